@@ -1,0 +1,28 @@
+//! Turnstone, a STUN/TURN server (RFC 8489, RFC 8656).
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`stun`] | wire format |
+//! | [`turn`] | the server's state machine, without sockets or clock |
+//! | [`auth`] | nonces, long-term credentials, time-limited credentials |
+//! | [`policy`] | peer rules, quotas, bandwidth, rate limits |
+//! | [`net`] | sockets and system calls |
+//! | [`worker`] | the packet loop |
+//! | [`listener`] | stream transports: framing, TLS |
+//! | [`config`] | `turnserver.toml` |
+//! | [`ops`] | logs, signals, service manager |
+//! | [`cli`] | the commands |
+
+pub mod addr;
+pub mod auth;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod listener;
+pub mod net;
+pub mod ops;
+pub mod policy;
+pub mod reject;
+pub mod stun;
+pub mod turn;
+pub mod worker;

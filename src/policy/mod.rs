@@ -1,0 +1,11 @@
+//! What an authenticated client may do: which peers, how many allocations, how much bandwidth; and how often strangers are answered.
+
+mod bandwidth;
+mod peer_acl;
+mod quota;
+mod rate_limit;
+
+pub use bandwidth::{BandwidthLimits, Meter, UserBandwidths};
+pub use peer_acl::{AclError, PeerAcl, PeerRules, Verdict};
+pub use quota::{QuotaLimits, Quotas, Reservation};
+pub use rate_limit::{RateLimit, RateLimiter};

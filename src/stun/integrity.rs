@@ -1,0 +1,135 @@
+//! MESSAGE-INTEGRITY, MESSAGE-INTEGRITY-SHA256, long-term keys and USERHASH (RFC 8489 sections 9.2, 14.4 to 14.6).
+
+use hmac::{Hmac, KeyInit, Mac};
+use md5::Md5;
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroize;
+
+use super::attribute::PasswordAlgorithm;
+use super::header::HEADER_LEN;
+
+/// Which of the two integrity attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum IntegrityKind {
+    /// MESSAGE-INTEGRITY: HMAC-SHA1, 20 bytes.
+    Sha1,
+    /// MESSAGE-INTEGRITY-SHA256: HMAC-SHA256, 16 to 32 bytes.
+    Sha256,
+}
+
+impl IntegrityKind {
+    /// Length in bytes of the value we send.
+    pub(crate) fn value_len(self) -> usize {
+        match self {
+            Self::Sha1 => 20,
+            Self::Sha256 => 32,
+        }
+    }
+}
+
+/// An HMAC key; zeroed when dropped and never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key {
+    bytes: [u8; 32],
+    len: u8,
+}
+
+impl Key {
+    /// The long-term credential's key (RFC 8489 section 9.2.2): the digest of `username:realm:password`.
+    ///
+    /// `realm` and `password` are given as prepared (RFC 8265 OpaqueString); `username` as it is on the wire.
+    pub fn long_term(algorithm: PasswordAlgorithm, username: &[u8], realm: &[u8], password: &[u8]) -> Self {
+        let parts: [&[u8]; 5] = [username, b":", realm, b":", password];
+        match algorithm {
+            PasswordAlgorithm::Md5 => {
+                let mut digest = Md5::new();
+                parts.iter().for_each(|part| digest.update(part));
+                Self::copy(&digest.finalize())
+            }
+            PasswordAlgorithm::Sha256 => {
+                let mut digest = Sha256::new();
+                parts.iter().for_each(|part| digest.update(part));
+                Self::copy(&digest.finalize())
+            }
+        }
+    }
+
+    /// A short-term key (RFC 8489 section 9.1.1) of at most 32 bytes, used by test vectors.
+    pub fn short_term(password: &[u8]) -> Option<Self> {
+        (password.len() <= 32).then(|| Self::copy(password))
+    }
+
+    /// The key's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or_default()
+    }
+
+    fn copy(source: &[u8]) -> Self {
+        let mut bytes = [0; 32];
+        let mut len = 0;
+        for (to, from) in bytes.iter_mut().zip(source) {
+            *to = *from;
+            len += 1;
+        }
+        Self { bytes, len }
+    }
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        self.bytes.zeroize();
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key(..)")
+    }
+}
+
+/// USERHASH: SHA-256 of `username:realm` (RFC 8489 section 14.4).
+pub fn userhash(username: &[u8], realm: &[u8]) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    digest.update(username);
+    digest.update(b":");
+    digest.update(realm);
+    digest.finalize().into()
+}
+
+/// The MAC over `covered`, the message bytes before the attribute; `value_len` is the length its value will have.
+pub(crate) fn compute(kind: IntegrityKind, key: &Key, covered: &[u8], value_len: usize) -> [u8; 32] {
+    let length = (covered.len() + 4 + value_len).saturating_sub(HEADER_LEN) as u16;
+    let (Some(kind_bytes), Some(rest)) = (covered.get(..2), covered.get(4..)) else {
+        return [0; 32];
+    };
+    let mut out = [0; 32];
+    match kind {
+        IntegrityKind::Sha1 => {
+            if let Ok(mut mac) = Hmac::<Sha1>::new_from_slice(key.as_bytes()) {
+                mac.update(kind_bytes);
+                mac.update(&length.to_be_bytes());
+                mac.update(rest);
+                for (to, from) in out.iter_mut().zip(mac.finalize().into_bytes()) {
+                    *to = from;
+                }
+            }
+        }
+        IntegrityKind::Sha256 => {
+            if let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key.as_bytes()) {
+                mac.update(kind_bytes);
+                mac.update(&length.to_be_bytes());
+                mac.update(rest);
+                out = mac.finalize().into_bytes().into();
+            }
+        }
+    }
+    out
+}
+
+/// Compares in constant time; `value` may be a truncated SHA-256 of 16 bytes or more (RFC 8489 section 14.6).
+pub(crate) fn verify(kind: IntegrityKind, key: &Key, covered: &[u8], value: &[u8]) -> bool {
+    let full = compute(kind, key, covered, value.len());
+    full.get(..value.len()).is_some_and(|expected| bool::from(expected.ct_eq(value)))
+}

@@ -1,0 +1,74 @@
+//! The relay sockets, as the core sees them: a trait the worker implements, and a fake in tests.
+
+use crate::addr::{Family, RelayedAddr};
+
+/// A relay socket of this worker. `index` is small and dense, so that tables can be indexed by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RelayId {
+    /// The slot.
+    pub index: u32,
+    /// Counts the uses of the slot, so that a late event of an earlier use is recognised.
+    pub generation: u32,
+}
+
+/// The value of RESERVATION-TOKEN (RFC 8656 section 18.10), from the CSPRNG.
+pub type ReservationToken = [u8; 8];
+
+/// Which port the allocation asks for (RFC 8656 section 7.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortRequest<'a> {
+    /// Any.
+    Any,
+    /// EVEN-PORT with R = 0.
+    Even,
+    /// EVEN-PORT with R = 1: also reserve the next port for 30 seconds, for the same user.
+    EvenAndReserveNext {
+        /// The user who may redeem the token.
+        user: &'a str,
+    },
+}
+
+/// A relay socket that was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenRelay {
+    /// Its id, until [`Relays::close`].
+    pub id: RelayId,
+    /// The relayed transport address that clients and peers see.
+    pub relayed: RelayedAddr,
+    /// The token of the reserved next port, for [`PortRequest::EvenAndReserveNext`].
+    pub reservation: Option<ReservationToken>,
+}
+
+/// Why no relay socket could be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelayError {
+    /// No relay address of that family is configured: 440.
+    NoFamily,
+    /// No free port: 508.
+    NoPort,
+    /// The token is unknown, expired, or another user's: 508.
+    UnknownToken,
+    /// The operating system refused, e.g. no file descriptor left: 508.
+    System,
+}
+
+/// Opens and closes relay sockets. The implementation holds ports by guards, so that dropping a socket gives its port back.
+pub trait Relays {
+    /// Whether a relay address of this family is configured.
+    fn supports(&self, family: Family) -> bool;
+
+    /// Opens a relay socket on a random port of the range.
+    ///
+    /// # Errors
+    /// See [`RelayError`].
+    fn open(&mut self, now_micros: u64, family: Family, port: PortRequest<'_>) -> Result<OpenRelay, RelayError>;
+
+    /// Opens the reserved port of a token; tokens work on any worker.
+    ///
+    /// # Errors
+    /// [`RelayError::UnknownToken`].
+    fn open_reserved(&mut self, now_micros: u64, token: ReservationToken, user: &str) -> Result<OpenRelay, RelayError>;
+
+    /// Closes a relay socket and gives its port back.
+    fn close(&mut self, relay: RelayId);
+}
