@@ -47,6 +47,11 @@ impl<'d> Document<'d> {
         self.overrides.get(key)
     }
 
+    /// Whether a problem was found.
+    pub(super) fn has_problems(&self) -> bool {
+        !self.problems.borrow().is_empty()
+    }
+
     /// Line and column of a byte range's start.
     pub(super) fn place(&self, span: Range<usize>) -> Place {
         let before = self.text.get(..span.start).unwrap_or(self.text);
@@ -222,9 +227,19 @@ impl<'d, 'i> Section<'d, 'i> {
         sections
     }
 
-    /// Reports the keys that nobody asked for.
-    pub(super) fn finish(self) {
-        let mut asked = self.asked.into_inner();
+    /// Whether the key has a value, good or bad, in the file or from a flag or variable.
+    pub(super) fn has(&self, key: &'static str) -> bool {
+        self.value(key).is_some() || self.winner(key).is_some()
+    }
+
+    /// Whether the key's value is `[]`.
+    pub(super) fn is_empty_array(&self, key: &'static str) -> bool {
+        self.value(key).is_some_and(|value| matches!(value.get_ref(), DeValue::Array(items) if items.is_empty()))
+    }
+
+    /// Reports the keys that nobody asked for. To be called last.
+    pub(super) fn report_unknown_keys(&self) {
+        let mut asked = self.asked.borrow().clone();
         asked.sort_unstable();
         asked.dedup();
         for (key, _) in self.table.into_iter().flatten() {
