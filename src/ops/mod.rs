@@ -1,4 +1,5 @@
 //! Running the server as a service: start, logs, signals.
 
+pub mod counters;
 pub mod log;
 pub mod run;
