@@ -10,13 +10,13 @@ use crate::stun::{AttributeType, Encoder, IntegrityKind, Key, Message, PasswordA
 
 use super::nonce::{Features, NonceKeys, NonceState};
 use super::password::{PrepareError, prepare};
-use super::rest::{SharedSecret, TimeLimited, password_of};
+use super::rest::{NOT_SECONDS, SharedSecret, TimeLimited, password_of};
 use super::users::{Directory, StaticUser, USERNAME_MAX, Users};
 
 /// What PASSWORD-ALGORITHMS offers, in the order of our preference (RFC 8489 section 14.11): a client takes the first that
 /// it knows, and MD5 is only for compatibility (section 18.5.1.1). Clients of RFC 5389 ignore the attribute and use MD5.
 const PASSWORD_ALGORITHMS: [u8; 8] = [0, 2, 0, 0, 0, 1, 0, 0];
-/// Longest realm in bytes (RFC 8489 section 14.9: fewer than 128 characters, at most 509 bytes).
+/// Longest realm in characters (RFC 8489 section 14.9: fewer than 128).
 const REALM_MAX_CHARS: usize = 127;
 
 /// Who sent an authenticated request.
@@ -253,6 +253,9 @@ impl Credentials {
             let key = Key::long_term(algorithm, username.as_bytes(), self.realm.as_bytes(), &*password);
             if !message.verify_integrity(&key) {
                 continue;
+            }
+            if time_limited.expires_unix >= NOT_SECONDS {
+                return Err(Reason::TimestampInMilliseconds);
             }
             if time_limited.expires_unix < now.unix_secs {
                 return Err(Reason::CredentialExpired);
