@@ -174,7 +174,6 @@ impl World {
     pub fn pass(&mut self, secs: u64) {
         let end = self.now.micros + secs * SECOND;
         while let Some(due) = self.server.next_timeout().filter(|due| *due <= end) {
-            assert!(due >= self.now.micros || self.now.micros - due < SECOND, "a timer is overdue");
             self.set_micros(due.max(self.now.micros));
             self.server.handle_timeout(self.now, &mut self.relays);
             assert!(self.server.next_timeout().is_none_or(|next| next > self.now.micros), "the timer would spin");
