@@ -129,14 +129,15 @@ fn a_forged_mac_changes_nothing() {
     }
     assert_eq!(world.server.allocations(), 1);
     let relay = world.relay(turnstone::addr::Family::V4);
-    assert_eq!(world.from_peer(relay, peer(1), 10), Err(Dropped::NoPermission));
+    assert_eq!(world.inbound(relay, peer(1), 10), Err(Dropped::NoPermission));
 }
 
 #[test]
 fn bidding_down_the_password_algorithm_is_400() {
     let mut world = World::new();
     let login = world.alice(client(1));
-    let cases: [(Option<&[u8]>, Option<&[u8]>); 4] = [
+    type Value = Option<&'static [u8]>;
+    let cases: [(Value, Value); 4] = [
         // Only one of the two attributes.
         (Some(&[0, 2, 0, 0, 0, 1, 0, 0]), None),
         (None, Some(&[0, 1, 0, 0])),

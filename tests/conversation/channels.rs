@@ -18,7 +18,7 @@ fn a_bound_channel_carries_data_both_ways_and_installs_a_permission() {
     let (to_peer, data) = world.channel_data(login.client, 0x4000, b"hello").unwrap();
     assert_eq!((to_peer.relay, to_peer.peer, to_peer.own_relay, &data[..]), (relay, peer(1), false, &b"hello"[..]));
     assert!(!to_peer.dont_fragment);
-    let to_client = world.from_peer(relay, peer(1), 5).unwrap();
+    let to_client = world.inbound(relay, peer(1), 5).unwrap();
     assert_eq!((to_client.client, to_client.encapsulation), (login.client, Encapsulation::Channel(0x4000)));
     let events = world.events();
     let [Event::RouteBound { channel, relay: bound, peer: to, until_micros, five_tuple, .. }] = &events[..] else {
@@ -36,7 +36,7 @@ fn another_port_of_the_peer_comes_as_a_data_indication() {
     let relay = world.relay(Family::V4);
     let other = peer_at(std::net::SocketAddr::new(peer(1).ip(), 5));
     assert!(
-        matches!(world.from_peer(relay, other, 5).unwrap().encapsulation, Encapsulation::Data { peer, .. } if peer == other)
+        matches!(world.inbound(relay, other, 5).unwrap().encapsulation, Encapsulation::Data { peer, .. } if peer == other)
     );
 }
 
@@ -109,8 +109,8 @@ fn a_dual_allocation_binds_channels_of_both_families() {
     assert_eq!(world.bind(&login, 0x4006, peer6(1)).code(), None);
     assert_eq!(world.channel_data(login.client, 0x4004, b"x").unwrap().0.relay, v4);
     assert_eq!(world.channel_data(login.client, 0x4006, b"x").unwrap().0.relay, v6);
-    assert_eq!(world.from_peer(v6, peer6(1), 1).unwrap().encapsulation, Encapsulation::Channel(0x4006));
-    assert_eq!(world.from_peer(v6, peer(1), 1), Err(Dropped::NoAllocation), "an IPv4 peer at the IPv6 relay");
+    assert_eq!(world.inbound(v6, peer6(1), 1).unwrap().encapsulation, Encapsulation::Channel(0x4006));
+    assert_eq!(world.inbound(v6, peer(1), 1), Err(Dropped::NoAllocation), "an IPv4 peer at the IPv6 relay");
 }
 
 #[test]
@@ -125,13 +125,13 @@ fn a_channel_lasts_600_seconds_traffic_does_not_refresh_it_and_its_end_is_report
         world.pass(100);
         world.permit(&login, &[peer(1)]);
         world.channel_data(login.client, 0x4000, b"x").unwrap();
-        assert_eq!(world.from_peer(relay, peer(1), 1).unwrap().encapsulation, Encapsulation::Channel(0x4000));
+        assert_eq!(world.inbound(relay, peer(1), 1).unwrap().encapsulation, Encapsulation::Channel(0x4000));
     }
     world.pass(99);
     world.channel_data(login.client, 0x4000, b"x").unwrap();
     world.pass(1);
     assert_eq!(world.channel_data(login.client, 0x4000, b"x").unwrap_err(), Dropped::NoChannel);
-    let to_client = world.from_peer(relay, peer(1), 1).unwrap();
+    let to_client = world.inbound(relay, peer(1), 1).unwrap();
     assert!(matches!(to_client.encapsulation, Encapsulation::Data { .. }), "the permission is still there");
     world.pass(1);
     assert!(matches!(world.events()[..], [Event::RouteGone { channel: 0x4000, .. }]));
@@ -147,7 +147,7 @@ fn a_channel_without_its_permission_still_sends_but_does_not_receive() {
     world.bind(&login, 0x4000, peer(1));
     world.pass(301);
     world.channel_data(login.client, 0x4000, b"x").unwrap();
-    assert_eq!(world.from_peer(relay, peer(1), 1), Err(Dropped::NoPermission));
+    assert_eq!(world.inbound(relay, peer(1), 1), Err(Dropped::NoPermission));
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn hundreds_of_channels_work_and_one_too_many_is_508() {
     for n in 0..200u8 {
         let number = 0x4000 + u16::from(n);
         assert_eq!(world.channel_data(login.client, number, b"x").unwrap().0.peer, peer(n));
-        assert_eq!(world.from_peer(relay, peer(n), 1).unwrap().encapsulation, Encapsulation::Channel(number));
+        assert_eq!(world.inbound(relay, peer(n), 1).unwrap().encapsulation, Encapsulation::Channel(number));
     }
     world.events();
     world.pass(599);

@@ -21,7 +21,7 @@ fn a_send_indication_needs_a_permission_and_relays_its_data() {
     assert_eq!(world.send(login.client, peer(1), b"data").dropped(), Dropped::NoPermission);
     world.permit(&login, &[peer(1)]);
     for data in [&b""[..], b"1", b"data", b"seventeen bytes!!", &[7; 1400]] {
-        let (to_peer, sent) = world.send(login.client, peer(1), data).to_peer();
+        let (to_peer, sent) = world.send(login.client, peer(1), data).into_peer();
         assert_eq!(sent, data);
         assert_eq!((to_peer.relay, to_peer.peer), (world.relay(Family::V4), peer(1)));
         assert!(!to_peer.own_relay && !to_peer.dont_fragment);
@@ -38,7 +38,7 @@ fn dont_fragment_is_passed_on() {
         indication.attribute(AttributeType::DONT_FRAGMENT, &[]);
         indication.attribute(AttributeType::DATA, b"data");
     });
-    assert!(answer.to_peer().0.dont_fragment);
+    assert!(answer.into_peer().0.dont_fragment);
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn an_incomplete_or_unknown_send_indication_is_dropped() {
         indication.attribute(AttributeType::DATA, b"data");
         indication.attribute(AttributeType(0xF001), b"");
     });
-    optional.to_peer();
+    optional.into_peer();
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn send_is_denied_by_port_even_where_the_address_is_permitted() {
     let reflector = SocketAddr::new(peer(1).ip(), 53);
     let relay = world.relay(Family::V4);
     assert_eq!(world.send_raw(login.client, reflector, b"x").dropped(), Dropped::PeerDenied);
-    assert_eq!(world.from_peer(relay, peer_at(reflector), 1), Err(Dropped::PeerDenied));
+    assert_eq!(world.inbound(relay, peer_at(reflector), 1), Err(Dropped::PeerDenied));
     assert_eq!(world.send_raw(login.client, SocketAddr::new(peer(1).ip(), 0), b"x").dropped(), Dropped::PeerDenied);
     assert_eq!(
         world.send_raw(login.client, "[::ffff:8.8.8.1]:9".parse().unwrap(), b"x").dropped(),
@@ -96,8 +96,7 @@ fn data_indications_have_transaction_ids_of_their_own() {
     let relay = world.relay(Family::V4);
     let mut seen = std::collections::HashSet::new();
     for _ in 0..1000 {
-        let Encapsulation::Data { transaction_id, .. } = world.from_peer(relay, peer(1), 1).unwrap().encapsulation
-        else {
+        let Encapsulation::Data { transaction_id, .. } = world.inbound(relay, peer(1), 1).unwrap().encapsulation else {
             panic!("no channel is bound")
         };
         assert!(seen.insert(transaction_id));
@@ -118,13 +117,13 @@ fn two_allocations_of_this_server_reach_each_other_when_both_permit_it() {
     let (to_peer, _) = world.channel_data(first.client, 0x4000, b"x").unwrap();
     assert!(to_peer.own_relay);
     assert_eq!(to_peer.peer.get(), second_relayed);
-    let (to_peer, _) = world.send_raw(first.client, second_relayed, b"x").to_peer();
+    let (to_peer, _) = world.send_raw(first.client, second_relayed, b"x").into_peer();
     assert!(to_peer.own_relay);
 
     let as_peer = peer_at(first_relayed);
-    assert_eq!(world.from_peer(second_relay, as_peer, 1), Err(Dropped::NoPermission));
+    assert_eq!(world.inbound(second_relay, as_peer, 1), Err(Dropped::NoPermission));
     assert_eq!(world.permit(&second, &[as_peer]).code(), None);
-    let to_client = world.from_peer(second_relay, as_peer, 1).unwrap();
+    let to_client = world.inbound(second_relay, as_peer, 1).unwrap();
     assert_eq!(to_client.client, second.client);
     assert!(matches!(to_client.encapsulation, Encapsulation::Data { peer, .. } if peer == as_peer));
 }
@@ -140,8 +139,8 @@ fn a_late_datagram_for_an_earlier_use_of_the_relay_slot_goes_nowhere() {
     world.permit(&second, &[peer(1)]);
     let new = world.relay(Family::V4);
     assert_eq!(old.index, new.index);
-    assert_eq!(world.from_peer(old, peer(1), 1), Err(Dropped::NoAllocation));
-    assert_eq!(world.from_peer(new, peer(1), 1).unwrap().client, second.client);
+    assert_eq!(world.inbound(old, peer(1), 1), Err(Dropped::NoAllocation));
+    assert_eq!(world.inbound(new, peer(1), 1).unwrap().client, second.client);
 }
 
 #[test]

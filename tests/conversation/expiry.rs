@@ -43,11 +43,11 @@ fn expiry_is_exact_even_when_no_timer_is_served() {
     world.pass_unattended(599);
     world.permit(&login, &[peer(1)]);
     world.channel_data(login.client, 0x4000, b"x").unwrap();
-    world.from_peer(relay, peer(1), 1).unwrap();
-    world.send(login.client, peer(1), b"x").to_peer();
+    world.inbound(relay, peer(1), 1).unwrap();
+    world.send(login.client, peer(1), b"x").into_peer();
     world.pass_unattended(1);
     assert_eq!(world.channel_data(login.client, 0x4000, b"x").unwrap_err(), Dropped::NoAllocation);
-    assert_eq!(world.from_peer(relay, peer(1), 1), Err(Dropped::NoAllocation));
+    assert_eq!(world.inbound(relay, peer(1), 1), Err(Dropped::NoAllocation));
     assert_eq!(world.send(login.client, peer(1), b"x").dropped(), Dropped::NoAllocation);
     assert_eq!(world.server.handle_icmp(world.now, relay, peer(1).get(), (3, 3, [0; 4]), &mut Vec::new()), None);
     // The 5-tuple can be used again at once, and the old allocation is accounted for.

@@ -341,7 +341,7 @@ impl World {
             .map(|(to_peer, range)| (to_peer, bytes[range].to_vec()))
     }
 
-    pub fn from_peer(
+    pub fn inbound(
         &mut self,
         relay: RelayId,
         peer: PeerAddr,
@@ -445,7 +445,7 @@ impl Answer {
         }
     }
 
-    pub fn to_peer(self) -> (ToPeer, Vec<u8>) {
+    pub fn into_peer(self) -> (ToPeer, Vec<u8>) {
         match self {
             Self::ToPeer(to_peer, data) => (to_peer, data),
             other => panic!("nothing for a peer but {other:?}"),
@@ -536,6 +536,8 @@ pub struct FakeRelays {
     /// Opens fail as if descriptors had run out.
     pub broken: bool,
     pub open: HashMap<RelayId, RelayedAddr>,
+    /// The relay opened last.
+    pub last: Option<RelayId>,
     taken: BTreeSet<(Family, u16)>,
     reserved: HashMap<ReservationToken, Reserved>,
     generations: Vec<u32>,
@@ -558,6 +560,7 @@ impl Default for FakeRelays {
             ports: (50_000..50_200).collect(),
             broken: false,
             open: HashMap::new(),
+            last: None,
             taken: BTreeSet::new(),
             reserved: HashMap::new(),
             generations: Vec::new(),
@@ -599,6 +602,7 @@ impl FakeRelays {
         let id = RelayId { index, generation: self.generations[index as usize] };
         let relayed = RelayedAddr::new(SocketAddr::new(self.ip(family).unwrap(), port));
         self.open.insert(id, relayed);
+        self.last = Some(id);
         OpenRelay { id, relayed, reservation: None }
     }
 }
@@ -614,11 +618,13 @@ impl Relays for FakeRelays {
         if self.broken {
             return Err(RelayError::System);
         }
-        let free = |port: &u16| self.ports.contains(port) && !self.taken.contains(&(family, *port));
+        let free = |port: &u16| !self.taken.contains(&(family, *port));
         let fits = |port: &&u16| match request {
             PortRequest::Any => true,
-            PortRequest::Even => *port % 2 == 0,
-            PortRequest::EvenAndReserveNext { .. } => *port % 2 == 0 && free(&(*port + 1)),
+            PortRequest::Even => port.is_multiple_of(2),
+            PortRequest::EvenAndReserveNext { .. } => {
+                port.is_multiple_of(2) && self.ports.contains(&(*port + 1)) && free(&(*port + 1))
+            }
         };
         let port = *self.ports.iter().filter(|port| free(port)).find(fits).ok_or(RelayError::NoPort)?;
         self.taken.insert((family, port));

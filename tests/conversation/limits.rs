@@ -29,7 +29,7 @@ fn each_direction_of_an_allocation_has_its_own_cap_over_channels_and_indications
     let up = until_dropped(|| world.channel_data(login.client, 0x4000, &payload).map(|_| ()));
     assert!((50..=200).contains(&up), "{up} packets of 1000 bytes");
     assert_eq!(world.send(login.client, peer(1), &payload).dropped(), Dropped::Bandwidth);
-    let down = until_dropped(|| world.from_peer(relay, peer(1), 1000).map(|_| ()));
+    let down = until_dropped(|| world.inbound(relay, peer(1), 1000).map(|_| ()));
     assert_eq!(up, down);
 
     world.pass(1);

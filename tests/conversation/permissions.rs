@@ -14,15 +14,15 @@ fn only_permitted_addresses_reach_the_client_and_any_port_of_them() {
     let mut world = World::new();
     let login = world.allocated(1);
     let relay = world.relay(Family::V4);
-    assert_eq!(world.from_peer(relay, peer(1), 9), Err(Dropped::NoPermission));
+    assert_eq!(world.inbound(relay, peer(1), 9), Err(Dropped::NoPermission));
     assert_eq!(world.permit(&login, &[peer(1)]).code(), None);
     let other_port = peer_at(SocketAddr::new(peer(1).ip(), 9));
     for permitted in [peer(1), other_port] {
-        let to_client = world.from_peer(relay, permitted, 9).unwrap();
+        let to_client = world.inbound(relay, permitted, 9).unwrap();
         assert_eq!(to_client.client, login.client);
         assert!(matches!(to_client.encapsulation, Encapsulation::Data { peer, .. } if peer == permitted));
     }
-    assert_eq!(world.from_peer(relay, peer(2), 9), Err(Dropped::NoPermission));
+    assert_eq!(world.inbound(relay, peer(2), 9), Err(Dropped::NoPermission));
 }
 
 #[test]
@@ -35,10 +35,10 @@ fn one_request_can_permit_many_and_ports_are_ignored() {
     assert_eq!(world.permit(&login, &peers).code(), None);
     let relay = world.relay(Family::V4);
     for n in 1..=61 {
-        world.from_peer(relay, peer(n), 1).unwrap();
-        world.send(login.client, peer(n), b"x").to_peer();
+        world.inbound(relay, peer(n), 1).unwrap();
+        world.send(login.client, peer(n), b"x").into_peer();
     }
-    assert_eq!(world.from_peer(relay, peer(62), 1), Err(Dropped::NoPermission));
+    assert_eq!(world.inbound(relay, peer(62), 1), Err(Dropped::NoPermission));
 }
 
 #[test]
@@ -55,17 +55,17 @@ fn it_is_all_of_the_peers_or_none() {
         request.attribute(AttributeType::XOR_PEER_ADDRESS, &[0, 1, 0, 0]);
     });
     assert_eq!(reply.code(), Some(400));
-    assert_eq!(world.from_peer(relay, peer(1), 1), Err(Dropped::NoPermission));
+    assert_eq!(world.inbound(relay, peer(1), 1), Err(Dropped::NoPermission));
 
     // What is there already needs no room.
     assert_eq!(world.permit(&login, &[peer(1), peer(2), peer(3)]).code(), None);
     assert_eq!(world.permit(&login, &[peer(3), peer(2), peer(2), peer(1)]).code(), None);
     assert_eq!(world.permit(&login, &[peer(3), peer(4)]).code(), Some(508));
-    assert_eq!(world.from_peer(relay, peer(4), 1), Err(Dropped::NoPermission));
+    assert_eq!(world.inbound(relay, peer(4), 1), Err(Dropped::NoPermission));
     // What has expired makes room.
     world.pass_unattended(301);
     assert_eq!(world.permit(&login, &[peer(3), peer(4)]).code(), None);
-    assert_eq!(world.from_peer(relay, peer(1), 1), Err(Dropped::NoPermission));
+    assert_eq!(world.inbound(relay, peer(1), 1), Err(Dropped::NoPermission));
 }
 
 #[test]
@@ -99,11 +99,11 @@ fn a_permission_lasts_300_seconds_and_traffic_does_not_refresh_it() {
     world.permit(&login, &[peer(1)]);
     for _ in 0..299 {
         world.pass(1);
-        world.from_peer(relay, peer(1), 1).unwrap();
-        world.send(login.client, peer(1), b"x").to_peer();
+        world.inbound(relay, peer(1), 1).unwrap();
+        world.send(login.client, peer(1), b"x").into_peer();
     }
     world.pass(1);
-    assert_eq!(world.from_peer(relay, peer(1), 1), Err(Dropped::NoPermission));
+    assert_eq!(world.inbound(relay, peer(1), 1), Err(Dropped::NoPermission));
     assert_eq!(world.send(login.client, peer(1), b"x").dropped(), Dropped::NoPermission);
 }
 
@@ -118,7 +118,7 @@ fn create_permission_and_channel_bind_refresh_the_same_permission() {
     world.pass(200);
     world.permit(&login, &[peer(1)]);
     world.pass(199);
-    world.from_peer(relay, peer(1), 1).unwrap();
+    world.inbound(relay, peer(1), 1).unwrap();
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn permissions_of_one_allocation_are_nothing_to_another() {
     let second_relay = *world.relays.open.keys().find(|relay| **relay != first_relay).unwrap();
     world.permit(&first, &[peer(1)]);
     world.permit(&second, &[peer(2)]);
-    assert_eq!(world.from_peer(second_relay, peer(1), 1), Err(Dropped::NoPermission));
-    assert_eq!(world.from_peer(first_relay, peer(2), 1), Err(Dropped::NoPermission));
-    assert_eq!(world.from_peer(second_relay, peer(2), 1).unwrap().client, second.client);
+    assert_eq!(world.inbound(second_relay, peer(1), 1), Err(Dropped::NoPermission));
+    assert_eq!(world.inbound(first_relay, peer(2), 1), Err(Dropped::NoPermission));
+    assert_eq!(world.inbound(second_relay, peer(2), 1).unwrap().client, second.client);
 }

@@ -157,7 +157,7 @@ impl Play {
             Step::FromPeer { relay, peer } => {
                 if let Some(relay) = self.relay(relay) {
                     let family = self.world.relays.open[&relay].family();
-                    let _ = self.world.from_peer(relay, Self::peer(peer, family == Family::V6), 500);
+                    let _ = self.world.inbound(relay, Self::peer(peer, family == Family::V6), 500);
                 }
             }
             Step::Icmp { relay, peer, kind } => {

@@ -49,9 +49,9 @@ fn zero_ends_the_allocation_and_reports_it_once() {
     let relayed = *world.relays.open.values().next().unwrap();
     world.permit(&login, &[peer(1)]);
     world.bind(&login, 0x4001, peer(2));
-    world.send(login.client, peer(1), b"12345").to_peer();
+    world.send(login.client, peer(1), b"12345").into_peer();
     let relay = world.relay(Family::V4);
-    world.from_peer(relay, peer(2), 7).unwrap();
+    world.inbound(relay, peer(2), 7).unwrap();
     world.pass(10);
     world.events();
     let reply = world.refresh(&login, Some(0));
@@ -66,7 +66,7 @@ fn zero_ends_the_allocation_and_reports_it_once() {
     assert_eq!(summary.relayed, [relayed]);
     assert_eq!(summary.duration_micros, 10_000_000);
     assert_eq!((summary.to_peers, summary.to_client, summary.throttled), ((1, 5), (1, 7), 0));
-    assert_eq!(world.from_peer(relay, peer(2), 7), Err(Dropped::NoAllocation));
+    assert_eq!(world.inbound(relay, peer(2), 7), Err(Dropped::NoAllocation));
     world.pass(10_000);
     assert!(world.events().is_empty());
 }
@@ -111,8 +111,8 @@ fn one_family_of_a_dual_allocation_can_be_given_up() {
     assert_eq!(refresh_family(&mut world, &login, 1, Some(0)).code(), None);
     assert_eq!(world.relays.open.len(), 1);
     assert!(matches!(world.events()[..], [Event::RouteGone { channel: 0x4004, .. }]));
-    assert_eq!(world.from_peer(v4, peer(1), 1), Err(Dropped::NoAllocation));
-    world.from_peer(v6, peer6(1), 1).unwrap();
+    assert_eq!(world.inbound(v4, peer(1), 1), Err(Dropped::NoAllocation));
+    world.inbound(v6, peer6(1), 1).unwrap();
     world.channel_data(login.client, 0x4006, b"x").unwrap();
     assert_eq!(world.channel_data(login.client, 0x4004, b"x").unwrap_err(), Dropped::NoChannel);
     assert_eq!(world.permit(&login, &[peer(1)]).code(), Some(443));

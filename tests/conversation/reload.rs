@@ -20,12 +20,12 @@ fn permissions_and_channels_to_peers_that_are_denied_now_end() {
     world.reload(|options| options.rules.denied = vec!["8.8.8.1".to_owned(), "8.8.8.3".to_owned()]);
     assert!(matches!(world.events()[..], [Event::RouteGone { channel: 0x4001, .. }]));
     assert_eq!(world.channel_data(login.client, 0x4001, b"x").unwrap_err(), Dropped::NoChannel);
-    assert_eq!(world.from_peer(relay, peer(1), 1), Err(Dropped::NoPermission));
-    assert_eq!(world.from_peer(relay, peer(3), 1), Err(Dropped::NoPermission));
+    assert_eq!(world.inbound(relay, peer(1), 1), Err(Dropped::NoPermission));
+    assert_eq!(world.inbound(relay, peer(3), 1), Err(Dropped::NoPermission));
     assert_eq!(world.permit(&login, &[peer(3)]).code(), Some(403));
     assert_eq!(world.channel_data(login.client, 0x4002, b"x").unwrap().0.peer, peer(2));
-    assert_eq!(world.from_peer(relay, peer(2), 1).unwrap().encapsulation, Encapsulation::Channel(0x4002));
-    world.from_peer(relay, peer(4), 1).unwrap();
+    assert_eq!(world.inbound(relay, peer(2), 1).unwrap().encapsulation, Encapsulation::Channel(0x4002));
+    world.inbound(relay, peer(4), 1).unwrap();
     assert_eq!(world.server.allocations(), 1);
 }
 
@@ -37,8 +37,8 @@ fn a_denied_port_ends_the_channel_and_not_the_permission() {
     world.bind(&login, 0x4001, peer(1));
     world.reload(|options| options.rules.denied_ports = vec![peer(1).port()]);
     assert_eq!(world.channel_data(login.client, 0x4001, b"x").unwrap_err(), Dropped::NoChannel);
-    assert_eq!(world.from_peer(relay, peer(1), 1), Err(Dropped::PeerDenied));
-    world.send_raw(login.client, std::net::SocketAddr::new(peer(1).ip(), 9), b"x").to_peer();
+    assert_eq!(world.inbound(relay, peer(1), 1), Err(Dropped::PeerDenied));
+    world.send_raw(login.client, std::net::SocketAddr::new(peer(1).ip(), 9), b"x").into_peer();
 }
 
 #[test]

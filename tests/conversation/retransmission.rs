@@ -54,7 +54,8 @@ fn every_method_and_also_an_error_is_answered_identically() {
             request.xor_address(AttributeType::XOR_PEER_ADDRESS, peer.get());
         }
     };
-    let requests: [(Method, Box<dyn Fn(&mut Encoder<'_>)>); 4] = [
+    type Build = Box<dyn Fn(&mut Encoder<'_>)>;
+    let requests: [(Method, Build); 4] = [
         (Method::REFRESH, Box::new(|_| {})),
         (Method::CREATE_PERMISSION, Box::new(bind(0, peer(1)))),
         (Method::CHANNEL_BIND, Box::new(bind(0x4000, peer(1)))),
