@@ -127,6 +127,11 @@ impl Server {
         }
     }
 
+    /// Whether a client has an allocation.
+    pub fn has_allocation(&self, five_tuple: &FiveTuple) -> bool {
+        self.allocations.contains(&self.hash, five_tuple)
+    }
+
     /// Live allocations of this worker.
     pub fn allocations(&self) -> usize {
         self.allocations.len()
