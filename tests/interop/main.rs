@@ -8,4 +8,5 @@
 mod support;
 
 mod turn_crate;
+mod turn_proto;
 mod uclient;
