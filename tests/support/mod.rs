@@ -8,6 +8,7 @@
 // A helper that cannot do its work must fail the test that called it; clippy counts only `#[test]` functions as tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
 
+pub mod aiortc;
 mod credentials;
 mod peer;
 mod process;
