@@ -207,3 +207,20 @@ pub(super) fn has_expired(now: Now, identity: &Identity) -> bool {
 pub(super) fn in_secs(now: Now, secs: u32) -> u64 {
     now.micros.saturating_add(u64::from(secs) * SECOND)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::channels::Channel;
+    use super::*;
+
+    #[test]
+    fn an_idle_allocation_with_a_permission_and_a_channel_stays_well_below_a_kilobyte() {
+        let permission = 32;
+        let five_tuple_entry = 2 * 49;
+        let relay_entry_slot_and_timer = 8 + 8 + 16;
+        let owned = size_of::<Allocation>() + size_of::<Channel>() + permission;
+        let total = owned + five_tuple_entry + relay_entry_slot_and_timer;
+        println!("{} {}", size_of::<Allocation>(), total);
+        assert!(total < 800, "{total} bytes");
+    }
+}

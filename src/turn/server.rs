@@ -20,6 +20,9 @@ use super::settings::{OnExpiry, Settings, Shared};
 use super::timer::{Timer, Wheel};
 use super::transaction::TransactionIds;
 
+/// Fills a buffer from the CSPRNG.
+pub type FillRandom = Box<dyn FnMut(&mut [u8]) + Send>;
+
 /// One worker's TURN server.
 pub struct Server {
     pub(super) settings: Arc<Settings>,
@@ -38,7 +41,7 @@ pub struct Server {
 
 impl Server {
     /// A server without allocations. `fill_random` is the CSPRNG.
-    pub fn new(settings: Arc<Settings>, shared: Shared, mut fill_random: Box<dyn FnMut(&mut [u8]) + Send>) -> Self {
+    pub fn new(settings: Arc<Settings>, shared: Shared, mut fill_random: FillRandom) -> Self {
         let mut seed = [0; 8];
         fill_random(&mut seed);
         let mut digest_key = [0; 16];
