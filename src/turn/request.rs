@@ -213,6 +213,7 @@ fn had_fresh_nonce(reason: Reason) -> bool {
             | Reason::UnknownUser
             | Reason::WrongPassword
             | Reason::CredentialExpired
+            | Reason::TimestampInMilliseconds
     )
 }
 

@@ -134,6 +134,11 @@ impl Server {
         self.draining = draining;
     }
 
+    /// Whether a client has an allocation.
+    pub fn has_allocation(&self, five_tuple: &FiveTuple) -> bool {
+        self.allocations.contains(&self.hash, five_tuple)
+    }
+
     /// Live allocations of this worker.
     pub fn allocations(&self) -> usize {
         self.allocations.len()

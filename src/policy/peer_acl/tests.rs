@@ -149,7 +149,7 @@ fn default_deny_reaches_allowed_ipv4_peers_through_a_listed_nat64() {
 #[test]
 fn a_listed_nat64_prefix_does_not_lift_a_configured_denial_or_reach_ourselves() {
     let acl = compile(&PeerRules {
-        nat64_prefixes: list(&["64:ff9b::/96"]),
+        nat64_prefixes: list(&["64:ff9b::/96", "2a00:64::/32"]),
         own_addresses: ips(&["198.41.0.4"]),
         relay_addresses: ips(&["198.41.0.5"]),
         relay_ports: (49152, 65535),
@@ -162,6 +162,9 @@ fn a_listed_nat64_prefix_does_not_lift_a_configured_denial_or_reach_ourselves() 
     assert_peer(&acl, "[64:ff9b::198.41.0.5]:50000", SERVER);
     assert_peer(&acl, "[64:ff9b::9.9.9.9]:3478", SERVER);
     assert_peer(&acl, "[64:ff9b::9.9.9.9]:3479", Ok(Verdict::Peer));
+    assert_peer(&acl, "[2a00:64:909:909::]:3478", SERVER);
+    assert_peer(&acl, "[2a00:64:909:909::]:3479", Ok(Verdict::Peer));
+    assert_peer(&acl, "[2a00:64:909:909:100::]:3479", Err(Reason::PeerForm));
     assert_peer(&acl, "[2a00::5efe:198.41.0.4]:5000", SERVER);
 }
 
