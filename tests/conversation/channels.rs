@@ -52,6 +52,19 @@ fn channel_numbers_outside_4000_to_4fff_are_400() {
 }
 
 #[test]
+fn the_wider_channel_range_of_rfc_5766_is_an_option() {
+    let mut world = World::with(|options| options.rfc5766_channel_numbers = true);
+    let login = world.allocated(1);
+    for (n, number) in [(1, 0x4000), (2, 0x5000), (3, 0x7FFE)] {
+        assert_eq!(world.bind(&login, number, peer(n)).code(), None);
+        assert_eq!(world.channel_data(login.client, number, b"x").unwrap().0.peer, peer(n));
+    }
+    for number in [0x3FFF, 0x7FFF, 0x8000] {
+        assert_eq!(world.bind(&login, number, peer(9)).code(), Some(400), "{number:#x}");
+    }
+}
+
+#[test]
 fn a_number_has_one_peer_and_a_peer_one_number() {
     let mut world = World::new();
     let login = world.allocated(1);
@@ -209,7 +222,8 @@ fn malformed_channel_data_is_dropped_and_padding_is_not_payload() {
     assert_eq!(route(&mut world, &[0x40, 0, 0, 5, 1, 2, 3, 4]), Err(Dropped::Malformed));
     assert_eq!(route(&mut world, &[0x40, 0, 0]), Err(Dropped::Malformed));
     assert_eq!(route(&mut world, &[]), Err(Dropped::Malformed));
-    assert_eq!(route(&mut world, &[0x50, 0, 0, 0]), Err(Dropped::Malformed));
+    assert_eq!(route(&mut world, &[0x80, 0, 0, 0]), Err(Dropped::Malformed));
+    assert_eq!(route(&mut world, &[0x50, 0, 0, 0]), Err(Dropped::NoChannel));
     assert_eq!(route(&mut world, &[0x40, 0, 0, 0]), Ok(4..4));
     assert_eq!(route(&mut world, &[0x40, 0, 0, 5, 1, 2, 3, 4, 5, 0, 0, 0]), Ok(4..9));
     assert_eq!(route(&mut world, &[0x40, 1, 0, 0]), Err(Dropped::NoChannel));
