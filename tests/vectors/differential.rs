@@ -42,9 +42,8 @@ struct Random {
 
 fn part() -> impl Strategy<Value = Part> {
     // 0x8020 is an alias of XOR-MAPPED-ADDRESS to the other codec; integrity and fingerprint have their own places.
-    let kind = any::<u16>().prop_filter("has its own place", |kind| {
-        ![0x0008, 0x001C, 0x8028, 0x8020, 0x0006, 0x0014].contains(kind)
-    });
+    let kind = any::<u16>()
+        .prop_filter("has its own place", |kind| ![0x0008, 0x001C, 0x8028, 0x8020, 0x0006, 0x0014].contains(kind));
     let address = (any::<IpAddr>(), any::<u16>()).prop_map(|(ip, port)| SocketAddr::new(ip, port));
     let error = prop::sample::select(vec![300_u16, 400, 401, 403, 420, 437, 438, 440, 441, 442, 443, 486, 500, 508]);
     prop_oneof![
@@ -84,8 +83,7 @@ fn encode_ours(random: &Random) -> Vec<u8> {
     if let Some((username, realm, password)) = &random.credential {
         encoder.attribute(AttributeType::USERNAME, username.as_bytes());
         encoder.attribute(AttributeType::REALM, realm.as_bytes());
-        let key =
-            Key::long_term(PasswordAlgorithm::Md5, username.as_bytes(), realm.as_bytes(), password.as_bytes());
+        let key = Key::long_term(PasswordAlgorithm::Md5, username.as_bytes(), realm.as_bytes(), password.as_bytes());
         encoder.integrity(IntegrityKind::Sha1, &key);
     }
     if random.fingerprint {
@@ -120,9 +118,9 @@ fn encode_theirs(random: &Random) -> Vec<u8> {
     for part in &random.parts {
         match part {
             Part::Raw(kind, value) => message.add(AttrType(*kind), value),
-            Part::XorAddress(kind, addr) => XorMappedAddress { ip: addr.ip(), port: addr.port() }
-                .add_to_as(&mut message, AttrType(*kind))
-                .unwrap(),
+            Part::XorAddress(kind, addr) => {
+                XorMappedAddress { ip: addr.ip(), port: addr.port() }.add_to_as(&mut message, AttrType(*kind)).unwrap()
+            }
             Part::Error(code) => {
                 let reason = ErrorCode::new(*code).unwrap().phrase().as_bytes().to_vec();
                 let code = ::stun::error_code::ErrorCode(*code);

@@ -130,7 +130,12 @@ fn every_field_of_the_published_messages_is_decoded() {
                 assert_eq!(value[..2], PasswordAlgorithm::Sha256.to_wire().to_be_bytes());
             }
         }
-        assert_eq!(message.has_fingerprint(), vector.attribute.iter().any(|a| a.name == "FINGERPRINT"), "{}", vector.id);
+        assert_eq!(
+            message.has_fingerprint(),
+            vector.attribute.iter().any(|a| a.name == "FINGERPRINT"),
+            "{}",
+            vector.id
+        );
     }
 }
 
