@@ -1,5 +1,168 @@
 //! Static users, found by USERNAME or by USERHASH.
 
-/// The static users of the realm.
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::stun::{Key, PasswordAlgorithm, userhash};
+
+use super::long_term::Identity;
+use super::password::{prepare, prepare_rfc5389};
+
+/// Longest username in bytes (RFC 8489 section 14.3: fewer than 509).
+pub(super) const USERNAME_MAX: usize = 508;
+
+/// The static users of the realm. Passwords are never printed and are zeroed when dropped.
 #[derive(Clone, Default)]
-pub struct Users {}
+pub struct Users {
+    by_name: HashMap<Arc<str>, Passwords>,
+}
+
+/// Why a list of users is refused. It names the user, never the password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UsersError {
+    /// The name is empty or has a character that OpaqueString does not allow.
+    Name(String),
+    /// The name is longer than 508 bytes (RFC 8489 section 14.3).
+    NameTooLong(String),
+    /// The password is empty or has a character that OpaqueString does not allow.
+    Password(String),
+    /// The name was given twice, perhaps in two spellings that OpaqueString makes one.
+    Duplicate(String),
+}
+
+impl fmt::Display for UsersError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => write!(f, "user {name:?}: the name {}", super::PrepareError),
+            Self::NameTooLong(name) => write!(f, "user {name:?}: the name is longer than {USERNAME_MAX} bytes"),
+            Self::Password(name) => write!(f, "user {name:?}: the password {}", super::PrepareError),
+            Self::Duplicate(name) => write!(f, "user {name:?} is given twice"),
+        }
+    }
+}
+
+impl std::error::Error for UsersError {}
+
+impl Users {
+    /// Prepares names and passwords as RFC 8265 OpaqueString asks.
+    ///
+    /// # Errors
+    /// [`UsersError`] names the first user that is refused.
+    pub fn from_pairs<N: AsRef<str>, P: AsRef<str>>(
+        pairs: impl IntoIterator<Item = (N, P)>,
+    ) -> Result<Self, UsersError> {
+        let mut users = Self::default();
+        for (name, password) in pairs {
+            users.insert(name.as_ref(), password.as_ref())?;
+        }
+        Ok(users)
+    }
+
+    /// Adds one user.
+    ///
+    /// # Errors
+    /// As [`Self::from_pairs`].
+    pub fn insert(&mut self, name: &str, password: &str) -> Result<(), UsersError> {
+        let prepared = prepare(name).map_err(|_| UsersError::Name(name.to_owned()))?;
+        if prepared.len() > USERNAME_MAX {
+            return Err(UsersError::NameTooLong(name.to_owned()));
+        }
+        if self.by_name.contains_key(prepared.as_str()) {
+            return Err(UsersError::Duplicate(name.to_owned()));
+        }
+        let opaque = prepare(password).map_err(|_| UsersError::Password(name.to_owned()))?;
+        let rfc5389 = prepare_rfc5389(password)
+            .filter(|saslprep| **saslprep != opaque)
+            .map(|saslprep| SecretString::from(saslprep.as_str()));
+        self.by_name.insert(prepared.into(), Passwords { opaque: opaque.into(), rfc5389 });
+        Ok(())
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+}
+
+impl fmt::Debug for Users {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Users({} users)", self.len())
+    }
+}
+
+#[derive(Clone)]
+struct Passwords {
+    opaque: SecretString,
+    /// What SASLprep makes of the password, where it differs.
+    rfc5389: Option<SecretString>,
+}
+
+/// The static users with their keys in one realm.
+pub(super) struct Directory {
+    by_name: HashMap<Arc<str>, StaticUser>,
+    by_hash: HashMap<[u8; 32], Arc<str>>,
+}
+
+impl Directory {
+    pub(super) fn new(users: &Users, realm: &str) -> Self {
+        let mut directory = Self { by_name: HashMap::new(), by_hash: HashMap::new() };
+        for (name, passwords) in &users.by_name {
+            directory.by_hash.insert(userhash(name.as_bytes(), realm.as_bytes()), Arc::clone(name));
+            directory.by_name.insert(Arc::clone(name), StaticUser::new(name, realm, passwords));
+        }
+        directory
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    pub(super) fn by_name(&self, username: &str) -> Option<&StaticUser> {
+        self.by_name.get(username)
+    }
+
+    pub(super) fn by_hash(&self, hash: &[u8; 32]) -> Option<&StaticUser> {
+        self.by_name(self.by_hash.get(hash)?)
+    }
+}
+
+pub(super) struct StaticUser {
+    pub(super) identity: Identity,
+    md5: Key,
+    sha256: Key,
+    rfc5389: Option<Key>,
+}
+
+impl StaticUser {
+    fn new(name: &Arc<str>, realm: &str, passwords: &Passwords) -> Self {
+        let key = |algorithm, password: &SecretString| {
+            Key::long_term(algorithm, name.as_bytes(), realm.as_bytes(), password.expose_secret().as_bytes())
+        };
+        Self {
+            identity: Identity { username: Arc::clone(name), user: Arc::clone(name), expires_unix: None },
+            md5: key(PasswordAlgorithm::Md5, &passwords.opaque),
+            sha256: key(PasswordAlgorithm::Sha256, &passwords.opaque),
+            rfc5389: passwords.rfc5389.as_ref().map(|password| key(PasswordAlgorithm::Md5, password)),
+        }
+    }
+
+    pub(super) fn key(&self, algorithm: PasswordAlgorithm) -> &Key {
+        match algorithm {
+            PasswordAlgorithm::Md5 => &self.md5,
+            PasswordAlgorithm::Sha256 => &self.sha256,
+        }
+    }
+
+    /// The key a client of RFC 5389 has, where SASLprep makes the password another than OpaqueString does.
+    pub(super) fn rfc5389_key(&self) -> Option<&Key> {
+        self.rfc5389.as_ref()
+    }
+}

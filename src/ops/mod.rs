@@ -1,1 +1,4 @@
-//! TODO.
+//! Running the server as a service: start, logs, signals.
+
+pub mod log;
+pub mod run;
