@@ -1,0 +1,27 @@
+//! The stable twin of `fuzz/`: seeded, mutated inputs into everything that reads bytes from outside, counting on no panic and
+//! on a handful of invariants.
+//!
+//! `TURNSTONE_FUZZ_INPUTS` says how many inputs all tests here take together (default 400,000);
+//! `TURNSTONE_FUZZ_SEED` repeats a run.
+
+mod config;
+mod framing;
+mod messages;
+mod mutate;
+mod server;
+mod world;
+
+/// This test's share, in percent, of the inputs asked for.
+fn inputs(percent: u64) -> u64 {
+    let total = std::env::var("TURNSTONE_FUZZ_INPUTS").ok();
+    let total: u64 = total.map_or(400_000, |text| text.parse().expect("TURNSTONE_FUZZ_INPUTS is a number"));
+    (total * percent / 100).max(1)
+}
+
+/// The seed of this run; a failure prints it.
+fn seed() -> u64 {
+    let seed = std::env::var("TURNSTONE_FUZZ_SEED").ok();
+    let seed = seed.map_or(0x7475_726E_7374_6F6E, |text| text.parse().expect("TURNSTONE_FUZZ_SEED is a number"));
+    println!("TURNSTONE_FUZZ_SEED={seed}");
+    seed
+}
