@@ -122,6 +122,8 @@ pub enum Dropped {
     Bandwidth,
     /// The budget for answers to unauthenticated requests is used up.
     RateLimited,
+    /// A well-formed message that asks for nothing: a response, or an indication without effect here.
+    Ignored,
 }
 
 impl Dropped {
@@ -134,6 +136,7 @@ impl Dropped {
         Self::PeerDenied,
         Self::Bandwidth,
         Self::RateLimited,
+        Self::Ignored,
     ];
 
     /// The stable name used as a metric label.
@@ -146,6 +149,7 @@ impl Dropped {
             Self::PeerDenied => "peer-denied",
             Self::Bandwidth => "bandwidth",
             Self::RateLimited => "rate-limited",
+            Self::Ignored => "ignored",
         }
     }
 }

@@ -294,3 +294,187 @@ impl fmt::Display for Span {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::rest::mint;
+    use super::*;
+
+    const NOW: u64 = 1_735_689_600;
+    const LATER: &str = "1735693200:alice";
+    const EARLIER: &str = "1735689420:alice";
+
+    fn secret(id: &str, bytes: &[u8]) -> SharedSecret {
+        SharedSecret { id: id.to_owned(), bytes: Zeroizing::new(bytes.to_vec()) }
+    }
+
+    fn secrets() -> Vec<SharedSecret> {
+        vec![secret("new", b"south"), secret("old", b"north")]
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[track_caller]
+    fn expect(username: &str, password: &str, expected: &[Mistake], says: &str) {
+        let found = diagnose(&secrets(), username, password, NOW);
+        let mistaken = Diagnosis::Mistaken { secret_id: Some("old".to_owned()), mistakes: expected.to_vec() };
+        assert_eq!(found, mistaken);
+        assert!(!found.is_valid());
+        assert!(found.to_string().contains(says), "{found}");
+    }
+
+    #[test]
+    fn valid_credential_names_its_secret_and_the_time_left() {
+        let found = diagnose(&secrets(), LATER, &mint(b"north", LATER), NOW);
+        assert_eq!(found, Diagnosis::Valid { secret_id: "old".to_owned(), seconds_left: 3600 });
+        assert!(found.is_valid());
+        assert_eq!(found.to_string(), r#"valid: made with secret "old", expires in 60 min"#);
+        let swapped = "alice:1735693200";
+        assert!(diagnose(&secrets(), swapped, &mint(b"south", swapped), NOW).is_valid());
+    }
+
+    #[test]
+    fn credential_is_valid_in_its_last_second() {
+        let username = NOW.to_string();
+        let password = mint(b"north", &username);
+        assert!(diagnose(&secrets(), &username, &password, NOW).is_valid());
+        assert!(!diagnose(&secrets(), &username, &password, NOW + 1).is_valid());
+    }
+
+    #[test]
+    fn expired_credential_says_since_when_and_whether_the_password_was_right() {
+        let right = diagnose(&secrets(), EARLIER, &mint(b"north", EARLIER), NOW);
+        assert_eq!(right, Diagnosis::Expired { secret_id: Some("old".to_owned()), seconds_ago: 180 });
+        assert_eq!(right.to_string(), r#"expired 3 min ago; the password is right (secret "old")"#);
+        let wrong = diagnose(&secrets(), EARLIER, &mint(b"west", EARLIER), NOW);
+        assert_eq!(wrong, Diagnosis::Expired { secret_id: None, seconds_ago: 180 });
+        assert!(wrong.to_string().contains("none of the configured secrets"));
+    }
+
+    #[test]
+    fn wrong_secret_is_told() {
+        let found = diagnose(&secrets(), LATER, &mint(b"west", LATER), NOW);
+        assert_eq!(found, Diagnosis::WrongSecret);
+        assert!(found.to_string().starts_with("wrong secret"));
+        assert_eq!(diagnose(&[], LATER, &mint(b"north", LATER), NOW), Diagnosis::WrongSecret);
+    }
+
+    #[test]
+    fn hex_instead_of_base64_is_told() {
+        let digest = hmac_sha1(b"north", LATER.as_bytes());
+        expect(LATER, &hex(&digest), &[Mistake::Hex], "hex instead of base64");
+        expect(LATER, &hex(&digest).to_uppercase(), &[Mistake::Hex], "hex");
+    }
+
+    #[test]
+    fn hex_of_a_wrong_secret_is_told_without_a_secret() {
+        let found = diagnose(&secrets(), LATER, &hex(&hmac_sha1(b"west", LATER.as_bytes())), NOW);
+        assert_eq!(found, Diagnosis::Mistaken { secret_id: None, mistakes: vec![Mistake::Hex] });
+        assert!(found.to_string().contains("matches none"));
+    }
+
+    #[test]
+    fn missing_padding_and_the_url_safe_alphabet_are_told() {
+        // A user whose password has one of the characters in which the alphabets differ.
+        let username =
+            (0..).map(|n| format!("1735693200:u{n}")).find(|name| mint(b"north", name).contains('/')).unwrap();
+        let password = mint(b"north", &username);
+        expect(&username, password.trim_end_matches('='), &[Mistake::Unpadded], "without its padding");
+        let url_safe = password.replace('+', "-").replace('/', "_");
+        expect(&username, &url_safe, &[Mistake::UrlSafe], "url-safe");
+        let both = url_safe.trim_end_matches('=');
+        expect(&username, both, &[Mistake::UrlSafe, Mistake::Unpadded], "url-safe");
+    }
+
+    #[test]
+    fn white_space_around_the_password_is_told() {
+        expect(LATER, &format!("{}\n", *mint(b"north", LATER)), &[Mistake::Whitespace], "white space");
+    }
+
+    #[test]
+    fn milliseconds_are_told_with_the_right_and_with_a_wrong_password() {
+        let username = "1735693200000:alice";
+        expect(username, &mint(b"north", username), &[Mistake::Milliseconds], "milliseconds instead of seconds");
+        let wrong = diagnose(&secrets(), username, &mint(b"west", username), NOW);
+        assert_eq!(wrong, Diagnosis::Mistaken { secret_id: None, mistakes: vec![Mistake::Milliseconds] });
+    }
+
+    #[test]
+    fn hmac_sha256_is_told() {
+        let digest = hmac_sha256(b"north", LATER.as_bytes()).unwrap();
+        expect(LATER, &STANDARD.encode(&digest), &[Mistake::HmacSha256], "HMAC-SHA256 instead of");
+        expect(LATER, &hex(&digest), &[Mistake::Hex, Mistake::HmacSha256], "hex");
+    }
+
+    #[test]
+    fn username_without_a_timestamp_is_told() {
+        expect("alice", &mint(b"north", "alice"), &[Mistake::NoTimestamp], "no timestamp");
+    }
+
+    #[test]
+    fn hmac_over_a_part_of_the_username_is_told() {
+        expect(LATER, &mint(b"north", "alice"), &[Mistake::OnlyUser], "user part alone");
+        expect(LATER, &mint(b"north", "1735693200"), &[Mistake::OnlyTimestamp], "timestamp alone");
+        expect("alice:1735693200", &mint(b"north", "1735693200"), &[Mistake::OnlyTimestamp], "timestamp alone");
+    }
+
+    #[test]
+    fn decoded_secrets_are_told() {
+        let found = |configured: &str, used: &[u8]| {
+            diagnose(&[secret("a", configured.as_bytes())], LATER, &mint(used, LATER), NOW)
+        };
+        let told = |mistake| Diagnosis::Mistaken { secret_id: Some("a".to_owned()), mistakes: vec![mistake] };
+        let bytes = [0xfb, 0xef, 0xbe, 1, 2];
+        for configured in [STANDARD.encode(bytes), STANDARD_NO_PAD.encode(bytes), URL_SAFE.encode(bytes)] {
+            assert_eq!(found(&configured, &bytes), told(Mistake::SecretBase64Decoded), "{configured}");
+        }
+        assert_eq!(found(&hex(&bytes), &bytes), told(Mistake::SecretHexDecoded));
+        assert!(told(Mistake::SecretHexDecoded).to_string().contains("hex-decoded"));
+    }
+
+    #[test]
+    fn newline_at_the_end_of_the_secret_is_told_on_either_side() {
+        for used in [&b"north\n"[..], b"north\r\n"] {
+            expect(LATER, &mint(used, LATER), &[Mistake::SecretNewlineAdded], "newline at its end");
+        }
+        let found = diagnose(&[secret("a", b"north\n")], LATER, &mint(b"north", LATER), NOW);
+        let mistakes = vec![Mistake::SecretNewlineConfigured];
+        assert_eq!(found, Diagnosis::Mistaken { secret_id: Some("a".to_owned()), mistakes });
+    }
+
+    #[test]
+    fn several_mistakes_at_once_are_all_told() {
+        let password = hex(&hmac_sha1(b"north\n", b"1735693200000"));
+        let all = [Mistake::Milliseconds, Mistake::Hex, Mistake::OnlyTimestamp, Mistake::SecretNewlineAdded];
+        expect("1735693200000:alice", &password, &all, "; otherwise it was made with secret \"old\"");
+    }
+
+    #[test]
+    fn what_is_no_credential_is_told() {
+        let found = diagnose(&secrets(), "alice", "correct horse", NOW);
+        assert_eq!(found, Diagnosis::NotACredential);
+        assert!(found.to_string().starts_with("not a time-limited credential"));
+        let password_only = diagnose(&secrets(), LATER, "correct horse", NOW);
+        assert_eq!(password_only, Diagnosis::Mistaken { secret_id: None, mistakes: vec![Mistake::NotAnHmac] });
+        assert!(diagnose(&secrets(), "", "", NOW).to_string().starts_with("not a"));
+    }
+
+    #[test]
+    fn no_sentence_shows_the_secret_or_the_password() {
+        let password = mint(b"north", LATER);
+        for (username, password) in [(LATER, password.as_str()), (EARLIER, "hidden"), ("alice", "hidden")] {
+            let found = diagnose(&secrets(), username, password, NOW);
+            for said in [found.to_string(), format!("{found:?}")] {
+                assert!(!said.contains("north") && !said.contains("south") && !said.contains(password), "{said}");
+            }
+        }
+    }
+
+    #[test]
+    fn spans_are_told_in_the_largest_unit_that_fits() {
+        let told = [119, 120, 7199, 7200, 172_799, 172_800].map(|secs| Span(secs).to_string());
+        assert_eq!(told, ["119 s", "2 min", "119 min", "2 h", "47 h", "2 days"]);
+    }
+}

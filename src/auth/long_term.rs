@@ -344,3 +344,6 @@ impl<'a> Claim<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -207,3 +207,143 @@ fn decode<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     let len = STANDARD.decode_slice(text, &mut bytes).ok()?;
     (len == N).then_some(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BOTH: Features = Features { password_algorithms: true, username_anonymity: true };
+    const LIFETIME_SECS: u32 = 600;
+
+    fn client(addr: &str) -> ClientAddr {
+        ClientAddr::new(addr.parse().unwrap())
+    }
+
+    fn keys() -> NonceKeys {
+        NonceKeys::new([7; 32], LIFETIME_SECS)
+    }
+
+    #[test]
+    fn the_cookie_carries_the_features_with_bit_0_least_significant() {
+        let at = client("192.0.2.1:5000");
+        for (password_algorithms, username_anonymity, cookie) in [
+            (false, false, "obMatJos2AAAA"),
+            (true, false, "obMatJos2AAAB"),
+            (false, true, "obMatJos2AAAC"),
+            (true, true, "obMatJos2AAAD"),
+        ] {
+            let features = Features { password_algorithms, username_anonymity };
+            let nonce = keys().issue(1_735_689_600, at, features);
+            assert_eq!(nonce.as_bytes().len(), NONCE_LEN);
+            assert!(nonce.as_bytes().starts_with(cookie.as_bytes()));
+            assert_eq!(keys().check(1_735_689_600, at, nonce.as_bytes()), NonceState::Fresh(features));
+        }
+    }
+
+    #[test]
+    fn nonce_of_another_client_or_port_is_stale() {
+        let keys = keys();
+        let nonce = keys.issue(1000, client("192.0.2.1:5000"), BOTH);
+        assert_eq!(keys.check(1000, client("[::ffff:192.0.2.1]:5000"), nonce.as_bytes()), NonceState::Fresh(BOTH));
+        for other in ["192.0.2.1:5001", "192.0.2.2:5000", "[2001:db8::1]:5000"] {
+            assert_eq!(keys.check(1000, client(other), nonce.as_bytes()), NonceState::Stale, "{other}");
+        }
+    }
+
+    #[test]
+    fn nonce_of_another_master_key_is_stale() {
+        let at = client("192.0.2.1:5000");
+        let nonce = NonceKeys::new([8; 32], LIFETIME_SECS).issue(1000, at, BOTH);
+        assert_eq!(keys().check(1000, at, nonce.as_bytes()), NonceState::Stale);
+    }
+
+    #[test]
+    fn nonce_of_another_server_of_the_fleet_is_fresh() {
+        let at = client("192.0.2.1:5000");
+        let nonce = keys().issue(1_735_689_600, at, BOTH);
+        assert_eq!(keys().check(1_735_689_700, at, nonce.as_bytes()), NonceState::Fresh(BOTH));
+    }
+
+    #[test]
+    fn nonce_from_the_future_is_stale() {
+        let at = client("192.0.2.1:5000");
+        let keys = keys();
+        let nonce = keys.issue(1_000_001, at, BOTH);
+        assert_eq!(keys.check(1_000_000, at, nonce.as_bytes()), NonceState::Stale);
+        assert_eq!(keys.check(1_000_001, at, nonce.as_bytes()), NonceState::Fresh(BOTH));
+    }
+
+    #[test]
+    fn nonce_is_fresh_across_the_wrap_of_its_32_bits() {
+        let at = client("192.0.2.1:5000");
+        let wrap = 1 << 32;
+        let nonce = keys().issue(wrap - 10, at, BOTH);
+        assert_eq!(keys().check(wrap + 10, at, nonce.as_bytes()), NonceState::Fresh(BOTH));
+        assert_eq!(keys().check(2 * wrap - 10, at, nonce.as_bytes()), NonceState::Stale);
+    }
+
+    #[test]
+    fn nothing_that_is_not_a_nonce_is_fresh() {
+        let at = client("192.0.2.1:5000");
+        let keys = keys();
+        let nonce = keys.issue(1000, at, BOTH);
+        let text = nonce.as_bytes();
+        for other in [&b""[..], b"obMatJos2", &text[..NONCE_LEN - 1], &[text, b"A"].concat(), &[0xFF; NONCE_LEN]] {
+            assert_eq!(keys.check(1000, at, other), NonceState::Stale);
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        assert_eq!(format!("{:?}", keys()), "NonceKeys { lifetime_secs: 600, .. }");
+    }
+
+    prop_compose! {
+        fn any_client()(v6: bool, ip: u128, port: u16) -> ClientAddr {
+            let ip = if v6 { IpAddr::V6(ip.into()) } else { IpAddr::V4((ip as u32).into()) };
+            ClientAddr::new(SocketAddr::new(ip, port))
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nonce_is_fresh_for_its_lifetime_and_not_longer(
+            master: [u8; 32],
+            at in any_client(),
+            lifetime_secs in 1_u32..100_000,
+            issued in 0_u64..1 << 40,
+            age in 0_u64..200_000,
+        ) {
+            let keys = NonceKeys::new(master, lifetime_secs);
+            let nonce = keys.issue(issued, at, BOTH);
+            let fresh = age <= u64::from(lifetime_secs);
+            let expected = if fresh { NonceState::Fresh(BOTH) } else { NonceState::Stale };
+            prop_assert_eq!(keys.check(issued + age, at, nonce.as_bytes()), expected);
+            // The cached epoch is another now; what was issued before must not suffer from it.
+            let _ = keys.issue(issued + 10 * u64::from(lifetime_secs), at, BOTH);
+            prop_assert_eq!(keys.check(issued + age, at, nonce.as_bytes()), expected);
+        }
+
+        #[test]
+        fn any_changed_byte_makes_a_nonce_stale(at in any_client(), index in 0..NONCE_LEN, to: u8) {
+            let keys = keys();
+            let nonce = keys.issue(1_735_689_600, at, BOTH);
+            let mut changed = nonce.as_bytes().to_vec();
+            prop_assume!(changed[index] != to);
+            changed[index] = to;
+            prop_assert_eq!(keys.check(1_735_689_600, at, &changed), NonceState::Stale);
+        }
+
+        #[test]
+        fn another_client_never_shares_a_nonce(one in any_client(), other in any_client()) {
+            prop_assume!(one != other);
+            let keys = keys();
+            let nonce = keys.issue(1_735_689_600, one, BOTH);
+            prop_assert_eq!(keys.check(1_735_689_600, other, nonce.as_bytes()), NonceState::Stale);
+        }
+    }
+}

@@ -78,3 +78,65 @@ fn parse_timestamp(text: &str) -> Option<u64> {
     // `parse` alone would also take a sign.
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stun::{Key, PasswordAlgorithm};
+
+    #[test]
+    fn minted_passwords_and_keys_are_those_other_implementations_compute() {
+        for (username, password, key) in [
+            ("1735689600:alice", "HbvWA6hGDtdv3wflBolXLhvzs0w=", 0x15fe_1d29_1db1_4ef2_a00c_2065_59e9_d387_u128),
+            ("1735689600", "vK3VkdJkUwA4MxbPUZFTbu9UJhk=", 0xb10c_2618_b587_2787_f320_660e_9f6e_7ca5),
+        ] {
+            let minted = mint(b"north", username);
+            assert_eq!(*minted, password);
+            let md5 = Key::long_term(PasswordAlgorithm::Md5, username.as_bytes(), b"example.org", minted.as_bytes());
+            assert_eq!(md5.as_bytes(), key.to_be_bytes());
+        }
+    }
+
+    #[test]
+    fn secrets_of_any_length_give_the_hmac_of_rfc_2202() {
+        let digest = |key: &[u8], data: &[u8]| hmac_sha1(key, data).map(|byte| format!("{byte:02x}")).concat();
+        assert_eq!(digest(&[0x0b; 20], b"Hi There"), "b617318655057264e28bc0b6fb378c8ef146be00");
+        assert_eq!(
+            digest(&[0xaa; 80], b"Test Using Larger Than Block-Size Key - Hash Key First"),
+            "aa4ae5e15272d00e95705637ce8a3b55ed402112"
+        );
+        let reference = |key: &[u8]| {
+            let mut mac = Hmac::<Sha1>::new_from_slice(key).unwrap();
+            mac.update(b"data");
+            <[u8; 20]>::from(mac.finalize().into_bytes())
+        };
+        for len in [0, 1, 63, 64, 65, 200] {
+            assert_eq!(hmac_sha1(&vec![9; len], b"data"), reference(&vec![9; len]), "{len}");
+        }
+    }
+
+    #[test]
+    fn usernames_are_read_as_coturn_reads_them() {
+        let parse = |username| TimeLimited::parse(username).map(|parsed| (parsed.expires_unix, parsed.user));
+        assert_eq!(parse("1735689600"), Some((1_735_689_600, "")));
+        assert_eq!(parse("1735689600:alice"), Some((1_735_689_600, "alice")));
+        assert_eq!(parse("1735689600:a:b"), Some((1_735_689_600, "a:b")));
+        assert_eq!(parse("1735689600:42"), Some((1_735_689_600, "42")));
+        assert_eq!(parse("1735689600:"), Some((1_735_689_600, "")));
+        assert_eq!(parse("alice:1735689600"), Some((1_735_689_600, "alice")));
+        assert_eq!(parse(":1735689600"), Some((1_735_689_600, "")));
+    }
+
+    #[test]
+    fn usernames_without_a_timestamp_are_not_of_the_scheme() {
+        for username in ["", ":", "alice", "alice:bob", "+1735689600", "-1:alice", "17e8", "99999999999999999999:a"] {
+            assert_eq!(TimeLimited::parse(username), None, "{username}");
+        }
+    }
+
+    #[test]
+    fn secret_is_never_printed() {
+        let secret = SharedSecret { id: "north".to_owned(), bytes: Zeroizing::new(b"hidden".to_vec()) };
+        assert_eq!(format!("{secret:?}"), r#"SharedSecret("north", ..)"#);
+    }
+}

@@ -166,3 +166,68 @@ impl StaticUser {
         self.rfc5389.as_ref()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_is_found_by_name_and_by_hash_with_the_key_of_the_rfc_example() {
+        let users = Users::from_pairs([("user", "pass"), ("other", "pass")]).unwrap();
+        let directory = Directory::new(&users, "realm");
+        let user = directory.by_name("user").unwrap();
+        // RFC 8489 section 9.2.2.
+        let expected = 0x8493_fbc5_3ba5_82fb_4c04_4c45_6bdc_40eb_u128;
+        assert_eq!(user.key(PasswordAlgorithm::Md5).as_bytes(), expected.to_be_bytes());
+        assert_eq!(user.key(PasswordAlgorithm::Sha256).as_bytes().len(), 32);
+        assert_eq!(user.identity.expires_unix, None);
+        assert_eq!(&*user.identity.user, "user");
+
+        let by_hash = directory.by_hash(&userhash(b"user", b"realm")).unwrap();
+        assert_eq!(by_hash.identity, user.identity);
+        assert!(directory.by_hash(&userhash(b"user", b"other realm")).is_none());
+        assert!(directory.by_name("User").is_none());
+    }
+
+    #[test]
+    fn userhash_of_the_rfc_sample_is_found() {
+        let name = "\u{30DE}\u{30C8}\u{30EA}\u{30C3}\u{30AF}\u{30B9}";
+        let users = Users::from_pairs([(name, "TheMatrIX")]).unwrap();
+        let hash = [
+            0x4a, 0x3c, 0xf3, 0x8f, 0xef, 0x69, 0x92, 0xbd, 0xa9, 0x52, 0xc6, 0x78, 0x04, 0x17, 0xda, 0x0f, 0x24, 0x81,
+            0x94, 0x15, 0x56, 0x9e, 0x60, 0xb2, 0x05, 0xc4, 0x6e, 0x41, 0x40, 0x7f, 0x17, 0x04,
+        ];
+        let directory = Directory::new(&users, "example.org");
+        assert_eq!(&*directory.by_hash(&hash).unwrap().identity.username, name);
+    }
+
+    #[test]
+    fn duplicate_names_are_refused_also_in_two_spellings() {
+        let composed = "Andr\u{e9}";
+        let decomposed = "Andre\u{301}";
+        for second in [composed, decomposed] {
+            assert_eq!(
+                Users::from_pairs([(composed, "a"), (second, "b")]).unwrap_err(),
+                UsersError::Duplicate(second.to_owned())
+            );
+        }
+    }
+
+    #[test]
+    fn bad_names_and_passwords_are_refused_by_name() {
+        let refused = |name: &str, password: &str| Users::from_pairs([(name, password)]).unwrap_err();
+        assert_eq!(refused("", "x"), UsersError::Name(String::new()));
+        assert_eq!(refused("a\n", "x"), UsersError::Name("a\n".to_owned()));
+        assert_eq!(refused("a", ""), UsersError::Password("a".to_owned()));
+        assert_eq!(refused("a", "hidden\u{0}"), UsersError::Password("a".to_owned()));
+        assert_eq!(refused(&"n".repeat(509), "x"), UsersError::NameTooLong("n".repeat(509)));
+        assert!(Users::from_pairs([("n".repeat(508), "x")]).is_ok());
+        assert!(!refused("a", "hidden\u{0}").to_string().contains("hidden"));
+    }
+
+    #[test]
+    fn password_is_never_printed() {
+        let users = Users::from_pairs([("alice", "hidden")]).unwrap();
+        assert_eq!(format!("{users:?}"), "Users(1 users)");
+    }
+}

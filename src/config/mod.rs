@@ -1,5 +1,16 @@
 //! The typed configuration: what `turnserver.toml`, the environment and the flags come to once they are valid.
 
+mod access;
+mod error;
+mod file;
+mod host;
+mod overrides;
+mod reader;
+mod secret;
+mod sections;
+mod settings;
+mod units;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,8 +20,15 @@ use crate::auth::{SharedSecret, Users};
 use crate::policy::{BandwidthLimits, PeerRules, QuotaLimits, RateLimit};
 use crate::turn::{Lifetimes, OnExpiry};
 
+pub use error::{ConfigError, Place, Problem};
+pub use file::{DEFAULT_FILE, Loaded, Source, Surroundings};
+pub use host::Host;
+pub use overrides::{CONFIG_ENV, OVERRIDABLE, Overridable, Overrides};
+pub use secret::{SECRET_BYTES_MIN, check_secret, read_private_file, trim_line_end};
+pub use units::parse_duration;
+
 /// A complete, valid configuration. It is an immutable snapshot; a reload builds another one.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Worker threads, at least 1; already resolved to the cores this process may use when the file says 0.
     pub workers: usize,
@@ -40,6 +58,8 @@ pub struct Config {
     pub software: Option<String>,
     /// Logs.
     pub log: Log,
+    /// Whether TURN is offered, or only STUN Binding.
+    pub turn: bool,
     /// Whether this is `serve --dev`.
     pub dev: bool,
 }
@@ -105,7 +125,7 @@ pub struct RelayAddress {
 }
 
 /// Who may allocate.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Auth {
     /// The realm (RFC 8489 section 9.2).
     pub realm: String,

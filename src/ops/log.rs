@@ -50,7 +50,7 @@ pub fn init(log: &Log) -> Result<(), LogError> {
 ///
 /// # Errors
 /// [`LogError::Filter`].
-pub fn parse_filter(filter: &str) -> Result<EnvFilter, LogError> {
+pub(crate) fn parse_filter(filter: &str) -> Result<EnvFilter, LogError> {
     let malformed = |problem: String| LogError::Filter { filter: filter.to_owned(), problem };
     if filter.trim().is_empty() {
         return Err(malformed("is empty".to_owned()));
