@@ -23,7 +23,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("net", &[], &["rustls", "tracing"]),
     ("listener", &["stun", "turn", "net"], &["tokio"]),
     ("worker", &["stun", "turn", "net", "listener", "policy"], &["std::fs"]),
-    ("config", &["auth", "policy", "turn"], &["UdpSocket", "TcpStream", "tokio"]),
+    ("config", &["auth", "policy", "turn"], &["TcpStream", "tokio", "libc"]),
     ("ops", &["config", "worker", "listener", "net", "turn", "auth", "policy"], &[]),
 ];
 
