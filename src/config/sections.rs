@@ -19,34 +19,43 @@ const RULE: &str = r#"networks such as "10.0.0.0/8", addresses, or ranges such a
 pub(super) fn read_peers(document: &Document<'_>, root: &Section<'_, '_>, dev: bool) -> PeerRules {
     let section = root.section("peers");
     let own = |text: &str| Ok(text.to_owned());
-    let denied = section.texts("denied", RULE, own).unwrap_or_default();
+    let mut denied = section.texts("denied", RULE, own).unwrap_or_default();
     let allowed = section.texts("allowed", RULE, own).unwrap_or_default();
     let prefixes = r#"IPv6 prefixes such as "2001:db8:64::/96""#;
-    let nat64_prefixes = section.texts("nat64-prefixes", prefixes, own).unwrap_or_default();
+    let mut nat64_prefixes = section.texts("nat64-prefixes", prefixes, own).unwrap_or_default();
     let denied_ports = section.numbers("denied-ports", "an array of ports from 1 to 65535", 1..=65535);
-    section.report_unknown_keys();
-
-    // Each rule alone, so that a malformed one is named with its place.
-    let alone = |key: &str, rules: &[Located<String>], expected: &str, wrap: fn(Vec<String>) -> PeerRules| {
-        for rule in rules {
-            if let Err(error) = PeerAcl::compile(&wrap(vec![rule.value.clone()])) {
-                let message = format!("{key} in [peers]: {:?}: {}; expected {expected}", error.rule, error.problem);
-                document.problem(rule.place.clone(), message);
-            }
-        }
-    };
-    alone("denied", &denied, RULE, |denied| PeerRules { denied, ..PeerRules::default() });
-    alone("allowed", &allowed, RULE, |allowed| PeerRules { allowed, ..PeerRules::default() });
-    alone("nat64-prefixes", &nat64_prefixes, prefixes, |nat64_prefixes| PeerRules {
-        nat64_prefixes,
-        ..PeerRules::default()
+    let default_deny_all = section.text("default", r#""public" or "deny""#, |text| match text {
+        "public" => Ok(false),
+        "deny" => Ok(true),
+        _ => Err(format!("{text:?} is not a default")),
     });
+    section.report_unknown_keys();
+    let default_deny_all = default_deny_all.is_some_and(|deny| deny.value);
 
+    // Each rule by itself, so that every malformed one is named with its place.
+    let refuse = |key: &str, rule: &Located<String>, expected: &str, rules: PeerRules| {
+        let error = PeerAcl::compile(&rules).err()?;
+        let message = format!("{key} in [peers]: {:?}: {}; expected {expected}", error.rule, error.problem);
+        document.problem(rule.place.clone(), message);
+        Some(())
+    };
+    let one = |rule: &Located<String>| vec![rule.value.clone()];
+    denied.retain(|rule| refuse("denied", rule, RULE, PeerRules { denied: one(rule), ..PeerRules::default() }).is_none());
+    nat64_prefixes.retain(|rule| {
+        let rules = PeerRules { nat64_prefixes: one(rule), ..PeerRules::default() };
+        refuse("nat64-prefixes", rule, prefixes, rules).is_none()
+    });
+    let denied: Vec<String> = denied.into_iter().map(|rule| rule.value).collect();
+    for rule in &allowed {
+        let rules = PeerRules { denied: denied.clone(), allowed: one(rule), default_deny_all, ..PeerRules::default() };
+        refuse("allowed", rule, RULE, rules);
+    }
     let values = |rules: Vec<Located<String>>| rules.into_iter().map(|rule| rule.value).collect();
     PeerRules {
-        denied: values(denied),
+        denied,
         allowed: values(allowed),
         nat64_prefixes: values(nat64_prefixes),
+        default_deny_all,
         allow_loopback: dev,
         denied_ports: denied_ports
             .unwrap_or_default()
