@@ -294,12 +294,7 @@ impl SecretReader<'_, '_> {
 }
 
 /// A `name:password` a line; the password is everything after the first colon. `#` begins a comment line.
-fn read_users(
-    path: &Located<PathBuf>,
-    bytes: &[u8],
-    mut add: impl FnMut(Place, &str, &[u8]),
-    document: &Document<'_>,
-) {
+fn read_users(path: &Located<PathBuf>, bytes: &[u8], mut add: impl FnMut(Place, &str, &[u8]), document: &Document<'_>) {
     for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.is_empty() || line.first() == Some(&b'#') {

@@ -16,8 +16,8 @@ use super::error::{ConfigError, Located, Place, Problem};
 use super::host::Host;
 use super::overrides::Overrides;
 use super::reader::{Document, Section};
-use super::sections::{read_bandwidth, read_lifetimes, read_limits, read_log, read_peers, read_quota, read_streams};
 use super::secret::plain;
+use super::sections::{read_bandwidth, read_lifetimes, read_limits, read_log, read_peers, read_quota, read_streams};
 use super::{Config, Listener, Relay, RelayAddress, TlsFiles, TlsVersion, units};
 
 /// Where the configuration is when nobody says otherwise.
@@ -186,8 +186,9 @@ fn read_listeners(document: &Document<'_>, root: &Section<'_, '_>, host: Host) -
         listeners.clear();
         for text in &replacement.values {
             match parse_listener(text, host) {
-                Ok(found) => listeners
-                    .extend(found.into_iter().map(|value| Located { value, place: replacement.place.clone() })),
+                Ok(found) => {
+                    listeners.extend(found.into_iter().map(|value| Located { value, place: replacement.place.clone() }))
+                }
                 Err(problem) => document.problem(
                     replacement.place.clone(),
                     format!("{problem}; expected TRANSPORT://ADDRESS:PORT such as udp://0.0.0.0:3478"),
@@ -334,12 +335,10 @@ fn read_relay(
     around: &Surroundings<'_>,
 ) -> Located<Relay> {
     let section = root.section("relay");
-    let ipv4 = section.text("ipv4", r#"an IPv4 address of this host, "auto" or "off""#, |text| {
-        parse_relay(text, IpAddr::is_ipv4)
-    });
-    let ipv6 = section.text("ipv6", r#"an IPv6 address of this host, "auto" or "off""#, |text| {
-        parse_relay(text, IpAddr::is_ipv6)
-    });
+    let ipv4 = section
+        .text("ipv4", r#"an IPv4 address of this host, "auto" or "off""#, |text| parse_relay(text, IpAddr::is_ipv4));
+    let ipv6 = section
+        .text("ipv6", r#"an IPv6 address of this host, "auto" or "off""#, |text| parse_relay(text, IpAddr::is_ipv6));
     let expected = r#"public addresses, at most one per family, such as "203.0.113.5""#;
     let external = section.texts("external-ip", expected, parse_external).unwrap_or_default();
     let ports = section.text("ports", units::PORTS, |text| match units::parse_ports(text)? {
@@ -433,7 +432,8 @@ fn warn_if_unreachable(document: &Document<'_>, place: Place, relay: RelayAddres
 pub(crate) fn is_private(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => {
-            let shared = v4.octets().first() == Some(&100) && v4.octets().get(1).is_some_and(|second| second & 0xc0 == 64);
+            let shared =
+                v4.octets().first() == Some(&100) && v4.octets().get(1).is_some_and(|second| second & 0xc0 == 64);
             v4.is_private() || v4.is_loopback() || v4.is_link_local() || shared
         }
         IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),

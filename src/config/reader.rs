@@ -133,12 +133,7 @@ impl<'d, 'i> Section<'d, 'i> {
     }
 
     /// A whole number.
-    pub(super) fn number(
-        &self,
-        key: &'static str,
-        expected: &str,
-        range: RangeInclusive<u64>,
-    ) -> Option<Located<u64>> {
+    pub(super) fn number(&self, key: &'static str, expected: &str, range: RangeInclusive<u64>) -> Option<Located<u64>> {
         if let Some(winner) = self.winner(key) {
             let parse = |text: &str| in_range(text, 10, &range);
             return self.parse_override(winner, expected, &parse).into_iter().next();

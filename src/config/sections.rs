@@ -40,7 +40,8 @@ pub(super) fn read_peers(document: &Document<'_>, root: &Section<'_, '_>, dev: b
         Some(())
     };
     let one = |rule: &Located<String>| vec![rule.value.clone()];
-    denied.retain(|rule| refuse("denied", rule, RULE, PeerRules { denied: one(rule), ..PeerRules::default() }).is_none());
+    denied
+        .retain(|rule| refuse("denied", rule, RULE, PeerRules { denied: one(rule), ..PeerRules::default() }).is_none());
     nat64_prefixes.retain(|rule| {
         let rules = PeerRules { nat64_prefixes: one(rule), ..PeerRules::default() };
         refuse("nat64-prefixes", rule, prefixes, rules).is_none()
@@ -72,8 +73,7 @@ pub(super) fn read_quota(root: &Section<'_, '_>) -> QuotaLimits {
         let limit = section.limit(key, r#"a whole number from 1, or "unlimited""#, 1..=u64::from(u32::MAX));
         limit.and_then(|limit| limit.value).and_then(|limit| u32::try_from(limit).ok())
     };
-    let quota =
-        QuotaLimits { per_user: limit("allocations-per-user"), total: limit("allocations-total") };
+    let quota = QuotaLimits { per_user: limit("allocations-per-user"), total: limit("allocations-total") };
     section.report_unknown_keys();
     quota
 }

@@ -9,13 +9,7 @@ use super::response::{Responder, is_known};
 use super::server::Server;
 
 impl Server {
-    pub(super) fn binding(
-        &mut self,
-        now: Now,
-        client: &Client,
-        message: &Message<'_>,
-        reply: &mut Vec<u8>,
-    ) -> Outcome {
+    pub(super) fn binding(&mut self, now: Now, client: &Client, message: &Message<'_>, reply: &mut Vec<u8>) -> Outcome {
         if !self.may_answer_stranger(now, client) {
             return Outcome::Dropped(Dropped::RateLimited);
         }

@@ -13,12 +13,7 @@ use super::server::Server;
 
 impl Server {
     /// Binds a channel or refreshes it, and the permission of its peer.
-    pub(super) fn channel_bind(
-        &mut self,
-        request: &Request<'_>,
-        slot: u32,
-        reply: &mut Vec<u8>,
-    ) -> Result<(), Reject> {
+    pub(super) fn channel_bind(&mut self, request: &Request<'_>, slot: u32, reply: &mut Vec<u8>) -> Result<(), Reject> {
         let (now, settings) = (request.now, request.settings);
         let [high, low, _, _] = request.fixed(AttributeType::CHANNEL_NUMBER)?.ok_or(Reason::MissingAttribute)?;
         let number = u16::from_be_bytes([high, low]);
@@ -54,11 +49,7 @@ impl Server {
         let until_micros = in_secs(now, settings.lifetimes.channel_secs);
         let own_relay = verdict == Verdict::OwnRelay;
         allocation.channels.bind(&self.hash, Channel { number, own_relay, peer, until_micros });
-        allocation.permissions.install(
-            &self.hash,
-            peer.ip(),
-            in_secs(now, settings.lifetimes.permission_secs),
-        );
+        allocation.permissions.install(&self.hash, peer.ip(), in_secs(now, settings.lifetimes.permission_secs));
         self.events.push(Event::RouteBound {
             id,
             five_tuple: *request.five_tuple(),

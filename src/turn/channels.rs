@@ -60,7 +60,13 @@ impl Channels {
     ///
     /// # Errors
     /// [`Conflict`] when the number is bound to another peer, or the peer to another number (RFC 8656 section 12.2).
-    pub(super) fn check(&mut self, hash: &AddressHash, number: u16, peer: PeerAddr, now: u64) -> Result<bool, Conflict> {
+    pub(super) fn check(
+        &mut self,
+        hash: &AddressHash,
+        number: u16,
+        peer: PeerAddr,
+        now: u64,
+    ) -> Result<bool, Conflict> {
         let numbered = self.by_number(hash, number, now).map(|entry| entry.peer);
         let peered = self.by_peer(hash, peer, now).map(|entry| entry.number);
         match (numbered, peered) {

@@ -190,9 +190,9 @@ impl Server {
         allocation.remembered.take_if(|remembered| remembered.until_micros <= now.micros);
         for family in [Family::V4, Family::V6] {
             let over = |allocation: &super::allocation::Allocation| {
-                allocation.relays().any(|relay| {
-                    relay.relayed.family() == family && relay.open && relay.until_micros <= now.micros
-                })
+                allocation
+                    .relays()
+                    .any(|relay| relay.relayed.family() == family && relay.open && relay.until_micros <= now.micros)
             };
             if self.allocations.get(slot).is_some_and(over) {
                 self.close_family(slot, family, relays);
