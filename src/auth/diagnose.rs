@@ -445,6 +445,16 @@ mod tests {
     }
 
     #[test]
+    fn explanation_with_the_fewest_mistakes_is_taken() {
+        let mut both = [secret("newline", b"north\n"), secret("plain", b"north")];
+        for _ in 0..2 {
+            let found = diagnose(&both, LATER, &mint(b"north", LATER), NOW);
+            assert_eq!(found, Diagnosis::Valid { secret_id: "plain".to_owned(), seconds_left: 3600 });
+            both.reverse();
+        }
+    }
+
+    #[test]
     fn several_mistakes_at_once_are_all_told() {
         let password = hex(&hmac_sha1(b"north\n", b"1735693200000"));
         let all = [Mistake::Milliseconds, Mistake::Hex, Mistake::OnlyTimestamp, Mistake::SecretNewlineAdded];

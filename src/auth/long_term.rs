@@ -16,7 +16,7 @@ use super::users::{Directory, StaticUser, USERNAME_MAX, Users};
 /// What PASSWORD-ALGORITHMS offers, in the order of our preference (RFC 8489 section 14.11): a client takes the first that
 /// it knows, and MD5 is only for compatibility (section 18.5.1.1). Clients of RFC 5389 ignore the attribute and use MD5.
 const PASSWORD_ALGORITHMS: [u8; 8] = [0, 2, 0, 0, 0, 1, 0, 0];
-/// Longest realm in bytes (RFC 8489 section 14.9: fewer than 128 characters, at most 509 bytes).
+/// Longest realm in characters (RFC 8489 section 14.9: fewer than 128).
 const REALM_MAX_CHARS: usize = 127;
 
 /// Who sent an authenticated request.

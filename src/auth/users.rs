@@ -101,7 +101,7 @@ impl fmt::Debug for Users {
 #[derive(Clone)]
 struct Passwords {
     opaque: SecretString,
-    /// What SASLprep makes of the password, where it differs.
+    /// What SASLprep makes of the password, where it differs: most users have one key to try, not two.
     rfc5389: Option<SecretString>,
 }
 

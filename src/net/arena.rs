@@ -6,10 +6,13 @@
 /// Bytes kept free in front of every received datagram: the longest Data indication header (20 + 24 + 4) fits.
 pub const HEADROOM: usize = 64;
 
-/// The longest UDP datagram, coalesced or not.
-const SLOT_LEN: usize = 65_536;
+/// Room for the longest UDP datagram, coalesced or not, and for a stream's longest frame (65,556 bytes) with two TLS
+/// records behind it. Pages that nothing is received into cost no memory.
+const SLOT_LEN: usize = 100 * 1024;
 /// Keeps equal offsets of neighbouring slots out of the same cache sets.
 const STAGGER: usize = 192;
+/// Bytes at the very end that stay zero, for padding.
+const ZEROS: usize = 4;
 const STRIDE: usize = HEADROOM + SLOT_LEN + STAGGER;
 
 /// A part of the arena.
@@ -51,7 +54,7 @@ impl Arena {
     /// An arena of `slots` receive slots and `scratch` bytes. Pages that are never touched cost no memory.
     pub fn new(slots: usize, scratch: usize) -> Self {
         let scratch_at = slots * STRIDE;
-        Self { bytes: vec![0; scratch_at + scratch], slots, scratch_at, scratch_used: 0 }
+        Self { bytes: vec![0; scratch_at + scratch + ZEROS], slots, scratch_at, scratch_used: 0 }
     }
 
     /// How many receive slots there are.
@@ -97,14 +100,22 @@ impl Arena {
     /// Copies bytes into the scratch space; `None` when it is full and the batch must be flushed first.
     pub fn store(&mut self, bytes: &[u8]) -> Option<Span> {
         let at = self.scratch_at + self.scratch_used;
+        if bytes.len() > self.scratch_left() {
+            return None;
+        }
         self.bytes.get_mut(at..at + bytes.len())?.copy_from_slice(bytes);
         self.scratch_used += bytes.len();
         Some(Span { at: at as u32, len: bytes.len() as u32 })
     }
 
+    /// `len` zero bytes, at most 4, for padding.
+    pub fn zeros(&self, len: usize) -> Span {
+        Span { at: (self.bytes.len() - ZEROS) as u32, len: len.min(ZEROS) as u32 }
+    }
+
     /// How many scratch bytes are left.
     pub fn scratch_left(&self) -> usize {
-        self.bytes.len() - self.scratch_at - self.scratch_used
+        self.bytes.len() - ZEROS - self.scratch_at - self.scratch_used
     }
 
     /// Forgets the scratch content, after a flush.

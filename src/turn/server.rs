@@ -129,6 +129,12 @@ impl Server {
         }
     }
 
+    /// Whether a client has an allocation.
+    pub fn has_allocation(&self, five_tuple: &FiveTuple) -> bool {
+        let _ = five_tuple;
+        todo!()
+    }
+
     /// Live allocations of this worker.
     pub fn allocations(&self) -> usize {
         self.allocations.len()

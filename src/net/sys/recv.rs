@@ -37,6 +37,10 @@ pub struct RecvBatch {
     controls: Vec<Control<CONTROL_LEN>>,
 }
 
+// SAFETY: the pointers inside point to the batch's own vectors or are rewritten before every system call; nothing else
+// holds them, so the batch may move to another thread between calls.
+unsafe impl Send for RecvBatch {}
+
 impl RecvBatch {
     /// Room for batches of up to `max` datagrams.
     pub fn new(max: usize) -> Self {

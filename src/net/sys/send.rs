@@ -97,6 +97,10 @@ pub struct SendBatch {
     controls: Vec<Control<CONTROL_LEN>>,
 }
 
+// SAFETY: the pointers inside are rewritten before every system call; nothing else holds them, so the batch may move to
+// another thread between calls.
+unsafe impl Send for SendBatch {}
+
 impl SendBatch {
     /// An empty batch.
     pub fn new() -> Self {

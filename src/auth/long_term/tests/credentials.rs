@@ -96,6 +96,9 @@ fn password_that_saslprep_changes_works_for_old_and_new_clients() {
     assert!(Request::new(&credentials, "bob", "No. \u{2168}").send(&credentials).is_ok());
     assert!(Request::new(&credentials, "bob", "No. IX").send(&credentials).is_ok());
     Request::modern(&credentials, "bob", "No. IX").refused(&credentials, Reason::WrongPassword);
+    let mut md5 = Request::modern(&credentials, "bob", "No. IX").with(AttributeType::PASSWORD_ALGORITHM, MD5_ENTRY);
+    md5.key = key(PasswordAlgorithm::Md5, "bob", "No. IX");
+    md5.refused(&credentials, Reason::WrongPassword);
 }
 
 #[test]
@@ -202,6 +205,15 @@ fn held_key_is_good_for_its_own_username_only() {
     let mut forged = Request::new(&credentials, TIME_LIMITED, "builder");
     forged.key = held.key.clone();
     assert_eq!(forged.send_at(&credentials, NOW_SECS, Some(&held)).unwrap_err(), Reason::WrongPassword);
+}
+
+#[test]
+fn held_key_is_good_for_its_own_algorithm_only() {
+    let credentials = credentials();
+    let held = Request::new(&credentials, "bob", "builder").send(&credentials).unwrap();
+    let mut mixed = Request::modern(&credentials, "bob", "builder");
+    mixed.key = held.key.clone();
+    assert_eq!(mixed.send_at(&credentials, NOW_SECS, Some(&held)).unwrap_err(), Reason::WrongPassword);
 }
 
 #[test]

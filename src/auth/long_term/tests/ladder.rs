@@ -36,6 +36,27 @@ fn credential_after_the_integrity_attribute_does_not_count() {
 }
 
 #[test]
+fn first_attribute_of_a_type_counts() {
+    let credentials = credentials();
+    let mut request = Request::new(&credentials, "bob", "builder");
+    for (kind, value) in [(AttributeType::USERNAME, "eve"), (AttributeType::REALM, "x"), (AttributeType::NONCE, "x")] {
+        request.attributes.push((kind, value.into()));
+    }
+    assert_eq!(&*request.send(&credentials).unwrap().identity.username, "bob");
+    request.attributes.reverse();
+    request.refused(&credentials, Reason::StaleNonce);
+}
+
+#[test]
+fn username_counts_beside_userhash() {
+    let credentials = credentials();
+    let hash = userhash(b"bob", REALM.as_bytes());
+    let request = Request::new(&credentials, TIME_LIMITED, &mint(b"north", TIME_LIMITED));
+    let passed = request.with(AttributeType::USERHASH, &hash).send(&credentials).unwrap();
+    assert_eq!(&*passed.identity.username, TIME_LIMITED);
+}
+
+#[test]
 fn stale_nonce_goes_before_a_wrong_user_and_a_wrong_password() {
     let credentials = credentials();
     for (username, password) in [("bob", "builder"), ("bob", "wrong"), ("nobody", "wrong"), (TIME_LIMITED, "wrong")] {
