@@ -2,7 +2,7 @@
 //! Shared by the robustness and flood tests and the fuzz targets, none of which uses all of it.
 #![allow(dead_code)]
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -28,9 +28,9 @@ const PORTS: (u16, u16) = (49152, 49663);
 /// Relay sockets that exist only as entries of a table.
 #[derive(Default)]
 pub(crate) struct FakeRelays {
-    open: HashMap<RelayId, SocketAddr>,
+    open: BTreeMap<RelayId, SocketAddr>,
     free: Vec<RelayId>,
-    reserved: HashMap<ReservationToken, (SocketAddr, String, u64)>,
+    reserved: BTreeMap<ReservationToken, (SocketAddr, String, u64)>,
     next_index: u32,
     next_token: u64,
 }
