@@ -65,7 +65,7 @@ impl Source {
     }
 
     /// No file: defaults, variables and flags only.
-    pub fn none(default_file: &str) -> Self {
+    pub fn absent(default_file: &str) -> Self {
         Self { name: format!("{default_file} (absent)"), ..Self::default() }
     }
 }

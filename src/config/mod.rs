@@ -9,11 +9,14 @@ mod reader;
 mod secret;
 mod sections;
 mod settings;
+mod show;
 mod units;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use zeroize::Zeroizing;
 
 use crate::addr::{Family, Transport};
 use crate::auth::{SharedSecret, Users};
@@ -82,6 +85,16 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// The lowest version offered.
     pub min_version: TlsVersion,
+}
+
+impl TlsFiles {
+    /// Reads the key's PEM. Its group may read it, as certificate tools arrange; everybody may not.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn read_key(&self) -> Result<Zeroizing<Vec<u8>>, String> {
+        secret::read_key_file(&self.key)
+    }
 }
 
 /// A TLS version.

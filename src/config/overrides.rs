@@ -15,38 +15,42 @@ pub struct Overridable {
     pub flag: Option<&'static str>,
     /// Whether it takes several values: the flag by repeating it, the variable by commas.
     pub list: bool,
+    /// What its value is called in help.
+    pub value_name: &'static str,
     /// One line of help.
     pub help: &'static str,
 }
 
 /// Every setting that can be overridden.
 pub const OVERRIDABLE: &[Overridable] = &[
-    one("workers", "TURNSTONE_WORKERS", Some("workers"), "worker threads; 0 is one per core"),
+    one("workers", "TURNSTONE_WORKERS", Some("workers"), "NUMBER", "worker threads; 0 is one per core"),
     Overridable {
         key: "listen",
         env: "TURNSTONE_LISTEN",
         flag: Some("listen"),
         list: true,
+        value_name: "URL",
         help: "listeners such as udp://0.0.0.0:3478, replacing every [[listen]]",
     },
-    one("tls.certificate", "TURNSTONE_TLS_CERTIFICATE", Some("tls-certificate"), "certificate chain, PEM"),
-    one("tls.key", "TURNSTONE_TLS_KEY", Some("tls-key"), "private key, PEM"),
-    one("relay.ipv4", "TURNSTONE_RELAY_IPV4", Some("relay-ipv4"), "IPv4 address to relay from, auto or off"),
-    one("relay.ipv6", "TURNSTONE_RELAY_IPV6", Some("relay-ipv6"), "IPv6 address to relay from, auto or off"),
+    one("tls.certificate", "TURNSTONE_TLS_CERTIFICATE", Some("tls-certificate"), "FILE", "certificate chain, PEM"),
+    one("tls.key", "TURNSTONE_TLS_KEY", Some("tls-key"), "FILE", "private key, PEM"),
+    one("relay.ipv4", "TURNSTONE_RELAY_IPV4", Some("relay-ipv4"), "ADDRESS", "IPv4 address to relay from, auto or off"),
+    one("relay.ipv6", "TURNSTONE_RELAY_IPV6", Some("relay-ipv6"), "ADDRESS", "IPv6 address to relay from, auto or off"),
     Overridable {
         key: "relay.external-ip",
         env: "TURNSTONE_EXTERNAL_IP",
         flag: Some("external-ip"),
         list: true,
+        value_name: "ADDRESS",
         help: "public address of a relay behind 1:1 NAT, one per family",
     },
-    one("relay.ports", "TURNSTONE_RELAY_PORTS", Some("relay-ports"), "relay ports such as 49152-65535"),
-    one("auth.realm", "TURNSTONE_REALM", Some("realm"), "realm"),
-    one("auth.public-host", "TURNSTONE_PUBLIC_HOST", Some("public-host"), "host name in printed URLs"),
-    one(SECRET, "TURNSTONE_SECRET", None, "the shared secret itself, replacing every [[auth.secrets]]"),
-    one(SECRET_FILE, "TURNSTONE_SECRET_FILE", Some("secret-file"), "file with the shared secret, likewise"),
-    one("log.level", "TURNSTONE_LOG_LEVEL", Some("log-level"), "error, warn, info, debug, trace, or a filter"),
-    one("log.format", "TURNSTONE_LOG_FORMAT", Some("log-format"), "text or json"),
+    one("relay.ports", "TURNSTONE_RELAY_PORTS", Some("relay-ports"), "RANGE", "relay ports such as 49152-65535"),
+    one("auth.realm", "TURNSTONE_REALM", Some("realm"), "REALM", "realm"),
+    one("auth.public-host", "TURNSTONE_PUBLIC_HOST", Some("public-host"), "HOST", "host name in printed URLs"),
+    one(SECRET, "TURNSTONE_SECRET", None, "SECRET", "the shared secret itself, replacing every [[auth.secrets]]"),
+    one(SECRET_FILE, "TURNSTONE_SECRET_FILE", Some("secret-file"), "FILE", "file with the shared secret, likewise"),
+    one("log.level", "TURNSTONE_LOG_LEVEL", Some("log-level"), "LEVEL", "error, warn, info, debug, trace, or a filter"),
+    one("log.format", "TURNSTONE_LOG_FORMAT", Some("log-format"), "FORMAT", "text or json"),
 ];
 
 /// The pseudo-key of the secret in the environment.
@@ -61,7 +65,7 @@ pub const CONFIG_ENV: &str = "TURNSTONE_CONFIG";
 #[derive(Clone, Default)]
 pub struct Overrides {
     values: BTreeMap<&'static str, Override>,
-    /// The names of shared secrets' variables and the like that the file refers to are not known yet; these are the rest.
+    /// Some of these may be variables that the file itself names; that is seen when it is read.
     unknown_env: Vec<String>,
 }
 
@@ -117,6 +121,18 @@ impl Overrides {
         }
     }
 
+    /// Sets the shared secret, over any other; `source` is named where it turns out wrong.
+    pub fn set_secret(&mut self, source: &str, secret: String) {
+        self.values.remove(SECRET_FILE);
+        self.values.insert(SECRET, Override { place: Place::Source(source.to_owned()), values: vec![secret] });
+    }
+
+    /// Sets a value for a key that neither a flag nor a variable has set; `source` is named where it turns out wrong.
+    pub fn set_default(&mut self, key: &'static str, source: &str, values: Vec<String>) {
+        let place = Place::Source(source.to_owned());
+        self.values.entry(key).or_insert(Override { place, values });
+    }
+
     /// Whether the setting with this key is overridden.
     pub fn has(&self, key: &str) -> bool {
         self.values.contains_key(key)
@@ -137,6 +153,12 @@ fn is_kubernetes_service(name: &str) -> bool {
     name.starts_with("TURNSTONE_SERVICE_") || name.starts_with("TURNSTONE_PORT")
 }
 
-const fn one(key: &'static str, env: &'static str, flag: Option<&'static str>, help: &'static str) -> Overridable {
-    Overridable { key, env, flag, list: false, help }
+const fn one(
+    key: &'static str,
+    env: &'static str,
+    flag: Option<&'static str>,
+    value_name: &'static str,
+    help: &'static str,
+) -> Overridable {
+    Overridable { key, env, flag, list: false, value_name, help }
 }

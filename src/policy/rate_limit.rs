@@ -21,7 +21,7 @@ const BUCKETS_PER_SET: usize = 4;
 ///
 /// The table has 4096 sets of 4 buckets of 16 bytes: 256 KiB, allocated once and never grown; without a limit there is no
 /// table. A prefix can be only in the set its hash selects, and is told from the others there by all 64 bits of the hash,
-/// so that two prefixes share one budget with a chance of about one in 2^62 per pair.
+/// so that two prefixes share one budget with a chance of one in 2^64 per pair.
 ///
 /// When a set is full, a newcomer takes the place of the bucket with the most tokens, which is the one that has least to
 /// lose, and takes over its debt, except that it always gets one answer:
@@ -30,6 +30,9 @@ const BUCKETS_PER_SET: usize = 4;
 /// - A prefix that is hammered has the emptiest bucket of its set and stays. To have it forgotten, an attacker must make
 ///   four newcomers hit its set, and gains one answer by that. Not knowing the key, the attacker pays some 4 × 4096
 ///   requests from as many other prefixes for it.
+///
+/// A forged source uses up the budget of the prefix it names, whose clients are then answered late; over TCP and TLS, where
+/// a source cannot be forged, no budget applies.
 #[derive(Debug)]
 pub struct RateLimiter {
     pace: Option<Pace>,

@@ -7,4 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod aiortc;
+mod turn_crate;
+mod turn_proto;
 mod uclient;

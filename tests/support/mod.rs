@@ -8,6 +8,7 @@
 // A helper that cannot do its work must fail the test that called it; clippy counts only `#[test]` functions as tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
 
+pub mod aiortc;
 mod credentials;
 mod peer;
 mod process;
@@ -16,6 +17,6 @@ mod tls;
 
 pub use credentials::{Credentials, expired, time_limited};
 pub use peer::EchoPeer;
-pub use process::{Finished, Interactive, require_root, require_tool, run, target_dir, wait_until};
+pub use process::{Finished, Interactive, require_root, require_tool, run, run_with_input, target_dir, wait_until};
 pub use server::{Spec, TestServer, Transport, is_turnstone};
 pub use tls::TestAuthority;

@@ -26,13 +26,20 @@ impl Finished {
 
 /// Runs `command` to its end and fails the test, showing the output, when it takes longer than `limit`.
 pub fn run(command: &mut Command, limit: Duration) -> Finished {
+    run_with_input(command, "", limit)
+}
+
+/// The same with something to read on standard input.
+pub fn run_with_input(command: &mut Command, input: &str, limit: Duration) -> Finished {
     let name = format!("{command:?}");
     let mut child = command
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
+    // A program that ends without reading its input is judged by its exit code.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let stdout = read_all(child.stdout.take().unwrap());
     let stderr = read_all(child.stderr.take().unwrap());
     let deadline = Instant::now() + limit;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::addr::Family;
 
 use super::rule::AddrRange;
+use Lifted::{ByLoopback, ByNat64Prefix, ByOverride, Never, NeverForm};
 
 /// What it takes to lift a default denial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +58,6 @@ const fn v4(a: u8, b: u8, c: u8, d: u8) -> u32 {
 const fn v6(a: u16, b: u16, c: u16, d: u16) -> u128 {
     Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).to_bits()
 }
-
-use Lifted::{ByLoopback, ByNat64Prefix, ByOverride, Never, NeverForm};
 
 const IPV4: &[(u32, u32, &str, Lifted)] = &[
     (v4(0, 0, 0, 0), 8, "0.0.0.0/8, this host on this network", Never),

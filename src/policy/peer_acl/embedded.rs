@@ -12,6 +12,8 @@
 pub(super) fn embedded_ipv4(ip: u128) -> [Option<u32>; 3] {
     let low = ip as u32;
     let by_prefix = match (ip >> 32, ip >> 96, ip >> 112) {
+        // `::` and `::1` have their own meaning (RFC 4291 sections 2.5.2 and 2.5.3).
+        (0, _, _) if ip <= 1 => [None, None],
         (0 | 0xffff | 0xffff_0000 | 0x0064_ff9b_0000_0000_0000_0000, _, _) => [Some(low), None],
         (_, 0x2001_0000, _) => [Some((ip >> 64) as u32), Some(!low)],
         (_, _, 0x2002) => [Some((ip >> 80) as u32), None],
@@ -122,7 +124,9 @@ mod tests {
 
     #[test]
     fn a_native_address_yields_nothing() {
-        for native in ["2620:1:2:3:100:5efe:c000:221", "2001:4860:4860::8888", "64:ff9b:1::192.0.2.33", "::1:0:0"] {
+        for native in
+            ["2620:1:2:3:100:5efe:c000:221", "2001:4860:4860::8888", "64:ff9b:1::192.0.2.33", "::1:0:0", "::", "::1"]
+        {
             assert!(inner(native).is_empty(), "{native}");
         }
     }

@@ -34,13 +34,15 @@ use range_map::{Class, RangeMap};
 /// 4. A range denied by default (private, link-local, reserved, ...) is denied, unless an `allowed` rule marked `override`
 ///    covers the peer and is *no larger* than that range.
 /// 5. With [`Self::default_deny_all`], what no `allowed` rule covers is denied; without it, everything else is allowed.
+/// 6. `denied_ports` are denied for every peer but the server's own relay addresses; port 0 is denied always.
 ///
 /// An `allowed` rule without `override` therefore means something only with `default_deny_all`, the pattern for a server
 /// in front of an SFU. Unlike in coturn, `allowed` never wins over `denied` by itself. An `allowed` rule that can have no
 /// effect is an error, so that nothing an operator writes is silently ignored.
 ///
 /// An IPv4 address embedded in an IPv6 address is judged by the IPv4 rules, and the IPv6 address by the IPv6 rules; both
-/// must pass.
+/// must pass. With [`Self::default_deny_all`], an address in a listed NAT64 prefix counts as allowed when an `allowed` rule
+/// covers either of the two.
 #[derive(Clone, Debug, Default)]
 pub struct PeerRules {
     /// `denied-peers`: CIDR, single addresses or `a-b` ranges.
@@ -52,7 +54,8 @@ pub struct PeerRules {
     /// Operator NAT64 prefixes (RFC 6052), whose inner IPv4 address is judged. Listing one lifts the default denial of the
     /// IPv6 form, not that of the inner address and not a `denied` rule.
     pub nat64_prefixes: Vec<String>,
-    /// Whether loopback peers are allowed (`serve --dev` only).
+    /// Whether loopback peers are allowed, with default denials and `default_deny_all` set aside for them (`serve --dev`
+    /// only).
     pub allow_loopback: bool,
     /// Peer ports that are denied, e.g. reflectors.
     pub denied_ports: Vec<u16>,
