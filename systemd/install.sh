@@ -63,8 +63,10 @@ install_all() {
     put 0644 "$here/turnstone.sysusers.conf" "$sysusers"
     put 0644 "$here/turnstone.tmpfiles.conf" "$tmpfiles"
     put 0755 "$here/certbot-deploy-hook" "$renewal_hook"
-    mkdir -p "$manuals"
-    "$binary" man --dir "$manuals" >/dev/null || fail "the manual pages could not be made"
+    make 0644 "$manuals/turnstone.1" "$binary" man
+    for command in serve check credentials config; do
+        make 0644 "$manuals/turnstone-$command.1" "$binary" man "$command"
+    done
     make 0644 "$bash_completion" "$binary" completions bash
     make 0644 "$zsh_completion" "$binary" completions zsh
     make 0644 "$fish_completion" "$binary" completions fish
