@@ -1,5 +1,15 @@
 //! Keeps the shape that ARCHITECTURE.md promises: who may use whom, where `unsafe` is, how long a module gets.
 
+// A helper that cannot do its work must fail the test that called it; clippy counts only `#[test]` functions as tests.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
