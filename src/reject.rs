@@ -59,6 +59,8 @@ reasons! {
     WrongPassword = UNAUTHENTICATED, "wrong-password";
     /// The time-limited credential has expired.
     CredentialExpired = UNAUTHENTICATED, "credential-expired";
+    /// The time-limited credential's timestamp counts milliseconds: it would practically never expire.
+    TimestampInMilliseconds = UNAUTHENTICATED, "timestamp-in-milliseconds";
     /// The peer address is denied by a configured rule.
     PeerDenied = FORBIDDEN, "peer-denied";
     /// The peer address is in a range denied by default (private, loopback, multicast, ...).

@@ -13,10 +13,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::rest::{SharedSecret, TimeLimited, hmac_sha1};
-
-/// A timestamp from here on (the year 5138 in seconds, 1973 in milliseconds) is not in seconds.
-const NOT_SECONDS: u64 = 100_000_000_000;
+use super::rest::{NOT_SECONDS, SharedSecret, TimeLimited, hmac_sha1};
 
 /// What `credentials verify` found. `Display` gives one sentence, without secret or password.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +50,7 @@ pub enum Diagnosis {
 pub enum Mistake {
     /// The username has no timestamp.
     NoTimestamp,
-    /// The timestamp counts milliseconds. Such a credential is accepted, for tens of thousands of years.
+    /// The timestamp counts milliseconds. Such a credential is refused: it would be good for tens of thousands of years.
     Milliseconds,
     /// The password is in hexadecimal.
     Hex,
@@ -160,9 +157,7 @@ impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoTimestamp => "the username has no timestamp: it must be EXPIRY or EXPIRY:USER in Unix seconds",
-            Self::Milliseconds => {
-                "the timestamp is in milliseconds instead of seconds, so the credential never expires"
-            }
+            Self::Milliseconds => "the timestamp is in milliseconds instead of seconds, so the server refuses it",
             Self::Hex => "the password is in hex instead of base64",
             Self::Unpadded => "the password is base64 without its padding (=)",
             Self::UrlSafe => "the password is url-safe base64 instead of standard base64",

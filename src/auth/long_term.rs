@@ -10,7 +10,7 @@ use crate::stun::{AttributeType, Encoder, IntegrityKind, Key, Message, PasswordA
 
 use super::nonce::{Features, NonceKeys, NonceState};
 use super::password::{PrepareError, prepare};
-use super::rest::{SharedSecret, TimeLimited, password_of};
+use super::rest::{NOT_SECONDS, SharedSecret, TimeLimited, password_of};
 use super::users::{Directory, StaticUser, USERNAME_MAX, Users};
 
 /// What PASSWORD-ALGORITHMS offers, in the order of our preference (RFC 8489 section 14.11): a client takes the first that
@@ -253,6 +253,9 @@ impl Credentials {
             let key = Key::long_term(algorithm, username.as_bytes(), self.realm.as_bytes(), &*password);
             if !message.verify_integrity(&key) {
                 continue;
+            }
+            if time_limited.expires_unix >= NOT_SECONDS {
+                return Err(Reason::TimestampInMilliseconds);
             }
             if time_limited.expires_unix < now.unix_secs {
                 return Err(Reason::CredentialExpired);

@@ -8,6 +8,9 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha1::{Digest, Sha1};
 use zeroize::Zeroizing;
 
+/// A timestamp from here on (the year 5138 in seconds, 1973 in milliseconds) is not in seconds.
+pub(super) const NOT_SECONDS: u64 = 100_000_000_000;
+
 /// One shared secret. Never printed.
 #[derive(Clone)]
 pub struct SharedSecret {

@@ -58,7 +58,7 @@ fn render_commands(commands: &[clap::Command], page: &mut Vec<u8>) -> Result<(),
         let name = command.get_bin_name().unwrap_or(command.get_name());
         roff.control("TP", []).text([bold(name)]).text([roman(about)]);
     }
-    roff.text([roman("Each has a page of its own (turnstone man COMMAND) and --help.")]);
+    roff.control("PP", []).text([roman("Each has a page of its own (turnstone man COMMAND) and --help.")]);
     roff.to_writer(page)?;
     Ok(())
 }

@@ -28,7 +28,7 @@ pub(super) fn read_auth(
     source: &Source,
     turn: bool,
     around: &Surroundings<'_>,
-) -> Option<Auth> {
+) -> Auth {
     let section = root.section("auth");
     let realm = section.text("realm", "a text of at most 127 characters without quotes", parse_realm);
     let on_expiry = section.text("on-expiry", r#""keep", "no-refresh" or "cut""#, |text| match text {
@@ -68,14 +68,14 @@ pub(super) fn read_auth(
             document.problem(document.whole(), message);
         }
     }
-    Some(Auth {
+    Auth {
         realm: realm.map_or_else(|| "turnstone".to_owned(), |realm| realm.value),
         secrets,
         users,
         on_expiry: on_expiry.map(|policy| policy.value).unwrap_or_default(),
         nonce_lifetime_secs: nonce_lifetime_secs.map_or(600, |lifetime| lifetime.value),
         public_host: public_host.map(|host| host.value),
-    })
+    }
 }
 
 fn parse_realm(text: &str) -> Result<String, String> {

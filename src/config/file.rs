@@ -98,25 +98,28 @@ impl Config {
     pub fn parse(source: &Source, overrides: &Overrides, around: &Surroundings<'_>) -> Result<Loaded, ConfigError> {
         let document = Document::new(&source.name, &source.text, overrides);
         let (table, syntax_errors) = DeTable::parse_recoverable(&source.text);
+        let is_toml = syntax_errors.is_empty();
         for error in syntax_errors {
             let place = error.span().map_or_else(|| document.whole(), |span| document.place(span));
             document.problem(place, error.message().trim().replace('\n', "; "));
         }
-        let config = read(&document, &Section::root(&document, table.get_ref()), source, around);
+        // What is read out of broken TOML would only hide what broke it.
+        let config = match is_toml {
+            true => Some(read(&document, &Section::root(&document, table.get_ref()), source, around)),
+            false => None,
+        };
         for name in overrides.unknown_env() {
             if !source.text.contains(name.as_str()) {
                 document.warning(Place::Source(name.clone()), "not a variable that turnstone knows; it is ignored");
             }
         }
-        match (config, document.finish()) {
-            (_, Err(error)) => Err(error),
-            (Some(config), Ok(warnings)) => Ok(Loaded { config, warnings }),
-            (None, Ok(_)) => Err(ConfigError::one(Place::Source(source.name.clone()), "incomplete")),
-        }
+        let warnings = document.finish()?;
+        let config = config.ok_or_else(|| ConfigError::one(Place::Source(source.name.clone()), "not TOML"))?;
+        Ok(Loaded { config, warnings })
     }
 }
 
-fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around: &Surroundings<'_>) -> Option<Config> {
+fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around: &Surroundings<'_>) -> Config {
     let workers = root.number("workers", "a whole number up to 1024; 0 is one per core", 0..=WORKERS_MAX);
     let workers = match workers.map_or(0, |workers| workers.value) {
         0 => around.host.cores.max(1),
@@ -140,12 +143,12 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
     let (peers, log) = (read_peers(document, root, around.dev), read_log(root));
     let auth = read_auth(document, root, source, turn, around);
     root.report_unknown_keys();
-    Some(Config {
+    Config {
         workers,
         listeners: listeners.into_iter().map(|listener| listener.value).collect(),
         tls,
         relay: relay.value,
-        auth: auth?,
+        auth,
         peers,
         lifetimes,
         quota,
@@ -157,7 +160,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         log,
         turn,
         dev: around.dev,
-    })
+    }
 }
 
 fn read_listeners(document: &Document<'_>, root: &Section<'_, '_>, host: Host) -> Vec<Located<Listener>> {

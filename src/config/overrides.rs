@@ -48,7 +48,13 @@ pub const OVERRIDABLE: &[Overridable] = &[
     one("auth.realm", "TURNSTONE_REALM", Some("realm"), "REALM", "realm"),
     one("auth.public-host", "TURNSTONE_PUBLIC_HOST", Some("public-host"), "HOST", "host name in printed URLs"),
     one(SECRET, "TURNSTONE_SECRET", None, "SECRET", "the shared secret itself, replacing every [[auth.secrets]]"),
-    one(SECRET_FILE, "TURNSTONE_SECRET_FILE", Some("secret-file"), "FILE", "file with the shared secret, likewise"),
+    one(
+        SECRET_FILE,
+        "TURNSTONE_SECRET_FILE",
+        Some("secret-file"),
+        "FILE",
+        "file with the shared secret, replacing every [[auth.secrets]]",
+    ),
     one("log.level", "TURNSTONE_LOG_LEVEL", Some("log-level"), "LEVEL", "error, warn, info, debug, trace, or a filter"),
     one("log.format", "TURNSTONE_LOG_FORMAT", Some("log-format"), "FORMAT", "text or json"),
 ];

@@ -15,6 +15,11 @@ use super::relays::{OpenRelay, RelayId};
 use super::retransmit::Remembered;
 use super::settings::{OnExpiry, Settings};
 
+/// Permissions and channels from which on an allocation has many.
+const MANY_PEERS: usize = 16;
+/// Seconds between sweeps of the expired peers of an allocation that has many.
+const SWEEP_SPACING_SECS: u32 = 5;
+
 /// One relayed transport address; each has its own time-to-expiry.
 pub(super) struct Relay {
     pub(super) id: RelayId,
@@ -141,10 +146,16 @@ impl Allocation {
     }
 
     /// The first deadline among lifetimes, bindings and the remembered response.
-    pub(super) fn next_deadline(&self) -> Option<u64> {
+    ///
+    /// An allocation with many peers is swept at intervals: what has expired does not count meanwhile, and peers that
+    /// expire one by one must not cost a pass over all of them each.
+    pub(super) fn next_deadline(&self, now: Now) -> Option<u64> {
         let relays = self.relays().filter(|relay| relay.open).map(|relay| relay.until_micros).min();
         let remembered = self.remembered.as_ref().map(|remembered| remembered.until_micros);
-        [relays, remembered, self.channels.next_expiry(), self.permissions.next_expiry()].into_iter().flatten().min()
+        let peers = [self.channels.next_expiry(), self.permissions.next_expiry()].into_iter().flatten().min();
+        let many = self.permissions.len() + self.channels.len() > MANY_PEERS;
+        let peers = peers.map(|first| if many { first.max(in_secs(now, SWEEP_SPACING_SECS)) } else { first });
+        [relays, remembered, peers].into_iter().flatten().min()
     }
 
     /// The record of its end.
@@ -177,22 +188,39 @@ pub(super) fn granted_lifetime_secs(settings: &Settings, requested_secs: Option<
     capped.max(lifetimes.allocation_default_secs)
 }
 
-/// Seconds until the policy ends an allocation of this identity; `None` when it does not.
+/// Seconds until the policy ends an allocation of this identity, at least one; `None` when it does not.
 pub(super) fn cut_in_secs(settings: &Settings, now: Now, identity: &Identity) -> Option<u32> {
     match (settings.on_expiry, identity.expires_unix) {
         (OnExpiry::Cut, Some(expires)) => {
-            Some(u32::try_from(expires.saturating_sub(now.unix_secs)).unwrap_or(u32::MAX))
+            Some(u32::try_from(expires.saturating_sub(now.unix_secs)).unwrap_or(u32::MAX).max(1))
         }
         _ => None,
     }
 }
 
-/// Whether the identity's credential has expired.
+/// Whether the identity's credential has expired, judged as `Credentials::authenticate` does.
 pub(super) fn has_expired(now: Now, identity: &Identity) -> bool {
-    identity.expires_unix.is_some_and(|expires| expires <= now.unix_secs)
+    identity.expires_unix.is_some_and(|expires| expires < now.unix_secs)
 }
 
 /// The moment `secs` from now.
 pub(super) fn in_secs(now: Now, secs: u32) -> u64 {
     now.micros.saturating_add(u64::from(secs) * SECOND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::channels::Channel;
+    use super::*;
+
+    #[test]
+    fn an_idle_allocation_with_a_permission_and_a_channel_stays_well_below_a_kilobyte() {
+        let permission = 32;
+        let five_tuple_entry = 2 * 49;
+        let relay_entry_slot_and_timer = 8 + 8 + 16;
+        let owned = size_of::<Allocation>() + size_of::<Channel>() + permission;
+        let total = owned + five_tuple_entry + relay_entry_slot_and_timer;
+        println!("{} {}", size_of::<Allocation>(), total);
+        assert!(total < 800, "{total} bytes");
+    }
 }

@@ -41,6 +41,11 @@ impl Allocations {
         self.five_tuples.find(hash, five_tuple)
     }
 
+    /// Whether a 5-tuple has an allocation.
+    pub(super) fn contains(&self, hash: &AddressHash, five_tuple: &FiveTuple) -> bool {
+        self.five_tuples.contains(hash, five_tuple)
+    }
+
     /// The slot of the allocation that has a relay open.
     #[inline]
     pub(super) fn find_relay(&self, relay: RelayId) -> Option<u32> {

@@ -32,6 +32,12 @@ impl FiveTuples {
         Some(found.1)
     }
 
+    /// Whether a 5-tuple is in use.
+    pub(super) fn contains(&self, hash: &AddressHash, five_tuple: &FiveTuple) -> bool {
+        let words = five_tuple_words(five_tuple);
+        self.table.find(hash.words(&words), |(key, _)| *key == words).is_some()
+    }
+
     /// Takes a 5-tuple into use; it must not be in use.
     pub(super) fn insert(&mut self, hash: &AddressHash, five_tuple: &FiveTuple, slot: u32) {
         let words = five_tuple_words(five_tuple);

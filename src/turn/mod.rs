@@ -10,6 +10,7 @@
 //! | `permissions`, `channels`, `index` | an allocation's peers |
 //! | `five_tuple`, `hash` | the 5-tuple table and its keyed hash |
 //! | `timer`, `retransmit`, `events` | the wheel, remembered responses, the event queue |
+//! | `peer`, `response`, `transaction` | the question to the peer policy, what all responses share, transaction ids |
 
 mod allocate;
 mod allocation;
@@ -42,5 +43,5 @@ pub use output::{
     AllocationId, AllocationSummary, Client, ClientLink, Encapsulation, EndReason, Event, Outcome, ToClient, ToPeer,
 };
 pub use relays::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
-pub use server::Server;
+pub use server::{FillRandom, Server};
 pub use settings::{Lifetimes, OnExpiry, Settings, Shared};

@@ -151,7 +151,11 @@ impl Server {
         }
         if matches!(
             reason,
-            Reason::UnknownUser | Reason::WrongRealm | Reason::WrongPassword | Reason::CredentialExpired
+            Reason::UnknownUser
+                | Reason::WrongRealm
+                | Reason::WrongPassword
+                | Reason::CredentialExpired
+                | Reason::TimestampInMilliseconds
         ) {
             self.events.refused(reason, client);
         }

@@ -8,7 +8,7 @@ use crate::policy::{RateLimiter, Verdict};
 use crate::reject::Dropped;
 use crate::stun::{Class, Message, Method};
 
-use super::allocation::{cut_in_secs, has_expired, in_secs};
+use super::allocation::{Allocation, cut_in_secs, in_secs};
 use super::allocations::Allocations;
 use super::events::Events;
 use super::hash::AddressHash;
@@ -20,10 +20,8 @@ use super::settings::{OnExpiry, Settings, Shared};
 use super::timer::{Timer, Wheel};
 use super::transaction::TransactionIds;
 
-/// Allocations with many peers are swept at most this often; what has expired does not count meanwhile anyway.
-const SWEEP_SPACING_SECS: u32 = 5;
-/// From so many permissions and channels on.
-const MANY_PEERS: usize = 16;
+/// Fills a buffer from the CSPRNG.
+pub type FillRandom = Box<dyn FnMut(&mut [u8]) + Send>;
 
 /// One worker's TURN server.
 pub struct Server {
@@ -43,7 +41,7 @@ pub struct Server {
 
 impl Server {
     /// A server without allocations. `fill_random` is the CSPRNG.
-    pub fn new(settings: Arc<Settings>, shared: Shared, mut fill_random: Box<dyn FnMut(&mut [u8]) + Send>) -> Self {
+    pub fn new(settings: Arc<Settings>, shared: Shared, mut fill_random: FillRandom) -> Self {
         let mut seed = [0; 8];
         fill_random(&mut seed);
         let mut digest_key = [0; 16];
@@ -117,7 +115,7 @@ impl Server {
         self.settings = settings;
         for slot in self.allocations.slots() {
             self.judge_again(slot);
-            self.apply_expiry_policy(now, slot);
+            self.apply_limits(now, slot);
             self.sweep(now, slot, relays);
         }
     }
@@ -131,8 +129,7 @@ impl Server {
 
     /// Whether a client has an allocation.
     pub fn has_allocation(&self, five_tuple: &FiveTuple) -> bool {
-        let _ = five_tuple;
-        todo!()
+        self.allocations.contains(&self.hash, five_tuple)
     }
 
     /// Live allocations of this worker.
@@ -163,10 +160,7 @@ impl Server {
     /// Sees to it that the wheel looks at an allocation when its next deadline passes.
     pub(super) fn arm(&mut self, now: Now, slot: u32) {
         let Some(allocation) = self.allocations.get_mut(slot) else { return };
-        let Some(mut deadline) = allocation.next_deadline() else { return };
-        if allocation.permissions.len() + allocation.channels.len() > MANY_PEERS {
-            deadline = deadline.max(in_secs(now, SWEEP_SPACING_SECS));
-        }
+        let Some(deadline) = allocation.next_deadline(now) else { return };
         let tick = self.wheel.tick_for(now.micros, deadline);
         if allocation.armed_tick.is_none_or(|armed| tick < armed) {
             allocation.armed_tick = Some(tick);
@@ -178,7 +172,8 @@ impl Server {
     fn sweep<R: Relays>(&mut self, now: Now, slot: u32, relays: &mut R) {
         let Some(allocation) = self.allocations.get_mut(slot) else { return };
         if !allocation.is_live(now.micros) {
-            let cut = self.settings.on_expiry == OnExpiry::Cut && has_expired(now, &allocation.identity);
+            let credential_over = allocation.identity.expires_unix.is_some_and(|expires| expires <= now.unix_secs);
+            let cut = self.settings.on_expiry == OnExpiry::Cut && credential_over;
             let reason = if cut { EndReason::CredentialExpired } else { EndReason::Expired };
             self.end(now, slot, reason, relays);
             return;
@@ -195,7 +190,7 @@ impl Server {
         allocation.permissions.retain(&self.hash, |_, until_micros| until_micros > now.micros);
         allocation.remembered.take_if(|remembered| remembered.until_micros <= now.micros);
         for family in [Family::V4, Family::V6] {
-            let over = |allocation: &super::allocation::Allocation| {
+            let over = |allocation: &Allocation| {
                 allocation
                     .relays()
                     .any(|relay| relay.relayed.family() == family && relay.open && relay.until_micros <= now.micros)
@@ -264,9 +259,11 @@ impl Server {
         });
     }
 
-    /// A policy of `cut` that has come with a reload shortens lifetimes granted before it.
-    fn apply_expiry_policy(&mut self, now: Now, slot: u32) {
+    /// New bandwidth caps count at once; a new expiry policy of `cut` shortens lifetimes granted before it.
+    fn apply_limits(&mut self, now: Now, slot: u32) {
         let Some(allocation) = self.allocations.get_mut(slot) else { return };
+        let (limits, users) = (self.settings.bandwidth, &self.shared.user_bandwidths);
+        allocation.meter.set_limits(limits, users, &allocation.identity.user, now.micros);
         if let Some(cut) = cut_in_secs(&self.settings, now, &allocation.identity) {
             let cut_micros = in_secs(now, cut);
             for relay in allocation.relays_mut() {

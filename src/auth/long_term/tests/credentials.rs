@@ -143,6 +143,14 @@ fn expired_credential_is_refused_and_says_so() {
 }
 
 #[test]
+fn credential_whose_timestamp_counts_milliseconds_is_refused() {
+    let credentials = credentials();
+    let username = format!("{}:alice", NOW_SECS * 1000);
+    let request = Request::new(&credentials, &username, &mint(b"north", &username));
+    request.refused(&credentials, Reason::TimestampInMilliseconds);
+}
+
+#[test]
 fn credential_is_good_in_its_last_second() {
     let credentials = credentials();
     let username = format!("{NOW_SECS}:alice");
