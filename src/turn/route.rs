@@ -8,7 +8,7 @@ use crate::addr::{FiveTuple, PeerAddr};
 use crate::clock::Now;
 use crate::reject::Dropped;
 
-use super::channels::NUMBERS;
+use super::channels::RFC5766_NUMBERS;
 use super::output::{Encapsulation, ToClient, ToPeer};
 use super::peer::{Peer, judge};
 use super::relays::RelayId;
@@ -35,7 +35,7 @@ impl Server {
         };
         let number = u16::from_be_bytes([n0, n1]);
         let len = usize::from(u16::from_be_bytes([l0, l1]));
-        if !NUMBERS.contains(&number) || len > rest.len() {
+        if !RFC5766_NUMBERS.contains(&number) || len > rest.len() {
             return Err(Dropped::Malformed);
         }
         let slot = self.allocations.find(&self.hash, five_tuple).ok_or(Dropped::NoAllocation)?;

@@ -225,8 +225,15 @@ impl Worker {
     }
 
     fn on_icmp_errors(&mut self, now: Now, id: RelayId) {
-        for _ in 0..ICMP_BURST {
-            let Some(error) = self.relays.get(id).and_then(|relay| read_error_queue(relay.fd())) else { return };
+        for count in 0..ICMP_BURST {
+            let Some(relay) = self.relays.get(id) else { return };
+            let Some(error) = read_error_queue(relay.fd()) else {
+                if count == 0 {
+                    // The queue had no room for it: the pending error alone would wake the loop for ever.
+                    relay.clear_error();
+                }
+                return;
+            };
             self.reply.clear();
             let icmp = (error.kind, error.code, error.info.to_be_bytes());
             if let Some(client) = self.server.handle_icmp(now, id, error.destination, icmp, &mut self.reply) {

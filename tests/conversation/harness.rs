@@ -64,6 +64,7 @@ pub struct Options {
     pub bandwidth: BandwidthLimits,
     pub unauthenticated: Option<turnstone::policy::RateLimit>,
     pub max_peers: usize,
+    pub rfc5766_channel_numbers: bool,
     pub software: Option<String>,
     pub turn: bool,
     pub users: Vec<(&'static str, &'static str)>,
@@ -85,6 +86,7 @@ impl Default for Options {
             bandwidth: BandwidthLimits::default(),
             unauthenticated: None,
             max_peers: 100,
+            rfc5766_channel_numbers: false,
             software: None,
             turn: true,
             users: vec![("alice", "wonderland"), ("bob", "builder")],
@@ -118,6 +120,7 @@ impl Options {
             bandwidth: self.bandwidth,
             unauthenticated: self.unauthenticated,
             max_peers_per_allocation: self.max_peers,
+            rfc5766_channel_numbers: self.rfc5766_channel_numbers,
             software: self.software.clone(),
             turn: self.turn,
         })

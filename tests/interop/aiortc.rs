@@ -1,8 +1,11 @@
 //! aiortc, the WebRTC stack for Python: two peers that may only use relayed candidates.
 
+use std::time::Duration;
+
 use crate::support::aiortc::{IceServer, PeerSetup, connect_pair, offered_candidates};
 use crate::support::{Credentials, Spec, TestServer};
 
+const ICE_LIMIT: Duration = Duration::from_secs(30);
 const BYTES: usize = 512 * 1024;
 
 #[test]
@@ -38,7 +41,7 @@ fn aiortc_gets_no_relayed_candidate_with_a_wrong_or_expired_credential() {
 fn exchange_bytes(server: &TestServer, url: &str) {
     let offering = setup(server, url, server.credentials("offering"));
     let answering = setup(server, url, server.credentials("answering"));
-    let pair = connect_pair(&offering, &answering, BYTES).expect("ICE found no way");
+    let pair = connect_pair(&offering, &answering, BYTES, ICE_LIMIT).expect("ICE found no way");
     assert_eq!(pair, ("relay".to_owned(), "relay".to_owned()));
 }
 

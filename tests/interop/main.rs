@@ -8,6 +8,7 @@
 mod support;
 
 mod aiortc;
+mod libnice;
 mod turn_crate;
 mod turn_proto;
 mod uclient;

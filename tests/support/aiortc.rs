@@ -11,7 +11,7 @@ use super::process::{Interactive, require_tool, run, target_dir};
 
 const INSTALL_LIMIT: Duration = Duration::from_secs(300);
 const GATHERING_LIMIT: Duration = Duration::from_secs(20);
-const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
+const TRANSFER_LIMIT: Duration = Duration::from_secs(60);
 
 /// One entry of a peer connection's `iceServers`.
 #[derive(Clone, Debug)]
@@ -32,8 +32,14 @@ pub struct PeerSetup {
 }
 
 /// Lets two peers connect and one send `bytes` to the other. Says the candidate types (local, remote) of the selected pair as
-/// the offering side sees it, or `None` when ICE found no way; any other trouble, such as bytes that differ, fails the test.
-pub fn connect_pair(offering: &PeerSetup, answering: &PeerSetup, bytes: usize) -> Option<(String, String)> {
+/// the offering side sees it, or `None` when ICE found no way within `ice_limit` (it gives up by itself only after a minute);
+/// any other trouble, such as bytes that differ, fails the test.
+pub fn connect_pair(
+    offering: &PeerSetup,
+    answering: &PeerSetup,
+    bytes: usize,
+    ice_limit: Duration,
+) -> Option<(String, String)> {
     let python = python();
     let mut offering = start(&python, offering, "offer", bytes);
     let mut answering = start(&python, answering, "answer", bytes);
@@ -42,13 +48,13 @@ pub fn connect_pair(offering: &PeerSetup, answering: &PeerSetup, bytes: usize) -
     let answer = answering.next_line(GATHERING_LIMIT);
     offering.send_line(&answer);
 
-    let state = read_json(&mut offering, CONNECTION_LIMIT);
+    let state = parse_json(&offering.line_within(ice_limit)?);
     if state["state"] == "failed" {
         return None;
     }
     let pair = &state["pair"];
     let pair = (pair[0].as_str().unwrap().to_owned(), pair[1].as_str().unwrap().to_owned());
-    let digests = read_json(&mut offering, CONNECTION_LIMIT);
+    let digests = read_json(&mut offering, TRANSFER_LIMIT);
     assert!(digests["sent"].is_string(), "no digest came back but {digests}");
     assert_eq!(digests["sent"], digests["received"], "the data channel changed the bytes");
     Some(pair)
@@ -100,8 +106,11 @@ fn python() -> PathBuf {
 }
 
 fn read_json(peer: &mut Interactive, limit: Duration) -> Value {
-    let line = peer.next_line(limit);
-    serde_json::from_str(&line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}"))
+    parse_json(&peer.next_line(limit))
+}
+
+fn parse_json(line: &str) -> Value {
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}"))
 }
 
 fn manifest_dir() -> &'static Path {

@@ -111,11 +111,15 @@ impl Interactive {
 
     /// The next line of its output; fails the test after `limit` or when the program ended.
     pub fn next_line(&mut self, limit: Duration) -> String {
+        self.line_within(limit)
+            .unwrap_or_else(|| panic!("{} said nothing for {limit:?}\n{}", self.name, self.stderr_text()))
+    }
+
+    /// The next line of its output, or `None` after `limit`; fails the test when the program ended.
+    pub fn line_within(&mut self, limit: Duration) -> Option<String> {
         match self.lines.recv_timeout(limit) {
-            Ok(line) => line,
-            Err(RecvTimeoutError::Timeout) => {
-                panic!("{} said nothing for {limit:?}\n{}", self.name, self.stderr_text())
-            }
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => panic!("{} ended\n{}", self.name, self.stderr_text()),
         }
     }

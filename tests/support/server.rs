@@ -300,7 +300,7 @@ impl TestServer {
     fn wait_for_coturn(&mut self) {
         let deadline = Instant::now() + START_LIMIT;
         if self.spec.namespace.is_some() {
-            while !self.log().contains("TCP listener opened") {
+            while !self.log().contains("IO method (admin thread)") {
                 self.must_run(deadline);
                 std::thread::sleep(Duration::from_millis(20));
             }
