@@ -3,6 +3,7 @@
 #
 #   systemd/install.sh [install]      after: cargo build --release
 #   systemd/install.sh uninstall      leaves /etc/turnstone alone
+#   systemd/install.sh generate       writes manual pages and completions to target/, for `cargo deb`
 #
 # PREFIX      where the program goes (default /usr/local)
 # SYSCONFDIR  where the configuration goes (default /etc)
@@ -49,8 +50,23 @@ make() {
     mv -f "$target.new" "$target"
 }
 
+# generate MANUALS BASH ZSH FISH: manual pages into a folder, completions into three files.
+generate() {
+    make 0644 "$1/turnstone.1" "$binary" man
+    for command in serve check credentials config; do
+        make 0644 "$1/turnstone-$command.1" "$binary" man "$command"
+    done
+    make 0644 "$2" "$binary" completions bash
+    make 0644 "$3" "$binary" completions zsh
+    make 0644 "$4" "$binary" completions fish
+}
+
+generate_for_package() {
+    out=${CARGO_TARGET_DIR:-$top/target}
+    generate "$out/man" "$out/completions/turnstone.bash" "$out/completions/_turnstone" "$out/completions/turnstone.fish"
+}
+
 install_all() {
-    [ -x "$binary" ] || fail "$binary is missing: run cargo build --release, or set BINARY"
     if [ -z "$destdir" ] && [ "$(id -u)" != 0 ]; then
         fail "needs root: run it with sudo"
     fi
@@ -60,16 +76,10 @@ install_all() {
     install -m 0755 "$binary" "$program.new"
     mv -f "$program.new" "$program"
     put 0644 "$here/turnstone.service" "$unit"
-    put 0644 "$here/turnstone.sysusers.conf" "$sysusers"
-    put 0644 "$here/turnstone.tmpfiles.conf" "$tmpfiles"
+    put 0644 "$here/sysusers.d/turnstone.conf" "$sysusers"
+    put 0644 "$here/tmpfiles.d/turnstone.conf" "$tmpfiles"
     put 0755 "$here/certbot-deploy-hook" "$renewal_hook"
-    make 0644 "$manuals/turnstone.1" "$binary" man
-    for command in serve check credentials config; do
-        make 0644 "$manuals/turnstone-$command.1" "$binary" man "$command"
-    done
-    make 0644 "$bash_completion" "$binary" completions bash
-    make 0644 "$zsh_completion" "$binary" completions zsh
-    make 0644 "$fish_completion" "$binary" completions fish
+    generate "$manuals" "$bash_completion" "$zsh_completion" "$fish_completion"
 
     # The administrator's files: made once, never written over.
     mkdir -p "$config/tls"
@@ -113,8 +123,12 @@ uninstall_all() {
     fi
 }
 
+if [ "${1:-install}" != uninstall ] && [ ! -x "$binary" ]; then
+    fail "$binary is missing: run cargo build --release, or set BINARY"
+fi
 case ${1:-install} in
     install) install_all ;;
+    generate) generate_for_package ;;
     uninstall) uninstall_all ;;
-    *) fail "usage: install.sh [install|uninstall]" ;;
+    *) fail "usage: install.sh [install|uninstall|generate]" ;;
 esac

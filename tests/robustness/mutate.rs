@@ -1,4 +1,6 @@
 //! Random changes to byte strings, the way coverage-guided fuzzers make them.
+//! Shared by the robustness and flood tests and the fuzz targets, none of which uses all of it.
+#![allow(dead_code)]
 
 /// SplitMix64: fast, and good enough to choose mutations.
 #[derive(Clone)]
