@@ -106,6 +106,10 @@ impl Worker {
         if way.own_relay {
             return self.to_own_relay(now, way, payload);
         }
+        self.to_socket(way, payload);
+    }
+
+    fn to_socket(&mut self, way: ToPeer, payload: Payload) {
         let Some(relay) = self.relays.get_mut(way.relay) else { return };
         self.counters.to_peers.count(payload.span.len as usize);
         let way = Way {
@@ -122,6 +126,10 @@ impl Worker {
     fn to_own_relay(&mut self, now: Now, way: ToPeer, payload: Payload) {
         let Some(from) = self.relays.get(way.relay).map(|relay| relay.relayed.as_peer()) else { return };
         let Some(owner) = self.context.own_relays.owner(way.peer.get()) else {
+            // Relaying from loopback, the ports of the range are also those of every other program on this host.
+            if self.context.loopback_peers && way.peer.ip().is_loopback() {
+                return self.to_socket(way, payload);
+            }
             return self.drop_packet(Dropped::NoAllocation);
         };
         self.counters.to_peers.count(payload.span.len as usize);
