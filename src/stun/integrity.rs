@@ -32,7 +32,7 @@ impl IntegrityKind {
     pub(crate) fn allows_len(self, len: usize) -> bool {
         match self {
             Self::Sha1 => len == 20,
-            Self::Sha256 => (16..=32).contains(&len) && len % 4 == 0,
+            Self::Sha256 => (16..=32).contains(&len) && len.is_multiple_of(4),
         }
     }
 }
