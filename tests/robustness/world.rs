@@ -169,6 +169,7 @@ fn settings(unauthenticated: Option<RateLimit>) -> Settings {
         max_peers_per_allocation: 16,
         software: None,
         turn: true,
+        rfc5766_channel_numbers: false,
     }
 }
 
