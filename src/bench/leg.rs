@@ -71,17 +71,6 @@ impl Leg {
         Ok(Self::Stream(Box::new(Stream { tcp: socket.into(), tls, inbound: Vec::new(), outbound: Vec::new() })))
     }
 
-    /// The client's own address.
-    ///
-    /// # Errors
-    /// Of getsockname.
-    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
-        match self {
-            Self::Udp(socket) => socket.local_addr(),
-            Self::Stream(stream) => stream.tcp.local_addr(),
-        }
-    }
-
     /// Whether ChannelData is padded to four bytes on this leg (RFC 8656 section 12.5).
     pub(super) fn is_stream(&self) -> bool {
         matches!(self, Self::Stream(_))

@@ -37,21 +37,6 @@ impl Histogram {
         self.max = 0;
     }
 
-    /// How many values were counted.
-    pub(super) fn len(&self) -> u64 {
-        self.total
-    }
-
-    /// Whether none was.
-    pub(super) fn is_empty(&self) -> bool {
-        self.total == 0
-    }
-
-    /// The largest value, exactly.
-    pub(super) fn max(&self) -> u64 {
-        self.max
-    }
-
     /// The value that `share` (0 to 1) of the counted ones do not exceed; `None` when nothing was counted.
     pub(super) fn quantile(&self, share: f64) -> Option<u64> {
         if self.total == 0 {
@@ -130,11 +115,6 @@ impl Sequence {
             _ => Arrival::Duplicate,
         }
     }
-
-    /// The first number that has not been passed.
-    pub(super) fn next(&self) -> u64 {
-        self.next
-    }
 }
 
 #[cfg(test)]
@@ -165,9 +145,9 @@ mod tests {
             assert!(got >= exact && got - exact <= exact / SUB_BUCKETS, "{share}: {got} for {exact}");
         }
         assert_eq!(histogram.quantile(1.0), Some(1_000_000));
-        assert_eq!((histogram.len(), histogram.max()), (10_000, 1_000_000));
+        assert_eq!((histogram.total, histogram.max), (10_000, 1_000_000));
         histogram.clear();
-        assert!(histogram.is_empty());
+        assert_eq!(histogram.quantile(0.5), None);
     }
 
     #[test]
@@ -182,6 +162,6 @@ mod tests {
         assert_eq!(flow.arrive(1_000_000), Arrival::InOrder { skipped: 999_995 });
         assert_eq!(flow.arrive(2), Arrival::Duplicate);
         assert_eq!(flow.arrive(999_999), Arrival::Late);
-        assert_eq!(flow.next(), 1_000_001);
+        assert_eq!(flow.next, 1_000_001);
     }
 }
