@@ -59,6 +59,8 @@ reasons! {
     WrongPassword = UNAUTHENTICATED, "wrong-password";
     /// The time-limited credential has expired.
     CredentialExpired = UNAUTHENTICATED, "credential-expired";
+    /// The time-limited credential's timestamp counts milliseconds: it would practically never expire.
+    TimestampInMilliseconds = UNAUTHENTICATED, "timestamp-in-milliseconds";
     /// The peer address is denied by a configured rule.
     PeerDenied = FORBIDDEN, "peer-denied";
     /// The peer address is in a range denied by default (private, loopback, multicast, ...).
@@ -122,6 +124,8 @@ pub enum Dropped {
     Bandwidth,
     /// The budget for answers to unauthenticated requests is used up.
     RateLimited,
+    /// A well-formed message that asks for nothing: a response, or an indication without effect here.
+    Ignored,
 }
 
 impl Dropped {
@@ -134,6 +138,7 @@ impl Dropped {
         Self::PeerDenied,
         Self::Bandwidth,
         Self::RateLimited,
+        Self::Ignored,
     ];
 
     /// The stable name used as a metric label.
@@ -146,6 +151,7 @@ impl Dropped {
             Self::PeerDenied => "peer-denied",
             Self::Bandwidth => "bandwidth",
             Self::RateLimited => "rate-limited",
+            Self::Ignored => "ignored",
         }
     }
 }

@@ -1,6 +1,27 @@
 //! Stateless nonces: keyed, rotating, bound to the client's address (RFC 8489 sections 9.2 and 18.1).
+//!
+//! A nonce is `obMatJos2`, 4 base64 characters of security features, and 16 base64 characters of issue time (32 bits) and
+//! MAC (64 bits). The MAC is SipHash-2-4 over issue time, features and client address, under a key of the epoch in which
+//! the nonce was issued; an epoch is as long as a nonce lives, so that two keys are in use at any moment.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use siphasher::sip::SipHasher24;
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::addr::ClientAddr;
+
+/// What every nonce of a server of RFC 8489 starts with (section 9.2).
+const COOKIE: &[u8; 9] = b"obMatJos2";
+const NONCE_LEN: usize = COOKIE.len() + 4 + 16;
 
 /// The security-feature bits a nonce cookie carries (RFC 8489 section 18.1, erratum 6290: bit 0 is the least significant).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -9,6 +30,16 @@ pub struct Features {
     pub password_algorithms: bool,
     /// Bit 1: USERHASH may be used in place of USERNAME.
     pub username_anonymity: bool,
+}
+
+impl Features {
+    fn to_wire(self) -> [u8; 3] {
+        [0, 0, u8::from(self.password_algorithms) | u8::from(self.username_anonymity) << 1]
+    }
+
+    fn from_wire([_, _, low]: [u8; 3]) -> Self {
+        Self { password_algorithms: low & 1 != 0, username_anonymity: low & 2 != 0 }
+    }
 }
 
 /// A nonce as sent: ASCII, at most 48 bytes.
@@ -35,24 +66,284 @@ pub enum NonceState {
 }
 
 /// The keys nonces are made with; shared by all workers.
-pub struct NonceKeys {}
+///
+/// Issuing and checking take no lock and no heap, but for the first call of each epoch, which derives two keys.
+pub struct NonceKeys {
+    master: Zeroizing<[u8; 32]>,
+    lifetime_secs: u32,
+    epoch_keys: ArcSwap<EpochKeys>,
+}
 
 impl NonceKeys {
-    /// `master` comes from the CSPRNG (or from the fleet's configuration); `lifetime_secs` is how long a nonce is fresh.
+    /// `master` comes from the CSPRNG (or from the fleet's configuration); `lifetime_secs` is how long a nonce is fresh,
+    /// at least 1.
     pub fn new(master: [u8; 32], lifetime_secs: u32) -> Self {
-        let _ = (master, lifetime_secs);
-        todo!()
+        let master = Zeroizing::new(master);
+        let epoch_keys = ArcSwap::from_pointee(EpochKeys::derive(&master, 0));
+        Self { master, lifetime_secs: lifetime_secs.max(1), epoch_keys }
     }
 
     /// A fresh nonce for `client`.
     pub fn issue(&self, unix_secs: u64, client: ClientAddr, features: Features) -> Nonce {
-        let _ = (unix_secs, client, features);
-        todo!()
+        let features = features.to_wire();
+        let issued = (unix_secs as u32).to_be_bytes();
+        let mac = self.mac(unix_secs, unix_secs, client, issued, features);
+
+        let mut body = [0; 12];
+        if let Some((time, tag)) = body.split_first_chunk_mut::<4>() {
+            *time = issued;
+            tag.copy_from_slice(&mac);
+        }
+        let mut bytes = [0; 48];
+        if let Some((cookie, rest)) = bytes.split_first_chunk_mut::<9>()
+            && let Some((features_text, body_text)) = rest.split_first_chunk_mut::<4>()
+        {
+            *cookie = *COOKIE;
+            // Both outputs fit: 3 bytes make 4 characters, 12 make 16.
+            let _ = STANDARD.encode_slice(features, features_text);
+            let _ = STANDARD.encode_slice(body, body_text);
+        }
+        Nonce { bytes, len: NONCE_LEN as u8 }
     }
 
-    /// Judges a nonce of a request from `client`.
+    /// Judges a nonce of a request from `client`. A nonce is fresh in the second of its issue and in the `lifetime_secs`
+    /// seconds after it; one from the future is stale.
     pub fn check(&self, unix_secs: u64, client: ClientAddr, nonce: &[u8]) -> NonceState {
-        let _ = (unix_secs, client, nonce);
-        todo!()
+        self.open(unix_secs, client, nonce).map_or(NonceState::Stale, NonceState::Fresh)
+    }
+
+    fn open(&self, unix_secs: u64, client: ClientAddr, nonce: &[u8]) -> Option<Features> {
+        let nonce: &[u8; NONCE_LEN] = nonce.try_into().ok()?;
+        let (features_text, body_text) = nonce.strip_prefix(COOKIE)?.split_first_chunk::<4>()?;
+        let features: [u8; 3] = decode(features_text)?;
+        let body: [u8; 12] = decode(body_text)?;
+        let (issued, tag) = body.split_first_chunk::<4>()?;
+
+        // The 32 bits wrap in 2106; counting back from now keeps the nonces of that moment fresh.
+        let age_secs = (unix_secs as u32).wrapping_sub(u32::from_be_bytes(*issued));
+        if age_secs > self.lifetime_secs {
+            return None;
+        }
+        let issued_secs = unix_secs.checked_sub(u64::from(age_secs))?;
+        let expected = self.mac(unix_secs, issued_secs, client, *issued, features);
+        bool::from(expected.ct_eq(tag)).then(|| Features::from_wire(features))
+    }
+
+    fn mac(&self, unix_secs: u64, issued_secs: u64, client: ClientAddr, issued: [u8; 4], features: [u8; 3]) -> [u8; 8] {
+        let addr = client.get();
+        let ip = match addr.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+            IpAddr::V6(ip) => ip.octets(),
+        };
+        let mut covered = [0; 25];
+        let bytes = issued.into_iter().chain(features).chain(ip).chain(addr.port().to_be_bytes());
+        covered.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+        self.hasher(unix_secs, issued_secs).hash(&covered).to_be_bytes()
+    }
+
+    /// The MAC under the key of `issued_secs`, which is at most one lifetime before `unix_secs`.
+    fn hasher(&self, unix_secs: u64, issued_secs: u64) -> SipHasher24 {
+        let lifetime_secs = u64::from(self.lifetime_secs);
+        let (epoch, issued_epoch) = (unix_secs / lifetime_secs, issued_secs / lifetime_secs);
+        let cached = self.epoch_keys.load();
+        if cached.epoch == epoch {
+            return cached.hasher(issued_epoch);
+        }
+        drop(cached);
+        let derived = Arc::new(EpochKeys::derive(&self.master, epoch));
+        self.epoch_keys.store(Arc::clone(&derived));
+        derived.hasher(issued_epoch)
+    }
+}
+
+impl fmt::Debug for NonceKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NonceKeys").field("lifetime_secs", &self.lifetime_secs).finish_non_exhaustive()
+    }
+}
+
+/// The keys of an epoch and of the one before it.
+struct EpochKeys {
+    epoch: u64,
+    current: [u8; 16],
+    previous: [u8; 16],
+}
+
+impl EpochKeys {
+    fn derive(master: &[u8; 32], epoch: u64) -> Self {
+        Self { epoch, current: derive(master, epoch), previous: derive(master, epoch.wrapping_sub(1)) }
+    }
+
+    fn hasher(&self, issued_epoch: u64) -> SipHasher24 {
+        let key = if issued_epoch == self.epoch { &self.current } else { &self.previous };
+        SipHasher24::new_with_key(key)
+    }
+}
+
+impl Drop for EpochKeys {
+    fn drop(&mut self) {
+        self.current.zeroize();
+        self.previous.zeroize();
+    }
+}
+
+fn derive(master: &[u8; 32], epoch: u64) -> [u8; 16] {
+    let mut block = Zeroizing::new([0; 64]);
+    if let Some(start) = block.first_chunk_mut() {
+        *start = *master;
+    }
+    let mut mac = Hmac::<Sha256>::new((&*block).into());
+    mac.update(b"turnstone nonce epoch");
+    mac.update(&epoch.to_be_bytes());
+    let full: [u8; 32] = mac.finalize().into_bytes().into();
+    let mut key = [0; 16];
+    key.iter_mut().zip(full).for_each(|(to, from)| *to = from);
+    key
+}
+
+/// Decodes base64 whose length is exactly that of `N` bytes without padding.
+fn decode<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    let len = STANDARD.decode_slice(text, &mut bytes).ok()?;
+    (len == N).then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BOTH: Features = Features { password_algorithms: true, username_anonymity: true };
+    const LIFETIME_SECS: u32 = 600;
+
+    fn client(addr: &str) -> ClientAddr {
+        ClientAddr::new(addr.parse().unwrap())
+    }
+
+    fn keys() -> NonceKeys {
+        NonceKeys::new([7; 32], LIFETIME_SECS)
+    }
+
+    #[test]
+    fn the_cookie_carries_the_features_with_bit_0_least_significant() {
+        let at = client("192.0.2.1:5000");
+        for (password_algorithms, username_anonymity, cookie) in [
+            (false, false, "obMatJos2AAAA"),
+            (true, false, "obMatJos2AAAB"),
+            (false, true, "obMatJos2AAAC"),
+            (true, true, "obMatJos2AAAD"),
+        ] {
+            let features = Features { password_algorithms, username_anonymity };
+            let nonce = keys().issue(1_735_689_600, at, features);
+            assert_eq!(nonce.as_bytes().len(), NONCE_LEN);
+            assert!(nonce.as_bytes().starts_with(cookie.as_bytes()));
+            assert_eq!(keys().check(1_735_689_600, at, nonce.as_bytes()), NonceState::Fresh(features));
+        }
+    }
+
+    #[test]
+    fn nonce_of_another_client_or_port_is_stale() {
+        let keys = keys();
+        let nonce = keys.issue(1000, client("192.0.2.1:5000"), BOTH);
+        assert_eq!(keys.check(1000, client("[::ffff:192.0.2.1]:5000"), nonce.as_bytes()), NonceState::Fresh(BOTH));
+        for other in ["192.0.2.1:5001", "192.0.2.2:5000", "[2001:db8::1]:5000"] {
+            assert_eq!(keys.check(1000, client(other), nonce.as_bytes()), NonceState::Stale, "{other}");
+        }
+    }
+
+    #[test]
+    fn nonce_of_another_master_key_is_stale() {
+        let at = client("192.0.2.1:5000");
+        let nonce = NonceKeys::new([8; 32], LIFETIME_SECS).issue(1000, at, BOTH);
+        assert_eq!(keys().check(1000, at, nonce.as_bytes()), NonceState::Stale);
+    }
+
+    #[test]
+    fn nonce_of_another_server_of_the_fleet_is_fresh() {
+        let at = client("192.0.2.1:5000");
+        let nonce = keys().issue(1_735_689_600, at, BOTH);
+        assert_eq!(keys().check(1_735_689_700, at, nonce.as_bytes()), NonceState::Fresh(BOTH));
+    }
+
+    #[test]
+    fn nonce_from_the_future_is_stale() {
+        let at = client("192.0.2.1:5000");
+        let keys = keys();
+        let nonce = keys.issue(1_000_001, at, BOTH);
+        assert_eq!(keys.check(1_000_000, at, nonce.as_bytes()), NonceState::Stale);
+        assert_eq!(keys.check(1_000_001, at, nonce.as_bytes()), NonceState::Fresh(BOTH));
+    }
+
+    #[test]
+    fn nonce_is_fresh_across_the_wrap_of_its_32_bits() {
+        let at = client("192.0.2.1:5000");
+        let wrap = 1 << 32;
+        let nonce = keys().issue(wrap - 10, at, BOTH);
+        assert_eq!(keys().check(wrap + 10, at, nonce.as_bytes()), NonceState::Fresh(BOTH));
+        assert_eq!(keys().check(2 * wrap - 10, at, nonce.as_bytes()), NonceState::Stale);
+    }
+
+    #[test]
+    fn nothing_that_is_not_a_nonce_is_fresh() {
+        let at = client("192.0.2.1:5000");
+        let keys = keys();
+        let nonce = keys.issue(1000, at, BOTH);
+        let text = nonce.as_bytes();
+        for other in [&b""[..], b"obMatJos2", &text[..NONCE_LEN - 1], &[text, b"A"].concat(), &[0xFF; NONCE_LEN]] {
+            assert_eq!(keys.check(1000, at, other), NonceState::Stale);
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        assert_eq!(format!("{:?}", keys()), "NonceKeys { lifetime_secs: 600, .. }");
+    }
+
+    prop_compose! {
+        fn any_client()(v6: bool, ip: u128, port: u16) -> ClientAddr {
+            let ip = if v6 { IpAddr::V6(ip.into()) } else { IpAddr::V4((ip as u32).into()) };
+            ClientAddr::new(SocketAddr::new(ip, port))
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nonce_is_fresh_for_its_lifetime_and_not_longer(
+            master: [u8; 32],
+            at in any_client(),
+            lifetime_secs in 1_u32..100_000,
+            issued in 0_u64..1 << 40,
+            age in 0_u64..200_000,
+        ) {
+            let keys = NonceKeys::new(master, lifetime_secs);
+            let nonce = keys.issue(issued, at, BOTH);
+            let fresh = age <= u64::from(lifetime_secs);
+            let expected = if fresh { NonceState::Fresh(BOTH) } else { NonceState::Stale };
+            prop_assert_eq!(keys.check(issued + age, at, nonce.as_bytes()), expected);
+            // The cached epoch is another now; what was issued before must not suffer from it.
+            let _ = keys.issue(issued + 10 * u64::from(lifetime_secs), at, BOTH);
+            prop_assert_eq!(keys.check(issued + age, at, nonce.as_bytes()), expected);
+        }
+
+        #[test]
+        fn any_changed_byte_makes_a_nonce_stale(at in any_client(), index in 0..NONCE_LEN, to: u8) {
+            let keys = keys();
+            let nonce = keys.issue(1_735_689_600, at, BOTH);
+            let mut changed = nonce.as_bytes().to_vec();
+            prop_assume!(changed[index] != to);
+            changed[index] = to;
+            prop_assert_eq!(keys.check(1_735_689_600, at, &changed), NonceState::Stale);
+        }
+
+        #[test]
+        fn another_client_never_shares_a_nonce(one in any_client(), other in any_client()) {
+            prop_assume!(one != other);
+            let keys = keys();
+            let nonce = keys.issue(1_735_689_600, one, BOTH);
+            prop_assert_eq!(keys.check(1_735_689_600, other, nonce.as_bytes()), NonceState::Stale);
+        }
     }
 }

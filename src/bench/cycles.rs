@@ -95,23 +95,23 @@ impl Slot {
     fn is_over(&mut self, run: &mut Run<'_>, inbox: &mut RecvBatch) -> bool {
         let Some(session) = &mut self.session else { return false };
         let now_ns = run.clock.now_ns();
-        let step = match session.recv(inbox, now_ns, |_| {}) {
+        let failure = match session.recv(inbox, now_ns, |_| {}) {
             Ok(Ok(Some(Answer::Allocated { .. }))) => {
-                session.start(Request::Refresh { lifetime_secs: 0 }, now_ns).map(|()| false).unwrap_or(true)
+                session.start(Request::Refresh { lifetime_secs: 0 }, now_ns).err().map(|e| e.to_string())
             }
             Ok(Ok(Some(_))) => {
                 run.arrived(Arrival::InOrder { skipped: 0 }, self.started_ns, now_ns, 1);
                 self.session = None;
                 return true;
             }
-            Ok(Ok(None)) => false,
-            Ok(Err(_)) | Err(_) => true,
+            Ok(Ok(None)) => None,
+            Ok(Err(e)) => Some(e.to_string()),
+            Err(e) => Some(e.to_string()),
         };
-        if step {
-            run.counts.refused += 1;
-            run.in_flight = run.in_flight.saturating_sub(1);
-            self.session = None;
-        }
-        step
+        let Some(failure) = failure else { return false };
+        run.refused(|| failure);
+        run.in_flight = run.in_flight.saturating_sub(1);
+        self.session = None;
+        true
     }
 }

@@ -72,6 +72,8 @@ pub(super) struct Run<'a> {
     pub(super) counts: Counts,
     pub(super) latency: Histogram,
     pub(super) in_flight: u64,
+    /// What the first refusal said.
+    pub(super) first_refusal: Option<String>,
     /// Set when a stall has opened the window: flows then forgive what is outstanding.
     pub(super) forgive: bool,
     options: &'a Options,
@@ -109,6 +111,7 @@ impl<'a> Run<'a> {
             counts: Counts::default(),
             latency: Histogram::default(),
             in_flight: 0,
+            first_refusal: None,
             forgive: false,
             options,
             progress,
@@ -220,6 +223,12 @@ impl<'a> Run<'a> {
         if self.phase == Phase::Measured {
             self.counts.arrived += 1;
         }
+    }
+
+    /// Counts a refusal and keeps the words of the first one.
+    pub(super) fn refused(&mut self, why: impl FnOnce() -> String) {
+        self.counts.refused += 1;
+        self.first_refusal.get_or_insert_with(why);
     }
 
     /// Waits for arrivals until the next unit is due; returns how many sockets are ready.

@@ -170,9 +170,9 @@ impl<'a> Relay<'a> {
             }
         }
         let release = Request::Refresh { lifetime_secs: 0 };
-        if drive(&mut self.sessions, run.clock, |_| release, |_, _| {}).is_err() {
+        if let Err(error) = drive(&mut self.sessions, run.clock, |_| release, |_, _| {}) {
             // What was measured stands; the allocations then end with their lifetime.
-            run.counts.refused += 1;
+            run.refused(|| error.to_string());
         }
         Ok(())
     }
@@ -316,8 +316,8 @@ impl<'a> Relay<'a> {
             wire::Received::Damaged => run.counts.damaged += 1,
             wire::Received::Response => {}
         })?;
-        if answer.is_err() {
-            run.counts.refused += 1;
+        if let Err(error) = answer {
+            run.refused(|| error.to_string());
         }
         Ok(())
     }

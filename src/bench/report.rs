@@ -53,6 +53,8 @@ pub struct Report {
     pub misrouted: u64,
     /// Requests that were refused, or not answered as they should be.
     pub refused: u64,
+    /// What the first of them said.
+    pub first_refusal: Option<String>,
     /// Times that nothing arrived for 50 ms and the window was opened again.
     pub stalls: u64,
     /// Units that arrived per second of the measured time.
@@ -149,6 +151,7 @@ impl Report {
         report.damaged = counts.damaged;
         report.misrouted = counts.misrouted;
         report.refused = counts.refused;
+        report.first_refusal.clone_from(&run.first_refusal);
         report.stalls = counts.stalls;
         report.latency_us = Latency::of(&run.latency);
         let Some((before, after)) = run.readings() else { return report };
@@ -204,6 +207,7 @@ impl Report {
             damaged: 0,
             misrouted: 0,
             refused: 0,
+            first_refusal: None,
             stalls: 0,
             per_second: 0.0,
             payload_megabits_per_second: None,
@@ -270,6 +274,9 @@ impl fmt::Display for Report {
         ];
         for (name, count) in faults.into_iter().filter(|(_, count)| *count > 0) {
             row(name, count.to_string())?;
+        }
+        if let Some(text) = &self.first_refusal {
+            row("  first refusal", text.clone())?;
         }
         if let Some(l) = self.latency_us {
             let text =

@@ -116,7 +116,11 @@ impl Flow {
             return;
         }
         if !self.is_right(mode, &message) {
-            run.counts.refused += 1;
+            run.refused(|| {
+                let code = message.get(AttributeType::ERROR_CODE).and_then(ErrorCode::decode);
+                let code = code.map_or(String::new(), |(code, _)| format!(" {code}"));
+                format!("answered by {:?}{code}", message.class())
+            });
         }
         let sent = u32::from_be_bytes([t0, t1, t2, t3]);
         let age = ((now_ns >> TIME_SHIFT) as u32).wrapping_sub(sent);

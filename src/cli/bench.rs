@@ -5,130 +5,138 @@ use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use zeroize::Zeroizing;
 
 use crate::addr::Transport;
-use crate::auth::mint;
+use crate::auth::{mint, prepare};
 use crate::bench::client::Credential;
-use crate::bench::{self, Mode, Options, Progress, Trust};
+use crate::bench::{self, BenchError, Mode, Options, Progress, Trust};
 
+use super::output::{CliError, Exit, Printer, unix_now};
+
+const EXAMPLES: &str = "\
+Examples:
+  turnstone bench client-to-peer 127.0.0.1 --secret-file secret --server-pid $(pidof turnstone)
+  turnstone bench round-trip turn.example.org --transport tls --user alice --password-env PASSWORD --rate 2000
+  turnstone bench hold 127.0.0.1 --clients 10000 --secret-file secret --server-pid 4711 --format json";
 /// How long a minted credential is valid, seconds.
 const CREDENTIAL_SECS: u64 = 24 * 3600;
 
-/// Puts load on a TURN server with clients and peers of its own, checks every packet, and reports what arrived, how late,
-/// and what it cost the server.
-#[derive(Args, Debug)]
-pub struct BenchArgs {
-    /// What the clients and peers do
+/// Put load on a TURN server and report what arrives, how late, and what it costs the server.
+///
+/// The clients and their peers are all in this process, and check every packet.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct BenchArgs {
+    /// What the clients and peers do.
     #[arg(value_enum, required_unless_present = "forwarder")]
     mode: Option<ModeArg>,
-    /// The server: host or host:port (default port 3478, with TLS 5349)
+    /// The server: host or host:port (default port 3478, with TLS 5349).
     #[arg(required_unless_present = "forwarder")]
     server: Option<String>,
-    /// How clients reach the server
+    /// How clients reach the server.
     #[arg(long, value_enum, default_value = "udp")]
     transport: TransportArg,
-    /// Username; with a shared secret, the part after the timestamp
+    /// Username; with a shared secret, the part after the timestamp.
     #[arg(long, short)]
     user: Option<String>,
-    /// Environment variable that holds the password
+    /// Environment variable that holds the password.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["password_file", "secret_env", "secret_file"])]
     password_env: Option<String>,
-    /// File that holds the password; nobody else may be able to read it
+    /// File that holds the password; nobody else may be able to read it.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["secret_env", "secret_file"])]
     password_file: Option<PathBuf>,
-    /// Environment variable that holds the shared secret of time-limited credentials
+    /// Environment variable that holds the shared secret of time-limited credentials.
     #[arg(long, value_name = "NAME", conflicts_with = "secret_file")]
     secret_env: Option<String>,
-    /// File that holds the shared secret; nobody else may be able to read it
+    /// File that holds the shared secret; nobody else may be able to read it.
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
-    /// Use SHA-256 where the server offers it (RFC 8489) instead of SHA-1 and MD5
+    /// Use SHA-256 where the server offers it (RFC 8489) instead of SHA-1 and MD5.
     #[arg(long)]
     sha256: bool,
-    /// PEM file with the certificate authorities that the server's certificate is judged by
+    /// PEM file with the certificate authorities that the server's certificate is judged by.
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
     ca: Option<PathBuf>,
-    /// Accept any server certificate
+    /// Accept any server certificate.
     #[arg(long)]
     insecure: bool,
-    /// Name in the server's certificate, when it is not the host
+    /// Name in the server's certificate, when it is not the host.
     #[arg(long, value_name = "NAME")]
     server_name: Option<String>,
-    /// Clients, each with its own connection and allocation
+    /// Clients, each with its own connection and allocation.
     #[arg(long, short, default_value_t = 50)]
     clients: u32,
-    /// Bytes of payload in a packet
+    /// Bytes of payload in a packet.
     #[arg(long, short, default_value_t = 160)]
     size: usize,
-    /// Packets that one client sends, or is sent, back to back
+    /// Packets that one client sends, or is sent, back to back.
     #[arg(long, short, default_value_t = 1)]
     burst: u32,
-    /// Send a burst as one segmented datagram (UDP GSO), so that it arrives coalesced where the server can take it so
+    /// Send a burst as one segmented datagram (UDP GSO), so that it arrives coalesced where the server can take it so.
     #[arg(long)]
     gso: bool,
-    /// Receive coalesced packets (UDP GRO) as clients and peers
+    /// Receive coalesced packets (UDP GRO) as clients and peers.
     #[arg(long)]
     gro: bool,
-    /// Packets in flight at most, over all clients
+    /// Packets in flight at most, over all clients.
     #[arg(long, short, default_value_t = 128)]
     window: u32,
-    /// Packets per second over all clients, whatever comes back, instead of a window
+    /// Packets per second over all clients, whatever comes back, instead of a window.
     #[arg(long, short, value_name = "PER_SECOND")]
     rate: Option<u64>,
-    /// Measured time in seconds
+    /// Measured time in seconds.
     #[arg(long, short, default_value = "5", value_parser = seconds)]
     duration: Duration,
-    /// Time under load before that, in seconds
+    /// Time under load before that, in seconds.
     #[arg(long, default_value = "1", value_parser = seconds)]
     warm_up: Duration,
-    /// Send and Data indications instead of a channel
+    /// Send and Data indications instead of a channel.
     #[arg(long)]
     indications: bool,
-    /// Peer sockets, which the clients share
+    /// Peer sockets, which the clients share.
     #[arg(long, default_value_t = 1)]
     peers: u32,
-    /// Address of the peers, when it is not the one from which this machine reaches the server
+    /// Address of the peers, when it is not the one from which this machine reaches the server.
     #[arg(long, value_name = "IP")]
     peer_ip: Option<IpAddr>,
-    /// Address of the clients
+    /// Address of the clients.
     #[arg(long, value_name = "IP")]
     client_ip: Option<IpAddr>,
-    /// Process id of the server on this machine, for its CPU time and memory
+    /// Process id of the server on this machine, for its CPU time and memory.
     #[arg(long, value_name = "PID")]
     server_pid: Option<u32>,
-    /// Sleep while nothing arrives; the server then pays for waking this process, and latencies have its wake-ups in them
+    /// Sleep while nothing arrives; the server then pays for waking this process, and latencies have its wake-ups in them.
     #[arg(long)]
     sleep: bool,
-    /// How to print the result
+    /// How to print the result.
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
-    /// Be a plain forwarder on this loopback address, the floor that servers are compared with
+    /// Be a plain forwarder on this loopback address, the floor that servers are compared with.
     #[arg(long, hide = true, value_name = "ADDR")]
     forwarder: Option<SocketAddr>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ModeArg {
-    /// Clients send, peers receive
+    /// Clients send, peers receive.
     ClientToPeer,
-    /// Peers send, clients receive
+    /// Peers send, clients receive.
     PeerToClient,
-    /// Clients send, peers return it
+    /// Clients send, peers return it.
     RoundTrip,
-    /// Clients send to each other's relayed addresses, in pairs
+    /// Clients send to each other's relayed addresses, in pairs.
     RelayToRelay,
-    /// Make and end allocations: 401, Allocate, Refresh 0
+    /// Make and end allocations: 401, Allocate, Refresh 0.
     Allocate,
-    /// Keep allocations idle, then end them
+    /// Keep allocations idle, then end them.
     Hold,
-    /// Binding requests
+    /// Binding requests.
     Stun,
-    /// Allocate requests without credentials
+    /// Allocate requests without credentials.
     Flood,
 }
 
@@ -146,44 +154,42 @@ enum Format {
 }
 
 /// Runs the command.
-pub fn run(args: BenchArgs) -> ExitCode {
-    match execute(&args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(text) => {
-            let _ = writeln!(std::io::stderr(), "turnstone bench: {text}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn execute(args: &BenchArgs) -> Result<(), String> {
-    let mut stdout = std::io::stdout().lock();
+pub(super) fn run(args: &BenchArgs, printer: &mut Printer) -> Result<Exit, CliError> {
+    let failed = |e: BenchError| match e {
+        BenchError::Options(text) => CliError::usage(text),
+        e => CliError::Failed(Exit::RunTime, format!("error: {e}")),
+    };
     if let Some(listen) = args.forwarder {
-        return bench::forward(listen, |addr| {
-            let _ = writeln!(stdout, "forwarding on {addr}").and_then(|()| stdout.flush());
+        bench::forward(listen, |addr| {
+            // A closed standard output does not stop it.
+            let _ = printer.line(format_args!("forwarding on {addr}"));
         })
-        .map_err(|e| e.to_string());
+        .map_err(failed)?;
     }
-    let options = options(args)?;
+    let options = options(args).map_err(CliError::usage)?;
     let show = std::io::stderr().is_terminal();
-    let mut progress = |progress: &Progress| {
+    let erase = || {
         if show {
-            let _ = write!(std::io::stderr(), "\r\x1b[K{progress}");
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
         }
     };
-    let report = bench::run(&options, &mut progress);
-    if show {
-        let _ = write!(std::io::stderr(), "\r\x1b[K");
-    }
-    let report = report.map_err(|e| e.to_string())?;
-    let printed = match args.format {
-        Format::Table => write!(stdout, "{report}"),
+    let report = bench::run(&options, &mut |progress: &Progress| {
+        erase();
+        if show {
+            let _ = write!(std::io::stderr(), "{progress}");
+        }
+    });
+    erase();
+    let report = report.map_err(failed)?;
+    match args.format {
+        Format::Table => printer.print(&report.to_string())?,
         Format::Json => {
-            let json = serde_json::to_string_pretty(&report).map_err(|e| e.to_string())?;
-            writeln!(stdout, "{json}")
+            let json = serde_json::to_string_pretty(&report)
+                .map_err(|e| CliError::Failed(Exit::RunTime, format!("error: {e}")))?;
+            printer.line(json)?;
         }
-    };
-    printed.map_err(|e| format!("standard output: {e}"))
+    }
+    Ok(Exit::Success)
 }
 
 fn options(args: &BenchArgs) -> Result<Options, String> {
@@ -239,13 +245,16 @@ fn credential(args: &BenchArgs) -> Result<Option<Credential>, String> {
     let password = read_secret(args.password_env.as_deref(), args.password_file.as_deref())?;
     let (username, password) = match (secret, password, &args.user) {
         (Some(secret), _, user) => {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|e| format!("the clock: {e}"))?;
-            let expires = now.as_secs() + CREDENTIAL_SECS;
+            let expires = unix_now() + CREDENTIAL_SECS;
             let username = user.as_ref().map_or(expires.to_string(), |user| format!("{expires}:{user}"));
             let password = mint(secret.as_bytes(), &username);
             (username, password)
         }
-        (None, Some(password), Some(user)) => (user.clone(), password),
+        (None, Some(password), Some(user)) => {
+            let password =
+                prepare(&password).map_err(|_| "the password has a character that passwords may not have")?;
+            (user.clone(), Zeroizing::new(password))
+        }
         (None, Some(_), None) => return Err("a password needs --user".into()),
         (None, None, Some(_)) => return Err("--user needs --password-env, --password-file or a shared secret".into()),
         (None, None, None) => return Ok(None),

@@ -1,3 +1,97 @@
-//! The commands.
+//! The commands. This is the only place that prints.
 
-pub mod bench;
+mod bench;
+mod certificate;
+mod check;
+mod credentials;
+mod dev;
+mod input;
+mod man;
+mod output;
+mod serve;
+mod show;
+mod urls;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use output::{CliError, Exit, Printer};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  success
+  1  a check found something (a credential that is not valid; warnings, with --strict)
+  2  wrong usage or configuration
+  3  a failure while running";
+
+const EXAMPLES: &str = "\
+Examples:
+  turnstone serve --dev                          try it: no configuration needed
+  turnstone check                                read /etc/turnstone/turnserver.toml and look for mistakes
+  turnstone credentials --user alice --ttl 12h   make a credential";
+
+/// A STUN/TURN server for WebRTC.
+#[derive(Parser)]
+#[command(name = "turnstone", version, about, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+#[command(max_term_width = 100, arg_required_else_help = true, subcommand_required = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(serve::ServeArgs),
+    Bench(bench::BenchArgs),
+    Check(check::CheckArgs),
+    Credentials(credentials::CredentialsArgs),
+    Config(show::ConfigCommand),
+    Man(man::ManArgs),
+    /// Print a completion script for a shell.
+    #[command(after_help = "Example: turnstone completions bash > /etc/bash_completion.d/turnstone")]
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+}
+
+/// Reads the command line, does what it says, and returns the exit code.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help on a closed pipe is nobody's loss.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let mut printer = Printer::new();
+    let result = match cli.command {
+        Command::Serve(args) => serve::run(&args, &mut printer),
+        Command::Bench(args) => bench::run(&args, &mut printer),
+        Command::Check(args) => check::run(&args, &mut printer),
+        Command::Credentials(args) => credentials::run(&args, &mut printer),
+        Command::Config(args) => show::run(&args, &mut printer),
+        Command::Man(args) => man::run(&args, Cli::command(), &mut printer),
+        Command::Completions { shell } => completions(shell, &mut printer),
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(CliError::ClosedPipe) => Exit::Success.into(),
+        Err(CliError::Failed(exit, message)) => {
+            printer.error(&message);
+            exit.into()
+        }
+    }
+}
+
+fn completions(shell: Shell, printer: &mut Printer) -> Result<Exit, CliError> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "turnstone", &mut script);
+    printer.print(&String::from_utf8_lossy(&script))?;
+    Ok(Exit::Success)
+}

@@ -1,1 +1,200 @@
-//! TODO.
+//! The typed configuration: what `turnserver.toml`, the environment and the flags come to once they are valid.
+
+mod access;
+mod error;
+mod file;
+mod host;
+mod overrides;
+mod reader;
+mod secret;
+mod sections;
+mod settings;
+mod show;
+mod units;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use crate::addr::{Family, Transport};
+use crate::auth::{SharedSecret, Users};
+use crate::policy::{BandwidthLimits, PeerRules, QuotaLimits, RateLimit};
+use crate::turn::{Lifetimes, OnExpiry};
+
+pub use error::{ConfigError, Place, Problem};
+pub use file::{DEFAULT_FILE, Loaded, Source, Surroundings};
+pub use host::Host;
+pub use overrides::{CONFIG_ENV, OVERRIDABLE, Overridable, Overrides};
+pub use secret::{SECRET_BYTES_MIN, check_secret, read_private_file, trim_line_end};
+pub use units::parse_duration;
+
+/// A complete, valid configuration. It is an immutable snapshot; a reload builds another one.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Worker threads, at least 1; already resolved to the cores this process may use when the file says 0.
+    pub workers: usize,
+    /// Where clients reach the server; at least one.
+    pub listeners: Vec<Listener>,
+    /// Certificate and key; present when a listener is TLS.
+    pub tls: Option<TlsFiles>,
+    /// Where relayed transport addresses come from.
+    pub relay: Relay,
+    /// Who may allocate.
+    pub auth: Auth,
+    /// Peer rules. `own_endpoints`, `own_addresses` and `relay_*` are filled in by [`Config::settings`].
+    pub peers: PeerRules,
+    /// Lifetimes in seconds.
+    pub lifetimes: Lifetimes,
+    /// Allocation quotas.
+    pub quota: QuotaLimits,
+    /// Bandwidth caps in bytes per second.
+    pub bandwidth: BandwidthLimits,
+    /// Budget for answers to unauthenticated requests per /24 and /64; `None` is unlimited.
+    pub unauthenticated: Option<RateLimit>,
+    /// Permissions and channel bindings one allocation may have (each).
+    pub max_peers_per_allocation: usize,
+    /// Client connections over TCP and TLS.
+    pub streams: Streams,
+    /// SOFTWARE in responses; none by default.
+    pub software: Option<String>,
+    /// Logs.
+    pub log: Log,
+    /// Whether TURN is offered, or only STUN Binding.
+    pub turn: bool,
+    /// Whether this is `serve --dev`.
+    pub dev: bool,
+}
+
+/// One listening address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Listener {
+    /// Address and port; the address may be unspecified, the port is 0 only in tests.
+    pub address: SocketAddr,
+    /// The transport.
+    pub transport: Transport,
+}
+
+/// PEM files of the TLS listeners.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate chain, the server's own first.
+    pub certificate: PathBuf,
+    /// The private key: PKCS#8, PKCS#1 or SEC1.
+    pub key: PathBuf,
+    /// The lowest version offered.
+    pub min_version: TlsVersion,
+}
+
+impl TlsFiles {
+    /// Reads the key's PEM. Its group may read it, as certificate tools arrange; everybody may not.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn read_key(&self) -> Result<Zeroizing<Vec<u8>>, String> {
+        secret::read_key_file(&self.key)
+    }
+}
+
+/// A TLS version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246).
+    #[default]
+    Tls12,
+    /// TLS 1.3 (RFC 8446).
+    Tls13,
+}
+
+/// Where relayed transport addresses come from. At least one family is present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relay {
+    /// The IPv4 relay address, if offered.
+    pub ipv4: Option<RelayAddress>,
+    /// The IPv6 relay address, if offered.
+    pub ipv6: Option<RelayAddress>,
+    /// Relay ports, inclusive at both ends.
+    pub ports: (u16, u16),
+}
+
+impl Relay {
+    /// The relay address of a family.
+    pub fn of(&self, family: Family) -> Option<RelayAddress> {
+        match family {
+            Family::V4 => self.ipv4,
+            Family::V6 => self.ipv6,
+        }
+    }
+}
+
+/// One relay address: never unspecified, because XOR-RELAYED-ADDRESS must be real.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelayAddress {
+    /// The address relay sockets are bound to.
+    pub bind: IpAddr,
+    /// The address clients and peers see: `bind` unless `external-ip` is set.
+    pub external: IpAddr,
+}
+
+/// Who may allocate.
+#[derive(Clone, Debug)]
+pub struct Auth {
+    /// The realm (RFC 8489 section 9.2).
+    pub realm: String,
+    /// Shared secrets of time-limited credentials; each is tried in turn, the first one mints.
+    pub secrets: Vec<SharedSecret>,
+    /// Static users.
+    pub users: Users,
+    /// What becomes of allocations whose credential expired.
+    pub on_expiry: OnExpiry,
+    /// How long a nonce is fresh.
+    pub nonce_lifetime_secs: u32,
+    /// The host name or address in printed URLs.
+    pub public_host: Option<String>,
+}
+
+/// Client connections over TCP and TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Streams {
+    /// How old data that waits for a slow client may get before the oldest is dropped.
+    pub queue: Duration,
+    /// How many bytes may wait for one client.
+    pub queue_bytes_max: usize,
+    /// A connection without an allocation is closed after so long without a message.
+    pub idle_timeout: Duration,
+    /// A TLS handshake, and the first message, must be complete within this.
+    pub handshake_timeout: Duration,
+    /// Connections over all workers.
+    pub connections_max: usize,
+    /// Connections per IPv4 address or IPv6 /64; `None` is unlimited.
+    pub connections_per_ip_max: Option<usize>,
+}
+
+/// Logs, on standard error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Text or JSON.
+    pub format: LogFormat,
+    /// A level, or the directives of `tracing-subscriber`'s `EnvFilter`.
+    pub filter: String,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One line for a human.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What the server learns of itself at the start, for the peer rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnAddresses {
+    /// Listeners as bound (and admin and metrics endpoints once there are any).
+    pub endpoints: Vec<SocketAddr>,
+    /// The host's interface addresses.
+    pub addresses: Vec<IpAddr>,
+}

@@ -1,1 +1,12 @@
-//! TODO.
+//! Sockets, options, batches and the relay port pool. What is Linux's own, and all `unsafe`, stays in [`sys`].
+
+mod arena;
+mod own_relays;
+mod sockets;
+pub mod sys;
+
+pub use arena::{Arena, HEADROOM, Span};
+pub use own_relays::{OwnRelays, PortLease, RelayOwner};
+pub use sockets::{
+    Interfaces, bind_relay, bind_tcp_listener, bind_udp_listener, interface_addresses, tune_accepted, tune_icmp_errors,
+};

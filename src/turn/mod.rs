@@ -1,12 +1,47 @@
 //! The TURN server's state machine (RFC 8656), without sockets or clock.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `server` | owns the state, dispatches messages, timers and reloads |
+//! | `request` | the way of a TURN request: retransmission, authentication, dispatch, response |
+//! | `binding`, `allocate`, `refresh`, `create_permission`, `channel_bind`, `send`, `icmp` | one method each |
+//! | `route` | the data path, both directions |
+//! | `allocation`, `allocations` | one allocation; all of them, by 5-tuple and by relay |
+//! | `permissions`, `channels`, `index` | an allocation's peers |
+//! | `five_tuple`, `hash` | the 5-tuple table and its keyed hash |
+//! | `timer`, `retransmit`, `events` | the wheel, remembered responses, the event queue |
+//! | `peer`, `response`, `transaction` | the question to the peer policy, what all responses share, transaction ids |
 
+mod allocate;
+mod allocation;
+mod allocations;
+mod binding;
+mod channel_bind;
+mod channels;
+mod create_permission;
+mod events;
+mod five_tuple;
+mod hash;
+mod icmp;
+mod index;
+mod output;
+mod peer;
+mod permissions;
+mod refresh;
 mod relays;
+mod request;
+mod response;
+mod retransmit;
+mod route;
+mod send;
 mod server;
 mod settings;
+mod timer;
+mod transaction;
 
-pub use relays::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
-pub use server::{
-    AllocationId, AllocationSummary, Client, ClientLink, Encapsulation, EndReason, Event, Outcome, Server, ToClient,
-    ToPeer,
+pub use output::{
+    AllocationId, AllocationSummary, Client, ClientLink, Encapsulation, EndReason, Event, Outcome, ToClient, ToPeer,
 };
+pub use relays::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
+pub use server::{FillRandom, Server};
 pub use settings::{Lifetimes, OnExpiry, Settings, Shared};

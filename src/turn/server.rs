@@ -1,180 +1,65 @@
 //! The server: one per worker. Inputs are borrowed messages, outputs are values.
 
-use std::collections::VecDeque;
-use std::net::SocketAddr;
-use std::ops::Range;
 use std::sync::Arc;
 
-use crate::addr::{ClientAddr, FiveTuple, PeerAddr, RelayedAddr, Transport};
+use crate::addr::{Family, FiveTuple};
 use crate::clock::Now;
-use crate::reject::{Dropped, Reason};
+use crate::policy::{RateLimiter, Verdict};
+use crate::reject::Dropped;
+use crate::stun::{Class, Message, Method};
 
-use super::relays::{RelayId, Relays};
-use super::settings::{Settings, Shared};
+use super::allocation::{Allocation, cut_in_secs, in_secs};
+use super::allocations::Allocations;
+use super::events::Events;
+use super::hash::AddressHash;
+use super::output::{Client, EndReason, Event, Outcome};
+use super::peer::{Peer, judge};
+use super::relays::Relays;
+use super::retransmit::{Digester, Tombstones};
+use super::settings::{OnExpiry, Settings, Shared};
+use super::timer::{Timer, Wheel};
+use super::transaction::TransactionIds;
 
-/// How the worker reaches a client; opaque to the core.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ClientLink(pub u64);
-
-/// Where a message came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Client {
-    /// The 5-tuple.
-    pub five_tuple: FiveTuple,
-    /// How to reach it.
-    pub link: ClientLink,
-}
-
-/// A live allocation of this worker; never reused for another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct AllocationId(pub u64);
-
-/// What to do after a STUN message of a client.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// `reply` holds a message for the same client.
-    Reply,
-    /// Send this part of the input to a peer (Send indication).
-    ToPeer(ToPeer, Range<usize>),
-    /// Nothing is sent.
-    Dropped(Dropped),
-}
-
-/// A payload's way to its peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ToPeer {
-    /// The relay socket to send from.
-    pub relay: RelayId,
-    /// The peer.
-    pub peer: PeerAddr,
-    /// The peer is one of our own relayed addresses: hand the payload over in process.
-    pub own_relay: bool,
-    /// DONT-FRAGMENT was in the Send indication.
-    pub dont_fragment: bool,
-}
-
-/// A payload's way to its client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ToClient {
-    /// The client.
-    pub client: Client,
-    /// How to wrap the payload.
-    pub encapsulation: Encapsulation,
-}
-
-/// ChannelData or a Data indication.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encapsulation {
-    /// ChannelData with this channel number.
-    Channel(u16),
-    /// A Data indication from this peer, with this transaction id.
-    Data {
-        /// XOR-PEER-ADDRESS.
-        peer: PeerAddr,
-        /// Random.
-        transaction_id: [u8; 12],
-    },
-}
-
-/// Why an allocation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum EndReason {
-    /// Refresh with lifetime 0.
-    Released,
-    /// The lifetime ran out.
-    Expired,
-    /// The client's connection closed.
-    ClientGone,
-    /// The credential expired and the policy is `cut`.
-    CredentialExpired,
-    /// An operator ended it.
-    Kicked,
-    /// The server stops.
-    Shutdown,
-}
-
-/// The one record of an ended allocation.
-#[derive(Clone, Debug)]
-pub struct AllocationSummary {
-    /// The allocation.
-    pub id: AllocationId,
-    /// Its 5-tuple.
-    pub five_tuple: FiveTuple,
-    /// The whole username.
-    pub username: Arc<str>,
-    /// The relayed transport addresses.
-    pub relayed: Vec<RelayedAddr>,
-    /// How long it lived, in microseconds.
-    pub duration_micros: u64,
-    /// Packets and bytes of payload from client to peers.
-    pub to_peers: (u64, u64),
-    /// Packets and bytes of payload from peers to client.
-    pub to_client: (u64, u64),
-    /// Payload packets dropped by bandwidth caps.
-    pub throttled: u64,
-    /// Why it ended.
-    pub reason: EndReason,
-}
-
-/// What happened besides the direct answer; logs, metrics, usage records and a later XDP plane follow these.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// An allocation was made.
-    Allocated {
-        /// The allocation.
-        id: AllocationId,
-        /// Its 5-tuple.
-        five_tuple: FiveTuple,
-        /// The relay.
-        relay: RelayId,
-        /// Its relayed transport address.
-        relayed: RelayedAddr,
-    },
-    /// A channel was bound or refreshed: this route may be taken until `until_micros`.
-    RouteBound {
-        /// The allocation.
-        id: AllocationId,
-        /// The client's side.
-        five_tuple: FiveTuple,
-        /// The channel number.
-        channel: u16,
-        /// The relay.
-        relay: RelayId,
-        /// The peer.
-        peer: PeerAddr,
-        /// Until when, if nothing refreshes it.
-        until_micros: u64,
-    },
-    /// A route is no more.
-    RouteGone {
-        /// The allocation.
-        id: AllocationId,
-        /// The channel number.
-        channel: u16,
-    },
-    /// An allocation ended.
-    Ended(Box<AllocationSummary>),
-    /// A request was refused.
-    Refused {
-        /// Why.
-        reason: Reason,
-        /// The client.
-        client: ClientAddr,
-        /// The transport.
-        transport: Transport,
-    },
-}
+/// Fills a buffer from the CSPRNG.
+pub type FillRandom = Box<dyn FnMut(&mut [u8]) + Send>;
 
 /// One worker's TURN server.
 pub struct Server {
-    events: VecDeque<Event>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) shared: Shared,
+    pub(super) hash: AddressHash,
+    pub(super) allocations: Allocations,
+    pub(super) limiter: RateLimiter,
+    pub(super) transaction_ids: TransactionIds,
+    pub(super) digester: Digester,
+    pub(super) tombstones: Tombstones,
+    pub(super) events: Events,
+    pub(super) next_id: u64,
+    wheel: Wheel,
+    due: Vec<Timer>,
 }
 
 impl Server {
     /// A server without allocations. `fill_random` is the CSPRNG.
-    pub fn new(settings: Arc<Settings>, shared: Shared, fill_random: Box<dyn FnMut(&mut [u8]) + Send>) -> Self {
-        let _ = (settings, shared, fill_random);
-        todo!()
+    pub fn new(settings: Arc<Settings>, shared: Shared, mut fill_random: FillRandom) -> Self {
+        let mut seed = [0; 8];
+        fill_random(&mut seed);
+        let mut digest_key = [0; 16];
+        fill_random(&mut digest_key);
+        Self {
+            limiter: RateLimiter::new(settings.unauthenticated, u64::from_ne_bytes(seed)),
+            hash: AddressHash::new(&mut *fill_random),
+            transaction_ids: TransactionIds::new(&mut *fill_random),
+            digester: Digester::new(digest_key),
+            settings,
+            shared,
+            allocations: Allocations::new(),
+            tombstones: Tombstones::default(),
+            events: Events::default(),
+            next_id: 1,
+            wheel: Wheel::new(),
+            due: Vec::new(),
+        }
     }
 
     /// Handles one STUN message (first byte 0-3) of a client. The answer, if any, is appended to `reply`.
@@ -186,89 +71,204 @@ impl Server {
         relays: &mut R,
         reply: &mut Vec<u8>,
     ) -> Outcome {
-        let _ = (now, client, message, relays, reply);
-        todo!()
-    }
-
-    /// Routes one ChannelData message (first byte 64-79), header included; returns its way and the payload's range.
-    ///
-    /// # Errors
-    /// Why the packet is dropped.
-    pub fn route_channel_data(
-        &mut self,
-        now: Now,
-        five_tuple: &FiveTuple,
-        message: &[u8],
-    ) -> Result<(ToPeer, Range<usize>), Dropped> {
-        let _ = (now, five_tuple, message);
-        todo!()
-    }
-
-    /// Routes one datagram of `len` bytes that `peer` sent to a relay socket.
-    ///
-    /// # Errors
-    /// Why the packet is dropped.
-    pub fn route_from_peer(
-        &mut self,
-        now: Now,
-        relay: RelayId,
-        peer: PeerAddr,
-        len: usize,
-    ) -> Result<ToClient, Dropped> {
-        let _ = (now, relay, peer, len);
-        todo!()
-    }
-
-    /// An ICMP error came back for a datagram sent from `relay` to `peer` (RFC 8656 section 11.5). Appends a Data
-    /// indication with the ICMP attribute to `reply` and returns the client it is for; `None` without a permission.
-    pub fn handle_icmp(
-        &mut self,
-        now: Now,
-        relay: RelayId,
-        peer: SocketAddr,
-        icmp: (u8, u8, [u8; 4]),
-        reply: &mut Vec<u8>,
-    ) -> Option<Client> {
-        let _ = (now, relay, peer, icmp, reply);
-        todo!()
+        let Ok(message) = Message::parse(message) else { return Outcome::Dropped(Dropped::Malformed) };
+        match (message.class(), message.method()) {
+            (Class::Request, Method::BINDING) => self.binding(now, client, &message, reply),
+            (Class::Request, _) => self.turn_request(now, client, &message, relays, reply),
+            (Class::Indication, Method::SEND) => self.send(now, client, &message),
+            // A Binding indication keeps a NAT binding alive and asks for nothing.
+            (Class::Indication | Class::Success | Class::Error, _) => Outcome::Dropped(Dropped::Ignored),
+        }
     }
 
     /// The client's connection closed: its allocation ends (RFC 8656 section 7).
     pub fn client_gone<R: Relays>(&mut self, now: Now, five_tuple: &FiveTuple, relays: &mut R) {
-        let _ = (now, five_tuple, relays);
-        todo!()
+        if let Some(slot) = self.live_slot(now, five_tuple, relays) {
+            self.end(now, slot, EndReason::ClientGone, relays);
+        }
     }
 
     /// Ends what has expired.
     pub fn handle_timeout<R: Relays>(&mut self, now: Now, relays: &mut R) {
-        let _ = (now, relays);
-        todo!()
+        self.tombstones.sweep(now.micros);
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.take_due(now.micros, &mut due);
+        for timer in due.drain(..) {
+            let Some(allocation) = self.allocations.get_mut(timer.slot) else { continue };
+            if allocation.armed_tick == Some(timer.tick) {
+                allocation.armed_tick = None;
+                self.sweep(now, timer.slot, relays);
+            }
+        }
+        due.shrink_to(64);
+        self.due = due;
     }
 
     /// When [`Self::handle_timeout`] is due, in monotonic microseconds; `None` when nothing can expire.
     pub fn next_timeout(&self) -> Option<u64> {
-        todo!()
+        self.wheel.next_micros()
     }
 
     /// Takes a new snapshot; permissions and channels to peers that are denied now end.
     pub fn apply<R: Relays>(&mut self, now: Now, settings: Arc<Settings>, relays: &mut R) {
-        let _ = (now, settings, relays);
-        todo!()
+        self.limiter.set_limit(settings.unauthenticated);
+        self.settings = settings;
+        for slot in self.allocations.slots() {
+            self.judge_again(slot);
+            self.apply_limits(now, slot);
+            self.sweep(now, slot, relays);
+        }
     }
 
     /// Ends every allocation, e.g. at shutdown.
     pub fn end_all<R: Relays>(&mut self, now: Now, reason: EndReason, relays: &mut R) {
-        let _ = (now, reason, relays);
-        todo!()
+        for slot in self.allocations.slots() {
+            self.end(now, slot, reason, relays);
+        }
+    }
+
+    /// Whether a client has an allocation.
+    pub fn has_allocation(&self, five_tuple: &FiveTuple) -> bool {
+        self.allocations.contains(&self.hash, five_tuple)
     }
 
     /// Live allocations of this worker.
     pub fn allocations(&self) -> usize {
-        todo!()
+        self.allocations.len()
     }
 
     /// The oldest event not yet taken.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.events.pop()
+    }
+
+    /// Refusals that were not reported as events because too many events waited.
+    pub fn refusals_dropped(&self) -> u64 {
+        self.events.refusals_dropped()
+    }
+
+    /// The slot of the live allocation on a 5-tuple; ends one whose time is over.
+    pub(super) fn live_slot<R: Relays>(&mut self, now: Now, five_tuple: &FiveTuple, relays: &mut R) -> Option<u32> {
+        let slot = self.allocations.find(&self.hash, five_tuple)?;
+        if self.allocations.get(slot)?.is_live(now.micros) {
+            return Some(slot);
+        }
+        self.sweep(now, slot, relays);
+        None
+    }
+
+    /// Sees to it that the wheel looks at an allocation when its next deadline passes.
+    pub(super) fn arm(&mut self, now: Now, slot: u32) {
+        let Some(allocation) = self.allocations.get_mut(slot) else { return };
+        let Some(deadline) = allocation.next_deadline(now) else { return };
+        let tick = self.wheel.tick_for(now.micros, deadline);
+        if allocation.armed_tick.is_none_or(|armed| tick < armed) {
+            allocation.armed_tick = Some(tick);
+            self.wheel.add(Timer { tick, slot });
+        }
+    }
+
+    /// Ends what has expired of one allocation, or all of it, and arms it for what is left.
+    fn sweep<R: Relays>(&mut self, now: Now, slot: u32, relays: &mut R) {
+        let Some(allocation) = self.allocations.get_mut(slot) else { return };
+        if !allocation.is_live(now.micros) {
+            let credential_over = allocation.identity.expires_unix.is_some_and(|expires| expires <= now.unix_secs);
+            let cut = self.settings.on_expiry == OnExpiry::Cut && credential_over;
+            let reason = if cut { EndReason::CredentialExpired } else { EndReason::Expired };
+            self.end(now, slot, reason, relays);
+            return;
+        }
+        let id = allocation.id;
+        let events = &mut self.events;
+        allocation.channels.retain(&self.hash, |channel| {
+            let keep = channel.until_micros > now.micros;
+            if !keep {
+                events.push(Event::RouteGone { id, channel: channel.number });
+            }
+            keep
+        });
+        allocation.permissions.retain(&self.hash, |_, until_micros| until_micros > now.micros);
+        allocation.remembered.take_if(|remembered| remembered.until_micros <= now.micros);
+        for family in [Family::V4, Family::V6] {
+            let over = |allocation: &Allocation| {
+                allocation
+                    .relays()
+                    .any(|relay| relay.relayed.family() == family && relay.open && relay.until_micros <= now.micros)
+            };
+            if self.allocations.get(slot).is_some_and(over) {
+                self.close_family(slot, family, relays);
+            }
+        }
+        self.arm(now, slot);
+    }
+
+    /// Closes one relay of a dual allocation, with the permissions and channels of its family.
+    pub(super) fn close_family<R: Relays>(&mut self, slot: u32, family: Family, relays: &mut R) {
+        let Some(allocation) = self.allocations.get_mut(slot) else { return };
+        let id = allocation.id;
+        let events = &mut self.events;
+        allocation.channels.retain(&self.hash, |channel| {
+            let keep = channel.peer.family() != family;
+            if !keep {
+                events.push(Event::RouteGone { id, channel: channel.number });
+            }
+            keep
+        });
+        allocation.permissions.retain(&self.hash, |ip, _| Family::of(ip) != family);
+        let mut closed = None;
+        for relay in allocation.relays_mut().filter(|relay| relay.open && relay.relayed.family() == family) {
+            relay.open = false;
+            closed = Some(relay.id);
+        }
+        if let Some(relay) = closed {
+            self.allocations.forget_relay(relay);
+            relays.close(relay);
+        }
+    }
+
+    /// Ends an allocation: its relays are closed, its quota is given back, its summary is reported.
+    pub(super) fn end<R: Relays>(&mut self, now: Now, slot: u32, reason: EndReason, relays: &mut R) {
+        let Some(allocation) = self.allocations.remove(&self.hash, slot) else { return };
+        for relay in allocation.relays().filter(|relay| relay.open) {
+            relays.close(relay.id);
+        }
+        for channel in allocation.channels.iter() {
+            self.events.push(Event::RouteGone { id: allocation.id, channel: channel.number });
+        }
+        self.events.push(Event::Ended(Box::new(allocation.summary(now, reason))));
+        if self.allocations.len() == 0 {
+            self.wheel.clear();
+        }
+    }
+
+    /// Asks the new peer policy about every permission and channel of an allocation.
+    fn judge_again(&mut self, slot: u32) {
+        let Some(allocation) = self.allocations.get_mut(slot) else { return };
+        let id = allocation.id;
+        let (acl, events) = (&self.settings.peer_acl, &mut self.events);
+        allocation.permissions.retain(&self.hash, |ip, _| judge(acl, Peer::Ip(ip)).is_ok());
+        allocation.channels.retain(&self.hash, |channel| match judge(acl, Peer::Address(channel.peer)) {
+            Ok(verdict) => {
+                channel.own_relay = verdict == Verdict::OwnRelay;
+                true
+            }
+            Err(_) => {
+                events.push(Event::RouteGone { id, channel: channel.number });
+                false
+            }
+        });
+    }
+
+    /// New bandwidth caps count at once; a new expiry policy of `cut` shortens lifetimes granted before it.
+    fn apply_limits(&mut self, now: Now, slot: u32) {
+        let Some(allocation) = self.allocations.get_mut(slot) else { return };
+        let (limits, users) = (self.settings.bandwidth, &self.shared.user_bandwidths);
+        allocation.meter.set_limits(limits, users, &allocation.identity.user, now.micros);
+        if let Some(cut) = cut_in_secs(&self.settings, now, &allocation.identity) {
+            let cut_micros = in_secs(now, cut);
+            for relay in allocation.relays_mut() {
+                relay.until_micros = relay.until_micros.min(cut_micros);
+            }
+        }
     }
 }

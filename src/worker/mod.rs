@@ -1,1 +1,299 @@
-//! TODO.
+//! One worker: a thread with its own listener sockets, allocations, relay sockets and buffers. Nothing on the packet path is
+//! shared with another worker.
+//!
+//! The loop is one plain epoll: datagrams, streams, relay sockets and the mailbox alike. What a wake-up brings is received
+//! into the arena, routed by the core, joined into runs, and flushed before the next wait.
+
+mod datagrams;
+mod encapsulate;
+mod flush;
+mod mailbox;
+mod plan;
+mod random;
+mod relay_sockets;
+mod reservations;
+mod streams;
+mod token;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use rustls::ServerConfig;
+
+pub use mailbox::{Command, Mailbox};
+pub(crate) use random::fill_from_system;
+pub use reservations::Reservations;
+
+use crate::addr::Transport;
+use crate::clock::Now;
+use crate::config::Streams;
+use crate::listener::ConnectionLimits;
+use crate::net::sys::{Epoll, Events, Interest, RecvBatch, SendBatch, clocks};
+use crate::net::{Arena, OwnRelays};
+use crate::ops::counters::Counters;
+use crate::reject::Dropped;
+use crate::turn::{EndReason, Event, Server, Settings, Shared};
+
+use mailbox::HandoverBatch;
+use plan::Plan;
+use random::Random;
+use relay_sockets::RelaySockets;
+use streams::StreamTable;
+use token::Token;
+
+/// Receive slots: what one batch can hold.
+const SLOTS: usize = 128;
+/// Scratch space for answers and for headers that have no room in front of their payload.
+const SCRATCH: usize = 512 * 1024;
+/// Scratch that must be free before more is received.
+const SCRATCH_RESERVE: usize = 128 * 1024;
+const EVENTS: usize = 256;
+/// The longest wait between looks at the clock while something is due later, in milliseconds.
+const WAIT_MAX_MS: u64 = 60_000;
+
+/// A listener socket of one worker.
+pub struct WorkerListener {
+    /// The transport.
+    pub transport: Transport,
+    /// The address it is bound to, with the real port.
+    pub address: SocketAddr,
+    /// The socket: UDP bound, or TCP listening.
+    pub socket: OwnedFd,
+}
+
+/// What all workers are given alike.
+#[derive(Clone)]
+pub struct WorkerContext {
+    /// The first configuration snapshot.
+    pub settings: Arc<Settings>,
+    /// Counters that hold over all workers.
+    pub shared: Shared,
+    /// The relay ports.
+    pub own_relays: Arc<OwnRelays>,
+    /// The reserved ports.
+    pub reservations: Arc<Reservations>,
+    /// The limits on stream connections.
+    pub connection_limits: Arc<ConnectionLimits>,
+    /// The TLS configuration, replaced when certificates are.
+    pub tls: Arc<ArcSwapOption<ServerConfig>>,
+    /// Options of stream connections.
+    pub streams: Streams,
+    /// Every worker's mailbox, by worker number.
+    pub mailboxes: Vec<Arc<Mailbox>>,
+    /// Whether the kernel segments datagrams (UDP GSO).
+    pub gso: bool,
+}
+
+enum ListenerSocket {
+    Udp { socket: OwnedFd, address: SocketAddr, batch: SendBatch, kernel_drops: u32 },
+    Tcp { socket: TcpListener, transport: Transport },
+}
+
+/// A worker, to be run on a thread of its own.
+pub struct Worker {
+    number: u16,
+    epoll: Arc<Epoll>,
+    listeners: Vec<ListenerSocket>,
+    server: Server,
+    relays: RelaySockets,
+    streams: StreamTable,
+    arena: Arena,
+    next_slot: usize,
+    recv: RecvBatch,
+    reply: Vec<u8>,
+    to_peers: Plan,
+    to_clients: Plan,
+    handovers: Vec<HandoverBatch>,
+    inbox: HandoverBatch,
+    counters: Arc<Counters>,
+    context: WorkerContext,
+    gso: bool,
+    stopped: bool,
+}
+
+impl Worker {
+    /// Sets the worker up: everything that can fail is done here, before the thread starts.
+    ///
+    /// # Errors
+    /// When epoll refuses a socket or the process is out of descriptors.
+    pub fn new(
+        number: u16,
+        listeners: Vec<WorkerListener>,
+        counters: Arc<Counters>,
+        context: WorkerContext,
+    ) -> io::Result<Self> {
+        let epoll = Arc::new(Epoll::new()?);
+        let mut sockets = Vec::with_capacity(listeners.len());
+        for (index, listener) in listeners.into_iter().enumerate() {
+            epoll.add(listener.socket.as_fd(), Token::Listener(index as u32).pack(), Interest::Read)?;
+            let WorkerListener { transport, address, socket } = listener;
+            sockets.push(if transport == Transport::Udp {
+                ListenerSocket::Udp { socket, address, batch: SendBatch::new(), kernel_drops: 0 }
+            } else {
+                ListenerSocket::Tcp { socket: TcpListener::from(socket), transport }
+            });
+        }
+        if let Some(mailbox) = context.mailboxes.get(usize::from(number)) {
+            epoll.add(mailbox.wake_fd().as_fd(), Token::Mailbox.pack(), Interest::Read)?;
+        }
+        let relays = RelaySockets::new(
+            number,
+            Arc::clone(&epoll),
+            Arc::clone(&context.own_relays),
+            Arc::clone(&context.reservations),
+            fill_from_system,
+        );
+        let mut random = Random::new();
+        let server = Server::new(
+            Arc::clone(&context.settings),
+            context.shared.clone(),
+            Box::new(move |out: &mut [u8]| random.fill(out)),
+        );
+        Ok(Self {
+            number,
+            epoll,
+            listeners: sockets,
+            server,
+            relays,
+            streams: StreamTable::new(&context.streams),
+            arena: Arena::new(SLOTS, SCRATCH),
+            next_slot: 0,
+            recv: RecvBatch::new(SLOTS),
+            reply: Vec::with_capacity(2048),
+            to_peers: Plan::new(),
+            to_clients: Plan::new(),
+            handovers: context.mailboxes.iter().map(|_| HandoverBatch::default()).collect(),
+            inbox: HandoverBatch::default(),
+            counters,
+            gso: context.gso,
+            context,
+            stopped: false,
+        })
+    }
+
+    /// Runs until a [`Command::Stop`].
+    ///
+    /// # Errors
+    /// When epoll itself fails.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = Events::new(EVENTS);
+        while !self.stopped {
+            let count = self.epoll.wait(&mut events, self.wait_ms())?;
+            let now = now();
+            for index in 0..count {
+                let Some(ready) = events.get(index) else { break };
+                match Token::unpack(ready.token) {
+                    Some(Token::Listener(index)) => self.on_listener(now, index),
+                    Some(Token::Relay(id)) => self.on_relay(now, id, ready.readable, ready.error),
+                    Some(Token::Stream { index, generation }) => self.on_stream(now, index, generation, ready),
+                    Some(Token::Mailbox) => self.on_mailbox(now),
+                    None => {}
+                }
+            }
+            self.on_time(now);
+            self.flush(now);
+            self.report();
+        }
+        Ok(())
+    }
+
+    fn on_listener(&mut self, now: Now, index: u32) {
+        match self.listeners.get(index as usize) {
+            Some(ListenerSocket::Udp { .. }) => self.on_datagrams(now, index),
+            Some(ListenerSocket::Tcp { .. }) => self.on_accept(now, index),
+            None => {}
+        }
+    }
+
+    fn on_mailbox(&mut self, now: Now) {
+        let Some(mailbox) = self.context.mailboxes.get(usize::from(self.number)).cloned() else { return };
+        let mut commands = Vec::new();
+        let mut inbox = std::mem::take(&mut self.inbox);
+        mailbox.take(&mut commands, &mut inbox);
+        self.on_handover(now, &inbox);
+        inbox.clear();
+        self.inbox = inbox;
+        for command in commands {
+            match command {
+                Command::Apply(settings) => self.server.apply(now, settings, &mut self.relays),
+                Command::Ping(seen) => seen.store(now.micros, std::sync::atomic::Ordering::Relaxed),
+                Command::Stop(reason) => {
+                    self.server.end_all(now, reason, &mut self.relays);
+                    self.stopped = true;
+                }
+            }
+        }
+    }
+
+    fn on_time(&mut self, now: Now) {
+        if self.server.next_timeout().is_some_and(|due| due <= now.micros) {
+            self.server.handle_timeout(now, &mut self.relays);
+        }
+        self.context.reservations.sweep(now.micros);
+        self.close_idle_streams(now);
+        self.resume_accepting(now);
+    }
+
+    /// How long the loop may sleep, in milliseconds; without end when nothing is due.
+    fn wait_ms(&self) -> i32 {
+        let due = [self.server.next_timeout(), self.streams.next_timeout(), self.context.reservations.next_expiry()];
+        let Some(due) = due.into_iter().flatten().min() else { return -1 };
+        let wait = due.saturating_sub(clocks().0).div_ceil(1000).min(WAIT_MAX_MS);
+        i32::try_from(wait).unwrap_or(i32::MAX)
+    }
+
+    /// Counts and logs what the core reports.
+    fn report(&mut self) {
+        while let Some(event) = self.server.poll_event() {
+            match event {
+                Event::Allocated { .. } => self.counters.allocated.add(1),
+                Event::Ended(summary) => log_end(&summary),
+                Event::Refused { reason, .. } => self.counters.refuse(reason),
+                Event::RouteBound { .. } | Event::RouteGone { .. } => {}
+            }
+        }
+        self.counters.allocations.set(self.server.allocations() as u64);
+    }
+
+    fn drop_packet(&self, reason: Dropped) {
+        self.counters.drop_packet(reason);
+    }
+}
+
+fn now() -> Now {
+    let (micros, unix_secs) = clocks();
+    Now { micros, unix_secs }
+}
+
+fn log_end(summary: &crate::turn::AllocationSummary) {
+    let relayed = summary.relayed.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    tracing::info!(
+        user = ?summary.username,
+        transport = %summary.five_tuple.transport,
+        client = %summary.five_tuple.client,
+        server = %summary.five_tuple.server,
+        relayed = %relayed,
+        seconds = summary.duration_micros / 1_000_000,
+        to_peers_packets = summary.to_peers.0,
+        to_peers_bytes = summary.to_peers.1,
+        to_client_packets = summary.to_client.0,
+        to_client_bytes = summary.to_client.1,
+        throttled_packets = summary.throttled,
+        reason = end_label(summary.reason),
+        "allocation ended"
+    );
+}
+
+fn end_label(reason: EndReason) -> &'static str {
+    match reason {
+        EndReason::Released => "released",
+        EndReason::Expired => "expired",
+        EndReason::ClientGone => "client-gone",
+        EndReason::CredentialExpired => "credential-expired",
+        EndReason::Kicked => "kicked",
+        EndReason::Shutdown => "shutdown",
+    }
+}

@@ -1,0 +1,246 @@
+//! Static users, time-limited credentials, and the credential that an allocation holds.
+
+use super::*;
+
+#[test]
+fn static_user_of_an_rfc_5389_client_gets_md5_and_sha1() {
+    let credentials = credentials();
+    let passed = Request::new(&credentials, "bob", "builder").send(&credentials).unwrap();
+    assert_eq!(&*passed.identity.username, "bob");
+    assert_eq!(&*passed.identity.user, "bob");
+    assert_eq!(passed.identity.expires_unix, None);
+    assert_eq!(passed.algorithm, PasswordAlgorithm::Md5);
+    assert_eq!(passed.integrity, IntegrityKind::Sha1);
+    assert_eq!(passed.key, key(PasswordAlgorithm::Md5, "bob", "builder"));
+}
+
+#[test]
+fn static_user_of_an_rfc_8489_client_gets_sha256() {
+    let credentials = credentials();
+    let passed = Request::modern(&credentials, "bob", "builder").send(&credentials).unwrap();
+    assert_eq!(passed.algorithm, PasswordAlgorithm::Sha256);
+    assert_eq!(passed.integrity, IntegrityKind::Sha256);
+    assert_eq!(passed.key, key(PasswordAlgorithm::Sha256, "bob", "builder"));
+}
+
+#[test]
+fn key_of_one_algorithm_does_not_pass_for_the_other() {
+    let credentials = credentials();
+    let mut request = Request::modern(&credentials, "bob", "builder");
+    request.key = key(PasswordAlgorithm::Md5, "bob", "builder");
+    request.refused(&credentials, Reason::WrongPassword);
+}
+
+#[test]
+fn response_integrity_follows_the_request() {
+    let credentials = credentials();
+    let legacy = Request::new(&credentials, "bob", "builder");
+    let mut md5 = Request::modern(&credentials, "bob", "builder").with(AttributeType::PASSWORD_ALGORITHM, MD5_ENTRY);
+    md5.key = key(PasswordAlgorithm::Md5, "bob", "builder");
+    let (sha1, sha256) = (IntegrityKind::Sha1, IntegrityKind::Sha256);
+    for (request, signed_with, answered_with) in [
+        (&legacy, &[sha1][..], sha1),
+        // Processed as MD5 by default, so MESSAGE-INTEGRITY it is (section 9.2.4, last paragraph).
+        (&legacy, &[sha256], sha1),
+        (&legacy, &[sha1, sha256], sha1),
+        (&md5, &[sha256], sha256),
+        (&md5, &[sha1, sha256], sha256),
+        // The client that chose MD5 and signs with SHA-1 could not verify anything else.
+        (&md5, &[sha1], sha1),
+    ] {
+        let passed = request.clone().signed(signed_with).send(&credentials).unwrap();
+        assert_eq!(passed.algorithm, PasswordAlgorithm::Md5);
+        assert_eq!(passed.integrity, answered_with, "{signed_with:?}");
+    }
+}
+
+#[test]
+fn sha256_counts_when_both_integrity_attributes_are_there() {
+    let credentials = credentials();
+    let both = [IntegrityKind::Sha1, IntegrityKind::Sha256];
+    let mut bytes = Request::new(&credentials, "bob", "builder").signed(&both).encode();
+    *bytes.last_mut().unwrap() ^= 1;
+    let message = Message::parse(&bytes).unwrap();
+    let refusal = credentials.authenticate(at(NOW_SECS), client(), &message, None).unwrap_err();
+    assert_eq!(refusal, Reason::WrongPassword);
+}
+
+#[test]
+fn userhash_finds_static_users_with_and_without_secrets() {
+    for credentials in [build(&[("bob", "builder")], &[]), credentials()] {
+        let hash = userhash(b"bob", REALM.as_bytes());
+        for request in [Request::new(&credentials, "bob", "builder"), Request::modern(&credentials, "bob", "builder")] {
+            let request = request.without(AttributeType::USERNAME).with(AttributeType::USERHASH, &hash);
+            assert_eq!(&*request.send(&credentials).unwrap().identity.username, "bob");
+        }
+    }
+}
+
+#[test]
+fn userhash_of_nobody_of_a_time_limited_name_or_of_a_wrong_length_is_unauthenticated() {
+    let credentials = credentials();
+    let password = mint(b"north", TIME_LIMITED);
+    let request = Request::modern(&credentials, TIME_LIMITED, &password).without(AttributeType::USERNAME);
+    for hash in [&userhash(b"nobody", REALM.as_bytes())[..], &userhash(TIME_LIMITED.as_bytes(), REALM.as_bytes())] {
+        request.clone().with(AttributeType::USERHASH, hash).refused(&credentials, Reason::UnknownUser);
+    }
+    for hash in [&b""[..], &userhash(b"bob", REALM.as_bytes())[..31], &[0; 33]] {
+        request.clone().with(AttributeType::USERHASH, hash).refused(&credentials, Reason::UnknownUser);
+    }
+}
+
+#[test]
+fn password_that_saslprep_changes_works_for_old_and_new_clients() {
+    let credentials = build(&[("bob", "No. \u{2168}")], &[]);
+    assert!(Request::modern(&credentials, "bob", "No. \u{2168}").send(&credentials).is_ok());
+    assert!(Request::new(&credentials, "bob", "No. \u{2168}").send(&credentials).is_ok());
+    assert!(Request::new(&credentials, "bob", "No. IX").send(&credentials).is_ok());
+    Request::modern(&credentials, "bob", "No. IX").refused(&credentials, Reason::WrongPassword);
+    let mut md5 = Request::modern(&credentials, "bob", "No. IX").with(AttributeType::PASSWORD_ALGORITHM, MD5_ENTRY);
+    md5.key = key(PasswordAlgorithm::Md5, "bob", "No. IX");
+    md5.refused(&credentials, Reason::WrongPassword);
+}
+
+#[test]
+fn time_limited_credential_passes_under_each_secret_and_algorithm() {
+    let credentials = credentials();
+    for shared in ["north", "south"] {
+        let password = mint(shared.as_bytes(), TIME_LIMITED);
+        for (request, algorithm) in [
+            (Request::new(&credentials, TIME_LIMITED, &password), PasswordAlgorithm::Md5),
+            (Request::modern(&credentials, TIME_LIMITED, &password), PasswordAlgorithm::Sha256),
+        ] {
+            let passed = request.send(&credentials).unwrap();
+            assert_eq!(&*passed.identity.username, TIME_LIMITED);
+            assert_eq!(&*passed.identity.user, "alice");
+            assert_eq!(passed.identity.expires_unix, Some(1_735_693_200));
+            assert_eq!(passed.algorithm, algorithm);
+        }
+    }
+    Request::new(&credentials, TIME_LIMITED, &mint(b"west", TIME_LIMITED)).refused(&credentials, Reason::WrongPassword);
+}
+
+#[test]
+fn sample_credentials_of_other_implementations_pass() {
+    let credentials = credentials();
+    for (username, password, user) in [
+        ("1735689600:alice", "HbvWA6hGDtdv3wflBolXLhvzs0w=", "alice"),
+        ("1735689600", "vK3VkdJkUwA4MxbPUZFTbu9UJhk=", "1735689600"),
+    ] {
+        let passed = Request::new(&credentials, username, password).send(&credentials).unwrap();
+        assert_eq!(&*passed.identity.user, user);
+    }
+}
+
+#[test]
+fn expired_credential_is_refused_and_says_so() {
+    let credentials = credentials();
+    let right = Request::new(&credentials, EXPIRED, &mint(b"north", EXPIRED));
+    right.refused(&credentials, Reason::CredentialExpired);
+    assert!(right.send_at(&credentials, NOW_SECS - 1, None).is_err(), "its nonce is from the future");
+    Request::new(&credentials, EXPIRED, &mint(b"west", EXPIRED)).refused(&credentials, Reason::WrongPassword);
+    assert_eq!(Reason::CredentialExpired.code().value(), 401);
+}
+
+#[test]
+fn credential_whose_timestamp_counts_milliseconds_is_refused() {
+    let credentials = credentials();
+    let username = format!("{}:alice", NOW_SECS * 1000);
+    let request = Request::new(&credentials, &username, &mint(b"north", &username));
+    request.refused(&credentials, Reason::TimestampInMilliseconds);
+}
+
+#[test]
+fn credential_is_good_in_its_last_second() {
+    let credentials = credentials();
+    let username = format!("{NOW_SECS}:alice");
+    let request = Request::new(&credentials, &username, &mint(b"north", &username));
+    assert!(request.send_at(&credentials, NOW_SECS, None).is_ok());
+    assert_eq!(request.send_at(&credentials, NOW_SECS + 1, None).unwrap_err(), Reason::CredentialExpired);
+}
+
+#[test]
+fn without_secrets_a_time_limited_name_is_unknown() {
+    let credentials = build(&[("bob", "builder")], &[]);
+    Request::new(&credentials, TIME_LIMITED, &mint(b"", TIME_LIMITED)).refused(&credentials, Reason::UnknownUser);
+}
+
+#[test]
+fn static_user_goes_before_a_time_limited_reading_of_its_name() {
+    let credentials = build(&[(TIME_LIMITED, "builder")], &["north"]);
+    let passed = Request::new(&credentials, TIME_LIMITED, "builder").send(&credentials).unwrap();
+    assert_eq!(passed.identity.expires_unix, None);
+    assert_eq!(&*passed.identity.user, TIME_LIMITED);
+    Request::new(&credentials, TIME_LIMITED, &mint(b"north", TIME_LIMITED))
+        .refused(&credentials, Reason::WrongPassword);
+}
+
+#[test]
+fn held_credential_outlives_its_expiry_and_its_secret() {
+    let before = credentials();
+    let password = mint(b"north", TIME_LIMITED);
+    let expired_at = NOW_SECS + 3601;
+    let rotated = build(&[], &["west"]);
+    for request in [Request::new(&before, TIME_LIMITED, &password), Request::modern(&before, TIME_LIMITED, &password)] {
+        let held = request.send(&before).unwrap();
+        assert!(request.send_at(&rotated, NOW_SECS, Some(&held)).is_ok());
+        assert_eq!(request.send_at(&rotated, NOW_SECS, None).unwrap_err(), Reason::WrongPassword);
+
+        let later = request.with(AttributeType::NONCE, &nonce(&before, expired_at));
+        let passed = later.send_at(&before, expired_at, Some(&held)).unwrap();
+        assert_eq!(passed.identity, held.identity);
+        assert_eq!(passed.key, held.key);
+        assert_eq!(later.send_at(&before, expired_at, None).unwrap_err(), Reason::CredentialExpired);
+    }
+}
+
+#[test]
+fn held_credential_of_a_removed_user_is_found_by_userhash_too() {
+    let before = credentials();
+    let request = Request::modern(&before, "bob", "builder")
+        .without(AttributeType::USERNAME)
+        .with(AttributeType::USERHASH, &userhash(b"bob", REALM.as_bytes()));
+    let held = request.send(&before).unwrap();
+    let after = build(&[], &["north"]);
+    assert_eq!(request.send_at(&after, NOW_SECS, None).unwrap_err(), Reason::UnknownUser);
+    assert_eq!(request.send_at(&after, NOW_SECS, Some(&held)).unwrap().identity, held.identity);
+}
+
+#[test]
+fn held_key_is_good_for_its_own_username_only() {
+    let credentials = credentials();
+    let held = Request::new(&credentials, "bob", "builder").send(&credentials).unwrap();
+    let mut forged = Request::new(&credentials, TIME_LIMITED, "builder");
+    forged.key = held.key.clone();
+    assert_eq!(forged.send_at(&credentials, NOW_SECS, Some(&held)).unwrap_err(), Reason::WrongPassword);
+}
+
+#[test]
+fn held_key_is_good_for_its_own_algorithm_only() {
+    let credentials = credentials();
+    let held = Request::new(&credentials, "bob", "builder").send(&credentials).unwrap();
+    let mut mixed = Request::modern(&credentials, "bob", "builder");
+    mixed.key = held.key.clone();
+    assert_eq!(mixed.send_at(&credentials, NOW_SECS, Some(&held)).unwrap_err(), Reason::WrongPassword);
+}
+
+#[test]
+fn other_user_authenticates_beside_a_held_credential() {
+    let credentials = credentials();
+    let held = Request::new(&credentials, "bob", "builder").send(&credentials).unwrap();
+    let request = Request::new(&credentials, TIME_LIMITED, &mint(b"north", TIME_LIMITED));
+    let passed = request.send_at(&credentials, NOW_SECS, Some(&held)).unwrap();
+    assert_eq!(&*passed.identity.username, TIME_LIMITED);
+}
+
+#[test]
+fn same_user_with_a_new_password_or_algorithm_authenticates_beside_a_held_credential() {
+    let before = credentials();
+    let held = Request::new(&before, "bob", "builder").send(&before).unwrap();
+    let after = build(&[("bob", "rebuilt")], &["north"]);
+    let passed = Request::new(&after, "bob", "rebuilt").send_at(&after, NOW_SECS, Some(&held)).unwrap();
+    assert_ne!(passed.key, held.key);
+    let other = Request::modern(&before, "bob", "builder").send_at(&before, NOW_SECS, Some(&held)).unwrap();
+    assert_eq!(other.algorithm, PasswordAlgorithm::Sha256);
+    Request::new(&after, "bob", "wrong").refused(&after, Reason::WrongPassword);
+}

@@ -1,0 +1,149 @@
+//! `turnstone credentials`: makes time-limited credentials.
+
+use std::io::Read;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
+
+use crate::auth::{SharedSecret, mint, prepare};
+use crate::config::{Config, parse_duration};
+
+use super::input::{ConfigFlags, Reading};
+use super::output::{CliError, Exit, Printer, unix_now, utc_text};
+use super::urls::{ice_servers, turn_urls};
+use super::verify::{self, VerifyArgs};
+
+const USERNAME_BYTES_MAX: usize = 508;
+const TTL_MAX: Duration = Duration::from_secs(366 * 86_400);
+const STDIN_BYTES_MAX: u64 = 64 * 1024;
+
+/// Make a time-limited credential, or say why one does not work.
+///
+/// The secret comes from the configuration, from --secret-file, from TURNSTONE_SECRET or from standard input, never from
+/// an argument. The URLs are those of the configuration's listeners.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(super) struct CredentialsArgs {
+    #[command(subcommand)]
+    command: Option<CredentialsCommand>,
+
+    /// Whom it is for: quotas count on this name, so give each person another.
+    #[arg(long, value_name = "NAME", required = true)]
+    user: Option<String>,
+
+    /// How long it is good, such as 30m, 12h or 7d.
+    #[arg(long, value_name = "DURATION", default_value = "12h")]
+    ttl: String,
+
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+
+    /// Which secret of the configuration to use [default: the first].
+    #[arg(long, value_name = "ID", conflicts_with = "secret_stdin")]
+    secret_id: Option<String>,
+
+    /// Read the secret from standard input.
+    #[arg(long)]
+    secret_stdin: bool,
+
+    #[command(flatten)]
+    flags: ConfigFlags,
+}
+
+#[derive(Subcommand)]
+enum CredentialsCommand {
+    Verify(VerifyArgs),
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    /// For reading.
+    Text,
+    /// username, password, ttl and uris, as in the TURN REST draft.
+    Json,
+    /// An iceServers entry for new RTCPeerConnection(...).
+    IceServers,
+}
+
+pub(super) fn run(args: &CredentialsArgs, printer: &mut Printer) -> Result<Exit, CliError> {
+    if let Some(CredentialsCommand::Verify(verify)) = &args.command {
+        return verify::run(verify, printer);
+    }
+    let ttl = parse_duration(&args.ttl).map_err(|problem| CliError::usage(format!("--ttl: {problem}")))?;
+    if ttl.as_secs() == 0 || ttl > TTL_MAX {
+        return Err(CliError::usage(format!("--ttl: {:?} is not from 1s to 366d", args.ttl)));
+    }
+    let now_unix = unix_now();
+    let username = username(now_unix.saturating_add(ttl.as_secs()), args.user.as_deref().unwrap_or_default())?;
+
+    let mut reading = args.flags.read(false)?;
+    if args.secret_stdin {
+        reading.overrides.set_secret("--secret-stdin", read_stdin()?);
+    }
+    let config = load(&reading, printer)?;
+    let secret = choose(&config.auth.secrets, args.secret_id.as_deref())?;
+    let password = mint(&secret.bytes, &username);
+    let listeners = config.listeners.iter().map(|listener| (listener.transport, listener.address));
+    let urls = turn_urls(listeners, &config.relay, config.auth.public_host.as_deref());
+    match args.format {
+        Format::Text => {
+            let expires = utc_text(now_unix.saturating_add(ttl.as_secs()));
+            printer.line(format_args!("username  {username}"))?;
+            printer.line(format_args!("password  {}", *password))?;
+            printer.line(format_args!("expires   {expires} (in {})", args.ttl))?;
+            for url in &urls {
+                printer.line(format_args!("url       {url}"))?;
+            }
+        }
+        Format::Json => {
+            let ttl = ttl.as_secs();
+            printer.line(json!({ "username": username, "password": *password, "ttl": ttl, "uris": urls }))?;
+        }
+        Format::IceServers => printer.line(ice_servers(&urls, &username, &password))?,
+    }
+    Ok(Exit::Success)
+}
+
+/// Reads the configuration; what is wrong only for running a server is no matter here, so a host without a network serves.
+pub(super) fn load(reading: &Reading, printer: &mut Printer) -> Result<Config, CliError> {
+    let loaded = reading.load_offline()?;
+    for warning in loaded.warnings.iter().filter(|warning| warning.message.contains("secret")) {
+        printer.error(format_args!("warning: {warning}"));
+    }
+    Ok(loaded.config)
+}
+
+fn username(expires_unix: u64, user: &str) -> Result<String, CliError> {
+    let username = format!("{expires_unix}:{user}");
+    if user.is_empty() || username.len() > USERNAME_BYTES_MAX || prepare(&username).as_deref() != Ok(&username) {
+        return Err(CliError::usage(format!(
+            "--user: {user:?} is empty, too long, or has a character that a username cannot have"
+        )));
+    }
+    Ok(username)
+}
+
+fn choose<'s>(secrets: &'s [SharedSecret], id: Option<&str>) -> Result<&'s SharedSecret, CliError> {
+    let found = match id {
+        Some(id) => secrets.iter().find(|secret| secret.id == id),
+        None => secrets.first(),
+    };
+    found.ok_or_else(|| match (id, secrets.is_empty()) {
+        (_, true) => CliError::usage("the configuration has no shared secret to make a credential with"),
+        (id, false) => {
+            let ids: Vec<_> = secrets.iter().map(|secret| secret.id.as_str()).collect();
+            CliError::usage(format!("--secret-id: no secret {:?}; there is {}", id.unwrap_or_default(), ids.join(", ")))
+        }
+    })
+}
+
+fn read_stdin() -> Result<String, CliError> {
+    let mut secret = String::new();
+    let read = std::io::stdin().lock().take(STDIN_BYTES_MAX).read_to_string(&mut secret);
+    read.map_err(|error| CliError::usage(format!("--secret-stdin: {error}")))?;
+    let end = secret.strip_suffix('\n').map(|rest| rest.strip_suffix('\r').unwrap_or(rest).len());
+    secret.truncate(end.unwrap_or(secret.len()));
+    Ok(secret)
+}

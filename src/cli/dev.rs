@@ -1,0 +1,103 @@
+//! `serve --dev`: listeners that are free, and what to paste into a page.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+
+use crate::addr::Transport;
+use crate::auth::{SharedSecret, mint};
+use crate::config::{Config, Overrides, Relay};
+use crate::ops::host;
+use crate::ops::run::Bound;
+
+use super::output::{CliError, Printer, unix_now, utc_text};
+use super::urls::{ice_servers, turn_urls};
+
+const PORT: u16 = 3478;
+const PORTS_TRIED: u16 = 100;
+const TTL_SECS: u64 = 86_400;
+
+/// Listeners on loopback and on the LAN, UDP and TCP on one free port, and relays on the LAN; nothing on IPv6 addresses
+/// that the whole Internet may reach. Flags and variables go before.
+pub(super) fn set_defaults(overrides: &mut Overrides) -> Result<(), CliError> {
+    let host = host::detect();
+    let lan = host.ipv4.unwrap_or(Ipv4Addr::LOCALHOST);
+    let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
+    if lan != Ipv4Addr::LOCALHOST {
+        addresses.push(IpAddr::V4(lan));
+    }
+    if host.has_ipv6 {
+        addresses.push(IpAddr::V6(Ipv6Addr::LOCALHOST));
+    }
+    if !overrides.has("listen") {
+        let mut ports = (PORT..).take(PORTS_TRIED.into());
+        let port = ports.find(|port| addresses.iter().all(|ip| is_free(SocketAddr::new(*ip, *port))));
+        let port = port.ok_or_else(|| {
+            CliError::usage(format!("every port from {PORT} on is taken; choose one: --listen udp://127.0.0.1:PORT"))
+        })?;
+        let listeners = addresses.iter().flat_map(|ip| {
+            let address = SocketAddr::new(*ip, port);
+            [Transport::Udp, Transport::Tcp].map(|transport| format!("{transport}://{address}"))
+        });
+        overrides.set_default("listen", "--dev", listeners.collect());
+    }
+    overrides.set_default("relay.ipv4", "--dev", vec![lan.to_string()]);
+    overrides.set_default("relay.ipv6", "--dev", vec!["off".to_owned()]);
+    Ok(())
+}
+
+fn is_free(address: SocketAddr) -> bool {
+    UdpSocket::bind(address).is_ok() && TcpListener::bind(address).is_ok()
+}
+
+/// What is printed when the listeners are bound.
+pub(super) struct Announcement {
+    relay: Relay,
+    public_host: Option<String>,
+    secret: Option<SharedSecret>,
+    /// Whether the listeners are the file's: then all of them are printed.
+    from_file: bool,
+}
+
+impl Announcement {
+    pub(super) fn new(config: &Config, from_file: bool) -> Self {
+        Self {
+            relay: config.relay,
+            public_host: config.auth.public_host.clone(),
+            secret: config.auth.secrets.first().cloned(),
+            from_file,
+        }
+    }
+
+    pub(super) fn print(&self, bound: &Bound, printer: &mut Printer) -> Result<(), CliError> {
+        printer.line("turnstone is ready, for a try-out: loopback peers are allowed. Not for the Internet.")?;
+        for (transport, address) in &bound.listeners {
+            printer.line(format_args!("  listening on {transport} {address}"))?;
+        }
+        let Some(secret) = &self.secret else {
+            return printer
+                .line("  use a static user of the configuration; it has no secret to make a credential with");
+        };
+        let expires_unix = unix_now().saturating_add(TTL_SECS);
+        let username = format!("{expires_unix}:dev");
+        let password = mint(&secret.bytes, &username);
+        let urls = turn_urls(self.worth_printing(&bound.listeners), &self.relay, self.public_host.as_deref());
+        printer.line("")?;
+        printer.line(format_args!(
+            "In a page: const pc = new RTCPeerConnection(...) with this in the parentheses, good until {}:",
+            utc_text(expires_unix)
+        ))?;
+        printer.line(ice_servers(&urls, &username, &password))?;
+        printer.line("")?;
+        printer.line(
+            "To see it work, add \"iceTransportPolicy\": \"relay\" beside \"iceServers\". Ctrl-C stops the server.",
+        )
+    }
+
+    /// Few URLs serve a browser better than many: of the listeners made up here, those on the LAN, or else on 127.0.0.1.
+    fn worth_printing(&self, listeners: &[(Transport, SocketAddr)]) -> Vec<(Transport, SocketAddr)> {
+        let is_lan = |address: &SocketAddr| address.is_ipv4() && !address.ip().is_loopback();
+        let has_lan = listeners.iter().any(|(_, address)| is_lan(address));
+        let keep = |address: &SocketAddr| self.from_file || if has_lan { is_lan(address) } else { address.is_ipv4() };
+        let kept: Vec<_> = listeners.iter().copied().filter(|(_, address)| keep(address)).collect();
+        if kept.is_empty() { listeners.to_vec() } else { kept }
+    }
+}

@@ -1,0 +1,115 @@
+//! Where the configuration comes from: `--config`, the flags of `config::OVERRIDABLE`, the environment.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
+
+use crate::config::{
+    CONFIG_ENV, Config, ConfigError, DEFAULT_FILE, Host, Loaded, OVERRIDABLE, Overrides, Source, Surroundings,
+};
+use crate::ops::host;
+
+/// `--config` and the flags that win over the file.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ConfigFlags {
+    config: Option<PathBuf>,
+    values: Vec<(&'static str, Vec<String>)>,
+}
+
+/// How the configuration is to be read.
+pub(super) struct Reading {
+    /// Where from; its text is empty when there is no file.
+    pub(super) source: Source,
+    /// Whether a file was read.
+    pub(super) has_file: bool,
+    /// What wins over it.
+    pub(super) overrides: Overrides,
+}
+
+impl ConfigFlags {
+    /// Reads the file and collects what wins over it. Without `--config` and `TURNSTONE_CONFIG`, the default file may be
+    /// absent; with `dev` it is not looked for.
+    pub(super) fn read(&self, dev: bool) -> Result<Reading, ConfigError> {
+        let variables: Vec<_> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok())))
+            .filter(|(name, _)| name.starts_with("TURNSTONE_"))
+            .collect();
+        let pairs = variables.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
+        let mut overrides = Overrides::from_env(pairs).map_err(|problem| ConfigError { problems: vec![problem] })?;
+        for (flag, values) in &self.values {
+            overrides.set_flag(flag, values.clone());
+        }
+        let from_env = || std::env::var_os(CONFIG_ENV).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let (source, has_file) = match self.config.clone().or_else(from_env) {
+            Some(path) => (Source::read(&path)?, true),
+            None if dev => (Source { name: "--dev".to_owned(), ..Source::default() }, false),
+            None if Path::new(DEFAULT_FILE).exists() => (Source::read(Path::new(DEFAULT_FILE))?, true),
+            None => (Source::absent(DEFAULT_FILE), false),
+        };
+        Ok(Reading { source, has_file, overrides })
+    }
+}
+
+impl Reading {
+    /// Parses it.
+    pub(super) fn load(&self, dev: bool) -> Result<Loaded, ConfigError> {
+        self.parse(host::detect(), dev)
+    }
+
+    /// Parses it for a command that opens no relay: a machine without a network will do.
+    pub(super) fn load_offline(&self) -> Result<Loaded, ConfigError> {
+        let host = host::detect();
+        self.parse(Host { ipv4: host.ipv4.or(Some(Ipv4Addr::LOCALHOST)), ..host }, false)
+    }
+
+    fn parse(&self, host: Host, dev: bool) -> Result<Loaded, ConfigError> {
+        let env = |name: &str| std::env::var(name).ok();
+        let around = Surroundings { host, env: &env, dev };
+        Config::parse(&self.source, &self.overrides, &around)
+    }
+}
+
+impl FromArgMatches for ConfigFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut flags = Self::default();
+        flags.update_from_arg_matches(matches)?;
+        Ok(flags)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.config = matches.get_one::<PathBuf>("config").cloned();
+        for flag in OVERRIDABLE.iter().filter_map(|overridable| overridable.flag) {
+            if let Some(values) = matches.get_many::<String>(flag) {
+                self.values.push((flag, values.cloned().collect()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Args for ConfigFlags {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let config = Arg::new("config")
+            .long("config")
+            .short('c')
+            .value_name("FILE")
+            .value_parser(clap::value_parser!(PathBuf))
+            .help(format!("configuration file [default: {DEFAULT_FILE}] [variable: {CONFIG_ENV}]"));
+        OVERRIDABLE.iter().fold(command.arg(config), |command, overridable| {
+            let Some(flag) = overridable.flag else { return command };
+            command.arg(
+                Arg::new(flag)
+                    .long(flag)
+                    .value_name(overridable.value_name)
+                    .action(if overridable.list { ArgAction::Append } else { ArgAction::Set })
+                    .help(format!("{} [variable: {}]", overridable.help, overridable.env))
+                    .help_heading("Instead of the file's values"),
+            )
+        })
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}

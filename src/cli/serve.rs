@@ -1,0 +1,76 @@
+//! `turnstone serve`.
+
+use clap::Args;
+
+use crate::config::Config;
+use crate::ops;
+
+use super::dev;
+use super::input::ConfigFlags;
+use super::output::{CliError, Exit, Printer};
+
+/// Run the server.
+#[derive(Args)]
+#[command(
+    after_help = "Signals: TERM and INT stop the server, HUP makes it read configuration and certificates again. Without any file, --dev runs it for a try-out."
+)]
+pub(super) struct ServeArgs {
+    /// Try-out: make up a secret, listen on loopback and on the LAN (UDP and TCP, no TLS: browsers refuse certificates
+    /// that they do not know), allow loopback peers, and print an iceServers entry that is good for a day. With --config,
+    /// that file's settings apply. Not for the Internet.
+    #[arg(long)]
+    dev: bool,
+
+    #[command(flatten)]
+    flags: ConfigFlags,
+}
+
+pub(super) fn run(args: &ServeArgs, printer: &mut Printer) -> Result<Exit, CliError> {
+    let mut reading = args.flags.read(args.dev)?;
+    if args.dev && !reading.has_file {
+        dev::set_defaults(&mut reading.overrides)?;
+    }
+    let loaded = reading.load(args.dev).inspect_err(|_| {
+        if !args.dev && !reading.has_file {
+            printer.error("hint: there is no configuration file; to try the server without one: turnstone serve --dev");
+        }
+    })?;
+    let config = loaded.config;
+    if let Some(tls) = &config.tls {
+        tls.read_key().map_err(|problem| CliError::usage(format_args!("[tls] key: {problem}")))?;
+    }
+    ops::log::init(&config.log).map_err(CliError::usage)?;
+    for warning in &loaded.warnings {
+        tracing::warn!(place = %warning.place, "{}", warning.message);
+    }
+    let announcement = args.dev.then(|| dev::Announcement::new(&config, reading.has_file));
+    let hooks = ops::run::Hooks {
+        on_ready: Box::new(|bound| {
+            if let Some(announcement) = announcement {
+                // A closed standard output does not stop a server.
+                let _ = announcement.print(bound, printer);
+            }
+        }),
+        reload: Box::new(|| reload(args)),
+    };
+    match ops::run::run(config, hooks) {
+        Ok(()) => Ok(Exit::Success),
+        Err(error) => Err(CliError::Failed(Exit::RunTime, format!("error: {error}"))),
+    }
+}
+
+/// Reads file, variables and flags again, for SIGHUP.
+fn reload(args: &ServeArgs) -> Result<Config, String> {
+    let reading = args.flags.read(args.dev).map_err(|error| error.to_string())?;
+    if !reading.has_file {
+        return Err("there is no configuration file to read again".to_owned());
+    }
+    let loaded = reading.load(args.dev).map_err(|error| error.to_string())?;
+    if let Some(tls) = &loaded.config.tls {
+        tls.read_key().map_err(|problem| format!("[tls] key: {problem}"))?;
+    }
+    for warning in &loaded.warnings {
+        tracing::warn!(place = %warning.place, "{}", warning.message);
+    }
+    Ok(loaded.config)
+}

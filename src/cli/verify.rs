@@ -1,0 +1,103 @@
+//! `turnstone credentials verify`: asks the server's own code whether a credential passes, and says why not.
+
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use clap::Args;
+
+use crate::addr::ClientAddr;
+use crate::auth::{CredentialsBuilder, Diagnosis, Features, Identity, NonceKeys, diagnose};
+use crate::clock::Now;
+use crate::config::Auth;
+use crate::reject::Reason;
+use crate::stun::{
+    AttributeType, Class, Encoder, IntegrityKind, Key, Message, Method, PasswordAlgorithm, TransactionId,
+};
+
+use super::credentials::load;
+use super::input::ConfigFlags;
+use super::output::{CliError, Exit, Printer, unix_now};
+
+const STDIN_BYTES_MAX: u64 = 64 * 1024;
+
+/// Say whether the server would accept a username and password, and if not, why: expired, wrong secret, hexadecimal in
+/// place of base64, milliseconds in place of seconds, and so on.
+#[derive(Args)]
+#[command(after_help = "Exit code 0 when it is valid, 1 when it is not.")]
+pub(super) struct VerifyArgs {
+    /// The username.
+    user: String,
+
+    /// The password; - reads it from standard input.
+    password: String,
+
+    #[command(flatten)]
+    flags: ConfigFlags,
+}
+
+pub(super) fn run(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit, CliError> {
+    let password = if args.password == "-" { read_stdin()? } else { args.password.clone() };
+    let auth = load(&args.flags.read(false)?, printer)?.auth;
+    let now_unix = unix_now();
+
+    // What the server says decides; the diagnosis explains.
+    if let Ok(Identity { expires_unix: None, user, .. }) = authenticate(&auth, &args.user, &password, now_unix)? {
+        printer.line(format_args!("valid: static user {user:?}"))?;
+        return Ok(Exit::Success);
+    }
+    let diagnosis = diagnose(&auth.secrets, &args.user, &password, now_unix);
+    if matches!(diagnosis, Diagnosis::NotACredential) && !auth.users.is_empty() {
+        printer
+            .line("not valid: no static user has this name and password, and it is not a time-limited credential")?;
+        return Ok(Exit::CheckFailed);
+    }
+    if auth.secrets.is_empty() {
+        printer.line("not valid: no static user has this name and password, and no shared secret is configured")?;
+        return Ok(Exit::CheckFailed);
+    }
+    if diagnosis.is_valid() {
+        printer.line(&diagnosis)?;
+        return Ok(Exit::Success);
+    }
+    printer.line(format_args!("not valid: {diagnosis}"))?;
+    Ok(Exit::CheckFailed)
+}
+
+/// Puts the credential into an Allocate request as an RFC 5389 client does, and lets the server's code judge it.
+fn authenticate(auth: &Auth, user: &str, password: &str, now_unix: u64) -> Result<Result<Identity, Reason>, CliError> {
+    const NONCE_LIFETIME_SECS: u32 = 60;
+    let nonce_keys = Arc::new(NonceKeys::new([0; 32], NONCE_LIFETIME_SECS));
+    let client = ClientAddr::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
+    let nonce = nonce_keys.issue(now_unix, client, Features::default());
+    let credentials = CredentialsBuilder {
+        realm: auth.realm.clone(),
+        users: auth.users.clone(),
+        secrets: auth.secrets.clone(),
+        nonce_keys,
+    };
+    let credentials = credentials.build().map_err(CliError::usage)?;
+
+    let realm = credentials.realm().as_bytes();
+    let key = Key::long_term(PasswordAlgorithm::Md5, user.as_bytes(), realm, password.as_bytes());
+    let mut request = Vec::new();
+    let mut encoder = Encoder::new(&mut request, Class::Request, Method::ALLOCATE, TransactionId([0; 12]));
+    encoder
+        .attribute(AttributeType::USERNAME, user.as_bytes())
+        .attribute(AttributeType::REALM, realm)
+        .attribute(AttributeType::NONCE, nonce.as_bytes())
+        .integrity(IntegrityKind::Sha1, &key);
+    let Ok(message) = Message::parse(&request) else {
+        return Err(CliError::usage("the username is too long"));
+    };
+    let now = Now { micros: 0, unix_secs: now_unix };
+    Ok(credentials.authenticate(now, client, &message, None).map(|authenticated| authenticated.identity))
+}
+
+fn read_stdin() -> Result<String, CliError> {
+    let mut password = String::new();
+    let read = std::io::stdin().lock().take(STDIN_BYTES_MAX).read_to_string(&mut password);
+    read.map_err(|error| CliError::usage(format!("cannot read the password: {error}")))?;
+    let trimmed = password.strip_suffix('\n').unwrap_or(&password);
+    Ok(trimmed.to_owned())
+}

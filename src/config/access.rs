@@ -1,0 +1,326 @@
+//! `[auth]`: the realm, shared secrets and static users, each from a file, a variable or the service manager.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use zeroize::Zeroizing;
+
+use crate::auth::{SharedSecret, TimeLimited, Users, prepare};
+use crate::turn::OnExpiry;
+
+use super::error::{Located, Place};
+use super::file::parse_path;
+use super::overrides::{SECRET, SECRET_FILE};
+use super::reader::{Document, Section};
+use super::secret::{check_secret, read_private_file, trim_line_end};
+use super::{Auth, Source, Surroundings, units};
+
+const REALM_CHARS_MAX: usize = 127;
+const ID: &str = "a name of at most 64 letters, digits, dots, dashes and underscores";
+const SECRET_SOURCES: [&str; 4] = ["credential", "file", "env", "secret"];
+const PASSWORD_SOURCES: [&str; 4] = ["password-credential", "password-file", "password-env", "password"];
+
+pub(super) fn read_auth(
+    document: &Document<'_>,
+    root: &Section<'_, '_>,
+    source: &Source,
+    turn: bool,
+    around: &Surroundings<'_>,
+) -> Auth {
+    let section = root.section("auth");
+    let realm = section.text("realm", "a text of at most 127 characters without quotes", parse_realm);
+    let on_expiry = section.text("on-expiry", r#""keep", "no-refresh" or "cut""#, |text| match text {
+        "keep" => Ok(OnExpiry::Keep),
+        "no-refresh" => Ok(OnExpiry::NoRefresh),
+        "cut" => Ok(OnExpiry::Cut),
+        _ => Err(format!("{text:?} is not a policy")),
+    });
+    let nonce_lifetime_secs = section.text("nonce-lifetime", units::DURATION, |text| {
+        let lifetime = units::parse_duration(text)?;
+        match u32::try_from(lifetime.as_secs()) {
+            Ok(secs @ 30..=86_400) => Ok(secs),
+            _ => Err(format!("{text:?} is not from 30s to 1d")),
+        }
+    });
+    let public_host = section.text("public-host", "a host name or an IP address", parse_host);
+    let reader = SecretReader { document, source, around };
+    let secrets = reader.secrets(&section);
+    let users = reader.users(&section);
+    section.report_unknown_keys();
+
+    let mut secrets = match reader.secret_from_environment() {
+        Some(secret) => {
+            if section.has("secrets") {
+                document.warning(secret.place.clone(), "replaces every [[auth.secrets]] of the file");
+            }
+            vec![secret.value]
+        }
+        None => secrets,
+    };
+    if secrets.is_empty() && users.is_empty() && !document.has_problems() {
+        if around.dev {
+            secrets.extend(fresh_secret(document));
+        } else if turn {
+            let message = "nobody could authenticate: expected [[auth.secrets]] or [[auth.users]] in the file, or \
+                           TURNSTONE_SECRET_FILE or TURNSTONE_SECRET in the environment";
+            document.problem(document.whole(), message);
+        }
+    }
+    Auth {
+        realm: realm.map_or_else(|| "turnstone".to_owned(), |realm| realm.value),
+        secrets,
+        users,
+        on_expiry: on_expiry.map(|policy| policy.value).unwrap_or_default(),
+        nonce_lifetime_secs: nonce_lifetime_secs.map_or(600, |lifetime| lifetime.value),
+        public_host: public_host.map(|host| host.value),
+    }
+}
+
+fn parse_realm(text: &str) -> Result<String, String> {
+    if prepare(text).is_err() || text.contains(['"', '\\']) {
+        return Err(format!("{text:?} is empty or has a character that is not allowed"));
+    }
+    if text.chars().count() > REALM_CHARS_MAX {
+        return Err("it is too long".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_host(text: &str) -> Result<String, String> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    if bare.parse::<std::net::Ipv6Addr>().is_ok() {
+        return Ok(format!("[{bare}]"));
+    }
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    if text.len() > 253 || !text.strip_suffix('.').unwrap_or(text).split('.').all(label) {
+        return Err(format!("{text:?} is not a host name"));
+    }
+    Ok(text.to_owned())
+}
+
+fn fresh_secret(document: &Document<'_>) -> Option<SharedSecret> {
+    let mut random = Zeroizing::new([0; 32]);
+    if let Err(error) = getrandom::fill(random.as_mut_slice()) {
+        document.problem(document.whole(), format!("no randomness for a fresh secret: {error}"));
+        return None;
+    }
+    let bytes = Zeroizing::new(URL_SAFE_NO_PAD.encode(random.as_slice()).into_bytes());
+    Some(SharedSecret { id: "dev".to_owned(), bytes })
+}
+
+struct SecretReader<'r, 'd> {
+    document: &'r Document<'d>,
+    source: &'r Source,
+    around: &'r Surroundings<'r>,
+}
+
+impl SecretReader<'_, '_> {
+    fn secret_from_environment(&self) -> Option<Located<SharedSecret>> {
+        let given = |key| {
+            let replacement = self.document.replacement(key)?;
+            Some((replacement.place.clone(), replacement.values.first()?.clone()))
+        };
+        let (place, bytes) = match (given(SECRET), given(SECRET_FILE)) {
+            (Some((place, _)), Some((other, _))) => {
+                self.document.problem(place, format!("{other} is set too; expected one of the two"));
+                return None;
+            }
+            (Some((place, secret)), None) => (place, Ok(Zeroizing::new(secret.into_bytes()))),
+            (None, Some((place, path))) => (place, self.read_file(Path::new(&path)).map(trim_line_end)),
+            (None, None) => return None,
+        };
+        let bytes = match bytes.and_then(|bytes| check_secret(&bytes).map(|()| bytes)) {
+            Ok(bytes) => bytes,
+            Err(problem) => {
+                self.document.problem(place, problem);
+                return None;
+            }
+        };
+        Some(Located { value: SharedSecret { id: "env".to_owned(), bytes }, place })
+    }
+
+    fn secrets(&self, section: &Section<'_, '_>) -> Vec<SharedSecret> {
+        let replaced = self.document.replacement(SECRET).or(self.document.replacement(SECRET_FILE)).is_some();
+        let mut ids = HashSet::new();
+        let mut secrets = Vec::new();
+        for table in section.sections("secrets", "auth.secrets") {
+            let id = table.text("id", ID, parse_id);
+            if id.is_none() && !table.has("id") {
+                self.document.problem(table.place(), format!("[[auth.secrets]] has no id; expected {ID}"));
+            }
+            if let Some(id) = &id
+                && !ids.insert(id.value.clone())
+            {
+                self.document.problem(id.place.clone(), format!("a second secret with the id {:?}", id.value));
+            }
+            let found = self.find(&table, SECRET_SOURCES, !replaced);
+            table.report_unknown_keys();
+            let (Some(id), Some(found)) = (id, found) else { continue };
+            let bytes = trim_line_end(found.value);
+            if let Err(problem) = check_secret(&bytes) {
+                self.document.problem(found.place, format!("secret {:?} in [[auth.secrets]]: {problem}", id.value));
+                continue;
+            }
+            if bytes.first().is_some_and(u8::is_ascii_whitespace) || bytes.last().is_some_and(u8::is_ascii_whitespace) {
+                let message = format!("secret {:?} begins or ends with white space, which counts", id.value);
+                self.document.warning(found.place, message);
+            }
+            secrets.push(SharedSecret { id: id.value, bytes });
+        }
+        secrets
+    }
+
+    fn users(&self, section: &Section<'_, '_>) -> Users {
+        let mut users = Users::default();
+        let mut add = |place: Place, name: &str, password: &[u8]| {
+            let problem = match std::str::from_utf8(password) {
+                Err(_) => format!("the password of {name:?} is not UTF-8"),
+                Ok(_) if TimeLimited::parse(name).is_some() => {
+                    format!("{name:?} looks like the username of a time-limited credential; expected another name")
+                }
+                Ok(password) => match users.insert(name, password) {
+                    Ok(()) => return,
+                    Err(error) => error.to_string(),
+                },
+            };
+            self.document.problem(place, problem);
+        };
+        for table in section.sections("users", "auth.users") {
+            let name = table.text("name", "the user's name", |text| Ok(text.to_owned()));
+            if name.is_none() && !table.has("name") {
+                self.document.problem(table.place(), "[[auth.users]] has no name; expected the user's name");
+            }
+            let found = self.find(&table, PASSWORD_SOURCES, true);
+            table.report_unknown_keys();
+            if let (Some(name), Some(found)) = (name, found) {
+                add(name.place, &name.value, &trim_line_end(found.value));
+            }
+        }
+        let path = section.text("users-file", "the path of a file with a name:password a line", |text| {
+            parse_path(text, &self.source.directory)
+        });
+        if let Some(path) = path {
+            match self.read_file(&path.value) {
+                Ok(bytes) => read_users(&path, &bytes, add, self.document),
+                Err(problem) => self.document.problem(path.place, format!("users-file in [auth]: {problem}")),
+            }
+        }
+        users
+    }
+
+    /// Reads the one source of a secret or password that `table` names; `keys` are credential, file, variable, inline.
+    ///
+    /// A credential and a file may be given together: the file is read where the service manager handed over nothing,
+    /// as when an administrator runs `turnstone credentials`.
+    fn find(
+        &self,
+        table: &Section<'_, '_>,
+        keys: [&'static str; 4],
+        read: bool,
+    ) -> Option<Located<Zeroizing<Vec<u8>>>> {
+        let [credential_key, file_key, env_key, inline_key] = keys;
+        let shown = table.shown();
+        let credential = table.text(credential_key, "the name of a systemd credential", parse_id);
+        let file = table.text(file_key, "the path of a file", |text| parse_path(text, &self.source.directory));
+        let env = table.text(env_key, "the name of an environment variable", parse_variable);
+        let inline = table.text(inline_key, "a text", |text| Ok(Zeroizing::new(text.to_owned())));
+        let given: Vec<_> = keys.into_iter().filter(|key| table.has(key)).collect();
+        let one_source = given.len() == 1 || given == [credential_key, file_key];
+        if !one_source {
+            let expected = format!("expected one of {}", keys.join(", "));
+            let message = match given.len() {
+                0 => format!("{shown} there is no source: {expected}"),
+                _ => format!("{shown} there is more than one source ({}); {expected}", given.join(", ")),
+            };
+            self.document.problem(table.place(), message);
+            return None;
+        }
+        let (place, bytes) = if let Some(inline) = inline {
+            (inline.place, self.inline_allowed().map(|()| Zeroizing::new(inline.value.as_bytes().to_vec())))
+        } else if let Some(env) = env {
+            let value = if read { (self.around.env)(&env.value) } else { None };
+            let value = value.filter(|value| !value.is_empty()).map(|value| Zeroizing::new(value.into_bytes()));
+            (env.place, value.ok_or_else(|| format!("the variable {} is not set", env.value)))
+        } else if let Some(file) = &file
+            && (credential.is_none() || self.credentials_directory().is_none())
+        {
+            (file.place.clone(), if read { self.read_file(&file.value) } else { Err(String::new()) })
+        } else if let Some(credential) = credential {
+            (credential.place, if read { self.read_credential(&credential.value) } else { Err(String::new()) })
+        } else {
+            return None;
+        };
+        match bytes {
+            Ok(value) => Some(Located { value, place }),
+            Err(_) if !read => None,
+            Err(problem) => {
+                self.document.problem(place, format!("{shown} {problem}"));
+                None
+            }
+        }
+    }
+
+    fn inline_allowed(&self) -> Result<(), String> {
+        match self.source.mode {
+            Some(mode) if mode & 0o006 != 0 => Err(format!(
+                "a secret is written in a file that everybody can read (mode {:04o}); run: chmod 600 {}",
+                mode & 0o7777,
+                self.source.name
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn read_credential(&self, name: &str) -> Result<Zeroizing<Vec<u8>>, String> {
+        let directory = self.credentials_directory().ok_or_else(|| {
+            format!("credential {name:?} needs CREDENTIALS_DIRECTORY, which systemd sets for LoadCredential={name}:...")
+        })?;
+        self.read_file(&directory.join(name))
+    }
+
+    fn read_file(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+        read_private_file(path, self.credentials_directory().as_deref())
+    }
+
+    fn credentials_directory(&self) -> Option<PathBuf> {
+        (self.around.env)("CREDENTIALS_DIRECTORY").filter(|directory| !directory.is_empty()).map(PathBuf::from)
+    }
+}
+
+/// A `name:password` a line; the password is everything after the first colon. `#` begins a comment line.
+fn read_users(path: &Located<PathBuf>, bytes: &[u8], mut add: impl FnMut(Place, &str, &[u8]), document: &Document<'_>) {
+    for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.is_empty() || line.first() == Some(&b'#') {
+            continue;
+        }
+        let place = Place::At { file: path.value.display().to_string(), line: index + 1, column: 1 };
+        let colon = line.iter().position(|byte| *byte == b':');
+        let parts = colon.and_then(|colon| Some((line.get(..colon)?, line.get(colon + 1..)?)));
+        match parts.map(|(name, password)| (std::str::from_utf8(name), password)) {
+            Some((Ok(name), password)) => add(place, name, password),
+            _ => document.problem(place, "expected name:password"),
+        }
+    }
+}
+
+fn parse_id(text: &str) -> Result<String, String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    if text.is_empty() || text.len() > 64 || !text.bytes().all(allowed) || text.starts_with('.') {
+        return Err(format!("{text:?} is not such a name"));
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_variable(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains(['=', '\0']) {
+        return Err(format!("{text:?} is not a name"));
+    }
+    Ok(text.to_owned())
+}

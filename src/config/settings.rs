@@ -1,0 +1,67 @@
+//! From the configuration to the snapshot the protocol core works by.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::auth::{CredentialsBuilder, NonceKeys};
+use crate::policy::{PeerAcl, PeerRules};
+use crate::turn::Settings;
+
+use super::error::{ConfigError, Place};
+use super::{Config, OwnAddresses};
+
+impl Config {
+    /// Builds the snapshot: the keys of the users, and the peer rules with what the server knows of itself.
+    ///
+    /// # Errors
+    /// A realm or a rule that cannot be used.
+    pub fn settings(&self, nonce_keys: Arc<NonceKeys>, own: OwnAddresses) -> Result<Settings, ConfigError> {
+        let credentials = CredentialsBuilder {
+            realm: self.auth.realm.clone(),
+            users: self.auth.users.clone(),
+            secrets: self.auth.secrets.clone(),
+            nonce_keys,
+        };
+        let credentials = credentials
+            .build()
+            .map_err(|error| ConfigError::one(Place::Source("[auth]".to_owned()), error.to_string()))?;
+        let peer_acl = PeerAcl::compile(&self.peer_rules(own)).map_err(|error| {
+            let message = format!("{:?}: {}", error.rule, error.problem);
+            ConfigError::one(Place::Source("[peers]".to_owned()), message)
+        })?;
+        Ok(Settings {
+            credentials: Arc::new(credentials),
+            peer_acl: Arc::new(peer_acl),
+            lifetimes: self.lifetimes,
+            on_expiry: self.auth.on_expiry,
+            quota: self.quota,
+            bandwidth: self.bandwidth,
+            unauthenticated: self.unauthenticated,
+            max_peers_per_allocation: self.max_peers_per_allocation,
+            software: self.software.clone(),
+            turn: self.turn,
+        })
+    }
+
+    /// The operator's rules, and the addresses that are our own: listeners and interfaces, to be denied, and relay
+    /// addresses, to be reachable on the relay ports.
+    fn peer_rules(&self, own: OwnAddresses) -> PeerRules {
+        let relays = [self.relay.ipv4, self.relay.ipv6];
+        let mut own_addresses = own.addresses;
+        let private_halves = relays.iter().flatten().map(|relay| relay.bind);
+        own_addresses.extend(private_halves.filter(|bind| !is_external(&relays, *bind)));
+        own_addresses.sort_unstable();
+        own_addresses.dedup();
+        PeerRules {
+            own_endpoints: own.endpoints,
+            own_addresses,
+            relay_addresses: relays.iter().flatten().map(|relay| relay.external).collect(),
+            relay_ports: self.relay.ports,
+            ..self.peers.clone()
+        }
+    }
+}
+
+fn is_external(relays: &[Option<super::RelayAddress>], ip: IpAddr) -> bool {
+    relays.iter().flatten().any(|relay| relay.external == ip)
+}

@@ -1,0 +1,129 @@
+//! A configuration as TOML again, every default spelled out; secrets and passwords only by name.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use crate::turn::OnExpiry;
+
+use super::units::{duration_text, rate_text, size_text};
+use super::{Config, LogFormat, TlsVersion};
+
+impl Config {
+    /// The effective configuration in the syntax of `turnserver.toml`. It has no secret in it: secrets and the number of
+    /// static users are comments.
+    pub fn to_toml(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = self.write_toml(&mut text);
+        text
+    }
+
+    fn write_toml(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(out, "workers = {}\nturn = {}", self.workers, self.turn)?;
+        if let Some(software) = &self.software {
+            writeln!(out, "software = {}", quoted(software))?;
+        }
+        for listener in &self.listeners {
+            writeln!(out, "\n[[listen]]\naddress = \"{}\"\ntransport = \"{}\"", listener.address, listener.transport)?;
+        }
+        if let Some(tls) = &self.tls {
+            let version = match tls.min_version {
+                TlsVersion::Tls12 => "1.2",
+                TlsVersion::Tls13 => "1.3",
+            };
+            let (certificate, key) = (tls.certificate.to_string_lossy(), tls.key.to_string_lossy());
+            writeln!(out, "\n[tls]\ncertificate = {}\nkey = {}", quoted(&certificate), quoted(&key))?;
+            writeln!(out, "min-version = \"{version}\"")?;
+        }
+        self.write_relay(out)?;
+        self.write_auth(out)?;
+        self.write_peers(out)?;
+        writeln!(out, "\n[quota]\nallocations-per-user = {}", limit(self.quota.per_user))?;
+        writeln!(out, "allocations-total = {}", limit(self.quota.total))?;
+        let rate = |rate: Option<u64>| rate.map_or_else(|| "unlimited".to_owned(), rate_text);
+        writeln!(out, "\n[bandwidth]\nper-allocation = \"{}\"", rate(self.bandwidth.per_allocation))?;
+        writeln!(out, "per-user = \"{}\"", rate(self.bandwidth.per_user))?;
+        let secs = |secs: u32| duration_text(Duration::from_secs(secs.into()));
+        writeln!(out, "\n[lifetimes]\nallocation-default = \"{}\"", secs(self.lifetimes.allocation_default_secs))?;
+        writeln!(out, "allocation-max = \"{}\"", secs(self.lifetimes.allocation_max_secs))?;
+        let per_second = self.unauthenticated.map(|limit| limit.per_second);
+        writeln!(out, "\n[limits]\nunauthenticated-replies-per-second = {}", limit(per_second))?;
+        if let Some(unauthenticated) = self.unauthenticated {
+            writeln!(out, "unauthenticated-replies-burst = {}", unauthenticated.burst)?;
+        }
+        writeln!(out, "peers-per-allocation = {}", self.max_peers_per_allocation)?;
+        self.write_streams(out)?;
+        let format = match self.log.format {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        };
+        writeln!(out, "\n[log]\nlevel = {}\nformat = \"{format}\"", quoted(&self.log.filter))
+    }
+
+    fn write_relay(&self, out: &mut String) -> std::fmt::Result {
+        let relay = self.relay;
+        let bind = |relay: Option<super::RelayAddress>| relay.map_or("off".to_owned(), |relay| relay.bind.to_string());
+        writeln!(out, "\n[relay]\nipv4 = \"{}\"\nipv6 = \"{}\"", bind(relay.ipv4), bind(relay.ipv6))?;
+        let external: Vec<_> = [relay.ipv4, relay.ipv6]
+            .into_iter()
+            .flatten()
+            .filter(|relay| relay.bind != relay.external)
+            .map(|relay| format!("\"{}\"", relay.external))
+            .collect();
+        if !external.is_empty() {
+            writeln!(out, "external-ip = [{}]", external.join(", "))?;
+        }
+        writeln!(out, "ports = \"{}-{}\"", relay.ports.0, relay.ports.1)
+    }
+
+    fn write_auth(&self, out: &mut String) -> std::fmt::Result {
+        let auth = &self.auth;
+        let on_expiry = match auth.on_expiry {
+            OnExpiry::Keep => "keep",
+            OnExpiry::NoRefresh => "no-refresh",
+            OnExpiry::Cut => "cut",
+        };
+        writeln!(out, "\n[auth]\nrealm = {}", quoted(&auth.realm))?;
+        if let Some(public_host) = &auth.public_host {
+            writeln!(out, "public-host = {}", quoted(public_host))?;
+        }
+        let nonce_lifetime = duration_text(Duration::from_secs(auth.nonce_lifetime_secs.into()));
+        writeln!(out, "on-expiry = \"{on_expiry}\"\nnonce-lifetime = \"{nonce_lifetime}\"")?;
+        for secret in &auth.secrets {
+            writeln!(out, "# [[auth.secrets]] id = {}, {} bytes", quoted(&secret.id), secret.bytes.len())?;
+        }
+        writeln!(out, "# [[auth.users]] and users-file: {}", auth.users.len())
+    }
+
+    fn write_peers(&self, out: &mut String) -> std::fmt::Result {
+        let peers = &self.peers;
+        let default = if peers.default_deny_all { "deny" } else { "public" };
+        let ports: Vec<_> = peers.denied_ports.iter().map(u16::to_string).collect();
+        writeln!(out, "\n[peers]\ndefault = \"{default}\"\ndenied = {}", list(&peers.denied))?;
+        writeln!(out, "allowed = {}\ndenied-ports = [{}]", list(&peers.allowed), ports.join(", "))?;
+        writeln!(out, "nat64-prefixes = {}", list(&peers.nat64_prefixes))
+    }
+
+    fn write_streams(&self, out: &mut String) -> std::fmt::Result {
+        let streams = &self.streams;
+        writeln!(out, "\n[streams]\nqueue = \"{}\"", duration_text(streams.queue))?;
+        writeln!(out, "queue-bytes-max = \"{}\"", size_text(streams.queue_bytes_max as u64))?;
+        writeln!(out, "idle-timeout = \"{}\"", duration_text(streams.idle_timeout))?;
+        writeln!(out, "handshake-timeout = \"{}\"", duration_text(streams.handshake_timeout))?;
+        writeln!(out, "connections-max = {}", streams.connections_max)?;
+        writeln!(out, "connections-per-ip-max = {}", limit(streams.connections_per_ip_max))
+    }
+}
+
+fn limit<T: ToString>(limit: Option<T>) -> String {
+    limit.map_or_else(|| "\"unlimited\"".to_owned(), |limit| limit.to_string())
+}
+
+fn list(texts: &[String]) -> String {
+    let items: Vec<_> = texts.iter().map(|text| quoted(text)).collect();
+    format!("[{}]", items.join(", "))
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}

@@ -1,0 +1,296 @@
+//! One TCP or TLS client connection: bytes in, frames out. It knows nothing of what the frames mean.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use rustls::{ServerConfig, ServerConnection};
+
+use super::out_queue::OutQueue;
+use crate::config::Streams;
+use crate::net::{Arena, Span, sys};
+
+/// Ciphertext that rustls may hold for a connection whose socket is full.
+const TLS_BUFFER: usize = 64 * 1024;
+
+/// The longest TLS record, with room to spare.
+const TLS_RECORD: usize = 17 * 1024;
+
+/// Why a connection ends.
+#[derive(Debug)]
+pub enum ReadError {
+    /// The client closed it, or the network did.
+    Closed,
+    /// The TLS handshake or a record is bad.
+    Tls,
+}
+
+/// Whether the socket has taken everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteState {
+    /// Everything is sent.
+    Done,
+    /// Something waits until the socket is writable.
+    Blocked,
+    /// The connection is broken.
+    Broken,
+}
+
+/// Where a frame ends in a list of pieces.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameEnd {
+    /// The index behind its last piece.
+    pub piece: usize,
+    /// Whether it may be dropped when it has waited too long: relayed data may, answers may not.
+    pub droppable: bool,
+}
+
+/// A client connection.
+pub struct Connection {
+    socket: TcpStream,
+    tls: Option<Box<ServerConnection>>,
+    partial: Vec<u8>,
+    queue: OutQueue,
+}
+
+impl Connection {
+    /// Takes an accepted, non-blocking socket; with `tls` the handshake is still to come.
+    ///
+    /// # Errors
+    /// When rustls refuses the configuration.
+    pub fn new(socket: TcpStream, tls: Option<&Arc<ServerConfig>>) -> Result<Self, rustls::Error> {
+        let tls = match tls {
+            Some(config) => {
+                let mut session = ServerConnection::new(Arc::clone(config))?;
+                session.set_buffer_limit(Some(TLS_BUFFER));
+                Some(Box::new(session))
+            }
+            None => None,
+        };
+        Ok(Self { socket, tls, partial: Vec::new(), queue: OutQueue::default() })
+    }
+
+    /// The socket, for epoll.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Whether the TLS handshake (if any) is complete.
+    pub fn established(&self) -> bool {
+        self.tls.as_ref().is_none_or(|tls| !tls.is_handshaking())
+    }
+
+    /// Reads what is there into `slot`, behind what an earlier read left incomplete. Returns the bytes to frame.
+    ///
+    /// # Errors
+    /// [`ReadError`]: the connection is to be closed.
+    pub fn read(&mut self, arena: &mut Arena, slot: Span, cipher_slot: Span) -> Result<Span, ReadError> {
+        let kept = self.partial.len();
+        let room = slot.part(kept, (slot.len as usize).saturating_sub(kept));
+        arena.get_mut(slot.part(0, kept)).copy_from_slice(&self.partial);
+        self.partial.clear();
+        let read = match &mut self.tls {
+            None => match (&self.socket).read(arena.get_mut(room)) {
+                Ok(0) => return Err(ReadError::Closed),
+                Ok(count) => count,
+                Err(error) if would_block(&error) => 0,
+                Err(_) => return Err(ReadError::Closed),
+            },
+            Some(tls) => {
+                // rustls may hold most of a record from earlier: the plaintext of all that must fit in `room`.
+                let most = (room.len as usize).saturating_sub(TLS_RECORD).min(cipher_slot.len as usize);
+                let cipher_slot = cipher_slot.part(0, most);
+                let count = match (&self.socket).read(arena.get_mut(cipher_slot)) {
+                    Ok(0) => return Err(ReadError::Closed),
+                    Ok(count) => count,
+                    Err(error) if would_block(&error) => 0,
+                    Err(_) => return Err(ReadError::Closed),
+                };
+                decrypt(tls, &self.socket, arena, cipher_slot.part(0, count), room)?
+            }
+        };
+        Ok(slot.part(0, kept + read))
+    }
+
+    /// Keeps the incomplete frame at the end of what was read.
+    pub fn keep(&mut self, rest: &[u8]) {
+        self.partial.extend_from_slice(rest);
+        if rest.is_empty() && self.partial.capacity() > 4096 {
+            self.partial = Vec::new();
+        }
+    }
+
+    /// Sends whole frames. What the socket does not take waits in the bounded queue. Returns the state and how many frames
+    /// were dropped.
+    pub fn send(
+        &mut self,
+        memory: &[u8],
+        pieces: &[Span],
+        frames: &[FrameEnd],
+        now_micros: u64,
+        limits: &Streams,
+    ) -> (WriteState, u64) {
+        let mut sent = 0;
+        if self.queue.is_empty() {
+            match self.write_now(memory, pieces) {
+                Ok(count) => sent = count,
+                Err(error) if would_block(&error) => {}
+                Err(_) => return (WriteState::Broken, 0),
+            }
+        }
+        let mut dropped = 0;
+        let mut first_piece = 0;
+        for end in frames {
+            let frame = pieces.get(first_piece..end.piece).unwrap_or_default();
+            first_piece = end.piece;
+            let len = frame.iter().map(|piece| piece.len as usize).sum::<usize>();
+            let gone = sent.min(len);
+            sent -= gone;
+            if gone == len {
+                continue;
+            }
+            let mut bytes = Vec::with_capacity(len);
+            for piece in frame {
+                bytes.extend_from_slice(
+                    memory.get(piece.at as usize..(piece.at + piece.len) as usize).unwrap_or_default(),
+                );
+            }
+            let max_age = u64::try_from(limits.queue.as_micros()).unwrap_or(u64::MAX);
+            dropped += self.queue.push(bytes.into(), gone, end.droppable, now_micros, max_age, limits.queue_bytes_max);
+        }
+        (self.state(), dropped)
+    }
+
+    /// Writes what waits, when the socket is writable again. Returns the state and the frames dropped for age.
+    pub fn on_writable(&mut self, now_micros: u64, limits: &Streams) -> (WriteState, u64) {
+        let max_age = u64::try_from(limits.queue.as_micros()).unwrap_or(u64::MAX);
+        let dropped = self.queue.shed(now_micros, max_age, limits.queue_bytes_max);
+        if let Err(error) = self.write_waiting() {
+            if !would_block(&error) {
+                return (WriteState::Broken, dropped);
+            }
+        }
+        (self.state(), dropped)
+    }
+
+    fn state(&self) -> WriteState {
+        let cipher_waits = self.tls.as_ref().is_some_and(|tls| tls.wants_write());
+        if self.queue.is_empty() && !cipher_waits { WriteState::Done } else { WriteState::Blocked }
+    }
+
+    /// Writes pieces at once; returns how many bytes of them are on their way.
+    fn write_now(&mut self, memory: &[u8], pieces: &[Span]) -> io::Result<usize> {
+        let Some(tls) = &mut self.tls else {
+            let mut sent = 0;
+            // A call gathers a bounded number of pieces.
+            for chunk in pieces.chunks(96) {
+                let len = chunk.iter().map(|piece| piece.len as usize).sum::<usize>();
+                let count = match sys::send_stream(self.socket.as_fd(), memory, chunk) {
+                    Ok(count) => count,
+                    Err(error) if would_block(&error) => 0,
+                    Err(error) => return Err(error),
+                };
+                sent += count;
+                if count < len {
+                    break;
+                }
+            }
+            return Ok(sent);
+        };
+        // Only encrypt when the socket has taken all earlier records: what is encrypted cannot be dropped any more.
+        if tls.wants_write() {
+            flush_tls(tls, &self.socket)?;
+        }
+        let mut sent = 0;
+        for piece in pieces {
+            let bytes = memory.get(piece.at as usize..(piece.at + piece.len) as usize).unwrap_or_default();
+            let count = tls.writer().write(bytes)?;
+            sent += count;
+            if count < bytes.len() {
+                break;
+            }
+        }
+        match flush_tls(tls, &self.socket) {
+            Err(error) if !would_block(&error) => Err(error),
+            _ => Ok(sent),
+        }
+    }
+
+    fn write_waiting(&mut self) -> io::Result<()> {
+        if let Some(tls) = &mut self.tls {
+            flush_tls(tls, &self.socket)?;
+        }
+        while let Some(bytes) = self.queue.front() {
+            let count = match &mut self.tls {
+                None => (&self.socket).write(bytes)?,
+                Some(tls) => {
+                    let count = tls.writer().write(bytes)?;
+                    flush_tls(tls, &self.socket)?;
+                    count
+                }
+            };
+            self.queue.advance(count);
+        }
+        Ok(())
+    }
+}
+
+/// Feeds ciphertext to rustls and takes the plaintext out; handshake answers are sent on the way.
+fn decrypt(
+    tls: &mut ServerConnection,
+    socket: &TcpStream,
+    arena: &mut Arena,
+    cipher: Span,
+    room: Span,
+) -> Result<usize, ReadError> {
+    let mut fed = 0;
+    let mut plain = 0;
+    loop {
+        let rest = cipher.part(fed, (cipher.len as usize).saturating_sub(fed));
+        if rest.len > 0 {
+            match tls.read_tls(&mut arena.get(rest)) {
+                Ok(count) if count > 0 => fed += count,
+                _ => return Err(ReadError::Tls),
+            }
+        }
+        let state = tls.process_new_packets();
+        let failed = state.is_err();
+        let closed = state.as_ref().is_ok_and(rustls::IoState::peer_has_closed);
+        if tls.wants_write() {
+            // An alert or a handshake flight; if the socket is full, `on_writable` goes on.
+            let _ = flush_tls(tls, socket);
+        }
+        if failed {
+            return Err(ReadError::Tls);
+        }
+        loop {
+            let free = room.part(plain, (room.len as usize).saturating_sub(plain));
+            match tls.reader().read(arena.get_mut(free)) {
+                Ok(0) => break,
+                Ok(count) => plain += count,
+                Err(error) if would_block(&error) => break,
+                Err(_) => return Err(ReadError::Tls),
+            }
+        }
+        if closed && plain == 0 {
+            return Err(ReadError::Closed);
+        }
+        if fed >= cipher.len as usize {
+            return Ok(plain);
+        }
+    }
+}
+
+fn flush_tls(tls: &mut ServerConnection, mut socket: &TcpStream) -> io::Result<()> {
+    while tls.wants_write() {
+        if tls.write_tls(&mut socket)? == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+    }
+    Ok(())
+}
+
+fn would_block(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}

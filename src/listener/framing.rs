@@ -1,0 +1,103 @@
+//! STUN messages and ChannelData on a byte stream (RFC 8489 section 6.2.2, RFC 8656 section 12.5).
+
+use crate::stun::{HEADER_LEN, MAGIC_COOKIE};
+
+/// The longest frame accepted on a connection without an allocation, in bytes: requests are short, and what is buffered
+/// for strangers stays small.
+pub const MAX_UNALLOCATED_FRAME: usize = 2048;
+
+/// What a frame holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameKind {
+    /// A STUN message.
+    Stun,
+    /// ChannelData.
+    ChannelData,
+}
+
+/// The first frame of a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// What it holds.
+    pub kind: FrameKind,
+    /// Its length without padding.
+    pub len: usize,
+    /// Where the next frame begins.
+    pub next: usize,
+}
+
+/// The stream is not STUN or TURN; the connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FramingError {
+    /// The first byte, the magic cookie or the length is not that of a STUN message or ChannelData.
+    NotTurn,
+    /// The frame is longer than allowed here.
+    TooLong,
+}
+
+/// Reads the first frame of `bytes`; `None` when it is not complete yet.
+///
+/// # Errors
+/// [`FramingError`] as soon as the bytes that are there cannot begin a frame of at most `max_len` bytes.
+pub fn first_frame(bytes: &[u8], max_len: usize) -> Result<Option<Frame>, FramingError> {
+    let Some(&first) = bytes.first() else { return Ok(None) };
+    let kind = match first >> 6 {
+        0 => FrameKind::Stun,
+        1 => FrameKind::ChannelData,
+        _ => return Err(FramingError::NotTurn),
+    };
+    if kind == FrameKind::Stun {
+        let expected = MAGIC_COOKIE.to_be_bytes();
+        let cookie = bytes.get(4..).unwrap_or_default();
+        if cookie.iter().zip(expected).any(|(byte, expected)| *byte != expected) {
+            return Err(FramingError::NotTurn);
+        }
+    }
+    let Some(&[_, _, l0, l1]) = bytes.first_chunk::<4>() else { return Ok(None) };
+    let length = usize::from(u16::from_be_bytes([l0, l1]));
+    let len = match kind {
+        FrameKind::Stun if length % 4 != 0 => return Err(FramingError::NotTurn),
+        FrameKind::Stun => HEADER_LEN + length,
+        FrameKind::ChannelData => 4 + length,
+    };
+    if len > max_len {
+        return Err(FramingError::TooLong);
+    }
+    let next = len.next_multiple_of(4);
+    Ok((next <= bytes.len()).then_some(Frame { kind, len, next }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANY: usize = usize::MAX;
+
+    #[test]
+    fn frames_are_cut_where_they_end_and_padding_is_skipped() {
+        let channel_data = [0x40, 0x00, 0x00, 0x05, 1, 2, 3, 4, 5, 9, 9, 9, 0x40];
+        let frame = Frame { kind: FrameKind::ChannelData, len: 9, next: 12 };
+        assert_eq!(first_frame(&channel_data, ANY), Ok(Some(frame)));
+        assert_eq!(first_frame(&channel_data[..11], ANY), Ok(None));
+        let mut binding = vec![0x00, 0x01, 0x00, 0x00, 0x21, 0x12, 0xA4, 0x42];
+        binding.extend([0; 12]);
+        let frame = Frame { kind: FrameKind::Stun, len: 20, next: 20 };
+        assert_eq!(first_frame(&binding, ANY), Ok(Some(frame)));
+        for cut in 0..20 {
+            assert_eq!(first_frame(&binding[..cut], ANY), Ok(None));
+        }
+    }
+
+    #[test]
+    fn another_protocol_is_noticed_at_its_first_wrong_byte() {
+        assert_eq!(first_frame(b"\x80", ANY), Err(FramingError::NotTurn));
+        assert_eq!(first_frame(b"\x16\x03\x01\x02\x00\x01", ANY), Err(FramingError::NotTurn));
+        assert_eq!(first_frame(&[0, 1, 0, 2, 0x21, 0x12, 0xA4, 0x42], ANY), Err(FramingError::NotTurn));
+    }
+
+    #[test]
+    fn a_frame_longer_than_allowed_is_refused_before_it_is_buffered() {
+        assert_eq!(first_frame(&[0x40, 0, 0xFF, 0xFF], 2048), Err(FramingError::TooLong));
+        assert_eq!(first_frame(&[0x40, 0, 0xFF, 0xFF], ANY), Ok(None));
+    }
+}

@@ -1,0 +1,117 @@
+//! Making the sockets: listeners shared by SO_REUSEPORT, relay sockets, and the options each needs.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+use super::sys;
+use crate::addr::Family;
+
+/// Asked for listener sockets; the kernel grants at most `net.core.rmem_max`.
+const LISTENER_BUFFER: usize = 4 << 20;
+/// Connections that wait to be accepted, per worker.
+const BACKLOG: i32 = 1024;
+
+pub use sys::interface_addresses;
+
+/// The host's interface addresses at one moment.
+pub type Interfaces = Vec<IpAddr>;
+
+/// A UDP listener socket; one per worker is bound to the same address.
+///
+/// # Errors
+/// What binding says, e.g. the address is in use or not of this host.
+pub fn bind_udp_listener(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = Family::of(address.ip());
+    let socket = datagram_socket(family)?;
+    socket.set_reuse_port(true)?;
+    // Larger buffers are a wish: a smaller one only loses earlier under load.
+    let _ = socket.set_recv_buffer_size(LISTENER_BUFFER);
+    let _ = socket.set_send_buffer_size(LISTENER_BUFFER);
+    socket.bind(&address.into())?;
+    let fd = socket.as_fd();
+    if address.ip().is_unspecified() {
+        sys::set_recv_pktinfo(fd, family)?;
+    }
+    sys::set_no_path_mtu_discovery(fd, family)?;
+    // The rest is better service, not a condition: older kernels go without.
+    let _ = sys::set_recv_tos(fd, family);
+    let _ = sys::set_recv_drops(fd);
+    let _ = sys::enable_udp_gro(fd);
+    Ok(socket.into())
+}
+
+/// A TCP listener socket; one per worker is bound to the same address.
+///
+/// # Errors
+/// What binding or listening says.
+pub fn bind_tcp_listener(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = Family::of(address.ip());
+    let socket = Socket::new(domain(family), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    if family == Family::V6 {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Options of an accepted connection: no delay, and dead clients are noticed.
+///
+/// # Errors
+/// What setting them says.
+pub fn tune_accepted(socket: &OwnedFd) -> io::Result<()> {
+    const PROBE_AFTER: Duration = Duration::from_secs(30);
+    const PROBE_EVERY: Duration = Duration::from_secs(10);
+    const UNACKNOWLEDGED_MS: i32 = 30_000;
+    let reference = SockRef::from(socket);
+    reference.set_nonblocking(true)?;
+    reference.set_tcp_nodelay(true)?;
+    reference
+        .set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(3))?;
+    sys::set_tcp_user_timeout(socket.as_fd(), UNACKNOWLEDGED_MS)
+}
+
+/// A relay socket.
+///
+/// # Errors
+/// What binding says; `AddrInUse` when another process has the port.
+pub fn bind_relay(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = Family::of(address.ip());
+    let socket = datagram_socket(family)?;
+    socket.bind(&address.into())?;
+    let fd = socket.as_fd();
+    sys::set_no_path_mtu_discovery(fd, family)?;
+    let _ = sys::set_recv_tos(fd, family);
+    let _ = sys::enable_udp_gro(fd);
+    tune_icmp_errors(&socket, family)?;
+    Ok(socket.into())
+}
+
+/// Lets a relay socket report ICMP errors (RFC 8656 section 11.5).
+///
+/// # Errors
+/// What setting it says.
+pub fn tune_icmp_errors(socket: &impl AsFd, family: Family) -> io::Result<()> {
+    sys::set_ip_recverr(socket.as_fd(), family)
+}
+
+fn datagram_socket(family: Family) -> io::Result<Socket> {
+    let socket = Socket::new(domain(family), Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
+    if family == Family::V6 {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+fn domain(family: Family) -> Domain {
+    match family {
+        Family::V4 => Domain::IPV4,
+        Family::V6 => Domain::IPV6,
+    }
+}

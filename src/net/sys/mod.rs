@@ -1,0 +1,39 @@
+//! The only module with `unsafe`: thin, safe wrappers of Linux system calls. It knows nothing of STUN or TURN.
+#![allow(unsafe_code)]
+
+mod address;
+mod epoll;
+mod error_queue;
+mod interfaces;
+mod recv;
+mod send;
+mod sockopt;
+
+pub use epoll::{Epoll, EventFd, Events, Interest, Ready};
+pub use error_queue::{IcmpError, read_error_queue};
+pub use interfaces::interface_addresses;
+pub use recv::{Datagram, RecvBatch};
+pub use send::{SendBatch, SendItem, send_run, send_stream, send_to};
+pub use sockopt::{
+    enable_udp_gro, enable_udp_gso_probe, set_dont_fragment, set_ip_recverr, set_no_path_mtu_discovery, set_recv_drops,
+    set_recv_pktinfo, set_recv_tos, set_tcp_user_timeout,
+};
+
+use std::io;
+
+/// Turns a system call's return value into a result.
+fn check(value: libc::c_int) -> io::Result<usize> {
+    usize::try_from(value).map_err(|_| io::Error::last_os_error())
+}
+
+/// The monotonic clock in microseconds and the Unix time in seconds, one reading each.
+pub fn clocks() -> (u64, u64) {
+    let read = |clock| {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: `time` is a valid timespec to write to.
+        unsafe { libc::clock_gettime(clock, &raw mut time) };
+        (u64::try_from(time.tv_sec).unwrap_or(0), u64::try_from(time.tv_nsec).unwrap_or(0))
+    };
+    let (secs, nanos) = read(libc::CLOCK_MONOTONIC);
+    (secs * 1_000_000 + nanos / 1000, read(libc::CLOCK_REALTIME_COARSE).0)
+}

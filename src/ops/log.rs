@@ -1,0 +1,59 @@
+//! Sets up tracing: one line an event on standard error, as text or as JSON.
+
+use std::fmt;
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Log, LogFormat};
+
+/// The log cannot be set up.
+#[derive(Debug)]
+pub enum LogError {
+    /// The filter is malformed.
+    Filter {
+        /// The filter as written.
+        filter: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A subscriber is already installed in this process.
+    AlreadySet,
+}
+
+impl fmt::Display for LogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Filter { filter, problem } => write!(f, "log filter {filter:?}: {problem}"),
+            Self::AlreadySet => f.write_str("logging is already set up"),
+        }
+    }
+}
+
+impl std::error::Error for LogError {}
+
+/// Installs the process's log subscriber.
+///
+/// # Errors
+/// See [`LogError`].
+pub fn init(log: &Log) -> Result<(), LogError> {
+    let filter = parse_filter(&log.filter)?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let installed = match log.format {
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
+    };
+    installed.map_err(|_| LogError::AlreadySet)
+}
+
+/// Checks a filter: a level (`info`) or directives (`info,turnstone::turn=debug`).
+///
+/// # Errors
+/// [`LogError::Filter`].
+pub(crate) fn parse_filter(filter: &str) -> Result<EnvFilter, LogError> {
+    let malformed = |problem: String| LogError::Filter { filter: filter.to_owned(), problem };
+    if filter.trim().is_empty() {
+        return Err(malformed("is empty".to_owned()));
+    }
+    EnvFilter::builder().parse(filter).map_err(|error| malformed(error.to_string()))
+}

@@ -1,0 +1,38 @@
+//! The service manager's side: readiness, status text and watchdog (sd_notify).
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+/// Tells the service manager that every listener is bound, and what they are.
+pub(super) fn ready(status: &str) {
+    send(&[NotifyState::Status(status), NotifyState::Ready]);
+}
+
+/// Tells it that a reload begins.
+pub(super) fn reloading() {
+    if let Ok(state) = NotifyState::monotonic_usec_now() {
+        send(&[NotifyState::Reloading, state]);
+    }
+}
+
+/// Tells it that the server is stopping.
+pub(super) fn stopping() {
+    send(&[NotifyState::Stopping]);
+}
+
+/// Sign of life.
+pub(super) fn watchdog() {
+    send(&[NotifyState::Watchdog]);
+}
+
+/// How often the service manager wants a sign of life; half its limit.
+pub(super) fn watchdog_interval() -> Option<Duration> {
+    sd_notify::watchdog_enabled().map(|limit| limit / 2)
+}
+
+fn send(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "cannot reach the service manager");
+    }
+}

@@ -1,0 +1,284 @@
+//! The one choke point for peer addresses: CreatePermission, ChannelBind, Send and inbound packets all ask here.
+//!
+//! [`PeerAcl::compile`] turns every rule, the defaults and the server's own addresses into one sorted table per address
+//! family; a judgement is one binary search in it, plus one for each IPv4 address embedded in an IPv6 address.
+
+mod compile;
+mod defaults;
+mod embedded;
+mod range_map;
+mod rule;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use crate::addr::PeerAddr;
+use crate::reject::Reason;
+
+use compile::compile_tables;
+use embedded::{Nat64Inner, Nat64Prefix, embedded_ipv4};
+use range_map::{Class, RangeMap};
+
+/// What the operator configured, as text, plus what the server knows of itself.
+///
+/// A rule is a CIDR (`10.0.0.0/8`), a single address or a range (`10.0.0.1-10.0.0.9`). The order of rules does not matter.
+/// A peer is judged like this, the first line that applies being the answer:
+///
+/// 1. A relay address of this server is reachable on the relay ports, unless one of the server's own endpoints has that
+///    port; every other port of the server's own addresses is denied.
+/// 2. 0.0.0.0/8, `::`, loopback, multicast, broadcast, Teredo, 6to4 and IPv4 in IPv6 clothing (mapped, compatible, SIIT)
+///    are denied, and no rule lifts that. NAT64 forms (64:ff9b::/96, 64:ff9b:1::/48) are denied unless `nat64_prefixes`
+///    has them.
+/// 3. A `denied` rule denies, unless an `allowed` rule marked `override` covers the peer with *fewer* addresses than every
+///    `denied` rule that covers it.
+/// 4. A range denied by default (private, link-local, reserved, ...) is denied, unless an `allowed` rule marked `override`
+///    covers the peer and is *no larger* than that range.
+/// 5. With [`Self::default_deny_all`], what no `allowed` rule covers is denied; without it, everything else is allowed.
+/// 6. `denied_ports` are denied for every peer but the server's own relay addresses; port 0 is denied always.
+///
+/// An `allowed` rule without `override` therefore means something only with `default_deny_all`, the pattern for a server
+/// in front of an SFU. Unlike in coturn, `allowed` never wins over `denied` by itself. An `allowed` rule that can have no
+/// effect is an error, so that nothing an operator writes is silently ignored.
+///
+/// An IPv4 address embedded in an IPv6 address is judged by the IPv4 rules, and the IPv6 address by the IPv6 rules; both
+/// must pass. With [`Self::default_deny_all`], an address in a listed NAT64 prefix counts as allowed when an `allowed` rule
+/// covers either of the two.
+#[derive(Clone, Debug, Default)]
+pub struct PeerRules {
+    /// `denied-peers`: CIDR, single addresses or `a-b` ranges.
+    pub denied: Vec<String>,
+    /// `allowed-peers`: the same forms; a trailing ` override` lets the rule win over a larger denial.
+    pub allowed: Vec<String>,
+    /// `default = "deny"`: only peers that `allowed` covers are reachable.
+    pub default_deny_all: bool,
+    /// Operator NAT64 prefixes (RFC 6052), whose inner IPv4 address is judged. Listing one lifts the default denial of the
+    /// IPv6 form, not that of the inner address and not a `denied` rule.
+    pub nat64_prefixes: Vec<String>,
+    /// Whether loopback peers are allowed, with default denials and `default_deny_all` set aside for them (`serve --dev`
+    /// only).
+    pub allow_loopback: bool,
+    /// Peer ports that are denied, e.g. reflectors.
+    pub denied_ports: Vec<u16>,
+    /// Listener, admin and metrics addresses; an unspecified IP, of either family, stands for every own address.
+    pub own_endpoints: Vec<SocketAddr>,
+    /// The host's interface addresses and the private halves of `external-ip`.
+    pub own_addresses: Vec<IpAddr>,
+    /// Relay addresses as peers see them (after `external-ip`); reachable on `relay_ports` whatever the rules say.
+    pub relay_addresses: Vec<IpAddr>,
+    /// The relay port range, inclusive.
+    pub relay_ports: (u16, u16),
+}
+
+/// A rule that cannot be understood or can have no effect; it stops the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AclError {
+    /// The rule as written.
+    pub rule: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl fmt::Display for AclError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "peer rule `{}`: {}", self.rule, self.problem)
+    }
+}
+
+impl std::error::Error for AclError {}
+
+/// A peer that may be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A peer elsewhere.
+    Peer,
+    /// One of our own relayed addresses: reachable only within the relay port range, and routed in process.
+    OwnRelay,
+}
+
+/// The compiled rules.
+#[derive(Debug)]
+pub struct PeerAcl {
+    ipv4: RangeMap<u32>,
+    ipv6: RangeMap<u128>,
+    nat64_prefixes: Box<[Nat64Prefix]>,
+    own_endpoints: OwnEndpoints,
+    denied_ports: Box<[u16]>,
+    relay_ports: (u16, u16),
+    allow_loopback: bool,
+}
+
+impl PeerAcl {
+    /// Compiles the rules.
+    ///
+    /// # Errors
+    /// [`AclError`] names the first rule that is malformed or can have no effect. A rule is never skipped.
+    pub fn compile(rules: &PeerRules) -> Result<Self, AclError> {
+        let (first_port, last_port) = rules.relay_ports;
+        if first_port > last_port {
+            return Err(AclError {
+                rule: format!("{first_port}-{last_port}"),
+                problem: "the relay port range ends before it starts".to_owned(),
+            });
+        }
+        let tables = compile_tables(rules)?;
+        Ok(Self {
+            ipv4: tables.ipv4,
+            ipv6: tables.ipv6,
+            nat64_prefixes: tables.nat64_prefixes,
+            own_endpoints: OwnEndpoints::new(&rules.own_endpoints),
+            denied_ports: sorted(rules.denied_ports.iter().copied()),
+            relay_ports: rules.relay_ports,
+            allow_loopback: rules.allow_loopback,
+        })
+    }
+
+    /// Judges an IP address, for a permission (RFC 8656 section 9: permissions have no port).
+    ///
+    /// A relay address yields [`Verdict::OwnRelay`]; which of its ports may be reached is for [`Self::judge`] to say, on
+    /// each packet.
+    ///
+    /// # Errors
+    /// The reason, answered with 403.
+    pub fn judge_ip(&self, ip: IpAddr) -> Result<Verdict, Reason> {
+        match ip {
+            IpAddr::V4(v4) => verdict(self.ipv4.class(v4.to_bits())),
+            IpAddr::V6(v6) => self.judge_ipv6(v6.to_bits()),
+        }
+    }
+
+    /// Judges an address and port, for a channel, a Send indication or an inbound packet.
+    ///
+    /// # Errors
+    /// The reason, answered with 403 where there is an answer.
+    pub fn judge(&self, peer: PeerAddr) -> Result<Verdict, Reason> {
+        let (ip, port) = (peer.ip(), peer.port());
+        if port == 0 {
+            return Err(Reason::PeerForm);
+        }
+        if self.own_endpoints.has_port(port) && self.is_own_endpoint(ip, port) {
+            return Err(Reason::PeerIsServer);
+        }
+        match self.judge_ip(ip)? {
+            Verdict::OwnRelay if self.is_relay_port(port) => Ok(Verdict::OwnRelay),
+            Verdict::OwnRelay if !(self.allow_loopback && ip.is_loopback()) => Err(Reason::PeerIsServer),
+            _ if self.denied_ports.binary_search(&port).is_ok() => Err(Reason::PeerPortDenied),
+            _ => Ok(Verdict::Peer),
+        }
+    }
+
+    fn judge_ipv6(&self, ip: u128) -> Result<Verdict, Reason> {
+        let outer_class = self.ipv6.class(ip);
+        let outer = verdict(outer_class)?;
+        if outer == Verdict::OwnRelay {
+            return Ok(outer);
+        }
+        for inner in embedded_ipv4(ip).into_iter().flatten() {
+            self.judge_inner(inner, false)?;
+        }
+        for prefix in &self.nat64_prefixes {
+            match prefix.inner(ip) {
+                Nat64Inner::NotInPrefix => {}
+                Nat64Inner::Malformed => return Err(Reason::PeerForm),
+                Nat64Inner::Ipv4(inner) => self.judge_inner(inner, outer_class == Class::Translated)?,
+            }
+        }
+        Ok(Verdict::Peer)
+    }
+
+    /// Judges an embedded address. Our own addresses are never reached through a translator. When the outer form is listed
+    /// itself, `must_be_listed` is false: the inner address must then only not be denied.
+    fn judge_inner(&self, ipv4: u32, must_be_listed: bool) -> Result<(), Reason> {
+        match self.ipv4.class(ipv4) {
+            Class::Unlisted if !must_be_listed => Ok(()),
+            Class::Relay => Err(Reason::PeerIsServer),
+            class => verdict(class).map(|_| ()),
+        }
+    }
+
+    fn is_relay_port(&self, port: u16) -> bool {
+        (self.relay_ports.0..=self.relay_ports.1).contains(&port)
+    }
+
+    /// Whether the address, or one embedded in it, is an endpoint of this server. Off the fast path: asked only when the
+    /// port is an endpoint's.
+    #[cold]
+    fn is_own_endpoint(&self, ip: IpAddr, port: u16) -> bool {
+        let is_own = |ip: IpAddr| {
+            let class = match ip {
+                IpAddr::V4(v4) => self.ipv4.class(v4.to_bits()),
+                IpAddr::V6(v6) => self.ipv6.class(v6.to_bits()),
+            };
+            self.own_endpoints.contains(ip, port, matches!(class, Class::Relay | Class::Server))
+        };
+        if is_own(ip) {
+            return true;
+        }
+        let IpAddr::V6(v6) = ip else { return false };
+        let outer = v6.to_bits();
+        let translated = self.nat64_prefixes.iter().filter_map(|prefix| match prefix.inner(outer) {
+            Nat64Inner::Ipv4(inner) => Some(inner),
+            _ => None,
+        });
+        embedded_ipv4(outer)
+            .into_iter()
+            .flatten()
+            .chain(translated)
+            .any(|inner| is_own(IpAddr::V4(Ipv4Addr::from_bits(inner))))
+    }
+}
+
+fn verdict(class: Class) -> Result<Verdict, Reason> {
+    match class {
+        Class::Open | Class::Translated => Ok(Verdict::Peer),
+        Class::Relay => Ok(Verdict::OwnRelay),
+        Class::Unlisted | Class::Configured => Err(Reason::PeerDenied),
+        Class::Default => Err(Reason::PeerDeniedByDefault),
+        Class::Form => Err(Reason::PeerForm),
+        Class::Server => Err(Reason::PeerIsServer),
+    }
+}
+
+/// The sockets this server listens on.
+#[derive(Debug)]
+struct OwnEndpoints {
+    /// Ports of all endpoints: the quick first question.
+    ports: Box<[u16]>,
+    /// Ports of endpoints on an unspecified IP.
+    ports_on_every_address: Box<[u16]>,
+    exact: Box<[(IpAddr, u16)]>,
+}
+
+impl OwnEndpoints {
+    fn new(endpoints: &[SocketAddr]) -> Self {
+        let endpoints: Vec<(IpAddr, u16)> =
+            endpoints.iter().map(|endpoint| (endpoint.ip().to_canonical(), endpoint.port())).collect();
+        let on_every_address = endpoints.iter().filter(|(ip, _)| ip.is_unspecified());
+        Self {
+            ports: sorted(endpoints.iter().map(|(_, port)| *port)),
+            ports_on_every_address: sorted(on_every_address.map(|(_, port)| *port)),
+            exact: sorted(endpoints.iter().copied().filter(|(ip, _)| !ip.is_unspecified())),
+        }
+    }
+
+    fn has_port(&self, port: u16) -> bool {
+        self.ports.binary_search(&port).is_ok()
+    }
+
+    fn contains(&self, ip: IpAddr, port: u16, is_own_address: bool) -> bool {
+        if self.exact.binary_search(&(ip, port)).is_ok() {
+            return true;
+        }
+        let is_own_address = is_own_address || ip.is_loopback() || self.exact.iter().any(|(own, _)| *own == ip);
+        is_own_address && self.ports_on_every_address.binary_search(&port).is_ok()
+    }
+}
+
+fn sorted<T: Ord>(items: impl Iterator<Item = T>) -> Box<[T]> {
+    let mut items: Vec<T> = items.collect();
+    items.sort_unstable();
+    items.dedup();
+    items.into_boxed_slice()
+}
+
+#[cfg(test)]
+mod tests;

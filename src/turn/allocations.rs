@@ -1,0 +1,112 @@
+//! All allocations of one server, by slot, by 5-tuple and by relay.
+
+use crate::addr::FiveTuple;
+
+use super::allocation::Allocation;
+use super::five_tuple::FiveTuples;
+use super::hash::AddressHash;
+use super::relays::RelayId;
+
+/// A slot that is in use by no allocation.
+const NONE: u32 = u32::MAX;
+
+/// The slot an allocation is in and the use of the relay it belongs to.
+#[derive(Clone, Copy)]
+struct RelayEntry {
+    generation: u32,
+    slot: u32,
+}
+
+/// Slots are reused; who keeps a slot over time must look whether it is still the same allocation's.
+pub(super) struct Allocations {
+    slots: Vec<Option<Box<Allocation>>>,
+    free: Vec<u32>,
+    five_tuples: FiveTuples,
+    relays: Vec<RelayEntry>,
+}
+
+impl Allocations {
+    pub(super) fn new() -> Self {
+        Self { slots: Vec::new(), free: Vec::new(), five_tuples: FiveTuples::new(), relays: Vec::new() }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// The slot of the allocation on a 5-tuple.
+    #[inline]
+    pub(super) fn find(&mut self, hash: &AddressHash, five_tuple: &FiveTuple) -> Option<u32> {
+        self.five_tuples.find(hash, five_tuple)
+    }
+
+    /// Whether a 5-tuple has an allocation.
+    pub(super) fn contains(&self, hash: &AddressHash, five_tuple: &FiveTuple) -> bool {
+        self.five_tuples.contains(hash, five_tuple)
+    }
+
+    /// The slot of the allocation that has a relay open.
+    #[inline]
+    pub(super) fn find_relay(&self, relay: RelayId) -> Option<u32> {
+        let entry = self.relays.get(relay.index as usize)?;
+        (entry.generation == relay.generation && entry.slot != NONE).then_some(entry.slot)
+    }
+
+    #[inline]
+    pub(super) fn get(&self, slot: u32) -> Option<&Allocation> {
+        self.slots.get(slot as usize)?.as_deref()
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Allocation> {
+        self.slots.get_mut(slot as usize)?.as_deref_mut()
+    }
+
+    /// The slots in use.
+    pub(super) fn slots(&self) -> Vec<u32> {
+        (0u32..).zip(&self.slots).filter(|(_, allocation)| allocation.is_some()).map(|(slot, _)| slot).collect()
+    }
+
+    /// Adds an allocation with its relays.
+    pub(super) fn insert(&mut self, hash: &AddressHash, allocation: Allocation) -> u32 {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            (self.slots.len() - 1) as u32
+        });
+        self.five_tuples.insert(hash, &allocation.client.five_tuple, slot);
+        for relay in allocation.relays() {
+            let index = relay.id.index as usize;
+            if index >= self.relays.len() {
+                self.relays.resize(index + 1, RelayEntry { generation: 0, slot: NONE });
+            }
+            if let Some(entry) = self.relays.get_mut(index) {
+                *entry = RelayEntry { generation: relay.id.generation, slot };
+            }
+        }
+        if let Some(place) = self.slots.get_mut(slot as usize) {
+            *place = Some(Box::new(allocation));
+        }
+        slot
+    }
+
+    /// Takes an allocation out, with its 5-tuple and the relays it still has open.
+    pub(super) fn remove(&mut self, hash: &AddressHash, slot: u32) -> Option<Box<Allocation>> {
+        let allocation = self.slots.get_mut(slot as usize)?.take()?;
+        self.free.push(slot);
+        self.five_tuples.remove(hash, &allocation.client.five_tuple);
+        for relay in allocation.relays().filter(|relay| relay.open) {
+            self.forget_relay(relay.id);
+        }
+        Some(allocation)
+    }
+
+    /// A relay is about to be closed while its allocation lives on.
+    pub(super) fn forget_relay(&mut self, relay: RelayId) {
+        if let Some(entry) = self.relays.get_mut(relay.index as usize)
+            && entry.generation == relay.generation
+        {
+            entry.slot = NONE;
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! The table of 5-tuples in use (RFC 8656 section 5).
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+
+use crate::addr::FiveTuple;
+
+use super::hash::{AddressHash, FiveTupleWords, five_tuple_words};
+
+/// Finds an allocation's slot by its 5-tuple; remembers the last hit, since packets come in runs.
+pub(super) struct FiveTuples {
+    table: HashTable<(FiveTupleWords, u32)>,
+    last: Option<(FiveTupleWords, u32)>,
+}
+
+impl FiveTuples {
+    pub(super) fn new() -> Self {
+        Self { table: HashTable::new(), last: None }
+    }
+
+    /// The slot of a 5-tuple.
+    #[inline]
+    pub(super) fn find(&mut self, hash: &AddressHash, five_tuple: &FiveTuple) -> Option<u32> {
+        let words = five_tuple_words(five_tuple);
+        if let Some((last, slot)) = self.last
+            && last == words
+        {
+            return Some(slot);
+        }
+        let found = *self.table.find(hash.words(&words), |(key, _)| *key == words)?;
+        self.last = Some(found);
+        Some(found.1)
+    }
+
+    /// Whether a 5-tuple is in use.
+    pub(super) fn contains(&self, hash: &AddressHash, five_tuple: &FiveTuple) -> bool {
+        let words = five_tuple_words(five_tuple);
+        self.table.find(hash.words(&words), |(key, _)| *key == words).is_some()
+    }
+
+    /// Takes a 5-tuple into use; it must not be in use.
+    pub(super) fn insert(&mut self, hash: &AddressHash, five_tuple: &FiveTuple, slot: u32) {
+        let words = five_tuple_words(five_tuple);
+        let rehash = |(key, _): &(FiveTupleWords, u32)| hash.words(key);
+        match self.table.entry(hash.words(&words), |(key, _)| *key == words, rehash) {
+            Entry::Occupied(mut entry) => entry.get_mut().1 = slot,
+            Entry::Vacant(entry) => {
+                entry.insert((words, slot));
+            }
+        }
+        self.last = Some((words, slot));
+    }
+
+    /// Gives a 5-tuple back.
+    pub(super) fn remove(&mut self, hash: &AddressHash, five_tuple: &FiveTuple) {
+        let words = five_tuple_words(five_tuple);
+        if let Ok(entry) = self.table.find_entry(hash.words(&words), |(key, _)| *key == words) {
+            entry.remove();
+        }
+        self.last = None;
+    }
+}

@@ -1,0 +1,162 @@
+//! What goes into the server and what comes out of it, as plain values.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::addr::{ClientAddr, FiveTuple, PeerAddr, RelayedAddr, Transport};
+use crate::reject::{Dropped, Reason};
+
+use super::relays::RelayId;
+
+/// How the worker reaches a client; opaque to the core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientLink(pub u64);
+
+/// Where a message came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// The 5-tuple.
+    pub five_tuple: FiveTuple,
+    /// How to reach it.
+    pub link: ClientLink,
+}
+
+/// A live allocation of this worker; never reused for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AllocationId(pub u64);
+
+/// What to do after a STUN message of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// `reply` holds a message for the same client.
+    Reply,
+    /// Send this part of the input to a peer (Send indication).
+    ToPeer(ToPeer, Range<usize>),
+    /// Nothing is sent.
+    Dropped(Dropped),
+}
+
+/// A payload's way to its peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToPeer {
+    /// The relay socket to send from.
+    pub relay: RelayId,
+    /// The peer.
+    pub peer: PeerAddr,
+    /// The peer is one of our own relayed addresses: hand the payload over in process.
+    pub own_relay: bool,
+    /// DONT-FRAGMENT was in the Send indication.
+    pub dont_fragment: bool,
+}
+
+/// A payload's way to its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToClient {
+    /// The client.
+    pub client: Client,
+    /// How to wrap the payload.
+    pub encapsulation: Encapsulation,
+}
+
+/// ChannelData or a Data indication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encapsulation {
+    /// ChannelData with this channel number.
+    Channel(u16),
+    /// A Data indication from this peer, with this transaction id.
+    Data {
+        /// XOR-PEER-ADDRESS.
+        peer: PeerAddr,
+        /// Random.
+        transaction_id: [u8; 12],
+    },
+}
+
+/// Why an allocation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EndReason {
+    /// Refresh with lifetime 0.
+    Released,
+    /// The lifetime ran out.
+    Expired,
+    /// The client's connection closed.
+    ClientGone,
+    /// The credential expired and the policy is `cut`.
+    CredentialExpired,
+    /// An operator ended it.
+    Kicked,
+    /// The server stops.
+    Shutdown,
+}
+
+/// The one record of an ended allocation.
+#[derive(Clone, Debug)]
+pub struct AllocationSummary {
+    /// The allocation.
+    pub id: AllocationId,
+    /// Its 5-tuple.
+    pub five_tuple: FiveTuple,
+    /// The whole username.
+    pub username: Arc<str>,
+    /// The relayed transport addresses.
+    pub relayed: Vec<RelayedAddr>,
+    /// How long it lived, in microseconds.
+    pub duration_micros: u64,
+    /// Packets and bytes of payload from client to peers.
+    pub to_peers: (u64, u64),
+    /// Packets and bytes of payload from peers to client.
+    pub to_client: (u64, u64),
+    /// Payload packets dropped by bandwidth caps.
+    pub throttled: u64,
+    /// Why it ended.
+    pub reason: EndReason,
+}
+
+/// What happened besides the direct answer; logs, metrics, usage records and a later XDP plane follow these.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// An allocation was made.
+    Allocated {
+        /// The allocation.
+        id: AllocationId,
+        /// Its 5-tuple.
+        five_tuple: FiveTuple,
+        /// The relay.
+        relay: RelayId,
+        /// Its relayed transport address.
+        relayed: RelayedAddr,
+    },
+    /// A channel was bound or refreshed: this route may be taken until `until_micros`.
+    RouteBound {
+        /// The allocation.
+        id: AllocationId,
+        /// The client's side.
+        five_tuple: FiveTuple,
+        /// The channel number.
+        channel: u16,
+        /// The relay.
+        relay: RelayId,
+        /// The peer.
+        peer: PeerAddr,
+        /// Until when, if nothing refreshes it.
+        until_micros: u64,
+    },
+    /// A route is no more.
+    RouteGone {
+        /// The allocation.
+        id: AllocationId,
+        /// The channel number.
+        channel: u16,
+    },
+    /// An allocation ended.
+    Ended(Box<AllocationSummary>),
+    /// A request was refused.
+    Refused {
+        /// Why.
+        reason: Reason,
+        /// The client.
+        client: ClientAddr,
+        /// The transport.
+        transport: Transport,
+    },
+}

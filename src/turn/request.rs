@@ -1,0 +1,227 @@
+//! The way of a TURN request: retransmission, authentication, unknown attributes, owner, method, response.
+
+use std::sync::Arc;
+
+use crate::addr::{FiveTuple, PeerAddr, Transport};
+use crate::auth::Authenticated;
+use crate::clock::Now;
+use crate::reject::{Dropped, Reason, Reject};
+use crate::stun::{AttributeType, ErrorCode, Message, Method, decode_xor_address};
+
+use super::allocation::in_secs;
+use super::output::{Client, Outcome};
+use super::relays::Relays;
+use super::response::{Responder, is_known};
+use super::retransmit::{REMEMBERED_SECS, Remembered, RequestDigest};
+use super::server::Server;
+use super::settings::Settings;
+
+/// A request whose MESSAGE-INTEGRITY has verified.
+pub(super) struct Request<'r> {
+    pub(super) now: Now,
+    pub(super) client: &'r Client,
+    pub(super) message: &'r Message<'r>,
+    pub(super) auth: &'r Authenticated,
+    pub(super) settings: &'r Settings,
+    pub(super) responder: Responder<'r>,
+}
+
+impl Request<'_> {
+    pub(super) fn five_tuple(&self) -> &FiveTuple {
+        &self.client.five_tuple
+    }
+
+    /// An attribute of exactly `N` bytes.
+    pub(super) fn fixed<const N: usize>(&self, kind: AttributeType) -> Result<Option<[u8; N]>, Reject> {
+        match self.message.get(kind) {
+            None => Ok(None),
+            Some(value) => match value.try_into() {
+                Ok(value) => Ok(Some(value)),
+                Err(_) => Err(Reason::MalformedAttribute.into()),
+            },
+        }
+    }
+
+    /// LIFETIME in seconds.
+    pub(super) fn lifetime_secs(&self) -> Result<Option<u32>, Reject> {
+        Ok(self.fixed(AttributeType::LIFETIME)?.map(u32::from_be_bytes))
+    }
+
+    /// Decodes an XOR-PEER-ADDRESS value.
+    pub(super) fn peer(&self, value: &[u8]) -> Result<PeerAddr, Reject> {
+        let addr = decode_xor_address(value, self.message.transaction_id()).ok_or(Reason::MalformedAttribute)?;
+        PeerAddr::new(addr).map_err(|_| Reason::PeerForm.into())
+    }
+}
+
+impl Server {
+    /// Handles a request of a TURN method.
+    pub(super) fn turn_request<R: Relays>(
+        &mut self,
+        now: Now,
+        client: &Client,
+        message: &Message<'_>,
+        relays: &mut R,
+        reply: &mut Vec<u8>,
+    ) -> Outcome {
+        let method = message.method();
+        let settings = Arc::clone(&self.settings);
+        if !(settings.turn && is_turn(method)) {
+            return self.refuse_stranger(now, client, message, Reason::UnknownMethod, reply);
+        }
+        if message.integrity().is_none() {
+            return self.refuse_stranger(now, client, message, Reason::MissingIntegrity, reply);
+        }
+        let slot = self.live_slot(now, &client.five_tuple, relays);
+        let digest = self.digest_of(client, message, slot);
+        if let Some(response) = digest.and_then(|digest| self.remembered(now, slot, digest)) {
+            reply.extend_from_slice(response);
+            return Outcome::Reply;
+        }
+        let held = slot.and_then(|slot| self.allocations.get(slot)).map(|allocation| allocation.credential());
+        let auth = match settings.credentials.authenticate(now, client.five_tuple.client, message, held) {
+            Ok(auth) => auth,
+            Err(reason) => return self.refuse_stranger(now, client, message, reason, reply),
+        };
+        let start = reply.len();
+        let responder = Responder {
+            request: message,
+            software: settings.software.as_deref(),
+            integrity: Some((auth.integrity, &auth.key)),
+        };
+        let request = Request { now, client, message, auth: &auth, settings: &settings, responder };
+        let unknown = message.unknown_required(is_known);
+        let result = if !unknown.is_empty() {
+            Err(Reason::UnknownAttribute.into())
+        } else {
+            self.dispatch(&request, slot, relays, reply)
+        };
+        if let Err(reject) = result {
+            reply.truncate(start);
+            self.events.refused(reject.reason, client);
+            match reject.code {
+                ErrorCode::UNKNOWN_ATTRIBUTE => request.responder.unknown_attributes(reply, reject, &unknown),
+                ErrorCode::UNAUTHENTICATED => request.responder.error(reply, reject, |encoder| {
+                    settings.credentials.challenge(now, client.five_tuple.client, encoder);
+                }),
+                _ => request.responder.error(reply, reject, |_| {}),
+            }
+        }
+        self.remember(now, client, message, digest, reply.get(start..).unwrap_or_default());
+        Outcome::Reply
+    }
+
+    fn dispatch<R: Relays>(
+        &mut self,
+        request: &Request<'_>,
+        slot: Option<u32>,
+        relays: &mut R,
+        reply: &mut Vec<u8>,
+    ) -> Result<(), Reject> {
+        if request.message.method() == Method::ALLOCATE {
+            return match slot {
+                Some(_) => Err(Reason::AllocationMismatch.into()),
+                None => self.allocate(request, relays, reply),
+            };
+        }
+        let slot = slot.ok_or(Reason::AllocationMismatch)?;
+        let owner = self.allocations.get(slot).map(|allocation| &allocation.identity.username);
+        if owner != Some(&request.auth.identity.username) {
+            return Err(Reason::WrongUser.into());
+        }
+        match request.message.method() {
+            Method::REFRESH => self.refresh(request, slot, relays, reply),
+            Method::CREATE_PERMISSION => self.create_permission(request, slot, reply),
+            Method::CHANNEL_BIND => self.channel_bind(request, slot, reply),
+            _ => Err(Reason::UnknownMethod.into()),
+        }
+    }
+
+    /// Answers a request that nobody has authenticated, if the budget allows.
+    fn refuse_stranger(
+        &mut self,
+        now: Now,
+        client: &Client,
+        message: &Message<'_>,
+        reason: Reason,
+        reply: &mut Vec<u8>,
+    ) -> Outcome {
+        if !self.may_answer_stranger(now, client) {
+            return Outcome::Dropped(Dropped::RateLimited);
+        }
+        if matches!(
+            reason,
+            Reason::UnknownUser
+                | Reason::WrongRealm
+                | Reason::WrongPassword
+                | Reason::CredentialExpired
+                | Reason::TimestampInMilliseconds
+        ) {
+            self.events.refused(reason, client);
+        }
+        let responder = Responder { request: message, software: self.settings.software.as_deref(), integrity: None };
+        let reject = Reject::from(reason);
+        responder.error(reply, reject, |encoder| {
+            if matches!(reject.code, ErrorCode::UNAUTHENTICATED | ErrorCode::STALE_NONCE) {
+                self.settings.credentials.challenge(now, client.five_tuple.client, encoder);
+            }
+        });
+        Outcome::Reply
+    }
+
+    /// Takes a token of the client's prefix; a stream has proved its address and needs none.
+    pub(super) fn may_answer_stranger(&mut self, now: Now, client: &Client) -> bool {
+        let FiveTuple { transport, client, .. } = client.five_tuple;
+        transport.is_stream() || self.limiter.allow(now.micros, client.get().ip())
+    }
+
+    /// The digest by which a retransmission is known; `None` when there is nothing it could repeat.
+    fn digest_of(&self, client: &Client, message: &Message<'_>, slot: Option<u32>) -> Option<RequestDigest> {
+        let repeats = match message.method() {
+            Method::ALLOCATE => true,
+            Method::REFRESH => slot.is_some() || !self.tombstones.is_empty(),
+            _ => slot.is_some(),
+        };
+        let udp = client.five_tuple.transport == Transport::Udp;
+        (udp && repeats).then(|| self.digester.digest(&client.five_tuple, message.as_bytes()))
+    }
+
+    fn remembered(&self, now: Now, slot: Option<u32>, digest: RequestDigest) -> Option<&[u8]> {
+        let remembered = slot.and_then(|slot| self.allocations.get(slot)?.remembered.as_deref());
+        match remembered {
+            Some(last) if last.request == digest && last.until_micros > now.micros => Some(&last.response),
+            _ => self.tombstones.find(now.micros, digest),
+        }
+    }
+
+    /// Keeps the response with the allocation, or as a tombstone when the request has ended it.
+    fn remember(
+        &mut self,
+        now: Now,
+        client: &Client,
+        message: &Message<'_>,
+        digest: Option<RequestDigest>,
+        response: &[u8],
+    ) {
+        let Some(request) = digest else { return };
+        let until_micros = in_secs(now, REMEMBERED_SECS);
+        let remembered = Remembered { request, response: response.into(), until_micros };
+        if let Some(slot) = self.allocations.find(&self.hash, &client.five_tuple) {
+            if let Some(allocation) = self.allocations.get_mut(slot) {
+                allocation.remembered = Some(Box::new(remembered));
+            }
+            self.arm(now, slot);
+        } else if message.method() == Method::REFRESH && is_success(response) {
+            self.tombstones.add(now.micros, remembered);
+        }
+    }
+}
+
+fn is_turn(method: Method) -> bool {
+    matches!(method, Method::ALLOCATE | Method::REFRESH | Method::CREATE_PERMISSION | Method::CHANNEL_BIND)
+}
+
+/// Whether an encoded response is of the success class.
+fn is_success(response: &[u8]) -> bool {
+    matches!(response, [first, second, ..] if first & 0x01 == 0x01 && second & 0x10 == 0)
+}

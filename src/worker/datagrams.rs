@@ -1,0 +1,299 @@
+//! Datagrams in: from clients at the listeners, from peers at the relay sockets, and from other workers' allocations.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+
+use super::encapsulate::Wrapping;
+use super::mailbox::HandoverBatch;
+use super::plan::{Pieces, Via, Way};
+use super::{ListenerSocket, SCRATCH_RESERVE, Worker};
+use crate::addr::{ClientAddr, FiveTuple, PeerAddr, Transport};
+use crate::clock::Now;
+use crate::net::sys::{Datagram, read_error_queue};
+use crate::net::{HEADROOM, RelayOwner, Span};
+use crate::reject::Dropped;
+use crate::turn::{Client, ClientLink, Encapsulation, Outcome, RelayId, ToClient, ToPeer};
+
+/// Datagrams taken from a listener at once.
+const LISTENER_DEPTH: usize = 64;
+/// Datagrams taken from a relay socket at once, at most.
+const RELAY_DEPTH: u8 = 32;
+/// ICMP errors passed on per wake-up of a relay socket.
+const ICMP_BURST: usize = 4;
+
+/// A payload inside the arena and what is known of its datagram.
+#[derive(Clone, Copy)]
+pub(super) struct Payload {
+    pub(super) span: Span,
+    /// Bytes in front of the payload that may be overwritten.
+    pub(super) room: usize,
+    pub(super) tos: u8,
+}
+
+impl Worker {
+    /// Datagrams of clients.
+    pub(super) fn on_datagrams(&mut self, now: Now, listener: u32) {
+        self.make_room(now, LISTENER_DEPTH);
+        let Some(ListenerSocket::Udp { socket, .. }) = self.listeners.get(listener as usize) else { return };
+        let first = self.next_slot;
+        let Ok(count) = self.recv.receive(socket.as_fd(), &mut self.arena, first, LISTENER_DEPTH) else { return };
+        self.next_slot += count;
+        for index in 0..count {
+            let Some(datagram) = self.recv.datagram(&self.arena, first, index) else { continue };
+            if let Some(drops) = datagram.kernel_drops {
+                self.count_kernel_drops(listener, drops);
+            }
+            if datagram.truncated {
+                self.drop_packet(Dropped::Malformed);
+                continue;
+            }
+            let Some(client) = self.client_of(listener, &datagram) else { continue };
+            for (at, len) in segments(&datagram) {
+                let room = if at == 0 { HEADROOM } else { 0 };
+                let message = Payload { span: datagram.span.part(at, len), room, tos: datagram.tos };
+                self.on_client_message(now, &client, message);
+            }
+        }
+    }
+
+    /// One datagram, or one frame of a stream, of a client.
+    pub(super) fn on_client_message(&mut self, now: Now, client: &Client, message: Payload) {
+        let bytes = self.arena.get(message.span);
+        match bytes.first().map(|first| first >> 6) {
+            Some(1) => match self.server.route_channel_data(now, &client.five_tuple, bytes) {
+                Ok((way, range)) => {
+                    let payload = message.inner(range.start, range.len());
+                    self.to_peer(now, way, payload);
+                }
+                Err(reason) => self.drop_packet(reason),
+            },
+            Some(0) => {
+                self.reply.clear();
+                let outcome = self.server.handle_message(now, client, bytes, &mut self.relays, &mut self.reply);
+                match outcome {
+                    Outcome::Reply => {
+                        self.counters.answers.add(1);
+                        self.answer(now, client);
+                    }
+                    Outcome::ToPeer(way, range) => {
+                        let payload = message.inner(range.start, range.len());
+                        self.to_peer(now, way, payload);
+                    }
+                    Outcome::Dropped(reason) => self.drop_packet(reason),
+                }
+            }
+            _ => self.drop_packet(Dropped::Malformed),
+        }
+    }
+
+    /// Queues `self.reply` for a client.
+    fn answer(&mut self, now: Now, client: &Client) {
+        if self.reply.len() > self.arena.scratch_left() {
+            self.flush(now);
+        }
+        let Some(span) = self.arena.store(&self.reply) else { return };
+        if client.five_tuple.transport.is_stream() {
+            self.streams.queue_frame(client.link, Pieces::whole(span), false);
+        } else {
+            let way = self.way_to_client(client, 0);
+            self.to_clients.add_single(way, Pieces::whole(span));
+        }
+    }
+
+    /// Queues a payload for a peer, or hands it to our own allocation there.
+    fn to_peer(&mut self, now: Now, way: ToPeer, payload: Payload) {
+        if way.own_relay {
+            return self.to_own_relay(now, way, payload);
+        }
+        let Some(relay) = self.relays.get_mut(way.relay) else { return };
+        self.counters.to_peers.count(payload.span.len as usize);
+        let way = Way {
+            via: Via::Relay(way.relay),
+            to: way.peer.get(),
+            from_ip: None,
+            tos: payload.tos,
+            dont_fragment: way.dont_fragment,
+        };
+        self.to_peers.add(&mut relay.to_peer, way, Pieces::whole(payload.span));
+    }
+
+    /// The peer is a relayed address of this process: no socket in between.
+    fn to_own_relay(&mut self, now: Now, way: ToPeer, payload: Payload) {
+        let Some(from) = self.relays.get(way.relay).map(|relay| relay.relayed.as_peer()) else { return };
+        let Some(owner) = self.context.own_relays.owner(way.peer.get()) else {
+            return self.drop_packet(Dropped::NoAllocation);
+        };
+        self.counters.to_peers.count(payload.span.len as usize);
+        self.counters.own_relayed.count(payload.span.len as usize);
+        if owner.worker == self.number {
+            self.from_peer(now, relay_id(owner), from, payload);
+        } else if let Some(batch) = self.handovers.get_mut(usize::from(owner.worker)) {
+            batch.push(from, way.peer.get(), payload.tos, self.arena.get(payload.span));
+        }
+    }
+
+    /// Payload from other workers' allocations.
+    pub(super) fn on_handover(&mut self, now: Now, batch: &HandoverBatch) {
+        let mut at = 0;
+        for packet in &batch.packets {
+            let bytes = batch.bytes.get(at..at + packet.len as usize).unwrap_or_default();
+            at += packet.len as usize;
+            // The port may have changed hands since: the owner is asked anew.
+            let Some(owner) = self.context.own_relays.owner(packet.to) else { continue };
+            if owner.worker != self.number {
+                continue;
+            }
+            self.make_room(now, 1);
+            let span = self.arena.slot(self.next_slot).part(0, bytes.len());
+            self.next_slot += 1;
+            self.arena.get_mut(span).copy_from_slice(bytes);
+            let payload = Payload { span, room: HEADROOM, tos: packet.tos };
+            self.from_peer(now, relay_id(owner), packet.from, payload);
+        }
+    }
+
+    /// Datagrams, or ICMP errors, of peers.
+    pub(super) fn on_relay(&mut self, now: Now, id: RelayId, readable: bool, error: bool) {
+        if error {
+            self.on_icmp_errors(now, id);
+        }
+        if !readable {
+            return;
+        }
+        let Some(depth) = self.relays.get(id).map(|relay| relay.depth) else { return };
+        let depth = usize::from(depth).saturating_mul(2).clamp(2, usize::from(RELAY_DEPTH));
+        self.make_room(now, depth);
+        let first = self.next_slot;
+        let Some(relay) = self.relays.get_mut(id) else { return };
+        let count = match self.recv.receive(relay.fd(), &mut self.arena, first, depth) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            // A pending ICMP error is reported once; the datagrams behind it come with the next wake-up.
+            Err(_) => return self.on_icmp_errors(now, id),
+        };
+        relay.depth = count as u8;
+        self.next_slot += count;
+        for index in 0..count {
+            let Some(datagram) = self.recv.datagram(&self.arena, first, index) else { continue };
+            let Ok(peer) = PeerAddr::new(datagram.source) else { continue };
+            for (at, len) in segments(&datagram) {
+                let room = if at == 0 { HEADROOM } else { 0 };
+                let payload = Payload { span: datagram.span.part(at, len), room, tos: datagram.tos };
+                self.from_peer(now, id, peer, payload);
+            }
+        }
+    }
+
+    /// Routes a peer's payload to the relay's client.
+    fn from_peer(&mut self, now: Now, relay: RelayId, peer: PeerAddr, payload: Payload) {
+        match self.server.route_from_peer(now, relay, peer, payload.span.len as usize) {
+            Ok(way) => self.to_client(now, relay, &way, payload),
+            Err(reason) => self.drop_packet(reason),
+        }
+    }
+
+    fn to_client(&mut self, now: Now, relay: RelayId, way: &ToClient, payload: Payload) {
+        let is_stream = way.client.five_tuple.transport.is_stream();
+        let len = payload.span.len as usize;
+        let Some(wrapping) = Wrapping::new(way.encapsulation, len, is_stream) else { return };
+        self.counters.to_clients.count(len);
+        let header = wrapping.header();
+        let mut pieces = Pieces { padding: self.arena.zeros(wrapping.padding), ..Pieces::default() };
+        if payload.room >= header.len() {
+            pieces.payload = self.arena.prepend(header, payload.span);
+        } else {
+            if header.len() > self.arena.scratch_left() {
+                self.flush(now);
+            }
+            let Some(stored) = self.arena.store(header) else { return };
+            pieces.header = stored;
+            pieces.payload = payload.span;
+        }
+        if is_stream {
+            self.streams.queue_frame(way.client.link, pieces, true);
+            return;
+        }
+        let tos = payload.tos;
+        let to = self.way_to_client(&way.client, tos);
+        match self.relays.get_mut(relay) {
+            Some(socket) if matches!(way.encapsulation, Encapsulation::Channel(_)) => {
+                self.to_clients.add(&mut socket.to_client, to, pieces);
+            }
+            _ => self.to_clients.add_single(to, pieces),
+        }
+    }
+
+    fn on_icmp_errors(&mut self, now: Now, id: RelayId) {
+        for _ in 0..ICMP_BURST {
+            let Some(error) = self.relays.get(id).and_then(|relay| read_error_queue(relay.fd())) else { return };
+            self.reply.clear();
+            let icmp = (error.kind, error.code, error.info.to_be_bytes());
+            if let Some(client) = self.server.handle_icmp(now, id, error.destination, icmp, &mut self.reply) {
+                self.counters.icmp_errors.add(1);
+                self.answer(now, &client);
+            }
+        }
+    }
+
+    /// Flushes when fewer than `slots` receive slots are left, so that the next datagrams have a place.
+    pub(super) fn make_room(&mut self, now: Now, slots: usize) {
+        let full = self.next_slot + slots > self.arena.slots();
+        if full || self.arena.scratch_left() < SCRATCH_RESERVE {
+            self.flush(now);
+        }
+    }
+
+    fn way_to_client(&self, client: &Client, tos: u8) -> Way {
+        let listener = client.link.0 as u32;
+        let server = client.five_tuple.server.ip();
+        let from_ip = match self.listeners.get(listener as usize) {
+            Some(ListenerSocket::Udp { address, .. }) if address.ip().is_unspecified() => Some(server),
+            _ => None,
+        };
+        let to = client.five_tuple.client.get();
+        Way { via: Via::Listener(listener), to, from_ip, tos, dont_fragment: false }
+    }
+
+    fn client_of(&self, listener: u32, datagram: &Datagram) -> Option<Client> {
+        let Some(ListenerSocket::Udp { address, .. }) = self.listeners.get(listener as usize) else { return None };
+        let server = server_address(*address, datagram.local_ip);
+        let client = ClientAddr::new(datagram.source);
+        // Source port 0 cannot be answered.
+        (datagram.source.port() != 0).then_some(())?;
+        let five_tuple = FiveTuple { transport: Transport::Udp, client, server };
+        Some(Client { five_tuple, link: ClientLink(u64::from(listener)) })
+    }
+
+    fn count_kernel_drops(&mut self, listener: u32, drops: u32) {
+        if let Some(ListenerSocket::Udp { kernel_drops, .. }) = self.listeners.get_mut(listener as usize) {
+            self.counters.kernel_drops.add(u64::from(drops.wrapping_sub(*kernel_drops)));
+            *kernel_drops = drops;
+        }
+    }
+}
+
+impl Payload {
+    /// The part from `start`; what precedes it may be overwritten.
+    fn inner(self, start: usize, len: usize) -> Self {
+        Self { span: self.span.part(start, len), room: self.room + start, tos: self.tos }
+    }
+}
+
+/// Offset and length of each datagram that was coalesced.
+fn segments(datagram: &Datagram) -> impl Iterator<Item = (usize, usize)> + use<> {
+    let (total, each) = (datagram.span.len as usize, datagram.segment_len.max(1));
+    // An empty datagram is one segment of no bytes.
+    (0..total.max(1)).step_by(each).map(move |at| (at, each.min(total - at)))
+}
+
+fn server_address(bound: SocketAddr, local_ip: Option<IpAddr>) -> SocketAddr {
+    match local_ip {
+        Some(ip) if bound.ip().is_unspecified() => SocketAddr::new(ip, bound.port()),
+        _ => bound,
+    }
+}
+
+fn relay_id(owner: RelayOwner) -> RelayId {
+    RelayId { index: owner.index, generation: owner.generation }
+}

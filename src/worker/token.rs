@@ -1,0 +1,65 @@
+//! What an epoll token stands for.
+
+use crate::turn::RelayId;
+
+/// The kind of a descriptor and which one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Token {
+    /// The mailbox's eventfd.
+    Mailbox,
+    /// A listener, by its index.
+    Listener(u32),
+    /// A relay socket.
+    Relay(RelayId),
+    /// A stream connection: slot and use count.
+    Stream { index: u32, generation: u32 },
+}
+
+const KIND_SHIFT: u32 = 60;
+const INDEX_SHIFT: u32 = 32;
+const INDEX_MASK: u64 = (1 << (KIND_SHIFT - INDEX_SHIFT)) - 1;
+
+impl Token {
+    pub(super) fn relay(id: RelayId) -> Self {
+        Self::Relay(id)
+    }
+
+    pub(super) fn pack(self) -> u64 {
+        let (kind, index, generation) = match self {
+            Self::Mailbox => (0, 0, 0),
+            Self::Listener(index) => (1, index, 0),
+            Self::Relay(id) => (2, id.index, id.generation),
+            Self::Stream { index, generation } => (3, index, generation),
+        };
+        (kind << KIND_SHIFT) | ((u64::from(index) & INDEX_MASK) << INDEX_SHIFT) | u64::from(generation)
+    }
+
+    pub(super) fn unpack(token: u64) -> Option<Self> {
+        let index = ((token >> INDEX_SHIFT) & INDEX_MASK) as u32;
+        let generation = token as u32;
+        match token >> KIND_SHIFT {
+            0 => Some(Self::Mailbox),
+            1 => Some(Self::Listener(index)),
+            2 => Some(Self::Relay(RelayId { index, generation })),
+            3 => Some(Self::Stream { index, generation }),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_token_survives_the_round_trip() {
+        for token in [
+            Token::Mailbox,
+            Token::Listener(7),
+            Token::Relay(RelayId { index: 0xF_FFFF, generation: u32::MAX }),
+            Token::Stream { index: 12, generation: 3 },
+        ] {
+            assert_eq!(Token::unpack(token.pack()), Some(token));
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! A table of mistakes, each with the whole message that the operator reads.
+
+use super::{SECRET, given, with_secret};
+
+const ADDRESS: &str = r#"ADDRESS:PORT such as "0.0.0.0:3478", "[::]:3478", or "*:3478" for every address"#;
+const RATE: &str = r#"a rate such as "2Mbit/s", "500kbit/s" (bits) or "1MB/s", "125kB/s" (bytes), or "unlimited""#;
+const DURATION: &str = r#"a duration such as "200ms", "30s", "10m", "12h" or "1h30m""#;
+const RULES: &str = r#"networks such as "10.0.0.0/8", addresses, or ranges such as "10.0.0.1-10.0.0.9""#;
+const SOURCES: &str = "credential, file, env, secret";
+
+#[test]
+fn every_mistake_is_named_with_its_place_and_what_was_expected() {
+    let listen = |address: &str, transport: &str| format!("[[listen]]\naddress = {address}\ntransport = {transport}");
+    let cases = [
+        ("[relay]\nfoo = 1".to_owned(), "2:1: unknown key \"foo\" in [relay]; expected one of external-ip, ipv4, ipv6, ports".to_owned()),
+        (
+            "wokers = 2".to_owned(),
+            "1:1: unknown key \"wokers\" at the top level; expected one of auth, bandwidth, lifetimes, limits, listen, log, \
+             peers, quota, relay, software, streams, tls, turn, workers"
+                .to_owned(),
+        ),
+        ("[logs]".to_owned(), "1:2: unknown key \"logs\" at the top level".to_owned()),
+        ("workers = 2000".to_owned(), "1:11: workers at the top level: 2000 is out of range; expected a whole number up to 1024; 0 is one per core".to_owned()),
+        ("workers = -1".to_owned(), "1:11: workers at the top level: -1 is out of range".to_owned()),
+        ("workers = 1.5".to_owned(), "1:11: workers at the top level: found a fractional number".to_owned()),
+        ("turn = \"no\"".to_owned(), "1:8: turn at the top level: found a string; expected true or false".to_owned()),
+        ("software = \"\"".to_owned(), "1:12: software at the top level: it is empty".to_owned()),
+        (listen("\"0.0.0.0\"", "\"udp\""), format!("2:11: address in [[listen]]: \"0.0.0.0\" has no port; expected {ADDRESS}")),
+        (listen("\"localhost:3478\"", "\"udp\""), "2:11: address in [[listen]]: \"localhost:3478\" is not an address and port".to_owned()),
+        (listen("\"224.0.0.1:3478\"", "\"udp\""), "2:11: address in [[listen]]: \"224.0.0.1:3478\" is a multicast address".to_owned()),
+        (listen("\"[::ffff:1.2.3.4]:3478\"", "\"udp\""), "2:11: address in [[listen]]: \"[::ffff:1.2.3.4]:3478\" is an IPv4-mapped".to_owned()),
+        (listen("3478", "\"udp\""), "2:11: address in [[listen]]: found a whole number".to_owned()),
+        (listen("\"0.0.0.0:3478\"", "\"sctp\""), "3:13: transport in [[listen]]: \"sctp\" is not a transport; expected \"udp\", \"tcp\" or \"tls\", or an array".to_owned()),
+        (listen("\"0.0.0.0:3478\"", "[\"udp\", \"dtls\"]"), "3:21: transport in [[listen]]: \"dtls\" is not supported; browsers do not use it".to_owned()),
+        (listen("\"0.0.0.0:3478\"", "[]"), "1:1: [[listen]] has no transport".to_owned()),
+        ("[[listen]]\ntransport = \"udp\"".to_owned(), "1:1: [[listen]] has no address".to_owned()),
+        ("[listen]\naddress = \"0.0.0.0:1\"".to_owned(), "1:1: listen at the top level: found a table; expected tables, each written as [[listen]]".to_owned()),
+        ("listen = []".to_owned(), "listen is empty; expected at least one [[listen]]".to_owned()),
+        (
+            format!("{}\n{}", listen("\"0.0.0.0:3478\"", "\"udp\""), listen("\"127.0.0.1:3478\"", "\"udp\"")),
+            "5:11: listener udp 127.0.0.1:3478 overlaps udp 0.0.0.0:3478 at turnserver.toml:2:11".to_owned(),
+        ),
+        (
+            format!("{}\n{}", listen("\"0.0.0.0:443\"", "\"tcp\""), listen("\"0.0.0.0:443\"", "\"tls\"\n[tls]\ncertificate = \"c\"\nkey = \"k\"")),
+            "5:11: listener tls 0.0.0.0:443 overlaps tcp 0.0.0.0:443 at turnserver.toml:2:11".to_owned(),
+        ),
+        (listen("\"0.0.0.0:443\"", "\"tls\""), "2:11: a tls listener needs a certificate: expected [tls] with certificate and key".to_owned()),
+        (listen("\"0.0.0.0:50000\"", "\"udp\""), "2:11: port 50000 of this udp listener is one of the relay ports 49152-65535".to_owned()),
+        ("[tls]\ncertificate = \"c.pem\"".to_owned(), "2:15: [tls] has a certificate but no key".to_owned()),
+        ("[tls]\nkey = \"k.pem\"".to_owned(), "2:7: [tls] has a key but no certificate".to_owned()),
+        ("[tls]\nmin-version = \"1.1\"".to_owned(), "2:15: min-version in [tls]: \"1.1\" is not a version that is offered; expected \"1.2\" or \"1.3\"".to_owned()),
+        ("[relay]\nports = \"65535-49152\"".to_owned(), "2:9: ports in [relay]: \"65535-49152\" is reversed; expected a range such as \"49152-65535\"".to_owned()),
+        ("[relay]\nports = \"80-90\"".to_owned(), "2:9: ports in [relay]: \"80-90\" begins below 1024".to_owned()),
+        ("[relay]\nports = \"1024-70000\"".to_owned(), "2:9: ports in [relay]: \"70000\" in \"1024-70000\" is not a port from 1 to 65535".to_owned()),
+        ("[relay]\nports = 49152".to_owned(), "2:9: ports in [relay]: found a whole number".to_owned()),
+        ("[relay]\nipv4 = \"0.0.0.0\"".to_owned(), "2:8: ipv4 in [relay]: \"0.0.0.0\" is a wildcard, but clients are told the relay address".to_owned()),
+        ("[relay]\nipv4 = \"2a00:1::1\"".to_owned(), "2:8: ipv4 in [relay]: \"2a00:1::1\" is of the other family; expected an IPv4 address of this host".to_owned()),
+        ("[relay]\nipv6 = \"off\"\nexternal-ip = \"2001:db8::1\"".to_owned(), "3:15: external-ip 2001:db8::1 has no relay address of its family to stand for".to_owned()),
+        ("[relay]\nexternal-ip = [\"203.0.113.1\", \"203.0.113.2\"]".to_owned(), "2:31: a second external-ip of one family".to_owned()),
+        ("[relay]\nexternal-ip = \"example.org\"".to_owned(), "2:15: external-ip in [relay]: \"example.org\" is not an address".to_owned()),
+        ("[relay]\nipv4 = \"off\"\nipv6 = \"off\"".to_owned(), "1:1: no relay address".to_owned()),
+        ("[auth]\nrealm = \"\"".to_owned(), "2:9: realm in [auth]: \"\" is empty or has a character that is not allowed".to_owned()),
+        ("[auth]\nrealm = \"a\\\"b\"".to_owned(), "2:9: realm in [auth]: \"a\\\"b\" is empty or has a character".to_owned()),
+        ("[auth]\non-expiry = \"drop\"".to_owned(), "2:13: on-expiry in [auth]: \"drop\" is not a policy; expected \"keep\", \"no-refresh\" or \"cut\"".to_owned()),
+        ("[auth]\nnonce-lifetime = \"10\"".to_owned(), format!("2:18: nonce-lifetime in [auth]: \"10\" has no unit; expected {DURATION}")),
+        ("[auth]\nnonce-lifetime = 600".to_owned(), "2:18: nonce-lifetime in [auth]: found a whole number".to_owned()),
+        ("[auth]\nnonce-lifetime = \"1s\"".to_owned(), "2:18: nonce-lifetime in [auth]: \"1s\" is not from 30s to 1d".to_owned()),
+        ("[auth]\npublic-host = \"turn://x\"".to_owned(), "2:15: public-host in [auth]: \"turn://x\" is not a host name".to_owned()),
+        ("[peers]\ndenied = [\"10.0.0.0/8\", \"10.0.0.0/33\"]".to_owned(), "2:25: denied in [peers]: \"10.0.0.0/33\": ".to_owned()),
+        ("[peers]\nallowed = [\"nowhere\"]".to_owned(), format!("`nowhere` is not an IP address; expected {RULES}")),
+        ("[peers]\nallowed = [\"8.8.8.8\"]".to_owned(), "2:12: allowed in [peers]: \"8.8.8.8\": has no effect".to_owned()),
+        ("[peers]\nnat64-prefixes = [\"10.0.0.0/8\"]".to_owned(), "2:19: nat64-prefixes in [peers]: \"10.0.0.0/8\": ".to_owned()),
+        ("[peers]\ndenied-ports = [0]".to_owned(), "2:17: denied-ports in [peers]: 0 is out of range".to_owned()),
+        ("[peers]\ndenied-ports = 53".to_owned(), "2:16: denied-ports in [peers]: found a whole number; expected an array of ports from 1 to 65535".to_owned()),
+        ("[peers]\ndefault = \"allow\"".to_owned(), "2:11: default in [peers]: \"allow\" is not a default; expected \"public\" or \"deny\"".to_owned()),
+        ("[quota]\nallocations-total = 0".to_owned(), "2:21: allocations-total in [quota]: 0 is out of range; expected a whole number from 1, or \"unlimited\"".to_owned()),
+        ("[quota]\nallocations-per-user = \"many\"".to_owned(), "2:24: allocations-per-user in [quota]: found a string".to_owned()),
+        ("[bandwidth]\nper-user = \"2M\"".to_owned(), format!("2:12: per-user in [bandwidth]: \"M\" in \"2M\" is not a rate whose bits or bytes are spelled out; expected {RATE}")),
+        ("[bandwidth]\nper-user = 2000000".to_owned(), "2:12: per-user in [bandwidth]: found a whole number".to_owned()),
+        ("[bandwidth]\nper-allocation = \"1kbit/s\"".to_owned(), "2:18: per-allocation in [bandwidth]: \"1kbit/s\" is less than one packet a second".to_owned()),
+        ("[lifetimes]\nallocation-default = \"1h\"\nallocation-max = \"10m\"".to_owned(), "3:18: allocation-max in [lifetimes]: it is less than allocation-default, which is 1h".to_owned()),
+        ("[lifetimes]\nallocation-max = \"2d\"".to_owned(), "2:18: allocation-max in [lifetimes]: \"2d\" is not from 10s to 1d".to_owned()),
+        ("[lifetimes]\npermission = \"5m\"".to_owned(), "2:1: unknown key \"permission\" in [lifetimes]; expected one of allocation-default, allocation-max".to_owned()),
+        ("[limits]\nunauthenticated-replies-burst = \"unlimited\"".to_owned(), "2:33: unauthenticated-replies-burst in [limits]: found a string".to_owned()),
+        ("[limits]\npeers-per-allocation = 0".to_owned(), "2:24: peers-per-allocation in [limits]: 0 is out of range".to_owned()),
+        ("[streams]\nqueue-bytes-max = \"1K\"".to_owned(), "2:19: queue-bytes-max in [streams]: \"K\" in \"1K\" is not a unit of size".to_owned()),
+        ("[streams]\nqueue-bytes-max = \"1KiB\"".to_owned(), "2:19: queue-bytes-max in [streams]: \"1KiB\" is not from 64KiB to 64MiB".to_owned()),
+        ("[log]\nlevel = \"inof\"".to_owned(), "2:9: level in [log]: \"inof\" is not a level; expected error, warn, info".to_owned()),
+        ("[log]\nformat = \"xml\"".to_owned(), "2:10: format in [log]: \"xml\" is not a format; expected \"text\" or \"json\"".to_owned()),
+        ("log = \"debug\"".to_owned(), "1:7: log at the top level: found a string; expected a table, written as [log]".to_owned()),
+    ];
+    for (text, expected) in cases {
+        let error = with_secret(&text).error();
+        assert!(error.contains(&expected), "{text}\ngave:     {error}\nexpected: {expected}");
+        assert!(error.starts_with("turnserver.toml"), "{error}");
+        assert_eq!(error.lines().count(), 1, "{text}\ngave more than one problem:\n{error}");
+    }
+}
+
+#[test]
+fn mistakes_in_secrets_and_users_are_named() {
+    let secret = "secret = \"0123456789abcdef\"";
+    let cases = [
+        (String::new(), "turnserver.toml: nobody could authenticate".to_owned()),
+        (format!("[[auth.secrets]]\n{secret}"), "1:1: [[auth.secrets]] has no id".to_owned()),
+        (format!("[[auth.secrets]]\nid = \"a b\"\n{secret}"), "2:6: id in [[auth.secrets]]: \"a b\" is not such a name".to_owned()),
+        ("[[auth.secrets]]\nid = \"a\"".to_owned(), format!("1:1: in [[auth.secrets]] there is no source: expected one of {SOURCES}")),
+        (format!("[[auth.secrets]]\nid = \"a\"\nenv = \"A\"\n{secret}"), format!("1:1: in [[auth.secrets]] there is more than one source (env, secret); expected one of {SOURCES}")),
+        ("[[auth.secrets]]\nid = \"a\"\nenv = \"A\"".to_owned(), "3:7: in [[auth.secrets]] the variable A is not set".to_owned()),
+        ("[[auth.secrets]]\nid = \"a\"\ncredential = \"a\"".to_owned(), "3:14: in [[auth.secrets]] credential \"a\" needs CREDENTIALS_DIRECTORY".to_owned()),
+        ("[[auth.secrets]]\nid = \"a\"\ncredential = \"../a\"".to_owned(), "3:14: credential in [[auth.secrets]]: \"../a\" is not such a name".to_owned()),
+        ("[[auth.secrets]]\nid = \"a\"\nfile = \"/nonexistent/a\"".to_owned(), "3:8: in [[auth.secrets]] cannot read /nonexistent/a: no such file or directory".to_owned()),
+        ("[[auth.secrets]]\nid = \"a\"\nsecret = \"short\"".to_owned(), "3:10: secret \"a\" in [[auth.secrets]]: the secret has 5 bytes; it needs at least 16".to_owned()),
+        (format!("{SECRET}{SECRET}"), "5:6: a second secret with the id \"main\"".to_owned()),
+        (format!("{SECRET}secrets = 1"), "4:1: unknown key \"secrets\" in [[auth.secrets]]; expected one of credential, env, file, id, secret".to_owned()),
+        ("[[auth.users]]\npassword = \"p\"".to_owned(), "1:1: [[auth.users]] has no name".to_owned()),
+        ("[[auth.users]]\nname = \"a\"".to_owned(), "1:1: in [[auth.users]] there is no source: expected one of password-credential, password-file, password-env, password".to_owned()),
+        ("[[auth.users]]\nname = \"a\"\npassword = \"\"".to_owned(), "2:8: user \"a\": the password".to_owned()),
+        ("[[auth.users]]\nname = \"1700000000:a\"\npassword = \"p\"".to_owned(), "2:8: \"1700000000:a\" looks like the username of a time-limited credential".to_owned()),
+        ("[[auth.users]]\nname = \"a\"\npassword = \"p\"\n[[auth.users]]\nname = \"a\"\npassword = \"q\"".to_owned(), "5:8: user \"a\" is given twice".to_owned()),
+        ("[auth]\nusers-file = \"/nonexistent/users\"".to_owned(), "2:14: users-file in [auth]: cannot read /nonexistent/users".to_owned()),
+    ];
+    for (text, expected) in cases {
+        let error = given(&text).error();
+        assert!(error.contains(&expected), "{text}\ngave:     {error}\nexpected: {expected}");
+        assert!(!error.contains("0123456789abcdef"), "a secret is shown: {error}");
+        assert_eq!(error.lines().count(), 1, "{text}\ngave more than one problem:\n{error}");
+    }
+}
+
+#[test]
+fn every_mistake_of_a_file_is_listed_in_its_order() {
+    let error = with_secret("workers = -1\n[relay]\nports = \"2-1\"\nfoo = 1\n[log]\nlevel = \"x\"\n").error();
+    let places: Vec<_> = error.lines().map(|line| line.split(": ").next().unwrap()).collect();
+    let expected = ["turnserver.toml:1:11", "turnserver.toml:3:9", "turnserver.toml:4:1", "turnserver.toml:6:9"];
+    assert_eq!(places, expected, "{error}");
+}
+
+#[test]
+fn broken_toml_is_placed() {
+    for (text, place) in [
+        ("workers = ", "turnserver.toml:1:11: "),
+        ("[relay\n", "turnserver.toml:1:7: "),
+        ("workers = 1\nworkers = 2\n", "turnserver.toml:2:1: "),
+        ("realm = \"abc\n", "turnserver.toml:1:"),
+    ] {
+        let error = with_secret(text).error();
+        assert!(error.starts_with(place), "{text:?} gave {error}");
+    }
+}
+
+#[test]
+fn columns_are_counted_in_characters() {
+    let error = with_secret("software = \"größer\" # ü\n[log]\n\"ü\" = 1").error();
+    assert!(error.starts_with("turnserver.toml:3:1: unknown key \"ü\" in [log]"), "{error}");
+    let error = given("auth = { realm = \"ü\", \"é\" = 1 }").error();
+    assert!(error.starts_with("turnserver.toml:1:23: unknown key \"é\" in [auth]"), "{error}");
+}

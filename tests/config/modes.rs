@@ -1,0 +1,139 @@
+//! Secrets, where they may come from, and files that are refused because others can read them.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::{SECRET, given};
+
+fn file(directory: &Path, name: &str, content: &str, mode: u32) -> PathBuf {
+    let path = directory.join(name);
+    fs::write(&path, content).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    path
+}
+
+#[test]
+fn a_secret_file_that_others_can_read_is_refused_with_mode_and_fix() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = "[[auth.secrets]]\nid = \"main\"\nfile = \"secret\"";
+    for (mode, who) in [
+        (0o644, "its group and everybody"),
+        (0o640, "its group"),
+        (0o604, "everybody"),
+        (0o660, "its group"),
+        (0o620, "its group"),
+    ] {
+        let path = file(directory.path(), "secret", "0123456789abcdef", mode);
+        let error = given(text).in_directory(directory.path()).error();
+        let path = path.display();
+        let expected = format!(
+            "turnserver.toml:3:8: in [[auth.secrets]] {path} is open to {who} (mode {mode:04o}); run: chmod 600 {path}"
+        );
+        assert_eq!(error, expected);
+    }
+    for mode in [0o600, 0o400, 0o700] {
+        file(directory.path(), "secret", "0123456789abcdef", mode);
+        let config = given(text).in_directory(directory.path()).config();
+        assert_eq!(**config.auth.secrets[0].bytes, *b"0123456789abcdef");
+    }
+}
+
+#[test]
+fn one_line_end_at_the_end_of_a_secret_file_does_not_count() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = "[[auth.secrets]]\nid = \"main\"\nfile = \"secret\"";
+    for (content, secret) in [
+        ("0123456789abcdef\n", "0123456789abcdef"),
+        ("0123456789abcdef\r\n", "0123456789abcdef"),
+        ("0123456789abcdef\n\n", "0123456789abcdef\n"),
+        (" 0123456789abcdef", " 0123456789abcdef"),
+    ] {
+        file(directory.path(), "secret", content, 0o600);
+        let loaded = given(text).in_directory(directory.path()).parse().unwrap();
+        assert_eq!(**loaded.config.auth.secrets[0].bytes, *secret.as_bytes(), "{content:?}");
+        assert_eq!(loaded.warnings.len(), usize::from(secret.trim() != secret), "{:?}", loaded.warnings);
+    }
+}
+
+#[test]
+fn secrets_come_from_credentials_variables_and_the_file_itself_all_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    // The group bit stands for systemd's ACL.
+    file(directory.path(), "handed-over", "from the service manager", 0o440);
+    let text = "[[auth.secrets]]\nid = \"one\"\ncredential = \"handed-over\"\nfile = \"/nonexistent\"\n\
+                [[auth.secrets]]\nid = \"two\"\nenv = \"MY_SECRET\"\n\
+                [[auth.secrets]]\nid = \"three\"\nsecret = \"written in the file\"\n";
+    let config = given(text)
+        .env("CREDENTIALS_DIRECTORY", directory.path().to_str().unwrap())
+        .env("MY_SECRET", "from a variable!")
+        .config();
+    let found: Vec<_> =
+        config.auth.secrets.iter().map(|secret| (secret.id.as_str(), secret.bytes.as_slice())).collect();
+    let expected: [(&str, &[u8]); 3] =
+        [("one", b"from the service manager"), ("two", b"from a variable!"), ("three", b"written in the file")];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_credential_that_everybody_can_read_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    file(directory.path(), "secret", "0123456789abcdef", 0o444);
+    let given = given("[[auth.secrets]]\nid = \"main\"\ncredential = \"secret\"");
+    let error = given.env("CREDENTIALS_DIRECTORY", directory.path().to_str().unwrap()).error();
+    assert!(error.contains("is open to everybody (mode 0444)"), "{error}");
+}
+
+#[test]
+fn without_a_service_manager_the_file_beside_the_credential_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    file(directory.path(), "secret", "0123456789abcdef", 0o600);
+    let text = "[[auth.secrets]]\nid = \"main\"\ncredential = \"secret\"\nfile = \"secret\"";
+    let config = given(text).in_directory(directory.path()).config();
+    assert_eq!(**config.auth.secrets[0].bytes, *b"0123456789abcdef");
+}
+
+#[test]
+fn a_secret_written_in_a_file_for_everybody_is_refused() {
+    let mut given = given(SECRET);
+    given.source.mode = Some(0o100_644);
+    assert_eq!(
+        given.error(),
+        "turnserver.toml:3:10: in [[auth.secrets]] a secret is written in a file that everybody can read (mode 0644); \
+         run: chmod 600 turnserver.toml"
+    );
+    for mode in [0o100_640, 0o100_600] {
+        given.source.mode = Some(mode);
+        given.config();
+    }
+}
+
+#[test]
+fn users_come_from_tables_and_from_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    file(directory.path(), "users", "# devices\n\ncamera:with:colons\r\ndoor:secret\n", 0o600);
+    file(directory.path(), "password", "from a file\n", 0o600);
+    let text = "[auth]\nusers-file = \"users\"\n[[auth.users]]\nname = \"a\"\npassword-file = \"password\"\n\
+                [[auth.users]]\nname = \"b\"\npassword-env = \"B\"\n[[auth.users]]\nname = \"c\"\npassword = \"c\"\n";
+    let config = given(text).in_directory(directory.path()).env("B", "b").config();
+    assert_eq!(config.auth.users.len(), 5);
+}
+
+#[test]
+fn mistakes_in_a_users_file_are_named_with_their_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = "[auth]\nusers-file = \"users\"";
+    for (content, problem) in [
+        ("a:b\nno colon\n", "users:2:1: expected name:password"),
+        ("a:b\na:c\n", "users:2:1: user \"a\" is given twice"),
+        (":b\n", "users:1:1: user \"\": the name"),
+        ("a:\n", "users:1:1: user \"a\": the password"),
+    ] {
+        let path = file(directory.path(), "users", content, 0o600);
+        let error = given(text).in_directory(directory.path()).error();
+        let expected = format!("{}{problem}", path.display().to_string().strip_suffix("users").unwrap());
+        assert!(error.contains(&expected), "{error}\nlacks {expected}");
+    }
+    file(directory.path(), "users", "a:b\n", 0o644);
+    assert!(given(text).in_directory(directory.path()).error().contains("(mode 0644); run: chmod 600"));
+}

@@ -1,0 +1,122 @@
+//! A flag over a variable over the file.
+
+use turnstone::config::{OVERRIDABLE, Overrides};
+
+use super::{Given, SECRET, given, with_secret};
+
+fn with_env(given: Given, variables: &[(&str, &str)]) -> Given {
+    let variables = variables.iter().map(|(name, value)| (*name, Some(*value)));
+    Given { overrides: Overrides::from_env(variables).unwrap(), ..given }
+}
+
+#[test]
+fn variables_win_over_the_file_and_flags_over_variables() {
+    let text = "workers = 1\n[relay]\nports = \"20000-20009\"\n[auth]\nrealm = \"file\"\n[log]\nlevel = \"error\"";
+    let mut given = with_env(
+        with_secret(text),
+        &[
+            ("TURNSTONE_WORKERS", "2"),
+            ("TURNSTONE_REALM", "variable"),
+            ("TURNSTONE_RELAY_PORTS", "30000-30009"),
+            ("TURNSTONE_LISTEN", "udp://127.0.0.1:1, tcp://[::1]:2"),
+            ("TURNSTONE_LOG_LEVEL", ""),
+        ],
+    );
+    given.overrides.set_flag("realm", vec!["flag".to_owned()]);
+    given.overrides.set_flag("external-ip", vec!["203.0.113.1".to_owned(), "2001:db8::1".to_owned()]);
+    given.overrides.set_flag("workers", Vec::new());
+    let config = given.config();
+    assert_eq!((config.workers, config.auth.realm.as_str()), (2, "flag"));
+    assert_eq!(config.relay.ports, (30000, 30009));
+    assert_eq!(config.log.filter, "error", "an empty variable counts as unset");
+    let listeners: Vec<_> = config.listeners.iter().map(|listener| listener.address.to_string()).collect();
+    assert_eq!(listeners, ["127.0.0.1:1", "[::1]:2"]);
+    assert_eq!(config.relay.ipv6.unwrap().external.to_string(), "2001:db8::1");
+}
+
+#[test]
+fn a_bad_value_is_blamed_on_the_variable_or_flag() {
+    let given = with_env(
+        with_secret(""),
+        &[
+            ("TURNSTONE_WORKERS", "many"),
+            ("TURNSTONE_RELAY_PORTS", "9-1"),
+            ("TURNSTONE_LISTEN", "0.0.0.0:3478"),
+            ("TURNSTONE_LOG_FORMAT", "yaml"),
+        ],
+    );
+    let error = given.error();
+    for line in [
+        "TURNSTONE_WORKERS: many is out of range; expected a whole number up to 1024; 0 is one per core",
+        "TURNSTONE_RELAY_PORTS: \"9-1\" is reversed; expected a range such as \"49152-65535\"",
+        "TURNSTONE_LISTEN: \"0.0.0.0:3478\" names no transport; expected TRANSPORT://ADDRESS:PORT such as udp://0.0.0.0:3478",
+        "TURNSTONE_LOG_FORMAT: \"yaml\" is not a format; expected \"text\" or \"json\"",
+    ] {
+        assert!(error.lines().any(|found| found == line), "{error}\nlacks {line}");
+    }
+    let mut given = with_secret("");
+    given.overrides.set_flag("tls-certificate", vec!["c.pem".to_owned()]);
+    assert_eq!(given.error(), "--tls-certificate: [tls] has a certificate but no key");
+}
+
+#[test]
+fn every_variable_and_flag_has_an_effect() {
+    let values = |key: &str| match key {
+        "workers" => "7",
+        "listen" => "udp://127.0.0.1:7",
+        "tls.certificate" | "tls.key" => "/tls.pem",
+        "relay.ipv4" => "192.88.100.7",
+        "relay.ipv6" => "2a00:7::1",
+        "relay.external-ip" => "203.0.113.7",
+        "relay.ports" => "7000-7007",
+        "auth.realm" => "seven",
+        "auth.public-host" => "seven.example.org",
+        "secret" => "7777777777777777",
+        "log.level" => "debug",
+        "log.format" => "json",
+        "secret-file" => "/dev/null",
+        other => panic!("no value for {other}"),
+    };
+    let tls = "[tls]\ncertificate = \"/c.pem\"\nkey = \"/k.pem\"\n";
+    let before = format!("{:?}", with_secret(tls).config());
+    for overridable in OVERRIDABLE {
+        let value = values(overridable.key);
+        let given = with_env(with_secret(tls), &[(overridable.env, value)]);
+        match given.parse() {
+            Ok(loaded) => assert_ne!(format!("{:?}", loaded.config), before, "{} does nothing", overridable.env),
+            Err(error) => {
+                assert_eq!(overridable.key, "secret-file", "{error}");
+                assert!(error.to_string().starts_with("TURNSTONE_SECRET_FILE: /dev/null is open to"), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_secret_in_the_environment_replaces_those_of_the_file_and_says_so() {
+    let given = with_env(given(SECRET), &[("TURNSTONE_SECRET", "another secret, as long")]);
+    let loaded = given.parse().unwrap();
+    let ids: Vec<_> = loaded.config.auth.secrets.iter().map(|secret| secret.id.as_str()).collect();
+    assert_eq!(ids, ["env"]);
+    assert_eq!(loaded.warnings[0].to_string(), "TURNSTONE_SECRET: replaces every [[auth.secrets]] of the file");
+    assert!(
+        with_env(super::given(""), &[("TURNSTONE_SECRET", "short")])
+            .error()
+            .starts_with("TURNSTONE_SECRET: the secret")
+    );
+    let both = [("TURNSTONE_SECRET", "another secret, as long"), ("TURNSTONE_SECRET_FILE", "/f")];
+    let error = with_env(super::given(""), &both).error();
+    assert!(error.contains("TURNSTONE_SECRET_FILE is set too; expected one of the two"), "{error}");
+}
+
+#[test]
+fn a_variable_that_nobody_knows_is_warned_about() {
+    let variables = [("TURNSTONE_RELM", "x"), ("TURNSTONE_SERVICE_HOST", "10.0.0.1"), ("TURNSTONE_PORT_3478_UDP", "x")];
+    let warnings = with_env(with_secret(""), &variables).parse().unwrap().warnings;
+    let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings, ["TURNSTONE_RELM: not a variable that turnstone knows; it is ignored"]);
+
+    let named = "[[auth.secrets]]\nid = \"a\"\nenv = \"TURNSTONE_MY_SECRET\"";
+    let given = with_env(given(named), &[("TURNSTONE_MY_SECRET", "0123456789abcdef")]);
+    assert!(given.env("TURNSTONE_MY_SECRET", "0123456789abcdef").parse().unwrap().warnings.is_empty());
+}

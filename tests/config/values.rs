@@ -1,0 +1,215 @@
+//! What good values come to.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use turnstone::addr::{PeerAddr, Transport};
+use turnstone::auth::NonceKeys;
+use turnstone::config::{Listener, LogFormat, OwnAddresses, RelayAddress, TlsVersion};
+use turnstone::policy::RateLimit;
+use turnstone::turn::OnExpiry;
+
+use super::{SECRET, given, with_secret};
+
+fn listeners(text: &str) -> Vec<(Transport, String)> {
+    let config = with_secret(text).config();
+    config.listeners.iter().map(|Listener { address, transport }| (*transport, address.to_string())).collect()
+}
+
+#[test]
+fn without_options_the_server_listens_on_3478_and_relays_from_its_public_addresses() {
+    let config = given(SECRET).config();
+    let expected: Vec<_> = ["0.0.0.0:3478", "[::]:3478"].map(|address| address.parse::<SocketAddr>().unwrap()).into();
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let of_transport = config.listeners.iter().filter(|listener| listener.transport == transport);
+        assert_eq!(of_transport.map(|listener| listener.address).collect::<Vec<_>>(), expected);
+    }
+    assert_eq!(config.workers, 2);
+    let ip: IpAddr = "192.88.100.1".parse().unwrap();
+    assert_eq!(config.relay.ipv4, Some(RelayAddress { bind: ip, external: ip }));
+    assert_eq!(config.relay.ports, (49152, 65535));
+    assert_eq!(config.unauthenticated, Some(RateLimit { per_second: 100, burst: 500 }));
+    assert_eq!((config.auth.realm.as_str(), config.auth.nonce_lifetime_secs), ("turnstone", 600));
+    assert_eq!((config.lifetimes.allocation_default_secs, config.lifetimes.allocation_max_secs), (600, 3600));
+    assert!(config.turn && !config.dev && !config.peers.allow_loopback);
+}
+
+#[test]
+fn every_value_of_a_full_file_arrives() {
+    let text = r#"
+        workers = 3
+        software = "turn"
+        [[listen]]
+        address = "127.0.0.1:443"
+        transport = ["tls", "udp"]
+        [tls]
+        certificate = "tls/chain.pem"
+        key = "/abs/key.pem"
+        min-version = "1.3"
+        [relay]
+        ipv4 = "10.0.0.5"
+        ipv6 = "off"
+        external-ip = "203.0.113.5"
+        ports = "20000-20099"
+        [auth]
+        realm = "example.org"
+        public-host = "turn.example.org"
+        on-expiry = "cut"
+        nonce-lifetime = "1m"
+        [peers]
+        default = "deny"
+        allowed = ["10.1.2.0/24 override", "8.8.0.0/16"]
+        denied = ["8.8.8.8", "9.0.0.1-9.0.0.9"]
+        denied-ports = [53, 123]
+        nat64-prefixes = ["2001:4860:64::/96"]
+        [quota]
+        allocations-per-user = 7
+        allocations-total = 70
+        [bandwidth]
+        per-allocation = "2Mbit/s"
+        per-user = "1MB/s"
+        [lifetimes]
+        allocation-default = "5m"
+        allocation-max = "30m"
+        [limits]
+        unauthenticated-replies-per-second = 5
+        unauthenticated-replies-burst = 50
+        peers-per-allocation = 9
+        [streams]
+        queue = "100ms"
+        queue-bytes-max = "128KiB"
+        idle-timeout = "20s"
+        handshake-timeout = "5s"
+        connections-max = 100
+        connections-per-ip-max = 10
+        [log]
+        level = "warn,turnstone::turn=debug"
+        format = "json"
+    "#;
+    let mut given = with_secret(text);
+    given.source.directory = "/etc/turnstone".into();
+    let config = given.config();
+    assert_eq!((config.workers, config.software.as_deref()), (3, Some("turn")));
+    assert_eq!(listeners_of(&config.listeners), [(Transport::Tls, "127.0.0.1:443"), (Transport::Udp, "127.0.0.1:443")]);
+    let tls = config.tls.unwrap();
+    assert_eq!(tls.certificate.to_str(), Some("/etc/turnstone/tls/chain.pem"));
+    assert_eq!((tls.key.to_str(), tls.min_version), (Some("/abs/key.pem"), TlsVersion::Tls13));
+    let relay = config.relay.ipv4.unwrap();
+    assert_eq!((relay.bind.to_string(), relay.external.to_string()), ("10.0.0.5".into(), "203.0.113.5".into()));
+    assert_eq!((config.relay.ipv6, config.relay.ports), (None, (20000, 20099)));
+    let auth = config.auth;
+    assert_eq!((auth.realm.as_str(), auth.public_host.as_deref()), ("example.org", Some("turn.example.org")));
+    assert_eq!((auth.on_expiry, auth.nonce_lifetime_secs), (OnExpiry::Cut, 60));
+    assert!(config.peers.default_deny_all);
+    assert_eq!(config.peers.allowed, ["10.1.2.0/24 override", "8.8.0.0/16"]);
+    assert_eq!(config.peers.denied, ["8.8.8.8", "9.0.0.1-9.0.0.9"]);
+    assert_eq!((config.peers.denied_ports, config.peers.nat64_prefixes.len()), (vec![53, 123], 1));
+    assert_eq!((config.quota.per_user, config.quota.total), (Some(7), Some(70)));
+    assert_eq!((config.bandwidth.per_allocation, config.bandwidth.per_user), (Some(250_000), Some(1_000_000)));
+    assert_eq!((config.lifetimes.allocation_default_secs, config.lifetimes.allocation_max_secs), (300, 1800));
+    assert_eq!((config.lifetimes.permission_secs, config.lifetimes.channel_secs), (300, 600));
+    assert_eq!(config.unauthenticated, Some(RateLimit { per_second: 5, burst: 50 }));
+    assert_eq!(config.max_peers_per_allocation, 9);
+    let streams = config.streams;
+    assert_eq!((streams.queue, streams.queue_bytes_max), (Duration::from_millis(100), 131_072));
+    assert_eq!((streams.idle_timeout.as_secs(), streams.handshake_timeout.as_secs()), (20, 5));
+    assert_eq!((streams.connections_max, streams.connections_per_ip_max), (100, Some(10)));
+    assert_eq!((config.log.format, config.log.filter.as_str()), (LogFormat::Json, "warn,turnstone::turn=debug"));
+}
+
+fn listeners_of(listeners: &[Listener]) -> Vec<(Transport, &'static str)> {
+    listeners.iter().map(|listener| (listener.transport, listener.address.to_string().leak() as &str)).collect()
+}
+
+#[test]
+fn the_shown_configuration_reads_back_to_the_same() {
+    let text = "workers = 3\n[relay]\nexternal-ip = \"203.0.113.5\"\n[peers]\ndenied = [\"8.8.8.8\"]\ndenied-ports = [53]\n\
+                [bandwidth]\nper-user = \"1.5Mbit/s\"\n[limits]\nunauthenticated-replies-per-second = \"unlimited\"";
+    let shown = with_secret(text).config().to_toml();
+    assert!(!shown.contains("0123456789abcdef"), "a secret is shown:\n{shown}");
+    let again = with_secret(&shown).config().to_toml();
+    assert_eq!(shown, again);
+}
+
+#[test]
+fn unlimited_lifts_a_limit() {
+    let text = "[limits]\nunauthenticated-replies-per-second = \"unlimited\"\n[streams]\nconnections-per-ip-max = \"unlimited\"\n\
+                [bandwidth]\nper-user = \"unlimited\"\n[quota]\nallocations-total = \"unlimited\"";
+    let config = with_secret(text).config();
+    assert_eq!((config.unauthenticated, config.streams.connections_per_ip_max), (None, None));
+    assert_eq!((config.bandwidth.per_user, config.quota.total), (None, None));
+}
+
+#[test]
+fn a_star_is_every_address_that_the_host_has() {
+    let text = "[[listen]]\naddress = \"*:443\"\ntransport = \"udp\"";
+    assert_eq!(listeners(text), [(Transport::Udp, "0.0.0.0:443".into()), (Transport::Udp, "[::]:443".into())]);
+    let mut without_ipv6 = with_secret(text);
+    without_ipv6.host.has_ipv6 = false;
+    assert_eq!(without_ipv6.config().listeners.len(), 1);
+}
+
+#[test]
+fn a_private_relay_address_without_external_ip_is_warned_about() {
+    for (relay, warned) in [
+        ("ipv4 = \"10.0.0.5\"", true),
+        ("ipv4 = \"100.64.0.1\"", true),
+        ("ipv4 = \"127.0.0.1\"", true),
+        ("ipv6 = \"fd00::1\"", true),
+        ("ipv4 = \"10.0.0.5\"\nexternal-ip = \"203.0.113.5\"", false),
+        ("ipv4 = \"8.8.8.8\"", false),
+    ] {
+        let warnings = with_secret(&format!("[relay]\n{relay}")).parse().unwrap().warnings;
+        assert_eq!(warnings.len(), usize::from(warned), "{relay}: {warnings:?}");
+        if warned {
+            assert!(warnings[0].to_string().starts_with("turnserver.toml:2:8: relay address"), "{}", warnings[0]);
+        }
+    }
+}
+
+#[test]
+fn a_host_without_a_network_needs_a_relay_address() {
+    let mut given = given(SECRET);
+    (given.host.ipv4, given.host.ipv6) = (None, None);
+    assert!(given.error().contains("no relay address: this host has no way to the outside"));
+    given.source.text.insert_str(0, "turn = false\n");
+    assert!(!given.config().turn, "STUN alone needs no relay");
+}
+
+#[test]
+fn dev_makes_up_a_secret_and_allows_loopback_peers() {
+    let mut given = given("");
+    (given.dev, given.host.ipv4, given.host.ipv6) = (true, None, None);
+    let (one, other) = (given.config(), given.config());
+    assert!(one.peers.allow_loopback && one.dev);
+    assert_eq!(one.relay.ipv4.map(|relay| relay.bind.to_string()).as_deref(), Some("127.0.0.1"));
+    let (one, other) = (&one.auth.secrets[0].bytes, &other.auth.secrets[0].bytes);
+    assert!(one.len() >= 32);
+    assert_ne!(**one, **other, "each start makes another secret");
+}
+
+#[test]
+fn stun_alone_needs_no_credentials() {
+    assert!(given("turn = false").config().auth.secrets.is_empty());
+}
+
+#[test]
+fn settings_deny_the_hosts_own_addresses_and_reach_its_relays() {
+    let config = with_secret("[relay]\nipv4 = \"10.0.0.5\"\nipv6 = \"off\"\nexternal-ip = \"8.8.4.4\"").config();
+    let own = OwnAddresses {
+        endpoints: vec!["0.0.0.0:3478".parse().unwrap()],
+        addresses: vec!["9.9.9.9".parse().unwrap(), "10.0.0.5".parse().unwrap()],
+    };
+    let nonce_keys = Arc::new(NonceKeys::new([7; 32], 600));
+    let settings = config.settings(nonce_keys, own).unwrap();
+    let judge = |peer: &str| settings.peer_acl.judge(PeerAddr::new(peer.parse().unwrap()).unwrap());
+    assert!(judge("1.1.1.1:4000").is_ok());
+    assert!(judge("9.9.9.9:4000").is_err(), "an address of this host");
+    assert!(judge("10.0.0.5:50000").is_err(), "the private half of the relay address");
+    assert!(judge("8.8.4.4:50000").is_ok(), "a relayed address, by its external address");
+    assert!(judge("8.8.4.4:3478").is_err(), "the listener, by its external address");
+    assert!(judge("127.0.0.1:4000").is_err());
+    assert_eq!(settings.credentials.realm(), "turnstone");
+    assert!(settings.turn);
+}

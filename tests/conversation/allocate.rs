@@ -1,0 +1,406 @@
+//! Allocate (RFC 8656 section 7).
+
+use turnstone::addr::{Family, Transport};
+use turnstone::policy::QuotaLimits;
+use turnstone::reject::Reason;
+use turnstone::stun::{AttributeType, Class, Encoder, Method};
+use turnstone::turn::{EndReason, Event};
+
+use crate::harness::*;
+
+/// Allocates with extra attributes besides REQUESTED-TRANSPORT.
+fn allocate_with(world: &mut World, login: &Login, build: impl FnOnce(&mut Encoder<'_>)) -> Reply {
+    let reply = world.request(login, Method::ALLOCATE, |request| {
+        request.attribute(AttributeType::REQUESTED_TRANSPORT, &UDP);
+        build(request);
+    });
+    world.check_books();
+    reply
+}
+
+fn code_with(kinds: &[(AttributeType, &[u8])]) -> Option<u16> {
+    let mut world = World::new();
+    let login = world.alice(client(1));
+    let reply = allocate_with(&mut world, &login, |request| {
+        for (kind, value) in kinds {
+            request.attribute(*kind, value);
+        }
+    });
+    reply.code()
+}
+
+#[test]
+fn the_first_request_is_challenged_and_the_second_allocates() {
+    let mut world = World::new();
+    let request = world.bare(Method::ALLOCATE, |request| {
+        request.attribute(AttributeType::REQUESTED_TRANSPORT, &UDP);
+    });
+    let challenge = world.hand_in(client(1), &request).reply();
+    assert_eq!(challenge.code(), Some(401));
+    assert_eq!(challenge.get(AttributeType::REALM).unwrap(), REALM.as_bytes());
+    assert!(challenge.get(AttributeType::NONCE).is_some());
+    assert!(challenge.get(AttributeType::PASSWORD_ALGORITHMS).is_some());
+    assert_eq!(challenge.integrity, None);
+    assert!(world.events().is_empty(), "no event for a request nobody signed");
+
+    let login = world.alice(client(1));
+    let reply = world.allocate(&login);
+    assert_eq!(reply.class, Class::Success);
+    assert_eq!(reply.relayed().ip().to_string(), RELAY_V4);
+    assert_eq!(reply.lifetime_secs(), 600);
+    assert_eq!(reply.addresses(AttributeType::XOR_MAPPED_ADDRESS), [login.client.five_tuple.client.get()]);
+    assert!(reply.is_signed_by(&login));
+    assert_eq!(world.server.allocations(), 1);
+    let events = world.events();
+    assert!(matches!(&events[..], [Event::Allocated { relayed, .. }] if relayed.get() == reply.relayed()));
+}
+
+#[test]
+fn allocations_work_over_every_transport_and_with_sha256() {
+    let mut world = World::new();
+    for (n, transport) in [(1, Transport::Udp), (1, Transport::Tcp), (1, Transport::Tls)] {
+        let login = world.alice(client_over(transport, n)).with_sha256();
+        let reply = world.allocate(&login);
+        assert!(reply.is_signed_by(&login));
+    }
+    assert_eq!(world.server.allocations(), 3);
+}
+
+#[test]
+fn a_second_allocation_on_the_same_5_tuple_is_437() {
+    let mut world = World::new();
+    let login = world.allocated(1);
+    let reply = allocate_with(&mut world, &login, |_| {});
+    assert_eq!(reply.code(), Some(437));
+    let bob = world.login(client(1), "bob", "builder");
+    assert_eq!(allocate_with(&mut world, &bob, |_| {}).code(), Some(437));
+    assert_eq!(world.server.allocations(), 1);
+}
+
+#[test]
+fn requested_transport_is_required_and_must_be_udp() {
+    let mut world = World::new();
+    let login = world.alice(client(1));
+    assert_eq!(world.request(&login, Method::ALLOCATE, |_| {}).code(), Some(400));
+    for (value, code) in [(&[17u8, 0][..], 400), (&[6, 0, 0, 0], 442), (&[0, 0, 0, 0], 442)] {
+        let reply = world.request(&login, Method::ALLOCATE, |request| {
+            request.attribute(AttributeType::REQUESTED_TRANSPORT, value);
+        });
+        assert_eq!(reply.code(), Some(code), "{value:?}");
+    }
+    // The reserved bytes are ignored.
+    let reply = world.request(&login, Method::ALLOCATE, |request| {
+        request.attribute(AttributeType::REQUESTED_TRANSPORT, &[17, 1, 2, 3]);
+    });
+    assert_eq!(reply.code(), None);
+    world.check_books();
+}
+
+#[test]
+fn attributes_that_exclude_each_other_get_400() {
+    const TOKEN: (AttributeType, &[u8]) = (AttributeType::RESERVATION_TOKEN, &[1, 2, 3, 4, 5, 6, 7, 8]);
+    const EVEN: (AttributeType, &[u8]) = (AttributeType::EVEN_PORT, &[0]);
+    const EVEN_NEXT: (AttributeType, &[u8]) = (AttributeType::EVEN_PORT, &[0x80]);
+    const V4: (AttributeType, &[u8]) = (AttributeType::REQUESTED_ADDRESS_FAMILY, &[1, 0, 0, 0]);
+    const V6: (AttributeType, &[u8]) = (AttributeType::REQUESTED_ADDRESS_FAMILY, &[2, 0, 0, 0]);
+    const ALSO_V6: (AttributeType, &[u8]) = (AttributeType::ADDITIONAL_ADDRESS_FAMILY, &[2, 0, 0, 0]);
+    const ALSO_V4: (AttributeType, &[u8]) = (AttributeType::ADDITIONAL_ADDRESS_FAMILY, &[1, 0, 0, 0]);
+    for pair in [[TOKEN, EVEN], [TOKEN, V4], [TOKEN, ALSO_V6], [V4, ALSO_V6], [V6, ALSO_V6], [EVEN_NEXT, ALSO_V6]] {
+        assert_eq!(code_with(&pair), Some(400), "{pair:?}");
+    }
+    assert_eq!(code_with(&[ALSO_V4]), Some(400));
+    assert_eq!(code_with(&[TOKEN]), Some(508));
+    assert_eq!(code_with(&[EVEN, ALSO_V6]), None);
+    assert_eq!(code_with(&[EVEN_NEXT, V6]), None);
+}
+
+#[test]
+fn malformed_values_get_400() {
+    for (kind, value) in [
+        (AttributeType::LIFETIME, &[0u8, 1][..]),
+        (AttributeType::EVEN_PORT, &[]),
+        (AttributeType::EVEN_PORT, &[0, 0, 0, 0]),
+        (AttributeType::RESERVATION_TOKEN, &[1, 2, 3, 4]),
+        (AttributeType::REQUESTED_ADDRESS_FAMILY, &[1]),
+        (AttributeType::ADDITIONAL_ADDRESS_FAMILY, &[2]),
+        (AttributeType::ADDITIONAL_ADDRESS_FAMILY, &[3, 0, 0, 0]),
+    ] {
+        assert_eq!(code_with(&[(kind, value)]), Some(400), "{kind:?} {value:?}");
+    }
+}
+
+#[test]
+fn dont_fragment_is_supported() {
+    assert_eq!(code_with(&[(AttributeType::DONT_FRAGMENT, &[])]), None);
+}
+
+#[test]
+fn unknown_required_attributes_get_420_with_integrity() {
+    let mut world = World::new();
+    let login = world.alice(client(1));
+    let reply = allocate_with(&mut world, &login, |request| {
+        request.attribute(AttributeType(0x002A), &[0; 4]);
+        request.attribute(AttributeType(0x8030), &[]);
+    });
+    assert_eq!(reply.code(), Some(420));
+    assert_eq!(reply.get(AttributeType::UNKNOWN_ATTRIBUTES).unwrap(), [0x00, 0x2A]);
+    assert!(reply.is_signed_by(&login));
+    assert_eq!(world.server.allocations(), 0);
+}
+
+#[test]
+fn lifetime_is_at_least_the_default_and_at_most_the_maximum() {
+    for (requested, granted) in
+        [(0, 600), (1, 600), (600, 600), (601, 601), (3600, 3600), (3601, 3600), (u32::MAX, 3600)]
+    {
+        let mut world = World::new();
+        let login = world.alice(client(1));
+        let reply = allocate_with(&mut world, &login, |request| {
+            request.u32(AttributeType::LIFETIME, requested);
+        });
+        assert_eq!(reply.lifetime_secs(), granted, "{requested} s");
+        world.pass(u64::from(granted) - 1);
+        assert_eq!(world.server.allocations(), 1, "{requested} s");
+        world.pass(2);
+        assert_eq!(world.server.allocations(), 0, "{requested} s");
+        assert!(world.relays.open.is_empty());
+    }
+}
+
+#[test]
+fn a_family_is_given_as_requested_and_ipv4_when_none_is_named() {
+    let mut world = World::new();
+    let login = world.alice(client(1));
+    let reply = allocate_with(&mut world, &login, |request| {
+        request.attribute(AttributeType::REQUESTED_ADDRESS_FAMILY, &[2, 0, 0, 0]);
+    });
+    assert_eq!(reply.relayed().ip().to_string(), RELAY_V6);
+
+    let mut over_ipv6 = client(2);
+    over_ipv6.five_tuple.client = turnstone::addr::ClientAddr::new("[2a02::7]:7000".parse().unwrap());
+    let login = world.alice(over_ipv6);
+    assert_eq!(world.allocate(&login).relayed().ip().to_string(), RELAY_V4);
+}
+
+#[test]
+fn a_family_we_have_no_relay_of_is_440() {
+    let mut world = World::new();
+    world.relays.v6 = None;
+    let login = world.alice(client(1));
+    for family in [2, 3] {
+        let reply = allocate_with(&mut world, &login, |request| {
+            request.attribute(AttributeType::REQUESTED_ADDRESS_FAMILY, &[family, 0, 0, 0]);
+        });
+        assert_eq!(reply.code(), Some(440));
+    }
+    world.relays.v6 = world.relays.v4.take();
+    assert_eq!(allocate_with(&mut world, &login, |_| {}).code(), Some(440), "IPv4 is what no family means");
+}
+
+#[test]
+fn a_dual_allocation_has_both_addresses() {
+    let mut world = World::new();
+    let login = world.alice(client(1));
+    let reply = allocate_with(&mut world, &login, |request| {
+        request.attribute(AttributeType::ADDITIONAL_ADDRESS_FAMILY, &[2, 0, 0, 0]);
+    });
+    let relayed = reply.addresses(AttributeType::XOR_RELAYED_ADDRESS);
+    assert_eq!(relayed.iter().map(|addr| addr.ip().to_string()).collect::<Vec<_>>(), [RELAY_V4, RELAY_V6]);
+    assert_eq!(reply.get(AttributeType::ADDRESS_ERROR_CODE), None);
+    assert_eq!(world.relays.open.len(), 2);
+    world.refresh(&login, Some(0));
+    assert!(world.relays.open.is_empty());
+    assert_eq!(world.shared.quotas.in_use(), 0);
+}
+
+#[test]
+fn a_dual_allocation_that_misses_one_family_says_which_and_why() {
+    for (missing, wire, without_port, code) in
+        [(Family::V6, 2, false, 40), (Family::V4, 1, false, 40), (Family::V6, 2, true, 8), (Family::V4, 1, true, 8)]
+    {
+        let mut world = World::new();
+        if without_port {
+            // Only one port is left, and it is taken in the missing family.
+            world.relays.ports = vec![50_000];
+            let taker = world.alice(client(2));
+            let family = missing.to_wire();
+            let reply = allocate_with(&mut world, &taker, |request| {
+                request.attribute(AttributeType::REQUESTED_ADDRESS_FAMILY, &[family, 0, 0, 0]);
+            });
+            assert_eq!(reply.code(), None);
+        } else if missing == Family::V6 {
+            world.relays.v6 = None;
+        } else {
+            world.relays.v4 = None;
+        }
+        let login = world.alice(client(1));
+        let reply = allocate_with(&mut world, &login, |request| {
+            request.attribute(AttributeType::ADDITIONAL_ADDRESS_FAMILY, &[2, 0, 0, 0]);
+        });
+        assert_eq!(reply.code(), None);
+        assert_ne!(Family::of(reply.relayed().ip()), missing);
+        let value = reply.get(AttributeType::ADDRESS_ERROR_CODE).unwrap();
+        assert_eq!(value[..4], [wire, 0, if code == 40 { 4 } else { 5 }, code]);
+        assert!(std::str::from_utf8(&value[4..]).unwrap().len() < 128);
+    }
+}
+
+#[test]
+fn a_dual_allocation_that_misses_both_families_is_refused() {
+    let mut world = World::new();
+    world.relays.ports.clear();
+    let login = world.alice(client(1));
+    let dual = |request: &mut Encoder<'_>| {
+        request.attribute(AttributeType::ADDITIONAL_ADDRESS_FAMILY, &[2, 0, 0, 0]);
+    };
+    assert_eq!(allocate_with(&mut world, &login, dual).code(), Some(508));
+    world.relays.v4 = None;
+    assert_eq!(allocate_with(&mut world, &login, dual).code(), Some(508));
+    world.relays.v6 = None;
+    assert_eq!(allocate_with(&mut world, &login, dual).code(), Some(440));
+    assert_eq!(world.shared.quotas.in_use(), 0);
+}
+
+#[test]
+fn even_port_gives_an_even_port_and_reserves_the_next_for_the_same_user() {
+    let mut world = World::new();
+    world.relays.ports = (50_001..50_010).collect();
+    let rtp = world.alice(client(1));
+    let reply = allocate_with(&mut world, &rtp, |request| {
+        request.attribute(AttributeType::EVEN_PORT, &[0x80]);
+    });
+    assert_eq!(reply.relayed().port(), 50_002);
+    let token = reply.get(AttributeType::RESERVATION_TOKEN).unwrap();
+    assert_eq!(token.len(), 8);
+
+    let thief = world.login(client(3), "bob", "builder");
+    let reply = allocate_with(&mut world, &thief, |request| {
+        request.attribute(AttributeType::RESERVATION_TOKEN, &token);
+    });
+    assert_eq!(reply.code(), Some(508));
+
+    let rtcp = world.alice(client(2));
+    let reply = allocate_with(&mut world, &rtcp, |request| {
+        request.attribute(AttributeType::RESERVATION_TOKEN, &token);
+    });
+    assert_eq!(reply.relayed().port(), 50_003);
+    assert_eq!(reply.get(AttributeType::RESERVATION_TOKEN), None);
+
+    let again = world.alice(client(4));
+    let reply = allocate_with(&mut world, &again, |request| {
+        request.attribute(AttributeType::RESERVATION_TOKEN, &token);
+    });
+    assert_eq!(reply.code(), Some(508), "a token is good once");
+}
+
+#[test]
+fn even_port_without_the_bit_reserves_nothing() {
+    let mut world = World::new();
+    let login = world.alice(client(1));
+    let reply = allocate_with(&mut world, &login, |request| {
+        request.attribute(AttributeType::EVEN_PORT, &[0]);
+    });
+    assert_eq!(reply.relayed().port() % 2, 0);
+    assert_eq!(reply.get(AttributeType::RESERVATION_TOKEN), None);
+    assert_eq!(world.relays.taken_ports(), 1);
+}
+
+#[test]
+fn a_reservation_is_over_after_30_seconds() {
+    let mut world = World::new();
+    let login = world.alice(client(1));
+    let reply = allocate_with(&mut world, &login, |request| {
+        request.attribute(AttributeType::EVEN_PORT, &[0x80]);
+    });
+    let token = reply.get(AttributeType::RESERVATION_TOKEN).unwrap();
+    world.pass(31);
+    let late = world.alice(client(2));
+    let reply = allocate_with(&mut world, &late, |request| {
+        request.attribute(AttributeType::RESERVATION_TOKEN, &token);
+    });
+    assert_eq!(reply.code(), Some(508));
+}
+
+#[test]
+fn no_port_left_is_508_and_ports_come_back() {
+    let mut world = World::new();
+    world.relays.ports = vec![50_000, 50_001];
+    let first = world.allocated(1);
+    world.allocated(2);
+    let third = world.alice(client(3));
+    assert_eq!(allocate_with(&mut world, &third, |_| {}).code(), Some(508));
+    assert_eq!(world.shared.quotas.in_use(), 2);
+    world.refresh(&first, Some(0));
+    assert_eq!(allocate_with(&mut world, &third, |_| {}).code(), None);
+}
+
+#[test]
+fn a_system_that_refuses_sockets_is_508_and_costs_no_quota() {
+    let mut world = World::with(|options| options.quota = QuotaLimits { per_user: Some(1), total: Some(1) });
+    world.relays.broken = true;
+    let login = world.alice(client(1));
+    for _ in 0..5 {
+        assert_eq!(allocate_with(&mut world, &login, |_| {}).code(), Some(508));
+    }
+    assert_eq!(refusals(&world.events()), [Reason::SystemError; 5]);
+    assert_eq!(world.shared.quotas.in_use(), 0);
+    world.relays.broken = false;
+    assert_eq!(allocate_with(&mut world, &login, |_| {}).code(), None);
+}
+
+#[test]
+fn quotas_are_per_user_and_in_total_and_are_given_back_on_every_end() {
+    let mut world = World::with(|options| options.quota = QuotaLimits { per_user: Some(2), total: Some(3) });
+    let first = world.allocated(1);
+    world.allocated(2);
+    let third = world.alice(client(3));
+    assert_eq!(allocate_with(&mut world, &third, |_| {}).code(), Some(486));
+    let bob = world.login(client(4), "bob", "builder");
+    assert_eq!(allocate_with(&mut world, &bob, |_| {}).code(), None);
+    let bob = world.login(client(5), "bob", "builder");
+    assert_eq!(allocate_with(&mut world, &bob, |_| {}).code(), Some(486));
+    assert_eq!(refusals(&world.events()), [Reason::UserQuota, Reason::TotalQuota]);
+
+    assert_eq!(world.refresh(&first, Some(0)).code(), None);
+    assert_eq!(allocate_with(&mut world, &third, |_| {}).code(), None);
+    world.server.client_gone(world.now, &third.client.five_tuple, &mut world.relays);
+    world.check_books();
+    assert_eq!(world.shared.quotas.in_use(), 2);
+    world.pass(601);
+    assert_eq!(world.shared.quotas.in_use(), 0);
+    assert!(world.relays.open.is_empty());
+
+    world.allocated(6);
+    world.server.end_all(world.now, EndReason::Shutdown, &mut world.relays);
+    assert_eq!((world.shared.quotas.in_use(), world.relays.open.len(), world.server.allocations()), (0, 0, 0));
+    assert_eq!(world.server.next_timeout(), None);
+}
+
+#[test]
+fn quotas_count_the_user_part_of_time_limited_usernames() {
+    let mut world = World::with(|options| options.quota = QuotaLimits { per_user: Some(1), total: None });
+    let first = world.guest(client(1), "carol", 1000);
+    world.allocate(&first);
+    let second = world.guest(client(2), "carol", 2000);
+    assert_eq!(allocate_with(&mut world, &second, |_| {}).code(), Some(486));
+    let other = world.guest(client(3), "dave", 1000);
+    assert_eq!(allocate_with(&mut world, &other, |_| {}).code(), None);
+}
+
+#[test]
+fn attributes_after_message_integrity_do_not_count() {
+    let mut world = World::new();
+    let login = world.alice(client(1));
+    let id = world.transaction_id();
+    let bytes = login.request(id, Method::ALLOCATE, |request| {
+        request.attribute(AttributeType::REQUESTED_TRANSPORT, &UDP);
+    });
+    // LIFETIME and an unknown required attribute behind the MAC, with the length field to match.
+    let mut forged = bytes.clone();
+    forged.extend_from_slice(&[0x00, 0x0D, 0, 4, 0, 0, 0x0E, 0x10, 0x00, 0x2A, 0, 0]);
+    let body = (forged.len() - 20) as u16;
+    forged[2..4].copy_from_slice(&body.to_be_bytes());
+    let reply = world.hand_in(login.client, &forged).reply();
+    assert_eq!(reply.code(), None);
+    assert_eq!(reply.lifetime_secs(), 600);
+}

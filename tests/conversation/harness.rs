@@ -1,0 +1,666 @@
+//! A server in virtual time, a fake of its relay sockets, and clients that speak to it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use turnstone::addr::{ClientAddr, Family, FiveTuple, PeerAddr, RelayedAddr, Transport};
+use turnstone::auth::{Credentials, CredentialsBuilder, NonceKeys, SharedSecret, Users, mint};
+use turnstone::clock::{Now, SECOND};
+use turnstone::policy::{BandwidthLimits, PeerAcl, PeerRules, QuotaLimits};
+use turnstone::reject::{Dropped, Reason};
+use turnstone::stun::{
+    AttributeType, Class, Encoder, ErrorCode, IntegrityKind, Key, Message, Method, PasswordAlgorithm, TransactionId,
+    decode_xor_address,
+};
+use turnstone::turn::{
+    Client, ClientLink, Event, Lifetimes, OnExpiry, OpenRelay, Outcome, PortRequest, RelayError, RelayId, Relays,
+    ReservationToken, Server, Settings, Shared, ToPeer,
+};
+
+pub const REALM: &str = "example.org";
+pub const SECRET: &[u8] = b"an old and shared secret";
+pub const START_UNIX: u64 = 1_700_000_000;
+pub const RELAY_V4: &str = "5.45.96.1";
+pub const RELAY_V6: &str = "2a03:4000::1";
+pub const UDP: [u8; 4] = [17, 0, 0, 0];
+
+/// A peer on the Internet.
+pub fn peer(n: u8) -> PeerAddr {
+    peer_at(SocketAddr::from(([8, 8, 8, n], 4000 + u16::from(n))))
+}
+
+/// An IPv6 peer on the Internet.
+pub fn peer6(n: u16) -> PeerAddr {
+    peer_at(SocketAddr::from(([0x2606, 0x4700, 0, 0, 0, 0, 0, n], 4000 + n)))
+}
+
+pub fn peer_at(addr: SocketAddr) -> PeerAddr {
+    PeerAddr::new(addr).unwrap()
+}
+
+/// A client of its own address and port, over UDP.
+pub fn client(n: u16) -> Client {
+    client_over(Transport::Udp, n)
+}
+
+pub fn client_over(transport: Transport, n: u16) -> Client {
+    let [high, low] = n.to_be_bytes();
+    let five_tuple = FiveTuple {
+        transport,
+        client: ClientAddr::new(SocketAddr::from(([91, 20, high, low], 10_000 + n))),
+        server: "5.45.96.1:3478".parse().unwrap(),
+    };
+    Client { five_tuple, link: ClientLink(u64::from(n)) }
+}
+
+/// What a test may want otherwise.
+#[derive(Clone)]
+pub struct Options {
+    pub rules: PeerRules,
+    pub lifetimes: Lifetimes,
+    pub on_expiry: OnExpiry,
+    pub quota: QuotaLimits,
+    pub bandwidth: BandwidthLimits,
+    pub unauthenticated: Option<turnstone::policy::RateLimit>,
+    pub max_peers: usize,
+    pub software: Option<String>,
+    pub turn: bool,
+    pub users: Vec<(&'static str, &'static str)>,
+    pub secrets: Vec<&'static [u8]>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            rules: PeerRules {
+                own_endpoints: vec!["5.45.96.1:3478".parse().unwrap()],
+                relay_addresses: vec![RELAY_V4.parse().unwrap(), RELAY_V6.parse().unwrap()],
+                relay_ports: (49152, 65535),
+                ..PeerRules::default()
+            },
+            lifetimes: Lifetimes::default(),
+            on_expiry: OnExpiry::Keep,
+            quota: QuotaLimits::default(),
+            bandwidth: BandwidthLimits::default(),
+            unauthenticated: None,
+            max_peers: 100,
+            software: None,
+            turn: true,
+            users: vec![("alice", "wonderland"), ("bob", "builder")],
+            secrets: vec![SECRET],
+        }
+    }
+}
+
+impl Options {
+    fn credentials(&self, nonce_keys: &Arc<NonceKeys>) -> Credentials {
+        let secrets = self.secrets.iter().enumerate();
+        CredentialsBuilder {
+            realm: REALM.to_owned(),
+            users: Users::from_pairs(self.users.iter().copied()).unwrap(),
+            secrets: secrets
+                .map(|(n, bytes)| SharedSecret { id: n.to_string(), bytes: bytes.to_vec().into() })
+                .collect(),
+            nonce_keys: Arc::clone(nonce_keys),
+        }
+        .build()
+        .unwrap()
+    }
+
+    fn settings(&self, nonce_keys: &Arc<NonceKeys>) -> Arc<Settings> {
+        Arc::new(Settings {
+            credentials: Arc::new(self.credentials(nonce_keys)),
+            peer_acl: Arc::new(PeerAcl::compile(&self.rules).unwrap()),
+            lifetimes: self.lifetimes,
+            on_expiry: self.on_expiry,
+            quota: self.quota,
+            bandwidth: self.bandwidth,
+            unauthenticated: self.unauthenticated,
+            max_peers_per_allocation: self.max_peers,
+            software: self.software.clone(),
+            turn: self.turn,
+        })
+    }
+}
+
+/// The server, its surroundings and the clock.
+pub struct World {
+    pub server: Server,
+    pub relays: FakeRelays,
+    pub shared: Shared,
+    pub now: Now,
+    pub options: Options,
+    nonce_keys: Arc<NonceKeys>,
+    next_transaction: u64,
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub fn with(change: impl FnOnce(&mut Options)) -> Self {
+        let mut options = Options::default();
+        change(&mut options);
+        let nonce_keys = Arc::new(NonceKeys::new([7; 32], 3600));
+        let shared = Shared::default();
+        let mut seed = 1u64;
+        let fill_random = Box::new(move |out: &mut [u8]| {
+            for byte in out {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                *byte = (seed >> 56) as u8;
+            }
+        });
+        Self {
+            server: Server::new(options.settings(&nonce_keys), shared.clone(), fill_random),
+            relays: FakeRelays::default(),
+            shared,
+            now: Now { micros: 5_000 * SECOND, unix_secs: START_UNIX },
+            options,
+            nonce_keys,
+            next_transaction: 1,
+        }
+    }
+
+    /// Reloads with changed options.
+    pub fn reload(&mut self, change: impl FnOnce(&mut Options)) {
+        change(&mut self.options);
+        let settings = self.options.settings(&self.nonce_keys);
+        self.server.apply(self.now, settings, &mut self.relays);
+    }
+
+    /// Lets time pass, with every timer at its time.
+    pub fn pass(&mut self, secs: u64) {
+        let end = self.now.micros + secs * SECOND;
+        while let Some(due) = self.server.next_timeout().filter(|due| *due <= end) {
+            self.set_micros(due.max(self.now.micros));
+            self.server.handle_timeout(self.now, &mut self.relays);
+            assert!(self.server.next_timeout().is_none_or(|next| next > self.now.micros), "the timer would spin");
+        }
+        self.set_micros(end);
+    }
+
+    /// Lets time pass while no timer is served, as under load.
+    pub fn pass_unattended(&mut self, secs: u64) {
+        self.set_micros(self.now.micros + secs * SECOND);
+    }
+
+    fn set_micros(&mut self, micros: u64) {
+        self.now = Now { micros, unix_secs: START_UNIX + micros / SECOND - 5_000 };
+    }
+
+    /// Hands in raw bytes.
+    pub fn hand_in(&mut self, client: Client, bytes: &[u8]) -> Answer {
+        let mut reply = Vec::new();
+        match self.server.handle_message(self.now, &client, bytes, &mut self.relays, &mut reply) {
+            Outcome::Reply => Answer::Reply(Reply::read(reply)),
+            Outcome::ToPeer(to_peer, range) => {
+                assert!(reply.is_empty());
+                Answer::ToPeer(to_peer, bytes[range].to_vec())
+            }
+            Outcome::Dropped(dropped) => {
+                assert!(reply.is_empty());
+                Answer::Dropped(dropped)
+            }
+        }
+    }
+
+    pub fn transaction_id(&mut self) -> TransactionId {
+        self.next_transaction += 1;
+        let mut id = [0xAB; 12];
+        id[..8].copy_from_slice(&self.next_transaction.to_be_bytes());
+        TransactionId(id)
+    }
+
+    /// A request without credentials.
+    pub fn bare(&mut self, method: Method, build: impl FnOnce(&mut Encoder<'_>)) -> Vec<u8> {
+        message(Class::Request, method, self.transaction_id(), build)
+    }
+
+    /// Learns realm and nonce from the server, as a client's first request does.
+    pub fn challenge(&mut self, client: Client) -> (String, Vec<u8>) {
+        let bytes = self.bare(Method::ALLOCATE, |_| {});
+        let reply = self.hand_in(client, &bytes).reply();
+        assert_eq!(reply.code(), Some(401));
+        (String::from_utf8(reply.get(AttributeType::REALM).unwrap()).unwrap(), reply.get(AttributeType::NONCE).unwrap())
+    }
+
+    /// A client that has its nonce.
+    pub fn login(&mut self, client: Client, username: &str, password: &str) -> Login {
+        let (realm, nonce) = self.challenge(client);
+        let key = |algorithm| Key::long_term(algorithm, username.as_bytes(), realm.as_bytes(), password.as_bytes());
+        Login {
+            client,
+            username: username.to_owned(),
+            nonce,
+            key: key(PasswordAlgorithm::Md5),
+            sha256_key: key(PasswordAlgorithm::Sha256),
+            algorithm: PasswordAlgorithm::Md5,
+            realm,
+        }
+    }
+
+    pub fn alice(&mut self, client: Client) -> Login {
+        self.login(client, "alice", "wonderland")
+    }
+
+    /// A client with a time-limited credential.
+    pub fn guest(&mut self, client: Client, user: &str, seconds: u64) -> Login {
+        let username = format!("{}:{user}", self.now.unix_secs + seconds);
+        let password = mint(SECRET, &username);
+        self.login(client, &username, &password)
+    }
+
+    /// Sends an authenticated request; a response that must carry integrity is checked to.
+    pub fn request(&mut self, login: &Login, method: Method, build: impl FnOnce(&mut Encoder<'_>)) -> Reply {
+        let bytes = login.request(self.transaction_id(), method, build);
+        let reply = self.hand_in(login.client, &bytes).reply();
+        assert_eq!(reply.method, method);
+        assert_eq!(reply.transaction_id, Message::parse(&bytes).unwrap().transaction_id());
+        if reply.integrity.is_some() {
+            assert!(reply.is_signed_by(login), "the response's integrity is wrong");
+        } else {
+            assert!(matches!(reply.code(), Some(400 | 401 | 438)), "{:?} without integrity", reply.code());
+        }
+        reply
+    }
+
+    /// Allocates as plainly as can be.
+    pub fn allocate(&mut self, login: &Login) -> Reply {
+        let reply = self.request(login, Method::ALLOCATE, |request| {
+            request.attribute(AttributeType::REQUESTED_TRANSPORT, &UDP);
+        });
+        assert_eq!(reply.code(), None, "the allocation is refused");
+        reply
+    }
+
+    /// A client with an allocation.
+    pub fn allocated(&mut self, n: u16) -> Login {
+        let login = self.alice(client(n));
+        self.allocate(&login);
+        login
+    }
+
+    /// A client with an IPv4 and an IPv6 relay.
+    pub fn allocated_dual(&mut self, n: u16) -> Login {
+        let login = self.alice(client(n));
+        let reply = self.request(&login, Method::ALLOCATE, |request| {
+            request.attribute(AttributeType::REQUESTED_TRANSPORT, &UDP);
+            request.attribute(AttributeType::ADDITIONAL_ADDRESS_FAMILY, &[2, 0, 0, 0]);
+        });
+        assert_eq!(reply.code(), None);
+        login
+    }
+
+    pub fn refresh(&mut self, login: &Login, lifetime_secs: Option<u32>) -> Reply {
+        self.request(login, Method::REFRESH, |request| {
+            if let Some(secs) = lifetime_secs {
+                request.u32(AttributeType::LIFETIME, secs);
+            }
+        })
+    }
+
+    pub fn permit(&mut self, login: &Login, peers: &[PeerAddr]) -> Reply {
+        self.request(login, Method::CREATE_PERMISSION, |request| {
+            for peer in peers {
+                request.xor_address(AttributeType::XOR_PEER_ADDRESS, peer.get());
+            }
+        })
+    }
+
+    pub fn bind(&mut self, login: &Login, channel: u16, peer: PeerAddr) -> Reply {
+        self.bind_raw(login, channel, peer.get())
+    }
+
+    pub fn bind_raw(&mut self, login: &Login, channel: u16, peer: SocketAddr) -> Reply {
+        self.request(login, Method::CHANNEL_BIND, |request| {
+            request.u32(AttributeType::CHANNEL_NUMBER, u32::from(channel) << 16);
+            request.xor_address(AttributeType::XOR_PEER_ADDRESS, peer);
+        })
+    }
+
+    pub fn send(&mut self, client: Client, peer: PeerAddr, data: &[u8]) -> Answer {
+        self.send_raw(client, peer.get(), data)
+    }
+
+    pub fn send_raw(&mut self, client: Client, peer: SocketAddr, data: &[u8]) -> Answer {
+        let bytes = message(Class::Indication, Method::SEND, self.transaction_id(), |indication| {
+            indication.xor_address(AttributeType::XOR_PEER_ADDRESS, peer);
+            indication.attribute(AttributeType::DATA, data);
+        });
+        self.hand_in(client, &bytes)
+    }
+
+    pub fn channel_data(&mut self, client: Client, channel: u16, data: &[u8]) -> Result<(ToPeer, Vec<u8>), Dropped> {
+        let mut bytes = channel.to_be_bytes().to_vec();
+        bytes.extend_from_slice(&(data.len() as u16).to_be_bytes());
+        bytes.extend_from_slice(data);
+        self.server
+            .route_channel_data(self.now, &client.five_tuple, &bytes)
+            .map(|(to_peer, range)| (to_peer, bytes[range].to_vec()))
+    }
+
+    pub fn inbound(
+        &mut self,
+        relay: RelayId,
+        peer: PeerAddr,
+        len: usize,
+    ) -> Result<turnstone::turn::ToClient, Dropped> {
+        self.server.route_from_peer(self.now, relay, peer, len)
+    }
+
+    /// The open relay of a family; there is one.
+    pub fn relay(&self, family: Family) -> RelayId {
+        let mut found = self.relays.open.iter().filter(|(_, relayed)| relayed.family() == family);
+        let (id, _) = found.next().expect("an open relay");
+        assert!(found.next().is_none(), "more than one relay is open");
+        *id
+    }
+
+    pub fn events(&mut self) -> Vec<Event> {
+        std::iter::from_fn(|| self.server.poll_event()).collect()
+    }
+
+    /// What must hold at any time: quota, allocations and relay sockets agree.
+    pub fn check_books(&self) {
+        assert_eq!(self.shared.quotas.in_use() as usize, self.server.allocations(), "quota and allocations");
+        assert!(self.relays.open.len() >= self.server.allocations(), "an allocation without a relay");
+        assert!(self.relays.open.len() <= 2 * self.server.allocations(), "a relay without an allocation");
+    }
+}
+
+/// A message put together by `build`.
+pub fn message(
+    class: Class,
+    method: Method,
+    transaction_id: TransactionId,
+    build: impl FnOnce(&mut Encoder<'_>),
+) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    build(&mut Encoder::new(&mut bytes, class, method, transaction_id));
+    bytes
+}
+
+/// A client that knows its credential and the server's nonce.
+#[derive(Clone)]
+pub struct Login {
+    pub client: Client,
+    pub username: String,
+    pub realm: String,
+    pub nonce: Vec<u8>,
+    pub key: Key,
+    pub sha256_key: Key,
+    pub algorithm: PasswordAlgorithm,
+}
+
+impl Login {
+    /// The same client on another 5-tuple would need another nonce; this one only changes the wire form to RFC 8489's.
+    pub fn with_sha256(mut self) -> Self {
+        self.algorithm = PasswordAlgorithm::Sha256;
+        self
+    }
+
+    pub fn request(
+        &self,
+        transaction_id: TransactionId,
+        method: Method,
+        build: impl FnOnce(&mut Encoder<'_>),
+    ) -> Vec<u8> {
+        message(Class::Request, method, transaction_id, |request| {
+            build(request);
+            self.sign(request);
+        })
+    }
+
+    /// Appends the credential's attributes and the integrity.
+    pub fn sign(&self, request: &mut Encoder<'_>) {
+        request
+            .attribute(AttributeType::USERNAME, self.username.as_bytes())
+            .attribute(AttributeType::REALM, self.realm.as_bytes())
+            .attribute(AttributeType::NONCE, &self.nonce);
+        match self.algorithm {
+            PasswordAlgorithm::Md5 => request.integrity(IntegrityKind::Sha1, &self.key),
+            PasswordAlgorithm::Sha256 => request
+                .attribute(AttributeType::PASSWORD_ALGORITHMS, &[0, 2, 0, 0, 0, 1, 0, 0])
+                .attribute(AttributeType::PASSWORD_ALGORITHM, &[0, 2, 0, 0])
+                .integrity(IntegrityKind::Sha256, &self.sha256_key),
+        };
+    }
+}
+
+/// What the server made of a message.
+#[derive(Debug)]
+pub enum Answer {
+    Reply(Reply),
+    ToPeer(ToPeer, Vec<u8>),
+    Dropped(Dropped),
+}
+
+impl Answer {
+    pub fn reply(self) -> Reply {
+        match self {
+            Self::Reply(reply) => reply,
+            other => panic!("no reply but {other:?}"),
+        }
+    }
+
+    pub fn into_peer(self) -> (ToPeer, Vec<u8>) {
+        match self {
+            Self::ToPeer(to_peer, data) => (to_peer, data),
+            other => panic!("nothing for a peer but {other:?}"),
+        }
+    }
+
+    pub fn dropped(self) -> Dropped {
+        match self {
+            Self::Dropped(dropped) => dropped,
+            other => panic!("not dropped but {other:?}"),
+        }
+    }
+}
+
+/// A response, taken apart.
+#[derive(Debug)]
+pub struct Reply {
+    pub bytes: Vec<u8>,
+    pub class: Class,
+    pub method: Method,
+    pub transaction_id: TransactionId,
+    pub integrity: Option<IntegrityKind>,
+    pub has_fingerprint: bool,
+}
+
+impl Reply {
+    pub fn read(bytes: Vec<u8>) -> Self {
+        let message = Message::parse(&bytes).expect("the server's message is well-formed");
+        let (class, method, transaction_id) = (message.class(), message.method(), message.transaction_id());
+        let (integrity, has_fingerprint) = (message.integrity(), message.has_fingerprint());
+        Self { bytes, class, method, transaction_id, integrity, has_fingerprint }
+    }
+
+    fn message(&self) -> Message<'_> {
+        Message::parse(&self.bytes).unwrap()
+    }
+
+    /// The error code; `None` in a success response.
+    pub fn code(&self) -> Option<u16> {
+        let value = self.get(AttributeType::ERROR_CODE);
+        assert_eq!(value.is_some(), self.class == Class::Error);
+        value.map(|value| ErrorCode::decode(&value).unwrap().0.value())
+    }
+
+    pub fn get(&self, kind: AttributeType) -> Option<Vec<u8>> {
+        self.message().get(kind).map(<[u8]>::to_vec)
+    }
+
+    pub fn u32(&self, kind: AttributeType) -> Option<u32> {
+        self.get(kind).map(|value| u32::from_be_bytes(value.try_into().unwrap()))
+    }
+
+    pub fn addresses(&self, kind: AttributeType) -> Vec<SocketAddr> {
+        let message = self.message();
+        let found = message.attributes().filter(|attribute| attribute.kind == kind);
+        found.map(|attribute| decode_xor_address(attribute.value, self.transaction_id).unwrap()).collect()
+    }
+
+    pub fn lifetime_secs(&self) -> u32 {
+        self.u32(AttributeType::LIFETIME).expect("LIFETIME")
+    }
+
+    pub fn relayed(&self) -> SocketAddr {
+        let all = self.addresses(AttributeType::XOR_RELAYED_ADDRESS);
+        assert_eq!(all.len(), 1, "one XOR-RELAYED-ADDRESS");
+        all[0]
+    }
+
+    /// The types of all attributes before the integrity.
+    pub fn kinds(&self) -> Vec<AttributeType> {
+        self.message().attributes().map(|attribute| attribute.kind).collect()
+    }
+
+    pub fn is_signed_by(&self, login: &Login) -> bool {
+        match login.algorithm {
+            PasswordAlgorithm::Md5 => self.message().verify_integrity(&login.key),
+            PasswordAlgorithm::Sha256 => self.message().verify_integrity(&login.sha256_key),
+        }
+    }
+}
+
+/// Relay sockets that are none, on a pool of ports.
+pub struct FakeRelays {
+    pub v4: Option<IpAddr>,
+    pub v6: Option<IpAddr>,
+    /// The pool, per family.
+    pub ports: Vec<u16>,
+    /// Opens fail as if descriptors had run out.
+    pub broken: bool,
+    pub open: HashMap<RelayId, RelayedAddr>,
+    /// The relay opened last.
+    pub last: Option<RelayId>,
+    taken: BTreeSet<(Family, u16)>,
+    reserved: HashMap<ReservationToken, Reserved>,
+    generations: Vec<u32>,
+    free: Vec<u32>,
+    tokens: u64,
+}
+
+struct Reserved {
+    port: u16,
+    family: Family,
+    user: String,
+    until_micros: u64,
+}
+
+impl Default for FakeRelays {
+    fn default() -> Self {
+        Self {
+            v4: Some(RELAY_V4.parse().unwrap()),
+            v6: Some(RELAY_V6.parse().unwrap()),
+            ports: (50_000..50_200).collect(),
+            broken: false,
+            open: HashMap::new(),
+            last: None,
+            taken: BTreeSet::new(),
+            reserved: HashMap::new(),
+            generations: Vec::new(),
+            free: Vec::new(),
+            tokens: 0,
+        }
+    }
+}
+
+impl FakeRelays {
+    pub fn taken_ports(&self) -> usize {
+        self.taken.len()
+    }
+
+    fn ip(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+
+    fn expire(&mut self, now_micros: u64) {
+        let taken = &mut self.taken;
+        self.reserved.retain(|_, reserved| {
+            let keep = reserved.until_micros > now_micros;
+            if !keep {
+                taken.remove(&(reserved.family, reserved.port));
+            }
+            keep
+        });
+    }
+
+    fn put_up(&mut self, family: Family, port: u16) -> OpenRelay {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.generations.push(0);
+            self.generations.len() as u32 - 1
+        });
+        self.generations[index as usize] += 1;
+        let id = RelayId { index, generation: self.generations[index as usize] };
+        let relayed = RelayedAddr::new(SocketAddr::new(self.ip(family).unwrap(), port));
+        self.open.insert(id, relayed);
+        self.last = Some(id);
+        OpenRelay { id, relayed, reservation: None }
+    }
+}
+
+impl Relays for FakeRelays {
+    fn supports(&self, family: Family) -> bool {
+        self.ip(family).is_some()
+    }
+
+    fn open(&mut self, now_micros: u64, family: Family, request: PortRequest<'_>) -> Result<OpenRelay, RelayError> {
+        self.expire(now_micros);
+        self.ip(family).ok_or(RelayError::NoFamily)?;
+        if self.broken {
+            return Err(RelayError::System);
+        }
+        let free = |port: &u16| !self.taken.contains(&(family, *port));
+        let fits = |port: &&u16| match request {
+            PortRequest::Any => true,
+            PortRequest::Even => port.is_multiple_of(2),
+            PortRequest::EvenAndReserveNext { .. } => {
+                port.is_multiple_of(2) && self.ports.contains(&(*port + 1)) && free(&(*port + 1))
+            }
+        };
+        let port = *self.ports.iter().filter(|port| free(port)).find(fits).ok_or(RelayError::NoPort)?;
+        self.taken.insert((family, port));
+        let mut opened = self.put_up(family, port);
+        if let PortRequest::EvenAndReserveNext { user } = request {
+            self.tokens += 1;
+            let token = (0xFEED_0000 + self.tokens).to_be_bytes();
+            self.taken.insert((family, port + 1));
+            let until_micros = now_micros + 30 * SECOND;
+            self.reserved.insert(token, Reserved { port: port + 1, family, user: user.to_owned(), until_micros });
+            opened.reservation = Some(token);
+        }
+        Ok(opened)
+    }
+
+    fn open_reserved(&mut self, now_micros: u64, token: ReservationToken, user: &str) -> Result<OpenRelay, RelayError> {
+        self.expire(now_micros);
+        if self.reserved.get(&token).is_none_or(|reserved| reserved.user != user) {
+            return Err(RelayError::UnknownToken);
+        }
+        let reserved = self.reserved.remove(&token).unwrap();
+        Ok(self.put_up(reserved.family, reserved.port))
+    }
+
+    fn close(&mut self, relay: RelayId) {
+        let relayed = self.open.remove(&relay).expect("only open relays are closed");
+        assert!(self.taken.remove(&(relayed.family(), relayed.get().port())));
+        self.free.push(relay.index);
+    }
+}
+
+/// The refusals among events.
+pub fn refusals(events: &[Event]) -> Vec<Reason> {
+    let reason = |event: &Event| match event {
+        Event::Refused { reason, .. } => Some(*reason),
+        _ => None,
+    };
+    events.iter().filter_map(reason).collect()
+}

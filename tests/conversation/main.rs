@@ -1,0 +1,22 @@
+//! Whole conversations with the TURN server's state machine, in virtual time and without sockets.
+#![allow(unreachable_pub)]
+// Helpers outside of test functions may panic like tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
+
+mod allocate;
+mod authentication;
+mod binding;
+mod channels;
+mod cost;
+mod data;
+mod expiry;
+mod harness;
+mod limits;
+mod peer_policy;
+mod permissions;
+mod properties;
+mod refresh;
+mod reload;
+mod retransmission;
+#[path = "../policy/rows.rs"]
+mod rows;

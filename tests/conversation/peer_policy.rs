@@ -1,0 +1,69 @@
+//! The peer-policy matrix by every method: CreatePermission, ChannelBind, Send and inbound datagrams.
+
+use std::net::SocketAddr;
+
+use turnstone::addr::{Family, PeerAddr};
+use turnstone::reject::Dropped;
+use turnstone::stun::{AttributeType, Method};
+use turnstone::turn::Encapsulation;
+
+use crate::harness::*;
+use crate::rows;
+
+const PORT: u16 = 40_000;
+
+#[test]
+fn every_row_is_judged_the_same_by_every_method() {
+    let matrix = rows::matrix();
+    assert!(matrix.iter().filter(|(_, denied, _)| *denied).count() > 500);
+    assert!(matrix.iter().filter(|(_, denied, _)| !*denied).count() > 30);
+    for (ip, denied, label) in matrix {
+        let mut world = World::new();
+        let login = world.allocated_dual(1);
+        let addr = SocketAddr::new(ip, PORT);
+        let relay = world.relay(Family::of(ip));
+        let peer = PeerAddr::new(addr);
+
+        // Without a permission nothing passes, whatever the policy says.
+        world.send_raw(login.client, addr, b"x").dropped();
+        if let Ok(peer) = peer {
+            assert_eq!(world.inbound(relay, peer, 1), Err(Dropped::NoPermission), "{label}");
+        }
+        let permitted = world.request(&login, Method::CREATE_PERMISSION, |request| {
+            request.xor_address(AttributeType::XOR_PEER_ADDRESS, addr);
+        });
+        assert_eq!(permitted.code(), denied.then_some(403), "CreatePermission: {label}");
+        if denied {
+            world.send_raw(login.client, addr, b"x").dropped();
+        } else {
+            assert_eq!(world.send_raw(login.client, addr, b"x").into_peer().0.peer.get(), addr, "Send: {label}");
+        }
+        if let Ok(peer) = peer {
+            assert_eq!(world.inbound(relay, peer, 1).is_err(), denied, "inbound: {label}");
+        }
+        assert_eq!(world.bind_raw(&login, 0x4000, addr).code(), denied.then_some(403), "ChannelBind: {label}");
+        assert_eq!(world.channel_data(login.client, 0x4000, b"x").is_err(), denied, "ChannelData: {label}");
+        if let Ok(peer) = peer {
+            let inbound = world.inbound(relay, peer, 1).map(|to_client| to_client.encapsulation);
+            assert_eq!(inbound.ok(), (!denied).then_some(Encapsulation::Channel(0x4000)), "inbound: {label}");
+        }
+    }
+}
+
+#[test]
+fn own_relayed_addresses_are_reachable_and_own_listeners_are_not() {
+    let mut world = World::new();
+    let login = world.allocated_dual(1);
+    for ip in [RELAY_V4, RELAY_V6] {
+        let ip: std::net::IpAddr = ip.parse().unwrap();
+        assert_eq!(world.permit(&login, &[peer_at(SocketAddr::new(ip, 1))]).code(), None);
+        assert!(world.send_raw(login.client, SocketAddr::new(ip, 50_000), b"x").into_peer().0.own_relay);
+        for port in [1, 3478, 5349, 8080, 49_151] {
+            assert_eq!(world.send_raw(login.client, SocketAddr::new(ip, port), b"x").dropped(), Dropped::PeerDenied);
+            assert_eq!(world.bind_raw(&login, 0x4000, SocketAddr::new(ip, port)).code(), Some(403));
+            let relay = world.relay(Family::of(ip));
+            let inbound = world.inbound(relay, peer_at(SocketAddr::new(ip, port)), 1);
+            assert_eq!(inbound, Err(Dropped::PeerDenied));
+        }
+    }
+}

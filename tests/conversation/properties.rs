@@ -1,0 +1,286 @@
+//! Any sequence of inputs: no panic, the books agree, everything comes back, strangers get bounded answers.
+
+use proptest::prelude::*;
+use turnstone::addr::{Family, Transport};
+use turnstone::policy::{BandwidthLimits, QuotaLimits, RateLimit};
+use turnstone::stun::{AttributeType, Class, Method};
+use turnstone::turn::{EndReason, Event, OnExpiry};
+
+use crate::harness::*;
+
+const CLIENTS: usize = 4;
+
+/// One thing that happens.
+#[derive(Clone, Debug)]
+enum Step {
+    Allocate { client: usize, attributes: Vec<(usize, Vec<u8>)> },
+    Refresh { client: usize, lifetime: Option<u32>, family: Option<u8> },
+    Permit { client: usize, peers: Vec<u8>, ipv6: bool },
+    Bind { client: usize, channel: u16, peer: u8, ipv6: bool },
+    Send { client: usize, peer: u8 },
+    ChannelData { client: usize, bytes: Vec<u8> },
+    FromPeer { relay: usize, peer: u8 },
+    Icmp { relay: usize, peer: u8, kind: u8 },
+    Repeat,
+    Mutate { at: usize, with: u8 },
+    Raw { client: usize, bytes: Vec<u8> },
+    Gone { client: usize },
+    Pass { secs: u64, attended: bool },
+    Reload { deny: bool, expiry: u8, max_peers: usize },
+    PortsRunOut { left: usize },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let client = 0..CLIENTS;
+    let attribute = (0..6usize, prop::collection::vec(prop_oneof![Just(0), Just(1), Just(2), any::<u8>()], 0..9));
+    prop_oneof![
+        4 => (client.clone(), prop::collection::vec(attribute, 0..3))
+            .prop_map(|(client, attributes)| Step::Allocate { client, attributes }),
+        3 => (client.clone(), prop::option::of(prop_oneof![Just(0), any::<u32>()]), prop::option::of(0..4u8))
+            .prop_map(|(client, lifetime, family)| Step::Refresh { client, lifetime, family }),
+        3 => (client.clone(), prop::collection::vec(0..30u8, 0..12), any::<bool>())
+            .prop_map(|(client, peers, ipv6)| Step::Permit { client, peers, ipv6 }),
+        3 => (client.clone(), 0x3FFE..0x4010u16, 0..20u8, any::<bool>())
+            .prop_map(|(client, channel, peer, ipv6)| Step::Bind { client, channel, peer, ipv6 }),
+        2 => (client.clone(), 0..20u8).prop_map(|(client, peer)| Step::Send { client, peer }),
+        2 => (client.clone(), prop::collection::vec(prop_oneof![Just(0x40), Just(0), any::<u8>()], 0..40))
+            .prop_map(|(client, bytes)| Step::ChannelData { client, bytes }),
+        2 => (0..8usize, 0..20u8).prop_map(|(relay, peer)| Step::FromPeer { relay, peer }),
+        1 => (0..8usize, 0..20u8, 0..13u8).prop_map(|(relay, peer, kind)| Step::Icmp { relay, peer, kind }),
+        2 => Just(Step::Repeat),
+        3 => (0..200usize, any::<u8>()).prop_map(|(at, with)| Step::Mutate { at, with }),
+        1 => (client.clone(), prop::collection::vec(any::<u8>(), 0..80))
+            .prop_map(|(client, bytes)| Step::Raw { client, bytes }),
+        1 => client.prop_map(|client| Step::Gone { client }),
+        3 => (prop_oneof![0..5u64, 0..700u64, 0..8000u64], any::<bool>())
+            .prop_map(|(secs, attended)| Step::Pass { secs, attended }),
+        1 => (any::<bool>(), 0..3u8, 0..30usize)
+            .prop_map(|(deny, expiry, max_peers)| Step::Reload { deny, expiry, max_peers }),
+        1 => (0..6usize).prop_map(|left| Step::PortsRunOut { left }),
+    ]
+}
+
+/// A world with clients whose nonces are renewed as they go stale.
+struct Play {
+    world: World,
+    logins: Vec<Login>,
+    last: Option<(turnstone::turn::Client, Vec<u8>)>,
+    allocated: usize,
+    ended: usize,
+}
+
+impl Play {
+    fn new() -> Self {
+        let mut world = World::with(|options| {
+            options.max_peers = 12;
+            options.quota = QuotaLimits { per_user: Some(2), total: Some(3) };
+            options.bandwidth = BandwidthLimits { per_allocation: Some(10_000), per_user: Some(15_000) };
+        });
+        let logins = vec![
+            world.alice(client(0)),
+            world.alice(client_over(Transport::Tcp, 1)).with_sha256(),
+            world.guest(client(2), "carol", 1000),
+            world.login(client(3), "bob", "builder"),
+        ];
+        Self { world, logins, last: None, allocated: 0, ended: 0 }
+    }
+
+    fn peer(n: u8, ipv6: bool) -> turnstone::addr::PeerAddr {
+        if ipv6 { peer6(u16::from(n)) } else { peer(n) }
+    }
+
+    fn relay(&self, n: usize) -> Option<turnstone::turn::RelayId> {
+        let mut all: Vec<_> = self.world.relays.open.keys().copied().collect();
+        all.sort_unstable();
+        all.get(n % all.len().max(1)).copied()
+    }
+
+    fn ask(&mut self, client: usize, method: Method, build: impl FnOnce(&mut turnstone::stun::Encoder<'_>)) {
+        let id = self.world.transaction_id();
+        let request = self.logins[client].request(id, method, build);
+        let sender = self.logins[client].client;
+        let reply = self.world.hand_in(sender, &request).reply();
+        if matches!(reply.code(), Some(438)) {
+            self.logins[client].nonce = reply.get(AttributeType::NONCE).unwrap();
+        } else if reply.integrity.is_some() {
+            assert!(reply.is_signed_by(&self.logins[client]));
+        }
+        self.last = Some((sender, request));
+    }
+
+    fn play(&mut self, step: Step) {
+        match step {
+            Step::Allocate { client, attributes } => self.ask(client, Method::ALLOCATE, |request| {
+                request.attribute(AttributeType::REQUESTED_TRANSPORT, &UDP);
+                for (kind, value) in &attributes {
+                    let kind = [
+                        AttributeType::LIFETIME,
+                        AttributeType::EVEN_PORT,
+                        AttributeType::RESERVATION_TOKEN,
+                        AttributeType::REQUESTED_ADDRESS_FAMILY,
+                        AttributeType::ADDITIONAL_ADDRESS_FAMILY,
+                        AttributeType::REQUESTED_TRANSPORT,
+                    ][*kind];
+                    let mut value = value.clone();
+                    if kind == AttributeType::ADDITIONAL_ADDRESS_FAMILY {
+                        value = vec![2, 0, 0, 0];
+                    }
+                    request.attribute(kind, &value);
+                }
+            }),
+            Step::Refresh { client, lifetime, family } => self.ask(client, Method::REFRESH, |request| {
+                if let Some(lifetime) = lifetime {
+                    request.u32(AttributeType::LIFETIME, lifetime);
+                }
+                if let Some(family) = family {
+                    request.attribute(AttributeType::REQUESTED_ADDRESS_FAMILY, &[family, 0, 0, 0]);
+                }
+            }),
+            Step::Permit { client, peers, ipv6 } => self.ask(client, Method::CREATE_PERMISSION, |request| {
+                for n in peers {
+                    request.xor_address(AttributeType::XOR_PEER_ADDRESS, Self::peer(n, ipv6).get());
+                }
+            }),
+            Step::Bind { client, channel, peer, ipv6 } => self.ask(client, Method::CHANNEL_BIND, |request| {
+                request.u32(AttributeType::CHANNEL_NUMBER, u32::from(channel) << 16);
+                request.xor_address(AttributeType::XOR_PEER_ADDRESS, Self::peer(peer, ipv6).get());
+            }),
+            Step::Send { client, peer } => {
+                self.world.send(self.logins[client].client, Self::peer(peer, false), &[0; 500]);
+            }
+            Step::ChannelData { client, bytes } => {
+                let five_tuple = self.logins[client].client.five_tuple;
+                if let Ok((_, range)) = self.world.server.route_channel_data(self.world.now, &five_tuple, &bytes) {
+                    assert!(bytes.get(range).is_some());
+                }
+            }
+            Step::FromPeer { relay, peer } => {
+                if let Some(relay) = self.relay(relay) {
+                    let family = self.world.relays.open[&relay].family();
+                    let _ = self.world.inbound(relay, Self::peer(peer, family == Family::V6), 500);
+                }
+            }
+            Step::Icmp { relay, peer, kind } => {
+                if let Some(relay) = self.relay(relay) {
+                    let peer = Self::peer(peer, kind < 4).get();
+                    let mut out = Vec::new();
+                    let to = self.world.server.handle_icmp(self.world.now, relay, peer, (kind, 1, [1; 4]), &mut out);
+                    assert_eq!(to.is_some(), !out.is_empty());
+                }
+            }
+            Step::Repeat => {
+                if let Some((sender, request)) = self.last.clone() {
+                    let first = self.world.hand_in(sender, &request).reply();
+                    if sender.five_tuple.transport == Transport::Udp && first.integrity.is_some() {
+                        assert_eq!(self.world.hand_in(sender, &request).reply().code(), first.code());
+                    }
+                }
+            }
+            Step::Mutate { at, with } => {
+                if let Some((sender, mut request)) = self.last.clone() {
+                    let at = at % request.len();
+                    request[at] ^= with;
+                    let before = self.world.server.allocations();
+                    self.world.hand_in(sender, &request);
+                    if at >= 20 && with != 0 {
+                        assert!(self.world.server.allocations() <= before, "a forged request made an allocation");
+                    }
+                }
+            }
+            Step::Raw { client, bytes } => {
+                self.world.hand_in(self.logins[client].client, &bytes);
+            }
+            Step::Gone { client } => {
+                let five_tuple = self.logins[client].client.five_tuple;
+                self.world.server.client_gone(self.world.now, &five_tuple, &mut self.world.relays);
+            }
+            Step::Pass { secs, attended: true } => self.world.pass(secs),
+            Step::Pass { secs, attended: false } => self.world.pass_unattended(secs),
+            Step::Reload { deny, expiry, max_peers } => self.world.reload(|options| {
+                options.rules.denied = if deny { vec!["8.8.8.0-8.8.8.9".to_owned()] } else { Vec::new() };
+                options.on_expiry = [OnExpiry::Keep, OnExpiry::NoRefresh, OnExpiry::Cut][usize::from(expiry)];
+                options.max_peers = max_peers;
+            }),
+            Step::PortsRunOut { left } => self.world.relays.ports = (50_000..50_000 + left as u16).collect(),
+        }
+        for event in self.world.events() {
+            match event {
+                Event::Allocated { .. } => self.allocated += 1,
+                Event::Ended(_) => self.ended += 1,
+                _ => {}
+            }
+        }
+        assert_eq!(self.allocated - self.ended, self.world.server.allocations());
+        assert_eq!(self.world.server.next_timeout().is_some(), self.world.server.allocations() > 0);
+        self.world.check_books();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_sequence_keeps_the_books_and_gives_everything_back(
+        steps in prop::collection::vec(step(), 1..80),
+        shut_down in any::<bool>(),
+    ) {
+        let mut play = Play::new();
+        for step in steps {
+            play.play(step);
+        }
+        if shut_down {
+            play.world.server.end_all(play.world.now, EndReason::Shutdown, &mut play.world.relays);
+        } else {
+            play.world.pass(10_000);
+        }
+        prop_assert_eq!(play.world.server.allocations(), 0);
+        prop_assert_eq!(play.world.relays.open.len(), 0);
+        prop_assert_eq!(play.world.shared.quotas.in_use(), 0);
+        prop_assert_eq!(play.world.shared.user_bandwidths.users(), 0);
+        prop_assert_eq!(play.world.server.next_timeout(), None);
+        // Reserved ports come back in their time, when somebody asks for a port.
+        play.world.pass(31);
+        play.world.relays.ports = (50_000..50_200).collect();
+        play.world.reload(|options| *options = Options::default());
+        play.world.allocated(77);
+        prop_assert_eq!(play.world.relays.taken_ports(), 1);
+    }
+
+    #[test]
+    fn strangers_get_at_most_one_bounded_answer_and_leave_no_trace(
+        messages in prop::collection::vec(
+            (0..0x1000u16, any::<bool>(), prop::collection::vec((0..0x40u16, prop::collection::vec(any::<u8>(), 0..60)), 0..6)),
+            1..60,
+        ),
+        noise in prop::collection::vec((0..60usize, 0..200usize, any::<u8>()), 0..30),
+    ) {
+        let limit = RateLimit { per_second: 5, burst: 20 };
+        let mut world = World::with(|options| options.unauthenticated = Some(limit));
+        let mut answers = 0;
+        for (n, (method, request, attributes)) in messages.into_iter().enumerate() {
+            let class = if request { Class::Request } else { Class::Indication };
+            // Mostly methods that exist.
+            let method = Method::new(if method % 3 == 0 { method } else { method % 10 });
+            let id = world.transaction_id();
+            let mut bytes = message(class, method, id, |message| {
+                for (kind, value) in &attributes {
+                    message.attribute(AttributeType(*kind), value);
+                }
+            });
+            for (_, at, with) in noise.iter().filter(|(message, ..)| *message == n) {
+                let at = at % bytes.len();
+                bytes[at] ^= with;
+            }
+            if let Answer::Reply(reply) = world.hand_in(client(n as u16), &bytes) {
+                answers += 1;
+                prop_assert!(reply.bytes.len() <= 200, "{} bytes", reply.bytes.len());
+                prop_assert!(reply.integrity.is_none());
+            }
+        }
+        prop_assert!(answers <= 20);
+        prop_assert_eq!(world.server.allocations(), 0);
+        prop_assert_eq!(world.relays.open.len(), 0);
+        prop_assert_eq!(world.server.next_timeout(), None);
+        prop_assert!(world.events().is_empty());
+    }
+}
