@@ -8,7 +8,7 @@ use super::plan::{Plan, Run, Via};
 use super::{ListenerSocket, Worker};
 use crate::addr::Family;
 use crate::clock::Now;
-use crate::net::sys::{self, send_run, send_to};
+use crate::net::sys::{self, send, send_run, send_to};
 use crate::net::{Arena, Span};
 use crate::ops::counters::Counters;
 
@@ -33,9 +33,13 @@ impl Worker {
         for run in self.to_peers.runs() {
             let Via::Relay(id) = run.way.via else { continue };
             // Closed in the same batch: what was sent before the release is lost with it.
+            let Some(relay) = self.relays.get_mut(id) else { continue };
+            if relay.has_become_busy(run.way.to, run.count) {
+                self.relays.connect_busy(id, run.way.to);
+            }
             let Some(relay) = self.relays.get(id) else { continue };
-            let sender =
-                Sender { socket: relay.fd(), arena: &self.arena, counters: &self.counters, gso: &mut self.gso };
+            let (socket, connected) = relay.fd_towards(run.way.to);
+            let sender = Sender { socket, connected, arena: &self.arena, counters: &self.counters, gso: &mut self.gso };
             sender.send(&self.to_peers, run);
         }
         self.to_peers.clear();
@@ -92,6 +96,7 @@ impl Worker {
 /// Sends runs from one relay socket.
 struct Sender<'a> {
     socket: BorrowedFd<'a>,
+    connected: bool,
     arena: &'a Arena,
     counters: &'a Counters,
     gso: &'a mut bool,
@@ -110,7 +115,8 @@ impl Sender<'_> {
             }
             let pieces = pieces.get(..used).unwrap_or_default();
             let segment_len = u16::try_from(run.segment_len).ok();
-            let send = || send_run(self.socket, self.arena.bytes(), pieces, run.way.to, segment_len, run.way.tos);
+            let (memory, way) = (self.arena.bytes(), run.way);
+            let send = || send_run(self.socket, memory, pieces, way.to, self.connected, segment_len, way.tos);
             match retry_after_icmp(send) {
                 Ok(_) => return,
                 Err(error) if segmentation_failed(&error) => {
@@ -135,8 +141,9 @@ impl Sender<'_> {
             let _ = sys::set_dont_fragment(self.socket, Family::of(to.ip()));
         }
         let sent = retry_after_icmp(|| match run.way.tos {
+            0 if self.connected => send(self.socket, self.arena.get(payload)),
             0 => send_to(self.socket, self.arena.get(payload), to),
-            tos => send_run(self.socket, self.arena.bytes(), &[payload], to, None, tos),
+            tos => send_run(self.socket, self.arena.bytes(), &[payload], to, self.connected, None, tos),
         });
         if sent.is_err() {
             self.counters.send_errors.add(1);

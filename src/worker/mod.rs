@@ -189,7 +189,8 @@ impl Worker {
                 let Some(ready) = events.get(index) else { break };
                 match Token::unpack(ready.token) {
                     Some(Token::Listener(index)) => self.on_listener(now, index),
-                    Some(Token::Relay(id)) => self.on_relay(now, id, ready.readable, ready.error),
+                    Some(Token::Relay(id)) => self.on_relay(now, id, false, ready),
+                    Some(Token::BusyPeer(id)) => self.on_relay(now, id, true, ready),
                     Some(Token::Stream { index, generation }) => self.on_stream(now, index, generation, ready),
                     Some(Token::Mailbox) => self.on_mailbox(now),
                     None => {}

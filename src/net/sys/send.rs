@@ -32,7 +32,19 @@ pub fn send_to(socket: BorrowedFd<'_>, bytes: &[u8], to: SocketAddr) -> io::Resu
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
-/// Sends the gathered pieces as one message, segmented by the kernel when `segment_len` is given.
+/// Sends one datagram on a connected socket, without control messages.
+///
+/// # Errors
+/// What `send` says.
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: `bytes` is live for the call and the length is its own.
+    let sent = unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Sends the gathered pieces as one message, segmented by the kernel when `segment_len` is given. On a socket that is
+/// connected to `to`, set `connected`.
 ///
 /// # Errors
 /// What `sendmsg` says: `EIO`, `EINVAL` or `EMSGSIZE` when segmentation is not possible here.
@@ -41,6 +53,7 @@ pub fn send_run(
     memory: &[u8],
     pieces: &[Span],
     to: SocketAddr,
+    connected: bool,
     segment_len: Option<u16>,
     tos: u8,
 ) -> io::Result<usize> {
@@ -50,6 +63,10 @@ pub fn send_run(
     let mut control = Control([0; CONTROL_LEN]);
     let used = controls(&mut control.0, to, None, segment_len, tos);
     let mut header = message(&mut name, name_len, iovecs.as_mut_slice(), &mut control, used);
+    if connected {
+        header.msg_name = std::ptr::null_mut();
+        header.msg_namelen = 0;
+    }
     // SAFETY: `header` points to live locals and to `memory`, which is borrowed for the call.
     let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw mut header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
