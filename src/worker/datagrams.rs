@@ -170,7 +170,7 @@ impl Worker {
             return;
         }
         let Some(depth) = self.relays.get(id).map(|relay| relay.depth) else { return };
-        let depth = usize::from(depth).saturating_mul(2).clamp(2, usize::from(RELAY_DEPTH));
+        let depth = usize::from(depth.clamp(1, RELAY_DEPTH));
         self.make_room(now, depth);
         let first = self.next_slot;
         let Some(relay) = self.relays.get_mut(id) else { return };
@@ -181,7 +181,8 @@ impl Worker {
             // A pending ICMP error is reported once; the datagrams behind it come with the next wake-up.
             Err(_) => return self.on_icmp_errors(now, id, busy),
         };
-        relay.depth = count as u8;
+        // What is asked for in vain costs too: one more than came last is enough, and twice as many when all came.
+        relay.depth = if count == depth { (count as u8).saturating_mul(2) } else { count as u8 };
         self.next_slot += count;
         for index in 0..count {
             let Some(datagram) = self.recv.datagram(&self.arena, first, index) else { continue };
