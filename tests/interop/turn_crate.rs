@@ -35,7 +35,10 @@ async fn relays_by_send_and_channel(server_ip: &str) {
     for round in 0..400_usize {
         let payload: Vec<u8> = (0..round * 3).map(|at| (at + round) as u8).collect();
         relay.send_to(&payload, peer.address()).await.unwrap();
-        let (len, from) = timeout(LIMIT, relay.recv_from(&mut buffer)).await.expect("no echo").unwrap();
+        let (len, from) = timeout(LIMIT, relay.recv_from(&mut buffer))
+            .await
+            .unwrap_or_else(|_| panic!("no echo in round {round}"))
+            .unwrap();
         assert_eq!((&buffer[..len], from), (&payload[..], peer.address()), "round {round}");
     }
     // A second peer on the same address has the permission, but no channel.
