@@ -10,11 +10,13 @@
 //! | [`worker`] | the packet loop |
 //! | [`listener`] | stream transports: framing, TLS |
 //! | [`config`] | `turnserver.toml` |
+//! | [`bench`] | the load generator |
 //! | [`ops`] | logs, signals, service manager |
 //! | [`cli`] | the commands |
 
 pub mod addr;
 pub mod auth;
+pub mod bench;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -1,5 +1,6 @@
 //! The commands. This is the only place that prints.
 
+mod bench;
 mod certificate;
 mod check;
 mod credentials;
@@ -44,6 +45,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Serve(serve::ServeArgs),
+    Bench(bench::BenchArgs),
     Check(check::CheckArgs),
     Credentials(credentials::CredentialsArgs),
     Config(show::ConfigCommand),
@@ -70,6 +72,7 @@ pub fn run() -> ExitCode {
     let mut printer = Printer::new();
     let result = match cli.command {
         Command::Serve(args) => serve::run(&args, &mut printer),
+        Command::Bench(args) => bench::run(&args, &mut printer),
         Command::Check(args) => check::run(&args, &mut printer),
         Command::Credentials(args) => credentials::run(&args, &mut printer),
         Command::Config(args) => show::run(&args, &mut printer),

@@ -70,12 +70,14 @@ impl Server {
         if allocation.live_relay(peer.family(), now.micros).is_none_or(|live| live.id != relay) {
             return Err(Dropped::NoAllocation);
         }
-        if !allocation.permissions.permits(&self.hash, peer.ip(), now.micros) {
-            return Err(Dropped::NoPermission);
-        }
         let encapsulation = match allocation.channels.by_peer(&self.hash, peer, now.micros) {
+            // A bound channel permits its peer for as long as it is bound, 600 s and not only 300: clients such as aioice
+            // refresh the binding and nothing else, and expect what coturn does.
             Some(channel) => Encapsulation::Channel(channel.number),
             None => {
+                if !allocation.permissions.permits(&self.hash, peer.ip(), now.micros) {
+                    return Err(Dropped::NoPermission);
+                }
                 judge(&self.settings.peer_acl, Peer::Address(peer)).map_err(|_| Dropped::PeerDenied)?;
                 Encapsulation::Data { peer, transaction_id: self.transaction_ids.next() }
             }

@@ -1,6 +1,6 @@
 //! Channels (RFC 8656 section 12).
 
-use turnstone::addr::Family;
+use turnstone::addr::{Family, PeerAddr};
 use turnstone::clock::SECOND;
 use turnstone::reject::Dropped;
 use turnstone::stun::{AttributeType, Class, Method};
@@ -153,13 +153,19 @@ fn a_channel_lasts_600_seconds_traffic_does_not_refresh_it_and_its_end_is_report
 }
 
 #[test]
-fn a_channel_without_its_permission_still_sends_but_does_not_receive() {
+fn a_bound_channel_permits_its_peer_for_as_long_as_it_is_bound_but_no_other_port() {
     let mut world = World::new();
     let login = world.allocated(1);
     let relay = world.relay(Family::V4);
+    world.refresh(&login, Some(3600));
     world.bind(&login, 0x4000, peer(1));
     world.pass(301);
     world.channel_data(login.client, 0x4000, b"x").unwrap();
+    assert_eq!(world.inbound(relay, peer(1), 1).unwrap().encapsulation, Encapsulation::Channel(0x4000));
+    let mut other_port = peer(1).get();
+    other_port.set_port(9);
+    assert_eq!(world.inbound(relay, PeerAddr::new(other_port).unwrap(), 1), Err(Dropped::NoPermission));
+    world.pass(299);
     assert_eq!(world.inbound(relay, peer(1), 1), Err(Dropped::NoPermission));
 }
 

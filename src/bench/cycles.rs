@@ -1,0 +1,117 @@
+//! Allocation cycles: a new connection, Allocate, its challenge, Allocate with credentials, Refresh with lifetime 0.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::client::{Answer, Credential, Request};
+use super::error::BenchError;
+use super::leg::Dial;
+use super::measure::Run;
+use super::options::Options;
+use super::session::Session;
+use super::stats::Arrival;
+use super::sys::{Epoll, RecvBatch};
+
+/// How often requests that may need repeating are looked at.
+const PATROL_NS: u64 = 50_000_000;
+
+/// Runs cycles, as many at once as there are clients, until the measurement is over.
+///
+/// # Errors
+/// Of the sockets, or when the server is silent. A refusal is counted and ends only its cycle.
+pub(super) fn run(options: &Options, dial: &Dial, run: &mut Run<'_>) -> Result<(), BenchError> {
+    let credential = options.credential.clone().map(Arc::new);
+    let mut slots: Vec<Slot> = (0..options.clients).map(|_| Slot::default()).collect();
+    let mut free: Vec<usize> = (0..slots.len()).collect();
+    let mut epoll = Epoll::new().map_err(BenchError::io("epoll"))?;
+    let mut inbox = RecvBatch::new(false);
+    let mut patrol_ns = 0;
+    loop {
+        let now_ns = run.clock.now_ns();
+        if !run.advance(now_ns)? {
+            return Ok(());
+        }
+        // Lost requests are repeated by the sessions themselves.
+        run.forgive = false;
+        let mut budget = run.budget(now_ns);
+        while budget > 0
+            && let Some(index) = free.pop()
+        {
+            let Some(slot) = slots.get_mut(index) else { break };
+            slot.begin(options, dial, credential.clone(), &epoll, index, run.clock.now_ns())?;
+            run.sent(1);
+            budget -= 1;
+        }
+        let ready = run.wait(&mut epoll, now_ns, true).map_err(BenchError::io("epoll"))?;
+        for index in 0..ready {
+            let Some(index) = epoll.ready(index).map(|token| token as usize) else { continue };
+            if slots.get_mut(index).is_some_and(|slot| slot.is_over(run, &mut inbox)) {
+                free.push(index);
+            }
+        }
+        if now_ns >= patrol_ns {
+            patrol_ns = now_ns.saturating_add(PATROL_NS);
+            for (client, session) in
+                slots.iter_mut().enumerate().filter_map(|(i, slot)| Some((i, slot.session.as_mut()?)))
+            {
+                session.leg.flush().map_err(BenchError::io("sending a request"))?;
+                if !session.on_time(now_ns).map_err(BenchError::io("sending a request"))? {
+                    return Err(BenchError::Silent { client, request: session.request_name() });
+                }
+            }
+        }
+    }
+}
+
+/// Room for one cycle at a time.
+#[derive(Default)]
+struct Slot {
+    session: Option<Session>,
+    started_ns: u64,
+}
+
+impl Slot {
+    fn begin(
+        &mut self,
+        options: &Options,
+        dial: &Dial,
+        credential: Option<Arc<Credential>>,
+        epoll: &Epoll,
+        index: usize,
+        now_ns: u64,
+    ) -> Result<(), BenchError> {
+        let local = options.client_ip.map(|ip| SocketAddr::new(ip, 0));
+        let mut session = Session::open(dial, local, options.server, credential)?;
+        epoll.add(&session.leg, index as u64).map_err(BenchError::io("epoll"))?;
+        session
+            .start(Request::Allocate { family: None, lifetime_secs: None }, now_ns)
+            .map_err(BenchError::io("sending a request"))?;
+        self.started_ns = now_ns;
+        self.session = Some(session);
+        Ok(())
+    }
+
+    /// Takes the next step; `true` when the slot is free again.
+    fn is_over(&mut self, run: &mut Run<'_>, inbox: &mut RecvBatch) -> bool {
+        let Some(session) = &mut self.session else { return false };
+        let now_ns = run.clock.now_ns();
+        let failure = match session.recv(inbox, now_ns, |_| {}) {
+            Ok(Ok(Some(Answer::Allocated { .. }))) => {
+                session.start(Request::Refresh { lifetime_secs: 0 }, now_ns).err().map(|e| e.to_string())
+            }
+            Ok(Ok(Some(_))) => {
+                run.arrived(Arrival::InOrder { skipped: 0 }, self.started_ns, now_ns, 1);
+                self.session = None;
+                return true;
+            }
+            Ok(Ok(None)) => None,
+            Ok(Err(e)) => Some(e.to_string()),
+            Err(e) => Some(e.to_string()),
+        };
+        let Some(failure) = failure else { return false };
+        run.refused(|| failure);
+        run.in_flight = run.in_flight.saturating_sub(1);
+        self.session = None;
+        true
+    }
+}

@@ -1,0 +1,91 @@
+//! The load generator behind `turnstone bench`: TURN clients and their peers in one thread, every packet checked.
+//!
+//! It drives any server over UDP, TCP or TLS. It measures what arrives and how late, and what that costs the server: CPU
+//! time, context switches and memory of its process, when that runs on the same machine. It also says how busy it is
+//! itself, so that its own limit is not taken for the server's.
+
+pub mod client;
+mod cycles;
+mod error;
+mod forwarder;
+mod hold;
+mod leg;
+mod measure;
+mod options;
+mod payload;
+mod process;
+mod progress;
+mod relay;
+mod report;
+mod requests;
+mod session;
+mod stats;
+mod sys;
+mod tls;
+mod wire;
+
+pub use error::BenchError;
+pub use forwarder::forward;
+pub use options::{Mode, Options, Trust};
+pub use progress::Progress;
+pub use report::{Generator, Hold, Latency, Report, Server};
+
+use std::sync::Arc;
+
+use rustls::pki_types::ServerName;
+
+use crate::addr::Transport;
+
+use leg::Dial;
+use measure::{Clock, Run};
+
+/// Makes one measurement. `progress` is called about twice a second.
+///
+/// # Errors
+/// When the options do not fit, a socket fails, or the server refuses what the measurement needs.
+pub fn run(options: &Options, progress: &mut dyn FnMut(&Progress)) -> Result<Report, BenchError> {
+    options.check()?;
+    let open_files = sys::raise_open_files();
+    if open_files < u64::from(options.clients) + 64 {
+        return Err(BenchError::Options(format!(
+            "{} clients need as many open files, and the limit is {open_files} (ulimit -n)",
+            options.clients
+        )));
+    }
+    sys::sharpen_timers();
+    let dial = dial(options)?;
+    let clock = Clock::start();
+    if options.mode == Mode::Hold {
+        return hold::run(options, &dial, clock, progress);
+    }
+    if options.mode.relays() {
+        let mut relay = relay::Relay::set_up(options, &dial, clock, progress)?;
+        let mut run = Run::start(options, clock, progress);
+        relay.run(&mut run)?;
+        return Ok(Report::of(options, &run));
+    }
+    let mut run = Run::start(options, clock, progress);
+    match options.mode {
+        Mode::Allocate => cycles::run(options, &dial, &mut run)?,
+        _ => requests::run(options, &dial, &mut run)?,
+    }
+    Ok(Report::of(options, &run))
+}
+
+fn dial(options: &Options) -> Result<Dial, BenchError> {
+    Ok(match options.transport {
+        Transport::Udp => Dial::Udp { gro: options.gro },
+        Transport::Tcp => Dial::Tcp,
+        Transport::Tls => {
+            let trust = match &options.trust {
+                Trust::System => tls::Trust::System,
+                Trust::File(path) => tls::Trust::File(path),
+                Trust::Nothing => tls::Trust::Nothing,
+            };
+            let config = tls::client_config(&trust).map_err(BenchError::io("TLS settings"))?;
+            let name = ServerName::try_from(options.server_name.clone())
+                .map_err(|e| BenchError::Options(format!("{}: {e}", options.server_name)))?;
+            Dial::Tls { config: Arc::clone(&config), name }
+        }
+    })
+}

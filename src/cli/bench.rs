@@ -1,0 +1,325 @@
+//! `turnstone bench`: load on a server, and what it costs.
+
+use std::fs;
+use std::io::{IsTerminal, Write};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use zeroize::Zeroizing;
+
+use crate::addr::Transport;
+use crate::auth::{mint, prepare};
+use crate::bench::client::Credential;
+use crate::bench::{self, BenchError, Mode, Options, Progress, Trust};
+
+use super::output::{CliError, Exit, Printer, unix_now};
+
+const EXAMPLES: &str = "\
+Examples:
+  turnstone bench client-to-peer 127.0.0.1 --secret-file secret --server-pid $(pidof turnstone)
+  turnstone bench round-trip turn.example.org --transport tls --user alice --password-env PASSWORD --rate 2000
+  turnstone bench hold 127.0.0.1 --clients 10000 --secret-file secret --server-pid 4711 --format json";
+/// How long a minted credential is valid, seconds.
+const CREDENTIAL_SECS: u64 = 24 * 3600;
+
+/// Put load on a TURN server and report what arrives, how late, and what it costs the server.
+///
+/// The clients and their peers are all in this process, and check every packet.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct BenchArgs {
+    /// What the clients and peers do.
+    #[arg(value_enum, required_unless_present = "forwarder")]
+    mode: Option<ModeArg>,
+    /// The server: host or host:port (default port 3478, with TLS 5349).
+    #[arg(required_unless_present = "forwarder")]
+    server: Option<String>,
+    /// How clients reach the server.
+    #[arg(long, value_enum, default_value = "udp")]
+    transport: TransportArg,
+    /// Username; with a shared secret, the part after the timestamp.
+    #[arg(long, short)]
+    user: Option<String>,
+    /// Environment variable that holds the password.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["password_file", "secret_env", "secret_file"])]
+    password_env: Option<String>,
+    /// File that holds the password; nobody else may be able to read it.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["secret_env", "secret_file"])]
+    password_file: Option<PathBuf>,
+    /// Environment variable that holds the shared secret of time-limited credentials.
+    #[arg(long, value_name = "NAME", conflicts_with = "secret_file")]
+    secret_env: Option<String>,
+    /// File that holds the shared secret; nobody else may be able to read it.
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
+    /// Use SHA-256 where the server offers it (RFC 8489) instead of SHA-1 and MD5.
+    #[arg(long)]
+    sha256: bool,
+    /// PEM file with the certificate authorities that the server's certificate is judged by.
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    ca: Option<PathBuf>,
+    /// Accept any server certificate.
+    #[arg(long)]
+    insecure: bool,
+    /// Name in the server's certificate, when it is not the host.
+    #[arg(long, value_name = "NAME")]
+    server_name: Option<String>,
+    /// Clients, each with its own connection and allocation.
+    #[arg(long, short, default_value_t = 50)]
+    clients: u32,
+    /// Bytes of payload in a packet.
+    #[arg(long, short, default_value_t = 160)]
+    size: usize,
+    /// Packets that one client sends, or is sent, back to back.
+    #[arg(long, short, default_value_t = 1)]
+    burst: u32,
+    /// Send a burst as one segmented datagram (UDP GSO), so that it arrives coalesced where the server can take it so.
+    #[arg(long)]
+    gso: bool,
+    /// Receive coalesced packets (UDP GRO) as clients and peers.
+    #[arg(long)]
+    gro: bool,
+    /// Packets in flight at most, over all clients.
+    #[arg(long, short, default_value_t = 128)]
+    window: u32,
+    /// Packets per second over all clients, whatever comes back, instead of a window.
+    #[arg(long, short, value_name = "PER_SECOND")]
+    rate: Option<u64>,
+    /// Measured time in seconds.
+    #[arg(long, short, default_value = "5", value_parser = seconds)]
+    duration: Duration,
+    /// Time under load before that, in seconds.
+    #[arg(long, default_value = "1", value_parser = seconds)]
+    warm_up: Duration,
+    /// Send and Data indications instead of a channel.
+    #[arg(long)]
+    indications: bool,
+    /// Peer sockets, which the clients share.
+    #[arg(long, default_value_t = 1)]
+    peers: u32,
+    /// Address of the peers, when it is not the one from which this machine reaches the server.
+    #[arg(long, value_name = "IP")]
+    peer_ip: Option<IpAddr>,
+    /// Address of the clients.
+    #[arg(long, value_name = "IP")]
+    client_ip: Option<IpAddr>,
+    /// Process id of the server on this machine, for its CPU time and memory.
+    #[arg(long, value_name = "PID")]
+    server_pid: Option<u32>,
+    /// Sleep while nothing arrives; the server then pays for waking this process, and latencies have its wake-ups in them.
+    #[arg(long)]
+    sleep: bool,
+    /// How to print the result.
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+    /// Be a plain forwarder on this loopback address, the floor that servers are compared with.
+    #[arg(long, hide = true, value_name = "ADDR")]
+    forwarder: Option<SocketAddr>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ModeArg {
+    /// Clients send, peers receive.
+    ClientToPeer,
+    /// Peers send, clients receive.
+    PeerToClient,
+    /// Clients send, peers return it.
+    RoundTrip,
+    /// Clients send to each other's relayed addresses, in pairs.
+    RelayToRelay,
+    /// Make and end allocations: 401, Allocate, Refresh 0.
+    Allocate,
+    /// Keep allocations idle, then end them.
+    Hold,
+    /// Binding requests.
+    Stun,
+    /// Allocate requests without credentials.
+    Flood,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum TransportArg {
+    Udp,
+    Tcp,
+    Tls,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+/// Runs the command.
+pub(super) fn run(args: &BenchArgs, printer: &mut Printer) -> Result<Exit, CliError> {
+    let failed = |e: BenchError| match e {
+        BenchError::Options(text) => CliError::usage(text),
+        e => CliError::Failed(Exit::RunTime, format!("error: {e}")),
+    };
+    if let Some(listen) = args.forwarder {
+        bench::forward(listen, |addr| {
+            // A closed standard output does not stop it.
+            let _ = printer.line(format_args!("forwarding on {addr}"));
+        })
+        .map_err(failed)?;
+    }
+    let options = options(args).map_err(CliError::usage)?;
+    let show = std::io::stderr().is_terminal();
+    let erase = || {
+        if show {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    };
+    let report = bench::run(&options, &mut |progress: &Progress| {
+        erase();
+        if show {
+            let _ = write!(std::io::stderr(), "{progress}");
+        }
+    });
+    erase();
+    let report = report.map_err(failed)?;
+    match args.format {
+        Format::Table => printer.print(&report.to_string())?,
+        Format::Json => {
+            let json = serde_json::to_string_pretty(&report)
+                .map_err(|e| CliError::Failed(Exit::RunTime, format!("error: {e}")))?;
+            printer.line(json)?;
+        }
+    }
+    Ok(Exit::Success)
+}
+
+fn options(args: &BenchArgs) -> Result<Options, String> {
+    let (Some(mode), Some(server)) = (args.mode, &args.server) else {
+        return Err("a mode and a server are needed".into());
+    };
+    let transport = match args.transport {
+        TransportArg::Udp => Transport::Udp,
+        TransportArg::Tcp => Transport::Tcp,
+        TransportArg::Tls => Transport::Tls,
+    };
+    let (host, addr) = resolve(server, if transport == Transport::Tls { 5349 } else { 3478 })?;
+    Ok(Options {
+        mode: match mode {
+            ModeArg::ClientToPeer => Mode::ClientToPeer,
+            ModeArg::PeerToClient => Mode::PeerToClient,
+            ModeArg::RoundTrip => Mode::RoundTrip,
+            ModeArg::RelayToRelay => Mode::RelayToRelay,
+            ModeArg::Allocate => Mode::Allocate,
+            ModeArg::Hold => Mode::Hold,
+            ModeArg::Stun => Mode::Stun,
+            ModeArg::Flood => Mode::Flood,
+        },
+        server: addr,
+        server_name: args.server_name.clone().unwrap_or(host),
+        transport,
+        credential: credential(args)?,
+        trust: match (&args.ca, args.insecure) {
+            (Some(path), _) => Trust::File(path.clone()),
+            (None, true) => Trust::Nothing,
+            (None, false) => Trust::System,
+        },
+        clients: args.clients,
+        size: args.size,
+        burst: args.burst,
+        gso: args.gso,
+        gro: args.gro,
+        window: args.window,
+        rate: args.rate,
+        duration: args.duration,
+        warm_up: args.warm_up,
+        indications: args.indications,
+        peers: args.peers,
+        peer_ip: args.peer_ip,
+        client_ip: args.client_ip,
+        server_pid: args.server_pid,
+        spin: !args.sleep,
+    })
+}
+
+fn credential(args: &BenchArgs) -> Result<Option<Credential>, String> {
+    let secret = read_secret(args.secret_env.as_deref(), args.secret_file.as_deref())?;
+    let password = read_secret(args.password_env.as_deref(), args.password_file.as_deref())?;
+    let (username, password) = match (secret, password, &args.user) {
+        (Some(secret), _, user) => {
+            let expires = unix_now() + CREDENTIAL_SECS;
+            let username = user.as_ref().map_or(expires.to_string(), |user| format!("{expires}:{user}"));
+            let password = mint(secret.as_bytes(), &username);
+            (username, password)
+        }
+        (None, Some(password), Some(user)) => {
+            let password =
+                prepare(&password).map_err(|_| "the password has a character that passwords may not have")?;
+            (user.clone(), Zeroizing::new(password))
+        }
+        (None, Some(_), None) => return Err("a password needs --user".into()),
+        (None, None, Some(_)) => return Err("--user needs --password-env, --password-file or a shared secret".into()),
+        (None, None, None) => return Ok(None),
+    };
+    Ok(Some(Credential { username, password, sha256: args.sha256 }))
+}
+
+fn read_secret(variable: Option<&str>, file: Option<&Path>) -> Result<Option<Zeroizing<String>>, String> {
+    if let Some(name) = variable {
+        let value = std::env::var(name).map_err(|e| format!("environment variable {name}: {e}"))?;
+        return Ok(Some(Zeroizing::new(value)));
+    }
+    let Some(path) = file else { return Ok(None) };
+    let failed = |e: std::io::Error| format!("{}: {e}", path.display());
+    if fs::metadata(path).map_err(failed)?.permissions().mode() & 0o007 != 0 {
+        return Err(format!("{}: others may read this file; chmod 600 it", path.display()));
+    }
+    let text = Zeroizing::new(fs::read_to_string(path).map_err(failed)?);
+    Ok(Some(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned())))
+}
+
+/// The host as written, and the first address of it.
+fn resolve(server: &str, default_port: u16) -> Result<(String, SocketAddr), String> {
+    if let Ok(ip) = server.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+        return Ok((ip.to_string(), SocketAddr::new(ip, default_port)));
+    }
+    let (host, port) = match server.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().map_err(|_| format!("{server}: {port} is not a port"))?),
+        None => (server, default_port),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let mut addrs = (host, port).to_socket_addrs().map_err(|e| format!("{host}: {e}"))?;
+    let addr = addrs.next().ok_or_else(|| format!("{host} has no address"))?;
+    Ok((host.to_owned(), addr))
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let secs: f64 = text.parse().map_err(|_| format!("{text} is not a number of seconds"))?;
+    Duration::try_from_secs_f64(secs).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_named_in_every_usual_form() {
+        let addr = |text: &str| resolve(text, 3478).map(|(host, addr)| (host, addr.to_string()));
+        let ok = |host: &str, addr: &str| Ok((host.to_owned(), addr.to_owned()));
+        assert_eq!(addr("127.0.0.1"), ok("127.0.0.1", "127.0.0.1:3478"));
+        assert_eq!(addr("127.0.0.1:99"), ok("127.0.0.1", "127.0.0.1:99"));
+        assert_eq!(addr("::1"), ok("::1", "[::1]:3478"));
+        assert_eq!(addr("[::1]"), ok("::1", "[::1]:3478"));
+        assert_eq!(addr("[::1]:99"), ok("::1", "[::1]:99"));
+        assert!(addr("127.0.0.1:port").unwrap_err().contains("not a port"));
+    }
+
+    #[test]
+    fn a_secret_file_that_others_may_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        fs::write(&path, "s3cret\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(read_secret(None, Some(&path)).unwrap_err().contains("chmod 600"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(read_secret(None, Some(&path)).unwrap().unwrap().as_str(), "s3cret");
+    }
+}
