@@ -55,6 +55,18 @@ fn uclient_relays_within_and_between_the_address_families() {
 }
 
 #[test]
+fn uclient_is_served_beside_mobility_extra_requests_an_origin_and_an_asked_bandwidth() {
+    // Refused or ignored, none of these may disturb the allocation: RFC 8016 is not offered, and -G asks for peers of the
+    // family that was not allocated (443).
+    side_by_side(&[
+        Echo { flags: &["-c", "-M"], ..Echo::default() },
+        Echo { flags: &["-c", "-G"], ..Echo::default() },
+        Echo { transport: Transport::Tcp, flags: &["-c", "-G"], ..Echo::default() },
+        Echo { flags: &["-c", "-o", "https://call.example", "-a", "50000"], ..Echo::default() },
+    ]);
+}
+
+#[test]
 fn uclients_reach_each_other_from_relay_to_relay() {
     let server = spec().start();
     std::thread::scope(|scope| {

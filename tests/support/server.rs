@@ -21,7 +21,7 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 
 /// Outside of the kernel's range for sockets that choose no port: a peer on the relay's own address is then never taken for a
 /// relay, nor does it take a relay's port.
-const RELAY_PORTS: (u16, u16) = (10_000, 29_999);
+pub const RELAY_PORTS: (u16, u16) = (10_000, 29_999);
 
 /// How a listener is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
