@@ -86,9 +86,13 @@ impl fmt::Display for Transport {
 pub struct ClientAddr(SocketAddr);
 
 impl ClientAddr {
-    /// Takes the source address of a datagram or connection; an IPv4-mapped address becomes IPv4.
+    /// Takes the source address of a datagram or connection; an IPv4-mapped address becomes IPv4. A link-local address
+    /// keeps its scope, because answers must leave by the same interface.
     pub fn new(addr: SocketAddr) -> Self {
-        Self(plain(addr))
+        match addr {
+            SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => Self(addr),
+            _ => Self(plain(addr)),
+        }
     }
 
     /// The address.

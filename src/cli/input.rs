@@ -44,8 +44,11 @@ impl ConfigFlags {
         let (source, has_file) = match self.config.clone().or_else(from_env) {
             Some(path) => (Source::read(&path)?, true),
             None if dev => (Source { name: "--dev".to_owned(), ..Source::default() }, false),
-            None if Path::new(DEFAULT_FILE).exists() => (Source::read(Path::new(DEFAULT_FILE))?, true),
-            None => (Source::absent(DEFAULT_FILE), false),
+            None => match Path::new(DEFAULT_FILE).try_exists() {
+                Ok(false) => (Source::absent(DEFAULT_FILE), false),
+                // Also where its directory may not be looked into: reading it says so.
+                Ok(true) | Err(_) => (Source::read(Path::new(DEFAULT_FILE))?, true),
+            },
         };
         Ok(Reading { source, has_file, overrides })
     }

@@ -93,7 +93,7 @@ fn closing() -> Roff {
                 ("/etc/turnstone/secret", "the shared secret, as that file has it; readable by its owner only"),
             ],
         ),
-        ("SIGNALS", &[("TERM, INT", "stop the server")]),
+        ("SIGNALS", &[("TERM, INT", "stop the server"), ("HUP", "read configuration and certificates again")]),
         (
             "EXIT STATUS",
             &[

@@ -40,8 +40,13 @@ pub struct Problem {
 }
 
 impl fmt::Display for Problem {
+    /// One line: control characters that a value brought along are escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.message)
+        write!(f, "{}: ", self.place)?;
+        for c in self.message.chars() {
+            if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
+        }
+        Ok(())
     }
 }
 

@@ -131,6 +131,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         _ => Err("it is too long, or has control characters".to_owned()),
     });
     let turn = root.boolean("turn").is_none_or(|turn| turn.value);
+    let rfc5766_channel_numbers = root.boolean("rfc5766-channel-numbers").is_some_and(|wanted| wanted.value);
     let listeners = read_listeners(document, root, around.host);
     let tls = read_tls(document, &root.section("tls"), source, &listeners);
     let relay = read_relay(document, root, turn, around);
@@ -159,6 +160,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         software: software.map(|software| software.value),
         log,
         turn,
+        rfc5766_channel_numbers,
         dev: around.dev,
     }
 }

@@ -63,6 +63,8 @@ pub struct Config {
     pub log: Log,
     /// Whether TURN is offered, or only STUN Binding.
     pub turn: bool,
+    /// Whether channel numbers of RFC 5766 beyond 0x4FFF may be bound.
+    pub rfc5766_channel_numbers: bool,
     /// Whether this is `serve --dev`.
     pub dev: bool,
 }

@@ -38,6 +38,7 @@ impl Config {
             bandwidth: self.bandwidth,
             unauthenticated: self.unauthenticated,
             max_peers_per_allocation: self.max_peers_per_allocation,
+            rfc5766_channel_numbers: self.rfc5766_channel_numbers,
             software: self.software.clone(),
             turn: self.turn,
         })

@@ -20,6 +20,7 @@ impl Config {
 
     fn write_toml(&self, out: &mut String) -> std::fmt::Result {
         writeln!(out, "workers = {}\nturn = {}", self.workers, self.turn)?;
+        writeln!(out, "rfc5766-channel-numbers = {}", self.rfc5766_channel_numbers)?;
         if let Some(software) = &self.software {
             writeln!(out, "software = {}", quoted(software))?;
         }

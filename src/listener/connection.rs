@@ -174,7 +174,8 @@ impl Connection {
         (self.state(), dropped)
     }
 
-    fn state(&self) -> WriteState {
+    /// Whether something waits for the socket.
+    pub fn state(&self) -> WriteState {
         let cipher_waits = self.tls.as_ref().is_some_and(|tls| tls.wants_write());
         if self.queue.is_empty() && !cipher_waits { WriteState::Done } else { WriteState::Blocked }
     }

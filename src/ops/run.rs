@@ -143,6 +143,7 @@ impl RunningServer {
             tls,
             streams: config.streams,
             mailboxes,
+            loopback_peers: config.peers.allow_loopback,
             gso: gso_available(),
         };
         let (end, ended) = tokio::sync::mpsc::unbounded_channel();

@@ -61,3 +61,53 @@ fn xor(addr: SocketAddr, transaction_id: TransactionId) -> SocketAddr {
     };
     SocketAddr::new(ip, port)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: TransactionId = TransactionId([0xB7, 0xE7, 0xA7, 0x01, 0xBC, 0x34, 0xD6, 0x86, 0xFA, 0x87, 0xDF, 0xAE]);
+
+    #[test]
+    fn addresses_of_both_families_survive_the_round_trip_at_their_extremes() {
+        for text in ["0.0.0.0:0", "255.255.255.255:65535", "192.0.2.1:32853", "[::]:0", "[2001:db8::1]:443"] {
+            let addr: SocketAddr = text.parse().unwrap();
+            let mut value = [0xFF; 20];
+            let len = encode_xor_address(addr, ID, &mut value);
+            assert_eq!(len, if addr.is_ipv4() { 8 } else { 20 });
+            assert_eq!(decode_xor_address(&value[..len], ID), Some(addr));
+            let len = encode_address(addr, &mut value);
+            assert_eq!(decode_address(&value[..len]), Some(addr));
+        }
+    }
+
+    #[test]
+    fn an_ipv6_address_is_masked_by_cookie_and_transaction_id_so_another_id_reads_another_address() {
+        let addr: SocketAddr = "[2001:db8::1]:443".parse().unwrap();
+        let mut value = [0; 20];
+        encode_xor_address(addr, ID, &mut value);
+        let other = decode_xor_address(&value, TransactionId([0; 12])).unwrap();
+        assert_eq!(other.port(), addr.port());
+        assert_ne!(other.ip(), addr.ip());
+    }
+
+    #[test]
+    fn a_value_whose_length_does_not_fit_its_family_is_refused() {
+        for len in 0..=24 {
+            for family in 0..=3 {
+                let mut value = vec![0; len];
+                if let Some(byte) = value.get_mut(1) {
+                    *byte = family;
+                }
+                let fits = matches!((family, len), (1, 8) | (2, 20));
+                assert_eq!(decode_address(&value).is_some(), fits, "family {family}, {len} bytes");
+                assert_eq!(decode_xor_address(&value, ID).is_some(), fits);
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_byte_is_ignored() {
+        assert_eq!(decode_address(&[0xFF, 1, 0, 80, 192, 0, 2, 1]), Some("192.0.2.1:80".parse().unwrap()));
+    }
+}

@@ -136,3 +136,31 @@ impl PasswordAlgorithm {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lower_half_of_the_types_must_be_understood() {
+        assert!(AttributeType::EVEN_PORT.comprehension_required());
+        assert!(AttributeType(0x7FFF).comprehension_required());
+        assert!(!AttributeType(0x8000).comprehension_required());
+        assert!(!AttributeType::SOFTWARE.comprehension_required());
+    }
+
+    #[test]
+    fn an_unregistered_type_is_shown_by_its_number() {
+        assert_eq!(format!("{:?}", AttributeType(0x7ABC)), "unknown(0x7abc)");
+        assert_eq!(format!("{:?}", AttributeType::REALM), "REALM(0x0014)");
+    }
+
+    #[test]
+    fn only_the_two_registered_password_algorithms_are_known() {
+        for value in 0..=u16::MAX {
+            let known = PasswordAlgorithm::from_wire(value);
+            assert_eq!(known.is_some(), matches!(value, 1 | 2));
+            assert!(known.is_none_or(|algorithm| algorithm.to_wire() == value));
+        }
+    }
+}

@@ -111,3 +111,100 @@ impl<'b> Encoder<'b> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stun::Message;
+
+    const ID: TransactionId = TransactionId([7; 12]);
+
+    fn binding(out: &mut Vec<u8>) -> Encoder<'_> {
+        Encoder::new(out, Class::Success, Method::BINDING, ID)
+    }
+
+    #[test]
+    fn a_message_is_appended_behind_what_the_buffer_holds_and_counts_only_itself() {
+        let mut out = b"before".to_vec();
+        binding(&mut out).u32(AttributeType::LIFETIME, 600).fingerprint();
+        assert!(out.starts_with(b"before"));
+        let message = Message::parse(&out[6..]).unwrap();
+        assert!(message.has_fingerprint());
+        assert_eq!(message.get(AttributeType::LIFETIME), Some(&600_u32.to_be_bytes()[..]));
+    }
+
+    #[test]
+    fn padding_is_zero_whatever_the_buffer_held_before() {
+        for len in 0..9 {
+            let mut out = vec![0xFF; 64];
+            out.clear();
+            binding(&mut out).attribute(AttributeType::SOFTWARE, &vec![0xEE; len]);
+            assert_eq!(out.len() % 4, 0);
+            assert!(out[HEADER_LEN + 4 + len..].iter().all(|&byte| byte == 0), "{len} bytes");
+            assert_eq!(Message::parse(&out).unwrap().get(AttributeType::SOFTWARE), Some(&vec![0xEE; len][..]));
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_the_length_field_is_left_out_and_the_message_stays_whole() {
+        let mut out = Vec::new();
+        let longest = usize::from(u16::MAX) - 3 - 4;
+        binding(&mut out).attribute(AttributeType::DATA, &vec![1; longest + 1]).u32(AttributeType::LIFETIME, 1);
+        let message = Message::parse(&out).unwrap();
+        assert_eq!(message.get(AttributeType::DATA), None);
+        assert!(message.get(AttributeType::LIFETIME).is_some());
+
+        let mut out = Vec::new();
+        binding(&mut out).attribute(AttributeType::DATA, &vec![1; longest]).u32(AttributeType::LIFETIME, 1);
+        let message = Message::parse(&out).unwrap();
+        assert_eq!(message.get(AttributeType::DATA).map(<[u8]>::len), Some(longest));
+        assert_eq!(message.get(AttributeType::LIFETIME), None);
+    }
+
+    #[test]
+    fn integrity_covers_what_precedes_it_and_fingerprint_is_not_covered() {
+        let key = Key::short_term(b"key").unwrap();
+        for kind in [IntegrityKind::Sha1, IntegrityKind::Sha256] {
+            let mut out = Vec::new();
+            binding(&mut out).u32(AttributeType::LIFETIME, 1).integrity(kind, &key).fingerprint();
+            let message = Message::parse(&out).unwrap();
+            assert_eq!(message.integrity(), Some(kind));
+            assert!(message.verify_integrity(&key));
+            out.truncate(out.len() - FINGERPRINT_LEN);
+            let length = (out.len() - HEADER_LEN) as u16;
+            out[2..4].copy_from_slice(&length.to_be_bytes());
+            assert!(Message::parse(&out).unwrap().verify_integrity(&key));
+        }
+    }
+
+    #[test]
+    fn unknown_attributes_lists_at_most_eight() {
+        let mut out = Vec::new();
+        binding(&mut out).unknown_attributes(&[1, 2, 3, 4, 5, 6, 7, 8, 9]).unknown_attributes(&[]);
+        let message = Message::parse(&out).unwrap();
+        let lengths: Vec<_> = message.attributes().map(|attribute| attribute.value.len()).collect();
+        assert_eq!(lengths, [16, 0]);
+    }
+
+    #[test]
+    fn every_error_code_carries_its_whole_phrase() {
+        for value in 300..700 {
+            let code = ErrorCode::new(value).unwrap();
+            let mut out = Vec::new();
+            binding(&mut out).error_code(code);
+            let message = Message::parse(&out).unwrap();
+            let decoded = ErrorCode::decode(message.get(AttributeType::ERROR_CODE).unwrap()).unwrap();
+            assert_eq!(decoded, (code, code.phrase().as_bytes()));
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_not_masked_reads_as_it_is() {
+        let addr = "192.0.2.1:3478".parse().unwrap();
+        let mut out = Vec::new();
+        binding(&mut out).address(AttributeType::ALTERNATE_SERVER, addr);
+        let message = Message::parse(&out).unwrap();
+        let value = message.get(AttributeType::ALTERNATE_SERVER).unwrap();
+        assert_eq!(address::decode_address(value), Some(addr));
+    }
+}

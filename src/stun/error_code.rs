@@ -97,3 +97,39 @@ impl fmt::Display for ErrorCode {
         fmt::Debug::fmt(self, f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_of_300_to_699_survives_the_round_trip_and_no_other_can_be_made() {
+        for value in 0..=1000 {
+            let Some(code) = ErrorCode::new(value) else {
+                assert!(!(300..700).contains(&value));
+                continue;
+            };
+            assert!((300..700).contains(&value));
+            assert_eq!(ErrorCode::decode(&code.to_wire()), Some((code, &b""[..])));
+        }
+    }
+
+    #[test]
+    fn the_reason_phrase_is_what_follows_the_number() {
+        let (code, phrase) = ErrorCode::decode(b"\0\0\x04\x26Stale Nonce").unwrap();
+        assert_eq!(code, ErrorCode::STALE_NONCE);
+        assert_eq!(phrase, ErrorCode::STALE_NONCE.phrase().as_bytes());
+    }
+
+    #[test]
+    fn reserved_bits_are_ignored() {
+        assert_eq!(ErrorCode::decode(&[0xFF, 0xFF, 0xFC, 1]).map(|(code, _)| code), Some(ErrorCode::UNAUTHENTICATED));
+    }
+
+    #[test]
+    fn a_short_value_a_class_or_a_number_out_of_range_is_refused() {
+        for value in [&b""[..], b"\0\0\x04", b"\0\0\x02\0", b"\0\0\x07\0", b"\0\0\x04\x64"] {
+            assert_eq!(ErrorCode::decode(value), None, "{value:?}");
+        }
+    }
+}

@@ -27,10 +27,18 @@ impl IntegrityKind {
             Self::Sha256 => 32,
         }
     }
+
+    /// Whether a received value may have this length in bytes (RFC 8489 sections 14.5 and 14.6).
+    pub(crate) fn allows_len(self, len: usize) -> bool {
+        match self {
+            Self::Sha1 => len == 20,
+            Self::Sha256 => (16..=32).contains(&len) && len.is_multiple_of(4),
+        }
+    }
 }
 
 /// An HMAC key; zeroed when dropped and never printed.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Key {
     bytes: [u8; 32],
     len: u8,
@@ -76,6 +84,15 @@ impl Key {
         Self { bytes, len }
     }
 }
+
+impl PartialEq for Key {
+    /// In constant time, like every comparison of secrets.
+    fn eq(&self, other: &Self) -> bool {
+        bool::from(self.len.ct_eq(&other.len) & self.bytes.ct_eq(&other.bytes))
+    }
+}
+
+impl Eq for Key {}
 
 impl Drop for Key {
     fn drop(&mut self) {
@@ -130,6 +147,69 @@ pub(crate) fn compute(kind: IntegrityKind, key: &Key, covered: &[u8], value_len:
 
 /// Compares in constant time; `value` may be a truncated SHA-256 of 16 bytes or more (RFC 8489 section 14.6).
 pub(crate) fn verify(kind: IntegrityKind, key: &Key, covered: &[u8], value: &[u8]) -> bool {
+    if !kind.allows_len(value.len()) {
+        return false;
+    }
     let full = compute(kind, key, covered, value.len());
     full.get(..value.len()).is_some_and(|expected| bool::from(expected.ct_eq(value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn long_term_keys_are_digests_of_the_three_parts() {
+        let key =
+            |algorithm| Key::long_term(algorithm, b"1735689600:alice", b"example.org", b"HbvWA6hGDtdv3wflBolXLhvzs0w=");
+        assert_eq!(hex(key(PasswordAlgorithm::Md5).as_bytes()), "15fe1d291db14ef2a00c206559e9d387");
+        assert_eq!(key(PasswordAlgorithm::Sha256).as_bytes().len(), 32);
+    }
+
+    #[test]
+    fn a_short_term_key_has_at_most_32_bytes() {
+        assert_eq!(Key::short_term(&[1; 32]).unwrap().as_bytes(), [1; 32]);
+        assert!(Key::short_term(&[1; 33]).is_none());
+    }
+
+    #[test]
+    fn keys_are_equal_only_when_their_bytes_and_lengths_are() {
+        let key = |bytes: &[u8]| Key::short_term(bytes).unwrap();
+        assert_eq!(key(b"same"), key(b"same"));
+        assert_ne!(key(b"same"), key(b"sane"));
+        assert_ne!(key(b"same"), key(b"same\0"));
+    }
+
+    #[test]
+    fn a_key_is_never_printed() {
+        assert_eq!(format!("{:?}", Key::short_term(b"secret").unwrap()), "Key(..)");
+    }
+
+    #[test]
+    fn an_empty_or_overlong_value_does_not_verify() {
+        let key = Key::short_term(b"key").unwrap();
+        let covered = [0; 20];
+        for kind in [IntegrityKind::Sha1, IntegrityKind::Sha256] {
+            for len in [0, 33] {
+                assert!(!verify(kind, &key, &covered, &vec![0; len]), "{kind:?} {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_truncated_sha256_is_a_prefix_over_its_own_length() {
+        let key = Key::short_term(b"key").unwrap();
+        let covered = [0; 20];
+        for len in [16, 20, 24, 28, 32] {
+            let mac = compute(IntegrityKind::Sha256, &key, &covered, len);
+            assert!(verify(IntegrityKind::Sha256, &key, &covered, &mac[..len]));
+            let mut wrong = mac;
+            wrong[len - 1] ^= 1;
+            assert!(!verify(IntegrityKind::Sha256, &key, &covered, &wrong[..len]));
+        }
+    }
 }

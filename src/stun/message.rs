@@ -73,7 +73,7 @@ impl<'a> Message<'a> {
             return Err(ParseError::NoMagicCookie);
         }
         let length = usize::from(u16::from_be_bytes([l0, l1]));
-        if length % 4 != 0 || length != bytes.len() - HEADER_LEN {
+        if !length.is_multiple_of(4) || length != bytes.len() - HEADER_LEN {
             return Err(ParseError::BadLength);
         }
         let (class, method) = split_type(u16::from_be_bytes([t0, t1]));
@@ -98,14 +98,14 @@ impl<'a> Message<'a> {
             let value = attribute.value;
             match attribute.kind {
                 AttributeType::MESSAGE_INTEGRITY if self.sha1_at.is_none() && self.sha256_at.is_none() => {
-                    if value.len() != 20 {
+                    if !IntegrityKind::Sha1.allows_len(value.len()) {
                         return Err(ParseError::BadIntegrity);
                     }
                     self.sha1_at = Some((at, value));
                     self.covered_end = self.covered_end.min(at);
                 }
                 AttributeType::MESSAGE_INTEGRITY_SHA256 if self.sha256_at.is_none() => {
-                    if !(16..=32).contains(&value.len()) || value.len() % 4 != 0 {
+                    if !IntegrityKind::Sha256.allows_len(value.len()) {
                         return Err(ParseError::BadIntegrity);
                     }
                     self.sha256_at = Some((at, value));
@@ -246,4 +246,224 @@ fn read_attribute(bytes: &[u8], at: usize) -> Option<(Attribute<'_>, usize)> {
     }
     let attribute = Attribute { kind: AttributeType(u16::from_be_bytes([t0, t1])), value: rest.get(..len)? };
     Some((attribute, at + 4 + padded))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stun::{Encoder, PasswordAlgorithm};
+
+    const ID: TransactionId = TransactionId([9; 12]);
+
+    fn key() -> Key {
+        Key::long_term(PasswordAlgorithm::Md5, b"user", b"realm", b"password")
+    }
+
+    fn encode(build: impl FnOnce(&mut Encoder<'_>)) -> Vec<u8> {
+        let mut out = Vec::new();
+        build(&mut Encoder::new(&mut out, Class::Request, Method::ALLOCATE, ID));
+        out
+    }
+
+    fn parse_error(bytes: &[u8]) -> ParseError {
+        Message::parse(bytes).unwrap_err()
+    }
+
+    #[test]
+    fn a_bare_header_is_a_message_without_attributes() {
+        let bytes = encode(|_| {});
+        let message = Message::parse(&bytes).unwrap();
+        assert_eq!(message.attributes().count(), 0);
+        assert_eq!(message.integrity(), None);
+        assert!(!message.has_fingerprint());
+        assert!(!message.verify_integrity(&key()));
+    }
+
+    #[test]
+    fn anything_shorter_than_a_header_is_too_short() {
+        let bytes = encode(|_| {});
+        for len in 0..HEADER_LEN {
+            assert_eq!(parse_error(&bytes[..len]), ParseError::TooShort);
+        }
+    }
+
+    #[test]
+    fn top_bits_and_cookie_tell_what_is_not_stun() {
+        let good = encode(|_| {});
+        for bit in [0x40, 0x80] {
+            let mut bytes = good.clone();
+            bytes[0] |= bit;
+            assert_eq!(parse_error(&bytes), ParseError::NotStun);
+        }
+        for at in 4..8 {
+            let mut bytes = good.clone();
+            bytes[at] ^= 1;
+            assert_eq!(parse_error(&bytes), ParseError::NoMagicCookie);
+        }
+    }
+
+    #[test]
+    fn the_length_field_must_say_exactly_what_follows() {
+        let good = encode(|encoder| {
+            encoder.u32(AttributeType::LIFETIME, 1);
+        });
+        for length in 0..=u16::MAX {
+            let mut bytes = good.clone();
+            bytes[2..4].copy_from_slice(&length.to_be_bytes());
+            assert_eq!(Message::parse(&bytes).is_ok(), length == 8, "length {length}");
+        }
+        for extra in 1..4 {
+            let mut bytes = good.clone();
+            bytes.resize(bytes.len() + extra, 0);
+            assert_eq!(parse_error(&bytes), ParseError::BadLength);
+        }
+    }
+
+    #[test]
+    fn an_attribute_may_not_reach_past_the_end() {
+        let good = encode(|encoder| {
+            encoder.attribute(AttributeType::SOFTWARE, &[0; 5]);
+        });
+        for length in 0..=u16::MAX {
+            let mut bytes = good.clone();
+            bytes[HEADER_LEN + 2..HEADER_LEN + 4].copy_from_slice(&length.to_be_bytes());
+            // A shorter value leaves zeros behind it, which read as further attributes of length zero.
+            assert_eq!(Message::parse(&bytes).is_ok(), length <= 8, "length {length}");
+        }
+    }
+
+    #[test]
+    fn padding_is_ignored_whatever_it_holds() {
+        let mut bytes = encode(|encoder| {
+            encoder.attribute(AttributeType::SOFTWARE, b"abc");
+        });
+        *bytes.last_mut().unwrap() = b' ';
+        assert_eq!(Message::parse(&bytes).unwrap().get(AttributeType::SOFTWARE), Some(&b"abc"[..]));
+    }
+
+    #[test]
+    fn the_first_of_repeated_attributes_counts() {
+        let bytes = encode(|encoder| {
+            encoder.u32(AttributeType::LIFETIME, 1).u32(AttributeType::LIFETIME, 2);
+        });
+        let message = Message::parse(&bytes).unwrap();
+        assert_eq!(message.get(AttributeType::LIFETIME), Some(&[0, 0, 0, 1][..]));
+        assert_eq!(message.attributes().count(), 2);
+    }
+
+    #[test]
+    fn attributes_behind_message_integrity_do_not_count() {
+        for kind in [IntegrityKind::Sha1, IntegrityKind::Sha256] {
+            let bytes = encode(|encoder| {
+                encoder.u32(AttributeType::LIFETIME, 1).integrity(kind, &key());
+                encoder
+                    .u32(AttributeType::REQUESTED_TRANSPORT, 0x1100_0000)
+                    .u32(AttributeType(0x7FFF), 0)
+                    .fingerprint();
+            });
+            let message = Message::parse(&bytes).unwrap();
+            assert!(message.verify_integrity(&key()));
+            assert_eq!(message.get(AttributeType::LIFETIME), Some(&[0, 0, 0, 1][..]));
+            assert_eq!(message.get(AttributeType::REQUESTED_TRANSPORT), None);
+            assert!(message.unknown_required(|kind| kind == AttributeType::LIFETIME).is_empty());
+        }
+    }
+
+    #[test]
+    fn of_two_integrities_the_sha256_counts_and_only_what_precedes_both() {
+        let other = Key::short_term(b"other").unwrap();
+        let bytes = encode(|encoder| {
+            encoder.u32(AttributeType::LIFETIME, 1).integrity(IntegrityKind::Sha1, &other);
+            encoder.u32(AttributeType::EVEN_PORT, 0).integrity(IntegrityKind::Sha256, &key());
+        });
+        let message = Message::parse(&bytes).unwrap();
+        assert_eq!(message.integrity(), Some(IntegrityKind::Sha256));
+        assert!(message.verify_integrity(&key()));
+        assert!(!message.verify_integrity(&other));
+        assert_eq!(message.get(AttributeType::EVEN_PORT), None);
+    }
+
+    #[test]
+    fn a_sha1_behind_a_sha256_is_ignored_even_when_malformed() {
+        let bytes = encode(|encoder| {
+            encoder.integrity(IntegrityKind::Sha256, &key()).attribute(AttributeType::MESSAGE_INTEGRITY, b"short");
+        });
+        let message = Message::parse(&bytes).unwrap();
+        assert_eq!(message.integrity(), Some(IntegrityKind::Sha256));
+        assert!(message.verify_integrity(&key()));
+    }
+
+    #[test]
+    fn the_first_of_two_equal_integrities_counts() {
+        let other = Key::short_term(b"other").unwrap();
+        for kind in [IntegrityKind::Sha1, IntegrityKind::Sha256] {
+            let bytes = encode(|encoder| {
+                encoder.integrity(kind, &key()).integrity(kind, &other);
+            });
+            let message = Message::parse(&bytes).unwrap();
+            assert!(message.verify_integrity(&key()));
+            assert!(!message.verify_integrity(&other));
+        }
+    }
+
+    #[test]
+    fn a_sha256_may_be_truncated_to_16_bytes_in_steps_of_4() {
+        for len in 0..=40 {
+            let covered = encode(|_| {});
+            let mac = integrity::compute(IntegrityKind::Sha256, &key(), &covered, len);
+            let bytes = encode(|encoder| {
+                let mut value = mac.to_vec();
+                value.resize(len, 0);
+                encoder.attribute(AttributeType::MESSAGE_INTEGRITY_SHA256, &value);
+            });
+            if (16..=32).contains(&len) && len % 4 == 0 {
+                assert!(Message::parse(&bytes).unwrap().verify_integrity(&key()), "{len} bytes");
+            } else {
+                assert_eq!(parse_error(&bytes), ParseError::BadIntegrity, "{len} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn a_sha1_has_20_bytes() {
+        for len in [0, 16, 19, 21, 24, 32] {
+            let bytes = encode(|e| {
+                e.attribute(AttributeType::MESSAGE_INTEGRITY, &vec![0; len]);
+            });
+            assert_eq!(parse_error(&bytes), ParseError::BadIntegrity, "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_is_last_has_4_bytes_and_matches() {
+        let good = encode(|encoder| {
+            encoder.fingerprint();
+        });
+        assert!(Message::parse(&good).unwrap().has_fingerprint());
+        let mut wrong = good.clone();
+        *wrong.last_mut().unwrap() ^= 1;
+        assert_eq!(parse_error(&wrong), ParseError::BadFingerprint);
+        let followed = encode(|encoder| {
+            encoder.fingerprint().u32(AttributeType::LIFETIME, 1);
+        });
+        assert_eq!(parse_error(&followed), ParseError::BadIntegrity);
+        let short = encode(|encoder| {
+            encoder.attribute(AttributeType::FINGERPRINT, &[0; 3]);
+        });
+        assert_eq!(parse_error(&short), ParseError::BadIntegrity);
+    }
+
+    #[test]
+    fn unknown_required_attributes_are_listed_once_and_at_most_eight() {
+        let bytes = encode(|encoder| {
+            encoder.u32(AttributeType(0x8FFF), 0).u32(AttributeType::LIFETIME, 0);
+            for kind in [0x7000_u16, 0x7000, 0x7001, 0x7002, 0x7003, 0x7004, 0x7005, 0x7006, 0x7007, 0x7008] {
+                encoder.u32(AttributeType(kind), 0);
+            }
+        });
+        let message = Message::parse(&bytes).unwrap();
+        let unknown = message.unknown_required(|kind| kind == AttributeType::LIFETIME);
+        assert_eq!(unknown.types(), [0x7000, 0x7001, 0x7002, 0x7003, 0x7004, 0x7005, 0x7006, 0x7007]);
+        assert!(message.unknown_required(|_| true).is_empty());
+    }
 }

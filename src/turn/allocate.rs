@@ -51,6 +51,9 @@ impl Server {
         reply: &mut Vec<u8>,
     ) -> Result<(), Reject> {
         let wish = read_wish(request, relays)?;
+        if self.draining {
+            return Err(Reason::Draining.into());
+        }
         let (now, settings, identity) = (request.now, request.settings, &request.auth.identity);
         let quota = self.shared.quotas.reserve(settings.quota, &identity.user)?;
         let opened = open(request, &wish.placement, relays)?;

@@ -220,7 +220,6 @@ mod tests {
         let relay_entry_slot_and_timer = 8 + 8 + 16;
         let owned = size_of::<Allocation>() + size_of::<Channel>() + permission;
         let total = owned + five_tuple_entry + relay_entry_slot_and_timer;
-        println!("{} {}", size_of::<Allocation>(), total);
         assert!(total < 800, "{total} bytes");
     }
 }

@@ -5,7 +5,7 @@ use crate::reject::{Reason, Reject};
 use crate::stun::AttributeType;
 
 use super::allocation::in_secs;
-use super::channels::{Channel, NUMBERS};
+use super::channels::{Channel, NUMBERS, RFC5766_NUMBERS};
 use super::output::Event;
 use super::peer::{Peer, judge};
 use super::request::Request;
@@ -18,7 +18,8 @@ impl Server {
         let [high, low, _, _] = request.fixed(AttributeType::CHANNEL_NUMBER)?.ok_or(Reason::MissingAttribute)?;
         let number = u16::from_be_bytes([high, low]);
         let peer = request.message.get(AttributeType::XOR_PEER_ADDRESS).ok_or(Reason::MissingAttribute)?;
-        if !NUMBERS.contains(&number) {
+        let numbers = if settings.rfc5766_channel_numbers { RFC5766_NUMBERS } else { NUMBERS };
+        if !numbers.contains(&number) {
             return Err(Reason::ChannelConflict.into());
         }
         let peer = request.peer(peer)?;

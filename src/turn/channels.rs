@@ -7,6 +7,8 @@ use super::index::Index;
 
 /// The channel numbers of RFC 8656 section 12.
 pub(super) const NUMBERS: std::ops::RangeInclusive<u16> = 0x4000..=0x4FFF;
+/// The channel numbers of RFC 5766 section 11, which older clients choose from.
+pub(super) const RFC5766_NUMBERS: std::ops::RangeInclusive<u16> = 0x4000..=0x7FFE;
 
 /// One channel binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

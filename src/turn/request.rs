@@ -12,7 +12,7 @@ use super::allocation::in_secs;
 use super::output::{Client, Outcome};
 use super::relays::Relays;
 use super::response::{Responder, is_known};
-use super::retransmit::{REMEMBERED_SECS, Remembered, RequestDigest};
+use super::retransmit::{REMEMBERED_SECS, Remembered};
 use super::server::Server;
 use super::settings::Settings;
 
@@ -73,8 +73,7 @@ impl Server {
             return self.refuse_stranger(now, client, message, Reason::MissingIntegrity, reply);
         }
         let slot = self.live_slot(now, &client.five_tuple, relays);
-        let digest = self.digest_of(client, message, slot);
-        if let Some(response) = digest.and_then(|digest| self.remembered(now, slot, digest)) {
+        if let Some(response) = self.remembered(now, client, message, slot) {
             reply.extend_from_slice(response);
             return Outcome::Reply;
         }
@@ -107,7 +106,7 @@ impl Server {
                 _ => request.responder.error(reply, reject, |_| {}),
             }
         }
-        self.remember(now, client, message, digest, reply.get(start..).unwrap_or_default());
+        self.remember(now, client, message, reply.get(start..).unwrap_or_default());
         Outcome::Reply
     }
 
@@ -149,14 +148,7 @@ impl Server {
         if !self.may_answer_stranger(now, client) {
             return Outcome::Dropped(Dropped::RateLimited);
         }
-        if matches!(
-            reason,
-            Reason::UnknownUser
-                | Reason::WrongRealm
-                | Reason::WrongPassword
-                | Reason::CredentialExpired
-                | Reason::TimestampInMilliseconds
-        ) {
+        if had_fresh_nonce(reason) {
             self.events.refused(reason, client);
         }
         let responder = Responder { request: message, software: self.settings.software.as_deref(), integrity: None };
@@ -175,46 +167,54 @@ impl Server {
         transport.is_stream() || self.limiter.allow(now.micros, client.get().ip())
     }
 
-    /// The digest by which a retransmission is known; `None` when there is nothing it could repeat.
-    fn digest_of(&self, client: &Client, message: &Message<'_>, slot: Option<u32>) -> Option<RequestDigest> {
-        let repeats = match message.method() {
-            Method::ALLOCATE => true,
-            Method::REFRESH => slot.is_some() || !self.tombstones.is_empty(),
-            _ => slot.is_some(),
-        };
-        let udp = client.five_tuple.transport == Transport::Udp;
-        (udp && repeats).then(|| self.digester.digest(&client.five_tuple, message.as_bytes()))
-    }
-
-    fn remembered(&self, now: Now, slot: Option<u32>, digest: RequestDigest) -> Option<&[u8]> {
-        let remembered = slot.and_then(|slot| self.allocations.get(slot)?.remembered.as_deref());
-        match remembered {
-            Some(last) if last.request == digest && last.until_micros > now.micros => Some(&last.response),
-            _ => self.tombstones.find(now.micros, digest),
+    /// The response to an earlier copy of the same request. Looked for before any key work, and the request is digested
+    /// only if there is something it could repeat.
+    fn remembered(&self, now: Now, client: &Client, message: &Message<'_>, slot: Option<u32>) -> Option<&[u8]> {
+        let last = slot.and_then(|slot| self.allocations.get(slot)?.remembered.as_deref());
+        let released = message.method() == Method::REFRESH && !self.tombstones.is_empty();
+        if client.five_tuple.transport != Transport::Udp || !(last.is_some() || released) {
+            return None;
+        }
+        let request = self.digester.digest(&client.five_tuple, message.as_bytes());
+        match last {
+            Some(last) if last.request == request && last.until_micros > now.micros => Some(&last.response),
+            _ if released => self.tombstones.find(now.micros, request),
+            _ => None,
         }
     }
 
     /// Keeps the response with the allocation, or as a tombstone when the request has ended it.
-    fn remember(
-        &mut self,
-        now: Now,
-        client: &Client,
-        message: &Message<'_>,
-        digest: Option<RequestDigest>,
-        response: &[u8],
-    ) {
-        let Some(request) = digest else { return };
+    fn remember(&mut self, now: Now, client: &Client, message: &Message<'_>, response: &[u8]) {
+        let slot = self.allocations.find(&self.hash, &client.five_tuple);
+        let released = slot.is_none() && message.method() == Method::REFRESH && is_success(response);
+        if client.five_tuple.transport != Transport::Udp || !(slot.is_some() || released) {
+            return;
+        }
+        let request = self.digester.digest(&client.five_tuple, message.as_bytes());
         let until_micros = in_secs(now, REMEMBERED_SECS);
         let remembered = Remembered { request, response: response.into(), until_micros };
-        if let Some(slot) = self.allocations.find(&self.hash, &client.five_tuple) {
-            if let Some(allocation) = self.allocations.get_mut(slot) {
-                allocation.remembered = Some(Box::new(remembered));
-            }
-            self.arm(now, slot);
-        } else if message.method() == Method::REFRESH && is_success(response) {
+        let Some(slot) = slot else {
             self.tombstones.add(now.micros, remembered);
+            return;
+        };
+        if let Some(allocation) = self.allocations.get_mut(slot) {
+            allocation.remembered = Some(Box::new(remembered));
         }
+        self.arm(now, slot);
     }
+}
+
+/// Whether a refusal to authenticate came after the nonce was found fresh: its sender receives at its address.
+fn had_fresh_nonce(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::PasswordAlgorithmMismatch
+            | Reason::WrongRealm
+            | Reason::UnknownUser
+            | Reason::WrongPassword
+            | Reason::CredentialExpired
+            | Reason::TimestampInMilliseconds
+    )
 }
 
 fn is_turn(method: Method) -> bool {

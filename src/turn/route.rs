@@ -8,7 +8,7 @@ use crate::addr::{FiveTuple, PeerAddr};
 use crate::clock::Now;
 use crate::reject::Dropped;
 
-use super::channels::NUMBERS;
+use super::channels::RFC5766_NUMBERS;
 use super::output::{Encapsulation, ToClient, ToPeer};
 use super::peer::{Peer, judge};
 use super::relays::RelayId;
@@ -35,7 +35,7 @@ impl Server {
         };
         let number = u16::from_be_bytes([n0, n1]);
         let len = usize::from(u16::from_be_bytes([l0, l1]));
-        if !NUMBERS.contains(&number) || len > rest.len() {
+        if !RFC5766_NUMBERS.contains(&number) || len > rest.len() {
             return Err(Dropped::Malformed);
         }
         let slot = self.allocations.find(&self.hash, five_tuple).ok_or(Dropped::NoAllocation)?;
@@ -70,12 +70,14 @@ impl Server {
         if allocation.live_relay(peer.family(), now.micros).is_none_or(|live| live.id != relay) {
             return Err(Dropped::NoAllocation);
         }
-        if !allocation.permissions.permits(&self.hash, peer.ip(), now.micros) {
-            return Err(Dropped::NoPermission);
-        }
         let encapsulation = match allocation.channels.by_peer(&self.hash, peer, now.micros) {
+            // A bound channel permits its peer for as long as it is bound, 600 s and not only 300: clients such as aioice
+            // refresh the binding and nothing else, and expect what coturn does.
             Some(channel) => Encapsulation::Channel(channel.number),
             None => {
+                if !allocation.permissions.permits(&self.hash, peer.ip(), now.micros) {
+                    return Err(Dropped::NoPermission);
+                }
                 judge(&self.settings.peer_acl, Peer::Address(peer)).map_err(|_| Dropped::PeerDenied)?;
                 Encapsulation::Data { peer, transaction_id: self.transaction_ids.next() }
             }

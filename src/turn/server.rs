@@ -35,6 +35,7 @@ pub struct Server {
     pub(super) tombstones: Tombstones,
     pub(super) events: Events,
     pub(super) next_id: u64,
+    pub(super) draining: bool,
     wheel: Wheel,
     due: Vec<Timer>,
 }
@@ -57,6 +58,7 @@ impl Server {
             tombstones: Tombstones::default(),
             events: Events::default(),
             next_id: 1,
+            draining: false,
             wheel: Wheel::new(),
             due: Vec::new(),
         }
@@ -125,6 +127,11 @@ impl Server {
         for slot in self.allocations.slots() {
             self.end(now, slot, reason, relays);
         }
+    }
+
+    /// While draining, no new allocation is made (508); those that live can be refreshed and used.
+    pub fn set_draining(&mut self, draining: bool) {
+        self.draining = draining;
     }
 
     /// Whether a client has an allocation.

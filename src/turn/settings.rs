@@ -55,6 +55,8 @@ pub struct Settings {
     pub unauthenticated: Option<RateLimit>,
     /// Permissions and channel bindings one allocation may have (each).
     pub max_peers_per_allocation: usize,
+    /// Whether ChannelBind may name a channel of RFC 5766's wider range (0x4000-0x7FFE) and not only RFC 8656's.
+    pub rfc5766_channel_numbers: bool,
     /// SOFTWARE in responses; none by default.
     pub software: Option<String>,
     /// Whether TURN is offered, or only STUN Binding.

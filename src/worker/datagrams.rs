@@ -106,6 +106,10 @@ impl Worker {
         if way.own_relay {
             return self.to_own_relay(now, way, payload);
         }
+        self.to_socket(way, payload);
+    }
+
+    fn to_socket(&mut self, way: ToPeer, payload: Payload) {
         let Some(relay) = self.relays.get_mut(way.relay) else { return };
         self.counters.to_peers.count(payload.span.len as usize);
         let way = Way {
@@ -122,6 +126,10 @@ impl Worker {
     fn to_own_relay(&mut self, now: Now, way: ToPeer, payload: Payload) {
         let Some(from) = self.relays.get(way.relay).map(|relay| relay.relayed.as_peer()) else { return };
         let Some(owner) = self.context.own_relays.owner(way.peer.get()) else {
+            // Relaying from loopback, the ports of the range are also those of every other program on this host.
+            if self.context.loopback_peers && way.peer.ip().is_loopback() {
+                return self.to_socket(way, payload);
+            }
             return self.drop_packet(Dropped::NoAllocation);
         };
         self.counters.to_peers.count(payload.span.len as usize);
@@ -225,8 +233,15 @@ impl Worker {
     }
 
     fn on_icmp_errors(&mut self, now: Now, id: RelayId) {
-        for _ in 0..ICMP_BURST {
-            let Some(error) = self.relays.get(id).and_then(|relay| read_error_queue(relay.fd())) else { return };
+        for count in 0..ICMP_BURST {
+            let Some(relay) = self.relays.get(id) else { return };
+            let Some(error) = read_error_queue(relay.fd()) else {
+                if count == 0 {
+                    // The queue had no room for it: the pending error alone would wake the loop for ever.
+                    relay.clear_error();
+                }
+                return;
+            };
             self.reply.clear();
             let icmp = (error.kind, error.code, error.info.to_be_bytes());
             if let Some(client) = self.server.handle_icmp(now, id, error.destination, icmp, &mut self.reply) {

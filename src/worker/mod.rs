@@ -83,6 +83,8 @@ pub struct WorkerContext {
     pub streams: Streams,
     /// Every worker's mailbox, by worker number.
     pub mailboxes: Vec<Arc<Mailbox>>,
+    /// Whether peers on this host's loopback are allowed (`serve --dev`).
+    pub loopback_peers: bool,
     /// Whether the kernel segments datagrams (UDP GSO).
     pub gso: bool,
 }

@@ -34,6 +34,11 @@ impl RelaySocket {
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+
+    /// Takes the socket's pending error, if there is one.
+    pub(super) fn clear_error(&self) {
+        let _ = socket2::SockRef::from(&self.socket).take_error();
+    }
 }
 
 struct Slot {

@@ -260,6 +260,9 @@ impl Worker {
             stream.heard = true;
             stream.last_heard_micros = now.micros;
         }
+        // A handshake flight may have found the socket full.
+        let state = stream.connection.state();
+        self.after_write(now, index, generation, state);
     }
 
     /// Strangers may only send what a request needs.

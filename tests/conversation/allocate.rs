@@ -349,6 +349,20 @@ fn a_system_that_refuses_sockets_is_508_and_costs_no_quota() {
 }
 
 #[test]
+fn a_draining_server_makes_no_new_allocation_and_serves_those_it_has() {
+    let mut world = World::new();
+    let old = world.allocated(1);
+    world.server.set_draining(true);
+    let new = world.alice(client(2));
+    assert_eq!(allocate_with(&mut world, &new, |_| {}).code(), Some(508));
+    assert_eq!(refusals(&world.events()), [Reason::Draining]);
+    assert_eq!(world.refresh(&old, None).code(), None);
+    assert_eq!(world.bind(&old, 0x4000, peer(1)).code(), None);
+    world.server.set_draining(false);
+    assert_eq!(allocate_with(&mut world, &new, |_| {}).code(), None);
+}
+
+#[test]
 fn quotas_are_per_user_and_in_total_and_are_given_back_on_every_end() {
     let mut world = World::with(|options| options.quota = QuotaLimits { per_user: Some(2), total: Some(3) });
     let first = world.allocated(1);

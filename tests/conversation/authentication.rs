@@ -163,6 +163,7 @@ fn bidding_down_the_password_algorithm_is_400() {
         let reply = world.hand_in(login.client, &request).reply();
         assert_eq!(reply.code(), Some(400), "{list:?} {chosen:?}");
     }
+    assert_eq!(refusals(&world.events()), [Reason::PasswordAlgorithmMismatch; 4]);
     assert_eq!(world.server.allocations(), 0);
 }
 
@@ -239,4 +240,46 @@ fn forged_requests_cost_the_budget_and_a_flood_of_refusals_is_bounded() {
     }
     assert_eq!(world.server.refusals_dropped(), 5000 - 4096);
     assert_eq!(world.events().len(), 4096);
+}
+
+#[test]
+fn a_flood_of_strangers_leaves_the_server_as_it_was() {
+    let limit = RateLimit { per_second: 10, burst: 20 };
+    let mut world = World::with(|options| options.unauthenticated = Some(limit));
+    let login = world.allocated(1);
+    world.events();
+    let wake = world.server.next_timeout();
+    let (mut answered, mut limited) = (0, 0);
+    for n in 0..200_000u32 {
+        let [_, high, low, last] = n.to_be_bytes();
+        let mut stranger = client(1);
+        let addr = ([20 + high, low, last, 9], 1000 + (n % 7) as u16);
+        stranger.five_tuple.client = turnstone::addr::ClientAddr::new(addr.into());
+        let method = METHODS[n as usize % 4];
+        let request = match n % 3 {
+            0 => world.bare(method, |_| {}),
+            1 => world.bare(Method::BINDING, |_| {}),
+            // Somebody else's nonce and a MAC that cannot match.
+            _ => {
+                let id = world.transaction_id();
+                login.request(id, method, |_| {})
+            }
+        };
+        match world.hand_in(stranger, &request) {
+            Answer::Reply(reply) => {
+                answered += 1;
+                assert!(reply.integrity.is_none());
+            }
+            other => {
+                assert_eq!(other.dropped(), Dropped::RateLimited);
+                limited += 1;
+            }
+        }
+    }
+    assert!(answered > 0 && answered + limited == 200_000);
+    assert!(world.events().is_empty());
+    assert_eq!(world.server.refusals_dropped(), 0);
+    assert_eq!(world.server.next_timeout(), wake);
+    assert_eq!(world.server.allocations(), 1);
+    assert_eq!(world.refresh(&login, None).code(), None);
 }

@@ -1,6 +1,6 @@
 //! Channels (RFC 8656 section 12).
 
-use turnstone::addr::Family;
+use turnstone::addr::{Family, PeerAddr};
 use turnstone::clock::SECOND;
 use turnstone::reject::Dropped;
 use turnstone::stun::{AttributeType, Class, Method};
@@ -49,6 +49,19 @@ fn channel_numbers_outside_4000_to_4fff_are_400() {
     }
     assert_eq!(world.bind(&login, 0x4000, peer(1)).code(), None);
     assert_eq!(world.bind(&login, 0x4FFF, peer(2)).code(), None);
+}
+
+#[test]
+fn the_wider_channel_range_of_rfc_5766_is_an_option() {
+    let mut world = World::with(|options| options.rfc5766_channel_numbers = true);
+    let login = world.allocated(1);
+    for (n, number) in [(1, 0x4000), (2, 0x5000), (3, 0x7FFE)] {
+        assert_eq!(world.bind(&login, number, peer(n)).code(), None);
+        assert_eq!(world.channel_data(login.client, number, b"x").unwrap().0.peer, peer(n));
+    }
+    for number in [0x3FFF, 0x7FFF, 0x8000] {
+        assert_eq!(world.bind(&login, number, peer(9)).code(), Some(400), "{number:#x}");
+    }
 }
 
 #[test]
@@ -140,13 +153,19 @@ fn a_channel_lasts_600_seconds_traffic_does_not_refresh_it_and_its_end_is_report
 }
 
 #[test]
-fn a_channel_without_its_permission_still_sends_but_does_not_receive() {
+fn a_bound_channel_permits_its_peer_for_as_long_as_it_is_bound_but_no_other_port() {
     let mut world = World::new();
     let login = world.allocated(1);
     let relay = world.relay(Family::V4);
+    world.refresh(&login, Some(3600));
     world.bind(&login, 0x4000, peer(1));
     world.pass(301);
     world.channel_data(login.client, 0x4000, b"x").unwrap();
+    assert_eq!(world.inbound(relay, peer(1), 1).unwrap().encapsulation, Encapsulation::Channel(0x4000));
+    let mut other_port = peer(1).get();
+    other_port.set_port(9);
+    assert_eq!(world.inbound(relay, PeerAddr::new(other_port).unwrap(), 1), Err(Dropped::NoPermission));
+    world.pass(299);
     assert_eq!(world.inbound(relay, peer(1), 1), Err(Dropped::NoPermission));
 }
 
@@ -209,7 +228,8 @@ fn malformed_channel_data_is_dropped_and_padding_is_not_payload() {
     assert_eq!(route(&mut world, &[0x40, 0, 0, 5, 1, 2, 3, 4]), Err(Dropped::Malformed));
     assert_eq!(route(&mut world, &[0x40, 0, 0]), Err(Dropped::Malformed));
     assert_eq!(route(&mut world, &[]), Err(Dropped::Malformed));
-    assert_eq!(route(&mut world, &[0x50, 0, 0, 0]), Err(Dropped::Malformed));
+    assert_eq!(route(&mut world, &[0x80, 0, 0, 0]), Err(Dropped::Malformed));
+    assert_eq!(route(&mut world, &[0x50, 0, 0, 0]), Err(Dropped::NoChannel));
     assert_eq!(route(&mut world, &[0x40, 0, 0, 0]), Ok(4..4));
     assert_eq!(route(&mut world, &[0x40, 0, 0, 5, 1, 2, 3, 4, 5, 0, 0, 0]), Ok(4..9));
     assert_eq!(route(&mut world, &[0x40, 1, 0, 0]), Err(Dropped::NoChannel));

@@ -1,22 +1,20 @@
-//! A server in virtual time, a fake of its relay sockets, and clients that speak to it.
+//! A server in virtual time and clients that speak to it.
 
-use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use turnstone::addr::{ClientAddr, Family, FiveTuple, PeerAddr, RelayedAddr, Transport};
+use turnstone::addr::{ClientAddr, Family, FiveTuple, PeerAddr, Transport};
 use turnstone::auth::{Credentials, CredentialsBuilder, NonceKeys, SharedSecret, Users, mint};
 use turnstone::clock::{Now, SECOND};
 use turnstone::policy::{BandwidthLimits, PeerAcl, PeerRules, QuotaLimits};
 use turnstone::reject::{Dropped, Reason};
-use turnstone::stun::{
-    AttributeType, Class, Encoder, ErrorCode, IntegrityKind, Key, Message, Method, PasswordAlgorithm, TransactionId,
-    decode_xor_address,
-};
+use turnstone::stun::{AttributeType, Class, Encoder, Key, Message, Method, PasswordAlgorithm, TransactionId};
 use turnstone::turn::{
-    Client, ClientLink, Event, Lifetimes, OnExpiry, OpenRelay, Outcome, PortRequest, RelayError, RelayId, Relays,
-    ReservationToken, Server, Settings, Shared, ToPeer,
+    Client, ClientLink, Event, Lifetimes, OnExpiry, Outcome, RelayId, Server, Settings, Shared, ToClient, ToPeer,
 };
+
+pub use crate::fake_relays::FakeRelays;
+pub use crate::wire::{Answer, Login, Reply, message};
 
 pub const REALM: &str = "example.org";
 pub const SECRET: &[u8] = b"an old and shared secret";
@@ -64,6 +62,7 @@ pub struct Options {
     pub bandwidth: BandwidthLimits,
     pub unauthenticated: Option<turnstone::policy::RateLimit>,
     pub max_peers: usize,
+    pub rfc5766_channel_numbers: bool,
     pub software: Option<String>,
     pub turn: bool,
     pub users: Vec<(&'static str, &'static str)>,
@@ -85,6 +84,7 @@ impl Default for Options {
             bandwidth: BandwidthLimits::default(),
             unauthenticated: None,
             max_peers: 100,
+            rfc5766_channel_numbers: false,
             software: None,
             turn: true,
             users: vec![("alice", "wonderland"), ("bob", "builder")],
@@ -118,6 +118,7 @@ impl Options {
             bandwidth: self.bandwidth,
             unauthenticated: self.unauthenticated,
             max_peers_per_allocation: self.max_peers,
+            rfc5766_channel_numbers: self.rfc5766_channel_numbers,
             software: self.software.clone(),
             turn: self.turn,
         })
@@ -341,12 +342,7 @@ impl World {
             .map(|(to_peer, range)| (to_peer, bytes[range].to_vec()))
     }
 
-    pub fn inbound(
-        &mut self,
-        relay: RelayId,
-        peer: PeerAddr,
-        len: usize,
-    ) -> Result<turnstone::turn::ToClient, Dropped> {
+    pub fn inbound(&mut self, relay: RelayId, peer: PeerAddr, len: usize) -> Result<ToClient, Dropped> {
         self.server.route_from_peer(self.now, relay, peer, len)
     }
 
@@ -367,292 +363,6 @@ impl World {
         assert_eq!(self.shared.quotas.in_use() as usize, self.server.allocations(), "quota and allocations");
         assert!(self.relays.open.len() >= self.server.allocations(), "an allocation without a relay");
         assert!(self.relays.open.len() <= 2 * self.server.allocations(), "a relay without an allocation");
-    }
-}
-
-/// A message put together by `build`.
-pub fn message(
-    class: Class,
-    method: Method,
-    transaction_id: TransactionId,
-    build: impl FnOnce(&mut Encoder<'_>),
-) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    build(&mut Encoder::new(&mut bytes, class, method, transaction_id));
-    bytes
-}
-
-/// A client that knows its credential and the server's nonce.
-#[derive(Clone)]
-pub struct Login {
-    pub client: Client,
-    pub username: String,
-    pub realm: String,
-    pub nonce: Vec<u8>,
-    pub key: Key,
-    pub sha256_key: Key,
-    pub algorithm: PasswordAlgorithm,
-}
-
-impl Login {
-    /// The same client on another 5-tuple would need another nonce; this one only changes the wire form to RFC 8489's.
-    pub fn with_sha256(mut self) -> Self {
-        self.algorithm = PasswordAlgorithm::Sha256;
-        self
-    }
-
-    pub fn request(
-        &self,
-        transaction_id: TransactionId,
-        method: Method,
-        build: impl FnOnce(&mut Encoder<'_>),
-    ) -> Vec<u8> {
-        message(Class::Request, method, transaction_id, |request| {
-            build(request);
-            self.sign(request);
-        })
-    }
-
-    /// Appends the credential's attributes and the integrity.
-    pub fn sign(&self, request: &mut Encoder<'_>) {
-        request
-            .attribute(AttributeType::USERNAME, self.username.as_bytes())
-            .attribute(AttributeType::REALM, self.realm.as_bytes())
-            .attribute(AttributeType::NONCE, &self.nonce);
-        match self.algorithm {
-            PasswordAlgorithm::Md5 => request.integrity(IntegrityKind::Sha1, &self.key),
-            PasswordAlgorithm::Sha256 => request
-                .attribute(AttributeType::PASSWORD_ALGORITHMS, &[0, 2, 0, 0, 0, 1, 0, 0])
-                .attribute(AttributeType::PASSWORD_ALGORITHM, &[0, 2, 0, 0])
-                .integrity(IntegrityKind::Sha256, &self.sha256_key),
-        };
-    }
-}
-
-/// What the server made of a message.
-#[derive(Debug)]
-pub enum Answer {
-    Reply(Reply),
-    ToPeer(ToPeer, Vec<u8>),
-    Dropped(Dropped),
-}
-
-impl Answer {
-    pub fn reply(self) -> Reply {
-        match self {
-            Self::Reply(reply) => reply,
-            other => panic!("no reply but {other:?}"),
-        }
-    }
-
-    pub fn into_peer(self) -> (ToPeer, Vec<u8>) {
-        match self {
-            Self::ToPeer(to_peer, data) => (to_peer, data),
-            other => panic!("nothing for a peer but {other:?}"),
-        }
-    }
-
-    pub fn dropped(self) -> Dropped {
-        match self {
-            Self::Dropped(dropped) => dropped,
-            other => panic!("not dropped but {other:?}"),
-        }
-    }
-}
-
-/// A response, taken apart.
-#[derive(Debug)]
-pub struct Reply {
-    pub bytes: Vec<u8>,
-    pub class: Class,
-    pub method: Method,
-    pub transaction_id: TransactionId,
-    pub integrity: Option<IntegrityKind>,
-    pub has_fingerprint: bool,
-}
-
-impl Reply {
-    pub fn read(bytes: Vec<u8>) -> Self {
-        let message = Message::parse(&bytes).expect("the server's message is well-formed");
-        let (class, method, transaction_id) = (message.class(), message.method(), message.transaction_id());
-        let (integrity, has_fingerprint) = (message.integrity(), message.has_fingerprint());
-        Self { bytes, class, method, transaction_id, integrity, has_fingerprint }
-    }
-
-    fn message(&self) -> Message<'_> {
-        Message::parse(&self.bytes).unwrap()
-    }
-
-    /// The error code; `None` in a success response.
-    pub fn code(&self) -> Option<u16> {
-        let value = self.get(AttributeType::ERROR_CODE);
-        assert_eq!(value.is_some(), self.class == Class::Error);
-        value.map(|value| ErrorCode::decode(&value).unwrap().0.value())
-    }
-
-    pub fn get(&self, kind: AttributeType) -> Option<Vec<u8>> {
-        self.message().get(kind).map(<[u8]>::to_vec)
-    }
-
-    pub fn u32(&self, kind: AttributeType) -> Option<u32> {
-        self.get(kind).map(|value| u32::from_be_bytes(value.try_into().unwrap()))
-    }
-
-    pub fn addresses(&self, kind: AttributeType) -> Vec<SocketAddr> {
-        let message = self.message();
-        let found = message.attributes().filter(|attribute| attribute.kind == kind);
-        found.map(|attribute| decode_xor_address(attribute.value, self.transaction_id).unwrap()).collect()
-    }
-
-    pub fn lifetime_secs(&self) -> u32 {
-        self.u32(AttributeType::LIFETIME).expect("LIFETIME")
-    }
-
-    pub fn relayed(&self) -> SocketAddr {
-        let all = self.addresses(AttributeType::XOR_RELAYED_ADDRESS);
-        assert_eq!(all.len(), 1, "one XOR-RELAYED-ADDRESS");
-        all[0]
-    }
-
-    /// The types of all attributes before the integrity.
-    pub fn kinds(&self) -> Vec<AttributeType> {
-        self.message().attributes().map(|attribute| attribute.kind).collect()
-    }
-
-    pub fn is_signed_by(&self, login: &Login) -> bool {
-        match login.algorithm {
-            PasswordAlgorithm::Md5 => self.message().verify_integrity(&login.key),
-            PasswordAlgorithm::Sha256 => self.message().verify_integrity(&login.sha256_key),
-        }
-    }
-}
-
-/// Relay sockets that are none, on a pool of ports.
-pub struct FakeRelays {
-    pub v4: Option<IpAddr>,
-    pub v6: Option<IpAddr>,
-    /// The pool, per family.
-    pub ports: Vec<u16>,
-    /// Opens fail as if descriptors had run out.
-    pub broken: bool,
-    pub open: HashMap<RelayId, RelayedAddr>,
-    /// The relay opened last.
-    pub last: Option<RelayId>,
-    taken: BTreeSet<(Family, u16)>,
-    reserved: HashMap<ReservationToken, Reserved>,
-    generations: Vec<u32>,
-    free: Vec<u32>,
-    tokens: u64,
-}
-
-struct Reserved {
-    port: u16,
-    family: Family,
-    user: String,
-    until_micros: u64,
-}
-
-impl Default for FakeRelays {
-    fn default() -> Self {
-        Self {
-            v4: Some(RELAY_V4.parse().unwrap()),
-            v6: Some(RELAY_V6.parse().unwrap()),
-            ports: (50_000..50_200).collect(),
-            broken: false,
-            open: HashMap::new(),
-            last: None,
-            taken: BTreeSet::new(),
-            reserved: HashMap::new(),
-            generations: Vec::new(),
-            free: Vec::new(),
-            tokens: 0,
-        }
-    }
-}
-
-impl FakeRelays {
-    pub fn taken_ports(&self) -> usize {
-        self.taken.len()
-    }
-
-    fn ip(&self, family: Family) -> Option<IpAddr> {
-        match family {
-            Family::V4 => self.v4,
-            Family::V6 => self.v6,
-        }
-    }
-
-    fn expire(&mut self, now_micros: u64) {
-        let taken = &mut self.taken;
-        self.reserved.retain(|_, reserved| {
-            let keep = reserved.until_micros > now_micros;
-            if !keep {
-                taken.remove(&(reserved.family, reserved.port));
-            }
-            keep
-        });
-    }
-
-    fn put_up(&mut self, family: Family, port: u16) -> OpenRelay {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.generations.push(0);
-            self.generations.len() as u32 - 1
-        });
-        self.generations[index as usize] += 1;
-        let id = RelayId { index, generation: self.generations[index as usize] };
-        let relayed = RelayedAddr::new(SocketAddr::new(self.ip(family).unwrap(), port));
-        self.open.insert(id, relayed);
-        self.last = Some(id);
-        OpenRelay { id, relayed, reservation: None }
-    }
-}
-
-impl Relays for FakeRelays {
-    fn supports(&self, family: Family) -> bool {
-        self.ip(family).is_some()
-    }
-
-    fn open(&mut self, now_micros: u64, family: Family, request: PortRequest<'_>) -> Result<OpenRelay, RelayError> {
-        self.expire(now_micros);
-        self.ip(family).ok_or(RelayError::NoFamily)?;
-        if self.broken {
-            return Err(RelayError::System);
-        }
-        let free = |port: &u16| !self.taken.contains(&(family, *port));
-        let fits = |port: &&u16| match request {
-            PortRequest::Any => true,
-            PortRequest::Even => port.is_multiple_of(2),
-            PortRequest::EvenAndReserveNext { .. } => {
-                port.is_multiple_of(2) && self.ports.contains(&(*port + 1)) && free(&(*port + 1))
-            }
-        };
-        let port = *self.ports.iter().filter(|port| free(port)).find(fits).ok_or(RelayError::NoPort)?;
-        self.taken.insert((family, port));
-        let mut opened = self.put_up(family, port);
-        if let PortRequest::EvenAndReserveNext { user } = request {
-            self.tokens += 1;
-            let token = (0xFEED_0000 + self.tokens).to_be_bytes();
-            self.taken.insert((family, port + 1));
-            let until_micros = now_micros + 30 * SECOND;
-            self.reserved.insert(token, Reserved { port: port + 1, family, user: user.to_owned(), until_micros });
-            opened.reservation = Some(token);
-        }
-        Ok(opened)
-    }
-
-    fn open_reserved(&mut self, now_micros: u64, token: ReservationToken, user: &str) -> Result<OpenRelay, RelayError> {
-        self.expire(now_micros);
-        if self.reserved.get(&token).is_none_or(|reserved| reserved.user != user) {
-            return Err(RelayError::UnknownToken);
-        }
-        let reserved = self.reserved.remove(&token).unwrap();
-        Ok(self.put_up(reserved.family, reserved.port))
-    }
-
-    fn close(&mut self, relay: RelayId) {
-        let relayed = self.open.remove(&relay).expect("only open relays are closed");
-        assert!(self.taken.remove(&(relayed.family(), relayed.get().port())));
-        self.free.push(relay.index);
     }
 }
 

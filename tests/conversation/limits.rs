@@ -63,6 +63,10 @@ fn a_user_s_cap_holds_over_all_allocations_of_the_user() {
     until_dropped(|| world.channel_data(first.client, 0x4000, &[0; 1000]).map(|_| ()));
     assert_eq!(world.channel_data(second.client, 0x4000, &[0; 1000]).unwrap_err(), Dropped::Bandwidth);
     world.channel_data(bob.client, 0x4000, &[0; 1000]).unwrap();
-    world.pass(700);
-    assert_eq!(world.shared.user_bandwidths.users(), 0, "the buckets are gone with the allocations");
+    // A new allocation does not come with a new bucket.
+    world.refresh(&first, Some(0));
+    world.refresh(&second, Some(0));
+    let again = world.allocated(4);
+    world.bind(&again, 0x4000, peer(1));
+    assert_eq!(world.channel_data(again.client, 0x4000, &[0; 1000]).unwrap_err(), Dropped::Bandwidth);
 }

@@ -10,6 +10,7 @@ mod channels;
 mod cost;
 mod data;
 mod expiry;
+mod fake_relays;
 mod harness;
 mod limits;
 mod peer_policy;
@@ -20,3 +21,4 @@ mod reload;
 mod retransmission;
 #[path = "../policy/rows.rs"]
 mod rows;
+mod wire;

@@ -236,7 +236,7 @@ proptest! {
         prop_assert_eq!(play.world.server.allocations(), 0);
         prop_assert_eq!(play.world.relays.open.len(), 0);
         prop_assert_eq!(play.world.shared.quotas.in_use(), 0);
-        prop_assert_eq!(play.world.shared.user_bandwidths.users(), 0);
+        prop_assert_eq!(play.world.shared.quotas.users(), 0);
         prop_assert_eq!(play.world.server.next_timeout(), None);
         // Reserved ports come back in their time, when somebody asks for a port.
         play.world.pass(31);

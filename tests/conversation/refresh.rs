@@ -127,6 +127,16 @@ fn one_family_of_a_dual_allocation_can_be_given_up() {
 }
 
 #[test]
+fn a_family_given_up_leaves_room_for_peers_of_the_other() {
+    let mut world = World::with(|options| options.max_peers = 2);
+    let login = world.allocated_dual(1);
+    assert_eq!(world.permit(&login, &[peer(1), peer6(1)]).code(), None);
+    assert_eq!(world.permit(&login, &[peer6(2)]).code(), Some(508));
+    assert_eq!(refresh_family(&mut world, &login, 1, Some(0)).code(), None);
+    assert_eq!(world.permit(&login, &[peer6(2)]).code(), None);
+}
+
+#[test]
 fn the_families_of_a_dual_allocation_expire_on_their_own() {
     let mut world = World::new();
     let login = world.allocated_dual(1);

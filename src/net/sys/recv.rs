@@ -118,8 +118,9 @@ impl RecvBatch {
                     let segment = data.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
                     datagram.segment_len = usize::try_from(segment).ok().filter(|len| *len > 0).unwrap_or(len);
                 }
-                (libc::IPPROTO_IP, libc::IP_TOS) | (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
-                    datagram.tos = data.first().copied().unwrap_or(0);
+                (libc::IPPROTO_IP, libc::IP_TOS) => datagram.tos = data.first().copied().unwrap_or(0),
+                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                    datagram.tos = data.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes) as u8);
                 }
                 (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
                     datagram.kernel_drops = data.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));

@@ -1,0 +1,18 @@
+//! A byte stream into the framing of TCP and TLS: whole, and byte by byte.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use turnstone::listener::framing::first_frame;
+
+fuzz_target!(|stream: &[u8]| {
+    for max_len in [64, 2048, usize::MAX] {
+        let mut at = 0;
+        while let Ok(Some(frame)) = first_frame(&stream[at..], max_len) {
+            assert!(frame.len <= max_len && frame.len <= frame.next && frame.next - frame.len < 4);
+            assert!(at + frame.next <= stream.len());
+            // It was not complete a byte earlier.
+            assert_eq!(first_frame(&stream[at..at + frame.next - 1], max_len), Ok(None));
+            at += frame.next;
+        }
+    }
+});

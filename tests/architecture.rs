@@ -1,0 +1,282 @@
+//! Keeps the shape that ARCHITECTURE.md promises: who may use whom, where `unsafe` is, how long a module gets.
+
+// A helper that cannot do its work must fail the test that called it; clippy counts only `#[test]` functions as tests.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Vocabulary that every module may use.
+const SHARED: &[&str] = &["addr", "clock", "reject"];
+
+/// A module, what it may use besides [`SHARED`] (a module, or one path below it), and the words that would mean it touches
+/// what is not its own.
+const RULES: &[(&str, &[&str], &[&str])] = &[
+    ("addr", &[], &[]),
+    ("clock", &[], &["std::time"]),
+    ("reject", &["stun"], &[]),
+    ("stun", &[], &["std::time", "std::fs", "std::io", "std::sync", "tokio", "libc", "socket2", "tracing"]),
+    (
+        "turn",
+        &["stun", "auth", "policy"],
+        &["std::time", "std::fs", "Mutex", "RwLock", "UdpSocket", "TcpStream", "tokio", "libc", "socket2", "rustls"],
+    ),
+    ("auth", &["stun"], &["UdpSocket", "TcpStream", "tokio", "libc", "socket2"]),
+    ("policy", &[], &["UdpSocket", "TcpStream", "tokio", "libc", "socket2"]),
+    ("net", &[], &["rustls", "tracing"]),
+    ("listener", &["stun", "turn", "net", "config::Streams", "config::TlsFiles", "config::TlsVersion"], &["tokio"]),
+    (
+        "worker",
+        &["stun", "turn", "net", "listener", "policy", "config::Streams", "ops::counters"],
+        &["std::fs", "tokio", "RwLock"],
+    ),
+    ("config", &["auth", "policy", "turn"], &["TcpStream", "tokio", "libc"]),
+    ("ops", &["config", "worker", "listener", "net", "turn", "auth", "policy"], &[]),
+];
+
+/// `cli` may use everything.
+const UNRULED: &[&str] = &["cli", "lib", "main"];
+
+const MODULE_LINES_MAX: usize = 600;
+
+struct Source {
+    path: PathBuf,
+    /// The module path, e.g. `["turn", "server"]`.
+    module: Vec<String>,
+    text: String,
+}
+
+impl Source {
+    fn top(&self) -> &str {
+        self.module.first().map_or("lib", String::as_str)
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources() -> Vec<Source> {
+    let src = root().join("src");
+    let mut found = Vec::new();
+    for path in files_below(&src) {
+        if path.extension().is_none_or(|extension| extension != "rs") {
+            continue;
+        }
+        let relative = path.strip_prefix(&src).unwrap().with_extension("");
+        let mut module: Vec<String> = relative.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+        if module.last().is_some_and(|last| last == "mod") {
+            module.pop();
+        }
+        found.push(Source { module, text: fs::read_to_string(&path).unwrap(), path });
+    }
+    assert!(found.len() > 20, "found only {} sources", found.len());
+    found
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_symlink() || [".git", ".venv", "target", "node_modules", "corpus", "artifacts"].contains(&name) {
+            continue;
+        }
+        if path.is_dir() {
+            found.extend(files_below(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The code that is built into the product: without comments, string contents and the test module at the end.
+fn product_code(text: &str) -> String {
+    let text = match text.find("#[cfg(test)]\nmod ") {
+        Some(at) => &text[..at],
+        None => text,
+    };
+    let mut code = String::new();
+    let mut rest = text.chars().peekable();
+    let mut in_string = false;
+    while let Some(c) = rest.next() {
+        match c {
+            '\\' if in_string => drop(rest.next()),
+            '\'' if !in_string && rest.peek() == Some(&'"') => drop(rest.next()),
+            '"' => {
+                in_string = !in_string;
+                code.push(c);
+            }
+            _ if in_string => {}
+            '/' if rest.peek() == Some(&'/') => while rest.next_if(|&next| next != '\n').is_some() {},
+            _ => code.push(c),
+        }
+    }
+    code
+}
+
+/// What `code` names of the rest of the crate, through `crate::` or enough `super::`, to two segments: `ops::counters`.
+fn edges(code: &str, depth: usize) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (at, _) in code.match_indices("crate::") {
+        if !code[..at].ends_with(['_', '$', ':']) {
+            found.extend(paths(&code[at + "crate::".len()..]));
+        }
+    }
+    let climb = "super::".repeat(depth.max(1));
+    for (at, _) in code.match_indices(&climb) {
+        if !code[..at].ends_with("super::") {
+            found.extend(paths(&code[at + climb.len()..]));
+        }
+    }
+    found.into_iter().filter(|name| name.starts_with(|c: char| c.is_ascii_lowercase())).collect()
+}
+
+/// The paths of `a::b::c` or of each member of `{a::b, c::{d, e}}`, cut to two segments.
+fn paths(text: &str) -> Vec<String> {
+    if let Some(group) = text.strip_prefix('{') {
+        return members(group).into_iter().flat_map(paths).collect();
+    }
+    let first = identifier(text);
+    match text.trim_start()[first.len()..].strip_prefix("::") {
+        Some(below) => match below.strip_prefix('{') {
+            Some(group) => {
+                members(group).into_iter().map(|member| format!("{first}::{}", identifier(member))).collect()
+            }
+            None => vec![format!("{first}::{}", identifier(below))],
+        },
+        None => vec![first],
+    }
+}
+
+fn identifier(text: &str) -> String {
+    text.trim_start().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
+}
+
+/// The members of a group whose opening brace has been read.
+fn members(group: &str) -> Vec<&str> {
+    let (mut found, mut nesting, mut start) = (Vec::new(), 0, 0);
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => nesting += 1,
+            '}' if nesting > 0 => nesting -= 1,
+            ',' | '}' if nesting == 0 => {
+                found.push(group[start..at].trim());
+                start = at + 1;
+                if c == '}' {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    found.retain(|member| !member.is_empty());
+    found
+}
+
+/// Whether `used`, of at most two segments, is what `allowed` names or below it.
+fn is_within(used: &str, allowed: &str) -> bool {
+    used == allowed || used.strip_prefix(allowed).is_some_and(|below| below.starts_with("::"))
+}
+
+#[test]
+fn the_reader_of_edges_sees_paths_groups_and_climbs_and_nothing_in_comments_or_tests() {
+    let code = product_code(
+        "//! crate::comment\nuse crate::{addr::{A, B}, turn::C, Thing};\nlet x = super::super::auth::y(\"crate::text\");\n\
+         let q = ('\"', crate::stun::Z);\nsuper::sibling::f();\n#[cfg(test)]\nmod tests { use crate::worker::W; }",
+    );
+    let expected = ["addr::A", "addr::B", "auth::y", "stun::Z", "turn::C"].map(str::to_owned);
+    assert_eq!(edges(&code, 2), BTreeSet::from(expected));
+}
+
+#[test]
+fn no_module_reaches_past_its_row() {
+    let rules: BTreeMap<_, _> = RULES.iter().map(|(module, uses, _)| (*module, *uses)).collect();
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let top = source.top();
+        if UNRULED.contains(&top) {
+            continue;
+        }
+        let Some(uses) = rules.get(top) else {
+            wrong.push(format!("{}: module `{top}` has no row in tests/architecture.rs", source.path.display()));
+            continue;
+        };
+        for used in edges(&product_code(&source.text), source.module.len()) {
+            if !std::iter::once(&top).chain(SHARED).chain(*uses).any(|allowed| is_within(&used, allowed)) {
+                wrong.push(format!("{}: `{top}` may not use `{used}`", source.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_module_touches_what_is_not_its_own() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let Some((top, _, forbidden)) = RULES.iter().find(|(module, ..)| *module == source.top()) else { continue };
+        let code = product_code(&source.text);
+        for word in *forbidden {
+            let named = code.match_indices(word).any(|(at, _)| {
+                let boundary = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric() && c != '_');
+                boundary(code[..at].chars().next_back()) && boundary(code[at + word.len()..].chars().next())
+            });
+            if named {
+                wrong.push(format!("{}: `{top}` may not touch `{word}`", source.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn unsafe_is_only_in_net_sys() {
+    for source in sources() {
+        let is_sys = source.module.len() >= 2 && source.module[..2] == ["net", "sys"];
+        let code =
+            source.text.lines().map(|line| line.split("//").next().unwrap_or(line)).collect::<Vec<_>>().join("\n");
+        let has_unsafe = code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe");
+        assert!(is_sys || !has_unsafe, "{} has unsafe code", source.path.display());
+    }
+}
+
+#[test]
+fn no_module_is_too_long_to_know_which_room_one_is_in() {
+    for source in sources() {
+        let lines = source.text.lines().count();
+        assert!(lines <= MODULE_LINES_MAX, "{} has {lines} lines", source.path.display());
+    }
+}
+
+#[test]
+fn every_module_says_what_it_is_for() {
+    for source in sources() {
+        assert!(source.text.starts_with("//! "), "{} has no first line", source.path.display());
+        assert!(!source.text.starts_with("//! TODO"), "{} is not written yet", source.path.display());
+    }
+}
+
+#[test]
+fn no_file_names_a_folder_of_somebodys_machine() {
+    // Put together here, so that this file does not name them either.
+    let folders =
+        [["/ho", "me/"], ["/ro", "ot/"], ["/wo", "rk/"], ["/tmp/", "wt/"], ["/Us", "ers/"]].map(|parts| parts.concat());
+    for path in files_below(root()) {
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        for (number, line) in text.lines().enumerate() {
+            let named = folders.iter().find(|folder| line.contains(folder.as_str()));
+            assert!(named.is_none(), "{}:{}: names {}", path.display(), number + 1, named.unwrap());
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Headless Chromium against the running server: two peer connections that may only use relayed candidates, a data channel with
+//! a checksum and a camera picture.
+
+// Helpers of tests fail by panicking; clippy counts only `#[test]` functions as tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use support::{Credentials, Finished, Spec, TestServer, require_tool, run, run_with_input, target_dir};
+
+const INSTALL_LIMIT: Duration = Duration::from_secs(300);
+const BROWSER_LIMIT: Duration = Duration::from_secs(90);
+const BYTES: usize = 10 * 1024 * 1024;
+
+#[test]
+fn chromium_relays_ten_megabytes_and_video_over_udp() {
+    let server = Spec::local().start();
+    relays(&server, &format!("turn:{}?transport=udp", server.udp()), "udp", Trust::TestAuthority);
+}
+
+#[test]
+fn chromium_relays_ten_megabytes_and_video_over_tcp() {
+    let server = Spec::local().start();
+    relays(&server, &format!("turn:{}?transport=tcp", server.tcp()), "tcp", Trust::TestAuthority);
+}
+
+#[test]
+fn chromium_relays_ten_megabytes_and_video_over_tls_by_host_name_and_by_address() {
+    let server = Spec::local().start();
+    relays(&server, &format!("turns:localhost:{}", server.tls().port()), "tls", Trust::TestAuthority);
+    relays(&server, &format!("turns:{}?transport=tcp", server.tls()), "tls", Trust::TestAuthority);
+}
+
+#[test]
+fn chromium_reaches_the_server_by_ipv6() {
+    let server = Spec::local().start();
+    let udp = server.address(support::Transport::Udp, "::1");
+    relays(&server, &format!("turn:{udp}?transport=udp"), "udp", Trust::TestAuthority);
+}
+
+#[test]
+fn chromium_with_a_wrong_or_expired_credential_gets_401_and_no_relayed_candidate() {
+    let server = Spec::local().start();
+    let wrong = Credentials { password: "guessed".to_owned(), ..server.credentials("mallory") };
+    let urls = [
+        format!("turn:{}?transport=udp", server.udp()),
+        format!("turn:{}?transport=tcp", server.tcp()),
+        format!("turns:localhost:{}", server.tls().port()),
+    ];
+    for refused in [wrong, server.expired_credentials("late")] {
+        let runs: Vec<Value> = urls.iter().map(|url| refused_run(url, &refused)).collect();
+        let results = browse(&server, Trust::TestAuthority, &runs);
+        for url in &urls {
+            assert_no_candidate(&results[url], 401);
+        }
+    }
+}
+
+#[test]
+fn chromium_refuses_a_server_whose_certificate_it_does_not_trust() {
+    let server = Spec::local().start();
+    let url = format!("turns:localhost:{}", server.tls().port());
+    let results = browse(&server, Trust::Nobody, &[refused_run(&url, &server.credentials("browser"))]);
+    assert_no_candidate(&results[&url], 701);
+}
+
+fn relays(server: &TestServer, url: &str, relay_protocol: &str, trust: Trust) {
+    let results = browse(
+        server,
+        trust,
+        &[json!({
+            "name": url,
+            "iceServers": [ice_server(url, &server.credentials("browser"))],
+            "bytes": BYTES,
+            "video": true,
+        })],
+    );
+    let result = &results[url];
+    assert_eq!(result["connected"], true, "{result:#}");
+    assert_eq!(result["receivedSha256"], result["expectedSha256"], "{result:#}");
+    assert!(result["expectedSha256"].is_string());
+    assert_eq!(result["framesDecoded"].as_array().unwrap().len(), 4, "the picture stands still: {result:#}");
+    assert_eq!(result["pair"]["local"], "relay", "{result:#}");
+    assert_eq!(result["pair"]["remote"], "relay", "{result:#}");
+    assert_eq!(result["pair"]["relayProtocol"], relay_protocol, "{result:#}");
+}
+
+fn refused_run(url: &str, credentials: &Credentials) -> Value {
+    json!({"name": url, "iceServers": [ice_server(url, credentials)], "bytes": 0, "video": false, "expectRefusal": true})
+}
+
+fn assert_no_candidate(result: &Value, error_code: u64) {
+    assert_eq!(result["candidates"], json!([]), "{result:#}");
+    let errors = result["errors"].as_array().unwrap_or_else(|| panic!("{result:#}"));
+    assert!(!errors.is_empty() && errors.iter().all(|error| error["errorCode"] == error_code), "{result:#}");
+}
+
+fn ice_server(url: &str, credentials: &Credentials) -> Value {
+    json!({"urls": url, "username": credentials.username, "credential": credentials.password})
+}
+
+/// Which authorities the browser trusts besides its own list.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    TestAuthority,
+    Nobody,
+}
+
+/// Runs `relay.mjs` in a fresh browser and gives its results by the runs' names.
+fn browse(server: &TestServer, trust: Trust, runs: &[Value]) -> Value {
+    require_tool("chromium", "chromium");
+    require_tool("npm", "npm");
+    let node = require_tool("node", "nodejs");
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
+    let target = target_dir();
+    must_succeed(&run(Command::new(tests.join("setup.sh")).env("CARGO_TARGET_DIR", &target), INSTALL_LIMIT));
+
+    let home = TempDir::new().unwrap();
+    if trust == Trust::TestAuthority {
+        trust_authority(home.path(), &server.file("authority.pem"));
+    }
+    let input = json!({"modules": target.join("test-browser"), "home": home.path(), "runs": runs});
+    let finished = run_with_input(Command::new(node).arg(tests.join("relay.mjs")), &input.to_string(), BROWSER_LIMIT);
+    must_succeed(&finished);
+    serde_json::from_str(&finished.stdout).unwrap_or_else(|error| panic!("{error}: {}", finished.all_output()))
+}
+
+/// Chromium on Linux reads a user's own authorities from an NSS database in the home directory.
+fn trust_authority(home: &Path, authority_file: &str) {
+    let certutil = require_tool("certutil", "libnss3-tools");
+    let database = home.join(".pki/nssdb");
+    std::fs::create_dir_all(&database).unwrap();
+    let database = format!("sql:{}", database.display());
+    let limit = Duration::from_secs(20);
+    must_succeed(&run(Command::new(&certutil).args(["-d", &database, "-N", "--empty-password"]), limit));
+    let add = ["-d", &database, "-A", "-n", "test", "-t", "C,,", "-i", authority_file];
+    must_succeed(&run(Command::new(&certutil).args(add), limit));
+}
+
+fn must_succeed(finished: &Finished) {
+    assert_eq!(finished.code, Some(0), "{}", finished.all_output());
+}

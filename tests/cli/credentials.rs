@@ -1,0 +1,142 @@
+//! `turnstone credentials`.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+use turnstone::auth::mint;
+
+use super::{Place, SECRET, ran};
+
+fn now_unix() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+fn json(text: &str) -> Value {
+    assert_eq!(text.lines().count(), 1, "one line to paste: {text}");
+    serde_json::from_str(text).unwrap()
+}
+
+#[test]
+fn a_credential_passes_its_own_verification_in_every_format() {
+    let place = Place::new();
+    let text = place.run(&["credentials", "--user", "alice"]).ok();
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    let json_form = json(&place.run(&["credentials", "--user", "alice", "--format", "json"]).ok());
+    let ice = json(&place.run(&["credentials", "--user", "alice", "--format", "ice-servers"]).ok());
+    let ice = &ice["iceServers"][0];
+    let text_of = |value: &Value| value.as_str().unwrap().to_owned();
+    for (username, password) in [
+        (field("username "), field("password ")),
+        (text_of(&json_form["username"]), text_of(&json_form["password"])),
+        (text_of(&ice["username"]), text_of(&ice["credential"])),
+    ] {
+        assert!(username.ends_with(":alice"), "{username}");
+        assert_eq!(*password, **mint(SECRET.as_bytes(), &username));
+        let verified = place.run(&["credentials", "verify", &username, &password]).ok();
+        assert!(verified.starts_with("valid: made with secret \"main\", expires in "), "{verified}");
+    }
+}
+
+#[test]
+fn the_lifetime_is_in_the_username() {
+    let place = Place::new();
+    for (ttl, secs) in [("12h", 43_200), ("30m", 1800), ("1d", 86_400), ("90s", 90)] {
+        let before = now_unix();
+        let credential = json(&place.run(&["credentials", "--user", "a", "--ttl", ttl, "--format", "json"]).ok());
+        let expires: u64 = credential["username"].as_str().unwrap().split(':').next().unwrap().parse().unwrap();
+        assert!((before + secs..=now_unix() + secs).contains(&expires), "{ttl}: {expires}");
+        assert_eq!(credential["ttl"], secs);
+    }
+}
+
+#[test]
+fn urls_are_the_listeners_as_clients_reach_them() {
+    let place = Place::new();
+    place.append(
+        "[[listen]]\naddress = \"0.0.0.0:443\"\ntransport = \"tls\"\n[[listen]]\naddress = \"[2001:db8::7]:3478\"\n\
+         transport = \"udp\"\n[tls]\ncertificate = \"c\"\nkey = \"k\"\n",
+    );
+    let ice = json(&place.run(&["credentials", "--user", "a", "--format", "ice-servers"]).ok());
+    let urls: Vec<_> =
+        ice["iceServers"][0]["urls"].as_array().unwrap().iter().map(|url| url.as_str().unwrap()).collect();
+    let expected = [
+        "turn:203.0.113.5:3478?transport=udp",
+        "turn:203.0.113.5:3478?transport=tcp",
+        "turns:203.0.113.5:443?transport=tcp",
+        "turn:[2001:db8::7]:3478?transport=udp",
+    ];
+    assert_eq!(urls, expected, "the relay address stands outside for 127.0.0.1 and for the wildcard");
+
+    let args = ["credentials", "--user", "a", "--format", "json", "--public-host", "turn.example.org"];
+    let credential = json(&place.run(&args).ok());
+    let urls: Vec<_> = credential["uris"].as_array().unwrap().iter().map(|url| url.as_str().unwrap()).collect();
+    assert_eq!(
+        urls,
+        [
+            "turn:turn.example.org:3478?transport=udp",
+            "turn:turn.example.org:3478?transport=tcp",
+            "turns:turn.example.org:443?transport=tcp"
+        ]
+    );
+}
+
+#[test]
+fn the_secret_may_come_from_a_file_a_variable_or_standard_input_without_any_configuration() {
+    let place = Place::new();
+    let args = ["credentials", "--user", "a", "--format", "json"];
+    let by_file = ran(place.command(&args).args(["--secret-file", "secret"]));
+    let by_variable = ran(place.command(&args).env("TURNSTONE_SECRET", SECRET));
+    let by_stdin = ran(place.command(&args).arg("--secret-stdin").write_stdin(format!("{SECRET}\n")));
+    for ran in [by_file, by_variable, by_stdin] {
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        let credential = json(&ran.out);
+        let username = credential["username"].as_str().unwrap();
+        assert_eq!(credential["password"], **mint(SECRET.as_bytes(), username));
+    }
+}
+
+#[test]
+fn one_of_several_secrets_is_chosen_by_its_id() {
+    let place = Place::new();
+    place.append("[[auth.secrets]]\nid = \"next\"\nsecret = \"the next secret, as long\"\n");
+    let args = ["credentials", "--user", "a", "--format", "json", "--secret-id", "next"];
+    let credential = json(&place.run(&args).ok());
+    let username = credential["username"].as_str().unwrap();
+    assert_eq!(credential["password"], **mint(b"the next secret, as long", username));
+    let verified = place.run(&["credentials", "verify", username, credential["password"].as_str().unwrap()]).ok();
+    assert!(verified.contains("made with secret \"next\""), "{verified}");
+
+    let ran = place.run(&["credentials", "--user", "a", "--secret-id", "old"]);
+    assert_eq!((ran.code, ran.err.as_str()), (2, "error: --secret-id: no secret \"old\"; there is main, next\n"));
+}
+
+#[test]
+fn bad_arguments_are_refused_with_their_name() {
+    let place = Place::new();
+    for (args, error) in [
+        (&["--user", ""][..], "error: --user: \"\" is empty, too long, or has a character"),
+        (&["--user", "a\nb"], "error: --user: \"a\\nb\" is empty, too long, or has a character"),
+        (&["--user", "a", "--ttl", "12"], "error: --ttl: \"12\" has no unit"),
+        (&["--user", "a", "--ttl", "0s"], "error: --ttl: \"0s\" is not from 1s to 366d"),
+        (&["--user", "a", "--ttl", "2000d"], "error: --ttl: \"2000d\" is not from 1s to 366d"),
+        (&["--user", "a", "--secret", "x"], "error: unexpected argument '--secret' found"),
+    ] {
+        let ran = place.run(&[&["credentials"][..], args].concat());
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{args:?}");
+        assert!(ran.err.starts_with(error), "{args:?}: {}", ran.err);
+    }
+    let long = "a".repeat(600);
+    assert_eq!(place.run(&["credentials", "--user", &long]).code, 2);
+    let ran = ran(place.command(&["credentials", "--user", "a", "--secret-stdin"]).write_stdin("short\n"));
+    assert!(ran.code == 2 && ran.err.starts_with("--secret-stdin: the secret has 5 bytes"), "{}", ran.err);
+}
+
+#[test]
+fn a_secret_file_that_others_can_read_is_refused() {
+    let place = Place::new();
+    place.file("secret", SECRET, 0o644);
+    let ran = place.run(&["credentials", "--user", "a"]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.err.starts_with("turnserver.toml:12:8: in [[auth.secrets]] "), "{}", ran.err);
+    assert!(ran.err.contains("(mode 0644); run: chmod 600 "), "{}", ran.err);
+}

@@ -1,0 +1,104 @@
+//! Help, the man page and completions come from one definition and leave nothing out.
+
+use std::process::{Command, Stdio};
+
+use turnstone::config::OVERRIDABLE;
+
+use super::{Place, ran};
+
+const COMMANDS: [&str; 6] = ["serve", "check", "credentials", "config", "man", "completions"];
+
+#[test]
+fn help_lists_every_command_and_the_exit_codes() {
+    let place = Place::new();
+    let help = ran(&mut place.command(&["--help"])).ok();
+    for command in COMMANDS {
+        assert!(help.lines().any(|line| line.trim_start().starts_with(&format!("{command} "))), "{command}:\n{help}");
+        let of_command = ran(&mut place.command(&[command, "--help"])).ok();
+        assert!(of_command.contains(&format!("Usage: turnstone {command}")), "{of_command}");
+    }
+    for code in ["  0  success", "  1  a check found", "  2  wrong usage", "  3  a failure"] {
+        assert!(help.contains(code), "{help}");
+    }
+}
+
+#[test]
+fn serve_help_and_man_page_name_every_flag_and_variable() {
+    let place = Place::new();
+    let help = ran(&mut place.command(&["serve", "--help"])).ok();
+    let page = ran(&mut place.command(&["man"])).ok().replace("\\-", "-");
+    for overridable in OVERRIDABLE {
+        assert!(page.contains(overridable.env), "{} is not in the man page", overridable.env);
+        if let Some(flag) = overridable.flag {
+            assert!(help.contains(&format!("--{flag} <")), "--{flag} is not in the help");
+            assert!(help.contains(overridable.env), "{} is not in the help", overridable.env);
+        }
+    }
+    assert!(!help.contains("--secret "), "a secret may not be a flag: everybody can read a command line");
+}
+
+#[test]
+fn the_man_page_has_its_sections_and_each_command_has_a_page() {
+    let place = Place::new();
+    let page = ran(&mut place.command(&["man"])).ok();
+    let sections = [
+        "NAME",
+        "SYNOPSIS",
+        "DESCRIPTION",
+        "OPTIONS",
+        "COMMANDS",
+        "ENVIRONMENT",
+        "FILES",
+        "SIGNALS",
+        "\"EXIT STATUS\"",
+    ];
+    for section in sections {
+        assert!(page.contains(&format!(".SH {section}\n")), "no {section}:\n{page}");
+    }
+    for command in [&["serve"][..], &["credentials"], &["credentials", "verify"], &["config", "show"]] {
+        let page = ran(place.command(&["man"]).args(command)).ok();
+        let name = format!("turnstone\\-{}", command.join("\\-"));
+        assert!(page.contains(&name), "no {name} in:\n{page}");
+    }
+    assert_eq!(ran(&mut place.command(&["man", "nothing"])).code, 2);
+}
+
+#[test]
+fn completions_are_made_for_every_shell() {
+    let place = Place::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = ran(&mut place.command(&["completions", shell])).ok();
+        for command in COMMANDS {
+            assert!(script.contains(command), "{shell} does not know {command}");
+        }
+    }
+}
+
+#[test]
+fn version_is_the_packages() {
+    let place = Place::new();
+    assert_eq!(ran(&mut place.command(&["--version"])).ok(), format!("turnstone {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    let place = Place::new();
+    for args in [&["nothing"][..], &[], &["serve", "--nothing"], &["credentials"], &["completions", "tcsh"]] {
+        let ran = ran(&mut place.command(args));
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{args:?}");
+        assert!(ran.err.contains("Usage: turnstone") || ran.err.contains("try '--help'"), "{}", ran.err);
+    }
+}
+
+#[test]
+fn a_closed_pipe_is_quiet() {
+    for args in [&["man"][..], &["completions", "bash"], &["--help"]] {
+        // The reading end is closed before the command runs.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_turnstone"));
+        let output = command.args(args).env_clear().stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        assert_eq!(output.stderr, b"", "{args:?}");
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+    }
+}

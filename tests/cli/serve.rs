@@ -1,0 +1,179 @@
+//! `turnstone serve`: what is printed and logged around a running server.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{TcpStream, UdpSocket};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Place, ran};
+
+/// A running server that is ended with the test.
+struct Running {
+    child: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Running {
+    fn start(place: &Place, args: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_turnstone"));
+        command.current_dir(place.path("")).env_clear().arg("serve").args(args);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        Self { child, out }
+    }
+
+    /// The first line of standard output that begins with `start`.
+    fn line(&mut self, start: &str) -> String {
+        let mut seen = String::new();
+        loop {
+            let mut line = String::new();
+            if self.out.read_line(&mut line).unwrap() == 0 {
+                panic!("no line {start:?} in:\n{seen}\n{}", self.errors());
+            }
+            if line.trim_start().starts_with(start) {
+                return line.trim().to_owned();
+            }
+            seen += &line;
+        }
+    }
+
+    fn errors(&mut self) -> String {
+        let mut errors = String::new();
+        let _ = self.child.kill();
+        self.child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+        errors
+    }
+
+    /// Asks the server to stop, and returns its exit code and log.
+    fn stop(mut self) -> (Option<i32>, String) {
+        let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+        let mut log = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        (self.child.wait().unwrap().code(), log)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A STUN Binding request; whether it is answered with success.
+fn answers_binding(address: &str) -> bool {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let request = [0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+    socket.send_to(&request, address).unwrap();
+    let mut reply = [0; 200];
+    socket.recv(&mut reply).is_ok_and(|len| len > 20 && reply[..2] == [1, 1])
+}
+
+#[test]
+fn dev_prints_ice_servers_that_are_listened_on() {
+    let place = Place::new();
+    let mut server = Running::start(&place, &["--dev"]);
+    let ice: Value = serde_json::from_str(&server.line("{\"iceServers\":")).unwrap();
+    let entry = &ice["iceServers"][0];
+    assert!(entry["username"].as_str().unwrap().ends_with(":dev"));
+    assert_eq!(entry["credential"].as_str().unwrap().len(), 28);
+    let urls: Vec<_> = entry["urls"].as_array().unwrap().iter().map(|url| url.as_str().unwrap()).collect();
+    assert_eq!(urls.len(), 2, "{urls:?}");
+    let address = |url: &str| url.strip_prefix("turn:").unwrap().split('?').next().unwrap().to_owned();
+    assert!(urls[0].ends_with("?transport=udp") && answers_binding(&address(urls[0])), "{urls:?}");
+    assert!(urls[1].ends_with("?transport=tcp") && TcpStream::connect(address(urls[1])).is_ok(), "{urls:?}");
+    let (code, log) = server.stop();
+    assert_eq!(code, Some(0), "{log}");
+}
+
+#[test]
+fn dev_with_a_file_keeps_its_settings_and_makes_a_credential_of_its_secret() {
+    let place = Place::new();
+    let args = ["--dev", "--config", "turnserver.toml", "--listen", "udp://127.0.0.1:0"];
+    let mut server = Running::start(&place, &args);
+    let listening = server.line("listening on udp 127.0.0.1:");
+    let ice: Value = serde_json::from_str(&server.line("{\"iceServers\":")).unwrap();
+    let entry = &ice["iceServers"][0];
+    let text = |key: &str| entry[key].as_str().unwrap();
+    let verified = place.run(&["credentials", "verify", text("username"), text("credential")]);
+    assert_eq!(verified.code, 0, "{}", verified.out);
+    let port = listening.rsplit(':').next().unwrap();
+    assert_eq!(entry["urls"][0], format!("turn:203.0.113.5:{port}?transport=udp"));
+    assert!(answers_binding(&format!("127.0.0.1:{port}")));
+}
+
+#[test]
+fn a_json_log_is_one_object_a_line_with_warnings_in_it() {
+    let place = Place::new();
+    let args = [
+        "--dev",
+        "--config",
+        "turnserver.toml",
+        "--listen",
+        "udp://127.0.0.1:0",
+        "--log-format",
+        "json",
+        "--secret-file",
+        "secret",
+    ];
+    let mut server = Running::start(&place, &args);
+    server.line("{\"iceServers\":");
+    let (code, log) = server.stop();
+    assert_eq!(code, Some(0), "{log}");
+    let lines: Vec<Value> =
+        log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{log}"))).collect();
+    let warning = lines.iter().find(|line| line["level"] == "WARN").unwrap_or_else(|| panic!("{log}"));
+    assert_eq!(warning["place"], "--secret-file");
+    assert_eq!(warning["message"], "replaces every [[auth.secrets]] of the file");
+}
+
+#[test]
+fn a_bad_configuration_stops_the_start_with_2_and_only_its_problems() {
+    let place = Place::with("foo = 1\nworkers = -1");
+    let ran = place.run(&["serve"]);
+    assert_eq!((ran.code, ran.out.as_str()), (2, ""));
+    let lines: Vec<_> = ran.err.lines().collect();
+    assert_eq!(lines.len(), 2, "{}", ran.err);
+    assert!(lines[0].starts_with("turnserver.toml:1:1: unknown key \"foo\" at the top level; expected one of auth, "));
+    assert!(lines[1].starts_with("turnserver.toml:2:11: workers at the top level: -1 is out of range; expected "));
+}
+
+#[test]
+fn a_listener_that_is_taken_stops_the_start_with_3() {
+    let place = Place::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("tcp://{}", taken.local_addr().unwrap());
+    let ran = place.run(&["serve", "--listen", &listen]);
+    assert_eq!(ran.code, 3, "{}", ran.err);
+    assert!(ran.err.contains(&listen["tcp://".len()..]), "{}", ran.err);
+}
+
+#[test]
+fn a_private_key_that_everybody_can_read_stops_the_start() {
+    let place = Place::new();
+    place.file("key.pem", "key", 0o644);
+    place.append("[tls]\ncertificate = \"c.pem\"\nkey = \"key.pem\"\n");
+    let ran = place.run(&["serve"]);
+    assert_eq!(ran.code, 2);
+    assert!(
+        ran.err.starts_with("error: [tls] key: key.pem is open to everybody (mode 0644); run: chmod 640"),
+        "{}",
+        ran.err
+    );
+}
+
+#[test]
+fn without_a_configuration_the_way_to_try_it_is_shown() {
+    let place = Place::new();
+    let ran = ran(&mut place.command(&["serve"]));
+    if std::path::Path::new("/etc/turnstone/turnserver.toml").exists() {
+        return;
+    }
+    assert_eq!(ran.code, 2);
+    assert!(ran.err.contains("turnstone serve --dev"), "{}", ran.err);
+    assert!(ran.err.contains("/etc/turnstone/turnserver.toml (absent): nobody could authenticate"), "{}", ran.err);
+}

@@ -1,0 +1,133 @@
+//! `turnstone credentials verify`: every way in which people get credentials wrong, by name.
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE};
+use hmac::{Hmac, KeyInit, Mac};
+use sha1::Sha1;
+use sha2::Sha256;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::{Place, SECRET};
+
+fn now_unix() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+fn hmac_sha1(secret: &[u8], data: &str) -> Vec<u8> {
+    let mut mac = Hmac::<Sha1>::new_from_slice(secret).unwrap();
+    mac.update(data.as_bytes());
+    mac.finalize().into_bytes().to_vec()
+}
+
+fn password(secret: &[u8], data: &str) -> String {
+    STANDARD.encode(hmac_sha1(secret, data))
+}
+
+fn verify(place: &Place, username: &str, password: &str) -> (i32, String) {
+    let args = ["credentials", "verify", "--config", "turnserver.toml", "--", username, password];
+    let ran = super::ran(&mut place.command(&args));
+    assert_eq!(ran.err, "");
+    assert!(!ran.out.contains(SECRET), "the secret is shown: {}", ran.out);
+    (ran.code, ran.out)
+}
+
+#[test]
+fn every_mistake_has_its_sentence() {
+    let place = Place::new();
+    let now = now_unix();
+    let secret = SECRET.as_bytes();
+    let alice = format!("{}:alice", now + 3600);
+    let expired = format!("{}:alice", now - 185);
+    let milliseconds = format!("{}:alice", (now + 3600) * 1000);
+    let hmac = hmac_sha1(secret, &alice);
+    let sha256 = {
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret).unwrap();
+        mac.update(alice.as_bytes());
+        STANDARD.encode(mac.finalize().into_bytes())
+    };
+    let hex: String = hmac.iter().map(|byte| format!("{byte:02x}")).collect();
+    // A user whose HMAC has one of the two characters in which the alphabets differ.
+    let plus = (0..1000)
+        .map(|number| format!("{}:{number}", now + 3600))
+        .find(|username| password(secret, username).contains(['+', '/']))
+        .unwrap();
+    let newline = format!("{SECRET}\n");
+    let cases = [
+        (alice.clone(), password(b"another secret, as long", &alice), "not valid: wrong secret: "),
+        (expired.clone(), password(secret, &expired), "not valid: expired 3 min"),
+        (expired.clone(), password(b"another secret, as long", &expired), "made with none of the configured secrets"),
+        (milliseconds.clone(), password(secret, &milliseconds), "the timestamp is in milliseconds instead of seconds"),
+        (alice.clone(), hex, "the password is in hex instead of base64"),
+        (alice.clone(), STANDARD_NO_PAD.encode(&hmac), "the password is base64 without its padding (=)"),
+        (plus.clone(), URL_SAFE.encode(hmac_sha1(secret, &plus)), "url-safe base64 instead of standard base64"),
+        (alice.clone(), format!(" {}", STANDARD.encode(&hmac)), "the password has white space around it"),
+        (alice.clone(), "letmein".to_owned(), "the password is not an HMAC-SHA1 in base64 (28 characters)"),
+        (alice.clone(), sha256, "the password is an HMAC-SHA256 instead of an HMAC-SHA1"),
+        (alice.clone(), password(secret, "alice"), "the HMAC was made over the user part alone"),
+        (
+            alice.clone(),
+            password(secret, alice.split(':').next().unwrap()),
+            "the HMAC was made over the timestamp alone",
+        ),
+        (alice.clone(), password(newline.as_bytes(), &alice), "the secret was used with a newline at its end"),
+        ("alice".to_owned(), password(secret, "alice"), "the username has no timestamp"),
+        ("alice".to_owned(), "letmein".to_owned(), "not a time-limited credential"),
+    ];
+    for (username, password, sentence) in cases {
+        let (code, out) = verify(&place, &username, &password);
+        assert_eq!(code, 1, "{username} {password}: {out}");
+        assert!(out.starts_with("not valid: ") && out.contains(sentence), "{out}lacks {sentence}");
+    }
+    let (code, out) = verify(&place, &alice, &STANDARD.encode(&hmac));
+    assert_eq!(code, 0);
+    assert!(out.starts_with("valid: made with secret \"main\", expires in "), "{out}");
+}
+
+#[test]
+fn a_secret_that_was_decoded_before_use_is_recognised() {
+    let hex_secret = "00112233445566778899aabbccddeeff";
+    let base64_secret = "AAECAwQFBgcICQoLDA0ODw==";
+    let place = Place::new();
+    place.append(&format!(
+        "[[auth.secrets]]\nid = \"hex\"\nsecret = \"{hex_secret}\"\n[[auth.secrets]]\nid = \"b64\"\nsecret = \"{base64_secret}\"\n"
+    ));
+    let alice = format!("{}:alice", now_unix() + 3600);
+    let raw_hex: Vec<u8> = (0..16).map(|at| u8::from_str_radix(&hex_secret[2 * at..2 * at + 2], 16).unwrap()).collect();
+    let (code, out) = verify(&place, &alice, &password(&raw_hex, &alice));
+    assert!(code == 1 && out.contains("the secret was hex-decoded before use") && out.contains("\"hex\""), "{out}");
+    let raw_base64 = STANDARD.decode(base64_secret).unwrap();
+    let (code, out) = verify(&place, &alice, &password(&raw_base64, &alice));
+    assert!(code == 1 && out.contains("the secret was base64-decoded before use") && out.contains("\"b64\""), "{out}");
+}
+
+#[test]
+fn static_users_are_verified_too() {
+    let place = Place::new();
+    place.append("[[auth.users]]\nname = \"camera\"\npassword = \"correct horse\"\n");
+    let (code, out) = verify(&place, "camera", "correct horse");
+    assert_eq!((code, out.as_str()), (0, "valid: static user \"camera\"\n"));
+    for (name, password) in [("camera", "wrong"), ("nobody", "correct horse"), ("Camera", "correct horse")] {
+        let (code, out) = verify(&place, name, password);
+        assert!(code == 1 && out.starts_with("not valid: no static user has this name and password"), "{out}");
+    }
+    let alice = format!("{}:alice", now_unix() + 60);
+    assert_eq!(verify(&place, &alice, &password(SECRET.as_bytes(), &alice)).0, 0);
+}
+
+#[test]
+fn the_password_may_come_from_standard_input() {
+    let place = Place::new();
+    let alice = format!("{}:alice", now_unix() + 60);
+    let password = password(SECRET.as_bytes(), &alice);
+    let mut command = place.command(&["credentials", "verify", "--config", "turnserver.toml", &alice, "-"]);
+    let ran = super::ran(command.write_stdin(format!("{password}\n")));
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+}
+
+#[test]
+fn a_username_that_is_too_long_is_no_valid_credential() {
+    let place = Place::new();
+    let (code, _) = verify(&place, &"a".repeat(70_000), "x");
+    assert_eq!(code, 1);
+}

@@ -1,0 +1,139 @@
+//! A fake of the worker's relay sockets.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+
+use turnstone::addr::{Family, RelayedAddr};
+use turnstone::clock::SECOND;
+use turnstone::turn::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
+
+use crate::harness::{RELAY_V4, RELAY_V6};
+
+/// Relay sockets that are none, on a pool of ports.
+pub struct FakeRelays {
+    pub v4: Option<IpAddr>,
+    pub v6: Option<IpAddr>,
+    /// The pool, per family.
+    pub ports: Vec<u16>,
+    /// Opens fail as if descriptors had run out.
+    pub broken: bool,
+    pub open: HashMap<RelayId, RelayedAddr>,
+    /// The relay opened last.
+    pub last: Option<RelayId>,
+    taken: BTreeSet<(Family, u16)>,
+    reserved: HashMap<ReservationToken, Reserved>,
+    generations: Vec<u32>,
+    free: Vec<u32>,
+    tokens: u64,
+}
+
+struct Reserved {
+    port: u16,
+    family: Family,
+    user: String,
+    until_micros: u64,
+}
+
+impl Default for FakeRelays {
+    fn default() -> Self {
+        Self {
+            v4: Some(RELAY_V4.parse().unwrap()),
+            v6: Some(RELAY_V6.parse().unwrap()),
+            ports: (50_000..50_200).collect(),
+            broken: false,
+            open: HashMap::new(),
+            last: None,
+            taken: BTreeSet::new(),
+            reserved: HashMap::new(),
+            generations: Vec::new(),
+            free: Vec::new(),
+            tokens: 0,
+        }
+    }
+}
+
+impl FakeRelays {
+    pub fn taken_ports(&self) -> usize {
+        self.taken.len()
+    }
+
+    fn ip(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+
+    fn expire(&mut self, now_micros: u64) {
+        let taken = &mut self.taken;
+        self.reserved.retain(|_, reserved| {
+            let keep = reserved.until_micros > now_micros;
+            if !keep {
+                taken.remove(&(reserved.family, reserved.port));
+            }
+            keep
+        });
+    }
+
+    fn put_up(&mut self, family: Family, port: u16) -> OpenRelay {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.generations.push(0);
+            self.generations.len() as u32 - 1
+        });
+        self.generations[index as usize] += 1;
+        let id = RelayId { index, generation: self.generations[index as usize] };
+        let relayed = RelayedAddr::new(SocketAddr::new(self.ip(family).unwrap(), port));
+        self.open.insert(id, relayed);
+        self.last = Some(id);
+        OpenRelay { id, relayed, reservation: None }
+    }
+}
+
+impl Relays for FakeRelays {
+    fn supports(&self, family: Family) -> bool {
+        self.ip(family).is_some()
+    }
+
+    fn open(&mut self, now_micros: u64, family: Family, request: PortRequest<'_>) -> Result<OpenRelay, RelayError> {
+        self.expire(now_micros);
+        self.ip(family).ok_or(RelayError::NoFamily)?;
+        if self.broken {
+            return Err(RelayError::System);
+        }
+        let free = |port: &u16| !self.taken.contains(&(family, *port));
+        let fits = |port: &&u16| match request {
+            PortRequest::Any => true,
+            PortRequest::Even => port.is_multiple_of(2),
+            PortRequest::EvenAndReserveNext { .. } => {
+                port.is_multiple_of(2) && self.ports.contains(&(*port + 1)) && free(&(*port + 1))
+            }
+        };
+        let port = *self.ports.iter().filter(|port| free(port)).find(fits).ok_or(RelayError::NoPort)?;
+        self.taken.insert((family, port));
+        let mut opened = self.put_up(family, port);
+        if let PortRequest::EvenAndReserveNext { user } = request {
+            self.tokens += 1;
+            let token = (0xFEED_0000 + self.tokens).to_be_bytes();
+            self.taken.insert((family, port + 1));
+            let until_micros = now_micros + 30 * SECOND;
+            self.reserved.insert(token, Reserved { port: port + 1, family, user: user.to_owned(), until_micros });
+            opened.reservation = Some(token);
+        }
+        Ok(opened)
+    }
+
+    fn open_reserved(&mut self, now_micros: u64, token: ReservationToken, user: &str) -> Result<OpenRelay, RelayError> {
+        self.expire(now_micros);
+        if self.reserved.get(&token).is_none_or(|reserved| reserved.user != user) {
+            return Err(RelayError::UnknownToken);
+        }
+        let reserved = self.reserved.remove(&token).unwrap();
+        Ok(self.put_up(reserved.family, reserved.port))
+    }
+
+    fn close(&mut self, relay: RelayId) {
+        let relayed = self.open.remove(&relay).expect("only open relays are closed");
+        assert!(self.taken.remove(&(relayed.family(), relayed.get().port())));
+        self.free.push(relay.index);
+    }
+}

@@ -1,0 +1,14 @@
+//! Clients that we did not write, against the running server: coturn's `turnutils_uclient`, the `turn` and `turn-client-proto`
+//! crates, aiortc and libnice.
+
+// Helpers of tests fail by panicking; clippy counts only `#[test]` functions as tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod aiortc;
+mod libnice;
+mod turn_crate;
+mod turn_proto;
+mod uclient;

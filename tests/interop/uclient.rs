@@ -1,0 +1,230 @@
+//! coturn's load client `turnutils_uclient` with `turnutils_peer` as the echo on the far side.
+
+use std::net::UdpSocket;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::support::{Credentials, Finished, Spec, TestServer, Transport, require_tool, run, wait_until};
+
+const LIMIT: Duration = Duration::from_secs(40);
+/// Messages that each client of a run sends.
+const MESSAGES: u32 = 25;
+
+const TRANSPORTS: [Transport; 3] = [Transport::Udp, Transport::Tcp, Transport::Tls];
+
+#[test]
+fn uclient_exchanges_data_with_a_peer_by_channels_over_every_transport() {
+    side_by_side(&TRANSPORTS.map(|transport| Echo { transport, flags: &["-c", "-m", "2"], ..Echo::default() }));
+}
+
+#[test]
+fn uclient_exchanges_data_with_a_peer_by_send_indications_over_every_transport() {
+    side_by_side(&TRANSPORTS.map(|transport| Echo { transport, flags: &["-c", "-s", "-m", "2"], ..Echo::default() }));
+}
+
+#[test]
+fn uclient_exchanges_large_and_odd_sized_messages_over_every_transport() {
+    side_by_side(&TRANSPORTS.map(|transport| Echo { transport, flags: &["-c", "-l", "1201"], ..Echo::default() }));
+}
+
+#[test]
+fn uclient_uses_a_pair_of_ports_for_rtp_and_rtcp() {
+    side_by_side(&[Echo::default()]);
+}
+
+#[test]
+fn uclient_pads_channel_data_over_udp_and_asks_for_dont_fragment() {
+    side_by_side(&[
+        Echo { flags: &["-c", "-D", "-l", "101"], ..Echo::default() },
+        Echo { flags: &["-c", "-g"], ..Echo::default() },
+    ]);
+}
+
+#[test]
+fn uclient_relays_within_and_between_the_address_families() {
+    let (v4, v6) = ("127.0.0.1", "::1");
+    side_by_side(&[
+        Echo { server_ip: v6, peer_ip: v4, flags: &["-c", "-X"], ..Echo::default() },
+        Echo { server_ip: v4, peer_ip: v6, flags: &["-c", "-x"], ..Echo::default() },
+        Echo { transport: Transport::Tcp, server_ip: v6, peer_ip: v6, flags: &["-c", "-x"] },
+        Echo { transport: Transport::Tls, server_ip: v6, peer_ip: v6, flags: &["-c", "-x"] },
+    ]);
+}
+
+#[test]
+fn uclient_allocates_both_families_at_once() {
+    side_by_side(&[Echo { flags: &["-Z"], ..Echo::default() }]);
+}
+
+#[test]
+fn uclients_reach_each_other_from_relay_to_relay() {
+    let server = Spec::local().start();
+    std::thread::scope(|scope| {
+        for (transport, ip, flags) in [
+            (Transport::Udp, "127.0.0.1", &["-y"][..]),
+            (Transport::Udp, "127.0.0.1", &["-y", "-c", "-s"]),
+            (Transport::Udp, "127.0.0.1", &["-y", "-c", "-m", "4"]),
+            (Transport::Udp, "::1", &["-y", "-c", "-x"]),
+            (Transport::Tcp, "127.0.0.1", &["-y", "-c"]),
+            (Transport::Tls, "127.0.0.1", &["-y", "-c"]),
+        ] {
+            let server = &server;
+            scope.spawn(move || {
+                let finished = uclient(server, transport, ip, &server.credentials("pair"), flags);
+                assert_nothing_lost(&finished);
+            });
+        }
+    });
+}
+
+#[test]
+fn uclient_with_a_wrong_password_gets_no_allocation() {
+    let server = Spec::local().start();
+    let wrong = Credentials { password: "not the password".to_owned(), ..server.credentials("mallory") };
+    assert_no_allocation(&server, &wrong);
+}
+
+#[test]
+fn uclient_with_an_expired_credential_gets_no_allocation() {
+    let server = Spec::local().start();
+    assert_no_allocation(&server, &server.expired_credentials("late"));
+}
+
+#[test]
+fn uclient_with_a_static_user_is_served() {
+    let server = Spec::local().user("alice", "correct horse").start();
+    let peer = Peer::start("127.0.0.1");
+    let alice = Credentials { username: "alice".to_owned(), password: "correct horse".to_owned() };
+    let finished = uclient(&server, Transport::Udp, "127.0.0.1", &alice, &peer.flags());
+    assert_nothing_lost(&finished);
+}
+
+/// One run against an echo peer.
+#[derive(Clone, Copy)]
+struct Echo {
+    transport: Transport,
+    server_ip: &'static str,
+    peer_ip: &'static str,
+    /// `-c` leaves the RTCP flow away.
+    flags: &'static [&'static str],
+}
+
+impl Default for Echo {
+    fn default() -> Echo {
+        Echo { transport: Transport::Udp, server_ip: "127.0.0.1", peer_ip: "127.0.0.1", flags: &[] }
+    }
+}
+
+/// Most of the time of a run is spent waiting, so all of them run at once.
+fn side_by_side(runs: &[Echo]) {
+    let server = Spec::local().start();
+    std::thread::scope(|scope| {
+        for run in runs {
+            let server = &server;
+            scope.spawn(move || {
+                let peer = Peer::start(run.peer_ip);
+                let flags = [&peer.flags(), run.flags].concat();
+                let credentials = server.credentials("uclient");
+                assert_nothing_lost(&uclient(server, run.transport, run.server_ip, &credentials, &flags));
+            });
+        }
+    });
+}
+
+fn uclient(
+    server: &TestServer,
+    transport: Transport,
+    server_ip: &str,
+    credentials: &Credentials,
+    flags: &[&str],
+) -> Finished {
+    let mut command = Command::new(require_tool("turnutils_uclient", "coturn"));
+    let authority = server.file("authority.pem");
+    match transport {
+        Transport::Udp => {}
+        Transport::Tcp => {
+            command.arg("-t");
+        }
+        Transport::Tls => {
+            command.args(["-t", "-S", "-E", &authority]);
+        }
+    }
+    let port = server.address(transport, server_ip).port().to_string();
+    let messages = MESSAGES.to_string();
+    command
+        .args(["-u", &credentials.username, "-w", &credentials.password])
+        .args(["-p", &port, "-n", &messages, "-z", "10"])
+        .args(flags)
+        .arg(server_ip);
+    run(&mut command, LIMIT)
+}
+
+/// Reads the totals that `turnutils_uclient` prints at its end.
+fn assert_nothing_lost(finished: &Finished) {
+    let output = finished.all_output();
+    assert_eq!(finished.code, Some(0), "uclient failed:\n{output}");
+    let totals = output
+        .lines()
+        .rev()
+        .find_map(|line| line.split_once("start_mclient: tot_send_msgs=").map(|(_, rest)| rest))
+        .unwrap_or_else(|| panic!("uclient printed no totals:\n{output}"));
+    let (sent, received) = totals.split_once(", tot_recv_msgs=").unwrap();
+    let (sent, received): (u32, u32) = (sent.parse().unwrap(), received.parse().unwrap());
+    assert!(sent >= MESSAGES, "uclient sent only {sent}:\n{output}");
+    assert_eq!(sent, received, "uclient lost messages:\n{output}");
+    assert!(output.contains("Total lost packets 0 (0.000000%), total send dropped 0"), "{output}");
+}
+
+fn assert_no_allocation(server: &TestServer, credentials: &Credentials) {
+    for transport in [Transport::Udp, Transport::Tcp, Transport::Tls] {
+        let finished = uclient(server, transport, "127.0.0.1", credentials, &["-y"]);
+        let output = finished.all_output();
+        assert_ne!(finished.code, Some(0), "uclient succeeded over {}:\n{output}", transport.name());
+        assert!(output.contains("Cannot complete Allocation"), "over {}:\n{output}", transport.name());
+    }
+}
+
+/// `turnutils_peer` on free ports; killed when dropped.
+struct Peer {
+    child: Child,
+    ip: String,
+    port: String,
+}
+
+impl Peer {
+    fn start(ip: &str) -> Peer {
+        let program = require_tool("turnutils_peer", "coturn");
+        // It takes the given port and the next one (RTCP), and cannot choose them itself.
+        let port = wait_until("two free ports in a row", Duration::from_secs(5), || {
+            let first = UdpSocket::bind((ip, 0)).unwrap().local_addr().unwrap().port();
+            let second = UdpSocket::bind((ip, first.checked_add(1)?));
+            second.is_ok().then_some(first)
+        });
+        let child = Command::new(program)
+            .args(["-L", ip, "-p", &port.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let peer = Peer { child, ip: ip.to_owned(), port: port.to_string() };
+        let probe = UdpSocket::bind((ip, 0)).unwrap();
+        probe.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        wait_until("turnutils_peer to echo", Duration::from_secs(10), || {
+            probe.send_to(b"?", (ip, port)).ok()?;
+            probe.recv(&mut [0; 8]).ok()
+        });
+        peer
+    }
+
+    fn flags(&self) -> Vec<&str> {
+        vec!["-e", &self.ip, "-r", &self.port]
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

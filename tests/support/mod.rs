@@ -1,0 +1,22 @@
+//! What the end-to-end tests share: a server process under test, credentials and certificates made by independent code, an
+//! echo peer, and a way to run foreign programs with a time limit.
+//!
+//! Include it with `#[path = "../support/mod.rs"] mod support;`.
+
+// Each test target uses its own part of this module, and nothing here is reachable from outside of it.
+#![allow(dead_code, unused_imports, unreachable_pub)]
+// A helper that cannot do its work must fail the test that called it; clippy counts only `#[test]` functions as tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
+
+pub mod aiortc;
+mod credentials;
+mod peer;
+mod process;
+mod server;
+mod tls;
+
+pub use credentials::{Credentials, expired, time_limited};
+pub use peer::EchoPeer;
+pub use process::{Finished, Interactive, require_root, require_tool, run, run_with_input, target_dir, wait_until};
+pub use server::{Spec, TestServer, Transport, is_turnstone};
+pub use tls::TestAuthority;

@@ -1,0 +1,399 @@
+//! The server under test as a child process.
+//!
+//! It is `turnstone`, unless `TURN_SERVER_UNDER_TEST=coturn` asks for a run of the same tests against coturn: a failure that both
+//! servers show is a fault of the test or of the client.
+
+use std::fmt::Write as _;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::credentials::{Credentials, expired, time_limited};
+use super::tls::TestAuthority;
+
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// How a listener is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Udp,
+    Tcp,
+    Tls,
+}
+
+impl Transport {
+    pub fn name(self) -> &'static str {
+        match self {
+            Transport::Udp => "udp",
+            Transport::Tcp => "tcp",
+            Transport::Tls => "tls",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Transport> {
+        [Transport::Udp, Transport::Tcp, Transport::Tls].into_iter().find(|transport| transport.name() == name)
+    }
+}
+
+/// Whether the tests run against our own server.
+pub fn is_turnstone() -> bool {
+    std::env::var_os("TURN_SERVER_UNDER_TEST").is_none_or(|name| name == "turnstone")
+}
+
+/// What a test wants of its server.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    pub listeners: Vec<(Transport, String)>,
+    pub realm: String,
+    /// The shared secret of time-limited credentials.
+    pub secret: String,
+    /// Static users: name and password. coturn knows either these or the secret.
+    pub users: Vec<(String, String)>,
+    pub relay_ipv4: Option<String>,
+    pub relay_ipv6: Option<String>,
+    /// Whether peers on loopback are allowed.
+    pub dev: bool,
+    /// The network namespace that the server runs in.
+    pub namespace: Option<String>,
+    /// Names and addresses in the TLS certificate.
+    pub certificate_names: Vec<String>,
+    /// Appended to the configuration of `turnstone`.
+    pub extra_toml: String,
+}
+
+impl Spec {
+    /// UDP, TCP and TLS on the loopback addresses of both families, with a secret.
+    pub fn local() -> Spec {
+        let transports = [Transport::Udp, Transport::Tcp, Transport::Tls];
+        let addresses = ["127.0.0.1:0", "[::1]:0"];
+        Spec {
+            listeners: addresses
+                .iter()
+                .flat_map(|address| transports.map(|transport| (transport, (*address).to_owned())))
+                .collect(),
+            realm: "turn.test".to_owned(),
+            secret: "b64f3c1a9d5e4c8f8f2a7e6d1c0b9a88".to_owned(),
+            users: Vec::new(),
+            relay_ipv4: Some("127.0.0.1".to_owned()),
+            relay_ipv6: Some("::1".to_owned()),
+            dev: true,
+            namespace: None,
+            certificate_names: ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec(),
+            extra_toml: String::new(),
+        }
+    }
+
+    /// The same with one more static user.
+    pub fn user(mut self, name: &str, password: &str) -> Spec {
+        self.users.push((name.to_owned(), password.to_owned()));
+        self
+    }
+
+    pub fn start(&self) -> TestServer {
+        if is_turnstone() { self.start_turnstone() } else { self.start_coturn() }
+    }
+
+    /// The configuration of `turnstone`; `@DIR@` stands for the directory of the test's files.
+    fn to_toml(&self) -> String {
+        let mut toml = String::new();
+        for (transport, address) in &self.listeners {
+            write!(toml, "[[listen]]\naddress = \"{address}\"\ntransport = \"{}\"\n\n", transport.name()).unwrap();
+        }
+        if self.listeners.iter().any(|(transport, _)| *transport == Transport::Tls) {
+            toml.push_str("[tls]\ncertificate = \"@DIR@/certificate.pem\"\nkey = \"@DIR@/key.pem\"\n\n");
+        }
+        toml.push_str("[relay]\n");
+        for (key, address) in [("ipv4", &self.relay_ipv4), ("ipv6", &self.relay_ipv6)] {
+            if let Some(address) = address {
+                writeln!(toml, "{key} = \"{address}\"").unwrap();
+            }
+        }
+        write!(toml, "\n[auth]\nrealm = \"{}\"\n\n", self.realm).unwrap();
+        toml.push_str("[[auth.secrets]]\nid = \"test\"\nfile = \"@DIR@/secret\"\n\n");
+        for (name, password) in &self.users {
+            write!(toml, "[[auth.users]]\nname = \"{name}\"\npassword = \"{password}\"\n\n").unwrap();
+        }
+        toml.push_str(&self.extra_toml);
+        toml
+    }
+
+    fn start_turnstone(&self) -> TestServer {
+        let files = Files::write(self);
+        TestServer::start_turnstone(&self.to_toml(), files, self)
+    }
+
+    fn start_coturn(&self) -> TestServer {
+        let files = Files::write(self);
+        let mut listeners = Vec::new();
+        let mut config =
+            format!("realm={}\nno-cli\nno-rfc5780\nlog-file=stdout\nsimple-log\nfingerprint\nmobility\n", self.realm);
+        let (plain_port, tls_port) = (self.coturn_port(false), self.coturn_port(true));
+        write!(config, "listening-port={plain_port}\ntls-listening-port={tls_port}\n").unwrap();
+        for (transport, address) in &self.listeners {
+            let mut address: SocketAddr = address.parse().unwrap();
+            address.set_port(if *transport == Transport::Tls { tls_port } else { plain_port });
+            let line = format!("listening-ip={}\n", address.ip());
+            if !config.contains(&line) {
+                config.push_str(&line);
+            }
+            listeners.push((*transport, address));
+        }
+        for address in self.relay_ipv4.iter().chain(&self.relay_ipv6) {
+            writeln!(config, "relay-ip={address}").unwrap();
+        }
+        if self.users.is_empty() {
+            write!(config, "use-auth-secret\nstatic-auth-secret={}\n", self.secret).unwrap();
+        } else {
+            config.push_str("lt-cred-mech\n");
+        }
+        for (name, password) in &self.users {
+            writeln!(config, "user={name}:{password}").unwrap();
+        }
+        if self.dev {
+            config.push_str("allow-loopback-peers\n");
+        }
+        for (key, file) in
+            [("cert", "certificate.pem"), ("pkey", "key.pem"), ("pidfile", "coturn.pid"), ("userdb", "coturn.db")]
+        {
+            writeln!(config, "{key}={}", files.path(file)).unwrap();
+        }
+        std::fs::write(files.path("turnserver.conf"), config).unwrap();
+        let mut command = in_namespace(self.namespace.as_deref(), "turnserver");
+        command.arg("-c").arg(files.path("turnserver.conf"));
+        let child = spawn_logged(&mut command, &files);
+        let mut server = TestServer { child, listeners, files, spec: self.clone() };
+        server.wait_for_coturn();
+        server
+    }
+
+    /// coturn cannot choose a port itself; one that nobody else uses at this moment has to do.
+    fn coturn_port(&self, tls: bool) -> u16 {
+        if self.namespace.is_some() {
+            return if tls { 5349 } else { 3478 };
+        }
+        loop {
+            let probe = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = probe.local_addr().unwrap().port();
+            if UdpSocket::bind(("127.0.0.1", port)).is_ok() && TcpListener::bind(("::1", port)).is_ok() {
+                return port;
+            }
+        }
+    }
+}
+
+/// A running server; killed when dropped, and its log shown when the test fails.
+pub struct TestServer {
+    child: Child,
+    listeners: Vec<(Transport, SocketAddr)>,
+    files: Files,
+    spec: Spec,
+}
+
+impl TestServer {
+    /// Starts `turnstone serve --dev` with this configuration. In it `@DIR@` stands for a directory with the files `secret`
+    /// (that of [`Spec::local`], mode 0600), `certificate.pem`, `key.pem` and `authority.pem`. Listeners ask for port 0.
+    pub fn start(config_toml: &str) -> TestServer {
+        let spec = Spec::local();
+        let files = Files::write(&spec);
+        TestServer::start_turnstone(config_toml, files, &spec)
+    }
+
+    /// The first listener of this transport on an address of the family that `ip` belongs to.
+    pub fn address(&self, transport: Transport, ip: &str) -> SocketAddr {
+        let ip: IpAddr = ip.parse().unwrap();
+        self.listeners
+            .iter()
+            .find(|(known, address)| *known == transport && address.is_ipv4() == ip.is_ipv4())
+            .map(|(_, address)| *address)
+            .unwrap_or_else(|| panic!("no {} listener for {ip} among {:?}", transport.name(), self.listeners))
+    }
+
+    pub fn udp(&self) -> SocketAddr {
+        self.address(Transport::Udp, "127.0.0.1")
+    }
+
+    pub fn tcp(&self) -> SocketAddr {
+        self.address(Transport::Tcp, "127.0.0.1")
+    }
+
+    pub fn tls(&self) -> SocketAddr {
+        self.address(Transport::Tls, "127.0.0.1")
+    }
+
+    pub fn realm(&self) -> &str {
+        &self.spec.realm
+    }
+
+    pub fn secret(&self) -> &str {
+        &self.spec.secret
+    }
+
+    /// A credential for `user` that outlives the test.
+    pub fn credentials(&self, user: &str) -> Credentials {
+        time_limited(&self.spec.secret, user, 3600)
+    }
+
+    /// A rightly signed credential for `user` that is no longer valid.
+    pub fn expired_credentials(&self, user: &str) -> Credentials {
+        expired(&self.spec.secret, user, 180)
+    }
+
+    /// The path of a file in the test's directory, e.g. `authority.pem`.
+    pub fn file(&self, name: &str) -> String {
+        self.files.path(name)
+    }
+
+    pub fn process_id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What the server wrote to its log so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.files.path("log")).unwrap_or_default()
+    }
+
+    fn start_turnstone(config_toml: &str, files: Files, spec: &Spec) -> TestServer {
+        std::fs::write(files.path("turnserver.toml"), config_toml.replace("@DIR@", files.dir())).unwrap();
+        let notify_path = files.path("notify.sock");
+        let notify = UnixDatagram::bind(&notify_path).unwrap();
+        notify.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let mut command = in_namespace(spec.namespace.as_deref(), env!("CARGO_BIN_EXE_turnstone"));
+        command.arg("serve");
+        if spec.dev {
+            command.arg("--dev");
+        }
+        command.arg("--config").arg(files.path("turnserver.toml")).env("NOTIFY_SOCKET", notify_path);
+        let child = spawn_logged(&mut command, &files);
+        let mut server = TestServer { child, listeners: Vec::new(), files, spec: spec.clone() };
+        server.wait_for_ready(&notify);
+        server
+    }
+
+    /// Reads notifications (sd_notify(3)) until one says `READY=1`; `STATUS=` names the listeners.
+    fn wait_for_ready(&mut self, notify: &UnixDatagram) {
+        let deadline = Instant::now() + START_LIMIT;
+        let mut buffer = [0_u8; 4096];
+        let mut ready = false;
+        while !ready || self.listeners.is_empty() {
+            self.must_run(deadline);
+            match notify.recv(&mut buffer) {
+                Ok(len) => {
+                    for line in String::from_utf8_lossy(&buffer[..len]).lines() {
+                        ready |= line == "READY=1";
+                        if let Some(status) = line.strip_prefix("STATUS=") {
+                            self.listeners.extend(parse_listeners(status));
+                        }
+                    }
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(error) => panic!("cannot read the notification socket: {error}"),
+            }
+        }
+    }
+
+    fn wait_for_coturn(&mut self) {
+        let deadline = Instant::now() + START_LIMIT;
+        if self.spec.namespace.is_some() {
+            while !self.log().contains("IO method (admin thread)") {
+                self.must_run(deadline);
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            return;
+        }
+        for (_, address) in self.listeners.clone() {
+            while TcpStream::connect(address).is_err() {
+                self.must_run(deadline);
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+
+    fn must_run(&mut self, deadline: Instant) {
+        if let Some(status) = self.child.try_wait().unwrap() {
+            panic!("the server ended at its start ({status})");
+        }
+        assert!(Instant::now() < deadline, "the server was not ready within {START_LIMIT:?}");
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("---- log of the server under test ----\n{}---- end of the log ----", self.log());
+        }
+    }
+}
+
+/// The temporary directory with what the server reads and writes.
+struct Files {
+    dir: TempDir,
+}
+
+impl Files {
+    fn write(spec: &Spec) -> Files {
+        let files = Files { dir: TempDir::new().unwrap() };
+        let names: Vec<&str> = spec.certificate_names.iter().map(String::as_str).collect();
+        let authority = TestAuthority::issue(&names);
+        files.write_private("secret", &spec.secret);
+        files.write_private("key.pem", &authority.key_pem);
+        std::fs::write(files.path("certificate.pem"), &authority.certificate_pem).unwrap();
+        std::fs::write(files.path("authority.pem"), &authority.authority_pem).unwrap();
+        files
+    }
+
+    fn write_private(&self, name: &str, content: &str) {
+        use std::io::Write as _;
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.path(name)).unwrap();
+        file.write_all(content.as_bytes()).unwrap();
+    }
+
+    fn dir(&self) -> &str {
+        self.dir.path().to_str().unwrap()
+    }
+
+    fn path(&self, name: &str) -> String {
+        Path::new(self.dir()).join(name).to_str().unwrap().to_owned()
+    }
+}
+
+fn in_namespace(namespace: Option<&str>, program: &str) -> Command {
+    match namespace {
+        Some(namespace) => {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", namespace, program]);
+            command
+        }
+        None => Command::new(program),
+    }
+}
+
+fn spawn_logged(command: &mut Command, files: &Files) -> Child {
+    let log = std::fs::File::create(files.path("log")).unwrap();
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"))
+}
+
+/// `listening on udp/127.0.0.1:34567 tls/[::1]:45678` as transports and addresses.
+fn parse_listeners(status: &str) -> Vec<(Transport, SocketAddr)> {
+    let Some(list) = status.strip_prefix("listening on ") else { return Vec::new() };
+    list.split_whitespace()
+        .map(|word| {
+            let (transport, address) = word.split_once('/').unwrap_or_else(|| panic!("not a listener: {word}"));
+            let transport = Transport::from_name(transport).unwrap_or_else(|| panic!("unknown transport: {word}"));
+            (transport, address.parse().unwrap_or_else(|error| panic!("not an address: {word}: {error}")))
+        })
+        .collect()
+}

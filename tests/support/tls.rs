@@ -1,0 +1,39 @@
+//! A certificate authority that lives as long as one test.
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
+
+/// A self-signed authority and one server certificate signed by it, all as PEM.
+pub struct TestAuthority {
+    pub authority_pem: String,
+    pub certificate_pem: String,
+    pub key_pem: String,
+}
+
+impl TestAuthority {
+    /// Issues a certificate for `names` (host names and IP addresses).
+    pub fn issue(names: &[&str]) -> TestAuthority {
+        let authority_key = KeyPair::generate().unwrap();
+        let mut authority = CertificateParams::default();
+        authority.distinguished_name.push(DnType::CommonName, "Turnstone test authority");
+        authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let authority_cert = authority.self_signed(&authority_key).unwrap();
+        let issuer = Issuer::new(authority, authority_key);
+
+        let key = KeyPair::generate().unwrap();
+        let mut leaf = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+        leaf.distinguished_name.push(DnType::CommonName, "Turnstone test server");
+        leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        leaf.use_authority_key_identifier_extension = true;
+        let certificate = leaf.signed_by(&key, &issuer).unwrap();
+
+        TestAuthority {
+            authority_pem: authority_cert.pem(),
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+        }
+    }
+}
