@@ -39,6 +39,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         &["std::fs", "tokio", "RwLock"],
     ),
     ("config", &["auth", "policy", "turn"], &["TcpStream", "tokio", "libc"]),
+    ("bench", &["stun", "net::sys"], &["tokio", "libc"]),
     ("ops", &["config", "worker", "listener", "net", "turn", "auth", "policy"], &[]),
 ];
 
