@@ -40,7 +40,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ),
     ("config", &["auth", "policy", "turn"], &["TcpStream", "tokio", "libc"]),
     // The load generator judges the server from outside: it shares the wire format with it, and none of its fast paths.
-    ("bench", &["stun"], &["tokio"]),
+    ("bench", &["stun", "net::sys"], &["tokio", "libc"]),
     ("ops", &["config", "worker", "listener", "net", "turn", "auth", "policy"], &[]),
 ];
 

@@ -8,9 +8,10 @@ use super::error::BenchError;
 use super::leg::Dial;
 use super::measure::Run;
 use super::options::Options;
+use super::poll::Poll;
 use super::session::Session;
 use super::stats::Arrival;
-use super::sys::{Epoll, RecvBatch};
+use crate::net::sys::RecvBuffers;
 
 /// How often requests that may need repeating are looked at.
 const PATROL_NS: u64 = 50_000_000;
@@ -23,8 +24,8 @@ pub(super) fn run(options: &Options, dial: &Dial, run: &mut Run<'_>) -> Result<(
     let credential = options.credential.clone().map(Arc::new);
     let mut slots: Vec<Slot> = (0..options.clients).map(|_| Slot::default()).collect();
     let mut free: Vec<usize> = (0..slots.len()).collect();
-    let mut epoll = Epoll::new().map_err(BenchError::io("epoll"))?;
-    let mut inbox = RecvBatch::new(false);
+    let mut epoll = Poll::new().map_err(BenchError::io("epoll"))?;
+    let mut inbox = RecvBuffers::new(false);
     let mut patrol_ns = 0;
     loop {
         let now_ns = run.clock.now_ns();
@@ -76,7 +77,7 @@ impl Slot {
         options: &Options,
         dial: &Dial,
         credential: Option<Arc<Credential>>,
-        epoll: &Epoll,
+        epoll: &Poll,
         index: usize,
         now_ns: u64,
     ) -> Result<(), BenchError> {
@@ -92,7 +93,7 @@ impl Slot {
     }
 
     /// Takes the next step; `true` when the slot is free again.
-    fn is_over(&mut self, run: &mut Run<'_>, inbox: &mut RecvBatch) -> bool {
+    fn is_over(&mut self, run: &mut Run<'_>, inbox: &mut RecvBuffers) -> bool {
         let Some(session) = &mut self.session else { return false };
         let now_ns = run.clock.now_ns();
         let failure = match session.recv(inbox, now_ns, |_| {}) {

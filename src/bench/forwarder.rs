@@ -6,13 +6,15 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use crate::stun::{AttributeType, Class, Encoder, ErrorCode, Message, Method, decode_xor_address};
 
 use super::error::BenchError;
-use super::sys::{self, Epoll};
+use super::poll::Poll;
 use super::wire::CHANNEL;
+use crate::net::sys;
 
 const LISTENER: u64 = u64::MAX;
 /// Bytes of the listener's receive buffer.
@@ -37,7 +39,7 @@ pub fn forward(listen: SocketAddr, ready: impl FnOnce(SocketAddr)) -> Result<(),
 
 struct Forwarder {
     listener: UdpSocket,
-    epoll: Epoll,
+    epoll: Poll,
     by_client: HashMap<SocketAddr, usize>,
     flows: Vec<Flow>,
     buffer: Vec<u8>,
@@ -54,8 +56,8 @@ impl Forwarder {
         sys::raise_open_files();
         let listener = UdpSocket::bind(listen)?;
         listener.set_nonblocking(true)?;
-        sys::grow_receive_buffer(&listener, RECEIVE_BUFFER);
-        let epoll = Epoll::new()?;
+        sys::grow_recv_buffer(listener.as_fd(), RECEIVE_BUFFER);
+        let epoll = Poll::new()?;
         epoll.add(&listener, LISTENER)?;
         Ok(Self { listener, epoll, by_client: HashMap::new(), flows: Vec::new(), buffer: vec![0; 65_536 + 4] })
     }

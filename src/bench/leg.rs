@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::sys::{self, RecvBatch};
+use crate::net::sys::{self, RecvBuffers};
 
 /// How long a TCP connection may take to be set up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -49,9 +49,9 @@ impl Leg {
             let socket = UdpSocket::bind(local)?;
             socket.connect(server)?;
             socket.set_nonblocking(true)?;
-            sys::grow_receive_buffer(&socket, RECEIVE_BUFFER);
+            sys::grow_recv_buffer(socket.as_fd(), RECEIVE_BUFFER);
             if *gro {
-                sys::enable_gro(&socket)?;
+                sys::enable_udp_gro(socket.as_fd())?;
             }
             return Ok(Self::Udp(socket));
         }
@@ -106,7 +106,7 @@ impl Leg {
     ///
     /// # Errors
     /// Of the socket or of `each`; [`io::ErrorKind::UnexpectedEof`] when the server has closed the connection.
-    pub(super) fn recv(&mut self, batch: &mut RecvBatch, each: impl FnMut(&[u8])) -> io::Result<()> {
+    pub(super) fn recv(&mut self, batch: &mut RecvBuffers, each: impl FnMut(&[u8])) -> io::Result<()> {
         match self {
             Self::Udp(socket) => {
                 batch.recv(socket)?;
@@ -118,11 +118,11 @@ impl Leg {
     }
 }
 
-impl AsRawFd for Leg {
-    fn as_raw_fd(&self) -> RawFd {
+impl AsFd for Leg {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Udp(socket) => socket.as_raw_fd(),
-            Self::Stream(stream) => stream.tcp.as_raw_fd(),
+            Self::Udp(socket) => socket.as_fd(),
+            Self::Stream(stream) => stream.tcp.as_fd(),
         }
     }
 }
@@ -265,7 +265,7 @@ mod tests {
         server.set_nodelay(true).unwrap();
         let bytes = [&[0x40, 0, 0, 5, 1, 2, 3, 4, 5, 0, 0, 0][..], &[0x40, 1, 0, 0], &[0x41, 0, 0, 1, 9, 0, 0, 0]];
         let sent: Vec<u8> = bytes.concat();
-        let mut batch = RecvBatch::new(false);
+        let mut batch = RecvBuffers::new(false);
         let mut frames: Vec<Vec<u8>> = Vec::new();
         for byte in sent.chunks(1) {
             server.write_all(byte).unwrap();
@@ -293,13 +293,13 @@ mod tests {
         };
         for gro in [false, true] {
             if gro {
-                sys::enable_gro(&server).unwrap();
+                sys::enable_udp_gro(server.as_fd()).unwrap();
             }
-            let mut out = sys::SendBatch::new();
+            let mut out = sys::SendBuffers::new();
             out.push(None, Some(100), |bytes| (0..3).for_each(|i| bytes.extend_from_slice(&[i; 100])));
             out.push(Some(server.local_addr().unwrap()), None, |bytes| bytes.extend_from_slice(&[9; 50]));
             out.flush(&client).unwrap();
-            let mut batch = RecvBatch::new(gro);
+            let mut batch = RecvBuffers::new(gro);
             let mut got = Vec::new();
             while got.len() < 4 {
                 batch.recv(&server).unwrap();

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::error::BenchError;
 use super::options::Options;
+use super::poll::Poll;
 use super::process::{self, Usage};
 use super::progress::Progress;
 use super::stats::{Arrival, Histogram};
-use super::sys::{self, Epoll};
+use crate::net::sys;
 
 /// Without any arrival for this long, what is in flight counts as lost and the window opens again.
 const STALL_NS: u64 = 50_000_000;
@@ -235,15 +236,15 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// Of epoll.
-    pub(super) fn wait(&mut self, epoll: &mut Epoll, now_ns: u64, may_sleep: bool) -> io::Result<usize> {
+    pub(super) fn wait(&mut self, epoll: &mut Poll, now_ns: u64, may_sleep: bool) -> io::Result<usize> {
         let timeout = if self.spin || !may_sleep { Duration::ZERO } else { self.until_due(now_ns) };
-        let now_ns = if timeout.is_zero() { now_ns } else { self.clock.now_ns() };
+        let waits_from_ns = self.clock.now_ns();
         let ready = epoll.wait(timeout)?;
         if ready == 0 && self.spin {
             (0..16).for_each(|_| std::hint::spin_loop());
         }
         if ready == 0 || !timeout.is_zero() {
-            self.idle_ns += self.clock.now_ns().saturating_sub(now_ns);
+            self.idle_ns += self.clock.now_ns().saturating_sub(waits_from_ns);
         }
         Ok(ready)
     }

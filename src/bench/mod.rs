@@ -13,6 +13,7 @@ mod leg;
 mod measure;
 mod options;
 mod payload;
+mod poll;
 mod process;
 mod progress;
 mod relay;
@@ -20,7 +21,6 @@ mod report;
 mod requests;
 mod session;
 mod stats;
-mod sys;
 mod tls;
 mod wire;
 
@@ -35,6 +35,7 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 
 use crate::addr::Transport;
+use crate::net::sys;
 
 use leg::Dial;
 use measure::{Clock, Run};

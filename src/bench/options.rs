@@ -145,12 +145,12 @@ impl Options {
         }
         if self.gso && self.burst > 1 {
             let bytes = (self.size + 36) * self.burst as usize;
-            if self.burst as usize > super::sys::MAX_SEGMENTS || bytes > MAX_GSO_BYTES {
+            if self.burst as usize > crate::net::sys::MAX_SEGMENTS || bytes > MAX_GSO_BYTES {
                 return wrong(format!(
                     "a burst of {} packets of {} bytes is more than one GSO send carries ({} packets, {MAX_GSO_BYTES} bytes)",
                     self.burst,
                     self.size,
-                    super::sys::MAX_SEGMENTS,
+                    crate::net::sys::MAX_SEGMENTS,
                 ));
             }
         }

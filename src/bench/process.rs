@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::sys;
+use crate::net::sys;
 
 /// One reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::client::{Answer, Request};
@@ -10,11 +11,12 @@ use super::leg::{Dial, Leg};
 use super::measure::{Clock, Run};
 use super::options::{Mode, Options};
 use super::payload::Pattern;
+use super::poll::Poll;
 use super::progress::Progress;
 use super::session::{Session, drive};
 use super::stats::Sequence;
-use super::sys::{self, Epoll, RecvBatch, SendBatch};
 use super::wire;
+use crate::net::sys::{self, RecvBuffers, SendBuffers};
 
 /// Receive buffer of a peer socket, bytes.
 const PEER_RECEIVE_BUFFER: i32 = 32 << 20;
@@ -30,11 +32,11 @@ pub(super) struct Relay<'a> {
     sessions: Vec<Session>,
     flows: Vec<Flow>,
     peers: Vec<UdpSocket>,
-    epoll: Epoll,
-    inbox: RecvBatch,
-    outbox: SendBatch,
+    epoll: Poll,
+    inbox: RecvBuffers,
+    outbox: SendBuffers,
     outbox_owner: Option<Sender>,
-    echoes: SendBatch,
+    echoes: SendBuffers,
     frames: Vec<u8>,
     cursor: usize,
     /// Streams whose socket is full.
@@ -74,7 +76,7 @@ impl<'a> Relay<'a> {
         clock: Clock,
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<Self, BenchError> {
-        let epoll = Epoll::new().map_err(BenchError::io("epoll"))?;
+        let epoll = Poll::new().map_err(BenchError::io("epoll"))?;
         let mut sessions = open_sessions(options, dial)?;
         let mut relayed = vec![options.server; sessions.len()];
         let (of, mut done) = (sessions.len(), 0);
@@ -128,10 +130,10 @@ impl<'a> Relay<'a> {
             flows,
             peers,
             epoll,
-            inbox: RecvBatch::new(options.gro),
-            outbox: SendBatch::new(),
+            inbox: RecvBuffers::new(options.gro),
+            outbox: SendBuffers::new(),
             outbox_owner: None,
-            echoes: SendBatch::new(),
+            echoes: SendBuffers::new(),
             frames: Vec::new(),
             cursor: 0,
             blocked: Vec::new(),
@@ -352,7 +354,7 @@ impl Flow {
     }
 }
 
-fn flush(outbox: &mut SendBatch, owner: Option<Sender>, sessions: &[Session], peers: &[UdpSocket]) -> io::Result<()> {
+fn flush(outbox: &mut SendBuffers, owner: Option<Sender>, sessions: &[Session], peers: &[UdpSocket]) -> io::Result<()> {
     if outbox.len() == 0 {
         return Ok(());
     }
@@ -398,9 +400,9 @@ fn open_peers(options: &Options) -> Result<Vec<UdpSocket>, BenchError> {
         let ip = options.peer_ip.map_or_else(|| local_ip(options.server), Ok)?;
         let peer = UdpSocket::bind((ip, 0))?;
         peer.set_nonblocking(true)?;
-        sys::grow_receive_buffer(&peer, PEER_RECEIVE_BUFFER);
+        sys::grow_recv_buffer(peer.as_fd(), PEER_RECEIVE_BUFFER);
         if options.gro {
-            sys::enable_gro(&peer)?;
+            sys::enable_udp_gro(peer.as_fd())?;
         }
         Ok(peer)
     };

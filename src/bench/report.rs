@@ -91,7 +91,7 @@ pub struct Latency {
 pub struct Server {
     /// Its process id.
     pub pid: u32,
-    /// CPU microseconds per unit that arrived; per unit sent where nothing is meant to be answered.
+    /// CPU microseconds per unit that arrived; in a flood at a fixed rate, per unit that found room in a socket buffer.
     pub cpu_us_per_unit: Option<f64>,
     /// CPU time in per cent of one CPU.
     pub cpu_percent: f64,
@@ -114,7 +114,8 @@ pub struct Server {
 pub struct Generator {
     /// CPU microseconds per unit, waiting included when it spins.
     pub cpu_us_per_unit: Option<f64>,
-    /// The share of time in which it had something to do, per cent. Near 100 it is itself the limit.
+    /// The share of time in which it had something to do, per cent. Near 100, with a server that has time to spare, it is
+    /// itself the limit.
     pub busy_percent: f64,
 }
 
@@ -161,9 +162,13 @@ impl Report {
         if options.mode.relays() {
             report.payload_megabits_per_second = Some(report.per_second * options.size as f64 * 8.0 / 1e6);
         }
-        // A flood may be meant to stay unanswered: then what was sent is what the server had to deal with.
-        let units =
-            if options.mode == super::Mode::Flood && options.rate.is_some() { counts.sent } else { counts.arrived };
+        // A flood may be meant to stay unanswered: then what reached the server's socket is what it had to deal with.
+        let units = if options.mode == super::Mode::Flood && options.rate.is_some() {
+            let dropped = after.buffer_errors.zip(before.buffer_errors).map_or(0, |(a, b)| a.saturating_sub(b));
+            counts.sent.saturating_sub(dropped)
+        } else {
+            counts.arrived
+        };
         report.server = options.server_pid.and_then(|pid| Server::of(pid, units, seconds, &before, &after));
         let idle_ns = after.idle_ns.saturating_sub(before.idle_ns) as f64;
         report.generator = Some(Generator {
@@ -299,7 +304,9 @@ impl fmt::Display for Report {
         }
         if let Some(g) = self.generator {
             let us = g.cpu_us_per_unit.map_or("-".into(), |us| format!("{us:.3} us per {unit}"));
-            let limit = if g.busy_percent > 97.0 { ": it is itself the limit" } else { "" };
+            // A server with time to spare, and a generator without: the figures are the generator's.
+            let idle_server = self.server.is_none_or(|s| s.cpu_percent < 85.0);
+            let limit = if g.busy_percent > 97.0 && idle_server { ": it may itself be the limit" } else { "" };
             row("generator CPU", format!("{us}, busy {:.0} % of the time{limit}", g.busy_percent))?;
         }
         if let Some(h) = self.hold {

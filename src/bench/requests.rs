@@ -8,9 +8,10 @@ use super::error::BenchError;
 use super::leg::Dial;
 use super::measure::Run;
 use super::options::{Mode, Options};
+use super::poll::Poll;
 use super::relay::open_legs;
 use super::stats::{Arrival, Sequence};
-use super::sys::{Epoll, RecvBatch, SendBatch};
+use crate::net::sys::{RecvBuffers, SendBuffers};
 
 /// Where the transaction id is in a message.
 const ID: std::ops::Range<usize> = 8..20;
@@ -24,12 +25,12 @@ const TIME_SHIFT: u32 = 6;
 pub(super) fn run(options: &Options, dial: &Dial, run: &mut Run<'_>) -> Result<(), BenchError> {
     let mut legs = open_legs(options, dial)?;
     let mut flows: Vec<Flow> = legs.iter().map(|_| Flow::default()).collect();
-    let mut epoll = Epoll::new().map_err(BenchError::io("epoll"))?;
+    let mut epoll = Poll::new().map_err(BenchError::io("epoll"))?;
     for (index, leg) in legs.iter().enumerate() {
         epoll.add(leg, index as u64).map_err(BenchError::io("epoll"))?;
     }
     let template = template(options.mode);
-    let (mut inbox, mut outbox) = (RecvBatch::new(options.gro), SendBatch::new());
+    let (mut inbox, mut outbox) = (RecvBuffers::new(options.gro), SendBuffers::new());
     let (mut cursor, mut stream_frames) = (0, Vec::new());
     loop {
         let now_ns = run.clock.now_ns();

@@ -9,7 +9,8 @@ use super::client::{Answer, Client, ClientError, Credential, Event, Request};
 use super::error::BenchError;
 use super::leg::{Dial, Leg};
 use super::measure::Clock;
-use super::sys::{Epoll, RecvBatch};
+use super::poll::Poll;
+use crate::net::sys::RecvBuffers;
 
 /// Requests under way at once while clients are set up.
 const CONCURRENCY: usize = 64;
@@ -77,7 +78,7 @@ impl Session {
     /// The outer one is of the socket, the inner one of the request, which has then ended.
     pub(super) fn recv(
         &mut self,
-        batch: &mut RecvBatch,
+        batch: &mut RecvBuffers,
         now_ns: u64,
         mut data: impl FnMut(&[u8]),
     ) -> io::Result<Result<Option<Answer>, ClientError>> {
@@ -156,8 +157,8 @@ pub(super) fn drive(
     mut done: impl FnMut(usize, Answer),
 ) -> Result<(), BenchError> {
     let io_error = BenchError::io;
-    let mut epoll = Epoll::new().map_err(io_error("epoll"))?;
-    let mut batch = RecvBatch::new(false);
+    let mut epoll = Poll::new().map_err(io_error("epoll"))?;
+    let mut batch = RecvBuffers::new(false);
     let (mut next, mut busy, mut finished) = (0, Vec::new(), 0);
     while finished < sessions.len() {
         while busy.len() < CONCURRENCY

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use super::check;
 
@@ -111,6 +112,41 @@ impl Epoll {
         events.len = match check(ready) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
             other => other?,
+        };
+        Ok(events.len)
+    }
+
+    /// Like [`Self::wait`], with a timeout to the nanosecond where the kernel can (5.11), else to the millisecond above.
+    ///
+    /// # Errors
+    /// What `epoll_pwait2` says, but for an interruption, which counts as no event.
+    pub fn wait_for(&self, events: &mut Events, timeout: Duration) -> io::Result<usize> {
+        let max = libc::c_int::try_from(events.list.len()).unwrap_or(libc::c_int::MAX);
+        let time = libc::timespec {
+            tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        // SAFETY: the list has room for `max` events and is borrowed mutably; the timeout is live for the call; there is no
+        // signal mask.
+        let ready = unsafe {
+            libc::syscall(
+                libc::SYS_epoll_pwait2,
+                self.0.as_raw_fd(),
+                events.list.as_mut_ptr(),
+                max,
+                &raw const time,
+                std::ptr::null::<libc::sigset_t>(),
+                0usize,
+            )
+        };
+        events.len = match usize::try_from(ready).map_err(|_| io::Error::last_os_error()) {
+            Ok(ready) => ready,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+                let milliseconds = timeout.as_nanos().div_ceil(1_000_000);
+                return self.wait(events, i32::try_from(milliseconds).unwrap_or(i32::MAX));
+            }
+            Err(error) => return Err(error),
         };
         Ok(events.len)
     }

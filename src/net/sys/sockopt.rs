@@ -82,6 +82,14 @@ pub fn set_dont_fragment(socket: BorrowedFd<'_>, family: Family) -> io::Result<(
     }
 }
 
+/// Makes the receive buffer as large as asked, past the system's limit if this process may, else up to the limit.
+pub fn grow_recv_buffer(socket: BorrowedFd<'_>, bytes: i32) {
+    if set(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes).is_err() {
+        // This never fails: the kernel cuts the value to its limit.
+        let _ = set(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, bytes);
+    }
+}
+
 /// Ends a connection whose sent data stays unacknowledged for so long.
 ///
 /// # Errors
