@@ -140,7 +140,7 @@ impl Options {
         if self.rate.is_none() && self.window < self.burst {
             return wrong(format!("the window ({}) does not hold one burst ({})", self.window, self.burst));
         }
-        if self.mode == Mode::RelayToRelay && self.clients % 2 != 0 {
+        if self.mode == Mode::RelayToRelay && !self.clients.is_multiple_of(2) {
             return wrong("relay-to-relay needs an even number of clients".into());
         }
         if self.gso && self.burst > 1 {

@@ -125,6 +125,12 @@ pub struct SendBuffers {
     controls: Vec<Control<CONTROL_LEN>>,
 }
 
+impl Default for SendBuffers {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 struct Outgoing {
     start: usize,
     len: usize,
@@ -147,9 +153,9 @@ impl SendBuffers {
         }
     }
 
-    /// How many messages wait.
-    pub fn len(&self) -> usize {
-        self.messages.len()
+    /// Whether no message waits.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
     }
 
     /// Whether no further message fits.
@@ -271,7 +277,7 @@ fn is_transient(e: &io::Error) -> bool {
 
 /// The size of the datagrams in an aggregate, from the UDP_GRO control message.
 fn gro_segment(header: &libc::msghdr, control: &Control<CONTROL_LEN>) -> Option<usize> {
-    let written = control.0.get(..header.msg_controllen as usize)?;
+    let written = control.0.get(..header.msg_controllen)?;
     control_messages(written).find_map(|(level, kind, data)| {
         let value = data.first_chunk().filter(|_| (level, kind) == (libc::SOL_UDP, libc::UDP_GRO))?;
         usize::try_from(i32::from_ne_bytes(*value)).ok()
