@@ -10,7 +10,7 @@
 //! | [`worker`] | the packet loop |
 //! | [`listener`] | stream transports: framing, TLS |
 //! | [`config`] | `turnserver.toml` |
-//! | [`bench`] | the load generator |
+//! | [`bench`](mod@bench) | the load generator |
 //! | [`ops`] | logs, signals, service manager |
 //! | [`cli`] | the commands |
 

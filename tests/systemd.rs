@@ -10,10 +10,13 @@
     clippy::print_stderr
 )]
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 const EXPOSURE_MAX: f64 = 1.5;
 
@@ -101,6 +104,103 @@ fn descriptors_suffice_for_every_relay_port_in_both_families_and_as_many_connect
     let limit = unit.lines().find_map(|line| line.strip_prefix("LimitNOFILE=")).unwrap();
     let relay_ports = usize::from(u16::MAX - 49152) + 1;
     assert!(limit.parse::<usize>().unwrap() >= 2 * relay_ports + 2 * relay_ports);
+}
+
+/// The system calls of a group such as `@system-service`, those of the groups in it included.
+fn calls_of(group: &str) -> BTreeSet<String> {
+    let output = Command::new("systemd-analyze").args(["syscall-filter", group]).output().unwrap();
+    let listing = String::from_utf8_lossy(&output.stdout).into_owned();
+    let members = listing.lines().skip(1).map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    members
+        .flat_map(|member| if member.starts_with('@') { calls_of(member) } else { BTreeSet::from([member.into()]) })
+        .collect()
+}
+
+/// What the unit's `SystemCallFilter=` lines come to.
+fn allowed_calls() -> BTreeSet<String> {
+    let mut allowed = BTreeSet::new();
+    for line in unit().lines().filter_map(|line| line.strip_prefix("SystemCallFilter=")) {
+        for group in line.trim_start_matches('~').split_whitespace() {
+            let calls = calls_of(group);
+            assert!(!calls.is_empty(), "{group} is no group");
+            if line.starts_with('~') {
+                allowed.retain(|call| !calls.contains(call));
+            } else {
+                allowed.extend(calls);
+            }
+        }
+    }
+    allowed
+}
+
+#[test]
+fn the_server_makes_no_system_call_that_the_unit_forbids() {
+    if !has("systemd-analyze") || !has("strace") {
+        eprintln!("skipped: systemd-analyze or strace is not installed (apt-get install systemd strace)");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (trace, config) = (folder.path().join("trace"), folder.path().join("turnserver.toml"));
+    fs::write(
+        &config,
+        "[[listen]]\naddress = \"127.0.0.1:0\"\ntransport = [\"udp\", \"tcp\"]\n[relay]\nipv4 = \"127.0.0.1\"\n",
+    )
+    .unwrap();
+    let mut traced = Command::new("strace")
+        .args(["-f", "-qq", "-o"])
+        .args([&trace, Path::new(env!("CARGO_BIN_EXE_turnstone"))])
+        .args(["serve", "--dev", "--config"])
+        .arg(&config)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(traced.stdout.take().unwrap()).lines().map(|line| line.unwrap());
+    let udp = lines.by_ref().find_map(|line| Some(line.split_once("listening on udp ")?.1.to_owned()));
+    let Some(udp) = udp else {
+        let status = traced.wait().unwrap();
+        assert!(fs::metadata(&trace).is_ok_and(|file| file.len() == 0), "the server did not start: {status}");
+        eprintln!("skipped: processes cannot be traced here");
+        return;
+    };
+    // What a service does: answer over UDP and TCP, read its configuration again, stop.
+    let mut request = [0; 20];
+    request[..8].copy_from_slice(&[0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42]);
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket.send_to(&request, &udp).unwrap();
+    socket.recv(&mut [0; 100]).expect("an answer over UDP");
+    let tcp = lines.by_ref().find_map(|line| Some(line.split_once("listening on tcp ")?.1.to_owned())).unwrap();
+    let mut stream = std::net::TcpStream::connect(tcp).unwrap();
+    stream.write_all(&request).unwrap();
+    stream.read_exact(&mut [0; 32]).expect("an answer over TCP");
+    let server = fs::read_to_string(format!("/proc/{0}/task/{0}/children", traced.id())).unwrap();
+    for signal in ["-HUP", "-TERM"] {
+        assert!(Command::new("kill").args([signal, server.trim()]).status().unwrap().success());
+    }
+    assert!(traced.wait().unwrap().success());
+
+    let allowed = allowed_calls();
+    let text = fs::read_to_string(&trace).unwrap();
+    let used: BTreeSet<_> = text
+        .lines()
+        .filter_map(|line| line.split_once(' ')?.1.trim_start().split_once('('))
+        .map(|(call, _)| call)
+        .filter(|call| call.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
+        .collect();
+    assert!(used.contains("recvmmsg") && used.len() > 20, "too little was traced: {used:?}");
+    let forbidden: Vec<_> = used.iter().filter(|call| !allowed.contains(**call)).collect();
+    assert!(forbidden.is_empty(), "the unit's SystemCallFilter forbids {forbidden:?}");
+    assert!(!text.contains("PROT_WRITE|PROT_EXEC"), "memory that is writable and executable");
+    let families =
+        unit().lines().find_map(|line| Some(line.strip_prefix("RestrictAddressFamilies=")?.to_owned())).unwrap();
+    for family in text.split("socket(").skip(1).filter_map(|rest| rest.split(',').next()) {
+        assert!(families.split(' ').any(|allowed| allowed == family), "the unit does not allow {family}");
+    }
+}
+
+fn has(program: &str) -> bool {
+    Command::new(program).arg("--version").output().is_ok()
 }
 
 fn install(destdir: &Path, arguments: &[&str]) -> Output {

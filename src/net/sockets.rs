@@ -85,20 +85,39 @@ pub fn bind_relay(address: SocketAddr) -> io::Result<OwnedFd> {
     let family = Family::of(address.ip());
     let socket = datagram_socket(family)?;
     socket.bind(&address.into())?;
+    tune_relay(&socket, family)?;
+    Ok(socket.into())
+}
+
+fn tune_relay(socket: &Socket, family: Family) -> io::Result<()> {
     let fd = socket.as_fd();
     sys::set_no_path_mtu_discovery(fd, family)?;
     let _ = sys::set_recv_tos(fd, family);
     let _ = sys::enable_udp_gro(fd);
-    tune_icmp_errors(&socket, family)?;
-    Ok(socket.into())
+    // ICMP errors are reported to the client (RFC 8656 section 11.5).
+    sys::set_ip_recverr(fd, family)
 }
 
-/// Lets a relay socket report ICMP errors (RFC 8656 section 11.5).
+/// A second socket on a relay socket's address, connected to one peer: the kernel keeps its route and hands it that peer's
+/// datagrams, and everybody else's still come to the relay socket.
+///
+/// The address is shareable only while this function runs, so that no other process can join it.
 ///
 /// # Errors
-/// What setting it says.
-pub fn tune_icmp_errors(socket: &impl AsFd, family: Family) -> io::Result<()> {
-    sys::set_ip_recverr(socket.as_fd(), family)
+/// What binding or connecting says.
+pub fn bind_connected(relay: &OwnedFd, peer: SocketAddr) -> io::Result<OwnedFd> {
+    let relay = SockRef::from(relay);
+    let address = relay.local_addr()?;
+    let family = Family::of(peer.ip());
+    let socket = datagram_socket(family)?;
+    socket.set_reuse_port(true)?;
+    relay.set_reuse_port(true)?;
+    let bound = socket.bind(&address).and_then(|()| socket.connect(&peer.into()));
+    relay.set_reuse_port(false)?;
+    socket.set_reuse_port(false)?;
+    bound?;
+    tune_relay(&socket, family)?;
+    Ok(socket.into())
 }
 
 fn datagram_socket(family: Family) -> io::Result<Socket> {

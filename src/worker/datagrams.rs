@@ -10,7 +10,7 @@ use super::plan::{Pieces, Via, Way};
 use super::{ListenerSocket, SCRATCH_RESERVE, Worker};
 use crate::addr::{ClientAddr, FiveTuple, PeerAddr, Transport};
 use crate::clock::Now;
-use crate::net::sys::{Datagram, read_error_queue};
+use crate::net::sys::{Datagram, Ready, read_error_queue};
 use crate::net::{HEADROOM, RelayOwner, Span};
 use crate::reject::Dropped;
 use crate::turn::{Client, ClientLink, Encapsulation, Outcome, RelayId, ToClient, ToPeer};
@@ -162,25 +162,27 @@ impl Worker {
     }
 
     /// Datagrams, or ICMP errors, of peers.
-    pub(super) fn on_relay(&mut self, now: Now, id: RelayId, readable: bool, error: bool) {
-        if error {
-            self.on_icmp_errors(now, id);
+    pub(super) fn on_relay(&mut self, now: Now, id: RelayId, busy: bool, ready: Ready) {
+        if ready.error {
+            self.on_icmp_errors(now, id, busy);
         }
-        if !readable {
+        if !ready.readable {
             return;
         }
         let Some(depth) = self.relays.get(id).map(|relay| relay.depth) else { return };
-        let depth = usize::from(depth).saturating_mul(2).clamp(2, usize::from(RELAY_DEPTH));
+        let depth = usize::from(depth.clamp(1, RELAY_DEPTH));
         self.make_room(now, depth);
         let first = self.next_slot;
         let Some(relay) = self.relays.get_mut(id) else { return };
-        let count = match self.recv.receive(relay.fd(), &mut self.arena, first, depth) {
+        let Some(socket) = relay.reading_fd(busy) else { return };
+        let count = match self.recv.receive(socket, &mut self.arena, first, depth) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             // A pending ICMP error is reported once; the datagrams behind it come with the next wake-up.
-            Err(_) => return self.on_icmp_errors(now, id),
+            Err(_) => return self.on_icmp_errors(now, id, busy),
         };
-        relay.depth = count as u8;
+        // What is asked for in vain costs too: one more than came last is enough, and twice as many when all came.
+        relay.depth = if count == depth { (count as u8).saturating_mul(2) } else { count as u8 };
         self.next_slot += count;
         for index in 0..count {
             let Some(datagram) = self.recv.datagram(&self.arena, first, index) else { continue };
@@ -232,13 +234,13 @@ impl Worker {
         }
     }
 
-    fn on_icmp_errors(&mut self, now: Now, id: RelayId) {
+    fn on_icmp_errors(&mut self, now: Now, id: RelayId, busy: bool) {
         for count in 0..ICMP_BURST {
-            let Some(relay) = self.relays.get(id) else { return };
-            let Some(error) = read_error_queue(relay.fd()) else {
+            let Some(socket) = self.relays.get(id).and_then(|relay| relay.reading_fd(busy)) else { return };
+            let Some(error) = read_error_queue(socket) else {
                 if count == 0 {
                     // The queue had no room for it: the pending error alone would wake the loop for ever.
-                    relay.clear_error();
+                    let _ = socket2::SockRef::from(&socket).take_error();
                 }
                 return;
             };

@@ -31,7 +31,7 @@ use crate::addr::Transport;
 use crate::clock::Now;
 use crate::config::Streams;
 use crate::listener::ConnectionLimits;
-use crate::net::sys::{Epoll, Events, Interest, RecvBatch, SendBatch, clocks};
+use crate::net::sys::{Epoll, Events, Interest, RecvBatch, clocks};
 use crate::net::{Arena, OwnRelays};
 use crate::ops::counters::Counters;
 use crate::reject::Dropped;
@@ -90,7 +90,7 @@ pub struct WorkerContext {
 }
 
 enum ListenerSocket {
-    Udp { socket: OwnedFd, address: SocketAddr, batch: SendBatch, kernel_drops: u32 },
+    Udp { socket: OwnedFd, address: SocketAddr, kernel_drops: u32 },
     Tcp { socket: TcpListener, transport: Transport },
 }
 
@@ -133,7 +133,7 @@ impl Worker {
             epoll.add(listener.socket.as_fd(), Token::Listener(index as u32).pack(), Interest::Read)?;
             let WorkerListener { transport, address, socket } = listener;
             sockets.push(if transport == Transport::Udp {
-                ListenerSocket::Udp { socket, address, batch: SendBatch::new(), kernel_drops: 0 }
+                ListenerSocket::Udp { socket, address, kernel_drops: 0 }
             } else {
                 ListenerSocket::Tcp { socket: TcpListener::from(socket), transport }
             });
@@ -189,7 +189,8 @@ impl Worker {
                 let Some(ready) = events.get(index) else { break };
                 match Token::unpack(ready.token) {
                     Some(Token::Listener(index)) => self.on_listener(now, index),
-                    Some(Token::Relay(id)) => self.on_relay(now, id, ready.readable, ready.error),
+                    Some(Token::Relay(id)) => self.on_relay(now, id, false, ready),
+                    Some(Token::BusyPeer(id)) => self.on_relay(now, id, true, ready),
                     Some(Token::Stream { index, generation }) => self.on_stream(now, index, generation, ready),
                     Some(Token::Mailbox) => self.on_mailbox(now),
                     None => {}

@@ -10,11 +10,15 @@ use super::reservations::Reservations;
 use super::token::Token;
 use crate::addr::{Family, RelayedAddr};
 use crate::net::sys::{Epoll, Interest};
-use crate::net::{OwnRelays, PortLease, RelayOwner, bind_relay};
+use crate::net::{OwnRelays, PortLease, RelayOwner, bind_connected, bind_relay};
 use crate::turn::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
 
 /// Ports tried before giving up when other processes hold ports of the range.
 const BIND_TRIES_MAX: usize = 512;
+/// Datagrams in a row to one peer after which the relay gets a socket connected to it.
+const BUSY_AFTER: u32 = 512;
+/// Connected sockets one worker has at most; they are a gain, descriptors for allocations are a need.
+const BUSY_MAX: usize = 4096;
 /// Slots one worker can have; the owner table has 20 bits for it.
 const SLOTS_MAX: usize = 1 << 20;
 
@@ -28,16 +32,43 @@ pub(super) struct RelaySocket {
     pub(super) to_client: RunHint,
     /// How many datagrams the last read found; the next one asks for a few more.
     pub(super) depth: u8,
+    busy: Option<BusyPeer>,
+    /// The peer that was sent to last, and how many datagrams in a row.
+    last_peer: Option<SocketAddr>,
+    in_a_row: u32,
+}
+
+/// The peer that gets most, and the socket connected to it.
+struct BusyPeer {
+    peer: SocketAddr,
+    socket: OwnedFd,
 }
 
 impl RelaySocket {
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+    /// The socket connected to the busiest peer, if there is one, or the one for all others.
+    pub(super) fn reading_fd(&self, busy: bool) -> Option<BorrowedFd<'_>> {
+        if busy { self.busy.as_ref().map(|busy| busy.socket.as_fd()) } else { Some(self.socket.as_fd()) }
     }
 
-    /// Takes the socket's pending error, if there is one.
-    pub(super) fn clear_error(&self) {
-        let _ = socket2::SockRef::from(&self.socket).take_error();
+    /// The socket to send to `peer` with, and whether it is connected to it.
+    pub(super) fn fd_towards(&self, peer: SocketAddr) -> (BorrowedFd<'_>, bool) {
+        match &self.busy {
+            Some(busy) if busy.peer == peer => (busy.socket.as_fd(), true),
+            _ => (self.socket.as_fd(), false),
+        }
+    }
+
+    /// Counts `datagrams` to `peer`; whether it has become worth a connected socket.
+    pub(super) fn has_become_busy(&mut self, peer: SocketAddr, datagrams: u16) -> bool {
+        if self.busy.as_ref().is_some_and(|busy| busy.peer == peer) {
+            return false;
+        }
+        if self.last_peer != Some(peer) {
+            (self.last_peer, self.in_a_row) = (Some(peer), 0);
+        }
+        let before = self.in_a_row;
+        self.in_a_row = before.saturating_add(u32::from(datagrams));
+        before < BUSY_AFTER && self.in_a_row >= BUSY_AFTER
     }
 }
 
@@ -55,6 +86,7 @@ pub(super) struct RelaySockets {
     fill_random: fn(&mut [u8]),
     slots: Vec<Slot>,
     free: Vec<u32>,
+    busy: usize,
 }
 
 impl RelaySockets {
@@ -65,7 +97,25 @@ impl RelaySockets {
         reservations: Arc<Reservations>,
         fill_random: fn(&mut [u8]),
     ) -> Self {
-        Self { worker, epoll, own, reservations, fill_random, slots: Vec::new(), free: Vec::new() }
+        Self { worker, epoll, own, reservations, fill_random, slots: Vec::new(), free: Vec::new(), busy: 0 }
+    }
+
+    /// Gives a relay a socket connected to its busiest peer. That it cannot be had costs nothing but the gain.
+    pub(super) fn connect_busy(&mut self, id: RelayId, peer: SocketAddr) {
+        let room = self.busy < BUSY_MAX;
+        let epoll = Arc::clone(&self.epoll);
+        let Some(relay) = self.get_mut(id) else { return };
+        if relay.busy.is_none() && !room {
+            return;
+        }
+        let before = usize::from(relay.busy.take().is_some());
+        let socket = bind_connected(&relay.socket, peer);
+        let watched = socket.and_then(|socket| {
+            epoll.add(socket.as_fd(), Token::BusyPeer(id).pack(), Interest::Read)?;
+            Ok(socket)
+        });
+        relay.busy = watched.ok().map(|socket| BusyPeer { peer, socket });
+        self.busy = self.busy - before + usize::from(self.get(id).is_some_and(|relay| relay.busy.is_some()));
     }
 
     /// The relay socket of an id, unless it was closed.
@@ -145,6 +195,9 @@ impl RelaySockets {
             to_peer: RunHint::default(),
             to_client: RunHint::default(),
             depth: 0,
+            busy: None,
+            last_peer: None,
+            in_a_row: 0,
         });
         Ok(OpenRelay { id, relayed, reservation: None })
     }
@@ -182,9 +235,12 @@ impl Relays for RelaySockets {
 
     fn close(&mut self, relay: RelayId) {
         if let Some(slot) = self.slots.get_mut(relay.index as usize) {
-            if slot.generation == relay.generation && slot.relay.take().is_some() {
+            if slot.generation == relay.generation
+                && let Some(closed) = slot.relay.take()
+            {
                 slot.generation = slot.generation.wrapping_add(1);
                 self.free.push(relay.index);
+                self.busy -= usize::from(closed.busy.is_some());
             }
         }
     }

@@ -11,6 +11,8 @@ pub(super) enum Token {
     Listener(u32),
     /// A relay socket.
     Relay(RelayId),
+    /// The socket a relay has for its busiest peer.
+    BusyPeer(RelayId),
     /// A stream connection: slot and use count.
     Stream { index: u32, generation: u32 },
 }
@@ -30,6 +32,7 @@ impl Token {
             Self::Listener(index) => (1, index, 0),
             Self::Relay(id) => (2, id.index, id.generation),
             Self::Stream { index, generation } => (3, index, generation),
+            Self::BusyPeer(id) => (4, id.index, id.generation),
         };
         (kind << KIND_SHIFT) | ((u64::from(index) & INDEX_MASK) << INDEX_SHIFT) | u64::from(generation)
     }
@@ -42,6 +45,7 @@ impl Token {
             1 => Some(Self::Listener(index)),
             2 => Some(Self::Relay(RelayId { index, generation })),
             3 => Some(Self::Stream { index, generation }),
+            4 => Some(Self::BusyPeer(RelayId { index, generation })),
             _ => None,
         }
     }
@@ -58,6 +62,7 @@ mod tests {
             Token::Listener(7),
             Token::Relay(RelayId { index: 0xF_FFFF, generation: u32::MAX }),
             Token::Stream { index: 12, generation: 3 },
+            Token::BusyPeer(RelayId { index: 5, generation: 1 }),
         ] {
             assert_eq!(Token::unpack(token.pack()), Some(token));
         }

@@ -46,7 +46,7 @@ fn resident(process: &str) -> u64 {
 
 fn source(number: u32) -> Client {
     let [_, b, c, d] = number.to_be_bytes();
-    let addr: SocketAddr = if number % 4 == 0 {
+    let addr: SocketAddr = if number.is_multiple_of(4) {
         let [high, low] = [(number >> 16) as u16, number as u16];
         SocketAddr::new([0x2001, 0xdb8, high, low, 0, 0, 0, 1].into(), 1024)
     } else {

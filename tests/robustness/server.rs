@@ -80,7 +80,7 @@ impl Chaos {
             0..=79 => self.signed_draft(talker),
             80..=139 => self.mutated_message(talker),
             140..=189 => self.channel_data(talker),
-            190..=227 => self.from_peer(),
+            190..=227 => self.peer_sends(),
             228..=247 => self.icmp(),
             248 => {
                 let five_tuple = self.talkers[talker].client.five_tuple;
@@ -194,7 +194,7 @@ impl Chaos {
         }
     }
 
-    fn from_peer(&mut self) {
+    fn peer_sends(&mut self) {
         let Some(relay) = self.any_relay() else { return };
         let Ok(peer) = PeerAddr::new(*self.rng.pick(&self.peers)) else { return };
         let len = self.rng.below(1500);

@@ -17,7 +17,7 @@ pub use error_queue::{IcmpError, read_error_queue};
 pub use interfaces::interface_addresses;
 pub use process::{online_cpus, page_size, process_cpu_ns, raise_open_files, sharpen_timers};
 pub use recv::{Datagram, RecvBatch};
-pub use send::{SendBatch, SendItem, send_run, send_stream, send_to};
+pub use send::{PIECES_MAX, SendOptions, send, send_pieces, send_stream, send_to};
 pub use sockopt::{
     enable_udp_gro, enable_udp_gso_probe, grow_recv_buffer, set_dont_fragment, set_ip_recverr,
     set_no_path_mtu_discovery, set_recv_drops, set_recv_pktinfo, set_recv_tos, set_tcp_user_timeout,
