@@ -18,6 +18,9 @@ use super::stats::Sequence;
 use super::wire;
 use crate::net::sys::{self, RecvBuffers, SendBuffers};
 
+/// Ports that peers take: neither ephemeral nor in the usual relay ranges, because a server on this address may rightly
+/// say of a port in its own relay range that no allocation has it.
+const PEER_PORTS: std::ops::Range<u16> = 10_240..20_000;
 /// Receive buffer of a peer socket, bytes.
 const PEER_RECEIVE_BUFFER: i32 = 32 << 20;
 /// Every client refreshes its allocation or its permission, in turn, this often; a permission lasts 300 s.
@@ -290,7 +293,7 @@ impl<'a> Relay<'a> {
                     flow.arrive(run, stamp.sequence, stamp.sent_ns, now_ns);
                 }
             }
-            if self.echoes.len() > 0 {
+            if !self.echoes.is_empty() {
                 self.echoes.flush(peer)?;
             }
             if !self.inbox.is_full() {
@@ -355,7 +358,7 @@ impl Flow {
 }
 
 fn flush(outbox: &mut SendBuffers, owner: Option<Sender>, sessions: &[Session], peers: &[UdpSocket]) -> io::Result<()> {
-    if outbox.len() == 0 {
+    if outbox.is_empty() {
         return Ok(());
     }
     match owner {
@@ -398,7 +401,7 @@ pub(super) fn local_ip(server: SocketAddr) -> io::Result<IpAddr> {
 fn open_peers(options: &Options) -> Result<Vec<UdpSocket>, BenchError> {
     let open = || {
         let ip = options.peer_ip.map_or_else(|| local_ip(options.server), Ok)?;
-        let peer = UdpSocket::bind((ip, 0))?;
+        let peer = bind_peer(ip)?;
         peer.set_nonblocking(true)?;
         sys::grow_recv_buffer(peer.as_fd(), PEER_RECEIVE_BUFFER);
         if options.gro {
@@ -407,4 +410,14 @@ fn open_peers(options: &Options) -> Result<Vec<UdpSocket>, BenchError> {
         Ok(peer)
     };
     (0..options.peers).map(|_| open().map_err(BenchError::io("opening a peer socket"))).collect()
+}
+
+fn bind_peer(ip: IpAddr) -> io::Result<UdpSocket> {
+    let mut random = [0; 2];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    let first = usize::from(u16::from_ne_bytes(random)) % PEER_PORTS.len();
+    let mut ports = PEER_PORTS.cycle().skip(first).take(PEER_PORTS.len()).chain([0]);
+    ports
+        .find_map(|port| UdpSocket::bind((ip, port)).ok())
+        .ok_or_else(|| io::Error::other(format!("no free port on {ip}")))
 }

@@ -29,7 +29,7 @@ const CREDENTIAL_SECS: u64 = 24 * 3600;
 ///
 /// The clients and their peers are all in this process, and check every packet.
 #[derive(Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_override_self = true)]
 pub(super) struct BenchArgs {
     /// What the clients and peers do.
     #[arg(value_enum, required_unless_present = "forwarder")]

@@ -1,11 +1,12 @@
 //! The server under test as a child process.
 //!
 //! It is `turnstone`, unless `TURN_SERVER_UNDER_TEST=coturn` asks for a run of the same tests against coturn: a failure that both
-//! servers show is a fault of the test or of the client.
+//! servers show is a fault of the test or of the client. (coturn 4.6.1 loses parallel TLS handshakes now and then, which shows in
+//! the relay-to-relay run of `uclient`.)
 
 use std::fmt::Write as _;
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -305,20 +306,12 @@ impl TestServer {
         }
     }
 
+    /// Waits for what coturn does last.
     fn wait_for_coturn(&mut self) {
         let deadline = Instant::now() + START_LIMIT;
-        if self.spec.namespace.is_some() {
-            while !self.log().contains("IO method (admin thread)") {
-                self.must_run(deadline);
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            return;
-        }
-        for (_, address) in self.listeners.clone() {
-            while TcpStream::connect(address).is_err() {
-                self.must_run(deadline);
-                std::thread::sleep(Duration::from_millis(20));
-            }
+        while !self.log().contains("IO method (admin thread)") {
+            self.must_run(deadline);
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 

@@ -125,6 +125,12 @@ pub struct SendBuffers {
     controls: Vec<Control<CONTROL_LEN>>,
 }
 
+impl Default for SendBuffers {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 struct Outgoing {
     start: usize,
     len: usize,
@@ -147,9 +153,9 @@ impl SendBuffers {
         }
     }
 
-    /// How many messages wait.
-    pub fn len(&self) -> usize {
-        self.messages.len()
+    /// Whether no message waits.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
     }
 
     /// Whether no further message fits.
