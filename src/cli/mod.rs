@@ -5,6 +5,7 @@ mod certificate;
 mod check;
 mod credentials;
 mod dev;
+mod import;
 mod input;
 mod man;
 mod output;
@@ -49,6 +50,7 @@ enum Command {
     Check(check::CheckArgs),
     Credentials(credentials::CredentialsArgs),
     Config(show::ConfigCommand),
+    Import(import::ImportArgs),
     Man(man::ManArgs),
     /// Print a completion script for a shell.
     #[command(after_help = "Example: turnstone completions bash > /etc/bash_completion.d/turnstone")]
@@ -76,6 +78,7 @@ pub fn run() -> ExitCode {
         Command::Check(args) => check::run(&args, &mut printer),
         Command::Credentials(args) => credentials::run(&args, &mut printer),
         Command::Config(args) => show::run(&args, &mut printer),
+        Command::Import(args) => import::run(&args, &mut printer),
         Command::Man(args) => man::run(&args, Cli::command(), &mut printer),
         Command::Completions { shell } => completions(shell, &mut printer),
     };

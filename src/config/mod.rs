@@ -1,6 +1,7 @@
 //! The typed configuration: what `turnserver.toml`, the environment and the flags come to once they are valid.
 
 mod access;
+pub mod coturn;
 mod error;
 mod file;
 mod host;
