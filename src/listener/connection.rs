@@ -166,10 +166,10 @@ impl Connection {
     pub fn on_writable(&mut self, now_micros: u64, limits: &Streams) -> (WriteState, u64) {
         let max_age = u64::try_from(limits.queue.as_micros()).unwrap_or(u64::MAX);
         let dropped = self.queue.shed(now_micros, max_age, limits.queue_bytes_max);
-        if let Err(error) = self.write_waiting() {
-            if !would_block(&error) {
-                return (WriteState::Broken, dropped);
-            }
+        if let Err(error) = self.write_waiting()
+            && !would_block(&error)
+        {
+            return (WriteState::Broken, dropped);
         }
         (self.state(), dropped)
     }

@@ -64,7 +64,7 @@ impl Worker {
             Some(1) => match self.server.route_channel_data(now, &client.five_tuple, bytes) {
                 Ok((way, range)) => {
                     let payload = message.inner(range.start, range.len());
-                    self.to_peer(now, way, payload);
+                    self.relay_to_peer(now, way, payload);
                 }
                 Err(reason) => self.drop_packet(reason),
             },
@@ -78,7 +78,7 @@ impl Worker {
                     }
                     Outcome::ToPeer(way, range) => {
                         let payload = message.inner(range.start, range.len());
-                        self.to_peer(now, way, payload);
+                        self.relay_to_peer(now, way, payload);
                     }
                     Outcome::Dropped(reason) => self.drop_packet(reason),
                 }
@@ -102,14 +102,14 @@ impl Worker {
     }
 
     /// Queues a payload for a peer, or hands it to our own allocation there.
-    fn to_peer(&mut self, now: Now, way: ToPeer, payload: Payload) {
+    fn relay_to_peer(&mut self, now: Now, way: ToPeer, payload: Payload) {
         if way.own_relay {
-            return self.to_own_relay(now, way, payload);
+            return self.relay_to_own(now, way, payload);
         }
-        self.to_socket(way, payload);
+        self.relay_to_socket(way, payload);
     }
 
-    fn to_socket(&mut self, way: ToPeer, payload: Payload) {
+    fn relay_to_socket(&mut self, way: ToPeer, payload: Payload) {
         let Some(relay) = self.relays.get_mut(way.relay) else { return };
         self.counters.to_peers.count(payload.span.len as usize);
         let way = Way {
@@ -123,19 +123,19 @@ impl Worker {
     }
 
     /// The peer is a relayed address of this process: no socket in between.
-    fn to_own_relay(&mut self, now: Now, way: ToPeer, payload: Payload) {
+    fn relay_to_own(&mut self, now: Now, way: ToPeer, payload: Payload) {
         let Some(from) = self.relays.get(way.relay).map(|relay| relay.relayed.as_peer()) else { return };
         let Some(owner) = self.context.own_relays.owner(way.peer.get()) else {
             // Relaying from loopback, the ports of the range are also those of every other program on this host.
             if self.context.loopback_peers && way.peer.ip().is_loopback() {
-                return self.to_socket(way, payload);
+                return self.relay_to_socket(way, payload);
             }
             return self.drop_packet(Dropped::NoAllocation);
         };
         self.counters.to_peers.count(payload.span.len as usize);
         self.counters.own_relayed.count(payload.span.len as usize);
         if owner.worker == self.number {
-            self.from_peer(now, relay_id(owner), from, payload);
+            self.relay_from_peer(now, relay_id(owner), from, payload);
         } else if let Some(batch) = self.handovers.get_mut(usize::from(owner.worker)) {
             batch.push(from, way.peer.get(), payload.tos, self.arena.get(payload.span));
         }
@@ -157,7 +157,7 @@ impl Worker {
             self.next_slot += 1;
             self.arena.get_mut(span).copy_from_slice(bytes);
             let payload = Payload { span, room: HEADROOM, tos: packet.tos };
-            self.from_peer(now, relay_id(owner), packet.from, payload);
+            self.relay_from_peer(now, relay_id(owner), packet.from, payload);
         }
     }
 
@@ -190,20 +190,20 @@ impl Worker {
             for (at, len) in segments(&datagram) {
                 let room = if at == 0 { HEADROOM } else { 0 };
                 let payload = Payload { span: datagram.span.part(at, len), room, tos: datagram.tos };
-                self.from_peer(now, id, peer, payload);
+                self.relay_from_peer(now, id, peer, payload);
             }
         }
     }
 
     /// Routes a peer's payload to the relay's client.
-    fn from_peer(&mut self, now: Now, relay: RelayId, peer: PeerAddr, payload: Payload) {
+    fn relay_from_peer(&mut self, now: Now, relay: RelayId, peer: PeerAddr, payload: Payload) {
         match self.server.route_from_peer(now, relay, peer, payload.span.len as usize) {
-            Ok(way) => self.to_client(now, relay, &way, payload),
+            Ok(way) => self.relay_to_client(now, relay, &way, payload),
             Err(reason) => self.drop_packet(reason),
         }
     }
 
-    fn to_client(&mut self, now: Now, relay: RelayId, way: &ToClient, payload: Payload) {
+    fn relay_to_client(&mut self, now: Now, relay: RelayId, way: &ToClient, payload: Payload) {
         let is_stream = way.client.five_tuple.transport.is_stream();
         let len = payload.span.len as usize;
         let Some(wrapping) = Wrapping::new(way.encapsulation, len, is_stream) else { return };

@@ -32,11 +32,13 @@ impl Pieces {
     pub(super) fn spans(self) -> impl Iterator<Item = Span> {
         let mut parts = [self.header, self.payload, self.padding];
         for index in [1, 0] {
-            if let [first, second] = parts.get_mut(index..index + 2).unwrap_or_default() {
-                if first.len > 0 && second.len > 0 && first.touches(*second) {
-                    *first = first.join(*second);
-                    *second = Span::default();
-                }
+            if let [first, second] = parts.get_mut(index..index + 2).unwrap_or_default()
+                && first.len > 0
+                && second.len > 0
+                && first.touches(*second)
+            {
+                *first = first.join(*second);
+                *second = Span::default();
             }
         }
         parts.into_iter().filter(|part| part.len > 0)
@@ -109,17 +111,17 @@ impl Plan {
         let len = pieces.len();
         let segment = self.segments.len() as u32;
         self.segments.push((pieces, END));
-        if hint.batch == self.batch {
-            if let Some(run) = self.runs.get_mut(hint.run as usize).filter(|run| run.takes(&way, len)) {
-                if let Some(last) = self.segments.get_mut(run.last as usize) {
-                    last.1 = segment;
-                }
-                run.last = segment;
-                run.count += 1;
-                run.total += len;
-                run.closed = len < run.segment_len;
-                return;
+        if hint.batch == self.batch
+            && let Some(run) = self.runs.get_mut(hint.run as usize).filter(|run| run.takes(&way, len))
+        {
+            if let Some(last) = self.segments.get_mut(run.last as usize) {
+                last.1 = segment;
             }
+            run.last = segment;
+            run.count += 1;
+            run.total += len;
+            run.closed = len < run.segment_len;
+            return;
         }
         *hint = RunHint { batch: self.batch, run: self.runs.len() as u32 };
         let closed = len == 0;

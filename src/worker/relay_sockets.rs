@@ -234,14 +234,13 @@ impl Relays for RelaySockets {
     }
 
     fn close(&mut self, relay: RelayId) {
-        if let Some(slot) = self.slots.get_mut(relay.index as usize) {
-            if slot.generation == relay.generation
-                && let Some(closed) = slot.relay.take()
-            {
-                slot.generation = slot.generation.wrapping_add(1);
-                self.free.push(relay.index);
-                self.busy -= usize::from(closed.busy.is_some());
-            }
+        if let Some(slot) = self.slots.get_mut(relay.index as usize)
+            && slot.generation == relay.generation
+            && let Some(closed) = slot.relay.take()
+        {
+            slot.generation = slot.generation.wrapping_add(1);
+            self.free.push(relay.index);
+            self.busy -= usize::from(closed.busy.is_some());
         }
     }
 }

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use support::{Credentials, Finished, Spec, TestServer, require_tool, run, run_with_input, target_dir};
 
 const INSTALL_LIMIT: Duration = Duration::from_secs(300);
-const BROWSER_LIMIT: Duration = Duration::from_secs(90);
+const BROWSER_LIMIT: Duration = Duration::from_secs(120);
 const BYTES: usize = 10 * 1024 * 1024;
 
 #[test]

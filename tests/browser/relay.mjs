@@ -119,12 +119,12 @@ async function inPage(run) {
     await Promise.all(gathered);
     result.connected = false;
   } else {
-    result.connected = await within(20_000, opened, false);
+    result.connected = await within(30_000, opened, false);
   }
   if (result.connected) {
     if (run.bytes) {
       await sendBytes(channel, run.bytes);
-      result.receivedSha256 = await within(40_000, received, "not all came");
+      result.receivedSha256 = await within(60_000, received, "not all came");
     }
     if (run.video) {
       result.framesDecoded = await framesDecoded(callee);

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use turn::client::{Client, ClientConfig};
 use webrtc_util::Conn;
 
-use crate::support::{Credentials, EchoPeer, Spec, TestServer};
+use crate::support::{Credentials, EchoPeer, RELAY_PORTS, Spec, TestServer};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -35,7 +35,10 @@ async fn relays_by_send_and_channel(server_ip: &str) {
     for round in 0..400_usize {
         let payload: Vec<u8> = (0..round * 3).map(|at| (at + round) as u8).collect();
         relay.send_to(&payload, peer.address()).await.unwrap();
-        let (len, from) = timeout(LIMIT, relay.recv_from(&mut buffer)).await.expect("no echo").unwrap();
+        let (len, from) = timeout(LIMIT, relay.recv_from(&mut buffer))
+            .await
+            .unwrap_or_else(|_| panic!("no echo in round {round}"))
+            .unwrap();
         assert_eq!((&buffer[..len], from), (&payload[..], peer.address()), "round {round}");
     }
     // A second peer on the same address has the permission, but no channel.
@@ -49,6 +52,22 @@ async fn relays_by_send_and_channel(server_ip: &str) {
     assert!(socket.channel_data_sent.load(Ordering::Relaxed) > 0, "no ChannelData went out");
     assert!(socket.channel_data_received.load(Ordering::Relaxed) > 0, "no ChannelData came in");
     client.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn turn_crate_reaches_a_program_on_the_relays_own_loopback_address_whose_port_could_be_a_relay() {
+    let server = Spec::local().start();
+    let peer = EchoPeer::start_within("127.0.0.1", RELAY_PORTS);
+    let (client, socket) = connect(&server, "127.0.0.1", &server.credentials("turn-crate")).await;
+    let relay = timeout(LIMIT, client.allocate()).await.unwrap().unwrap();
+    let mut buffer = [0_u8; 64];
+    for round in 0..400_u16 {
+        relay.send_to(&round.to_be_bytes(), peer.address()).await.unwrap();
+        let (len, from) = timeout(LIMIT, relay.recv_from(&mut buffer)).await.expect("no echo").unwrap();
+        assert_eq!((&buffer[..len], from), (&round.to_be_bytes()[..], peer.address()));
+    }
+    assert!(socket.indications_sent.load(Ordering::Relaxed) > 0, "no Send indication went out");
+    assert!(socket.channel_data_sent.load(Ordering::Relaxed) > 0, "no ChannelData went out");
 }
 
 #[tokio::test]

@@ -57,12 +57,16 @@ impl Namespace {
     }
 
     pub(crate) fn forward_ipv4(&self) {
-        self.run_inside("sysctl", "procps", &["-qw", "net.ipv4.ip_forward=1"], "");
+        self.enter(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap());
     }
 
     /// Loads nftables rules.
     pub(crate) fn nft(&self, rules: &str) {
-        self.run_inside("nft", "nftables", &["-f", "-"], rules);
+        let nft = require_tool("nft", "nftables");
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name]).arg(nft).args(["-f", "-"]);
+        let finished = run_with_input(&mut command, rules, LIMIT);
+        assert_eq!(finished.code, Some(0), "{command:?}: {}", finished.all_output());
     }
 
     /// Runs `work` on a thread of its own inside of this namespace; every socket it opens belongs there.
@@ -77,14 +81,6 @@ impl Namespace {
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
-    }
-
-    fn run_inside(&self, program: &str, debian_package: &str, arguments: &[&str], input: &str) {
-        let program = require_tool(program, debian_package);
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name]).arg(program).args(arguments);
-        let finished = run_with_input(&mut command, input, LIMIT);
-        assert_eq!(finished.code, Some(0), "{command:?}: {}", finished.all_output());
     }
 }
 

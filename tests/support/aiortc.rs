@@ -10,7 +10,8 @@ use super::credentials::Credentials;
 use super::process::{Interactive, require_tool, run, target_dir};
 
 const INSTALL_LIMIT: Duration = Duration::from_secs(300);
-const GATHERING_LIMIT: Duration = Duration::from_secs(20);
+/// Starting Python and gathering candidates: a second, or much more on a busy machine.
+const GATHERING_LIMIT: Duration = Duration::from_secs(60);
 const TRANSFER_LIMIT: Duration = Duration::from_secs(60);
 
 /// One entry of a peer connection's `iceServers`.

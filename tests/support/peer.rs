@@ -16,7 +16,16 @@ pub struct EchoPeer {
 impl EchoPeer {
     /// Binds a free port on `ip`.
     pub fn start(ip: &str) -> EchoPeer {
-        let socket = UdpSocket::bind((ip, 0)).unwrap();
+        EchoPeer::on(UdpSocket::bind((ip, 0)).unwrap())
+    }
+
+    /// Binds a free port of `ports`, both ends included, on `ip`.
+    pub fn start_within(ip: &str, ports: (u16, u16)) -> EchoPeer {
+        let socket = (ports.0..=ports.1).rev().find_map(|port| UdpSocket::bind((ip, port)).ok());
+        EchoPeer::on(socket.expect("a free port"))
+    }
+
+    fn on(socket: UdpSocket) -> EchoPeer {
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         let address = socket.local_addr().unwrap();
         let stop = Arc::new(AtomicBool::new(false));

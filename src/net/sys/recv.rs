@@ -107,7 +107,7 @@ impl RecvBatch {
             kernel_drops: None,
             truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
         };
-        let control_len = header.msg_hdr.msg_controllen as usize;
+        let control_len = header.msg_hdr.msg_controllen;
         if control_len == 0 {
             return Some(datagram);
         }
