@@ -30,6 +30,23 @@ fn check(value: libc::c_int) -> io::Result<usize> {
     usize::try_from(value).map_err(|_| io::Error::last_os_error())
 }
 
+/// Gives freed memory back to the system, after a peak. Only the GNU allocator keeps it otherwise.
+pub fn trim_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim takes the allocator's own locks and touches only free memory.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// The limit on open descriptors of this process.
+pub fn descriptor_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is live and of the type the call fills.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    if result == 0 { limit.rlim_cur } else { 0 }
+}
+
 /// The monotonic clock in microseconds and the Unix time in seconds, one reading each.
 pub fn clocks() -> (u64, u64) {
     let read = |clock| {
