@@ -40,7 +40,6 @@ use crate::turn::{EndReason, Event, Server, Settings, Shared};
 use datagrams::Unread;
 use mailbox::HandoverBatch;
 use plan::Plan;
-use random::Random;
 use relay_sockets::RelaySockets;
 use streams::StreamTable;
 use token::Token;
@@ -158,12 +157,7 @@ impl Worker {
             fill_from_system,
             context.busy_sockets_max,
         );
-        let mut random = Random::new();
-        let server = Server::new(
-            Arc::clone(&context.settings),
-            context.shared.clone(),
-            Box::new(move |out: &mut [u8]| random.fill(out)),
-        );
+        let server = Server::new(Arc::clone(&context.settings), context.shared.clone(), Box::new(fill_from_system));
         Ok(Self {
             number,
             epoll,

@@ -18,6 +18,8 @@ pub use interfaces::interface_addresses;
 pub use process::{online_cpus, page_size, process_cpu_ns, raise_open_files, sharpen_timers};
 pub use recv::{Datagram, RecvBatch};
 pub use send::{PIECES_MAX, SendOptions, send, send_pieces, send_stream, send_to};
+#[cfg(test)]
+pub(crate) use sockopt::set_no_checksum;
 pub use sockopt::{
     enable_udp_gro, enable_udp_gso_probe, grow_recv_buffer, set_dont_fragment, set_ip_recverr,
     set_no_path_mtu_discovery, set_recv_drops, set_recv_pktinfo, set_recv_tos, set_tcp_user_timeout,
