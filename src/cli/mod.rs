@@ -8,6 +8,7 @@ mod dev;
 mod input;
 mod man;
 mod output;
+mod probe;
 mod serve;
 mod show;
 mod urls;
@@ -47,6 +48,7 @@ enum Command {
     Serve(serve::ServeArgs),
     Bench(bench::BenchArgs),
     Check(check::CheckArgs),
+    Probe(probe::ProbeArgs),
     Credentials(credentials::CredentialsArgs),
     Config(show::ConfigCommand),
     Man(man::ManArgs),
@@ -74,6 +76,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(&args, &mut printer),
         Command::Bench(args) => bench::run(&args, &mut printer),
         Command::Check(args) => check::run(&args, &mut printer),
+        Command::Probe(args) => probe::run(&args, &mut printer),
         Command::Credentials(args) => credentials::run(&args, &mut printer),
         Command::Config(args) => show::run(&args, &mut printer),
         Command::Man(args) => man::run(&args, Cli::command(), &mut printer),
