@@ -32,7 +32,7 @@ const FAILED: Exit = Exit::Usage;
 
 /// Check a STUN or TURN server, this one or any other, step by step as a client: from DNS to data through the relay.
 #[derive(Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = AFTER_HELP, args_override_self = true)]
 pub(super) struct ProbeArgs {
     /// Servers: stun:HOST, stuns:HOST, turn:HOST, turns:HOST, with :PORT and, for TURN, ?transport=udp or tcp.
     #[arg(value_name = "URL", required = true)]

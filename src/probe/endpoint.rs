@@ -303,6 +303,9 @@ fn certificate_words(error: &Error, expiry: &str) -> String {
             "its issuer is not known here: the server does not send the whole chain, or a private authority needs --ca"
                 .into()
         }
+        Error::InvalidCertificate(CertificateError::BadSignature) => {
+            "it is not signed by the authority that is known here under its issuer's name".into()
+        }
         error => error.to_string(),
     }
 }

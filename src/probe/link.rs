@@ -8,6 +8,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::{AlertDescription, ClientConnection};
 
 use crate::addr::{Family, unspecified};
+use crate::bench::wire::CHANNEL;
 use crate::listener::framing::first_frame;
 
 use super::verdict::Failure;
@@ -176,6 +177,13 @@ impl Stream {
 
     fn recv(&mut self, deadline: Instant) -> Result<Option<Vec<u8>>, Failure> {
         loop {
+            // Other protocols begin with letters, which look like the header of a long ChannelData.
+            if let Some(&[c0, c1]) = self.inbound.first_chunk::<2>()
+                && c0 >> 6 == 1
+                && u16::from_be_bytes([c0, c1]) != CHANNEL
+            {
+                return Err(Failure::NotStun(std::mem::take(&mut self.inbound)));
+            }
             match first_frame(&self.inbound, usize::MAX) {
                 Ok(Some(frame)) => {
                     let rest = self.inbound.split_off(frame.next);

@@ -1,5 +1,6 @@
 //! Certificates that are not trusted, end, or ended.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
@@ -19,7 +20,9 @@ fn server_until(folder: &Path, (year, month, day): (i32, u8, u8)) -> TestServer 
     leaf.not_after = date_time_ymd(year, month, day);
     let certificate = leaf.signed_by(&key, &Issuer::new(authority, authority_key)).unwrap();
     std::fs::write(folder.join("cert.pem"), certificate.pem()).unwrap();
-    std::fs::write(folder.join("key.pem"), key.serialize_pem()).unwrap();
+    let key_file = folder.join("key.pem");
+    std::fs::write(&key_file, key.serialize_pem()).unwrap();
+    std::fs::set_permissions(&key_file, std::fs::Permissions::from_mode(0o600)).unwrap();
     let folder = folder.display();
     TestServer::start(&format!(
         "[[listen]]\naddress = \"127.0.0.1:0\"\ntransport = \"tls\"\n\
@@ -34,7 +37,7 @@ fn an_unknown_authority_ends_the_probe_before_anything_is_sent() {
     let server = Spec::local().start();
     let other = Spec::local().start();
     let probed = Probe::of(&url(&server, Transport::Tls, "127.0.0.1")).trusting(&other).with_secret(&server).run();
-    probed.expect_exit(2, "fail").expect("certificate", "fail", "issuer").expect("tls", "ok", "TLS 1.3");
+    probed.expect_exit(2, "fail").expect("certificate", "fail", "authority").expect("tls", "ok", "TLS 1.3");
     assert!(!probed.has_step("binding"));
     assert_eq!(probed.step("certificate")["facts"]["trusted"], false);
 }

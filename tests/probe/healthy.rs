@@ -91,7 +91,7 @@ fn a_relay_of_one_family_is_noted_and_no_fault() {
 fn a_quota_of_one_allocation_is_a_warning() {
     let server = TestServer::start(
         "[[listen]]\naddress = \"127.0.0.1:0\"\ntransport = \"udp\"\n[relay]\nports = \"10000-29999\"\n\
-         ipv4 = \"127.0.0.1\"\nipv6 = \"off\"\n[limits]\nallocations-per-user = 1\n\
+         ipv4 = \"127.0.0.1\"\nipv6 = \"off\"\n[quota]\nallocations-per-user = 1\n\
          [[auth.secrets]]\nid = \"a\"\nfile = \"@DIR@/secret\"\n",
     );
     let probe = || Probe::of_server(&server, Transport::Udp, "127.0.0.1");
