@@ -15,12 +15,14 @@ use super::output::{CliError, Exit, Printer};
 const AFTER_HELP: &str = "\
 Examples:
   turnstone probe turn:turn.example.org --user alice --secret-file /etc/turnstone/secret
-  turnstone probe turns:turn.example.org:443?transport=tcp --user alice --password-env PASSWORD --format json
+  turnstone probe turns:turn.example.org:443?transport=tcp -u alice --password-env PW --format json
   turnstone probe stun:stun.example.org stuns:stun.example.org -4
 
-Steps: resolve, connect, tls, certificate, alpn, binding, unauthenticated, and for each address family of the relay
-allocate, relayed-address, allocate-second, permission, echo-send, channel, echo-channel, safety, release, integrity.
-The echo goes between two allocations of the same user on the same server. SRV and NAPTR records are not looked up.
+Steps: resolve, connect, tls, certificate, alpn, binding,
+  unauthenticated; then for IPv4 and IPv6 relays
+  allocate, relayed-address, allocate-second, permission, echo-send, channel, echo-channel,
+  safety, release, integrity.
+The echo is between two allocations of one user. SRV and NAPTR records are not looked up.
 
 Exit codes, as monitoring systems in the manner of Nagios read them:
   0  it works, perhaps with warnings
