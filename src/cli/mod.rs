@@ -9,6 +9,7 @@ mod import;
 mod input;
 mod man;
 mod output;
+mod probe;
 mod serve;
 mod show;
 mod urls;
@@ -48,6 +49,7 @@ enum Command {
     Serve(serve::ServeArgs),
     Bench(bench::BenchArgs),
     Check(check::CheckArgs),
+    Probe(probe::ProbeArgs),
     Credentials(credentials::CredentialsArgs),
     Config(show::ConfigCommand),
     Import(import::ImportArgs),
@@ -76,6 +78,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(&args, &mut printer),
         Command::Bench(args) => bench::run(&args, &mut printer),
         Command::Check(args) => check::run(&args, &mut printer),
+        Command::Probe(args) => probe::run(&args, &mut printer),
         Command::Credentials(args) => credentials::run(&args, &mut printer),
         Command::Config(args) => show::run(&args, &mut printer),
         Command::Import(args) => import::run(&args, &mut printer),
