@@ -16,6 +16,17 @@ pub(super) fn reloading() {
     }
 }
 
+/// What the server is doing, for `systemctl status`.
+pub(super) fn status(text: &str) {
+    send(&[NotifyState::Status(text)]);
+}
+
+/// Asks it to wait at least so much longer, from now on, before it kills the server: a drain may take longer than
+/// TimeoutStopSec.
+pub(super) fn extend_timeout(time: Duration) {
+    send(&[NotifyState::ExtendTimeoutUsec(u32::try_from(time.as_micros()).unwrap_or(u32::MAX))]);
+}
+
 /// Tells it that the server is stopping.
 pub(super) fn stopping() {
     send(&[NotifyState::Stopping]);

@@ -226,9 +226,9 @@ impl Worker {
             match command {
                 Command::Apply(settings) => self.server.apply(now, settings, &mut self.relays),
                 Command::Ping(seen) => {
-                    // Who asks may read the counters next.
+                    // Who asks may read the counters next, and compares with the time of asking: this wake-up began before.
                     self.report();
-                    seen.store(now.micros, Ordering::Release);
+                    seen.store(clocks().0, Ordering::Release);
                 }
                 Command::Drain(alternates) => {
                     self.server.set_alternates(alternates);

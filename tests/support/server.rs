@@ -262,6 +262,34 @@ impl TestServer {
         self.child.id()
     }
 
+    /// Writes the configuration anew, mode unchanged, for a reload; `@DIR@` as in [`TestServer::start`].
+    pub fn write_config(&self, config_toml: &str) {
+        std::fs::write(self.file("turnserver.toml"), config_toml.replace("@DIR@", self.files.dir())).unwrap();
+    }
+
+    /// Sends a signal to the server.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let process = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        rustix::process::kill_process(process, signal).unwrap();
+    }
+
+    /// Whether the server's process still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for the server's end and returns its exit code.
+    pub fn exit_code_within(&mut self, limit: Duration) -> Option<i32> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "the server still runs after {limit:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// What the server wrote to its log so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.files.path("log")).unwrap_or_default()
