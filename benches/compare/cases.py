@@ -71,7 +71,7 @@ CASES = [
     Case(
         "flood-dropped",
         "unauthenticated Allocate, over budget and dropped",
-        ("flood", "--rate", "250000"),
+        ("flood", "--rate", "250000", "--burst", "16"),
         target=0.25,
         servers=("turnstone",),
         against="flood",
@@ -81,7 +81,7 @@ CASES = [
     Case(
         "flood-memory",
         "resident memory gained by that",
-        ("flood", "--rate", "250000"),
+        ("flood", "--rate", "250000", "--burst", "16"),
         unit="kB",
         figure="grown_kb",
         servers=("turnstone",),

@@ -1,7 +1,10 @@
 //! Allocation cycles: a new connection, Allocate, its challenge, Allocate with credentials, Refresh with lifetime 0.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+use crate::addr::{Family, unspecified};
 
 use super::client::{Answer, Credential, Request};
 use super::error::BenchError;
@@ -13,6 +16,9 @@ use super::session::Session;
 use super::stats::Arrival;
 use crate::net::sys::RecvBuffers;
 
+/// Ports that UDP clients take one after the other. A port that came again at once, as random ones do, could meet a server
+/// that still remembers its last allocation and answers 437.
+const CLIENT_PORTS: std::ops::Range<u16> = 32_768..61_000;
 /// How often requests that may need repeating are looked at.
 const PATROL_NS: u64 = 50_000_000;
 
@@ -22,9 +28,10 @@ const PATROL_NS: u64 = 50_000_000;
 /// Of the sockets, or when the server is silent. A refusal is counted and ends only its cycle.
 pub(super) fn run(options: &Options, dial: &Dial, run: &mut Run<'_>) -> Result<(), BenchError> {
     let credential = options.credential.clone().map(Arc::new);
+    let mut opener = Opener { options, dial, credential, port: CLIENT_PORTS.start };
     let mut slots: Vec<Slot> = (0..options.clients).map(|_| Slot::default()).collect();
     let mut free: Vec<usize> = (0..slots.len()).collect();
-    let mut epoll = Poll::new().map_err(BenchError::io("epoll"))?;
+    let mut poll = Poll::new().map_err(BenchError::io("epoll"))?;
     let mut inbox = RecvBuffers::new(false);
     let mut patrol_ns = 0;
     loop {
@@ -39,13 +46,13 @@ pub(super) fn run(options: &Options, dial: &Dial, run: &mut Run<'_>) -> Result<(
             && let Some(index) = free.pop()
         {
             let Some(slot) = slots.get_mut(index) else { break };
-            slot.begin(options, dial, credential.clone(), &epoll, index, run.clock.now_ns())?;
+            slot.begin(opener.open()?, &poll, index, run.clock.now_ns())?;
             run.sent(1);
             budget -= 1;
         }
-        let ready = run.wait(&mut epoll, now_ns, true).map_err(BenchError::io("epoll"))?;
+        let ready = run.wait(&mut poll, now_ns, true).map_err(BenchError::io("epoll"))?;
         for index in 0..ready {
-            let Some(index) = epoll.ready(index).map(|token| token as usize) else { continue };
+            let Some(index) = poll.ready(index).map(|token| token as usize) else { continue };
             if slots.get_mut(index).is_some_and(|slot| slot.is_over(run, &mut inbox)) {
                 free.push(index);
             }
@@ -64,6 +71,33 @@ pub(super) fn run(options: &Options, dial: &Dial, run: &mut Run<'_>) -> Result<(
     }
 }
 
+/// Opens the connections, each from another port than those before it.
+struct Opener<'a> {
+    options: &'a Options,
+    dial: &'a Dial,
+    credential: Option<Arc<Credential>>,
+    port: u16,
+}
+
+impl Opener<'_> {
+    fn open(&mut self) -> Result<Session, BenchError> {
+        let server = self.options.server;
+        let ip = self.options.client_ip;
+        if matches!(self.dial, Dial::Udp { .. }) {
+            let ip = ip.unwrap_or_else(|| unspecified(Family::of(server.ip())).ip());
+            for _ in CLIENT_PORTS {
+                let local = SocketAddr::new(ip, self.port);
+                self.port = if self.port + 1 < CLIENT_PORTS.end { self.port + 1 } else { CLIENT_PORTS.start };
+                match Session::open(self.dial, Some(local), server, self.credential.clone()) {
+                    Err(BenchError::Io { source, .. }) if source.kind() == io::ErrorKind::AddrInUse => {}
+                    result => return result,
+                }
+            }
+        }
+        Session::open(self.dial, ip.map(|ip| SocketAddr::new(ip, 0)), server, self.credential.clone())
+    }
+}
+
 /// Room for one cycle at a time.
 #[derive(Default)]
 struct Slot {
@@ -72,18 +106,8 @@ struct Slot {
 }
 
 impl Slot {
-    fn begin(
-        &mut self,
-        options: &Options,
-        dial: &Dial,
-        credential: Option<Arc<Credential>>,
-        epoll: &Poll,
-        index: usize,
-        now_ns: u64,
-    ) -> Result<(), BenchError> {
-        let local = options.client_ip.map(|ip| SocketAddr::new(ip, 0));
-        let mut session = Session::open(dial, local, options.server, credential)?;
-        epoll.add(&session.leg, index as u64).map_err(BenchError::io("epoll"))?;
+    fn begin(&mut self, mut session: Session, poll: &Poll, index: usize, now_ns: u64) -> Result<(), BenchError> {
+        poll.add(&session.leg, index as u64).map_err(BenchError::io("epoll"))?;
         session
             .start(Request::Allocate { family: None, lifetime_secs: None }, now_ns)
             .map_err(BenchError::io("sending a request"))?;

@@ -13,6 +13,9 @@ use super::payload;
 /// Bytes of the largest burst that one GSO send can carry.
 const MAX_GSO_BYTES: usize = 65_000;
 
+/// How long allocations are held at most, so that no permission ends (RFC 8656 section 9: 300 s).
+const MAX_HOLD: Duration = Duration::from_secs(280);
+
 /// What the clients and peers do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -154,8 +157,11 @@ impl Options {
                 ));
             }
         }
-        if self.mode == Mode::Hold && self.rate.is_some() {
-            return wrong("hold has no rate".into());
+        if self.mode == Mode::Hold && (self.rate.is_some() || self.duration > MAX_HOLD) {
+            return wrong(format!(
+                "hold has no rate, and lasts {} s at most: then permissions end",
+                MAX_HOLD.as_secs()
+            ));
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::policy::{BandwidthLimits, PeerAcl, PeerRules, QuotaLimits, RateLimit};
+use crate::policy::{BandwidthLimits, OwnService, PeerAcl, PeerRules, QuotaLimits, RateLimit};
 use crate::turn::Lifetimes;
 
 use super::error::Located;
@@ -29,6 +29,8 @@ pub(super) fn read_peers(document: &Document<'_>, root: &Section<'_, '_>, dev: b
         "deny" => Ok(true),
         _ => Err(format!("{text:?} is not a default")),
     });
+    let service = r#"services of this host such as "203.0.113.7:10000" or "203.0.113.7:20000-20999""#;
+    let own_services = section.texts("own-services", service, str::parse::<OwnService>).unwrap_or_default();
     section.report_unknown_keys();
     let default_deny_all = default_deny_all.is_some_and(|deny| deny.value);
 
@@ -57,6 +59,7 @@ pub(super) fn read_peers(document: &Document<'_>, root: &Section<'_, '_>, dev: b
         allowed: values(allowed),
         nat64_prefixes: values(nat64_prefixes),
         default_deny_all,
+        own_services: own_services.into_iter().map(|service| service.value).collect(),
         allow_loopback: dev,
         denied_ports: denied_ports
             .unwrap_or_default()

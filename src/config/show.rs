@@ -109,6 +109,8 @@ impl Config {
         let ports: Vec<_> = peers.denied_ports.iter().map(u16::to_string).collect();
         writeln!(out, "\n[peers]\ndefault = \"{default}\"\ndenied = {}", list(&peers.denied))?;
         writeln!(out, "allowed = {}\ndenied-ports = [{}]", list(&peers.allowed), ports.join(", "))?;
+        let services: Vec<_> = peers.own_services.iter().map(ToString::to_string).collect();
+        writeln!(out, "own-services = {}", list(&services))?;
         writeln!(out, "nat64-prefixes = {}", list(&peers.nat64_prefixes))
     }
 

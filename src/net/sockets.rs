@@ -12,6 +12,8 @@ use crate::addr::Family;
 
 /// Asked for listener sockets; the kernel grants at most `net.core.rmem_max`.
 const LISTENER_BUFFER: usize = 4 << 20;
+/// Asked for relay sockets.
+const RELAY_BUFFER: usize = 1 << 20;
 /// Connections that wait to be accepted, per worker.
 const BACKLOG: i32 = 1024;
 
@@ -91,6 +93,8 @@ pub fn bind_relay(address: SocketAddr) -> io::Result<OwnedFd> {
 
 fn tune_relay(socket: &Socket, family: Family) -> io::Result<()> {
     let fd = socket.as_fd();
+    // A key frame comes as a burst; the kernel grants at most net.core.rmem_max, which is twice its default.
+    let _ = socket.set_recv_buffer_size(RELAY_BUFFER);
     sys::set_no_path_mtu_discovery(fd, family)?;
     let _ = sys::set_recv_tos(fd, family);
     let _ = sys::enable_udp_gro(fd);

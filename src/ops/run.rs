@@ -168,6 +168,7 @@ impl RunningServer {
             tls,
             streams: config.streams,
             mailboxes,
+            busy_sockets_max: busy_sockets_max(config.workers),
             loopback_peers: config.peers.allow_loopback,
             gso: gso_available(),
         };
@@ -343,4 +344,9 @@ fn settings(config: &Config, endpoints: &[SocketAddr], nonce_keys: &Arc<NonceKey
 
 fn gso_available() -> bool {
     std::net::UdpSocket::bind(("127.0.0.1", 0)).is_ok_and(|socket| sys::enable_udp_gso_probe(socket.as_fd()))
+}
+
+/// Descriptors for connected sockets of busy peers: an eighth of all, they are a gain and those of allocations a need.
+fn busy_sockets_max(workers: usize) -> usize {
+    usize::try_from(sys::descriptor_limit() / 8).unwrap_or(usize::MAX) / workers.max(1)
 }

@@ -22,6 +22,15 @@ const RELAY_DEPTH: u8 = 32;
 /// ICMP errors passed on per wake-up of a relay socket.
 const ICMP_BURST: usize = 4;
 
+/// A relay socket that was not read to its end.
+#[derive(Clone, Copy)]
+pub(super) struct Unread {
+    pub(super) id: RelayId,
+    pub(super) busy: bool,
+    /// The error queue too.
+    pub(super) error: bool,
+}
+
 /// A payload inside the arena and what is known of its datagram.
 #[derive(Clone, Copy)]
 pub(super) struct Payload {
@@ -161,16 +170,17 @@ impl Worker {
         }
     }
 
-    /// Datagrams, or ICMP errors, of peers.
+    /// Datagrams, or ICMP errors, of peers. The sockets are edge-triggered: what is not read to its end now is put on the
+    /// list of unread sockets.
     pub(super) fn on_relay(&mut self, now: Now, id: RelayId, busy: bool, ready: Ready) {
-        if ready.error {
-            self.on_icmp_errors(now, id, busy);
+        if ready.error && self.on_icmp_errors(now, id, busy) {
+            self.unread.push(Unread { id, busy, error: true });
         }
         if !ready.readable {
             return;
         }
         let Some(depth) = self.relays.get(id).map(|relay| relay.depth) else { return };
-        let depth = usize::from(depth.clamp(1, RELAY_DEPTH));
+        let depth = usize::from(depth.clamp(2, RELAY_DEPTH));
         self.make_room(now, depth);
         let first = self.next_slot;
         let Some(relay) = self.relays.get_mut(id) else { return };
@@ -178,11 +188,15 @@ impl Worker {
         let count = match self.recv.receive(socket, &mut self.arena, first, depth) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            // A pending ICMP error is reported once; the datagrams behind it come with the next wake-up.
-            Err(_) => return self.on_icmp_errors(now, id, busy),
+            // A pending ICMP error is told before the datagrams behind it.
+            Err(_) => return self.unread.push(Unread { id, busy, error: true }),
         };
-        // What is asked for in vain costs too: one more than came last is enough, and twice as many when all came.
-        relay.depth = if count == depth { (count as u8).saturating_mul(2) } else { count as u8 };
+        // One more than there is shows the end; asking for many in vain costs.
+        relay.depth = (count as u8).saturating_add(1);
+        if count == depth {
+            relay.depth = RELAY_DEPTH;
+            self.unread.push(Unread { id, busy, error: false });
+        }
         self.next_slot += count;
         for index in 0..count {
             let Some(datagram) = self.recv.datagram(&self.arena, first, index) else { continue };
@@ -234,15 +248,16 @@ impl Worker {
         }
     }
 
-    fn on_icmp_errors(&mut self, now: Now, id: RelayId, busy: bool) {
+    /// Whether there may be more.
+    fn on_icmp_errors(&mut self, now: Now, id: RelayId, busy: bool) -> bool {
         for count in 0..ICMP_BURST {
-            let Some(socket) = self.relays.get(id).and_then(|relay| relay.reading_fd(busy)) else { return };
+            let Some(socket) = self.relays.get(id).and_then(|relay| relay.reading_fd(busy)) else { return false };
             let Some(error) = read_error_queue(socket) else {
                 if count == 0 {
                     // The queue had no room for it: the pending error alone would wake the loop for ever.
                     let _ = socket2::SockRef::from(&socket).take_error();
                 }
-                return;
+                return false;
             };
             self.reply.clear();
             let icmp = (error.kind, error.code, error.info.to_be_bytes());
@@ -251,6 +266,7 @@ impl Worker {
                 self.answer(now, &client);
             }
         }
+        true
     }
 
     /// Flushes when fewer than `slots` receive slots are left, so that the next datagrams have a place.

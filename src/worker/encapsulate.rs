@@ -1,7 +1,12 @@
 //! Wraps a peer's payload for its client: ChannelData or a Data indication (RFC 8656 sections 11.3, 12.4 and 12.5).
 
-use crate::stun::{AttributeType, Class, Encoder, HEADER_LEN, Method, TransactionId};
+use crate::stun::{AttributeType, HEADER_LEN, MAGIC_COOKIE, TransactionId, encode_xor_address};
 use crate::turn::Encapsulation;
+
+/// Class indication, method Data, as RFC 8489 figure 3 puts them together.
+const DATA_INDICATION: u16 = 0x0017;
+/// Type and length of an attribute.
+const ATTRIBUTE_HEADER: usize = 4;
 
 /// The header to put in front of a payload, and how many padding bytes go behind it.
 pub(super) struct Wrapping {
@@ -25,17 +30,27 @@ impl Wrapping {
                 Some(Self { header, header_len: 4, padding: if is_stream { to_multiple_of_4 } else { 0 } })
             }
             Encapsulation::Data { peer, transaction_id } => {
-                // The encoder writes the message but for the payload, then the lengths are put right.
-                let mut message = Vec::with_capacity(64);
-                let mut encoder =
-                    Encoder::new(&mut message, Class::Indication, Method::DATA, TransactionId(transaction_id));
-                encoder.xor_address(AttributeType::XOR_PEER_ADDRESS, peer.get());
-                encoder.attribute(AttributeType::DATA, &[]);
-                let header_len = message.len();
+                // Written by hand, not by the encoder, because the payload is not copied into the message.
+                let mut address = [0; 20];
+                let address_len = encode_xor_address(peer.get(), TransactionId(transaction_id), &mut address);
+                let header_len = HEADER_LEN + ATTRIBUTE_HEADER + address_len + ATTRIBUTE_HEADER;
                 let body = u16::try_from(header_len - HEADER_LEN + payload_len + to_multiple_of_4).ok()?;
-                message.get_mut(2..4)?.copy_from_slice(&body.to_be_bytes());
-                message.get_mut(header_len - 2..)?.copy_from_slice(&len.to_be_bytes());
-                header.get_mut(..header_len)?.copy_from_slice(&message);
+                let mut at = 0;
+                let mut put = |bytes: &[u8]| {
+                    if let Some(room) = header.get_mut(at..at + bytes.len()) {
+                        room.copy_from_slice(bytes);
+                    }
+                    at += bytes.len();
+                };
+                put(&DATA_INDICATION.to_be_bytes());
+                put(&body.to_be_bytes());
+                put(&MAGIC_COOKIE.to_be_bytes());
+                put(&transaction_id);
+                put(&AttributeType::XOR_PEER_ADDRESS.0.to_be_bytes());
+                put(&(address_len as u16).to_be_bytes());
+                put(address.get(..address_len)?);
+                put(&AttributeType::DATA.0.to_be_bytes());
+                put(&len.to_be_bytes());
                 Some(Self { header, header_len, padding: to_multiple_of_4 })
             }
         }
@@ -50,7 +65,7 @@ impl Wrapping {
 mod tests {
     use super::*;
     use crate::addr::PeerAddr;
-    use crate::stun::{Message, decode_xor_address};
+    use crate::stun::{Class, Message, Method, decode_xor_address};
 
     #[test]
     fn a_data_indication_made_of_header_payload_and_padding_is_a_valid_message() {

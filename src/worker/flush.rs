@@ -157,3 +157,55 @@ fn segmentation_failed(error: &io::Error) -> bool {
         Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP | libc::ENOPROTOOPT)
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::{RunHint, Way};
+    use super::*;
+    use crate::turn::RelayId;
+    use std::net::UdpSocket;
+    use std::time::Duration;
+
+    /// Sends five datagrams as one run; returns them as received, the fallbacks counted, and whether GSO is still on.
+    fn send_run_of_five(prepare: impl Fn(&UdpSocket)) -> (Vec<Vec<u8>>, u64, bool) {
+        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+        receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        prepare(&sender);
+        let via = Via::Relay(RelayId { index: 0, generation: 0 });
+        let to = receiver.local_addr().unwrap();
+        let way = Way { via, to, from_ip: None, tos: 0, dont_fragment: false };
+        let (mut arena, mut plan, mut hint) = (Arena::new(1, 8192), Plan::new(), RunHint::default());
+        for (number, len) in [(1, 900), (2, 900), (3, 900), (4, 900), (5, 30)] {
+            let payload = arena.store(&vec![number; len]).unwrap();
+            plan.add(&mut hint, way, Pieces::whole(payload));
+        }
+        let (counters, mut gso) = (Counters::default(), true);
+        let run = plan.runs()[0];
+        assert_eq!((plan.runs().len(), run.count), (1, 5));
+        let socket = sender.as_fd();
+        Sender { socket, connected: false, arena: &arena, counters: &counters, gso: &mut gso }.send(&plan, &run);
+        let mut buffer = [0; 2048];
+        let received = (0..5).map(|_| {
+            let len = receiver.recv(&mut buffer).unwrap();
+            buffer[..len].to_vec()
+        });
+        (received.collect(), counters.gso_fallbacks.get(), gso)
+    }
+
+    fn five() -> Vec<Vec<u8>> {
+        [(1, 900), (2, 900), (3, 900), (4, 900), (5, 30)].map(|(number, len)| vec![number; len]).to_vec()
+    }
+
+    #[test]
+    fn a_run_arrives_as_the_datagrams_it_was_made_of() {
+        let (received, fallbacks, gso) = send_run_of_five(|_| {});
+        assert_eq!((received, fallbacks, gso), (five(), 0, true));
+    }
+
+    #[test]
+    fn where_the_socket_refuses_segmentation_every_datagram_is_sent_by_itself() {
+        let (received, fallbacks, _) = send_run_of_five(|socket| sys::set_no_checksum(socket.as_fd()).unwrap());
+        assert_eq!((received, fallbacks), (five(), 1));
+    }
+}

@@ -32,15 +32,15 @@ use crate::addr::Transport;
 use crate::clock::Now;
 use crate::config::Streams;
 use crate::listener::ConnectionLimits;
-use crate::net::sys::{Epoll, Events, Interest, RecvBatch, clocks};
+use crate::net::sys::{Epoll, Events, Interest, Ready, RecvBatch, clocks, trim_memory};
 use crate::net::{Arena, OwnRelays};
 use crate::ops::counters::Counters;
 use crate::reject::Dropped;
 use crate::turn::{Event, Server, Settings, Shared};
 
+use datagrams::Unread;
 use mailbox::HandoverBatch;
 use plan::Plan;
-use random::Random;
 use relay_sockets::RelaySockets;
 use streams::StreamTable;
 use token::Token;
@@ -52,6 +52,8 @@ const SCRATCH: usize = 512 * 1024;
 /// Scratch that must be free before more is received.
 const SCRATCH_RESERVE: usize = 128 * 1024;
 const EVENTS: usize = 256;
+/// A peak of allocations below which memory is not worth giving back.
+const PEAK_MIN: usize = 1024;
 /// The longest wait between looks at the clock while something is due later, in milliseconds.
 const WAIT_MAX_MS: u64 = 60_000;
 
@@ -84,6 +86,8 @@ pub struct WorkerContext {
     pub streams: Streams,
     /// Every worker's mailbox, by worker number.
     pub mailboxes: Vec<Arc<Mailbox>>,
+    /// Connected sockets a worker may have for busy peers.
+    pub busy_sockets_max: usize,
     /// Whether peers on this host's loopback are allowed (`serve --dev`).
     pub loopback_peers: bool,
     /// Whether the kernel segments datagrams (UDP GSO).
@@ -106,6 +110,8 @@ pub struct Worker {
     arena: Arena,
     next_slot: usize,
     recv: RecvBatch,
+    unread: Vec<Unread>,
+    reading: Vec<Unread>,
     reply: Vec<u8>,
     to_peers: Plan,
     to_clients: Plan,
@@ -115,6 +121,8 @@ pub struct Worker {
     context: WorkerContext,
     gso: bool,
     refusals_reported: u64,
+    /// The most allocations since memory was last given back.
+    peak: usize,
     stopped: bool,
 }
 
@@ -149,13 +157,9 @@ impl Worker {
             Arc::clone(&context.own_relays),
             Arc::clone(&context.reservations),
             fill_from_system,
+            context.busy_sockets_max,
         );
-        let mut random = Random::new();
-        let server = Server::new(
-            Arc::clone(&context.settings),
-            context.shared.clone(),
-            Box::new(move |out: &mut [u8]| random.fill(out)),
-        );
+        let server = Server::new(Arc::clone(&context.settings), context.shared.clone(), Box::new(fill_from_system));
         Ok(Self {
             number,
             epoll,
@@ -166,6 +170,8 @@ impl Worker {
             arena: Arena::new(SLOTS, SCRATCH),
             next_slot: 0,
             recv: RecvBatch::new(SLOTS),
+            unread: Vec::new(),
+            reading: Vec::new(),
             reply: Vec::with_capacity(2048),
             to_peers: Plan::new(),
             to_clients: Plan::new(),
@@ -175,6 +181,7 @@ impl Worker {
             gso: context.gso,
             context,
             refusals_reported: 0,
+            peak: 0,
             stopped: false,
         })
     }
@@ -199,11 +206,22 @@ impl Worker {
                     None => {}
                 }
             }
+            self.read_on(now);
             self.on_time(now);
             self.flush(now);
             self.report();
         }
         Ok(())
+    }
+
+    /// Goes on with the relay sockets that had more than was asked for; each once, so that none holds up the others.
+    fn read_on(&mut self, now: Now) {
+        let mut unread = std::mem::take(&mut self.reading);
+        std::mem::swap(&mut unread, &mut self.unread);
+        for Unread { id, busy, error } in unread.drain(..) {
+            self.on_relay(now, id, busy, Ready { token: 0, readable: true, writable: false, error });
+        }
+        self.reading = unread;
     }
 
     fn on_listener(&mut self, now: Now, index: u32) {
@@ -253,6 +271,9 @@ impl Worker {
 
     /// How long the loop may sleep, in milliseconds; without end when nothing is due.
     fn wait_ms(&self) -> i32 {
+        if !self.unread.is_empty() {
+            return 0;
+        }
         let due = [self.server.next_timeout(), self.streams.next_timeout(), self.context.reservations.next_expiry()];
         let Some(due) = due.into_iter().flatten().min() else { return -1 };
         let wait = due.saturating_sub(clocks().0).div_ceil(1000).min(WAIT_MAX_MS);
@@ -278,7 +299,14 @@ impl Worker {
             self.counters.set_refused(refusals);
         }
         self.counters.stranger_replies.set(self.server.stranger_replies());
-        self.counters.allocations.set(self.server.allocations() as u64);
+        let live = self.server.allocations();
+        self.counters.allocations.set(live as u64);
+        self.peak = self.peak.max(live);
+        if self.peak >= PEAK_MIN && live <= self.peak / 4 {
+            self.peak = live;
+            self.relays.shrink();
+            trim_memory();
+        }
     }
 
     fn drop_packet(&self, reason: Dropped) {

@@ -207,29 +207,43 @@ struct Peer {
 }
 
 impl Peer {
+    /// It takes a given port and the next one (RTCP), and cannot choose them itself. Another program may be faster and take one
+    /// of the two; then it ends or stays silent, and gets others.
     fn start(ip: &str) -> Peer {
         let program = require_tool("turnutils_peer", "coturn");
-        // It takes the given port and the next one (RTCP), and cannot choose them itself.
-        let port = wait_until("two free ports in a row", Duration::from_secs(5), || {
+        wait_until("turnutils_peer to echo", Duration::from_secs(30), || {
             let first = UdpSocket::bind((ip, 0)).unwrap().local_addr().unwrap().port();
-            let second = UdpSocket::bind((ip, first.checked_add(1)?));
-            second.is_ok().then_some(first)
-        });
-        let child = Command::new(program)
-            .args(["-L", ip, "-p", &port.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let peer = Peer { child, ip: ip.to_owned(), port: port.to_string() };
-        let probe = UdpSocket::bind((ip, 0)).unwrap();
+            UdpSocket::bind((ip, first.checked_add(1)?)).ok()?;
+            let child = Command::new(&program)
+                .args(["-L", ip, "-p", &first.to_string()])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            let mut peer = Peer { child, ip: ip.to_owned(), port: first.to_string() };
+            peer.echoes_on_both_ports(first).then_some(peer)
+        })
+    }
+
+    fn echoes_on_both_ports(&mut self, first: u16) -> bool {
+        let probe = UdpSocket::bind((self.ip.as_str(), 0)).unwrap();
         probe.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-        wait_until("turnutils_peer to echo", Duration::from_secs(10), || {
-            probe.send_to(b"?", (ip, port)).ok()?;
-            probe.recv(&mut [0; 8]).ok()
-        });
-        peer
+        [first, first + 1].into_iter().all(|port| {
+            (0..100).any(|_| {
+                let echoed = probe.send_to(&port.to_be_bytes(), (self.ip.as_str(), port)).is_ok()
+                    && probe.recv_from(&mut [0; 8]).is_ok_and(|(_, from)| from.port() == port);
+                if !echoed {
+                    // Refused at once while it is still starting.
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                echoed || !self.is_running()
+            }) && self.is_running()
+        })
+    }
+
+    fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     fn flags(&self) -> Vec<&str> {

@@ -72,6 +72,8 @@ pub struct Spec {
     pub certificate_names: Vec<String>,
     /// Whether clients may use the channel numbers of RFC 5766, as those from coturn do.
     pub rfc5766_channel_numbers: bool,
+    /// Further sections of the configuration.
+    pub extra_toml: String,
 }
 
 impl Spec {
@@ -94,6 +96,7 @@ impl Spec {
             namespace: None,
             certificate_names: ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec(),
             rfc5766_channel_numbers: false,
+            extra_toml: String::new(),
         }
     }
 
@@ -129,6 +132,7 @@ impl Spec {
         for (name, password) in &self.users {
             write!(toml, "[[auth.users]]\nname = \"{name}\"\npassword = \"{password}\"\n\n").unwrap();
         }
+        toml.push_str(&self.extra_toml);
         toml
     }
 

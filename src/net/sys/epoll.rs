@@ -15,6 +15,8 @@ pub enum Interest {
     ReadWrite,
     /// Writable only: a stream whose input is held back.
     Write,
+    /// Readable, told once for each time something arrives: the owner reads until a read comes back short.
+    ReadEdge,
     /// Errors and hang-ups only.
     None,
 }
@@ -25,6 +27,7 @@ impl Interest {
             Self::Read => libc::EPOLLIN | libc::EPOLLRDHUP,
             Self::ReadWrite => libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP,
             Self::Write => libc::EPOLLOUT,
+            Self::ReadEdge => libc::EPOLLIN | libc::EPOLLET,
             Self::None => 0,
         };
         bits as u32
@@ -69,7 +72,7 @@ impl Events {
     }
 }
 
-/// A level-triggered epoll instance.
+/// An epoll instance; level-triggered but for the interests that say otherwise.
 pub struct Epoll(OwnedFd);
 
 impl Epoll {

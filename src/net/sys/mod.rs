@@ -18,6 +18,8 @@ pub use interfaces::interface_addresses;
 pub use process::{online_cpus, page_size, process_cpu_ns, raise_open_files, sharpen_timers};
 pub use recv::{Datagram, RecvBatch};
 pub use send::{PIECES_MAX, SendOptions, send, send_pieces, send_stream, send_to};
+#[cfg(test)]
+pub(crate) use sockopt::set_no_checksum;
 pub use sockopt::{
     enable_udp_gro, enable_udp_gso_probe, grow_recv_buffer, set_dont_fragment, set_ip_recverr,
     set_no_path_mtu_discovery, set_recv_drops, set_recv_pktinfo, set_recv_tos, set_tcp_user_timeout,
@@ -28,6 +30,23 @@ use std::io;
 /// Turns a system call's return value into a result.
 fn check(value: libc::c_int) -> io::Result<usize> {
     usize::try_from(value).map_err(|_| io::Error::last_os_error())
+}
+
+/// Gives freed memory back to the system, after a peak. Only the GNU allocator keeps it otherwise.
+pub fn trim_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim takes the allocator's own locks and touches only free memory.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// The limit on open descriptors of this process.
+pub fn descriptor_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is live and of the type the call fills.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    if result == 0 { limit.rlim_cur } else { 0 }
 }
 
 /// The monotonic clock in microseconds and the Unix time in seconds, one reading each.

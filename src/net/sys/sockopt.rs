@@ -98,6 +98,12 @@ pub fn set_tcp_user_timeout(socket: BorrowedFd<'_>, milliseconds: i32) -> io::Re
     set(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, milliseconds)
 }
 
+/// Sends without checksums: such a socket refuses segmentation offload, as tunnels and old devices do.
+#[cfg(test)]
+pub(crate) fn set_no_checksum(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set(socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1)
+}
+
 fn set(socket: BorrowedFd<'_>, level: i32, option: i32, value: i32) -> io::Result<()> {
     // SAFETY: `value` is a live int and its length is given.
     let result = unsafe {

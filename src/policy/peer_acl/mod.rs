@@ -6,6 +6,7 @@
 mod compile;
 mod defaults;
 mod embedded;
+mod own_service;
 mod range_map;
 mod rule;
 
@@ -14,6 +15,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::addr::PeerAddr;
 use crate::reject::Reason;
+
+pub use own_service::OwnService;
 
 use compile::compile_tables;
 use embedded::{Nat64Inner, Nat64Prefix, embedded_ipv4};
@@ -25,7 +28,7 @@ use range_map::{Class, RangeMap};
 /// A peer is judged like this, the first line that applies being the answer:
 ///
 /// 1. A relay address of this server is reachable on the relay ports, unless one of the server's own endpoints has that
-///    port; every other port of the server's own addresses is denied.
+///    port; `own_services` are reachable too; every other port of the server's own addresses is denied.
 /// 2. 0.0.0.0/8, `::`, loopback, multicast, broadcast, Teredo, 6to4 and IPv4 in IPv6 clothing (mapped, compatible, SIIT)
 ///    are denied, and no rule lifts that. NAT64 forms (64:ff9b::/96, 64:ff9b:1::/48) are denied unless `nat64_prefixes`
 ///    has them.
@@ -63,6 +66,8 @@ pub struct PeerRules {
     pub own_endpoints: Vec<SocketAddr>,
     /// The host's interface addresses and the private halves of `external-ip`.
     pub own_addresses: Vec<IpAddr>,
+    /// Programs on this host that may be reached, whatever the other rules say but not on an endpoint's port.
+    pub own_services: Vec<OwnService>,
     /// Relay addresses as peers see them (after `external-ip`); reachable on `relay_ports` whatever the rules say.
     pub relay_addresses: Vec<IpAddr>,
     /// The relay port range, inclusive.
@@ -102,6 +107,7 @@ pub struct PeerAcl {
     ipv6: RangeMap<u128>,
     nat64_prefixes: Box<[Nat64Prefix]>,
     own_endpoints: OwnEndpoints,
+    own_services: Box<[OwnService]>,
     denied_ports: Box<[u16]>,
     relay_ports: (u16, u16),
     allow_loopback: bool,
@@ -126,6 +132,7 @@ impl PeerAcl {
             ipv6: tables.ipv6,
             nat64_prefixes: tables.nat64_prefixes,
             own_endpoints: OwnEndpoints::new(&rules.own_endpoints),
+            own_services: rules.own_services.clone().into_boxed_slice(),
             denied_ports: sorted(rules.denied_ports.iter().copied()),
             relay_ports: rules.relay_ports,
             allow_loopback: rules.allow_loopback,
@@ -134,15 +141,15 @@ impl PeerAcl {
 
     /// Judges an IP address, for a permission (RFC 8656 section 9: permissions have no port).
     ///
-    /// A relay address yields [`Verdict::OwnRelay`]; which of its ports may be reached is for [`Self::judge`] to say, on
-    /// each packet.
+    /// A relay address, or one with an own service, yields [`Verdict::OwnRelay`]; which of its ports may be reached is for
+    /// [`Self::judge`] to say, on each packet.
     ///
     /// # Errors
     /// The reason, answered with 403.
     pub fn judge_ip(&self, ip: IpAddr) -> Result<Verdict, Reason> {
-        match ip {
-            IpAddr::V4(v4) => verdict(self.ipv4.class(v4.to_bits())),
-            IpAddr::V6(v6) => self.judge_ipv6(v6.to_bits()),
+        match self.judge_address(ip) {
+            Err(_) if self.own_services.iter().any(|service| service.ip == ip) => Ok(Verdict::OwnRelay),
+            verdict => verdict,
         }
     }
 
@@ -158,11 +165,21 @@ impl PeerAcl {
         if self.own_endpoints.has_port(port) && self.is_own_endpoint(ip, port) {
             return Err(Reason::PeerIsServer);
         }
-        match self.judge_ip(ip)? {
+        if self.own_services.iter().any(|service| service.has(ip, port)) {
+            return Ok(Verdict::Peer);
+        }
+        match self.judge_address(ip)? {
             Verdict::OwnRelay if self.is_relay_port(port) => Ok(Verdict::OwnRelay),
             Verdict::OwnRelay if !(self.allow_loopback && ip.is_loopback()) => Err(Reason::PeerIsServer),
             _ if self.denied_ports.binary_search(&port).is_ok() => Err(Reason::PeerPortDenied),
             _ => Ok(Verdict::Peer),
+        }
+    }
+
+    fn judge_address(&self, ip: IpAddr) -> Result<Verdict, Reason> {
+        match ip {
+            IpAddr::V4(v4) => verdict(self.ipv4.class(v4.to_bits())),
+            IpAddr::V6(v6) => self.judge_ipv6(v6.to_bits()),
         }
     }
 

@@ -332,3 +332,25 @@ fn a_hundred_thousand_rules_compile_and_hold() {
     assert_ip(&acl, "8.0.0.16", CONFIGURED);
     assert_ip(&acl, "8.0.0.17", Ok(Verdict::Peer));
 }
+
+#[test]
+fn a_service_of_this_host_is_reachable_on_its_ports_and_nothing_else_there_is() {
+    let acl = compile(&PeerRules {
+        own_endpoints: endpoints(&["0.0.0.0:3478"]),
+        own_addresses: ips(&["10.0.0.5", "8.8.4.4"]),
+        relay_addresses: ips(&["8.8.4.4"]),
+        relay_ports: (50000, 50999),
+        own_services: ["10.0.0.5:10000", "8.8.4.4:20000-20001", "10.0.0.5:3478"]
+            .map(|text| text.parse().unwrap())
+            .to_vec(),
+        ..PeerRules::default()
+    });
+    assert_ip(&acl, "10.0.0.5", Ok(Verdict::OwnRelay));
+    assert_peer(&acl, "10.0.0.5:10000", Ok(Verdict::Peer));
+    assert_peer(&acl, "10.0.0.5:10001", SERVER);
+    assert_peer(&acl, "10.0.0.5:3478", SERVER);
+    assert_peer(&acl, "8.8.4.4:20001", Ok(Verdict::Peer));
+    assert_peer(&acl, "8.8.4.4:20002", SERVER);
+    assert_peer(&acl, "8.8.4.4:50000", Ok(Verdict::OwnRelay));
+    assert_ip(&acl, "10.0.0.6", DEFAULT);
+}
