@@ -12,6 +12,10 @@ use crate::worker::Command;
 /// How often the allocations left are counted.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
+/// How much time the service manager is asked for, and how often.
+const EXTENSION: Duration = Duration::from_secs(20);
+const EXTENSION_INTERVAL: Duration = Duration::from_secs(5);
+
 /// A drain under way.
 pub(super) struct Draining {
     deadline: Option<Instant>,
@@ -20,6 +24,7 @@ pub(super) struct Draining {
     heard: Vec<Arc<AtomicU64>>,
     /// The allocations that the service manager was last told of.
     live_shown: Option<u64>,
+    extended: Option<Instant>,
 }
 
 impl RunningServer {
@@ -38,7 +43,7 @@ impl RunningServer {
         let live = self.live_allocations();
         tracing::info!(live, deadline_secs = deadline.map(|deadline| deadline.as_secs()), alternates, "draining");
         let deadline = deadline.and_then(|deadline| Instant::now().checked_add(deadline));
-        self.draining = Some(Draining { deadline, told_micros, heard, live_shown: None });
+        self.draining = Some(Draining { deadline, told_micros, heard, live_shown: None, extended: None });
     }
 
     /// Tells the workers, the alternate servers included.
@@ -62,7 +67,10 @@ impl RunningServer {
             tracing::warn!(live, "the deadline of the drain has come; the allocations that are left end");
             return true;
         }
-        notify::extend_timeout(LOOK_INTERVAL * 40);
+        if draining.extended.is_none_or(|extended| extended.elapsed() >= EXTENSION_INTERVAL) {
+            draining.extended = Some(Instant::now());
+            notify::extend_timeout(EXTENSION);
+        }
         if draining.live_shown != Some(live) {
             draining.live_shown = Some(live);
             notify::status(&format!("draining, {live} allocations left"));

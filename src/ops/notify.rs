@@ -1,5 +1,6 @@
 //! The service manager's side: readiness, status text and watchdog (sd_notify).
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -43,7 +44,11 @@ pub(super) fn watchdog_interval() -> Option<Duration> {
 }
 
 fn send(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+    static UNREACHABLE: AtomicBool = AtomicBool::new(false);
+    let result = sd_notify::notify(states);
+    // Once is enough until it is back.
+    let was_unreachable = UNREACHABLE.swap(result.is_err(), Ordering::Relaxed);
+    if let (Err(error), false) = (result, was_unreachable) {
         tracing::warn!(%error, "cannot reach the service manager");
     }
 }

@@ -111,3 +111,23 @@ async fn an_unused_server_is_drained_at_once_and_a_reload_changes_the_alternate_
     client.release().await;
     assert_eq!(server.exit_code_within(LIMIT), Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_manager_is_told_of_a_drain_and_asked_for_more_time() {
+    let (mut server, notifications) = TestServer::start_observed(&config("[drain]\ndeadline = \"1h\"\n"));
+    let client = Allocated::new(&server, "alice").await;
+    server.signal(Signal::TERM);
+    let mut told = String::new();
+    wait_until("the notifications", LIMIT, || {
+        let mut buffer = [0; 4096];
+        if let Ok(len) = notifications.recv(&mut buffer) {
+            told += &String::from_utf8_lossy(&buffer[..len]);
+            told.push('\n');
+        }
+        let all = ["EXTEND_TIMEOUT_USEC=20000000", "STATUS=draining, 1 allocations left"];
+        all.iter().all(|line| told.lines().any(|told| told == *line)).then_some(())
+    });
+    assert!(!told.contains("STOPPING=1"), "{told}");
+    client.release().await;
+    assert_eq!(server.exit_code_within(LIMIT), Some(0));
+}

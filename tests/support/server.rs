@@ -217,6 +217,13 @@ impl TestServer {
         TestServer::start_turnstone(config_toml, files, &spec)
     }
 
+    /// The same, with the socket that it sends its notifications to.
+    pub fn start_observed(config_toml: &str) -> (TestServer, UnixDatagram) {
+        let spec = Spec::local();
+        let files = Files::write(&spec);
+        TestServer::start_with_notifications(config_toml, files, &spec)
+    }
+
     /// The first listener of this transport on an address of the family that `ip` belongs to.
     pub fn address(&self, transport: Transport, ip: &str) -> SocketAddr {
         let ip: IpAddr = ip.parse().unwrap();
@@ -300,6 +307,10 @@ impl TestServer {
     }
 
     fn start_turnstone(config_toml: &str, files: Files, spec: &Spec) -> TestServer {
+        TestServer::start_with_notifications(config_toml, files, spec).0
+    }
+
+    fn start_with_notifications(config_toml: &str, files: Files, spec: &Spec) -> (TestServer, UnixDatagram) {
         files.write_private("turnserver.toml", &config_toml.replace("@DIR@", files.dir()));
         let notify_path = files.path("notify.sock");
         let notify = UnixDatagram::bind(&notify_path).unwrap();
@@ -313,7 +324,7 @@ impl TestServer {
         let child = spawn_logged(&mut command, &files);
         let mut server = TestServer { child, listeners: Vec::new(), files, spec: spec.clone() };
         server.wait_for_ready(&notify);
-        server
+        (server, notify)
     }
 
     /// Reads notifications (sd_notify(3)) until one says `READY=1`; `STATUS=` names the listeners.
