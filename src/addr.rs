@@ -60,6 +60,9 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// Every transport, for metrics that start at zero.
+    pub const ALL: [Self; 3] = [Self::Udp, Self::Tcp, Self::Tls];
+
     /// Whether messages are framed on a byte stream (RFC 8489 section 6.2.2).
     pub fn is_stream(self) -> bool {
         !matches!(self, Self::Udp)

@@ -95,10 +95,12 @@ reasons! {
     UnknownReservation = INSUFFICIENT_CAPACITY, "unknown-reservation";
     /// The allocation has as many permissions or channels as allowed.
     TooManyPeers = INSUFFICIENT_CAPACITY, "too-many-peers";
-    /// The operating system refused.
-    SystemError = SERVER_ERROR, "system-error";
+    /// The operating system refused. To the client it is a lack of capacity like the others.
+    SystemError = INSUFFICIENT_CAPACITY, "system-error";
     /// The server is draining.
     Draining = INSUFFICIENT_CAPACITY, "draining";
+    /// The server is draining and names another one.
+    Redirected = TRY_ALTERNATE, "redirected";
 }
 
 impl From<Reason> for Reject {

@@ -81,6 +81,20 @@ impl Users {
         Ok(())
     }
 
+    /// How many users `new` has more, how many it has no more, and how many have another password there.
+    pub fn changes(&self, new: &Self) -> (usize, usize, usize) {
+        let kept = new.by_name.iter().filter_map(|(name, passwords)| Some((self.by_name.get(name)?, passwords)));
+        let (mut same, mut changed) = (0, 0);
+        for (old, new) in kept {
+            match old.opaque.expose_secret() == new.opaque.expose_secret() {
+                true => same += 1,
+                false => changed += 1,
+            }
+        }
+        let kept = same + changed;
+        (new.len() - kept, self.len() - kept, changed)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.by_name.len()

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::addr::Transport;
-use crate::config::{Config, ConfigError, RelayAddress};
+use crate::config::{Config, ConfigError, Endpoint, Metrics, RelayAddress};
 
 use super::certificate;
 use super::input::ConfigFlags;
@@ -170,7 +170,13 @@ fn check_config(findings: &mut Findings, config: &Config, bind: bool) {
     }
     check_descriptors(findings, config);
     if bind {
-        config.listeners.iter().for_each(|listener| check_listener(findings, listener.transport, listener.address));
+        config
+            .listeners
+            .iter()
+            .for_each(|listener| check_bind(findings, "listener", listener.transport, listener.address));
+        if let Some(Metrics { listen: Endpoint::Tcp(address), .. }) = config.metrics {
+            check_bind(findings, "metrics", Transport::Tcp, address);
+        }
     }
 }
 
@@ -225,21 +231,21 @@ fn check_descriptors(findings: &mut Findings, config: &Config) {
     }
 }
 
-fn check_listener(findings: &mut Findings, transport: Transport, address: SocketAddr) {
+fn check_bind(findings: &mut Findings, subject: &str, transport: Transport, address: SocketAddr) {
     let bound = match transport {
         Transport::Udp => UdpSocket::bind(address).map(drop),
         Transport::Tcp | Transport::Tls => TcpListener::bind(address).map(drop),
     };
     let message = format!("{transport} {address}");
     match bound {
-        Ok(()) => findings.add(Level::Ok, "listener", format!("{message} can be bound")),
+        Ok(()) => findings.add(Level::Ok, subject, format!("{message} can be bound")),
         Err(error) => {
             let hint = match error.kind() {
                 std::io::ErrorKind::AddrInUse => "; is the server running?",
                 std::io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
                 _ => "",
             };
-            findings.add(Level::Error, "listener", format!("{message} cannot be bound: {error}{hint}"));
+            findings.add(Level::Error, subject, format!("{message} cannot be bound: {error}{hint}"));
         }
     }
 }

@@ -12,7 +12,7 @@ use super::output::{CliError, Exit, Printer};
 /// Run the server.
 #[derive(Args)]
 #[command(
-    after_help = "Signals: TERM and INT stop the server, HUP makes it read configuration and certificates again. Without any file, --dev runs it for a try-out."
+    after_help = "Signals: TERM stops the server, after a drain if [drain] has a deadline; USR1 drains it; a second one of them, or INT, stops it at once. HUP makes it read configuration and certificates again; certificates whose files change are read without it. Without any file, --dev runs it for a try-out."
 )]
 pub(super) struct ServeArgs {
     /// Try-out: make up a secret, listen on loopback and on the LAN (UDP and TCP, no TLS: browsers refuse certificates
@@ -39,7 +39,7 @@ pub(super) fn run(args: &ServeArgs, printer: &mut Printer) -> Result<Exit, CliEr
     if let Some(tls) = &config.tls {
         tls.read_key().map_err(|problem| CliError::usage(format_args!("[tls] key: {problem}")))?;
     }
-    ops::log::init(&config.log).map_err(CliError::usage)?;
+    let log = ops::log::init(&config.log).map_err(CliError::usage)?;
     for warning in &loaded.warnings {
         tracing::warn!(place = %warning.place, "{}", warning.message);
     }
@@ -52,6 +52,7 @@ pub(super) fn run(args: &ServeArgs, printer: &mut Printer) -> Result<Exit, CliEr
             }
         }),
         reload: Box::new(|| reload(args)),
+        log,
     };
     match ops::run::run(config, hooks) {
         Ok(()) => Ok(Exit::Success),
@@ -66,9 +67,6 @@ fn reload(args: &ServeArgs) -> Result<Config, String> {
         return Err("there is no configuration file to read again".to_owned());
     }
     let loaded = reading.load(args.dev).map_err(|error| error.to_string())?;
-    if let Some(tls) = &loaded.config.tls {
-        tls.read_key().map_err(|problem| format!("[tls] key: {problem}"))?;
-    }
     for warning in &loaded.warnings {
         tracing::warn!(place = %warning.place, "{}", warning.message);
     }

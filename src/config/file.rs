@@ -14,6 +14,7 @@ use crate::addr::Transport;
 use super::access::read_auth;
 use super::error::{ConfigError, Located, Place, Problem};
 use super::host::Host;
+use super::operation::{read_drain, read_metrics};
 use super::overrides::Overrides;
 use super::reader::{Document, Section};
 use super::secret::plain;
@@ -142,6 +143,8 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
     let (unauthenticated, max_peers_per_allocation) = read_limits(root);
     let (lifetimes, streams) = (read_lifetimes(document, root), read_streams(document, root));
     let (peers, log) = (read_peers(document, root, around.dev), read_log(root));
+    let metrics = read_metrics(document, root, source, &listeners);
+    let drain = read_drain(document, root, &listeners);
     let auth = read_auth(document, root, source, turn, around);
     root.report_unknown_keys();
     Config {
@@ -159,6 +162,8 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         streams,
         software: software.map(|software| software.value),
         log,
+        metrics,
+        drain,
         turn,
         rfc5766_channel_numbers,
         dev: around.dev,
@@ -236,7 +241,7 @@ fn check_overlaps(document: &Document<'_>, listeners: &[Located<Listener>]) {
     }
 }
 
-fn overlap(one: Listener, other: Listener) -> bool {
+pub(super) fn overlap(one: Listener, other: Listener) -> bool {
     let (a, b) = (one.address, other.address);
     let covers = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
     one.transport.is_stream() == other.transport.is_stream()
@@ -273,7 +278,7 @@ fn parse_address(text: &str, host: Host) -> Result<Vec<SocketAddr>, String> {
     }
 }
 
-fn parse_transport(text: &str) -> Result<Transport, String> {
+pub(super) fn parse_transport(text: &str) -> Result<Transport, String> {
     match text {
         "udp" => Ok(Transport::Udp),
         "tcp" => Ok(Transport::Tcp),

@@ -1,10 +1,12 @@
 //! The typed configuration: what `turnserver.toml`, the environment and the flags come to once they are valid.
 
 mod access;
+mod changes;
 pub mod coturn;
 mod error;
 mod file;
 mod host;
+mod operation;
 mod overrides;
 mod reader;
 mod secret;
@@ -13,6 +15,7 @@ mod settings;
 mod show;
 mod units;
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,8 +25,9 @@ use zeroize::Zeroizing;
 use crate::addr::{Family, Transport};
 use crate::auth::{SharedSecret, Users};
 use crate::policy::{BandwidthLimits, PeerRules, QuotaLimits, RateLimit};
-use crate::turn::{Lifetimes, OnExpiry};
+use crate::turn::{AlternateServer, Lifetimes, OnExpiry};
 
+pub use changes::{Change, Effect};
 pub use error::{ConfigError, Place, Problem};
 pub use file::{DEFAULT_FILE, Loaded, Source, Surroundings};
 pub use host::Host;
@@ -62,6 +66,10 @@ pub struct Config {
     pub software: Option<String>,
     /// Logs.
     pub log: Log,
+    /// The endpoint for metrics and health; none by default.
+    pub metrics: Option<Metrics>,
+    /// How the server stops.
+    pub drain: Drain,
     /// Whether TURN is offered, or only STUN Binding.
     pub turn: bool,
     /// Whether channel numbers of RFC 5766 beyond 0x4FFF may be bound.
@@ -193,10 +201,46 @@ pub enum LogFormat {
     Json,
 }
 
+/// The endpoint for metrics and health.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Where it listens.
+    pub listen: Endpoint,
+    /// Whether it may listen on other addresses than loopback.
+    pub allow_remote: bool,
+}
+
+/// Where a program on this host, or an operator's tool, reaches the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// TCP; the port is 0 only in tests.
+    Tcp(SocketAddr),
+    /// A socket in the file system.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// How the server stops.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drain {
+    /// How long allocations may live on after SIGTERM; zero ends them at once.
+    pub deadline: Duration,
+    /// Where clients are sent meanwhile.
+    pub alternates: Vec<AlternateServer>,
+}
+
 /// What the server learns of itself at the start, for the peer rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnAddresses {
-    /// Listeners as bound (and admin and metrics endpoints once there are any).
+    /// Listeners and the metrics endpoint as bound.
     pub endpoints: Vec<SocketAddr>,
     /// The host's interface addresses.
     pub addresses: Vec<IpAddr>,

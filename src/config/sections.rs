@@ -196,7 +196,7 @@ fn check_filter(text: &str) -> Result<(), String> {
     EnvFilter::builder().parse(text).map(|_| ()).map_err(|error| format!("{text:?} is not a filter: {error}"))
 }
 
-fn duration(
+pub(super) fn duration(
     section: &Section<'_, '_>,
     key: &'static str,
     range: std::ops::RangeInclusive<Duration>,

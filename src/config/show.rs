@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::turn::OnExpiry;
+use crate::turn::{AlternateServer, OnExpiry};
 
 use super::units::{duration_text, rate_text, size_text};
 use super::{Config, LogFormat, TlsVersion};
@@ -58,7 +58,14 @@ impl Config {
             LogFormat::Text => "text",
             LogFormat::Json => "json",
         };
-        writeln!(out, "\n[log]\nlevel = {}\nformat = \"{format}\"", quoted(&self.log.filter))
+        writeln!(out, "\n[log]\nlevel = {}\nformat = \"{format}\"", quoted(&self.log.filter))?;
+        if let Some(metrics) = &self.metrics {
+            writeln!(out, "\n[metrics]\nlisten = {}", quoted(&metrics.listen.to_string()))?;
+            writeln!(out, "allow-remote = {}", metrics.allow_remote)?;
+        }
+        let alternates: Vec<_> = self.drain.alternates.iter().map(alternate).collect();
+        writeln!(out, "\n[drain]\ndeadline = \"{}\"", duration_text(self.drain.deadline))?;
+        writeln!(out, "alternate-server = {}", list(&alternates))
     }
 
     fn write_relay(&self, out: &mut String) -> std::fmt::Result {
@@ -115,6 +122,13 @@ impl Config {
         writeln!(out, "handshake-timeout = \"{}\"", duration_text(streams.handshake_timeout))?;
         writeln!(out, "connections-max = {}", streams.connections_max)?;
         writeln!(out, "connections-per-ip-max = {}", limit(streams.connections_per_ip_max))
+    }
+}
+
+fn alternate(server: &AlternateServer) -> String {
+    match server.transport {
+        Some(transport) => format!("{transport}://{}", server.address),
+        None => server.address.to_string(),
     }
 }
 

@@ -2,7 +2,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::addr::Transport;
 use crate::reject::{Dropped, Reason};
+use crate::turn::{EndReason, RefusalCounts};
+
+/// Upper bounds of the allocation-duration histogram, in seconds; what is longer is only in its count.
+pub const DURATION_BOUNDS_SECS: [u64; 9] = [1, 10, 60, 300, 600, 1800, 3600, 14_400, 86_400];
 
 /// A counter with one writer.
 #[derive(Debug, Default)]
@@ -47,8 +52,16 @@ impl Traffic {
 pub struct Counters {
     /// Live allocations.
     pub allocations: Counter,
-    /// Allocations made.
-    pub allocated: Counter,
+    /// Allocations made, by [`Transport`].
+    pub allocated: [Counter; Transport::ALL.len()],
+    /// Allocations ended, by [`Transport`].
+    pub ended: [Counter; Transport::ALL.len()],
+    /// Allocations ended, by [`EndReason`].
+    pub ended_by_reason: [Counter; EndReason::ALL.len()],
+    /// How many ended allocations lived up to each of [`DURATION_BOUNDS_SECS`] and no shorter bound.
+    pub durations: [Counter; DURATION_BOUNDS_SECS.len()],
+    /// How long all ended allocations lived together, in microseconds.
+    pub duration_micros: Counter,
     /// Payload from clients to peers.
     pub to_peers: Traffic,
     /// Payload from peers to clients.
@@ -57,10 +70,12 @@ pub struct Counters {
     pub own_relayed: Traffic,
     /// STUN messages answered.
     pub answers: Counter,
-    /// Requests refused after their nonce was good, by reason.
-    pub refused: Vec<Counter>,
+    /// Answers to requests that nobody has authenticated, Binding included.
+    pub stranger_replies: Counter,
+    /// Requests refused, by reason.
+    pub refused: [Counter; Reason::ALL.len()],
     /// Packets dropped, by reason.
-    pub dropped: Vec<Counter>,
+    pub dropped: [Counter; Dropped::ALL.len()],
     /// Sends that the kernel refused: no route, full buffer.
     pub send_errors: Counter,
     /// Segmented sends that had to be repeated packet by packet.
@@ -83,16 +98,20 @@ pub struct Counters {
 
 impl Default for Counters {
     fn default() -> Self {
-        let list = |len| std::iter::repeat_with(Counter::default).take(len).collect();
         Self {
             allocations: Counter::default(),
-            allocated: Counter::default(),
+            allocated: counters(),
+            ended: counters(),
+            ended_by_reason: counters(),
+            durations: counters(),
+            duration_micros: Counter::default(),
             to_peers: Traffic::default(),
             to_clients: Traffic::default(),
             own_relayed: Traffic::default(),
             answers: Counter::default(),
-            refused: list(Reason::ALL.len()),
-            dropped: list(Dropped::ALL.len()),
+            stranger_replies: Counter::default(),
+            refused: counters(),
+            dropped: counters(),
             send_errors: Counter::default(),
             gso_fallbacks: Counter::default(),
             icmp_errors: Counter::default(),
@@ -107,10 +126,26 @@ impl Default for Counters {
 }
 
 impl Counters {
-    /// Counts a refusal.
-    pub fn refuse(&self, reason: Reason) {
-        if let Some(counter) = self.refused.get(reason as usize) {
+    /// Counts a new allocation.
+    pub fn allocation_made(&self, transport: Transport) {
+        if let Some(counter) = self.allocated.get(transport as usize) {
             counter.add(1);
+        }
+    }
+
+    /// Counts the end of an allocation.
+    pub fn allocation_ended(&self, transport: Transport, reason: EndReason, duration_micros: u64) {
+        let bound = DURATION_BOUNDS_SECS.iter().position(|secs| duration_micros <= secs * 1_000_000);
+        let bucket = bound.and_then(|bound| self.durations.get(bound));
+        let counters = [self.ended.get(transport as usize), self.ended_by_reason.get(reason as usize), bucket];
+        counters.into_iter().flatten().for_each(|counter| counter.add(1));
+        self.duration_micros.add(duration_micros);
+    }
+
+    /// Takes over the core's counts of refusals.
+    pub fn set_refused(&self, counts: &RefusalCounts) {
+        for (counter, reason) in self.refused.iter().zip(Reason::ALL) {
+            counter.set(counts.of(*reason));
         }
     }
 
@@ -120,4 +155,8 @@ impl Counters {
             counter.add(1);
         }
     }
+}
+
+fn counters<const N: usize>() -> [Counter; N] {
+    std::array::from_fn(|_| Counter::default())
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, reload};
 
 use crate::config::{Log, LogFormat};
 
@@ -32,18 +32,40 @@ impl fmt::Display for LogError {
 
 impl std::error::Error for LogError {}
 
+/// Changes the log of the running process.
+pub struct LogControl(Box<dyn Fn(EnvFilter) -> Result<(), reload::Error>>);
+
+impl LogControl {
+    /// Replaces the filter.
+    ///
+    /// # Errors
+    /// [`LogError::Filter`].
+    pub fn set_filter(&self, filter: &str) -> Result<(), LogError> {
+        let parsed = parse_filter(filter)?;
+        self.0(parsed).map_err(|error| LogError::Filter { filter: filter.to_owned(), problem: error.to_string() })
+    }
+}
+
 /// Installs the process's log subscriber.
 ///
 /// # Errors
 /// See [`LogError`].
-pub fn init(log: &Log) -> Result<(), LogError> {
+pub fn init(log: &Log) -> Result<LogControl, LogError> {
     let filter = parse_filter(&log.filter)?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let installed = match log.format {
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
+    let (control, installed) = match log.format {
+        LogFormat::Text => {
+            let builder = builder.with_ansi(std::io::stderr().is_terminal()).with_filter_reloading();
+            let handle = builder.reload_handle();
+            (LogControl(Box::new(move |filter| handle.reload(filter))), builder.try_init())
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_current_span(false).with_filter_reloading();
+            let handle = builder.reload_handle();
+            (LogControl(Box::new(move |filter| handle.reload(filter))), builder.try_init())
+        }
     };
-    installed.map_err(|_| LogError::AlreadySet)
+    installed.map(|()| control).map_err(|_| LogError::AlreadySet)
 }
 
 /// Checks a filter: a level (`info`) or directives (`info,turnstone::turn=debug`).

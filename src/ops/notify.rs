@@ -1,5 +1,6 @@
 //! The service manager's side: readiness, status text and watchdog (sd_notify).
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -14,6 +15,17 @@ pub(super) fn reloading() {
     if let Ok(state) = NotifyState::monotonic_usec_now() {
         send(&[NotifyState::Reloading, state]);
     }
+}
+
+/// What the server is doing, for `systemctl status`.
+pub(super) fn status(text: &str) {
+    send(&[NotifyState::Status(text)]);
+}
+
+/// Asks it to wait at least so much longer, from now on, before it kills the server: a drain may take longer than
+/// TimeoutStopSec.
+pub(super) fn extend_timeout(time: Duration) {
+    send(&[NotifyState::ExtendTimeoutUsec(u32::try_from(time.as_micros()).unwrap_or(u32::MAX))]);
 }
 
 /// Tells it that the server is stopping.
@@ -32,7 +44,11 @@ pub(super) fn watchdog_interval() -> Option<Duration> {
 }
 
 fn send(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+    static UNREACHABLE: AtomicBool = AtomicBool::new(false);
+    let result = sd_notify::notify(states);
+    // Once is enough until it is back.
+    let was_unreachable = UNREACHABLE.swap(result.is_err(), Ordering::Relaxed);
+    if let (Err(error), false) = (result, was_unreachable) {
         tracing::warn!(%error, "cannot reach the service manager");
     }
 }

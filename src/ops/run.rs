@@ -12,12 +12,18 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::certificates::{self, Stamp, Watch};
 use super::counters::Counters;
+use super::drain::{self, Draining};
+use super::http::{Monitor, MonitorListener};
+use super::log::LogControl;
+use super::metrics::Metrics;
 use super::notify;
+use super::status::Status;
 use crate::addr::{Family, Transport};
 use crate::auth::NonceKeys;
-use crate::config::{Config, Listener, OwnAddresses};
-use crate::listener::{ConnectionLimits, load_tls};
+use crate::config::{Config, Endpoint, Listener, OwnAddresses};
+use crate::listener::ConnectionLimits;
 use crate::net::{OwnRelays, bind_tcp_listener, bind_udp_listener, interface_addresses, sys};
 use crate::turn::{EndReason, Settings, Shared};
 use crate::worker::{Command, Mailbox, Reservations, Worker, WorkerContext, WorkerListener, fill_from_system};
@@ -60,13 +66,15 @@ pub struct Hooks<'a> {
     pub on_ready: Box<dyn FnOnce(&Bound) + 'a>,
     /// Reads the configuration again, for SIGHUP; the error is one line for the log.
     pub reload: Box<dyn Fn() -> Result<Config, String> + 'a>,
+    /// Changes the log's filter on reload.
+    pub log: LogControl,
 }
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT, or until a drain that SIGTERM or SIGUSR1 began is over.
 ///
 /// # Errors
 /// [`RunError`] when a socket cannot be opened or a worker fails.
-pub fn run(config: Config, hooks: Hooks<'_>) -> Result<(), RunError> {
+pub fn run(config: Config, mut hooks: Hooks<'_>) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -78,8 +86,9 @@ pub fn run(config: Config, hooks: Hooks<'_>) -> Result<(), RunError> {
         let status = server.bound.to_string();
         tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = server.workers.len(), "{status}");
         notify::ready(&status);
-        (hooks.on_ready)(&server.bound);
-        server.supervise(signals, &hooks.reload).await
+        let on_ready = std::mem::replace(&mut hooks.on_ready, Box::new(|_| {}));
+        on_ready(&server.bound);
+        server.supervise(signals, &hooks).await
     })
 }
 
@@ -87,6 +96,7 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    user_1: Signal,
 }
 
 impl Signals {
@@ -95,14 +105,22 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            user_1: signal(SignalKind::user_defined1())?,
         })
     }
 }
 
-struct RunningServer {
+pub(super) struct RunningServer {
     bound: Bound,
-    config: Config,
-    context: WorkerContext,
+    /// Our own addresses that are no listeners of clients are in here, too: no peer may have them.
+    endpoints: Vec<SocketAddr>,
+    pub(super) config: Config,
+    pub(super) context: WorkerContext,
+    pub(super) counters: Vec<Arc<Counters>>,
+    pub(super) status: Arc<Status>,
+    pub(super) watch: Watch,
+    pub(super) draining: Option<Draining>,
+    monitor: Option<tokio::task::JoinHandle<()>>,
     nonce_keys: Arc<NonceKeys>,
     workers: Vec<thread::JoinHandle<io::Result<()>>>,
     ended: tokio::sync::mpsc::UnboundedReceiver<usize>,
@@ -110,9 +128,13 @@ struct RunningServer {
 
 impl RunningServer {
     fn start(config: Config) -> Result<Self, RunError> {
+        let (status, mut watch) = (Arc::new(Status::new()), Watch::default());
         let tls = Arc::new(ArcSwapOption::empty());
         if let Some(files) = &config.tls {
-            tls.store(Some(load_tls(files).map_err(|error| RunError(error.to_string()))?));
+            watch.judged(Stamp::of(files));
+            let certificate = certificates::load(files).map_err(RunError)?;
+            status.set_certificate_not_after(Some(certificate.not_after_unix));
+            tls.store(Some(certificate.config));
         }
         let sockets = bind_listeners(&config)?;
         let bound = Bound {
@@ -121,6 +143,9 @@ impl RunningServer {
                 .map(|first| first.iter().map(|listener| (listener.transport, listener.address)).collect())
                 .unwrap_or_default(),
         };
+        let monitor = config.metrics.as_ref().map(|metrics| bind_monitor(&metrics.listen)).transpose()?;
+        let mut endpoints: Vec<_> = bound.listeners.iter().map(|(_, address)| *address).collect();
+        endpoints.extend(monitor.as_ref().and_then(MonitorListener::address));
         let mut master = [0; 32];
         fill_from_system(&mut master);
         let nonce_keys = Arc::new(NonceKeys::new(master, config.auth.nonce_lifetime_secs));
@@ -132,7 +157,7 @@ impl RunningServer {
             .collect::<io::Result<Vec<_>>>()
             .map_err(|error| RunError::new("cannot make a mailbox", error))?;
         let context = WorkerContext {
-            settings: Arc::new(settings(&config, &bound, &nonce_keys)?),
+            settings: Arc::new(settings(&config, &endpoints, &nonce_keys)?),
             shared: Shared::default(),
             own_relays,
             reservations: Arc::new(Reservations::new(reservations_max)),
@@ -149,10 +174,11 @@ impl RunningServer {
         };
         let (end, ended) = tokio::sync::mpsc::unbounded_channel();
         let mut workers = Vec::with_capacity(config.workers);
-        for (number, listeners) in sockets.into_iter().enumerate() {
+        let counters: Vec<_> = sockets.iter().map(|_| Arc::new(Counters::default())).collect();
+        for (number, (listeners, counters)) in sockets.into_iter().zip(&counters).enumerate() {
             let failed = |error| RunError::new(format!("cannot start worker {number}"), error);
-            let counters = Arc::new(Counters::default());
-            let worker = Worker::new(number as u16, listeners, counters, context.clone()).map_err(failed)?;
+            let worker =
+                Worker::new(number as u16, listeners, Arc::clone(counters), context.clone()).map_err(failed)?;
             let end = EndNotice { number, end: end.clone() };
             let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
                 let _notice = end;
@@ -160,26 +186,63 @@ impl RunningServer {
             });
             workers.push(thread.map_err(failed)?);
         }
-        Ok(Self { bound, config, context, nonce_keys, workers, ended })
+        let monitor = monitor.map(|listener| {
+            tracing::info!(endpoint = %listener.endpoint, "serving /metrics, /healthz and /readyz");
+            let metrics = Metrics::new(counters.clone(), Arc::clone(&context.own_relays), Arc::clone(&status));
+            let mailboxes = context.mailboxes.clone();
+            tokio::spawn(listener.serve(Arc::new(Monitor { metrics, status: Arc::clone(&status), mailboxes })))
+        });
+        Ok(Self {
+            bound,
+            endpoints,
+            config,
+            context,
+            counters,
+            status,
+            watch,
+            draining: None,
+            monitor,
+            nonce_keys,
+            workers,
+            ended,
+        })
     }
 
-    async fn supervise(
-        mut self,
-        mut signals: Signals,
-        reload: &dyn Fn() -> Result<Config, String>,
-    ) -> Result<(), RunError> {
+    async fn supervise(mut self, mut signals: Signals, hooks: &Hooks<'_>) -> Result<(), RunError> {
         let alive: Vec<_> = self.context.mailboxes.iter().map(|_| Arc::new(AtomicU64::new(0))).collect();
         let interval = notify::watchdog_interval();
         let mut tick = tokio::time::interval(interval.unwrap_or(Duration::from_secs(3600)));
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut watch_tick = tokio::time::interval(certificates::WATCH_INTERVAL);
+        let mut drain_tick = tokio::time::interval(drain::LOOK_INTERVAL);
+        for tick in [&mut tick, &mut watch_tick, &mut drain_tick] {
+            tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        }
         let mut asked_micros = 0;
         loop {
             tokio::select! {
-                _ = signals.terminate.recv() => break,
+                _ = signals.terminate.recv() => {
+                    let deadline = self.config.drain.deadline;
+                    if self.draining.is_some() || deadline.is_zero() {
+                        break;
+                    }
+                    self.begin_drain(Some(deadline));
+                }
+                _ = signals.user_1.recv() => {
+                    if self.draining.is_some() {
+                        break;
+                    }
+                    self.begin_drain(Some(self.config.drain.deadline).filter(|deadline| !deadline.is_zero()));
+                }
                 _ = signals.interrupt.recv() => break,
+                _ = watch_tick.tick(), if self.config.tls.is_some() => self.watch_certificate(),
+                _ = drain_tick.tick(), if self.draining.is_some() => {
+                    if self.has_drained() {
+                        break;
+                    }
+                }
                 _ = signals.hang_up.recv() => {
                     notify::reloading();
-                    self.reload(reload);
+                    self.reload(hooks);
                     notify::ready(&self.bound.to_string());
                 }
                 _ = tick.tick(), if interval.is_some() => {
@@ -207,46 +270,16 @@ impl RunningServer {
         for worker in self.workers.drain(..) {
             let _ = worker.join();
         }
+        if let Some(monitor) = self.monitor.take() {
+            monitor.abort();
+            let _ = monitor.await;
+        }
         Ok(())
     }
 
-    /// Reads configuration and certificates again and hands both to the workers; what is bad leaves the running one.
-    fn reload(&mut self, read: &dyn Fn() -> Result<Config, String>) {
-        let loaded = read().and_then(|config| {
-            let tls = config.tls.as_ref().map(load_tls).transpose().map_err(|error| error.to_string())?;
-            let settings = settings(&config, &self.bound, &self.nonce_keys).map_err(|error| error.to_string())?;
-            Ok((config, tls, settings))
-        });
-        match loaded {
-            Ok((config, tls, settings)) => {
-                let needs_restart = self.restart_needed(&config);
-                self.config = config;
-                self.context.tls.store(tls);
-                let settings = Arc::new(settings);
-                for mailbox in &self.context.mailboxes {
-                    mailbox.send(Command::Apply(Arc::clone(&settings)));
-                }
-                tracing::info!("configuration reloaded");
-                if !needs_restart.is_empty() {
-                    tracing::warn!(sections = ?needs_restart, "changes that take effect only after a restart");
-                }
-            }
-            Err(problem) => tracing::error!(%problem, "reload refused, the running configuration stays"),
-        }
-    }
-
-    /// The sections whose changes a reload cannot apply.
-    fn restart_needed(&self, new: &Config) -> Vec<&'static str> {
-        let old = &self.config;
-        let changed = [
-            ("listen", old.listeners != new.listeners),
-            ("relay", old.relay != new.relay),
-            ("workers", old.workers != new.workers),
-            ("streams", old.streams != new.streams),
-            ("log", old.log != new.log),
-            ("nonce-lifetime", old.auth.nonce_lifetime_secs != new.auth.nonce_lifetime_secs),
-        ];
-        changed.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
+    /// The snapshot for the workers, with what the server knows of itself.
+    pub(super) fn settings(&self, config: &Config) -> Result<Settings, RunError> {
+        settings(config, &self.endpoints, &self.nonce_keys)
     }
 
     fn worker_failed(&mut self, number: Option<usize>) -> RunError {
@@ -296,9 +329,14 @@ fn bind_listeners(config: &Config) -> Result<Vec<Vec<WorkerListener>>, RunError>
     Ok(workers)
 }
 
-fn settings(config: &Config, bound: &Bound, nonce_keys: &Arc<NonceKeys>) -> Result<Settings, RunError> {
+fn bind_monitor(endpoint: &Endpoint) -> Result<MonitorListener, RunError> {
+    MonitorListener::bind(endpoint)
+        .map_err(|error| RunError::new(format!("cannot listen on {endpoint} for [metrics]"), error))
+}
+
+fn settings(config: &Config, endpoints: &[SocketAddr], nonce_keys: &Arc<NonceKeys>) -> Result<Settings, RunError> {
     let own = OwnAddresses {
-        endpoints: bound.listeners.iter().map(|(_, address)| *address).collect(),
+        endpoints: endpoints.to_vec(),
         addresses: interface_addresses().map_err(|error| RunError::new("cannot list interface addresses", error))?,
     };
     config.settings(Arc::clone(nonce_keys), own).map_err(|error| RunError(error.to_string()))

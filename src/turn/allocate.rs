@@ -52,7 +52,8 @@ impl Server {
     ) -> Result<(), Reject> {
         let wish = read_wish(request, relays)?;
         if self.draining {
-            return Err(Reason::Draining.into());
+            let alternate = self.alternate(request.five_tuple());
+            return Err(alternate.map_or(Reason::Draining, |_| Reason::Redirected).into());
         }
         let (now, settings, identity) = (request.now, request.settings, &request.auth.identity);
         let quota = self.shared.quotas.reserve(settings.quota, &identity.user)?;
@@ -163,8 +164,7 @@ fn reject(error: RelayError) -> Reject {
         RelayError::NoFamily => Reason::FamilyUnsupported.into(),
         RelayError::NoPort => Reason::NoPort.into(),
         RelayError::UnknownToken => Reason::UnknownReservation.into(),
-        // To the client it is a lack of capacity like the others.
-        RelayError::System => Reject { code: ErrorCode::INSUFFICIENT_CAPACITY, reason: Reason::SystemError },
+        RelayError::System => Reason::SystemError.into(),
     }
 }
 

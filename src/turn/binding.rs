@@ -13,6 +13,7 @@ impl Server {
         if !self.may_answer_stranger(now, client) {
             return Outcome::Dropped(Dropped::RateLimited);
         }
+        self.events.stranger_answered();
         let responder = Responder { request: message, software: self.settings.software.as_deref(), integrity: None };
         let unknown = message.unknown_required(is_known);
         if unknown.is_empty() {
@@ -20,6 +21,7 @@ impl Server {
                 encoder.xor_address(AttributeType::XOR_MAPPED_ADDRESS, client.five_tuple.client.get());
             });
         } else {
+            self.events.count_refusal(Reason::UnknownAttribute);
             responder.unknown_attributes(reply, Reason::UnknownAttribute.into(), &unknown);
         }
         Outcome::Reply

@@ -1,4 +1,4 @@
-//! The queue of events. Only refusals can come without bound, so only they are dropped.
+//! The queue of events. Only refusals can come without bound, so only they are dropped; every one is counted.
 
 use std::collections::VecDeque;
 
@@ -14,6 +14,33 @@ const MAX_WAITING: usize = 4096;
 pub(super) struct Events {
     queue: VecDeque<Event>,
     refusals_dropped: u64,
+    refusals: RefusalCounts,
+    stranger_replies: u64,
+}
+
+/// Requests refused since the start, by reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RefusalCounts {
+    by_reason: [u64; Reason::ALL.len()],
+    total: u64,
+}
+
+impl Default for RefusalCounts {
+    fn default() -> Self {
+        Self { by_reason: [0; Reason::ALL.len()], total: 0 }
+    }
+}
+
+impl RefusalCounts {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Those with this reason.
+    pub fn of(&self, reason: Reason) -> u64 {
+        self.by_reason.get(reason as usize).copied().unwrap_or_default()
+    }
 }
 
 impl Events {
@@ -22,12 +49,34 @@ impl Events {
     }
 
     pub(super) fn refused(&mut self, reason: Reason, client: &Client) {
+        self.count_refusal(reason);
         if self.queue.len() >= MAX_WAITING {
             self.refusals_dropped += 1;
             return;
         }
         let transport = client.five_tuple.transport;
         self.queue.push_back(Event::Refused { reason, client: client.five_tuple.client, transport });
+    }
+
+    /// Counts a refusal that is no event: nothing has shown that its sender receives at its address.
+    pub(super) fn count_refusal(&mut self, reason: Reason) {
+        if let Some(count) = self.refusals.by_reason.get_mut(reason as usize) {
+            *count += 1;
+        }
+        self.refusals.total += 1;
+    }
+
+    /// Counts an answer to a request that nobody has authenticated.
+    pub(super) fn stranger_answered(&mut self) {
+        self.stranger_replies += 1;
+    }
+
+    pub(super) fn refusals(&self) -> &RefusalCounts {
+        &self.refusals
+    }
+
+    pub(super) fn stranger_replies(&self) -> u64 {
+        self.stranger_replies
     }
 
     pub(super) fn pop(&mut self) -> Option<Event> {

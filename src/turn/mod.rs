@@ -19,6 +19,7 @@ mod binding;
 mod channel_bind;
 mod channels;
 mod create_permission;
+mod drain;
 mod events;
 mod five_tuple;
 mod hash;
@@ -39,6 +40,8 @@ mod settings;
 mod timer;
 mod transaction;
 
+pub use drain::AlternateServer;
+pub use events::RefusalCounts;
 pub use output::{
     AllocationId, AllocationSummary, Client, ClientLink, Encapsulation, EndReason, Event, Outcome, ToClient, ToPeer,
 };

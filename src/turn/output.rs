@@ -89,6 +89,24 @@ pub enum EndReason {
     Shutdown,
 }
 
+impl EndReason {
+    /// Every reason, for metrics that start at zero.
+    pub const ALL: &'static [Self] =
+        &[Self::Released, Self::Expired, Self::ClientGone, Self::CredentialExpired, Self::Kicked, Self::Shutdown];
+
+    /// The stable name used as a metric label and in logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Released => "released",
+            Self::Expired => "expired",
+            Self::ClientGone => "client-gone",
+            Self::CredentialExpired => "credential-expired",
+            Self::Kicked => "kicked",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
 /// The one record of an ended allocation.
 #[derive(Clone, Debug)]
 pub struct AllocationSummary {

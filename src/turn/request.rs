@@ -103,6 +103,11 @@ impl Server {
                 ErrorCode::UNAUTHENTICATED => request.responder.error(reply, reject, |encoder| {
                     settings.credentials.challenge(now, client.five_tuple.client, encoder);
                 }),
+                ErrorCode::TRY_ALTERNATE => request.responder.error(reply, reject, |encoder| {
+                    if let Some(alternate) = self.alternate(&client.five_tuple) {
+                        encoder.address(AttributeType::ALTERNATE_SERVER, alternate);
+                    }
+                }),
                 _ => request.responder.error(reply, reject, |_| {}),
             }
         }
@@ -148,8 +153,10 @@ impl Server {
         if !self.may_answer_stranger(now, client) {
             return Outcome::Dropped(Dropped::RateLimited);
         }
-        if had_fresh_nonce(reason) {
-            self.events.refused(reason, client);
+        self.events.stranger_answered();
+        match had_fresh_nonce(reason) {
+            true => self.events.refused(reason, client),
+            false => self.events.count_refusal(reason),
         }
         let responder = Responder { request: message, software: self.settings.software.as_deref(), integrity: None };
         let reject = Reject::from(reason);

@@ -10,7 +10,8 @@ use crate::stun::{Class, Message, Method};
 
 use super::allocation::{Allocation, cut_in_secs, in_secs};
 use super::allocations::Allocations;
-use super::events::Events;
+use super::drain::AlternateServer;
+use super::events::{Events, RefusalCounts};
 use super::hash::AddressHash;
 use super::output::{Client, EndReason, Event, Outcome};
 use super::peer::{Peer, judge};
@@ -36,6 +37,7 @@ pub struct Server {
     pub(super) events: Events,
     pub(super) next_id: u64,
     pub(super) draining: bool,
+    pub(super) alternates: Arc<[AlternateServer]>,
     wheel: Wheel,
     due: Vec<Timer>,
 }
@@ -59,6 +61,7 @@ impl Server {
             events: Events::default(),
             next_id: 1,
             draining: false,
+            alternates: Arc::default(),
             wheel: Wheel::new(),
             due: Vec::new(),
         }
@@ -129,11 +132,6 @@ impl Server {
         }
     }
 
-    /// While draining, no new allocation is made (508); those that live can be refreshed and used.
-    pub fn set_draining(&mut self, draining: bool) {
-        self.draining = draining;
-    }
-
     /// Whether a client has an allocation.
     pub fn has_allocation(&self, five_tuple: &FiveTuple) -> bool {
         self.allocations.contains(&self.hash, five_tuple)
@@ -152,6 +150,16 @@ impl Server {
     /// Refusals that were not reported as events because too many events waited.
     pub fn refusals_dropped(&self) -> u64 {
         self.events.refusals_dropped()
+    }
+
+    /// Requests refused since the start, reported as events or not.
+    pub fn refusals(&self) -> &RefusalCounts {
+        self.events.refusals()
+    }
+
+    /// Answers to requests that nobody has authenticated, Binding included, since the start.
+    pub fn stranger_replies(&self) -> u64 {
+        self.events.stranger_replies()
     }
 
     /// The slot of the live allocation on a 5-tuple; ends one whose time is over.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::addr::PeerAddr;
 use crate::net::sys::EventFd;
-use crate::turn::{EndReason, Settings};
+use crate::turn::{AlternateServer, EndReason, Settings};
 
 /// Payload bytes that may wait for one worker.
 const HANDOVER_BYTES_MAX: usize = 4 << 20;
@@ -16,8 +16,10 @@ const HANDOVER_BYTES_MAX: usize = 4 << 20;
 pub enum Command {
     /// Work by this snapshot from now on.
     Apply(Arc<Settings>),
-    /// Store the current time, as a sign of life.
+    /// Bring the counters up to date and store the current time, as a sign of life.
     Ping(Arc<AtomicU64>),
+    /// Make no new allocation; send clients to these servers instead.
+    Drain(Arc<[AlternateServer]>),
     /// End every allocation with this reason and stop.
     Stop(EndReason),
 }

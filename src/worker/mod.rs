@@ -19,6 +19,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwapOption;
 use rustls::ServerConfig;
@@ -35,7 +36,7 @@ use crate::net::sys::{Epoll, Events, Interest, Ready, RecvBatch, clocks, trim_me
 use crate::net::{Arena, OwnRelays};
 use crate::ops::counters::Counters;
 use crate::reject::Dropped;
-use crate::turn::{EndReason, Event, Server, Settings, Shared};
+use crate::turn::{Event, Server, Settings, Shared};
 
 use datagrams::Unread;
 use mailbox::HandoverBatch;
@@ -119,6 +120,7 @@ pub struct Worker {
     counters: Arc<Counters>,
     context: WorkerContext,
     gso: bool,
+    refusals_reported: u64,
     /// The most allocations since memory was last given back.
     peak: usize,
     stopped: bool,
@@ -178,6 +180,7 @@ impl Worker {
             counters,
             gso: context.gso,
             context,
+            refusals_reported: 0,
             peak: 0,
             stopped: false,
         })
@@ -240,7 +243,15 @@ impl Worker {
         for command in commands {
             match command {
                 Command::Apply(settings) => self.server.apply(now, settings, &mut self.relays),
-                Command::Ping(seen) => seen.store(now.micros, std::sync::atomic::Ordering::Relaxed),
+                Command::Ping(seen) => {
+                    // Who asks may read the counters next, and compares with the time of asking: this wake-up began before.
+                    self.report();
+                    seen.store(clocks().0, Ordering::Release);
+                }
+                Command::Drain(alternates) => {
+                    self.server.set_alternates(alternates);
+                    self.server.set_draining(true);
+                }
                 Command::Stop(reason) => {
                     self.server.end_all(now, reason, &mut self.relays);
                     self.stopped = true;
@@ -273,12 +284,21 @@ impl Worker {
     fn report(&mut self) {
         while let Some(event) = self.server.poll_event() {
             match event {
-                Event::Allocated { .. } => self.counters.allocated.add(1),
-                Event::Ended(summary) => log_end(&summary),
-                Event::Refused { reason, .. } => self.counters.refuse(reason),
-                Event::RouteBound { .. } | Event::RouteGone { .. } => {}
+                Event::Allocated { five_tuple, .. } => self.counters.allocation_made(five_tuple.transport),
+                Event::Ended(summary) => {
+                    let transport = summary.five_tuple.transport;
+                    self.counters.allocation_ended(transport, summary.reason, summary.duration_micros);
+                    log_end(&summary);
+                }
+                Event::Refused { .. } | Event::RouteBound { .. } | Event::RouteGone { .. } => {}
             }
         }
+        let refusals = self.server.refusals();
+        if refusals.total() != self.refusals_reported {
+            self.refusals_reported = refusals.total();
+            self.counters.set_refused(refusals);
+        }
+        self.counters.stranger_replies.set(self.server.stranger_replies());
         let live = self.server.allocations();
         self.counters.allocations.set(live as u64);
         self.peak = self.peak.max(live);
@@ -313,18 +333,7 @@ fn log_end(summary: &crate::turn::AllocationSummary) {
         to_client_packets = summary.to_client.0,
         to_client_bytes = summary.to_client.1,
         throttled_packets = summary.throttled,
-        reason = end_label(summary.reason),
+        reason = summary.reason.label(),
         "allocation ended"
     );
-}
-
-fn end_label(reason: EndReason) -> &'static str {
-    match reason {
-        EndReason::Released => "released",
-        EndReason::Expired => "expired",
-        EndReason::ClientGone => "client-gone",
-        EndReason::CredentialExpired => "credential-expired",
-        EndReason::Kicked => "kicked",
-        EndReason::Shutdown => "shutdown",
-    }
 }

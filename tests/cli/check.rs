@@ -88,6 +88,15 @@ fn a_listener_that_is_taken_is_found_when_asked_for() {
 }
 
 #[test]
+fn an_endpoint_for_metrics_that_is_taken_is_found_when_asked_for() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let place = Place::with(&format!("[metrics]\nlisten = \"{address}\"\n"));
+    let ran = place.run(&["check", "--bind"]);
+    assert!(ran.out.contains(&format!("error    metrics: tcp {address} cannot be bound: ")), "{}", ran.out);
+}
+
+#[test]
 fn too_few_descriptors_for_the_port_range_are_warned_about() {
     let place = Place::new();
     // The shell lowers the limit for the one command.

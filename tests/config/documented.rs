@@ -82,13 +82,31 @@ fn the_documented_defaults_are_the_defaults() {
     let credentials = tempfile::tempdir().unwrap();
     let all = uncommented(SHIPPED);
     let own_host = "external-ip = [\"203.0.113.5\", \"2001:db8::5\"]";
-    for example in [own_host, "certificate = ", "key = ", "software = ", "public-host = ", "users-file = "] {
+    for example in [
+        own_host,
+        "certificate = ",
+        "key = ",
+        "software = ",
+        "public-host = ",
+        "users-file = ",
+        "listen = ",
+        "alternate-server = ",
+    ] {
         assert!(all.contains(example), "no example of {example}");
     }
     let is_example = |line: &str| {
-        ["external-ip =", "certificate =", "key =", "software =", "public-host =", "users-file ="]
-            .iter()
-            .any(|example| line.starts_with(example))
+        [
+            "external-ip =",
+            "certificate =",
+            "key =",
+            "software =",
+            "public-host =",
+            "users-file =",
+            "listen =",
+            "alternate-server =",
+        ]
+        .iter()
+        .any(|example| line.starts_with(example))
     };
     let defaults: String = all.lines().filter(|line| !is_example(line)).map(|line| format!("{line}\n")).collect();
     assert!(defaults.contains("\nqueue = \"200ms\"\n") && defaults.contains("\n[[listen]]\n"), "{defaults}");
@@ -111,4 +129,6 @@ fn the_examples_are_valid_too() {
     assert_eq!(config.relay.ipv4.unwrap().external.to_string(), "203.0.113.5");
     assert_eq!(config.auth.public_host.as_deref(), Some("turn.example.org"));
     assert!(config.tls.is_some());
+    assert_eq!(config.metrics.unwrap().listen.to_string(), "127.0.0.1:9641");
+    assert_eq!(config.drain.alternates.len(), 2);
 }

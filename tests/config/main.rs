@@ -6,6 +6,7 @@
 mod bad;
 mod documented;
 mod modes;
+mod operation;
 mod overrides;
 mod robust;
 mod values;

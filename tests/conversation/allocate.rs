@@ -4,7 +4,7 @@ use turnstone::addr::{Family, Transport};
 use turnstone::policy::QuotaLimits;
 use turnstone::reject::Reason;
 use turnstone::stun::{AttributeType, Class, Encoder, Method};
-use turnstone::turn::{EndReason, Event};
+use turnstone::turn::{AlternateServer, EndReason, Event};
 
 use crate::harness::*;
 
@@ -360,6 +360,35 @@ fn a_draining_server_makes_no_new_allocation_and_serves_those_it_has() {
     assert_eq!(world.bind(&old, 0x4000, peer(1)).code(), None);
     world.server.set_draining(false);
     assert_eq!(allocate_with(&mut world, &new, |_| {}).code(), None);
+}
+
+#[test]
+fn a_draining_server_names_another_one_of_the_clients_transport_and_family_and_signs_it() {
+    let mut world = World::new();
+    let (any, tcp) = ("203.0.113.9:3478".parse().unwrap(), "203.0.113.9:3479".parse().unwrap());
+    let v6 = "[2001:db8::9]:3478".parse().unwrap();
+    let alternate = |transport, address| AlternateServer { transport, address };
+    world
+        .server
+        .set_alternates([alternate(None, v6), alternate(None, any), alternate(Some(Transport::Tcp), tcp)].into());
+    world.server.set_draining(true);
+    for (client, expected) in [(client(1), any), (client_over(Transport::Tcp, 2), tcp)] {
+        let login = world.alice(client);
+        let reply = allocate_with(&mut world, &login, |_| {});
+        assert_eq!(reply.code(), Some(300));
+        assert!(reply.integrity.is_some(), "RFC 8489 section 10 wants it authenticated");
+        let std::net::SocketAddr::V4(address) = expected else { panic!() };
+        let mut value = vec![0, 1];
+        value.extend(address.port().to_be_bytes());
+        value.extend(address.ip().octets());
+        assert_eq!(reply.get(AttributeType::ALTERNATE_SERVER).unwrap(), value);
+    }
+    assert_eq!(refusals(&world.events()), [Reason::Redirected; 2]);
+    // Nothing fits a client over IPv4 any more.
+    world.server.set_alternates([alternate(None, v6), alternate(Some(Transport::Tls), any)].into());
+    let login = world.alice(client(3));
+    let reply = allocate_with(&mut world, &login, |_| {});
+    assert_eq!((reply.code(), reply.get(AttributeType::ALTERNATE_SERVER)), (Some(508), None));
 }
 
 #[test]

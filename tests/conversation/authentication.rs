@@ -239,6 +239,7 @@ fn forged_requests_cost_the_budget_and_a_flood_of_refusals_is_bounded() {
         world.refresh(&login, None);
     }
     assert_eq!(world.server.refusals_dropped(), 5000 - 4096);
+    assert_eq!(world.server.refusals().of(Reason::AllocationMismatch), 5000, "counted although no event was kept");
     assert_eq!(world.events().len(), 4096);
 }
 
@@ -249,6 +250,7 @@ fn a_flood_of_strangers_leaves_the_server_as_it_was() {
     let login = world.allocated(1);
     world.events();
     let wake = world.server.next_timeout();
+    let before = world.server.stranger_replies();
     let (mut answered, mut limited) = (0, 0);
     for n in 0..200_000u32 {
         let [_, high, low, last] = n.to_be_bytes();
@@ -277,6 +279,7 @@ fn a_flood_of_strangers_leaves_the_server_as_it_was() {
         }
     }
     assert!(answered > 0 && answered + limited == 200_000);
+    assert_eq!(world.server.stranger_replies() - before, answered);
     assert!(world.events().is_empty());
     assert_eq!(world.server.refusals_dropped(), 0);
     assert_eq!(world.server.next_timeout(), wake);

@@ -218,6 +218,13 @@ impl TestServer {
         TestServer::start_turnstone(config_toml, files, &spec)
     }
 
+    /// The same, with the socket that it sends its notifications to.
+    pub fn start_observed(config_toml: &str) -> (TestServer, UnixDatagram) {
+        let spec = Spec::local();
+        let files = Files::write(&spec);
+        TestServer::start_with_notifications(config_toml, files, &spec)
+    }
+
     /// The first listener of this transport on an address of the family that `ip` belongs to.
     pub fn address(&self, transport: Transport, ip: &str) -> SocketAddr {
         let ip: IpAddr = ip.parse().unwrap();
@@ -267,12 +274,44 @@ impl TestServer {
         self.child.id()
     }
 
+    /// Writes the configuration anew, mode unchanged, for a reload; `@DIR@` as in [`TestServer::start`].
+    pub fn write_config(&self, config_toml: &str) {
+        std::fs::write(self.file("turnserver.toml"), config_toml.replace("@DIR@", self.files.dir())).unwrap();
+    }
+
+    /// Sends a signal to the server.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let process = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        rustix::process::kill_process(process, signal).unwrap();
+    }
+
+    /// Whether the server's process still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for the server's end and returns its exit code.
+    pub fn exit_code_within(&mut self, limit: Duration) -> Option<i32> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "the server still runs after {limit:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// What the server wrote to its log so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.files.path("log")).unwrap_or_default()
     }
 
     fn start_turnstone(config_toml: &str, files: Files, spec: &Spec) -> TestServer {
+        TestServer::start_with_notifications(config_toml, files, spec).0
+    }
+
+    fn start_with_notifications(config_toml: &str, files: Files, spec: &Spec) -> (TestServer, UnixDatagram) {
         files.write_private("turnserver.toml", &config_toml.replace("@DIR@", files.dir()));
         let notify_path = files.path("notify.sock");
         let notify = UnixDatagram::bind(&notify_path).unwrap();
@@ -286,7 +325,7 @@ impl TestServer {
         let child = spawn_logged(&mut command, &files);
         let mut server = TestServer { child, listeners: Vec::new(), files, spec: spec.clone() };
         server.wait_for_ready(&notify);
-        server
+        (server, notify)
     }
 
     /// Reads notifications (sd_notify(3)) until one says `READY=1`; `STATUS=` names the listeners.

@@ -1,0 +1,133 @@
+//! What a reload changes: one configuration compared with another, key by key, without a secret in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::Config;
+use crate::addr::Transport;
+
+/// What becomes of a changed value on reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It holds from now on, for running allocations too.
+    Applied,
+    /// The old value stays until the server is started anew.
+    NeedsRestart,
+}
+
+/// One changed key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The key with its section, e.g. `quota.allocations-per-user`.
+    pub key: String,
+    /// The value before, as in `turnserver.toml`; `-` when there was none.
+    pub before: String,
+    /// The value now.
+    pub after: String,
+    /// Whether it counts at once.
+    pub effect: Effect,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} -> {}", self.key, self.before, self.after)
+    }
+}
+
+/// Keys, or whole sections, that only a restart changes: sockets, threads and what is made with them.
+const NEEDS_RESTART: &[&str] =
+    &["workers", "listen", "relay", "streams", "auth.nonce-lifetime", "log.format", "metrics"];
+
+impl Config {
+    /// The differences between the running configuration and a `new` one, in the order of their keys.
+    pub fn changes(&self, new: &Self) -> Vec<Change> {
+        let (before, after) = (self.flat(), new.flat());
+        let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        let mut changes = Vec::new();
+        for key in keys {
+            let (old, new) = (before.get(key), after.get(key));
+            if old != new {
+                let shown = |value: Option<&String>| value.cloned().unwrap_or_else(|| "-".to_owned());
+                let still_used = new.is_none() && key.starts_with("tls.") && self.has_tls_listener();
+                let effect = if still_used { Effect::NeedsRestart } else { effect(key) };
+                changes.push(Change { key: key.clone(), before: shown(old), after: shown(new), effect });
+            }
+        }
+        changes.extend(self.secret_changes(new));
+        changes.extend(self.user_changes(new));
+        changes
+    }
+
+    /// Puts the running values back where only a restart changes them, so that the rest fits the sockets there are.
+    pub fn keep_until_restart(&mut self, running: &Self) {
+        self.workers = running.workers;
+        self.listeners.clone_from(&running.listeners);
+        self.relay = running.relay;
+        self.streams = running.streams;
+        self.auth.nonce_lifetime_secs = running.auth.nonce_lifetime_secs;
+        self.log.format = running.log.format;
+        self.metrics.clone_from(&running.metrics);
+        if self.tls.is_none() && running.has_tls_listener() {
+            self.tls.clone_from(&running.tls);
+        }
+    }
+
+    fn has_tls_listener(&self) -> bool {
+        self.listeners.iter().any(|listener| listener.transport == Transport::Tls)
+    }
+
+    /// Every key that has a printable value.
+    fn flat(&self) -> BTreeMap<String, String> {
+        let mut flat = BTreeMap::new();
+        // What is written by `to_toml` is TOML.
+        for (key, value) in self.to_toml().parse::<toml::Table>().unwrap_or_default() {
+            match value {
+                toml::Value::Table(section) => {
+                    flat.extend(section.into_iter().map(|(name, value)| (format!("{key}.{name}"), value.to_string())));
+                }
+                value => {
+                    flat.insert(key, value.to_string());
+                }
+            }
+        }
+        let mut listeners: Vec<_> =
+            self.listeners.iter().map(|listener| format!("{}/{}", listener.transport, listener.address)).collect();
+        listeners.sort();
+        flat.insert("listen".to_owned(), listeners.join(" "));
+        flat
+    }
+
+    /// Secrets are told by their ids.
+    fn secret_changes(&self, new: &Self) -> Option<Change> {
+        let (old, new) = (&self.auth, &new.auth);
+        let ids =
+            |auth: &super::Auth| auth.secrets.iter().map(|secret| secret.id.clone()).collect::<Vec<_>>().join(" ");
+        let pairs = |auth: &super::Auth| {
+            auth.secrets.iter().map(|secret| (secret.id.clone(), secret.bytes.clone())).collect::<Vec<_>>()
+        };
+        if pairs(old) == pairs(new) {
+            return None;
+        }
+        let (before, after) = (ids(old), ids(new));
+        let note = if before == after { " (another secret under the same id)" } else { "" };
+        let after = format!("{after}{note}");
+        Some(Change { key: "auth.secrets".to_owned(), before, after, effect: Effect::Applied })
+    }
+
+    /// Static users are told by their numbers.
+    fn user_changes(&self, new: &Self) -> Option<Change> {
+        let (added, removed, changed) = self.auth.users.changes(&new.auth.users);
+        if added + removed + changed == 0 {
+            return None;
+        }
+        let before = self.auth.users.len().to_string();
+        let after =
+            format!("{} ({added} added, {removed} removed, {changed} with another password)", new.auth.users.len());
+        Some(Change { key: "auth.users".to_owned(), before, after, effect: Effect::Applied })
+    }
+}
+
+fn effect(key: &str) -> Effect {
+    let needs = |prefix: &&str| key == *prefix || key.strip_prefix(*prefix).is_some_and(|rest| rest.starts_with('.'));
+    if NEEDS_RESTART.iter().any(needs) { Effect::NeedsRestart } else { Effect::Applied }
+}

@@ -1,0 +1,84 @@
+//! Draining: no new allocation, and the end when the last one has ended or the deadline has come.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::notify;
+use super::run::RunningServer;
+use crate::net::sys;
+use crate::worker::Command;
+
+/// How often the allocations left are counted.
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How much time the service manager is asked for, and how often.
+const EXTENSION: Duration = Duration::from_secs(20);
+const EXTENSION_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A drain under way.
+pub(super) struct Draining {
+    deadline: Option<Instant>,
+    /// When the workers were told, in monotonic microseconds, and when each last said that it had heard of it.
+    told_micros: u64,
+    heard: Vec<Arc<AtomicU64>>,
+    /// The allocations that the service manager was last told of.
+    live_shown: Option<u64>,
+    extended: Option<Instant>,
+}
+
+impl RunningServer {
+    /// Begins to drain; without a deadline it lasts until the last allocation has ended.
+    pub(super) fn begin_drain(&mut self, deadline: Option<Duration>) {
+        self.status.set_draining();
+        let told_micros = sys::clocks().0;
+        self.send_drain();
+        let heard = self.context.mailboxes.iter().map(|mailbox| {
+            let heard = Arc::new(AtomicU64::new(0));
+            mailbox.send(Command::Ping(Arc::clone(&heard)));
+            heard
+        });
+        let heard = heard.collect();
+        let alternates = self.config.drain.alternates.len();
+        let live = self.live_allocations();
+        tracing::info!(live, deadline_secs = deadline.map(|deadline| deadline.as_secs()), alternates, "draining");
+        let deadline = deadline.and_then(|deadline| Instant::now().checked_add(deadline));
+        self.draining = Some(Draining { deadline, told_micros, heard, live_shown: None, extended: None });
+    }
+
+    /// Tells the workers, the alternate servers included.
+    pub(super) fn send_drain(&self) {
+        let alternates: Arc<[_]> = self.config.drain.alternates.clone().into();
+        for mailbox in &self.context.mailboxes {
+            mailbox.send(Command::Drain(Arc::clone(&alternates)));
+        }
+    }
+
+    /// Whether the drain is over.
+    pub(super) fn has_drained(&mut self) -> bool {
+        let live = self.live_allocations();
+        let Some(draining) = &mut self.draining else { return false };
+        let all_heard = draining.heard.iter().all(|heard| heard.load(Ordering::Acquire) >= draining.told_micros);
+        if all_heard && live == 0 {
+            tracing::info!("drained");
+            return true;
+        }
+        if draining.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            tracing::warn!(live, "the deadline of the drain has come; the allocations that are left end");
+            return true;
+        }
+        if draining.extended.is_none_or(|extended| extended.elapsed() >= EXTENSION_INTERVAL) {
+            draining.extended = Some(Instant::now());
+            notify::extend_timeout(EXTENSION);
+        }
+        if draining.live_shown != Some(live) {
+            draining.live_shown = Some(live);
+            notify::status(&format!("draining, {live} allocations left"));
+        }
+        false
+    }
+
+    fn live_allocations(&self) -> u64 {
+        self.counters.iter().map(|counters| counters.allocations.get()).sum()
+    }
+}

@@ -1,0 +1,311 @@
+//! The counters of all workers as metrics in the OpenMetrics text format, which Prometheus reads.
+//!
+//! Labels come from closed lists (transport, family, direction, reason, ...): never a user, never an address. Every series
+//! is there from the start, at zero.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use super::counters::{Counter, Counters, DURATION_BOUNDS_SECS, Traffic};
+use super::status::Status;
+use crate::addr::{Family, Transport};
+use crate::net::OwnRelays;
+use crate::reject::{Dropped, Reason};
+use crate::turn::EndReason;
+
+/// What the content of [`Metrics::text`] is.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The metrics of the running server.
+pub(super) struct Metrics(Registry);
+
+impl Metrics {
+    pub(super) fn new(counters: Vec<Arc<Counters>>, own_relays: Arc<OwnRelays>, status: Arc<Status>) -> Self {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Observed { counters, own_relays, status }));
+        Self(registry)
+    }
+
+    /// The exposition at this moment.
+    ///
+    /// # Errors
+    /// None that is known; the encoder's signature has one.
+    pub(super) fn text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::with_capacity(16 * 1024);
+        prometheus_client::encoding::text::encode(&mut text, &self.0)?;
+        Ok(text)
+    }
+}
+
+type CounterOf = fn(&Counters) -> &Counter;
+type TrafficOf = fn(&Counters) -> &Traffic;
+
+/// Where the numbers come from.
+struct Observed {
+    counters: Vec<Arc<Counters>>,
+    own_relays: Arc<OwnRelays>,
+    status: Arc<Status>,
+}
+
+impl fmt::Debug for Observed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Observed({} workers)", self.counters.len())
+    }
+}
+
+impl Collector for Observed {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Out(encoder);
+        self.encode_process(&mut out)?;
+        self.encode_allocations(&mut out)?;
+        self.encode_traffic(&mut out)?;
+        self.encode_requests(&mut out)?;
+        self.encode_relays(&mut out)?;
+        self.encode_streams(&mut out)
+    }
+}
+
+impl Observed {
+    fn encode_process(&self, out: &mut Out<'_>) -> fmt::Result {
+        let status = &self.status;
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        let mut build = out.0.encode_descriptor("turnstone_build_info", "The program.", None, MetricType::Gauge)?;
+        build.encode_family(&version)?.encode_gauge(&1_i64)?;
+        let mut started = out.0.encode_descriptor(
+            "process_start_time_seconds",
+            "When the server started, in Unix seconds.",
+            None,
+            MetricType::Gauge,
+        )?;
+        started.encode_gauge(&status.started_unix_secs())?;
+        out.gauge("turnstone_workers", "Worker threads.", self.counters.len() as u64)?;
+        out.gauge(
+            "turnstone_draining",
+            "1 while the server makes no new allocation because it is about to stop.",
+            u64::from(status.draining()),
+        )?;
+        out.gauge(
+            "turnstone_config_generation",
+            "Configurations that have been in force since the start, this one included.",
+            status.generation(),
+        )?;
+        for (name, help, outcomes) in [
+            ("turnstone_config_reloads", "Reloads of the configuration.", &status.config_reloads),
+            (
+                "turnstone_certificate_reloads",
+                "Changes of the certificate files that were noticed without a reload of the configuration.",
+                &status.certificate_reloads,
+            ),
+        ] {
+            let (applied, refused) = outcomes.get();
+            out.counters(name, help, "result", [("applied", applied), ("refused", refused)])?;
+        }
+        if let Some(not_after) = status.certificate_not_after() {
+            let help = "When the certificate of the TLS listeners expires, in Unix seconds.";
+            let name = "turnstone_certificate_not_after_seconds";
+            out.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&not_after)?;
+        }
+        Ok(())
+    }
+
+    fn encode_allocations(&self, out: &mut Out<'_>) -> fmt::Result {
+        let of = |list: fn(&Counters) -> &[Counter], index: usize| self.sum_at(list, index);
+        let live = Transport::ALL.map(|transport| {
+            let index = transport as usize;
+            // The end first: what ends meanwhile then counts as live, and nothing counts below zero.
+            let ended = of(|counters| &counters.ended, index);
+            (transport.name(), of(|counters| &counters.allocated, index).saturating_sub(ended))
+        });
+        out.gauges("turnstone_allocations", "Live allocations, by client transport.", "transport", live)?;
+        let made =
+            Transport::ALL.map(|transport| (transport.name(), of(|counters| &counters.allocated, transport as usize)));
+        out.counters("turnstone_allocations_made", "Allocations made, by client transport.", "transport", made)?;
+        let ended = EndReason::ALL
+            .iter()
+            .map(|reason| (reason.label(), of(|counters| &counters.ended_by_reason, *reason as usize)));
+        out.counters("turnstone_allocations_ended", "Allocations ended.", "reason", ended)?;
+
+        let mut buckets: Vec<_> = DURATION_BOUNDS_SECS
+            .iter()
+            .enumerate()
+            .map(|(index, secs)| (*secs as f64, of(|counters| &counters.durations, index)))
+            .collect();
+        let bounded: u64 = buckets.iter().map(|(_, count)| count).sum();
+        let count = self.sum_all(|counters| &counters.ended).max(bounded);
+        buckets.push((f64::MAX, count - bounded));
+        let secs = self.sum(|counters| &counters.duration_micros) as f64 / 1e6;
+        let mut durations = out.0.encode_descriptor(
+            "turnstone_allocation_duration_seconds",
+            "How long ended allocations lived.",
+            None,
+            MetricType::Histogram,
+        )?;
+        durations.encode_histogram::<NoLabelSet>(secs, count, &buckets, None)
+    }
+
+    fn encode_traffic(&self, out: &mut Out<'_>) -> fmt::Result {
+        let directions: [(&str, TrafficOf); 2] =
+            [("to-peers", |counters| &counters.to_peers), ("to-clients", |counters| &counters.to_clients)];
+        let packets =
+            directions.map(|(label, traffic)| (label, self.sum_with(|counters| traffic(counters).packets.get())));
+        let bytes = directions.map(|(label, traffic)| (label, self.sum_with(|counters| traffic(counters).bytes.get())));
+        out.counters("turnstone_payload_packets", "Packets of payload relayed.", "direction", packets)?;
+        out.counters("turnstone_payload_bytes", "Bytes of payload relayed, without headers.", "direction", bytes)?;
+        out.counter(
+            "turnstone_own_relayed_packets",
+            "Packets handed from one allocation to another in process; they count in both directions, too.",
+            self.sum(|counters| &counters.own_relayed.packets),
+        )?;
+        out.counter(
+            "turnstone_own_relayed_bytes",
+            "Bytes of payload handed from one allocation to another in process.",
+            self.sum(|counters| &counters.own_relayed.bytes),
+        )?;
+        let dropped = Dropped::ALL
+            .iter()
+            .map(|reason| (reason.label(), self.sum_at(|counters| &counters.dropped, *reason as usize)));
+        out.counters("turnstone_dropped_packets", "Packets dropped without an answer.", "reason", dropped)?;
+        let simple: [(&str, &str, CounterOf); 5] = [
+            ("turnstone_send_errors", "Sends that the kernel refused.", |counters| &counters.send_errors),
+            ("turnstone_gso_fallbacks", "Segmented sends that were repeated packet by packet.", |counters| {
+                &counters.gso_fallbacks
+            }),
+            ("turnstone_icmp_errors", "ICMP errors passed on to clients.", |counters| &counters.icmp_errors),
+            (
+                "turnstone_kernel_receive_drops",
+                "Datagrams that the kernel dropped at the UDP listeners for want of buffer.",
+                |counters| &counters.kernel_drops,
+            ),
+            (
+                "turnstone_mailbox_drops",
+                "Packets between allocations dropped because the other worker's mailbox was full.",
+                |counters| &counters.mailbox_drops,
+            ),
+        ];
+        simple.into_iter().try_for_each(|(name, help, counter)| out.counter(name, help, self.sum(counter)))
+    }
+
+    fn encode_requests(&self, out: &mut Out<'_>) -> fmt::Result {
+        out.counter(
+            "turnstone_stun_answers",
+            "Answers to STUN requests, refusals included.",
+            self.sum(|counters| &counters.answers),
+        )?;
+        out.counter(
+            "turnstone_unauthenticated_replies",
+            "Answers to requests that nobody has authenticated: Binding, and the challenge of each first request.",
+            self.sum(|counters| &counters.stranger_replies),
+        )?;
+        let help = "Requests refused, by error code and by the reason behind it.";
+        let mut refusals = out.0.encode_descriptor("turnstone_refusals", help, None, MetricType::Counter)?;
+        for reason in Reason::ALL {
+            let code = reason.code().value().to_string();
+            let count = self.sum_at(|counters| &counters.refused, *reason as usize);
+            refusals
+                .encode_family(&[("code", code.as_str()), ("reason", reason.label())])?
+                .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
+        Ok(())
+    }
+
+    fn encode_relays(&self, out: &mut Out<'_>) -> fmt::Result {
+        let help = "Relay ports; those of reservations are used, too.";
+        let mut ports = out.0.encode_descriptor("turnstone_relay_ports", help, None, MetricType::Gauge)?;
+        for (family, label) in [(Family::V4, "ipv4"), (Family::V6, "ipv6")] {
+            if !self.own_relays.supports(family) {
+                continue;
+            }
+            let used = self.own_relays.used(family);
+            let free = self.own_relays.capacity().saturating_sub(used);
+            for (state, count) in [("used", used), ("free", free)] {
+                ports.encode_family(&[("family", label), ("state", state)])?.encode_gauge(&i64::from(count))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_streams(&self, out: &mut Out<'_>) -> fmt::Result {
+        out.gauge(
+            "turnstone_stream_connections",
+            "Open TCP and TLS connections.",
+            self.sum(|counters| &counters.connections),
+        )?;
+        let simple: [(&str, &str, CounterOf); 3] = [
+            ("turnstone_stream_connections_refused", "Connections closed at once because of a limit.", |counters| {
+                &counters.connections_refused
+            }),
+            (
+                "turnstone_stream_queue_drops",
+                "Frames dropped because a TCP or TLS client did not read them in time.",
+                |counters| &counters.stream_queue_drops,
+            ),
+            ("turnstone_tls_handshake_failures", "TLS handshakes that failed.", |counters| &counters.tls_failures),
+        ];
+        simple.into_iter().try_for_each(|(name, help, counter)| out.counter(name, help, self.sum(counter)))
+    }
+
+    fn sum(&self, counter: CounterOf) -> u64 {
+        self.sum_with(|counters| counter(counters).get())
+    }
+
+    fn sum_at(&self, list: fn(&Counters) -> &[Counter], index: usize) -> u64 {
+        self.sum_with(|counters| list(counters).get(index).map_or(0, Counter::get))
+    }
+
+    fn sum_all(&self, list: fn(&Counters) -> &[Counter]) -> u64 {
+        self.sum_with(|counters| list(counters).iter().map(Counter::get).sum())
+    }
+
+    fn sum_with(&self, value: impl Fn(&Counters) -> u64) -> u64 {
+        self.counters.iter().map(|counters| value(counters)).sum()
+    }
+}
+
+/// Writes metrics of one or no label.
+struct Out<'e>(DescriptorEncoder<'e>);
+
+impl Out<'_> {
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&signed(value))
+    }
+
+    fn counters<'v>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl IntoIterator<Item = (&'v str, u64)>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        values.into_iter().try_for_each(|(value, count)| {
+            metric.encode_family(&[(label, value)])?.encode_counter::<NoLabelSet, _, u64>(&count, None)
+        })
+    }
+
+    fn gauges<'v>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl IntoIterator<Item = (&'v str, u64)>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        values
+            .into_iter()
+            .try_for_each(|(value, count)| metric.encode_family(&[(label, value)])?.encode_gauge(&signed(count)))
+    }
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

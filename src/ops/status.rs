@@ -1,0 +1,82 @@
+//! What the control runtime knows of the running server besides the workers' counters; its endpoints show it.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Written by the control runtime, read by the endpoints.
+#[derive(Debug)]
+pub(super) struct Status {
+    started_unix_secs: f64,
+    draining: AtomicBool,
+    generation: AtomicU64,
+    /// Reloads of the configuration, and of certificates whose files changed: applied and refused.
+    pub(super) config_reloads: Outcomes,
+    pub(super) certificate_reloads: Outcomes,
+    certificate_not_after: AtomicI64,
+}
+
+/// How often something was applied, and how often refused.
+#[derive(Debug, Default)]
+pub(super) struct Outcomes {
+    applied: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Outcomes {
+    pub(super) fn count(&self, applied: bool) {
+        let counter = if applied { &self.applied } else { &self.refused };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Applied, refused.
+    pub(super) fn get(&self) -> (u64, u64) {
+        (self.applied.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed))
+    }
+}
+
+const NO_CERTIFICATE: i64 = i64::MIN;
+
+impl Status {
+    /// A server that starts now, with the first generation of its configuration.
+    pub(super) fn new() -> Self {
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            started_unix_secs: started.as_secs_f64(),
+            draining: AtomicBool::new(false),
+            generation: AtomicU64::new(1),
+            config_reloads: Outcomes::default(),
+            certificate_reloads: Outcomes::default(),
+            certificate_not_after: AtomicI64::new(NO_CERTIFICATE),
+        }
+    }
+
+    pub(super) fn started_unix_secs(&self) -> f64 {
+        self.started_unix_secs
+    }
+
+    pub(super) fn draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// How many configurations have been in force, this one included.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn next_generation(&self) -> u64 {
+        self.generation.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// When the certificate in use expires, in Unix seconds.
+    pub(super) fn certificate_not_after(&self) -> Option<i64> {
+        Some(self.certificate_not_after.load(Ordering::Relaxed)).filter(|secs| *secs != NO_CERTIFICATE)
+    }
+
+    pub(super) fn set_certificate_not_after(&self, unix_secs: Option<i64>) {
+        self.certificate_not_after.store(unix_secs.unwrap_or(NO_CERTIFICATE), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,117 @@
+//! `[metrics]` and `[drain]`, and what a reload says it changes.
+
+use std::path::Path;
+use std::time::Duration;
+
+use turnstone::addr::Transport;
+use turnstone::config::{Effect, Endpoint};
+use turnstone::turn::AlternateServer;
+
+use super::{SECRET, given, with_secret};
+
+#[test]
+fn there_is_no_metrics_endpoint_and_no_drain_unless_asked_for() {
+    let config = given(SECRET).config();
+    assert_eq!(config.metrics, None);
+    assert_eq!((config.drain.deadline, config.drain.alternates.len()), (Duration::ZERO, 0));
+}
+
+#[test]
+fn metrics_are_for_this_host_only_unless_remote_ones_are_allowed() {
+    for address in ["0.0.0.0:9641", "[::]:9641", "192.0.2.1:9641", "[2001:db8::1]:9641"] {
+        let error = with_secret(&format!("[metrics]\nlisten = \"{address}\"")).error();
+        assert!(error.starts_with("turnserver.toml:2:10: listen in [metrics]: "), "{error}");
+        assert!(error.contains("allow-remote = true"), "{error}");
+        let config = with_secret(&format!("[metrics]\nlisten = \"{address}\"\nallow-remote = true")).config();
+        assert_eq!(config.metrics.unwrap().listen.to_string(), address);
+    }
+    for address in ["127.0.0.1:9641", "[::1]:9641"] {
+        let config = with_secret(&format!("[metrics]\nlisten = \"{address}\"")).config();
+        assert_eq!(config.metrics.unwrap().listen, Endpoint::Tcp(address.parse().unwrap()));
+    }
+}
+
+#[test]
+fn a_socket_path_is_relative_to_the_file_and_bounded() {
+    let text = "[metrics]\nlisten = \"unix:metrics.sock\"";
+    let config = with_secret(text).in_directory(Path::new("/etc/turnstone")).config();
+    assert_eq!(config.metrics.unwrap().listen, Endpoint::Unix("/etc/turnstone/metrics.sock".into()));
+    for bad in ["unix:", &format!("unix:/{}", "a".repeat(107)), "9641", "localhost:9641", "224.0.0.1:9641"] {
+        let error = with_secret(&format!("[metrics]\nlisten = \"{bad}\"")).error();
+        assert!(error.starts_with("turnserver.toml:2:10: listen in [metrics]: "), "{error}");
+        assert!(error.contains("expected ADDRESS:PORT"), "{error}");
+    }
+}
+
+#[test]
+fn metrics_and_a_stream_listener_cannot_share_an_address() {
+    let listen = "[[listen]]\naddress = \"127.0.0.1:9641\"\ntransport = \"tcp\"\n";
+    let error = with_secret(&format!("{listen}[metrics]\nlisten = \"127.0.0.1:9641\"")).error();
+    assert!(error.contains("turnserver.toml:5:10: listen in [metrics]: 127.0.0.1:9641 overlaps"), "{error}");
+}
+
+#[test]
+fn alternate_servers_are_one_per_family_and_transport() {
+    let text = r#"[drain]
+deadline = "1h"
+alternate-server = ["203.0.113.6:3478", "tls://203.0.113.6:443", "[2001:db8::6]:3478"]"#;
+    let drain = with_secret(text).config().drain;
+    assert_eq!(drain.deadline, Duration::from_secs(3600));
+    let tls = AlternateServer { transport: Some(Transport::Tls), address: "203.0.113.6:443".parse().unwrap() };
+    assert_eq!(drain.alternates[1], tls);
+    assert_eq!((drain.alternates.len(), drain.alternates[0].transport), (3, None));
+    for (bad, why) in [
+        (r#"["203.0.113.6:3478", "203.0.113.7:3478"]"#, "a second one"),
+        (r#""0.0.0.0:3478""#, "not an address that a client can go to"),
+        (r#""203.0.113.6:0""#, "not an address that a client can go to"),
+        (r#""turn.example.org:3478""#, "not an address and port"),
+        (r#""sctp://203.0.113.6:3478""#, "not a transport"),
+    ] {
+        let error = with_secret(&format!("[drain]\nalternate-server = {bad}")).error();
+        assert!(error.starts_with("turnserver.toml:2:") && error.contains(why), "{error}");
+    }
+    let itself = "[[listen]]\naddress = \"203.0.113.6:3478\"\ntransport = \"udp\"\n";
+    let error = with_secret(&format!("{itself}[drain]\nalternate-server = \"203.0.113.6:3478\"")).error();
+    assert!(error.contains("is this server itself"), "{error}");
+    assert!(with_secret("[drain]\ndeadline = \"25h\"").error().contains("is not from 0ms to 1d"));
+}
+
+#[test]
+fn a_change_is_told_with_both_values_and_whether_it_counts_at_once() {
+    let old = with_secret("[quota]\nallocations-per-user = 5\n[log]\nformat = \"text\"").config();
+    let new = with_secret("workers = 7\n[quota]\nallocations-total = 9\n[log]\nformat = \"json\"\nlevel = \"debug\"");
+    let changes = old.changes(&new.config());
+    let told: Vec<_> = changes.iter().map(|change| (change.to_string(), change.effect)).collect();
+    let expected = [
+        ("log.format: \"text\" -> \"json\"", Effect::NeedsRestart),
+        ("log.level: \"info\" -> \"debug\"", Effect::Applied),
+        ("quota.allocations-per-user: 5 -> \"unlimited\"", Effect::Applied),
+        ("quota.allocations-total: \"unlimited\" -> 9", Effect::Applied),
+        ("workers: 2 -> 7", Effect::NeedsRestart),
+    ];
+    assert_eq!(told, expected.map(|(text, effect)| (text.to_owned(), effect)));
+    let mut kept = new.config();
+    kept.keep_until_restart(&old);
+    assert!(old.changes(&kept).iter().all(|change| change.effect == Effect::Applied));
+    assert_eq!(old.changes(&old), []);
+}
+
+#[test]
+fn secrets_and_users_that_change_are_told_without_a_secret() {
+    let one = given("[[auth.secrets]]\nid = \"main\"\nsecret = \"the-first-secret\"").config();
+    let other = given("[[auth.secrets]]\nid = \"main\"\nsecret = \"the-other-secret\"").config();
+    let changes = one.changes(&other);
+    assert_eq!(changes.len(), 1);
+    assert_eq!(changes[0].to_string(), "auth.secrets: main -> main (another secret under the same id)");
+    let users = |list: &[(&str, &str)]| {
+        let tables: String = list
+            .iter()
+            .map(|(name, password)| format!("[[auth.users]]\nname = \"{name}\"\npassword = \"{password}\"\n"))
+            .collect();
+        given(&tables).config()
+    };
+    let old = users(&[("alice", "wonderland"), ("bob", "builder")]);
+    let new = users(&[("alice", "looking-glass"), ("carol", "singer"), ("dave", "diver")]);
+    let changes = old.changes(&new);
+    assert_eq!(changes[0].to_string(), "auth.users: 2 -> 3 (2 added, 1 removed, 1 with another password)");
+}

@@ -1,0 +1,169 @@
+//! Changing a server while clients use it.
+
+use rustix::process::Signal;
+
+use crate::client::{Allocated, connect};
+use crate::support::{EchoPeer, TestAuthority, TestServer, wait_until};
+use crate::{LIMIT, Scrape, config, endpoint};
+
+fn reload(server: &TestServer, text: &str) {
+    let done = |log: &str| log.matches("configuration reloaded").count() + log.matches("reload refused").count();
+    let before = done(&server.log());
+    server.write_config(text);
+    server.signal(Signal::HUP);
+    wait_until("the reload", LIMIT, || (done(&server.log()) > before).then_some(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_says_what_it_changed_and_loses_no_allocation() {
+    let server = TestServer::start(&config(""));
+    let peer = EchoPeer::start("127.0.0.1");
+    let client = Allocated::new(&server, "alice").await;
+    client.echo(peer.address(), b"before").await;
+
+    let more = "[quota]\nallocations-per-user = 1\n[drain]\ndeadline = \"5m\"\n";
+    reload(&server, &config(more).replace("workers = 2", "workers = 3").replace("29999", "28000"));
+    let log = server.log();
+    let line = |key: &str| log.lines().find(|line| line.contains(key)).unwrap_or_else(|| panic!("{key}: {log}"));
+    let applied = line("quota.allocations-per-user");
+    assert!(applied.contains("INFO") && applied.contains("unlimited") && applied.contains("changed"), "{applied}");
+    assert!(line("drain.deadline").contains("5m"));
+    for key in ["workers", "relay.ports"] {
+        let waiting = line(&format!("key={key}"));
+        assert!(waiting.contains("WARN") && waiting.contains("only after a restart"), "{waiting}");
+    }
+    assert!(line("configuration reloaded").contains("generation=2"), "{log}");
+
+    client.echo(peer.address(), b"after").await;
+    let (second, _) = connect(&server, &server.credentials("alice")).await;
+    let refused = second.allocate().await.err().unwrap().to_string();
+    assert!(refused.contains("486"), "{refused}");
+    let scrape = Scrape::of(&server);
+    assert_eq!(scrape.get("turnstone_config_generation"), 2.0);
+    assert_eq!(scrape.get("turnstone_config_reloads_total{result=\"applied\"}"), 1.0);
+    assert_eq!(scrape.get("turnstone_workers"), 2.0);
+    assert_eq!(scrape.get("turnstone_relay_ports{family=\"ipv4\",state=\"free\"}"), 19_999.0);
+    assert_eq!(scrape.get("turnstone_allocations{transport=\"udp\"}"), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_configuration_or_key_leaves_the_running_one_and_says_why_once() {
+    let server = TestServer::start(&config(""));
+    let peer = EchoPeer::start("127.0.0.1");
+    let client = Allocated::new(&server, "alice").await;
+    reload(&server, &config("[quota]\nallocations-per-user = -1\n"));
+    let other = TestAuthority::issue(&["localhost"]);
+    std::fs::write(server.file("other.pem"), &other.certificate_pem).unwrap();
+    reload(&server, &config("[quota]\nallocations-per-user = 1\n").replace("certificate.pem", "other.pem"));
+    let log = server.log();
+    let refusals: Vec<_> = log.lines().filter(|line| line.contains("reload refused")).collect();
+    assert_eq!(refusals.len(), 2, "{log}");
+    assert!(refusals[0].contains("turnserver.toml:") && refusals[0].contains("allocations-per-user"), "{log}");
+    assert!(refusals[1].contains("other.pem") && refusals[1].contains("key.pem"), "{log}");
+    client.echo(peer.address(), b"still there").await;
+    Allocated::new(&server, "alice").await;
+    let scrape = Scrape::of(&server);
+    assert_eq!(scrape.get("turnstone_config_reloads_total{result=\"refused\"}"), 2.0);
+    assert_eq!(scrape.get("turnstone_config_generation"), 1.0);
+}
+
+#[test]
+fn the_log_filter_changes_with_a_reload() {
+    let server = TestServer::start(&config("[log]\nlevel = \"info\"\n"));
+    reload(&server, &config("[log]\nlevel = \"info\"\n"));
+    let reloads = |log: &str| log.matches("configuration reloaded").count();
+    assert_eq!(reloads(&server.log()), 1);
+    // From now on only errors are logged; the reload is applied all the same.
+    server.write_config(&config("[log]\nlevel = \"error\"\n"));
+    server.signal(Signal::HUP);
+    let generation = |wanted: f64| (Scrape::of(&server).get("turnstone_config_generation") == wanted).then_some(());
+    wait_until("the second reload", LIMIT, || generation(3.0));
+    assert_eq!(reloads(&server.log()), 1, "{}", server.log());
+    server.write_config(&config("[log]\nlevel = \"info\"\n"));
+    server.signal(Signal::HUP);
+    wait_until("the third reload", LIMIT, || (reloads(&server.log()) == 2).then_some(()));
+}
+
+#[test]
+fn a_new_certificate_is_taken_when_its_files_change_and_a_bad_pair_keeps_the_old() {
+    let server = TestServer::start(&config(""));
+    let value = |name: &str| Scrape::of(&server).get(name);
+    let (applied, refused) = (
+        "turnstone_certificate_reloads_total{result=\"applied\"}",
+        "turnstone_certificate_reloads_total{result=\"refused\"}",
+    );
+    let first = served_certificate(&server);
+    let other = TestAuthority::issue(&["localhost", "127.0.0.1"]);
+    std::fs::write(server.file("certificate.pem"), &other.certificate_pem).unwrap();
+    wait_until("the refusal of the pair", LIMIT, || (value(refused) == 1.0).then_some(()));
+    assert_eq!(served_certificate(&server), first);
+    assert_eq!(server.log().matches("the old certificate stays").count(), 1, "{}", server.log());
+    std::fs::write(server.file("key.pem"), &other.key_pem).unwrap();
+    wait_until("the new certificate", LIMIT, || (value(applied) == 1.0).then_some(()));
+    let second = served_certificate(&server);
+    assert_ne!(second, first);
+    assert_eq!(value(refused), 1.0);
+    assert!(endpoint(&server).starts_with("127.0.0.1:"));
+}
+
+/// The server's own certificate, as a client gets it that trusts anybody.
+fn served_certificate(server: &TestServer) -> Vec<u8> {
+    use std::sync::Arc;
+
+    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+    use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+    use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
+
+    #[derive(Debug)]
+    struct Anybody;
+
+    impl ServerCertVerifier for Anybody {
+        fn verify_server_cert(
+            &self,
+            _: &CertificateDer<'_>,
+            _: &[CertificateDer<'_>],
+            _: &ServerName<'_>,
+            _: &[u8],
+            _: UnixTime,
+        ) -> Result<ServerCertVerified, Error> {
+            Ok(ServerCertVerified::assertion())
+        }
+
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
+        }
+    }
+
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody))
+        .with_no_client_auth();
+    let mut session = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+    let mut socket = std::net::TcpStream::connect(server.tls()).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    while session.is_handshaking() {
+        session.complete_io(&mut socket).unwrap();
+    }
+    session.peer_certificates().unwrap()[0].to_vec()
+}
