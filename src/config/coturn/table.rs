@@ -29,13 +29,12 @@ const PROXY: &str = "the PROXY protocol is not supported; let the load balancer 
                      of this server";
 const DATABASE: &str = "there is no user database; list users as name:password in a file (users-file in [auth]), and put \
                         the secrets that `turnadmin -S` prints into [[auth.secrets]]";
-const METRICS: &str =
-    "coturn's exporter is not carried over: names and settings of the metrics are others; see README.md";
+const METRICS: &str = "metrics are `[metrics] listen = \"127.0.0.1:9641\"`, on loopback unless allow-remote is set; their names are others";
 const CLI: &str = "there is no telnet interface; `turnstone --help` lists the commands that an operator has";
 const WEB_ADMIN: &str =
     "there is no web administration; the configuration is a file, applied by `systemctl reload turnstone`";
-const ALTERNATE: &str = "redirection (300 ALTERNATE-SERVER) is not taken over; give clients several URLs, or several \
-                         addresses under one name in DNS";
+const ALTERNATE: &str = "clients are redirected (300 ALTERNATE-SERVER) only while this server drains: see [drain] alternate-server; otherwise \
+    give clients several URLs, or several addresses under one name";
 const UNIT: &str = "the service manager does this; see systemd/turnstone.service";
 const LOG_FILE: &str = "logs go to standard error, which journald collects: journalctl -u turnstone";
 const BATCHES: &str = "packets are received and sent in batches with GRO and GSO; there is nothing to set";
@@ -234,7 +233,9 @@ pub(super) const DIRECTIVES: &[(&str, Treatment)] = &[
     ("tcp-alternate-server", Without(ALTERNATE)),
     (
         "drain-min-allocations",
-        Without("coturn's threshold for draining is not carried over; see README.md for how this server stops"),
+        Without(
+            "there is no threshold; a server that drains stops when its last allocation ends or [drain] deadline comes",
+        ),
     ),
     ("cli", Missing(CLI)),
     ("no-cli", Always("there is no telnet interface")),
