@@ -11,6 +11,7 @@
 //! | [`listener`] | stream transports: framing, TLS |
 //! | [`config`] | `turnserver.toml` |
 //! | [`bench`](mod@bench) | the load generator |
+//! | [`probe`](mod@probe) | a client that checks a server step by step |
 //! | [`ops`] | logs, signals, service manager |
 //! | [`cli`] | the commands |
 
@@ -24,6 +25,7 @@ pub mod listener;
 pub mod net;
 pub mod ops;
 pub mod policy;
+pub mod probe;
 pub mod reject;
 pub mod stun;
 pub mod turn;

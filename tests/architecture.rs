@@ -41,6 +41,12 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("config", &["auth", "policy", "turn"], &["TcpStream", "tokio", "libc"]),
     // The load generator judges the server from outside: it shares the wire format with it, and none of its fast paths.
     ("bench", &["stun", "net::sys"], &["tokio", "libc"]),
+    // It judges servers from outside, too, with the load generator's client.
+    (
+        "probe",
+        &["stun", "auth::TimeLimited", "bench::client", "bench::wire", "listener::framing"],
+        &["tokio", "std::fs"],
+    ),
     ("ops", &["config", "worker", "listener", "net", "turn", "auth", "policy"], &[]),
 ];
 

@@ -240,12 +240,17 @@ impl Client {
             self.send(request, challenges + 1, out);
             return Ok(Event::Retry);
         }
-        if pending.authenticated && !self.verifies(&message) {
+        if pending.authenticated && self.verify(&message) != Some(true) {
             return Err(ClientError::BadIntegrity { method: request.method() });
         }
         let answer = read_answer(&message, request)?;
         self.pending = None;
         Ok(Event::Done(answer))
+    }
+
+    /// Whether the server's signature on a response is right; `None` before the server has challenged, when there is no key.
+    pub fn verify(&self, message: &Message<'_>) -> Option<bool> {
+        self.challenge.as_ref().map(|challenge| message.verify_integrity(&challenge.key))
     }
 
     fn send(&mut self, request: Request, challenges: u8, out: &mut Vec<u8>) {
@@ -268,10 +273,6 @@ impl Client {
             authenticated = true;
         }
         self.pending = Some(Pending { request, transaction_id, authenticated, challenges });
-    }
-
-    fn verifies(&self, message: &Message<'_>) -> bool {
-        self.challenge.as_ref().is_some_and(|challenge| message.verify_integrity(&challenge.key))
     }
 
     fn read_challenge(&self, message: &Message<'_>, method: Method) -> Result<Challenge, ClientError> {

@@ -22,7 +22,7 @@ mod requests;
 mod session;
 mod stats;
 mod tls;
-mod wire;
+pub(crate) mod wire;
 
 pub use error::BenchError;
 pub use forwarder::forward;

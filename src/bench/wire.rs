@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::stun::{AttributeType, Class, Encoder, Message, Method, TransactionId, decode_xor_address};
 
 /// The channel number that every client uses: the first one.
-pub(super) const CHANNEL: u16 = 0x4000;
+pub(crate) const CHANNEL: u16 = 0x4000;
 
 /// Bytes of a ChannelData message with a payload of `len` bytes.
 pub(super) fn channel_data_len(len: usize, padded: bool) -> usize {
@@ -13,7 +13,7 @@ pub(super) fn channel_data_len(len: usize, padded: bool) -> usize {
 }
 
 /// Appends a ChannelData message; `payload` writes `len` bytes. Padded on streams.
-pub(super) fn channel_data(len: usize, padded: bool, out: &mut Vec<u8>, payload: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn channel_data(len: usize, padded: bool, out: &mut Vec<u8>, payload: impl FnOnce(&mut Vec<u8>)) {
     let end = out.len() + channel_data_len(len, padded);
     out.extend_from_slice(&CHANNEL.to_be_bytes());
     out.extend_from_slice(&(len as u16).to_be_bytes());
@@ -28,7 +28,7 @@ pub(super) fn send_indication_len(peer: SocketAddr, len: usize) -> usize {
 }
 
 /// Appends a Send indication whose transaction id holds `number`.
-pub(super) fn send_indication(peer: SocketAddr, number: u64, out: &mut Vec<u8>, payload: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn send_indication(peer: SocketAddr, number: u64, out: &mut Vec<u8>, payload: impl FnOnce(&mut Vec<u8>)) {
     let [a, b, c, d, e, f, g, h] = number.to_be_bytes();
     let id = TransactionId([a, b, c, d, e, f, g, h, 0, 0, 0, 0]);
     let mut data = Vec::new();
@@ -39,7 +39,7 @@ pub(super) fn send_indication(peer: SocketAddr, number: u64, out: &mut Vec<u8>, 
 
 /// What a client received.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Received<'a> {
+pub(crate) enum Received<'a> {
     /// A peer's packet.
     Payload(&'a [u8]),
     /// A peer's packet on another channel, or with another address, than the one bound.
@@ -51,7 +51,7 @@ pub(super) enum Received<'a> {
 }
 
 /// Takes a received frame apart; `peer` is the only one that may be its source.
-pub(super) fn payload(frame: &[u8], peer: SocketAddr) -> Received<'_> {
+pub(crate) fn payload(frame: &[u8], peer: SocketAddr) -> Received<'_> {
     let Some((&[c0, c1, l0, l1], rest)) = frame.split_first_chunk::<4>() else { return Received::Damaged };
     if c0 >> 6 == 1 {
         let len = usize::from(u16::from_be_bytes([l0, l1]));

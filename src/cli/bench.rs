@@ -243,26 +243,43 @@ fn options(args: &BenchArgs) -> Result<Options, String> {
 fn credential(args: &BenchArgs) -> Result<Option<Credential>, String> {
     let secret = read_secret(args.secret_env.as_deref(), args.secret_file.as_deref())?;
     let password = read_secret(args.password_env.as_deref(), args.password_file.as_deref())?;
-    let (username, password) = match (secret, password, &args.user) {
+    credential_from(args.user.as_deref(), secret, password, args.sha256)
+}
+
+/// The credential of the flags: a user and password, or one minted from a secret.
+///
+/// # Errors
+/// In words, when the flags do not fit together.
+pub(super) fn credential_from(
+    user: Option<&str>,
+    secret: Option<Zeroizing<String>>,
+    password: Option<Zeroizing<String>>,
+    sha256: bool,
+) -> Result<Option<Credential>, String> {
+    let (username, password) = match (secret, password, user) {
         (Some(secret), _, user) => {
             let expires = unix_now() + CREDENTIAL_SECS;
-            let username = user.as_ref().map_or(expires.to_string(), |user| format!("{expires}:{user}"));
+            let username = user.map_or(expires.to_string(), |user| format!("{expires}:{user}"));
             let password = mint(secret.as_bytes(), &username);
             (username, password)
         }
         (None, Some(password), Some(user)) => {
             let password =
                 prepare(&password).map_err(|_| "the password has a character that passwords may not have")?;
-            (user.clone(), Zeroizing::new(password))
+            (user.to_owned(), Zeroizing::new(password))
         }
         (None, Some(_), None) => return Err("a password needs --user".into()),
         (None, None, Some(_)) => return Err("--user needs --password-env, --password-file or a shared secret".into()),
         (None, None, None) => return Ok(None),
     };
-    Ok(Some(Credential { username, password, sha256: args.sha256 }))
+    Ok(Some(Credential { username, password, sha256 }))
 }
 
-fn read_secret(variable: Option<&str>, file: Option<&Path>) -> Result<Option<Zeroizing<String>>, String> {
+/// A secret from a variable or from a file that only its owner and group may read.
+///
+/// # Errors
+/// In words.
+pub(super) fn read_secret(variable: Option<&str>, file: Option<&Path>) -> Result<Option<Zeroizing<String>>, String> {
     if let Some(name) = variable {
         let value = std::env::var(name).map_err(|e| format!("environment variable {name}: {e}"))?;
         return Ok(Some(Zeroizing::new(value)));

@@ -5,9 +5,11 @@ mod certificate;
 mod check;
 mod credentials;
 mod dev;
+mod import;
 mod input;
 mod man;
 mod output;
+mod probe;
 mod serve;
 mod show;
 mod urls;
@@ -47,8 +49,10 @@ enum Command {
     Serve(serve::ServeArgs),
     Bench(bench::BenchArgs),
     Check(check::CheckArgs),
+    Probe(probe::ProbeArgs),
     Credentials(credentials::CredentialsArgs),
     Config(show::ConfigCommand),
+    Import(import::ImportArgs),
     Man(man::ManArgs),
     /// Print a completion script for a shell.
     #[command(after_help = "Example: turnstone completions bash > /etc/bash_completion.d/turnstone")]
@@ -74,8 +78,10 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(&args, &mut printer),
         Command::Bench(args) => bench::run(&args, &mut printer),
         Command::Check(args) => check::run(&args, &mut printer),
+        Command::Probe(args) => probe::run(&args, &mut printer),
         Command::Credentials(args) => credentials::run(&args, &mut printer),
         Command::Config(args) => show::run(&args, &mut printer),
+        Command::Import(args) => import::run(&args, &mut printer),
         Command::Man(args) => man::run(&args, Cli::command(), &mut printer),
         Command::Completions { shell } => completions(shell, &mut printer),
     };

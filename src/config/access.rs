@@ -78,7 +78,7 @@ pub(super) fn read_auth(
     }
 }
 
-fn parse_realm(text: &str) -> Result<String, String> {
+pub(super) fn parse_realm(text: &str) -> Result<String, String> {
     if prepare(text).is_err() || text.contains(['"', '\\']) {
         return Err(format!("{text:?} is empty or has a character that is not allowed"));
     }
@@ -88,7 +88,7 @@ fn parse_realm(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn parse_host(text: &str) -> Result<String, String> {
+pub(super) fn parse_host(text: &str) -> Result<String, String> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     if bare.parse::<std::net::Ipv6Addr>().is_ok() {
         return Ok(format!("[{bare}]"));

@@ -2,6 +2,7 @@
 
 mod access;
 mod changes;
+pub mod coturn;
 mod error;
 mod file;
 mod host;

@@ -141,7 +141,8 @@ impl Spec {
         TestServer::start_turnstone(&self.to_toml(), files, self)
     }
 
-    fn start_coturn(&self) -> TestServer {
+    /// coturn, whatever the other tests run against.
+    pub fn start_coturn(&self) -> TestServer {
         let files = Files::write(self);
         let mut listeners = Vec::new();
         let mut config =

@@ -91,6 +91,15 @@ impl fmt::Display for AclError {
 
 impl std::error::Error for AclError {}
 
+/// The ranges that are denied without any rule: first and last address, and whether an `allowed` rule marked `override`
+/// can lift it. Ranges may lie within one another.
+pub fn default_denials() -> impl Iterator<Item = (IpAddr, IpAddr, bool)> {
+    defaults::default_denials().map(|denial| {
+        let address = |bits| rule::from_bits(denial.range.family, bits);
+        (address(denial.range.first), address(denial.range.last), denial.lifted == defaults::Lifted::ByOverride)
+    })
+}
+
 /// A peer that may be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {

@@ -132,7 +132,7 @@ fn bits(ip: IpAddr) -> u128 {
     }
 }
 
-fn from_bits(family: Family, bits: u128) -> IpAddr {
+pub(super) fn from_bits(family: Family, bits: u128) -> IpAddr {
     match (family, u32::try_from(bits)) {
         (Family::V4, Ok(bits)) => IpAddr::V4(bits.into()),
         _ => IpAddr::V6(bits.into()),

@@ -1,0 +1,155 @@
+//! `turnstone probe`: every step of a client at a STUN or TURN server, checked and explained.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use crate::addr::Family;
+use crate::bench::client::Credential;
+use crate::probe::{self, Options, Progress, Roots, Status, TurnUrl};
+
+use super::bench::{credential_from, read_secret};
+use super::output::{CliError, Exit, Printer};
+
+const AFTER_HELP: &str = "\
+Examples:
+  turnstone probe turn:turn.example.org --user alice --secret-file /etc/turnstone/secret
+  turnstone probe turns:turn.example.org:443?transport=tcp -u alice --password-env PW --format json
+  turnstone probe stun:stun.example.org stuns:stun.example.org -4
+
+Steps: resolve, connect, tls, certificate, alpn, binding,
+  unauthenticated; then for IPv4 and IPv6 relays
+  allocate, relayed-address, allocate-second, permission, echo-send, channel, echo-channel,
+  safety, release, integrity.
+The echo is between two allocations of one user. SRV and NAPTR records are not looked up.
+
+Exit codes, as monitoring systems in the manner of Nagios read them:
+  0  it works, perhaps with warnings
+  1  it works, with warnings (only with --strict)
+  2  a step failed, or wrong usage
+  3  the report could not be written";
+/// A step that failed. The number is that of wrong usage; monitoring systems call it critical.
+const FAILED: Exit = Exit::Usage;
+
+/// Check a STUN or TURN server, this one or any other, step by step as a client: from DNS to data through the relay.
+#[derive(Args)]
+#[command(after_help = AFTER_HELP, args_override_self = true)]
+pub(super) struct ProbeArgs {
+    /// Servers: stun:HOST, stuns:HOST, turn:HOST, turns:HOST, with :PORT and, for TURN, ?transport=udp or tcp.
+    #[arg(value_name = "URL", required = true)]
+    urls: Vec<TurnUrl>,
+    /// Username; with a shared secret, the part after the timestamp.
+    #[arg(long, short)]
+    user: Option<String>,
+    /// Environment variable that holds the password.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["password_file", "secret_env", "secret_file"])]
+    password_env: Option<String>,
+    /// File that holds the password; nobody else may be able to read it.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["secret_env", "secret_file"])]
+    password_file: Option<PathBuf>,
+    /// Environment variable that holds the shared secret of time-limited credentials.
+    #[arg(long, value_name = "NAME", conflicts_with = "secret_file")]
+    secret_env: Option<String>,
+    /// File that holds the shared secret; nobody else may be able to read it.
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
+    /// Use SHA-256 where the server offers it (RFC 8489) instead of SHA-1 and MD5.
+    #[arg(long)]
+    sha256: bool,
+    /// PEM file with the certificate authorities that the server's certificate is judged by, instead of the system's.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Go on when the certificate is not trusted; it is a warning then.
+    #[arg(long)]
+    insecure: bool,
+    /// Only the server's IPv4 addresses.
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    ipv4: bool,
+    /// Only the server's IPv6 addresses.
+    #[arg(short = '6', long)]
+    ipv6: bool,
+    /// The longest that one step may take, in seconds, 0.1 to 600.
+    #[arg(long, default_value = "5", value_name = "SECONDS", value_parser = timeout)]
+    timeout: Duration,
+    /// Don't ask for permissions towards private addresses, which a safe relay refuses.
+    #[arg(long)]
+    no_safety: bool,
+    /// Exit with 1 when there are warnings.
+    #[arg(long)]
+    strict: bool,
+    /// How to print the result; json is described in the README.
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// Runs the command.
+pub(super) fn run(args: &ProbeArgs, printer: &mut Printer) -> Result<Exit, CliError> {
+    let options = Options {
+        urls: args.urls.clone(),
+        credential: credential(args).map_err(CliError::usage)?,
+        roots: args.ca.clone().map_or(Roots::System, Roots::File),
+        insecure: args.insecure,
+        family: match (args.ipv4, args.ipv6) {
+            (true, _) => Some(Family::V4),
+            (_, true) => Some(Family::V6),
+            _ => None,
+        },
+        timeout: args.timeout,
+        safety: !args.no_safety,
+    };
+    if args.insecure {
+        printer.error("warning: --insecure: anybody between here and the server could pass for it");
+    }
+    let mut printed = Ok(());
+    let report = probe::run(&options, &mut |progress| {
+        if args.format == Format::Text && printed.is_ok() {
+            printed = print_progress(progress, printer);
+        }
+    });
+    let report = report.map_err(CliError::usage)?;
+    let exit = match report.verdict {
+        Status::Fail => FAILED,
+        Status::Warn if args.strict => Exit::CheckFailed,
+        _ => Exit::Success,
+    };
+    // Whoever has stopped reading still learns the verdict.
+    let written = printed.and_then(|()| match args.format {
+        Format::Text => printer.line(format_args!("\n{}", report.summary())),
+        Format::Json => serde_json::to_string_pretty(&report)
+            .map_err(|error| CliError::Failed(Exit::RunTime, format!("error: {error}")))
+            .and_then(|json| printer.line(json)),
+    });
+    match written {
+        Ok(()) | Err(CliError::ClosedPipe) => Ok(exit),
+        Err(error) => Err(error),
+    }
+}
+
+fn print_progress(progress: Progress<'_>, printer: &mut Printer) -> Result<(), CliError> {
+    match progress {
+        Progress::Target(url) => printer.line(url),
+        Progress::Endpoint { address, transport } => printer.line(format_args!("  {address} over {transport}")),
+        Progress::Step(step) => printer.line(format_args!("    {step}")),
+    }
+}
+
+fn credential(args: &ProbeArgs) -> Result<Option<Credential>, String> {
+    let secret = read_secret(args.secret_env.as_deref(), args.secret_file.as_deref())?;
+    let password = read_secret(args.password_env.as_deref(), args.password_file.as_deref())?;
+    credential_from(args.user.as_deref(), secret, password, args.sha256)
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    let secs: f64 = text.parse().map_err(|_| format!("{text} is not a number of seconds"))?;
+    if !(0.1..=600.0).contains(&secs) {
+        return Err(format!("{text} is not from 0.1 to 600"));
+    }
+    Duration::try_from_secs_f64(secs).map_err(|error| error.to_string())
+}

@@ -1,0 +1,67 @@
+//! From a host to its addresses, of both families, through the system's resolver. SRV and NAPTR records (RFC 5928) are not
+//! looked up, as browsers do not look them up either.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use crate::addr::Family;
+
+use super::Context;
+use super::report::{Recorder, Status, Step};
+use super::url::{Host, TurnUrl};
+
+/// The addresses to probe; the step is recorded.
+pub(super) fn resolve(context: &Context<'_>, url: &TurnUrl, recorder: &mut Recorder<'_>) -> Vec<SocketAddr> {
+    let started = Instant::now();
+    let found = match &url.host {
+        Host::Ip(ip) => Ok(vec![SocketAddr::new(*ip, url.port)]),
+        Host::Name(name) => look_up(name, url.port, context.options.timeout),
+    };
+    let step = |status, message: String| Step::new("resolve", status, started.elapsed(), message);
+    let mut found = match found {
+        Ok(found) => found,
+        Err(problem) => {
+            recorder.add(step(Status::Fail, problem));
+            return Vec::new();
+        }
+    };
+    if let Some(family) = context.options.family {
+        found.retain(|address| Family::of(address.ip()) == family);
+        if found.is_empty() {
+            let name = if family == Family::V4 { "IPv4" } else { "IPv6" };
+            recorder.add(step(Status::Fail, format!("there is no {name} address")));
+        }
+    }
+    if !found.is_empty() {
+        let ips: Vec<_> = found.iter().map(|address| address.ip().to_string()).collect();
+        recorder.add(step(Status::Ok, ips.join(", ")).fact("addresses", ips));
+    }
+    found
+}
+
+/// Asks the system's resolver, which knows no timeout of its own: a thread that waits too long is left to itself.
+fn look_up(name: &str, port: u16, timeout: Duration) -> Result<Vec<SocketAddr>, String> {
+    let (sender, receiver) = mpsc::channel::<io::Result<Vec<SocketAddr>>>();
+    let host = name.to_owned();
+    std::thread::spawn(move || {
+        let found = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
+        // Nobody listens any more once the time is over.
+        let _ = sender.send(found);
+    });
+    let found = match receiver.recv_timeout(timeout) {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => return Err(format!("{name} cannot be resolved: {error}")),
+        Err(_) => return Err(format!("{name} cannot be resolved: no answer within {} s", timeout.as_secs_f64())),
+    };
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for address in found {
+        // A resolver that maps IPv4 into IPv6 names the same server twice.
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    if addresses.is_empty() { Err(format!("{name} has no address")) } else { Ok(addresses) }
+}

@@ -1,0 +1,273 @@
+//! The URIs of STUN and TURN servers: `stun:` and `stuns:` (RFC 7064), `turn:` and `turns:` (RFC 7065).
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use crate::addr::Transport;
+
+/// The four schemes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// STUN over UDP.
+    Stun,
+    /// STUN over TLS.
+    Stuns,
+    /// TURN over UDP or TCP.
+    Turn,
+    /// TURN over TLS.
+    Turns,
+}
+
+impl Scheme {
+    /// The name in a URI.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stun => "stun",
+            Self::Stuns => "stuns",
+            Self::Turn => "turn",
+            Self::Turns => "turns",
+        }
+    }
+
+    /// Whether it asks for TLS.
+    pub fn is_secure(self) -> bool {
+        matches!(self, Self::Stuns | Self::Turns)
+    }
+
+    /// Whether it asks for a relay.
+    pub fn is_turn(self) -> bool {
+        matches!(self, Self::Turn | Self::Turns)
+    }
+}
+
+/// A server's host, as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Host {
+    /// A name to look up.
+    Name(String),
+    /// An address.
+    Ip(IpAddr),
+}
+
+/// A URI that has been read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TurnUrl {
+    /// The scheme.
+    pub scheme: Scheme,
+    pub(super) host: Host,
+    /// The port; 3478 and with TLS 5349 unless written.
+    pub port: u16,
+    /// How the server is reached.
+    pub transport: Transport,
+}
+
+/// Why a text is not such a URI, in words that name the place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UrlError(String);
+
+impl fmt::Display for UrlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UrlError {}
+
+impl FromStr for TurnUrl {
+    type Err = UrlError;
+
+    fn from_str(text: &str) -> Result<Self, UrlError> {
+        read(text).map_err(|problem| UrlError(format!("\"{}\": {problem}", text.escape_debug())))
+    }
+}
+
+impl fmt::Display for TurnUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.scheme.name())?;
+        match &self.host {
+            Host::Name(name) => f.write_str(name)?,
+            Host::Ip(IpAddr::V4(ip)) => write!(f, "{ip}")?,
+            Host::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]")?,
+        }
+        write!(f, ":{}", self.port)?;
+        match (self.scheme.is_turn(), self.transport) {
+            (false, _) => Ok(()),
+            (true, Transport::Udp) => f.write_str("?transport=udp"),
+            (true, Transport::Tcp | Transport::Tls) => f.write_str("?transport=tcp"),
+        }
+    }
+}
+
+fn read(text: &str) -> Result<TurnUrl, String> {
+    if let Some(bad) = text.chars().find(|c| !c.is_ascii_graphic()) {
+        return Err(format!(
+            "'{}' is not a character of a URL; an international name is written in its xn-- form",
+            bad.escape_debug()
+        ));
+    }
+    let (scheme, rest) = text.split_once(':').ok_or("a URL begins with stun:, stuns:, turn: or turns:")?;
+    let scheme = [Scheme::Stun, Scheme::Stuns, Scheme::Turn, Scheme::Turns]
+        .into_iter()
+        .find(|known| known.name().eq_ignore_ascii_case(scheme))
+        .ok_or_else(|| format!("{scheme}: is not stun:, stuns:, turn: or turns:"))?;
+    let name = scheme.name();
+    if rest.starts_with("//") {
+        return Err(format!("there is no // after {name}: (RFC 7064, RFC 7065)"));
+    }
+    if rest.contains('@') {
+        return Err("a user does not belong into the URL: give --user".into());
+    }
+    if rest.contains('#') {
+        return Err("there is no # in such a URL".into());
+    }
+    let (authority, query) = match rest.split_once('?') {
+        Some((authority, query)) => (authority, Some(query)),
+        None => (rest, None),
+    };
+    let (host, port) = split_port(authority)?;
+    let host = read_host(host)?;
+    let port = match port {
+        Some(port) => read_port(port)?,
+        None if scheme.is_secure() => 5349,
+        None => 3478,
+    };
+    Ok(TurnUrl { scheme, host, port, transport: read_transport(scheme, query)? })
+}
+
+fn split_port(authority: &str) -> Result<(&str, Option<&str>), String> {
+    if authority.starts_with('[') {
+        let end = authority.find(']').ok_or("the ] of the IPv6 address is missing")?;
+        let (host, rest) = authority.split_at(end + 1);
+        return match rest.strip_prefix(':') {
+            Some(port) => Ok((host, Some(port))),
+            None if rest.is_empty() => Ok((host, None)),
+            None => Err(format!("{rest:?} after the IPv6 address is no port")),
+        };
+    }
+    if authority.parse::<Ipv6Addr>().is_ok() {
+        return Err(format!("an IPv6 address goes into brackets: [{authority}]"));
+    }
+    match authority.split_once(':') {
+        Some((_, port)) if port.contains(':') => Err("there is more than one port".into()),
+        Some((host, port)) => Ok((host, Some(port))),
+        None => Ok((authority, None)),
+    }
+}
+
+fn read_port(port: &str) -> Result<u16, String> {
+    let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    let number = if digits { port.parse().ok().filter(|&number| number != 0) } else { None };
+    number.ok_or_else(|| format!("port {port:?} is not a number from 1 to 65535"))
+}
+
+fn read_host(host: &str) -> Result<Host, String> {
+    if let Some(inner) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        let ip = inner.parse::<Ipv6Addr>().map_err(|_| format!("{inner:?} is not an IPv6 address"))?;
+        return Ok(Host::Ip(IpAddr::V6(ip)));
+    }
+    if host.is_empty() {
+        return Err("the host is missing".into());
+    }
+    if let Ok(ip) = host.parse::<Ipv4Addr>() {
+        return Ok(Host::Ip(IpAddr::V4(ip)));
+    }
+    let labels = host.strip_suffix('.').unwrap_or(host);
+    if let Some(bad) = host.chars().find(|c| !c.is_ascii_alphanumeric() && !"-._".contains(*c)) {
+        return Err(format!("'{bad}' does not belong into a host name"));
+    }
+    if labels.len() > 253 || labels.split('.').any(|label| label.is_empty() || label.len() > 63) {
+        return Err(format!("{host:?} is not a host name: its parts have 1 to 63 characters, the whole up to 253"));
+    }
+    if labels.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit())) {
+        return Err(format!("{host:?} is not an IPv4 address"));
+    }
+    Ok(Host::Name(host.to_owned()))
+}
+
+fn read_transport(scheme: Scheme, query: Option<&str>) -> Result<Transport, String> {
+    let secure = scheme.is_secure();
+    let Some(query) = query else { return Ok(if secure { Transport::Tls } else { Transport::Udp }) };
+    if !scheme.is_turn() {
+        return Err(format!("{}: URLs have nothing after the port (RFC 7064)", scheme.name()));
+    }
+    let value = query.strip_prefix("transport=").ok_or_else(|| format!("?{query} is not ?transport=udp or tcp"))?;
+    match (value.to_ascii_lowercase().as_str(), secure) {
+        ("udp", false) => Ok(Transport::Udp),
+        ("tcp", false) => Ok(Transport::Tcp),
+        ("tcp", true) => Ok(Transport::Tls),
+        ("udp", true) => Err("turns: over UDP is DTLS, which this program does not speak".into()),
+        _ => Err(format!("transport {value:?} is not udp or tcp")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> TurnUrl {
+        text.parse().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn every_form_is_read_with_its_defaults() {
+        for (text, whole) in [
+            ("stun:turn.example.org", "stun:turn.example.org:3478"),
+            ("STUNS:turn.example.org", "stuns:turn.example.org:5349"),
+            ("turn:192.0.2.1", "turn:192.0.2.1:3478?transport=udp"),
+            ("turn:a_b-c.example.:80?transport=tcp", "turn:a_b-c.example.:80?transport=tcp"),
+            ("turn:localhost?transport=UDP", "turn:localhost:3478?transport=udp"),
+            ("turns:[2001:db8::1]", "turns:[2001:db8::1]:5349?transport=tcp"),
+            ("turns:[::1]:443?transport=tcp", "turns:[::1]:443?transport=tcp"),
+        ] {
+            let url = parse(text);
+            assert_eq!(url.to_string(), whole);
+            assert_eq!(parse(whole), url);
+        }
+        assert_eq!(parse("turns:a").transport, Transport::Tls);
+        assert_eq!(parse("stuns:a").transport, Transport::Tls);
+        assert_eq!(parse("turn:a?transport=tcp").transport, Transport::Tcp);
+    }
+
+    #[test]
+    fn what_is_not_such_a_url_is_refused_with_the_place() {
+        let long = format!("turn:{}", "a".repeat(64));
+        for (text, problem) in [
+            ("", "begins with stun:"),
+            ("turn.example.org", "begins with stun:"),
+            ("http:a", "http: is not"),
+            ("turn://a", "no //"),
+            ("turn:", "host is missing"),
+            ("turn:?transport=udp", "host is missing"),
+            ("turn::3478", "host is missing"),
+            ("turn:a:", "port \"\""),
+            ("turn:a:0", "port \"0\""),
+            ("turn:a:65536", "port \"65536\""),
+            ("turn:a:+80", "port \"+80\""),
+            ("turn:a:1:2", "more than one port"),
+            ("turn:::1", "goes into brackets"),
+            ("turn:[::1", "] of the IPv6 address"),
+            ("turn:[::1]80", "is no port"),
+            ("turn:[fe80::1%25eth0]", "not an IPv6 address"),
+            ("turn:[192.0.2.1]", "not an IPv6 address"),
+            ("turn:192.0.2.256", "not an IPv4 address"),
+            ("turn:192.0.2", "not an IPv4 address"),
+            ("turn:a..b", "not a host name"),
+            (&long, "not a host name"),
+            ("turn:a/b", "'/' does not belong"),
+            ("turn:a%41", "'%' does not belong"),
+            ("turn:user:secret@a", "give --user"),
+            ("turn:a#b", "no #"),
+            ("turn:a b", "is not a character"),
+            ("turn:b\u{fc}cher.example", "xn--"),
+            ("stun:a?transport=udp", "nothing after the port"),
+            ("turn:a?", "is not ?transport="),
+            ("turn:a?transport=sctp", "not udp or tcp"),
+            ("turn:a?transport=udp&x=1", "not udp or tcp"),
+            ("turns:a?transport=udp", "DTLS"),
+        ] {
+            let error = text.parse::<TurnUrl>().unwrap_err().to_string();
+            assert!(error.contains(problem), "{text:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Plain words for what can go wrong, and for what an address is.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use crate::auth::TimeLimited;
+use crate::bench::client::{ClientError, Credential};
+use crate::stun::{AttributeType, ErrorCode, Message, decode_address};
+
+/// Bytes of a foreign answer that are shown.
+const SHOWN_BYTES: usize = 40;
+
+/// Why a request got no success.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Io(io::Error),
+    /// The server closed the connection.
+    Closed,
+    Silent {
+        sends: u32,
+        waited: Duration,
+    },
+    /// Bytes that are neither STUN nor ChannelData.
+    NotStun(Vec<u8>),
+    /// The request itself came back.
+    Echoed,
+    /// The server's answer, and why it is no success.
+    Client {
+        error: ClientError,
+        response: Vec<u8>,
+    },
+}
+
+impl Failure {
+    /// The server's error code, when it refused.
+    pub(super) fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Client { error: ClientError::Refused { code, .. }, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
+    /// The answer that was no success.
+    pub(super) fn response(&self) -> Option<Message<'_>> {
+        match self {
+            Self::Client { response, .. } => Message::parse(response).ok(),
+            _ => None,
+        }
+    }
+
+    /// In words; `stream` tells how the server was reached.
+    pub(super) fn words(&self, stream: bool) -> String {
+        match self {
+            Self::Io(error) => io_words(error, stream),
+            Self::Closed => "the server closed the connection without an answer".into(),
+            Self::Silent { sends, waited } => {
+                let secs = waited.as_secs_f64();
+                if stream {
+                    format!("connected, but no answer within {secs:.1} s: this is hardly a STUN server")
+                } else {
+                    format!(
+                        "no answer within {secs:.1} s ({sends} transmissions): a firewall drops UDP, or there is no STUN server"
+                    )
+                }
+            }
+            Self::NotStun(bytes) => {
+                let shown = bytes.get(..bytes.len().min(SHOWN_BYTES)).unwrap_or_default();
+                format!("not a STUN server: it says \"{}\"", shown.escape_ascii())
+            }
+            Self::Echoed => "not a STUN server: it sends back what it gets (an echo service)".into(),
+            Self::Client { error, .. } => error.to_string(),
+        }
+    }
+
+    /// In words, with what an operator would look at next.
+    pub(super) fn advice(&self, stream: bool, credential: Option<&Credential>, now_unix: u64) -> String {
+        let words = self.words(stream);
+        let hint = match self.code() {
+            Some(ErrorCode::UNAUTHENTICATED | ErrorCode::WRONG_CREDENTIALS) => match credential.map(age) {
+                Some(Some(expires_unix)) if expires_unix <= now_unix => {
+                    format!("the credential expired {} ago, says its username", span(now_unix - expires_unix))
+                }
+                Some(Some(_)) => "the password does not fit the username, or the server has another secret".into(),
+                _ => "wrong user or password".into(),
+            },
+            Some(ErrorCode::QUOTA_REACHED) => "the user's or the server's quota is reached".into(),
+            Some(ErrorCode::INSUFFICIENT_CAPACITY) => {
+                "no relay port is left, or the relay address is not usable".into()
+            }
+            Some(ErrorCode::TRY_ALTERNATE) => match self.response().as_ref().and_then(alternate) {
+                Some(alternate) => format!("the server sends clients to {alternate}; probe that"),
+                None => "the server sends clients elsewhere and does not say where".into(),
+            },
+            _ => return words,
+        };
+        format!("{words}: {hint}")
+    }
+}
+
+/// What is wrong with a socket, in words.
+pub(super) fn io_words(error: &io::Error, stream: bool) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused if stream => "connection refused: nothing listens on this port".into(),
+        io::ErrorKind::ConnectionRefused => "nothing listens on this port (ICMP port unreachable)".into(),
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+            "no answer to the connection attempt: a firewall drops it, or the machine is off".into()
+        }
+        io::ErrorKind::ConnectionReset => "the server reset the connection".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// Whether a socket cannot be used because this machine has no way there, which says nothing about the server.
+pub(super) fn is_no_route(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable)
+        || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+}
+
+/// `3 min`, `2 h`, `5 days`: one figure is enough.
+pub(super) fn span(secs: u64) -> String {
+    match secs {
+        0..=119 => format!("{secs} s"),
+        120..=7199 => format!("{} min", secs / 60),
+        7200..=172_799 => format!("{} h", secs / 3600),
+        _ => format!("{} days", secs / 86_400),
+    }
+}
+
+/// Why nobody on the Internet can send to an address; `None` when they can.
+pub(super) fn not_public(ip: IpAddr) -> Option<&'static str> {
+    match ip {
+        IpAddr::V4(ip) => not_public_v4(ip),
+        IpAddr::V6(ip) => not_public_v6(ip),
+    }
+}
+
+/// A text of the server's, safe to print.
+pub(super) fn printable(bytes: &[u8]) -> String {
+    let shown = bytes.get(..bytes.len().min(128)).unwrap_or_default();
+    String::from_utf8_lossy(shown).escape_debug().collect()
+}
+
+fn not_public_v4(ip: Ipv4Addr) -> Option<&'static str> {
+    let [a, b, ..] = ip.octets();
+    match () {
+        () if ip.is_unspecified() => Some("the unspecified address"),
+        () if ip.is_loopback() => Some("a loopback address"),
+        () if ip.is_private() => Some("a private address"),
+        () if ip.is_link_local() => Some("a link-local address"),
+        () if a == 100 && b & 0xC0 == 64 => Some("an address of carrier-grade NAT"),
+        () if ip.is_multicast() || ip.is_broadcast() => Some("a multicast or broadcast address"),
+        () => None,
+    }
+}
+
+fn not_public_v6(ip: Ipv6Addr) -> Option<&'static str> {
+    match () {
+        () if ip.is_unspecified() => Some("the unspecified address"),
+        () if ip.is_loopback() => Some("a loopback address"),
+        () if ip.is_unique_local() => Some("a private address"),
+        () if ip.is_unicast_link_local() => Some("a link-local address"),
+        () if ip.is_multicast() => Some("a multicast address"),
+        () => ip.to_ipv4_mapped().and_then(not_public_v4),
+    }
+}
+
+fn age(credential: &Credential) -> Option<u64> {
+    TimeLimited::parse(&credential.username).map(|parsed| parsed.expires_unix)
+}
+
+fn alternate(response: &Message<'_>) -> Option<std::net::SocketAddr> {
+    response.get(AttributeType::ALTERNATE_SERVER).and_then(decode_address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_nobody_can_reach_are_named() {
+        for (ip, expected) in [
+            ("0.0.0.0", Some("the unspecified address")),
+            ("127.0.0.1", Some("a loopback address")),
+            ("172.16.0.1", Some("a private address")),
+            ("169.254.169.254", Some("a link-local address")),
+            ("100.64.0.1", Some("an address of carrier-grade NAT")),
+            ("100.128.0.1", None),
+            ("198.51.100.1", None),
+            ("::1", Some("a loopback address")),
+            ("fd00::1", Some("a private address")),
+            ("fe80::1", Some("a link-local address")),
+            ("::ffff:10.0.0.1", Some("a private address")),
+            ("2001:db8::1", None),
+        ] {
+            assert_eq!(not_public(ip.parse().unwrap()), expected, "{ip}");
+        }
+    }
+
+    #[test]
+    fn spans_are_given_in_one_unit() {
+        for (secs, text) in [(0, "0 s"), (119, "119 s"), (180, "3 min"), (7200, "2 h"), (200_000, "2 days")] {
+            assert_eq!(span(secs), text);
+        }
+    }
+}

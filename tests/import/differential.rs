@@ -1,0 +1,162 @@
+//! coturn with a `turnserver.conf`, and this server with what `import` makes of it: the same client fares the same.
+
+use std::net::{TcpListener, UdpSocket};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use turnstone::config::coturn::import;
+
+use crate::support::{
+    Credentials, EchoPeer, Finished, RELAY_PORTS, TestAuthority, TestServer, Transport, require_tool, run,
+    time_limited, wait_until,
+};
+
+const LIMIT: Duration = Duration::from_secs(40);
+const SECRET: &str = "a static secret # that has a comment sign";
+
+/// coturn on loopback; killed when dropped.
+struct Coturn {
+    child: Child,
+    log: String,
+}
+
+impl Coturn {
+    fn start(directory: &Path, conf: &str) -> Coturn {
+        let (path, log) = (directory.join("turnserver.conf"), directory.join("log"));
+        std::fs::write(&path, conf).unwrap();
+        let out = std::fs::File::create(&log).unwrap();
+        let child = Command::new(require_tool("turnserver", "coturn"))
+            .arg("-c")
+            .arg(&path)
+            .stdin(Stdio::null())
+            .stdout(out.try_clone().unwrap())
+            .stderr(out)
+            .spawn()
+            .unwrap();
+        let coturn = Coturn { child, log: log.to_str().unwrap().to_owned() };
+        wait_until("coturn to start", Duration::from_secs(20), || {
+            std::fs::read_to_string(&coturn.log).unwrap_or_default().contains("IO method (admin thread)").then_some(())
+        });
+        coturn
+    }
+}
+
+impl Drop for Coturn {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One conf, two servers.
+struct Pair {
+    directory: TempDir,
+    port: u16,
+    tls_port: u16,
+    _coturn: Coturn,
+    ours: TestServer,
+}
+
+impl Pair {
+    fn start(authentication: &str) -> Pair {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = TestAuthority::issue(&["localhost", "127.0.0.1"]);
+        for (name, text) in [
+            ("cert.pem", &authority.certificate_pem),
+            ("key.pem", &authority.key_pem),
+            ("ca.pem", &authority.authority_pem),
+        ] {
+            let mut options = std::fs::OpenOptions::new();
+            let mut file = options.write(true).create_new(true).mode(0o600).open(directory.path().join(name)).unwrap();
+            std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+        }
+        let (port, tls_port) = (free_port(), free_port());
+        let at = directory.path().display();
+        let (low, high) = RELAY_PORTS;
+        let conf = format!(
+            "# what a small installation has\nlistening-ip=127.0.0.1\nlistening-port={port}\ntls-listening-port = {tls_port}\n\
+             relay-ip 127.0.0.1\nrealm=\"turn.test\"\ncert={at}/cert.pem\npkey={at}/key.pem\npidfile={at}/pid\n\
+             userdb={at}/db\nmin-port={low}\nmax-port={high}\nallow-loopback-peers\nno-cli\nno-dtls\nlog-file=stdout\nfingerprint\n\
+             rfc5766-channel-numbers\nmax-bps=10000000\nstale-nonce=600\n{authentication}"
+        );
+        let coturn = Coturn::start(directory.path(), &conf);
+        let toml = import(&conf).toml;
+        // The ports are taken by now.
+        let (plain, tls) = (format!("127.0.0.1:{port}\""), format!("127.0.0.1:{tls_port}\""));
+        assert!(toml.contains(&plain) && toml.contains(&tls), "{}", &*toml);
+        let ours = TestServer::start(&toml.replace(&plain, "127.0.0.1:0\"").replace(&tls, "127.0.0.1:0\""));
+        Pair { directory, port, tls_port, _coturn: coturn, ours }
+    }
+
+    /// The same client at each: coturn first.
+    fn both(&self, transport: Transport, credentials: &Credentials, flags: &[&str]) -> [Finished; 2] {
+        let coturn = if transport == Transport::Tls { self.tls_port } else { self.port };
+        let ours = self.ours.address(transport, "127.0.0.1").port();
+        [coturn, ours].map(|port| {
+            let peer = EchoPeer::start("127.0.0.1");
+            let mut command = Command::new(require_tool("turnutils_uclient", "coturn"));
+            match transport {
+                Transport::Udp => {}
+                Transport::Tcp => drop(command.arg("-t")),
+                Transport::Tls => drop(command.args(["-t", "-S", "-E"]).arg(self.directory.path().join("ca.pem"))),
+            }
+            command
+                .args(["-u", &credentials.username, "-w", &credentials.password])
+                .args(["-c", "-n", "5", "-z", "10", "-e", "127.0.0.1", "-r", &peer.address().port().to_string()])
+                .args(["-p", &port.to_string()])
+                .args(flags)
+                .arg("127.0.0.1");
+            run(&mut command, LIMIT)
+        })
+    }
+
+    fn both_relay(&self, credentials: &Credentials) {
+        for (transport, flags) in
+            [(Transport::Udp, &["-s"][..]), (Transport::Udp, &[]), (Transport::Tcp, &["-s"]), (Transport::Tls, &["-s"])]
+        {
+            for (finished, who) in self.both(transport, credentials, flags).iter().zip(["coturn", "turnstone"]) {
+                let output = finished.all_output();
+                assert_eq!(finished.code, Some(0), "{who} over {transport:?}:\n{output}");
+                assert!(output.contains("tot_send_msgs=5, tot_recv_msgs=5"), "{who} over {transport:?}:\n{output}");
+            }
+        }
+    }
+
+    fn neither_relays(&self, credentials: &Credentials) {
+        for (finished, who) in self.both(Transport::Udp, credentials, &["-s"]).iter().zip(["coturn", "turnstone"]) {
+            let output = finished.all_output();
+            assert_ne!(finished.code, Some(0), "{who}:\n{output}");
+            assert!(output.contains("Cannot complete Allocation"), "{who}:\n{output}");
+        }
+    }
+}
+
+/// Free for UDP and TCP, outside of the relay ports.
+fn free_port() -> u16 {
+    wait_until("a free port", Duration::from_secs(5), || {
+        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        TcpListener::bind(("127.0.0.1", port)).ok().map(|_| port)
+    })
+}
+
+#[test]
+fn time_limited_credentials_are_good_on_both_or_on_neither() {
+    let pair = Pair::start(&format!("use-auth-secret\nstatic-auth-secret={SECRET}\nuser=alice:correct horse\n"));
+    let good = time_limited(SECRET, "alice", 600);
+    pair.both_relay(&good);
+    pair.neither_relays(&Credentials { password: "wrong".to_owned(), ..good });
+    // Beside a secret, coturn has no static users.
+    pair.neither_relays(&Credentials { username: "alice".to_owned(), password: "correct horse".to_owned() });
+}
+
+#[test]
+fn static_users_are_good_on_both_or_on_neither() {
+    let pair = Pair::start("lt-cred-mech\nuser=alice:an older password\nuser=alice: correct horse\n");
+    let alice = |password: &str| Credentials { username: "alice".to_owned(), password: password.to_owned() };
+    pair.both_relay(&alice("correct horse"));
+    pair.neither_relays(&alice("wrong"));
+    pair.neither_relays(&alice("an older password"));
+}
