@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::IsTerminal;
 
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, reload};
 
 use crate::config::{Log, LogFormat};
@@ -32,8 +33,14 @@ impl fmt::Display for LogError {
 
 impl std::error::Error for LogError {}
 
-/// Changes the log of the running process.
-pub struct LogControl(Box<dyn Fn(EnvFilter) -> Result<(), reload::Error>>);
+/// Lines that wait for a slow log; more are dropped.
+const WAITING_LINES_MAX: usize = 8192;
+
+/// Changes the log of the running process, and writes what waits when it is dropped.
+pub struct LogControl {
+    set_filter: Box<dyn Fn(EnvFilter) -> Result<(), reload::Error>>,
+    _rest: WorkerGuard,
+}
 
 impl LogControl {
     /// Replaces the filter.
@@ -42,30 +49,37 @@ impl LogControl {
     /// [`LogError::Filter`].
     pub fn set_filter(&self, filter: &str) -> Result<(), LogError> {
         let parsed = parse_filter(filter)?;
-        self.0(parsed).map_err(|error| LogError::Filter { filter: filter.to_owned(), problem: error.to_string() })
+        (self.set_filter)(parsed)
+            .map_err(|error| LogError::Filter { filter: filter.to_owned(), problem: error.to_string() })
     }
 }
 
-/// Installs the process's log subscriber.
+/// Installs the process's log subscriber. Lines are written by a thread of their own and bounded in number: a log that
+/// nobody reads holds up no packet.
 ///
 /// # Errors
 /// See [`LogError`].
 pub fn init(log: &Log) -> Result<LogControl, LogError> {
     let filter = parse_filter(&log.filter)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let (control, installed) = match log.format {
+    let (writer, rest) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(WAITING_LINES_MAX)
+        .thread_name("log")
+        .finish(std::io::stderr());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let (set_filter, installed): (Box<dyn Fn(EnvFilter) -> _>, _) = match log.format {
         LogFormat::Text => {
             let builder = builder.with_ansi(std::io::stderr().is_terminal()).with_filter_reloading();
             let handle = builder.reload_handle();
-            (LogControl(Box::new(move |filter| handle.reload(filter))), builder.try_init())
+            (Box::new(move |filter| handle.reload(filter)), builder.try_init())
         }
         LogFormat::Json => {
             let builder = builder.json().flatten_event(true).with_current_span(false).with_filter_reloading();
             let handle = builder.reload_handle();
-            (LogControl(Box::new(move |filter| handle.reload(filter))), builder.try_init())
+            (Box::new(move |filter| handle.reload(filter)), builder.try_init())
         }
     };
-    installed.map(|()| control).map_err(|_| LogError::AlreadySet)
+    installed.map(|()| LogControl { set_filter, _rest: rest }).map_err(|_| LogError::AlreadySet)
 }
 
 /// Checks a filter: a level (`info`) or directives (`info,turnstone::turn=debug`).

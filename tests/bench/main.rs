@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use support::{Interactive, Spec, TestServer, Transport, run};
+use support::{Interactive, Spec, TestServer, Transport, run, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -134,8 +134,9 @@ fn held_allocations_are_weighed_and_released() {
     assert!(hold["idle_cpu_percent"].as_f64().unwrap() < 50.0, "{report:#}");
     assert!(hold["set_up_cpu_us_per_allocation"].as_f64().unwrap() > 0.0, "{report:#}");
     assert_eq!(report["received"], 40);
-    let log = server.log();
-    assert_eq!(log.matches("allocation ended").count(), 40, "{log}");
+    wait_until("40 ended allocations in the log", LIMIT, || {
+        (server.log().matches("allocation ended").count() == 40).then_some(())
+    });
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod support;
 mod client;
 mod drain;
 mod endpoint;
+mod log_sink;
 mod metrics;
 mod reload;
 
@@ -33,8 +34,13 @@ pub(crate) fn config(more: &str) -> String {
 
 /// The address of the endpoint, from the log.
 pub(crate) fn endpoint(server: &TestServer) -> String {
-    let log = server.log();
-    let line = log.lines().find(|line| line.contains("serving /metrics")).unwrap_or_else(|| panic!("{log}"));
+    let line = support::wait_until("the endpoint in the log", LIMIT, || {
+        server
+            .log()
+            .lines()
+            .find(|line| line.contains("serving /metrics") && line.contains("127.0.0.1:"))
+            .map(str::to_owned)
+    });
     let plain: String = line.replace("\u{1b}", "");
     plain.rsplit("127.0.0.1:").next().map(|port| format!("127.0.0.1:{}", port.trim())).unwrap()
 }

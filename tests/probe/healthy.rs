@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::support::{Spec, TestServer, Transport};
+use super::LIMIT;
+use super::support::{Spec, TestServer, Transport, wait_until};
 use super::{Probe, url};
 
 const TRANSPORTS: [Transport; 3] = [Transport::Udp, Transport::Tcp, Transport::Tls];
@@ -37,8 +38,9 @@ fn every_step_succeeds_over_every_transport_and_family_and_nothing_is_left_behin
         assert_eq!(probed.step("safety")["facts"]["refused"], serde_json::json!(["10.0.0.1", "169.254.169.254"]));
     }
     // Two allocations of two families over six ways.
-    let log = server.log();
-    assert_eq!(log.matches("allocation ended").count(), 24, "{log}");
+    wait_until("24 ended allocations in the log", LIMIT, || {
+        (server.log().matches("allocation ended").count() == 24).then_some(())
+    });
 }
 
 #[test]
