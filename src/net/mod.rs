@@ -8,5 +8,5 @@ pub mod sys;
 pub use arena::{Arena, HEADROOM, Span};
 pub use own_relays::{OwnRelays, PortLease, RelayOwner};
 pub use sockets::{
-    Interfaces, bind_connected, bind_relay, bind_tcp_listener, bind_udp_listener, interface_addresses, tune_accepted,
+    bind_connected, bind_relay, bind_tcp_listener, bind_udp_listener, interface_addresses, tune_accepted,
 };

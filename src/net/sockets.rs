@@ -1,7 +1,7 @@
 //! Making the sockets: listeners shared by SO_REUSEPORT, relay sockets, and the options each needs.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -18,9 +18,6 @@ const RELAY_BUFFER: usize = 1 << 20;
 const BACKLOG: i32 = 1024;
 
 pub use sys::interface_addresses;
-
-/// The host's interface addresses at one moment.
-pub type Interfaces = Vec<IpAddr>;
 
 /// A UDP listener socket; one per worker is bound to the same address.
 ///

@@ -99,7 +99,7 @@ impl Worker {
     /// Queues `self.reply` for a client.
     fn answer(&mut self, now: Now, client: &Client) {
         if self.reply.len() > self.arena.scratch_left() {
-            self.flush(now);
+            self.send_gathered(now);
         }
         let Some(span) = self.arena.store(&self.reply) else { return };
         if client.five_tuple.transport.is_stream() {
@@ -228,7 +228,7 @@ impl Worker {
             pieces.payload = self.arena.prepend(header, payload.span);
         } else {
             if header.len() > self.arena.scratch_left() {
-                self.flush(now);
+                self.send_gathered(now);
             }
             let Some(stored) = self.arena.store(header) else { return };
             pieces.header = stored;

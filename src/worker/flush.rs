@@ -12,13 +12,19 @@ use crate::net::{Arena, Span};
 use crate::ops::counters::Counters;
 
 impl Worker {
-    /// Sends what the batch has gathered; afterwards every receive slot and the scratch space are free.
+    /// Ends the batch: sends what it has gathered; afterwards every receive slot and the scratch space are free.
     pub(super) fn flush(&mut self, now: Now) {
+        self.send_gathered(now);
+        self.next_slot = 0;
+    }
+
+    /// Sends what has been gathered so far and frees the scratch space. The receive slots stay taken: what is received is
+    /// still being read, and what is gathered from it next must not be overwritten.
+    pub(super) fn send_gathered(&mut self, now: Now) {
         self.flush_to_peers();
         self.flush_to_clients();
         self.flush_streams(now);
         self.flush_handovers();
-        self.next_slot = 0;
         self.arena.reset_scratch();
     }
 

@@ -250,6 +250,10 @@ impl Worker {
             };
             let message = Payload { span: rest.part(0, frame.len), room: 0, tos: 0 };
             self.on_client_message(now, &client, message);
+            if self.streams.get_mut(index, generation).is_none() {
+                // Its answers could not be written: what it asks for next would outlive it.
+                return;
+            }
             at += frame.next;
             frames += 1;
         }

@@ -116,6 +116,43 @@ fn a_client_that_does_not_read_loses_the_oldest_and_costs_no_memory() {
     assert!(received < DATAGRAMS, "nothing was dropped");
 }
 
+#[test]
+fn thousands_of_requests_at_once_are_all_answered_in_order_beside_relayed_data() {
+    // Their answers are more than one batch has room for.
+    const REQUESTS: u32 = 12_000;
+    let server = Spec::local().start();
+    let mut stream = connect(&server, Transport::Tcp);
+    let mut turn = client(&server);
+    ask(&mut stream, &mut turn, Request::Allocate { family: None, lifetime_secs: None });
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    peer.set_read_timeout(Some(LIMIT)).unwrap();
+    let bind = Request::ChannelBind { channel: CHANNEL, peer: peer.local_addr().unwrap() };
+    assert_eq!(ask(&mut stream, &mut turn, bind), Answer::Granted);
+
+    let mut writer = stream.try_clone().unwrap();
+    let sending = std::thread::spawn(move || {
+        let mut all = Vec::new();
+        for number in 0..REQUESTS {
+            all.extend([0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42, 0, 0, 0, 0, 0, 0, 0, 0]);
+            all.extend(number.to_be_bytes());
+            if number % 1000 == 999 {
+                all.extend(channel_data(&[&number.to_be_bytes()[..], &[0xA5; 996]].concat()));
+            }
+        }
+        writer.write_all(&all).unwrap();
+    });
+    for number in 0..REQUESTS {
+        let answer = read_frame(&mut stream).unwrap();
+        assert_eq!((&answer[..2], &answer[16..20]), (&[1, 1][..], &number.to_be_bytes()[..]));
+    }
+    sending.join().unwrap();
+    let mut buffer = [0; 2048];
+    for number in (999..REQUESTS).step_by(1000) {
+        let len = peer.recv(&mut buffer).unwrap();
+        assert_eq!(buffer[..len], [&number.to_be_bytes()[..], &[0xA5; 996]].concat());
+    }
+}
+
 fn client(server: &TestServer) -> Client {
     let credentials = server.credentials("streams");
     let credential =
