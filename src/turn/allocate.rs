@@ -1,5 +1,7 @@
 //! Allocate (RFC 8656 section 7.2).
 
+use std::sync::Arc;
+
 use crate::addr::Family;
 use crate::policy::Meter;
 use crate::reject::{Reason, Reject};
@@ -73,8 +75,9 @@ impl Server {
         self.events.push(Event::Allocated {
             id,
             five_tuple: *request.five_tuple(),
-            relay: opened.first.id,
-            relayed: opened.first.relayed,
+            username: Arc::clone(&identity.username),
+            user: Arc::clone(&identity.user),
+            relayed: [Some(opened.first), opened.second].iter().flatten().map(|relay| relay.relayed).collect(),
         });
         request.responder.success(reply, |encoder| write_success(encoder, request, &opened, lifetime_secs));
         Ok(())

@@ -49,6 +49,10 @@ impl Traffic {
         self.packets += 1;
         self.bytes += len as u64;
     }
+
+    pub(super) fn both(self) -> (u64, u64) {
+        (self.packets, self.bytes)
+    }
 }
 
 /// An allocation, single or dual.
@@ -63,7 +67,7 @@ pub(super) struct Allocation {
     pub(super) to_peers: Traffic,
     pub(super) to_client: Traffic,
     pub(super) throttled: u64,
-    made_micros: u64,
+    pub(super) made_micros: u64,
     /// The tick of the wheel this allocation is armed for; timers of other ticks are out of date.
     pub(super) armed_tick: Option<u64>,
     pub(super) remembered: Option<Box<Remembered>>,
@@ -164,10 +168,12 @@ impl Allocation {
             id: self.id,
             five_tuple: self.client.five_tuple,
             username: Arc::clone(&self.identity.username),
+            user: Arc::clone(&self.identity.user),
             relayed: self.relays().map(|relay| relay.relayed).collect(),
+            made_micros: self.made_micros,
             duration_micros: now.micros.saturating_sub(self.made_micros),
-            to_peers: (self.to_peers.packets, self.to_peers.bytes),
-            to_client: (self.to_client.packets, self.to_client.bytes),
+            to_peers: self.to_peers.both(),
+            to_client: self.to_client.both(),
             throttled: self.throttled,
             reason,
         }

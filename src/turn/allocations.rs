@@ -63,6 +63,11 @@ impl Allocations {
         self.slots.get_mut(slot as usize)?.as_deref_mut()
     }
 
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Allocation> {
+        self.slots.iter().flatten().map(|allocation| &**allocation)
+    }
+
     /// The slots in use.
     pub(super) fn slots(&self) -> Vec<u32> {
         (0u32..).zip(&self.slots).filter(|(_, allocation)| allocation.is_some()).map(|(slot, _)| slot).collect()

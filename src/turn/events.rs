@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use crate::reject::Reason;
 
-use super::output::{Client, Event};
+use super::output::Event;
+use super::refusal::Refusal;
 
 /// While so many events wait, further refusals are counted and dropped.
 const MAX_WAITING: usize = 4096;
@@ -48,14 +49,13 @@ impl Events {
         self.queue.push_back(event);
     }
 
-    pub(super) fn refused(&mut self, reason: Reason, client: &Client) {
-        self.count_refusal(reason);
+    pub(super) fn refused(&mut self, refusal: Refusal) {
+        self.count_refusal(refusal.reason);
         if self.queue.len() >= MAX_WAITING {
             self.refusals_dropped += 1;
             return;
         }
-        let transport = client.five_tuple.transport;
-        self.queue.push_back(Event::Refused { reason, client: client.five_tuple.client, transport });
+        self.queue.push_back(Event::Refused(refusal));
     }
 
     /// Counts a refusal that is no event: nothing has shown that its sender receives at its address.

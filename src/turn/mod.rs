@@ -9,7 +9,8 @@
 //! | `allocation`, `allocations` | one allocation; all of them, by 5-tuple and by relay |
 //! | `permissions`, `channels`, `index` | an allocation's peers |
 //! | `five_tuple`, `hash` | the 5-tuple table and its keyed hash |
-//! | `timer`, `retransmit`, `events` | the wheel, remembered responses, the event queue |
+//! | `timer`, `retransmit`, `events`, `refusal` | the wheel, remembered responses, the event queue, what it says of a refusal |
+//! | `view` | what an operator sees, and how an allocation is ended from outside |
 //! | `peer`, `response`, `transaction` | the question to the peer policy, what all responses share, transaction ids |
 
 mod allocate;
@@ -29,6 +30,7 @@ mod output;
 mod peer;
 mod permissions;
 mod refresh;
+mod refusal;
 mod relays;
 mod request;
 mod response;
@@ -39,12 +41,15 @@ mod server;
 mod settings;
 mod timer;
 mod transaction;
+mod view;
 
 pub use drain::AlternateServer;
 pub use events::RefusalCounts;
 pub use output::{
     AllocationId, AllocationSummary, Client, ClientLink, Encapsulation, EndReason, Event, Outcome, ToClient, ToPeer,
 };
+pub use refusal::{Excerpt, Refusal};
 pub use relays::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
 pub use server::{FillRandom, Server};
 pub use settings::{Lifetimes, OnExpiry, Settings, Shared};
+pub use view::{AllocationDetail, AllocationFilter, AllocationView, UserTotal};

@@ -3,9 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::addr::{ClientAddr, FiveTuple, PeerAddr, RelayedAddr, Transport};
-use crate::reject::{Dropped, Reason};
+use crate::addr::{FiveTuple, PeerAddr, RelayedAddr};
+use crate::reject::Dropped;
 
+use super::refusal::Refusal;
 use super::relays::RelayId;
 
 /// How the worker reaches a client; opaque to the core.
@@ -116,8 +117,12 @@ pub struct AllocationSummary {
     pub five_tuple: FiveTuple,
     /// The whole username.
     pub username: Arc<str>,
+    /// What quotas count on.
+    pub user: Arc<str>,
     /// The relayed transport addresses.
     pub relayed: Vec<RelayedAddr>,
+    /// When it was made, in monotonic microseconds.
+    pub made_micros: u64,
     /// How long it lived, in microseconds.
     pub duration_micros: u64,
     /// Packets and bytes of payload from client to peers.
@@ -139,10 +144,12 @@ pub enum Event {
         id: AllocationId,
         /// Its 5-tuple.
         five_tuple: FiveTuple,
-        /// The relay.
-        relay: RelayId,
-        /// Its relayed transport address.
-        relayed: RelayedAddr,
+        /// The whole username.
+        username: Arc<str>,
+        /// What quotas count on.
+        user: Arc<str>,
+        /// Its relayed transport addresses: one, or one of each family.
+        relayed: Vec<RelayedAddr>,
     },
     /// A channel was bound or refreshed: this route may be taken until `until_micros`.
     RouteBound {
@@ -169,12 +176,5 @@ pub enum Event {
     /// An allocation ended.
     Ended(Box<AllocationSummary>),
     /// A request was refused.
-    Refused {
-        /// Why.
-        reason: Reason,
-        /// The client.
-        client: ClientAddr,
-        /// The transport.
-        transport: Transport,
-    },
+    Refused(Refusal),
 }

@@ -69,6 +69,11 @@ impl Permissions {
         }
     }
 
+    /// All of them and until when, expired ones included until they are swept.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (IpAddr, u64)> {
+        self.entries.iter().map(|entry| (entry.ip, entry.until_micros))
+    }
+
     /// When the first of them expires.
     pub(super) fn next_expiry(&self) -> Option<u64> {
         self.entries.iter().map(|entry| entry.until_micros).min()

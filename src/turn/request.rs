@@ -1,5 +1,6 @@
 //! The way of a TURN request: retransmission, authentication, unknown attributes, owner, method, response.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::addr::{FiveTuple, PeerAddr, Transport};
@@ -10,6 +11,8 @@ use crate::stun::{AttributeType, ErrorCode, Message, Method, decode_xor_address}
 
 use super::allocation::in_secs;
 use super::output::{Client, Outcome};
+use super::peer::{Peer, judge};
+use super::refusal::{Excerpt, Refusal};
 use super::relays::Relays;
 use super::response::{Responder, is_known};
 use super::retransmit::{REMEMBERED_SECS, Remembered};
@@ -97,7 +100,8 @@ impl Server {
         };
         if let Err(reject) = result {
             reply.truncate(start);
-            self.events.refused(reject.reason, client);
+            let peer = self.refused_peer(message, reject);
+            self.events.refused(refusal(now, client, message, reject.reason, peer));
             match reject.code {
                 ErrorCode::UNKNOWN_ATTRIBUTE => request.responder.unknown_attributes(reply, reject, &unknown),
                 ErrorCode::UNAUTHENTICATED => request.responder.error(reply, reject, |encoder| {
@@ -155,7 +159,7 @@ impl Server {
         }
         self.events.stranger_answered();
         match had_fresh_nonce(reason) {
-            true => self.events.refused(reason, client),
+            true => self.events.refused(refusal(now, client, message, reason, None)),
             false => self.events.count_refusal(reason),
         }
         let responder = Responder { request: message, software: self.settings.software.as_deref(), integrity: None };
@@ -166,6 +170,22 @@ impl Server {
             }
         });
         Outcome::Reply
+    }
+
+    /// The first of the request's peers that policy denies, or whose family is the wrong one.
+    fn refused_peer(&self, message: &Message<'_>, reject: Reject) -> Option<SocketAddr> {
+        let about_family = reject.reason == Reason::PeerFamilyMismatch;
+        if reject.code != ErrorCode::FORBIDDEN && !about_family {
+            return None;
+        }
+        let named = message.attributes().filter(|found| found.kind == AttributeType::XOR_PEER_ADDRESS);
+        let mut peers = named.filter_map(|found| decode_xor_address(found.value, message.transaction_id()));
+        let judged = |address: &SocketAddr| match PeerAddr::new(*address) {
+            Ok(peer) if message.method() == Method::CREATE_PERMISSION => Peer::Ip(peer.ip()),
+            Ok(peer) => Peer::Address(peer),
+            Err(_) => Peer::Ip(address.ip()),
+        };
+        peers.find(|address| about_family || judge(&self.settings.peer_acl, judged(address)).is_err())
     }
 
     /// Takes a token of the client's prefix; a stream has proved its address and needs none.
@@ -208,6 +228,18 @@ impl Server {
             allocation.remembered = Some(Box::new(remembered));
         }
         self.arm(now, slot);
+    }
+}
+
+fn refusal(now: Now, client: &Client, message: &Message<'_>, reason: Reason, peer: Option<SocketAddr>) -> Refusal {
+    Refusal {
+        unix_secs: now.unix_secs,
+        reason,
+        method: message.method(),
+        client: client.five_tuple.client,
+        transport: client.five_tuple.transport,
+        username: Excerpt::of(message.get(AttributeType::USERNAME).unwrap_or_default()),
+        peer,
     }
 }
 

@@ -7,12 +7,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::addr::PeerAddr;
 use crate::net::sys::EventFd;
-use crate::turn::{AlternateServer, EndReason, Settings};
+use crate::turn::{
+    AllocationDetail, AllocationFilter, AllocationId, AllocationView, AlternateServer, EndReason, Refusal, Settings,
+    UserTotal,
+};
 
 /// Payload bytes that may wait for one worker.
 const HANDOVER_BYTES_MAX: usize = 4 << 20;
 
-/// An order of the control runtime.
+/// Takes a worker's answer; it must not block.
+pub type Reply<T> = Box<dyn FnOnce(T) + Send>;
+
+/// An order or a question of the control runtime.
 pub enum Command {
     /// Work by this snapshot from now on.
     Apply(Arc<Settings>),
@@ -20,6 +26,26 @@ pub enum Command {
     Ping(Arc<AtomicU64>),
     /// Make no new allocation; send clients to these servers instead.
     Drain(Arc<[AlternateServer]>),
+    /// Answer with the allocations that match, by id, after `after`, at most `limit`.
+    List {
+        /// Which ones.
+        filter: AllocationFilter,
+        /// The last one that is known already.
+        after: Option<AllocationId>,
+        /// How many at most.
+        limit: usize,
+        /// Takes the answer.
+        reply: Reply<Vec<AllocationView>>,
+    },
+    /// Answer with one allocation and its peers.
+    Show(AllocationId, Reply<Option<AllocationDetail>>),
+    /// Answer with what each user's allocations come to.
+    Users(Reply<Vec<UserTotal>>),
+    /// Answer with the last refusals, the oldest first.
+    Refusals(Reply<Vec<Refusal>>),
+    /// End allocations (and the connections they came by): those that match, and of these only the one with this id if there is
+    /// one. Answer with how many there were.
+    Kick(AllocationFilter, Option<AllocationId>, Reply<usize>),
     /// End every allocation with this reason and stop.
     Stop(EndReason),
 }

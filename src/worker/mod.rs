@@ -10,6 +10,7 @@ mod flush;
 mod mailbox;
 mod plan;
 mod random;
+mod refusals;
 mod relay_sockets;
 mod reservations;
 mod streams;
@@ -24,7 +25,7 @@ use std::sync::atomic::Ordering;
 use arc_swap::ArcSwapOption;
 use rustls::ServerConfig;
 
-pub use mailbox::{Command, Mailbox};
+pub use mailbox::{Command, Mailbox, Reply};
 pub(crate) use random::fill_from_system;
 pub use reservations::Reservations;
 
@@ -41,6 +42,7 @@ use crate::turn::{Event, Server, Settings, Shared};
 use datagrams::Unread;
 use mailbox::HandoverBatch;
 use plan::Plan;
+use refusals::RefusalRing;
 use relay_sockets::RelaySockets;
 use streams::StreamTable;
 use token::Token;
@@ -121,6 +123,7 @@ pub struct Worker {
     context: WorkerContext,
     gso: bool,
     refusals_reported: u64,
+    refusals: RefusalRing,
     /// The most allocations since memory was last given back.
     peak: usize,
     stopped: bool,
@@ -181,6 +184,7 @@ impl Worker {
             gso: context.gso,
             context,
             refusals_reported: 0,
+            refusals: RefusalRing::default(),
             peak: 0,
             stopped: false,
         })
@@ -252,6 +256,15 @@ impl Worker {
                     self.server.set_alternates(alternates);
                     self.server.set_draining(true);
                 }
+                Command::List { filter, after, limit, reply } => reply(self.server.list(now, &filter, after, limit)),
+                Command::Show(id, reply) => reply(self.server.show(now, id)),
+                Command::Users(reply) => reply(self.server.user_totals(now)),
+                Command::Refusals(reply) => reply(self.refusals.oldest_first()),
+                Command::Kick(filter, id, reply) => {
+                    let kicked = self.server.kick(now, &filter, id, &mut self.relays);
+                    kicked.iter().for_each(|client| self.close_client(now, client));
+                    reply(kicked.len());
+                }
                 Command::Stop(reason) => {
                     self.server.end_all(now, reason, &mut self.relays);
                     self.stopped = true;
@@ -290,7 +303,8 @@ impl Worker {
                     self.counters.allocation_ended(transport, summary.reason, summary.duration_micros);
                     log_end(&summary);
                 }
-                Event::Refused { .. } | Event::RouteBound { .. } | Event::RouteGone { .. } => {}
+                Event::Refused(refusal) => self.refusals.push(refusal),
+                Event::RouteBound { .. } | Event::RouteGone { .. } => {}
             }
         }
         let refusals = self.server.refusals();

@@ -75,7 +75,7 @@ impl StreamTable {
 
     /// Queues a frame for a stream client; it is written when the batch is flushed.
     pub(super) fn queue_frame(&mut self, link: ClientLink, frame: Pieces, droppable: bool) {
-        let (index, generation) = ((link.0 >> 32) as u32 & 0x7FFF_FFFF, link.0 as u32);
+        let (index, generation) = stream_of(link);
         let Some(stream) = self.get_mut(index, generation) else { return };
         let was_clean = stream.frames.is_empty();
         stream.pieces.extend(frame.spans());
@@ -137,6 +137,10 @@ impl StreamTable {
         self.open -= 1;
         Some(stream)
     }
+}
+
+fn stream_of(link: ClientLink) -> (u32, u32) {
+    ((link.0 >> 32) as u32 & 0x7FFF_FFFF, link.0 as u32)
 }
 
 impl Worker {
@@ -346,6 +350,14 @@ impl Worker {
             } else {
                 self.close_stream(now, index, generation);
             }
+        }
+    }
+
+    /// Closes the connection a client came by, if it came by one.
+    pub(super) fn close_client(&mut self, now: Now, client: &Client) {
+        if client.five_tuple.transport.is_stream() {
+            let (index, generation) = stream_of(client.link);
+            self.close_stream(now, index, generation);
         }
     }
 

@@ -369,7 +369,7 @@ impl World {
 /// The refusals among events.
 pub fn refusals(events: &[Event]) -> Vec<Reason> {
     let reason = |event: &Event| match event {
-        Event::Refused { reason, .. } => Some(*reason),
+        Event::Refused(refusal) => Some(refusal.reason),
         _ => None,
     };
     events.iter().filter_map(reason).collect()

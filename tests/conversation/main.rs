@@ -21,4 +21,5 @@ mod reload;
 mod retransmission;
 #[path = "../policy/rows.rs"]
 mod rows;
+mod view;
 mod wire;

@@ -1,0 +1,202 @@
+//! What an operator may see of the allocations, and how one is ended from outside.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::addr::{FiveTuple, PeerAddr, RelayedAddr, Transport};
+use crate::clock::Now;
+
+use super::allocation::Allocation;
+use super::output::{AllocationId, Client, EndReason};
+use super::relays::Relays;
+use super::server::Server;
+
+/// A live allocation, at one moment. Times are monotonic microseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllocationView {
+    /// The allocation.
+    pub id: AllocationId,
+    /// Its 5-tuple.
+    pub five_tuple: FiveTuple,
+    /// The whole username.
+    pub username: Arc<str>,
+    /// What quotas count on.
+    pub user: Arc<str>,
+    /// When the credential expires, in Unix seconds; `None` for a static user.
+    pub credential_expires_unix: Option<u64>,
+    /// The open relayed transport addresses, and when each expires if nothing refreshes it.
+    pub relayed: Vec<(RelayedAddr, u64)>,
+    /// When it was made.
+    pub made_micros: u64,
+    /// Packets and bytes of payload from client to peers.
+    pub to_peers: (u64, u64),
+    /// Packets and bytes of payload from peers to client.
+    pub to_client: (u64, u64),
+    /// Payload packets dropped by bandwidth caps.
+    pub throttled: u64,
+    /// How many permissions it has.
+    pub permissions: usize,
+    /// How many channels it has.
+    pub channels: usize,
+}
+
+/// An allocation with its peers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllocationDetail {
+    /// The allocation itself.
+    pub allocation: AllocationView,
+    /// Permitted addresses, and until when.
+    pub permissions: Vec<(IpAddr, u64)>,
+    /// Channel numbers, their peers, and until when.
+    pub channels: Vec<(u16, PeerAddr, u64)>,
+}
+
+/// Which allocations are meant; a field that is `None` excludes nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AllocationFilter {
+    /// Exactly this username, or this user part of a time-limited one.
+    pub user: Option<String>,
+    /// The client's address.
+    pub client: Option<IpAddr>,
+    /// An address with a permission or a channel.
+    pub peer: Option<IpAddr>,
+    /// A relayed transport address.
+    pub relayed: Option<SocketAddr>,
+    /// The transport between client and server.
+    pub transport: Option<Transport>,
+}
+
+/// What the live allocations of one user come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserTotal {
+    /// The user, as quotas count it.
+    pub user: Arc<str>,
+    /// Live allocations.
+    pub allocations: u64,
+    /// Packets and bytes of payload from clients to peers.
+    pub to_peers: (u64, u64),
+    /// Packets and bytes of payload from peers to clients.
+    pub to_client: (u64, u64),
+}
+
+impl AllocationFilter {
+    fn matches(&self, allocation: &Allocation) -> bool {
+        let FiveTuple { transport, client, .. } = allocation.client.five_tuple;
+        let identity = &allocation.identity;
+        let named = |user: &String| **user == *identity.username || **user == *identity.user;
+        self.user.as_ref().is_none_or(named)
+            && self.client.is_none_or(|ip| ip == client.get().ip())
+            && self.transport.is_none_or(|wanted| wanted == transport)
+            && self.relayed.is_none_or(|wanted| open_relays(allocation).any(|(relayed, _)| relayed.get() == wanted))
+            && self.peer.is_none_or(|ip| has_peer(allocation, ip))
+    }
+}
+
+impl Server {
+    /// The allocations that match, in the order of their ids, from the first one after `after` on, at most `limit`.
+    pub fn list(
+        &self,
+        now: Now,
+        filter: &AllocationFilter,
+        after: Option<AllocationId>,
+        limit: usize,
+    ) -> Vec<AllocationView> {
+        let mut found: Vec<&Allocation> = self
+            .live(now)
+            .filter(|allocation| after.is_none_or(|after| allocation.id > after) && filter.matches(allocation))
+            .collect();
+        found.sort_unstable_by_key(|allocation| allocation.id);
+        found.truncate(limit);
+        found.into_iter().map(view).collect()
+    }
+
+    /// One allocation.
+    pub fn show(&self, now: Now, id: AllocationId) -> Option<AllocationDetail> {
+        let allocation = self.live(now).find(|allocation| allocation.id == id)?;
+        let live = |until_micros: &u64| *until_micros > now.micros;
+        Some(AllocationDetail {
+            allocation: view(allocation),
+            permissions: allocation.permissions.iter().filter(|(_, until_micros)| live(until_micros)).collect(),
+            channels: allocation
+                .channels
+                .iter()
+                .filter(|channel| live(&channel.until_micros))
+                .map(|channel| (channel.number, channel.peer, channel.until_micros))
+                .collect(),
+        })
+    }
+
+    /// Every user who has an allocation, in no order.
+    pub fn user_totals(&self, now: Now) -> Vec<UserTotal> {
+        let mut totals: HashMap<&str, UserTotal> = HashMap::new();
+        for allocation in self.live(now) {
+            let user = &allocation.identity.user;
+            let total = totals.entry(user).or_insert_with(|| UserTotal {
+                user: Arc::clone(user),
+                allocations: 0,
+                to_peers: (0, 0),
+                to_client: (0, 0),
+            });
+            total.allocations += 1;
+            add(&mut total.to_peers, allocation.to_peers.both());
+            add(&mut total.to_client, allocation.to_client.both());
+        }
+        totals.into_values().collect()
+    }
+
+    /// Ends the allocations that match, or the one with this id if it matches. Returns their clients.
+    pub fn kick<R: Relays>(
+        &mut self,
+        now: Now,
+        filter: &AllocationFilter,
+        id: Option<AllocationId>,
+        relays: &mut R,
+    ) -> Vec<Client> {
+        let mut clients = Vec::new();
+        for slot in self.allocations.slots() {
+            let Some(allocation) = self.allocations.get(slot) else { continue };
+            let meant = id.is_none_or(|id| id == allocation.id) && filter.matches(allocation);
+            if meant && allocation.is_live(now.micros) {
+                clients.push(allocation.client);
+                self.end(now, slot, EndReason::Kicked, relays);
+            }
+        }
+        clients
+    }
+
+    fn live(&self, now: Now) -> impl Iterator<Item = &Allocation> {
+        self.allocations.iter().filter(move |allocation| allocation.is_live(now.micros))
+    }
+}
+
+fn view(allocation: &Allocation) -> AllocationView {
+    AllocationView {
+        id: allocation.id,
+        five_tuple: allocation.client.five_tuple,
+        username: Arc::clone(&allocation.identity.username),
+        user: Arc::clone(&allocation.identity.user),
+        credential_expires_unix: allocation.identity.expires_unix,
+        relayed: open_relays(allocation).collect(),
+        made_micros: allocation.made_micros,
+        to_peers: allocation.to_peers.both(),
+        to_client: allocation.to_client.both(),
+        throttled: allocation.throttled,
+        permissions: allocation.permissions.len(),
+        channels: allocation.channels.len(),
+    }
+}
+
+fn open_relays(allocation: &Allocation) -> impl Iterator<Item = (RelayedAddr, u64)> {
+    allocation.relays().filter(|relay| relay.open).map(|relay| (relay.relayed, relay.until_micros))
+}
+
+fn has_peer(allocation: &Allocation, ip: IpAddr) -> bool {
+    allocation.permissions.iter().any(|(permitted, _)| permitted == ip)
+        || allocation.channels.iter().any(|channel| channel.peer.ip() == ip)
+}
+
+fn add(total: &mut (u64, u64), more: (u64, u64)) {
+    total.0 = total.0.saturating_add(more.0);
+    total.1 = total.1.saturating_add(more.1);
+}
