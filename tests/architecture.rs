@@ -35,10 +35,16 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("listener", &["stun", "turn", "net", "config::Streams", "config::TlsFiles", "config::TlsVersion"], &["tokio"]),
     (
         "worker",
-        &["stun", "turn", "net", "listener", "policy", "config::Streams", "ops::counters"],
+        &["stun", "turn", "net", "listener", "policy", "config::Streams", "ops::counters", "usage::UsageSender"],
         &["std::fs", "tokio", "RwLock"],
     ),
     ("config", &["auth", "policy", "turn"], &["TcpStream", "tokio", "libc"]),
+    // Its threads are its own: no packet waits for a disk or a webhook.
+    (
+        "usage",
+        &["turn", "config::Usage", "config::UsageFile", "config::Webhook", "config::WebhookToken"],
+        &["tokio", "libc", "TcpStream", "UdpSocket"],
+    ),
     // The load generator judges the server from outside: it shares the wire format with it, and none of its fast paths.
     ("bench", &["stun", "net::sys"], &["tokio", "libc"]),
     // It judges servers from outside, too, with the load generator's client.
@@ -47,7 +53,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         &["stun", "auth::TimeLimited", "bench::client", "bench::wire", "listener::framing"],
         &["tokio", "std::fs"],
     ),
-    ("ops", &["config", "worker", "listener", "net", "turn", "auth", "policy"], &[]),
+    ("ops", &["config", "worker", "listener", "net", "turn", "auth", "policy", "usage"], &[]),
 ];
 
 /// `cli` may use everything.

@@ -1,12 +1,14 @@
 //! `turnstone check`: looks for what would stop the server, or disappoint its clients, without starting it.
 
+use std::fs::File;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::Path;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::addr::Transport;
-use crate::config::{Config, ConfigError, Endpoint, Metrics, RelayAddress};
+use crate::config::{Config, ConfigError, Endpoint, Metrics, RelayAddress, Usage};
 
 use super::certificate;
 use super::input::ConfigFlags;
@@ -169,6 +171,9 @@ fn check_config(findings: &mut Findings, config: &Config, bind: bool) {
         check_ephemeral_ports(findings, config.relay.ports);
     }
     check_descriptors(findings, config);
+    if let Some(usage) = &config.usage {
+        check_usage(findings, usage);
+    }
     if bind {
         config
             .listeners
@@ -178,6 +183,34 @@ fn check_config(findings: &mut Findings, config: &Config, bind: bool) {
             check_bind(findings, "metrics", Transport::Tcp, address);
         }
     }
+}
+
+fn check_usage(findings: &mut Findings, usage: &Usage) {
+    let file = usage.file.iter().map(|file| (file.path.as_path(), file.path.parent()));
+    let spool = usage.webhook.iter().map(|webhook| webhook.spool_directory.as_path());
+    let spool = spool.map(|path| (path, if path.is_dir() { Some(path) } else { path.parent() }));
+    for (path, directory) in file.chain(spool) {
+        let directory = directory.filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // A file that is made and has its name taken away is the only question that every file system answers truly.
+        let tried = tempfile_in(directory);
+        let (level, message) = match tried {
+            Ok(()) if usage.file.as_ref().is_some_and(|file| file.path == path) && path.exists() && !path.is_file() => {
+                (Level::Error, format!("{} is not a regular file", path.display()))
+            }
+            Ok(()) => (Level::Ok, format!("{} can be written by this user", path.display())),
+            Err(error) => (
+                Level::Error,
+                format!("{} cannot be written by this user: {}: {error}", path.display(), directory.display()),
+            ),
+        };
+        findings.add(level, "usage records", message);
+    }
+}
+
+fn tempfile_in(directory: &Path) -> std::io::Result<()> {
+    let path = directory.join(format!(".turnstone-check-{}", std::process::id()));
+    File::options().write(true).create_new(true).open(&path)?;
+    std::fs::remove_file(&path)
 }
 
 fn check_relay(findings: &mut Findings, relay: RelayAddress) {

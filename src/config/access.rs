@@ -114,10 +114,11 @@ fn fresh_secret(document: &Document<'_>) -> Option<SharedSecret> {
     Some(SharedSecret { id: "dev".to_owned(), bytes })
 }
 
-struct SecretReader<'r, 'd> {
-    document: &'r Document<'d>,
-    source: &'r Source,
-    around: &'r Surroundings<'r>,
+/// Reads secrets from where a table says that they are.
+pub(super) struct SecretReader<'r, 'd> {
+    pub(super) document: &'r Document<'d>,
+    pub(super) source: &'r Source,
+    pub(super) around: &'r Surroundings<'r>,
 }
 
 impl SecretReader<'_, '_> {
@@ -218,7 +219,7 @@ impl SecretReader<'_, '_> {
     ///
     /// A credential and a file may be given together: the file is read where the service manager handed over nothing,
     /// as when an administrator runs `turnstone credentials`.
-    fn find(
+    pub(super) fn find(
         &self,
         table: &Section<'_, '_>,
         keys: [&'static str; 4],

@@ -19,6 +19,7 @@ use super::overrides::Overrides;
 use super::reader::{Document, Section};
 use super::secret::plain;
 use super::sections::{read_bandwidth, read_lifetimes, read_limits, read_log, read_peers, read_quota, read_streams};
+use super::usage::read_usage;
 use super::{Config, Listener, Relay, RelayAddress, TlsFiles, TlsVersion, units};
 
 /// Where the configuration is when nobody says otherwise.
@@ -145,6 +146,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
     let (peers, log) = (read_peers(document, root, around.dev), read_log(root));
     let metrics = read_metrics(document, root, source, &listeners);
     let drain = read_drain(document, root, &listeners);
+    let usage = read_usage(document, root, source, around);
     let auth = read_auth(document, root, source, turn, around);
     root.report_unknown_keys();
     Config {
@@ -164,6 +166,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         log,
         metrics,
         drain,
+        usage,
         turn,
         rfc5766_channel_numbers,
         dev: around.dev,

@@ -14,6 +14,7 @@ mod sections;
 mod settings;
 mod show;
 mod units;
+mod usage;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -34,6 +35,7 @@ pub use host::Host;
 pub use overrides::{CONFIG_ENV, OVERRIDABLE, Overridable, Overrides};
 pub use secret::{SECRET_BYTES_MIN, check_secret, read_private_file, trim_line_end};
 pub use units::parse_duration;
+pub use usage::{Usage, UsageFile, Webhook, WebhookToken};
 
 /// A complete, valid configuration. It is an immutable snapshot; a reload builds another one.
 #[derive(Clone, Debug)]
@@ -70,6 +72,8 @@ pub struct Config {
     pub metrics: Option<Metrics>,
     /// How the server stops.
     pub drain: Drain,
+    /// Records of what each allocation has used; none by default.
+    pub usage: Option<Usage>,
     /// Whether TURN is offered, or only STUN Binding.
     pub turn: bool,
     /// Whether channel numbers of RFC 5766 beyond 0x4FFF may be bound.

@@ -36,6 +36,9 @@ impl RunningServer {
         self.status.set_certificate_not_after(certificate.as_ref().map(|certificate| certificate.not_after_unix));
         self.context.tls.store(certificate.map(|certificate| certificate.config));
         self.config = new;
+        if let Some(usage) = &self.usage {
+            usage.reload(self.config.usage.as_ref());
+        }
         for mailbox in &self.context.mailboxes {
             mailbox.send(Command::Apply(Arc::clone(&settings)));
         }

@@ -25,7 +25,8 @@ use crate::auth::NonceKeys;
 use crate::config::{Config, Endpoint, Listener, OwnAddresses};
 use crate::listener::ConnectionLimits;
 use crate::net::{OwnRelays, bind_tcp_listener, bind_udp_listener, interface_addresses, sys};
-use crate::turn::{EndReason, Settings, Shared};
+use crate::turn::{AllocationFilter, EndReason, Settings, Shared};
+use crate::usage::{AskWorker, UsageRecords, instance_id};
 use crate::worker::{Command, Mailbox, Reservations, Worker, WorkerContext, WorkerListener, fill_from_system};
 
 /// What the server listens on, with real ports.
@@ -120,6 +121,7 @@ pub(super) struct RunningServer {
     pub(super) status: Arc<Status>,
     pub(super) watch: Watch,
     pub(super) draining: Option<Draining>,
+    pub(super) usage: Option<UsageRecords>,
     monitor: Option<tokio::task::JoinHandle<()>>,
     nonce_keys: Arc<NonceKeys>,
     workers: Vec<thread::JoinHandle<io::Result<()>>>,
@@ -146,6 +148,7 @@ impl RunningServer {
         let monitor = config.metrics.as_ref().map(|metrics| bind_monitor(&metrics.listen)).transpose()?;
         let mut endpoints: Vec<_> = bound.listeners.iter().map(|(_, address)| *address).collect();
         endpoints.extend(monitor.as_ref().and_then(MonitorListener::address));
+        endpoints.extend(config.usage.iter().flat_map(|usage| &usage.webhook).filter_map(|webhook| webhook.address));
         let mut master = [0; 32];
         fill_from_system(&mut master);
         let nonce_keys = Arc::new(NonceKeys::new(master, config.auth.nonce_lifetime_secs));
@@ -156,6 +159,12 @@ impl RunningServer {
             .map(|_| Mailbox::new().map(Arc::new))
             .collect::<io::Result<Vec<_>>>()
             .map_err(|error| RunError::new("cannot make a mailbox", error))?;
+        let usage = config.usage.as_ref().map(|usage| {
+            let (instance, stats, ask) = (instance_id(), Arc::clone(&status.usage), ask_worker(&mailboxes));
+            UsageRecords::start(usage, &instance, config.workers, stats, ask)
+                .map_err(|problem| RunError::new("usage records", problem))
+        });
+        let usage = usage.transpose()?;
         let context = WorkerContext {
             settings: Arc::new(settings(&config, &endpoints, &nonce_keys)?),
             shared: Shared::default(),
@@ -167,6 +176,7 @@ impl RunningServer {
             ),
             tls,
             streams: config.streams,
+            usage: usage.as_ref().map(UsageRecords::sender),
             mailboxes,
             busy_sockets_max: busy_sockets_max(config.workers),
             loopback_peers: config.peers.allow_loopback,
@@ -201,6 +211,7 @@ impl RunningServer {
             status,
             watch,
             draining: None,
+            usage,
             monitor,
             nonce_keys,
             workers,
@@ -269,6 +280,9 @@ impl RunningServer {
         }
         for worker in self.workers.drain(..) {
             let _ = worker.join();
+        }
+        if let Some(usage) = self.usage.take() {
+            usage.stop();
         }
         if let Some(monitor) = self.monitor.take() {
             monitor.abort();
@@ -340,6 +354,16 @@ fn settings(config: &Config, endpoints: &[SocketAddr], nonce_keys: &Arc<NonceKey
         addresses: interface_addresses().map_err(|error| RunError::new("cannot list interface addresses", error))?,
     };
     config.settings(Arc::clone(nonce_keys), own).map_err(|error| RunError(error.to_string()))
+}
+
+/// Lets the writer of usage records ask a worker for its live allocations.
+fn ask_worker(mailboxes: &[Arc<Mailbox>]) -> AskWorker {
+    let mailboxes = mailboxes.to_vec();
+    Box::new(move |worker, after, limit, take| {
+        let Some(mailbox) = mailboxes.get(worker) else { return };
+        let reply = Box::new(move |views| take(sys::clocks().0, views));
+        mailbox.send(Command::List { filter: AllocationFilter::default(), after, limit, reply });
+    })
 }
 
 fn gso_available() -> bool {

@@ -1,7 +1,10 @@
 //! What the control runtime knows of the running server besides the workers' counters; its endpoints show it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::usage::UsageStats;
 
 /// Written by the control runtime, read by the endpoints.
 #[derive(Debug)]
@@ -13,6 +16,8 @@ pub(super) struct Status {
     pub(super) config_reloads: Outcomes,
     pub(super) certificate_reloads: Outcomes,
     certificate_not_after: AtomicI64,
+    /// What became of usage records.
+    pub(super) usage: Arc<UsageStats>,
 }
 
 /// How often something was applied, and how often refused.
@@ -47,6 +52,7 @@ impl Status {
             config_reloads: Outcomes::default(),
             certificate_reloads: Outcomes::default(),
             certificate_not_after: AtomicI64::new(NO_CERTIFICATE),
+            usage: Arc::default(),
         }
     }
 
