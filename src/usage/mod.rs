@@ -14,7 +14,7 @@ mod writer;
 
 use std::io;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -34,7 +34,7 @@ use writer::Writer;
 const QUEUE_MAX: usize = 16_384;
 /// How many allocations a worker is asked for at a time, so that it is soon back at its packets.
 const PAGE: usize = 256;
-/// How long a worker that stops, and relays nothing any more, waits for room in the queue.
+/// How long workers that stop, and relay nothing any more, wait for room in the queue, for all their records together.
 const STOP_WAIT: Duration = Duration::from_secs(5);
 /// How long the end of the server waits for the writer, and then for the webhook.
 const WRITER_LIMIT: Duration = Duration::from_secs(5);
@@ -91,6 +91,8 @@ enum Stop {
 pub struct UsageSender {
     queue: SyncSender<Message>,
     stats: Arc<UsageStats>,
+    /// Until when workers that stop wait; set by the first of their records.
+    stop_until: Arc<OnceLock<Instant>>,
 }
 
 impl UsageSender {
@@ -125,7 +127,8 @@ impl UsageSender {
     /// at most.
     pub fn ended(&self, worker: u16, summary: &AllocationSummary, stops: bool) {
         let session = Session::stop(worker, SystemTime::now(), summary);
-        let until = Instant::now() + if stops { STOP_WAIT } else { Duration::ZERO };
+        let now = Instant::now();
+        let until = if stops { *self.stop_until.get_or_init(|| now + STOP_WAIT) } else { now };
         self.send(Message::Fact(Box::new(session)), 1, until);
     }
 
@@ -167,7 +170,7 @@ impl UsageRecords {
         ask: AskWorker,
     ) -> Result<Self, String> {
         let (queue, facts) = sync_channel(QUEUE_MAX);
-        let sender = UsageSender { queue, stats: Arc::clone(&stats) };
+        let sender = UsageSender { queue, stats: Arc::clone(&stats), stop_until: Arc::default() };
         let orders = Arc::new(Mutex::new(Orders::default()));
         let token: Token = Arc::new(Mutex::new(config.webhook.as_ref().and_then(|webhook| webhook.token.clone())));
         let file = config.file.clone().map(|file| {
@@ -264,4 +267,71 @@ fn join_within(thread: JoinHandle<()>, limit: Duration) -> bool {
     }
     let _ = thread.join();
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::{ClientAddr, Transport};
+    use crate::turn::EndReason;
+
+    fn summary(id: u64) -> AllocationSummary {
+        let address = "127.0.0.1:3478".parse().unwrap();
+        AllocationSummary {
+            id: AllocationId(id),
+            five_tuple: FiveTuple { transport: Transport::Udp, client: ClientAddr::new(address), server: address },
+            username: Arc::from("1:alice"),
+            user: Arc::from("alice"),
+            relayed: Vec::new(),
+            made_micros: 0,
+            duration_micros: 1,
+            to_peers: (0, 0),
+            to_client: (0, 0),
+            throttled: 0,
+            reason: EndReason::Shutdown,
+        }
+    }
+
+    #[test]
+    fn a_writer_that_hangs_holds_no_worker_up_and_the_end_of_all_only_once() {
+        let (queue, _facts) = sync_channel(1);
+        let sender = UsageSender { queue, stats: Arc::default(), stop_until: Arc::default() };
+        let began = Instant::now();
+        (0..1000).for_each(|id| sender.ended(0, &summary(id), false));
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        assert_eq!(sender.stats.lost(Lost::Queue), 999);
+        let began = Instant::now();
+        (0..1000).for_each(|id| sender.ended(0, &summary(id), true));
+        let waited = began.elapsed();
+        assert!(waited >= STOP_WAIT && waited < STOP_WAIT * 2, "{waited:?}");
+        assert_eq!(sender.stats.lost(Lost::Queue), 1999);
+    }
+
+    #[test]
+    fn what_was_lost_leaves_a_gap_as_large_in_the_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("usage.jsonl");
+        let file =
+            crate::config::UsageFile { path: path.clone(), rotate_bytes: None, rotate_interval: None, keep: None };
+        let config = Usage { file: Some(file), webhook: None, interim: None };
+        let stats = Arc::new(UsageStats::default());
+        let ask: AskWorker = Box::new(|_, _, _, _| {});
+        let records = UsageRecords::start(&config, "0a1b2c3d", 1, Arc::clone(&stats), ask).unwrap();
+        let sender = records.sender();
+        let seqs = || -> Vec<u64> {
+            let text = std::fs::read_to_string(&path).unwrap();
+            text.lines()
+                .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["seq"].as_u64().unwrap())
+                .collect()
+        };
+        sender.ended(0, &summary(1), false);
+        let until = Instant::now() + Duration::from_secs(20);
+        while seqs().len() < 2 && Instant::now() < until {
+            thread::sleep(Duration::from_millis(2));
+        }
+        stats.count_lost(Lost::Queue, 7);
+        sender.ended(0, &summary(2), false);
+        records.stop();
+        assert_eq!(seqs(), [1, 2, 10, 11]);
+    }
 }

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 
-use turnstone::bench::client::{Answer, Client, Credential, Event, Request};
+use turnstone::bench::client::{Answer, Client, ClientError, Credential, Event, Request};
 
 use crate::LIMIT;
 use crate::support::TestServer;
@@ -78,19 +78,28 @@ impl Allocated {
         assert!(matches!(answer, Answer::Refreshed { .. }), "{answer:?}");
     }
 
+    /// Asks for a channel to a peer.
+    pub(crate) fn bind(&mut self, peer: SocketAddr) -> Result<Answer, ClientError> {
+        self.try_ask(Request::ChannelBind { channel: CHANNEL, peer })
+    }
+
     pub(crate) fn refresh(&mut self) -> Answer {
         self.ask(Request::Refresh { lifetime_secs: 600 })
     }
 
     fn ask(&mut self, request: Request) -> Answer {
+        self.try_ask(request).unwrap()
+    }
+
+    fn try_ask(&mut self, request: Request) -> Result<Answer, ClientError> {
         let mut out = Vec::new();
         self.turn.start(request, &mut out);
         loop {
             self.send(&out);
             out.clear();
             let frame = self.receive();
-            match self.turn.receive(&frame, &mut out).unwrap() {
-                Event::Done(answer) => return answer,
+            match self.turn.receive(&frame, &mut out)? {
+                Event::Done(answer) => return Ok(answer),
                 Event::Retry => {}
                 Event::Ignored => panic!("not an answer"),
             }

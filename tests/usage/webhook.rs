@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use turnstone::bench::client::Answer;
 
 use crate::client::Allocated;
 use crate::hook::{Hook, Reply, read_request};
@@ -179,6 +180,19 @@ fn a_spool_that_is_full_drops_the_oldest_and_counts_them() {
         taken.iter().any(|record| record.seq() == 1001).then_some(taken)
     });
     assert_eq!(taken.len() as f64 + lost, 1001.0);
+}
+
+#[test]
+fn no_peer_has_the_address_of_the_webhook() {
+    let folder = tempfile::tempdir().unwrap();
+    let hook = Hook::start(|_| Reply::Status(200));
+    let server = spec(&usage(&hook.url(), folder.path())).start();
+    let mut client = Allocated::over_udp(&server, "alice");
+    let refused = client.bind(hook.address).unwrap_err();
+    assert!(format!("{refused:?}").contains("403"), "{refused:?}");
+    // Loopback itself is allowed to this server.
+    let peer = EchoPeer::start("127.0.0.1");
+    assert_eq!(client.bind(peer.address()).unwrap(), Answer::Granted);
 }
 
 #[test]
