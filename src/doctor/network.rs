@@ -31,7 +31,8 @@ fn judge_external(config: &Config, relay: RelayAddress, addresses: &[IpAddr]) ->
     let is_local = config.listeners.iter().all(|listener| listener.address.ip().is_loopback());
     let (status, message) = match (not_public(external), bind == external) {
         _ if is_example(external) => {
-            let message = format!("{external} is an example address from documentation; external-ip wants your own");
+            let message =
+                format!("{external} is an example address from documentation: nobody on the Internet can send to it");
             (Status::Warn, message)
         }
         (Some(kind), true) if external.is_loopback() && is_local => {
