@@ -128,10 +128,10 @@ pub(super) struct RunningServer {
 
 impl RunningServer {
     fn start(config: Config) -> Result<Self, RunError> {
-        let (status, mut watch) = (Arc::new(Status::new()), Watch::default());
+        let (status, mut watch) = (Arc::new(Status::new()), Watch::new());
         let tls = Arc::new(ArcSwapOption::empty());
         if let Some(files) = &config.tls {
-            watch.judged(Stamp::of(files));
+            watch.judged(files, Stamp::of(files));
             let certificate = certificates::load(files).map_err(RunError)?;
             status.set_certificate_not_after(Some(certificate.not_after_unix));
             tls.store(Some(certificate.config));
@@ -212,9 +212,8 @@ impl RunningServer {
         let alive: Vec<_> = self.context.mailboxes.iter().map(|_| Arc::new(AtomicU64::new(0))).collect();
         let interval = notify::watchdog_interval();
         let mut tick = tokio::time::interval(interval.unwrap_or(Duration::from_secs(3600)));
-        let mut watch_tick = tokio::time::interval(certificates::WATCH_INTERVAL);
         let mut drain_tick = tokio::time::interval(drain::LOOK_INTERVAL);
-        for tick in [&mut tick, &mut watch_tick, &mut drain_tick] {
+        for tick in [&mut tick, &mut drain_tick] {
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         }
         let mut asked_micros = 0;
@@ -234,7 +233,7 @@ impl RunningServer {
                     self.begin_drain(Some(self.config.drain.deadline).filter(|deadline| !deadline.is_zero()));
                 }
                 _ = signals.interrupt.recv() => break,
-                _ = watch_tick.tick(), if self.config.tls.is_some() => self.watch_certificate(),
+                () = self.watch.due(), if self.config.tls.is_some() => self.watch_certificate(),
                 _ = drain_tick.tick(), if self.draining.is_some() => {
                     if self.has_drained() {
                         break;

@@ -125,6 +125,11 @@ impl Server {
         }
     }
 
+    /// Gives memory back after a peak of allocations.
+    pub fn shrink(&mut self) {
+        self.allocations.shrink(&self.hash);
+    }
+
     /// Ends every allocation, e.g. at shutdown.
     pub fn end_all<R: Relays>(&mut self, now: Now, reason: EndReason, relays: &mut R) {
         for slot in self.allocations.slots() {

@@ -54,7 +54,7 @@ const SCRATCH: usize = 512 * 1024;
 /// Scratch that must be free before more is received.
 const SCRATCH_RESERVE: usize = 128 * 1024;
 const EVENTS: usize = 256;
-/// A peak of allocations below which memory is not worth giving back.
+/// Slots of relay sockets below which memory is not worth giving back.
 const PEAK_MIN: usize = 1024;
 /// The longest wait between looks at the clock while something is due later, in milliseconds.
 const WAIT_MAX_MS: u64 = 60_000;
@@ -316,8 +316,9 @@ impl Worker {
         let live = self.server.allocations();
         self.counters.allocations.set(live as u64);
         self.peak = self.peak.max(live);
-        if self.peak >= PEAK_MIN && live <= self.peak / 4 {
+        if self.relays.slots() >= PEAK_MIN && live <= self.peak / 4 && live < self.peak {
             self.peak = live;
+            self.server.shrink();
             self.relays.shrink();
             trim_memory();
         }

@@ -86,6 +86,8 @@ pub(super) struct RelaySockets {
     fill_random: fn(&mut [u8]),
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// The generation new slots begin with.
+    first_generation: u32,
     busy: usize,
     busy_max: usize,
 }
@@ -99,13 +101,25 @@ impl RelaySockets {
         fill_random: fn(&mut [u8]),
         busy_max: usize,
     ) -> Self {
-        Self { worker, epoll, own, reservations, fill_random, slots: Vec::new(), free: Vec::new(), busy: 0, busy_max }
+        let (slots, free, first_generation, busy) = (Vec::new(), Vec::new(), 0, 0);
+        Self { worker, epoll, own, reservations, fill_random, slots, free, first_generation, busy, busy_max }
+    }
+
+    /// Slots there are, in use or not.
+    pub(super) fn slots(&self) -> usize {
+        self.slots.len()
     }
 
     /// Gives memory back after a peak.
     pub(super) fn shrink(&mut self) {
-        self.free.shrink_to_fit();
+        let used = self.slots.iter().rposition(|slot| slot.relay.is_some()).map_or(0, |last| last + 1);
+        // Whoever still holds the id of a slot that goes must not take a later slot of this number for it.
+        let gone = self.slots.iter().skip(used).map(|slot| slot.generation).max();
+        self.first_generation = self.first_generation.max(gone.unwrap_or_default());
+        self.slots.truncate(used);
         self.slots.shrink_to_fit();
+        self.free.retain(|index| (*index as usize) < used);
+        self.free.shrink_to_fit();
     }
 
     /// Gives a relay a socket connected to its busiest peer. That it cannot be had costs nothing but the gain.
@@ -184,7 +198,7 @@ impl RelaySockets {
         let index = match self.free.pop() {
             Some(index) => index,
             None if self.slots.len() < SLOTS_MAX => {
-                self.slots.push(Slot { generation: 0, relay: None });
+                self.slots.push(Slot { generation: self.first_generation, relay: None });
                 (self.slots.len() - 1) as u32
             }
             None => return Err(RelayError::System),
