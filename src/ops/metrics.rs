@@ -188,7 +188,7 @@ impl Observed {
         out.counters(
             "turnstone_kernel_receive_drops",
             "Datagrams that the kernel dropped at UDP sockets, mostly for want of buffer. Told by the next datagram that \
-             the socket receives, or when it is closed.",
+             the socket receives, or when a relay is closed.",
             "socket",
             kernel_drops.map(|(socket, counter)| (socket, self.sum(counter))),
         )?;
