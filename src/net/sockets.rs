@@ -94,6 +94,7 @@ fn tune_relay(socket: &Socket, family: Family) -> io::Result<()> {
     let _ = socket.set_recv_buffer_size(RELAY_BUFFER);
     sys::set_no_path_mtu_discovery(fd, family)?;
     let _ = sys::set_recv_tos(fd, family);
+    let _ = sys::set_recv_drops(fd);
     let _ = sys::enable_udp_gro(fd);
     // ICMP errors are reported to the client (RFC 8656 section 11.5).
     sys::set_ip_recverr(fd, family)

@@ -188,7 +188,12 @@ impl RunningServer {
         }
         let monitor = monitor.map(|listener| {
             tracing::info!(endpoint = %listener.endpoint, "serving /metrics, /healthz and /readyz");
-            let metrics = Metrics::new(counters.clone(), Arc::clone(&context.own_relays), Arc::clone(&status));
+            let metrics = Metrics::new(
+                counters.clone(),
+                Arc::clone(&context.own_relays),
+                Arc::clone(&context.reservations),
+                Arc::clone(&status),
+            );
             let mailboxes = context.mailboxes.clone();
             tokio::spawn(listener.serve(Arc::new(Monitor { metrics, status: Arc::clone(&status), mailboxes })))
         });

@@ -167,6 +167,11 @@ impl Server {
         self.events.stranger_replies()
     }
 
+    /// Bytes of payload that bandwidth caps have dropped since the start: to peers, and to clients.
+    pub fn throttled_bytes(&self) -> (u64, u64) {
+        self.events.throttled_bytes()
+    }
+
     /// The slot of the live allocation on a 5-tuple; ends one whose time is over.
     pub(super) fn live_slot<R: Relays>(&mut self, now: Now, five_tuple: &FiveTuple, relays: &mut R) -> Option<u32> {
         let slot = self.allocations.find(&self.hash, five_tuple)?;

@@ -126,6 +126,12 @@ pub struct Worker {
     refusals: RefusalRing,
     /// The most allocations since memory was last given back.
     peak: usize,
+    /// When something was last sent, or might have been.
+    flushed_micros: u64,
+    /// Packets of payload whose time to their sending has been taken.
+    timed_packets: u64,
+    /// Allocations made since the last flush.
+    made: u64,
     stopped: bool,
 }
 
@@ -159,6 +165,7 @@ impl Worker {
             Arc::clone(&epoll),
             Arc::clone(&context.own_relays),
             Arc::clone(&context.reservations),
+            Arc::clone(&counters),
             fill_from_system,
             context.busy_sockets_max,
         );
@@ -186,6 +193,9 @@ impl Worker {
             refusals_reported: 0,
             refusals: RefusalRing::default(),
             peak: 0,
+            flushed_micros: clocks().0,
+            timed_packets: 0,
+            made: 0,
             stopped: false,
         })
     }
@@ -214,6 +224,7 @@ impl Worker {
             self.on_time(now);
             self.flush(now);
             self.report();
+            self.time_setups(now);
         }
         Ok(())
     }
@@ -289,7 +300,7 @@ impl Worker {
         }
         let due = [self.server.next_timeout(), self.streams.next_timeout(), self.context.reservations.next_expiry()];
         let Some(due) = due.into_iter().flatten().min() else { return -1 };
-        let wait = due.saturating_sub(clocks().0).div_ceil(1000).min(WAIT_MAX_MS);
+        let wait = due.saturating_sub(self.flushed_micros).div_ceil(1000).min(WAIT_MAX_MS);
         i32::try_from(wait).unwrap_or(i32::MAX)
     }
 
@@ -297,7 +308,10 @@ impl Worker {
     fn report(&mut self) {
         while let Some(event) = self.server.poll_event() {
             match event {
-                Event::Allocated { five_tuple, .. } => self.counters.allocation_made(five_tuple.transport),
+                Event::Allocated { five_tuple, .. } => {
+                    self.made += 1;
+                    self.counters.allocation_made(five_tuple.transport);
+                }
                 Event::Ended(summary) => {
                     let transport = summary.five_tuple.transport;
                     self.counters.allocation_ended(transport, summary.reason, summary.duration_micros);
@@ -313,6 +327,10 @@ impl Worker {
             self.counters.set_refused(refusals);
         }
         self.counters.stranger_replies.set(self.server.stranger_replies());
+        let (to_peers, to_clients) = self.server.throttled_bytes();
+        for (counter, bytes) in self.counters.throttled_bytes.iter().zip([to_peers, to_clients]) {
+            counter.set(bytes);
+        }
         let live = self.server.allocations();
         self.counters.allocations.set(live as u64);
         self.peak = self.peak.max(live);

@@ -21,7 +21,7 @@ pub use send::{PIECES_MAX, SendOptions, send, send_pieces, send_stream, send_to}
 #[cfg(test)]
 pub(crate) use sockopt::set_no_checksum;
 pub use sockopt::{
-    enable_udp_gro, enable_udp_gso_probe, grow_recv_buffer, set_dont_fragment, set_ip_recverr,
+    enable_udp_gro, enable_udp_gso_probe, grow_recv_buffer, kernel_drops, set_dont_fragment, set_ip_recverr,
     set_no_path_mtu_discovery, set_recv_drops, set_recv_pktinfo, set_recv_tos, set_tcp_user_timeout,
 };
 
