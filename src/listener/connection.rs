@@ -17,6 +17,9 @@ const TLS_BUFFER: usize = 64 * 1024;
 /// The longest TLS record, with room to spare.
 const TLS_RECORD: usize = 17 * 1024;
 
+/// Bytes thrown away at most when a connection is closed.
+const UNREAD_MAX: usize = 256 * 1024;
+
 /// Why a connection ends.
 #[derive(Debug)]
 pub enum ReadError {
@@ -172,6 +175,24 @@ impl Connection {
             return (WriteState::Broken, dropped);
         }
         (self.state(), dropped)
+    }
+
+    /// Ends the connection in order: TLS by its own notice, TCP by a FIN. What the client has sent and nobody has read is thrown
+    /// away first, because closing a socket that holds some resets the connection, and with it what is on its way to the client.
+    pub fn close(mut self) {
+        if self.write_waiting().is_ok()
+            && let Some(tls) = &mut self.tls
+        {
+            tls.send_close_notify();
+            let _ = flush_tls(tls, &self.socket);
+        }
+        let mut unread = [0; 4096];
+        for _ in 0..UNREAD_MAX / unread.len() {
+            if !matches!((&self.socket).read(&mut unread), Ok(1..)) {
+                break;
+            }
+        }
+        let _ = self.socket.shutdown(std::net::Shutdown::Write);
     }
 
     /// Whether something waits for the socket.

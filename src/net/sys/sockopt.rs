@@ -49,6 +49,18 @@ pub fn set_recv_drops(socket: BorrowedFd<'_>) -> io::Result<()> {
     set(socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)
 }
 
+/// How many datagrams the kernel has dropped at this socket since it was made, for want of buffer; 0 when it does not say.
+pub fn dropped_datagrams(socket: BorrowedFd<'_>) -> u32 {
+    // The counter is the last of nine (SK_MEMINFO_DROPS).
+    let mut info = [0_u32; 9];
+    let mut len = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: `info` is live, its length is given, and any bytes are valid in it.
+    let result = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, (&raw mut info).cast(), &raw mut len)
+    };
+    if result == 0 { info[8] } else { 0 }
+}
+
 /// Queues ICMP errors for [`super::read_error_queue`].
 ///
 /// # Errors
