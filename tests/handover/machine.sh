@@ -21,6 +21,8 @@ mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmpfs dev
 mkdir dev/shm dev/pts run/source run/old
 mount -t tmpfs tmpfs dev/shm
+mount -t devpts -o newinstance,ptmxmode=0666 devpts dev/pts
+ln -s pts/ptmx dev/ptmx
 for node in null:3 zero:5 full:7 random:8 urandom:9; do
     mknod -m 0666 "dev/${node%:*}" c 1 "${node#*:}"
 done

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::LIMIT;
-use crate::clients::{Load, is_answered, udp_socket};
+use crate::clients::{Load, Waiting, is_answered, udp_socket};
 use crate::manager::Listeners;
 use crate::socket_unit::free_port;
 use crate::support::Transport;
@@ -59,11 +59,7 @@ impl Machine {
             }
             assert!(!is_over, "systemd did not start:\n{output}");
             if !pid_1.is_empty() && output.contains("Edit /etc/turnstone/turnserver.toml") {
-                let machine = Machine { folder, unshare, pid_1 };
-                if machine.run(&["systemctl", "is-active", "idle.target"]).status.success() {
-                    return Some(machine);
-                }
-                return machine.wait_for_systemd(deadline);
+                return Machine { folder, unshare, pid_1 }.wait_for_systemd(deadline);
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -86,7 +82,11 @@ impl Machine {
     /// The same; it must succeed.
     fn must(&self, command: &[&str]) -> String {
         let output = self.run(command);
-        assert!(output.status.success(), "{command:?}: {output:?}\n{}\n{}", self.output(), self.log());
+        if !output.status.success() {
+            let status = self.run(&["systemctl", "status", "--no-pager", "turnstone"]);
+            let status = String::from_utf8_lossy(&status.stdout);
+            panic!("{command:?}: {output:?}\n{status}\n{}\n{}", self.output(), self.log());
+        }
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
@@ -112,10 +112,13 @@ impl Drop for Machine {
 }
 
 fn configuration(port: u16) -> String {
+    let listeners = ["127.0.0.1", "[::1]"]
+        .map(|ip| format!("[[listen]]\naddress = \"{ip}:{port}\"\ntransport = [\"udp\", \"tcp\"]\n"));
     format!(
-        "workers = 2\n[[listen]]\naddress = [\"127.0.0.1:{port}\", \"[::1]:{port}\"]\ntransport = [\"udp\", \"tcp\"]\n\
-         [relay]\nipv4 = \"127.0.0.1\"\nipv6 = \"off\"\n[limits]\nunauthenticated-replies-per-second = \"unlimited\"\n\
-         [[auth.secrets]]\nid = \"main\"\ncredential = \"secret\"\n"
+        "workers = 2\n{}[relay]\nipv4 = \"127.0.0.1\"\nipv6 = \"off\"\n\
+         [limits]\nunauthenticated-replies-per-second = \"unlimited\"\n\
+         [[auth.secrets]]\nid = \"main\"\ncredential = \"secret\"\n",
+        listeners.concat()
     )
 }
 
@@ -138,18 +141,19 @@ fn the_unit_starts_reloads_and_restarts_under_a_real_systemd_without_refusing_a_
         let before = std::mem::replace(&mut process, machine.show("MainPID"));
         assert_ne!(before, process);
     }
+    load.finish();
     // The unit starts a server that has failed again, after a second.
     machine.must(&["systemctl", "kill", "--signal=KILL", "turnstone"]);
+    let waiting: Vec<_> = listeners.iter().map(|(transport, server)| Waiting::send(*transport, *server, "")).collect();
+    waiting.into_iter().for_each(Waiting::must_be_answered);
     crate::support::wait_until("a server after the failure", LIMIT, || {
         (machine.show("ActiveState") == "active" && machine.show("MainPID") != process).then_some(())
     });
-    load.wait_for_answers(100);
     process = machine.show("MainPID");
     machine.must(&["systemctl", "reload", "turnstone"]);
     crate::support::wait_until("the reload in the log", LIMIT, || {
         machine.log().contains("configuration reloaded").then_some(())
     });
-    load.finish();
     assert_eq!(machine.show("NFileDescriptorStore"), "8");
 
     // What is not valid is refused before the server hears of it.
