@@ -316,3 +316,25 @@ fn flush_tls(tls: &mut ServerConnection, mut socket: &TcpStream) -> io::Result<(
 fn would_block(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_closed_with_something_unread_ends_without_a_reset() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        client.write_all(&[0; 10_000]).unwrap();
+        // Until all of it has come.
+        while socket.peek(&mut [0; 10_000]).unwrap() < 10_000 {}
+        socket.set_nonblocking(true).unwrap();
+        Connection::new(socket, None).unwrap().close();
+        assert_eq!(client.read(&mut [0; 10]).unwrap(), 0);
+    }
+}
