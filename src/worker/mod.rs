@@ -33,7 +33,7 @@ use crate::addr::Transport;
 use crate::clock::Now;
 use crate::config::Streams;
 use crate::listener::ConnectionLimits;
-use crate::net::sys::{Epoll, Events, Interest, Ready, RecvBatch, clocks, trim_memory};
+use crate::net::sys::{Epoll, Events, Interest, Ready, RecvBatch, clocks, kernel_drops, trim_memory};
 use crate::net::{Arena, OwnRelays};
 use crate::ops::counters::Counters;
 use crate::reject::Dropped;
@@ -152,7 +152,9 @@ impl Worker {
             epoll.add(listener.socket.as_fd(), Token::Listener(index as u32).pack(), Interest::Read)?;
             let WorkerListener { transport, address, socket } = listener;
             sockets.push(if transport == Transport::Udp {
-                ListenerSocket::Udp { socket, address, kernel_drops: 0 }
+                // A socket from before a restart has dropped datagrams that were counted then.
+                let kernel_drops = kernel_drops(socket.as_fd()).unwrap_or_default();
+                ListenerSocket::Udp { socket, address, kernel_drops }
             } else {
                 ListenerSocket::Tcp { socket: TcpListener::from(socket), transport }
             });
@@ -219,6 +221,10 @@ impl Worker {
                     Some(Token::Mailbox) => self.on_mailbox(now),
                     None => {}
                 }
+                if self.stopped {
+                    // What waits at the listeners is left to the next process; what has been read is answered below.
+                    break;
+                }
             }
             self.read_on(now);
             self.on_time(now);
@@ -226,6 +232,7 @@ impl Worker {
             self.report();
             self.time_setups(now);
         }
+        self.close_streams();
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 
 mod address;
 mod bulk;
+mod descriptors;
 mod epoll;
 mod error_queue;
 mod interfaces;
@@ -12,6 +13,7 @@ mod send;
 mod sockopt;
 
 pub use bulk::{MAX_SEGMENTS, RecvBuffers, SendBuffers};
+pub use descriptors::{remove_variables, send_descriptor, take_passed_descriptors};
 pub use epoll::{Epoll, EventFd, Events, Interest, Ready};
 pub use error_queue::{IcmpError, read_error_queue};
 pub use interfaces::interface_addresses;
