@@ -13,6 +13,9 @@ pub enum Family {
 }
 
 impl Family {
+    /// Both, for metrics that start at zero.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
     /// The family of an IP address.
     pub fn of(ip: IpAddr) -> Self {
         match ip {
@@ -37,14 +40,19 @@ impl Family {
             _ => None,
         }
     }
+
+    /// The name used in logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "ipv4",
+            Self::V6 => "ipv6",
+        }
+    }
 }
 
 impl fmt::Display for Family {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::V4 => "ipv4",
-            Self::V6 => "ipv6",
-        })
+        f.write_str(self.name())
     }
 }
 

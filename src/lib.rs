@@ -13,6 +13,7 @@
 //! | [`bench`](mod@bench) | the load generator |
 //! | [`probe`](mod@probe) | a client that checks a server step by step |
 //! | [`usage`] | records of what each allocation has used |
+//! | [`doctor`] | what is wrong with the server's host |
 //! | [`ops`] | logs, signals, service manager |
 //! | [`cli`] | the commands |
 
@@ -22,6 +23,7 @@ pub mod bench;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod doctor;
 pub mod listener;
 pub mod net;
 pub mod ops;

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::config::Config;
+use crate::net::Inherited;
 use crate::ops;
 
 use super::dev;
@@ -26,6 +27,8 @@ pub(super) struct ServeArgs {
 }
 
 pub(super) fn run(args: &ServeArgs, printer: &mut Printer) -> Result<Exit, CliError> {
+    // First, while there is no other thread: variables are removed.
+    let inherited = Inherited::take().map_err(CliError::usage)?;
     let mut reading = args.flags.read(args.dev)?;
     if args.dev && !reading.has_file {
         dev::set_defaults(&mut reading.overrides)?;
@@ -45,6 +48,7 @@ pub(super) fn run(args: &ServeArgs, printer: &mut Printer) -> Result<Exit, CliEr
     }
     let announcement = args.dev.then(|| dev::Announcement::new(&config, reading.has_file));
     let hooks = ops::run::Hooks {
+        inherited,
         on_ready: Box::new(|bound| {
             if let Some(announcement) = announcement {
                 // A closed standard output does not stop a server.

@@ -17,6 +17,9 @@ const TLS_BUFFER: usize = 64 * 1024;
 /// The longest TLS record, with room to spare.
 const TLS_RECORD: usize = 17 * 1024;
 
+/// Bytes thrown away at most when a connection is closed.
+const UNREAD_MAX: usize = 256 * 1024;
+
 /// Why a connection ends.
 #[derive(Debug)]
 pub enum ReadError {
@@ -174,6 +177,24 @@ impl Connection {
         (self.state(), dropped)
     }
 
+    /// Ends the connection in order: TLS by its own notice, TCP by a FIN. What the client has sent and nobody has read is thrown
+    /// away first, because closing a socket that holds some resets the connection, and with it what is on its way to the client.
+    pub fn close(mut self) {
+        if self.write_waiting().is_ok()
+            && let Some(tls) = &mut self.tls
+        {
+            tls.send_close_notify();
+            let _ = flush_tls(tls, &self.socket);
+        }
+        let mut unread = [0; 4096];
+        for _ in 0..UNREAD_MAX / unread.len() {
+            if !matches!((&self.socket).read(&mut unread), Ok(1..)) {
+                break;
+            }
+        }
+        let _ = self.socket.shutdown(std::net::Shutdown::Write);
+    }
+
     /// Whether something waits for the socket.
     pub fn state(&self) -> WriteState {
         let cipher_waits = self.tls.as_ref().is_some_and(|tls| tls.wants_write());
@@ -294,4 +315,26 @@ fn flush_tls(tls: &mut ServerConnection, mut socket: &TcpStream) -> io::Result<(
 
 fn would_block(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_closed_with_something_unread_ends_without_a_reset() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        client.write_all(&[0; 10_000]).unwrap();
+        // Until all of it has come.
+        while socket.peek(&mut [0; 10_000]).unwrap() < 10_000 {}
+        socket.set_nonblocking(true).unwrap();
+        Connection::new(socket, None).unwrap().close();
+        assert_eq!(client.read(&mut [0; 10]).unwrap(), 0);
+    }
 }

@@ -1,12 +1,15 @@
 //! Sockets, options, batches and the relay port pool. What is Linux's own, and all `unsafe`, stays in [`sys`].
 
 mod arena;
+mod inherited;
 mod own_relays;
 mod sockets;
 pub mod sys;
 
 pub use arena::{Arena, HEADROOM, Span};
+pub use inherited::{Adopted, InheritError, Inherited, Leftover, SocketKind};
 pub use own_relays::{OwnRelays, PortLease, RelayOwner};
 pub use sockets::{
     bind_connected, bind_relay, bind_tcp_listener, bind_udp_listener, interface_addresses, tune_accepted,
+    tune_tcp_listener, tune_udp_listener,
 };

@@ -1,7 +1,7 @@
 //! Making the sockets: listeners shared by SO_REUSEPORT, relay sockets, and the options each needs.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -27,12 +27,26 @@ pub fn bind_udp_listener(address: SocketAddr) -> io::Result<OwnedFd> {
     let family = Family::of(address.ip());
     let socket = datagram_socket(family)?;
     socket.set_reuse_port(true)?;
-    // Larger buffers are a wish: a smaller one only loses earlier under load.
-    let _ = socket.set_recv_buffer_size(LISTENER_BUFFER);
-    let _ = socket.set_send_buffer_size(LISTENER_BUFFER);
     socket.bind(&address.into())?;
-    let fd = socket.as_fd();
-    if address.ip().is_unspecified() {
+    let socket = socket.into();
+    tune_udp_listener(&socket, address.ip())?;
+    Ok(socket)
+}
+
+/// Gives a bound socket the options of a UDP listener, whoever has bound it. Others may then be bound beside it, if their
+/// owner is the same (SO_REUSEPORT holds for later binds, too).
+///
+/// # Errors
+/// What setting them says.
+pub fn tune_udp_listener(socket: &OwnedFd, bound: IpAddr) -> io::Result<()> {
+    let (family, fd) = (Family::of(bound), socket.as_fd());
+    let reference = SockRef::from(socket);
+    reference.set_nonblocking(true)?;
+    reference.set_reuse_port(true)?;
+    // Larger buffers are a wish: a smaller one only loses earlier under load.
+    let _ = reference.set_recv_buffer_size(LISTENER_BUFFER);
+    let _ = reference.set_send_buffer_size(LISTENER_BUFFER);
+    if bound.is_unspecified() {
         sys::set_recv_pktinfo(fd, family)?;
     }
     sys::set_no_path_mtu_discovery(fd, family)?;
@@ -40,7 +54,7 @@ pub fn bind_udp_listener(address: SocketAddr) -> io::Result<OwnedFd> {
     let _ = sys::set_recv_tos(fd, family);
     let _ = sys::set_recv_drops(fd);
     let _ = sys::enable_udp_gro(fd);
-    Ok(socket.into())
+    Ok(())
 }
 
 /// A TCP listener socket; one per worker is bound to the same address.
@@ -56,8 +70,22 @@ pub fn bind_tcp_listener(address: SocketAddr) -> io::Result<OwnedFd> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    let socket = socket.into();
+    tune_tcp_listener(&socket)?;
+    Ok(socket)
+}
+
+/// Makes a bound socket a TCP listener, or gives the options of ours to one that listens already: as
+/// [`tune_udp_listener`].
+///
+/// # Errors
+/// What setting them or listening says.
+pub fn tune_tcp_listener(socket: &OwnedFd) -> io::Result<()> {
+    let reference = SockRef::from(socket);
+    reference.set_nonblocking(true)?;
+    reference.set_reuse_address(true)?;
+    reference.set_reuse_port(true)?;
+    reference.listen(BACKLOG)
 }
 
 /// Options of an accepted connection: no delay, and dead clients are noticed.
@@ -94,6 +122,7 @@ fn tune_relay(socket: &Socket, family: Family) -> io::Result<()> {
     let _ = socket.set_recv_buffer_size(RELAY_BUFFER);
     sys::set_no_path_mtu_discovery(fd, family)?;
     let _ = sys::set_recv_tos(fd, family);
+    let _ = sys::set_recv_drops(fd);
     let _ = sys::enable_udp_gro(fd);
     // ICMP errors are reported to the client (RFC 8656 section 11.5).
     sys::set_ip_recverr(fd, family)

@@ -2,12 +2,56 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::addr::Transport;
+use crate::addr::{Family, Transport};
 use crate::reject::{Dropped, Reason};
 use crate::turn::{EndReason, RefusalCounts};
 
-/// Upper bounds of the allocation-duration histogram, in seconds; what is longer is only in its count.
-pub const DURATION_BOUNDS_SECS: [u64; 9] = [1, 10, 60, 300, 600, 1800, 3600, 14_400, 86_400];
+const MILLISECOND: u64 = 1000;
+const SECOND: u64 = 1_000_000;
+/// Upper bounds of how long allocations live, in microseconds.
+static DURATIONS: [u64; 9] = [
+    SECOND,
+    10 * SECOND,
+    60 * SECOND,
+    300 * SECOND,
+    600 * SECOND,
+    1800 * SECOND,
+    3600 * SECOND,
+    14_400 * SECOND,
+    86_400 * SECOND,
+];
+/// Upper bounds of the time that payload spends in a worker, in microseconds.
+static RELAY_TIMES: [u64; 12] = [
+    25,
+    50,
+    100,
+    250,
+    500,
+    MILLISECOND,
+    5 * MILLISECOND / 2,
+    5 * MILLISECOND,
+    10 * MILLISECOND,
+    25 * MILLISECOND,
+    50 * MILLISECOND,
+    100 * MILLISECOND,
+];
+/// Upper bounds of the time it takes to make an allocation, in microseconds.
+static SETUP_TIMES: [u64; 12] = [
+    50,
+    100,
+    250,
+    500,
+    MILLISECOND,
+    5 * MILLISECOND / 2,
+    5 * MILLISECOND,
+    10 * MILLISECOND,
+    25 * MILLISECOND,
+    100 * MILLISECOND,
+    250 * MILLISECOND,
+    SECOND,
+];
+/// The most bounds that a histogram has.
+const BOUNDS_MAX: usize = 12;
 
 /// A counter with one writer.
 #[derive(Debug, Default)]
@@ -47,6 +91,94 @@ impl Traffic {
     }
 }
 
+/// Where payload goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From clients to peers.
+    ToPeers,
+    /// From peers to clients.
+    ToClients,
+}
+
+impl Direction {
+    /// Both, for metrics that start at zero.
+    pub const ALL: [Self; 2] = [Self::ToPeers, Self::ToClients];
+
+    /// The stable name used as a metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::ToPeers => "to-peers",
+            Self::ToClients => "to-clients",
+        }
+    }
+}
+
+const FLOWS: usize = Transport::ALL.len() * Family::ALL.len() * Direction::ALL.len();
+
+/// Payload relayed, by the client's transport, the peer's family, and direction.
+#[derive(Debug, Default)]
+pub struct Payload([Traffic; FLOWS]);
+
+impl Payload {
+    /// Counts one packet.
+    #[inline]
+    pub fn count(&self, transport: Transport, family: Family, direction: Direction, bytes: usize) {
+        self.of(transport, family, direction).count(bytes);
+    }
+
+    /// What was relayed of one kind.
+    #[inline]
+    pub fn of(&self, transport: Transport, family: Family, direction: Direction) -> &Traffic {
+        let index = (transport as usize * Family::ALL.len() + family as usize) * Direction::ALL.len();
+        // It is always there.
+        self.0.get(index + direction as usize).unwrap_or(&self.0[0])
+    }
+
+    /// Packets of every kind, in both directions.
+    pub fn packets(&self) -> u64 {
+        self.0.iter().map(|traffic| traffic.packets.get()).sum()
+    }
+}
+
+/// How often something took how long, in classes with fixed upper bounds.
+#[derive(Debug)]
+pub struct Histogram {
+    bounds_micros: &'static [u64],
+    /// Those above the bound before and up to this one; one more class for what is above the last bound.
+    classes: [Counter; BOUNDS_MAX + 1],
+    sum_micros: Counter,
+}
+
+impl Histogram {
+    fn new(bounds_micros: &'static [u64]) -> Self {
+        Self { bounds_micros, classes: counters(), sum_micros: Counter::default() }
+    }
+
+    /// Counts `times` occurrences that took `micros` each.
+    pub fn observe(&self, micros: u64, times: u64) {
+        let class = self.bounds_micros.iter().position(|bound| micros <= *bound).unwrap_or(self.bounds_micros.len());
+        if let Some(counter) = self.classes.get(class) {
+            counter.add(times);
+            self.sum_micros.add(micros.wrapping_mul(times));
+        }
+    }
+
+    /// Upper bounds of all classes but the last, in microseconds.
+    pub fn bounds_micros(&self) -> &'static [u64] {
+        self.bounds_micros
+    }
+
+    /// The class counters, one more than there are bounds.
+    pub fn classes(&self) -> &[Counter] {
+        self.classes.get(..=self.bounds_micros.len()).unwrap_or(&self.classes)
+    }
+
+    /// The time that all of them took together, in microseconds.
+    pub fn sum_micros(&self) -> u64 {
+        self.sum_micros.get()
+    }
+}
+
 /// Everything one worker counts.
 #[derive(Debug)]
 pub struct Counters {
@@ -58,14 +190,16 @@ pub struct Counters {
     pub ended: [Counter; Transport::ALL.len()],
     /// Allocations ended, by [`EndReason`].
     pub ended_by_reason: [Counter; EndReason::ALL.len()],
-    /// How many ended allocations lived up to each of [`DURATION_BOUNDS_SECS`] and no shorter bound.
-    pub durations: [Counter; DURATION_BOUNDS_SECS.len()],
-    /// How long all ended allocations lived together, in microseconds.
-    pub duration_micros: Counter,
-    /// Payload from clients to peers.
-    pub to_peers: Traffic,
-    /// Payload from peers to clients.
-    pub to_clients: Traffic,
+    /// How long ended allocations lived.
+    pub durations: Histogram,
+    /// From the wake-up that brought the request to the sending of the answer, for each allocation made.
+    pub setup_times: Histogram,
+    /// Payload relayed.
+    pub payload: Payload,
+    /// From the wake-up that brought it to its sending, for each packet of [`Self::payload`].
+    pub relay_times: Histogram,
+    /// Bytes of payload dropped by bandwidth caps, by [`Direction`].
+    pub throttled_bytes: [Counter; Direction::ALL.len()],
     /// Payload handed from one of our allocations to another in process.
     pub own_relayed: Traffic,
     /// STUN messages answered.
@@ -90,8 +224,10 @@ pub struct Counters {
     pub connections_refused: Counter,
     /// TLS handshakes that failed.
     pub tls_failures: Counter,
-    /// Datagrams the kernel dropped at the listeners for want of buffer.
-    pub kernel_drops: Counter,
+    /// Datagrams the kernel dropped at the UDP listeners, mostly for want of buffer.
+    pub listener_drops: Counter,
+    /// The same at the relay sockets.
+    pub relay_drops: Counter,
     /// Payload dropped between workers because the other's mailbox was full.
     pub mailbox_drops: Counter,
 }
@@ -103,10 +239,11 @@ impl Default for Counters {
             allocated: counters(),
             ended: counters(),
             ended_by_reason: counters(),
-            durations: counters(),
-            duration_micros: Counter::default(),
-            to_peers: Traffic::default(),
-            to_clients: Traffic::default(),
+            durations: Histogram::new(&DURATIONS),
+            setup_times: Histogram::new(&SETUP_TIMES),
+            payload: Payload::default(),
+            relay_times: Histogram::new(&RELAY_TIMES),
+            throttled_bytes: counters(),
             own_relayed: Traffic::default(),
             answers: Counter::default(),
             stranger_replies: Counter::default(),
@@ -119,7 +256,8 @@ impl Default for Counters {
             connections: Counter::default(),
             connections_refused: Counter::default(),
             tls_failures: Counter::default(),
-            kernel_drops: Counter::default(),
+            listener_drops: Counter::default(),
+            relay_drops: Counter::default(),
             mailbox_drops: Counter::default(),
         }
     }
@@ -135,11 +273,9 @@ impl Counters {
 
     /// Counts the end of an allocation.
     pub fn allocation_ended(&self, transport: Transport, reason: EndReason, duration_micros: u64) {
-        let bound = DURATION_BOUNDS_SECS.iter().position(|secs| duration_micros <= secs * 1_000_000);
-        let bucket = bound.and_then(|bound| self.durations.get(bound));
-        let counters = [self.ended.get(transport as usize), self.ended_by_reason.get(reason as usize), bucket];
+        let counters = [self.ended.get(transport as usize), self.ended_by_reason.get(reason as usize)];
         counters.into_iter().flatten().for_each(|counter| counter.add(1));
-        self.duration_micros.add(duration_micros);
+        self.durations.observe(duration_micros, 1);
     }
 
     /// Takes over the core's counts of refusals.

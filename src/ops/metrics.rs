@@ -11,13 +11,14 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::counters::{Counter, Counters, DURATION_BOUNDS_SECS, Traffic};
+use super::counters::{Counter, Counters, Direction, Histogram, Traffic};
 use super::status::Status;
 use crate::addr::{Family, Transport};
 use crate::net::OwnRelays;
 use crate::reject::{Dropped, Reason};
 use crate::turn::EndReason;
 use crate::usage::Lost;
+use crate::worker::Reservations;
 
 /// What the content of [`Metrics::text`] is.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -26,9 +27,14 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 pub(super) struct Metrics(Registry);
 
 impl Metrics {
-    pub(super) fn new(counters: Vec<Arc<Counters>>, own_relays: Arc<OwnRelays>, status: Arc<Status>) -> Self {
+    pub(super) fn new(
+        counters: Vec<Arc<Counters>>,
+        own_relays: Arc<OwnRelays>,
+        reservations: Arc<Reservations>,
+        status: Arc<Status>,
+    ) -> Self {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Observed { counters, own_relays, status }));
+        registry.register_collector(Box::new(Observed { counters, own_relays, reservations, status }));
         Self(registry)
     }
 
@@ -44,12 +50,13 @@ impl Metrics {
 }
 
 type CounterOf = fn(&Counters) -> &Counter;
-type TrafficOf = fn(&Counters) -> &Traffic;
+type TrafficOf = fn(&Traffic) -> &Counter;
 
 /// Where the numbers come from.
 struct Observed {
     counters: Vec<Arc<Counters>>,
     own_relays: Arc<OwnRelays>,
+    reservations: Arc<Reservations>,
     status: Arc<Status>,
 }
 
@@ -132,32 +139,33 @@ impl Observed {
             .map(|reason| (reason.label(), of(|counters| &counters.ended_by_reason, *reason as usize)));
         out.counters("turnstone_allocations_ended", "Allocations ended.", "reason", ended)?;
 
-        let mut buckets: Vec<_> = DURATION_BOUNDS_SECS
-            .iter()
-            .enumerate()
-            .map(|(index, secs)| (*secs as f64, of(|counters| &counters.durations, index)))
-            .collect();
-        let bounded: u64 = buckets.iter().map(|(_, count)| count).sum();
-        let count = self.sum_all(|counters| &counters.ended).max(bounded);
-        buckets.push((f64::MAX, count - bounded));
-        let secs = self.sum(|counters| &counters.duration_micros) as f64 / 1e6;
-        let mut durations = out.0.encode_descriptor(
+        self.encode_histogram(
+            out,
             "turnstone_allocation_duration_seconds",
             "How long ended allocations lived.",
-            None,
-            MetricType::Histogram,
+            |counters| &counters.durations,
         )?;
-        durations.encode_histogram::<NoLabelSet>(secs, count, &buckets, None)
+        self.encode_histogram(
+            out,
+            "turnstone_allocation_setup_seconds",
+            "Time in the server of each Allocate that succeeded: from the wake-up that received it until its answer was sent.",
+            |counters| &counters.setup_times,
+        )
     }
 
     fn encode_traffic(&self, out: &mut Out<'_>) -> fmt::Result {
-        let directions: [(&str, TrafficOf); 2] =
-            [("to-peers", |counters| &counters.to_peers), ("to-clients", |counters| &counters.to_clients)];
-        let packets =
-            directions.map(|(label, traffic)| (label, self.sum_with(|counters| traffic(counters).packets.get())));
-        let bytes = directions.map(|(label, traffic)| (label, self.sum_with(|counters| traffic(counters).bytes.get())));
-        out.counters("turnstone_payload_packets", "Packets of payload relayed.", "direction", packets)?;
-        out.counters("turnstone_payload_bytes", "Bytes of payload relayed, without headers.", "direction", bytes)?;
+        self.encode_payload(out, "turnstone_payload_packets", "Packets of payload relayed", |traffic| {
+            &traffic.packets
+        })?;
+        self.encode_payload(out, "turnstone_payload_bytes", "Bytes of payload relayed, without headers", |traffic| {
+            &traffic.bytes
+        })?;
+        self.encode_histogram(
+            out,
+            "turnstone_relay_seconds",
+            "Time in the server of each packet of payload: from the wake-up that received it until it was sent.",
+            |counters| &counters.relay_times,
+        )?;
         out.counter(
             "turnstone_own_relayed_packets",
             "Packets handed from one allocation to another in process; they count in both directions, too.",
@@ -172,17 +180,26 @@ impl Observed {
             .iter()
             .map(|reason| (reason.label(), self.sum_at(|counters| &counters.dropped, *reason as usize)));
         out.counters("turnstone_dropped_packets", "Packets dropped without an answer.", "reason", dropped)?;
-        let simple: [(&str, &str, CounterOf); 5] = [
+        let throttled = Direction::ALL.map(|direction| {
+            (direction.label(), self.sum_at(|counters| &counters.throttled_bytes, direction as usize))
+        });
+        let help = "Bytes of payload dropped by bandwidth caps; their packets are dropped with the reason bandwidth.";
+        out.counters("turnstone_throttled_bytes", help, "direction", throttled)?;
+        let kernel_drops: [(&str, CounterOf); 2] =
+            [("listener", |counters| &counters.listener_drops), ("relay", |counters| &counters.relay_drops)];
+        out.counters(
+            "turnstone_kernel_receive_drops",
+            "Datagrams that the kernel dropped at UDP sockets, mostly for want of buffer. Told by the next datagram that \
+             the socket receives, or when a relay is closed.",
+            "socket",
+            kernel_drops.map(|(socket, counter)| (socket, self.sum(counter))),
+        )?;
+        let simple: [(&str, &str, CounterOf); 4] = [
             ("turnstone_send_errors", "Sends that the kernel refused.", |counters| &counters.send_errors),
             ("turnstone_gso_fallbacks", "Segmented sends that were repeated packet by packet.", |counters| {
                 &counters.gso_fallbacks
             }),
             ("turnstone_icmp_errors", "ICMP errors passed on to clients.", |counters| &counters.icmp_errors),
-            (
-                "turnstone_kernel_receive_drops",
-                "Datagrams that the kernel dropped at the UDP listeners for want of buffer.",
-                |counters| &counters.kernel_drops,
-            ),
             (
                 "turnstone_mailbox_drops",
                 "Packets between allocations dropped because the other worker's mailbox was full.",
@@ -216,16 +233,18 @@ impl Observed {
     }
 
     fn encode_relays(&self, out: &mut Out<'_>) -> fmt::Result {
-        let help = "Relay ports; those of reservations are used, too.";
+        let help = "Relay ports: of allocations, reserved for an allocation to come (EVEN-PORT), and free.";
         let mut ports = out.0.encode_descriptor("turnstone_relay_ports", help, None, MetricType::Gauge)?;
-        for (family, label) in [(Family::V4, "ipv4"), (Family::V6, "ipv6")] {
+        for family in Family::ALL {
             if !self.own_relays.supports(family) {
                 continue;
             }
-            let used = self.own_relays.used(family);
-            let free = self.own_relays.capacity().saturating_sub(used);
-            for (state, count) in [("used", used), ("free", free)] {
-                ports.encode_family(&[("family", label), ("state", state)])?.encode_gauge(&i64::from(count))?;
+            let reserved = self.reservations.held(family);
+            let held = self.own_relays.used(family);
+            let used = held.saturating_sub(reserved);
+            let free = self.own_relays.capacity().saturating_sub(held);
+            for (state, count) in [("used", used), ("reserved", reserved), ("free", free)] {
+                ports.encode_family(&[("family", family.name()), ("state", state)])?.encode_gauge(&i64::from(count))?;
             }
         }
         Ok(())
@@ -270,16 +289,48 @@ impl Observed {
         out.gauge("turnstone_usage_spool_bytes", help, usage.spool_bytes())
     }
 
+    fn encode_payload(&self, out: &mut Out<'_>, name: &str, what: &str, of: TrafficOf) -> fmt::Result {
+        let help = format!("{what}, by the client's transport, the peer's family and direction.");
+        let mut metric = out.0.encode_descriptor(name, &help, None, MetricType::Counter)?;
+        for transport in Transport::ALL {
+            for family in Family::ALL {
+                for direction in Direction::ALL {
+                    let count = self.sum_with(|counters| of(counters.payload.of(transport, family, direction)).get());
+                    let labels =
+                        [("transport", transport.name()), ("family", family.name()), ("direction", direction.label())];
+                    metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_histogram(
+        &self,
+        out: &mut Out<'_>,
+        name: &str,
+        help: &str,
+        histogram: fn(&Counters) -> &Histogram,
+    ) -> fmt::Result {
+        let Some(first) = self.counters.first().map(|counters| histogram(counters)) else { return Ok(()) };
+        let bounds = first.bounds_micros().iter().map(|micros| *micros as f64 / 1e6).chain([f64::MAX]);
+        let classes = bounds.enumerate().map(|(index, bound)| {
+            let of = |counters: &Counters| histogram(counters).classes().get(index).map_or(0, Counter::get);
+            (bound, self.sum_with(of))
+        });
+        let classes: Vec<(f64, u64)> = classes.collect();
+        let count = classes.iter().map(|(_, count)| count).sum();
+        let secs = self.sum_with(|counters| histogram(counters).sum_micros()) as f64 / 1e6;
+        let mut metric = out.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        metric.encode_histogram::<NoLabelSet>(secs, count, &classes, None)
+    }
+
     fn sum(&self, counter: CounterOf) -> u64 {
         self.sum_with(|counters| counter(counters).get())
     }
 
     fn sum_at(&self, list: fn(&Counters) -> &[Counter], index: usize) -> u64 {
         self.sum_with(|counters| list(counters).get(index).map_or(0, Counter::get))
-    }
-
-    fn sum_all(&self, list: fn(&Counters) -> &[Counter]) -> u64 {
-        self.sum_with(|counters| list(counters).iter().map(Counter::get).sum())
     }
 
     fn sum_with(&self, value: impl Fn(&Counters) -> u64) -> u64 {

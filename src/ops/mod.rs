@@ -5,6 +5,7 @@ pub mod counters;
 mod drain;
 pub mod host;
 mod http;
+mod listeners;
 pub mod log;
 mod metrics;
 mod notify;

@@ -30,8 +30,8 @@ impl RunningServer {
         let settings = Arc::new(self.settings(&new).map_err(|error| error.to_string())?);
         hooks.log.set_filter(&new.log.filter).map_err(|error| error.to_string())?;
 
-        if let Some(stamp) = stamp {
-            self.watch.judged(stamp);
+        if let Some((files, stamp)) = new.tls.as_ref().zip(stamp) {
+            self.watch.judged(files, stamp);
         }
         self.status.set_certificate_not_after(certificate.as_ref().map(|certificate| certificate.not_after_unix));
         self.context.tls.store(certificate.map(|certificate| certificate.config));

@@ -16,18 +16,19 @@ use super::certificates::{self, Stamp, Watch};
 use super::counters::Counters;
 use super::drain::{self, Draining};
 use super::http::{Monitor, MonitorListener};
+use super::listeners;
 use super::log::LogControl;
 use super::metrics::Metrics;
 use super::notify;
 use super::status::Status;
 use crate::addr::{Family, Transport};
 use crate::auth::NonceKeys;
-use crate::config::{Config, Endpoint, Listener, OwnAddresses};
+use crate::config::{Config, Endpoint, OwnAddresses};
 use crate::listener::ConnectionLimits;
-use crate::net::{OwnRelays, bind_tcp_listener, bind_udp_listener, interface_addresses, sys};
+use crate::net::{Inherited, OwnRelays, interface_addresses, sys};
 use crate::turn::{AllocationFilter, EndReason, Settings, Shared};
 use crate::usage::{AskWorker, UsageRecords, instance_id};
-use crate::worker::{Command, Mailbox, Reservations, Worker, WorkerContext, WorkerListener, fill_from_system};
+use crate::worker::{Command, Mailbox, Reservations, Worker, WorkerContext, fill_from_system};
 
 /// What the server listens on, with real ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,13 +57,15 @@ impl fmt::Display for RunError {
 impl std::error::Error for RunError {}
 
 impl RunError {
-    fn new(what: impl fmt::Display, problem: impl fmt::Display) -> Self {
+    pub(super) fn new(what: impl fmt::Display, problem: impl fmt::Display) -> Self {
         Self(format!("{what}: {problem}"))
     }
 }
 
 /// What the caller wants to know and can provide while the server runs.
 pub struct Hooks<'a> {
+    /// The sockets that this process was started with.
+    pub inherited: Inherited,
     /// Called once, when every listener is bound.
     pub on_ready: Box<dyn FnOnce(&Bound) + 'a>,
     /// Reads the configuration again, for SIGHUP; the error is one line for the log.
@@ -83,7 +86,7 @@ pub fn run(config: Config, mut hooks: Hooks<'_>) -> Result<(), RunError> {
     runtime.block_on(async {
         // Signals first: one that comes during the start is not lost.
         let signals = Signals::new().map_err(|error| RunError::new("cannot listen to signals", error))?;
-        let server = RunningServer::start(config)?;
+        let server = RunningServer::start(config, std::mem::take(&mut hooks.inherited))?;
         let status = server.bound.to_string();
         tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = server.workers.len(), "{status}");
         notify::ready(&status);
@@ -129,22 +132,17 @@ pub(super) struct RunningServer {
 }
 
 impl RunningServer {
-    fn start(config: Config) -> Result<Self, RunError> {
-        let (status, mut watch) = (Arc::new(Status::new()), Watch::default());
+    fn start(config: Config, inherited: Inherited) -> Result<Self, RunError> {
+        let (status, mut watch) = (Arc::new(Status::new()), Watch::new());
         let tls = Arc::new(ArcSwapOption::empty());
         if let Some(files) = &config.tls {
-            watch.judged(Stamp::of(files));
+            watch.judged(files, Stamp::of(files));
             let certificate = certificates::load(files).map_err(RunError)?;
             status.set_certificate_not_after(Some(certificate.not_after_unix));
             tls.store(Some(certificate.config));
         }
-        let sockets = bind_listeners(&config)?;
-        let bound = Bound {
-            listeners: sockets
-                .first()
-                .map(|first| first.iter().map(|listener| (listener.transport, listener.address)).collect())
-                .unwrap_or_default(),
-        };
+        let listeners::Opened { bound, per_worker: sockets } = listeners::open(&config, inherited)?;
+        let bound = Bound { listeners: bound };
         let monitor = config.metrics.as_ref().map(|metrics| bind_monitor(&metrics.listen)).transpose()?;
         let mut endpoints: Vec<_> = bound.listeners.iter().map(|(_, address)| *address).collect();
         endpoints.extend(monitor.as_ref().and_then(MonitorListener::address));
@@ -198,7 +196,12 @@ impl RunningServer {
         }
         let monitor = monitor.map(|listener| {
             tracing::info!(endpoint = %listener.endpoint, "serving /metrics, /healthz and /readyz");
-            let metrics = Metrics::new(counters.clone(), Arc::clone(&context.own_relays), Arc::clone(&status));
+            let metrics = Metrics::new(
+                counters.clone(),
+                Arc::clone(&context.own_relays),
+                Arc::clone(&context.reservations),
+                Arc::clone(&status),
+            );
             let mailboxes = context.mailboxes.clone();
             tokio::spawn(listener.serve(Arc::new(Monitor { metrics, status: Arc::clone(&status), mailboxes })))
         });
@@ -223,9 +226,8 @@ impl RunningServer {
         let alive: Vec<_> = self.context.mailboxes.iter().map(|_| Arc::new(AtomicU64::new(0))).collect();
         let interval = notify::watchdog_interval();
         let mut tick = tokio::time::interval(interval.unwrap_or(Duration::from_secs(3600)));
-        let mut watch_tick = tokio::time::interval(certificates::WATCH_INTERVAL);
         let mut drain_tick = tokio::time::interval(drain::LOOK_INTERVAL);
-        for tick in [&mut tick, &mut watch_tick, &mut drain_tick] {
+        for tick in [&mut tick, &mut drain_tick] {
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         }
         let mut asked_micros = 0;
@@ -245,7 +247,7 @@ impl RunningServer {
                     self.begin_drain(Some(self.config.drain.deadline).filter(|deadline| !deadline.is_zero()));
                 }
                 _ = signals.interrupt.recv() => break,
-                _ = watch_tick.tick(), if self.config.tls.is_some() => self.watch_certificate(),
+                () = self.watch.due(), if self.config.tls.is_some() => self.watch_certificate(),
                 _ = drain_tick.tick(), if self.draining.is_some() => {
                     if self.has_drained() {
                         break;
@@ -319,28 +321,6 @@ impl Drop for EndNotice {
     fn drop(&mut self) {
         let _ = self.end.send(self.number);
     }
-}
-
-/// Binds every listener once per worker. A port of 0 is chosen by the first worker's socket.
-fn bind_listeners(config: &Config) -> Result<Vec<Vec<WorkerListener>>, RunError> {
-    let mut addresses: Vec<Listener> = config.listeners.clone();
-    let mut workers = Vec::with_capacity(config.workers);
-    for _ in 0..config.workers {
-        let mut listeners = Vec::with_capacity(addresses.len());
-        for Listener { address, transport } in &mut addresses {
-            let failed = |error| RunError::new(format!("cannot listen on {transport}/{address}"), error);
-            let bound = match transport {
-                Transport::Udp => bind_udp_listener(*address),
-                Transport::Tcp | Transport::Tls => bind_tcp_listener(*address),
-            };
-            let socket = bound.map_err(failed)?;
-            let local = socket2::SockRef::from(&socket).local_addr().map_err(failed)?;
-            *address = local.as_socket().unwrap_or(*address);
-            listeners.push(WorkerListener { transport: *transport, address: *address, socket });
-        }
-        workers.push(listeners);
-    }
-    Ok(workers)
 }
 
 fn bind_monitor(endpoint: &Endpoint) -> Result<MonitorListener, RunError> {

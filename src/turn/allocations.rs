@@ -106,6 +106,19 @@ impl Allocations {
         Some(allocation)
     }
 
+    /// Gives memory back that a peak has left.
+    pub(super) fn shrink(&mut self, hash: &AddressHash) {
+        let used = self.slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        self.slots.truncate(used);
+        self.slots.shrink_to_fit();
+        self.free.retain(|slot| (*slot as usize) < used);
+        self.free.shrink_to_fit();
+        let open = self.relays.iter().rposition(|entry| entry.slot != NONE).map_or(0, |last| last + 1);
+        self.relays.truncate(open);
+        self.relays.shrink_to_fit();
+        self.five_tuples.shrink(hash);
+    }
+
     /// A relay is about to be closed while its allocation lives on.
     pub(super) fn forget_relay(&mut self, relay: RelayId) {
         if let Some(entry) = self.relays.get_mut(relay.index as usize)

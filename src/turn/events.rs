@@ -17,6 +17,7 @@ pub(super) struct Events {
     refusals_dropped: u64,
     refusals: RefusalCounts,
     stranger_replies: u64,
+    throttled_bytes: (u64, u64),
 }
 
 /// Requests refused since the start, by reason.
@@ -69,6 +70,20 @@ impl Events {
     /// Counts an answer to a request that nobody has authenticated.
     pub(super) fn stranger_answered(&mut self) {
         self.stranger_replies += 1;
+    }
+
+    /// Counts payload to a peer that a bandwidth cap has dropped.
+    pub(super) fn throttled_to_peer(&mut self, len: usize) {
+        self.throttled_bytes.0 += len as u64;
+    }
+
+    /// Counts payload to a client that a bandwidth cap has dropped.
+    pub(super) fn throttled_to_client(&mut self, len: usize) {
+        self.throttled_bytes.1 += len as u64;
+    }
+
+    pub(super) fn throttled_bytes(&self) -> (u64, u64) {
+        self.throttled_bytes
     }
 
     pub(super) fn refusals(&self) -> &RefusalCounts {

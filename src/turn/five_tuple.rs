@@ -51,6 +51,11 @@ impl FiveTuples {
         self.last = Some((words, slot));
     }
 
+    /// Gives memory back that a peak has left.
+    pub(super) fn shrink(&mut self, hash: &AddressHash) {
+        self.table.shrink_to_fit(|(key, _)| hash.words(key));
+    }
+
     /// Gives a 5-tuple back.
     pub(super) fn remove(&mut self, hash: &AddressHash, five_tuple: &FiveTuple) {
         let words = five_tuple_words(five_tuple);

@@ -47,6 +47,7 @@ impl Server {
         let relay = allocation.live_relay(peer.family(), now.micros).ok_or(Dropped::NoAllocation)?.id;
         if !allocation.meter.admit_to_peer(now.micros, len) {
             allocation.throttled += 1;
+            self.events.throttled_to_peer(len);
             return Err(Dropped::Bandwidth);
         }
         allocation.to_peers.count(len);
@@ -84,6 +85,7 @@ impl Server {
         };
         if !allocation.meter.admit_to_client(now.micros, len) {
             allocation.throttled += 1;
+            self.events.throttled_to_client(len);
             return Err(Dropped::Bandwidth);
         }
         allocation.to_client.count(len);

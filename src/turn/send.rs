@@ -55,6 +55,7 @@ impl Server {
         let verdict = judge(&self.settings.peer_acl, Peer::Address(peer)).map_err(|_| Dropped::PeerDenied)?;
         if !allocation.meter.admit_to_peer(now.micros, data.len()) {
             allocation.throttled += 1;
+            self.events.throttled_to_peer(data.len());
             return Err(Dropped::Bandwidth);
         }
         allocation.to_peers.count(data.len());

@@ -125,6 +125,11 @@ impl Server {
         }
     }
 
+    /// Gives memory back after a peak of allocations.
+    pub fn shrink(&mut self) {
+        self.allocations.shrink(&self.hash);
+    }
+
     /// Ends every allocation, e.g. at shutdown.
     pub fn end_all<R: Relays>(&mut self, now: Now, reason: EndReason, relays: &mut R) {
         for slot in self.allocations.slots() {
@@ -160,6 +165,11 @@ impl Server {
     /// Answers to requests that nobody has authenticated, Binding included, since the start.
     pub fn stranger_replies(&self) -> u64 {
         self.events.stranger_replies()
+    }
+
+    /// Bytes of payload that bandwidth caps have dropped since the start: to peers, and to clients.
+    pub fn throttled_bytes(&self) -> (u64, u64) {
+        self.events.throttled_bytes()
     }
 
     /// The slot of the live allocation on a 5-tuple; ends one whose time is over.

@@ -8,10 +8,11 @@ use super::encapsulate::Wrapping;
 use super::mailbox::HandoverBatch;
 use super::plan::{Pieces, Via, Way};
 use super::{ListenerSocket, SCRATCH_RESERVE, Worker};
-use crate::addr::{ClientAddr, FiveTuple, PeerAddr, Transport};
+use crate::addr::{ClientAddr, Family, FiveTuple, PeerAddr, Transport};
 use crate::clock::Now;
 use crate::net::sys::{Datagram, Ready, read_error_queue};
 use crate::net::{HEADROOM, RelayOwner, Span};
+use crate::ops::counters::Direction;
 use crate::reject::Dropped;
 use crate::turn::{Client, ClientLink, Encapsulation, Outcome, RelayId, ToClient, ToPeer};
 
@@ -69,11 +70,12 @@ impl Worker {
     /// One datagram, or one frame of a stream, of a client.
     pub(super) fn on_client_message(&mut self, now: Now, client: &Client, message: Payload) {
         let bytes = self.arena.get(message.span);
+        let transport = client.five_tuple.transport;
         match bytes.first().map(|first| first >> 6) {
             Some(1) => match self.server.route_channel_data(now, &client.five_tuple, bytes) {
                 Ok((way, range)) => {
                     let payload = message.inner(range.start, range.len());
-                    self.relay_to_peer(now, way, payload);
+                    self.relay_to_peer(now, transport, way, payload);
                 }
                 Err(reason) => self.drop_packet(reason),
             },
@@ -87,7 +89,7 @@ impl Worker {
                     }
                     Outcome::ToPeer(way, range) => {
                         let payload = message.inner(range.start, range.len());
-                        self.relay_to_peer(now, way, payload);
+                        self.relay_to_peer(now, transport, way, payload);
                     }
                     Outcome::Dropped(reason) => self.drop_packet(reason),
                 }
@@ -111,16 +113,16 @@ impl Worker {
     }
 
     /// Queues a payload for a peer, or hands it to our own allocation there.
-    fn relay_to_peer(&mut self, now: Now, way: ToPeer, payload: Payload) {
+    fn relay_to_peer(&mut self, now: Now, transport: Transport, way: ToPeer, payload: Payload) {
         if way.own_relay {
-            return self.relay_to_own(now, way, payload);
+            return self.relay_to_own(now, transport, way, payload);
         }
-        self.relay_to_socket(way, payload);
+        self.relay_to_socket(transport, way, payload);
     }
 
-    fn relay_to_socket(&mut self, way: ToPeer, payload: Payload) {
+    fn relay_to_socket(&mut self, transport: Transport, way: ToPeer, payload: Payload) {
         let Some(relay) = self.relays.get_mut(way.relay) else { return };
-        self.counters.to_peers.count(payload.span.len as usize);
+        self.counters.payload.count(transport, way.peer.family(), Direction::ToPeers, payload.span.len as usize);
         let way = Way {
             via: Via::Relay(way.relay),
             to: way.peer.get(),
@@ -132,16 +134,16 @@ impl Worker {
     }
 
     /// The peer is a relayed address of this process: no socket in between.
-    fn relay_to_own(&mut self, now: Now, way: ToPeer, payload: Payload) {
+    fn relay_to_own(&mut self, now: Now, transport: Transport, way: ToPeer, payload: Payload) {
         let Some(from) = self.relays.get(way.relay).map(|relay| relay.relayed.as_peer()) else { return };
         let Some(owner) = self.context.own_relays.owner(way.peer.get()) else {
             // Relaying from loopback, the ports of the range are also those of every other program on this host.
             if self.context.loopback_peers && way.peer.ip().is_loopback() {
-                return self.relay_to_socket(way, payload);
+                return self.relay_to_socket(transport, way, payload);
             }
             return self.drop_packet(Dropped::NoAllocation);
         };
-        self.counters.to_peers.count(payload.span.len as usize);
+        self.counters.payload.count(transport, way.peer.family(), Direction::ToPeers, payload.span.len as usize);
         self.counters.own_relayed.count(payload.span.len as usize);
         if owner.worker == self.number {
             self.relay_from_peer(now, relay_id(owner), from, payload);
@@ -200,6 +202,9 @@ impl Worker {
         self.next_slot += count;
         for index in 0..count {
             let Some(datagram) = self.recv.datagram(&self.arena, first, index) else { continue };
+            if let Some(drops) = datagram.kernel_drops {
+                self.count_relay_drops(id, busy, drops);
+            }
             let Ok(peer) = PeerAddr::new(datagram.source) else { continue };
             for (at, len) in segments(&datagram) {
                 let room = if at == 0 { HEADROOM } else { 0 };
@@ -212,16 +217,17 @@ impl Worker {
     /// Routes a peer's payload to the relay's client.
     fn relay_from_peer(&mut self, now: Now, relay: RelayId, peer: PeerAddr, payload: Payload) {
         match self.server.route_from_peer(now, relay, peer, payload.span.len as usize) {
-            Ok(way) => self.relay_to_client(now, relay, &way, payload),
+            Ok(way) => self.relay_to_client(now, relay, peer.family(), &way, payload),
             Err(reason) => self.drop_packet(reason),
         }
     }
 
-    fn relay_to_client(&mut self, now: Now, relay: RelayId, way: &ToClient, payload: Payload) {
-        let is_stream = way.client.five_tuple.transport.is_stream();
+    fn relay_to_client(&mut self, now: Now, relay: RelayId, family: Family, way: &ToClient, payload: Payload) {
+        let transport = way.client.five_tuple.transport;
+        let is_stream = transport.is_stream();
         let len = payload.span.len as usize;
         let Some(wrapping) = Wrapping::new(way.encapsulation, len, is_stream) else { return };
-        self.counters.to_clients.count(len);
+        self.counters.payload.count(transport, family, Direction::ToClients, len);
         let header = wrapping.header();
         let mut pieces = Pieces { padding: self.arena.zeros(wrapping.padding), ..Pieces::default() };
         if payload.room >= header.len() {
@@ -300,8 +306,14 @@ impl Worker {
 
     fn count_kernel_drops(&mut self, listener: u32, drops: u32) {
         if let Some(ListenerSocket::Udp { kernel_drops, .. }) = self.listeners.get_mut(listener as usize) {
-            self.counters.kernel_drops.add(u64::from(drops.wrapping_sub(*kernel_drops)));
+            self.counters.listener_drops.add(u64::from(drops.wrapping_sub(*kernel_drops)));
             *kernel_drops = drops;
+        }
+    }
+
+    fn count_relay_drops(&mut self, id: RelayId, busy: bool, drops: u32) {
+        if let Some(relay) = self.relays.get_mut(id) {
+            self.counters.relay_drops.add(u64::from(relay.new_drops(busy, drops)));
         }
     }
 }

@@ -7,7 +7,7 @@ use super::plan::{Pieces, Plan, Run, Via};
 use super::{ListenerSocket, Worker};
 use crate::addr::Family;
 use crate::clock::Now;
-use crate::net::sys::{self, PIECES_MAX, SendOptions, send, send_pieces, send_to};
+use crate::net::sys::{self, PIECES_MAX, SendOptions, clocks, send, send_pieces, send_to};
 use crate::net::{Arena, Span};
 use crate::ops::counters::Counters;
 
@@ -26,6 +26,27 @@ impl Worker {
         self.flush_streams(now);
         self.flush_handovers();
         self.arena.reset_scratch();
+        self.time_relayed(now);
+    }
+
+    /// Notes the time since the wake-up for every packet relayed since the last flush. One reading of the clock for all of
+    /// them, and the same one tells the loop how long it may sleep.
+    fn time_relayed(&mut self, now: Now) {
+        self.flushed_micros = clocks().0;
+        let packets = self.counters.payload.packets();
+        let relayed = packets.wrapping_sub(self.timed_packets);
+        if relayed > 0 {
+            self.timed_packets = packets;
+            self.counters.relay_times.observe(self.flushed_micros.saturating_sub(now.micros), relayed);
+        }
+    }
+
+    /// Notes the time since the wake-up for every allocation whose answer has been sent.
+    pub(super) fn time_setups(&mut self, now: Now) {
+        if self.made > 0 {
+            self.counters.setup_times.observe(self.flushed_micros.saturating_sub(now.micros), self.made);
+            self.made = 0;
+        }
     }
 
     fn flush_to_peers(&mut self) {

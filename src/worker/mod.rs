@@ -33,7 +33,7 @@ use crate::addr::Transport;
 use crate::clock::Now;
 use crate::config::Streams;
 use crate::listener::ConnectionLimits;
-use crate::net::sys::{Epoll, Events, Interest, Ready, RecvBatch, clocks, trim_memory};
+use crate::net::sys::{Epoll, Events, Interest, Ready, RecvBatch, clocks, kernel_drops, trim_memory};
 use crate::net::{Arena, OwnRelays};
 use crate::ops::counters::Counters;
 use crate::reject::Dropped;
@@ -55,7 +55,7 @@ const SCRATCH: usize = 512 * 1024;
 /// Scratch that must be free before more is received.
 const SCRATCH_RESERVE: usize = 128 * 1024;
 const EVENTS: usize = 256;
-/// A peak of allocations below which memory is not worth giving back.
+/// Slots of relay sockets below which memory is not worth giving back.
 const PEAK_MIN: usize = 1024;
 /// The longest wait between looks at the clock while something is due later, in milliseconds.
 const WAIT_MAX_MS: u64 = 60_000;
@@ -129,6 +129,12 @@ pub struct Worker {
     refusals: RefusalRing,
     /// The most allocations since memory was last given back.
     peak: usize,
+    /// When something was last sent, or might have been.
+    flushed_micros: u64,
+    /// Packets of payload whose time to their sending has been taken.
+    timed_packets: u64,
+    /// Allocations made since the last flush.
+    made: u64,
     stopped: bool,
 }
 
@@ -149,7 +155,9 @@ impl Worker {
             epoll.add(listener.socket.as_fd(), Token::Listener(index as u32).pack(), Interest::Read)?;
             let WorkerListener { transport, address, socket } = listener;
             sockets.push(if transport == Transport::Udp {
-                ListenerSocket::Udp { socket, address, kernel_drops: 0 }
+                // A socket from before a restart has dropped datagrams that were counted then.
+                let kernel_drops = kernel_drops(socket.as_fd()).unwrap_or_default();
+                ListenerSocket::Udp { socket, address, kernel_drops }
             } else {
                 ListenerSocket::Tcp { socket: TcpListener::from(socket), transport }
             });
@@ -162,6 +170,7 @@ impl Worker {
             Arc::clone(&epoll),
             Arc::clone(&context.own_relays),
             Arc::clone(&context.reservations),
+            Arc::clone(&counters),
             fill_from_system,
             context.busy_sockets_max,
         );
@@ -189,6 +198,9 @@ impl Worker {
             refusals_reported: 0,
             refusals: RefusalRing::default(),
             peak: 0,
+            flushed_micros: clocks().0,
+            timed_packets: 0,
+            made: 0,
             stopped: false,
         })
     }
@@ -212,12 +224,18 @@ impl Worker {
                     Some(Token::Mailbox) => self.on_mailbox(now),
                     None => {}
                 }
+                if self.stopped {
+                    // What waits at the listeners is left to the next process; what has been read is answered below.
+                    break;
+                }
             }
             self.read_on(now);
             self.on_time(now);
             self.flush(now);
             self.report();
+            self.time_setups(now);
         }
+        self.close_streams();
         Ok(())
     }
 
@@ -296,7 +314,7 @@ impl Worker {
         }
         let due = [self.server.next_timeout(), self.streams.next_timeout(), self.context.reservations.next_expiry()];
         let Some(due) = due.into_iter().flatten().min() else { return -1 };
-        let wait = due.saturating_sub(clocks().0).div_ceil(1000).min(WAIT_MAX_MS);
+        let wait = due.saturating_sub(self.flushed_micros).div_ceil(1000).min(WAIT_MAX_MS);
         i32::try_from(wait).unwrap_or(i32::MAX)
     }
 
@@ -305,6 +323,7 @@ impl Worker {
         while let Some(event) = self.server.poll_event() {
             match event {
                 Event::Allocated { id, five_tuple, username, user, relayed } => {
+                    self.made += 1;
                     self.counters.allocation_made(five_tuple.transport);
                     if let Some(usage) = &self.context.usage {
                         usage.started(self.number, id, five_tuple, (username, user), relayed);
@@ -328,11 +347,16 @@ impl Worker {
             self.counters.set_refused(refusals);
         }
         self.counters.stranger_replies.set(self.server.stranger_replies());
+        let (to_peers, to_clients) = self.server.throttled_bytes();
+        for (counter, bytes) in self.counters.throttled_bytes.iter().zip([to_peers, to_clients]) {
+            counter.set(bytes);
+        }
         let live = self.server.allocations();
         self.counters.allocations.set(live as u64);
         self.peak = self.peak.max(live);
-        if self.peak >= PEAK_MIN && live <= self.peak / 4 {
+        if self.relays.slots() >= PEAK_MIN && live <= self.peak / 4 && live < self.peak {
             self.peak = live;
+            self.server.shrink();
             self.relays.shrink();
             trim_memory();
         }

@@ -9,8 +9,9 @@ use super::plan::RunHint;
 use super::reservations::Reservations;
 use super::token::Token;
 use crate::addr::{Family, RelayedAddr};
-use crate::net::sys::{Epoll, Interest};
+use crate::net::sys::{Epoll, Interest, kernel_drops};
 use crate::net::{OwnRelays, PortLease, RelayOwner, bind_connected, bind_relay};
+use crate::ops::counters::Counters;
 use crate::turn::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
 
 /// Ports tried before giving up when other processes hold ports of the range.
@@ -26,6 +27,8 @@ const SLOTS_MAX: usize = 1 << 20;
 pub(super) struct RelaySocket {
     pub(super) relayed: RelayedAddr,
     socket: OwnedFd,
+    /// The kernel's drops at it that have been counted.
+    drops: u32,
     _lease: PortLease,
     /// The open run towards a peer, and the one towards the client.
     pub(super) to_peer: RunHint,
@@ -42,12 +45,19 @@ pub(super) struct RelaySocket {
 struct BusyPeer {
     peer: SocketAddr,
     socket: OwnedFd,
+    drops: u32,
 }
 
 impl RelaySocket {
     /// The socket connected to the busiest peer, if there is one, or the one for all others.
     pub(super) fn reading_fd(&self, busy: bool) -> Option<BorrowedFd<'_>> {
         if busy { self.busy.as_ref().map(|busy| busy.socket.as_fd()) } else { Some(self.socket.as_fd()) }
+    }
+
+    /// Takes over what the kernel reports of its drops at a socket; returns how many are new.
+    pub(super) fn new_drops(&mut self, busy: bool, drops: u32) -> u32 {
+        let counted = if busy { self.busy.as_mut().map(|busy| &mut busy.drops) } else { Some(&mut self.drops) };
+        counted.map_or(0, |counted| drops.wrapping_sub(std::mem::replace(counted, drops)))
     }
 
     /// The socket to send to `peer` with, and whether it is connected to it.
@@ -72,6 +82,17 @@ impl RelaySocket {
     }
 }
 
+impl BusyPeer {
+    /// Drops that no datagram after them has reported.
+    fn last_drops(&self) -> u32 {
+        unreported(&self.socket, self.drops)
+    }
+}
+
+fn unreported(socket: &OwnedFd, counted: u32) -> u32 {
+    kernel_drops(socket.as_fd()).map_or(0, |drops| drops.wrapping_sub(counted))
+}
+
 struct Slot {
     generation: u32,
     relay: Option<RelaySocket>,
@@ -83,9 +104,12 @@ pub(super) struct RelaySockets {
     epoll: Arc<Epoll>,
     own: Arc<OwnRelays>,
     reservations: Arc<Reservations>,
+    counters: Arc<Counters>,
     fill_random: fn(&mut [u8]),
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// The generation new slots begin with.
+    first_generation: u32,
     busy: usize,
     busy_max: usize,
 }
@@ -96,33 +120,62 @@ impl RelaySockets {
         epoll: Arc<Epoll>,
         own: Arc<OwnRelays>,
         reservations: Arc<Reservations>,
+        counters: Arc<Counters>,
         fill_random: fn(&mut [u8]),
         busy_max: usize,
     ) -> Self {
-        Self { worker, epoll, own, reservations, fill_random, slots: Vec::new(), free: Vec::new(), busy: 0, busy_max }
+        let (slots, free) = (Vec::new(), Vec::new());
+        Self {
+            worker,
+            epoll,
+            own,
+            reservations,
+            counters,
+            fill_random,
+            slots,
+            free,
+            first_generation: 0,
+            busy: 0,
+            busy_max,
+        }
+    }
+
+    /// Slots there are, in use or not.
+    pub(super) fn slots(&self) -> usize {
+        self.slots.len()
     }
 
     /// Gives memory back after a peak.
     pub(super) fn shrink(&mut self) {
-        self.free.shrink_to_fit();
+        let used = self.slots.iter().rposition(|slot| slot.relay.is_some()).map_or(0, |last| last + 1);
+        // Whoever still holds the id of a slot that goes must not take a later slot of this number for it.
+        let gone = self.slots.iter().skip(used).map(|slot| slot.generation).max();
+        self.first_generation = self.first_generation.max(gone.unwrap_or_default());
+        self.slots.truncate(used);
         self.slots.shrink_to_fit();
+        self.free.retain(|index| (*index as usize) < used);
+        self.free.shrink_to_fit();
     }
 
     /// Gives a relay a socket connected to its busiest peer. That it cannot be had costs nothing but the gain.
     pub(super) fn connect_busy(&mut self, id: RelayId, peer: SocketAddr) {
         let room = self.busy < self.busy_max;
         let epoll = Arc::clone(&self.epoll);
+        let counters = Arc::clone(&self.counters);
         let Some(relay) = self.get_mut(id) else { return };
         if relay.busy.is_none() && !room {
             return;
         }
-        let before = usize::from(relay.busy.take().is_some());
+        let before = relay.busy.take().map_or(0, |busy| {
+            counters.relay_drops.add(u64::from(busy.last_drops()));
+            1
+        });
         let socket = bind_connected(&relay.socket, peer);
         let watched = socket.and_then(|socket| {
             epoll.add(socket.as_fd(), Token::BusyPeer(id).pack(), Interest::ReadEdge)?;
             Ok(socket)
         });
-        relay.busy = watched.ok().map(|socket| BusyPeer { peer, socket });
+        relay.busy = watched.ok().map(|socket| BusyPeer { peer, socket, drops: 0 });
         self.busy = self.busy - before + usize::from(self.get(id).is_some_and(|relay| relay.busy.is_some()));
     }
 
@@ -184,7 +237,7 @@ impl RelaySockets {
         let index = match self.free.pop() {
             Some(index) => index,
             None if self.slots.len() < SLOTS_MAX => {
-                self.slots.push(Slot { generation: 0, relay: None });
+                self.slots.push(Slot { generation: self.first_generation, relay: None });
                 (self.slots.len() - 1) as u32
             }
             None => return Err(RelayError::System),
@@ -199,6 +252,7 @@ impl RelaySockets {
         slot.relay = Some(RelaySocket {
             relayed,
             socket,
+            drops: 0,
             _lease: lease,
             to_peer: RunHint::default(),
             to_client: RunHint::default(),
@@ -249,6 +303,9 @@ impl Relays for RelaySockets {
             slot.generation = slot.generation.wrapping_add(1);
             self.free.push(relay.index);
             self.busy -= usize::from(closed.busy.is_some());
+            let busy_drops = closed.busy.as_ref().map_or(0, BusyPeer::last_drops);
+            let drops = unreported(&closed.socket, closed.drops);
+            self.counters.relay_drops.add(u64::from(drops) + u64::from(busy_drops));
         }
     }
 }

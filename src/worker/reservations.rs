@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::addr::Family;
 use crate::clock::SECOND;
 use crate::net::PortLease;
 use crate::turn::ReservationToken;
@@ -62,6 +63,11 @@ impl Reservations {
         table.remove(&token)
     }
 
+    /// Ports of a family that are reserved.
+    pub fn held(&self, family: Family) -> u32 {
+        self.lock().values().filter(|entry| entry.lease.family() == family).count() as u32
+    }
+
     /// Gives expired ports back. Costs one load while nothing is due.
     pub fn sweep(&self, now_micros: u64) {
         if self.next_expiry.load(Ordering::Relaxed) > now_micros {
@@ -84,5 +90,27 @@ impl Reservations {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ReservationToken, Reserved>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::OwnRelays;
+    use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+
+    #[test]
+    fn a_reserved_port_counts_for_its_family_until_it_is_redeemed() {
+        let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let relays = OwnRelays::new(Some((local, local)), None, (50000, 50001));
+        let reservations = Reservations::new(10);
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap().into();
+        let lease = relays.claim(Family::V4, 50001).unwrap();
+        reservations.hold(0, ReservationToken::default(), "someone", socket, lease);
+        assert_eq!((reservations.held(Family::V4), reservations.held(Family::V6)), (1, 0));
+        let redeemed = reservations.redeem(1, ReservationToken::default(), "someone").unwrap();
+        assert_eq!((reservations.held(Family::V4), relays.used(Family::V4)), (0, 1));
+        drop(redeemed);
+        assert_eq!(relays.used(Family::V4), 0);
     }
 }

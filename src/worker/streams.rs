@@ -361,6 +361,15 @@ impl Worker {
         }
     }
 
+    /// Closes every connection at the end, each so that its client sees an end and no reset.
+    pub(super) fn close_streams(&mut self) {
+        for slot in &mut self.streams.slots {
+            if let Some(stream) = slot.stream.take() {
+                stream.connection.close();
+            }
+        }
+    }
+
     fn close_stream(&mut self, now: Now, index: u32, generation: u32) {
         if let Some(stream) = self.streams.remove(index, generation) {
             self.server.client_gone(now, &stream.client.five_tuple, &mut self.relays);

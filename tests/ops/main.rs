@@ -11,6 +11,7 @@ mod drain;
 mod endpoint;
 mod log_sink;
 mod metrics;
+mod relayed;
 mod reload;
 
 use std::collections::BTreeMap;
@@ -75,6 +76,19 @@ impl Scrape {
             (name.to_owned(), value.parse().unwrap())
         });
         Scrape(samples.collect())
+    }
+
+    /// The sum over the samples of a metric that have this label, written `name="value"`.
+    pub(crate) fn sum(&self, metric: &str, label: &str) -> f64 {
+        let of_metric = |sample: &str| sample.strip_prefix(metric).is_some_and(|rest| rest.starts_with('{'));
+        let values: Vec<f64> = self
+            .0
+            .iter()
+            .filter(|(sample, _)| of_metric(sample) && sample.split(['{', ',', '}']).any(|pair| pair == label))
+            .map(|(_, value)| *value)
+            .collect();
+        assert!(!values.is_empty(), "no {metric} with {label} among {:#?}", self.0.keys());
+        values.iter().sum()
     }
 
     /// The value of a sample written as in the exposition.

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use turnstone::addr::Transport;
+use rustix::process::Signal;
+use turnstone::addr::{Family, Transport};
+use turnstone::ops::counters::Direction;
 use turnstone::reject::{Dropped, Reason};
 use turnstone::turn::EndReason;
 
 use crate::client::{Allocated, connect};
+use crate::relayed::{Relayed, read_to_the_end, waiting_and_dropped};
 use crate::support::{EchoPeer, TestServer, wait_until};
 use crate::{LIMIT, Scrape, config, endpoint};
 
@@ -30,13 +33,29 @@ fn every_series_is_there_from_the_start_and_zero() {
     for reason in Dropped::ALL {
         assert_eq!(scrape.get(&format!("turnstone_dropped_packets_total{{reason=\"{}\"}}", reason.label())), 0.0);
     }
-    for direction in ["to-peers", "to-clients"] {
-        assert_eq!(scrape.get(&format!("turnstone_payload_packets_total{{direction=\"{direction}\"}}")), 0.0);
+    let directions = Direction::ALL.map(Direction::label);
+    for (transport, family) in transports_and_families() {
+        for direction in directions {
+            let labels = labels(transport, family, direction);
+            assert_eq!(scrape.get(&format!("turnstone_payload_packets_total{labels}")), 0.0);
+            assert_eq!(scrape.get(&format!("turnstone_payload_bytes_total{labels}")), 0.0);
+        }
+    }
+    for direction in directions {
+        assert_eq!(scrape.get(&format!("turnstone_throttled_bytes_total{{direction=\"{direction}\"}}")), 0.0);
+    }
+    for socket in ["listener", "relay"] {
+        assert_eq!(scrape.get(&format!("turnstone_kernel_receive_drops_total{{socket=\"{socket}\"}}")), 0.0);
+    }
+    for histogram in ["allocation_duration", "allocation_setup", "relay"] {
+        assert_eq!(buckets(&scrape, &format!("turnstone_{histogram}_seconds")).last(), Some(&(f64::INFINITY, 0.0)));
     }
     assert_eq!(scrape.get("turnstone_workers"), 2.0);
     assert_eq!(scrape.get("turnstone_config_generation"), 1.0);
     assert_eq!(scrape.get("turnstone_allocation_duration_seconds_count"), 0.0);
-    assert_eq!(scrape.get("turnstone_relay_ports{family=\"ipv4\",state=\"free\"}"), 20_000.0);
+    for (state, count) in [("free", 20_000.0), ("used", 0.0), ("reserved", 0.0)] {
+        assert_eq!(scrape.get(&format!("turnstone_relay_ports{{family=\"ipv4\",state=\"{state}\"}}")), count);
+    }
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
     assert!((scrape.get("process_start_time_seconds") - now).abs() < 60.0);
     assert!(scrape.get("turnstone_certificate_not_after_seconds") > now);
@@ -56,12 +75,13 @@ async fn sums_agree_with_what_clients_sent_while_they_relay() {
             let scrape = Scrape::of(&server);
             assert_eq!(scrape.get("turnstone_allocations{transport=\"udp\"}"), 1.0);
             assert_eq!(scrape.get("turnstone_relay_ports{family=\"ipv4\",state=\"used\"}"), 1.0);
-            assert!(scrape.get("turnstone_payload_packets_total{direction=\"to-clients\"}") >= round as f64);
+            assert!(scrape.sum("turnstone_payload_packets_total", "direction=\"to-clients\"") >= round as f64);
         }
     }
     let scrape = Scrape::of(&server);
     for direction in ["to-peers", "to-clients"] {
-        let value = |what: &str| scrape.get(&format!("turnstone_payload_{what}_total{{direction=\"{direction}\"}}"));
+        let label = format!("direction=\"{direction}\"");
+        let value = |what: &str| scrape.sum(&format!("turnstone_payload_{what}_total"), &label);
         assert_eq!((value("packets"), value("bytes")), (packets as f64, bytes as f64), "{direction}");
     }
     assert_eq!(scrape.get("turnstone_own_relayed_packets_total"), 0.0);
@@ -122,6 +142,118 @@ async fn relay_to_relay_and_refusals_are_told_apart_without_a_name_or_address() 
 }
 
 #[test]
+fn payload_and_times_agree_with_what_each_transport_and_family_carried() {
+    let server = TestServer::start(&config("").replace("ipv6 = \"off\"", "ipv6 = \"::1\""));
+    let mut expected = Vec::new();
+    let mut clients = Vec::new();
+    for (number, (transport, family)) in transports_and_families().into_iter().enumerate() {
+        let mut client = Relayed::new(&server, transport, family);
+        // Each of a number and size of its own, so that none can be taken for another.
+        let (up, down) = (10 + number, 30 + 2 * number);
+        (0..up).for_each(|round| client.up(&vec![7; 100 * number + round]));
+        (0..down).for_each(|round| client.down(&vec![9; 90 * number + 2 * round]));
+        let bytes = |packets: usize, base: usize, step: usize| (0..packets).map(|n| base + step * n).sum::<usize>();
+        expected.push((labels(transport, family, "to-peers"), up, bytes(up, 100 * number, 1)));
+        expected.push((labels(transport, family, "to-clients"), down, bytes(down, 90 * number, 2)));
+        clients.push(client);
+    }
+    let packets: usize = expected.iter().map(|(_, packets, _)| packets).sum();
+    // A packet's time is noted after it was sent.
+    let scrape = wait_until("the time of every packet and allocation", LIMIT, || {
+        let scrape = Scrape::of(&server);
+        let relayed = scrape.get("turnstone_relay_seconds_count") == packets as f64;
+        (relayed && scrape.get("turnstone_allocation_setup_seconds_count") == clients.len() as f64).then_some(scrape)
+    });
+    for (labels, packets, bytes) in &expected {
+        let value = |what: &str| scrape.get(&format!("turnstone_payload_{what}_total{labels}"));
+        assert_eq!((value("packets"), value("bytes")), (*packets as f64, *bytes as f64), "{labels}");
+    }
+    for histogram in ["turnstone_relay_seconds", "turnstone_allocation_setup_seconds"] {
+        let (buckets, count) = (buckets(&scrape, histogram), scrape.get(&format!("{histogram}_count")));
+        assert!(buckets.len() > 10 && buckets.is_sorted(), "{buckets:?}");
+        assert_eq!(buckets.last(), Some(&(f64::INFINITY, count)));
+        let sum = scrape.get(&format!("{histogram}_sum"));
+        // On a machine that does nothing else it is some microseconds each.
+        assert!(sum > 0.0 && sum < LIMIT.as_secs_f64() * count, "{sum} seconds for {count}");
+    }
+}
+
+#[test]
+fn what_the_kernel_drops_at_relay_sockets_is_counted_in_the_end_to_the_datagram() {
+    // Several times what a receive buffer holds, and all to a server that does not run meanwhile.
+    const BURST: usize = 4000;
+    let server = TestServer::start(&config(""));
+    let dropped = "turnstone_kernel_receive_drops_total{socket=\"relay\"}";
+    let relayed = labels(Transport::Udp, Family::V4, "to-clients");
+    let relayed = format!("turnstone_payload_packets_total{relayed}");
+    let mut sent = 0;
+    // With enough to one peer before, the burst of that peer comes to a socket of its own.
+    for to_peer in [1, 100] {
+        let mut client = Relayed::new(&server, Transport::Udp, Family::V4);
+        (0..to_peer).for_each(|_| client.up(b"payload"));
+        let burst = |client: &Relayed| {
+            server.signal(Signal::STOP);
+            (0..BURST).for_each(|_| assert_eq!(client.peer.send_to(&[5; 1000], client.relayed).unwrap(), 1000));
+            server.signal(Signal::CONT);
+            read_to_the_end(client.relayed);
+        };
+        burst(&client);
+        // The next datagram tells.
+        client.peer.send_to(b"the next", client.relayed).unwrap();
+        sent += BURST + 1;
+        let scrape = wait_until("the count of drops", LIMIT, || {
+            let scrape = Scrape::of(&server);
+            (scrape.get(dropped) + scrape.get(&relayed) == sent as f64).then_some(scrape)
+        });
+        let before = scrape.get(dropped);
+        assert!(before > 0.0, "the burst fitted into the buffer");
+        // Without another datagram, the end of the allocation tells.
+        burst(&client);
+        sent += BURST;
+        let port = client.relayed.port();
+        let lost = waiting_and_dropped(port).1;
+        client.release();
+        let scrape = wait_until("the drops of the closed socket", LIMIT, || {
+            let scrape = Scrape::of(&server);
+            (scrape.get(dropped) + scrape.get(&relayed) == sent as f64).then_some(scrape)
+        });
+        assert!(lost > 0 && scrape.get(dropped) > before);
+    }
+    assert_eq!(Scrape::of(&server).get("turnstone_kernel_receive_drops_total{socket=\"listener\"}"), 0.0);
+}
+
+#[test]
+fn bytes_that_a_bandwidth_cap_drops_are_counted_each_way_while_the_allocation_lives() {
+    const PACKETS: usize = 120;
+    const BYTES: usize = 1200;
+    // A burst of 65,536 bytes may pass, and one kilobyte a second after it.
+    let server = TestServer::start(&config("[bandwidth]\nper-allocation = \"8kbit/s\"\n"));
+    let mut client = Relayed::new(&server, Transport::Udp, Family::V4);
+    let all = (PACKETS * BYTES) as f64;
+    for direction in Direction::ALL {
+        for _ in 0..PACKETS {
+            match direction {
+                Direction::ToPeers => client.send(&[1; BYTES]),
+                Direction::ToClients => assert_eq!(client.peer.send_to(&[2; BYTES], client.relayed).unwrap(), BYTES),
+            }
+        }
+        let direction = direction.label();
+        let throttled = format!("turnstone_throttled_bytes_total{{direction=\"{direction}\"}}");
+        let relayed = format!("turnstone_payload_bytes_total{}", labels(Transport::Udp, Family::V4, direction));
+        let scrape = wait_until("every byte, relayed or dropped", LIMIT, || {
+            Some(Scrape::of(&server)).filter(|scrape| scrape.get(&throttled) + scrape.get(&relayed) == all)
+        });
+        assert!(scrape.get(&relayed) >= 64_000.0 && scrape.get(&throttled) > 0.0, "{direction}");
+        let label = "reason=\"bandwidth\"";
+        assert_eq!(
+            scrape.sum("turnstone_throttled_bytes_total", "direction=\"to-peers\"")
+                + scrape.sum("turnstone_throttled_bytes_total", "direction=\"to-clients\""),
+            BYTES as f64 * scrape.sum("turnstone_dropped_packets_total", label)
+        );
+    }
+}
+
+#[test]
 fn the_dashboard_asks_only_for_metrics_that_exist() {
     let dashboard: serde_json::Value = serde_json::from_str(DASHBOARD).unwrap();
     let scrape = Scrape::of(&TestServer::start(&config("")));
@@ -151,4 +283,24 @@ fn the_dashboard_asks_only_for_metrics_that_exist() {
         }
     }
     assert!(asked.len() > 20, "{asked:?}");
+}
+
+fn transports_and_families() -> Vec<(Transport, Family)> {
+    Transport::ALL.into_iter().flat_map(|transport| Family::ALL.map(|family| (transport, family))).collect()
+}
+
+fn labels(transport: Transport, family: Family, direction: &str) -> String {
+    format!("{{transport=\"{}\",family=\"{}\",direction=\"{direction}\"}}", transport.name(), family.name())
+}
+
+/// Upper bounds and counts of a histogram, in order of the bounds.
+fn buckets(scrape: &Scrape, histogram: &str) -> Vec<(f64, f64)> {
+    let prefix = format!("{histogram}_bucket{{le=\"");
+    let buckets = scrape.0.iter().filter_map(|(sample, count)| {
+        let bound = sample.strip_prefix(&prefix)?.trim_end_matches("\"}");
+        Some((bound.parse().unwrap(), *count))
+    });
+    let mut buckets: Vec<(f64, f64)> = buckets.collect();
+    buckets.sort_by(|first, second| first.0.total_cmp(&second.0));
+    buckets
 }

@@ -3,6 +3,7 @@
 
 mod address;
 mod bulk;
+mod descriptors;
 mod epoll;
 mod error_queue;
 mod interfaces;
@@ -12,16 +13,17 @@ mod send;
 mod sockopt;
 
 pub use bulk::{MAX_SEGMENTS, RecvBuffers, SendBuffers};
+pub use descriptors::{remove_variables, send_descriptor, take_passed_descriptors};
 pub use epoll::{Epoll, EventFd, Events, Interest, Ready};
 pub use error_queue::{IcmpError, read_error_queue};
 pub use interfaces::interface_addresses;
-pub use process::{online_cpus, page_size, process_cpu_ns, raise_open_files, sharpen_timers};
+pub use process::{clock_is_synchronised, online_cpus, page_size, process_cpu_ns, raise_open_files, sharpen_timers};
 pub use recv::{Datagram, RecvBatch};
 pub use send::{PIECES_MAX, SendOptions, send, send_pieces, send_stream, send_to};
 #[cfg(test)]
 pub(crate) use sockopt::set_no_checksum;
 pub use sockopt::{
-    enable_udp_gro, enable_udp_gso_probe, grow_recv_buffer, set_dont_fragment, set_ip_recverr,
+    enable_udp_gro, enable_udp_gso_probe, grow_recv_buffer, kernel_drops, set_dont_fragment, set_ip_recverr,
     set_no_path_mtu_discovery, set_recv_drops, set_recv_pktinfo, set_recv_tos, set_tcp_user_timeout,
 };
 

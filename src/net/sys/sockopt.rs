@@ -49,6 +49,29 @@ pub fn set_recv_drops(socket: BorrowedFd<'_>) -> io::Result<()> {
     set(socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)
 }
 
+/// How many datagrams the kernel has dropped at a socket, mostly because the receive buffer was full (Linux 4.12).
+///
+/// # Errors
+/// What `getsockopt` says.
+pub fn kernel_drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    // SK_MEMINFO_DROPS of linux/sock_diag.h, the last of the nine values.
+    const DROPS: usize = 8;
+    let mut values = [0_u32; DROPS + 1];
+    let mut len = size_of_val(&values) as libc::socklen_t;
+    // SAFETY: the array is live and as long as `len` says.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            values.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    check(result)?;
+    Ok(values[DROPS])
+}
+
 /// Queues ICMP errors for [`super::read_error_queue`].
 ///
 /// # Errors
