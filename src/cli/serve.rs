@@ -44,6 +44,7 @@ pub(super) fn run(args: &ServeArgs, printer: &mut Printer) -> Result<Exit, CliEr
         tracing::warn!(place = %warning.place, "{}", warning.message);
     }
     let announcement = args.dev.then(|| dev::Announcement::new(&config, reading.has_file));
+    let config_file = reading.has_file.then(|| reading.source.name.clone());
     let hooks = ops::run::Hooks {
         on_ready: Box::new(|bound| {
             if let Some(announcement) = announcement {
@@ -52,6 +53,7 @@ pub(super) fn run(args: &ServeArgs, printer: &mut Printer) -> Result<Exit, CliEr
             }
         }),
         reload: Box::new(|| reload(args)),
+        config_file,
         log,
     };
     match ops::run::run(config, hooks) {

@@ -19,12 +19,20 @@ const EXTENSION_INTERVAL: Duration = Duration::from_secs(5);
 /// A drain under way.
 pub(super) struct Draining {
     deadline: Option<Instant>,
+    deadline_unix: Option<u64>,
     /// When the workers were told, in monotonic microseconds, and when each last said that it had heard of it.
     told_micros: u64,
     heard: Vec<Arc<AtomicU64>>,
     /// The allocations that the service manager was last told of.
     live_shown: Option<u64>,
     extended: Option<Instant>,
+}
+
+impl Draining {
+    /// When it ends at the latest, in Unix seconds.
+    pub(super) fn deadline_unix(&self) -> Option<u64> {
+        self.deadline_unix
+    }
 }
 
 impl RunningServer {
@@ -42,8 +50,10 @@ impl RunningServer {
         let alternates = self.config.drain.alternates.len();
         let live = self.live_allocations();
         tracing::info!(live, deadline_secs = deadline.map(|deadline| deadline.as_secs()), alternates, "draining");
+        let deadline_unix = deadline.map(|deadline| sys::clocks().1.saturating_add(deadline.as_secs()));
         let deadline = deadline.and_then(|deadline| Instant::now().checked_add(deadline));
-        self.draining = Some(Draining { deadline, told_micros, heard, live_shown: None, extended: None });
+        self.draining =
+            Some(Draining { deadline, deadline_unix, told_micros, heard, live_shown: None, extended: None });
     }
 
     /// Tells the workers, the alternate servers included.

@@ -12,10 +12,12 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::admin::{AdminApi, Order, Orders, Shown};
 use super::certificates::{self, Stamp, Watch};
 use super::counters::Counters;
 use super::drain::{self, Draining};
-use super::http::{Monitor, MonitorListener};
+use super::endpoint::EndpointListener;
+use super::http::Monitor;
 use super::log::LogControl;
 use super::metrics::Metrics;
 use super::notify;
@@ -66,6 +68,8 @@ pub struct Hooks<'a> {
     pub on_ready: Box<dyn FnOnce(&Bound) + 'a>,
     /// Reads the configuration again, for SIGHUP; the error is one line for the log.
     pub reload: Box<dyn Fn() -> Result<Config, String> + 'a>,
+    /// The configuration file, to be shown.
+    pub config_file: Option<String>,
     /// Changes the log's filter on reload.
     pub log: LogControl,
 }
@@ -120,7 +124,9 @@ pub(super) struct RunningServer {
     pub(super) status: Arc<Status>,
     pub(super) watch: Watch,
     pub(super) draining: Option<Draining>,
-    monitor: Option<tokio::task::JoinHandle<()>>,
+    /// The endpoints.
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    orders: Option<Orders>,
     nonce_keys: Arc<NonceKeys>,
     workers: Vec<thread::JoinHandle<io::Result<()>>>,
     ended: tokio::sync::mpsc::UnboundedReceiver<usize>,
@@ -143,9 +149,10 @@ impl RunningServer {
                 .map(|first| first.iter().map(|listener| (listener.transport, listener.address)).collect())
                 .unwrap_or_default(),
         };
-        let monitor = config.metrics.as_ref().map(|metrics| bind_monitor(&metrics.listen)).transpose()?;
+        let monitor = config.metrics.as_ref().map(|metrics| bind_endpoint(&metrics.listen, "metrics")).transpose()?;
+        let admin = config.admin.as_ref().map(|admin| bind_endpoint(&admin.listen, "admin")).transpose()?;
         let mut endpoints: Vec<_> = bound.listeners.iter().map(|(_, address)| *address).collect();
-        endpoints.extend(monitor.as_ref().and_then(MonitorListener::address));
+        endpoints.extend([&monitor, &admin].into_iter().flatten().filter_map(EndpointListener::address));
         let mut master = [0; 32];
         fill_from_system(&mut master);
         let nonce_keys = Arc::new(NonceKeys::new(master, config.auth.nonce_lifetime_secs));
@@ -186,12 +193,30 @@ impl RunningServer {
             });
             workers.push(thread.map_err(failed)?);
         }
-        let monitor = monitor.map(|listener| {
+        let mut tasks = Vec::new();
+        if let Some(listener) = monitor {
             tracing::info!(endpoint = %listener.endpoint, "serving /metrics, /healthz and /readyz");
             let metrics = Metrics::new(counters.clone(), Arc::clone(&context.own_relays), Arc::clone(&status));
             let mailboxes = context.mailboxes.clone();
-            tokio::spawn(listener.serve(Arc::new(Monitor { metrics, status: Arc::clone(&status), mailboxes })))
-        });
+            let monitor = Monitor { metrics, status: Arc::clone(&status), mailboxes };
+            tasks.push(tokio::spawn(listener.serve(Arc::new(monitor))));
+        }
+        let mut orders = None;
+        if let (Some(listener), Some(admin)) = (admin, config.admin.clone()) {
+            tracing::info!(endpoint = %listener.endpoint, "serving the admin API");
+            let (api, received) = AdminApi::new(
+                admin,
+                Shown {
+                    status: Arc::clone(&status),
+                    mailboxes: context.mailboxes.clone(),
+                    counters: counters.clone(),
+                    own_relays: Arc::clone(&context.own_relays),
+                    bound: bound.clone(),
+                },
+            );
+            orders = Some(received);
+            tasks.push(tokio::spawn(listener.serve(Arc::new(api))));
+        }
         Ok(Self {
             bound,
             endpoints,
@@ -201,7 +226,8 @@ impl RunningServer {
             status,
             watch,
             draining: None,
-            monitor,
+            tasks,
+            orders,
             nonce_keys,
             workers,
             ended,
@@ -218,6 +244,7 @@ impl RunningServer {
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         }
         let mut asked_micros = 0;
+        let mut orders = self.orders.take();
         loop {
             tokio::select! {
                 _ = signals.terminate.recv() => {
@@ -245,6 +272,7 @@ impl RunningServer {
                     self.reload(hooks);
                     notify::ready(&self.bound.to_string());
                 }
+                Some(order) = next_order(&mut orders) => self.obey(order, hooks),
                 _ = tick.tick(), if interval.is_some() => {
                     // Only when every worker has answered the last question does the service manager hear from us.
                     if alive.iter().all(|seen| seen.load(Ordering::Relaxed) >= asked_micros) {
@@ -270,9 +298,9 @@ impl RunningServer {
         for worker in self.workers.drain(..) {
             let _ = worker.join();
         }
-        if let Some(monitor) = self.monitor.take() {
-            monitor.abort();
-            let _ = monitor.await;
+        for task in self.tasks.drain(..) {
+            task.abort();
+            let _ = task.await;
         }
         Ok(())
     }
@@ -329,9 +357,14 @@ fn bind_listeners(config: &Config) -> Result<Vec<Vec<WorkerListener>>, RunError>
     Ok(workers)
 }
 
-fn bind_monitor(endpoint: &Endpoint) -> Result<MonitorListener, RunError> {
-    MonitorListener::bind(endpoint)
-        .map_err(|error| RunError::new(format!("cannot listen on {endpoint} for [metrics]"), error))
+/// The next order of the admin API, if there is one.
+async fn next_order(orders: &mut Option<Orders>) -> Option<Order> {
+    orders.as_mut()?.recv().await
+}
+
+fn bind_endpoint(endpoint: &Endpoint, section: &str) -> Result<EndpointListener, RunError> {
+    EndpointListener::bind(endpoint)
+        .map_err(|error| RunError::new(format!("cannot listen on {endpoint} for [{section}]"), error))
 }
 
 fn settings(config: &Config, endpoints: &[SocketAddr], nonce_keys: &Arc<NonceKeys>) -> Result<Settings, RunError> {

@@ -3,10 +3,13 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::worker::fill_from_system;
+
 /// Written by the control runtime, read by the endpoints.
 #[derive(Debug)]
 pub(super) struct Status {
     started_unix_secs: f64,
+    instance: u32,
     draining: AtomicBool,
     generation: AtomicU64,
     /// Reloads of the configuration, and of certificates whose files changed: applied and refused.
@@ -40,7 +43,10 @@ impl Status {
     /// A server that starts now, with the first generation of its configuration.
     pub(super) fn new() -> Self {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut instance = [0; 4];
+        fill_from_system(&mut instance);
         Self {
+            instance: u32::from_be_bytes(instance),
             started_unix_secs: started.as_secs_f64(),
             draining: AtomicBool::new(false),
             generation: AtomicU64::new(1),
@@ -52,6 +58,11 @@ impl Status {
 
     pub(super) fn started_unix_secs(&self) -> f64 {
         self.started_unix_secs
+    }
+
+    /// A random number that tells this run of the server from every other.
+    pub(super) fn instance(&self) -> u32 {
+        self.instance
     }
 
     pub(super) fn draining(&self) -> bool {
