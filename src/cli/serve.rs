@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::config::Config;
+use crate::config::Loaded;
 use crate::ops;
 
 use super::dev;
@@ -62,15 +62,11 @@ pub(super) fn run(args: &ServeArgs, printer: &mut Printer) -> Result<Exit, CliEr
     }
 }
 
-/// Reads file, variables and flags again, for SIGHUP.
-fn reload(args: &ServeArgs) -> Result<Config, String> {
+/// Reads file, variables and flags again, for a reload.
+fn reload(args: &ServeArgs) -> Result<Loaded, String> {
     let reading = args.flags.read(args.dev).map_err(|error| error.to_string())?;
     if !reading.has_file {
         return Err("there is no configuration file to read again".to_owned());
     }
-    let loaded = reading.load(args.dev).map_err(|error| error.to_string())?;
-    for warning in &loaded.warnings {
-        tracing::warn!(place = %warning.place, "{}", warning.message);
-    }
-    Ok(loaded.config)
+    reading.load(args.dev).map_err(|error| error.to_string())
 }

@@ -35,6 +35,7 @@ pub use file::{DEFAULT_FILE, Loaded, Source, Surroundings};
 pub use host::Host;
 pub use overrides::{ADMIN_ENV, ADMIN_TOKEN_ENV, CONFIG_ENV, OVERRIDABLE, Overridable, Overrides};
 pub use secret::{SECRET_BYTES_MIN, check_secret, read_private_file, trim_line_end};
+pub use sections::check_log_filter;
 pub use units::parse_duration;
 
 /// A complete, valid configuration. It is an immutable snapshot; a reload builds another one.

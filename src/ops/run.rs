@@ -24,7 +24,7 @@ use super::notify;
 use super::status::Status;
 use crate::addr::{Family, Transport};
 use crate::auth::NonceKeys;
-use crate::config::{Config, Endpoint, Listener, OwnAddresses};
+use crate::config::{Config, Endpoint, Listener, Loaded, OwnAddresses};
 use crate::listener::ConnectionLimits;
 use crate::net::{OwnRelays, bind_tcp_listener, bind_udp_listener, interface_addresses, sys};
 use crate::turn::{EndReason, Settings, Shared};
@@ -66,8 +66,8 @@ impl RunError {
 pub struct Hooks<'a> {
     /// Called once, when every listener is bound.
     pub on_ready: Box<dyn FnOnce(&Bound) + 'a>,
-    /// Reads the configuration again, for SIGHUP; the error is one line for the log.
-    pub reload: Box<dyn Fn() -> Result<Config, String> + 'a>,
+    /// Reads the configuration again, for a reload; the error is one text for the log.
+    pub reload: Box<dyn Fn() -> Result<Loaded, String> + 'a>,
     /// The configuration file, to be shown.
     pub config_file: Option<String>,
     /// Changes the log's filter on reload.
@@ -115,7 +115,7 @@ impl Signals {
 }
 
 pub(super) struct RunningServer {
-    bound: Bound,
+    pub(super) bound: Bound,
     /// Our own addresses that are no listeners of clients are in here, too: no peer may have them.
     endpoints: Vec<SocketAddr>,
     pub(super) config: Config,
@@ -179,6 +179,7 @@ impl RunningServer {
             loopback_peers: config.peers.allow_loopback,
             gso: gso_available(),
         };
+        status.set_peer_acl(Arc::clone(&context.settings.peer_acl));
         let (end, ended) = tokio::sync::mpsc::unbounded_channel();
         let mut workers = Vec::with_capacity(config.workers);
         let counters: Vec<_> = sockets.iter().map(|_| Arc::new(Counters::default())).collect();
@@ -258,7 +259,7 @@ impl RunningServer {
                     if self.draining.is_some() {
                         break;
                     }
-                    self.begin_drain(Some(self.config.drain.deadline).filter(|deadline| !deadline.is_zero()));
+                    self.begin_drain(self.configured_deadline());
                 }
                 _ = signals.interrupt.recv() => break,
                 _ = watch_tick.tick(), if self.config.tls.is_some() => self.watch_certificate(),
@@ -268,11 +269,15 @@ impl RunningServer {
                     }
                 }
                 _ = signals.hang_up.recv() => {
-                    notify::reloading();
-                    self.reload(hooks);
-                    notify::ready(&self.bound.to_string());
+                    // What comes of it is in the log.
+                    let _ = self.reload_and_notify(hooks);
                 }
-                Some(order) = next_order(&mut orders) => self.obey(order, hooks),
+                Some(order) = next_order(&mut orders) => {
+                    if self.obey(order, hooks) {
+                        // The answer goes out before the drain can be over.
+                        drain_tick.reset();
+                    }
+                }
                 _ = tick.tick(), if interval.is_some() => {
                     // Only when every worker has answered the last question does the service manager hear from us.
                     if alive.iter().all(|seen| seen.load(Ordering::Relaxed) >= asked_micros) {

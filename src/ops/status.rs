@@ -1,8 +1,12 @@
 //! What the control runtime knows of the running server besides the workers' counters; its endpoints show it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwapOption;
+
+use crate::policy::PeerAcl;
 use crate::worker::fill_from_system;
 
 /// Written by the control runtime, read by the endpoints.
@@ -16,6 +20,7 @@ pub(super) struct Status {
     pub(super) config_reloads: Outcomes,
     pub(super) certificate_reloads: Outcomes,
     certificate_not_after: AtomicI64,
+    peer_acl: ArcSwapOption<PeerAcl>,
 }
 
 /// How often something was applied, and how often refused.
@@ -53,6 +58,7 @@ impl Status {
             config_reloads: Outcomes::default(),
             certificate_reloads: Outcomes::default(),
             certificate_not_after: AtomicI64::new(NO_CERTIFICATE),
+            peer_acl: ArcSwapOption::empty(),
         }
     }
 
@@ -89,5 +95,14 @@ impl Status {
 
     pub(super) fn set_certificate_not_after(&self, unix_secs: Option<i64>) {
         self.certificate_not_after.store(unix_secs.unwrap_or(NO_CERTIFICATE), Ordering::Relaxed);
+    }
+
+    /// The peer rules in force.
+    pub(super) fn peer_acl(&self) -> Option<Arc<PeerAcl>> {
+        self.peer_acl.load_full()
+    }
+
+    pub(super) fn set_peer_acl(&self, peer_acl: Arc<PeerAcl>) {
+        self.peer_acl.store(Some(peer_acl));
     }
 }

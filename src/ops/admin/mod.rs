@@ -7,6 +7,7 @@ mod access;
 mod control;
 mod error;
 mod input;
+mod refusals;
 mod sessions;
 mod status;
 mod users;
@@ -31,7 +32,7 @@ use crate::worker::Mailbox;
 pub(super) use control::{Order, Orders};
 
 use error::Refused;
-use input::query;
+use input::{body, query};
 use workers::Workers;
 
 const JSON: &str = "application/json";
@@ -44,6 +45,11 @@ const ROUTES: &[(&str, &[Method])] = &[
     ("/v1/sessions", &[Method::GET, Method::DELETE]),
     (SESSION, &[Method::GET, Method::DELETE]),
     ("/v1/users", &[Method::GET]),
+    ("/v1/refusals", &[Method::GET]),
+    ("/v1/config", &[Method::GET]),
+    ("/v1/reload", &[Method::POST]),
+    ("/v1/drain", &[Method::POST]),
+    ("/v1/log-level", &[Method::GET, Method::PUT]),
 ];
 const SESSION: &str = "/v1/sessions/{id}";
 
@@ -80,7 +86,7 @@ impl AdminApi {
     async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Refused> {
         let is_port = matches!(self.admin.listen, Endpoint::Tcp(_));
         access::check(&request, is_port, self.admin.token.as_ref())?;
-        let (head, _body) = request.into_parts();
+        let (head, content) = request.into_parts();
         let path = head.uri.path();
         let (route, id) = match path.strip_prefix("/v1/sessions/") {
             Some(id) if !id.is_empty() && !id.contains('/') => (SESSION, id),
@@ -92,30 +98,37 @@ impl AdminApi {
         if !methods.contains(&head.method) {
             return Err(Refused::method(&head.method, methods));
         }
-        let get = head.method == Method::GET;
+        let is_get = head.method == Method::GET;
         let query = |known: &[&str]| query(head.uri.query(), known);
+        let (mut status, nothing) = (StatusCode::OK, &[][..]);
         let value = match *route {
             "/v1/openapi.json" => {
-                query(&[])?;
+                query(nothing)?;
                 return Ok(response(StatusCode::OK, JSON, OPENAPI));
             }
-            "/v1/status" => {
-                query(&[])?;
-                self.show_status().await?
-            }
-            "/v1/sessions" if get => self.list_sessions(&query(sessions::LIST_KEYS)?).await?,
+            "/v1/sessions" if is_get => self.list_sessions(&query(sessions::LIST_KEYS)?).await?,
             "/v1/sessions" => self.end_sessions(&query(sessions::FILTER_KEYS)?).await?,
             "/v1/users" => self.list_users(&query(users::KEYS)?).await?,
-            _ if get => {
-                query(&[])?;
-                self.show_session(id).await?
-            }
+            "/v1/refusals" => self.list_refusals(&query(refusals::KEYS)?).await?,
+            "/v1/reload" => self.reload(&query(control::RELOAD_KEYS)?).await?,
             _ => {
-                query(&[])?;
-                self.end_session(id).await?
+                query(nothing)?;
+                match *route {
+                    "/v1/config" => self.show_config().await?,
+                    "/v1/drain" => {
+                        status = StatusCode::ACCEPTED;
+                        self.drain(body(&head.headers, content).await?).await?
+                    }
+                    "/v1/log-level" if is_get => self.show_log_level().await?,
+                    "/v1/log-level" => self.set_log_level(body(&head.headers, content).await?).await?,
+                    SESSION if is_get => self.show_session(id).await?,
+                    SESSION => self.end_session(id).await?,
+                    "/v1/status" => self.show_status().await?,
+                    _ => return Err(Refused::not_found(format!("no path {path}"))),
+                }
             }
         };
-        Ok(json(StatusCode::OK, &value))
+        Ok(json(status, &value))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::reject::{Dropped, Reason};
 impl AdminApi {
     /// `GET /v1/status`
     pub(super) async fn show_status(&self) -> Result<Value, Refused> {
-        let Overview { config_file, log_level, drain } = self.order(Order::Overview).await?;
+        let Overview { config_file, log_filter, drain } = self.order(Order::Overview).await?;
         let status = &self.status;
         let by_transport = Transport::ALL.map(|transport| {
             // The end first: nothing counts below zero.
@@ -64,7 +64,7 @@ impl AdminApi {
             "dropped": object(dropped.filter(|(_, count)| *count > 0)),
             "connections": self.sum(|counters| counters.connections.get()),
             "certificate_not_after_unix": status.certificate_not_after(),
-            "log_level": log_level,
+            "log_level": log_filter,
         }))
     }
 
