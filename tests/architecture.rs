@@ -47,7 +47,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         &["stun", "auth::TimeLimited", "bench::client", "bench::wire", "listener::framing"],
         &["tokio", "std::fs"],
     ),
-    ("ops", &["config", "worker", "listener", "net", "turn", "auth", "policy"], &[]),
+    ("ops", &["config", "worker", "listener", "net", "turn", "stun", "auth", "policy"], &[]),
 ];
 
 /// `cli` may use everything.

@@ -22,6 +22,8 @@ mod wire;
 
 use std::time::Duration;
 
+use support::{TestServer, wait_until};
+
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// A server on loopback with the admin API on a socket, and this configuration besides its listeners, relays and secret.
@@ -43,4 +45,11 @@ fn with_admin(admin: &str, more: &str) -> String {
          [relay]\nipv4 = \"127.0.0.1\"\nipv6 = \"off\"\nports = \"10000-29999\"\n\
          [admin]\n{admin}\n[[auth.secrets]]\nid = \"test\"\nfile = \"@DIR@/secret\"\n{more}"
     )
+}
+
+/// Waits until the log has this text so many times; it is written by a thread of its own.
+pub(crate) fn logged(server: &TestServer, times: usize, text: &str) {
+    wait_until(&format!("{text:?} {times} times in the log"), LIMIT, || {
+        (server.log().matches(text).count() == times).then_some(())
+    });
 }

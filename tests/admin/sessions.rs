@@ -6,9 +6,9 @@ use std::net::UdpSocket;
 use serde_json::Value;
 
 use crate::api::Api;
-use crate::config;
 use crate::support::{TestServer, Transport};
 use crate::wire::Wire;
+use crate::{config, logged};
 
 fn ids(page: &Value) -> Vec<String> {
     page["sessions"].as_array().unwrap().iter().map(|session| session["id"].as_str().unwrap().to_owned()).collect()
@@ -158,7 +158,7 @@ fn an_ended_session_is_gone_for_its_client_and_no_other_is() {
     assert_eq!(ids(&api.get("/v1/sessions")).len(), 1);
     // Being ended is no ban.
     assert!(udp.allocate().is_ok());
-    assert_eq!(server.log().matches("an allocation was ended by the admin API").count(), 3, "{}", server.log());
+    logged(&server, 3, "an allocation was ended by the admin API");
     assert_eq!(api.get("/v1/refusals?user=udp")["refusals"][0]["reason"], "allocation-mismatch");
 }
 

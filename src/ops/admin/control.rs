@@ -197,7 +197,7 @@ impl RunningServer {
             Order::LogFilter { filter, answer } => {
                 let result = hooks.log.set_filter(&filter);
                 if result.is_ok() {
-                    tracing::info!(%filter, "the log's filter was changed by the admin API");
+                    tracing::info!(?filter, "the log's filter was changed by the admin API");
                 }
                 let _ = answer.send(result);
             }

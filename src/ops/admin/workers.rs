@@ -57,3 +57,22 @@ impl Workers {
         Ok(answers)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_that_does_not_answer_is_given_up_and_holds_up_nobody_for_ever() {
+        let workers = Workers::new(vec![Arc::new(Mailbox::new().unwrap())]);
+        let started = Instant::now();
+        let ask = || workers.ask(0, Command::Users);
+        let (first, second) = tokio::join!(ask(), ask());
+        assert!(started.elapsed() < 2 * LIMIT, "{:?}", started.elapsed());
+        let told = |answer: Result<Option<Vec<_>>, Refused>| format!("{:?}", answer.unwrap_err());
+        let (first, second) = (told(first), told(second));
+        assert!(first.contains("worker_stuck") && first.contains("worker 0 does not answer"), "{first}");
+        assert!(second.contains("busy"), "{second}");
+        assert!(workers.ask(1, Command::Users).await.unwrap().is_none());
+    }
+}
