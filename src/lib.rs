@@ -12,6 +12,7 @@
 //! | [`config`] | `turnserver.toml` |
 //! | [`bench`](mod@bench) | the load generator |
 //! | [`probe`](mod@probe) | a client that checks a server step by step |
+//! | [`doctor`] | what is wrong with the server's host |
 //! | [`ops`] | logs, signals, service manager |
 //! | [`cli`] | the commands |
 
@@ -21,6 +22,7 @@ pub mod bench;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod doctor;
 pub mod listener;
 pub mod net;
 pub mod ops;

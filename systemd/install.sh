@@ -53,7 +53,7 @@ make() {
 # generate MANUALS BASH ZSH FISH: manual pages into a folder, completions into three files.
 generate() {
     make 0644 "$1/turnstone.1" "$binary" man
-    for command in serve check credentials config bench; do
+    for command in serve check doctor probe credentials config import bench; do
         make 0644 "$1/turnstone-$command.1" "$binary" man "$command"
     done
     make 0644 "$2" "$binary" completions bash

@@ -47,6 +47,8 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         &["stun", "auth::TimeLimited", "bench::client", "bench::wire", "listener::framing"],
         &["tokio", "std::fs"],
     ),
+    // It looks at the host, and at the server from outside.
+    ("doctor", &["config", "probe", "net", "auth", "bench::client"], &["tokio", "libc"]),
     ("ops", &["config", "worker", "listener", "net", "turn", "stun", "auth", "policy"], &[]),
 ];
 

@@ -95,6 +95,12 @@ impl Users {
         (new.len() - kept, self.len() - kept, changed)
     }
 
+    /// The user whose name comes first, and the prepared password: for who tries out the server on its own host.
+    pub fn first(&self) -> Option<(&str, &SecretString)> {
+        let (name, passwords) = self.by_name.iter().min_by_key(|(name, _)| *name)?;
+        Some((name, &passwords.opaque))
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.by_name.len()

@@ -7,13 +7,14 @@ use serde_json::json;
 
 use crate::addr::Transport;
 use crate::config::{Admin, Config, ConfigError, Endpoint, Metrics, RelayAddress};
+use crate::doctor::{self, certificate};
+use crate::probe::{Status, Step};
 
-use super::certificate;
 use super::input::ConfigFlags;
 use super::output::{CliError, Exit, Printer, unix_now};
 
-/// Descriptors beside relays and client connections: listeners, epoll, logs, and some to spare.
-const DESCRIPTORS_TO_SPARE: u64 = 256;
+/// A certificate that ends sooner is a warning.
+const WARN_DAYS_LEFT: u64 = 14;
 
 /// Read the configuration and look for mistakes in it, in the certificate and in the machine.
 #[derive(Args)]
@@ -45,7 +46,7 @@ enum Format {
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Level {
+enum Level {
     Ok,
     /// Worth knowing; nothing is wrong.
     Note,
@@ -66,13 +67,25 @@ impl Level {
 
 /// What was found, in the order it was looked for.
 #[derive(Default)]
-pub(super) struct Findings {
+struct Findings {
     list: Vec<(Level, String, String)>,
 }
 
 impl Findings {
-    pub(super) fn add(&mut self, level: Level, subject: &str, message: String) {
+    fn add(&mut self, level: Level, subject: &str, message: String) {
         self.list.push((level, subject.to_owned(), message));
+    }
+
+    fn take(&mut self, steps: impl IntoIterator<Item = Step>) {
+        for Step { step, status, message, .. } in steps {
+            let level = match status {
+                Status::Ok => Level::Ok,
+                Status::Note => Level::Note,
+                Status::Warn => Level::Warning,
+                Status::Fail => Level::Error,
+            };
+            self.add(level, step, message);
+        }
     }
 
     fn count(&self, level: Level) -> usize {
@@ -160,15 +173,18 @@ fn check_config(findings: &mut Findings, config: &Config, bind: bool) {
         findings.add(Level::Warning, "listener", message);
     }
     if let Some(tls) = &config.tls {
-        certificate::check(findings, tls, config.auth.public_host.as_deref(), unix_now());
+        findings.take(certificate::judge(tls, config.auth.public_host.as_deref(), unix_now(), WARN_DAYS_LEFT).steps);
     }
     if config.turn {
         for relay in [config.relay.ipv4, config.relay.ipv6].into_iter().flatten() {
             check_relay(findings, relay);
         }
-        check_ephemeral_ports(findings, config.relay.ports);
+        let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
+        let (taken, reserved) = (read("ip_local_port_range"), read("ip_local_reserved_ports"));
+        findings.take(doctor::ports::judge_ephemeral(config.relay.ports, &taken, &reserved));
     }
-    check_descriptors(findings, config);
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    findings.take(doctor::process::judge_descriptors(config, &limits, doctor::process::Whose::ThisProcess));
     if bind {
         config
             .listeners
@@ -191,46 +207,6 @@ fn check_relay(findings: &mut Findings, relay: RelayAddress) {
             let message = format!("{} is not an address of this host: {error}", relay.bind);
             findings.add(Level::Error, "relay", message);
         }
-    }
-}
-
-fn check_ephemeral_ports(findings: &mut Findings, (low, high): (u16, u16)) {
-    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let mut bounds = range.split_whitespace().filter_map(|bound| bound.parse::<u16>().ok());
-    if let (Some(first), Some(last)) = (bounds.next(), bounds.next())
-        && first <= high
-        && low <= last
-    {
-        let message = format!(
-            "{low}-{high} overlap with net.ipv4.ip_local_port_range, {first}-{last}: a port that another program of this \
-             host has taken is passed over"
-        );
-        findings.add(Level::Note, "relay ports", message);
-    }
-}
-
-/// Each relay and each client connection is a descriptor.
-fn check_descriptors(findings: &mut Findings, config: &Config) {
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
-    let Some(limit) = line.and_then(|line| line.split_whitespace().nth(1)).and_then(|hard| hard.parse::<u64>().ok())
-    else {
-        return;
-    };
-    let families = u64::from(config.relay.ipv4.is_some()) + u64::from(config.relay.ipv6.is_some());
-    let ports = u64::from(config.relay.ports.1.saturating_sub(config.relay.ports.0)) + 1;
-    let relays = if config.turn { ports * families } else { 0 };
-    let has_streams = config.listeners.iter().any(|listener| listener.transport.is_stream());
-    let streams = if has_streams { config.streams.connections_max as u64 } else { 0 };
-    let needed = relays.saturating_add(streams).saturating_add(DESCRIPTORS_TO_SPARE);
-    if needed > limit {
-        let message = format!(
-            "{relays} relays and {streams} connections may need {needed} descriptors, but this process may have {limit}; \
-             raise LimitNOFILE of the unit (ulimit -n), or narrow the port range"
-        );
-        findings.add(Level::Warning, "descriptors", message);
-    } else {
-        findings.add(Level::Ok, "descriptors", format!("{needed} at most, {limit} allowed"));
     }
 }
 

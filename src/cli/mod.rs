@@ -1,10 +1,10 @@
 //! The commands. This is the only place that prints.
 
 mod bench;
-mod certificate;
 mod check;
 mod credentials;
 mod dev;
+mod doctor;
 mod import;
 mod input;
 mod man;
@@ -50,6 +50,7 @@ enum Command {
     Bench(bench::BenchArgs),
     Check(check::CheckArgs),
     Probe(probe::ProbeArgs),
+    Doctor(doctor::DoctorArgs),
     Credentials(credentials::CredentialsArgs),
     Config(show::ConfigCommand),
     Import(import::ImportArgs),
@@ -79,6 +80,7 @@ pub fn run() -> ExitCode {
         Command::Bench(args) => bench::run(&args, &mut printer),
         Command::Check(args) => check::run(&args, &mut printer),
         Command::Probe(args) => probe::run(&args, &mut printer),
+        Command::Doctor(args) => doctor::run(&args, &mut printer),
         Command::Credentials(args) => credentials::run(&args, &mut printer),
         Command::Config(args) => show::run(&args, &mut printer),
         Command::Import(args) => import::run(&args, &mut printer),

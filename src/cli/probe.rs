@@ -30,7 +30,7 @@ Exit codes, as monitoring systems in the manner of Nagios read them:
   2  a step failed, or wrong usage
   3  the report could not be written";
 /// A step that failed. The number is that of wrong usage; monitoring systems call it critical.
-const FAILED: Exit = Exit::Usage;
+pub(super) const FAILED: Exit = Exit::Usage;
 
 /// Check a STUN or TURN server, this one or any other, step by step as a client: from DNS to data through the relay.
 #[derive(Args)]
@@ -96,6 +96,7 @@ pub(super) fn run(args: &ProbeArgs, printer: &mut Printer) -> Result<Exit, CliEr
         credential: credential(args).map_err(CliError::usage)?,
         roots: args.ca.clone().map_or(Roots::System, Roots::File),
         insecure: args.insecure,
+        past_certificate: false,
         family: match (args.ipv4, args.ipv6) {
             (true, _) => Some(Family::V4),
             (_, true) => Some(Family::V6),
@@ -132,7 +133,7 @@ pub(super) fn run(args: &ProbeArgs, printer: &mut Printer) -> Result<Exit, CliEr
     }
 }
 
-fn print_progress(progress: Progress<'_>, printer: &mut Printer) -> Result<(), CliError> {
+pub(super) fn print_progress(progress: Progress<'_>, printer: &mut Printer) -> Result<(), CliError> {
     match progress {
         Progress::Target(url) => printer.line(url),
         Progress::Endpoint { address, transport } => printer.line(format_args!("  {address} over {transport}")),
@@ -146,7 +147,7 @@ fn credential(args: &ProbeArgs) -> Result<Option<Credential>, String> {
     credential_from(args.user.as_deref(), secret, password, args.sha256)
 }
 
-fn timeout(text: &str) -> Result<Duration, String> {
+pub(super) fn timeout(text: &str) -> Result<Duration, String> {
     let secs: f64 = text.parse().map_err(|_| format!("{text} is not a number of seconds"))?;
     if !(0.1..=600.0).contains(&secs) {
         return Err(format!("{text} is not from 0.1 to 600"));

@@ -34,7 +34,7 @@ pub use error::{ConfigError, Place, Problem};
 pub use file::{DEFAULT_FILE, Loaded, Source, Surroundings};
 pub use host::Host;
 pub use overrides::{ADMIN_ENV, ADMIN_TOKEN_ENV, CONFIG_ENV, OVERRIDABLE, Overridable, Overrides};
-pub use secret::{SECRET_BYTES_MIN, check_secret, read_private_file, trim_line_end};
+pub use secret::{SECRET_BYTES_MIN, check_secret, judge_mode, read_private_file, trim_line_end};
 pub use sections::check_log_filter;
 pub use units::parse_duration;
 

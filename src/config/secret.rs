@@ -3,9 +3,11 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
+
+use super::Source;
 
 /// The shortest shared secret accepted, in bytes (128 bits, if random).
 pub const SECRET_BYTES_MIN: usize = 16;
@@ -69,6 +71,15 @@ fn open_to_others(path: &Path, mode: u32, readers: Readers) -> Option<String> {
     Some(format!("{shown} is open to {who} (mode {mode:04o}); run: chmod {fix} {shown}"))
 }
 
+/// What a file's mode has against it, for a file that only its owner may read, or with `group_may_read` its group, too.
+///
+/// # Errors
+/// Who else may, and the fix.
+pub fn judge_mode(path: &Path, mode: u32, group_may_read: bool) -> Result<(), String> {
+    let readers = if group_may_read { Readers::Group } else { Readers::Nobody };
+    open_to_others(path, mode, readers).map_or(Ok(()), Err)
+}
+
 /// Takes one line end off the end of a secret: editors and `echo` put it there.
 pub fn trim_line_end(mut bytes: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
     if bytes.last() == Some(&b'\n') {
@@ -78,6 +89,24 @@ pub fn trim_line_end(mut bytes: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
         }
     }
     bytes
+}
+
+impl Source {
+    /// The files that it takes secrets, passwords and users from, as far as it can be read at all.
+    pub fn secret_files(&self) -> Vec<PathBuf> {
+        let Ok(file) = self.text.parse::<toml::Table>() else { return Vec::new() };
+        let auth = file.get("auth").and_then(toml::Value::as_table);
+        let tables = |list: &str, key: &'static str| {
+            let list = auth.and_then(|auth| auth.get(list)).and_then(toml::Value::as_array).cloned();
+            list.unwrap_or_default().into_iter().filter_map(move |table| table.get(key).cloned())
+        };
+        let users_file = auth.and_then(|auth| auth.get("users-file")).cloned();
+        tables("secrets", "file")
+            .chain(tables("users", "password-file"))
+            .chain(users_file)
+            .filter_map(|path| Some(self.directory.join(path.as_str()?)))
+            .collect()
+    }
 }
 
 /// Checks a shared secret.
@@ -100,5 +129,34 @@ pub(crate) fn plain(error: &std::io::Error) -> String {
     match text.split_once(" (os error") {
         Some((message, _)) => message.to_lowercase(),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_of_secrets_and_users_are_found_wherever_the_file_is() {
+        let text = r#"
+            [auth]
+            users-file = "/var/lib/users"
+            [[auth.secrets]]
+            id = "a"
+            credential = "secret"
+            file = "secret"
+            [[auth.secrets]]
+            id = "b"
+            env = "SECRET"
+            [[auth.users]]
+            name = "alice"
+            password-file = "alice"
+        "#;
+        let source = Source { text: text.to_owned(), directory: PathBuf::from("/etc/turnstone"), ..Source::default() };
+        let expected = ["/etc/turnstone/secret", "/etc/turnstone/alice", "/var/lib/users"];
+        assert_eq!(source.secret_files(), expected.map(PathBuf::from));
+        for text in ["", "auth = 1", "[[auth", "[auth]\nsecrets = 3\nusers = [1]"] {
+            assert!(Source { text: text.to_owned(), ..Source::default() }.secret_files().is_empty(), "{text}");
+        }
     }
 }

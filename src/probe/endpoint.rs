@@ -72,7 +72,7 @@ impl Dialer<'_> {
             .map_err(|error| io_words(&error, self.is_stream()))?;
         if self.url.scheme.is_secure() {
             let (_, verdict) = self.start_tls(&mut link, self.alpn).map_err(|failure| tls_words(&failure))?;
-            if let (Err(error), false) = (verdict, options.insecure) {
+            if let (Err(error), false) = (verdict, options.insecure || options.past_certificate) {
                 return Err(format!("another certificate than before, which is not trusted: {error}"));
             }
         }
@@ -145,7 +145,7 @@ impl Dialer<'_> {
         let trusted = certificate.status != Status::Fail;
         recorder.add(certificate);
         recorder.add(alpn_step(alpn_of(self.url), handshake.alpn.as_deref(), refused_alpn));
-        trusted.then_some(link)
+        (trusted || self.context.options.past_certificate).then_some(link)
     }
 
     fn start_tls(&self, link: &mut Link, alpn: Option<&str>) -> Result<(Handshake, Result<(), Error>), TlsFailure> {

@@ -16,10 +16,12 @@ mod tls;
 mod url;
 mod verdict;
 
-pub use report::{Counts, Endpoint, Progress, Report, SCHEMA, Status, Step, Target};
+pub use report::{Counts, Endpoint, Progress, Report, SCHEMA, Status, Step, Target, worst};
 pub use tls::Roots;
 pub use url::{Scheme, TurnUrl, UrlError};
+pub use verdict::{not_public, span};
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -40,6 +42,8 @@ pub struct Options {
     pub roots: Roots,
     /// Go on where the certificate is not trusted; the certificate is then a warning, whatever it is.
     pub insecure: bool,
+    /// Take the other steps, too, where the certificate is not trusted, which stays a failure.
+    pub past_certificate: bool,
     /// Only addresses of this family.
     pub family: Option<Family>,
     /// The longest that one step may take.
@@ -53,13 +57,26 @@ pub struct Options {
 /// # Errors
 /// When the authorities cannot be read; the message names the file. What is wrong with a server is in the report.
 pub fn run(options: &Options, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Report, String> {
-    let now_unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let started = Instant::now();
-    let needs_tls = options.urls.iter().any(|url| url.scheme.is_secure());
-    let tls = if needs_tls { Some(TlsSetup::new(&options.roots)?) } else { None };
-    let context = Context { options, credential: options.credential.clone().map(Arc::new), tls, now_unix };
+    let context = Context::new(options, options.urls.iter().any(|url| url.scheme.is_secure()))?;
     let targets = options.urls.iter().map(|url| probe_url(&context, url, progress)).collect();
-    Ok(Report::new(targets, options.insecure, now_unix, started.elapsed()))
+    Ok(Report::new(targets, options.insecure, context.now_unix, started.elapsed()))
+}
+
+/// Probes one server at an address that is known. Nothing is resolved: the URL's host is only what the certificate has to
+/// be for. `options.urls` does not count.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_at(
+    options: &Options,
+    url: &TurnUrl,
+    address: SocketAddr,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Target, String> {
+    let context = Context::new(options, url.scheme.is_secure())?;
+    progress(Progress::Target(&url.to_string()));
+    Ok(Target::new(url.to_string(), Vec::new(), vec![probe_address(&context, url, address, progress)]))
 }
 
 /// What all steps share.
@@ -70,6 +87,14 @@ struct Context<'a> {
     now_unix: u64,
 }
 
+impl<'a> Context<'a> {
+    fn new(options: &'a Options, needs_tls: bool) -> Result<Self, String> {
+        let now_unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let tls = if needs_tls { Some(TlsSetup::new(&options.roots)?) } else { None };
+        Ok(Self { options, credential: options.credential.clone().map(Arc::new), tls, now_unix })
+    }
+}
+
 fn probe_url(context: &Context<'_>, url: &TurnUrl, progress: &mut dyn FnMut(Progress<'_>)) -> Target {
     progress(Progress::Target(&url.to_string()));
     let mut recorder = Recorder::new(progress);
@@ -77,10 +102,7 @@ fn probe_url(context: &Context<'_>, url: &TurnUrl, progress: &mut dyn FnMut(Prog
     let mut steps = recorder.finish();
     let mut endpoints = Vec::new();
     for address in addresses {
-        progress(Progress::Endpoint { address, transport: url.transport });
-        let mut recorder = Recorder::new(progress);
-        endpoint::probe(context, url, address, &mut recorder);
-        endpoints.push(Endpoint::new(address, url.transport, recorder.finish()));
+        endpoints.push(probe_address(context, url, address, progress));
     }
     if !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.steps.iter().all(Step::is_no_route)) {
         let step =
@@ -89,4 +111,16 @@ fn probe_url(context: &Context<'_>, url: &TurnUrl, progress: &mut dyn FnMut(Prog
         steps.push(step);
     }
     Target::new(url.to_string(), steps, endpoints)
+}
+
+fn probe_address(
+    context: &Context<'_>,
+    url: &TurnUrl,
+    address: SocketAddr,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Endpoint {
+    progress(Progress::Endpoint { address, transport: url.transport });
+    let mut recorder = Recorder::new(progress);
+    endpoint::probe(context, url, address, &mut recorder);
+    Endpoint::new(address, url.transport, recorder.finish())
 }

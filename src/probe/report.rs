@@ -60,7 +60,8 @@ pub struct Step {
 }
 
 impl Step {
-    pub(super) fn new(step: &'static str, status: Status, took: Duration, message: impl Into<String>) -> Self {
+    /// A step that took so long, with its verdict in words.
+    pub fn new(step: &'static str, status: Status, took: Duration, message: impl Into<String>) -> Self {
         Self { step, relay: None, status, ms: millis(took), message: message.into(), facts: BTreeMap::new() }
     }
 
@@ -72,7 +73,9 @@ impl Step {
         self
     }
 
-    pub(super) fn fact(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+    /// Adds what a program would want to know.
+    #[must_use]
+    pub fn fact(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.facts.insert(name, value.into());
         self
     }
@@ -129,6 +132,11 @@ impl Target {
         let below = steps.iter().map(|step| step.status).chain(addresses.iter().map(|endpoint| endpoint.verdict));
         Self { url, verdict: worst(below), steps, addresses }
     }
+
+    /// Its own steps and those of its addresses.
+    pub fn all_steps(&self) -> impl Iterator<Item = &Step> {
+        self.steps.iter().chain(self.addresses.iter().flat_map(|endpoint| &endpoint.steps))
+    }
 }
 
 /// How many steps ended how.
@@ -142,6 +150,23 @@ pub struct Counts {
     pub warn: u32,
     /// Failures.
     pub fail: u32,
+}
+
+impl Counts {
+    /// Counts steps.
+    pub fn of<'s>(steps: impl IntoIterator<Item = &'s Step>) -> Self {
+        let mut counts = Self::default();
+        for step in steps {
+            let count = match step.status {
+                Status::Ok => &mut counts.ok,
+                Status::Note => &mut counts.note,
+                Status::Warn => &mut counts.warn,
+                Status::Fail => &mut counts.fail,
+            };
+            *count += 1;
+        }
+        counts
+    }
 }
 
 /// Everything that was found.
@@ -165,18 +190,7 @@ pub struct Report {
 
 impl Report {
     pub(super) fn new(targets: Vec<Target>, insecure: bool, started_unix: u64, took: Duration) -> Self {
-        let mut counts = Counts::default();
-        let endpoint_steps =
-            |target: &Target| target.addresses.iter().flat_map(|e| e.steps.clone()).collect::<Vec<_>>();
-        for step in targets.iter().flat_map(|target| [target.steps.clone(), endpoint_steps(target)].concat()) {
-            let count = match step.status {
-                Status::Ok => &mut counts.ok,
-                Status::Note => &mut counts.note,
-                Status::Warn => &mut counts.warn,
-                Status::Fail => &mut counts.fail,
-            };
-            *count += 1;
-        }
+        let counts = Counts::of(targets.iter().flat_map(Target::all_steps));
         let verdict = worst(targets.iter().map(|target| target.verdict));
         Self { schema: SCHEMA, verdict, counts, insecure, started_unix, ms: millis(took), targets }
     }
@@ -230,7 +244,8 @@ impl<'p> Recorder<'p> {
     }
 }
 
-fn worst(statuses: impl Iterator<Item = Status>) -> Status {
+/// The worst of all, [`Status::Ok`] of none.
+pub fn worst(statuses: impl Iterator<Item = Status>) -> Status {
     statuses.max().unwrap_or(Status::Ok)
 }
 

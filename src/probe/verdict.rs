@@ -118,7 +118,7 @@ pub(super) fn is_no_route(error: &io::Error) -> bool {
 }
 
 /// `3 min`, `2 h`, `5 days`: one figure is enough.
-pub(super) fn span(secs: u64) -> String {
+pub fn span(secs: u64) -> String {
     match secs {
         0..=119 => format!("{secs} s"),
         120..=7199 => format!("{} min", secs / 60),
@@ -128,7 +128,7 @@ pub(super) fn span(secs: u64) -> String {
 }
 
 /// Why nobody on the Internet can send to an address; `None` when they can.
-pub(super) fn not_public(ip: IpAddr) -> Option<&'static str> {
+pub fn not_public(ip: IpAddr) -> Option<&'static str> {
     match ip {
         IpAddr::V4(ip) => not_public_v4(ip),
         IpAddr::V6(ip) => not_public_v6(ip),

@@ -6,8 +6,8 @@ use turnstone::config::OVERRIDABLE;
 
 use super::{Place, ran};
 
-const COMMANDS: [&str; 9] =
-    ["serve", "check", "credentials", "config", "import", "probe", "bench", "man", "completions"];
+const COMMANDS: [&str; 10] =
+    ["serve", "check", "doctor", "credentials", "config", "import", "probe", "bench", "man", "completions"];
 
 #[test]
 fn help_lists_every_command_and_the_exit_codes() {

@@ -15,7 +15,7 @@ pub use bulk::{MAX_SEGMENTS, RecvBuffers, SendBuffers};
 pub use epoll::{Epoll, EventFd, Events, Interest, Ready};
 pub use error_queue::{IcmpError, read_error_queue};
 pub use interfaces::interface_addresses;
-pub use process::{online_cpus, page_size, process_cpu_ns, raise_open_files, sharpen_timers};
+pub use process::{clock_is_synchronised, online_cpus, page_size, process_cpu_ns, raise_open_files, sharpen_timers};
 pub use recv::{Datagram, RecvBatch};
 pub use send::{PIECES_MAX, SendOptions, send, send_pieces, send_stream, send_to};
 #[cfg(test)]

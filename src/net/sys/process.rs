@@ -41,6 +41,17 @@ pub fn process_cpu_ns(pid: u32) -> Option<u64> {
     ok.then(|| secs.saturating_mul(1_000_000_000).saturating_add(nanos))
 }
 
+/// Whether something keeps this machine's clock right (adjtimex(2)); `None` where the kernel does not say.
+pub fn clock_is_synchronised() -> Option<bool> {
+    // SAFETY: a timex of zeros is valid: it asks, and sets nothing.
+    let mut state: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: `state` outlives the call.
+    match unsafe { libc::adjtimex(&raw mut state) } {
+        -1 => None,
+        _ => Some(state.status & libc::STA_UNSYNC == 0),
+    }
+}
+
 /// Bytes in a page of memory.
 pub fn page_size() -> u64 {
     // SAFETY: no pointers.

@@ -1,0 +1,210 @@
+//! Whether a certificate chain and its key are what clients need: in time, in order, for the right name, and a pair.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::ParsedCertificate;
+use rustls::sign::CertifiedKey;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use crate::clock::utc_text;
+use crate::config::TlsFiles;
+use crate::probe::{Status, Step};
+
+use super::finding;
+
+/// What was found, and what other checks want to know of the server's own certificate.
+#[derive(Clone, Debug, Default)]
+pub struct Judged {
+    /// The findings.
+    pub steps: Vec<Step>,
+    /// When it begins to be valid, in Unix seconds.
+    pub not_before_unix: Option<u64>,
+    /// The first name or address that it is for; a wildcard is filled in.
+    pub name: Option<String>,
+}
+
+/// Judges the files of `[tls]`. A certificate with less than `warn_days_left` is a warning.
+pub fn judge(tls: &TlsFiles, public_host: Option<&str>, now_unix: u64, warn_days_left: u64) -> Judged {
+    let mut judged = Judged::default();
+    let findings = &mut judged.steps;
+    let chain = read_chain(findings, tls);
+    let key = read_key(findings, tls);
+    let Some(chain) = chain else { return judged };
+    let mut certificates = Vec::new();
+    for (index, der) in chain.iter().enumerate() {
+        match X509Certificate::from_der(der) {
+            Ok((_, certificate)) => certificates.push(certificate),
+            Err(error) => {
+                let message = format!("number {} of the chain is malformed: {error}", index + 1);
+                findings.push(finding("certificate", Status::Fail, message));
+                return judged;
+            }
+        }
+    }
+    for (index, certificate) in certificates.iter().enumerate() {
+        findings.push(judge_time(index, certificate, now_unix, warn_days_left));
+    }
+    findings.extend(judge_order(&certificates));
+    findings.extend(judge_names(&chain, &certificates, public_host));
+    if let Some(leaf) = certificates.first() {
+        judged.not_before_unix = Some(unix(leaf.validity().not_before.timestamp()));
+        judged.name = first_name(leaf);
+    }
+    if let Some(key) = key {
+        judged.steps.push(judge_match(chain, &key));
+    }
+    judged
+}
+
+fn read_chain(findings: &mut Vec<Step>, tls: &TlsFiles) -> Option<Vec<CertificateDer<'static>>> {
+    let shown = tls.certificate.display();
+    let pem = match std::fs::read(&tls.certificate) {
+        Ok(pem) => pem,
+        Err(error) => {
+            findings.push(finding("certificate", Status::Fail, format!("cannot read {shown}: {error}")));
+            return None;
+        }
+    };
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    match chain {
+        Ok(chain) if chain.is_empty() => {
+            findings.push(finding("certificate", Status::Fail, format!("{shown} has no certificate in PEM")));
+            None
+        }
+        Ok(chain) => Some(chain),
+        Err(error) => {
+            findings.push(finding("certificate", Status::Fail, format!("{shown} is not PEM: {error}")));
+            None
+        }
+    }
+}
+
+fn read_key(findings: &mut Vec<Step>, tls: &TlsFiles) -> Option<PrivateKeyDer<'static>> {
+    let pem = match tls.read_key() {
+        Ok(pem) => pem,
+        Err(problem) => {
+            findings.push(finding("key", Status::Fail, problem));
+            return None;
+        }
+    };
+    match PrivateKeyDer::from_pem_slice(&pem) {
+        Ok(key) => Some(key),
+        Err(error) => {
+            let message = format!("{} has no private key in PEM without a passphrase: {error}", tls.key.display());
+            findings.push(finding("key", Status::Fail, message));
+            None
+        }
+    }
+}
+
+fn judge_time(index: usize, certificate: &X509Certificate<'_>, now_unix: u64, warn_days_left: u64) -> Step {
+    let whose = if index == 0 { String::new() } else { format!("number {} of the chain: ", index + 1) };
+    let not_before = unix(certificate.validity().not_before.timestamp());
+    let not_after = unix(certificate.validity().not_after.timestamp());
+    let days = |secs: u64| match secs / 86_400 {
+        1 => "1 day".to_owned(),
+        days => format!("{days} days"),
+    };
+    let until = utc_text(not_after);
+    let (status, message) = if now_unix < not_before {
+        (Status::Fail, format!("not valid before {}", utc_text(not_before)))
+    } else if now_unix > not_after {
+        (Status::Fail, format!("expired {} ago, on {until}", days(now_unix - not_after)))
+    } else if (not_after - now_unix) / 86_400 < warn_days_left {
+        (Status::Warn, format!("expires in {}, on {until}", days(not_after - now_unix)))
+    } else {
+        (Status::Ok, format!("good for {}, until {until}", days(not_after - now_unix)))
+    };
+    finding("certificate", status, format!("{whose}{message}")).fact("not_after_unix", not_after)
+}
+
+/// Each certificate has to be issued by the next one (RFC 5246 section 7.4.2); a client may not look for the right order.
+fn judge_order(certificates: &[X509Certificate<'_>]) -> Option<Step> {
+    for (index, pair) in certificates.windows(2).enumerate() {
+        if let [this, next] = pair
+            && this.issuer().as_raw() != next.subject().as_raw()
+        {
+            let message = format!(
+                "certificate {} is issued by {:?}, but the next one is {:?}; the server's own comes first, then its issuer",
+                index + 1,
+                this.issuer().to_string(),
+                next.subject().to_string()
+            );
+            return Some(finding("chain", Status::Fail, message));
+        }
+    }
+    let leaf = certificates.first()?;
+    Some(if leaf.issuer().as_raw() == leaf.subject().as_raw() {
+        let message = "the certificate is self-signed: browsers refuse it, and for turns: they ask nobody";
+        finding("chain", Status::Warn, message)
+    } else if certificates.len() == 1 {
+        let message = "there is no intermediate certificate: clients that do not know the issuer refuse the certificate; \
+                       use the full chain";
+        finding("chain", Status::Warn, message)
+    } else {
+        finding("chain", Status::Ok, format!("{} certificates in order", certificates.len()))
+    })
+}
+
+fn judge_names(
+    chain: &[CertificateDer<'_>],
+    certificates: &[X509Certificate<'_>],
+    public_host: Option<&str>,
+) -> Option<Step> {
+    let (der, leaf) = chain.first().zip(certificates.first())?;
+    let names = match leaf.subject_alternative_name() {
+        Ok(Some(names)) => names.value.general_names.len(),
+        Ok(None) => 0,
+        Err(error) => {
+            return Some(finding("certificate", Status::Fail, format!("the list of names is malformed: {error}")));
+        }
+    };
+    if names == 0 {
+        let message = "it has no subject alternative name; browsers look at nothing else";
+        return Some(finding("certificate", Status::Fail, message));
+    }
+    let public_host = public_host?;
+    let bare = public_host.trim_start_matches('[').trim_end_matches(']');
+    let verified = ServerName::try_from(bare).ok().map(|name| {
+        ParsedCertificate::try_from(der).and_then(|certificate| rustls::client::verify_server_name(&certificate, &name))
+    });
+    Some(match verified {
+        Some(Ok(())) => finding("certificate", Status::Ok, format!("it is for {public_host}")),
+        _ => {
+            let message = format!("it is not for {public_host}, the public-host of [auth]");
+            finding("certificate", Status::Fail, message)
+        }
+    })
+}
+
+fn judge_match(chain: Vec<CertificateDer<'static>>, key: &PrivateKeyDer<'static>) -> Step {
+    let signing_key = match aws_lc_rs::default_provider().key_provider.load_private_key(key.clone_key()) {
+        Ok(signing_key) => signing_key,
+        Err(error) => return finding("key", Status::Fail, format!("it cannot be used: {error}")),
+    };
+    match CertifiedKey::new(chain, signing_key).keys_match() {
+        Ok(()) => finding("key", Status::Ok, "it belongs to the certificate"),
+        Err(_) => finding("key", Status::Fail, "it does not belong to the certificate"),
+    }
+}
+
+fn first_name(certificate: &X509Certificate<'_>) -> Option<String> {
+    let names = certificate.subject_alternative_name().ok()??;
+    names.value.general_names.iter().find_map(|name| match name {
+        GeneralName::DNSName(name) => {
+            Some(name.strip_prefix("*.").map_or((*name).to_owned(), |of| format!("turn.{of}")))
+        }
+        GeneralName::IPAddress(bytes) => match bytes.len() {
+            4 => <[u8; 4]>::try_from(*bytes).ok().map(|octets| Ipv4Addr::from(octets).to_string()),
+            _ => <[u8; 16]>::try_from(*bytes).ok().map(|octets| format!("[{}]", Ipv6Addr::from(octets))),
+        },
+        _ => None,
+    })
+}
+
+fn unix(timestamp: i64) -> u64 {
+    u64::try_from(timestamp).unwrap_or(0)
+}

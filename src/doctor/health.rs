@@ -1,0 +1,97 @@
+//! Whether the endpoint of `[metrics]` answers, and what it says of the server's health.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use crate::config::Endpoint;
+use crate::probe::{Status, Step};
+
+/// More than this is no answer of ours.
+const ANSWER_BYTES_MAX: u64 = 65_536;
+
+/// Asks `/healthz` and `/readyz`.
+pub(super) fn judge(listen: &Endpoint, timeout: Duration) -> Vec<Step> {
+    if matches!(listen, Endpoint::Tcp(address) if address.port() == 0) {
+        return Vec::new();
+    }
+    let paths = [("/healthz", "healthy"), ("/readyz", "ready for new allocations")];
+    let mut steps = Vec::new();
+    for (path, good) in paths {
+        let started = Instant::now();
+        let answer = ask(listen, path, timeout);
+        let failed = answer.is_err();
+        let (status, message) = match answer.as_deref().map(read_status) {
+            Ok(Some((200, _))) => (Status::Ok, format!("{path} at {listen}: {good}")),
+            Ok(Some((503, body))) if path == "/readyz" => {
+                (Status::Warn, format!("{path} at {listen}: no new allocations are made: {body}"))
+            }
+            Ok(Some((code, body))) => (Status::Fail, format!("{path} at {listen} says {code}: {body}")),
+            Ok(None) => (Status::Fail, format!("{path} at {listen}: the answer is not HTTP; is it another program?")),
+            Err(error) => (Status::Fail, format!("{path} at {listen} does not answer: {error}")),
+        };
+        steps.push(Step::new("health", status, started.elapsed(), message));
+        if failed {
+            break;
+        }
+    }
+    steps
+}
+
+fn ask(listen: &Endpoint, path: &str, timeout: Duration) -> std::io::Result<Vec<u8>> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let mut answer = Vec::new();
+    match listen {
+        Endpoint::Tcp(address) => {
+            let mut stream = TcpStream::connect_timeout(&reachable(*address), timeout)?;
+            stream.set_read_timeout(Some(timeout))?;
+            stream.set_write_timeout(Some(timeout))?;
+            stream.write_all(request.as_bytes())?;
+            stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+        }
+        Endpoint::Unix(path) => {
+            let mut stream = UnixStream::connect(path)?;
+            stream.set_read_timeout(Some(timeout))?;
+            stream.set_write_timeout(Some(timeout))?;
+            stream.write_all(request.as_bytes())?;
+            stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+        }
+    }
+    Ok(answer)
+}
+
+/// An address of this host in place of the unspecified one.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
+        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), address.port()),
+        _ => address,
+    }
+}
+
+/// The code and the first line of the body.
+fn read_status(answer: &[u8]) -> Option<(u16, String)> {
+    let text = String::from_utf8_lossy(answer);
+    let code = text.strip_prefix("HTTP/1.")?.split_whitespace().nth(1)?.parse().ok()?;
+    let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    Some((
+        code,
+        body.lines().next().unwrap_or_default().chars().take(200).collect::<String>().escape_debug().to_string(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read_by_their_code() {
+        let read = |text: &str| read_status(text.as_bytes());
+        assert_eq!(read("HTTP/1.1 200 OK\r\nA: b\r\n\r\nok\nmore"), Some((200, "ok".to_owned())));
+        assert_eq!(read("HTTP/1.0 503 x\r\n\r\n\u{7}"), Some((503, "\\u{7}".to_owned())));
+        for text in ["", "SSH-2.0-x\r\n", "HTTP/1.1", "HTTP/1.1 abc\r\n\r\n"] {
+            assert_eq!(read(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Each listener as a client sees it: the steps of `turnstone probe`, at an address of this host.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use secrecy::ExposeSecret;
+use zeroize::Zeroizing;
+
+use crate::addr::{Family, Transport};
+use crate::auth::mint;
+use crate::bench::client::Credential;
+use crate::config::{Auth, Config, Listener};
+use crate::probe::{self, Target, TurnUrl};
+
+use super::{Options, Progress};
+
+/// How long the credential made for the probe is good.
+const CREDENTIAL_SECS: u64 = 120;
+const USER: &str = "turnstone-doctor";
+
+/// A credential from the first secret, or that of a static user.
+pub(super) fn credential(auth: &Auth, now_unix: u64) -> Option<Credential> {
+    if let Some(secret) = auth.secrets.first() {
+        let username = format!("{}:{USER}", now_unix.saturating_add(CREDENTIAL_SECS));
+        let password = mint(&secret.bytes, &username);
+        return Some(Credential { username, password, sha256: false });
+    }
+    let (name, password) = auth.users.first()?;
+    let password = Zeroizing::new(password.expose_secret().to_owned());
+    Some(Credential { username: name.to_owned(), password, sha256: false })
+}
+
+/// Probes a listener. `name` is what its certificate has to be for.
+///
+/// # Errors
+/// Why it could not be tried at all.
+pub(super) fn probe(
+    config: &Config,
+    listener: Listener,
+    name: Option<&str>,
+    credential: Option<Credential>,
+    options: &Options,
+    progress: &mut (dyn FnMut(Progress<'_>) + '_),
+) -> Result<Target, String> {
+    let address = reachable(config, listener.address);
+    let url = url(config.turn, listener.transport, name, address)?;
+    let options = probe::Options {
+        urls: Vec::new(),
+        credential,
+        roots: options.roots.clone(),
+        insecure: false,
+        past_certificate: true,
+        family: None,
+        timeout: options.timeout,
+        safety: true,
+    };
+    let unprobed = |problem| format!("{} {} was not tried: {problem}", listener.transport, listener.address);
+    probe::run_at(&options, &url, address, &mut |step| progress(Progress::Listener(step))).map_err(unprobed)
+}
+
+/// An address of this host in place of the unspecified one: that of the relays, which clients know, or loopback.
+fn reachable(config: &Config, listening: SocketAddr) -> SocketAddr {
+    if !listening.ip().is_unspecified() {
+        return listening;
+    }
+    let relay = config.relay.of(Family::of(listening.ip())).map(|relay| relay.bind);
+    let ip = relay.unwrap_or(match listening.ip() {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    });
+    SocketAddr::new(ip, listening.port())
+}
+
+fn url(turn: bool, transport: Transport, name: Option<&str>, address: SocketAddr) -> Result<TurnUrl, String> {
+    let is_tls = transport == Transport::Tls;
+    let scheme = match (turn, is_tls) {
+        (true, true) => "turns",
+        (true, false) => "turn",
+        (false, true) => "stuns",
+        (false, false) => "stun",
+    };
+    let host = match (name, is_tls) {
+        (Some(name), true) => format!("{name}:{}", address.port()),
+        _ => SocketAddr::new(address.ip(), address.port()).to_string(),
+    };
+    let mut url: TurnUrl = format!("{scheme}:{host}").parse().map_err(|error: probe::UrlError| error.to_string())?;
+    url.transport = transport;
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::config;
+    use super::*;
+
+    #[test]
+    fn a_listener_on_every_address_is_reached_at_the_relays() {
+        let of_relay = config("[relay]\nipv4 = \"10.0.0.2\"\nipv6 = \"off\"\n");
+        let at = |address: &str| reachable(&of_relay, address.parse().unwrap()).to_string();
+        assert_eq!(at("0.0.0.0:3478"), "10.0.0.2:3478");
+        assert_eq!(at("[::]:3478"), "[::1]:3478");
+        assert_eq!(at("192.0.2.1:3478"), "192.0.2.1:3478");
+    }
+
+    #[test]
+    fn urls_name_the_certificates_host_only_with_tls() {
+        let url = |turn, transport, name| {
+            url(turn, transport, name, "[2001:db8::1]:3478".parse().unwrap()).map(|url| url.to_string())
+        };
+        let name = Some("turn.example.org");
+        assert_eq!(url(true, Transport::Udp, name).unwrap(), "turn:[2001:db8::1]:3478?transport=udp");
+        assert_eq!(url(true, Transport::Tcp, name).unwrap(), "turn:[2001:db8::1]:3478?transport=tcp");
+        assert_eq!(url(true, Transport::Tls, name).unwrap(), "turns:turn.example.org:3478?transport=tcp");
+        assert_eq!(url(true, Transport::Tls, Some("[2001:db8::9]")).unwrap(), "turns:[2001:db8::9]:3478?transport=tcp");
+        assert_eq!(url(false, Transport::Tls, None).unwrap(), "stuns:[2001:db8::1]:3478");
+        assert_eq!(url(false, Transport::Tcp, None).unwrap(), "stun:[2001:db8::1]:3478");
+        assert!(url(true, Transport::Tls, Some("a b")).is_err());
+    }
+
+    #[test]
+    fn a_secret_makes_a_short_lived_credential_and_a_static_user_will_do() {
+        let with_secret = config("");
+        let made = credential(&with_secret.auth, 1_800_000_000).unwrap();
+        assert_eq!(made.username, "1800000120:turnstone-doctor");
+        assert_eq!(made.password, mint(&with_secret.auth.secrets[0].bytes, &made.username));
+        let mut auth = with_secret.auth;
+        auth.secrets.clear();
+        assert!(credential(&auth, 0).is_none());
+        auth.users.insert("bob", "b").unwrap();
+        auth.users.insert("alice", "pass").unwrap();
+        let taken = credential(&auth, 0).unwrap();
+        assert_eq!((taken.username.as_str(), taken.password.as_str()), ("alice", "pass"));
+    }
+}

@@ -1,0 +1,206 @@
+//! Whether peers outside can reach the relayed addresses: private ones without a mapping, 1:1 NAT, containers on a bridge.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use crate::config::{Config, RelayAddress};
+use crate::probe::{Status, Step, not_public};
+
+use super::finding;
+
+/// So many published ports are no burden yet.
+const PUBLISHED_PORTS_MAX: u64 = 200;
+
+/// Judges the relay address of each family. `addresses` are those of the interfaces, `can_bind` tells whether a socket can be
+/// bound to an address.
+pub(super) fn judge_relays(config: &Config, addresses: &[IpAddr], can_bind: &dyn Fn(IpAddr) -> bool) -> Vec<Step> {
+    let relays = [config.relay.ipv4, config.relay.ipv6];
+    let judged = |relay: RelayAddress| {
+        if !addresses.contains(&relay.bind) && !can_bind(relay.bind) {
+            let message = format!("{} is not an address of this host: every Allocate gets 508", relay.bind);
+            return finding("relay-address", Status::Fail, message);
+        }
+        let step = judge_external(config, relay, addresses);
+        step.fact("bind", relay.bind.to_string()).fact("external", relay.external.to_string())
+    };
+    relays.into_iter().flatten().map(judged).collect()
+}
+
+fn judge_external(config: &Config, relay: RelayAddress, addresses: &[IpAddr]) -> Step {
+    let RelayAddress { bind, external } = relay;
+    let (low, high) = config.relay.ports;
+    let is_local = config.listeners.iter().all(|listener| listener.address.ip().is_loopback());
+    let (status, message) = match (not_public(external), bind == external) {
+        _ if is_example(external) => {
+            let message =
+                format!("{external} is an example address from documentation: nobody on the Internet can send to it");
+            (Status::Warn, message)
+        }
+        (Some(kind), true) if external.is_loopback() && is_local => {
+            (Status::Note, format!("{external} is {kind}, as the listeners' are: this server is for this machine only"))
+        }
+        (Some(kind), true) => (
+            Status::Warn,
+            format!(
+                "{external} is {kind}, and external-ip is not set: clients and peers outside of this network cannot reach \
+                 its relays; if a public address is mapped to this host, name it in external-ip"
+            ),
+        ),
+        (Some(kind), false) => {
+            let hint = if kind.contains("carrier-grade") { "; the provider's NAT forwards nothing to it" } else { "" };
+            (Status::Warn, format!("external-ip {external} is {kind}: nobody on the Internet can send to it{hint}"))
+        }
+        (None, true) => (Status::Ok, format!("{external} is public, and an address of this host")),
+        (None, false) if addresses.contains(&external) => {
+            (Status::Ok, format!("{external}, with sockets on {bind}; both are addresses of this host"))
+        }
+        (None, false) => (
+            Status::Note,
+            format!(
+                "external-ip {external} is on no interface here: the 1:1 NAT in front must forward UDP {low}-{high} to \
+                 {bind} with unchanged ports"
+            ),
+        ),
+    };
+    finding("relay-address", status, message)
+}
+
+/// The ranges of RFC 5737, RFC 3849 and RFC 9637.
+fn is_example(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => matches!(ip.octets(), [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _]),
+        IpAddr::V6(ip) => match ip.segments() {
+            [0x2001, 0xdb8, ..] => true,
+            [0x3fff, second, ..] => second < 0x1000,
+            _ => false,
+        },
+    }
+}
+
+/// A network interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Interface {
+    /// Its index, and that of the device it hangs on; they differ for one end of a cable into another network namespace.
+    pub(super) index: u32,
+    pub(super) link: u32,
+}
+
+/// What tells a container.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Container {
+    /// One of the files that container programs put into a container is there.
+    pub(super) has_marker: bool,
+    /// The text of /proc/1/cgroup.
+    pub(super) cgroup: String,
+    /// Interfaces besides loopback.
+    pub(super) interfaces: Vec<Interface>,
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+impl Container {
+    fn is_one(&self) -> bool {
+        const NAMES: [&str; 6] = ["docker", "containerd", "kubepods", "libpod", "lxc", "garden"];
+        self.has_marker || NAMES.iter().any(|name| self.cgroup.contains(name))
+    }
+
+    /// Whether all that it has is a cable to a bridge on its host, and a private address.
+    fn is_bridged(&self) -> bool {
+        let outside = |ip: &&IpAddr| !ip.is_loopback() && !is_link_local(**ip);
+        !self.interfaces.is_empty()
+            && self.interfaces.iter().all(|interface| interface.index != interface.link)
+            && self.addresses.iter().filter(outside).all(|ip| not_public(*ip).is_some())
+    }
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => Ipv6Addr::is_unicast_link_local(&ip),
+    }
+}
+
+/// Bridge networking: each relay port would have to be published, and each published port is a process and memory there.
+pub(super) fn judge_container(config: &Config, container: &Container) -> Step {
+    let name = "container";
+    if !container.is_one() {
+        return finding(name, Status::Ok, "this is none");
+    }
+    if !container.is_bridged() {
+        return finding(name, Status::Ok, "this is one, with the host's network or an address of its own");
+    }
+    let (low, high) = config.relay.ports;
+    let ports = u64::from(high.saturating_sub(low)) + 1;
+    let mapped = [config.relay.ipv4, config.relay.ipv6].into_iter().flatten().any(|r| r.bind != r.external);
+    let advice = "use host networking (docker run --network host)";
+    if !mapped {
+        let message = format!(
+            "this is one with bridge networking, and external-ip is not set: peers are told an address that only this \
+             container's host knows; {advice}, as {ports} published ports would bring the host down"
+        );
+        return finding(name, Status::Warn, message);
+    }
+    let message = format!(
+        "this is one with bridge networking: UDP {low}-{high} must be published with unchanged ports, and each costs \
+         memory and time on the host; {advice}"
+    );
+    finding(name, if ports > PUBLISHED_PORTS_MAX { Status::Warn } else { Status::Note }, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::config;
+    use super::*;
+
+    fn judged(listen: &str, bind: &str, external: Option<&str>, on_host: &[&str]) -> (Status, String) {
+        let external = external.map_or_else(String::new, |ip| format!("external-ip = [\"{ip}\"]\n"));
+        let config = config(&format!(
+            "[[listen]]\naddress = \"{listen}:3478\"\ntransport = \"udp\"\n[relay]\nipv4 = \"{bind}\"\nipv6 = \"off\"\n{external}"
+        ));
+        let addresses: Vec<IpAddr> = on_host.iter().map(|ip| ip.parse().unwrap()).collect();
+        let step = judge_relays(&config, &addresses, &|_| false).remove(0);
+        (step.status, step.message)
+    }
+
+    #[test]
+    fn relay_addresses_are_judged_by_who_can_reach_them() {
+        let (any, private) = ("0.0.0.0", "10.0.0.2");
+        for (listen, bind, external, on_host, status, words) in [
+            (any, "5.44.1.1", None, &["5.44.1.1"][..], Status::Ok, "is public"),
+            (any, private, None, &[private], Status::Warn, "external-ip is not set"),
+            (any, private, Some("5.44.1.1"), &[private], Status::Note, "1:1 NAT in front must forward UDP 49152-65535"),
+            (any, private, Some("5.44.1.1"), &[private, "5.44.1.1"], Status::Ok, "both are addresses of this host"),
+            (any, private, Some("192.168.1.1"), &[private], Status::Warn, "is a private address"),
+            (any, private, Some("100.64.0.1"), &[private], Status::Warn, "carrier-grade NAT"),
+            (any, private, Some("203.0.113.5"), &[private], Status::Warn, "an example address"),
+            (any, "5.44.1.1", None, &["5.44.1.2"], Status::Fail, "not an address of this host"),
+            (any, "127.0.0.1", None, &["127.0.0.1"], Status::Warn, "a loopback address"),
+            ("127.0.0.1", "127.0.0.1", None, &["127.0.0.1"], Status::Note, "for this machine only"),
+        ] {
+            let (found, message) = judged(listen, bind, external, on_host);
+            assert!(found == status && message.contains(words), "{bind} {external:?}: {found:?} {message}");
+        }
+    }
+
+    #[test]
+    fn a_container_on_a_bridge_is_warned_about() {
+        let bridged = Container {
+            has_marker: false,
+            cgroup: "0::/docker/4711\n".to_owned(),
+            interfaces: vec![Interface { index: 2, link: 17 }],
+            addresses: ["127.0.0.1", "172.17.0.2", "fe80::1"].map(|ip| ip.parse().unwrap()).to_vec(),
+        };
+        let relay = |more: &str| config(&format!("[relay]\nipv4 = \"172.17.0.2\"\nipv6 = \"off\"\n{more}"));
+        let (plain, mapped) = (relay(""), relay("external-ip = [\"5.44.1.1\"]\n"));
+        let few = relay("external-ip = [\"5.44.1.1\"]\nports = \"50000-50099\"\n");
+        let status = |config: &Config, container: &Container| judge_container(config, container).status;
+        assert_eq!(status(&plain, &bridged), Status::Warn);
+        assert_eq!((status(&mapped, &bridged), status(&few, &bridged)), (Status::Warn, Status::Note));
+        let on_host_network = Container { interfaces: vec![Interface { index: 2, link: 2 }], ..bridged.clone() };
+        let with_public = Container { addresses: vec!["5.44.1.1".parse().unwrap()], ..bridged.clone() };
+        let no_container = Container { cgroup: "0::/init.scope\n".to_owned(), ..bridged.clone() };
+        for container in [on_host_network, with_public, no_container] {
+            assert_eq!(status(&plain, &container), Status::Ok, "{container:?}");
+        }
+        let marked = Container { has_marker: true, cgroup: String::new(), ..bridged };
+        assert_eq!(status(&plain, &marked), Status::Warn);
+    }
+}

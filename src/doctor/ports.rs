@@ -1,0 +1,86 @@
+//! The range of relay ports: who else takes ports from it, and whether it is as large as the quota promises.
+
+use crate::config::Config;
+use crate::probe::{Status, Step};
+
+use super::finding;
+
+/// Fewer ports than this are soon used up: a call takes two to four.
+const FEW_PORTS: u64 = 100;
+
+/// Whether programs of this host that choose no port are given relay ports. `taken` and `reserved` are the texts of
+/// net.ipv4.ip_local_port_range and ip_local_reserved_ports; without the first there is nothing to say.
+pub fn judge_ephemeral((low, high): (u16, u16), taken: &str, reserved: &str) -> Option<Step> {
+    let mut bounds = taken.split_whitespace().filter_map(|bound| bound.parse::<u16>().ok());
+    let (first, last) = bounds.next().zip(bounds.next())?;
+    let (from, to) = (first.max(low), last.min(high));
+    if from > to {
+        let message = format!("{low}-{high}, apart from net.ipv4.ip_local_port_range, {first}-{last}");
+        return Some(finding("relay ports", Status::Ok, message));
+    }
+    let reserved = read_ranges(reserved);
+    if (from..=to).all(|port| reserved.iter().any(|(low, high)| (*low..=*high).contains(&port))) {
+        let message = format!("{low}-{high}, kept free by net.ipv4.ip_local_reserved_ports");
+        return Some(finding("relay ports", Status::Ok, message));
+    }
+    let message = format!(
+        "{low}-{high} overlap with net.ipv4.ip_local_port_range, {first}-{last}: a port that another program of this \
+         host has taken is passed over"
+    );
+    Some(finding("relay ports", Status::Note, message))
+}
+
+/// Whether there are as many ports as allocations are allowed.
+pub(super) fn judge_quota(config: &Config) -> Step {
+    let (low, high) = config.relay.ports;
+    let ports = u64::from(high.saturating_sub(low)) + 1;
+    let (status, message) = match config.quota.total {
+        Some(total) if u64::from(total) > ports => (
+            Status::Warn,
+            format!("allocations-total is {total}, but there are only {ports} relay ports: clients get 508 before 486"),
+        ),
+        _ if ports < FEW_PORTS => {
+            (Status::Warn, format!("only {ports} relay ports: a call takes two to four, and then clients get 508"))
+        }
+        Some(total) => (Status::Ok, format!("{ports} relay ports for at most {total} allocations")),
+        None => (Status::Ok, format!("{ports} relay ports, as many allocations in each address family")),
+    };
+    finding("relay ports", status, message).fact("ports", ports)
+}
+
+/// `8080,9148-9200` as ranges; what is neither a port nor a range is passed over.
+fn read_ranges(text: &str) -> Vec<(u16, u16)> {
+    let range = |part: &str| {
+        let (low, high) = part.split_once('-').unwrap_or((part, part));
+        Some((low.trim().parse().ok()?, high.trim().parse().ok()?))
+    };
+    text.split(',').filter_map(range).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(ports: (u16, u16), taken: &str, reserved: &str) -> Option<Status> {
+        judge_ephemeral(ports, taken, reserved).map(|step| step.status)
+    }
+
+    #[test]
+    fn an_overlap_is_noted_unless_the_ports_are_reserved() {
+        let default = "32768\t60999\n";
+        assert_eq!(status((49152, 65535), default, "\n"), Some(Status::Note));
+        assert_eq!(status((61000, 65535), default, "\n"), Some(Status::Ok));
+        assert_eq!(status((10000, 32767), default, ""), Some(Status::Ok));
+        assert_eq!(status((49152, 65535), default, "49152-60999"), Some(Status::Ok));
+        assert_eq!(status((49152, 65535), default, "80,49152-50000,50001-65535\n"), Some(Status::Ok));
+        assert_eq!(status((49152, 65535), default, "49152-60998"), Some(Status::Note));
+        for unreadable in ["", "one two", "32768", "70000 80000"] {
+            assert_eq!(status((1, 65535), unreadable, ""), None);
+        }
+    }
+
+    #[test]
+    fn ranges_are_read_and_what_is_none_is_passed_over() {
+        assert_eq!(read_ranges("8080,9148-9200, 7 ,x,1-,99999\n"), [(8080, 8080), (9148, 9200), (7, 7)]);
+    }
+}
