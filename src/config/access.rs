@@ -114,6 +114,21 @@ fn fresh_secret(document: &Document<'_>) -> Option<SharedSecret> {
     Some(SharedSecret { id: "dev".to_owned(), bytes })
 }
 
+/// The secret that one of these keys of `table` is the source of: credential, file, variable, inline. `None` when no source is
+/// given, or a bad one, which is reported.
+pub(super) fn read_secret(
+    document: &Document<'_>,
+    source: &Source,
+    around: &Surroundings<'_>,
+    table: &Section<'_, '_>,
+    keys: [&'static str; 4],
+) -> Option<Located<Zeroizing<Vec<u8>>>> {
+    // Every key is asked for, so that it counts as known.
+    let given = keys.map(|key| table.has(key)).contains(&true);
+    let reader = SecretReader { document, source, around };
+    given.then(|| reader.find(table, keys, true)).flatten()
+}
+
 struct SecretReader<'r, 'd> {
     document: &'r Document<'d>,
     source: &'r Source,
