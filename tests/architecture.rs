@@ -55,7 +55,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ),
     // It looks at the host, and at the server from outside.
     ("doctor", &["config", "probe", "net", "auth", "bench::client"], &["tokio", "libc"]),
-    ("ops", &["config", "worker", "listener", "net", "turn", "auth", "policy", "usage"], &[]),
+    ("ops", &["config", "worker", "listener", "net", "turn", "stun", "auth", "policy", "usage"], &[]),
 ];
 
 /// `cli` may use everything.

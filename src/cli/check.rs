@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::addr::Transport;
-use crate::config::{Config, ConfigError, Endpoint, Metrics, RelayAddress, Usage};
+use crate::config::{Admin, Config, ConfigError, Endpoint, Metrics, RelayAddress, Usage};
 use crate::doctor::{self, certificate};
 use crate::probe::{Status, Step};
 
@@ -197,6 +197,9 @@ fn check_config(findings: &mut Findings, config: &Config, bind: bool) {
             .for_each(|listener| check_bind(findings, "listener", listener.transport, listener.address));
         if let Some(Metrics { listen: Endpoint::Tcp(address), .. }) = config.metrics {
             check_bind(findings, "metrics", Transport::Tcp, address);
+        }
+        if let Some(Admin { listen: Endpoint::Tcp(address), .. }) = config.admin {
+            check_bind(findings, "admin", Transport::Tcp, address);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::config::Config;
+use crate::config::Loaded;
 use crate::net::Inherited;
 use crate::ops;
 
@@ -47,6 +47,7 @@ pub(super) fn run(args: &ServeArgs, printer: &mut Printer) -> Result<Exit, CliEr
         tracing::warn!(place = %warning.place, "{}", warning.message);
     }
     let announcement = args.dev.then(|| dev::Announcement::new(&config, reading.has_file));
+    let config_file = reading.has_file.then(|| reading.source.name.clone());
     let hooks = ops::run::Hooks {
         inherited,
         on_ready: Box::new(|bound| {
@@ -56,6 +57,7 @@ pub(super) fn run(args: &ServeArgs, printer: &mut Printer) -> Result<Exit, CliEr
             }
         }),
         reload: Box::new(|| reload(args)),
+        config_file,
         log,
     };
     match ops::run::run(config, hooks) {
@@ -64,15 +66,11 @@ pub(super) fn run(args: &ServeArgs, printer: &mut Printer) -> Result<Exit, CliEr
     }
 }
 
-/// Reads file, variables and flags again, for SIGHUP.
-fn reload(args: &ServeArgs) -> Result<Config, String> {
+/// Reads file, variables and flags again, for a reload.
+fn reload(args: &ServeArgs) -> Result<Loaded, String> {
     let reading = args.flags.read(args.dev).map_err(|error| error.to_string())?;
     if !reading.has_file {
         return Err("there is no configuration file to read again".to_owned());
     }
-    let loaded = reading.load(args.dev).map_err(|error| error.to_string())?;
-    for warning in &loaded.warnings {
-        tracing::warn!(place = %warning.place, "{}", warning.message);
-    }
-    Ok(loaded.config)
+    reading.load(args.dev).map_err(|error| error.to_string())
 }

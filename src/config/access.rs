@@ -114,11 +114,25 @@ fn fresh_secret(document: &Document<'_>) -> Option<SharedSecret> {
     Some(SharedSecret { id: "dev".to_owned(), bytes })
 }
 
-/// Reads secrets from where a table says that they are.
-pub(super) struct SecretReader<'r, 'd> {
-    pub(super) document: &'r Document<'d>,
-    pub(super) source: &'r Source,
-    pub(super) around: &'r Surroundings<'r>,
+/// The secret that one of these keys of `table` is the source of: credential, file, variable, inline. `None` when no source is
+/// given, or a bad one, which is reported.
+pub(super) fn read_secret(
+    document: &Document<'_>,
+    source: &Source,
+    around: &Surroundings<'_>,
+    table: &Section<'_, '_>,
+    keys: [&'static str; 4],
+) -> Option<Located<Zeroizing<Vec<u8>>>> {
+    // Every key is asked for, so that it counts as known.
+    let given = keys.map(|key| table.has(key)).contains(&true);
+    let reader = SecretReader { document, source, around };
+    given.then(|| reader.find(table, keys, true)).flatten()
+}
+
+struct SecretReader<'r, 'd> {
+    document: &'r Document<'d>,
+    source: &'r Source,
+    around: &'r Surroundings<'r>,
 }
 
 impl SecretReader<'_, '_> {
@@ -219,7 +233,7 @@ impl SecretReader<'_, '_> {
     ///
     /// A credential and a file may be given together: the file is read where the service manager handed over nothing,
     /// as when an administrator runs `turnstone credentials`.
-    pub(super) fn find(
+    fn find(
         &self,
         table: &Section<'_, '_>,
         keys: [&'static str; 4],

@@ -36,7 +36,7 @@ impl fmt::Display for Change {
 
 /// Keys, or whole sections, that only a restart changes: sockets, threads and what is made with them.
 const NEEDS_RESTART: &[&str] =
-    &["workers", "listen", "relay", "streams", "auth.nonce-lifetime", "log.format", "metrics"];
+    &["workers", "listen", "relay", "streams", "auth.nonce-lifetime", "log.format", "metrics", "admin"];
 
 impl Config {
     /// The differences between the running configuration and a `new` one, in the order of their keys.
@@ -59,6 +59,7 @@ impl Config {
         changes.extend(self.secret_changes(new));
         changes.extend(self.user_changes(new));
         changes.extend(self.webhook_token_change(new));
+        changes.extend(self.admin_token_change(new));
         changes
     }
 
@@ -72,6 +73,7 @@ impl Config {
         self.log.format = running.log.format;
         self.metrics.clone_from(&running.metrics);
         Usage::keep_until_restart(&mut self.usage, &running.usage);
+        self.admin.clone_from(&running.admin);
         if self.tls.is_none() && running.has_tls_listener() {
             self.tls.clone_from(&running.tls);
         }
@@ -133,6 +135,23 @@ impl Config {
             after: shown(&new.token, after),
             effect: if old.url == new.url { Effect::Applied } else { Effect::NeedsRestart },
         })
+    }
+
+    /// The token of the admin API is told by whether there is one.
+    fn admin_token_change(&self, new: &Self) -> Option<Change> {
+        let token = |config: &Self| config.admin.as_ref().and_then(|admin| admin.token.clone());
+        let (old, new) = (token(self), token(new));
+        if old == new {
+            return None;
+        }
+        let before = if old.is_some() { "set" } else { "-" };
+        let after = match (&old, &new) {
+            (Some(_), Some(_)) => "set (another one)",
+            (_, Some(_)) => "set",
+            _ => "-",
+        };
+        let (before, after) = (before.to_owned(), after.to_owned());
+        Some(Change { key: "admin.token".to_owned(), before, after, effect: Effect::NeedsRestart })
     }
 
     /// Static users are told by their numbers.

@@ -12,6 +12,7 @@ use toml::de::DeTable;
 use crate::addr::Transport;
 
 use super::access::read_auth;
+use super::admin::read_admin;
 use super::error::{ConfigError, Located, Place, Problem};
 use super::host::Host;
 use super::operation::{read_drain, read_metrics};
@@ -145,6 +146,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
     let (lifetimes, streams) = (read_lifetimes(document, root), read_streams(document, root));
     let (peers, log) = (read_peers(document, root, around.dev), read_log(root));
     let metrics = read_metrics(document, root, source, &listeners);
+    let admin = read_admin(document, root, source, around, &listeners, metrics.as_ref());
     let drain = read_drain(document, root, &listeners);
     let usage = read_usage(document, root, source, around);
     let auth = read_auth(document, root, source, turn, around);
@@ -165,6 +167,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         software: software.map(|software| software.value),
         log,
         metrics,
+        admin,
         drain,
         usage,
         turn,

@@ -1,6 +1,7 @@
 //! The typed configuration: what `turnserver.toml`, the environment and the flags come to once they are valid.
 
 mod access;
+mod admin;
 mod changes;
 pub mod coturn;
 mod error;
@@ -28,12 +29,14 @@ use crate::auth::{SharedSecret, Users};
 use crate::policy::{BandwidthLimits, PeerRules, QuotaLimits, RateLimit};
 use crate::turn::{AlternateServer, Lifetimes, OnExpiry};
 
+pub use admin::{Admin, AdminToken};
 pub use changes::{Change, Effect};
 pub use error::{ConfigError, Place, Problem};
 pub use file::{DEFAULT_FILE, Loaded, Source, Surroundings};
 pub use host::Host;
-pub use overrides::{CONFIG_ENV, OVERRIDABLE, Overridable, Overrides};
+pub use overrides::{ADMIN_ENV, ADMIN_TOKEN_ENV, CONFIG_ENV, OVERRIDABLE, Overridable, Overrides};
 pub use secret::{SECRET_BYTES_MIN, check_secret, judge_mode, read_private_file, trim_line_end};
+pub use sections::check_log_filter;
 pub use units::parse_duration;
 pub use usage::{Usage, UsageFile, Webhook, WebhookToken};
 
@@ -70,6 +73,8 @@ pub struct Config {
     pub log: Log,
     /// The endpoint for metrics and health; none by default.
     pub metrics: Option<Metrics>,
+    /// The admin API; none by default.
+    pub admin: Option<Admin>,
     /// How the server stops.
     pub drain: Drain,
     /// Records of what each allocation has used; none by default.
@@ -244,7 +249,7 @@ pub struct Drain {
 /// What the server learns of itself at the start, for the peer rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnAddresses {
-    /// Listeners and the metrics endpoint as bound.
+    /// Listeners, the metrics endpoint and the admin API as bound.
     pub endpoints: Vec<SocketAddr>,
     /// The host's interface addresses.
     pub addresses: Vec<IpAddr>,

@@ -49,7 +49,7 @@ pub(super) fn read_metrics(
     Some(Metrics { listen: listen.value, allow_remote })
 }
 
-fn parse_endpoint(text: &str, source: &Source) -> Result<Endpoint, String> {
+pub(super) fn parse_endpoint(text: &str, source: &Source) -> Result<Endpoint, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         let path = parse_path(path, &source.directory)?;
         return match path.as_os_str().len() {

@@ -67,6 +67,13 @@ pub(super) const SECRET_FILE: &str = "secret-file";
 /// Where the configuration file is, unless `--config` says so.
 pub const CONFIG_ENV: &str = "TURNSTONE_CONFIG";
 
+/// Where the commands that use the admin API find it.
+pub const ADMIN_ENV: &str = "TURNSTONE_ADMIN";
+/// The token that they show there.
+pub const ADMIN_TOKEN_ENV: &str = "TURNSTONE_ADMIN_TOKEN";
+/// Variables that are ours, but no setting of the server.
+const OTHER_ENV: [&str; 3] = [CONFIG_ENV, ADMIN_ENV, ADMIN_TOKEN_ENV];
+
 /// The values that win over the file.
 #[derive(Clone, Default)]
 pub struct Overrides {
@@ -91,7 +98,7 @@ impl Overrides {
         let mut overrides = Self::default();
         for (name, value) in variables {
             let Some(known) = OVERRIDABLE.iter().find(|known| known.env == name) else {
-                if name.starts_with("TURNSTONE_") && name != CONFIG_ENV && !is_kubernetes_service(name) {
+                if name.starts_with("TURNSTONE_") && !OTHER_ENV.contains(&name) && !is_kubernetes_service(name) {
                     overrides.unknown_env.push(name.to_owned());
                 }
                 continue;

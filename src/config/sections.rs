@@ -170,7 +170,7 @@ pub(super) fn read_streams(document: &Document<'_>, root: &Section<'_, '_>) -> S
 pub(super) fn read_log(root: &Section<'_, '_>) -> Log {
     let section = root.section("log");
     let level = section.text("level", r#"error, warn, info, debug, trace, or "info,turnstone::turn=debug""#, |text| {
-        check_filter(text).map(|()| text.to_owned())
+        check_log_filter(text).map(|()| text.to_owned())
     });
     let format = section.text("format", r#""text" or "json""#, |text| match text {
         "text" => Ok(LogFormat::Text),
@@ -185,7 +185,10 @@ pub(super) fn read_log(root: &Section<'_, '_>) -> Log {
 }
 
 /// Checks a log filter. A bare word must be a level: `EnvFilter` would take a misspelt one for the name of a module.
-fn check_filter(text: &str) -> Result<(), String> {
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_log_filter(text: &str) -> Result<(), String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     for directive in text.split(',').map(str::trim) {
         let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);

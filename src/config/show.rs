@@ -63,6 +63,12 @@ impl Config {
             writeln!(out, "\n[metrics]\nlisten = {}", quoted(&metrics.listen.to_string()))?;
             writeln!(out, "allow-remote = {}", metrics.allow_remote)?;
         }
+        if let Some(admin) = &self.admin {
+            writeln!(out, "\n[admin]\nlisten = {}", quoted(&admin.listen.to_string()))?;
+            if let Some(token) = &admin.token {
+                writeln!(out, "# token, {} bytes", token.len())?;
+            }
+        }
         let alternates: Vec<_> = self.drain.alternates.iter().map(alternate).collect();
         writeln!(out, "\n[drain]\ndeadline = \"{}\"", duration_text(self.drain.deadline))?;
         writeln!(out, "alternate-server = {}", list(&alternates))?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ureq::http::Uri;
 use zeroize::Zeroizing;
 
-use super::access::SecretReader;
+use super::access::read_secret;
 use super::error::Located;
 use super::file::parse_path;
 use super::reader::{Document, Section};
@@ -187,10 +187,7 @@ fn read_token(
     source: &Source,
     around: &Surroundings<'_>,
 ) -> Option<WebhookToken> {
-    if !TOKEN_SOURCES.iter().any(|key| section.has(key)) {
-        return None;
-    }
-    let found = SecretReader { document, source, around }.find(section, TOKEN_SOURCES, true)?;
+    let found = read_secret(document, source, around, section, TOKEN_SOURCES)?;
     let bytes = trim_line_end(found.value);
     let allowed = |byte: &u8| byte.is_ascii_graphic();
     if bytes.is_empty() || bytes.len() > TOKEN_BYTES_MAX || !bytes.iter().all(allowed) {

@@ -134,6 +134,14 @@ impl Payload {
         self.0.get(index + direction as usize).unwrap_or(&self.0[0])
     }
 
+    /// Packets and bytes of one direction.
+    pub fn total(&self, direction: Direction) -> (u64, u64) {
+        let flows = Transport::ALL.into_iter().flat_map(|transport| Family::ALL.map(|family| (transport, family)));
+        flows
+            .map(|(transport, family)| self.of(transport, family, direction))
+            .fold((0, 0), |(packets, bytes), of| (packets + of.packets.get(), bytes + of.bytes.get()))
+    }
+
     /// Packets of every kind, in both directions.
     pub fn packets(&self) -> u64 {
         self.0.iter().map(|traffic| traffic.packets.get()).sum()

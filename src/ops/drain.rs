@@ -18,13 +18,35 @@ const EXTENSION_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A drain under way.
 pub(super) struct Draining {
-    deadline: Option<Instant>,
+    deadline: Option<Deadline>,
     /// When the workers were told, in monotonic microseconds, and when each last said that it had heard of it.
     told_micros: u64,
     heard: Vec<Arc<AtomicU64>>,
     /// The allocations that the service manager was last told of.
     live_shown: Option<u64>,
     extended: Option<Instant>,
+}
+
+/// When a drain ends at the latest, on both clocks.
+#[derive(Clone, Copy)]
+struct Deadline {
+    at: Instant,
+    unix_secs: u64,
+}
+
+impl Deadline {
+    /// So long from now on; `None` when it is too far away to be a moment.
+    fn after(time: Duration) -> Option<Self> {
+        let at = Instant::now().checked_add(time)?;
+        Some(Self { at, unix_secs: sys::clocks().1.saturating_add(time.as_secs()) })
+    }
+}
+
+impl Draining {
+    /// When it ends at the latest, in Unix seconds.
+    pub(super) fn deadline_unix(&self) -> Option<u64> {
+        self.deadline.map(|deadline| deadline.unix_secs)
+    }
 }
 
 impl RunningServer {
@@ -42,8 +64,29 @@ impl RunningServer {
         let alternates = self.config.drain.alternates.len();
         let live = self.live_allocations();
         tracing::info!(live, deadline_secs = deadline.map(|deadline| deadline.as_secs()), alternates, "draining");
-        let deadline = deadline.and_then(|deadline| Instant::now().checked_add(deadline));
+        let deadline = deadline.and_then(Deadline::after);
         self.draining = Some(Draining { deadline, told_micros, heard, live_shown: None, extended: None });
+    }
+
+    /// Gives a drain under way another deadline, counted from now on, or none; begins one where there is none. Returns the
+    /// deadline in Unix seconds.
+    pub(super) fn drain_until(&mut self, deadline: Option<Duration>) -> Option<u64> {
+        match &mut self.draining {
+            Some(draining) => {
+                tracing::info!(
+                    deadline_secs = deadline.map(|deadline| deadline.as_secs()),
+                    "the drain has another deadline"
+                );
+                draining.deadline = deadline.and_then(Deadline::after);
+            }
+            None => self.begin_drain(deadline),
+        }
+        self.draining.as_ref().and_then(Draining::deadline_unix)
+    }
+
+    /// The deadline that the configuration gives to drains that nobody waits for; zero is none.
+    pub(super) fn configured_deadline(&self) -> Option<Duration> {
+        Some(self.config.drain.deadline).filter(|deadline| !deadline.is_zero())
     }
 
     /// Tells the workers, the alternate servers included.
@@ -63,7 +106,7 @@ impl RunningServer {
             tracing::info!("drained");
             return true;
         }
-        if draining.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        if draining.deadline.is_some_and(|deadline| deadline.at <= Instant::now()) {
             tracing::warn!(live, "the deadline of the drain has come; the allocations that are left end");
             return true;
         }

@@ -1,5 +1,6 @@
 //! Sets up tracing: one line an event on standard error, as text or as JSON.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io::IsTerminal;
 
@@ -39,6 +40,7 @@ const WAITING_LINES_MAX: usize = 8192;
 /// Changes the log of the running process, and writes what waits when it is dropped.
 pub struct LogControl {
     set_filter: Box<dyn Fn(EnvFilter) -> Result<(), reload::Error>>,
+    filter: RefCell<String>,
     _rest: WorkerGuard,
 }
 
@@ -50,7 +52,14 @@ impl LogControl {
     pub fn set_filter(&self, filter: &str) -> Result<(), LogError> {
         let parsed = parse_filter(filter)?;
         (self.set_filter)(parsed)
-            .map_err(|error| LogError::Filter { filter: filter.to_owned(), problem: error.to_string() })
+            .map_err(|error| LogError::Filter { filter: filter.to_owned(), problem: error.to_string() })?;
+        filter.clone_into(&mut self.filter.borrow_mut());
+        Ok(())
+    }
+
+    /// The filter in force.
+    pub fn filter(&self) -> String {
+        self.filter.borrow().clone()
     }
 }
 
@@ -79,7 +88,9 @@ pub fn init(log: &Log) -> Result<LogControl, LogError> {
             (Box::new(move |filter| handle.reload(filter)), builder.try_init())
         }
     };
-    installed.map(|()| LogControl { set_filter, _rest: rest }).map_err(|_| LogError::AlreadySet)
+    installed
+        .map(|()| LogControl { set_filter, filter: RefCell::new(log.filter.clone()), _rest: rest })
+        .map_err(|_| LogError::AlreadySet)
 }
 
 /// Checks a filter: a level (`info`) or directives (`info,turnstone::turn=debug`).

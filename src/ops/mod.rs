@@ -1,8 +1,10 @@
 //! Running the server as a service: start, logs, signals, reload, drain, metrics.
 
+mod admin;
 mod certificates;
 pub mod counters;
 mod drain;
+mod endpoint;
 pub mod host;
 mod http;
 mod listeners;

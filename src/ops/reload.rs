@@ -1,51 +1,88 @@
-//! Changing the running server: a new configuration on SIGHUP, a new certificate when its files change.
+//! Changing the running server: a new configuration on SIGHUP or by the admin API, a new certificate when its files change.
 //!
 //! Everything is read and checked first; what is bad leaves the running one as it is.
 
 use std::sync::Arc;
 
-use super::certificates::{self, Stamp};
+use super::certificates::{self, Certificate, Stamp};
+use super::log;
 use super::run::{Hooks, RunningServer};
-use crate::config::{Config, Effect};
+use crate::config::{Change, Config, Effect, Loaded, Problem};
+use crate::turn::Settings;
 use crate::worker::Command;
 
+/// A configuration that has been read and found good: everything that could fail has been done.
+pub(super) struct Judged {
+    config: Config,
+    /// What it changes.
+    pub(super) changes: Vec<Change>,
+    /// What its operator should know.
+    pub(super) warnings: Vec<Problem>,
+    settings: Arc<Settings>,
+    stamp: Option<Stamp>,
+    certificate: Option<Certificate>,
+}
+
 impl RunningServer {
-    /// Reads configuration and certificates again and hands both to the workers.
-    pub(super) fn reload(&mut self, hooks: &Hooks<'_>) {
-        let problem = match (hooks.reload)() {
-            Ok(new) => self.apply(new, hooks).err(),
-            Err(problem) => Some(problem),
-        };
-        self.status.config_reloads.count(problem.is_none());
-        if let Some(problem) = problem {
-            tracing::error!(%problem, "reload refused, the running configuration stays");
+    /// Reads configuration and certificates again and hands both to the workers. Returns what was applied.
+    ///
+    /// # Errors
+    /// Why it is refused; nothing has changed then.
+    pub(super) fn reload(&mut self, hooks: &Hooks<'_>) -> Result<Judged, String> {
+        let judged = self.judge(hooks);
+        self.status.config_reloads.count(judged.is_ok());
+        match judged {
+            Ok(judged) => {
+                for warning in &judged.warnings {
+                    tracing::warn!(place = %warning.place, "{}", warning.message);
+                }
+                self.apply(&judged, hooks);
+                Ok(judged)
+            }
+            Err(problem) => {
+                tracing::error!(%problem, "reload refused, the running configuration stays");
+                Err(problem)
+            }
         }
     }
 
-    fn apply(&mut self, mut new: Config, hooks: &Hooks<'_>) -> Result<(), String> {
-        let changes = self.config.changes(&new);
-        new.keep_until_restart(&self.config);
-        let stamp = new.tls.as_ref().map(Stamp::of);
-        let certificate = new.tls.as_ref().map(certificates::load).transpose()?;
-        let settings = Arc::new(self.settings(&new).map_err(|error| error.to_string())?);
-        hooks.log.set_filter(&new.log.filter).map_err(|error| error.to_string())?;
+    /// Reads and checks what a reload would apply now, and changes nothing.
+    ///
+    /// # Errors
+    /// Why it would be refused.
+    pub(super) fn judge(&self, hooks: &Hooks<'_>) -> Result<Judged, String> {
+        let Loaded { mut config, warnings } = (hooks.reload)()?;
+        let changes = self.config.changes(&config);
+        config.keep_until_restart(&self.config);
+        let stamp = config.tls.as_ref().map(Stamp::of);
+        let certificate = config.tls.as_ref().map(certificates::load).transpose()?;
+        let settings = Arc::new(self.settings(&config).map_err(|error| error.to_string())?);
+        log::parse_filter(&config.log.filter).map_err(|error| error.to_string())?;
+        Ok(Judged { config, changes, warnings, settings, stamp, certificate })
+    }
 
-        if let Some((files, stamp)) = new.tls.as_ref().zip(stamp) {
+    fn apply(&mut self, judged: &Judged, hooks: &Hooks<'_>) {
+        let Judged { config, changes, settings, stamp, certificate, .. } = judged;
+        if let Err(error) = hooks.log.set_filter(&config.log.filter) {
+            tracing::error!(%error, "the log keeps its filter");
+        }
+        if let Some((files, stamp)) = config.tls.as_ref().zip(stamp.clone()) {
             self.watch.judged(files, stamp);
         }
         self.status.set_certificate_not_after(certificate.as_ref().map(|certificate| certificate.not_after_unix));
-        self.context.tls.store(certificate.map(|certificate| certificate.config));
-        self.config = new;
+        self.context.tls.store(certificate.as_ref().map(|certificate| Arc::clone(&certificate.config)));
+        self.config = config.clone();
+        self.status.set_peer_acl(Arc::clone(&settings.peer_acl));
         if let Some(usage) = &self.usage {
             usage.reload(self.config.usage.as_ref());
         }
         for mailbox in &self.context.mailboxes {
-            mailbox.send(Command::Apply(Arc::clone(&settings)));
+            mailbox.send(Command::Apply(Arc::clone(settings)));
         }
         if self.draining.is_some() {
             self.send_drain();
         }
-        for change in &changes {
+        for change in changes {
             let (key, before, after) = (&change.key, &change.before, &change.after);
             match change.effect {
                 Effect::Applied => tracing::info!(%key, %before, %after, "changed"),
@@ -57,7 +94,6 @@ impl RunningServer {
         let waiting = changes.iter().filter(|change| change.effect == Effect::NeedsRestart).count();
         let generation = self.status.next_generation();
         tracing::info!(generation, changed = changes.len() - waiting, waiting, "configuration reloaded");
-        Ok(())
     }
 
     /// Takes over certificate and key when their files have changed.

@@ -12,10 +12,12 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::admin::{AdminApi, Order, Orders, Shown};
 use super::certificates::{self, Stamp, Watch};
 use super::counters::Counters;
 use super::drain::{self, Draining};
-use super::http::{Monitor, MonitorListener};
+use super::endpoint::EndpointListener;
+use super::http::Monitor;
 use super::listeners;
 use super::log::LogControl;
 use super::metrics::Metrics;
@@ -23,11 +25,11 @@ use super::notify;
 use super::status::Status;
 use crate::addr::{Family, Transport};
 use crate::auth::NonceKeys;
-use crate::config::{Config, Endpoint, OwnAddresses};
+use crate::config::{Config, Endpoint, Loaded, OwnAddresses};
 use crate::listener::ConnectionLimits;
 use crate::net::{Inherited, OwnRelays, interface_addresses, sys};
 use crate::turn::{AllocationFilter, EndReason, Settings, Shared};
-use crate::usage::{AskWorker, UsageRecords, instance_id};
+use crate::usage::{AskWorker, UsageRecords};
 use crate::worker::{Command, Mailbox, Reservations, Worker, WorkerContext, fill_from_system};
 
 /// What the server listens on, with real ports.
@@ -68,8 +70,10 @@ pub struct Hooks<'a> {
     pub inherited: Inherited,
     /// Called once, when every listener is bound.
     pub on_ready: Box<dyn FnOnce(&Bound) + 'a>,
-    /// Reads the configuration again, for SIGHUP; the error is one line for the log.
-    pub reload: Box<dyn Fn() -> Result<Config, String> + 'a>,
+    /// Reads the configuration again, for a reload; the error is one text for the log.
+    pub reload: Box<dyn Fn() -> Result<Loaded, String> + 'a>,
+    /// The configuration file, to be shown.
+    pub config_file: Option<String>,
     /// Changes the log's filter on reload.
     pub log: LogControl,
 }
@@ -115,7 +119,7 @@ impl Signals {
 }
 
 pub(super) struct RunningServer {
-    bound: Bound,
+    pub(super) bound: Bound,
     /// Our own addresses that are no listeners of clients are in here, too: no peer may have them.
     endpoints: Vec<SocketAddr>,
     pub(super) config: Config,
@@ -125,7 +129,9 @@ pub(super) struct RunningServer {
     pub(super) watch: Watch,
     pub(super) draining: Option<Draining>,
     pub(super) usage: Option<UsageRecords>,
-    monitor: Option<tokio::task::JoinHandle<()>>,
+    /// The endpoints.
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    orders: Option<Orders>,
     nonce_keys: Arc<NonceKeys>,
     workers: Vec<thread::JoinHandle<io::Result<()>>>,
     ended: tokio::sync::mpsc::UnboundedReceiver<usize>,
@@ -143,9 +149,10 @@ impl RunningServer {
         }
         let listeners::Opened { bound, per_worker: sockets } = listeners::open(&config, inherited)?;
         let bound = Bound { listeners: bound };
-        let monitor = config.metrics.as_ref().map(|metrics| bind_monitor(&metrics.listen)).transpose()?;
+        let monitor = config.metrics.as_ref().map(|metrics| bind_endpoint(&metrics.listen, "metrics")).transpose()?;
+        let admin = config.admin.as_ref().map(|admin| bind_endpoint(&admin.listen, "admin")).transpose()?;
         let mut endpoints: Vec<_> = bound.listeners.iter().map(|(_, address)| *address).collect();
-        endpoints.extend(monitor.as_ref().and_then(MonitorListener::address));
+        endpoints.extend([&monitor, &admin].into_iter().flatten().filter_map(EndpointListener::address));
         endpoints.extend(config.usage.iter().flat_map(|usage| &usage.webhook).filter_map(|webhook| webhook.address));
         let mut master = [0; 32];
         fill_from_system(&mut master);
@@ -158,7 +165,8 @@ impl RunningServer {
             .collect::<io::Result<Vec<_>>>()
             .map_err(|error| RunError::new("cannot make a mailbox", error))?;
         let usage = config.usage.as_ref().map(|usage| {
-            let (instance, stats, ask) = (instance_id(), Arc::clone(&status.usage), ask_worker(&mailboxes));
+            let (stats, ask) = (Arc::clone(&status.usage), ask_worker(&mailboxes));
+            let instance = format!("{:08x}", status.instance());
             UsageRecords::start(usage, &instance, config.workers, stats, ask)
                 .map_err(|problem| RunError::new("usage records", problem))
         });
@@ -180,6 +188,7 @@ impl RunningServer {
             loopback_peers: config.peers.allow_loopback,
             gso: gso_available(),
         };
+        status.set_peer_acl(Arc::clone(&context.settings.peer_acl));
         let (end, ended) = tokio::sync::mpsc::unbounded_channel();
         let mut workers = Vec::with_capacity(config.workers);
         let counters: Vec<_> = sockets.iter().map(|_| Arc::new(Counters::default())).collect();
@@ -194,7 +203,8 @@ impl RunningServer {
             });
             workers.push(thread.map_err(failed)?);
         }
-        let monitor = monitor.map(|listener| {
+        let mut tasks = Vec::new();
+        if let Some(listener) = monitor {
             tracing::info!(endpoint = %listener.endpoint, "serving /metrics, /healthz and /readyz");
             let metrics = Metrics::new(
                 counters.clone(),
@@ -203,8 +213,25 @@ impl RunningServer {
                 Arc::clone(&status),
             );
             let mailboxes = context.mailboxes.clone();
-            tokio::spawn(listener.serve(Arc::new(Monitor { metrics, status: Arc::clone(&status), mailboxes })))
-        });
+            let monitor = Monitor { metrics, status: Arc::clone(&status), mailboxes };
+            tasks.push(tokio::spawn(listener.serve(Arc::new(monitor))));
+        }
+        let mut orders = None;
+        if let (Some(listener), Some(admin)) = (admin, config.admin.clone()) {
+            tracing::info!(endpoint = %listener.endpoint, "serving the admin API");
+            let (api, received) = AdminApi::new(
+                admin,
+                Shown {
+                    status: Arc::clone(&status),
+                    mailboxes: context.mailboxes.clone(),
+                    counters: counters.clone(),
+                    own_relays: Arc::clone(&context.own_relays),
+                    bound: bound.clone(),
+                },
+            );
+            orders = Some(received);
+            tasks.push(tokio::spawn(listener.serve(Arc::new(api))));
+        }
         Ok(Self {
             bound,
             endpoints,
@@ -215,7 +242,8 @@ impl RunningServer {
             watch,
             draining: None,
             usage,
-            monitor,
+            tasks,
+            orders,
             nonce_keys,
             workers,
             ended,
@@ -231,6 +259,7 @@ impl RunningServer {
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         }
         let mut asked_micros = 0;
+        let mut orders = self.orders.take();
         loop {
             tokio::select! {
                 _ = signals.terminate.recv() => {
@@ -244,7 +273,7 @@ impl RunningServer {
                     if self.draining.is_some() {
                         break;
                     }
-                    self.begin_drain(Some(self.config.drain.deadline).filter(|deadline| !deadline.is_zero()));
+                    self.begin_drain(self.configured_deadline());
                 }
                 _ = signals.interrupt.recv() => break,
                 () = self.watch.due(), if self.config.tls.is_some() => self.watch_certificate(),
@@ -254,9 +283,14 @@ impl RunningServer {
                     }
                 }
                 _ = signals.hang_up.recv() => {
-                    notify::reloading();
-                    self.reload(hooks);
-                    notify::ready(&self.bound.to_string());
+                    // What comes of it is in the log.
+                    let _ = self.reload_and_notify(hooks);
+                }
+                Some(order) = next_order(&mut orders) => {
+                    if self.obey(order, hooks) {
+                        // The answer goes out before the drain can be over.
+                        drain_tick.reset();
+                    }
                 }
                 _ = tick.tick(), if interval.is_some() => {
                     // Only when every worker has answered the last question does the service manager hear from us.
@@ -286,9 +320,9 @@ impl RunningServer {
         if let Some(usage) = self.usage.take() {
             usage.stop();
         }
-        if let Some(monitor) = self.monitor.take() {
-            monitor.abort();
-            let _ = monitor.await;
+        for task in self.tasks.drain(..) {
+            task.abort();
+            let _ = task.await;
         }
         Ok(())
     }
@@ -323,9 +357,14 @@ impl Drop for EndNotice {
     }
 }
 
-fn bind_monitor(endpoint: &Endpoint) -> Result<MonitorListener, RunError> {
-    MonitorListener::bind(endpoint)
-        .map_err(|error| RunError::new(format!("cannot listen on {endpoint} for [metrics]"), error))
+/// The next order of the admin API, if there is one.
+async fn next_order(orders: &mut Option<Orders>) -> Option<Order> {
+    orders.as_mut()?.recv().await
+}
+
+fn bind_endpoint(endpoint: &Endpoint, section: &str) -> Result<EndpointListener, RunError> {
+    EndpointListener::bind(endpoint)
+        .map_err(|error| RunError::new(format!("cannot listen on {endpoint} for [{section}]"), error))
 }
 
 fn settings(config: &Config, endpoints: &[SocketAddr], nonce_keys: &Arc<NonceKeys>) -> Result<Settings, RunError> {

@@ -4,12 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwapOption;
+
+use crate::policy::PeerAcl;
 use crate::usage::UsageStats;
+use crate::worker::fill_from_system;
 
 /// Written by the control runtime, read by the endpoints.
 #[derive(Debug)]
 pub(super) struct Status {
     started_unix_secs: f64,
+    instance: u32,
     draining: AtomicBool,
     generation: AtomicU64,
     /// Reloads of the configuration, and of certificates whose files changed: applied and refused.
@@ -18,6 +23,7 @@ pub(super) struct Status {
     certificate_not_after: AtomicI64,
     /// What became of usage records.
     pub(super) usage: Arc<UsageStats>,
+    peer_acl: ArcSwapOption<PeerAcl>,
 }
 
 /// How often something was applied, and how often refused.
@@ -45,7 +51,10 @@ impl Status {
     /// A server that starts now, with the first generation of its configuration.
     pub(super) fn new() -> Self {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut instance = [0; 4];
+        fill_from_system(&mut instance);
         Self {
+            instance: u32::from_be_bytes(instance),
             started_unix_secs: started.as_secs_f64(),
             draining: AtomicBool::new(false),
             generation: AtomicU64::new(1),
@@ -53,11 +62,17 @@ impl Status {
             certificate_reloads: Outcomes::default(),
             certificate_not_after: AtomicI64::new(NO_CERTIFICATE),
             usage: Arc::default(),
+            peer_acl: ArcSwapOption::empty(),
         }
     }
 
     pub(super) fn started_unix_secs(&self) -> f64 {
         self.started_unix_secs
+    }
+
+    /// A random number that tells this run of the server from every other.
+    pub(super) fn instance(&self) -> u32 {
+        self.instance
     }
 
     pub(super) fn draining(&self) -> bool {
@@ -84,5 +99,14 @@ impl Status {
 
     pub(super) fn set_certificate_not_after(&self, unix_secs: Option<i64>) {
         self.certificate_not_after.store(unix_secs.unwrap_or(NO_CERTIFICATE), Ordering::Relaxed);
+    }
+
+    /// The peer rules in force.
+    pub(super) fn peer_acl(&self) -> Option<Arc<PeerAcl>> {
+        self.peer_acl.load_full()
+    }
+
+    pub(super) fn set_peer_acl(&self, peer_acl: Arc<PeerAcl>) {
+        self.peer_acl.store(Some(peer_acl));
     }
 }

@@ -46,16 +46,6 @@ pub type TakePage = Box<dyn FnOnce(u64, Vec<AllocationView>) + Send>;
 /// Asks a worker for its live allocations after an id, at most so many, by id.
 pub type AskWorker = Box<dyn Fn(usize, Option<AllocationId>, usize, TakePage) + Send>;
 
-/// Eight hexadecimal digits that stand for this run of the server.
-pub fn instance_id() -> String {
-    let mut bytes = [0; 4];
-    if getrandom::fill(&mut bytes).is_err() {
-        // Without randomness there are no nonces either; the start fails elsewhere.
-        return format!("{:08x}", std::process::id());
-    }
-    format!("{:08x}", u32::from_be_bytes(bytes))
-}
-
 enum Message {
     Fact(Box<Session>),
     /// A page of a worker's live allocations, asked for in this round.
@@ -158,7 +148,7 @@ pub struct UsageRecords {
 }
 
 impl UsageRecords {
-    /// Opens file and spool and starts the threads.
+    /// Opens file and spool and starts the threads. `server` is another eight hexadecimal digits for each run of the server.
     ///
     /// # Errors
     /// With the path, when the operator must put something right; a full disk is waited for instead.

@@ -27,6 +27,7 @@ use rustls::ServerConfig;
 
 pub use mailbox::{Command, Mailbox, Reply};
 pub(crate) use random::fill_from_system;
+pub(crate) use refusals::KEPT as REFUSALS_KEPT;
 pub use reservations::Reservations;
 
 use crate::addr::Transport;

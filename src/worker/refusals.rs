@@ -3,7 +3,7 @@
 use crate::turn::Refusal;
 
 /// How many are kept.
-const KEPT: usize = 512;
+pub(crate) const KEPT: usize = 512;
 
 /// The last refusals; the oldest make room for new ones.
 #[derive(Default)]

@@ -88,12 +88,16 @@ fn a_listener_that_is_taken_is_found_when_asked_for() {
 }
 
 #[test]
-fn an_endpoint_for_metrics_that_is_taken_is_found_when_asked_for() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap();
-    let place = Place::with(&format!("[metrics]\nlisten = \"{address}\"\n"));
-    let ran = place.run(&["check", "--bind"]);
-    assert!(ran.out.contains(&format!("error    metrics: tcp {address} cannot be bound: ")), "{}", ran.out);
+fn an_endpoint_for_metrics_or_the_admin_api_that_is_taken_is_found_when_asked_for() {
+    for (section, more) in [("metrics", ""), ("admin", "token = \"0123456789abcdef\"\n")] {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let place = Place::with(&format!("[{section}]\nlisten = \"{address}\"\n{more}"));
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(place.path("turnserver.toml"), private).unwrap();
+        let ran = place.run(&["check", "--bind"]);
+        assert!(ran.out.contains(&format!("error    {section}: tcp {address} cannot be bound: ")), "{}", ran.out);
+    }
 }
 
 #[test]

@@ -138,7 +138,10 @@ fn a_bad_configuration_stops_the_start_with_2_and_only_its_problems() {
     assert_eq!((ran.code, ran.out.as_str()), (2, ""));
     let lines: Vec<_> = ran.err.lines().collect();
     assert_eq!(lines.len(), 2, "{}", ran.err);
-    assert!(lines[0].starts_with("turnserver.toml:1:1: unknown key \"foo\" at the top level; expected one of auth, "));
+    assert!(
+        lines[0]
+            .starts_with("turnserver.toml:1:1: unknown key \"foo\" at the top level; expected one of admin, auth, ")
+    );
     assert!(lines[1].starts_with("turnserver.toml:2:11: workers at the top level: -1 is out of range; expected "));
 }
 

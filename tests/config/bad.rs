@@ -15,7 +15,7 @@ fn every_mistake_is_named_with_its_place_and_what_was_expected() {
         ("[relay]\nfoo = 1".to_owned(), "2:1: unknown key \"foo\" in [relay]; expected one of external-ip, ipv4, ipv6, ports".to_owned()),
         (
             "wokers = 2".to_owned(),
-            "1:1: unknown key \"wokers\" at the top level; expected one of auth, bandwidth, drain, lifetimes, limits, listen, log, metrics, \
+            "1:1: unknown key \"wokers\" at the top level; expected one of admin, auth, bandwidth, drain, lifetimes, limits, listen, log, metrics, \
              peers, quota, relay, rfc5766-channel-numbers, software, streams, tls, turn, usage, workers"
                 .to_owned(),
         ),

@@ -134,6 +134,7 @@ fn the_examples_are_valid_too() {
     assert_eq!(config.auth.public_host.as_deref(), Some("turn.example.org"));
     assert!(config.tls.is_some());
     assert_eq!(config.metrics.unwrap().listen.to_string(), "127.0.0.1:9641");
+    assert_eq!(config.admin.unwrap().listen.to_string(), "unix:/run/turnstone/admin.sock");
     assert_eq!(config.drain.alternates.len(), 2);
     let usage = config.usage.unwrap();
     assert_eq!(usage.file.unwrap().path.to_str(), Some("/var/log/turnstone/usage.jsonl"));

@@ -1,4 +1,4 @@
-//! `[metrics]` and `[drain]`, and what a reload says it changes.
+//! `[metrics]`, `[admin]` and `[drain]`, and what a reload says it changes.
 
 use std::path::Path;
 use std::time::Duration;
@@ -48,6 +48,75 @@ fn metrics_and_a_stream_listener_cannot_share_an_address() {
     let listen = "[[listen]]\naddress = \"127.0.0.1:9641\"\ntransport = \"tcp\"\n";
     let error = with_secret(&format!("{listen}[metrics]\nlisten = \"127.0.0.1:9641\"")).error();
     assert!(error.contains("turnserver.toml:5:10: listen in [metrics]: 127.0.0.1:9641 overlaps"), "{error}");
+}
+
+#[test]
+fn the_admin_api_is_a_socket_or_a_port_on_loopback_with_a_token() {
+    assert_eq!(given(SECRET).config().admin, None);
+    let socket = with_secret("[admin]\nlisten = \"unix:admin.sock\"").in_directory(Path::new("/run")).config();
+    let admin = socket.admin.unwrap();
+    assert_eq!((admin.listen, admin.token), (Endpoint::Unix("/run/admin.sock".into()), None));
+
+    let token = "token = \"0123456789abcdef\"";
+    let port = with_secret(&format!("[admin]\nlisten = \"[::1]:9642\"\n{token}")).config();
+    let admin = port.admin.clone().unwrap();
+    assert_eq!(admin.listen, Endpoint::Tcp("[::1]:9642".parse().unwrap()));
+    let token_of_admin = admin.token.unwrap();
+    assert!(token_of_admin.is(b"0123456789abcdef"));
+    for wrong in ["", "0123456789abcde", "0123456789abcdeF", "0123456789abcdef0"] {
+        assert!(!token_of_admin.is(wrong.as_bytes()), "{wrong}");
+    }
+    assert!(!format!("{port:?}").contains("9abcdef") && !port.to_toml().contains("9abcdef"));
+    assert!(port.to_toml().contains("[admin]\nlisten = \"[::1]:9642\"\n# token, 16 bytes\n"), "{}", port.to_toml());
+
+    for (text, wanted) in [
+        ("listen = \"127.0.0.1:9642\"", "toml:2:10: listen in [admin]: every user of this host reaches a port"),
+        ("listen = \"0.0.0.0:9642\"", "toml:2:10: listen in [admin]: 0.0.0.0:9642 is not a loopback address"),
+        ("listen = \"192.0.2.1:9642\"\ntoken = \"0123456789abcdef\"", "is not a loopback address"),
+        ("listen = \"9642\"", "expected \"unix:/run/turnstone/admin.sock\", or ADDRESS:PORT"),
+        ("listen = \"unix:a\"\ntoken = \"0123456789\"", "toml:3:9: the token in [admin]: the secret has 10 bytes"),
+        (
+            "listen = \"unix:a\"\ntoken = \"0123456789 abcdef\"",
+            "toml:3:9: the token in [admin]: it has characters other",
+        ),
+        ("listen = \"unix:a\"\ntoken-env = \"NO\"", "toml:3:13: in [admin] the variable NO is not set"),
+        ("listen = \"unix:a\"\ntoken-env = \"A\"\ntoken = \"x\"", "in [admin] there is more than one source"),
+        (token, "[admin] has a token but no listen"),
+        ("listen = \"unix:a\"\nallow-remote = true", "unknown key \"allow-remote\" in [admin]"),
+    ] {
+        let error = with_secret(&format!("[admin]\n{text}")).error();
+        assert!(error.contains(wanted) && error.lines().count() == 1, "{text}: {error}");
+    }
+}
+
+#[test]
+fn the_admin_api_shares_its_address_with_nothing() {
+    let admin = "[admin]\nlisten = \"127.0.0.1:9642\"\ntoken = \"0123456789abcdef\"\n";
+    let listen = "[[listen]]\naddress = \"*:9642\"\ntransport = \"tcp\"\n";
+    let error = with_secret(&format!("{listen}{admin}")).error();
+    assert!(error.contains("toml:5:10: listen in [admin]: 127.0.0.1:9642 overlaps the listener tcp"), "{error}");
+    let error = with_secret(&format!("{admin}[metrics]\nlisten = \"127.0.0.1:9642\"")).error();
+    assert!(error.contains("listen in [admin]: 127.0.0.1:9642 overlaps listen in [metrics]"), "{error}");
+    let error = with_secret("[admin]\nlisten = \"unix:a\"\n[metrics]\nlisten = \"unix:a\"").error();
+    assert!(error.contains("overlaps listen in [metrics]"), "{error}");
+}
+
+#[test]
+fn the_admin_api_changes_with_a_restart_only_and_its_token_is_not_told() {
+    let with = |token: &str| with_secret(&format!("[admin]\nlisten = \"unix:a\"\n{token}")).config();
+    let (none, one, other) = (with(""), with("token = \"0123456789abcdef\""), with("token = \"fedcba9876543210\""));
+    for (before, after, told) in [
+        (&none, &one, "admin.token: - -> set"),
+        (&one, &other, "admin.token: set -> set (another one)"),
+        (&other, &none, "admin.token: set -> -"),
+    ] {
+        let changes = before.changes(after);
+        assert_eq!(changes.iter().map(ToString::to_string).collect::<Vec<_>>(), [told]);
+        assert_eq!(changes[0].effect, Effect::NeedsRestart);
+        let mut kept = after.clone();
+        kept.keep_until_restart(before);
+        assert_eq!(kept.admin, before.admin);
+    }
 }
 
 #[test]

@@ -30,9 +30,8 @@ const PROXY: &str = "the PROXY protocol is not supported; let the load balancer 
 const DATABASE: &str = "there is no user database; list users as name:password in a file (users-file in [auth]), and put \
                         the secrets that `turnadmin -S` prints into [[auth.secrets]]";
 const METRICS: &str = "metrics are `[metrics] listen = \"127.0.0.1:9641\"`, on loopback unless allow-remote is set; their names are others";
-const CLI: &str = "there is no telnet interface; `turnstone --help` lists the commands that an operator has";
-const WEB_ADMIN: &str =
-    "there is no web administration; the configuration is a file, applied by `systemctl reload turnstone`";
+const CLI: &str = "there is no telnet interface; sessions, their end, drain and more are in the admin API, see [admin]";
+const WEB_ADMIN: &str = "there is no web administration; see [admin] for an API, and `systemctl reload turnstone` applies the configuration file";
 const ALTERNATE: &str = "clients are redirected (300 ALTERNATE-SERVER) only while this server drains: see [drain] alternate-server; otherwise \
     give clients several URLs, or several addresses under one name";
 const UNIT: &str = "the service manager does this; see systemd/turnstone.service";

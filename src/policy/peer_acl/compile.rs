@@ -35,7 +35,7 @@ pub(super) fn compile_tables(rules: &PeerRules) -> Result<Tables, AclError> {
 
 /// What a range says of its addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Effect {
+pub(super) enum Effect {
     Relay,
     Server,
     Default(Lifted),
@@ -52,14 +52,15 @@ impl Effect {
     }
 }
 
-struct Claim<'a> {
-    range: AddrRange,
-    effect: Effect,
+pub(super) struct Claim<'a> {
+    pub(super) range: AddrRange,
+    pub(super) effect: Effect,
     /// The rule as written, or what the default is.
-    name: &'a str,
+    pub(super) name: &'a str,
 }
 
-fn claims(rules: &PeerRules) -> Result<(Vec<Claim<'_>>, Vec<Nat64Prefix>), AclError> {
+/// Everything that the defaults, the rules and the server itself say of a range.
+pub(super) fn claims(rules: &PeerRules) -> Result<(Vec<Claim<'_>>, Vec<Nat64Prefix>), AclError> {
     let mut claims = Vec::new();
     for denial in default_denials() {
         let effect = match denial.lifted {

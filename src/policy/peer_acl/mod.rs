@@ -6,6 +6,7 @@
 mod compile;
 mod defaults;
 mod embedded;
+mod explain;
 mod own_service;
 mod range_map;
 mod rule;
@@ -16,6 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use crate::addr::PeerAddr;
 use crate::reject::Reason;
 
+pub use explain::Denial;
 pub use own_service::OwnService;
 
 use compile::compile_tables;
@@ -120,6 +122,8 @@ pub struct PeerAcl {
     denied_ports: Box<[u16]>,
     relay_ports: (u16, u16),
     allow_loopback: bool,
+    /// What was compiled, to name a denial with.
+    rules: Box<PeerRules>,
 }
 
 impl PeerAcl {
@@ -145,6 +149,7 @@ impl PeerAcl {
             denied_ports: sorted(rules.denied_ports.iter().copied()),
             relay_ports: rules.relay_ports,
             allow_loopback: rules.allow_loopback,
+            rules: Box::new(rules.clone()),
         })
     }
 

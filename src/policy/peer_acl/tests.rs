@@ -354,3 +354,72 @@ fn a_service_of_this_host_is_reachable_on_its_ports_and_nothing_else_there_is() 
     assert_peer(&acl, "8.8.4.4:50000", Ok(Verdict::OwnRelay));
     assert_ip(&acl, "10.0.0.6", DEFAULT);
 }
+
+#[test]
+fn a_denial_names_the_range_or_the_rule_as_written() {
+    let rules = PeerRules {
+        denied: list(&["8.8.0.0/16", " 8.8.8.0/24 ", "2606:4700::/32"]),
+        nat64_prefixes: list(&["64:ff9b::/96"]),
+        denied_ports: vec![53],
+        own_addresses: ips(&["203.0.114.5"]),
+        own_endpoints: endpoints(&["203.0.114.5:3478"]),
+        ..Default::default()
+    };
+    let acl = compile(&rules);
+    let named = |ip: &str| acl.explain_ip(ip.parse().unwrap()).map(|denial| denial.to_string());
+    for (ip, name) in [
+        ("10.0.0.1", "10.0.0.0/8, private use"),
+        ("169.254.169.254", "169.254.0.0/16, link-local and cloud metadata"),
+        ("127.0.0.1", "127.0.0.0/8, loopback"),
+        ("255.255.255.255", "255.255.255.255, broadcast"),
+        ("8.8.8.8", "the rule \"8.8.8.0/24\" in [peers] denied"),
+        ("8.8.4.4", "the rule \"8.8.0.0/16\" in [peers] denied"),
+        ("2606:4700::1", "the rule \"2606:4700::/32\" in [peers] denied"),
+        ("::1", "::1, loopback"),
+        ("2001::1", "2001::/32, Teredo"),
+        ("fd00::1", "fc00::/7, unique local"),
+        ("64:ff9b:1::1", "64:ff9b:1::/48, local-use NAT64"),
+        ("::ffff:9.9.9.9", "::ffff:0:0/96, IPv4-mapped"),
+        ("203.0.114.5", "an address of this server"),
+    ] {
+        assert_eq!(named(ip).as_deref(), Some(name), "{ip}");
+    }
+    assert_eq!(named("9.9.9.9"), None);
+    assert_eq!(named("64:ff9b::9.9.9.9"), None);
+    let inner = acl.explain_ip("64:ff9b::10.1.2.3".parse().unwrap());
+    let range = "10.0.0.0/8, private use".to_owned();
+    assert_eq!(inner, Some(Denial::Default { ip: "10.1.2.3".parse().unwrap(), range }));
+    let inner = acl.explain_ip("64:ff9b::8.8.8.8".parse().unwrap());
+    assert_eq!(inner, Some(Denial::Rule { ip: "8.8.8.8".parse().unwrap(), rule: "8.8.8.0/24".to_owned() }));
+
+    let at = |peer: &str| acl.explain(peer.parse().unwrap());
+    assert_eq!(at("9.9.9.9:53"), Some(Denial::Port(53)));
+    assert_eq!(at("9.9.9.9:0"), Some(Denial::Form));
+    assert_eq!(at("203.0.114.5:3478"), Some(Denial::Server));
+    assert_eq!(at("9.9.9.9:54"), None);
+    let listed = compile(&only_allowed(&["9.9.9.9"]));
+    assert_eq!(listed.explain_ip("9.9.9.10".parse().unwrap()), Some(Denial::Unlisted));
+    assert_eq!(listed.explain_ip("9.9.9.9".parse().unwrap()), None);
+}
+
+#[test]
+fn every_denial_has_a_name_and_nothing_else_has_one() {
+    let rules = PeerRules {
+        denied: list(&["1.0.0.0/24", "2a00::/16"]),
+        own_addresses: ips(&["5.5.5.5"]),
+        ..Default::default()
+    };
+    for rules in [rules.clone(), PeerRules { allow_loopback: true, ..rules }] {
+        let acl = compile(&rules);
+        for (first, last, _) in default_denials() {
+            for ip in [first, last] {
+                let (judged, named) = (acl.judge_ip(ip), acl.explain_ip(ip));
+                assert_eq!(judged.is_err(), named.is_some(), "{ip} {judged:?} {named:?}");
+                assert!(judged != DEFAULT || matches!(named, Some(Denial::Default { .. })), "{ip} {named:?}");
+            }
+        }
+        for ip in ["1.0.0.0", "1.0.1.0", "2a00::", "5.5.5.5", "2a01::"].map(|ip| ip.parse().unwrap()) {
+            assert_eq!(acl.judge_ip(ip).is_err(), acl.explain_ip(ip).is_some(), "{ip}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! `[admin]`: where the admin API listens, and who may use it.
+
+use std::fmt;
+
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use super::access::read_secret;
+use super::error::Located;
+use super::file::{Source, Surroundings, overlap};
+use super::operation::parse_endpoint;
+use super::reader::{Document, Section};
+use super::secret::{check_secret, trim_line_end};
+use super::{Endpoint, Listener, Metrics};
+use crate::addr::Transport;
+
+const ENDPOINT: &str = r#""unix:/run/turnstone/admin.sock", or ADDRESS:PORT on loopback such as "127.0.0.1:9642""#;
+const TOKEN_SOURCES: [&str; 4] = ["token-credential", "token-file", "token-env", "token"];
+
+/// The admin API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where it listens: a socket in the file system, or a port on loopback.
+    pub listen: Endpoint,
+    /// What a client must show; there always is one for a port.
+    pub token: Option<AdminToken>,
+}
+
+/// The token of the admin API, at least 16 bytes. Never printed.
+#[derive(Clone)]
+pub struct AdminToken(Zeroizing<Vec<u8>>);
+
+impl AdminToken {
+    /// Whether these bytes are the token; how long the comparison takes tells only their number.
+    pub fn is(&self, bytes: &[u8]) -> bool {
+        self.0.ct_eq(bytes).into()
+    }
+
+    /// Its bytes, for a client on this host.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl PartialEq for AdminToken {
+    fn eq(&self, other: &Self) -> bool {
+        self.is(&other.0)
+    }
+}
+
+impl Eq for AdminToken {}
+
+impl fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AdminToken(..)")
+    }
+}
+
+pub(super) fn read_admin(
+    document: &Document<'_>,
+    root: &Section<'_, '_>,
+    source: &Source,
+    around: &Surroundings<'_>,
+    listeners: &[Located<Listener>],
+    metrics: Option<&Metrics>,
+) -> Option<Admin> {
+    let section = root.section("admin");
+    let listen = section.text("listen", ENDPOINT, |text| match parse_endpoint(text, source)? {
+        Endpoint::Tcp(address) if !address.ip().is_loopback() => Err(format!(
+            "{address} is not a loopback address, and whoever reaches the admin API rules the server; put a proxy with TLS in front"
+        )),
+        endpoint => Ok(endpoint),
+    });
+    let has_token = TOKEN_SOURCES.map(|key| section.has(key)).contains(&true);
+    let token = read_secret(document, source, around, &section, TOKEN_SOURCES).and_then(|found| {
+        let bytes = trim_line_end(found.value);
+        let problem = match check_secret(&bytes) {
+            Err(problem) => problem,
+            // It stands in the header of a request.
+            Ok(()) if !bytes.iter().all(u8::is_ascii_graphic) => {
+                "it has characters other than printable ASCII without spaces".to_owned()
+            }
+            Ok(()) => return Some(AdminToken(bytes)),
+        };
+        document.problem(found.place, format!("the token in [admin]: {problem}"));
+        None
+    });
+    section.report_unknown_keys();
+    let Some(listen) = listen else {
+        if has_token && !section.has("listen") {
+            document.problem(section.place(), "[admin] has a token but no listen");
+        }
+        return None;
+    };
+    if let Endpoint::Tcp(address) = listen.value {
+        if !has_token {
+            let message = "listen in [admin]: every user of this host reaches a port; expected a token, such as token-file, or \
+                           a socket: listen = \"unix:/run/turnstone/admin.sock\"";
+            document.problem(listen.place.clone(), message);
+        }
+        let this = Listener { address, transport: Transport::Tcp };
+        if let Some(listener) = listeners.iter().find(|listener| overlap(listener.value, this)) {
+            let message = format!(
+                "listen in [admin]: {address} overlaps the listener {} {} at {}",
+                listener.value.transport, listener.value.address, listener.place
+            );
+            document.problem(listen.place.clone(), message);
+        }
+    }
+    if metrics.is_some_and(|metrics| is_taken(&listen.value, &metrics.listen)) {
+        document.problem(listen.place, format!("listen in [admin]: {} overlaps listen in [metrics]", listen.value));
+    }
+    Some(Admin { listen: listen.value, token })
+}
+
+fn is_taken(endpoint: &Endpoint, other: &Endpoint) -> bool {
+    match (endpoint, other) {
+        (Endpoint::Tcp(address), Endpoint::Tcp(other)) => {
+            let listener = |address: &std::net::SocketAddr| Listener { address: *address, transport: Transport::Tcp };
+            overlap(listener(address), listener(other))
+        }
+        (Endpoint::Unix(path), Endpoint::Unix(other)) => path == other,
+        _ => false,
+    }
+}

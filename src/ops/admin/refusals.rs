@@ -1,0 +1,309 @@
+//! Why clients were refused: the last refusals of every worker, each explained in words.
+
+use std::cmp::Reverse;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use serde_json::{Value, json};
+
+use super::AdminApi;
+use super::error::Refused;
+use super::input::Query;
+use crate::auth::TimeLimited;
+use crate::policy::{Denial, PeerAcl};
+use crate::reject::Reason;
+use crate::stun::Method;
+use crate::turn::{Excerpt, Refusal};
+use crate::worker::{Command, REFUSALS_KEPT};
+
+pub(super) const KEYS: &[&str] = &["user", "address", "limit"];
+
+const LIMIT_DEFAULT: usize = 50;
+const LIMIT_MAX: usize = 1000;
+
+impl AdminApi {
+    /// `GET /v1/refusals`: the newest first.
+    pub(super) async fn list_refusals(&self, query: &Query) -> Result<Value, Refused> {
+        let user = query.text("user")?;
+        let address: Option<Address> = query.parsed("address", "an IP address, or ADDRESS:PORT of a client or peer")?;
+        let limit = query.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
+        let of_workers = self.workers.ask_all(Command::Refusals).await?;
+        // A worker whose ring is full knows nothing of what was before; the others remember everything since the start.
+        let started_unix = self.status.started_unix_secs() as u64;
+        let kept_since = |kept: &Vec<Refusal>| match kept.first() {
+            Some(oldest) if kept.len() >= REFUSALS_KEPT => oldest.unix_secs,
+            _ => started_unix,
+        };
+        let kept_since_unix = of_workers.iter().map(kept_since).max();
+        let mut found: Vec<Refusal> = of_workers.into_iter().flat_map(|kept| kept.into_iter().rev()).collect();
+        found.retain(|refusal| {
+            user.is_none_or(|user| is_of(&refusal.username, user))
+                && address.is_none_or(|address| address.is_in(refusal))
+        });
+        found.sort_by_key(|refusal| Reverse(refusal.unix_secs));
+        let peer_acl = self.status.peer_acl();
+        let shown = found.iter().take(limit).map(|refusal| shown(refusal, peer_acl.as_deref()));
+        Ok(json!({ "refusals": shown.collect::<Vec<_>>(), "kept_since_unix": kept_since_unix }))
+    }
+}
+
+/// An IP address, or one with a port.
+#[derive(Clone, Copy)]
+enum Address {
+    Ip(IpAddr),
+    Socket(SocketAddr),
+}
+
+impl FromStr for Address {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        text.parse().map(Self::Ip).or_else(|_| text.parse().map(Self::Socket)).map_err(drop)
+    }
+}
+
+impl Address {
+    /// Whether it is the client's or the peer's.
+    fn is_in(self, refusal: &Refusal) -> bool {
+        let mut known = [Some(refusal.client.get()), refusal.peer].into_iter().flatten();
+        known.any(|known| match self {
+            Self::Ip(ip) => known.ip() == ip,
+            Self::Socket(address) => known == address,
+        })
+    }
+}
+
+/// Whether a username, of which the beginning is known, is this one, or that of a time-limited credential of this user.
+fn is_of(username: &Excerpt, wanted: &str) -> bool {
+    let text = text_of(username);
+    let user = TimeLimited::parse(&text).map(|parsed| parsed.user);
+    match username.is_whole() {
+        true => text == wanted || user == Some(wanted),
+        false => wanted.starts_with(&text) || user.is_some_and(|user| wanted.starts_with(user)),
+    }
+}
+
+/// The text of a username; what is not UTF-8 in it is replaced, and a character that was cut in two is left away.
+fn text_of(username: &Excerpt) -> String {
+    let mut text = String::with_capacity(username.as_bytes().len());
+    let mut chunks = username.as_bytes().utf8_chunks().peekable();
+    while let Some(chunk) = chunks.next() {
+        text.push_str(chunk.valid());
+        let is_cut = chunks.peek().is_none() && !username.is_whole();
+        if !chunk.invalid().is_empty() && !is_cut {
+            text.push(char::REPLACEMENT_CHARACTER);
+        }
+    }
+    text
+}
+
+fn shown(refusal: &Refusal, peer_acl: Option<&PeerAcl>) -> Value {
+    let username = text_of(&refusal.username);
+    let denial = peer_acl.and_then(|acl| denial(refusal, acl));
+    json!({
+        "at_unix": refusal.unix_secs,
+        "code": refusal.reason.code().value(),
+        "reason": refusal.reason.label(),
+        "method": refusal.method.name(),
+        "client": refusal.client.to_string(),
+        "transport": refusal.transport.name(),
+        "explanation": explanation(refusal, &username, denial.as_ref()),
+        "username": username,
+        "username_complete": refusal.username.is_whole(),
+        "peer": refusal.peer.map(|peer| peer.to_string()),
+        "normal": refusal.reason == Reason::StaleNonce || is_host_candidate(refusal),
+    })
+}
+
+/// What denies the peer now.
+fn denial(refusal: &Refusal, acl: &PeerAcl) -> Option<Denial> {
+    let peer = refusal.peer?;
+    // Permissions have no port (RFC 8656 section 9).
+    if refusal.method == Method::CREATE_PERMISSION { acl.explain_ip(peer.ip()) } else { acl.explain(peer) }
+}
+
+/// Browsers ask for permissions for every candidate of the other side, those of its private network included (RFC 8445).
+fn is_host_candidate(refusal: &Refusal) -> bool {
+    refusal.reason == Reason::PeerDeniedByDefault && refusal.peer.is_some_and(|peer| is_private_host(peer.ip()))
+}
+
+/// Addresses that hosts have in their own networks: private, shared (carriers, overlay networks), unique local, link-local. Not
+/// IPv4 link-local ones, where clouds have their metadata: who asks for these is worth a look.
+fn is_private_host(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => v4.is_private() || matches!(v4.octets(), [100, 64..=127, ..]),
+        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
+fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> String {
+    let time_limited = TimeLimited::parse(username);
+    let text = match refusal.reason {
+        Reason::CredentialExpired => match time_limited {
+            Some(credential) => {
+                let ago = Ago(refusal.unix_secs.saturating_sub(credential.expires_unix));
+                return format!("the credential had expired {ago} before");
+            }
+            None => "the credential had expired",
+        },
+        Reason::TimestampInMilliseconds => "the expiry in the username counts milliseconds; it must be in seconds",
+        Reason::WrongPassword if time_limited.is_some() => "wrong password, or made with another secret",
+        Reason::WrongPassword => "wrong password",
+        Reason::UnknownUser => {
+            "no static user has this name, and it is not the username of a time-limited credential (EXPIRY:USER)"
+        }
+        Reason::WrongRealm => {
+            "the client answered the challenge of another realm; it may have been sent to another server before"
+        }
+        Reason::MissingIntegrity => "the first request of every client: it is told realm and nonce and comes again",
+        Reason::PeerDenied | Reason::PeerDeniedByDefault | Reason::PeerForm => {
+            return match denial {
+                Some(Denial::Default { range, .. }) if is_host_candidate(refusal) => {
+                    format!("private host candidate ({range}): normal in ICE")
+                }
+                Some(denial @ Denial::Rule { .. }) => format!("denied by {denial}"),
+                Some(denial) => format!("denied: {denial}"),
+                None => "denied by the rules at that time; those in force now allow it".to_owned(),
+            };
+        }
+        Reason::PeerIsServer => {
+            "the peer is an address of this server; [peers] own-services lifts that for programs beside it"
+        }
+        Reason::PeerPortDenied => match denial {
+            Some(denial) => return format!("denied: {denial}"),
+            None => "denied by [peers] denied-ports",
+        },
+        Reason::StaleNonce => "the nonce was too old or another client's; the client is told a new one and goes on",
+        Reason::AllocationMismatch if refusal.method == Method::ALLOCATE => "the client has an allocation already",
+        Reason::AllocationMismatch => {
+            "the client has no allocation (any more): it expired, was ended, or the server was started anew"
+        }
+        Reason::WrongUser => "another user's credential than the one that made the allocation",
+        Reason::UserQuota => "the user has as many allocations as [quota] allocations-per-user allows",
+        Reason::TotalQuota => "the server has as many allocations as [quota] allocations-total allows",
+        Reason::NoPort => "no relay port is free; widen [relay] ports",
+        Reason::UnknownReservation => "the reservation token is unknown, expired or another user's",
+        Reason::TooManyPeers => "the allocation has as many peers as [limits] peers-per-allocation allows",
+        Reason::SystemError => "the operating system gave no socket; look at the limit of open files (LimitNOFILE)",
+        Reason::Draining => {
+            "the server is draining and takes no new allocation; [drain] alternate-server could name another"
+        }
+        Reason::Redirected => "the server is draining and named its alternate server",
+        Reason::FamilyUnsupported => "the server has no relay address of the address family asked for; see [relay]",
+        Reason::PeerFamilyMismatch => "the peer's address family is not that of the allocation",
+        Reason::TransportUnsupported => "the client asked for a relayed transport other than UDP",
+        Reason::ChannelConflict => {
+            "the channel number is out of range (see rfc5766-channel-numbers) or bound to another peer"
+        }
+        Reason::UnknownMethod => "a method that this server does not have, such as those of RFC 6062 (TCP relays)",
+        Reason::UnknownAttribute => "an attribute that the server would have to understand and does not",
+        Reason::MissingAttribute => "the request lacks an attribute that it must have",
+        Reason::MalformedAttribute => "an attribute of the request cannot be decoded",
+        Reason::ConflictingAttributes => "the request has attributes that exclude each other",
+        Reason::IncompleteCredential => "the request is signed, but lacks the username, the realm or the nonce",
+        Reason::PasswordAlgorithmMismatch => {
+            "the request's password algorithms are not those that the server had offered"
+        }
+    };
+    text.to_owned()
+}
+
+/// A time that has passed, roughly.
+struct Ago(u64);
+
+impl fmt::Display for Ago {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MINUTE: u64 = 60;
+        const HOUR: u64 = 60 * MINUTE;
+        const DAY: u64 = 24 * HOUR;
+        match self.0 {
+            secs if secs < 2 * MINUTE => write!(f, "{secs} s"),
+            secs if secs < 2 * HOUR => write!(f, "{} min", secs / MINUTE),
+            secs if secs < 2 * DAY => write!(f, "{} h", secs / HOUR),
+            secs => write!(f, "{} days", secs / DAY),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::{ClientAddr, Transport};
+    use crate::policy::PeerRules;
+
+    fn refusal(reason: Reason, username: &[u8], peer: Option<&str>) -> Refusal {
+        Refusal {
+            unix_secs: 1_735_689_600,
+            reason,
+            method: Method::CREATE_PERMISSION,
+            client: ClientAddr::new(([192, 0, 2, 1], 4711).into()),
+            transport: Transport::Udp,
+            username: Excerpt::of(username),
+            peer: peer.map(|peer| peer.parse().unwrap()),
+        }
+    }
+
+    fn told(refusal: &Refusal) -> (String, bool) {
+        let acl =
+            PeerAcl::compile(&PeerRules { denied: vec!["8.8.8.0/24".to_owned()], ..PeerRules::default() }).unwrap();
+        let shown = shown(refusal, Some(&acl));
+        (shown["explanation"].as_str().unwrap().to_owned(), shown["normal"].as_bool().unwrap())
+    }
+
+    #[test]
+    fn expired_credentials_say_how_long_before() {
+        for (expiry, text) in [
+            (1_735_689_600 - 5, "the credential had expired 5 s before"),
+            (1_735_689_600 - 180, "the credential had expired 3 min before"),
+            (1_735_689_600 - 7200, "the credential had expired 2 h before"),
+            (1_735_689_600 - 864_000, "the credential had expired 10 days before"),
+        ] {
+            let name = format!("{expiry}:alice");
+            assert_eq!(told(&refusal(Reason::CredentialExpired, name.as_bytes(), None)), (text.to_owned(), false));
+        }
+    }
+
+    #[test]
+    fn denied_peers_name_their_range_and_only_private_candidates_are_normal() {
+        let told = |reason, peer| told(&refusal(reason, b"alice", Some(peer)));
+        let candidate = "private host candidate (10.0.0.0/8, private use): normal in ICE";
+        assert_eq!(told(Reason::PeerDeniedByDefault, "10.0.0.1:9"), (candidate.to_owned(), true));
+        for peer in ["192.168.1.1:9", "172.16.0.1:9", "100.64.0.1:9", "[fd00::1]:9", "[fe80::1]:9"] {
+            assert!(told(Reason::PeerDeniedByDefault, peer).1, "{peer}");
+        }
+        for peer in ["169.254.169.254:80", "127.0.0.1:80", "224.0.0.1:9", "[::1]:9", "[2002::1]:9", "192.0.2.1:9"] {
+            let (text, normal) = told(Reason::PeerDeniedByDefault, peer);
+            assert!(!normal && text.starts_with("denied: "), "{peer}: {text}");
+        }
+        let rule = "denied by the rule \"8.8.8.0/24\" in [peers] denied";
+        assert_eq!(told(Reason::PeerDenied, "8.8.8.8:9"), (rule.to_owned(), false));
+        assert!(told(Reason::PeerDenied, "8.8.4.4:9").0.contains("those in force now allow it"));
+    }
+
+    #[test]
+    fn every_reason_has_an_explanation_of_its_own() {
+        let mut texts: Vec<_> = Reason::ALL
+            .iter()
+            .map(|reason| told(&refusal(*reason, b"1735689000:alice", Some("10.0.0.1:0"))).0)
+            .collect();
+        assert!(texts.iter().all(|text| text.len() > 10), "{texts:?}");
+        texts.sort_unstable();
+        texts.dedup();
+        // PeerDenied, PeerForm and PeerPortDenied tell what denies the peer now.
+        assert!(texts.len() >= Reason::ALL.len() - 3, "{texts:?}");
+    }
+
+    #[test]
+    fn usernames_are_text_whatever_they_were() {
+        assert_eq!(text_of(&Excerpt::of("zo\u{eb}\n".as_bytes())), "zo\u{eb}\n");
+        assert_eq!(text_of(&Excerpt::of(b"\xffa\xfe")), "\u{fffd}a\u{fffd}");
+        let long = format!("1735689600:{}", "\u{e4}".repeat(100));
+        let excerpt = Excerpt::of(long.as_bytes());
+        assert_eq!(text_of(&excerpt), format!("1735689600:{}", "\u{e4}".repeat(42)));
+        assert!(is_of(&excerpt, &"\u{e4}".repeat(100)) && is_of(&excerpt, &long));
+        assert!(!is_of(&excerpt, "bob"));
+        let whole = Excerpt::of(b"1735689600:alice");
+        assert!(is_of(&whole, "alice") && is_of(&whole, "1735689600:alice") && !is_of(&whole, "alice2"));
+    }
+}

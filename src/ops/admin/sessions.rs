@@ -1,0 +1,247 @@
+//! Sessions: the live allocations, one with its peers, and the end of some.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use serde_json::{Value, json};
+
+use super::AdminApi;
+use super::error::Refused;
+use super::input::{Query, wrong};
+use crate::addr::Transport;
+use crate::net::sys;
+use crate::turn::{AllocationFilter, AllocationId, AllocationView};
+use crate::worker::Command;
+
+pub(super) const FILTER_KEYS: &[&str] = &["user", "client", "peer", "relayed", "transport"];
+pub(super) const LIST_KEYS: &[&str] = &["user", "client", "peer", "relayed", "transport", "limit", "cursor"];
+
+const LIMIT_DEFAULT: usize = 100;
+const LIMIT_MAX: usize = 1000;
+
+impl AdminApi {
+    /// `GET /v1/sessions`
+    pub(super) async fn list_sessions(&self, query: &Query) -> Result<Value, Refused> {
+        let filter = filter(query)?;
+        let limit = query.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
+        let cursor: Option<Cursor> = query.parsed("cursor", "the next_cursor of an earlier answer")?;
+        let first = cursor.map_or(0, |cursor| cursor.worker);
+        let mut found: Vec<(usize, AllocationView)> = Vec::new();
+        for worker in first..self.workers.count() {
+            let after = cursor.filter(|cursor| cursor.worker == worker).map(|cursor| cursor.after);
+            // One more than is shown tells whether there is a next page.
+            let missing = (limit + 1).saturating_sub(found.len());
+            if missing == 0 {
+                break;
+            }
+            let filter = filter.clone();
+            let question = |reply| Command::List { filter, after, limit: missing, reply };
+            let views = self.workers.ask(worker, question).await?.unwrap_or_default();
+            found.extend(views.into_iter().map(|view| (worker, view)));
+        }
+        let has_more = found.len() > limit;
+        found.truncate(limit);
+        let last = found.last().map(|(worker, view)| Cursor { worker: *worker, after: view.id });
+        let next_cursor = last.filter(|_| has_more).map(|cursor| cursor.to_string());
+        let sessions: Vec<_> = found.iter().map(|(worker, view)| self.session(*worker, view)).collect();
+        Ok(json!({ "sessions": sessions, "next_cursor": next_cursor }))
+    }
+
+    /// `GET /v1/sessions/{id}`
+    pub(super) async fn show_session(&self, id: &str) -> Result<Value, Refused> {
+        let SessionId { worker, allocation, .. } = self.own_session(id)?;
+        let shown = self.workers.ask(worker, |reply| Command::Show(allocation, reply)).await?.flatten();
+        let detail = shown.ok_or_else(|| no_session(id))?;
+        let now_micros = sys::clocks().0;
+        let mut session = self.session(worker, &detail.allocation);
+        let permissions = detail.permissions.iter().map(|(ip, until_micros)| {
+            json!({ "address": ip.to_string(), "expires_in_secs": secs_until(*until_micros, now_micros) })
+        });
+        let channels = detail.channels.iter().map(|(number, peer, until_micros)| {
+            json!({
+                "number": number,
+                "peer": peer.get().to_string(),
+                "expires_in_secs": secs_until(*until_micros, now_micros),
+            })
+        });
+        if let Value::Object(fields) = &mut session {
+            fields.insert("permissions".to_owned(), permissions.collect());
+            fields.insert("channels".to_owned(), channels.collect());
+        }
+        Ok(session)
+    }
+
+    /// `DELETE /v1/sessions/{id}`
+    pub(super) async fn end_session(&self, id: &str) -> Result<Value, Refused> {
+        let SessionId { worker, allocation, .. } = self.own_session(id)?;
+        let kick = |reply| Command::Kick(AllocationFilter::default(), Some(allocation), reply);
+        match self.workers.ask(worker, kick).await? {
+            Some(ended) if ended > 0 => {
+                tracing::info!(id, "an allocation was ended by the admin API");
+                Ok(json!({ "ended": ended }))
+            }
+            _ => Err(no_session(id)),
+        }
+    }
+
+    /// `DELETE /v1/sessions`
+    pub(super) async fn end_sessions(&self, query: &Query) -> Result<Value, Refused> {
+        let filter = filter(query)?;
+        let Some(user) = &filter.user else {
+            return Err(Refused::bad_request(
+                "whose sessions are to end? expected user=NAME; the other filters narrow it",
+            ));
+        };
+        let kick = |reply| Command::Kick(filter.clone(), None, reply);
+        let ended: usize = self.workers.ask_all(kick).await?.into_iter().sum();
+        tracing::info!(?user, ended, "allocations of a user were ended by the admin API");
+        Ok(json!({ "ended": ended }))
+    }
+
+    /// The id taken apart, if it is one of this run of the server.
+    fn own_session(&self, id: &str) -> Result<SessionId, Refused> {
+        let parsed: SessionId =
+            id.parse().map_err(|()| wrong("session", format_args!("{id:?}"), "an id such as 5f3a9c1e-0-17"))?;
+        match parsed.instance == self.status.instance() {
+            true => Ok(parsed),
+            false => Err(Refused::not_found(format!("allocation {id} was one of an earlier run of the server"))),
+        }
+    }
+
+    fn session(&self, worker: usize, view: &AllocationView) -> Value {
+        let now_micros = sys::clocks().0;
+        let id = SessionId { instance: self.status.instance(), worker, allocation: view.id };
+        let relayed = view.relayed.iter().map(|(address, until_micros)| {
+            json!({ "address": address.get().to_string(), "expires_in_secs": secs_until(*until_micros, now_micros) })
+        });
+        json!({
+            "id": id.to_string(),
+            "transport": view.five_tuple.transport.name(),
+            "client": view.five_tuple.client.to_string(),
+            "server": view.five_tuple.server.to_string(),
+            "username": &*view.username,
+            "user": &*view.user,
+            "credential_expires_unix": view.credential_expires_unix,
+            "relayed": relayed.collect::<Vec<_>>(),
+            "started_unix": self.clock.unix_secs(view.made_micros),
+            "age_secs": now_micros.saturating_sub(view.made_micros) / 1_000_000,
+            "to_peers": traffic(view.to_peers),
+            "to_client": traffic(view.to_client),
+            "throttled_packets": view.throttled,
+            "permissions": view.permissions,
+            "channels": view.channels,
+        })
+    }
+}
+
+/// Packets and bytes as JSON.
+pub(super) fn traffic((packets, bytes): (u64, u64)) -> Value {
+    json!({ "packets": packets, "bytes": bytes })
+}
+
+fn filter(query: &Query) -> Result<AllocationFilter, Refused> {
+    let address = "ADDRESS:PORT";
+    Ok(AllocationFilter {
+        user: query.text("user")?.map(str::to_owned),
+        client: query.parsed::<IpAddr>("client", "an IP address")?,
+        peer: query.parsed::<IpAddr>("peer", "an IP address")?,
+        relayed: query.parsed::<SocketAddr>("relayed", address)?,
+        transport: query.one_of("transport", &Transport::ALL.map(|transport| (transport.name(), transport)))?,
+    })
+}
+
+fn secs_until(until_micros: u64, now_micros: u64) -> u64 {
+    until_micros.saturating_sub(now_micros) / 1_000_000
+}
+
+fn no_session(id: &str) -> Refused {
+    Refused::not_found(format!("no allocation {id}"))
+}
+
+/// `INSTANCE-WORKER-ID`: the run of the server in 8 hexadecimal digits, the worker, and the allocation there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct SessionId {
+    instance: u32,
+    worker: usize,
+    allocation: AllocationId,
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}-{}-{}", self.instance, self.worker, self.allocation.0)
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (instance, rest) = text.split_once('-').ok_or(())?;
+        let (worker, allocation) = rest.split_once('-').ok_or(())?;
+        let is_hex = instance.len() == 8 && instance.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if !is_hex {
+            return Err(());
+        }
+        Ok(Self {
+            instance: u32::from_str_radix(instance, 16).map_err(drop)?,
+            worker: number(worker)?,
+            allocation: AllocationId(number(allocation)?),
+        })
+    }
+}
+
+/// Where a page ended: `WORKER-ID`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cursor {
+    worker: usize,
+    after: AllocationId,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.worker, self.after.0)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (worker, after) = text.split_once('-').ok_or(())?;
+        Ok(Self { worker: number(worker)?, after: AllocationId(number(after)?) })
+    }
+}
+
+/// Digits only: `parse` alone would also take a sign.
+fn number<T: FromStr>(text: &str) -> Result<T, ()> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number { text.parse().map_err(drop) } else { Err(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_read_as_they_are_written_and_nothing_else_is_one() {
+        let id = SessionId { instance: 0x0f3a_9c1e, worker: 1, allocation: AllocationId(17) };
+        assert_eq!(id.to_string(), "0f3a9c1e-1-17");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for text in [
+            "",
+            "-",
+            "--",
+            "f3a9c1e-1-17",
+            "0F3A9C1E-1-17",
+            "0f3a9c1e-1",
+            "0f3a9c1e-+1-17",
+            "0f3a9c1e--17",
+            "0f3a9c1e-1-17-2",
+        ] {
+            assert_eq!(text.parse::<SessionId>(), Err(()), "{text}");
+        }
+        assert_eq!("1-17".parse(), Ok(Cursor { worker: 1, after: AllocationId(17) }));
+        assert_eq!("1-99999999999999999999".parse::<Cursor>(), Err(()));
+    }
+}

@@ -1,0 +1,64 @@
+//! What the live allocations of each user come to.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::AdminApi;
+use super::error::Refused;
+use super::input::Query;
+use super::sessions::traffic;
+use crate::turn::UserTotal;
+use crate::worker::Command;
+
+pub(super) const KEYS: &[&str] = &["sort", "limit"];
+
+const LIMIT_DEFAULT: usize = 20;
+const LIMIT_MAX: usize = 1000;
+
+type By = fn(&UserTotal) -> u64;
+
+const ORDERS: &[(&str, By)] = &[
+    ("bytes", |total| total.to_peers.1.saturating_add(total.to_client.1)),
+    ("packets", |total| total.to_peers.0.saturating_add(total.to_client.0)),
+    ("sessions", |total| total.allocations),
+];
+
+impl AdminApi {
+    /// `GET /v1/users`: the users with the most first.
+    pub(super) async fn list_users(&self, query: &Query) -> Result<Value, Refused> {
+        let by = match query.one_of("sort", ORDERS)? {
+            Some(by) => by,
+            None => |total: &UserTotal| total.to_peers.1.saturating_add(total.to_client.1),
+        };
+        let limit = query.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
+        let mut totals: HashMap<Arc<str>, UserTotal> = HashMap::new();
+        for more in self.workers.ask_all(Command::Users).await?.into_iter().flatten() {
+            match totals.get_mut(&more.user) {
+                Some(total) => add(total, &more),
+                None => drop(totals.insert(Arc::clone(&more.user), more)),
+            }
+        }
+        let mut users: Vec<_> = totals.into_values().collect();
+        let total_users = users.len();
+        users.sort_by(|a, b| (Reverse(by(a)), &a.user).cmp(&(Reverse(by(b)), &b.user)));
+        let shown = users.iter().take(limit).map(|total| {
+            json!({
+                "user": &*total.user,
+                "sessions": total.allocations,
+                "to_peers": traffic(total.to_peers),
+                "to_client": traffic(total.to_client),
+            })
+        });
+        Ok(json!({ "users": shown.collect::<Vec<_>>(), "total_users": total_users }))
+    }
+}
+
+fn add(total: &mut UserTotal, more: &UserTotal) {
+    let both = |a: (u64, u64), b: (u64, u64)| (a.0.saturating_add(b.0), a.1.saturating_add(b.1));
+    total.allocations = total.allocations.saturating_add(more.allocations);
+    total.to_peers = both(total.to_peers, more.to_peers);
+    total.to_client = both(total.to_client, more.to_client);
+}
