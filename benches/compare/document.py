@@ -161,10 +161,9 @@ METHOD = """\
   for packets without ever sleeping, so that no server pays for waking it.
 - Each client has a socket and an allocation of its own, with one channel. All share one peer socket. The next packet, or
   burst, goes to the next client.
-- Bursts: the generator sends the packets of a burst one by one, and reads them one by one. "Receivers with GRO": it reads
-  with UDP GRO. Without it, the loopback makes the server split what it sends segmented (UDP GSO) into packets again, in
-  software and on its own CPU time, since there is no network card that would. "Arriving coalesced too": the generator
-  also sends each burst as one segmented datagram, as hosts with offloading network cards see each other.
+- Bursts: the generator sends the packets of a burst one by one, and reads them one by one. "Arriving coalesced": it sends
+  each burst as one segmented datagram (UDP GSO) and reads with UDP GRO, as two hosts with offloading network cards see
+  each other.
 - The forwarder is the floor of a plain program: epoll, one `recvfrom` and one `sendto` for each datagram, one `read` for
   what a connection has and one `write` for each datagram to it, one socket for each flow, no checks and no cryptography
   (`turnstone bench --forwarder`).
@@ -206,13 +205,18 @@ STREAM_EACH = (
     "next turn of its loop, by when more than two packets wait at this load, and so the slower server sends fewer, larger "
     "segments; turnstone writes when it has read what was there, and has less waiting."
 )
+HALF_A_BURST = (
+    "The packets of a burst come one by one, and the server, which looks at once, finds about four of the eight: they leave "
+    "by one segmented send. Receivers with UDP GRO make no difference."
+)
 REASONS = {
     "client-to-peer-50": SEND_EACH,
     "client-to-peer-1000": SEND_EACH,
     "peer-to-client-50": SEND_EACH + " Every relay has a socket of its own to be read, mostly for one packet.",
     "peer-to-client-1000": SEND_EACH + " Every relay has a socket of its own to be read, mostly for one packet.",
-    "burst-up": "What is sent segmented is split again by the loopback, for a receiver without GRO; compare the next rows.",
-    "burst-down": "What is sent segmented is split again by the loopback, for a receiver without GRO; compare the next rows.",
+    "burst-up": HALF_A_BURST,
+    "burst-down": HALF_A_BURST,
+    "allocate": "Two thirds of a cycle are the kernel's: three datagrams each way, a socket made, set up and closed.",
     "tcp-up": "Every connection has little to be read at a time, and every packet is sent by itself.",
     "tcp-down": STREAM_EACH,
     "tls-up": "Every connection has little to be read at a time, and every packet is sent by itself.",
@@ -230,7 +234,12 @@ def unreached(figures: dict, profiles: dict) -> list:
             continue
         parts = []
         median = answer["median"]
-        if median.get("forwarder"):
+        floor = figures.get(case.id.replace("tls-", "tcp-"), {}).get("median", {}).get("forwarder")
+        if case.transport == "tls" and floor and median.get("coturn"):
+            parts.append(
+                f"the forwarder needs {floor / median['coturn']:.2f} of coturn over TCP, without any cryptography"
+            )
+        elif median.get("forwarder"):
             parts.append(
                 f"turnstone needs {median['turnstone'] / median['forwarder']:.2f} of what the forwarder needs, and the "
                 f"forwarder {median['forwarder'] / median['coturn']:.2f} of coturn"
