@@ -50,6 +50,11 @@ impl AdminFlags {
         let Some(endpoint) = named else {
             let (configured, hint) = configured(&file, is_ours, token.is_none())?;
             return Ok(match configured {
+                Some(Admin { listen: Endpoint::Tcp(address), .. }) if address.port() == 0 => {
+                    let file = file.display();
+                    let message = format!("{file}: [admin] listen has port 0; name the real one with --admin");
+                    return Err(CliError::usage(message));
+                }
                 Some(admin) => Client::new(admin.listen, token.or(admin.token), hint),
                 None => Client::new(Endpoint::Unix(PathBuf::from(DEFAULT_SOCKET)), token, hint),
             });
@@ -102,9 +107,6 @@ fn configured(path: &Path, is_ours: bool, wants_token: bool) -> Result<(Option<A
     let env = |name: &str| std::env::var(name).ok();
     let around = Surroundings { host: host::detect(), env: &env, dev: false };
     match Admin::for_client(&source, &around, wants_token) {
-        Ok(Some(Admin { listen: Endpoint::Tcp(address), .. })) if address.port() == 0 => {
-            Err(CliError::usage(format!("{}: [admin] listen has port 0; name the real one with --admin", source.name)))
-        }
         Ok(Some(admin)) => {
             Ok((Some(admin), "is the server running? systemctl status turnstone, or its log, says why not".to_owned()))
         }
