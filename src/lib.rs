@@ -12,6 +12,7 @@
 //! | [`config`] | `turnserver.toml` |
 //! | [`bench`](mod@bench) | the load generator |
 //! | [`probe`](mod@probe) | a client that checks a server step by step |
+//! | [`usage`] | records of what each allocation has used |
 //! | [`doctor`] | what is wrong with the server's host |
 //! | [`ops`] | logs, signals, service manager |
 //! | [`cli`] | the commands |
@@ -31,4 +32,5 @@ pub mod probe;
 pub mod reject;
 pub mod stun;
 pub mod turn;
+pub mod usage;
 pub mod worker;

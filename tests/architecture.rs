@@ -35,10 +35,16 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("listener", &["stun", "turn", "net", "config::Streams", "config::TlsFiles", "config::TlsVersion"], &["tokio"]),
     (
         "worker",
-        &["stun", "turn", "net", "listener", "policy", "config::Streams", "ops::counters"],
+        &["stun", "turn", "net", "listener", "policy", "config::Streams", "ops::counters", "usage::UsageSender"],
         &["std::fs", "tokio", "RwLock"],
     ),
     ("config", &["auth", "policy", "turn"], &["TcpStream", "tokio", "libc"]),
+    // Its threads are its own: no packet waits for a disk or a webhook.
+    (
+        "usage",
+        &["turn", "config::Usage", "config::UsageFile", "config::Webhook", "config::WebhookToken"],
+        &["tokio", "libc", "TcpStream", "UdpSocket"],
+    ),
     // The load generator judges the server from outside: it shares the wire format with it, and none of its fast paths.
     ("bench", &["stun", "net::sys"], &["tokio", "libc"]),
     // It judges servers from outside, too, with the load generator's client.
@@ -49,7 +55,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ),
     // It looks at the host, and at the server from outside.
     ("doctor", &["config", "probe", "net", "auth", "bench::client"], &["tokio", "libc"]),
-    ("ops", &["config", "worker", "listener", "net", "turn", "stun", "auth", "policy"], &[]),
+    ("ops", &["config", "worker", "listener", "net", "turn", "stun", "auth", "policy", "usage"], &[]),
 ];
 
 /// `cli` may use everything.

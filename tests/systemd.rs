@@ -143,7 +143,8 @@ fn the_server_makes_no_system_call_that_the_unit_forbids() {
     let (trace, config) = (folder.path().join("trace"), folder.path().join("turnserver.toml"));
     fs::write(
         &config,
-        "[[listen]]\naddress = \"127.0.0.1:0\"\ntransport = [\"udp\", \"tcp\"]\n[relay]\nipv4 = \"127.0.0.1\"\n",
+        "[[listen]]\naddress = \"127.0.0.1:0\"\ntransport = [\"udp\", \"tcp\"]\n[relay]\nipv4 = \"127.0.0.1\"\n\
+         [usage]\nfile = \"usage.jsonl\"\nwebhook = \"http://127.0.0.1:1/\"\n",
     )
     .unwrap();
     let mut traced = Command::new("strace")

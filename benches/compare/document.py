@@ -159,8 +159,9 @@ METHOD = """\
   burst, goes to the next client.
 - "Arriving coalesced": the generator sends each burst as one segmented datagram (UDP GSO) and reads with UDP GRO, as
   two hosts with offloading network cards see each other. In the row above that, packets are sent one by one.
-- The forwarder is the floor of a plain program: epoll, one `recvfrom` and one `sendto` for each packet, one socket for
-  each flow, no checks and no cryptography (`turnstone bench --forwarder`).
+- The forwarder is the floor of a plain program: epoll, one `recvfrom` and one `sendto` for each datagram, one `read` for
+  what a connection has and one `write` for each datagram to it, one socket for each flow, no checks and no cryptography
+  (`turnstone bench --forwarder`).
 - Unauthenticated requests are answered without limit by both servers, except in "over budget", where turnstone has its
   default limit; that row's ratio is to coturn's answered requests, because coturn has no limit. Its CPU time is per
   request that reached the socket.

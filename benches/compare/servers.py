@@ -44,7 +44,7 @@ class Servers:
             stderr=subprocess.DEVNULL,
             cwd=self.path,
         )
-        if not answers(is_forwarder=name == "forwarder", process=process):
+        if not answers(process):
             process.kill()
             process.wait()
             raise RuntimeError(f"{name} does not answer: run it by hand with {' '.join(str(p) for p in command)}")
@@ -121,8 +121,8 @@ pidfile={self.path}/coturn.pid
         os.chmod(self.path / "key.pem", 0o600)
 
 
-def answers(is_forwarder: bool, process) -> bool:
-    """Sends Binding requests until one is answered; the forwarder, which knows none, answers with an error."""
+def answers(process) -> bool:
+    """Sends Binding requests until one is answered."""
     request = b"\x00\x01\x00\x00\x21\x12\xa4\x42" + secrets.token_bytes(12)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.settimeout(0.1)

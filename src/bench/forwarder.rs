@@ -1,11 +1,11 @@
 //! The floor to compare servers with: a plain epoll forwarder, one receive and one send per packet, one socket per flow.
 //!
-//! It answers Allocate, CreatePermission, ChannelBind and Refresh without asking who asks, so that the same clients can
-//! use it. It therefore only listens on, and only forwards to, loopback addresses.
+//! It answers Binding, Allocate, CreatePermission, ChannelBind and Refresh without asking who asks, over UDP and TCP, so that
+//! the same clients can use it. It therefore only listens on, and only forwards to, loopback addresses.
 
 use std::collections::HashMap;
-use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -17,8 +17,15 @@ use super::wire::CHANNEL;
 use crate::net::sys;
 
 const LISTENER: u64 = u64::MAX;
+const ACCEPTOR: u64 = u64::MAX - 1;
+/// In the token of a stream; those of flows are without.
+const STREAM: u64 = 1 << 32;
 /// Bytes of the listener's receive buffer.
 const RECEIVE_BUFFER: i32 = 4 << 20;
+/// Bytes of a stream that are read at once.
+const READ_BYTES: usize = 65_536;
+/// Bytes of the longest payload.
+const PAYLOAD_BYTES: usize = 65_536;
 
 /// Forwards until the process is ended; `ready` is called with the address once it listens.
 ///
@@ -39,16 +46,32 @@ pub fn forward(listen: SocketAddr, ready: impl FnOnce(SocketAddr)) -> Result<(),
 
 struct Forwarder {
     listener: UdpSocket,
+    acceptor: TcpListener,
     epoll: Poll,
-    by_client: HashMap<SocketAddr, usize>,
+    by_client: HashMap<Client, usize>,
     flows: Vec<Flow>,
+    streams: Vec<Option<Stream>>,
     buffer: Vec<u8>,
+    answer: Vec<u8>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Client {
+    Udp(SocketAddr),
+    Stream(usize),
 }
 
 struct Flow {
-    client: SocketAddr,
+    client: Client,
     peer: Option<SocketAddr>,
     socket: UdpSocket,
+}
+
+struct Stream {
+    socket: TcpStream,
+    remote: SocketAddr,
+    /// The beginning of a frame whose end has not come yet.
+    partial: Vec<u8>,
 }
 
 impl Forwarder {
@@ -57,15 +80,29 @@ impl Forwarder {
         let listener = UdpSocket::bind(listen)?;
         listener.set_nonblocking(true)?;
         sys::grow_recv_buffer(listener.as_fd(), RECEIVE_BUFFER);
+        let acceptor = TcpListener::bind(listener.local_addr()?)?;
+        acceptor.set_nonblocking(true)?;
         let epoll = Poll::new()?;
         epoll.add(&listener, LISTENER)?;
-        Ok(Self { listener, epoll, by_client: HashMap::new(), flows: Vec::new(), buffer: vec![0; 65_536 + 4] })
+        epoll.add(&acceptor, ACCEPTOR)?;
+        Ok(Self {
+            listener,
+            acceptor,
+            epoll,
+            by_client: HashMap::new(),
+            flows: Vec::new(),
+            streams: Vec::new(),
+            buffer: vec![0; PAYLOAD_BYTES + 8],
+            answer: Vec::new(),
+        })
     }
 
     fn turn(&mut self, timeout: Duration) -> io::Result<()> {
         for index in 0..self.epoll.wait(timeout)? {
             match self.epoll.ready(index) {
-                Some(LISTENER) => self.on_client()?,
+                Some(LISTENER) => self.on_datagrams()?,
+                Some(ACCEPTOR) => self.on_connection()?,
+                Some(token) if token & STREAM != 0 => self.on_stream((token & !STREAM) as usize)?,
                 Some(flow) => self.on_peer(flow as usize)?,
                 None => {}
             }
@@ -73,43 +110,97 @@ impl Forwarder {
         Ok(())
     }
 
-    fn on_client(&mut self) -> io::Result<()> {
-        while let Some((len, client)) = try_recv(&self.listener, &mut self.buffer)? {
-            let bytes = self.buffer.get(..len).unwrap_or_default();
-            match bytes.split_first_chunk::<4>() {
-                Some((&[c0, _, l0, l1], rest)) if c0 >> 6 == 1 => {
-                    let payload = rest.get(..usize::from(u16::from_be_bytes([l0, l1])));
-                    let flow = self.by_client.get(&client).and_then(|index| self.flows.get(*index));
-                    if let (Some(payload), Some(Flow { peer: Some(peer), socket, .. })) = (payload, flow) {
-                        try_send(socket, payload, *peer)?;
-                    }
+    fn on_datagrams(&mut self) -> io::Result<()> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        while let Some((len, client)) = try_recv(&self.listener, &mut buffer)? {
+            self.on_client(Client::Udp(client), buffer.get(..len).unwrap_or_default())?;
+        }
+        self.buffer = buffer;
+        Ok(())
+    }
+
+    fn on_connection(&mut self) -> io::Result<()> {
+        let (socket, remote) = match self.acceptor.accept() {
+            Ok(accepted) => accepted,
+            Err(_) => return Ok(()),
+        };
+        socket.set_nonblocking(true)?;
+        socket.set_nodelay(true)?;
+        self.epoll.add(&socket, STREAM | self.streams.len() as u64)?;
+        self.streams.push(Some(Stream { socket, remote, partial: Vec::new() }));
+        Ok(())
+    }
+
+    fn on_stream(&mut self, index: usize) -> io::Result<()> {
+        let Some(Some(stream)) = self.streams.get_mut(index) else { return Ok(()) };
+        let mut bytes = std::mem::take(&mut stream.partial);
+        let kept = bytes.len();
+        bytes.resize(kept + READ_BYTES, 0);
+        let read = match stream.socket.read(bytes.get_mut(kept..).unwrap_or_default()) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            // Closing the socket takes it out of the epoll.
+            Ok(0) | Err(_) => {
+                if let Some(place) = self.streams.get_mut(index) {
+                    *place = None;
                 }
-                _ => {
-                    let request = bytes.to_vec();
-                    self.on_request(&request, client)?;
-                }
+                return Ok(());
             }
+            Ok(read) => Some(read),
+        };
+        bytes.truncate(kept + read.unwrap_or_default());
+        let mut rest = bytes.as_slice();
+        while let Some((frame, next)) = first_frame(rest) {
+            self.on_client(Client::Stream(index), frame)?;
+            rest = next;
+        }
+        let used = bytes.len() - rest.len();
+        bytes.drain(..used);
+        if let Some(Some(stream)) = self.streams.get_mut(index) {
+            stream.partial = bytes;
         }
         Ok(())
+    }
+
+    fn on_client(&mut self, client: Client, bytes: &[u8]) -> io::Result<()> {
+        match bytes.split_first_chunk::<4>() {
+            Some((&[c0, _, l0, l1], rest)) if c0 >> 6 == 1 => {
+                let payload = rest.get(..usize::from(u16::from_be_bytes([l0, l1])));
+                let flow = self.by_client.get(&client).and_then(|index| self.flows.get(*index));
+                match (payload, flow) {
+                    (Some(payload), Some(Flow { peer: Some(peer), socket, .. })) => try_send(socket, payload, *peer),
+                    _ => Ok(()),
+                }
+            }
+            _ => self.on_request(bytes, client),
+        }
     }
 
     fn on_peer(&mut self, index: usize) -> io::Result<()> {
-        let Some(flow) = self.flows.get(index) else { return Ok(()) };
-        while let Some((len, peer)) = try_recv(&flow.socket, self.buffer.get_mut(4..).unwrap_or_default())? {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        while let Some(flow) = self.flows.get(index) {
+            let room = buffer.get_mut(4..4 + PAYLOAD_BYTES).unwrap_or_default();
+            let Some((len, peer)) = try_recv(&flow.socket, room)? else { break };
             if flow.peer != Some(peer) {
                 continue;
             }
-            if let Some(header) = self.buffer.first_chunk_mut::<4>() {
-                let ([c0, c1], [l0, l1]) = (CHANNEL.to_be_bytes(), (len as u16).to_be_bytes());
+            let ([c0, c1], [l0, l1]) = (CHANNEL.to_be_bytes(), (len as u16).to_be_bytes());
+            if let Some(header) = buffer.first_chunk_mut::<4>() {
                 *header = [c0, c1, l0, l1];
             }
-            try_send(&self.listener, self.buffer.get(..len + 4).unwrap_or_default(), flow.client)?;
+            let end = match flow.client {
+                Client::Udp(_) => 4 + len,
+                Client::Stream(_) => (4 + len).next_multiple_of(4),
+            };
+            buffer.get_mut(4 + len..end).unwrap_or_default().fill(0);
+            self.send_to_client(flow.client, buffer.get(..end).unwrap_or_default())?;
         }
+        self.buffer = buffer;
         Ok(())
     }
 
-    fn on_request(&mut self, bytes: &[u8], client: SocketAddr) -> io::Result<()> {
+    fn on_request(&mut self, bytes: &[u8], client: Client) -> io::Result<()> {
         let Ok(message) = Message::parse(bytes) else { return Ok(()) };
+        let Some(remote) = self.remote(client) else { return Ok(()) };
         if message.class() != Class::Request {
             return Ok(());
         }
@@ -123,26 +214,66 @@ impl Forwarder {
         let flow = self.by_client.get(&client).and_then(|index| self.flows.get_mut(*index));
         let peer = message.get(AttributeType::XOR_PEER_ADDRESS);
         let peer = peer.and_then(|value| decode_xor_address(value, message.transaction_id()));
-        let mut out = Vec::new();
+        let mut out = std::mem::take(&mut self.answer);
+        out.clear();
+        let (method, id) = (message.method(), message.transaction_id());
         match (flow, peer) {
+            _ if method == Method::BINDING => {
+                Encoder::new(&mut out, Class::Success, method, id)
+                    .xor_address(AttributeType::XOR_MAPPED_ADDRESS, remote);
+            }
             (None, _) => {
-                Encoder::new(&mut out, Class::Error, message.method(), message.transaction_id())
-                    .error_code(ErrorCode::ALLOCATION_MISMATCH);
+                Encoder::new(&mut out, Class::Error, method, id).error_code(ErrorCode::ALLOCATION_MISMATCH);
             }
             (Some(_), Some(peer)) if !peer.ip().is_loopback() => {
-                Encoder::new(&mut out, Class::Error, message.method(), message.transaction_id())
-                    .error_code(ErrorCode::FORBIDDEN);
+                Encoder::new(&mut out, Class::Error, method, id).error_code(ErrorCode::FORBIDDEN);
             }
             (Some(flow), peer) => {
                 flow.peer = peer.or(flow.peer);
-                let mut answer = Encoder::new(&mut out, Class::Success, message.method(), message.transaction_id());
-                answer.xor_address(AttributeType::XOR_MAPPED_ADDRESS, client);
+                let mut answer = Encoder::new(&mut out, Class::Success, method, id);
+                answer.xor_address(AttributeType::XOR_MAPPED_ADDRESS, remote);
                 answer.xor_address(AttributeType::XOR_RELAYED_ADDRESS, flow.socket.local_addr()?);
                 answer.u32(AttributeType::LIFETIME, 600);
             }
         }
-        try_send(&self.listener, &out, client)
+        self.send_to_client(client, &out)?;
+        self.answer = out;
+        Ok(())
     }
+
+    fn remote(&self, client: Client) -> Option<SocketAddr> {
+        match client {
+            Client::Udp(remote) => Some(remote),
+            Client::Stream(index) => self.streams.get(index)?.as_ref().map(|stream| stream.remote),
+        }
+    }
+
+    fn send_to_client(&self, client: Client, bytes: &[u8]) -> io::Result<()> {
+        match client {
+            Client::Udp(remote) => try_send(&self.listener, bytes, remote),
+            Client::Stream(index) => match self.streams.get(index) {
+                // A frame that finds no room is lost, and the load generator says so; half a frame would break the stream.
+                Some(Some(stream)) => match (&stream.socket).write(bytes) {
+                    Ok(sent) if sent == bytes.len() => Ok(()),
+                    Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+                    Err(error) => Err(error),
+                },
+                _ => Ok(()),
+            },
+        }
+    }
+}
+
+/// The first whole frame, ChannelData or STUN, and what follows it.
+fn first_frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let &[first, _, l0, l1] = bytes.first_chunk()?;
+    let announced = usize::from(u16::from_be_bytes([l0, l1]));
+    let (len, next) = match first >> 6 {
+        1 => (4 + announced, (4 + announced).next_multiple_of(4)),
+        _ => (20 + announced, 20 + announced),
+    };
+    Some((bytes.get(..len)?, bytes.get(next..)?))
 }
 
 fn try_recv(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Option<(usize, SocketAddr)>> {

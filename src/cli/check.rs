@@ -1,12 +1,14 @@
 //! `turnstone check`: looks for what would stop the server, or disappoint its clients, without starting it.
 
+use std::fs::File;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::Path;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::addr::Transport;
-use crate::config::{Admin, Config, ConfigError, Endpoint, Metrics, RelayAddress};
+use crate::config::{Admin, Config, ConfigError, Endpoint, Metrics, RelayAddress, Usage};
 use crate::doctor::{self, certificate};
 use crate::probe::{Status, Step};
 
@@ -185,6 +187,9 @@ fn check_config(findings: &mut Findings, config: &Config, bind: bool) {
     }
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     findings.take(doctor::process::judge_descriptors(config, &limits, doctor::process::Whose::ThisProcess));
+    if let Some(usage) = &config.usage {
+        check_usage(findings, usage);
+    }
     if bind {
         config
             .listeners
@@ -197,6 +202,34 @@ fn check_config(findings: &mut Findings, config: &Config, bind: bool) {
             check_bind(findings, "admin", Transport::Tcp, address);
         }
     }
+}
+
+fn check_usage(findings: &mut Findings, usage: &Usage) {
+    let file = usage.file.iter().map(|file| (file.path.as_path(), file.path.parent()));
+    let spool = usage.webhook.iter().map(|webhook| webhook.spool_directory.as_path());
+    let spool = spool.map(|path| (path, if path.is_dir() { Some(path) } else { path.parent() }));
+    for (path, directory) in file.chain(spool) {
+        let directory = directory.filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // A file that is made and has its name taken away is the only question that every file system answers truly.
+        let tried = tempfile_in(directory);
+        let (level, message) = match tried {
+            Ok(()) if usage.file.as_ref().is_some_and(|file| file.path == path) && path.exists() && !path.is_file() => {
+                (Level::Error, format!("{} is not a regular file", path.display()))
+            }
+            Ok(()) => (Level::Ok, format!("{} can be written by this user", path.display())),
+            Err(error) => (
+                Level::Error,
+                format!("{} cannot be written by this user: {}: {error}", path.display(), directory.display()),
+            ),
+        };
+        findings.add(level, "usage records", message);
+    }
+}
+
+fn tempfile_in(directory: &Path) -> std::io::Result<()> {
+    let path = directory.join(format!(".turnstone-check-{}", std::process::id()));
+    File::options().write(true).create_new(true).open(&path)?;
+    std::fs::remove_file(&path)
 }
 
 fn check_relay(findings: &mut Findings, relay: RelayAddress) {

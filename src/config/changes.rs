@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::Config;
+use super::{Config, Usage};
 use crate::addr::Transport;
 
 /// What becomes of a changed value on reload.
@@ -43,18 +43,22 @@ impl Config {
     pub fn changes(&self, new: &Self) -> Vec<Change> {
         let (before, after) = (self.flat(), new.flat());
         let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        let recorded = &new.usage;
         let mut changes = Vec::new();
         for key in keys {
             let (old, new) = (before.get(key), after.get(key));
             if old != new {
                 let shown = |value: Option<&String>| value.cloned().unwrap_or_else(|| "-".to_owned());
                 let still_used = new.is_none() && key.starts_with("tls.") && self.has_tls_listener();
-                let effect = if still_used { Effect::NeedsRestart } else { effect(key) };
+                let fixed =
+                    key.strip_prefix("usage.").is_some_and(|key| Usage::needs_restart(&self.usage, recorded, key));
+                let effect = if still_used || fixed { Effect::NeedsRestart } else { effect(key) };
                 changes.push(Change { key: key.clone(), before: shown(old), after: shown(new), effect });
             }
         }
         changes.extend(self.secret_changes(new));
         changes.extend(self.user_changes(new));
+        changes.extend(self.webhook_token_change(new));
         changes.extend(self.admin_token_change(new));
         changes
     }
@@ -68,6 +72,7 @@ impl Config {
         self.auth.nonce_lifetime_secs = running.auth.nonce_lifetime_secs;
         self.log.format = running.log.format;
         self.metrics.clone_from(&running.metrics);
+        Usage::keep_until_restart(&mut self.usage, &running.usage);
         self.admin.clone_from(&running.admin);
         if self.tls.is_none() && running.has_tls_listener() {
             self.tls.clone_from(&running.tls);
@@ -114,6 +119,22 @@ impl Config {
         let note = if before == after { " (another secret under the same id)" } else { "" };
         let after = format!("{after}{note}");
         Some(Change { key: "auth.secrets".to_owned(), before, after, effect: Effect::Applied })
+    }
+
+    /// A token is told by its being there.
+    fn webhook_token_change(&self, new: &Self) -> Option<Change> {
+        let (old, new) = (self.usage.as_ref()?.webhook.as_ref()?, new.usage.as_ref()?.webhook.as_ref()?);
+        if old.token == new.token {
+            return None;
+        }
+        let shown = |token: &Option<_>, there: &str| if token.is_some() { there.to_owned() } else { "-".to_owned() };
+        let after = if old.token.is_some() { "another token" } else { "a token" };
+        Some(Change {
+            key: "usage.webhook-token".to_owned(),
+            before: shown(&old.token, "a token"),
+            after: shown(&new.token, after),
+            effect: if old.url == new.url { Effect::Applied } else { Effect::NeedsRestart },
+        })
     }
 
     /// The token of the admin API is told by whether there is one.

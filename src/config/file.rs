@@ -20,6 +20,7 @@ use super::overrides::Overrides;
 use super::reader::{Document, Section};
 use super::secret::plain;
 use super::sections::{read_bandwidth, read_lifetimes, read_limits, read_log, read_peers, read_quota, read_streams};
+use super::usage::read_usage;
 use super::{Config, Listener, Relay, RelayAddress, TlsFiles, TlsVersion, units};
 
 /// Where the configuration is when nobody says otherwise.
@@ -147,6 +148,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
     let metrics = read_metrics(document, root, source, &listeners);
     let admin = read_admin(document, root, source, around, &listeners, metrics.as_ref());
     let drain = read_drain(document, root, &listeners);
+    let usage = read_usage(document, root, source, around);
     let auth = read_auth(document, root, source, turn, around);
     root.report_unknown_keys();
     Config {
@@ -167,6 +169,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         metrics,
         admin,
         drain,
+        usage,
         turn,
         rfc5766_channel_numbers,
         dev: around.dev,

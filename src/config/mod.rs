@@ -15,6 +15,7 @@ mod sections;
 mod settings;
 mod show;
 mod units;
+mod usage;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -37,6 +38,7 @@ pub use overrides::{ADMIN_ENV, ADMIN_TOKEN_ENV, CONFIG_ENV, OVERRIDABLE, Overrid
 pub use secret::{SECRET_BYTES_MIN, check_secret, judge_mode, read_private_file, trim_line_end};
 pub use sections::check_log_filter;
 pub use units::parse_duration;
+pub use usage::{Usage, UsageFile, Webhook, WebhookToken};
 
 /// A complete, valid configuration. It is an immutable snapshot; a reload builds another one.
 #[derive(Clone, Debug)]
@@ -75,6 +77,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// How the server stops.
     pub drain: Drain,
+    /// Records of what each allocation has used; none by default.
+    pub usage: Option<Usage>,
     /// Whether TURN is offered, or only STUN Binding.
     pub turn: bool,
     /// Whether channel numbers of RFC 5766 beyond 0x4FFF may be bound.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::turn::{AlternateServer, OnExpiry};
 
 use super::units::{duration_text, rate_text, size_text};
-use super::{Config, LogFormat, TlsVersion};
+use super::{Config, LogFormat, TlsVersion, Usage};
 
 impl Config {
     /// The effective configuration in the syntax of `turnserver.toml`. It has no secret in it: secrets and the number of
@@ -71,7 +71,8 @@ impl Config {
         }
         let alternates: Vec<_> = self.drain.alternates.iter().map(alternate).collect();
         writeln!(out, "\n[drain]\ndeadline = \"{}\"", duration_text(self.drain.deadline))?;
-        writeln!(out, "alternate-server = {}", list(&alternates))
+        writeln!(out, "alternate-server = {}", list(&alternates))?;
+        self.usage.as_ref().map_or(Ok(()), |usage| write_usage(out, usage))
     }
 
     fn write_relay(&self, out: &mut String) -> std::fmt::Result {
@@ -129,6 +130,30 @@ impl Config {
         writeln!(out, "connections-max = {}", streams.connections_max)?;
         writeln!(out, "connections-per-ip-max = {}", limit(streams.connections_per_ip_max))
     }
+}
+
+fn write_usage(out: &mut String, usage: &Usage) -> std::fmt::Result {
+    let or_off = |text: Option<String>| text.unwrap_or_else(|| "off".to_owned());
+    writeln!(out, "\n[usage]\ninterim = \"{}\"", or_off(usage.interim.map(duration_text)))?;
+    if let Some(file) = &usage.file {
+        writeln!(out, "file = {}", quoted(&file.path.to_string_lossy()))?;
+        writeln!(out, "rotate-bytes = \"{}\"", or_off(file.rotate_bytes.map(size_text)))?;
+        writeln!(
+            out,
+            "rotate-interval = \"{}\"\nkeep = {}",
+            or_off(file.rotate_interval.map(duration_text)),
+            limit(file.keep)
+        )?;
+    }
+    if let Some(webhook) = &usage.webhook {
+        writeln!(out, "webhook = {}\nwebhook-timeout = \"{}\"", quoted(&webhook.url), duration_text(webhook.timeout))?;
+        if webhook.token.is_some() {
+            writeln!(out, "# webhook-token: there is one")?;
+        }
+        writeln!(out, "spool-directory = {}", quoted(&webhook.spool_directory.to_string_lossy()))?;
+        writeln!(out, "spool-bytes-max = \"{}\"", size_text(webhook.spool_bytes_max))?;
+    }
+    Ok(())
 }
 
 fn alternate(server: &AlternateServer) -> String {

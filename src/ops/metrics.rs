@@ -17,6 +17,7 @@ use crate::addr::{Family, Transport};
 use crate::net::OwnRelays;
 use crate::reject::{Dropped, Reason};
 use crate::turn::EndReason;
+use crate::usage::Lost;
 use crate::worker::Reservations;
 
 /// What the content of [`Metrics::text`] is.
@@ -73,7 +74,8 @@ impl Collector for Observed {
         self.encode_traffic(&mut out)?;
         self.encode_requests(&mut out)?;
         self.encode_relays(&mut out)?;
-        self.encode_streams(&mut out)
+        self.encode_streams(&mut out)?;
+        self.encode_usage(&mut out)
     }
 }
 
@@ -266,6 +268,25 @@ impl Observed {
             ("turnstone_tls_handshake_failures", "TLS handshakes that failed.", |counters| &counters.tls_failures),
         ];
         simple.into_iter().try_for_each(|(name, help, counter)| out.counter(name, help, self.sum(counter)))
+    }
+
+    fn encode_usage(&self, out: &mut Out<'_>) -> fmt::Result {
+        let usage = &self.status.usage;
+        out.counter("turnstone_usage_records", "Usage records written to the file.", usage.written())?;
+        let lost = Lost::ALL.map(|why| (why.label(), usage.lost(why)));
+        out.counters(
+            "turnstone_usage_records_lost",
+            "Usage records lost, by the file or by the webhook.",
+            "reason",
+            lost,
+        )?;
+        let help = "Writes of usage records that failed; they are tried again.";
+        out.counter("turnstone_usage_write_errors", help, usage.write_errors())?;
+        let (taken, failed) = usage.webhook();
+        let help = "Batches of usage records sent to the webhook; what failed is tried again.";
+        out.counters("turnstone_usage_webhook_batches", help, "result", [("taken", taken), ("failed", failed)])?;
+        let help = "Bytes of usage records that wait for the webhook.";
+        out.gauge("turnstone_usage_spool_bytes", help, usage.spool_bytes())
     }
 
     fn encode_payload(&self, out: &mut Out<'_>, name: &str, what: &str, of: TrafficOf) -> fmt::Result {

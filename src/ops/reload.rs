@@ -73,6 +73,9 @@ impl RunningServer {
         self.context.tls.store(certificate.as_ref().map(|certificate| Arc::clone(&certificate.config)));
         self.config = config.clone();
         self.status.set_peer_acl(Arc::clone(&settings.peer_acl));
+        if let Some(usage) = &self.usage {
+            usage.reload(self.config.usage.as_ref());
+        }
         for mailbox in &self.context.mailboxes {
             mailbox.send(Command::Apply(Arc::clone(settings)));
         }

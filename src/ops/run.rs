@@ -28,7 +28,8 @@ use crate::auth::NonceKeys;
 use crate::config::{Config, Endpoint, Loaded, OwnAddresses};
 use crate::listener::ConnectionLimits;
 use crate::net::{Inherited, OwnRelays, interface_addresses, sys};
-use crate::turn::{EndReason, Settings, Shared};
+use crate::turn::{AllocationFilter, EndReason, Settings, Shared};
+use crate::usage::{AskWorker, UsageRecords};
 use crate::worker::{Command, Mailbox, Reservations, Worker, WorkerContext, fill_from_system};
 
 /// What the server listens on, with real ports.
@@ -127,6 +128,7 @@ pub(super) struct RunningServer {
     pub(super) status: Arc<Status>,
     pub(super) watch: Watch,
     pub(super) draining: Option<Draining>,
+    pub(super) usage: Option<UsageRecords>,
     /// The endpoints.
     tasks: Vec<tokio::task::JoinHandle<()>>,
     orders: Option<Orders>,
@@ -151,6 +153,7 @@ impl RunningServer {
         let admin = config.admin.as_ref().map(|admin| bind_endpoint(&admin.listen, "admin")).transpose()?;
         let mut endpoints: Vec<_> = bound.listeners.iter().map(|(_, address)| *address).collect();
         endpoints.extend([&monitor, &admin].into_iter().flatten().filter_map(EndpointListener::address));
+        endpoints.extend(config.usage.iter().flat_map(|usage| &usage.webhook).filter_map(|webhook| webhook.address));
         let mut master = [0; 32];
         fill_from_system(&mut master);
         let nonce_keys = Arc::new(NonceKeys::new(master, config.auth.nonce_lifetime_secs));
@@ -161,6 +164,13 @@ impl RunningServer {
             .map(|_| Mailbox::new().map(Arc::new))
             .collect::<io::Result<Vec<_>>>()
             .map_err(|error| RunError::new("cannot make a mailbox", error))?;
+        let usage = config.usage.as_ref().map(|usage| {
+            let (stats, ask) = (Arc::clone(&status.usage), ask_worker(&mailboxes));
+            let instance = format!("{:08x}", status.instance());
+            UsageRecords::start(usage, &instance, config.workers, stats, ask)
+                .map_err(|problem| RunError::new("usage records", problem))
+        });
+        let usage = usage.transpose()?;
         let context = WorkerContext {
             settings: Arc::new(settings(&config, &endpoints, &nonce_keys)?),
             shared: Shared::default(),
@@ -172,6 +182,7 @@ impl RunningServer {
             ),
             tls,
             streams: config.streams,
+            usage: usage.as_ref().map(UsageRecords::sender),
             mailboxes,
             busy_sockets_max: busy_sockets_max(config.workers),
             loopback_peers: config.peers.allow_loopback,
@@ -230,6 +241,7 @@ impl RunningServer {
             status,
             watch,
             draining: None,
+            usage,
             tasks,
             orders,
             nonce_keys,
@@ -305,6 +317,9 @@ impl RunningServer {
         for worker in self.workers.drain(..) {
             let _ = worker.join();
         }
+        if let Some(usage) = self.usage.take() {
+            usage.stop();
+        }
         for task in self.tasks.drain(..) {
             task.abort();
             let _ = task.await;
@@ -358,6 +373,16 @@ fn settings(config: &Config, endpoints: &[SocketAddr], nonce_keys: &Arc<NonceKey
         addresses: interface_addresses().map_err(|error| RunError::new("cannot list interface addresses", error))?,
     };
     config.settings(Arc::clone(nonce_keys), own).map_err(|error| RunError(error.to_string()))
+}
+
+/// Lets the writer of usage records ask a worker for its live allocations.
+fn ask_worker(mailboxes: &[Arc<Mailbox>]) -> AskWorker {
+    let mailboxes = mailboxes.to_vec();
+    Box::new(move |worker, after, limit, take| {
+        let Some(mailbox) = mailboxes.get(worker) else { return };
+        let reply = Box::new(move |views| take(sys::clocks().0, views));
+        mailbox.send(Command::List { filter: AllocationFilter::default(), after, limit, reply });
+    })
 }
 
 fn gso_available() -> bool {

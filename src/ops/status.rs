@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwapOption;
 
 use crate::policy::PeerAcl;
+use crate::usage::UsageStats;
 use crate::worker::fill_from_system;
 
 /// Written by the control runtime, read by the endpoints.
@@ -20,6 +21,8 @@ pub(super) struct Status {
     pub(super) config_reloads: Outcomes,
     pub(super) certificate_reloads: Outcomes,
     certificate_not_after: AtomicI64,
+    /// What became of usage records.
+    pub(super) usage: Arc<UsageStats>,
     peer_acl: ArcSwapOption<PeerAcl>,
 }
 
@@ -58,6 +61,7 @@ impl Status {
             config_reloads: Outcomes::default(),
             certificate_reloads: Outcomes::default(),
             certificate_not_after: AtomicI64::new(NO_CERTIFICATE),
+            usage: Arc::default(),
             peer_acl: ArcSwapOption::empty(),
         }
     }

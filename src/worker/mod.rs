@@ -39,6 +39,7 @@ use crate::net::{Arena, OwnRelays};
 use crate::ops::counters::Counters;
 use crate::reject::Dropped;
 use crate::turn::{Event, Server, Settings, Shared};
+use crate::usage::UsageSender;
 
 use datagrams::Unread;
 use mailbox::HandoverBatch;
@@ -91,6 +92,8 @@ pub struct WorkerContext {
     pub mailboxes: Vec<Arc<Mailbox>>,
     /// Connected sockets a worker may have for busy peers.
     pub busy_sockets_max: usize,
+    /// Takes what the allocations have used, if that is recorded.
+    pub usage: Option<UsageSender>,
     /// Whether peers on this host's loopback are allowed (`serve --dev`).
     pub loopback_peers: bool,
     /// Whether the kernel segments datagrams (UDP GSO).
@@ -275,7 +278,11 @@ impl Worker {
                     self.server.set_alternates(alternates);
                     self.server.set_draining(true);
                 }
-                Command::List { filter, after, limit, reply } => reply(self.server.list(now, &filter, after, limit)),
+                Command::List { filter, after, limit, reply } => {
+                    // The record of an allocation's start goes before others of it.
+                    self.report();
+                    reply(self.server.list(now, &filter, after, limit));
+                }
                 Command::Show(id, reply) => reply(self.server.show(now, id)),
                 Command::Users(reply) => reply(self.server.user_totals(now)),
                 Command::Refusals(reply) => reply(self.refusals.oldest_first()),
@@ -316,14 +323,20 @@ impl Worker {
     fn report(&mut self) {
         while let Some(event) = self.server.poll_event() {
             match event {
-                Event::Allocated { five_tuple, .. } => {
+                Event::Allocated { id, five_tuple, username, user, relayed } => {
                     self.made += 1;
                     self.counters.allocation_made(five_tuple.transport);
+                    if let Some(usage) = &self.context.usage {
+                        usage.started(self.number, id, five_tuple, (username, user), relayed);
+                    }
                 }
                 Event::Ended(summary) => {
                     let transport = summary.five_tuple.transport;
                     self.counters.allocation_ended(transport, summary.reason, summary.duration_micros);
                     log_end(&summary);
+                    if let Some(usage) = &self.context.usage {
+                        usage.ended(self.number, &summary, self.stopped);
+                    }
                 }
                 Event::Refused(refusal) => self.refusals.push(refusal),
                 Event::RouteBound { .. } | Event::RouteGone { .. } => {}

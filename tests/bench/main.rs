@@ -183,9 +183,12 @@ fn the_forwarder_carries_packets_both_ways() {
     let mut forwarder = Interactive::start(bench().args(["--forwarder", "127.0.0.1:0"]));
     let line = forwarder.next_line(LIMIT);
     let address = line.strip_prefix("forwarding on ").unwrap().to_owned();
-    for mode in ["client-to-peer", "peer-to-client", "round-trip"] {
+    let relaying = ["client-to-peer", "peer-to-client", "round-trip"];
+    let modes = relaying.iter().flat_map(|mode| [(*mode, "udp"), (*mode, "tcp")]);
+    for (mode, transport) in modes.chain([("stun", "udp")]) {
         let mut command = bench();
-        command.args([mode, &address, "--clients", "4", "--window", "16", "--warm-up", "0", "--duration", "0.2"]);
+        command.args([mode, &address, "--transport", transport, "--size", "157"]);
+        command.args(["--clients", "4", "--window", "16", "--warm-up", "0", "--duration", "0.2"]);
         let finished = run(command.args(["--format", "json"]), LIMIT);
         assert_eq!(finished.code, Some(0), "{}", finished.all_output());
         let report: Value = serde_json::from_str(&finished.stdout).unwrap();

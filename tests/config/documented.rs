@@ -91,6 +91,8 @@ fn the_documented_defaults_are_the_defaults() {
         "users-file = ",
         "listen = ",
         "alternate-server = ",
+        "file = ",
+        "webhook = ",
     ] {
         assert!(all.contains(example), "no example of {example}");
     }
@@ -104,6 +106,8 @@ fn the_documented_defaults_are_the_defaults() {
             "users-file =",
             "listen =",
             "alternate-server =",
+            "file = \"/var",
+            "webhook = ",
         ]
         .iter()
         .any(|example| line.starts_with(example))
@@ -132,4 +136,7 @@ fn the_examples_are_valid_too() {
     assert_eq!(config.metrics.unwrap().listen.to_string(), "127.0.0.1:9641");
     assert_eq!(config.admin.unwrap().listen.to_string(), "unix:/run/turnstone/admin.sock");
     assert_eq!(config.drain.alternates.len(), 2);
+    let usage = config.usage.unwrap();
+    assert_eq!(usage.file.unwrap().path.to_str(), Some("/var/log/turnstone/usage.jsonl"));
+    assert_eq!(usage.webhook.unwrap().url, "https://billing.example.org/turn");
 }

@@ -9,6 +9,7 @@ mod modes;
 mod operation;
 mod overrides;
 mod robust;
+mod usage;
 mod values;
 
 use std::collections::HashMap;

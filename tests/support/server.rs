@@ -74,6 +74,8 @@ pub struct Spec {
     pub rfc5766_channel_numbers: bool,
     /// Further sections of the configuration.
     pub extra_toml: String,
+    /// Variables of the server's environment.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Spec {
@@ -97,6 +99,7 @@ impl Spec {
             certificate_names: ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec(),
             rfc5766_channel_numbers: false,
             extra_toml: String::new(),
+            environment: Vec::new(),
         }
     }
 
@@ -322,6 +325,7 @@ impl TestServer {
             command.arg("--dev");
         }
         command.arg("--config").arg(files.path("turnserver.toml")).env("NOTIFY_SOCKET", notify_path);
+        command.envs(spec.environment.iter().map(|(name, value)| (name, value)));
         let child = spawn_logged(&mut command, &files);
         let mut server = TestServer { child, listeners: Vec::new(), files, spec: spec.clone() };
         server.wait_for_ready(&notify);

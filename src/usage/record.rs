@@ -1,0 +1,209 @@
+//! What a record says, and its line of JSON. `docs/usage-records.md` is for those who read them.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::addr::{FiveTuple, RelayedAddr};
+use crate::turn::{AllocationId, AllocationSummary, AllocationView, EndReason};
+
+/// The version of the schema. A field may be added under the same number; none changes its meaning or goes.
+const SCHEMA: u32 = 1;
+
+/// What is known of an allocation at one moment.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    pub(super) kind: Kind,
+    pub(super) at: SystemTime,
+    pub(super) worker: u16,
+    pub(super) id: AllocationId,
+    pub(super) five_tuple: FiveTuple,
+    pub(super) username: Arc<str>,
+    pub(super) user: Arc<str>,
+    pub(super) relayed: Vec<RelayedAddr>,
+    pub(super) age_micros: u64,
+    pub(super) to_peers: (u64, u64),
+    pub(super) to_client: (u64, u64),
+    pub(super) throttled: u64,
+}
+
+/// Which of the records of an allocation it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Start,
+    Interim,
+    Stop(EndReason),
+}
+
+impl Session {
+    /// An allocation that lives.
+    pub(super) fn interim(worker: u16, at: SystemTime, now_micros: u64, view: AllocationView) -> Self {
+        Self {
+            kind: Kind::Interim,
+            at,
+            worker,
+            id: view.id,
+            five_tuple: view.five_tuple,
+            username: view.username,
+            user: view.user,
+            relayed: view.relayed.into_iter().map(|(relayed, _)| relayed).collect(),
+            age_micros: now_micros.saturating_sub(view.made_micros),
+            to_peers: view.to_peers,
+            to_client: view.to_client,
+            throttled: view.throttled,
+        }
+    }
+
+    /// An allocation that has ended.
+    pub(super) fn stop(worker: u16, at: SystemTime, summary: &AllocationSummary) -> Self {
+        Self {
+            kind: Kind::Stop(summary.reason),
+            at,
+            worker,
+            id: summary.id,
+            five_tuple: summary.five_tuple,
+            username: Arc::clone(&summary.username),
+            user: Arc::clone(&summary.user),
+            relayed: summary.relayed.clone(),
+            age_micros: summary.duration_micros,
+            to_peers: summary.to_peers,
+            to_client: summary.to_client,
+            throttled: summary.throttled,
+        }
+    }
+
+    /// The record's line, its end included.
+    pub(super) fn line(&self, server: &str, seq: u64) -> String {
+        let (kind, reason) = match self.kind {
+            Kind::Start => ("start", None),
+            Kind::Interim => ("interim", None),
+            Kind::Stop(reason) => ("stop", Some(reason.label())),
+        };
+        let started = self.at.checked_sub(Duration::from_micros(self.age_micros)).unwrap_or(UNIX_EPOCH);
+        let traffic = |(packets, bytes)| Traffic { packets, bytes };
+        let record = SessionRecord {
+            head: Head { schema: SCHEMA, kind, at: timestamp(self.at), seq, server },
+            session: format!("{server}-{}-{}", self.worker, self.id.0),
+            username: &self.username,
+            user: &self.user,
+            transport: self.five_tuple.transport.name(),
+            client: self.five_tuple.client.to_string(),
+            server_address: self.five_tuple.server.to_string(),
+            relayed: self.relayed.iter().map(ToString::to_string).collect(),
+            started_at: timestamp(started),
+            duration_secs: (self.age_micros / 1000) as f64 / 1000.0,
+            to_peers: traffic(self.to_peers),
+            to_client: traffic(self.to_client),
+            throttled_packets: self.throttled,
+            reason,
+        };
+        line(&record)
+    }
+}
+
+/// The line of a record about the server itself: `server-start` or `server-stop`.
+pub(super) fn server_line(kind: &'static str, at: SystemTime, server: &str, seq: u64) -> String {
+    line(&ServerRecord {
+        head: Head { schema: SCHEMA, kind, at: timestamp(at), seq, server },
+        version: env!("CARGO_PKG_VERSION"),
+    })
+}
+
+#[derive(Serialize)]
+struct Head<'a> {
+    schema: u32,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    at: String,
+    seq: u64,
+    server: &'a str,
+}
+
+#[derive(Serialize)]
+struct SessionRecord<'a> {
+    #[serde(flatten)]
+    head: Head<'a>,
+    session: String,
+    username: &'a str,
+    user: &'a str,
+    transport: &'static str,
+    client: String,
+    server_address: String,
+    relayed: Vec<String>,
+    started_at: String,
+    duration_secs: f64,
+    to_peers: Traffic,
+    to_client: Traffic,
+    throttled_packets: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct ServerRecord<'a> {
+    #[serde(flatten)]
+    head: Head<'a>,
+    version: &'static str,
+}
+
+#[derive(Serialize)]
+struct Traffic {
+    packets: u64,
+    bytes: u64,
+}
+
+fn line(record: &impl Serialize) -> String {
+    // Text and numbers always are JSON.
+    let mut line = serde_json::to_string(record).unwrap_or_default();
+    line.push('\n');
+    line
+}
+
+/// RFC 3339, in UTC, with milliseconds.
+pub(super) fn timestamp(at: SystemTime) -> String {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let [year, month, day, hour, minute, second] = civil(since.as_secs());
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since.subsec_millis())
+}
+
+/// The same without what a file's name should not have, in seconds.
+pub(super) fn compact_timestamp(at: SystemTime) -> String {
+    let [year, month, day, hour, minute, second] = civil(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
+    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
+}
+
+/// Year, month, day, hour, minute and second of a Unix time.
+fn civil(unix_secs: u64) -> [u64; 6] {
+    let (days, secs) = (unix_secs / 86_400, unix_secs % 86_400);
+    // Years that begin in March, so that the leap day is the last one; eras of 400 of them, from the year 0.
+    let days = days + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    [year, month, day, secs / 3600, secs / 60 % 60, secs % 60]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_rfc_3339_has_it() {
+        for (millis, expected) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_399_999, "2000-02-28T23:59:59.999Z"),
+            (951_782_400_001, "2000-02-29T00:00:00.001Z"),
+            (1_709_251_199_000, "2024-02-29T23:59:59.000Z"),
+            (1_795_201_200_123, "2026-11-20T19:00:00.123Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(timestamp(UNIX_EPOCH + Duration::from_millis(millis)), expected);
+        }
+        assert_eq!(compact_timestamp(UNIX_EPOCH + Duration::from_secs(1_795_201_200)), "20261120T190000Z");
+    }
+}
