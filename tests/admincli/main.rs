@@ -98,7 +98,7 @@ impl Pair {
     }
 
     /// Sends so many payloads of this length, all of which arrive.
-    pub(crate) fn to_peer(&mut self, packets: usize, bytes: usize) {
+    pub(crate) fn send_to_peer(&mut self, packets: usize, bytes: usize) {
         for _ in 0..packets {
             self.client.send_on(0x4001, &vec![7; bytes]);
             assert_eq!(self.peer.recv_from(&mut [0; 2048]).unwrap(), (bytes, self.relayed));
@@ -106,7 +106,7 @@ impl Pair {
     }
 
     /// The same the other way.
-    pub(crate) fn to_client(&mut self, packets: usize, bytes: usize) {
+    pub(crate) fn send_to_client(&mut self, packets: usize, bytes: usize) {
         for _ in 0..packets {
             self.peer.send_to(&vec![7; bytes], self.relayed).unwrap();
             assert_eq!(self.client.receive().unwrap().len(), 4 + bytes);

@@ -17,8 +17,8 @@ fn sessions_are_listed_with_what_their_clients_sent_and_found_by_every_filter() 
         .map(|(transport, user)| (user, transport, Pair::new(&server, transport, user)))
         .collect();
     for (index, (_, _, pair)) in pairs.iter_mut().enumerate() {
-        pair.to_peer(index + 1, 1000);
-        pair.to_client(2, 50);
+        pair.send_to_peer(index + 1, 1000);
+        pair.send_to_client(2, 50);
     }
     let answer = json(&server, &["sessions"]);
     assert_eq!(answer["next_cursor"], json!(null));
@@ -91,7 +91,7 @@ fn all_sessions_are_listed_page_by_page() {
 fn a_session_is_shown_with_its_peers_and_nothing_in_its_name_reaches_the_terminal() {
     let server = TestServer::start(&config(""));
     let mut pair = Pair::new(&server, Transport::Tcp, "eve\u{1b}]0;owned\u{7}\u{202e}\n");
-    pair.to_peer(2, 600);
+    pair.send_to_peer(2, 600);
     pair.client.permit("8.8.8.8:0").unwrap();
     let id = json(&server, &["sessions"])["sessions"][0]["id"].as_str().unwrap().to_owned();
     let shown = printed(&server, &["show", &id]);
@@ -159,8 +159,8 @@ fn status_is_one_screen_with_the_figures_of_what_clients_sent() {
     let server = TestServer::start(&config(""));
     let mut udp = Pair::new(&server, Transport::Udp, "alice");
     let _tcp = Wire::allocated(&server, Transport::Tcp, "bob");
-    udp.to_peer(3, 500);
-    udp.to_client(4, 20);
+    udp.send_to_peer(3, 500);
+    udp.send_to_client(4, 20);
     assert_eq!(udp.client.permit("10.0.0.1:0"), Err(403));
     let answer = json(&server, &["status"]);
     assert_eq!(answer["traffic"]["to_peers"], json!({ "packets": 3, "bytes": 1500 }));

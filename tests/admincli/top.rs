@@ -21,8 +21,8 @@ fn under_traffic<T>(server: &TestServer, work: impl FnOnce() -> T) -> T {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
-                alice.to_peer(2, 1000);
-                bob.to_client(1, 100);
+                alice.send_to_peer(2, 1000);
+                bob.send_to_client(1, 100);
                 std::thread::sleep(Duration::from_millis(1));
             }
         });
@@ -79,7 +79,7 @@ fn users_are_ordered_as_asked_and_refusals_counted() {
     let mut client = Wire::allocated(&server, Transport::Udp, "zoe").0;
     let _more: Vec<_> = (0..2).map(|_| Wire::allocated(&server, Transport::Udp, "many")).collect();
     let mut sent = Pair::new(&server, Transport::Udp, "bytes");
-    sent.to_peer(3, 1000);
+    sent.send_to_peer(3, 1000);
     let users = |sort: &str| {
         let text = printed(&server, &["top", "--once", "--interval", "200ms", "--sort", sort]);
         text.lines().skip(7).map(|line| cells(line)[0].to_owned()).collect::<Vec<_>>()

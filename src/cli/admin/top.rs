@@ -166,13 +166,13 @@ fn screen(before: Option<&Look>, now: &Look, sort: Sort, users_max: usize) -> Ve
             })
         ),
     ];
-    let directions: [(&str, fn(&Status) -> Traffic); 2] =
-        [("to peers  ", |status| status.traffic.to_peers), ("to clients", |status| status.traffic.to_clients)];
-    for (name, of) in directions {
+    let mut direction = |name: &str, of: fn(&Status) -> Traffic| {
         let (was, is) = (before.map_or(of(status), |before| of(&before.status)), of(status));
         let (packets, bits) = (per_sec(was.packets, is.packets), bit_rate(per_sec(was.bytes, is.bytes)));
         lines.push(format!("{name}  {bits}, {packets:.0} packets/s"));
-    }
+    };
+    direction("to peers  ", |status| status.traffic.to_peers);
+    direction("to clients", |status| status.traffic.to_clients);
     lines.push(refusals(before, now, &per_sec));
     lines.push(String::new());
     let mut users = users(before, now, &per_sec);
@@ -335,5 +335,88 @@ fn interval(text: &str) -> Result<Duration, String> {
     match (INTERVAL_MIN..=INTERVAL_MAX).contains(&interval) {
         true => Ok(interval),
         false => Err("not from 200ms to 1h".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn look(at: Instant, instance: &str, traffic: Value, refused: Value, users: Value) -> Look {
+        let status = json!({
+            "version": "0.1.0", "instance": instance, "pid": 1, "started_unix": 0, "uptime_secs": 7200, "state": "serving",
+            "drain": null, "config_generation": 1, "config_file": null, "workers": 1, "listeners": [], "allocations": 3,
+            "allocations_by_transport": {}, "ports": {}, "traffic": traffic, "refused": refused, "dropped": {},
+            "connections": 0, "certificate_not_after_unix": null, "log_level": "info"
+        });
+        let users = json!({ "total_users": 2, "users": users });
+        Look { at, at_unix: 0, status: read(status).unwrap(), users: read(users).unwrap() }
+    }
+
+    fn of(packets: u64, bytes: u64) -> Value {
+        json!({ "packets": packets, "bytes": bytes })
+    }
+
+    fn user(name: &str, to_peers: Value, to_client: Value) -> Value {
+        json!({ "user": name, "sessions": 1, "to_peers": to_peers, "to_client": to_client })
+    }
+
+    #[test]
+    fn rates_are_the_difference_of_two_looks_by_the_time_between_them() {
+        let start = Instant::now();
+        let traffic =
+            |to_peers, to_clients| json!({ "to_peers": to_peers, "to_clients": to_clients, "own_relayed": of(0, 0) });
+        let before = look(
+            start,
+            "a",
+            traffic(of(1000, 5000), of(10, 100)),
+            json!({ "wrong-password": 4, "missing-integrity": 100 }),
+            json!([user("alice", of(1000, 5000), of(0, 0)), user("bob", of(5, 900), of(0, 0))]),
+        );
+        let now = look(
+            start + Duration::from_secs(2),
+            "a",
+            traffic(of(1200, 255_000), of(10, 100)),
+            json!({ "wrong-password": 8, "no-port": 30, "missing-integrity": 900 }),
+            json!([
+                user("alice", of(1200, 255_000), of(8, 100)),
+                user("bob", of(1, 100), of(0, 0)),
+                user("new", of(4, 250), of(0, 0))
+            ]),
+        );
+        let lines = screen(Some(&before), &now, Sort::Bits, 10);
+        assert_eq!(lines[2], "to peers    1.0 Mbit/s, 100 packets/s");
+        assert_eq!(lines[3], "to clients  0 bit/s, 0 packets/s");
+        assert_eq!(lines[4], "refusals    17/s: no-port 15/s, wrong-password 2.0/s");
+        let cells =
+            |line: &str| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect::<Vec<_>>().join("|");
+        let rows: Vec<_> = lines[7..].iter().map(|line| cells(line)).collect();
+        // One of bob's sessions ended, which is no traffic.
+        let wanted = [
+            "alice|1|1.0 Mbit/s|400 bit/s|104/s|255 kB",
+            "new|1|1.0 kbit/s|0 bit/s|2.0/s|250 B",
+            "bob|1|0 bit/s|0 bit/s|0/s|100 B",
+        ];
+        assert_eq!(rows, wanted);
+        let by_name = screen(Some(&before), &now, Sort::User, 2);
+        assert_eq!(by_name.len(), 9);
+        assert!(by_name[7].starts_with("alice") && by_name[8].starts_with("bob"), "{by_name:?}");
+        // Another run of the server, and the first look at it, have no rates.
+        let restarted =
+            Look { status: look(start, "b", traffic(of(1, 1), of(1, 1)), json!({}), json!([])).status, ..before };
+        for before in [None, Some(&restarted)] {
+            assert_eq!(
+                screen(before, &now, Sort::Bits, 10)[2..5],
+                ["to peers    0 bit/s, 0 packets/s", "to clients  0 bit/s, 0 packets/s", "refusals    0/s"]
+            );
+        }
+    }
+
+    #[test]
+    fn a_picture_covers_the_whole_screen_and_no_more() {
+        let lines: Vec<_> = ["12345", "1", "2", "3"].map(str::to_owned).into();
+        assert_eq!(drawn(&lines, 4, 3), "\x1b[H123…\x1b[K\r\n1\x1b[K\r\n2\x1b[K\x1b[J");
     }
 }
