@@ -1,7 +1,7 @@
 //! `reload`, `drain` and `log-level`.
 
+use std::io::{BufRead, BufReader};
 use std::process::Stdio;
-use std::time::Duration;
 
 use serde_json::json;
 
@@ -101,22 +101,19 @@ fn drain_has_a_deadline_and_waits_until_the_process_ends() {
     assert!(screen.contains("state          draining, 2 allocations left, without a deadline\n"), "{screen}");
 
     let mut waiting = on(&server, &["drain", "--deadline", "1h", "--wait"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(waiting.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let told = lines.next().unwrap();
+    assert!(told.starts_with("draining: ") && told.ends_with("at the latest"), "{told}");
     let ids = json(&server, &["sessions"]);
-    let id = |index: usize| ids["sessions"][index]["id"].as_str().unwrap();
-    // Each number of allocations is to be seen.
-    std::thread::sleep(Duration::from_secs(2));
-    assert_eq!(printed(&server, &["kick", "--yes", id(0)]), "ended 1 session\n");
-    std::thread::sleep(Duration::from_secs(2));
-    assert!(waiting.try_wait().unwrap().is_none());
-    assert_eq!(printed(&server, &["kick", "--yes", id(1)]), "ended 1 session\n");
+    for (index, left) in ["2 allocations left", "1 allocation left"].into_iter().enumerate() {
+        assert_eq!(lines.next().as_deref(), Some(left));
+        assert!(server.is_running() && waiting.try_wait().unwrap().is_none());
+        let id = ids["sessions"][index]["id"].as_str().unwrap();
+        assert_eq!(printed(&server, &["kick", "--yes", id]), "ended 1 session\n");
+    }
     assert_eq!(server.exit_code_within(LIMIT), Some(0));
-    let output = waiting.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(0));
-    let text = String::from_utf8(output.stdout).unwrap();
-    let lines: Vec<_> = text.lines().collect();
-    assert!(lines[0].starts_with("draining: ") && lines[0].ends_with("at the latest"), "{text}");
-    assert_eq!(lines[1..3], ["2 allocations left", "1 allocation left"], "{text}");
-    assert_eq!(lines.last(), Some(&"the server has ended"), "{text}");
+    assert_eq!(lines.last().as_deref(), Some("the server has ended"));
+    assert_eq!(waiting.wait().unwrap().code(), Some(0));
 }
 
 #[test]

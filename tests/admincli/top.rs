@@ -103,7 +103,7 @@ fn users_are_ordered_as_asked_and_refusals_counted() {
     let (total, reasons) =
         line.trim_start_matches("refusals").trim().split_once(": ").unwrap_or_else(|| panic!("{text}"));
     assert_eq!(reasons, format!("peer-denied-by-default {total}"), "{text}");
-    assert!(figure(total) > 5.0, "{text}");
+    assert!(figure(total) > 0.0, "{text}");
     for bad in ["0s", "2h", "1", "soon"] {
         assert_eq!(run(&server, &["top", "--once", "--interval", bad]).code, Some(2), "{bad}");
     }
