@@ -19,7 +19,7 @@ mod verdict;
 pub use report::{Counts, Endpoint, Progress, Report, SCHEMA, Status, Step, Target, worst};
 pub use tls::Roots;
 pub use url::{Scheme, TurnUrl, UrlError};
-pub use verdict::{not_public, span};
+pub use verdict::not_public;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
