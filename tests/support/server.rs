@@ -265,7 +265,7 @@ impl TestServer {
 
     /// A rightly signed credential for `user` that is no longer valid.
     pub fn expired_credentials(&self, user: &str) -> Credentials {
-        expired(&self.spec.secret, user, 180)
+        expired(&self.spec.secret, user, 190)
     }
 
     /// The path of a file in the test's directory, e.g. `authority.pem`.
