@@ -237,7 +237,7 @@ def unreached(figures: dict, profiles: dict) -> list:
         floor = figures.get(case.id.replace("tls-", "tcp-"), {}).get("median", {}).get("forwarder")
         if case.transport == "tls" and floor and median.get("coturn"):
             parts.append(
-                f"the forwarder needs {floor / median['coturn']:.2f} of coturn over TCP, without any cryptography"
+                f"the forwarder over TCP, without any cryptography, needs {floor / median['coturn']:.2f} of coturn over TLS"
             )
         elif median.get("forwarder"):
             parts.append(
