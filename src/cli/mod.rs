@@ -7,6 +7,7 @@ mod dev;
 mod doctor;
 mod import;
 mod input;
+mod login;
 mod man;
 mod output;
 mod probe;
