@@ -253,15 +253,4 @@ mod tests {
         assert_eq!(addr("[::1]:99"), ok("::1", "[::1]:99"));
         assert!(addr("127.0.0.1:port").unwrap_err().contains("not a port"));
     }
-
-    #[test]
-    fn a_secret_file_that_others_may_read_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("secret");
-        fs::write(&path, "s3cret\n").unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(read_secret(None, Some(&path)).unwrap_err().contains("chmod 600"));
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(read_secret(None, Some(&path)).unwrap().unwrap().as_str(), "s3cret");
-    }
 }

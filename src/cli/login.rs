@@ -81,3 +81,19 @@ fn read_secret(variable: Option<&str>, file: Option<&Path>) -> Result<Option<Zer
     let text = Zeroizing::new(fs::read_to_string(path).map_err(failed)?);
     Ok(Some(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_file_that_others_may_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        fs::write(&path, "s3cret\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(read_secret(None, Some(&path)).unwrap_err().contains("chmod 600"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(read_secret(None, Some(&path)).unwrap().unwrap().as_str(), "s3cret");
+    }
+}
