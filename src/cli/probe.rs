@@ -22,6 +22,7 @@ Steps: resolve, connect, tls, certificate, alpn, binding,
   allocate, relayed-address, allocate-second, permission, echo-send, channel, echo-channel,
   safety, release, integrity.
 The echo is between two allocations of one user. SRV and NAPTR records are not looked up.
+On the server itself, turnstone doctor takes the same steps at every listener.
 
 Exit codes, as monitoring systems in the manner of Nagios read them:
   0  it works, perhaps with warnings
