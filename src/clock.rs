@@ -40,6 +40,16 @@ pub fn civil(unix_secs: u64) -> [u64; 6] {
     [year, month, day, secs / 3600, secs / 60 % 60, secs % 60]
 }
 
+/// `3 min`, `2 h`, `5 days`: one figure is enough.
+pub fn span(secs: u64) -> String {
+    match secs {
+        0..=119 => format!("{secs} s"),
+        120..=7199 => format!("{} min", secs / 60),
+        7200..=172_799 => format!("{} h", secs / 3600),
+        _ => format!("{} days", secs / 86_400),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,6 +64,13 @@ mod tests {
             (4_102_444_800, "2100-01-01T00:00:00Z"),
         ] {
             assert_eq!(utc_text(unix_secs), text);
+        }
+    }
+
+    #[test]
+    fn spans_are_given_in_one_unit() {
+        for (secs, text) in [(0, "0 s"), (119, "119 s"), (180, "3 min"), (7200, "2 h"), (200_000, "2 days")] {
+            assert_eq!(span(secs), text);
         }
     }
 }

@@ -53,7 +53,8 @@ make() {
 # generate MANUALS BASH ZSH FISH: manual pages into a folder, completions into three files.
 generate() {
     make 0644 "$1/turnstone.1" "$binary" man
-    for command in serve check doctor probe credentials config import bench; do
+    for command in serve check doctor probe credentials config import bench \
+        status sessions show kick top explain reload drain log-level; do
         make 0644 "$1/turnstone-$command.1" "$binary" man "$command"
     done
     make 0644 "$2" "$binary" completions bash

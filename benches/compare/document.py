@@ -1,5 +1,6 @@
 """Turns the reports of all rounds into docs/benchmarks.md and its plots."""
 
+import json
 import os
 import platform
 import statistics
@@ -17,7 +18,9 @@ def write(results: dict, out: Path):
     directory = out.with_suffix("")
     directory.mkdir(parents=True, exist_ok=True)
     plots = draw(figures, directory)
-    out.write_text(text(results, figures, plots, directory.name))
+    profiles = directory / "profile.json"
+    profiles = json.loads(profiles.read_text()) if profiles.exists() else {}
+    out.write_text(text(results, figures, profiles, plots, directory.name))
 
 
 def row(case, reports: dict) -> dict:
@@ -104,7 +107,7 @@ def draw(figures: dict, directory: Path) -> list:
     return written
 
 
-def text(results: dict, figures: dict, plots: list, directory: str) -> str:
+def text(results: dict, figures: dict, profiles: dict, plots: list, directory: str) -> str:
     machine = results["machine"]
     lines = [
         "# Benchmarks",
@@ -127,6 +130,7 @@ def text(results: dict, figures: dict, plots: list, directory: str) -> str:
     lines += ["", *explanations(figures)]
     if results.get("cores"):
         lines += cores(results["cores"])
+    lines += unreached(figures, profiles)
     for file, title in plots:
         lines += [f"![{title}]({directory}/{file})", ""]
     lines += [
@@ -157,8 +161,9 @@ METHOD = """\
   for packets without ever sleeping, so that no server pays for waking it.
 - Each client has a socket and an allocation of its own, with one channel. All share one peer socket. The next packet, or
   burst, goes to the next client.
-- "Arriving coalesced": the generator sends each burst as one segmented datagram (UDP GSO) and reads with UDP GRO, as
-  two hosts with offloading network cards see each other. In the row above that, packets are sent one by one.
+- Bursts: the generator sends the packets of a burst one by one, and reads them one by one. "Arriving coalesced": it sends
+  each burst as one segmented datagram (UDP GSO) and reads with UDP GRO, as two hosts with offloading network cards see
+  each other.
 - The forwarder is the floor of a plain program: epoll, one `recvfrom` and one `sendto` for each datagram, one `read` for
   what a connection has and one `write` for each datagram to it, one socket for each flow, no checks and no cryptography
   (`turnstone bench --forwarder`).
@@ -188,6 +193,79 @@ def table_row(answer: dict) -> str:
         goal, met, judged = "", False, False
     verdict = ("reached" if met else "**not reached**") if judged else ""
     return f"| {case.title} | {case.unit} | {' | '.join(cells)} | {ratio} | {goal} | {verdict} |"
+
+
+# What stands in the way where a target is not reached.
+SEND_EACH = (
+    "Every packet leaves by a system call of its own, because the one before it went out of another socket or to another "
+    "address; io_uring in its place gained nothing (ARCHITECTURE.md)."
+)
+STREAM_EACH = (
+    "Every packet is a TCP segment of its own with its delivery and acknowledgement. coturn writes a connection only in the "
+    "next turn of its loop, by when more than two packets wait at this load, and so the slower server sends fewer, larger "
+    "segments; turnstone writes when it has read what was there, and has less waiting."
+)
+HALF_A_BURST = (
+    "The packets of a burst come one by one, and the server, which looks at once, finds about four of the eight: they leave "
+    "by one segmented send. Receivers with UDP GRO make no difference."
+)
+REASONS = {
+    "client-to-peer-50": SEND_EACH,
+    "client-to-peer-1000": SEND_EACH,
+    "peer-to-client-50": SEND_EACH + " Every relay has a socket of its own to be read, mostly for one packet.",
+    "peer-to-client-1000": SEND_EACH + " Every relay has a socket of its own to be read, mostly for one packet.",
+    "burst-up": HALF_A_BURST,
+    "burst-down": HALF_A_BURST,
+    "allocate": "Two thirds of a cycle are the kernel's: three datagrams each way, a socket made, set up and closed.",
+    "tcp-up": "Every connection has little to be read at a time, and every packet is sent by itself.",
+    "tcp-down": STREAM_EACH,
+    "tls-up": "Every connection has little to be read at a time, and every packet is sent by itself.",
+    "tls-down": STREAM_EACH,
+    "stun": "Every answer goes to another address, by a system call of its own.",
+}
+
+
+def unreached(figures: dict, profiles: dict) -> list:
+    """Where the time goes in the cases whose target was not reached, and what the plain forwarder needs."""
+    lines = []
+    for answer in figures.values():
+        case, ratio = answer["case"], answer["ratio"]
+        if case.target is None or ratio is None or ratio <= case.target:
+            continue
+        parts = []
+        median = answer["median"]
+        floor = figures.get(case.id.replace("tls-", "tcp-"), {}).get("median", {}).get("forwarder")
+        if case.transport == "tls" and floor and median.get("coturn"):
+            parts.append(
+                f"the forwarder needs {floor / median['coturn']:.2f} of coturn over TCP, without any cryptography"
+            )
+        elif median.get("forwarder"):
+            parts.append(
+                f"turnstone needs {median['turnstone'] / median['forwarder']:.2f} of what the forwarder needs, and the "
+                f"forwarder {median['forwarder'] / median['coturn']:.2f} of coturn"
+            )
+        share = profiles.get(case.id, {}).get("turnstone")
+        if share:
+            sending = share["send"] + share["deliver"]
+            own = share["user"] + share["crypto"]
+            parts.append(
+                f"{sending:.0f} % of its time is the kernel's for sending ({share['deliver']:.0f} % in delivering on the "
+                f"receiver's behalf), {share['receive']:.0f} % for receiving, {own:.0f} % its own code"
+                + (f" ({share['crypto']:.0f} % cryptography)" if share["crypto"] >= 0.5 else "")
+            )
+        parts = "; ".join(parts)
+        lines.append(f"- **{case.title}** ({ratio:.2f} for {case.target:.2f}): {parts}. {REASONS.get(case.id, '')}".rstrip())
+    if not lines:
+        return []
+    return [
+        "## Where a target is not reached",
+        "",
+        "The targets are ratios to coturn that were set from another machine of this kind. Shares of time are by perf(1) "
+        "(`benches/compare/profile`, in `profile.json`).",
+        "",
+        *lines,
+        "",
+    ]
 
 
 def shown(answer: dict, name: str) -> str:
@@ -228,16 +306,19 @@ def throughput(figures: dict) -> list:
 
 def cores(rounds: list) -> list:
     def cost(measured):
-        return figure("cpu", measured["report"])
+        return measured and figure("cpu", measured["report"])
 
-    usable = [r for r in rounds if cost(r["1"]) and cost(r["2"])]
+    usable = [r for r in rounds if all(cost(r.get(name)) for name in ("1", "2", "2-shared"))]
     if not usable:
         return []
     worth = statistics.median(2 * cost(r["1"]) / cost(r["2"]) for r in usable)
     share = statistics.median(r["2"]["share_of_busiest"] for r in usable)
+    shared = statistics.median(2 * cost(r["1"]) / cost(r["2-shared"]) for r in usable)
     return [
-        f"Two workers carry **{worth:.2f}** times what one carries (to reach: 1.9), by the CPU time of each packet at "
-        f"the same rate, 200 clients; the busier worker had {100 * share:.0f} % of the work.",
+        f"Two workers carry **{worth:.2f}** times what one carries (to reach: 1.9), by the CPU time of each packet: one "
+        "worker with 60,000 packets a second of 200 clients, two with 120,000, so that each has as much to do as the one "
+        f"had; the busier of the two had {100 * share:.0f} % of the work. Where the two share the 60,000, the figure is "
+        f"{shared:.2f}: each wakes up as often for half of the packets, which has nothing to do with what they share.",
         "",
     ]
 

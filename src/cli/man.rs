@@ -4,7 +4,7 @@ use clap::Args;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use crate::config::{CONFIG_ENV, DEFAULT_FILE, OVERRIDABLE};
+use crate::config::{ADMIN_ENV, ADMIN_TOKEN_ENV, CONFIG_ENV, DEFAULT_FILE, OVERRIDABLE};
 
 use super::output::{CliError, Exit, Printer};
 
@@ -78,6 +78,9 @@ fn environment() -> Roff {
         };
         roff.control("TP", []).text([bold(overridable.env)]).text([roman(as_flag)]);
     }
+    let admin = "where the admin API listens, for the commands that use it; as --admin";
+    roff.control("TP", []).text([bold(ADMIN_ENV)]).text([roman(admin)]);
+    roff.control("TP", []).text([bold(ADMIN_TOKEN_ENV)]).text([roman("the token that these commands show there")]);
     let credentials = "where systemd puts the credentials that [[auth.secrets]] and [[auth.users]] name";
     roff.control("TP", []).text([bold("CREDENTIALS_DIRECTORY")]).text([roman(credentials)]);
     roff
@@ -90,6 +93,7 @@ fn closing() -> Roff {
             "FILES",
             &[
                 (DEFAULT_FILE, "the configuration; the file that comes with turnstone explains every option"),
+                ("/run/turnstone/admin.sock", "where the admin API usually listens, if [admin] is configured"),
                 ("/etc/turnstone/secret", "the shared secret, as that file has it; readable by its owner only"),
             ],
         ),
@@ -98,7 +102,10 @@ fn closing() -> Roff {
             "EXIT STATUS",
             &[
                 ("0", "success"),
-                ("1", "a check found something: a credential that is not valid, or warnings with check --strict"),
+                (
+                    "1",
+                    "a check found something: a credential that is not valid, or warnings with --strict; or there is no such session",
+                ),
                 ("2", "wrong usage or configuration"),
                 ("3", "a failure while running"),
             ],

@@ -1,5 +1,6 @@
 //! The commands. This is the only place that prints.
 
+mod admin;
 mod bench;
 mod check;
 mod credentials;
@@ -26,7 +27,7 @@ use output::{CliError, Exit, Printer};
 const EXIT_CODES: &str = "\
 Exit codes:
   0  success
-  1  a check found something (a credential that is not valid; warnings, with --strict)
+  1  a check found something (a credential that is not valid; warnings, with --strict), or there is no such session
   2  wrong usage or configuration
   3  a failure while running";
 
@@ -56,6 +57,15 @@ enum Command {
     Credentials(credentials::CredentialsArgs),
     Config(show::ConfigCommand),
     Import(import::ImportArgs),
+    Status(admin::StatusArgs),
+    Sessions(admin::SessionsArgs),
+    Show(admin::ShowArgs),
+    Kick(admin::KickArgs),
+    Top(admin::TopArgs),
+    Explain(admin::ExplainArgs),
+    Reload(admin::ReloadArgs),
+    Drain(admin::DrainArgs),
+    LogLevel(admin::LogLevelArgs),
     Man(man::ManArgs),
     /// Print a completion script for a shell.
     #[command(after_help = "Example: turnstone completions bash > /etc/bash_completion.d/turnstone")]
@@ -86,6 +96,15 @@ pub fn run() -> ExitCode {
         Command::Credentials(args) => credentials::run(&args, &mut printer),
         Command::Config(args) => show::run(&args, &mut printer),
         Command::Import(args) => import::run(&args, &mut printer),
+        Command::Status(args) => admin::status(&args, &mut printer),
+        Command::Sessions(args) => admin::sessions(&args, &mut printer),
+        Command::Show(args) => admin::show(&args, &mut printer),
+        Command::Kick(args) => admin::kick(&args, &mut printer),
+        Command::Top(args) => admin::top(&args, &mut printer),
+        Command::Explain(args) => admin::explain(&args, &mut printer),
+        Command::Reload(args) => admin::reload(&args, &mut printer),
+        Command::Drain(args) => admin::drain(&args, &mut printer),
+        Command::LogLevel(args) => admin::log_level(&args, &mut printer),
         Command::Man(args) => man::run(&args, Cli::command(), &mut printer),
         Command::Completions { shell } => completions(shell, &mut printer),
     };

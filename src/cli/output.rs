@@ -78,6 +78,23 @@ impl Printer {
     pub(super) fn error(&mut self, line: impl fmt::Display) {
         let _ = writeln!(io::stderr().lock(), "{line}");
     }
+
+    /// Prints a question to standard error; the answer comes on the same line.
+    pub(super) fn prompt(&mut self, question: impl fmt::Display) {
+        let _ = write!(io::stderr().lock(), "{question}");
+    }
+}
+
+/// Text that somebody else chose, without anything that moves the cursor, colours the terminal or turns the direction of writing.
+pub(super) fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\'' | '"' => shown.push(c),
+            c => shown.extend(c.escape_debug()),
+        }
+    }
+    shown
 }
 
 /// Seconds since the Unix epoch; 0 if the clock is before it.

@@ -3,12 +3,14 @@
 use std::fmt;
 
 use subtle::ConstantTimeEq;
+use toml::de::DeTable;
 use zeroize::Zeroizing;
 
 use super::access::read_secret;
-use super::error::Located;
+use super::error::{ConfigError, Located};
 use super::file::{Source, Surroundings, overlap};
 use super::operation::parse_endpoint;
+use super::overrides::Overrides;
 use super::reader::{Document, Section};
 use super::secret::{check_secret, trim_line_end};
 use super::{Endpoint, Listener, Metrics};
@@ -26,11 +28,53 @@ pub struct Admin {
     pub token: Option<AdminToken>,
 }
 
+impl Admin {
+    /// An address as `listen` has it.
+    ///
+    /// # Errors
+    /// What is wrong with it, and what was expected.
+    pub fn parse_listen(text: &str) -> Result<Endpoint, String> {
+        parse_loopback(text, &Source::default()).map_err(|problem| format!("{problem}; expected {ENDPOINT}"))
+    }
+
+    /// Where a configuration says that the admin API is, read without the rest of it: for a client on this host, which may not be
+    /// allowed to read the server's secrets, and which finds the server while the file is broken elsewhere.
+    ///
+    /// # Errors
+    /// What is wrong in `[admin]`; with the token only if it is wanted.
+    pub fn for_client(
+        source: &Source,
+        around: &Surroundings<'_>,
+        wants_token: bool,
+    ) -> Result<Option<Self>, ConfigError> {
+        let overrides = Overrides::default();
+        let document = Document::new(&source.name, &source.text, &overrides);
+        let (table, _) = DeTable::parse_recoverable(&source.text);
+        let section = Section::root(&document, table.get_ref()).section("admin");
+        let listen = read_listen(&section, source);
+        let token = if wants_token { read_token(&document, &section, source, around) } else { None };
+        document.finish()?;
+        Ok(listen.map(|listen| Self { listen: listen.value, token }))
+    }
+}
+
 /// The token of the admin API, at least 16 bytes. Never printed.
 #[derive(Clone)]
 pub struct AdminToken(Zeroizing<Vec<u8>>);
 
 impl AdminToken {
+    /// A token of these bytes.
+    ///
+    /// # Errors
+    /// It is too short, or does not fit into the header of a request.
+    pub fn new(bytes: Zeroizing<Vec<u8>>) -> Result<Self, String> {
+        check_secret(&bytes)?;
+        match bytes.iter().all(u8::is_ascii_graphic) {
+            true => Ok(Self(bytes)),
+            false => Err("it has characters other than printable ASCII without spaces".to_owned()),
+        }
+    }
+
     /// Whether these bytes are the token; how long the comparison takes tells only their number.
     pub fn is(&self, bytes: &[u8]) -> bool {
         self.0.ct_eq(bytes).into()
@@ -69,26 +113,9 @@ pub(super) fn read_admin(
     metrics: Option<&Metrics>,
 ) -> Option<Admin> {
     let section = root.section("admin");
-    let listen = section.text("listen", ENDPOINT, |text| match parse_endpoint(text, source)? {
-        Endpoint::Tcp(address) if !address.ip().is_loopback() => Err(format!(
-            "{address} is not a loopback address, and whoever reaches the admin API rules the server; put a proxy with TLS in front"
-        )),
-        endpoint => Ok(endpoint),
-    });
+    let listen = read_listen(&section, source);
     let has_token = TOKEN_SOURCES.map(|key| section.has(key)).contains(&true);
-    let token = read_secret(document, source, around, &section, TOKEN_SOURCES).and_then(|found| {
-        let bytes = trim_line_end(found.value);
-        let problem = match check_secret(&bytes) {
-            Err(problem) => problem,
-            // It stands in the header of a request.
-            Ok(()) if !bytes.iter().all(u8::is_ascii_graphic) => {
-                "it has characters other than printable ASCII without spaces".to_owned()
-            }
-            Ok(()) => return Some(AdminToken(bytes)),
-        };
-        document.problem(found.place, format!("the token in [admin]: {problem}"));
-        None
-    });
+    let token = read_token(document, &section, source, around);
     section.report_unknown_keys();
     let Some(listen) = listen else {
         if has_token && !section.has("listen") {
@@ -115,6 +142,35 @@ pub(super) fn read_admin(
         document.problem(listen.place, format!("listen in [admin]: {} overlaps listen in [metrics]", listen.value));
     }
     Some(Admin { listen: listen.value, token })
+}
+
+fn read_listen(section: &Section<'_, '_>, source: &Source) -> Option<Located<Endpoint>> {
+    section.text("listen", ENDPOINT, |text| parse_loopback(text, source))
+}
+
+fn parse_loopback(text: &str, source: &Source) -> Result<Endpoint, String> {
+    match parse_endpoint(text, source)? {
+        Endpoint::Tcp(address) if !address.ip().is_loopback() => Err(format!(
+            "{address} is not a loopback address, and whoever reaches the admin API rules the server; put a proxy with TLS in front"
+        )),
+        endpoint => Ok(endpoint),
+    }
+}
+
+fn read_token(
+    document: &Document<'_>,
+    section: &Section<'_, '_>,
+    source: &Source,
+    around: &Surroundings<'_>,
+) -> Option<AdminToken> {
+    let found = read_secret(document, source, around, section, TOKEN_SOURCES)?;
+    match AdminToken::new(trim_line_end(found.value)) {
+        Ok(token) => Some(token),
+        Err(problem) => {
+            document.problem(found.place, format!("the token in [admin]: {problem}"));
+            None
+        }
+    }
 }
 
 fn is_taken(endpoint: &Endpoint, other: &Endpoint) -> bool {

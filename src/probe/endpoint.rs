@@ -9,6 +9,7 @@ use rustls::{CertificateError, Error};
 
 use crate::addr::Family;
 use crate::bench::client::{Answer, ClientError, Request};
+use crate::clock::span;
 use crate::stun::{AttributeType, ErrorCode, Message};
 
 use super::Context;
@@ -17,7 +18,7 @@ use super::relay;
 use super::report::{Recorder, Status, Step};
 use super::session::{Reply, Session};
 use super::url::{Host, TurnUrl};
-use super::verdict::{Failure, io_words, is_no_route, printable, span};
+use super::verdict::{Failure, io_words, is_no_route, printable};
 
 /// A certificate that ends sooner is a warning: renewals come 30 days before the end.
 const WARN_DAYS_LEFT: u64 = 14;

@@ -20,7 +20,7 @@ pub use crate::bench::tls::Roots;
 pub(crate) use report::millis;
 pub use report::{Counts, Endpoint, Progress, Report, SCHEMA, Status, Step, Target, worst};
 pub use url::{Scheme, TurnUrl, UrlError};
-pub use verdict::{not_public, span};
+pub use verdict::not_public;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -128,6 +128,37 @@ mod tests {
         assert!(high.len() > 3_800, "4096 clients fall on {} high values", high.len());
     }
 
+    /// `cargo test --release --lib hash -- --ignored --nocapture`
+    #[test]
+    #[ignore = "measures"]
+    #[allow(clippy::print_stdout)]
+    fn nanoseconds_per_five_tuple() {
+        use std::hash::BuildHasher;
+        use std::hint::black_box;
+        use std::time::Instant;
+
+        const LOOKUPS: u32 = 20_000_000;
+        let tuples: Vec<FiveTupleWords> =
+            (0..1024u64).map(|n| [0, n * 7919, 0, 0xC000_0201, n << 48 | 0x101]).collect();
+        let measure = |name: &str, hash: &dyn Fn(&FiveTupleWords) -> u64| {
+            let began = Instant::now();
+            let mut sum = 0u64;
+            for n in 0..LOOKUPS {
+                // Each hash waits for the one before, as a look-up waits for its hash.
+                let index = (u64::from(n) ^ (sum & 1)) as usize % tuples.len();
+                sum = sum.wrapping_add(hash(black_box(&tuples[index])));
+            }
+            black_box(sum);
+            println!("{name:<12} {:.1} ns", began.elapsed().as_secs_f64() * 1e9 / f64::from(LOOKUPS));
+        };
+        let nh = test_hash();
+        measure("NH", &|words| nh.words(words));
+        let foldhash = hashbrown::DefaultHashBuilder::default();
+        measure("foldhash", &|words| foldhash.hash_one(words));
+        let std = std::hash::RandomState::new();
+        measure("SipHash-1-3", &|words| std.hash_one(words));
+    }
+
     #[test]
     fn transport_family_and_every_port_count() {
         let base = FiveTuple {

@@ -15,7 +15,7 @@ use super::peer::{Peer, judge};
 use super::refusal::{Excerpt, Refusal};
 use super::relays::Relays;
 use super::response::{Responder, is_known};
-use super::retransmit::{REMEMBERED_SECS, Remembered};
+use super::retransmit::{REMEMBERED_SECS, Remembered, RequestDigest};
 use super::server::Server;
 use super::settings::Settings;
 
@@ -76,7 +76,8 @@ impl Server {
             return self.refuse_stranger(now, client, message, Reason::MissingIntegrity, reply);
         }
         let slot = self.live_slot(now, &client.five_tuple, relays);
-        if let Some(response) = self.remembered(now, client, message, slot) {
+        let digest = self.digest_of(client, message, slot);
+        if let Some(response) = digest.and_then(|digest| self.remembered(now, slot, digest)) {
             reply.extend_from_slice(response);
             return Outcome::Reply;
         }
@@ -115,7 +116,7 @@ impl Server {
                 _ => request.responder.error(reply, reject, |_| {}),
             }
         }
-        self.remember(now, client, message, reply.get(start..).unwrap_or_default());
+        self.remember(now, client, message, digest, reply.get(start..).unwrap_or_default());
         Outcome::Reply
     }
 
@@ -194,30 +195,39 @@ impl Server {
         transport.is_stream() || self.limiter.allow(now.micros, client.get().ip())
     }
 
-    /// The response to an earlier copy of the same request. Looked for before any key work, and the request is digested
-    /// only if there is something it could repeat.
-    fn remembered(&self, now: Now, client: &Client, message: &Message<'_>, slot: Option<u32>) -> Option<&[u8]> {
-        let last = slot.and_then(|slot| self.allocations.get(slot)?.remembered.as_deref());
+    /// The digest of a request that may be a copy of an earlier one. Looked at before any key work, and made only if there is
+    /// something the request could repeat.
+    fn digest_of(&self, client: &Client, message: &Message<'_>, slot: Option<u32>) -> Option<RequestDigest> {
+        let answered = slot.and_then(|slot| self.allocations.get(slot)).is_some_and(|of| of.remembered.is_some());
         let released = message.method() == Method::REFRESH && !self.tombstones.is_empty();
-        if client.five_tuple.transport != Transport::Udp || !(last.is_some() || released) {
-            return None;
-        }
-        let request = self.digester.digest(&client.five_tuple, message.as_bytes());
+        (client.five_tuple.transport == Transport::Udp && (answered || released))
+            .then(|| self.digester.digest(&client.five_tuple, message.as_bytes()))
+    }
+
+    /// The response to an earlier copy of the request.
+    fn remembered(&self, now: Now, slot: Option<u32>, request: RequestDigest) -> Option<&[u8]> {
+        let last = slot.and_then(|slot| self.allocations.get(slot)?.remembered.as_deref());
         match last {
             Some(last) if last.request == request && last.until_micros > now.micros => Some(&last.response),
-            _ if released => self.tombstones.find(now.micros, request),
-            _ => None,
+            _ => self.tombstones.find(now.micros, request),
         }
     }
 
     /// Keeps the response with the allocation, or as a tombstone when the request has ended it.
-    fn remember(&mut self, now: Now, client: &Client, message: &Message<'_>, response: &[u8]) {
+    fn remember(
+        &mut self,
+        now: Now,
+        client: &Client,
+        message: &Message<'_>,
+        digest: Option<RequestDigest>,
+        response: &[u8],
+    ) {
         let slot = self.allocations.find(&self.hash, &client.five_tuple);
         let released = slot.is_none() && message.method() == Method::REFRESH && is_success(response);
         if client.five_tuple.transport != Transport::Udp || !(slot.is_some() || released) {
             return;
         }
-        let request = self.digester.digest(&client.five_tuple, message.as_bytes());
+        let request = digest.unwrap_or_else(|| self.digester.digest(&client.five_tuple, message.as_bytes()));
         let until_micros = in_secs(now, REMEMBERED_SECS);
         let remembered = Remembered { request, response: response.into(), until_micros };
         let Some(slot) = slot else {

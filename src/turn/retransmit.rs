@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::hash::Hasher;
 
+use hashbrown::HashTable;
 use siphasher::sip128::{Hasher128, SipHasher13 as SipHasher13x128};
 
 use crate::addr::FiveTuple;
@@ -20,6 +21,12 @@ const MAX_TOMBSTONES: usize = 1024;
 /// Identifies a request by all its bytes and its 5-tuple.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct RequestDigest(u128);
+
+impl RequestDigest {
+    fn hash(self) -> u64 {
+        self.0 as u64
+    }
+}
 
 /// Digests requests under a secret key, so that nobody finds two with the same digest.
 pub(super) struct Digester(SipHasher13x128);
@@ -48,33 +55,73 @@ pub(super) struct Remembered {
 
 /// Responses of allocations that are no more.
 #[derive(Default)]
-pub(super) struct Tombstones(VecDeque<Remembered>);
+pub(super) struct Tombstones {
+    /// In the order of their ends.
+    queue: VecDeque<Remembered>,
+    /// Their digests: most requests are no copy, and must not cost a walk along the queue. A digest is its own hash.
+    known: HashTable<RequestDigest>,
+}
 
 impl Tombstones {
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.queue.is_empty()
     }
 
     pub(super) fn add(&mut self, now_micros: u64, remembered: Remembered) {
         self.sweep(now_micros);
-        if self.0.len() >= MAX_TOMBSTONES {
-            self.0.pop_front();
+        if self.queue.len() >= MAX_TOMBSTONES {
+            self.forget_oldest();
         }
-        self.0.push_back(remembered);
+        self.known.insert_unique(remembered.request.hash(), remembered.request, |request| request.hash());
+        self.queue.push_back(remembered);
     }
 
     pub(super) fn find(&self, now_micros: u64, request: RequestDigest) -> Option<&[u8]> {
-        let found = self.0.iter().find(|tombstone| tombstone.request == request)?;
+        self.known.find(request.hash(), |known| *known == request)?;
+        let found = self.queue.iter().find(|tombstone| tombstone.request == request)?;
         (found.until_micros > now_micros).then_some(&*found.response)
     }
 
     /// Forgets what is too old.
     pub(super) fn sweep(&mut self, now_micros: u64) {
-        while self.0.front().is_some_and(|oldest| oldest.until_micros <= now_micros) {
-            self.0.pop_front();
+        while self.queue.front().is_some_and(|oldest| oldest.until_micros <= now_micros) {
+            self.forget_oldest();
         }
-        if self.0.is_empty() {
-            self.0 = VecDeque::new();
+        if self.queue.is_empty() {
+            *self = Self::default();
         }
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some(oldest) = self.queue.pop_front() else { return };
+        if let Ok(entry) = self.known.find_entry(oldest.request.hash(), |known| *known == oldest.request) {
+            entry.remove();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tombstones_are_found_until_they_are_too_old_or_too_many() {
+        let mut tombstones = Tombstones::default();
+        let digest = |n: u64| RequestDigest(u128::from(n) << 64 | u128::from(n % 7));
+        for n in 0..2000 {
+            let remembered =
+                Remembered { request: digest(n), response: n.to_be_bytes().into(), until_micros: 1000 + n };
+            tombstones.add(0, remembered);
+        }
+        let found = |tombstones: &Tombstones, now, n| tombstones.find(now, digest(n)).is_some();
+        let first = 2000 - MAX_TOMBSTONES as u64;
+        assert!(!found(&tombstones, 0, first - 1) && found(&tombstones, 0, first) && found(&tombstones, 0, 1999));
+        assert_eq!(tombstones.find(0, digest(1500)), Some(&1500u64.to_be_bytes()[..]));
+        assert!(!found(&tombstones, 2500, 1500), "too old");
+        tombstones.sweep(2500);
+        assert_eq!((tombstones.queue.len(), tombstones.known.len()), (499, 499));
+        assert!(!found(&tombstones, 2000, 1500) && found(&tombstones, 2500, 1501));
+        tombstones.sweep(3000);
+        assert!(tombstones.is_empty() && tombstones.known.is_empty());
     }
 }

@@ -16,6 +16,7 @@ mod reservations;
 mod streams;
 mod token;
 
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
@@ -30,7 +31,7 @@ pub(crate) use random::fill_from_system;
 pub(crate) use refusals::KEPT as REFUSALS_KEPT;
 pub use reservations::Reservations;
 
-use crate::addr::Transport;
+use crate::addr::{RelayedAddr, Transport};
 use crate::clock::Now;
 use crate::config::Streams;
 use crate::listener::ConnectionLimits;
@@ -374,13 +375,12 @@ fn now() -> Now {
 }
 
 fn log_end(summary: &crate::turn::AllocationSummary) {
-    let relayed = summary.relayed.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     tracing::info!(
         user = ?summary.username,
         transport = %summary.five_tuple.transport,
         client = %summary.five_tuple.client,
         server = %summary.five_tuple.server,
-        relayed = %relayed,
+        relayed = %Addresses(&summary.relayed),
         seconds = summary.duration_micros / 1_000_000,
         to_peers_packets = summary.to_peers.0,
         to_peers_bytes = summary.to_peers.1,
@@ -390,4 +390,13 @@ fn log_end(summary: &crate::turn::AllocationSummary) {
         reason = summary.reason.label(),
         "allocation ended"
     );
+}
+
+/// Relayed transport addresses, one or two, as a log line has them.
+struct Addresses<'a>(&'a [RelayedAddr]);
+
+impl fmt::Display for Addresses<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().enumerate().try_for_each(|(at, address)| write!(f, "{}{address}", if at > 0 { " " } else { "" }))
+    }
 }

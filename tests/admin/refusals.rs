@@ -65,6 +65,20 @@ fn every_refusal_is_explained_and_found_by_user_and_by_address() {
     let own = one(&format!("?address={}", server.udp()));
     assert_eq!((&own["reason"], &own["method"]), (&"peer-is-server".into(), &"ChannelBind".into()));
 
+    // What the peer policy makes of an address is told with it, whether it was refused or not.
+    let as_peer = |query: &str| api.get(&format!("/v1/refusals{query}"))["as_peer"].clone();
+    for (address, allowed, explanation) in [
+        ("10.1.2.3", false, "10.0.0.0/8, private use"),
+        ("198.51.100.9:5000", false, "the rule \"198.51.100.0/24\" in [peers] denied"),
+        ("8.8.8.8", true, "no rule denies it"),
+        ("8.8.8.8:53", true, "no rule denies it"),
+        (&server.udp().to_string(), false, "an address of this server"),
+    ] {
+        let wanted = serde_json::json!({ "allowed": allowed, "explanation": explanation });
+        assert_eq!(as_peer(&format!("?address={address}")), wanted, "{address}");
+    }
+    assert!(as_peer("").is_null() && as_peer("?user=alice").is_null());
+
     let by_client = refusals(&api, &format!("?address={}", client.local_address()));
     assert_eq!(by_client.len(), 6, "{by_client:?}");
     assert!(by_client.iter().all(|refusal| refusal["transport"] == "tcp"));

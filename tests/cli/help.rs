@@ -6,8 +6,30 @@ use turnstone::config::OVERRIDABLE;
 
 use super::{Place, ran};
 
-const COMMANDS: [&str; 10] =
-    ["serve", "check", "doctor", "credentials", "config", "import", "probe", "bench", "man", "completions"];
+const COMMANDS: [&str; 19] = [
+    "serve",
+    "check",
+    "doctor",
+    "credentials",
+    "config",
+    "import",
+    "probe",
+    "bench",
+    "man",
+    "completions",
+    "status",
+    "sessions",
+    "show",
+    "kick",
+    "top",
+    "explain",
+    "reload",
+    "drain",
+    "log-level",
+];
+
+/// It makes a manual page for each.
+const INSTALLER: &str = include_str!("../../systemd/install.sh");
 
 #[test]
 fn help_lists_every_command_and_the_exit_codes() {
@@ -17,6 +39,7 @@ fn help_lists_every_command_and_the_exit_codes() {
         assert!(help.lines().any(|line| line.trim_start().starts_with(&format!("{command} "))), "{command}:\n{help}");
         let of_command = ran(&mut place.command(&[command, "--help"])).ok();
         assert!(of_command.contains(&format!("Usage: turnstone {command}")), "{of_command}");
+        assert!(INSTALLER.contains(&format!(" {command}")) || ["man", "completions"].contains(&command), "{command}");
     }
     for code in ["  0  success", "  1  a check found", "  2  wrong usage", "  3  a failure"] {
         assert!(help.contains(code), "{help}");

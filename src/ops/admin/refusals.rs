@@ -1,7 +1,6 @@
 //! Why clients were refused: the last refusals of every worker, each explained in words.
 
 use std::cmp::Reverse;
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
@@ -11,6 +10,7 @@ use super::AdminApi;
 use super::error::Refused;
 use super::input::Query;
 use crate::auth::TimeLimited;
+use crate::clock::span;
 use crate::policy::{Denial, PeerAcl};
 use crate::reject::Reason;
 use crate::stun::Method;
@@ -44,7 +44,13 @@ impl AdminApi {
         found.sort_by_key(|refusal| Reverse(refusal.unix_secs));
         let peer_acl = self.status.peer_acl();
         let shown = found.iter().take(limit).map(|refusal| shown(refusal, peer_acl.as_deref()));
-        Ok(json!({ "refusals": shown.collect::<Vec<_>>(), "kept_since_unix": kept_since_unix }))
+        let mut answer = json!({ "refusals": shown.collect::<Vec<_>>(), "kept_since_unix": kept_since_unix });
+        if let (Some(address), Some(acl)) = (address, peer_acl.as_deref())
+            && let Value::Object(fields) = &mut answer
+        {
+            fields.insert("as_peer".to_owned(), as_peer(address, acl));
+        }
+        Ok(answer)
     }
 }
 
@@ -116,6 +122,19 @@ fn shown(refusal: &Refusal, peer_acl: Option<&PeerAcl>) -> Value {
     })
 }
 
+/// Whether clients may have an address as a peer now.
+fn as_peer(address: Address, acl: &PeerAcl) -> Value {
+    let denial = match address {
+        Address::Ip(ip) => acl.explain_ip(ip),
+        Address::Socket(address) => acl.explain(address),
+    };
+    let explanation = match &denial {
+        Some(denial) => denial.to_string(),
+        None => "no rule denies it".to_owned(),
+    };
+    json!({ "allowed": denial.is_none(), "explanation": explanation })
+}
+
 /// What denies the peer now.
 fn denial(refusal: &Refusal, acl: &PeerAcl) -> Option<Denial> {
     let peer = refusal.peer?;
@@ -142,7 +161,7 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
     let text = match refusal.reason {
         Reason::CredentialExpired => match time_limited {
             Some(credential) => {
-                let ago = Ago(refusal.unix_secs.saturating_sub(credential.expires_unix));
+                let ago = span(refusal.unix_secs.saturating_sub(credential.expires_unix));
                 return format!("the credential had expired {ago} before");
             }
             None => "the credential had expired",
@@ -207,23 +226,6 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
         }
     };
     text.to_owned()
-}
-
-/// A time that has passed, roughly.
-struct Ago(u64);
-
-impl fmt::Display for Ago {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const MINUTE: u64 = 60;
-        const HOUR: u64 = 60 * MINUTE;
-        const DAY: u64 = 24 * HOUR;
-        match self.0 {
-            secs if secs < 2 * MINUTE => write!(f, "{secs} s"),
-            secs if secs < 2 * HOUR => write!(f, "{} min", secs / MINUTE),
-            secs if secs < 2 * DAY => write!(f, "{} h", secs / HOUR),
-            secs => write!(f, "{} days", secs / DAY),
-        }
-    }
 }
 
 #[cfg(test)]

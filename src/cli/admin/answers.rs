@@ -1,0 +1,177 @@
+//! The answers of the admin API, as far as the commands use them.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+pub(super) struct SessionPage {
+    pub(super) sessions: Vec<Session>,
+    pub(super) next_cursor: Option<String>,
+}
+
+/// A session; `P` and `C` are its permissions and channels, numbers in a list and objects on their own.
+#[derive(Deserialize)]
+pub(super) struct Session<P = u64, C = u64> {
+    pub(super) id: String,
+    pub(super) transport: String,
+    pub(super) client: String,
+    pub(super) server: String,
+    pub(super) username: String,
+    pub(super) user: String,
+    pub(super) credential_expires_unix: Option<u64>,
+    pub(super) relayed: Vec<Expiring>,
+    pub(super) started_unix: u64,
+    pub(super) age_secs: u64,
+    pub(super) to_peers: Traffic,
+    pub(super) to_client: Traffic,
+    pub(super) throttled_packets: u64,
+    pub(super) permissions: P,
+    pub(super) channels: C,
+}
+
+/// A session with its peers.
+pub(super) type SessionDetail = Session<Vec<Expiring>, Vec<Channel>>;
+
+/// A relayed transport address, or the address of a permission.
+#[derive(Deserialize)]
+pub(super) struct Expiring {
+    pub(super) address: String,
+    pub(super) expires_in_secs: u64,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Channel {
+    pub(super) number: u16,
+    pub(super) peer: String,
+    pub(super) expires_in_secs: u64,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+pub(super) struct Traffic {
+    pub(super) packets: u64,
+    pub(super) bytes: u64,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Ended {
+    pub(super) ended: u64,
+}
+
+#[derive(Deserialize)]
+pub(super) struct UserList {
+    pub(super) users: Vec<UserTotal>,
+    pub(super) total_users: u64,
+}
+
+#[derive(Clone, Deserialize)]
+pub(super) struct UserTotal {
+    pub(super) user: String,
+    pub(super) sessions: u64,
+    pub(super) to_peers: Traffic,
+    pub(super) to_client: Traffic,
+}
+
+#[derive(Deserialize)]
+pub(super) struct RefusalList {
+    pub(super) refusals: Vec<Refusal>,
+    pub(super) kept_since_unix: Option<u64>,
+    pub(super) as_peer: Option<AsPeer>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Refusal {
+    pub(super) at_unix: u64,
+    pub(super) code: u16,
+    pub(super) reason: String,
+    pub(super) method: String,
+    pub(super) client: String,
+    pub(super) transport: String,
+    pub(super) username: String,
+    pub(super) username_complete: bool,
+    pub(super) peer: Option<String>,
+    pub(super) explanation: String,
+    pub(super) normal: bool,
+}
+
+/// What the peer policy makes of an address now.
+#[derive(Deserialize)]
+pub(super) struct AsPeer {
+    pub(super) allowed: bool,
+    pub(super) explanation: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Status {
+    pub(super) version: String,
+    pub(super) instance: String,
+    pub(super) pid: u32,
+    pub(super) started_unix: u64,
+    pub(super) uptime_secs: u64,
+    pub(super) state: String,
+    pub(super) drain: Option<DrainUnderWay>,
+    pub(super) config_generation: u64,
+    pub(super) config_file: Option<String>,
+    pub(super) workers: u64,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) allocations: u64,
+    pub(super) allocations_by_transport: BTreeMap<String, u64>,
+    pub(super) ports: BTreeMap<String, Ports>,
+    pub(super) traffic: Relayed,
+    pub(super) refused: BTreeMap<String, u64>,
+    pub(super) dropped: BTreeMap<String, u64>,
+    pub(super) connections: u64,
+    pub(super) certificate_not_after_unix: Option<u64>,
+    pub(super) log_level: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct DrainUnderWay {
+    pub(super) deadline_unix: Option<u64>,
+    pub(super) allocations_left: u64,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Listener {
+    pub(super) transport: String,
+    pub(super) address: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Ports {
+    pub(super) used: u64,
+    pub(super) total: u64,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Relayed {
+    pub(super) to_peers: Traffic,
+    pub(super) to_clients: Traffic,
+    pub(super) own_relayed: Traffic,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Reload {
+    pub(super) applied: bool,
+    pub(super) generation: u64,
+    pub(super) changes: Vec<Change>,
+    pub(super) warnings: Vec<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Change {
+    pub(super) key: String,
+    pub(super) before: String,
+    pub(super) after: String,
+    pub(super) effect: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Drain {
+    pub(super) deadline_unix: Option<u64>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct LogLevel {
+    pub(super) level: String,
+}

@@ -1,0 +1,199 @@
+//! `turnstone explain`: why a user, or whoever is at an address, was refused.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use clap::Args;
+
+use crate::auth::TimeLimited;
+use crate::clock::span;
+
+use super::super::output::{CliError, Exit, Printer, printable, unix_now, utc_text};
+use super::answers::{Refusal, RefusalList};
+use super::client::Call;
+use super::text::{Table, count};
+use super::whereabouts::AdminFlags;
+use super::{print_json, read};
+
+/// As many as the API tells at once.
+const LIMIT: &str = "1000";
+
+/// Say why the server refused a user, a client's address or a peer's address: the last refusals, the newest first.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  turnstone explain alice
+  turnstone explain 198.51.100.7
+
+For an address, it also says whether clients may have it as a peer now. The 401 that every client gets to its first request is
+not kept. Exit code 0 also when nothing is kept.")]
+pub(in crate::cli) struct ExplainArgs {
+    /// A username, the user part of a time-limited credential, an IP address, or ADDRESS:PORT.
+    #[arg(value_name = "USER|ADDRESS")]
+    whom: String,
+
+    /// It is a user, even if it looks like an address.
+    #[arg(long)]
+    user: bool,
+
+    /// Print the API's answer.
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    server: AdminFlags,
+}
+
+/// `turnstone explain`
+pub(in crate::cli) fn explain(args: &ExplainArgs, printer: &mut Printer) -> Result<Exit, CliError> {
+    let whom = args.whom.as_str();
+    let is_address = !args.user && (whom.parse::<IpAddr>().is_ok() || whom.parse::<SocketAddr>().is_ok());
+    let key = if is_address { "address" } else { "user" };
+    let call = Call::get("/v1/refusals").query(key, Some(whom)).query("limit", Some(LIMIT));
+    let answer = args.server.client()?.ask(call)?;
+    if args.json {
+        print_json(&answer, printer)?;
+        return Ok(Exit::Success);
+    }
+    let list: RefusalList = read(answer)?;
+    let (now_unix, shown) = (unix_now(), printable(whom));
+    let since = list.kept_since_unix.map_or_else(String::new, |since| {
+        format!("; everything since {} is kept ({})", utc_text(since), span(now_unix.saturating_sub(since)))
+    });
+    let groups = groups(&list.refusals);
+    match groups.is_empty() {
+        true => printer.line(format_args!("no refusal of {shown}{since}"))?,
+        false => {
+            printer.print(&table(&groups, now_unix).to_string())?;
+            printer.line(format_args!("{}{since}", count(list.refusals.len() as u64, "refusal")))?;
+        }
+    }
+    if let Some(peer) = &list.as_peer {
+        let verdict = if peer.allowed { "allowed" } else { "denied" };
+        printer.line(format_args!("as a peer, {shown} is {verdict} now: {}", printable(&peer.explanation)))?;
+    }
+    Ok(Exit::Success)
+}
+
+/// Refusals that are alike but for time, port and, for peers, address.
+struct Group<'r> {
+    newest: &'r Refusal,
+    times: u64,
+    peers: BTreeSet<&'r str>,
+}
+
+/// The groups, the one with the newest refusal first.
+fn groups(refusals: &[Refusal]) -> Vec<Group<'_>> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for refusal in refusals {
+        let peer = refusal.peer.as_deref().map(without_port);
+        match groups.iter_mut().find(|group| is_alike(group.newest, refusal)) {
+            Some(group) => {
+                group.times += 1;
+                group.peers.extend(peer);
+            }
+            None => groups.push(Group { newest: refusal, times: 1, peers: peer.into_iter().collect() }),
+        }
+    }
+    groups
+}
+
+fn is_alike(one: &Refusal, other: &Refusal) -> bool {
+    fn key(refusal: &Refusal) -> (u16, &str, &str, &str, &str, &str) {
+        // How long a credential had expired grows with every attempt.
+        let explanation = if refusal.reason == "credential-expired" { "" } else { &refusal.explanation };
+        let client = without_port(&refusal.client);
+        (refusal.code, &refusal.reason, &refusal.method, explanation, client, user_of(&refusal.username))
+    }
+    key(one) == key(other) && one.transport == other.transport
+}
+
+fn table(groups: &[Group<'_>], now_unix: u64) -> Table {
+    let mut table = Table::new(&[">LAST", ">TIMES", "CODE", "REQUEST", "CLIENT", "USER", "PEER", "WHY"]);
+    for group in groups {
+        let Refusal { at_unix, code, method, client, transport, username, username_complete, .. } = group.newest;
+        let mut peers = group.peers.iter();
+        let peer = match (peers.next(), peers.count()) {
+            (None, _) => "-".to_owned(),
+            (Some(peer), 0) => (*peer).to_owned(),
+            (Some(peer), more) => format!("{peer} and {more} more"),
+        };
+        let user = match (user_of(username), username_complete) {
+            ("", _) => "-".to_owned(),
+            (user, true) => user.to_owned(),
+            (user, false) => format!("{user}…"),
+        };
+        let explanation = &group.newest.explanation;
+        let normal = if group.newest.normal && !explanation.contains("normal") { " (normal)" } else { "" };
+        table.row([
+            format!("{} ago", span(now_unix.saturating_sub(*at_unix))),
+            group.times.to_string(),
+            code.to_string(),
+            method.clone(),
+            format!("{} {transport}", without_port(client)),
+            user,
+            peer,
+            format!("{explanation}{normal}"),
+        ]);
+    }
+    table
+}
+
+/// The user part of a time-limited credential's username.
+fn user_of(username: &str) -> &str {
+    TimeLimited::parse(username).map_or(username, |parsed| parsed.user)
+}
+
+fn without_port(address: &str) -> &str {
+    let ip = address.rsplit_once(':').map_or(address, |(ip, _)| ip);
+    ip.trim_start_matches('[').trim_end_matches(']')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(at_unix: u64, reason: &str, username: &str, peer: Option<&str>, explanation: &str) -> Refusal {
+        Refusal {
+            at_unix,
+            code: 403,
+            reason: reason.to_owned(),
+            method: "CreatePermission".to_owned(),
+            client: format!("192.0.2.1:{at_unix}"),
+            transport: "udp".to_owned(),
+            username: username.to_owned(),
+            username_complete: true,
+            peer: peer.map(str::to_owned),
+            explanation: explanation.to_owned(),
+            normal: reason == "stale-nonce",
+        }
+    }
+
+    #[test]
+    fn refusals_that_are_alike_are_one_line_at_the_newest_time() {
+        let refusals = [
+            refusal(990, "peer-denied-by-default", "1700000000:alice", Some("10.0.0.1:0"), "private"),
+            refusal(980, "stale-nonce", "alice", None, "too old"),
+            refusal(970, "peer-denied-by-default", "1800000000:alice", Some("10.0.0.2:0"), "private"),
+            refusal(960, "credential-expired", "1700000000:alice", None, "the credential had expired 2 s before"),
+            refusal(950, "credential-expired", "1700000000:alice", None, "the credential had expired 1 s before"),
+            refusal(940, "peer-denied-by-default", "1700000000:bob", Some("[fe80::1]:0"), "private"),
+        ];
+        let text = table(&groups(&refusals), 1000).to_string();
+        let lines: Vec<Vec<_>> = text
+            .lines()
+            .skip(1)
+            .map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect())
+            .collect();
+        let request = ["403", "CreatePermission", "192.0.2.1 udp"];
+        let line = |last, times, user, peer, why| [&[last, times][..], &request, &[user, peer, why]].concat();
+        assert_eq!(
+            lines,
+            [
+                line("10 s ago", "2", "alice", "10.0.0.1 and 1 more", "private"),
+                line("20 s ago", "1", "alice", "-", "too old (normal)"),
+                line("40 s ago", "2", "alice", "-", "the credential had expired 2 s before"),
+                line("60 s ago", "1", "bob", "fe80::1", "private"),
+            ]
+        );
+    }
+}

@@ -1,0 +1,100 @@
+//! `turnstone status`: the server at a glance.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use clap::Args;
+
+use crate::clock::span;
+use crate::reject::Reason;
+
+use super::super::output::{CliError, Exit, Printer, unix_now, utc_text};
+use super::answers::{DrainUnderWay, Status};
+use super::client::Call;
+use super::text::{Fields, count, traffic};
+use super::whereabouts::AdminFlags;
+use super::{print_json, read};
+
+/// Show the state of the running server: listeners, allocations, relay ports, traffic, refusals, drain.
+#[derive(Args)]
+pub(in crate::cli) struct StatusArgs {
+    /// Print the API's answer.
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    server: AdminFlags,
+}
+
+/// `turnstone status`
+pub(in crate::cli) fn status(args: &StatusArgs, printer: &mut Printer) -> Result<Exit, CliError> {
+    let answer = args.server.client()?.ask(Call::get("/v1/status"))?;
+    match args.json {
+        true => print_json(&answer, printer)?,
+        false => printer.print(&screen(&read(answer)?).to_string())?,
+    }
+    Ok(Exit::Success)
+}
+
+fn screen(status: &Status) -> Fields {
+    let now_unix = unix_now();
+    let mut fields = Fields::default();
+    fields.add("turnstone", format!("{}, process {}, instance {}", status.version, status.pid, status.instance));
+    fields.add("state", state(status, now_unix));
+    fields.add("started", format!("{}, {} ago", utc_text(status.started_unix), span(status.uptime_secs)));
+    let file = status.config_file.as_deref().unwrap_or("no file");
+    fields.add("configuration", format!("{file}, generation {}", status.config_generation));
+    fields.add("log level", &status.log_level);
+    let listeners = status.listeners.iter().map(|listener| format!("{} {}", listener.transport, listener.address));
+    fields.list("listeners", listeners);
+    fields.add("workers", status.workers.to_string());
+    if let Some(not_after) = status.certificate_not_after_unix {
+        let left = match not_after.checked_sub(now_unix) {
+            Some(secs) => format!("for another {}", span(secs)),
+            None => "EXPIRED".to_owned(),
+        };
+        fields.add("certificate", format!("until {}, {left}", utc_text(not_after)));
+    }
+    let by_transport = listed(&status.allocations_by_transport).map(|list| format!(" ({list})")).unwrap_or_default();
+    fields.add("allocations", format!("{}{by_transport}", status.allocations));
+    fields.add("connections", status.connections.to_string());
+    let ports = status.ports.iter().map(|(family, ports)| format!("{family} {} of {}", ports.used, ports.total));
+    fields.list("relay ports", ports);
+    fields.add("to peers", traffic(status.traffic.to_peers));
+    fields.add("to clients", traffic(status.traffic.to_clients));
+    fields.add("in between", format!("{}, from one allocation to another", traffic(status.traffic.own_relayed)));
+    // Every client's first request is answered so; it is no fault.
+    let mut refused = status.refused.clone();
+    let challenged = refused.remove(Reason::MissingIntegrity.label()).unwrap_or(0);
+    fields.add("challenged", count(challenged, "request"));
+    fields.add("refused", listed(&refused).unwrap_or_else(|| "nothing".to_owned()));
+    fields.add("dropped", listed(&status.dropped).unwrap_or_else(|| "nothing".to_owned()));
+    fields
+}
+
+/// `serving`, or how far the drain is.
+pub(super) fn state(status: &Status, now_unix: u64) -> String {
+    match &status.drain {
+        None => status.state.clone(),
+        Some(DrainUnderWay { deadline_unix, allocations_left }) => {
+            let end = deadline(*deadline_unix, now_unix);
+            format!("{}, {} left, {end}", status.state, count(*allocations_left, "allocation"))
+        }
+    }
+}
+
+/// When a drain ends at the latest.
+pub(super) fn deadline(deadline_unix: Option<u64>, now_unix: u64) -> String {
+    match deadline_unix {
+        None => "without a deadline".to_owned(),
+        Some(at) => format!("until {} (in {}) at the latest", utc_text(at), span(at.saturating_sub(now_unix))),
+    }
+}
+
+/// `wrong-password 3, no-port 1`: the greatest first, without zeros.
+fn listed(counts: &BTreeMap<String, u64>) -> Option<String> {
+    let mut shown: Vec<_> = counts.iter().filter(|(_, count)| **count > 0).collect();
+    shown.sort_by_key(|(_, count)| Reverse(**count));
+    let words: Vec<_> = shown.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    (!words.is_empty()).then(|| words.join(", "))
+}

@@ -1,0 +1,138 @@
+//! Where the admin API of a server is, and the token for it: flags, variables, the server's configuration, the default.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use zeroize::Zeroizing;
+
+use crate::config::{
+    ADMIN_ENV, ADMIN_TOKEN_ENV, Admin, AdminToken, CONFIG_ENV, ConfigError, DEFAULT_FILE, Endpoint, Source,
+    Surroundings, read_private_file, trim_line_end,
+};
+use crate::ops::host;
+
+use super::super::output::CliError;
+use super::client::Client;
+
+const DEFAULT_SOCKET: &str = "/run/turnstone/admin.sock";
+
+/// The flags that every command on a running server has.
+#[derive(Args)]
+#[command(next_help_heading = "Where the server is")]
+pub(in crate::cli) struct AdminFlags {
+    /// Where its admin API listens: unix:PATH, or ADDRESS:PORT on loopback [default: [admin] listen of the
+    /// configuration file, else unix:/run/turnstone/admin.sock] [variable: TURNSTONE_ADMIN]
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
+
+    /// File with the API's token, readable by its owner only [default: that of the configuration file]
+    /// [variable, for the token itself: TURNSTONE_ADMIN_TOKEN]
+    #[arg(long, value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+
+    /// The server's configuration file, of which only [admin] is read [default: /etc/turnstone/turnserver.toml]
+    /// [variable: TURNSTONE_CONFIG]
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl AdminFlags {
+    /// A client of the API. Nothing is sent yet.
+    pub(super) fn client(&self) -> Result<Client, CliError> {
+        let named = self.named_endpoint()?;
+        let token = self.named_token()?;
+        let is_named_config = self.config.is_some();
+        let (file, is_ours) = match self.config.clone().or_else(|| variable(CONFIG_ENV).map(PathBuf::from)) {
+            Some(path) => (path, true),
+            None => (PathBuf::from(DEFAULT_FILE), false),
+        };
+        let Some(endpoint) = named else {
+            let (configured, hint) = configured(&file, is_ours, token.is_none())?;
+            return Ok(match configured {
+                Some(Admin { listen: Endpoint::Tcp(address), .. }) if address.port() == 0 => {
+                    let file = file.display();
+                    let message = format!("{file}: [admin] listen has port 0; name the real one with --admin");
+                    return Err(CliError::usage(message));
+                }
+                Some(admin) => Client::new(admin.listen, token.or(admin.token), hint),
+                None => Client::new(Endpoint::Unix(PathBuf::from(DEFAULT_SOCKET)), token, hint),
+            });
+        };
+        // A token is shown only to the server that it belongs to.
+        let token = match token {
+            None if is_named_config => configured(&file, true, true)?.0.and_then(|admin| admin.token),
+            None => configured(&file, false, false)
+                .ok()
+                .and_then(|(admin, _)| admin.filter(|admin| admin.listen == endpoint))
+                .and_then(|_| configured(&file, false, true).ok()?.0?.token),
+            token => token,
+        };
+        Ok(Client::new(endpoint, token, "is the server running, and is that its [admin] listen?".to_owned()))
+    }
+
+    fn named_endpoint(&self) -> Result<Option<Endpoint>, CliError> {
+        let (source, text) = match (&self.admin, variable(ADMIN_ENV)) {
+            (Some(text), _) => ("--admin", text.clone()),
+            (None, Some(text)) => (ADMIN_ENV, text),
+            (None, None) => return Ok(None),
+        };
+        Admin::parse_listen(&text).map(Some).map_err(|problem| wrong(source, problem))
+    }
+
+    fn named_token(&self) -> Result<Option<AdminToken>, CliError> {
+        let (source, bytes) = match (&self.admin_token_file, variable(ADMIN_TOKEN_ENV)) {
+            (Some(path), _) => {
+                let read = read_private_file(path, None).map_err(|problem| wrong("--admin-token-file", problem))?;
+                ("--admin-token-file", trim_line_end(read))
+            }
+            (None, Some(text)) => (ADMIN_TOKEN_ENV, Zeroizing::new(text.into_bytes())),
+            (None, None) => return Ok(None),
+        };
+        AdminToken::new(bytes).map(Some).map_err(|problem| wrong(source, problem))
+    }
+}
+
+/// What `[admin]` of a file says, and what to tell when nobody listens there. A file that is not `ours` may be absent or out of
+/// bounds: the default address is then tried.
+fn configured(path: &Path, is_ours: bool, wants_token: bool) -> Result<(Option<Admin>, String), CliError> {
+    if !is_ours && path.try_exists().is_ok_and(|exists| !exists) {
+        return Ok((None, format!("there is no {DEFAULT_FILE}; --admin says where the server is")));
+    }
+    let source = match Source::read(path) {
+        Ok(source) => source,
+        Err(error) if is_ours => return Err(error.into()),
+        Err(error) => return Ok((None, format!("that is the default address, as {error}"))),
+    };
+    let env = |name: &str| std::env::var(name).ok();
+    let around = Surroundings { host: host::detect(), env: &env, dev: false };
+    match Admin::for_client(&source, &around, wants_token) {
+        Ok(Some(admin)) => {
+            Ok((Some(admin), "is the server running? systemctl status turnstone, or its log, says why not".to_owned()))
+        }
+        Ok(None) => {
+            let hint = format!(
+                "{} has no [admin] listen, without which a server has no admin API; add this to it and restart the server:\n\n\
+                 [admin]\nlisten = \"unix:{DEFAULT_SOCKET}\"\n",
+                source.name
+            );
+            Ok((None, hint))
+        }
+        Err(error) => Err(unusable(&error)),
+    }
+}
+
+fn unusable(error: &ConfigError) -> CliError {
+    CliError::usage(format!(
+        "[admin] cannot be used:\n{error}\nhint: --admin says where the server is, --admin-token-file or {ADMIN_TOKEN_ENV} its token"
+    ))
+}
+
+fn wrong(source: &str, problem: impl Display) -> CliError {
+    CliError::usage(format!("{source}: {problem}"))
+}
+
+/// A variable; an empty one counts as unset.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}

@@ -1,0 +1,70 @@
+//! `explain`: why somebody was refused.
+
+use crate::support::{Credentials, TestServer, Transport};
+use crate::wire::Wire;
+use crate::{cells, config, json, printed};
+
+#[test]
+fn an_expired_credential_a_wrong_password_and_a_private_peer_are_explained() {
+    let server = TestServer::start(&config("[peers]\ndenied = [\"198.51.100.0/24\"]\n"));
+    let kept = printed(&server, &["explain", "alice"]);
+    assert!(kept.starts_with("no refusal of alice; everything since 20") && kept.lines().count() == 1, "{kept}");
+    let refused = |credentials: &Credentials| Wire::connect(&server, Transport::Udp, credentials).allocate();
+    let late = server.expired_credentials("late");
+    for _ in 0..3 {
+        assert_eq!(refused(&late), Err(401));
+    }
+    let wrong = Credentials { password: "guessed".to_owned(), ..server.credentials("guest") };
+    assert_eq!(refused(&wrong), Err(401));
+    let (mut client, _) = Wire::allocated(&server, Transport::Tcp, "alice");
+    for peer in ["10.1.2.3:0", "10.1.2.4:0", "10.1.2.3:0"] {
+        assert_eq!(client.permit(peer), Err(403));
+    }
+    assert_eq!(client.permit("198.51.100.7:0"), Err(403));
+
+    let explained = |whom: &str| {
+        let text = printed(&server, &["explain", whom]);
+        let mut lines = text.lines().map(str::to_owned);
+        assert_eq!(
+            cells(&lines.next().unwrap()),
+            ["LAST", "TIMES", "CODE", "REQUEST", "CLIENT", "USER", "PEER", "WHY"]
+        );
+        let rows: Vec<_> = lines.map(|line| cells(&line).join("|")).collect();
+        (
+            rows.iter()
+                .map(|row| row.split_once(" ago|").map_or(row.clone(), |(_, rest)| rest.to_owned()))
+                .collect::<Vec<_>>(),
+            text,
+        )
+    };
+    let (rows, text) = explained("late");
+    assert_eq!(rows[0], "3|401|Allocate|127.0.0.1 udp|late|-|the credential had expired 3 min before", "{text}");
+    assert!(rows[1].starts_with("3 refusals; everything since 20") && rows.len() == 2, "{text}");
+    let (rows, text) = explained("guest");
+    assert_eq!(rows[0], "1|401|Allocate|127.0.0.1 udp|guest|-|wrong password, or made with another secret", "{text}");
+    let candidate = "private host candidate (10.0.0.0/8, private use): normal in ICE";
+    let (rows, text) = explained("alice");
+    assert_eq!(
+        rows[..2],
+        [
+            "1|403|CreatePermission|127.0.0.1 tcp|alice|198.51.100.7|denied by the rule \"198.51.100.0/24\" in [peers] denied"
+                .to_owned(),
+            format!("3|403|CreatePermission|127.0.0.1 tcp|alice|10.1.2.3 and 1 more|{candidate}"),
+        ],
+        "{text}"
+    );
+    let (rows, text) = explained("10.1.2.3");
+    assert_eq!(rows[0], format!("2|403|CreatePermission|127.0.0.1 tcp|alice|10.1.2.3|{candidate}"), "{text}");
+    assert_eq!(rows[2], "as a peer, 10.1.2.3 is denied now: 10.0.0.0/8, private use", "{text}");
+    let (rows, text) = explained(&client.local_address().to_string());
+    assert_eq!(rows.len(), 4, "{text}");
+
+    let other = printed(&server, &["explain", "8.8.8.8"]);
+    assert!(other.starts_with("no refusal of 8.8.8.8; "), "{other}");
+    assert!(other.ends_with("\nas a peer, 8.8.8.8 is allowed now: no rule denies it\n"), "{other}");
+    let named = printed(&server, &["explain", "--user", "8.8.8.8"]);
+    assert_eq!(named.lines().count(), 1, "{named}");
+    let answer = json(&server, &["explain", "late"]);
+    assert_eq!(answer["refusals"].as_array().unwrap().len(), 3);
+    assert_eq!(answer["refusals"][0]["reason"], "credential-expired");
+}
