@@ -12,8 +12,8 @@ use super::write::separate;
 const PROMETHEUS_PORT: u16 = 9641;
 
 const ADMIN: &str = "\
-# In place of coturn's telnet interface or web administration: the admin API, HTTP and JSON on a socket that the server's
-# user and group may use. The systemd unit makes the directory.
+# In place of coturn's telnet interface or web administration: `turnstone status`, `sessions`, `kick` and others, and the API that
+# they use, on a socket for the server's user and group. The systemd unit makes the directory.
 [admin]
 listen = \"unix:/run/turnstone/admin.sock\"
 ";
@@ -75,7 +75,7 @@ impl Conf {
     pub(super) fn cli(&mut self, entry: &Entry<'_>) {
         self.operation.cli = self.switch(entry).or(self.operation.cli);
         if self.operation.cli == Some(true) {
-            self.note(entry, "not telnet: the admin API, on a socket, stands for it ([admin])");
+            self.note(entry, "not telnet: `turnstone status`, `sessions`, `kick` and others stand for it, over the admin API's socket ([admin])");
         }
     }
 
