@@ -16,24 +16,8 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 
+use harness::{World, client, crowd, peer};
 use turnstone::stun::{AttributeType, Encoder, Method};
-use turnstone::turn::{Client, RelayId};
-
-use harness::{World, client, peer};
-
-/// A server with allocations of one channel each.
-fn crowd(count: u16) -> (World, Vec<(Client, RelayId)>) {
-    let mut world = World::new();
-    let mut all = Vec::new();
-    for n in 0..count {
-        world.relays.ports = vec![1024 + n];
-        let login = world.allocated(n);
-        let relay = world.relays.last.unwrap();
-        assert_eq!(world.bind(&login, 0x4000, peer(1)).code(), None);
-        all.push((login.client, relay));
-    }
-    (world, all)
-}
 
 fn route(c: &mut Criterion) {
     let mut group = c.benchmark_group("route");

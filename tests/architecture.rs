@@ -50,7 +50,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     // It judges servers from outside, too, with the load generator's client.
     (
         "probe",
-        &["stun", "auth::TimeLimited", "bench::client", "bench::wire", "listener::framing"],
+        &["stun", "auth::TimeLimited", "bench::client", "bench::tls", "bench::wire", "listener::framing"],
         &["tokio", "std::fs"],
     ),
     // It looks at the host, and at the server from outside.

@@ -3,7 +3,12 @@
 // A helper that cannot do its work must fail the test that called it; clippy counts only `#[test]` functions as tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
 
+#[path = "support/skip.rs"]
+mod skip;
+
 use std::process::Command;
+
+use skip::skipped;
 
 const README: &str = include_str!("../README.md");
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -63,7 +68,7 @@ fn the_credentials_made_in_python_are_valid() {
 #[test]
 fn the_credentials_made_in_go_are_valid() {
     if Command::new("go").arg("version").output().is_err() {
-        eprintln!("skipped: go is not installed");
+        skipped("go is not installed");
         return;
     }
     let folder = tempfile::tempdir().unwrap();

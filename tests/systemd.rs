@@ -10,6 +10,9 @@
     clippy::print_stderr
 )]
 
+#[path = "support/skip.rs"]
+mod skip;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -17,6 +20,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
+
+use skip::skipped;
 
 const EXPOSURE_MAX: f64 = 1.5;
 
@@ -41,7 +46,7 @@ fn systemd_analyze(arguments: &[&str], unit: &Path) -> Option<Output> {
     match Command::new("systemd-analyze").args(arguments).arg(unit).output() {
         Ok(output) => Some(output),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("skipped: systemd-analyze is not installed (apt-get install systemd)");
+            skipped("systemd-analyze is not installed (apt-get install systemd)");
             None
         }
         Err(error) => panic!("systemd-analyze: {error}"),
@@ -136,7 +141,7 @@ fn allowed_calls() -> BTreeSet<String> {
 #[test]
 fn the_server_makes_no_system_call_that_the_unit_forbids() {
     if !has("systemd-analyze") || !has("strace") {
-        eprintln!("skipped: systemd-analyze or strace is not installed (apt-get install systemd strace)");
+        skipped("systemd-analyze or strace is not installed (apt-get install systemd strace)");
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -161,7 +166,7 @@ fn the_server_makes_no_system_call_that_the_unit_forbids() {
     let Some(udp) = udp else {
         let status = traced.wait().unwrap();
         assert!(fs::metadata(&trace).is_ok_and(|file| file.len() == 0), "the server did not start: {status}");
-        eprintln!("skipped: processes cannot be traced here");
+        skipped("processes cannot be traced here");
         return;
     };
     // What a service does: answer over UDP and TCP, read its configuration again, stop.

@@ -21,7 +21,7 @@ mod report;
 mod requests;
 mod session;
 mod stats;
-mod tls;
+pub(crate) mod tls;
 pub(crate) mod wire;
 
 pub use error::BenchError;
@@ -29,7 +29,9 @@ pub use forwarder::forward;
 pub use options::{Mode, Options, Trust};
 pub use progress::Progress;
 pub use report::{Generator, Hold, Latency, Report, Server};
+pub use tls::Roots;
 
+use std::io;
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
@@ -78,12 +80,8 @@ fn dial(options: &Options) -> Result<Dial, BenchError> {
         Transport::Udp => Dial::Udp { gro: options.gro },
         Transport::Tcp => Dial::Tcp,
         Transport::Tls => {
-            let trust = match &options.trust {
-                Trust::System => tls::Trust::System,
-                Trust::File(path) => tls::Trust::File(path),
-                Trust::Nothing => tls::Trust::Nothing,
-            };
-            let config = tls::client_config(&trust).map_err(BenchError::io("TLS settings"))?;
+            let config = tls::client_config(&options.trust).map_err(io::Error::other);
+            let config = config.map_err(BenchError::io("TLS settings"))?;
             let name = ServerName::try_from(options.server_name.clone())
                 .map_err(|e| BenchError::Options(format!("{}: {e}", options.server_name)))?;
             Dial::Tls { config: Arc::clone(&config), name }

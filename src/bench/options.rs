@@ -1,7 +1,6 @@
 //! What to measure, checked before anything is sent.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::addr::Transport;
@@ -9,6 +8,7 @@ use crate::addr::Transport;
 use super::client::Credential;
 use super::error::BenchError;
 use super::payload;
+use super::tls::Roots;
 
 /// Bytes of the largest burst that one GSO send can carry.
 const MAX_GSO_BYTES: usize = 65_000;
@@ -72,10 +72,8 @@ impl Mode {
 /// How a server certificate is judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// By the system's certificate authorities.
-    System,
-    /// By those in a PEM file.
-    File(PathBuf),
+    /// By certificate authorities.
+    Authorities(Roots),
     /// Not at all.
     Nothing,
 }

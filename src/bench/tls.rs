@@ -1,76 +1,101 @@
-//! TLS settings of the client legs: the system's authorities, a given file, or no verification at all.
+//! TLS of clients that judge a server from outside: whom they trust, or that they look at the certificate without trusting it.
 
-use std::io;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-/// Where distributions keep the authorities they trust.
-const SYSTEM_BUNDLES: [&str; 3] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+use super::options::Trust;
 
-/// How the server's certificate is judged.
-pub(super) enum Trust<'a> {
-    /// By the authorities of the system.
+/// Which authorities are trusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Roots {
+    /// Those of the system; `SSL_CERT_FILE` and `SSL_CERT_DIR` name others.
     System,
-    /// By those of a PEM file.
-    File(&'a Path),
-    /// Not at all.
-    Nothing,
+    /// Those in a PEM file.
+    File(PathBuf),
+}
+
+impl Roots {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// When there is none that can be used; the message says where.
+    pub(crate) fn read(&self) -> Result<RootCertStore, String> {
+        match self {
+            Self::File(path) => read_file(path).map_err(|problem| format!("{}: {problem}", path.display())),
+            Self::System => read_system(),
+        }
+    }
 }
 
 /// Makes the settings that all legs share.
 ///
 /// # Errors
 /// When a file cannot be read or holds no certificate; the message names it.
-pub(super) fn client_config(trust: &Trust<'_>) -> io::Result<Arc<ClientConfig>> {
+pub(super) fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?;
-    let config = match trust {
-        Trust::System => {
-            let bundle = SYSTEM_BUNDLES.iter().map(Path::new).find(|path| path.exists());
-            let bundle =
-                bundle.ok_or_else(|| io::Error::other("no system certificate bundle found: give a CA file"))?;
-            builder.with_root_certificates(read_roots(bundle)?).with_no_client_auth()
+        .map_err(|error| error.to_string())?;
+    Ok(Arc::new(match trust {
+        Trust::Authorities(roots) => builder.with_root_certificates(roots.read()?).with_no_client_auth(),
+        Trust::Nothing => {
+            let verifier = Lenient { provider, judge: None, verdict: CertificateVerdict::default() };
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
         }
-        Trust::File(path) => builder.with_root_certificates(read_roots(path)?).with_no_client_auth(),
-        Trust::Nothing => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(TrustEverything(provider)))
-            .with_no_client_auth(),
-    };
-    Ok(Arc::new(config))
+    }))
 }
 
-fn read_roots(path: &Path) -> io::Result<RootCertStore> {
-    let named = |e: &dyn std::fmt::Display| io::Error::other(format!("{}: {e}", path.display()));
+fn read_file(path: &Path) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|e| named(&e))? {
-        roots.add(certificate.map_err(|e| named(&e))?).map_err(|e| named(&e))?;
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| error.to_string())? {
+        roots.add(certificate.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
     }
-    if roots.is_empty() { Err(named(&"no certificate in this file")) } else { Ok(roots) }
+    if roots.is_empty() { Err("no certificate in this file".into()) } else { Ok(roots) }
 }
 
-/// Accepts any certificate; signatures are still verified, so that the work is that of a real handshake.
-#[derive(Debug)]
-struct TrustEverything(Arc<CryptoProvider>);
+fn read_system() -> Result<RootCertStore, String> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    // Distributions ship some that webpki cannot use; the others count.
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let why = found.errors.first().map_or_else(String::new, |error| format!(" ({error})"));
+        return Err(format!("this system has no certificate authorities{why}: install ca-certificates or give --ca"));
+    }
+    Ok(roots)
+}
 
-impl ServerCertVerifier for TrustEverything {
+/// The verdict on a certificate, which is there once the server has shown it.
+pub(crate) type CertificateVerdict = Arc<Mutex<Option<Result<(), Error>>>>;
+
+/// Lets every certificate pass and writes down what the judge, if there is one, says of it. Signatures are verified as ever.
+#[derive(Debug)]
+pub(crate) struct Lenient {
+    pub(crate) provider: Arc<CryptoProvider>,
+    pub(crate) judge: Option<Arc<WebPkiServerVerifier>>,
+    pub(crate) verdict: CertificateVerdict,
+}
+
+impl ServerCertVerifier for Lenient {
     fn verify_server_cert(
         &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        if let Some(judge) = &self.judge {
+            let judged = judge.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+            *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = Some(judged.map(|_| ()));
+        }
         Ok(ServerCertVerified::assertion())
     }
 
@@ -80,7 +105,7 @@ impl ServerCertVerifier for TrustEverything {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -89,10 +114,10 @@ impl ServerCertVerifier for TrustEverything {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

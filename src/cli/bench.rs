@@ -1,29 +1,23 @@
 //! `turnstone bench`: load on a server, and what it costs.
 
-use std::fs;
 use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use zeroize::Zeroizing;
 
 use crate::addr::Transport;
-use crate::auth::{mint, prepare};
-use crate::bench::client::Credential;
-use crate::bench::{self, BenchError, Mode, Options, Progress, Trust};
+use crate::bench::{self, BenchError, Mode, Options, Progress, Roots, Trust};
 
-use super::output::{CliError, Exit, Printer, unix_now};
+use super::login::Login;
+use super::output::{CliError, Exit, Printer};
 
 const EXAMPLES: &str = "\
 Examples:
   turnstone bench client-to-peer 127.0.0.1 --secret-file secret --server-pid $(pidof turnstone)
   turnstone bench round-trip turn.example.org --transport tls --user alice --password-env PASSWORD --rate 2000
   turnstone bench hold 127.0.0.1 --clients 10000 --secret-file secret --server-pid 4711 --format json";
-/// How long a minted credential is valid, seconds.
-const CREDENTIAL_SECS: u64 = 24 * 3600;
 
 /// Put load on a TURN server and report what arrives, how late, and what it costs the server.
 ///
@@ -40,24 +34,8 @@ pub(super) struct BenchArgs {
     /// How clients reach the server.
     #[arg(long, value_enum, default_value = "udp")]
     transport: TransportArg,
-    /// Username; with a shared secret, the part after the timestamp.
-    #[arg(long, short)]
-    user: Option<String>,
-    /// Environment variable that holds the password.
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["password_file", "secret_env", "secret_file"])]
-    password_env: Option<String>,
-    /// File that holds the password; nobody else may be able to read it.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["secret_env", "secret_file"])]
-    password_file: Option<PathBuf>,
-    /// Environment variable that holds the shared secret of time-limited credentials.
-    #[arg(long, value_name = "NAME", conflicts_with = "secret_file")]
-    secret_env: Option<String>,
-    /// File that holds the shared secret; nobody else may be able to read it.
-    #[arg(long, value_name = "FILE")]
-    secret_file: Option<PathBuf>,
-    /// Use SHA-256 where the server offers it (RFC 8489) instead of SHA-1 and MD5.
-    #[arg(long)]
-    sha256: bool,
+    #[command(flatten)]
+    login: Login,
     /// PEM file with the certificate authorities that the server's certificate is judged by.
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
     ca: Option<PathBuf>,
@@ -216,11 +194,11 @@ fn options(args: &BenchArgs) -> Result<Options, String> {
         server: addr,
         server_name: args.server_name.clone().unwrap_or(host),
         transport,
-        credential: credential(args)?,
+        credential: args.login.credential()?,
         trust: match (&args.ca, args.insecure) {
-            (Some(path), _) => Trust::File(path.clone()),
+            (Some(path), _) => Trust::Authorities(Roots::File(path.clone())),
             (None, true) => Trust::Nothing,
-            (None, false) => Trust::System,
+            (None, false) => Trust::Authorities(Roots::System),
         },
         clients: args.clients,
         size: args.size,
@@ -238,59 +216,6 @@ fn options(args: &BenchArgs) -> Result<Options, String> {
         server_pid: args.server_pid,
         spin: !args.sleep,
     })
-}
-
-fn credential(args: &BenchArgs) -> Result<Option<Credential>, String> {
-    let secret = read_secret(args.secret_env.as_deref(), args.secret_file.as_deref())?;
-    let password = read_secret(args.password_env.as_deref(), args.password_file.as_deref())?;
-    credential_from(args.user.as_deref(), secret, password, args.sha256)
-}
-
-/// The credential of the flags: a user and password, or one minted from a secret.
-///
-/// # Errors
-/// In words, when the flags do not fit together.
-pub(super) fn credential_from(
-    user: Option<&str>,
-    secret: Option<Zeroizing<String>>,
-    password: Option<Zeroizing<String>>,
-    sha256: bool,
-) -> Result<Option<Credential>, String> {
-    let (username, password) = match (secret, password, user) {
-        (Some(secret), _, user) => {
-            let expires = unix_now() + CREDENTIAL_SECS;
-            let username = user.map_or(expires.to_string(), |user| format!("{expires}:{user}"));
-            let password = mint(secret.as_bytes(), &username);
-            (username, password)
-        }
-        (None, Some(password), Some(user)) => {
-            let password =
-                prepare(&password).map_err(|_| "the password has a character that passwords may not have")?;
-            (user.to_owned(), Zeroizing::new(password))
-        }
-        (None, Some(_), None) => return Err("a password needs --user".into()),
-        (None, None, Some(_)) => return Err("--user needs --password-env, --password-file or a shared secret".into()),
-        (None, None, None) => return Ok(None),
-    };
-    Ok(Some(Credential { username, password, sha256 }))
-}
-
-/// A secret from a variable or from a file that only its owner and group may read.
-///
-/// # Errors
-/// In words.
-pub(super) fn read_secret(variable: Option<&str>, file: Option<&Path>) -> Result<Option<Zeroizing<String>>, String> {
-    if let Some(name) = variable {
-        let value = std::env::var(name).map_err(|e| format!("environment variable {name}: {e}"))?;
-        return Ok(Some(Zeroizing::new(value)));
-    }
-    let Some(path) = file else { return Ok(None) };
-    let failed = |e: std::io::Error| format!("{}: {e}", path.display());
-    if fs::metadata(path).map_err(failed)?.permissions().mode() & 0o007 != 0 {
-        return Err(format!("{}: others may read this file; chmod 600 it", path.display()));
-    }
-    let text = Zeroizing::new(fs::read_to_string(path).map_err(failed)?);
-    Ok(Some(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned())))
 }
 
 /// The host as written, and the first address of it.
@@ -327,16 +252,5 @@ mod tests {
         assert_eq!(addr("[::1]"), ok("::1", "[::1]:3478"));
         assert_eq!(addr("[::1]:99"), ok("::1", "[::1]:99"));
         assert!(addr("127.0.0.1:port").unwrap_err().contains("not a port"));
-    }
-
-    #[test]
-    fn a_secret_file_that_others_may_read_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("secret");
-        fs::write(&path, "s3cret\n").unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(read_secret(None, Some(&path)).unwrap_err().contains("chmod 600"));
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(read_secret(None, Some(&path)).unwrap().unwrap().as_str(), "s3cret");
     }
 }

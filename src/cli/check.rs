@@ -20,7 +20,10 @@ const WARN_DAYS_LEFT: u64 = 14;
 
 /// Read the configuration and look for mistakes in it, in the certificate and in the machine.
 #[derive(Args)]
-#[command(after_help = "Exit code 0 without errors, 1 for warnings with --strict, 2 for errors.")]
+#[command(after_help = "\
+The host, the running server and what a client would see are looked at by turnstone doctor.
+
+Exit code 0 without errors, 1 for warnings with --strict, 2 for errors.")]
 pub(super) struct CheckArgs {
     /// Treat warnings as a failure.
     #[arg(long)]

@@ -19,11 +19,13 @@ Examples:
   sudo turnstone doctor --json --strict
   turnstone doctor --config ./turnserver.toml --ca authority.pem
 
-Checks: configuration, server (is it running, and does it listen), files (modes and owners), certificate, chain, key,
-  clock, clock-sync, descriptors, relay ports, relay-address, container, udp-losses, buffers, backlog, firewall, health
-  ([metrics]), and for every listener the steps of turnstone probe.
-It sends packets only to this host's own addresses, so that it cannot see a firewall outside of it: run turnstone probe
-from elsewhere for that. As root it sees more: the server's process, secrets, firewall rules.
+Checks: configuration, server (is it running, and does it listen), files (modes and owners),
+  certificate, chain, key, clock, clock-sync, descriptors, relay ports, relay-address, container,
+  udp-losses, buffers, backlog, firewall, health ([metrics]), and for every listener the steps of
+  turnstone probe.
+It sends packets only to this host's own addresses, so that it cannot see a firewall outside of it:
+run turnstone probe from elsewhere for that. As root it sees more: the server's process, secrets,
+firewall rules.
 
 Exit codes, those of turnstone probe:
   0  healthy, perhaps with warnings

@@ -8,6 +8,7 @@ mod dev;
 mod doctor;
 mod import;
 mod input;
+mod login;
 mod man;
 mod output;
 mod probe;
@@ -33,7 +34,8 @@ Exit codes:
 const EXAMPLES: &str = "\
 Examples:
   turnstone serve --dev                          try it: no configuration needed
-  turnstone check                                read /etc/turnstone/turnserver.toml and look for mistakes
+  turnstone check                                read the configuration and look for mistakes
+  sudo turnstone doctor                          look at the host and the running server, too
   turnstone credentials --user alice --ttl 12h   make a credential";
 
 /// A STUN/TURN server for WebRTC.

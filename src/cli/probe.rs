@@ -6,10 +6,9 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::addr::Family;
-use crate::bench::client::Credential;
 use crate::probe::{self, Options, Progress, Roots, Status, TurnUrl};
 
-use super::bench::{credential_from, read_secret};
+use super::login::Login;
 use super::output::{CliError, Exit, Printer};
 
 const AFTER_HELP: &str = "\
@@ -23,6 +22,7 @@ Steps: resolve, connect, tls, certificate, alpn, binding,
   allocate, relayed-address, allocate-second, permission, echo-send, channel, echo-channel,
   safety, release, integrity.
 The echo is between two allocations of one user. SRV and NAPTR records are not looked up.
+On the server itself, turnstone doctor takes the same steps at every listener.
 
 Exit codes, as monitoring systems in the manner of Nagios read them:
   0  it works, perhaps with warnings
@@ -39,24 +39,8 @@ pub(super) struct ProbeArgs {
     /// Servers: stun:HOST, stuns:HOST, turn:HOST, turns:HOST, with :PORT and, for TURN, ?transport=udp or tcp.
     #[arg(value_name = "URL", required = true)]
     urls: Vec<TurnUrl>,
-    /// Username; with a shared secret, the part after the timestamp.
-    #[arg(long, short)]
-    user: Option<String>,
-    /// Environment variable that holds the password.
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["password_file", "secret_env", "secret_file"])]
-    password_env: Option<String>,
-    /// File that holds the password; nobody else may be able to read it.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["secret_env", "secret_file"])]
-    password_file: Option<PathBuf>,
-    /// Environment variable that holds the shared secret of time-limited credentials.
-    #[arg(long, value_name = "NAME", conflicts_with = "secret_file")]
-    secret_env: Option<String>,
-    /// File that holds the shared secret; nobody else may be able to read it.
-    #[arg(long, value_name = "FILE")]
-    secret_file: Option<PathBuf>,
-    /// Use SHA-256 where the server offers it (RFC 8489) instead of SHA-1 and MD5.
-    #[arg(long)]
-    sha256: bool,
+    #[command(flatten)]
+    login: Login,
     /// PEM file with the certificate authorities that the server's certificate is judged by, instead of the system's.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -93,7 +77,7 @@ enum Format {
 pub(super) fn run(args: &ProbeArgs, printer: &mut Printer) -> Result<Exit, CliError> {
     let options = Options {
         urls: args.urls.clone(),
-        credential: credential(args).map_err(CliError::usage)?,
+        credential: args.login.credential().map_err(CliError::usage)?,
         roots: args.ca.clone().map_or(Roots::System, Roots::File),
         insecure: args.insecure,
         past_certificate: false,
@@ -139,12 +123,6 @@ pub(super) fn print_progress(progress: Progress<'_>, printer: &mut Printer) -> R
         Progress::Endpoint { address, transport } => printer.line(format_args!("  {address} over {transport}")),
         Progress::Step(step) => printer.line(format_args!("    {step}")),
     }
-}
-
-fn credential(args: &ProbeArgs) -> Result<Option<Credential>, String> {
-    let secret = read_secret(args.secret_env.as_deref(), args.secret_file.as_deref())?;
-    let password = read_secret(args.password_env.as_deref(), args.password_file.as_deref())?;
-    credential_from(args.user.as_deref(), secret, password, args.sha256)
 }
 
 pub(super) fn timeout(text: &str) -> Result<Duration, String> {

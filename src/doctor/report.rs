@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::probe::{self, Counts, Status, Step, Target, worst};
+use crate::probe::{self, Counts, Status, Step, Target, millis, worst};
 
 /// The version of the JSON.
 pub const SCHEMA: u32 = 1;
@@ -34,19 +34,17 @@ impl Report {
     pub(super) fn new(checks: Vec<Step>, listeners: Vec<Target>, started_unix: u64, took: Duration) -> Self {
         let all = || checks.iter().chain(listeners.iter().flat_map(Target::all_steps));
         let (verdict, counts) = (worst(all().map(|step| step.status)), Counts::of(all()));
-        let ms = (took.as_secs_f64() * 1e6).round() / 1e3;
-        Self { schema: SCHEMA, verdict, counts, started_unix, ms, checks, listeners }
+        Self { schema: SCHEMA, verdict, counts, started_unix, ms: millis(took), checks, listeners }
     }
 
     /// The last line of the text form.
     pub fn summary(&self) -> String {
-        let Counts { ok, note, warn, fail } = self.counts;
         let verdict = match self.verdict {
             Status::Ok | Status::Note => "healthy",
             Status::Warn => "it works, with warnings",
             Status::Fail => "NOT HEALTHY",
         };
-        format!("{verdict}: {ok} ok, {note} notes, {warn} warnings, {fail} failed in {:.1} s", self.ms / 1000.0)
+        format!("{verdict}: {} in {:.1} s", self.counts, self.ms / 1000.0)
     }
 }
 

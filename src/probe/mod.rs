@@ -16,8 +16,9 @@ mod tls;
 mod url;
 mod verdict;
 
+pub use crate::bench::tls::Roots;
+pub(crate) use report::millis;
 pub use report::{Counts, Endpoint, Progress, Report, SCHEMA, Status, Step, Target, worst};
-pub use tls::Roots;
 pub use url::{Scheme, TurnUrl, UrlError};
 pub use verdict::not_public;
 

@@ -152,6 +152,13 @@ pub struct Counts {
     pub fail: u32,
 }
 
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ok, note, warn, fail } = self;
+        write!(f, "{ok} ok, {note} notes, {warn} warnings, {fail} failed")
+    }
+}
+
 impl Counts {
     /// Counts steps.
     pub fn of<'s>(steps: impl IntoIterator<Item = &'s Step>) -> Self {
@@ -197,13 +204,12 @@ impl Report {
 
     /// The last line of the text form.
     pub fn summary(&self) -> String {
-        let Counts { ok, note, warn, fail } = self.counts;
         let verdict = match self.verdict {
             Status::Ok | Status::Note => "it works",
             Status::Warn => "it works, with warnings",
             Status::Fail => "FAILED",
         };
-        format!("{verdict}: {ok} ok, {note} notes, {warn} warnings, {fail} failed in {:.1} s", self.ms / 1000.0)
+        format!("{verdict}: {} in {:.1} s", self.counts, self.ms / 1000.0)
     }
 }
 
@@ -250,6 +256,6 @@ pub fn worst(statuses: impl Iterator<Item = Status>) -> Status {
 }
 
 /// Milliseconds with three decimals.
-fn millis(took: Duration) -> f64 {
+pub(crate) fn millis(took: Duration) -> f64 {
     (took.as_secs_f64() * 1e6).round() / 1e3
 }

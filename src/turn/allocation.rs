@@ -9,7 +9,9 @@ use crate::policy::{Meter, Reservation};
 use crate::stun::{Key, PasswordAlgorithm};
 
 use super::channels::Channels;
-use super::output::{AllocationId, AllocationSummary, Client, EndReason};
+use super::events::Events;
+use super::hash::AddressHash;
+use super::output::{AllocationId, AllocationSummary, Client, EndReason, Event};
 use super::permissions::Permissions;
 use super::relays::{OpenRelay, RelayId};
 use super::retransmit::Remembered;
@@ -105,6 +107,18 @@ impl Allocation {
             algorithm: auth.algorithm,
             _quota: quota,
         }
+    }
+
+    /// Takes out the channel bindings that have expired.
+    pub(super) fn drop_expired_channels(&mut self, hash: &AddressHash, now: Now, events: &mut Events) {
+        let id = self.id;
+        self.channels.retain(hash, |channel| {
+            let keep = channel.until_micros > now.micros;
+            if !keep {
+                events.push(Event::RouteGone { id, channel: channel.number });
+            }
+            keep
+        });
     }
 
     /// Gives the allocation a relay of a family it has none of.

@@ -35,14 +35,7 @@ impl Server {
         let id = allocation.id;
         if is_new {
             // An expired binding of the number or the peer must not be found in place of the new one.
-            let events = &mut self.events;
-            allocation.channels.retain(&self.hash, |channel| {
-                let keep = channel.until_micros > now.micros;
-                if !keep {
-                    events.push(Event::RouteGone { id, channel: channel.number });
-                }
-                keep
-            });
+            allocation.drop_expired_channels(&self.hash, now, &mut self.events);
             if allocation.channels.len() >= limit {
                 return Err(Reason::TooManyPeers.into());
             }

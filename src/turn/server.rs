@@ -203,15 +203,7 @@ impl Server {
             self.end(now, slot, reason, relays);
             return;
         }
-        let id = allocation.id;
-        let events = &mut self.events;
-        allocation.channels.retain(&self.hash, |channel| {
-            let keep = channel.until_micros > now.micros;
-            if !keep {
-                events.push(Event::RouteGone { id, channel: channel.number });
-            }
-            keep
-        });
+        allocation.drop_expired_channels(&self.hash, now, &mut self.events);
         allocation.permissions.retain(&self.hash, |_, until_micros| until_micros > now.micros);
         allocation.remembered.take_if(|remembered| remembered.until_micros <= now.micros);
         for family in [Family::V4, Family::V6] {

@@ -106,8 +106,12 @@ impl Server {
             .live(now)
             .filter(|allocation| after.is_none_or(|after| allocation.id > after) && filter.matches(allocation))
             .collect();
+        if limit < found.len() {
+            // Only what is shown needs an order.
+            found.select_nth_unstable_by_key(limit, |allocation| allocation.id);
+            found.truncate(limit);
+        }
         found.sort_unstable_by_key(|allocation| allocation.id);
-        found.truncate(limit);
         found.into_iter().map(view).collect()
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use crate::addr::{FiveTuple, RelayedAddr};
+use crate::clock::civil;
 use crate::turn::{AllocationId, AllocationSummary, AllocationView, EndReason};
 
 /// The version of the schema. A field may be added under the same number; none changes its meaning or goes.
@@ -171,21 +172,6 @@ pub(super) fn timestamp(at: SystemTime) -> String {
 pub(super) fn compact_timestamp(at: SystemTime) -> String {
     let [year, month, day, hour, minute, second] = civil(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
     format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
-}
-
-/// Year, month, day, hour, minute and second of a Unix time.
-fn civil(unix_secs: u64) -> [u64; 6] {
-    let (days, secs) = (unix_secs / 86_400, unix_secs % 86_400);
-    // Years that begin in March, so that the leap day is the last one; eras of 400 of them, from the year 0.
-    let days = days + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    [year, month, day, secs / 3600, secs / 60 % 60, secs % 60]
 }
 
 #[cfg(test)]

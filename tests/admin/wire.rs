@@ -5,13 +5,11 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConnection, StreamOwned};
 use turnstone::bench::client::{Answer, Client, ClientError, Credential, Event, Request};
 
 use crate::LIMIT;
-use crate::support::{Credentials, TestServer, Transport};
+use crate::support::{Credentials, TestServer, Transport, tls_over};
 
 /// A client.
 pub(crate) struct Wire {
@@ -36,7 +34,7 @@ impl Wire {
                 Link::Udp(socket)
             }
             Transport::Tcp => Link::Tcp(stream(address)),
-            Transport::Tls => Link::Tls(Box::new(tls(server, stream(address)))),
+            Transport::Tls => Link::Tls(Box::new(tls_over(stream(address), server.file("authority.pem")))),
         };
         let credential = Credential {
             username: credentials.username.clone(),
@@ -138,19 +136,6 @@ fn stream(address: SocketAddr) -> TcpStream {
     stream.set_read_timeout(Some(LIMIT)).unwrap();
     stream.set_nodelay(true).unwrap();
     stream
-}
-
-fn tls(server: &TestServer, stream: TcpStream) -> StreamOwned<ClientConnection, TcpStream> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(server.file("authority.pem")).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let name = ServerName::try_from("localhost").unwrap();
-    StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), stream)
 }
 
 /// One frame, its padding taken off.

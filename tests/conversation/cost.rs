@@ -4,24 +4,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use turnstone::turn::{Client, RelayId};
-
 use crate::harness::*;
-
-/// A world with many allocations, each with one channel.
-fn crowd(count: u16) -> (World, Vec<(Client, RelayId)>) {
-    let mut world = World::new();
-    let mut all = Vec::new();
-    for n in 0..count {
-        world.relays.ports = vec![1024 + n];
-        let login = world.allocated(n);
-        let relay = world.relays.last.unwrap();
-        assert_eq!(world.bind(&login, 0x4000, peer(1)).code(), None);
-        all.push((login.client, relay));
-    }
-    world.events();
-    (world, all)
-}
 
 fn per_packet(label: &str, count: usize, mut packet: impl FnMut(usize)) {
     let mut best = f64::MAX;

@@ -52,6 +52,21 @@ pub fn client_over(transport: Transport, n: u16) -> Client {
     Client { five_tuple, link: ClientLink(u64::from(n)) }
 }
 
+/// A world with many allocations, each with one channel.
+pub fn crowd(count: u16) -> (World, Vec<(Client, RelayId)>) {
+    let mut world = World::new();
+    let mut all = Vec::new();
+    for n in 0..count {
+        world.relays.ports = vec![1024 + n];
+        let login = world.allocated(n);
+        let relay = world.relays.last.unwrap();
+        assert_eq!(world.bind(&login, 0x4000, peer(1)).code(), None);
+        all.push((login.client, relay));
+    }
+    world.events();
+    (world, all)
+}
+
 /// What a test may want otherwise.
 #[derive(Clone)]
 pub struct Options {

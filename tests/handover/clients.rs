@@ -8,12 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConnection, StreamOwned};
 
 use crate::LIMIT;
-use crate::support::Transport;
+use crate::support::{Transport, tls_over};
 
 /// A Binding request with this number in its transaction ID.
 fn request(number: u64) -> [u8; 20] {
@@ -97,11 +95,7 @@ impl Waiting {
 }
 
 pub(crate) fn tls(server: SocketAddr, authority: &str) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(authority).unwrap()).unwrap();
-    let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    let session = ClientConnection::new(Arc::new(config), ServerName::IpAddress(server.ip().into())).unwrap();
-    Ok(StreamOwned::new(session, TcpStream::connect(server)?))
+    Ok(tls_over(TcpStream::connect(server)?, authority))
 }
 
 /// Clients that send without a pause, each on a thread of its own.

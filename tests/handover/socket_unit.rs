@@ -8,6 +8,7 @@ use crate::LIMIT;
 use crate::clients::{Load, Waiting, is_answered, udp_socket};
 use crate::manager::{Listeners, Manager};
 use crate::support::Transport;
+use crate::support::skipped;
 
 /// A manager with a socket unit: UDP, TCP and TLS on these addresses.
 fn manager_with_socket_unit(addresses: &[&str]) -> (Manager, Listeners) {
@@ -52,7 +53,7 @@ fn sockets_of_a_socket_unit_get_others_beside_them_and_stay_over_restarts() {
 #[test]
 fn sockets_of_another_user_serve_alone_and_the_log_says_what_to_do() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can run the server as another user");
+        skipped("only root can run the server as another user");
         return;
     }
     let (mut manager, listeners) = manager_with_socket_unit(&["127.0.0.1:0"]);
@@ -122,7 +123,7 @@ fn systemd_socket_activate_starts_it_with_the_first_packet() {
         let _activator = match activator {
             Ok(child) => Activator(child),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                eprintln!("skipped: systemd-socket-activate is not installed (apt-get install systemd)");
+                skipped("systemd-socket-activate is not installed (apt-get install systemd)");
                 return;
             }
             Err(error) => panic!("{error}"),

@@ -11,6 +11,7 @@ use crate::clients::{Load, Waiting, is_answered, udp_socket};
 use crate::manager::Listeners;
 use crate::socket_unit::free_port;
 use crate::support::Transport;
+use crate::support::skipped;
 
 /// A machine that runs nothing but systemd; it ends when dropped.
 struct Machine {
@@ -23,11 +24,11 @@ impl Machine {
     /// `None`, with a message, where there cannot be one.
     fn start(configuration: &str) -> Option<Machine> {
         if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: only root can make the namespaces that a systemd of its own needs");
+            skipped("only root can make the namespaces that a systemd of its own needs");
             return None;
         }
         if !Path::new("/lib/systemd/systemd").exists() {
-            eprintln!("skipped: systemd is not installed (apt-get install systemd)");
+            skipped("systemd is not installed (apt-get install systemd)");
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
@@ -54,7 +55,7 @@ impl Machine {
             if is_over && !output.contains("mounted") {
                 let _ = unshare.kill();
                 let _ = unshare.wait();
-                eprintln!("skipped: this machine does not allow what a systemd of its own needs:\n{output}");
+                skipped(&format!("this machine does not allow what a systemd of its own needs:\n{output}"));
                 return None;
             }
             assert!(!is_over, "systemd did not start:\n{output}");

@@ -212,7 +212,7 @@ fn switches_turned_off_are_read_as_off() {
         group.findings(),
         [
             "2 mobility note",
-            "3 no-cli not converted",
+            "3 no-cli note",
             "4 no-multicast-peers not converted",
             "5 fingerprint note",
             "6 oauth invalid"

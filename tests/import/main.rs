@@ -11,6 +11,7 @@ mod command;
 mod differential;
 mod directives;
 mod groups;
+mod operation;
 mod peers;
 mod robust;
 

@@ -6,6 +6,8 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/turn_client.rs"]
+mod turn_client;
 
 mod aiortc;
 mod libnice;

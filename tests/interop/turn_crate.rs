@@ -1,16 +1,16 @@
-//! The client of the `turn` crate (a port of pion's), on a socket that counts what passes.
+//! The client of the `turn` crate, on a socket that counts what passes.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
-use turn::client::{Client, ClientConfig};
+use turn::client::Client;
 use webrtc_util::Conn;
 
 use crate::support::{Credentials, EchoPeer, RELAY_PORTS, Spec, TestServer};
+use crate::turn_client::{Watch, Watched, turn_client};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -47,10 +47,10 @@ async fn relays_by_send_and_channel(server_ip: &str) {
     let (len, from) = timeout(LIMIT, relay.recv_from(&mut buffer)).await.expect("no Data indication").unwrap();
     assert_eq!((&buffer[..len], from), (&b"by Data indication"[..], unbound_peer.local_addr().unwrap()));
 
-    assert!(socket.indications_sent.load(Ordering::Relaxed) > 0, "no Send indication went out");
-    assert!(socket.indications_received.load(Ordering::Relaxed) > 0, "no Data indication came in");
-    assert!(socket.channel_data_sent.load(Ordering::Relaxed) > 0, "no ChannelData went out");
-    assert!(socket.channel_data_received.load(Ordering::Relaxed) > 0, "no ChannelData came in");
+    assert!(socket.watch.indications_sent.load(Ordering::Relaxed) > 0, "no Send indication went out");
+    assert!(socket.watch.indications_received.load(Ordering::Relaxed) > 0, "no Data indication came in");
+    assert!(socket.watch.channel_data_sent.load(Ordering::Relaxed) > 0, "no ChannelData went out");
+    assert!(socket.watch.channel_data_received.load(Ordering::Relaxed) > 0, "no ChannelData came in");
     client.close().await.unwrap();
 }
 
@@ -66,8 +66,8 @@ async fn turn_crate_reaches_a_program_on_the_relays_own_loopback_address_whose_p
         let (len, from) = timeout(LIMIT, relay.recv_from(&mut buffer)).await.expect("no echo").unwrap();
         assert_eq!((&buffer[..len], from), (&round.to_be_bytes()[..], peer.address()));
     }
-    assert!(socket.indications_sent.load(Ordering::Relaxed) > 0, "no Send indication went out");
-    assert!(socket.channel_data_sent.load(Ordering::Relaxed) > 0, "no ChannelData went out");
+    assert!(socket.watch.indications_sent.load(Ordering::Relaxed) > 0, "no Send indication went out");
+    assert!(socket.watch.channel_data_sent.load(Ordering::Relaxed) > 0, "no ChannelData went out");
 }
 
 #[tokio::test]
@@ -151,44 +151,30 @@ async fn assert_refused(server: &TestServer, credentials: &Credentials) {
     assert!(error.contains("401"), "refused for another reason: {error}");
 }
 
-async fn connect(server: &TestServer, server_ip: &str, credentials: &Credentials) -> (Client, Arc<CountingSocket>) {
+async fn connect(server: &TestServer, server_ip: &str, credentials: &Credentials) -> (Client, Arc<Watched<Counts>>) {
     let address = server.address(crate::support::Transport::Udp, server_ip);
-    let socket = Arc::new(CountingSocket::bind(address.ip().to_string().as_str()).await);
-    let client = Client::new(ClientConfig {
-        stun_serv_addr: address.to_string(),
-        turn_serv_addr: address.to_string(),
-        username: credentials.username.clone(),
-        password: credentials.password.clone(),
-        realm: server.realm().to_owned(),
-        software: String::new(),
-        rto_in_ms: 0,
-        conn: Arc::clone(&socket) as Arc<dyn Conn + Send + Sync>,
-        vnet: None,
-    })
-    .await
-    .unwrap();
-    client.listen().await.unwrap();
-    (client, socket)
+    let inner = UdpSocket::bind((address.ip(), 0)).await.unwrap();
+    let socket = Arc::new(Watched { inner, watch: Counts::default() });
+    let conn = Arc::clone(&socket) as Arc<dyn Conn + Send + Sync>;
+    (turn_client(server, address, conn, credentials).await, socket)
 }
 
-/// A UDP socket that tells apart by the first bytes what passes (RFC 8656 section 12.4, RFC 8489 section 5).
-struct CountingSocket {
-    inner: UdpSocket,
+/// Tells apart by the first bytes what passes (RFC 8656 section 12.4, RFC 8489 section 5).
+#[derive(Default)]
+struct Counts {
     indications_sent: AtomicUsize,
     indications_received: AtomicUsize,
     channel_data_sent: AtomicUsize,
     channel_data_received: AtomicUsize,
 }
 
-impl CountingSocket {
-    async fn bind(ip: &str) -> CountingSocket {
-        CountingSocket {
-            inner: UdpSocket::bind((ip, 0)).await.unwrap(),
-            indications_sent: AtomicUsize::new(0),
-            indications_received: AtomicUsize::new(0),
-            channel_data_sent: AtomicUsize::new(0),
-            channel_data_received: AtomicUsize::new(0),
-        }
+impl Watch for Counts {
+    fn sent(&self, datagram: &[u8]) {
+        count(datagram, &self.indications_sent, &self.channel_data_sent);
+    }
+
+    fn received(&self, datagram: &[u8]) {
+        count(datagram, &self.indications_received, &self.channel_data_received);
     }
 }
 
@@ -198,46 +184,4 @@ fn count(datagram: &[u8], indications: &AtomicUsize, channel_data: &AtomicUsize)
         [0x00, 0x16 | 0x17, ..] => indications.fetch_add(1, Ordering::Relaxed),
         _ => 0,
     };
-}
-
-#[async_trait::async_trait]
-impl Conn for CountingSocket {
-    async fn connect(&self, address: SocketAddr) -> webrtc_util::Result<()> {
-        Ok(self.inner.connect(address).await?)
-    }
-
-    async fn recv(&self, buffer: &mut [u8]) -> webrtc_util::Result<usize> {
-        Ok(self.inner.recv(buffer).await?)
-    }
-
-    async fn recv_from(&self, buffer: &mut [u8]) -> webrtc_util::Result<(usize, SocketAddr)> {
-        let (len, from) = self.inner.recv_from(buffer).await?;
-        count(&buffer[..len], &self.indications_received, &self.channel_data_received);
-        Ok((len, from))
-    }
-
-    async fn send(&self, buffer: &[u8]) -> webrtc_util::Result<usize> {
-        Ok(self.inner.send(buffer).await?)
-    }
-
-    async fn send_to(&self, buffer: &[u8], target: SocketAddr) -> webrtc_util::Result<usize> {
-        count(buffer, &self.indications_sent, &self.channel_data_sent);
-        Ok(self.inner.send_to(buffer, target).await?)
-    }
-
-    fn local_addr(&self) -> webrtc_util::Result<SocketAddr> {
-        Ok(self.inner.local_addr()?)
-    }
-
-    fn remote_addr(&self) -> Option<SocketAddr> {
-        None
-    }
-
-    async fn close(&self) -> webrtc_util::Result<()> {
-        Ok(())
-    }
-
-    fn as_any(&self) -> &(dyn std::any::Any + Send + Sync) {
-        self
-    }
 }

@@ -8,10 +8,11 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/turn_client.rs"]
+mod turn_client;
 
 mod internet;
 mod multi_homed;
 mod namespace;
 mod stun_client;
 mod symmetric_nat;
-mod turn_client;

@@ -11,7 +11,7 @@ use crate::internet::{PORT, server_in, socket_in};
 use crate::namespace::Namespace;
 use crate::stun_client::reflexive_address;
 use crate::support::EchoPeer;
-use crate::turn_client::turn_client;
+use crate::turn_client::{conn, turn_client};
 
 const LIMIT: Duration = Duration::from_secs(10);
 const SERVER_IPV4: [&str; 2] = ["5.44.1.1", "5.44.1.77"];
@@ -49,7 +49,7 @@ async fn relayed_data_leaves_from_the_address_that_the_client_allocated_at() {
     for server_ip in SERVER_IPV4 {
         let address = SocketAddr::new(server_ip.parse().unwrap(), PORT);
         let socket = connected_socket(&client, CLIENT_IPV4, address);
-        let turn = turn_client(&server, address, socket, server.credentials("multi-homed")).await;
+        let turn = turn_client(&server, address, conn(socket), &server.credentials("multi-homed")).await;
         let relay = timeout(LIMIT, turn.allocate()).await.unwrap().unwrap();
         let mut buffer = [0_u8; 2048];
         // The first ones go by Send and Data indications, the others by channel.

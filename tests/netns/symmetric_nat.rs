@@ -9,7 +9,7 @@ use webrtc_util::Conn;
 use crate::internet::{Internet, server_address, socket_in};
 use crate::stun_client::reflexive_address;
 use crate::support::aiortc::{IceServer, PeerSetup, connect_pair};
-use crate::turn_client::turn_client;
+use crate::turn_client::{conn, turn_client};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -33,8 +33,8 @@ async fn hosts_behind_symmetric_nats_reach_each_other_from_relay_to_relay() {
     assert!(!direct_exchange_works(&sockets));
     let [first, second] = sockets;
     let credentials = |user| internet.server.credentials(user);
-    let first = turn_client(&internet.server, server_address(0), first, credentials("first")).await;
-    let second = turn_client(&internet.server, server_address(0), second, credentials("second")).await;
+    let first = turn_client(&internet.server, server_address(0), conn(first), &credentials("first")).await;
+    let second = turn_client(&internet.server, server_address(0), conn(second), &credentials("second")).await;
     let first = timeout(LIMIT, first.allocate()).await.unwrap().unwrap();
     let second = timeout(LIMIT, second.allocate()).await.unwrap().unwrap();
     let (first_relayed, second_relayed) = (first.local_addr().unwrap(), second.local_addr().unwrap());
@@ -60,7 +60,8 @@ async fn one_relay_is_enough_for_two_hosts_behind_symmetric_nats() {
     let internet = Internet::with_server();
     let [first, second] = internet.hosts.each_ref().map(|host| socket_in(host, "0.0.0.0"));
     let second_reflexive = reflexive_address(&second, server_address(0));
-    let client = turn_client(&internet.server, server_address(0), first, internet.server.credentials("first")).await;
+    let client =
+        turn_client(&internet.server, server_address(0), conn(first), &internet.server.credentials("first")).await;
     let relay = timeout(LIMIT, client.allocate()).await.unwrap().unwrap();
     // The permission is for the address of NAT 2; it will send from another port than the one seen before.
     relay.send_to(b"permission", second_reflexive).await.unwrap();

@@ -1,16 +1,20 @@
 //! A TURN client that we did not write, on a socket that keeps what came in.
 
+#[path = "../support/turn_client.rs"]
+mod turn_client;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
-use turn::client::{Client, ClientConfig};
+use turn::client::Client;
 use webrtc_util::Conn;
 
 use crate::LIMIT;
 use crate::support::{Credentials, TestServer};
+use turn_client::{Watch, Watched, turn_client};
 
 /// A client with an allocation, which lives while this does.
 pub(crate) struct Allocated {
@@ -42,74 +46,25 @@ impl Allocated {
     }
 }
 
-pub(crate) async fn connect(server: &TestServer, credentials: &Credentials) -> (Client, Arc<Recorder>) {
-    let recorder = Arc::new(Recorder { inner: UdpSocket::bind("127.0.0.1:0").await.unwrap(), last: Mutex::default() });
-    let client = Client::new(ClientConfig {
-        stun_serv_addr: server.udp().to_string(),
-        turn_serv_addr: server.udp().to_string(),
-        username: credentials.username.clone(),
-        password: credentials.password.clone(),
-        realm: server.realm().to_owned(),
-        software: String::new(),
-        rto_in_ms: 0,
-        conn: Arc::clone(&recorder) as Arc<dyn Conn + Send + Sync>,
-        vnet: None,
-    })
-    .await
-    .unwrap();
-    client.listen().await.unwrap();
-    (client, recorder)
+pub(crate) async fn connect(server: &TestServer, credentials: &Credentials) -> (Client, Arc<Watched<LastReceived>>) {
+    let inner = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let socket = Arc::new(Watched { inner, watch: LastReceived::default() });
+    let conn = Arc::clone(&socket) as Arc<dyn Conn + Send + Sync>;
+    (turn_client(server, server.udp(), conn, credentials).await, socket)
 }
 
-/// A UDP socket that keeps the last datagram.
-pub(crate) struct Recorder {
-    inner: UdpSocket,
-    last: Mutex<Vec<u8>>,
-}
+/// Keeps the last datagram.
+#[derive(Default)]
+pub(crate) struct LastReceived(Mutex<Vec<u8>>);
 
-impl Recorder {
-    pub(crate) fn last(&self) -> Vec<u8> {
-        self.last.lock().unwrap().clone()
+impl LastReceived {
+    pub(crate) fn get(&self) -> Vec<u8> {
+        self.0.lock().unwrap().clone()
     }
 }
 
-#[async_trait::async_trait]
-impl Conn for Recorder {
-    async fn connect(&self, address: SocketAddr) -> webrtc_util::Result<()> {
-        Ok(self.inner.connect(address).await?)
-    }
-
-    async fn recv(&self, buffer: &mut [u8]) -> webrtc_util::Result<usize> {
-        Ok(self.inner.recv(buffer).await?)
-    }
-
-    async fn recv_from(&self, buffer: &mut [u8]) -> webrtc_util::Result<(usize, SocketAddr)> {
-        let (len, from) = self.inner.recv_from(buffer).await?;
-        *self.last.lock().unwrap() = buffer[..len].to_vec();
-        Ok((len, from))
-    }
-
-    async fn send(&self, buffer: &[u8]) -> webrtc_util::Result<usize> {
-        Ok(self.inner.send(buffer).await?)
-    }
-
-    async fn send_to(&self, buffer: &[u8], target: SocketAddr) -> webrtc_util::Result<usize> {
-        Ok(self.inner.send_to(buffer, target).await?)
-    }
-
-    fn local_addr(&self) -> webrtc_util::Result<SocketAddr> {
-        Ok(self.inner.local_addr()?)
-    }
-
-    fn remote_addr(&self) -> Option<SocketAddr> {
-        None
-    }
-
-    async fn close(&self) -> webrtc_util::Result<()> {
-        Ok(())
-    }
-
-    fn as_any(&self) -> &(dyn std::any::Any + Send + Sync) {
-        self
+impl Watch for LastReceived {
+    fn received(&self, datagram: &[u8]) {
+        *self.0.lock().unwrap() = datagram.to_vec();
     }
 }

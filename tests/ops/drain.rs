@@ -29,11 +29,11 @@ async fn a_drain_sends_new_clients_elsewhere_and_ends_with_the_last_allocation()
     assert_eq!(get(&endpoint(&server), "/healthz").0, 200);
     assert_eq!(Scrape::of(&server).get("turnstone_draining"), 1.0);
 
-    let (newcomer, recorder) = connect(&server, &server.credentials("bob")).await;
+    let (newcomer, socket) = connect(&server, &server.credentials("bob")).await;
     let refused = newcomer.allocate().await.err().unwrap().to_string();
     assert!(refused.contains("300"), "{refused}");
     let mut answer = Message::new();
-    answer.raw = recorder.last();
+    answer.raw = socket.watch.get();
     answer.decode().unwrap();
     let mut alternate = stun::addr::MappedAddress::default();
     alternate.get_from_as(&answer, ATTR_ALTERNATE_SERVER).unwrap();

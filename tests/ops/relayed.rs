@@ -4,14 +4,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use turnstone::addr::{Family, Transport};
 use turnstone::bench::client::{Answer, Client, Credential, Event, Request};
 
 use crate::LIMIT;
-use crate::support::{self, TestServer};
+use crate::support::{self, TestServer, tls_over};
 
 const CHANNEL: u16 = 0x4000;
 
@@ -115,21 +112,7 @@ impl Link {
                 Link::Datagrams(socket)
             }
             Transport::Tcp => Link::Stream(Box::new(tcp(server.tcp()))),
-            Transport::Tls => {
-                let mut roots = RootCertStore::empty();
-                for certificate in CertificateDer::pem_file_iter(server.file("authority.pem")).unwrap() {
-                    roots.add(certificate.unwrap()).unwrap();
-                }
-                let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-                let config = ClientConfig::builder_with_provider(provider)
-                    .with_safe_default_protocol_versions()
-                    .unwrap()
-                    .with_root_certificates(roots)
-                    .with_no_client_auth();
-                let name = ServerName::try_from("localhost").unwrap();
-                let connection = ClientConnection::new(Arc::new(config), name).unwrap();
-                Link::Stream(Box::new(StreamOwned::new(connection, tcp(server.tls()))))
-            }
+            Transport::Tls => Link::Stream(Box::new(tls_over(tcp(server.tls()), server.file("authority.pem")))),
         }
     }
 

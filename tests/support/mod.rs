@@ -13,10 +13,12 @@ mod credentials;
 mod peer;
 mod process;
 mod server;
+mod skip;
 mod tls;
 
 pub use credentials::{Credentials, expired, time_limited};
 pub use peer::EchoPeer;
 pub use process::{Finished, Interactive, require_root, require_tool, run, run_with_input, target_dir, wait_until};
 pub use server::{RELAY_PORTS, Spec, TestServer, Transport, is_turnstone};
-pub use tls::TestAuthority;
+pub use skip::skipped;
+pub use tls::{TestAuthority, tls_over};

@@ -31,13 +31,7 @@ pub fn run(command: &mut Command, limit: Duration) -> Finished {
 
 /// The same with something to read on standard input.
 pub fn run_with_input(command: &mut Command, input: &str, limit: Duration) -> Finished {
-    let name = format!("{command:?}");
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
+    let (name, mut child) = spawn_with_pipes(command);
     // A program that ends without reading its input is judged by its exit code.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let stdout = read_all(child.stdout.take().unwrap());
@@ -61,6 +55,17 @@ pub fn run_with_input(command: &mut Command, input: &str, limit: Duration) -> Fi
     }
 }
 
+fn spawn_with_pipes(command: &mut Command) -> (String, Child) {
+    let name = format!("{command:?}");
+    let child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
+    (name, child)
+}
+
 /// A program that talks in lines over stdin and stdout; killed when dropped.
 pub struct Interactive {
     name: String,
@@ -72,13 +77,7 @@ pub struct Interactive {
 
 impl Interactive {
     pub fn start(command: &mut Command) -> Interactive {
-        let name = format!("{command:?}");
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
+        let (name, mut child) = spawn_with_pipes(command);
         let (sender, lines) = channel();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         std::thread::spawn(move || {

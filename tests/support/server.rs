@@ -348,7 +348,10 @@ impl TestServer {
                         }
                     }
                 }
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                // A process that is stopped for a while is interrupted in a wait with a limit.
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {
+                }
                 Err(error) => panic!("cannot read the notification socket: {error}"),
             }
         }

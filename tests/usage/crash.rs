@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::client::Allocated;
 use crate::schema::{self, Record};
-use crate::support::{EchoPeer, wait_until};
+use crate::support::{EchoPeer, skipped, wait_until};
 use crate::{LIMIT, file_in, spec};
 
 const DOCUMENT: &str = include_str!("../../docs/usage-records.md");
@@ -38,7 +38,7 @@ fn bill_by_jq(text: &str) -> Option<BTreeMap<String, u64>> {
         .stderr(Stdio::piped())
         .spawn();
     let Ok(mut jq) = started else {
-        eprintln!("skipped: jq is not installed (apt-get install jq)");
+        skipped("jq is not installed (apt-get install jq)");
         return None;
     };
     jq.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::client::Allocated;
 use crate::schema::{self, Record};
-use crate::support::{EchoPeer, wait_until};
+use crate::support::{EchoPeer, skipped, wait_until};
 use crate::{LIMIT, file_in, metric, spec};
 
 /// A file system of its own, as small as wanted.
@@ -19,7 +19,7 @@ impl Small<'_> {
         match mounted {
             Ok(output) if output.status.success() => Some(Small(folder)),
             other => {
-                eprintln!("skipped: nothing can be mounted here: {other:?}");
+                skipped(&format!("nothing can be mounted here: {other:?}"));
                 None
             }
         }
@@ -36,7 +36,7 @@ impl Drop for Small<'_> {
 fn a_full_disk_stops_no_relay_and_what_waited_is_written_when_there_is_room() {
     const CLIENTS: usize = 400;
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can mount");
+        skipped("only root can mount");
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -3,6 +3,7 @@
 //! The conversion does no I/O: text comes in, TOML and findings go out. What coturn accepts and where it differs from here
 //! was read from coturn 4.6.1, and from the reference of 4.17 for the directives that came later.
 
+mod operation;
 mod peers;
 mod read;
 mod syntax;

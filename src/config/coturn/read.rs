@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::auth::{TimeLimited, Users};
 
+use super::operation::Operation;
 use super::peers::PeerRange;
 use super::syntax::Entry;
 use super::table::Treatment;
@@ -67,6 +68,7 @@ pub(super) struct Conf {
     pub(super) key: Option<At<String>>,
     pub(super) no_tls12: bool,
     pub(super) log_level: Option<&'static str>,
+    pub(super) operation: Operation,
 }
 
 impl Conf {
@@ -125,7 +127,7 @@ impl Conf {
         self.find(Some(entry.line), entry.name, FindingKind::Invalid, message);
     }
 
-    fn switch(&mut self, entry: &Entry<'_>) -> Option<bool> {
+    pub(super) fn switch(&mut self, entry: &Entry<'_>) -> Option<bool> {
         let on = entry.switch();
         if on.is_none() {
             self.invalid(entry, "neither on nor off, at which coturn would not start; left out");
@@ -141,7 +143,7 @@ impl Conf {
         number
     }
 
-    fn port(&mut self, entry: &Entry<'_>) -> Option<At<u16>> {
+    pub(super) fn port(&mut self, entry: &Entry<'_>) -> Option<At<u16>> {
         match u16::try_from(self.number(entry)?) {
             // coturn's default.
             Ok(0) => None,
@@ -167,7 +169,7 @@ impl Conf {
     }
 
     /// A unicast or wildcard address; coturn takes names too and resolves them at its start.
-    fn address(&mut self, entry: &Entry<'_>, text: &str) -> Option<IpAddr> {
+    pub(super) fn address(&mut self, entry: &Entry<'_>, text: &str) -> Option<IpAddr> {
         let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
         match bare.parse::<IpAddr>() {
             Ok(ip) if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) || ip.to_canonical() != ip => {

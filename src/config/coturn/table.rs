@@ -29,13 +29,13 @@ const PROXY: &str = "the PROXY protocol is not supported; let the load balancer 
                      of this server";
 const DATABASE: &str = "there is no user database; list users as name:password in a file (users-file in [auth]), and put \
                         the secrets that `turnadmin -S` prints into [[auth.secrets]]";
-const METRICS: &str = "metrics are `[metrics] listen = \"127.0.0.1:9641\"`, on loopback unless allow-remote is set; their names are others";
-const CLI: &str = "there is no telnet interface; sessions, their end, drain and more are in the admin API, see [admin]";
-const WEB_ADMIN: &str = "there is no web administration; see [admin] for an API, and `systemctl reload turnstone` applies the configuration file";
-const ALTERNATE: &str = "clients are redirected (300 ALTERNATE-SERVER) only while this server drains: see [drain] alternate-server; otherwise \
+const ADMIN_PORT: &str = "the admin API is on a socket, /run/turnstone/admin.sock; for a port on loopback set listen and token-file in \
+                          [admin], and from another host reach either through ssh";
+const ALTERNATE: &str = "coturn redirects every client to it; here clients are redirected (300 ALTERNATE-SERVER) only while this server drains: see [drain] alternate-server; otherwise \
     give clients several URLs, or several addresses under one name";
 const UNIT: &str = "the service manager does this; see systemd/turnstone.service";
-const LOG_FILE: &str = "logs go to standard error, which journald collects: journalctl -u turnstone";
+const LOG_FILE: &str = "logs go to standard error, which journald collects: journalctl -u turnstone; for a file of their own, \
+    StandardError=append:FILE in a drop-in (systemctl edit turnstone)";
 const BATCHES: &str = "packets are received and sent in batches with GRO and GSO; there is nothing to set";
 const MULTIPLEX: &str = "each allocation has a relay port of its own; widen min-port and max-port ([relay] ports) for more, \
                          and use a second relay address on a second server beyond 64,000";
@@ -129,10 +129,7 @@ pub(super) const DIRECTIVES: &[(&str, Treatment)] = &[
     ("mongo-userdb", Without(DATABASE)),
     ("redis-userdb", Without(DATABASE)),
     ("secret-key-file", Without("it decrypts the password of coturn's MySQL database, and there is no database here")),
-    (
-        "redis-statsdb",
-        Without("sessions are not reported to Redis; each one ends with a line in the log (log.format = \"json\")"),
-    ),
+    ("redis-statsdb", Read(Conf::redis_statsdb)),
     // Limits and lifetimes.
     ("user-quota", Read(Conf::user_quota)),
     ("total-quota", Read(Conf::total_quota)),
@@ -217,13 +214,15 @@ pub(super) const DIRECTIVES: &[(&str, Treatment)] = &[
     ("new-log-timestamp", Needless("log lines have a timestamp in UTC")),
     ("new-log-timestamp-format", Without("the timestamp's format is fixed: ISO 8601 in UTC")),
     ("log-binding", Missing("Binding requests are counted, not logged: a log line for each is what a flood wants")),
-    ("prometheus", Missing(METRICS)),
-    ("prometheus-port", Without(METRICS)),
-    ("prometheus-address", Without(METRICS)),
-    ("prometheus-path", Without(METRICS)),
+    ("prometheus", Read(Conf::prometheus)),
+    ("prometheus-port", Read(Conf::prometheus_port)),
+    ("prometheus-address", Read(Conf::prometheus_address)),
+    ("prometheus-path", Read(Conf::prometheus_path)),
     (
         "prometheus-username-labels",
-        Missing("metrics never have a user as a label: anybody could fill the memory with names"),
+        Missing(
+            "metrics never have a user as a label: whoever gets credentials made could fill the memory of server and Prometheus with names; [usage] records what each user uses, and the admin API names the top users",
+        ),
     ),
     // Several servers, administration, process.
     ("alternate-server", Without(ALTERNATE)),
@@ -233,19 +232,19 @@ pub(super) const DIRECTIVES: &[(&str, Treatment)] = &[
     (
         "drain-min-allocations",
         Without(
-            "there is no threshold; a server that drains stops when its last allocation ends or [drain] deadline comes",
+            "there is no threshold; SIGUSR1 drains here too, and the server then stops when its last allocation ends or [drain] deadline comes",
         ),
     ),
-    ("cli", Missing(CLI)),
-    ("no-cli", Always("there is no telnet interface")),
-    ("cli-ip", Without(CLI)),
-    ("cli-port", Without(CLI)),
-    ("cli-password", Without(CLI)),
-    ("cli-max-output-sessions", Without(CLI)),
-    ("web-admin", Missing(WEB_ADMIN)),
-    ("web-admin-ip", Without(WEB_ADMIN)),
-    ("web-admin-port", Without(WEB_ADMIN)),
-    ("web-admin-listen-on-workers", Missing(WEB_ADMIN)),
+    ("cli", Read(Conf::cli)),
+    ("no-cli", Read(Conf::no_cli)),
+    ("cli-ip", Without(ADMIN_PORT)),
+    ("cli-port", Without(ADMIN_PORT)),
+    ("cli-password", Read(Conf::cli_password)),
+    ("cli-max-output-sessions", Needless("the admin API gives lists in pages")),
+    ("web-admin", Read(Conf::web_admin)),
+    ("web-admin-ip", Without(ADMIN_PORT)),
+    ("web-admin-port", Without(ADMIN_PORT)),
+    ("web-admin-listen-on-workers", Missing("the admin API never shares a port with clients")),
     ("daemon", Needless(UNIT)),
     ("pidfile", Needless(UNIT)),
     ("proc-user", Needless(UNIT)),

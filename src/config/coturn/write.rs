@@ -11,7 +11,7 @@ use crate::auth::Users;
 use super::super::show::quoted;
 use super::super::units::{duration_text, rate_text};
 use super::read::{At, Conf};
-use super::{Finding, FindingKind, Import, peers};
+use super::{Finding, FindingKind, Import, operation, peers};
 
 const PLAIN_PORT: u16 = 3478;
 const TLS_PORT: u16 = 5349;
@@ -37,6 +37,9 @@ pub(super) fn write(mut conf: Conf) -> Import {
     let ports = relay_ports(&mut conf, &udp_ports);
     let own = own_addresses(&conf);
     let peers = peers::convert(&conf.denied, &conf.allowed, &own, &mut conf.findings);
+    let metrics = operation::metrics(&mut conf, |address| {
+        listeners.iter().any(|listener| listener.covers(address.ip(), address.port(), "tcp"))
+    });
     let has_secrets = credentials_to_write(&mut conf);
     // Writing to a string cannot fail.
     let _ = write_top(&mut toml, &conf, &listeners, tls.as_ref());
@@ -44,6 +47,7 @@ pub(super) fn write(mut conf: Conf) -> Import {
     let _ = write_auth(&mut toml, &conf, has_secrets);
     let _ = write_peers(&mut toml, &peers);
     let _ = write_limits(&mut toml, &conf);
+    let _ = operation::write(&mut toml, &conf, metrics.as_ref());
     add_differences(&mut conf, tls.is_some(), peers.default_deny);
     let mut findings = conf.findings;
     findings.sort_by_key(|finding| finding.line.unwrap_or(usize::MAX));
@@ -430,7 +434,7 @@ fn write_limits(out: &mut String, conf: &Conf) -> std::fmt::Result {
     Ok(())
 }
 
-fn separate(out: &mut String) {
+pub(super) fn separate(out: &mut String) {
     if !out.ends_with("\n\n") {
         out.push('\n');
     }

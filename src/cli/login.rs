@@ -1,0 +1,99 @@
+//! Who a client command is at a server: the flags for it, and what becomes of them.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use zeroize::Zeroizing;
+
+use crate::auth::{mint, prepare};
+use crate::bench::client::Credential;
+
+use super::output::unix_now;
+
+/// How long a minted credential is valid, seconds.
+const CREDENTIAL_SECS: u64 = 24 * 3600;
+
+#[derive(Args)]
+pub(super) struct Login {
+    /// Username; with a shared secret, the part after the timestamp.
+    #[arg(long, short)]
+    user: Option<String>,
+    /// Environment variable that holds the password.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["password_file", "secret_env", "secret_file"])]
+    password_env: Option<String>,
+    /// File that holds the password; nobody else may be able to read it.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["secret_env", "secret_file"])]
+    password_file: Option<PathBuf>,
+    /// Environment variable that holds the shared secret of time-limited credentials.
+    #[arg(long, value_name = "NAME", conflicts_with = "secret_file")]
+    secret_env: Option<String>,
+    /// File that holds the shared secret; nobody else may be able to read it.
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
+    /// Use SHA-256 where the server offers it (RFC 8489) instead of SHA-1 and MD5.
+    #[arg(long)]
+    sha256: bool,
+}
+
+impl Login {
+    /// The credential of the flags: a user and password, or one minted from a secret.
+    ///
+    /// # Errors
+    /// In words, when the flags do not fit together.
+    pub(super) fn credential(&self) -> Result<Option<Credential>, String> {
+        let secret = read_secret(self.secret_env.as_deref(), self.secret_file.as_deref())?;
+        let password = read_secret(self.password_env.as_deref(), self.password_file.as_deref())?;
+        let (username, password) = match (secret, password, self.user.as_deref()) {
+            (Some(secret), _, user) => {
+                let expires = unix_now() + CREDENTIAL_SECS;
+                let username = user.map_or(expires.to_string(), |user| format!("{expires}:{user}"));
+                let password = mint(secret.as_bytes(), &username);
+                (username, password)
+            }
+            (None, Some(password), Some(user)) => {
+                let password =
+                    prepare(&password).map_err(|_| "the password has a character that passwords may not have")?;
+                (user.to_owned(), Zeroizing::new(password))
+            }
+            (None, Some(_), None) => return Err("a password needs --user".into()),
+            (None, None, Some(_)) => {
+                return Err("--user needs --password-env, --password-file or a shared secret".into());
+            }
+            (None, None, None) => return Ok(None),
+        };
+        Ok(Some(Credential { username, password, sha256: self.sha256 }))
+    }
+}
+
+/// A secret from a variable or from a file that only its owner and group may read.
+fn read_secret(variable: Option<&str>, file: Option<&Path>) -> Result<Option<Zeroizing<String>>, String> {
+    if let Some(name) = variable {
+        let value = std::env::var(name).map_err(|e| format!("environment variable {name}: {e}"))?;
+        return Ok(Some(Zeroizing::new(value)));
+    }
+    let Some(path) = file else { return Ok(None) };
+    let failed = |e: std::io::Error| format!("{}: {e}", path.display());
+    if fs::metadata(path).map_err(failed)?.permissions().mode() & 0o007 != 0 {
+        return Err(format!("{}: others may read this file; chmod 600 it", path.display()));
+    }
+    let text = Zeroizing::new(fs::read_to_string(path).map_err(failed)?);
+    Ok(Some(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_file_that_others_may_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        fs::write(&path, "s3cret\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(read_secret(None, Some(&path)).unwrap_err().contains("chmod 600"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(read_secret(None, Some(&path)).unwrap().unwrap().as_str(), "s3cret");
+    }
+}

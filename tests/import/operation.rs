@@ -1,0 +1,92 @@
+//! What coturn offers for watching and ruling it, as `[metrics]`, `[admin]` and `[usage]`; and where its logs go.
+
+use std::path::Path;
+
+use turnstone::config::Endpoint;
+
+use super::{imported, with_secret};
+
+/// `[metrics] listen`, and whether remote hosts may use it.
+fn metrics(conf: &str) -> Option<(String, bool)> {
+    with_secret(conf).config.metrics.map(|metrics| (metrics.listen.to_string(), metrics.allow_remote))
+}
+
+#[test]
+fn metrics_on_every_address_come_to_loopback_and_a_remark() {
+    for conf in ["prometheus", "prometheus=on\nprometheus-address=0.0.0.0", "prometheus-address=::\nprometheus"] {
+        assert_eq!(metrics(conf), Some(("127.0.0.1:9641".to_owned(), false)), "{conf}");
+        let group = with_secret(conf);
+        assert!(group.lost().is_empty());
+        assert!(group.message("prometheus").contains("on every address, here it is loopback"), "{conf}");
+    }
+}
+
+#[test]
+fn metrics_on_one_address_and_another_port_stay_there() {
+    let loopback = "prometheus\nprometheus-address=::1\nprometheus-port=9100";
+    assert_eq!(metrics(loopback), Some(("[::1]:9100".to_owned(), false)));
+    assert!(!with_secret(loopback).message("prometheus").contains("loopback"));
+    let remote = "prometheus\nprometheus-address=192.88.100.1";
+    assert_eq!(metrics(remote), Some(("192.88.100.1:9641".to_owned(), true)));
+    assert!(with_secret(remote).message("prometheus").contains("allow-remote"));
+}
+
+#[test]
+fn metrics_that_are_off_or_have_no_port_left_are_not_served() {
+    assert_eq!(metrics("prometheus-port=9100\nprometheus=no"), None);
+    assert_eq!(with_secret("prometheus-port=9100").findings(), ["1 prometheus-port note"]);
+    let taken = with_secret("prometheus\nprometheus-port=3478");
+    assert_eq!((taken.config.metrics.is_none(), taken.lost()), (true, vec!["prometheus"]));
+    // Only UDP listens there.
+    assert_eq!(metrics("no-tcp\nprometheus\nprometheus-port=3478"), Some(("127.0.0.1:3478".to_owned(), false)));
+}
+
+#[test]
+fn the_telnet_interface_and_the_web_pages_come_to_the_admin_socket_without_a_password() {
+    for conf in ["cli-password=hunter2hunter2hunter2", "cli", "web-admin", "no-cli\nweb-admin", "no-cli\ncli"] {
+        let group = with_secret(conf);
+        let admin = group.config.admin.as_ref().unwrap_or_else(|| panic!("{conf}"));
+        assert_eq!(admin.listen, Endpoint::Unix(Path::new("/run/turnstone/admin.sock").to_owned()));
+        assert_eq!(admin.token, None);
+        assert!(group.import.toml.contains("# In place of coturn's telnet interface"));
+        let everything = format!("{}{:?}", &*group.import.toml, group.import.findings);
+        assert!(!everything.contains("hunter2"), "{everything}");
+    }
+}
+
+#[test]
+fn nothing_opens_an_admin_api_that_coturn_would_not_have() {
+    for conf in ["", "no-cli", "no-cli=0", "cli-port=5766", "cli=off\ncli-password=x", "no-cli\ncli-password=x"] {
+        assert_eq!(with_secret(conf).config.admin, None, "{conf}");
+    }
+    assert_eq!(with_secret("cli-ip=10.0.0.1\ncli-port=5766\nweb-admin-ip=::1").lost().len(), 3);
+}
+
+#[test]
+fn redis_statistics_become_a_comment_about_usage_records() {
+    let group = with_secret("redis-statsdb=\"ip=127.0.0.1 password=hunter2\"");
+    assert_eq!((group.config.usage.is_none(), group.lost()), (true, vec!["redis-statsdb"]));
+    assert!(group.import.toml.contains("#[usage]\n#file = "), "{}", &*group.import.toml);
+    assert!(!group.import.toml.contains("hunter2"));
+    // What is in the comment is a section that works.
+    let toml = group.import.toml.replace("#[usage]\n#", "[usage]\n");
+    assert!(super::parse(&toml).unwrap().config.usage.is_some());
+}
+
+#[test]
+fn redirection_is_not_mistaken_for_the_one_while_draining() {
+    let group = imported("alternate-server=192.0.2.1\nudp-alternate-server=192.0.2.1:3478\nstun-only");
+    assert_eq!((group.config.drain.alternates.len(), group.lost().len()), (0, 2));
+    assert!(group.message("alternate-server").contains("[drain] alternate-server"));
+}
+
+#[test]
+fn of_the_directives_about_logs_those_with_a_level_count() {
+    let level = |conf: &str| with_secret(conf).config.log.filter;
+    assert_eq!(level("syslog\nlog-file=/var/log/turn.log\nverbose"), "info");
+    assert_eq!(level("Verbose"), "debug");
+    assert_eq!(level("log-min-level=ERROR"), "error");
+    let group = with_secret("log-file=/var/log/turn.log\nsyslog-facility=local1");
+    assert!(group.message("log-file").contains("StandardError=append:"));
+    assert_eq!(group.lost(), ["syslog-facility"]);
+}
