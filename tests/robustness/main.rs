@@ -1,7 +1,7 @@
 //! The stable twin of `fuzz/`: seeded, mutated inputs into everything that reads bytes from outside, counting on no panic and
 //! on a handful of invariants.
 //!
-//! `TURNSTONE_FUZZ_INPUTS` says how many inputs all tests here take together (default 4,000,000);
+//! `FUZZ_INPUTS` says how many inputs all tests here take together (default 4,000,000);
 //! `TURNSTONE_FUZZ_SEED` repeats a run.
 
 // A helper that cannot do its work must fail the test that called it; clippy counts only `#[test]` functions as tests.
@@ -23,8 +23,8 @@ mod world;
 
 /// This test's share, in percent, of the inputs asked for.
 fn inputs(percent: u64) -> u64 {
-    let total = std::env::var("TURNSTONE_FUZZ_INPUTS").ok();
-    let total: u64 = total.map_or(4_000_000, |text| text.parse().expect("TURNSTONE_FUZZ_INPUTS is a number"));
+    let total = std::env::var("FUZZ_INPUTS").ok();
+    let total: u64 = total.map_or(4_000_000, |text| text.parse().expect("FUZZ_INPUTS is a number"));
     (total * percent / 100).max(1)
 }
 

@@ -4,12 +4,12 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 
 /// Says that a test, or what is left of it, is not run, and why. `tests/run` shows the reasons at its end; with
-/// `TURNSTONE_SKIPPED=FILE` they are appended to that file.
+/// `SKIPPED_TESTS=FILE` they are appended to that file.
 #[allow(clippy::print_stderr, unreachable_pub)]
 pub fn skipped(why: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     eprintln!("skipped: {test}: {why}");
-    let Some(path) = std::env::var_os("TURNSTONE_SKIPPED") else { return };
+    let Some(path) = std::env::var_os("SKIPPED_TESTS") else { return };
     let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
     writeln!(file, "{test}: {}", why.trim().replace('\n', "; ")).unwrap();
 }
