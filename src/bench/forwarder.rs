@@ -24,6 +24,8 @@ const STREAM: u64 = 1 << 32;
 const RECEIVE_BUFFER: i32 = 4 << 20;
 /// Bytes of a stream that are read at once.
 const READ_BYTES: usize = 65_536;
+/// Ports that are tried when any will do.
+const PORT_TRIES: u32 = 64;
 /// Bytes of the longest payload.
 const PAYLOAD_BYTES: usize = 65_536;
 
@@ -77,11 +79,10 @@ struct Stream {
 impl Forwarder {
     fn bind(listen: SocketAddr) -> io::Result<Self> {
         sys::raise_open_files();
-        let listener = UdpSocket::bind(listen)?;
+        let (listener, acceptor) = bind_both(listen)?;
         listener.set_nonblocking(true)?;
-        sys::grow_recv_buffer(listener.as_fd(), RECEIVE_BUFFER);
-        let acceptor = TcpListener::bind(listener.local_addr()?)?;
         acceptor.set_nonblocking(true)?;
+        sys::grow_recv_buffer(listener.as_fd(), RECEIVE_BUFFER);
         let epoll = Poll::new()?;
         epoll.add(&listener, LISTENER)?;
         epoll.add(&acceptor, ACCEPTOR)?;
@@ -261,6 +262,19 @@ impl Forwarder {
                 },
                 _ => Ok(()),
             },
+        }
+    }
+}
+
+/// Binds the same port for UDP and TCP; a port of 0 is one that is free for both.
+fn bind_both(listen: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
+    let mut tries = if listen.port() == 0 { PORT_TRIES } else { 1 };
+    loop {
+        let listener = UdpSocket::bind(listen)?;
+        tries -= 1;
+        match TcpListener::bind(listener.local_addr()?) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
+            acceptor => return Ok((listener, acceptor?)),
         }
     }
 }
