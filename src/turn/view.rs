@@ -12,7 +12,7 @@ use super::output::{AllocationId, Client, EndReason};
 use super::relays::Relays;
 use super::server::Server;
 
-/// A live allocation, at one moment. Times are monotonic microseconds.
+/// A live allocation, at one moment; what of it has expired is left out. Times are monotonic microseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllocationView {
     /// The allocation.
@@ -25,7 +25,7 @@ pub struct AllocationView {
     pub user: Arc<str>,
     /// When the credential expires, in Unix seconds; `None` for a static user.
     pub credential_expires_unix: Option<u64>,
-    /// The open relayed transport addresses, and when each expires if nothing refreshes it.
+    /// The relayed transport addresses, and when each expires if nothing refreshes it.
     pub relayed: Vec<(RelayedAddr, u64)>,
     /// When it was made.
     pub made_micros: u64,
@@ -81,15 +81,17 @@ pub struct UserTotal {
 }
 
 impl AllocationFilter {
-    fn matches(&self, allocation: &Allocation) -> bool {
+    fn matches(&self, allocation: &Allocation, now_micros: u64) -> bool {
         let FiveTuple { transport, client, .. } = allocation.client.five_tuple;
         let identity = &allocation.identity;
         let named = |user: &String| **user == *identity.username || **user == *identity.user;
         self.user.as_ref().is_none_or(named)
             && self.client.is_none_or(|ip| ip == client.get().ip())
             && self.transport.is_none_or(|wanted| wanted == transport)
-            && self.relayed.is_none_or(|wanted| open_relays(allocation).any(|(relayed, _)| relayed.get() == wanted))
-            && self.peer.is_none_or(|ip| has_peer(allocation, ip))
+            && self
+                .relayed
+                .is_none_or(|wanted| relays(allocation, now_micros).any(|(relayed, _)| relayed.get() == wanted))
+            && self.peer.is_none_or(|ip| has_peer(allocation, ip, now_micros))
     }
 }
 
@@ -104,7 +106,9 @@ impl Server {
     ) -> Vec<AllocationView> {
         let mut found: Vec<&Allocation> = self
             .live(now)
-            .filter(|allocation| after.is_none_or(|after| allocation.id > after) && filter.matches(allocation))
+            .filter(|allocation| {
+                after.is_none_or(|after| allocation.id > after) && filter.matches(allocation, now.micros)
+            })
             .collect();
         if limit < found.len() {
             // Only what is shown needs an order.
@@ -112,22 +116,16 @@ impl Server {
             found.truncate(limit);
         }
         found.sort_unstable_by_key(|allocation| allocation.id);
-        found.into_iter().map(view).collect()
+        found.into_iter().map(|allocation| view(allocation, now.micros)).collect()
     }
 
     /// One allocation.
     pub fn show(&self, now: Now, id: AllocationId) -> Option<AllocationDetail> {
         let allocation = self.live(now).find(|allocation| allocation.id == id)?;
-        let live = |until_micros: &u64| *until_micros > now.micros;
         Some(AllocationDetail {
-            allocation: view(allocation),
-            permissions: allocation.permissions.iter().filter(|(_, until_micros)| live(until_micros)).collect(),
-            channels: allocation
-                .channels
-                .iter()
-                .filter(|channel| live(&channel.until_micros))
-                .map(|channel| (channel.number, channel.peer, channel.until_micros))
-                .collect(),
+            allocation: view(allocation, now.micros),
+            permissions: permissions(allocation, now.micros).collect(),
+            channels: channels(allocation, now.micros).collect(),
         })
     }
 
@@ -160,7 +158,7 @@ impl Server {
         let mut clients = Vec::new();
         for slot in self.allocations.slots() {
             let Some(allocation) = self.allocations.get(slot) else { continue };
-            let meant = id.is_none_or(|id| id == allocation.id) && filter.matches(allocation);
+            let meant = id.is_none_or(|id| id == allocation.id) && filter.matches(allocation, now.micros);
             if meant && allocation.is_live(now.micros) {
                 clients.push(allocation.client);
                 self.end(now, slot, EndReason::Kicked, relays);
@@ -174,30 +172,41 @@ impl Server {
     }
 }
 
-fn view(allocation: &Allocation) -> AllocationView {
+fn view(allocation: &Allocation, now_micros: u64) -> AllocationView {
     AllocationView {
         id: allocation.id,
         five_tuple: allocation.client.five_tuple,
         username: Arc::clone(&allocation.identity.username),
         user: Arc::clone(&allocation.identity.user),
         credential_expires_unix: allocation.identity.expires_unix,
-        relayed: open_relays(allocation).collect(),
+        relayed: relays(allocation, now_micros).collect(),
         made_micros: allocation.made_micros,
         to_peers: allocation.to_peers.both(),
         to_client: allocation.to_client.both(),
         throttled: allocation.throttled,
-        permissions: allocation.permissions.len(),
-        channels: allocation.channels.len(),
+        permissions: permissions(allocation, now_micros).count(),
+        channels: channels(allocation, now_micros).count(),
     }
 }
 
-fn open_relays(allocation: &Allocation) -> impl Iterator<Item = (RelayedAddr, u64)> {
-    allocation.relays().filter(|relay| relay.open).map(|relay| (relay.relayed, relay.until_micros))
+// What has expired is kept until it is swept, and is not shown.
+
+fn relays(allocation: &Allocation, now_micros: u64) -> impl Iterator<Item = (RelayedAddr, u64)> {
+    allocation.relays().filter(move |relay| relay.is_live(now_micros)).map(|relay| (relay.relayed, relay.until_micros))
 }
 
-fn has_peer(allocation: &Allocation, ip: IpAddr) -> bool {
-    allocation.permissions.iter().any(|(permitted, _)| permitted == ip)
-        || allocation.channels.iter().any(|channel| channel.peer.ip() == ip)
+fn permissions(allocation: &Allocation, now_micros: u64) -> impl Iterator<Item = (IpAddr, u64)> {
+    allocation.permissions.iter().filter(move |(_, until_micros)| *until_micros > now_micros)
+}
+
+fn channels(allocation: &Allocation, now_micros: u64) -> impl Iterator<Item = (u16, PeerAddr, u64)> {
+    let live = allocation.channels.iter().filter(move |channel| channel.until_micros > now_micros);
+    live.map(|channel| (channel.number, channel.peer, channel.until_micros))
+}
+
+fn has_peer(allocation: &Allocation, ip: IpAddr, now_micros: u64) -> bool {
+    permissions(allocation, now_micros).any(|(permitted, _)| permitted == ip)
+        || channels(allocation, now_micros).any(|(_, peer, _)| peer.ip() == ip)
 }
 
 fn add(total: &mut (u64, u64), more: (u64, u64)) {

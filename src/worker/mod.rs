@@ -198,7 +198,7 @@ impl Worker {
             gso: context.gso,
             context,
             refusals_reported: 0,
-            refusals: RefusalRing::default(),
+            refusals: RefusalRing::new(),
             peak: 0,
             flushed_micros: clocks().0,
             timed_packets: 0,

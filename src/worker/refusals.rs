@@ -6,13 +6,17 @@ use crate::turn::Refusal;
 pub(crate) const KEPT: usize = 512;
 
 /// The last refusals; the oldest make room for new ones.
-#[derive(Default)]
 pub(super) struct RefusalRing {
     entries: Vec<Refusal>,
     oldest: usize,
 }
 
 impl RefusalRing {
+    /// An empty ring with all the memory it will have: what it keeps has not always been authenticated.
+    pub(super) fn new() -> Self {
+        Self { entries: Vec::with_capacity(KEPT), oldest: 0 }
+    }
+
     pub(super) fn push(&mut self, refusal: Refusal) {
         if self.entries.len() < KEPT {
             self.entries.push(refusal);
@@ -47,7 +51,7 @@ mod tests {
             username: Excerpt::of(b"alice"),
             peer: None,
         };
-        let mut ring = RefusalRing::default();
+        let mut ring = RefusalRing::new();
         let times = |ring: &RefusalRing| ring.oldest_first().iter().map(|kept| kept.unix_secs).collect::<Vec<_>>();
         (0..10).for_each(|secs| ring.push(refusal(secs)));
         assert_eq!(times(&ring), (0..10).collect::<Vec<_>>());
