@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use crate::client::{Allocated, connect};
-use crate::support::{EchoPeer, TestAuthority, TestServer, wait_until};
+use crate::support::{EchoPeer, TestAuthority, TestServer, tls_over, wait_until};
 use crate::{LIMIT, Scrape, config, endpoint};
 
 fn reload(server: &TestServer, text: &str) {
@@ -92,78 +92,28 @@ fn a_new_certificate_is_taken_when_its_files_change_and_a_bad_pair_keeps_the_old
         "turnstone_certificate_reloads_total{result=\"applied\"}",
         "turnstone_certificate_reloads_total{result=\"refused\"}",
     );
-    let first = served_certificate(&server);
+    let first = served_certificate(&server, "authority.pem");
     let other = TestAuthority::issue(&["localhost", "127.0.0.1"]);
     std::fs::write(server.file("certificate.pem"), &other.certificate_pem).unwrap();
+    std::fs::write(server.file("other.pem"), &other.authority_pem).unwrap();
     wait_until("the refusal of the pair", LIMIT, || (value(refused) == 1.0).then_some(()));
-    assert_eq!(served_certificate(&server), first);
+    assert_eq!(served_certificate(&server, "authority.pem"), first);
     assert_eq!(server.log().matches("the old certificate stays").count(), 1, "{}", server.log());
     std::fs::write(server.file("key.pem"), &other.key_pem).unwrap();
     wait_until("the new certificate", LIMIT, || (value(applied) == 1.0).then_some(()));
-    let second = served_certificate(&server);
+    let second = served_certificate(&server, "other.pem");
     assert_ne!(second, first);
     assert_eq!(value(refused), 1.0);
     assert!(endpoint(&server).starts_with("127.0.0.1:"));
 }
 
-/// The server's own certificate, as a client gets it that trusts anybody.
-fn served_certificate(server: &TestServer) -> Vec<u8> {
-    use std::sync::Arc;
-
-    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-    use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-    use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
-
-    #[derive(Debug)]
-    struct Anybody;
-
-    impl ServerCertVerifier for Anybody {
-        fn verify_server_cert(
-            &self,
-            _: &CertificateDer<'_>,
-            _: &[CertificateDer<'_>],
-            _: &ServerName<'_>,
-            _: &[u8],
-            _: UnixTime,
-        ) -> Result<ServerCertVerified, Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-
-        fn verify_tls12_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
-        }
-    }
-
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody))
-        .with_no_client_auth();
-    let mut session = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
-    let mut socket = std::net::TcpStream::connect(server.tls()).unwrap();
+/// The server's own certificate, as a client gets it that trusts the authority in `authority`.
+fn served_certificate(server: &TestServer, authority: &str) -> Vec<u8> {
+    let socket = std::net::TcpStream::connect(server.tls()).unwrap();
     socket.set_read_timeout(Some(LIMIT)).unwrap();
-    while session.is_handshaking() {
-        session.complete_io(&mut socket).unwrap();
+    let mut session = tls_over(socket, server.file(authority));
+    while session.conn.is_handshaking() {
+        session.conn.complete_io(&mut session.sock).unwrap();
     }
-    session.peer_certificates().unwrap()[0].to_vec()
+    session.conn.peer_certificates().unwrap()[0].to_vec()
 }
