@@ -26,6 +26,8 @@ const RECEIVE_BUFFER: i32 = 4 << 20;
 const READ_BYTES: usize = 65_536;
 /// Ports that are tried when any will do.
 const PORT_TRIES: u32 = 64;
+/// Bytes of the longest frame, padding included, and of its beginning that may have to be kept.
+const FRAME_BYTES: usize = 65_536 + 24;
 /// Bytes of the longest payload.
 const PAYLOAD_BYTES: usize = 65_536;
 
@@ -93,7 +95,7 @@ impl Forwarder {
             by_client: HashMap::new(),
             flows: Vec::new(),
             streams: Vec::new(),
-            buffer: vec![0; PAYLOAD_BYTES + 8],
+            buffer: vec![0; FRAME_BYTES + READ_BYTES],
             answer: Vec::new(),
         })
     }
@@ -134,32 +136,35 @@ impl Forwarder {
 
     fn on_stream(&mut self, index: usize) -> io::Result<()> {
         let Some(Some(stream)) = self.streams.get_mut(index) else { return Ok(()) };
-        let mut bytes = std::mem::take(&mut stream.partial);
-        let kept = bytes.len();
-        bytes.resize(kept + READ_BYTES, 0);
-        let read = match stream.socket.read(bytes.get_mut(kept..).unwrap_or_default()) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            // Closing the socket takes it out of the epoll.
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let kept = stream.partial.len();
+        buffer.get_mut(..kept).unwrap_or_default().copy_from_slice(&stream.partial);
+        let end = match stream.socket.read(buffer.get_mut(kept..kept + READ_BYTES).unwrap_or_default()) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => kept,
             Ok(0) | Err(_) => {
-                if let Some(place) = self.streams.get_mut(index) {
-                    *place = None;
-                }
-                return Ok(());
+                self.close(index);
+                kept
             }
-            Ok(read) => Some(read),
+            Ok(read) => kept + read,
         };
-        bytes.truncate(kept + read.unwrap_or_default());
-        let mut rest = bytes.as_slice();
+        let mut rest = buffer.get(..end).unwrap_or_default();
         while let Some((frame, next)) = first_frame(rest) {
             self.on_client(Client::Stream(index), frame)?;
             rest = next;
         }
-        let used = bytes.len() - rest.len();
-        bytes.drain(..used);
         if let Some(Some(stream)) = self.streams.get_mut(index) {
-            stream.partial = bytes;
+            stream.partial.clear();
+            stream.partial.extend_from_slice(rest);
         }
+        self.buffer = buffer;
         Ok(())
+    }
+
+    /// Closing the socket takes it out of the epoll.
+    fn close(&mut self, stream: usize) {
+        if let Some(place) = self.streams.get_mut(stream) {
+            *place = None;
+        }
     }
 
     fn on_client(&mut self, client: Client, bytes: &[u8]) -> io::Result<()> {
@@ -188,12 +193,13 @@ impl Forwarder {
             if let Some(header) = buffer.first_chunk_mut::<4>() {
                 *header = [c0, c1, l0, l1];
             }
-            let end = match flow.client {
+            let client = flow.client;
+            let end = match client {
                 Client::Udp(_) => 4 + len,
                 Client::Stream(_) => (4 + len).next_multiple_of(4),
             };
             buffer.get_mut(4 + len..end).unwrap_or_default().fill(0);
-            self.send_to_client(flow.client, buffer.get(..end).unwrap_or_default())?;
+            self.send_to_client(client, buffer.get(..end).unwrap_or_default())?;
         }
         self.buffer = buffer;
         Ok(())
@@ -249,20 +255,20 @@ impl Forwarder {
         }
     }
 
-    fn send_to_client(&self, client: Client, bytes: &[u8]) -> io::Result<()> {
-        match client {
-            Client::Udp(remote) => try_send(&self.listener, bytes, remote),
-            Client::Stream(index) => match self.streams.get(index) {
-                // A frame that finds no room is lost, and the load generator says so; half a frame would break the stream.
-                Some(Some(stream)) => match (&stream.socket).write(bytes) {
-                    Ok(sent) if sent == bytes.len() => Ok(()),
-                    Ok(_) => Err(io::ErrorKind::WriteZero.into()),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-                    Err(error) => Err(error),
-                },
-                _ => Ok(()),
-            },
+    fn send_to_client(&mut self, client: Client, bytes: &[u8]) -> io::Result<()> {
+        let index = match client {
+            Client::Udp(remote) => return try_send(&self.listener, bytes, remote),
+            Client::Stream(index) => index,
+        };
+        let Some(Some(stream)) = self.streams.get(index) else { return Ok(()) };
+        match (&stream.socket).write(bytes) {
+            Ok(sent) if sent == bytes.len() => {}
+            // A frame that finds no room is lost, and the load generator says so.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // Half a frame breaks the stream.
+            Ok(_) | Err(_) => self.close(index),
         }
+        Ok(())
     }
 }
 
