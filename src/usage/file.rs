@@ -11,7 +11,7 @@ use crate::config::UsageFile;
 
 use super::lines::Lines;
 use super::record::compact_timestamp;
-use super::stats::{Lost, UsageStats};
+use super::stats::UsageStats;
 
 /// How long written records may be without a sync to the disk.
 pub(super) const SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -126,11 +126,7 @@ impl RecordFile {
             self.tick(retry_at.max(now));
         }
         self.sync();
-        let records = self.lines.len() as u64;
-        if records > 0 {
-            self.stats.count_lost(Lost::Disk, records);
-            tracing::error!(records, "the last usage records cannot be written");
-        }
+        self.lines.give_up();
     }
 
     /// Brings what is written to the disk.

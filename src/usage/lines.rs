@@ -78,6 +78,17 @@ impl Lines {
         self.waiting.len()
     }
 
+    /// Nothing will be written any more: what waits is lost.
+    pub(super) fn give_up(&mut self) {
+        let records = self.waiting.len() as u64;
+        if records > 0 {
+            self.stats.count_lost(Lost::Disk, records);
+            tracing::error!(records, "{} cannot be written; its last records are lost", self.name);
+        }
+        self.waiting.clear();
+        self.waiting_bytes = 0;
+    }
+
     /// Writes what waits, up to about `limit` bytes.
     ///
     /// # Errors

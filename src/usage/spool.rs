@@ -168,6 +168,7 @@ impl Spool {
     pub(super) fn stop(&self) {
         let mut state = self.lock();
         self.flush(&mut state, Instant::now());
+        state.lines.give_up();
         if let Some(current) = &state.current {
             let _ = current.file.sync_data();
         }
@@ -222,8 +223,12 @@ impl Spool {
     }
 
     fn seal(&self, state: &mut State) {
-        if let Some(current) = state.current.take() {
-            state.sealed.push_back(current.batch);
+        let Some(Current { batch, .. }) = state.current.take() else { return };
+        if batch.bytes == 0 {
+            // At most the beginning of a line, which still waits: a full disk must not fill the folder with such files.
+            let _ = fs::remove_file(&batch.path);
+        } else {
+            state.sealed.push_back(batch);
         }
     }
 

@@ -126,7 +126,7 @@ impl Sender {
     /// Returns whether to give up.
     fn failed(&mut self, problem: &str, after: Option<Duration>) -> bool {
         self.stats.count_attempt(false);
-        let wait = after.unwrap_or_else(|| backoff(self.failures, random()));
+        let wait = after.map_or_else(|| backoff(self.failures, random()), |after| after.max(BACKOFF_MIN));
         if self.failures == 0 {
             tracing::warn!(%problem, "the webhook does not take usage records; they wait in the spool");
         } else {

@@ -64,7 +64,13 @@ impl Writer {
             let rest = std::iter::from_fn(|| self.facts.try_recv().ok());
             let taken: Vec<_> = first.into_iter().chain(rest).take(BATCH).collect();
             let is_drained = taken.len() < BATCH;
-            taken.into_iter().for_each(|message| self.take(message, &mut progress));
+            for message in taken {
+                self.take(message, &mut progress);
+                // A page is many records: what waits in memory is bounded, and written before it must be dropped.
+                if progress.batch.len() >= BATCH {
+                    self.write(&mut progress);
+                }
+            }
             // What stops the writer comes after the last fact: it is in the queue at the latest now, and there is one more round.
             let ends = stop.filter(|_| is_drained);
             if ends == Some(Stop::Complete) {
@@ -73,6 +79,8 @@ impl Writer {
             self.write(&mut progress);
             if ends.is_some() {
                 self.file.iter_mut().for_each(|file| file.finish(Instant::now()));
+                progress.lost_told_at = None;
+                progress.tell_losses(&self.stats, Instant::now());
                 return;
             }
             stop = stop.or(self.obey());

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -140,5 +139,4 @@ fn every_live_allocation_has_interim_records_in_pages_and_cumulative() {
         }
     }
     assert_eq!(started.len(), CLIENTS);
-    std::thread::sleep(Duration::from_millis(1));
 }

@@ -1,7 +1,5 @@
 //! What start and stop records say, and when.
 
-use std::time::Duration;
-
 use rustix::process::Signal;
 
 use crate::client::Allocated;
@@ -94,7 +92,7 @@ fn a_drain_records_the_end_of_the_last_allocation_before_the_server_ends() {
     let mut client = Allocated::over_udp(&server, "late");
     server.signal(Signal::TERM);
     wait_until("the drain", LIMIT, || server.log().contains("draining").then_some(()));
-    std::thread::sleep(Duration::from_millis(300));
+    client.refresh();
     assert!(server.is_running());
     client.release();
     assert_eq!(server.exit_code_within(LIMIT), Some(0));
