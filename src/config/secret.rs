@@ -101,9 +101,12 @@ impl Source {
             list.unwrap_or_default().into_iter().filter_map(move |table| table.get(key).cloned())
         };
         let users_file = auth.and_then(|auth| auth.get("users-file")).cloned();
+        let token = |section: &str, key: &str| file.get(section)?.get(key).cloned();
         tables("secrets", "file")
             .chain(tables("users", "password-file"))
             .chain(users_file)
+            .chain(token("admin", "token-file"))
+            .chain(token("usage", "webhook-token-file"))
             .filter_map(|path| Some(self.directory.join(path.as_str()?)))
             .collect()
     }
@@ -151,10 +154,14 @@ mod tests {
             [[auth.users]]
             name = "alice"
             password-file = "alice"
+            [admin]
+            token-file = "admin-token"
+            [usage]
+            webhook-token-file = "webhook-token"
         "#;
         let source = Source { text: text.to_owned(), directory: PathBuf::from("/etc/turnstone"), ..Source::default() };
-        let expected = ["/etc/turnstone/secret", "/etc/turnstone/alice", "/var/lib/users"];
-        assert_eq!(source.secret_files(), expected.map(PathBuf::from));
+        let expected = ["secret", "alice", "/var/lib/users", "admin-token", "webhook-token"];
+        assert_eq!(source.secret_files(), expected.map(|path| source.directory.join(path)));
         for text in ["", "auth = 1", "[[auth", "[auth]\nsecrets = 3\nusers = [1]"] {
             assert!(Source { text: text.to_owned(), ..Source::default() }.secret_files().is_empty(), "{text}");
         }

@@ -97,7 +97,7 @@ fn processes() -> impl Iterator<Item = (u32, String)> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-        Some((pid, text(&format!("/proc/{pid}/comm"))?.trim().to_owned()))
+        Some((pid, text(&format!("/proc/{pid}/comm"))?.trim().escape_debug().to_string()))
     })
 }
 

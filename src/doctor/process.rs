@@ -104,7 +104,7 @@ pub(super) fn find(
     servers: Vec<Process>,
     given: Option<u32>,
 ) -> (Server, Vec<Step>) {
-    let (mut steps, mut open, mut missing, mut foreign) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    let (mut steps, mut open, mut missing) = (Vec::new(), Vec::new(), Vec::new());
     let (listeners, unnamed): (Vec<_>, Vec<_>) =
         config.listeners.iter().copied().partition(|listener| listener.address.port() != 0);
     for listener in &unnamed {
@@ -124,7 +124,6 @@ pub(super) fn find(
         match (serving.is_empty(), own, processes.first()) {
             (true, ..) => missing.push(listener),
             (false, None, Some(other)) => {
-                foreign += 1;
                 let message = format!("{} belongs to {} (process {})", shown(&listener), other.name, other.pid);
                 steps.push(finding("server", Status::Fail, format!("{message}, not to turnstone")));
             }
@@ -140,7 +139,7 @@ pub(super) fn find(
     });
     let is_absent = open.is_empty() && !config.listeners.is_empty();
     let list = missing.iter().map(shown).collect::<Vec<_>>().join(", ");
-    if is_absent && foreign == 0 && !missing.is_empty() {
+    if is_absent && !missing.is_empty() {
         let message = format!("the server does not run: nothing listens on {list}");
         steps.push(finding("server", Status::Fail, message));
     } else if !missing.is_empty() {
