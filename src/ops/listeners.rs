@@ -48,8 +48,9 @@ pub(super) fn open(config: &Config, mut inherited: Inherited) -> Result<Opened, 
     if adopted > 0 {
         tracing::info!(sockets = adopted, "took over listener sockets");
     }
-    give_to_keep(&groups);
+    // The store makes room before it is given more, and a name is free before it is used again.
     close_leftovers(inherited);
+    give_to_keep(&groups);
     for group in groups {
         opened.bound.push((group.listener.transport, group.listener.address));
         group.deal(&mut opened.per_worker)?;
