@@ -20,6 +20,8 @@ pub enum TlsError {
         /// What is wrong.
         problem: String,
     },
+    /// The key cannot be read, or everybody may read it; names the file.
+    Key(String),
     /// Certificate and key do not belong together, or are of a kind rustls cannot use.
     Pair {
         /// The certificate file.
@@ -35,6 +37,7 @@ impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { path, problem } => write!(f, "{}: {problem}", path.display()),
+            Self::Key(problem) => write!(f, "[tls] key: {problem}"),
             Self::Pair { certificate, key, problem } => {
                 write!(f, "certificate {} and key {}: {problem}", certificate.display(), key.display())
             }
@@ -56,7 +59,8 @@ pub fn load_tls(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
     if chain.is_empty() {
         return Err(file(&files.certificate, "holds no PEM certificate".to_owned()));
     }
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| file(&files.key, error.to_string()))?;
+    let pem = files.read_key().map_err(TlsError::Key)?;
+    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| file(&files.key, error.to_string()))?;
     let pair = |error: rustls::Error| TlsError::Pair {
         certificate: files.certificate.clone(),
         key: files.key.clone(),

@@ -37,7 +37,6 @@ pub(super) struct Certificate {
 /// # Errors
 /// One line that names the file.
 pub(super) fn load(files: &TlsFiles) -> Result<Certificate, String> {
-    drop(files.read_key().map_err(|problem| format!("[tls] key: {problem}"))?);
     let config = load_tls(files).map_err(|error| error.to_string())?;
     let not_after_unix = not_after(&files.certificate)?;
     Ok(Certificate { config, not_after_unix })
