@@ -1,7 +1,5 @@
 //! Who a client command is at a server: the flags for it, and what becomes of them.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -9,6 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::auth::{mint, prepare};
 use crate::bench::client::Credential;
+use crate::config::read_private_file;
 
 use super::output::unix_now;
 
@@ -67,23 +66,23 @@ impl Login {
     }
 }
 
-/// A secret from a variable or from a file that only its owner and group may read.
+/// A secret from a variable or from a file that only its owner may read.
 fn read_secret(variable: Option<&str>, file: Option<&Path>) -> Result<Option<Zeroizing<String>>, String> {
     if let Some(name) = variable {
         let value = std::env::var(name).map_err(|e| format!("environment variable {name}: {e}"))?;
         return Ok(Some(Zeroizing::new(value)));
     }
     let Some(path) = file else { return Ok(None) };
-    let failed = |e: std::io::Error| format!("{}: {e}", path.display());
-    if fs::metadata(path).map_err(failed)?.permissions().mode() & 0o007 != 0 {
-        return Err(format!("{}: others may read this file; chmod 600 it", path.display()));
-    }
-    let text = Zeroizing::new(fs::read_to_string(path).map_err(failed)?);
+    let bytes = read_private_file(path, None)?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| format!("{}: is not text in UTF-8", path.display()))?;
     Ok(Some(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned())))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
