@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::api::Api;
-use crate::support::{Credentials, TestServer, Transport};
+use crate::support::{Credentials, TestServer, Transport, wait_until};
 use crate::wire::Wire;
 use crate::{LIMIT, config, config_with_port};
 
@@ -106,7 +106,8 @@ fn an_explanation_is_by_the_rules_in_force_and_a_full_ring_says_since_when() {
     assert_eq!(explanation, "denied by the rules at that time; those in force now allow it");
 
     let started = api.get("/v1/status")["started_unix"].as_u64().unwrap();
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    let unix_secs = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    wait_until("a later second", LIMIT, || (unix_secs() > started + 1).then_some(()));
     for _ in 0..600 {
         assert_eq!(client.permit("10.0.0.1:0"), Err(403));
     }

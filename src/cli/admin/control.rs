@@ -20,6 +20,8 @@ use super::{print_json, read};
 
 /// How often a drain is looked at.
 const WAIT_INTERVAL: Duration = Duration::from_millis(500);
+/// Looks in a row that may fail.
+const FAILURES_MAX: u32 = 60;
 
 /// Make the server read its configuration and certificates again, and print what changed.
 #[derive(Args)]
@@ -167,17 +169,23 @@ fn wait_for_end(client: &Client, instance: &str, printer: &mut Printer) -> Resul
     // On a terminal, one line is written over and over.
     let (start, end) = if std::io::stdout().is_terminal() { ("\r\x1b[K", "") } else { ("", "\n") };
     let mut shown = None;
+    let mut failures = 0;
     loop {
         let status: Status = match client.ask(Call::get("/v1/status")) {
             Ok(answer) => read(answer)?,
             Err(ClientError::NobodyThere(_)) => break,
             Err(error @ ClientError::Refused { status: 400..500, .. }) => return Err(error.into()),
-            // It is busy, or about to end.
-            Err(ClientError::Refused { .. } | ClientError::Failed(_)) => {
+            // It is busy, or about to end; but something else may be there now, and would never say so.
+            Err(error) => {
+                failures += 1;
+                if failures > FAILURES_MAX {
+                    return Err(error.into());
+                }
                 sleep(WAIT_INTERVAL);
                 continue;
             }
         };
+        failures = 0;
         if status.instance != instance {
             break;
         }

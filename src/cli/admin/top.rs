@@ -234,14 +234,15 @@ impl UserRates<'_> {
 }
 
 fn users<'l>(before: Option<&Look>, now: &'l Look, per_sec: &impl Fn(u64, u64) -> f64) -> Vec<UserRates<'l>> {
-    let before: Option<HashMap<&str, &UserTotal>> =
-        before.map(|before| before.users.users.iter().map(|total| (total.user.as_str(), total)).collect());
+    // Of more users than the API tells of, one that is missing need not be new.
+    let knew_all = before.is_some_and(|before| before.users.total_users as usize <= before.users.users.len());
+    let before: HashMap<&str, &UserTotal> =
+        before.into_iter().flat_map(|before| &before.users.users).map(|total| (total.user.as_str(), total)).collect();
     let rates = now.users.users.iter().map(|total| {
         // Who is new has sent all of it since; the totals of a user whose sessions ended may have fallen.
-        let was = match &before {
-            Some(before) => {
-                before.get(total.user.as_str()).map_or_else(Default::default, |was| (was.to_peers, was.to_client))
-            }
+        let was = match before.get(total.user.as_str()) {
+            Some(was) => (was.to_peers, was.to_client),
+            None if knew_all => Default::default(),
             None => (total.to_peers, total.to_client),
         };
         let is = (total.to_peers, total.to_client);

@@ -76,7 +76,9 @@ impl AdminApi {
     pub(super) async fn end_session(&self, id: &str) -> Result<Value, Refused> {
         let SessionId { worker, allocation, .. } = self.own_session(id)?;
         let kick = |reply| Command::Kick(AllocationFilter::default(), Some(allocation), reply);
-        match self.workers.ask(worker, kick).await? {
+        let unknown =
+            |_: &Refused| tracing::warn!(id, "the admin API ends an allocation; its worker has not answered yet");
+        match self.workers.ask(worker, kick).await.inspect_err(unknown)? {
             Some(ended) if ended > 0 => {
                 tracing::info!(id, "an allocation was ended by the admin API");
                 Ok(json!({ "ended": ended }))
@@ -94,7 +96,10 @@ impl AdminApi {
             ));
         };
         let kick = |reply| Command::Kick(filter.clone(), None, reply);
-        let ended: usize = self.workers.ask_all(kick).await?.into_iter().sum();
+        let unknown = |_: &Refused| {
+            tracing::warn!(?user, "the admin API ends a user's allocations; not every worker has answered yet")
+        };
+        let ended: usize = self.workers.ask_all(kick).await.inspect_err(unknown)?.into_iter().sum();
         tracing::info!(?user, ended, "allocations of a user were ended by the admin API");
         Ok(json!({ "ended": ended }))
     }

@@ -20,8 +20,9 @@ const LIMIT_MAX: usize = 1000;
 
 type By = fn(&UserTotal) -> u64;
 
+const BY_BYTES: By = |total| total.to_peers.1.saturating_add(total.to_client.1);
 const ORDERS: &[(&str, By)] = &[
-    ("bytes", |total| total.to_peers.1.saturating_add(total.to_client.1)),
+    ("bytes", BY_BYTES),
     ("packets", |total| total.to_peers.0.saturating_add(total.to_client.0)),
     ("sessions", |total| total.allocations),
 ];
@@ -29,10 +30,7 @@ const ORDERS: &[(&str, By)] = &[
 impl AdminApi {
     /// `GET /v1/users`: the users with the most first.
     pub(super) async fn list_users(&self, query: &Query) -> Result<Value, Refused> {
-        let by = match query.one_of("sort", ORDERS)? {
-            Some(by) => by,
-            None => |total: &UserTotal| total.to_peers.1.saturating_add(total.to_client.1),
-        };
+        let by = query.one_of("sort", ORDERS)?.unwrap_or(BY_BYTES);
         let limit = query.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
         let mut totals: HashMap<Arc<str>, UserTotal> = HashMap::new();
         for more in self.workers.ask_all(Command::Users).await?.into_iter().flatten() {
