@@ -47,8 +47,6 @@ reasons! {
     PasswordAlgorithmMismatch = BAD_REQUEST, "password-algorithm-mismatch";
     /// Channel number outside 0x4000-0x4FFF, or bound to another peer, or the peer to another channel.
     ChannelConflict = BAD_REQUEST, "channel-conflict";
-    /// A method we do not implement.
-    UnknownMethod = BAD_REQUEST, "unknown-method";
     /// No MESSAGE-INTEGRITY: the challenge of every first request.
     MissingIntegrity = UNAUTHENTICATED, "missing-integrity";
     /// USERNAME or USERHASH names nobody.
@@ -126,6 +124,8 @@ pub enum Dropped {
     Bandwidth,
     /// The budget for answers to unauthenticated requests is used up.
     RateLimited,
+    /// A method we do not implement, such as those of RFC 6062, or a request of a method that has only indications.
+    UnknownMethod,
     /// A well-formed message that asks for nothing: a response, or an indication without effect here.
     Ignored,
 }
@@ -140,6 +140,7 @@ impl Dropped {
         Self::PeerDenied,
         Self::Bandwidth,
         Self::RateLimited,
+        Self::UnknownMethod,
         Self::Ignored,
     ];
 
@@ -153,6 +154,7 @@ impl Dropped {
             Self::PeerDenied => "peer-denied",
             Self::Bandwidth => "bandwidth",
             Self::RateLimited => "rate-limited",
+            Self::UnknownMethod => "unknown-method",
             Self::Ignored => "ignored",
         }
     }

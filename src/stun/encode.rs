@@ -89,7 +89,7 @@ impl<'b> Encoder<'b> {
     pub fn integrity(&mut self, kind: IntegrityKind, key: &Key) -> &mut Self {
         let len = kind.value_len();
         let covered = self.out.get(self.start..).unwrap_or_default();
-        let mac = integrity::compute(kind, key, covered, len);
+        let mac = integrity::compute(kind, key, covered);
         let attribute = match kind {
             IntegrityKind::Sha1 => AttributeType::MESSAGE_INTEGRITY,
             IntegrityKind::Sha256 => AttributeType::MESSAGE_INTEGRITY_SHA256,

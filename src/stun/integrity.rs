@@ -15,24 +15,16 @@ use super::header::HEADER_LEN;
 pub enum IntegrityKind {
     /// MESSAGE-INTEGRITY: HMAC-SHA1, 20 bytes.
     Sha1,
-    /// MESSAGE-INTEGRITY-SHA256: HMAC-SHA256, 16 to 32 bytes.
+    /// MESSAGE-INTEGRITY-SHA256: HMAC-SHA256, 32 bytes.
     Sha256,
 }
 
 impl IntegrityKind {
-    /// Length in bytes of the value we send.
+    /// Length in bytes of the value. RFC 8489 section 14.6 lets a STUN usage allow HMAC-SHA256 to be cut; TURN does not.
     pub(crate) fn value_len(self) -> usize {
         match self {
             Self::Sha1 => 20,
             Self::Sha256 => 32,
-        }
-    }
-
-    /// Whether a received value may have this length in bytes (RFC 8489 sections 14.5 and 14.6).
-    pub(crate) fn allows_len(self, len: usize) -> bool {
-        match self {
-            Self::Sha1 => len == 20,
-            Self::Sha256 => (16..=32).contains(&len) && len.is_multiple_of(4),
         }
     }
 }
@@ -115,9 +107,9 @@ pub fn userhash(username: &[u8], realm: &[u8]) -> [u8; 32] {
     digest.finalize().into()
 }
 
-/// The MAC over `covered`, the message bytes before the attribute; `value_len` is the length its value will have.
-pub(crate) fn compute(kind: IntegrityKind, key: &Key, covered: &[u8], value_len: usize) -> [u8; 32] {
-    let length = (covered.len() + 4 + value_len).saturating_sub(HEADER_LEN) as u16;
+/// The MAC over `covered`, the message bytes before the attribute; of HMAC-SHA1 the first 20 bytes are it.
+pub(crate) fn compute(kind: IntegrityKind, key: &Key, covered: &[u8]) -> [u8; 32] {
+    let length = (covered.len() + 4 + kind.value_len()).saturating_sub(HEADER_LEN) as u16;
     let (Some(kind_bytes), Some(rest)) = (covered.get(..2), covered.get(4..)) else {
         return [0; 32];
     };
@@ -145,13 +137,10 @@ pub(crate) fn compute(kind: IntegrityKind, key: &Key, covered: &[u8], value_len:
     out
 }
 
-/// Compares in constant time; `value` may be a truncated SHA-256 of 16 bytes or more (RFC 8489 section 14.6).
+/// Compares in constant time; a value of another length is never right.
 pub(crate) fn verify(kind: IntegrityKind, key: &Key, covered: &[u8], value: &[u8]) -> bool {
-    if !kind.allows_len(value.len()) {
-        return false;
-    }
-    let full = compute(kind, key, covered, value.len());
-    full.get(..value.len()).is_some_and(|expected| bool::from(expected.ct_eq(value)))
+    let mac = compute(kind, key, covered);
+    mac.get(..kind.value_len()).is_some_and(|expected| bool::from(expected.ct_eq(value)))
 }
 
 #[cfg(test)]
@@ -190,26 +179,26 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_or_overlong_value_does_not_verify() {
+    fn a_value_of_any_other_length_does_not_verify_however_right_its_bytes_are() {
         let key = Key::short_term(b"key").unwrap();
         let covered = [0; 20];
         for kind in [IntegrityKind::Sha1, IntegrityKind::Sha256] {
-            for len in [0, 33] {
-                assert!(!verify(kind, &key, &covered, &vec![0; len]), "{kind:?} {len}");
+            let mut mac = compute(kind, &key, &covered).to_vec();
+            mac.push(0);
+            for len in 0..=mac.len() {
+                let whole = len == kind.value_len();
+                assert_eq!(verify(kind, &key, &covered, &mac[..len]), whole, "{kind:?} {len}");
             }
         }
     }
 
     #[test]
-    fn a_truncated_sha256_is_a_prefix_over_its_own_length() {
+    fn one_wrong_bit_does_not_verify() {
         let key = Key::short_term(b"key").unwrap();
-        let covered = [0; 20];
-        for len in [16, 20, 24, 28, 32] {
-            let mac = compute(IntegrityKind::Sha256, &key, &covered, len);
-            assert!(verify(IntegrityKind::Sha256, &key, &covered, &mac[..len]));
-            let mut wrong = mac;
-            wrong[len - 1] ^= 1;
-            assert!(!verify(IntegrityKind::Sha256, &key, &covered, &wrong[..len]));
+        for kind in [IntegrityKind::Sha1, IntegrityKind::Sha256] {
+            let mut mac = compute(kind, &key, &[0; 20]);
+            mac[kind.value_len() - 1] ^= 1;
+            assert!(!verify(kind, &key, &[0; 20], &mac[..kind.value_len()]), "{kind:?}");
         }
     }
 }

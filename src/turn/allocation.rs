@@ -16,6 +16,7 @@ use super::permissions::Permissions;
 use super::relays::{OpenRelay, RelayId};
 use super::retransmit::Remembered;
 use super::settings::{OnExpiry, Settings};
+use super::timer::Armed;
 
 /// Permissions and channels from which on an allocation has many.
 const MANY_PEERS: usize = 16;
@@ -71,7 +72,7 @@ pub(super) struct Allocation {
     pub(super) throttled: u64,
     pub(super) made_micros: u64,
     /// The tick of the wheel this allocation is armed for; timers of other ticks are out of date.
-    pub(super) armed_tick: Option<u64>,
+    pub(super) armed: Option<Armed>,
     pub(super) remembered: Option<Box<Remembered>>,
     pub(super) identity: Identity,
     key: Key,
@@ -100,7 +101,7 @@ impl Allocation {
             to_client: Traffic::default(),
             throttled: 0,
             made_micros: now.micros,
-            armed_tick: None,
+            armed: None,
             remembered: None,
             identity: auth.identity.clone(),
             key: auth.key.clone(),

@@ -69,8 +69,9 @@ impl Server {
     ) -> Outcome {
         let method = message.method();
         let settings = Arc::clone(&self.settings);
+        // RFC 8489 section 6.3: a message of a method that is not supported is discarded in silence.
         if !(settings.turn && is_turn(method)) {
-            return self.refuse_stranger(now, client, message, Reason::UnknownMethod, reply);
+            return Outcome::Dropped(Dropped::UnknownMethod);
         }
         if message.integrity().is_none() {
             return self.refuse_stranger(now, client, message, Reason::MissingIntegrity, reply);
@@ -142,7 +143,8 @@ impl Server {
             Method::REFRESH => self.refresh(request, slot, relays, reply),
             Method::CREATE_PERMISSION => self.create_permission(request, slot, reply),
             Method::CHANNEL_BIND => self.channel_bind(request, slot, reply),
-            _ => Err(Reason::UnknownMethod.into()),
+            // No other method comes here: see `is_turn`.
+            _ => Err(Reason::AllocationMismatch.into()),
         }
     }
 

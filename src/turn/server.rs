@@ -18,7 +18,7 @@ use super::peer::{Peer, judge};
 use super::relays::Relays;
 use super::retransmit::{Digester, Tombstones};
 use super::settings::{OnExpiry, Settings, Shared};
-use super::timer::{Timer, Wheel};
+use super::timer::{Armed, Timer, Wheel};
 use super::transaction::TransactionIds;
 
 /// Fills a buffer from the CSPRNG.
@@ -100,8 +100,8 @@ impl Server {
         self.wheel.take_due(now.micros, &mut due);
         for timer in due.drain(..) {
             let Some(allocation) = self.allocations.get_mut(timer.slot) else { continue };
-            if allocation.armed_tick == Some(timer.tick) {
-                allocation.armed_tick = None;
+            if allocation.armed.is_some_and(|armed| armed.tick == timer.tick) {
+                allocation.armed = None;
                 self.sweep(now, timer.slot, relays);
             }
         }
@@ -128,6 +128,7 @@ impl Server {
     /// Gives memory back after a peak of allocations.
     pub fn shrink(&mut self) {
         self.allocations.shrink(&self.hash);
+        self.wheel.shrink();
     }
 
     /// Ends every allocation, e.g. at shutdown.
@@ -145,6 +146,11 @@ impl Server {
     /// Live allocations of this worker.
     pub fn allocations(&self) -> usize {
         self.allocations.len()
+    }
+
+    /// Timers that are set: one for each allocation at most.
+    pub fn timers(&self) -> usize {
+        self.wheel.len()
     }
 
     /// The oldest event not yet taken.
@@ -187,9 +193,18 @@ impl Server {
         let Some(allocation) = self.allocations.get_mut(slot) else { return };
         let Some(deadline) = allocation.next_deadline(now) else { return };
         let tick = self.wheel.tick_for(now.micros, deadline);
-        if allocation.armed_tick.is_none_or(|armed| tick < armed) {
-            allocation.armed_tick = Some(tick);
-            self.wheel.add(Timer { tick, slot });
+        if allocation.armed.is_some_and(|armed| armed.tick <= tick) {
+            return;
+        }
+        let before = allocation.armed.replace(self.wheel.add(Timer { tick, slot }));
+        self.disarm(slot, before);
+    }
+
+    /// Takes a timer of a slot out of the wheel.
+    fn disarm(&mut self, slot: u32, armed: Option<Armed>) {
+        let Some((moved, armed)) = armed.and_then(|armed| self.wheel.cancel(slot, armed)) else { return };
+        if let Some(allocation) = self.allocations.get_mut(moved) {
+            allocation.armed = Some(armed);
         }
     }
 
@@ -253,9 +268,7 @@ impl Server {
             self.events.push(Event::RouteGone { id: allocation.id, channel: channel.number });
         }
         self.events.push(Event::Ended(Box::new(allocation.summary(now, reason))));
-        if self.allocations.len() == 0 {
-            self.wheel.clear();
-        }
+        self.disarm(slot, allocation.armed);
     }
 
     /// Asks the new peer policy about every permission and channel of an allocation.

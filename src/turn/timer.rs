@@ -19,6 +19,14 @@ pub(super) struct Timer {
     pub(super) slot: u32,
 }
 
+/// Where an owner's timer is, until it fires or is cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Armed {
+    /// The tick it fires at.
+    pub(super) tick: u64,
+    position: u32,
+}
+
 /// The wheel.
 pub(super) struct Wheel {
     slots: Box<[Vec<Timer>]>,
@@ -43,13 +51,47 @@ impl Wheel {
     }
 
     /// Adds a timer for a tick that [`Self::tick_for`] gave just now.
-    pub(super) fn add(&mut self, timer: Timer) {
+    pub(super) fn add(&mut self, timer: Timer) -> Armed {
         let index = (timer.tick % SLOTS as u64) as usize;
+        let mut position = 0;
         if let (Some(slot), Some(word)) = (self.slots.get_mut(index), self.occupied.get_mut(index / 64)) {
+            position = slot.len() as u32;
             slot.push(timer);
             *word |= 1 << (index % 64);
             self.len += 1;
         }
+        Armed { tick: timer.tick, position }
+    }
+
+    /// Takes the timer of an owner out. Another one may take its place: the owner of that one, and where it is now, are
+    /// returned, for the owner to know.
+    ///
+    /// What is gone must leave nothing behind: a client that makes and ends allocations as fast as it can would fill the
+    /// wheel with timers of nobody, each for as long as its allocation was meant to live.
+    #[must_use]
+    pub(super) fn cancel(&mut self, owner: u32, armed: Armed) -> Option<(u32, Armed)> {
+        let index = (armed.tick % SLOTS as u64) as usize;
+        let (slot, word) = (self.slots.get_mut(index)?, self.occupied.get_mut(index / 64)?);
+        let at = armed.position as usize;
+        // One that is being fired is in the wheel no more.
+        if slot.get(at) != Some(&Timer { tick: armed.tick, slot: owner }) {
+            return None;
+        }
+        slot.swap_remove(at);
+        self.len -= 1;
+        let moved = slot.get(at).map(|moved| (moved.slot, Armed { tick: moved.tick, position: armed.position }));
+        if slot.is_empty() {
+            *word &= !(1 << (index % 64));
+        }
+        if slot.capacity() > KEPT_CAPACITY && slot.len() < slot.capacity() / 4 {
+            slot.shrink_to(KEPT_CAPACITY.max(slot.len() * 2));
+        }
+        moved
+    }
+
+    /// How many timers there are.
+    pub(super) fn len(&self) -> usize {
+        self.len
     }
 
     /// Moves every timer that is due to `due`.
@@ -74,13 +116,9 @@ impl Wheel {
         (self.len > 0).then(|| self.next_tick()).flatten().map(|tick| tick << TICK_BITS)
     }
 
-    /// Forgets every timer.
-    pub(super) fn clear(&mut self) {
-        if self.len > 0 {
-            self.slots.iter_mut().for_each(|slot| *slot = Vec::new());
-            self.occupied = [0; SLOTS / 64];
-            self.len = 0;
-        }
+    /// Gives memory back after a peak.
+    pub(super) fn shrink(&mut self) {
+        self.slots.iter_mut().for_each(Vec::shrink_to_fit);
     }
 
     /// The first occupied tick from the cursor on; every timer lies within one turn of it.
@@ -113,6 +151,60 @@ mod tests {
         let tick = wheel.tick_for(now, deadline);
         wheel.add(Timer { tick, slot });
         tick
+    }
+
+    /// What the owners of timers know of them.
+    #[derive(Default)]
+    struct Owners(std::collections::HashMap<u32, Armed>);
+
+    impl Owners {
+        fn arm(&mut self, wheel: &mut Wheel, now: u64, deadline: u64, owner: u32) {
+            let tick = wheel.tick_for(now, deadline);
+            self.0.insert(owner, wheel.add(Timer { tick, slot: owner }));
+        }
+
+        fn cancel(&mut self, wheel: &mut Wheel, owner: u32) {
+            let armed = self.0.remove(&owner).unwrap();
+            if let Some((moved, armed)) = wheel.cancel(owner, armed) {
+                self.0.insert(moved, armed);
+            }
+        }
+    }
+
+    #[test]
+    fn a_cancelled_timer_is_gone_and_the_others_fire_and_can_be_cancelled_still() {
+        let (mut wheel, mut owners, mut due) = (Wheel::new(), Owners::default(), Vec::new());
+        // Many owners to a tick, so that cancelling one moves others about.
+        (0..4000).for_each(|owner| owners.arm(&mut wheel, 0, u64::from(owner % 5) * SECOND + 1, owner));
+        (0..4000).filter(|owner| owner % 3 != 0).for_each(|owner| owners.cancel(&mut wheel, owner));
+        assert_eq!(wheel.len(), owners.0.len());
+        wheel.take_due(10 * SECOND, &mut due);
+        let mut fired: Vec<u32> = due.iter().map(|timer| timer.slot).collect();
+        fired.sort_unstable();
+        assert_eq!(fired, (0..4000).step_by(3).collect::<Vec<_>>());
+        assert_eq!((wheel.len(), wheel.next_micros()), (0, None));
+    }
+
+    #[test]
+    fn a_timer_that_has_fired_cannot_be_cancelled_and_no_other_is_in_its_place() {
+        let (mut wheel, mut owners, mut due) = (Wheel::new(), Owners::default(), Vec::new());
+        owners.arm(&mut wheel, 0, SECOND, 1);
+        let fired = owners.0[&1];
+        wheel.take_due(2 * SECOND, &mut due);
+        // The same place of the wheel, one turn later.
+        owners.arm(&mut wheel, 2 * SECOND, ((fired.tick + SLOTS as u64) << TICK_BITS) - 1, 1);
+        assert_eq!(wheel.cancel(1, fired), None);
+        assert_eq!(wheel.len(), 1);
+    }
+
+    #[test]
+    fn a_slot_that_many_timers_were_cancelled_in_gives_its_memory_back() {
+        let (mut wheel, mut owners) = (Wheel::new(), Owners::default());
+        (0..10_000).for_each(|owner| owners.arm(&mut wheel, 0, SECOND, owner));
+        (0..10_000).for_each(|owner| owners.cancel(&mut wheel, owner));
+        let kept: usize = wheel.slots.iter().map(Vec::capacity).sum();
+        assert!(kept <= 2 * KEPT_CAPACITY, "{kept}");
+        assert_eq!((wheel.len(), wheel.next_micros()), (0, None));
     }
 
     #[test]

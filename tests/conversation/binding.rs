@@ -102,14 +102,66 @@ fn an_rfc_3489_request_without_the_cookie_is_dropped() {
 }
 
 #[test]
-fn unknown_methods_get_400() {
+fn unknown_methods_are_discarded_in_silence_whoever_sends_them() {
     let mut world = World::new();
-    for method in [0x002, 0x005, 0x00A, 0x00B, 0x80, 0xFFF] {
-        let request = world.bare(Method::new(method), |_| {});
-        let reply = world.hand_in(client(1), &request).reply();
-        assert_eq!(reply.code(), Some(400), "{method:#x}");
-        assert_eq!(reply.kinds(), [AttributeType::ERROR_CODE]);
+    let login = world.allocated(1);
+    world.events();
+    let before = (world.server.refusals().total(), world.server.stranger_replies());
+    // Shared secret (RFC 3489), those of RFC 6062, unassigned ones, and the two that have only indications.
+    for method in [0x002, 0x005, 0x00A, 0x00B, 0x00C, 0x80, 0xFFF, Method::SEND.value(), Method::DATA.value()] {
+        let method = Method::new(method);
+        let bare = world.bare(method, |_| {});
+        let signed = login.request(world.transaction_id(), method, |_| {});
+        for request in [bare, signed] {
+            assert_eq!(world.hand_in(login.client, &request).dropped(), Dropped::UnknownMethod, "{method:?}");
+        }
     }
+    assert!(world.events().is_empty());
+    assert_eq!((world.server.refusals().total(), world.server.stranger_replies()), before);
+}
+
+#[test]
+fn indications_and_responses_of_any_method_ask_for_nothing() {
+    let mut world = World::new();
+    let login = world.allocated(1);
+    for method in [0x001, 0x003, 0x004, 0x006, 0x008, 0x009, 0x00B, 0xFFF] {
+        for class in [Class::Indication, Class::Success, Class::Error] {
+            if (class, method) == (Class::Indication, Method::SEND.value()) {
+                continue;
+            }
+            let bytes = message(class, Method::new(method), world.transaction_id(), |_| {});
+            assert_eq!(world.hand_in(login.client, &bytes).dropped(), Dropped::Ignored, "{class:?} {method:#x}");
+        }
+    }
+}
+
+#[test]
+fn a_cut_message_integrity_sha256_is_malformed_even_where_its_bytes_are_right() {
+    let mut world = World::new();
+    let login = world.alice(client(1)).with_sha256();
+    let whole = login.request(world.transaction_id(), Method::ALLOCATE, |request| {
+        request.attribute(AttributeType::REQUESTED_TRANSPORT, &UDP);
+    });
+    for len in [16, 20, 24, 28] {
+        let cut = cut_integrity(&whole, len, &login.sha256_key);
+        assert_eq!(world.hand_in(client(1), &cut).dropped(), Dropped::Malformed, "{len} bytes");
+    }
+    assert_eq!(world.hand_in(client(1), &whole).reply().code(), None);
+    world.check_books();
+}
+
+/// The request with its MESSAGE-INTEGRITY-SHA256 as a sender that cuts it makes it: the length counts in the MAC.
+fn cut_integrity(whole: &[u8], len: usize, key: &turnstone::stun::Key) -> Vec<u8> {
+    use hmac::{Hmac, KeyInit, Mac};
+    let mut covered = whole[..whole.len() - 36].to_vec();
+    let length = (covered.len() - 20 + 4 + len) as u16;
+    covered[2..4].copy_from_slice(&length.to_be_bytes());
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(key.as_bytes()).unwrap();
+    mac.update(&covered);
+    let mac = mac.finalize().into_bytes();
+    covered.extend_from_slice(&[0, 0x1C, 0, len as u8]);
+    covered.extend_from_slice(&mac[..len]);
+    covered
 }
 
 #[test]
@@ -118,7 +170,7 @@ fn a_server_without_turn_answers_binding_only() {
     let request = world.bare(Method::BINDING, |_| {});
     assert_eq!(world.hand_in(client(1), &request).reply().class, Class::Success);
     let request = world.bare(Method::ALLOCATE, |_| {});
-    assert_eq!(world.hand_in(client(1), &request).reply().code(), Some(400));
+    assert_eq!(world.hand_in(client(1), &request).dropped(), Dropped::UnknownMethod);
 }
 
 #[test]
@@ -127,7 +179,7 @@ fn strangers_share_the_budget_of_their_prefix_over_udp_and_streams_need_none() {
     let mut world = World::with(|options| options.unauthenticated = Some(limit));
     let mut answered = 0;
     for n in 0..20 {
-        let method = [Method::BINDING, Method::ALLOCATE, Method::REFRESH, Method::new(0x0FF)][n % 4];
+        let method = [Method::BINDING, Method::ALLOCATE, Method::REFRESH, Method::CREATE_PERMISSION][n % 4];
         let request = world.bare(method, |_| {});
         // One address each, all of one /24.
         match world.hand_in(client(n as u16), &request) {

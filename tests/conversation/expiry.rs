@@ -153,3 +153,41 @@ fn cut_ends_an_allocation_at_the_moment_its_credential_expires() {
     let alice = world.alice(client(2));
     assert_eq!(world.allocate(&alice).lifetime_secs(), 600);
 }
+
+#[test]
+fn cycles_of_allocate_and_refresh_0_leave_no_timer_behind() {
+    let mut world = World::new();
+    let logins: Vec<Login> = (0..4).map(|n| world.alice(client(n))).collect();
+    let cycle = |world: &mut World, n: usize| {
+        let login = &logins[n % logins.len()];
+        world.allocate(login);
+        assert_eq!(world.bind(login, 0x4000, peer(1)).code(), None);
+        assert_eq!(world.refresh(login, Some(0)).code(), None);
+        world.events();
+        assert_eq!((world.server.timers(), world.server.allocations()), (0, 0));
+    };
+    let cycles = 20_000;
+    for n in 0..cycles {
+        cycle(&mut world, n);
+        if n % 100 == 0 {
+            world.pass(1);
+        }
+    }
+    // The nonces are good for an hour.
+    assert_eq!(world.server.next_timeout(), None);
+    world.check_books();
+}
+
+#[test]
+fn an_allocation_has_one_timer_however_often_it_is_refreshed_and_whatever_it_binds() {
+    let mut world = World::new();
+    let login = world.allocated(1);
+    for n in 0..200_u16 {
+        assert_eq!(world.refresh(&login, Some(600 + u32::from(n % 7) * 100)).code(), None);
+        assert_eq!(world.bind(&login, 0x4000 + n % 20, peer((n % 20) as u8)).code(), None);
+        assert_eq!(world.server.timers(), 1);
+        world.pass(u64::from(n % 30));
+        world.events();
+    }
+    world.check_books();
+}

@@ -376,6 +376,7 @@ impl World {
     /// What must hold at any time: quota, allocations and relay sockets agree.
     pub fn check_books(&self) {
         assert_eq!(self.shared.quotas.in_use() as usize, self.server.allocations(), "quota and allocations");
+        assert_eq!(self.server.timers(), self.server.allocations(), "timers and allocations");
         assert!(self.relays.open.len() >= self.server.allocations(), "an allocation without a relay");
         assert!(self.relays.open.len() <= 2 * self.server.allocations(), "a relay without an allocation");
     }

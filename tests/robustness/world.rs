@@ -152,6 +152,7 @@ impl World {
     pub(crate) fn check(&self) {
         let live = self.server.allocations();
         assert_eq!(live, self.quotas.in_use() as usize, "quota differs from live allocations");
+        assert_eq!(live, self.server.timers(), "timers differ from live allocations");
         let open = self.relays.open_count();
         assert!(open >= live && open <= 2 * live, "{open} relay sockets for {live} allocations");
     }

@@ -215,7 +215,6 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
         Reason::ChannelConflict => {
             "the channel number is out of range (see rfc5766-channel-numbers) or bound to another peer"
         }
-        Reason::UnknownMethod => "a method that this server does not have, such as those of RFC 6062 (TCP relays)",
         Reason::UnknownAttribute => "an attribute that the server would have to understand and does not",
         Reason::MissingAttribute => "the request lacks an attribute that it must have",
         Reason::MalformedAttribute => "an attribute of the request cannot be decoded",
