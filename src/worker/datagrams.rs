@@ -5,32 +5,27 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 
 use super::encapsulate::Wrapping;
-use super::mailbox::HandoverBatch;
 use super::plan::{Pieces, Via, Way};
 use super::{ListenerSocket, SCRATCH_RESERVE, Worker};
 use crate::addr::{ClientAddr, Family, FiveTuple, PeerAddr, Transport};
 use crate::clock::Now;
-use crate::net::sys::{Datagram, Ready, read_error_queue};
+use crate::net::sys::{Datagram, read_error_queue};
 use crate::net::{HEADROOM, RelayOwner, Span};
 use crate::ops::counters::Direction;
 use crate::reject::Dropped;
 use crate::turn::{Client, ClientLink, Encapsulation, Outcome, RelayId, ToClient, ToPeer};
 
-/// Datagrams taken from a listener at once.
-const LISTENER_DEPTH: usize = 64;
-/// Datagrams taken from a relay socket at once, at most.
-const RELAY_DEPTH: u8 = 32;
-/// ICMP errors passed on per wake-up of a relay socket.
+/// Datagrams taken from a listener at once, at most.
+pub(super) const LISTENER_DEPTH: usize = 64;
+/// Messages that one read of a listener should not bring many more of, each datagram being up to 64 that the kernel has
+/// coalesced.
+const LISTENER_MESSAGES: usize = 256;
+/// Messages taken from a relay socket that has become readable before others have their turn.
+const RELAY_MESSAGES: usize = 64;
+/// ICMP errors passed on per turn of a relay socket.
 const ICMP_BURST: usize = 4;
-
-/// A relay socket that was not read to its end.
-#[derive(Clone, Copy)]
-pub(super) struct Unread {
-    pub(super) id: RelayId,
-    pub(super) busy: bool,
-    /// The error queue too.
-    pub(super) error: bool,
-}
+/// What a STUN message counts for beside a packet of payload.
+const STUN_WEIGHT: u32 = 8;
 
 /// A payload inside the arena and what is known of its datagram.
 #[derive(Clone, Copy)]
@@ -45,10 +40,11 @@ impl Worker {
     /// Datagrams of clients.
     pub(super) fn on_datagrams(&mut self, now: Now, listener: u32) {
         self.make_room(now, LISTENER_DEPTH);
-        let Some(ListenerSocket::Udp { socket, .. }) = self.listeners.get(listener as usize) else { return };
+        let Some(ListenerSocket::Udp { socket, depth, .. }) = self.listeners.get_mut(listener as usize) else { return };
         let first = self.next_slot;
-        let Ok(count) = self.recv.receive(socket.as_fd(), &mut self.arena, first, LISTENER_DEPTH) else { return };
+        let Ok(count) = self.recv.receive(socket.as_fd(), &mut self.arena, first, *depth) else { return };
         self.next_slot += count;
+        let mut messages = 0;
         for index in 0..count {
             let Some(datagram) = self.recv.datagram(&self.arena, first, index) else { continue };
             if let Some(drops) = datagram.kernel_drops {
@@ -63,7 +59,11 @@ impl Worker {
                 let room = if at == 0 { HEADROOM } else { 0 };
                 let message = Payload { span: datagram.span.part(at, len), room, tos: datagram.tos };
                 self.on_client_message(now, &client, message);
+                messages += 1;
             }
+        }
+        if let Some(ListenerSocket::Udp { depth, .. }) = self.listeners.get_mut(listener as usize) {
+            *depth = next_listener_depth(*depth, count, messages);
         }
     }
 
@@ -71,6 +71,7 @@ impl Worker {
     pub(super) fn on_client_message(&mut self, now: Now, client: &Client, message: Payload) {
         let bytes = self.arena.get(message.span);
         let transport = client.five_tuple.transport;
+        self.spent += 1;
         match bytes.first().map(|first| first >> 6) {
             Some(1) => match self.server.route_channel_data(now, &client.five_tuple, bytes) {
                 Ok((way, range)) => {
@@ -81,6 +82,7 @@ impl Worker {
             },
             Some(0) => {
                 self.reply.clear();
+                self.spent += STUN_WEIGHT;
                 let outcome = self.server.handle_message(now, client, bytes, &mut self.relays, &mut self.reply);
                 match outcome {
                     Outcome::Reply => {
@@ -149,57 +151,70 @@ impl Worker {
             self.relay_from_peer(now, relay_id(owner), from, payload);
         } else if let Some(batch) = self.handovers.get_mut(usize::from(owner.worker)) {
             batch.push(from, way.peer.get(), payload.tos, self.arena.get(payload.span));
+            if batch.is_full() {
+                self.flush_handovers();
+            }
         }
     }
 
-    /// Payload from other workers' allocations.
-    pub(super) fn on_handover(&mut self, now: Now, batch: &HandoverBatch) {
-        let mut at = 0;
-        for packet in &batch.packets {
-            let bytes = batch.bytes.get(at..at + packet.len as usize).unwrap_or_default();
-            at += packet.len as usize;
+    /// Payload from other workers' allocations, at most `packets`.
+    pub(super) fn on_handover(&mut self, now: Now, packets: usize) {
+        let mut inbox = std::mem::take(&mut self.inbox);
+        for _ in 0..packets {
+            let Some((packet, range)) = inbox.next() else { break };
             // The port may have changed hands since: the owner is asked anew.
-            let Some(owner) = self.context.own_relays.owner(packet.to) else { continue };
-            if owner.worker != self.number {
+            let owner = self.context.own_relays.owner(packet.to).filter(|owner| owner.worker == self.number);
+            let Some(owner) = owner else {
+                self.drop_packet(Dropped::NoAllocation);
                 continue;
-            }
+            };
             self.make_room(now, 1);
-            let span = self.arena.slot(self.next_slot).part(0, bytes.len());
+            let span = self.arena.slot(self.next_slot).part(0, range.len());
             self.next_slot += 1;
-            self.arena.get_mut(span).copy_from_slice(bytes);
+            self.arena.get_mut(span).copy_from_slice(inbox.bytes(range));
             let payload = Payload { span, room: HEADROOM, tos: packet.tos };
             self.relay_from_peer(now, relay_id(owner), packet.from, payload);
         }
+        self.inbox = inbox;
     }
 
-    /// Datagrams, or ICMP errors, of peers. The sockets are edge-triggered: what is not read to its end now is put on the
-    /// list of unread sockets.
-    pub(super) fn on_relay(&mut self, now: Now, id: RelayId, busy: bool, ready: Ready) {
-        if ready.error && self.on_icmp_errors(now, id, busy) {
-            self.unread.push(Unread { id, busy, error: true });
+    /// Datagrams, or ICMP errors, of peers: up to some number, then others have their turn. The sockets are edge-triggered;
+    /// whether it may have more.
+    pub(super) fn on_relay(&mut self, now: Now, id: RelayId, busy: bool, readable: bool, error: bool) -> More {
+        if error && self.on_icmp_errors(now, id, busy) {
+            return More::WithErrors;
         }
-        if !ready.readable {
-            return;
+        if !readable {
+            return More::None;
         }
-        let Some(depth) = self.relays.get(id).map(|relay| relay.depth) else { return };
-        let depth = usize::from(depth.clamp(2, RELAY_DEPTH));
-        self.make_room(now, depth);
-        let first = self.next_slot;
-        let Some(relay) = self.relays.get_mut(id) else { return };
-        let Some(socket) = relay.reading_fd(busy) else { return };
-        let count = match self.recv.receive(socket, &mut self.arena, first, depth) {
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            // A pending ICMP error is told before the datagrams behind it.
-            Err(_) => return self.unread.push(Unread { id, busy, error: true }),
-        };
-        // One more than there is shows the end; asking for many in vain costs.
-        relay.depth = (count as u8).saturating_add(1);
-        if count == depth {
-            relay.depth = RELAY_DEPTH;
-            self.unread.push(Unread { id, busy, error: false });
+        let mut messages = 0;
+        while messages < RELAY_MESSAGES {
+            let Some(depth) = self.relays.get(id).map(|relay| relay.depth.next()) else { return More::None };
+            self.make_room(now, depth);
+            let first = self.next_slot;
+            let Some(socket) = self.relays.get(id).and_then(|relay| relay.reading_fd(busy)) else { return More::None };
+            let count = match self.recv.receive(socket, &mut self.arena, first, depth) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return More::None,
+                // A pending ICMP error is told before the datagrams behind it.
+                Err(_) => return More::WithErrors,
+            };
+            self.next_slot += count;
+            let here = self.on_peer_datagrams(now, id, busy, first, count);
+            if let Some(relay) = self.relays.get_mut(id) {
+                relay.depth.note(depth, count, here);
+            }
+            if count < depth {
+                return More::None;
+            }
+            messages += here;
         }
-        self.next_slot += count;
+        More::Datagrams
+    }
+
+    /// What a read of a relay socket has brought; returns how many messages that was.
+    fn on_peer_datagrams(&mut self, now: Now, id: RelayId, busy: bool, first: usize, count: usize) -> usize {
+        let mut messages = 0;
         for index in 0..count {
             let Some(datagram) = self.recv.datagram(&self.arena, first, index) else { continue };
             if let Some(drops) = datagram.kernel_drops {
@@ -210,12 +225,15 @@ impl Worker {
                 let room = if at == 0 { HEADROOM } else { 0 };
                 let payload = Payload { span: datagram.span.part(at, len), room, tos: datagram.tos };
                 self.relay_from_peer(now, id, peer, payload);
+                messages += 1;
             }
         }
+        messages
     }
 
     /// Routes a peer's payload to the relay's client.
     fn relay_from_peer(&mut self, now: Now, relay: RelayId, peer: PeerAddr, payload: Payload) {
+        self.spent += 1;
         match self.server.route_from_peer(now, relay, peer, payload.span.len as usize) {
             Ok(way) => self.relay_to_client(now, relay, peer.family(), &way, payload),
             Err(reason) => self.drop_packet(reason),
@@ -258,6 +276,7 @@ impl Worker {
     fn on_icmp_errors(&mut self, now: Now, id: RelayId, busy: bool) -> bool {
         for count in 0..ICMP_BURST {
             let Some(socket) = self.relays.get(id).and_then(|relay| relay.reading_fd(busy)) else { return false };
+            self.spent += STUN_WEIGHT;
             let Some(error) = read_error_queue(socket) else {
                 if count == 0 {
                     // The queue had no room for it: the pending error alone would wake the loop for ever.
@@ -323,6 +342,24 @@ impl Payload {
     fn inner(self, start: usize, len: usize) -> Self {
         Self { span: self.span.part(start, len), room: self.room + start, tos: self.tos }
     }
+}
+
+/// Whether a relay socket was read to its end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum More {
+    /// It was.
+    None,
+    /// There may be more.
+    Datagrams,
+    /// There may be more, in the error queue too.
+    WithErrors,
+}
+
+/// How many datagrams to ask a listener for after a read of `count` that were `messages` in all: fewer while the kernel
+/// coalesces many, so that a client who sends trains of 64 keeps the loop no longer than others.
+fn next_listener_depth(depth: usize, count: usize, messages: usize) -> usize {
+    let each = messages.div_ceil(count.max(1)).max(1);
+    (LISTENER_MESSAGES / each).min(depth * 2).clamp(4, LISTENER_DEPTH)
 }
 
 /// Offset and length of each datagram that was coalesced.

@@ -82,9 +82,9 @@ impl Worker {
         self.to_clients.clear();
     }
 
-    fn flush_handovers(&mut self) {
+    pub(super) fn flush_handovers(&mut self) {
         for (batch, mailbox) in self.handovers.iter_mut().zip(&self.context.mailboxes) {
-            if !batch.packets.is_empty() {
+            if !batch.is_empty() {
                 let lost = mailbox.hand_over(batch);
                 self.counters.mailbox_drops.add(lost as u64);
             }

@@ -2,8 +2,9 @@
 //! allocations from other workers, in batches.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::addr::PeerAddr;
 use crate::net::sys::EventFd;
@@ -12,8 +13,20 @@ use crate::turn::{
     UserTotal,
 };
 
-/// Payload bytes that may wait for one worker.
-const HANDOVER_BYTES_MAX: usize = 4 << 20;
+/// What may wait for one worker, in what packets count for.
+const WAITING_MAX: usize = 4 << 20;
+/// A packet counts for its payload and its entry, and for no less than this: what it costs to send does not grow with its
+/// length. At most 8192 packets wait, which a worker has sent within some ten milliseconds.
+const PACKET_MIN: usize = 512;
+/// While more than half of the room is taken, packets of one relayed address may take this much of it.
+const LANE_MAX: usize = WAITING_MAX / 32;
+/// Relayed addresses are told apart by as many bits of their port, which the server has chosen by chance.
+const LANES: usize = 1024;
+/// What a sender gathers before it hands over without waiting for the flush.
+const BATCH_MAX: usize = 256 << 10;
+/// Room that is kept when a peak is over.
+const KEPT_PACKETS: usize = 1024;
+const KEPT_BYTES: usize = 256 << 10;
 
 /// Takes a worker's answer; it must not block.
 pub type Reply<T> = Box<dyn FnOnce(T) + Send>;
@@ -61,29 +74,108 @@ pub(super) struct Handover {
     pub(super) len: u32,
 }
 
+impl Handover {
+    fn weight(&self) -> usize {
+        (size_of::<Self>() + self.len as usize).max(PACKET_MIN)
+    }
+
+    fn lane(&self) -> usize {
+        usize::from(self.from.get().port()) % LANES
+    }
+}
+
 /// Payload for one worker, gathered until the batch is flushed.
 #[derive(Default)]
 pub(super) struct HandoverBatch {
-    pub(super) packets: Vec<Handover>,
-    pub(super) bytes: Vec<u8>,
+    packets: Vec<Handover>,
+    bytes: Vec<u8>,
+    weight: usize,
 }
 
 impl HandoverBatch {
     pub(super) fn push(&mut self, from: PeerAddr, to: SocketAddr, tos: u8, payload: &[u8]) {
-        self.packets.push(Handover { from, to, tos, len: payload.len() as u32 });
+        self.append(Handover { from, to, tos, len: payload.len() as u32 }, payload);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    /// Whether it is to be handed over now and not only when the batch is flushed.
+    pub(super) fn is_full(&self) -> bool {
+        self.weight >= BATCH_MAX
+    }
+
+    fn append(&mut self, packet: Handover, payload: &[u8]) {
+        self.weight += packet.weight();
+        self.packets.push(packet);
         self.bytes.extend_from_slice(payload);
     }
 
-    pub(super) fn clear(&mut self) {
+    fn clear(&mut self) {
         self.packets.clear();
         self.bytes.clear();
+        self.weight = 0;
     }
 }
 
+/// What a worker has taken out of its mailbox and works off in slices.
 #[derive(Default)]
+pub(super) struct Inbox {
+    batch: HandoverBatch,
+    next: usize,
+    next_byte: usize,
+}
+
+impl Inbox {
+    /// The next packet and where its payload is in [`Self::bytes`].
+    pub(super) fn next(&mut self) -> Option<(Handover, Range<usize>)> {
+        let packet = *self.batch.packets.get(self.next)?;
+        let start = self.next_byte;
+        self.next += 1;
+        self.next_byte += packet.len as usize;
+        Some((packet, start..self.next_byte))
+    }
+
+    pub(super) fn bytes(&self, range: Range<usize>) -> &[u8] {
+        self.batch.bytes.get(range).unwrap_or_default()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.next >= self.batch.packets.len()
+    }
+
+    /// Forgets what has been worked off, and gives back the memory of a peak.
+    fn recycle(&mut self) {
+        self.batch.clear();
+        (self.next, self.next_byte) = (0, 0);
+        self.batch.packets.shrink_to(KEPT_PACKETS);
+        self.batch.bytes.shrink_to(KEPT_BYTES);
+    }
+}
+
 struct Content {
     commands: Vec<Command>,
     handover: HandoverBatch,
+    /// What the packets of each lane count for.
+    lanes: Box<[usize]>,
+}
+
+impl Content {
+    /// Takes a packet if there is room for it.
+    ///
+    /// One relayed address that floods cannot take the room of the others: it has at most half, and what others send in
+    /// between finds its place in the other half.
+    fn admit(&mut self, packet: Handover, payload: &[u8]) -> bool {
+        let Some(lane) = self.lanes.get_mut(packet.lane()) else { return false };
+        let (all, own) = (self.handover.weight + packet.weight(), *lane + packet.weight());
+        let fits = all <= WAITING_MAX / 2 || (all <= WAITING_MAX && own <= LANE_MAX);
+        if fits {
+            *lane = own;
+            self.handover.append(packet, payload);
+        }
+        fits
+    }
 }
 
 /// One worker's mailbox.
@@ -98,12 +190,14 @@ impl Mailbox {
     /// # Errors
     /// When the process is out of descriptors.
     pub fn new() -> std::io::Result<Self> {
-        Ok(Self { content: Mutex::default(), wake: EventFd::new()? })
+        let content =
+            Content { commands: Vec::new(), handover: HandoverBatch::default(), lanes: vec![0; LANES].into() };
+        Ok(Self { content: Mutex::new(content), wake: EventFd::new()? })
     }
 
     /// Sends an order.
     pub fn send(&self, command: Command) {
-        self.content.lock().unwrap_or_else(PoisonError::into_inner).commands.push(command);
+        self.lock().commands.push(command);
         self.wake.wake();
     }
 
@@ -111,30 +205,145 @@ impl Mailbox {
         &self.wake
     }
 
-    /// Appends a batch and empties it. Returns how many packets did not fit.
+    /// Takes over a batch and empties it. Returns how many packets did not fit.
     pub(super) fn hand_over(&self, batch: &mut HandoverBatch) -> usize {
-        let mut content = self.content.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = &mut content.handover;
-        let was_empty = waiting.packets.is_empty();
-        let fits = waiting.bytes.len() + batch.bytes.len() <= HANDOVER_BYTES_MAX;
-        if fits {
-            waiting.packets.append(&mut batch.packets);
-            waiting.bytes.append(&mut batch.bytes);
+        let mut content = self.lock();
+        let was_empty = content.handover.is_empty();
+        let (mut at, mut lost) = (0, 0);
+        for packet in &batch.packets {
+            let end = at + packet.len as usize;
+            let payload = batch.bytes.get(at..end).unwrap_or_default();
+            lost += usize::from(!content.admit(*packet, payload));
+            at = end;
         }
+        let wake = was_empty && !content.handover.is_empty();
         drop(content);
-        if fits && was_empty {
+        if wake {
             self.wake.wake();
         }
-        let lost = batch.packets.len();
         batch.clear();
         lost
     }
 
-    /// Takes everything; `handover` is given empty and its memory is reused by the senders.
-    pub(super) fn take(&self, commands: &mut Vec<Command>, handover: &mut HandoverBatch) {
+    /// Takes all orders.
+    pub(super) fn take_commands(&self) -> Vec<Command> {
         self.wake.clear();
-        let mut content = self.content.lock().unwrap_or_else(PoisonError::into_inner);
-        commands.append(&mut content.commands);
-        std::mem::swap(&mut content.handover, handover);
+        std::mem::take(&mut self.lock().commands)
+    }
+
+    /// Takes all payload, if what was taken before has been worked off.
+    pub(super) fn take_handover(&self, inbox: &mut Inbox) {
+        if !inbox.is_empty() {
+            return;
+        }
+        inbox.recycle();
+        let mut content = self.lock();
+        if !content.handover.is_empty() {
+            std::mem::swap(&mut content.handover, &mut inbox.batch);
+            content.lanes.fill(0);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Content> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(port: u16) -> PeerAddr {
+        PeerAddr::new(SocketAddr::from(([5, 45, 96, 1], port))).unwrap()
+    }
+
+    /// Hands over `count` packets of `len` bytes from a port, in batches as a worker does; returns how many were lost.
+    fn flood(mailbox: &Mailbox, port: u16, count: usize, len: usize) -> usize {
+        let to = SocketAddr::from(([5, 45, 96, 1], 50_000));
+        let (mut batch, mut lost) = (HandoverBatch::default(), 0);
+        for _ in 0..count {
+            batch.push(from(port), to, 0, &vec![7; len]);
+            if batch.is_full() {
+                lost += mailbox.hand_over(&mut batch);
+            }
+        }
+        lost + mailbox.hand_over(&mut batch)
+    }
+
+    fn taken(mailbox: &Mailbox) -> Vec<(u16, usize)> {
+        let mut inbox = Inbox::default();
+        mailbox.take_handover(&mut inbox);
+        std::iter::from_fn(|| inbox.next()).map(|(packet, range)| (packet.from.get().port(), range.len())).collect()
+    }
+
+    fn memory(batch: &HandoverBatch) -> usize {
+        batch.packets.capacity() * size_of::<Handover>() + batch.bytes.capacity()
+    }
+
+    #[test]
+    fn empty_packets_without_end_take_a_bounded_part_of_the_mailbox_and_the_rest_is_told() {
+        for len in [0, 1, 160, 1200, 65_000] {
+            let mailbox = Mailbox::new().unwrap();
+            let lost = flood(&mailbox, 49_152, 100_000 / (1 + len / 100), len);
+            let waiting = taken(&mailbox).len();
+            assert_eq!(waiting + lost, 100_000 / (1 + len / 100), "{len} bytes: none is lost without being told");
+            assert!(waiting <= WAITING_MAX / 2 / PACKET_MIN, "{waiting} packets of {len} bytes wait");
+            flood(&mailbox, 49_152, 100_000 / (1 + len / 100), len);
+            let memory = memory(&mailbox.lock().handover);
+            assert!(memory <= 2 * WAITING_MAX, "{memory} bytes for packets of {len} bytes");
+        }
+    }
+
+    #[test]
+    fn one_relay_that_floods_leaves_room_for_the_packets_of_others() {
+        let mailbox = Mailbox::new().unwrap();
+        assert!(flood(&mailbox, 50_000, 100_000, 0) > 0);
+        for port in 50_001..50_017 {
+            assert_eq!(flood(&mailbox, port, 20, 1200), 0, "port {port} finds room");
+        }
+        assert!(flood(&mailbox, 50_020, 10_000, 1200) > 0, "no second one floods the rest of the room");
+        assert_eq!(flood(&mailbox, 50_021, 20, 1200), 0);
+        assert_eq!(taken(&mailbox).iter().filter(|(port, _)| *port == 50_001).count(), 20);
+        assert_eq!(flood(&mailbox, 50_000, 1000, 0), 0, "what was taken out counts no more");
+    }
+
+    #[test]
+    fn payload_is_taken_out_in_order_and_by_slices() {
+        let mailbox = Mailbox::new().unwrap();
+        let to = SocketAddr::from(([5, 45, 96, 1], 50_000));
+        let mut batch = HandoverBatch::default();
+        for number in 0..10u8 {
+            batch.push(from(49_152), to, number, &vec![number; usize::from(number)]);
+        }
+        assert_eq!(mailbox.hand_over(&mut batch), 0);
+        let mut inbox = Inbox::default();
+        mailbox.take_handover(&mut inbox);
+        let mut seen = Vec::new();
+        while let Some((packet, range)) = inbox.next() {
+            seen.push((packet.tos, inbox.bytes(range).to_vec()));
+            // What comes meanwhile waits until these have been worked off.
+            batch.push(from(49_152), to, 99, b"later");
+            mailbox.hand_over(&mut batch);
+            if !inbox.is_empty() {
+                mailbox.take_handover(&mut inbox);
+            }
+        }
+        assert_eq!(seen, (0..10u8).map(|number| (number, vec![number; usize::from(number)])).collect::<Vec<_>>());
+        mailbox.take_handover(&mut inbox);
+        assert_eq!(std::iter::from_fn(|| inbox.next()).count(), 10);
+    }
+
+    #[test]
+    fn the_memory_of_a_peak_is_given_back_once_it_is_worked_off() {
+        let mailbox = Mailbox::new().unwrap();
+        let mut inbox = Inbox::default();
+        for _ in 0..3 {
+            flood(&mailbox, 49_152, 100_000, 1200);
+            mailbox.take_handover(&mut inbox);
+            while inbox.next().is_some() {}
+        }
+        mailbox.take_handover(&mut inbox);
+        let kept = memory(&inbox.batch) + memory(&mailbox.lock().handover);
+        assert!(kept <= 2 * (KEPT_PACKETS * size_of::<Handover>() + KEPT_BYTES), "{kept} bytes are kept");
     }
 }

@@ -13,6 +13,7 @@ mod random;
 mod refusals;
 mod relay_sockets;
 mod reservations;
+mod rounds;
 mod streams;
 mod token;
 
@@ -35,18 +36,18 @@ use crate::addr::{RelayedAddr, Transport};
 use crate::clock::Now;
 use crate::config::Streams;
 use crate::listener::ConnectionLimits;
-use crate::net::sys::{Epoll, Events, Interest, Ready, RecvBatch, clocks, kernel_drops, trim_memory};
+use crate::net::sys::{Epoll, Events, Interest, RecvBatch, clocks, kernel_drops, trim_memory};
 use crate::net::{Arena, OwnRelays};
 use crate::ops::counters::Counters;
 use crate::reject::Dropped;
 use crate::turn::{Event, Server, Settings, Shared};
 use crate::usage::UsageSender;
 
-use datagrams::Unread;
-use mailbox::HandoverBatch;
+use mailbox::{HandoverBatch, Inbox};
 use plan::Plan;
 use refusals::RefusalRing;
 use relay_sockets::RelaySockets;
+use rounds::Backlog;
 use streams::StreamTable;
 use token::Token;
 
@@ -102,7 +103,7 @@ pub struct WorkerContext {
 }
 
 enum ListenerSocket {
-    Udp { socket: OwnedFd, address: SocketAddr, kernel_drops: u32 },
+    Udp { socket: OwnedFd, address: SocketAddr, kernel_drops: u32, depth: usize },
     Tcp { socket: TcpListener, transport: Transport },
 }
 
@@ -117,13 +118,15 @@ pub struct Worker {
     arena: Arena,
     next_slot: usize,
     recv: RecvBatch,
-    unread: Vec<Unread>,
-    reading: Vec<Unread>,
+    /// What has not had its turn yet.
+    backlog: Backlog,
+    /// Messages handled in this round, by which rounds are bounded.
+    spent: u32,
     reply: Vec<u8>,
     to_peers: Plan,
     to_clients: Plan,
     handovers: Vec<HandoverBatch>,
-    inbox: HandoverBatch,
+    inbox: Inbox,
     counters: Arc<Counters>,
     context: WorkerContext,
     gso: bool,
@@ -159,7 +162,7 @@ impl Worker {
             sockets.push(if transport == Transport::Udp {
                 // A socket from before a restart has dropped datagrams that were counted then.
                 let kernel_drops = kernel_drops(socket.as_fd()).unwrap_or_default();
-                ListenerSocket::Udp { socket, address, kernel_drops }
+                ListenerSocket::Udp { socket, address, kernel_drops, depth: datagrams::LISTENER_DEPTH }
             } else {
                 ListenerSocket::Tcp { socket: TcpListener::from(socket), transport }
             });
@@ -187,13 +190,13 @@ impl Worker {
             arena: Arena::new(SLOTS, SCRATCH),
             next_slot: 0,
             recv: RecvBatch::new(SLOTS),
-            unread: Vec::new(),
-            reading: Vec::new(),
+            backlog: Backlog::default(),
+            spent: 0,
             reply: Vec::with_capacity(2048),
             to_peers: Plan::new(),
             to_clients: Plan::new(),
             handovers: context.mailboxes.iter().map(|_| HandoverBatch::default()).collect(),
-            inbox: HandoverBatch::default(),
+            inbox: Inbox::default(),
             counters,
             gso: context.gso,
             context,
@@ -214,41 +217,23 @@ impl Worker {
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::new(EVENTS);
         while !self.stopped {
-            let count = self.epoll.wait(&mut events, self.wait_ms())?;
-            let now = now();
-            for index in 0..count {
-                let Some(ready) = events.get(index) else { break };
-                match Token::unpack(ready.token) {
-                    Some(Token::Listener(index)) => self.on_listener(now, index),
-                    Some(Token::Relay(id)) => self.on_relay(now, id, false, ready),
-                    Some(Token::BusyPeer(id)) => self.on_relay(now, id, true, ready),
-                    Some(Token::Stream { index, generation }) => self.on_stream(now, index, generation, ready),
-                    Some(Token::Mailbox) => self.on_mailbox(now),
-                    None => {}
-                }
-                if self.stopped {
-                    // What waits at the listeners is left to the next process; what has been read is answered below.
-                    break;
-                }
-            }
-            self.read_on(now);
-            self.on_time(now);
-            self.flush(now);
-            self.report();
-            self.time_setups(now);
+            self.round(&mut events)?;
         }
         self.close_streams();
         Ok(())
     }
 
-    /// Goes on with the relay sockets that had more than was asked for; each once, so that none holds up the others.
-    fn read_on(&mut self, now: Now) {
-        let mut unread = std::mem::take(&mut self.reading);
-        std::mem::swap(&mut unread, &mut self.unread);
-        for Unread { id, busy, error } in unread.drain(..) {
-            self.on_relay(now, id, busy, Ready { token: 0, readable: true, writable: false, error });
-        }
-        self.reading = unread;
+    /// One wait, what it brings, and what has waited for its turn; all of it is sent before the next wait.
+    fn round(&mut self, events: &mut Events) -> io::Result<()> {
+        let count = self.epoll.wait(events, self.wait_ms())?;
+        let now = now();
+        self.on_events(now, events, count);
+        self.serve_backlog(now);
+        self.on_time(now);
+        self.flush(now);
+        self.report();
+        self.time_setups(now);
+        Ok(())
     }
 
     fn on_listener(&mut self, now: Now, index: u32) {
@@ -261,12 +246,8 @@ impl Worker {
 
     fn on_mailbox(&mut self, now: Now) {
         let Some(mailbox) = self.context.mailboxes.get(usize::from(self.number)).cloned() else { return };
-        let mut commands = Vec::new();
-        let mut inbox = std::mem::take(&mut self.inbox);
-        mailbox.take(&mut commands, &mut inbox);
-        self.on_handover(now, &inbox);
-        inbox.clear();
-        self.inbox = inbox;
+        let commands = mailbox.take_commands();
+        self.take_handover();
         for command in commands {
             match command {
                 Command::Apply(settings) => self.server.apply(now, settings, &mut self.relays),
@@ -311,7 +292,7 @@ impl Worker {
 
     /// How long the loop may sleep, in milliseconds; without end when nothing is due.
     fn wait_ms(&self) -> i32 {
-        if !self.unread.is_empty() {
+        if self.has_backlog() {
             return 0;
         }
         let due = [self.server.next_timeout(), self.streams.next_timeout(), self.context.reservations.next_expiry()];

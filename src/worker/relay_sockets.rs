@@ -20,6 +20,10 @@ const BIND_TRIES_MAX: usize = 512;
 ///
 /// A connected socket saves a quarter of a microsecond per datagram and costs about eight to make.
 const BUSY_AFTER: u32 = 64;
+/// Datagrams taken from a relay socket at once, at most.
+const DEPTH_MAX: u8 = 32;
+/// Messages that one read should not bring many more of, each datagram being up to 64 that the kernel has coalesced.
+const READ_MESSAGES: usize = 256;
 /// Slots one worker can have; the owner table has 20 bits for it.
 const SLOTS_MAX: usize = 1 << 20;
 
@@ -33,8 +37,8 @@ pub(super) struct RelaySocket {
     /// The open run towards a peer, and the one towards the client.
     pub(super) to_peer: RunHint,
     pub(super) to_client: RunHint,
-    /// How many datagrams the last read found; the next one asks for a few more.
-    pub(super) depth: u8,
+    pub(super) depth: Depth,
+    waiting: Waiting,
     busy: Option<BusyPeer>,
     /// The peer that was sent to last, and how many datagrams in a row.
     last_peer: Option<SocketAddr>,
@@ -46,12 +50,55 @@ struct BusyPeer {
     peer: SocketAddr,
     socket: OwnedFd,
     drops: u32,
+    waiting: Waiting,
+}
+
+/// Whether a socket is in the list of those that wait for their turn, and whether its error queue does, too.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Waiting {
+    pub(super) is_listed: bool,
+    pub(super) error: bool,
+}
+
+/// How many datagrams to ask a relay socket for.
+#[derive(Clone, Copy)]
+pub(super) struct Depth {
+    next: u8,
+    /// The most: fewer while each is a train of many that the kernel has coalesced.
+    max: u8,
+}
+
+impl Default for Depth {
+    fn default() -> Self {
+        Self { next: 0, max: DEPTH_MAX }
+    }
+}
+
+impl Depth {
+    pub(super) fn next(self) -> usize {
+        usize::from(self.next.clamp(2, self.max))
+    }
+
+    /// Takes note of a read that asked for `asked` datagrams and brought `count`, of `messages` in all.
+    ///
+    /// One more than there is shows the end; asking for many in vain costs.
+    pub(super) fn note(&mut self, asked: usize, count: usize, messages: usize) {
+        let each = messages.div_ceil(count.max(1)).max(1);
+        let room = u8::try_from(READ_MESSAGES / each).unwrap_or(u8::MAX);
+        self.max = room.min(self.max.saturating_mul(2)).clamp(2, DEPTH_MAX);
+        self.next = if count == asked { DEPTH_MAX } else { (count as u8).saturating_add(1) };
+    }
 }
 
 impl RelaySocket {
     /// The socket connected to the busiest peer, if there is one, or the one for all others.
     pub(super) fn reading_fd(&self, busy: bool) -> Option<BorrowedFd<'_>> {
         if busy { self.busy.as_ref().map(|busy| busy.socket.as_fd()) } else { Some(self.socket.as_fd()) }
+    }
+
+    /// Whether one of the two sockets waits for its turn; `None` when there is no such socket.
+    pub(super) fn waiting_mut(&mut self, busy: bool) -> Option<&mut Waiting> {
+        if busy { self.busy.as_mut().map(|busy| &mut busy.waiting) } else { Some(&mut self.waiting) }
     }
 
     /// Takes over what the kernel reports of its drops at a socket; returns how many are new.
@@ -166,8 +213,11 @@ impl RelaySockets {
         if relay.busy.is_none() && !room {
             return;
         }
+        let mut waiting = Waiting::default();
         let before = relay.busy.take().map_or(0, |busy| {
             counters.relay_drops.add(u64::from(busy.last_drops()));
+            // The list names the relay and not the socket.
+            waiting = busy.waiting;
             1
         });
         let socket = bind_connected(&relay.socket, peer);
@@ -175,7 +225,7 @@ impl RelaySockets {
             epoll.add(socket.as_fd(), Token::BusyPeer(id).pack(), Interest::ReadEdge)?;
             Ok(socket)
         });
-        relay.busy = watched.ok().map(|socket| BusyPeer { peer, socket, drops: 0 });
+        relay.busy = watched.ok().map(|socket| BusyPeer { peer, socket, drops: 0, waiting });
         self.busy = self.busy - before + usize::from(self.get(id).is_some_and(|relay| relay.busy.is_some()));
     }
 
@@ -256,7 +306,8 @@ impl RelaySockets {
             _lease: lease,
             to_peer: RunHint::default(),
             to_client: RunHint::default(),
-            depth: 0,
+            depth: Depth::default(),
+            waiting: Waiting::default(),
             busy: None,
             last_peer: None,
             in_a_row: 0,

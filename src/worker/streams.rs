@@ -34,6 +34,8 @@ struct Stream {
     blocked: bool,
     heard: bool,
     last_heard_micros: u64,
+    /// What it is ready for, while it waits for its turn.
+    waiting: Option<Ready>,
     _permit: ConnectionPermit,
 }
 
@@ -55,6 +57,8 @@ pub(super) struct StreamTable {
     handshake_micros: u64,
     idle_micros: u64,
     resting_listeners: Vec<(u64, u32)>,
+    /// Connections that wait for their turn.
+    waiting: VecDeque<(u32, u32)>,
 }
 
 impl StreamTable {
@@ -70,6 +74,7 @@ impl StreamTable {
             handshake_micros: micros(options.handshake_timeout),
             idle_micros: micros(options.idle_timeout),
             resting_listeners: Vec::new(),
+            waiting: VecDeque::new(),
         }
     }
 
@@ -83,6 +88,34 @@ impl StreamTable {
         if was_clean {
             self.dirty.push(index);
         }
+    }
+
+    /// Lets a connection wait for its turn; one that waits already keeps its place.
+    pub(super) fn wait_for_turn(&mut self, index: u32, generation: u32, ready: Ready) {
+        let Some(stream) = self.get_mut(index, generation) else { return };
+        match &mut stream.waiting {
+            Some(waiting) => {
+                waiting.readable |= ready.readable;
+                waiting.writable |= ready.writable;
+                waiting.error |= ready.error;
+            }
+            None => {
+                stream.waiting = Some(ready);
+                self.waiting.push_back((index, generation));
+            }
+        }
+    }
+
+    /// How many wait for their turn.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The next whose turn it is; `None` for it when it has been closed meanwhile.
+    pub(super) fn next_turn(&mut self) -> Option<(u32, u32, Option<Ready>)> {
+        let (index, generation) = self.waiting.pop_front()?;
+        let ready = self.get_mut(index, generation).and_then(|stream| stream.waiting.take());
+        Some((index, generation, ready))
     }
 
     /// When the next connection may have to be closed, or a listener wakes.
@@ -118,6 +151,7 @@ impl StreamTable {
                 blocked: false,
                 heard: false,
                 last_heard_micros: now.micros,
+                waiting: None,
                 _permit: permit,
             }));
             self.open += 1;
