@@ -6,6 +6,6 @@ mod quota;
 mod rate_limit;
 
 pub use bandwidth::{BandwidthLimits, Meter, UserBandwidths};
-pub use peer_acl::{AclError, Denial, OwnService, PeerAcl, PeerRules, Verdict, default_denials};
+pub use peer_acl::{AclError, Allowance, Denial, OwnService, PeerAcl, PeerRules, Verdict, default_denials};
 pub use quota::{QuotaLimits, Quotas, Reservation};
 pub use rate_limit::{RateLimit, RateLimiter};

@@ -78,6 +78,11 @@ fn every_refusal_is_explained_and_found_by_user_and_by_address() {
         assert_eq!(as_peer(&format!("?address={address}")), wanted, "{address}");
     }
     assert!(as_peer("").is_null() && as_peer("?user=alice").is_null());
+    // Without a port, the ports that were refused are judged too: a permission for the address may be had all the same.
+    let own = as_peer(&format!("?address={}", server.udp().ip()));
+    assert_eq!(own["allowed"], true, "{own}");
+    let port = serde_json::json!([{ "port": server.udp().port(), "allowed": false, "explanation": "an address of this server" }]);
+    assert_eq!(own["ports"], port, "{own}");
 
     let by_client = refusals(&api, &format!("?address={}", client.local_address()));
     assert_eq!(by_client.len(), 6, "{by_client:?}");

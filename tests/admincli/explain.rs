@@ -6,7 +6,8 @@ use crate::{cells, config, json, printed};
 
 #[test]
 fn an_expired_credential_a_wrong_password_and_a_private_peer_are_explained() {
-    let server = TestServer::start(&config("[peers]\ndenied = [\"198.51.100.0/24\"]\n"));
+    let server =
+        TestServer::start(&config("[peers]\ndenied = [\"198.51.100.0/24\"]\nallowed = [\"172.16.5.0/24 override\"]\n"));
     let kept = printed(&server, &["explain", "alice"]);
     assert!(kept.starts_with("no refusal of alice; everything since 20") && kept.lines().count() == 1, "{kept}");
     let refused = |credentials: &Credentials| Wire::connect(&server, Transport::Udp, credentials).allocate();
@@ -62,8 +63,16 @@ fn an_expired_credential_a_wrong_password_and_a_private_peer_are_explained() {
     let other = printed(&server, &["explain", "8.8.8.8"]);
     assert!(other.starts_with("no refusal of 8.8.8.8; "), "{other}");
     assert!(other.ends_with("\nas a peer, 8.8.8.8 is allowed now: no rule denies it\n"), "{other}");
+    let lifted = printed(&server, &["explain", "172.16.5.9"]);
+    let rule = "allowed now: the rule \"172.16.5.0/24 override\" in [peers] allowed lifts the denial of 172.16.0.0/12, private use\n";
+    assert!(lifted.ends_with(rule), "{lifted}");
     let named = printed(&server, &["explain", "--user", "8.8.8.8"]);
     assert_eq!(named.lines().count(), 1, "{named}");
+    // A refused port of an address that may have permissions is judged by itself.
+    assert_eq!(client.bind(0x4000, server.udp()), Err(403));
+    let own = printed(&server, &["explain", &server.udp().ip().to_string()]);
+    let refused = format!("\n  at port {} it is denied now: an address of this server\n", server.udp().port());
+    assert!(own.ends_with(&refused) && !own.contains("no rule denies it"), "{own}");
     let answer = json(&server, &["explain", "late"]);
     assert_eq!(answer["refusals"].as_array().unwrap().len(), 3);
     assert_eq!(answer["refusals"][0]["reason"], "credential-expired");

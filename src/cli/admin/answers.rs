@@ -99,6 +99,16 @@ pub(super) struct Refusal {
 pub(super) struct AsPeer {
     pub(super) allowed: bool,
     pub(super) explanation: String,
+    #[serde(default)]
+    pub(super) ports: Vec<AsPort>,
+}
+
+/// The same of one of its ports.
+#[derive(Deserialize)]
+pub(super) struct AsPort {
+    pub(super) port: u16,
+    pub(super) allowed: bool,
+    pub(super) explanation: String,
 }
 
 #[derive(Deserialize)]

@@ -9,7 +9,7 @@ use crate::auth::TimeLimited;
 use crate::clock::span;
 
 use super::super::output::{CliError, Exit, Printer, printable, unix_now, utc_text};
-use super::answers::{Refusal, RefusalList};
+use super::answers::{AsPort, Refusal, RefusalList};
 use super::client::Call;
 use super::text::{Table, count};
 use super::whereabouts::AdminFlags;
@@ -24,7 +24,8 @@ const LIMIT: &str = "1000";
   turnstone explain alice
   turnstone explain 198.51.100.7
 
-For an address, it also says whether clients may have it as a peer now. The 401 that every client gets to its first request is
+For an address, it also says whether clients may have it as a peer now, and by which rule: of an address without a port, also at
+each port that was refused. The 401 that every client gets to its first request is
 not kept. Exit code 0 also when nothing is kept.")]
 pub(in crate::cli) struct ExplainArgs {
     /// A username, the user part of a time-limited credential, an IP address, or ADDRESS:PORT.
@@ -68,8 +69,13 @@ pub(in crate::cli) fn explain(args: &ExplainArgs, printer: &mut Printer) -> Resu
         }
     }
     if let Some(peer) = &list.as_peer {
-        let verdict = if peer.allowed { "allowed" } else { "denied" };
-        printer.line(format_args!("as a peer, {shown} is {verdict} now: {}", printable(&peer.explanation)))?;
+        let verdict = |allowed| if allowed { "allowed" } else { "denied" };
+        let now = verdict(peer.allowed);
+        printer.line(format_args!("as a peer, {shown} is {now} now: {}", printable(&peer.explanation)))?;
+        for AsPort { port, allowed, explanation } in &peer.ports {
+            let now = verdict(*allowed);
+            printer.line(format_args!("  at port {port} it is {now} now: {}", printable(explanation)))?;
+        }
     }
     Ok(Exit::Success)
 }

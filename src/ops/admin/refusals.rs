@@ -1,6 +1,7 @@
 //! Why clients were refused: the last refusals of every worker, each explained in words.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
@@ -11,7 +12,7 @@ use super::error::Refused;
 use super::input::Query;
 use crate::auth::TimeLimited;
 use crate::clock::span;
-use crate::policy::{Denial, PeerAcl};
+use crate::policy::{Allowance, Denial, PeerAcl};
 use crate::reject::Reason;
 use crate::stun::Method;
 use crate::turn::{Excerpt, Refusal};
@@ -21,6 +22,8 @@ pub(super) const KEYS: &[&str] = &["user", "address", "limit"];
 
 const LIMIT_DEFAULT: usize = 50;
 const LIMIT_MAX: usize = 1000;
+/// Ports of one address that are judged each by itself.
+const PORTS_MAX: usize = 16;
 
 impl AdminApi {
     /// `GET /v1/refusals`: the newest first.
@@ -48,7 +51,7 @@ impl AdminApi {
         if let (Some(address), Some(acl)) = (address, peer_acl.as_deref())
             && let Value::Object(fields) = &mut answer
         {
-            fields.insert("as_peer".to_owned(), as_peer(address, acl));
+            fields.insert("as_peer".to_owned(), as_peer(address, &found, acl));
         }
         Ok(answer)
     }
@@ -122,24 +125,44 @@ fn shown(refusal: &Refusal, peer_acl: Option<&PeerAcl>) -> Value {
     })
 }
 
-/// Whether clients may have an address as a peer now.
-fn as_peer(address: Address, acl: &PeerAcl) -> Value {
-    let denial = match address {
-        Address::Ip(ip) => acl.explain_ip(ip),
-        Address::Socket(address) => acl.explain(address),
+/// Whether clients may have an address as a peer now; of one without a port, also the ports that refusals of it are about.
+fn as_peer(address: Address, found: &[Refusal], acl: &PeerAcl) -> Value {
+    let ip = match address {
+        Address::Socket(address) => return verdict(acl.explain(address), || acl.allowance_of(address)),
+        Address::Ip(ip) => ip,
     };
-    let explanation = match &denial {
-        Some(denial) => denial.to_string(),
-        None => "no rule denies it".to_owned(),
-    };
+    let mut answer = verdict(acl.explain_ip(ip), || acl.allowance_of_ip(ip));
+    let peers = found.iter().filter(|refusal| has_port(refusal)).filter_map(|refusal| refusal.peer);
+    let asked: BTreeSet<u16> = peers.filter(|peer| peer.ip() == ip).map(|peer| peer.port()).collect();
+    let ports = asked.into_iter().take(PORTS_MAX).map(|port| {
+        let peer = SocketAddr::new(ip, port);
+        let mut answer = verdict(acl.explain(peer), || acl.allowance_of(peer));
+        if let Value::Object(fields) = &mut answer {
+            fields.insert("port".to_owned(), port.into());
+        }
+        answer
+    });
+    let ports: Vec<_> = ports.collect();
+    if let (false, Value::Object(fields)) = (ports.is_empty(), &mut answer) {
+        fields.insert("ports".to_owned(), ports.into());
+    }
+    answer
+}
+
+fn verdict(denial: Option<Denial>, allowance: impl Fn() -> Allowance) -> Value {
+    let explanation = denial.as_ref().map_or_else(|| allowance().to_string(), Denial::to_string);
     json!({ "allowed": denial.is_none(), "explanation": explanation })
+}
+
+/// Permissions have no port (RFC 8656 section 9).
+fn has_port(refusal: &Refusal) -> bool {
+    refusal.method != Method::CREATE_PERMISSION
 }
 
 /// What denies the peer now.
 fn denial(refusal: &Refusal, acl: &PeerAcl) -> Option<Denial> {
     let peer = refusal.peer?;
-    // Permissions have no port (RFC 8656 section 9).
-    if refusal.method == Method::CREATE_PERMISSION { acl.explain_ip(peer.ip()) } else { acl.explain(peer) }
+    if has_port(refusal) { acl.explain(peer) } else { acl.explain_ip(peer.ip()) }
 }
 
 /// Browsers ask for permissions for every candidate of the other side, those of its private network included (RFC 8445).

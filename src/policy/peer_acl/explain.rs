@@ -84,7 +84,7 @@ impl PeerAcl {
         std::iter::once(ip).chain(inner.into_iter().map(IpAddr::V4)).find_map(|ip| self.named_alone(ip))
     }
 
-    fn inner_addresses(&self, ip: u128) -> Vec<Ipv4Addr> {
+    pub(super) fn inner_addresses(&self, ip: u128) -> Vec<Ipv4Addr> {
         let translated = self.nat64_prefixes.iter().filter_map(|prefix| match prefix.inner(ip) {
             Nat64Inner::Ipv4(inner) => Some(inner),
             _ => None,

@@ -3,6 +3,7 @@
 //! [`PeerAcl::compile`] turns every rule, the defaults and the server's own addresses into one sorted table per address
 //! family; a judgement is one binary search in it, plus one for each IPv4 address embedded in an IPv6 address.
 
+mod allowance;
 mod compile;
 mod defaults;
 mod embedded;
@@ -17,6 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use crate::addr::PeerAddr;
 use crate::reject::Reason;
 
+pub use allowance::Allowance;
 pub use explain::Denial;
 pub use own_service::OwnService;
 
