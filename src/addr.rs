@@ -1,7 +1,11 @@
 //! The three kinds of transport address of RFC 8656, as types that cannot be swapped.
 
+mod logged;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+pub use logged::{Logged, LoggedAddresses};
 
 /// An IP address family (RFC 8656 section 18.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -28,6 +28,7 @@ bash_completion=$destdir$prefix/share/bash-completion/completions/turnstone
 zsh_completion=$destdir$prefix/share/zsh/site-functions/_turnstone
 fish_completion=$destdir$prefix/share/fish/vendor_completions.d/turnstone.fish
 renewal_hook=$destdir$prefix/share/turnstone/certbot-deploy-hook
+fail2ban_filter=$destdir$prefix/share/turnstone/fail2ban.conf
 
 say() { printf '%s\n' "$*"; }
 fail() { printf 'install.sh: %s\n' "$*" >&2; exit 1; }
@@ -80,6 +81,7 @@ install_all() {
     put 0644 "$here/sysusers.d/turnstone.conf" "$sysusers"
     put 0644 "$here/tmpfiles.d/turnstone.conf" "$tmpfiles"
     put 0755 "$here/certbot-deploy-hook" "$renewal_hook"
+    put 0644 "$here/fail2ban/turnstone.conf" "$fail2ban_filter"
     generate "$manuals" "$bash_completion" "$zsh_completion" "$fish_completion"
 
     # The administrator's files: made once, never written over.
@@ -113,7 +115,7 @@ uninstall_all() {
     if [ -z "$destdir" ] && [ -d /run/systemd/system ]; then
         systemctl disable --now turnstone 2>/dev/null || true
     fi
-    rm -f "$program" "$unit" "$sysusers" "$tmpfiles" "$renewal_hook"
+    rm -f "$program" "$unit" "$sysusers" "$tmpfiles" "$renewal_hook" "$fail2ban_filter"
     rm -f "$manuals"/turnstone.1 "$manuals"/turnstone-*.1 "$bash_completion" "$zsh_completion" "$fish_completion"
     rmdir "$(dirname "$renewal_hook")" 2>/dev/null || true
     if [ -z "$destdir" ] && [ -d /run/systemd/system ]; then

@@ -287,6 +287,28 @@ fn every_module_says_what_it_is_for() {
     }
 }
 
+/// `[log] addresses` holds wherever a client's or a peer's address is logged, because `Logged` is the only way there.
+#[test]
+fn addresses_of_clients_and_peers_are_logged_as_wanted() {
+    let mut logged = 0;
+    for source in sources() {
+        let text = source.text.split("#[cfg(test)]\nmod ").next().unwrap();
+        for call in
+            ["trace!(", "debug!(", "info!(", "warn!(", "error!("].iter().flat_map(|name| text.split(name).skip(1))
+        {
+            let call = call.split(");").next().unwrap();
+            for field in ["client = ", "peer = ", "remote = ", "source = "] {
+                for value in call.split(field).skip(1) {
+                    let may = ["%Logged(", "%from,", "peer.map"].iter().any(|start| value.starts_with(start));
+                    assert!(may, "{}: {field}is logged past Logged: {call}", source.path.display());
+                    logged += 1;
+                }
+            }
+        }
+    }
+    assert!(logged > 5, "only {logged}: does this test still see what is logged?");
+}
+
 #[test]
 fn no_file_names_a_folder_of_somebodys_machine() {
     // Put together here, so that this file does not name them either.

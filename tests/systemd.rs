@@ -236,6 +236,7 @@ fn installing_puts_everything_in_its_place_with_its_mode() {
         ("opt/turnstone/share/zsh/site-functions/_turnstone", 0o644),
         ("opt/turnstone/share/fish/vendor_completions.d/turnstone.fish", 0o644),
         ("opt/turnstone/share/turnstone/certbot-deploy-hook", 0o755),
+        ("opt/turnstone/share/turnstone/fail2ban.conf", 0o644),
         ("usr/lib/systemd/system/turnstone.service", 0o644),
         ("usr/lib/sysusers.d/turnstone.conf", 0o644),
         ("usr/lib/tmpfiles.d/turnstone.conf", 0o644),

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use crate::addr::{Family, Transport};
+use crate::addr::{Family, LoggedAddresses, Transport};
 use crate::auth::{SharedSecret, Users};
 use crate::policy::{BandwidthLimits, PeerRules, QuotaLimits, RateLimit};
 use crate::turn::{AlternateServer, Lifetimes, OnExpiry};
@@ -198,6 +198,8 @@ pub struct Log {
     pub format: LogFormat,
     /// A level, or the directives of `tracing-subscriber`'s `EnvFilter`.
     pub filter: String,
+    /// How much of clients' and peers' addresses is in it.
+    pub addresses: LoggedAddresses,
 }
 
 /// How a log line looks.

@@ -57,6 +57,13 @@ pub const OVERRIDABLE: &[Overridable] = &[
     ),
     one("log.level", "TURNSTONE_LOG_LEVEL", Some("log-level"), "LEVEL", "error, warn, info, debug, trace, or a filter"),
     one("log.format", "TURNSTONE_LOG_FORMAT", Some("log-format"), "FORMAT", "text or json"),
+    one(
+        "log.addresses",
+        "TURNSTONE_LOG_ADDRESSES",
+        Some("log-addresses"),
+        "CHOICE",
+        "how much of clients' and peers' addresses the log has: full, prefix or off",
+    ),
 ];
 
 /// The pseudo-key of the secret in the environment.

@@ -177,10 +177,12 @@ pub(super) fn read_log(root: &Section<'_, '_>) -> Log {
         "json" => Ok(LogFormat::Json),
         _ => Err(format!("{text:?} is not a format")),
     });
+    let addresses = section.text("addresses", r#""full", "prefix" or "off""#, str::parse);
     section.report_unknown_keys();
     Log {
         format: format.map(|format| format.value).unwrap_or_default(),
         filter: level.map_or_else(|| "info".to_owned(), |level| level.value),
+        addresses: addresses.map(|addresses| addresses.value).unwrap_or_default(),
     }
 }
 

@@ -59,6 +59,7 @@ impl Config {
             LogFormat::Json => "json",
         };
         writeln!(out, "\n[log]\nlevel = {}\nformat = \"{format}\"", quoted(&self.log.filter))?;
+        writeln!(out, "addresses = \"{}\"", self.log.addresses.name())?;
         if let Some(metrics) = &self.metrics {
             writeln!(out, "\n[metrics]\nlisten = {}", quoted(&metrics.listen.to_string()))?;
             writeln!(out, "allow-remote = {}", metrics.allow_remote)?;

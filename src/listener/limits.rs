@@ -23,22 +23,37 @@ impl ConnectionLimits {
         Arc::new(Self { total_max, per_ip_max, open: Mutex::default() })
     }
 
-    /// A place for a connection from `ip`; `None` when a limit is reached.
-    pub fn admit(self: &Arc<Self>, ip: IpAddr) -> Option<ConnectionPermit> {
+    /// A place for a connection from `ip`.
+    ///
+    /// # Errors
+    /// Which limit is reached.
+    pub fn admit(self: &Arc<Self>, ip: IpAddr) -> Result<ConnectionPermit, Full> {
         let prefix = prefix(ip);
         let mut open = self.lock();
         let from_prefix = open.by_prefix.get(&prefix).copied().unwrap_or(0);
-        if open.total >= self.total_max || self.per_ip_max.is_some_and(|max| from_prefix >= max) {
-            return None;
+        if open.total >= self.total_max {
+            return Err(Full::InTotal);
+        }
+        if self.per_ip_max.is_some_and(|max| from_prefix >= max) {
+            return Err(Full::OfAddress);
         }
         open.total += 1;
         open.by_prefix.insert(prefix, from_prefix + 1);
-        Some(ConnectionPermit { limits: Arc::clone(self), prefix })
+        Ok(ConnectionPermit { limits: Arc::clone(self), prefix })
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Which limit on connections is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// That of all connections.
+    InTotal,
+    /// That of one IPv4 address or IPv6 /64.
+    OfAddress,
 }
 
 /// The place of one open connection.
@@ -81,12 +96,12 @@ mod tests {
         let same_64: IpAddr = "2001:db8:0:1:ffff::9".parse().unwrap();
         let first = limits.admit(a).unwrap();
         let _second = limits.admit(a).unwrap();
-        assert!(limits.admit(a).is_none());
+        assert_eq!(limits.admit(a).err(), Some(Full::OfAddress));
         let third = limits.admit(b).unwrap();
-        assert!(limits.admit(same_64).is_none());
+        assert_eq!(limits.admit(same_64).err(), Some(Full::InTotal));
         drop(first);
         let _fourth = limits.admit(same_64).unwrap();
-        assert!(limits.admit(b).is_none());
+        assert_eq!(limits.admit(b).err(), Some(Full::InTotal));
         drop(third);
         assert_eq!(limits.lock().by_prefix.len(), 2);
     }

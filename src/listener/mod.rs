@@ -7,5 +7,5 @@ mod out_queue;
 mod tls;
 
 pub use connection::{Connection, FrameEnd, ReadError, WriteState};
-pub use limits::{ConnectionLimits, ConnectionPermit};
+pub use limits::{ConnectionLimits, ConnectionPermit, Full};
 pub use tls::{TlsError, load_tls};

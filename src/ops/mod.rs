@@ -14,3 +14,4 @@ mod notify;
 mod reload;
 pub mod run;
 mod status;
+pub(crate) mod terminal;

@@ -40,7 +40,10 @@ impl RunningServer {
                 Ok(judged)
             }
             Err(problem) => {
-                tracing::error!(%problem, "reload refused, the running configuration stays");
+                // A line for each problem of the file.
+                for problem in problem.lines() {
+                    tracing::error!(%problem, "reload refused, the running configuration stays");
+                }
                 Err(problem)
             }
         }
@@ -66,6 +69,7 @@ impl RunningServer {
         if let Err(error) = hooks.log.set_filter(&config.log.filter) {
             tracing::error!(%error, "the log keeps its filter");
         }
+        config.log.addresses.apply();
         if let Some((files, stamp)) = config.tls.as_ref().zip(stamp.clone()) {
             self.watch.judged(files, stamp);
         }

@@ -176,6 +176,7 @@ impl RunningServer {
             shared: Shared::default(),
             own_relays,
             reservations: Arc::new(Reservations::new(reservations_max)),
+            shortages: Arc::default(),
             connection_limits: ConnectionLimits::new(
                 config.streams.connections_max,
                 config.streams.connections_per_ip_max,

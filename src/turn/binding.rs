@@ -21,6 +21,7 @@ impl Server {
                 encoder.xor_address(AttributeType::XOR_MAPPED_ADDRESS, client.five_tuple.client.get());
             });
         } else {
+            self.refused_with = Some((Reason::UnknownAttribute, None));
             self.events.count_refusal(Reason::UnknownAttribute);
             responder.unknown_attributes(reply, Reason::UnknownAttribute.into(), &unknown);
         }

@@ -103,6 +103,7 @@ impl Server {
         if let Err(reject) = result {
             reply.truncate(start);
             let peer = self.refused_peer(message, reject);
+            self.refused_with = Some((reject.reason, peer));
             self.events.refused(refusal(now, client, message, reject.reason, peer));
             match reject.code {
                 ErrorCode::UNKNOWN_ATTRIBUTE => request.responder.unknown_attributes(reply, reject, &unknown),
@@ -161,6 +162,7 @@ impl Server {
             return Outcome::Dropped(Dropped::RateLimited);
         }
         self.events.stranger_answered();
+        self.refused_with = Some((reason, None));
         match had_fresh_nonce(reason) {
             true => self.events.refused(refusal(now, client, message, reason, None)),
             false => self.events.count_refusal(reason),

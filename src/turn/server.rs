@@ -1,11 +1,12 @@
 //! The server: one per worker. Inputs are borrowed messages, outputs are values.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::addr::{Family, FiveTuple};
 use crate::clock::Now;
 use crate::policy::{RateLimiter, Verdict};
-use crate::reject::Dropped;
+use crate::reject::{Dropped, Reason};
 use crate::stun::{Class, Message, Method};
 
 use super::allocation::{Allocation, cut_in_secs, in_secs};
@@ -38,6 +39,7 @@ pub struct Server {
     pub(super) next_id: u64,
     pub(super) draining: bool,
     pub(super) alternates: Arc<[AlternateServer]>,
+    pub(super) refused_with: Option<(Reason, Option<SocketAddr>)>,
     wheel: Wheel,
     due: Vec<Timer>,
 }
@@ -62,9 +64,15 @@ impl Server {
             next_id: 1,
             draining: false,
             alternates: Arc::default(),
+            refused_with: None,
             wheel: Wheel::new(),
             due: Vec::new(),
         }
+    }
+
+    /// Why the message handled last was refused, and the peer that it was about; `None` when it was not.
+    pub fn refused_with(&self) -> Option<(Reason, Option<SocketAddr>)> {
+        self.refused_with
     }
 
     /// Handles one STUN message (first byte 0-3) of a client. The answer, if any, is appended to `reply`.
@@ -76,6 +84,7 @@ impl Server {
         relays: &mut R,
         reply: &mut Vec<u8>,
     ) -> Outcome {
+        self.refused_with = None;
         let Ok(message) = Message::parse(message) else { return Outcome::Dropped(Dropped::Malformed) };
         match (message.class(), message.method()) {
             (Class::Request, Method::BINDING) => self.binding(now, client, &message, reply),

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use super::encapsulate::Wrapping;
 use super::plan::{Pieces, Via, Way};
-use super::{ListenerSocket, SCRATCH_RESERVE, Worker};
+use super::{ListenerSocket, SCRATCH_RESERVE, Worker, log};
 use crate::addr::{ClientAddr, Family, FiveTuple, PeerAddr, Transport};
 use crate::clock::Now;
 use crate::net::sys::{Datagram, read_error_queue};
@@ -73,17 +73,26 @@ impl Worker {
         let transport = client.five_tuple.transport;
         self.spent += 1;
         match bytes.first().map(|first| first >> 6) {
-            Some(1) => match self.server.route_channel_data(now, &client.five_tuple, bytes) {
-                Ok((way, range)) => {
-                    let payload = message.inner(range.start, range.len());
-                    self.relay_to_peer(now, transport, way, payload);
+            Some(1) => {
+                let routed = self.server.route_channel_data(now, &client.five_tuple, bytes);
+                if log::wants_messages() {
+                    self.log_channel_data(client, self.arena.get(message.span), routed.as_ref().err().copied());
                 }
-                Err(reason) => self.drop_packet(reason),
-            },
+                match routed {
+                    Ok((way, range)) => {
+                        let payload = message.inner(range.start, range.len());
+                        self.relay_to_peer(now, transport, way, payload);
+                    }
+                    Err(reason) => self.drop_packet(reason),
+                }
+            }
             Some(0) => {
                 self.reply.clear();
                 self.spent += STUN_WEIGHT;
                 let outcome = self.server.handle_message(now, client, bytes, &mut self.relays, &mut self.reply);
+                if log::wants_requests() {
+                    self.log_message(client, self.arena.get(message.span), &outcome);
+                }
                 match outcome {
                     Outcome::Reply => {
                         self.counters.answers.add(1);
@@ -96,7 +105,12 @@ impl Worker {
                     Outcome::Dropped(reason) => self.drop_packet(reason),
                 }
             }
-            _ => self.drop_packet(Dropped::Malformed),
+            _ => {
+                if log::wants_messages() {
+                    log::log_dropped(client, bytes.len(), Dropped::Malformed);
+                }
+                self.drop_packet(Dropped::Malformed);
+            }
         }
     }
 
@@ -234,7 +248,11 @@ impl Worker {
     /// Routes a peer's payload to the relay's client.
     fn relay_from_peer(&mut self, now: Now, relay: RelayId, peer: PeerAddr, payload: Payload) {
         self.spent += 1;
-        match self.server.route_from_peer(now, relay, peer, payload.span.len as usize) {
+        let routed = self.server.route_from_peer(now, relay, peer, payload.span.len as usize);
+        if log::wants_messages() {
+            self.log_from_peer(relay, peer, payload.span.len as usize, routed.as_ref().err().copied());
+        }
+        match routed {
             Ok(way) => self.relay_to_client(now, relay, peer.family(), &way, payload),
             Err(reason) => self.drop_packet(reason),
         }

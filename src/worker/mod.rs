@@ -7,6 +7,7 @@
 mod datagrams;
 mod encapsulate;
 mod flush;
+mod log;
 mod mailbox;
 mod plan;
 mod random;
@@ -14,10 +15,10 @@ mod refusals;
 mod relay_sockets;
 mod reservations;
 mod rounds;
+mod shortage;
 mod streams;
 mod token;
 
-use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
@@ -31,8 +32,9 @@ pub use mailbox::{Command, Mailbox, Reply};
 pub(crate) use random::fill_from_system;
 pub(crate) use refusals::KEPT as REFUSALS_KEPT;
 pub use reservations::Reservations;
+pub use shortage::{Shortage, Shortages};
 
-use crate::addr::{RelayedAddr, Transport};
+use crate::addr::Transport;
 use crate::clock::Now;
 use crate::config::Streams;
 use crate::listener::ConnectionLimits;
@@ -84,6 +86,8 @@ pub struct WorkerContext {
     pub own_relays: Arc<OwnRelays>,
     /// The reserved ports.
     pub reservations: Arc<Reservations>,
+    /// Warnings that something has run out.
+    pub shortages: Arc<Shortages>,
     /// The limits on stream connections.
     pub connection_limits: Arc<ConnectionLimits>,
     /// The TLS configuration, replaced when certificates are.
@@ -315,12 +319,17 @@ impl Worker {
                 Event::Ended(summary) => {
                     let transport = summary.five_tuple.transport;
                     self.counters.allocation_ended(transport, summary.reason, summary.duration_micros);
-                    log_end(&summary);
+                    log::ended(&summary);
                     if let Some(usage) = &self.context.usage {
                         usage.ended(self.number, &summary, self.stopped);
                     }
                 }
-                Event::Refused(refusal) => self.refusals.push(refusal),
+                Event::Refused(refusal) => {
+                    if let Some(shortage) = Shortage::behind(refusal.reason) {
+                        self.context.shortages.note(self.flushed_micros, shortage);
+                    }
+                    self.refusals.push(refusal);
+                }
                 Event::RouteBound { .. } | Event::RouteGone { .. } => {}
             }
         }
@@ -353,31 +362,4 @@ impl Worker {
 fn now() -> Now {
     let (micros, unix_secs) = clocks();
     Now { micros, unix_secs }
-}
-
-fn log_end(summary: &crate::turn::AllocationSummary) {
-    tracing::info!(
-        user = ?summary.username,
-        transport = %summary.five_tuple.transport,
-        client = %summary.five_tuple.client,
-        server = %summary.five_tuple.server,
-        relayed = %Addresses(&summary.relayed),
-        seconds = summary.duration_micros / 1_000_000,
-        to_peers_packets = summary.to_peers.0,
-        to_peers_bytes = summary.to_peers.1,
-        to_client_packets = summary.to_client.0,
-        to_client_bytes = summary.to_client.1,
-        throttled_packets = summary.throttled,
-        reason = summary.reason.label(),
-        "allocation ended"
-    );
-}
-
-/// Relayed transport addresses, one or two, as a log line has them.
-struct Addresses<'a>(&'a [RelayedAddr]);
-
-impl fmt::Display for Addresses<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().enumerate().try_for_each(|(at, address)| write!(f, "{}{address}", if at > 0 { " " } else { "" }))
-    }
 }

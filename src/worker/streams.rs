@@ -8,12 +8,12 @@ use std::os::fd::OwnedFd;
 use super::datagrams::Payload;
 use super::plan::Pieces;
 use super::token::Token;
-use super::{ListenerSocket, Worker};
+use super::{ListenerSocket, Shortage, Worker};
 use crate::addr::{ClientAddr, FiveTuple, Transport};
 use crate::clock::Now;
 use crate::config::Streams;
 use crate::listener::framing::{MAX_UNALLOCATED_FRAME, first_frame};
-use crate::listener::{Connection, ConnectionPermit, FrameEnd, ReadError, WriteState};
+use crate::listener::{Connection, ConnectionPermit, FrameEnd, Full, ReadError, WriteState};
 use crate::net::sys::{Interest, Ready};
 use crate::net::{Span, tune_accepted};
 use crate::reject::Dropped;
@@ -192,6 +192,7 @@ impl Worker {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS)) => {
+                    self.context.shortages.note(now.micros, Shortage::Sockets);
                     return self.rest_listener(now, listener);
                 }
                 // The client gave up in between.
@@ -202,7 +203,17 @@ impl Worker {
 
     fn admit(&mut self, now: Now, transport: Transport, socket: OwnedFd, remote: SocketAddr) -> Option<()> {
         let client = ClientAddr::new(remote);
-        let permit = self.context.connection_limits.admit(client.get().ip())?;
+        let permit = match self.context.connection_limits.admit(client.get().ip()) {
+            Ok(permit) => permit,
+            Err(full) => {
+                let shortage = match full {
+                    Full::InTotal => Shortage::Connections,
+                    Full::OfAddress => Shortage::ConnectionsOfAddress,
+                };
+                self.context.shortages.note(now.micros, shortage);
+                return None;
+            }
+        };
         tune_accepted(&socket).ok()?;
         let socket = std::net::TcpStream::from(socket);
         let five_tuple = FiveTuple { transport, client, server: socket.local_addr().ok()? };

@@ -87,6 +87,7 @@ fn every_mistake_is_named_with_its_place_and_what_was_expected() {
         ("[streams]\nqueue-bytes-max = \"1KiB\"".to_owned(), "2:19: queue-bytes-max in [streams]: \"1KiB\" is not from 64KiB to 64MiB".to_owned()),
         ("[log]\nlevel = \"inof\"".to_owned(), "2:9: level in [log]: \"inof\" is not a level; expected error, warn, info".to_owned()),
         ("[log]\nformat = \"xml\"".to_owned(), "2:10: format in [log]: \"xml\" is not a format; expected \"text\" or \"json\"".to_owned()),
+        ("[log]\naddresses = \"none\"".to_owned(), "2:13: addresses in [log]: \"none\" is not a choice; expected \"full\", \"prefix\" or \"off\"".to_owned()),
         ("log = \"debug\"".to_owned(), "1:7: log at the top level: found a string; expected a table, written as [log]".to_owned()),
     ];
     for (text, expected) in cases {

@@ -148,10 +148,13 @@ alternate-server = ["203.0.113.6:3478", "tls://203.0.113.6:443", "[2001:db8::6]:
 #[test]
 fn a_change_is_told_with_both_values_and_whether_it_counts_at_once() {
     let old = with_secret("[quota]\nallocations-per-user = 5\n[log]\nformat = \"text\"").config();
-    let new = with_secret("workers = 7\n[quota]\nallocations-total = 9\n[log]\nformat = \"json\"\nlevel = \"debug\"");
+    let new = with_secret(
+        "workers = 7\n[quota]\nallocations-total = 9\n[log]\nformat = \"json\"\nlevel = \"debug\"\naddresses = \"off\"",
+    );
     let changes = old.changes(&new.config());
     let told: Vec<_> = changes.iter().map(|change| (change.to_string(), change.effect)).collect();
     let expected = [
+        ("log.addresses: \"full\" -> \"off\"", Effect::Applied),
         ("log.format: \"text\" -> \"json\"", Effect::NeedsRestart),
         ("log.level: \"info\" -> \"debug\"", Effect::Applied),
         ("quota.allocations-per-user: 5 -> \"unlimited\"", Effect::Applied),

@@ -74,6 +74,7 @@ fn every_variable_and_flag_has_an_effect() {
         "secret" => "7777777777777777",
         "log.level" => "debug",
         "log.format" => "json",
+        "log.addresses" => "off",
         "secret-file" => "/dev/null",
         other => panic!("no value for {other}"),
     };

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use turnstone::addr::{PeerAddr, Transport};
+use turnstone::addr::{LoggedAddresses, PeerAddr, Transport};
 use turnstone::auth::NonceKeys;
 use turnstone::config::{Listener, LogFormat, OwnAddresses, RelayAddress, TlsVersion};
 use turnstone::policy::RateLimit;
@@ -86,6 +86,7 @@ fn every_value_of_a_full_file_arrives() {
         [log]
         level = "warn,turnstone::turn=debug"
         format = "json"
+        addresses = "prefix"
     "#;
     let mut given = with_secret(text);
     given.source.directory = "/etc/turnstone".into();
@@ -116,6 +117,7 @@ fn every_value_of_a_full_file_arrives() {
     assert_eq!((streams.idle_timeout.as_secs(), streams.handshake_timeout.as_secs()), (20, 5));
     assert_eq!((streams.connections_max, streams.connections_per_ip_max), (100, Some(10)));
     assert_eq!((config.log.format, config.log.filter.as_str()), (LogFormat::Json, "warn,turnstone::turn=debug"));
+    assert_eq!(config.log.addresses, LoggedAddresses::Prefix);
 }
 
 fn listeners_of(listeners: &[Listener]) -> Vec<(Transport, &'static str)> {

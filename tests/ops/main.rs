@@ -9,6 +9,7 @@ mod support;
 mod client;
 mod drain;
 mod endpoint;
+mod log_lines;
 mod log_sink;
 mod metrics;
 mod relayed;

@@ -1,13 +1,18 @@
 //! Sets up tracing: one line an event on standard error, as text or as JSON.
 
+mod line;
+
 use std::cell::RefCell;
 use std::fmt;
-use std::io::IsTerminal;
 
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::{EnvFilter, reload};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::fmt::format::JsonFields;
+use tracing_subscriber::fmt::{FormatEvent, FormatFields, SubscriberBuilder, format};
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::config::{Log, LogFormat};
+
+use line::{Escapes, Line, Sink};
 
 /// The log cannot be set up.
 #[derive(Debug)]
@@ -39,7 +44,7 @@ const WAITING_LINES_MAX: usize = 8192;
 
 /// Changes the log of the running process, and writes what waits when it is dropped.
 pub struct LogControl {
-    set_filter: Box<dyn Fn(EnvFilter) -> Result<(), reload::Error>>,
+    set_filter: SetFilter,
     filter: RefCell<String>,
     _rest: WorkerGuard,
 }
@@ -75,22 +80,37 @@ pub fn init(log: &Log) -> Result<LogControl, LogError> {
         .buffered_lines_limit(WAITING_LINES_MAX)
         .thread_name("log")
         .finish(std::io::stderr());
+    log.addresses.apply();
+    let sink = Sink::of_stderr();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    let (set_filter, installed): (Box<dyn Fn(EnvFilter) -> _>, _) = match log.format {
-        LogFormat::Text => {
-            let builder = builder.with_ansi(std::io::stderr().is_terminal()).with_filter_reloading();
-            let handle = builder.reload_handle();
-            (Box::new(move |filter| handle.reload(filter)), builder.try_init())
+    let text = format().with_ansi(sink == Sink::Colours);
+    let set_filter = match (log.format, sink) {
+        // The journal has a clock.
+        (LogFormat::Text, Sink::Journal) => {
+            install(builder.event_format(Line { inner: text.without_time(), sink, escapes: Escapes::Text }))
         }
-        LogFormat::Json => {
-            let builder = builder.json().flatten_event(true).with_current_span(false).with_filter_reloading();
-            let handle = builder.reload_handle();
-            (Box::new(move |filter| handle.reload(filter)), builder.try_init())
+        (LogFormat::Text, _) => install(builder.event_format(Line { inner: text, sink, escapes: Escapes::Text })),
+        // An object stays whole wherever it goes on to.
+        (LogFormat::Json, _) => {
+            let inner = format().json().flatten_event(true).with_current_span(false);
+            let builder = builder.fmt_fields(JsonFields::new());
+            install(builder.event_format(Line { inner, sink, escapes: Escapes::Json }))
         }
     };
-    installed
-        .map(|()| LogControl { set_filter, filter: RefCell::new(log.filter.clone()), _rest: rest })
-        .map_err(|_| LogError::AlreadySet)
+    set_filter.map(|set_filter| LogControl { set_filter, filter: RefCell::new(log.filter.clone()), _rest: rest })
+}
+
+type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error>>;
+
+fn install<N, F>(builder: SubscriberBuilder<N, Line<F>, EnvFilter, NonBlocking>) -> Result<SetFilter, LogError>
+where
+    N: for<'w> FormatFields<'w> + Send + Sync + 'static,
+    Line<F>: FormatEvent<Registry, N> + Send + Sync + 'static,
+{
+    let builder = builder.with_filter_reloading();
+    let handle = builder.reload_handle();
+    builder.try_init().map_err(|_| LogError::AlreadySet)?;
+    Ok(Box::new(move |filter| handle.reload(filter)))
 }
 
 /// Checks a filter: a level (`info`) or directives (`info,turnstone::turn=debug`).

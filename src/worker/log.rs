@@ -1,0 +1,165 @@
+//! What a worker logs of its clients. A level that is off costs one branch: the packet path asks before it makes a line.
+//!
+//! Targets are names that stay, so that a filter can have one of them alone: `turnstone::turn` each request,
+//! `turnstone::auth` each refused credential, `turnstone::message` each message and packet.
+
+use std::fmt;
+
+use super::Worker;
+use crate::addr::{Logged, PeerAddr, RelayedAddr};
+use crate::reject::{Dropped, Reason};
+use crate::stun::{AttributeType, Class, ErrorCode, Message};
+use crate::turn::{AllocationSummary, Client, Outcome, RelayId};
+
+/// A username is shown up to so many characters.
+const USERNAME_CHARS_MAX: usize = 96;
+
+/// The line of an allocation that has ended.
+pub(super) fn ended(summary: &AllocationSummary) {
+    tracing::info!(
+        target: "turnstone::worker",
+        user = &*summary.username,
+        transport = %summary.five_tuple.transport,
+        client = %Logged(summary.five_tuple.client.get()),
+        server = %summary.five_tuple.server,
+        relayed = %Addresses(&summary.relayed),
+        seconds = summary.duration_micros / 1_000_000,
+        to_peers_packets = summary.to_peers.0,
+        to_peers_bytes = summary.to_peers.1,
+        to_client_packets = summary.to_client.0,
+        to_client_bytes = summary.to_client.1,
+        throttled_packets = summary.throttled,
+        reason = summary.reason.label(),
+        "allocation ended"
+    );
+}
+
+/// Whether requests and messages of clients are logged.
+#[inline]
+pub(super) fn wants_requests() -> bool {
+    tracing::enabled!(target: "turnstone::turn", tracing::Level::DEBUG)
+        || tracing::enabled!(target: "turnstone::auth", tracing::Level::DEBUG)
+        || wants_messages()
+}
+
+/// Whether messages and packets are logged.
+#[inline]
+pub(super) fn wants_messages() -> bool {
+    tracing::enabled!(target: "turnstone::message", tracing::Level::TRACE)
+}
+
+impl Worker {
+    /// What a STUN message of a client came to; `self.reply` has the answer.
+    #[cold]
+    pub(super) fn log_message(&self, client: &Client, bytes: &[u8], outcome: &Outcome) {
+        let Ok(message) = Message::parse(bytes) else {
+            return log_dropped(client, bytes.len(), Dropped::Malformed);
+        };
+        let (method, five_tuple) = (message.method().name(), &client.five_tuple);
+        let (from, transport) = (Logged(five_tuple.client.get()), five_tuple.transport);
+        let class = message.class();
+        let length = bytes.len();
+        tracing::trace!(target: "turnstone::message", client = %from, %transport, %method, ?class, length, outcome = %name_of(outcome), "message");
+        if class != Class::Request {
+            return;
+        }
+        let username = Username::of(&message);
+        let user = username.0.as_str();
+        let refused = match outcome {
+            Outcome::Dropped(reason) => {
+                let reason = reason.label();
+                tracing::debug!(target: "turnstone::turn", client = %from, %transport, %method, %reason, user, "not answered");
+                return;
+            }
+            _ => self.server.refused_with(),
+        };
+        let Some((reason, peer)) = refused else {
+            tracing::debug!(target: "turnstone::turn", client = %from, %transport, %method, user, "answered");
+            return;
+        };
+        let code = error_code(&self.reply).unwrap_or(reason.code()).value();
+        let label = reason.label();
+        if is_about_credential(reason) {
+            // systemd/fail2ban has a filter for this line: the address comes before anything that the client chose.
+            tracing::debug!(target: "turnstone::auth", client = %from, %transport, %method, code, reason = %label, user, "authentication refused");
+            return;
+        }
+        let peer = peer.map(|peer| Logged(peer).to_string());
+        tracing::debug!(target: "turnstone::turn", client = %from, %transport, %method, code, reason = %label, peer, user, "refused");
+    }
+
+    /// ChannelData of a client.
+    #[cold]
+    pub(super) fn log_channel_data(&self, client: &Client, bytes: &[u8], dropped: Option<Dropped>) {
+        let channel = bytes.first_chunk::<2>().map_or(0, |number| u16::from_be_bytes(*number));
+        let (from, transport) = (Logged(client.five_tuple.client.get()), client.five_tuple.transport);
+        let (length, dropped) = (bytes.len(), dropped.map(Dropped::label));
+        tracing::trace!(target: "turnstone::message", client = %from, %transport, channel, length, dropped, "channel data");
+    }
+
+    /// A packet of a peer.
+    #[cold]
+    pub(super) fn log_from_peer(&self, relay: RelayId, peer: PeerAddr, length: usize, dropped: Option<Dropped>) {
+        let relayed = self.relays.get(relay).map(|relay| relay.relayed.to_string()).unwrap_or_default();
+        let (from, dropped) = (Logged(peer.get()), dropped.map(Dropped::label));
+        tracing::trace!(target: "turnstone::message", peer = %from, relayed, length, dropped, "packet of a peer");
+    }
+}
+
+/// Bytes of a client that are no message.
+#[cold]
+pub(super) fn log_dropped(client: &Client, length: usize, reason: Dropped) {
+    let (from, transport) = (Logged(client.five_tuple.client.get()), client.five_tuple.transport);
+    tracing::trace!(target: "turnstone::message", client = %from, %transport, length, dropped = %reason.label(), "no message");
+}
+
+/// Reasons that a nonce of ours went before, so that the client receives at its address: nobody else can be made to look
+/// like the one who guesses.
+fn is_about_credential(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::WrongPassword
+            | Reason::UnknownUser
+            | Reason::WrongRealm
+            | Reason::CredentialExpired
+            | Reason::TimestampInMilliseconds
+            | Reason::PasswordAlgorithmMismatch
+    )
+}
+
+fn name_of(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Reply => "answer",
+        Outcome::ToPeer(..) => "to-peer",
+        Outcome::Dropped(reason) => reason.label(),
+    }
+}
+
+fn error_code(reply: &[u8]) -> Option<ErrorCode> {
+    let reply = Message::parse(reply).ok()?;
+    Some(ErrorCode::decode(reply.get(AttributeType::ERROR_CODE)?)?.0)
+}
+
+/// The USERNAME of a request, which nobody may have verified.
+struct Username(String);
+
+impl Username {
+    fn of(message: &Message<'_>) -> Self {
+        let bytes = message.get(AttributeType::USERNAME).unwrap_or_default();
+        let text = String::from_utf8_lossy(bytes);
+        let mut shown: String = text.chars().take(USERNAME_CHARS_MAX).collect();
+        if shown.len() < text.len() {
+            shown.push('…');
+        }
+        Self(shown)
+    }
+}
+
+/// Relayed transport addresses, one or two, as a log line has them.
+struct Addresses<'a>(&'a [RelayedAddr]);
+
+impl fmt::Display for Addresses<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().enumerate().try_for_each(|(at, address)| write!(f, "{}{address}", if at > 0 { " " } else { "" }))
+    }
+}
