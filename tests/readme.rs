@@ -6,7 +6,8 @@
 #[path = "support/skip.rs"]
 mod skip;
 
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
 use skip::skipped;
 
@@ -45,6 +46,42 @@ fn must_be_valid(printed: &str) {
 fn empty_config() -> &'static tempfile::NamedTempFile {
     static FILE: std::sync::OnceLock<tempfile::NamedTempFile> = std::sync::OnceLock::new();
     FILE.get_or_init(|| tempfile::NamedTempFile::new().unwrap())
+}
+
+/// The line that `serve --dev` prints for a page.
+fn line_of_serve_dev() -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_turnstone"));
+    command.args(["serve", "--dev"]).env_clear().stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut server = command.spawn().unwrap();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let line = lines.find(|line| line.contains("RTCPeerConnection"));
+    server.kill().unwrap();
+    server.wait().unwrap();
+    line.unwrap()
+}
+
+/// A browser's view of a line: every RTCIceServer has its fields (W3C WebRTC, RTCConfiguration), and prints their form.
+const PAGE: &str = r#"
+class RTCPeerConnection {
+  constructor(config) {
+    for (const server of config.iceServers) {
+      const urls = [server.urls].flat();
+      if (urls.length === 0 || urls.some((url) => !/^turns?:[^ ]+:[0-9]+[?]transport=(udp|tcp)$/.test(url))) throw new TypeError(urls);
+      if (typeof server.username !== "string" || typeof server.credential !== "string") throw new TypeError("no credential");
+    }
+    console.log(config.iceTransportPolicy, Object.keys(config).join(), config.iceServers.map((s) => Object.keys(s).join()).join());
+  }
+}
+"#;
+
+#[test]
+fn the_line_of_serve_dev_works_as_it_stands_and_is_what_is_shown() {
+    let printed = line_of_serve_dev();
+    let shown = block("js", "RTCPeerConnection");
+    assert_eq!(shown.lines().count(), 1, "{shown}");
+    let forms = [&printed, shown].map(|line| output(Command::new("node").args(["-e", &format!("{PAGE}\n{line}")])));
+    assert_eq!(forms[0], forms[1], "{printed}\n{shown}");
+    assert!(forms[0].starts_with("relay "), "{}", forms[0]);
 }
 
 #[test]

@@ -63,7 +63,7 @@ enum Format {
     Text,
     /// username, password, ttl and uris, as in the TURN REST draft.
     Json,
-    /// An iceServers entry for new RTCPeerConnection(...).
+    /// The argument of new RTCPeerConnection(...): an object with iceServers.
     IceServers,
 }
 

@@ -4,20 +4,21 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
 use crate::addr::Transport;
 use crate::auth::{SharedSecret, mint};
-use crate::config::{Config, Overrides, Relay};
+use crate::config::{Config, Endpoint, Overrides, Relay};
 use crate::ops::host;
 use crate::ops::run::Bound;
 
+use super::dev_socket;
 use super::output::{CliError, Printer, unix_now, utc_text};
-use super::urls::{ice_servers, turn_urls};
+use super::urls::{peer_connection, turn_urls};
 
 const PORT: u16 = 3478;
 const PORTS_TRIED: u16 = 100;
 const TTL_SECS: u64 = 86_400;
 
 /// Listeners on loopback and on the LAN, UDP and TCP on one free port, and relays on the LAN; nothing on IPv6 addresses
-/// that the whole Internet may reach. Flags and variables go before.
-pub(super) fn set_defaults(overrides: &mut Overrides) -> Result<(), CliError> {
+/// that the whole Internet may reach. Flags and variables go before. Returns why the usual port is not used, if it is not.
+pub(super) fn set_defaults(overrides: &mut Overrides) -> Result<Option<String>, CliError> {
     let host = host::detect();
     let lan = host.ipv4.unwrap_or(Ipv4Addr::LOCALHOST);
     let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
@@ -27,9 +28,15 @@ pub(super) fn set_defaults(overrides: &mut Overrides) -> Result<(), CliError> {
     if host.has_ipv6 {
         addresses.push(IpAddr::V6(Ipv6Addr::LOCALHOST));
     }
+    let mut taken = None;
     if !overrides.has("listen") {
         let mut ports = (PORT..).take(PORTS_TRIED.into());
-        let port = ports.find(|port| addresses.iter().all(|ip| is_free(SocketAddr::new(*ip, *port))));
+        let port = ports.find(|port| {
+            let found = addresses.iter().find_map(|ip| taken_by(SocketAddr::new(*ip, *port)));
+            let is_free = found.is_none();
+            taken = taken.take().or(found);
+            is_free
+        });
         let port = port.ok_or_else(|| {
             CliError::usage(format!("every port from {PORT} on is taken; choose one: --listen udp://127.0.0.1:PORT"))
         })?;
@@ -41,11 +48,23 @@ pub(super) fn set_defaults(overrides: &mut Overrides) -> Result<(), CliError> {
     }
     overrides.set_default("relay.ipv4", "--dev", vec![lan.to_string()]);
     overrides.set_default("relay.ipv6", "--dev", vec!["off".to_owned()]);
-    Ok(())
+    if let Some(socket) = dev_socket::make() {
+        overrides.set_default("admin.listen", "--dev", vec![format!("unix:{}", socket.display())]);
+    }
+    Ok(taken)
 }
 
-fn is_free(address: SocketAddr) -> bool {
-    UdpSocket::bind(address).is_ok() && TcpListener::bind(address).is_ok()
+/// Why a listener cannot be at an address, with the address.
+fn taken_by(address: SocketAddr) -> Option<String> {
+    let udp = UdpSocket::bind(address).err().map(|error| ("udp", error));
+    let (transport, error) = udp.or_else(|| TcpListener::bind(address).err().map(|error| ("tcp", error)))?;
+    let why = match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            format!("another program has it (ss -lnp 'sport = :{}' shows which)", address.port())
+        }
+        _ => error.to_string(),
+    };
+    Some(format!("not on port {}: {transport} {address}: {why}", address.port()))
 }
 
 /// What is printed when the listeners are bound.
@@ -55,11 +74,16 @@ pub(super) struct Announcement {
     secret: Option<SharedSecret>,
     /// Whether the listeners are the file's: then all of them are printed.
     from_file: bool,
+    /// Why the listeners are not on the usual port.
+    port_taken: Option<String>,
+    admin: Option<Endpoint>,
 }
 
 impl Announcement {
-    pub(super) fn new(config: &Config, from_file: bool) -> Self {
+    pub(super) fn new(config: &Config, from_file: bool, port_taken: Option<String>) -> Self {
         Self {
+            port_taken,
+            admin: config.admin.as_ref().map(|admin| admin.listen.clone()),
             relay: config.relay,
             public_host: config.auth.public_host.clone(),
             secret: config.auth.secrets.first().cloned(),
@@ -72,6 +96,12 @@ impl Announcement {
         for (transport, address) in &bound.listeners {
             printer.line(format_args!("  listening on {transport} {address}"))?;
         }
+        if let Some(why) = &self.port_taken {
+            printer.line(format_args!("  {why}"))?;
+        }
+        if let Some(admin) = &self.admin {
+            printer.line(format_args!("  turnstone status, sessions, top and explain see it (--admin {admin})"))?;
+        }
         let Some(secret) = &self.secret else {
             return printer
                 .line("  use a static user of the configuration; it has no secret to make a credential with");
@@ -82,14 +112,13 @@ impl Announcement {
         let urls = turn_urls(self.worth_printing(&bound.listeners), &self.relay, self.public_host.as_deref());
         printer.line("")?;
         printer.line(format_args!(
-            "In a page: const pc = new RTCPeerConnection(...) with this in the parentheses, good until {}:",
+            "For a page; it uses nothing but the relay, and its credential is good until {}:",
             utc_text(expires_unix)
         ))?;
-        printer.line(ice_servers(&urls, &username, &password))?;
         printer.line("")?;
-        printer.line(
-            "To see it work, add \"iceTransportPolicy\": \"relay\" beside \"iceServers\". Ctrl-C stops the server.",
-        )
+        printer.line(peer_connection(&urls, &username, &password))?;
+        printer.line("")?;
+        printer.line("Ctrl-C stops the server.")
     }
 
     /// Few URLs serve a browser better than many: of the listeners made up here, those on the LAN, or else on 127.0.0.1.

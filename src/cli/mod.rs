@@ -5,6 +5,7 @@ mod bench;
 mod check;
 mod credentials;
 mod dev;
+mod dev_socket;
 mod doctor;
 mod import;
 mod input;

@@ -17,8 +17,9 @@ use super::output::{CliError, Exit, Printer};
 )]
 pub(super) struct ServeArgs {
     /// Try-out: make up a secret, listen on loopback and on the LAN (UDP and TCP, no TLS: browsers refuse certificates
-    /// that they do not know), allow loopback peers, and print an iceServers entry that is good for a day. With --config,
-    /// that file's settings apply. Not for the Internet.
+    /// that they do not know), allow loopback peers, and print a line for a page that is good for a day. With --config,
+    /// that file's settings apply; without it, status, top and the other commands find the server by themselves. Not for the
+    /// Internet.
     #[arg(long)]
     dev: bool,
 
@@ -30,8 +31,9 @@ pub(super) fn run(args: &ServeArgs, printer: &mut Printer) -> Result<Exit, CliEr
     // First, while there is no other thread: variables are removed.
     let inherited = Inherited::take().map_err(CliError::usage)?;
     let mut reading = args.flags.read(args.dev)?;
+    let mut port_taken = None;
     if args.dev && !reading.has_file {
-        dev::set_defaults(&mut reading.overrides)?;
+        port_taken = dev::set_defaults(&mut reading.overrides)?;
     }
     let loaded = reading.load(args.dev).inspect_err(|_| {
         if !args.dev && !reading.has_file {
@@ -46,7 +48,7 @@ pub(super) fn run(args: &ServeArgs, printer: &mut Printer) -> Result<Exit, CliEr
     for warning in &loaded.warnings {
         tracing::warn!(place = %warning.place, "{}", warning.message);
     }
-    let announcement = args.dev.then(|| dev::Announcement::new(&config, reading.has_file));
+    let announcement = args.dev.then(|| dev::Announcement::new(&config, reading.has_file, port_taken.take()));
     let config_file = reading.has_file.then(|| reading.source.name.clone());
     let hooks = ops::run::Hooks {
         inherited,

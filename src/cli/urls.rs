@@ -26,7 +26,16 @@ pub(super) fn turn_urls(
     urls
 }
 
-/// The line to paste into `new RTCPeerConnection(...)`.
+/// A line of JavaScript for a page, whole as it stands: a connection that uses nothing but the relay.
+pub(super) fn peer_connection(urls: &[String], username: &str, password: &str) -> String {
+    let mut config = ice_servers(urls, username, password);
+    if let Value::Object(fields) = &mut config {
+        fields.insert("iceTransportPolicy".to_owned(), "relay".into());
+    }
+    format!("const pc = new RTCPeerConnection({config});")
+}
+
+/// What goes between the parentheses of `new RTCPeerConnection(...)`.
 pub(super) fn ice_servers(urls: &[String], username: &str, password: &str) -> Value {
     json!({ "iceServers": [{ "urls": urls, "username": username, "credential": password }] })
 }

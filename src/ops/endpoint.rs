@@ -3,9 +3,10 @@
 //! A connection is one request: what asks every few seconds need not hold a connection, and none can be held open.
 
 use std::convert::Infallible;
+use std::fs::DirBuilder;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +35,8 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Owner and group may connect.
 const SOCKET_MODE: u32 = 0o660;
+/// Of a folder that is made for a socket.
+const FOLDER_MODE: u32 = 0o750;
 
 /// An answer.
 pub(super) type Answer = Response<Full<Bytes>>;
@@ -77,6 +80,10 @@ impl EndpointListener {
                 Ok(Self { socket: Socket::Tcp(TcpListener::from_std(listener)?), endpoint })
             }
             Endpoint::Unix(path) => {
+                // A place of its own, as /run/turnstone is; the service manager makes it for the unit.
+                if let Some(folder) = path.parent() {
+                    let _ = DirBuilder::new().mode(FOLDER_MODE).create(folder);
+                }
                 remove_stale(path)?;
                 let listener = UnixListener::bind(path)?;
                 let file = SocketFile(path.clone());

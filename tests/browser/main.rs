@@ -7,6 +7,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod pasted;
+
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;

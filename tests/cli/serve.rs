@@ -18,7 +18,7 @@ struct Running {
 impl Running {
     fn start(place: &Place, args: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_turnstone"));
-        command.current_dir(place.path("")).env_clear().arg("serve").args(args);
+        command.current_dir(place.path("")).env_clear().env("XDG_RUNTIME_DIR", place.path("")).arg("serve").args(args);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         Self { child, out }
@@ -37,6 +37,13 @@ impl Running {
             }
             seen += &line;
         }
+    }
+
+    /// What the line for a page hands to RTCPeerConnection.
+    fn ice(&mut self) -> Value {
+        let line = self.line("const pc = new RTCPeerConnection(");
+        let argument = line.trim_start_matches("const pc = new RTCPeerConnection(").trim_end_matches(");");
+        serde_json::from_str(argument).unwrap_or_else(|error| panic!("{error}: {line}"))
     }
 
     fn errors(&mut self) -> String {
@@ -77,7 +84,8 @@ fn answers_binding(address: &str) -> bool {
 fn dev_prints_ice_servers_that_are_listened_on() {
     let place = Place::new();
     let mut server = Running::start(&place, &["--dev"]);
-    let ice: Value = serde_json::from_str(&server.line("{\"iceServers\":")).unwrap();
+    let ice = server.ice();
+    assert_eq!(ice["iceTransportPolicy"], "relay");
     let entry = &ice["iceServers"][0];
     assert!(entry["username"].as_str().unwrap().ends_with(":dev"));
     assert_eq!(entry["credential"].as_str().unwrap().len(), 28);
@@ -91,12 +99,57 @@ fn dev_prints_ice_servers_that_are_listened_on() {
 }
 
 #[test]
+fn dev_says_why_it_took_another_port() {
+    let place = Place::new();
+    let usual = loop {
+        match UdpSocket::bind("127.0.0.1:3478") {
+            Ok(socket) => break socket,
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let mut server = Running::start(&place, &["--dev"]);
+    let said = server.line("not on port 3478: ");
+    let expected = "not on port 3478: udp 127.0.0.1:3478: another program has it (ss -lnp 'sport = :3478' shows which)";
+    assert_eq!(said, expected);
+    drop(usual);
+}
+
+#[test]
+fn a_dev_server_is_found_by_the_commands_on_a_running_server() {
+    let place = Place::new();
+    if ["/etc/turnstone/turnserver.toml", "/run/turnstone/admin.sock"]
+        .iter()
+        .any(|path| std::path::Path::new(path).exists())
+    {
+        return;
+    }
+    let status = || ran(place.command(&["status"]).env("XDG_RUNTIME_DIR", place.path("")));
+    assert!(status().err.contains("no admin API at unix:/run/turnstone/admin.sock"), "{}", status().err);
+    let mut first = Running::start(&place, &["--dev"]);
+    let said = first.line("turnstone status, sessions, top and explain see it (--admin unix:");
+    assert!(said.contains(&format!("turnstone-dev/{}.sock", first.child.id())), "{said}");
+    let found = status().ok();
+    assert!(found.contains(&first.child.id().to_string()), "{found}");
+    let mut second = Running::start(&place, &["--dev"]);
+    second.ice();
+    let several = status();
+    assert_eq!(several.code, 2, "{}", several.out);
+    assert!(
+        several.err.contains("several servers run with --dev") && several.err.matches("--admin unix:").count() == 2
+    );
+    // What a killed server leaves is no server.
+    second.errors();
+    assert_eq!(status().code, 0);
+}
+
+#[test]
 fn dev_with_a_file_keeps_its_settings_and_makes_a_credential_of_its_secret() {
     let place = Place::new();
     let args = ["--dev", "--config", "turnserver.toml", "--listen", "udp://127.0.0.1:0"];
     let mut server = Running::start(&place, &args);
     let listening = server.line("listening on udp 127.0.0.1:");
-    let ice: Value = serde_json::from_str(&server.line("{\"iceServers\":")).unwrap();
+    let ice = server.ice();
     let entry = &ice["iceServers"][0];
     let text = |key: &str| entry[key].as_str().unwrap();
     let verified = place.run(&["credentials", "verify", text("username"), text("credential")]);
@@ -121,7 +174,7 @@ fn a_json_log_is_one_object_a_line_with_warnings_in_it() {
         "secret",
     ];
     let mut server = Running::start(&place, &args);
-    server.line("{\"iceServers\":");
+    server.ice();
     let (code, log) = server.stop();
     assert_eq!(code, Some(0), "{log}");
     let lines: Vec<Value> =

@@ -12,6 +12,7 @@ use crate::config::{
 };
 use crate::ops::host;
 
+use super::super::dev_socket;
 use super::super::output::CliError;
 use super::client::Client;
 
@@ -22,7 +23,7 @@ const DEFAULT_SOCKET: &str = "/run/turnstone/admin.sock";
 #[command(next_help_heading = "Where the server is")]
 pub(in crate::cli) struct AdminFlags {
     /// Where its admin API listens: unix:PATH, or ADDRESS:PORT on loopback [default: [admin] listen of the
-    /// configuration file, else unix:/run/turnstone/admin.sock] [variable: TURNSTONE_ADMIN]
+    /// configuration file, else unix:/run/turnstone/admin.sock, else that of your serve --dev] [variable: TURNSTONE_ADMIN]
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<String>,
 
@@ -56,6 +57,7 @@ impl AdminFlags {
                     return Err(CliError::usage(message));
                 }
                 Some(admin) => Client::new(admin.listen, token.or(admin.token), hint),
+                None if !is_ours && !Path::new(DEFAULT_SOCKET).exists() => dev_server(token, hint)?,
                 None => Client::new(Endpoint::Unix(PathBuf::from(DEFAULT_SOCKET)), token, hint),
             });
         };
@@ -90,6 +92,20 @@ impl AdminFlags {
             (None, None) => return Ok(None),
         };
         AdminToken::new(bytes).map(Some).map_err(|problem| wrong(source, problem))
+    }
+}
+
+/// The one `serve --dev` of this user, where no server of the system is to be seen.
+fn dev_server(token: Option<AdminToken>, hint: String) -> Result<Client, CliError> {
+    let mut alive = dev_socket::alive();
+    match (alive.pop(), alive.is_empty()) {
+        (None, _) => Ok(Client::new(Endpoint::Unix(PathBuf::from(DEFAULT_SOCKET)), token, hint)),
+        (Some(socket), true) => Ok(Client::new(Endpoint::Unix(socket), token, hint)),
+        (Some(last), false) => {
+            alive.push(last);
+            let named: Vec<_> = alive.iter().map(|socket| format!("  --admin unix:{}", socket.display())).collect();
+            Err(CliError::usage(format!("several servers run with --dev; name one of them:\n{}", named.join("\n"))))
+        }
     }
 }
 
