@@ -80,7 +80,8 @@ impl Worker {
 
     /// Whether there is something to do without waiting.
     pub(super) fn has_backlog(&self) -> bool {
-        !self.backlog.relays.is_empty() || self.streams.waiting() > 0 || !self.inbox.is_empty()
+        let waits = !self.backlog.relays.is_empty() || self.streams.waiting() > 0 || !self.inbox.is_empty();
+        waits || !self.jobs.is_empty()
     }
 
     pub(super) fn take_handover(&mut self) {
