@@ -7,7 +7,6 @@
 mod datagrams;
 mod encapsulate;
 mod flush;
-mod jobs;
 mod log;
 mod mailbox;
 mod plan;
@@ -17,6 +16,7 @@ mod relay_sockets;
 mod reservations;
 mod rounds;
 mod shortage;
+mod stream_table;
 mod streams;
 mod token;
 
@@ -39,20 +39,19 @@ use crate::addr::Transport;
 use crate::clock::Now;
 use crate::config::Streams;
 use crate::listener::ConnectionLimits;
-use crate::net::sys::{Epoll, Events, Interest, RecvBatch, clocks, kernel_drops, trim_memory};
+use crate::net::sys::{Descriptors, Epoll, Events, Interest, RecvBatch, clocks, kernel_drops, trim_memory};
 use crate::net::{Arena, OwnRelays};
 use crate::ops::counters::Counters;
 use crate::reject::Dropped;
 use crate::turn::{Event, Server, Settings, Shared};
 use crate::usage::UsageSender;
 
-use jobs::{Job, Jobs};
 use mailbox::{HandoverBatch, Inbox};
 use plan::Plan;
 use refusals::RefusalRing;
 use relay_sockets::RelaySockets;
 use rounds::Backlog;
-use streams::StreamTable;
+use stream_table::StreamTable;
 use token::Token;
 
 /// Receive slots: what one batch can hold.
@@ -98,8 +97,8 @@ pub struct WorkerContext {
     pub streams: Streams,
     /// Every worker's mailbox, by worker number.
     pub mailboxes: Vec<Arc<Mailbox>>,
-    /// Connected sockets a worker may have for busy peers.
-    pub busy_sockets_max: usize,
+    /// Who may have how many descriptors.
+    pub descriptors: Descriptors,
     /// Takes what the allocations have used, if that is recorded.
     pub usage: Option<UsageSender>,
     /// Whether peers on this host's loopback are allowed (`serve --dev`).
@@ -133,7 +132,6 @@ pub struct Worker {
     to_clients: Plan,
     handovers: Vec<HandoverBatch>,
     inbox: Inbox,
-    jobs: Jobs,
     counters: Arc<Counters>,
     context: WorkerContext,
     gso: bool,
@@ -184,7 +182,7 @@ impl Worker {
             Arc::clone(&context.reservations),
             Arc::clone(&counters),
             fill_from_system,
-            context.busy_sockets_max,
+            context.descriptors,
         );
         let server = Server::new(Arc::clone(&context.settings), context.shared.clone(), Box::new(fill_from_system));
         Ok(Self {
@@ -204,7 +202,6 @@ impl Worker {
             to_clients: Plan::new(),
             handovers: context.mailboxes.iter().map(|_| HandoverBatch::default()).collect(),
             inbox: Inbox::default(),
-            jobs: Jobs::default(),
             counters,
             gso: context.gso,
             context,
@@ -237,7 +234,6 @@ impl Worker {
         let now = now();
         self.on_events(now, events, count);
         self.serve_backlog(now);
-        self.work_on_jobs(now);
         self.on_time(now);
         self.flush(now);
         self.report();
@@ -259,10 +255,7 @@ impl Worker {
         self.take_handover();
         for command in commands {
             match command {
-                Command::Apply(settings, reply) => {
-                    self.server.apply(settings);
-                    self.jobs.tell_judgement(reply);
-                }
+                Command::Apply(settings) => self.server.apply(now, settings, &mut self.relays),
                 Command::Ping(seen) => {
                     // Who asks may read the counters next, and compares with the time of asking: this wake-up began before.
                     self.report();
@@ -273,13 +266,17 @@ impl Worker {
                     self.server.set_draining(true);
                 }
                 Command::List { filter, after, limit, reply } => {
-                    self.jobs.add(Job::List(self.server.listing(filter, after, limit), reply));
+                    // The record of an allocation's start goes before others of it.
+                    self.report();
+                    reply(self.server.list(now, &filter, after, limit));
                 }
                 Command::Show(id, reply) => reply(self.server.show(now, id)),
-                Command::Users(reply) => self.jobs.add(Job::Users(self.server.totals(), reply)),
+                Command::Users(reply) => reply(self.server.user_totals(now)),
                 Command::Refusals(reply) => reply(self.refusals.oldest_first()),
                 Command::Kick(filter, id, reply) => {
-                    self.jobs.add(Job::Kick(self.server.kicking(filter, id), 0, reply));
+                    let kicked = self.server.kick(now, &filter, id, &mut self.relays);
+                    kicked.iter().for_each(|client| self.close_client(now, client));
+                    reply(kicked.len());
                 }
                 Command::Stop(reason) => {
                     self.server.end_all(now, reason, &mut self.relays);
