@@ -3,13 +3,20 @@
 //! Everything is read and checked first; what is bad leaves the running one as it is.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::certificates::{self, Certificate, Stamp};
 use super::log;
 use super::run::{Hooks, RunningServer};
 use crate::config::{Change, Config, Effect, Loaded, Problem};
-use crate::turn::Settings;
+use crate::turn::{Judgement, Settings};
 use crate::worker::Command;
+
+/// How long the workers may take to judge their allocations before that is told.
+const JUDGING_LIMIT: Duration = Duration::from_secs(10);
 
 /// A configuration that has been read and found good: everything that could fail has been done.
 pub(super) struct Judged {
@@ -23,12 +30,42 @@ pub(super) struct Judged {
     certificate: Option<Certificate>,
 }
 
+/// The workers judge their allocations by what was applied.
+pub(super) struct Judging(Vec<oneshot::Receiver<Judgement>>);
+
+/// Why it is not known what came of that.
+pub(super) enum Unjudged {
+    /// The server stops.
+    Stopping,
+    /// A worker has not answered in time; it goes on judging.
+    Late,
+}
+
+impl Judging {
+    /// What came of it, over all workers.
+    pub(super) async fn end(self) -> Result<Judgement, Unjudged> {
+        let sum = async {
+            let mut sum = Judgement::default();
+            for worker in self.0 {
+                let of_worker = worker.await.map_err(|_| Unjudged::Stopping)?;
+                sum.allocations += of_worker.allocations;
+                sum.permissions_ended += of_worker.permissions_ended;
+                sum.channels_ended += of_worker.channels_ended;
+                sum.allocations_ended += of_worker.allocations_ended;
+            }
+            Ok(sum)
+        };
+        timeout(JUDGING_LIMIT, sum).await.unwrap_or(Err(Unjudged::Late))
+    }
+}
+
 impl RunningServer {
-    /// Reads configuration and certificates again and hands both to the workers. Returns what was applied.
+    /// Reads configuration and certificates again and hands both to the workers. Returns what was applied; the allocations there
+    /// are have been judged by it a little later.
     ///
     /// # Errors
     /// Why it is refused; nothing has changed then.
-    pub(super) fn reload(&mut self, hooks: &Hooks<'_>) -> Result<Judged, String> {
+    pub(super) fn reload(&mut self, hooks: &Hooks<'_>) -> Result<(Judged, Judging), String> {
         let judged = self.judge(hooks);
         self.status.config_reloads.count(judged.is_ok());
         match judged {
@@ -36,8 +73,8 @@ impl RunningServer {
                 for warning in &judged.warnings {
                     tracing::warn!(place = %warning.place, "{}", warning.message);
                 }
-                self.apply(&judged, hooks);
-                Ok(judged)
+                let judging = self.apply(&judged, hooks);
+                Ok((judged, judging))
             }
             Err(problem) => {
                 // A line for each problem of the file.
@@ -64,7 +101,7 @@ impl RunningServer {
         Ok(Judged { config, changes, warnings, settings, stamp, certificate })
     }
 
-    fn apply(&mut self, judged: &Judged, hooks: &Hooks<'_>) {
+    fn apply(&mut self, judged: &Judged, hooks: &Hooks<'_>) -> Judging {
         let Judged { config, changes, settings, stamp, certificate, .. } = judged;
         if let Err(error) = hooks.log.set_filter(&config.log.filter) {
             tracing::error!(%error, "the log keeps its filter");
@@ -80,9 +117,15 @@ impl RunningServer {
         if let Some(usage) = &self.usage {
             usage.reload(self.config.usage.as_ref());
         }
-        for mailbox in &self.context.mailboxes {
-            mailbox.send(Command::Apply(Arc::clone(settings)));
-        }
+        let judging = self.context.mailboxes.iter().map(|mailbox| {
+            let (send, judgement) = oneshot::channel();
+            let reply = Box::new(move |judgement| {
+                let _ = send.send(judgement);
+            });
+            mailbox.send(Command::Apply(Arc::clone(settings), reply));
+            judgement
+        });
+        let judging = Judging(judging.collect());
         if self.draining.is_some() {
             self.send_drain();
         }
@@ -98,6 +141,7 @@ impl RunningServer {
         let waiting = changes.iter().filter(|change| change.effect == Effect::NeedsRestart).count();
         let generation = self.status.next_generation();
         tracing::info!(generation, changed = changes.len() - waiting, waiting, "configuration reloaded");
+        judging
     }
 
     /// Takes over certificate and key when their files have changed.

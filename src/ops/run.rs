@@ -287,7 +287,7 @@ impl RunningServer {
                 }
                 _ = signals.hang_up.recv() => {
                     // What comes of it is in the log.
-                    let _ = self.reload_and_notify(hooks);
+                    self.reload_and_notify(hooks, drop);
                 }
                 Some(order) = next_order(&mut orders) => {
                     if self.obey(order, hooks) {

@@ -1,10 +1,13 @@
-//! All allocations of one server, by slot, by 5-tuple and by relay.
+//! All allocations of one server, by slot, by 5-tuple, by relay and by id.
+
+use std::collections::BTreeMap;
 
 use crate::addr::FiveTuple;
 
 use super::allocation::Allocation;
 use super::five_tuple::FiveTuples;
 use super::hash::AddressHash;
+use super::output::AllocationId;
 use super::relays::RelayId;
 
 /// A slot that is in use by no allocation.
@@ -23,11 +26,19 @@ pub(super) struct Allocations {
     free: Vec<u32>,
     five_tuples: FiveTuples,
     relays: Vec<RelayEntry>,
+    /// The slots by id: what goes over all of them does it in this order, and takes up where it has left off.
+    ids: BTreeMap<AllocationId, u32>,
 }
 
 impl Allocations {
     pub(super) fn new() -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), five_tuples: FiveTuples::new(), relays: Vec::new() }
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            five_tuples: FiveTuples::new(),
+            relays: Vec::new(),
+            ids: BTreeMap::new(),
+        }
     }
 
     /// How many there are.
@@ -63,14 +74,14 @@ impl Allocations {
         self.slots.get_mut(slot as usize)?.as_deref_mut()
     }
 
-    /// All of them.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Allocation> {
-        self.slots.iter().flatten().map(|allocation| &**allocation)
+    /// The slot of the allocation with this id.
+    pub(super) fn find_id(&self, id: AllocationId) -> Option<u32> {
+        self.ids.get(&id).copied()
     }
 
-    /// The slots in use.
-    pub(super) fn slots(&self) -> Vec<u32> {
-        (0u32..).zip(&self.slots).filter(|(_, allocation)| allocation.is_some()).map(|(slot, _)| slot).collect()
+    /// The allocation with the lowest id that is at least this one, and its slot.
+    pub(super) fn first_from(&self, id: AllocationId) -> Option<(AllocationId, u32)> {
+        self.ids.range(id..).next().map(|(id, slot)| (*id, *slot))
     }
 
     /// Adds an allocation with its relays.
@@ -80,6 +91,7 @@ impl Allocations {
             (self.slots.len() - 1) as u32
         });
         self.five_tuples.insert(hash, &allocation.client.five_tuple, slot);
+        self.ids.insert(allocation.id, slot);
         for relay in allocation.relays() {
             let index = relay.id.index as usize;
             if index >= self.relays.len() {
@@ -100,6 +112,7 @@ impl Allocations {
         let allocation = self.slots.get_mut(slot as usize)?.take()?;
         self.free.push(slot);
         self.five_tuples.remove(hash, &allocation.client.five_tuple);
+        self.ids.remove(&allocation.id);
         for relay in allocation.relays().filter(|relay| relay.open) {
             self.forget_relay(relay.id);
         }

@@ -11,6 +11,7 @@
 //! | `five_tuple`, `hash` | the 5-tuple table and its keyed hash |
 //! | `timer`, `retransmit`, `events`, `refusal` | the wheel, remembered responses, the event queue, what it says of a refusal |
 //! | `view` | what an operator sees, and how an allocation is ended from outside |
+//! | `pass` | going over all allocations in parts, and judging them by a new snapshot |
 //! | `peer`, `response`, `transaction` | the question to the peer policy, what all responses share, transaction ids |
 
 mod allocate;
@@ -27,6 +28,7 @@ mod hash;
 mod icmp;
 mod index;
 mod output;
+mod pass;
 mod peer;
 mod permissions;
 mod refresh;
@@ -48,8 +50,9 @@ pub use events::RefusalCounts;
 pub use output::{
     AllocationId, AllocationSummary, Client, ClientLink, Encapsulation, EndReason, Event, Outcome, ToClient, ToPeer,
 };
+pub use pass::Judgement;
 pub use refusal::{Excerpt, Refusal};
 pub use relays::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
 pub use server::{FillRandom, Server};
 pub use settings::{Lifetimes, OnExpiry, Settings, Shared};
-pub use view::{AllocationDetail, AllocationFilter, AllocationView, UserTotal};
+pub use view::{AllocationDetail, AllocationFilter, AllocationView, Kick, Listing, Totals, UserTotal};

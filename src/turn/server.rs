@@ -5,22 +5,25 @@ use std::sync::Arc;
 
 use crate::addr::{Family, FiveTuple};
 use crate::clock::Now;
-use crate::policy::{RateLimiter, Verdict};
+use crate::policy::RateLimiter;
 use crate::reject::{Dropped, Reason};
 use crate::stun::{Class, Message, Method};
 
-use super::allocation::{Allocation, cut_in_secs, in_secs};
+use super::allocation::Allocation;
 use super::allocations::Allocations;
 use super::drain::AlternateServer;
 use super::events::{Events, RefusalCounts};
 use super::hash::AddressHash;
 use super::output::{Client, EndReason, Event, Outcome};
-use super::peer::{Peer, judge};
+use super::pass::Judging;
 use super::relays::Relays;
 use super::retransmit::{Digester, Tombstones};
 use super::settings::{OnExpiry, Settings, Shared};
 use super::timer::{Armed, Timer, Wheel};
 use super::transaction::TransactionIds;
+
+/// Allocations looked at in one [`Server::handle_timeout`].
+const SWEEPS_MAX: usize = 64;
 
 /// Fills a buffer from the CSPRNG.
 pub type FillRandom = Box<dyn FnMut(&mut [u8]) + Send>;
@@ -40,8 +43,11 @@ pub struct Server {
     pub(super) draining: bool,
     pub(super) alternates: Arc<[AlternateServer]>,
     pub(super) refused_with: Option<(Reason, Option<SocketAddr>)>,
+    pub(super) judging: Option<Judging>,
     wheel: Wheel,
+    /// Timers that have fired, and how many of them have been looked at.
     due: Vec<Timer>,
+    due_done: usize,
 }
 
 impl Server {
@@ -67,6 +73,8 @@ impl Server {
             refused_with: None,
             wheel: Wheel::new(),
             due: Vec::new(),
+            due_done: 0,
+            judging: None,
         }
     }
 
@@ -102,36 +110,34 @@ impl Server {
         }
     }
 
-    /// Ends what has expired.
+    /// Ends what has expired: the next of it, when much expires at once.
     pub fn handle_timeout<R: Relays>(&mut self, now: Now, relays: &mut R) {
         self.tombstones.sweep(now.micros);
-        let mut due = std::mem::take(&mut self.due);
-        self.wheel.take_due(now.micros, &mut due);
-        for timer in due.drain(..) {
+        if !self.has_due() {
+            self.due.clear();
+            self.due.shrink_to(64);
+            self.due_done = 0;
+            self.wheel.take_due(now.micros, &mut self.due);
+        }
+        for _ in 0..SWEEPS_MAX {
+            let Some(timer) = self.due.get(self.due_done).copied() else { break };
+            self.due_done += 1;
             let Some(allocation) = self.allocations.get_mut(timer.slot) else { continue };
             if allocation.armed.is_some_and(|armed| armed.tick == timer.tick) {
                 allocation.armed = None;
                 self.sweep(now, timer.slot, relays);
             }
         }
-        due.shrink_to(64);
-        self.due = due;
     }
 
-    /// When [`Self::handle_timeout`] is due, in monotonic microseconds; `None` when nothing can expire.
+    /// When [`Self::handle_timeout`] is due, in monotonic microseconds: at once while there is more of what has expired, `None`
+    /// when nothing can expire.
     pub fn next_timeout(&self) -> Option<u64> {
-        self.wheel.next_micros()
+        if self.has_due() { Some(0) } else { self.wheel.next_micros() }
     }
 
-    /// Takes a new snapshot; permissions and channels to peers that are denied now end.
-    pub fn apply<R: Relays>(&mut self, now: Now, settings: Arc<Settings>, relays: &mut R) {
-        self.limiter.set_limit(settings.unauthenticated);
-        self.settings = settings;
-        for slot in self.allocations.slots() {
-            self.judge_again(slot);
-            self.apply_limits(now, slot);
-            self.sweep(now, slot, relays);
-        }
+    fn has_due(&self) -> bool {
+        self.due_done < self.due.len()
     }
 
     /// Gives memory back after a peak of allocations.
@@ -142,7 +148,8 @@ impl Server {
 
     /// Ends every allocation, e.g. at shutdown.
     pub fn end_all<R: Relays>(&mut self, now: Now, reason: EndReason, relays: &mut R) {
-        for slot in self.allocations.slots() {
+        let mut pass = self.pass(None);
+        while let Some(slot) = self.next_in(&mut pass) {
             self.end(now, slot, reason, relays);
         }
     }
@@ -218,7 +225,7 @@ impl Server {
     }
 
     /// Ends what has expired of one allocation, or all of it, and arms it for what is left.
-    fn sweep<R: Relays>(&mut self, now: Now, slot: u32, relays: &mut R) {
+    pub(super) fn sweep<R: Relays>(&mut self, now: Now, slot: u32, relays: &mut R) {
         let Some(allocation) = self.allocations.get_mut(slot) else { return };
         if !allocation.is_live(now.micros) {
             let credential_over = allocation.identity.expires_unix.is_some_and(|expires| expires <= now.unix_secs);
@@ -278,36 +285,5 @@ impl Server {
         }
         self.events.push(Event::Ended(Box::new(allocation.summary(now, reason))));
         self.disarm(slot, allocation.armed);
-    }
-
-    /// Asks the new peer policy about every permission and channel of an allocation.
-    fn judge_again(&mut self, slot: u32) {
-        let Some(allocation) = self.allocations.get_mut(slot) else { return };
-        let id = allocation.id;
-        let (acl, events) = (&self.settings.peer_acl, &mut self.events);
-        allocation.permissions.retain(&self.hash, |ip, _| judge(acl, Peer::Ip(ip)).is_ok());
-        allocation.channels.retain(&self.hash, |channel| match judge(acl, Peer::Address(channel.peer)) {
-            Ok(verdict) => {
-                channel.own_relay = verdict == Verdict::OwnRelay;
-                true
-            }
-            Err(_) => {
-                events.push(Event::RouteGone { id, channel: channel.number });
-                false
-            }
-        });
-    }
-
-    /// New bandwidth caps count at once; a new expiry policy of `cut` shortens lifetimes granted before it.
-    fn apply_limits(&mut self, now: Now, slot: u32) {
-        let Some(allocation) = self.allocations.get_mut(slot) else { return };
-        let (limits, users) = (self.settings.bandwidth, &self.shared.user_bandwidths);
-        allocation.meter.set_limits(limits, users, &allocation.identity.user, now.micros);
-        if let Some(cut) = cut_in_secs(&self.settings, now, &allocation.identity) {
-            let cut_micros = in_secs(now, cut);
-            for relay in allocation.relays_mut() {
-                relay.until_micros = relay.until_micros.min(cut_micros);
-            }
-        }
     }
 }

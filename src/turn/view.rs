@@ -9,6 +9,7 @@ use crate::clock::Now;
 
 use super::allocation::Allocation;
 use super::output::{AllocationId, Client, EndReason};
+use super::pass::Pass;
 use super::relays::Relays;
 use super::server::Server;
 
@@ -95,33 +96,84 @@ impl AllocationFilter {
     }
 }
 
+/// A list of allocations that is being made, a part at a time.
+#[derive(Debug)]
+pub struct Listing {
+    pass: Pass,
+    filter: AllocationFilter,
+    limit: usize,
+    found: Vec<AllocationView>,
+}
+
+impl Listing {
+    /// Whether there is nothing more to look at.
+    pub fn is_done(&self) -> bool {
+        self.pass.is_over()
+    }
+
+    /// What was found, in the order of the ids; each as it was when it was looked at.
+    pub fn into_found(self) -> Vec<AllocationView> {
+        self.found
+    }
+}
+
+/// Totals that are being made, a part at a time.
+#[derive(Debug)]
+pub struct Totals {
+    pass: Pass,
+    by_user: HashMap<Arc<str>, UserTotal>,
+}
+
+impl Totals {
+    /// Whether there is nothing more to look at.
+    pub fn is_done(&self) -> bool {
+        self.pass.is_over()
+    }
+
+    /// Every user who has an allocation, in no order.
+    pub fn into_users(self) -> Vec<UserTotal> {
+        self.by_user.into_values().collect()
+    }
+}
+
+/// Allocations that are being ended from outside, a part at a time.
+#[derive(Debug)]
+pub struct Kick {
+    pass: Pass,
+    filter: AllocationFilter,
+}
+
+impl Kick {
+    /// Whether there is nothing more to look at.
+    pub fn is_done(&self) -> bool {
+        self.pass.is_over()
+    }
+}
+
 impl Server {
-    /// The allocations that match, in the order of their ids, from the first one after `after` on, at most `limit`.
-    pub fn list(
-        &self,
-        now: Now,
-        filter: &AllocationFilter,
-        after: Option<AllocationId>,
-        limit: usize,
-    ) -> Vec<AllocationView> {
-        let mut found: Vec<&Allocation> = self
-            .live(now)
-            .filter(|allocation| {
-                after.is_none_or(|after| allocation.id > after) && filter.matches(allocation, now.micros)
-            })
-            .collect();
-        if limit < found.len() {
-            // Only what is shown needs an order.
-            found.select_nth_unstable_by_key(limit, |allocation| allocation.id);
-            found.truncate(limit);
+    /// A list, yet to be made, of the allocations that match, in the order of their ids, from the first one after `after` on, at
+    /// most `limit`.
+    pub fn listing(&self, filter: AllocationFilter, after: Option<AllocationId>, limit: usize) -> Listing {
+        Listing { pass: self.pass(after), filter, limit, found: Vec::new() }
+    }
+
+    /// Looks at the next allocations, at most `most`.
+    pub fn list(&self, now: Now, listing: &mut Listing, most: usize) {
+        for _ in 0..most {
+            if listing.found.len() >= listing.limit {
+                return listing.pass.stop();
+            }
+            let Some(slot) = self.next_in(&mut listing.pass) else { return };
+            let Some(allocation) = self.live(now, slot) else { continue };
+            if listing.filter.matches(allocation, now.micros) {
+                listing.found.push(view(allocation, now.micros));
+            }
         }
-        found.sort_unstable_by_key(|allocation| allocation.id);
-        found.into_iter().map(|allocation| view(allocation, now.micros)).collect()
     }
 
     /// One allocation.
     pub fn show(&self, now: Now, id: AllocationId) -> Option<AllocationDetail> {
-        let allocation = self.live(now).find(|allocation| allocation.id == id)?;
+        let allocation = self.live(now, self.allocations.find_id(id)?)?;
         Some(AllocationDetail {
             allocation: view(allocation, now.micros),
             permissions: permissions(allocation, now.micros).collect(),
@@ -129,12 +181,18 @@ impl Server {
         })
     }
 
-    /// Every user who has an allocation, in no order.
-    pub fn user_totals(&self, now: Now) -> Vec<UserTotal> {
-        let mut totals: HashMap<&str, UserTotal> = HashMap::new();
-        for allocation in self.live(now) {
+    /// Totals, yet to be made, of every user's allocations.
+    pub fn totals(&self) -> Totals {
+        Totals { pass: self.pass(None), by_user: HashMap::new() }
+    }
+
+    /// Adds the next allocations, at most `most`.
+    pub fn add_up(&self, now: Now, totals: &mut Totals, most: usize) {
+        for _ in 0..most {
+            let Some(slot) = self.next_in(&mut totals.pass) else { return };
+            let Some(allocation) = self.live(now, slot) else { continue };
             let user = &allocation.identity.user;
-            let total = totals.entry(user).or_insert_with(|| UserTotal {
+            let total = totals.by_user.entry(Arc::clone(user)).or_insert_with(|| UserTotal {
                 user: Arc::clone(user),
                 allocations: 0,
                 to_peers: (0, 0),
@@ -144,22 +202,20 @@ impl Server {
             add(&mut total.to_peers, allocation.to_peers.both());
             add(&mut total.to_client, allocation.to_client.both());
         }
-        totals.into_values().collect()
     }
 
-    /// Ends the allocations that match, or the one with this id if it matches. Returns their clients.
-    pub fn kick<R: Relays>(
-        &mut self,
-        now: Now,
-        filter: &AllocationFilter,
-        id: Option<AllocationId>,
-        relays: &mut R,
-    ) -> Vec<Client> {
+    /// The end, yet to come, of the allocations that match, or of the one with this id if it matches.
+    pub fn kicking(&self, filter: AllocationFilter, id: Option<AllocationId>) -> Kick {
+        Kick { pass: id.map_or_else(|| self.pass(None), Pass::over), filter }
+    }
+
+    /// Looks at the next allocations, at most `most`, and ends those that are meant. Returns their clients.
+    pub fn kick<R: Relays>(&mut self, now: Now, kick: &mut Kick, most: usize, relays: &mut R) -> Vec<Client> {
         let mut clients = Vec::new();
-        for slot in self.allocations.slots() {
-            let Some(allocation) = self.allocations.get(slot) else { continue };
-            let meant = id.is_none_or(|id| id == allocation.id) && filter.matches(allocation, now.micros);
-            if meant && allocation.is_live(now.micros) {
+        for _ in 0..most {
+            let Some(slot) = self.next_in(&mut kick.pass) else { break };
+            let meant = |allocation: &&Allocation| kick.filter.matches(allocation, now.micros);
+            if let Some(allocation) = self.live(now, slot).filter(meant) {
                 clients.push(allocation.client);
                 self.end(now, slot, EndReason::Kicked, relays);
             }
@@ -167,8 +223,8 @@ impl Server {
         clients
     }
 
-    fn live(&self, now: Now) -> impl Iterator<Item = &Allocation> {
-        self.allocations.iter().filter(move |allocation| allocation.is_live(now.micros))
+    fn live(&self, now: Now, slot: u32) -> Option<&Allocation> {
+        self.allocations.get(slot).filter(|allocation| allocation.is_live(now.micros))
     }
 }
 

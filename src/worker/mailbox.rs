@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::addr::PeerAddr;
 use crate::net::sys::EventFd;
 use crate::turn::{
-    AllocationDetail, AllocationFilter, AllocationId, AllocationView, AlternateServer, EndReason, Refusal, Settings,
-    UserTotal,
+    AllocationDetail, AllocationFilter, AllocationId, AllocationView, AlternateServer, EndReason, Judgement, Refusal,
+    Settings, UserTotal,
 };
 
 /// What may wait for one worker, in what packets count for.
@@ -33,8 +33,8 @@ pub type Reply<T> = Box<dyn FnOnce(T) + Send>;
 
 /// An order or a question of the control runtime.
 pub enum Command {
-    /// Work by this snapshot from now on.
-    Apply(Arc<Settings>),
+    /// Work by this snapshot from now on. Answer when every allocation there was has been judged by it.
+    Apply(Arc<Settings>, Reply<Judgement>),
     /// Bring the counters up to date and store the current time, as a sign of life.
     Ping(Arc<AtomicU64>),
     /// Make no new allocation; send clients to these servers instead.

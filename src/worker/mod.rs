@@ -7,6 +7,7 @@
 mod datagrams;
 mod encapsulate;
 mod flush;
+mod jobs;
 mod log;
 mod mailbox;
 mod plan;
@@ -46,6 +47,7 @@ use crate::reject::Dropped;
 use crate::turn::{Event, Server, Settings, Shared};
 use crate::usage::UsageSender;
 
+use jobs::{Job, Jobs};
 use mailbox::{HandoverBatch, Inbox};
 use plan::Plan;
 use refusals::RefusalRing;
@@ -132,6 +134,7 @@ pub struct Worker {
     to_clients: Plan,
     handovers: Vec<HandoverBatch>,
     inbox: Inbox,
+    jobs: Jobs,
     counters: Arc<Counters>,
     context: WorkerContext,
     gso: bool,
@@ -202,6 +205,7 @@ impl Worker {
             to_clients: Plan::new(),
             handovers: context.mailboxes.iter().map(|_| HandoverBatch::default()).collect(),
             inbox: Inbox::default(),
+            jobs: Jobs::default(),
             counters,
             gso: context.gso,
             context,
@@ -234,6 +238,7 @@ impl Worker {
         let now = now();
         self.on_events(now, events, count);
         self.serve_backlog(now);
+        self.work_on_jobs(now);
         self.on_time(now);
         self.flush(now);
         self.report();
@@ -255,7 +260,10 @@ impl Worker {
         self.take_handover();
         for command in commands {
             match command {
-                Command::Apply(settings) => self.server.apply(now, settings, &mut self.relays),
+                Command::Apply(settings, reply) => {
+                    self.server.apply(settings);
+                    self.jobs.tell_judgement(reply);
+                }
                 Command::Ping(seen) => {
                     // Who asks may read the counters next, and compares with the time of asking: this wake-up began before.
                     self.report();
@@ -266,17 +274,13 @@ impl Worker {
                     self.server.set_draining(true);
                 }
                 Command::List { filter, after, limit, reply } => {
-                    // The record of an allocation's start goes before others of it.
-                    self.report();
-                    reply(self.server.list(now, &filter, after, limit));
+                    self.jobs.add(Job::List(self.server.listing(filter, after, limit), reply));
                 }
                 Command::Show(id, reply) => reply(self.server.show(now, id)),
-                Command::Users(reply) => reply(self.server.user_totals(now)),
+                Command::Users(reply) => self.jobs.add(Job::Users(self.server.totals(), reply)),
                 Command::Refusals(reply) => reply(self.refusals.oldest_first()),
                 Command::Kick(filter, id, reply) => {
-                    let kicked = self.server.kick(now, &filter, id, &mut self.relays);
-                    kicked.iter().for_each(|client| self.close_client(now, client));
-                    reply(kicked.len());
+                    self.jobs.add(Job::Kick(self.server.kicking(filter, id), 0, reply));
                 }
                 Command::Stop(reason) => {
                     self.server.end_all(now, reason, &mut self.relays);

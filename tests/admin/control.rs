@@ -99,6 +99,10 @@ async fn a_reload_is_judged_applied_or_refused_under_traffic_and_loses_no_alloca
         (&applied["applied"], &applied["dry_run"], &applied["generation"]),
         (&true.into(), &false.into(), &2.into())
     );
+    assert_eq!(judged["sessions"], Value::Null, "a dry run judges no session");
+    // Those of the traffic, and the one allocated above.
+    let judgement = json!({ "judged": 5, "ended": 0, "permissions_ended": 0, "channels_ended": 0 });
+    assert_eq!(applied["sessions"], judgement);
     let config_now = api.get("/v1/config");
     assert_eq!(config_now["generation"], 2);
     let toml = config_now["toml"].as_str().unwrap();
@@ -256,4 +260,19 @@ fn the_level_of_the_log_changes_what_is_logged_until_the_next_reload() {
     wait_until("the third end in the log", LIMIT, || (ended() == 2).then_some(()));
     std::thread::sleep(Duration::from_millis(50));
     assert_eq!(ended(), 2, "{}", server.log());
+}
+
+#[test]
+fn a_reload_answers_when_every_session_has_been_judged_and_says_what_ended() {
+    let server = TestServer::start(&config(""));
+    let api = Api::of(&server);
+    let (mut client, _) = Wire::allocated(&server, Transport::Udp, "alice");
+    assert!(client.permit("9.9.9.9:0").is_ok());
+    server.write_config(&config("[peers]\ndenied = [\"9.9.9.0/24\"]\n"));
+    let applied = api.done("POST", "/v1/reload", None, 200);
+    let judgement = json!({ "judged": 1, "ended": 0, "permissions_ended": 1, "channels_ended": 0 });
+    assert_eq!(applied["sessions"], judgement);
+    let page = api.get("/v1/sessions");
+    let id = page["sessions"][0]["id"].as_str().unwrap();
+    assert_eq!(api.get(&format!("/v1/sessions/{id}"))["permissions"], json!([]));
 }

@@ -38,7 +38,8 @@ fn a_reload_prints_what_was_applied_and_what_needs_a_restart() {
         [
             "EFFECT|KEY|BEFORE|AFTER",
             "applied|quota.allocations-per-user|\"unlimited\"|1",
-            "needs a restart|workers|2|3"
+            "needs a restart|workers|2|3",
+            "2 live sessions judged by it; none lost anything by it"
         ]
     );
     let mut second = Wire::connect(&server, Transport::Udp, &server.credentials("alice"));

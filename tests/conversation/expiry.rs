@@ -191,3 +191,22 @@ fn an_allocation_has_one_timer_however_often_it_is_refreshed_and_whatever_it_bin
     }
     world.check_books();
 }
+
+#[test]
+fn what_expires_at_once_ends_by_parts() {
+    let (mut world, _) = crowd(1000);
+    world.events();
+    world.pass_unattended(700);
+    let mut parts = 0;
+    while world.server.next_timeout().is_some_and(|due| due <= world.now.micros) {
+        let before = world.server.allocations();
+        world.server.handle_timeout(world.now, &mut world.relays);
+        assert!(before - world.server.allocations() <= 64, "too many in one part");
+        parts += 1;
+        assert!(parts < 1000, "it would spin");
+    }
+    assert!(parts >= 1000 / 64, "{parts}");
+    assert_eq!((world.server.allocations(), world.server.timers()), (0, 0));
+    assert_eq!(world.server.next_timeout(), None);
+    world.check_books();
+}

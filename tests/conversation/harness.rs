@@ -10,7 +10,8 @@ use turnstone::policy::{BandwidthLimits, PeerAcl, PeerRules, QuotaLimits};
 use turnstone::reject::{Dropped, Reason};
 use turnstone::stun::{AttributeType, Class, Encoder, Key, Message, Method, PasswordAlgorithm, TransactionId};
 use turnstone::turn::{
-    Client, ClientLink, Event, Lifetimes, OnExpiry, Outcome, RelayId, Server, Settings, Shared, ToClient, ToPeer,
+    AllocationFilter, AllocationId, Client, ClientLink, Event, Lifetimes, OnExpiry, Outcome, RelayId, Server, Settings,
+    Shared, ToClient, ToPeer,
 };
 
 pub use crate::fake_relays::FakeRelays;
@@ -183,7 +184,43 @@ impl World {
     pub fn reload(&mut self, change: impl FnOnce(&mut Options)) {
         change(&mut self.options);
         let settings = self.options.settings(&self.nonce_keys);
-        self.server.apply(self.now, settings, &mut self.relays);
+        self.server.apply(settings);
+        while self.server.judge(self.now, usize::MAX, &mut self.relays).is_none() {}
+    }
+
+    /// Changes the options, and leaves it to the test to have the allocations judged.
+    pub fn begin_reload(&mut self, change: impl FnOnce(&mut Options)) {
+        change(&mut self.options);
+        self.server.apply(self.options.settings(&self.nonce_keys));
+    }
+
+    /// The allocations that match, in one go.
+    pub fn list(
+        &self,
+        filter: &AllocationFilter,
+        after: Option<AllocationId>,
+        limit: usize,
+    ) -> Vec<turnstone::turn::AllocationView> {
+        let mut listing = self.server.listing(filter.clone(), after, limit);
+        self.server.list(self.now, &mut listing, usize::MAX);
+        assert!(listing.is_done());
+        listing.into_found()
+    }
+
+    /// What each user's allocations come to.
+    pub fn user_totals(&self) -> Vec<turnstone::turn::UserTotal> {
+        let mut totals = self.server.totals();
+        self.server.add_up(self.now, &mut totals, usize::MAX);
+        assert!(totals.is_done());
+        totals.into_users()
+    }
+
+    /// Ends allocations in one go.
+    pub fn kick(&mut self, filter: &AllocationFilter, id: Option<AllocationId>) -> Vec<Client> {
+        let mut kick = self.server.kicking(filter.clone(), id);
+        let kicked = self.server.kick(self.now, &mut kick, usize::MAX, &mut self.relays);
+        assert!(kick.is_done());
+        kicked
     }
 
     /// Lets time pass, with every timer at its time.
@@ -191,7 +228,13 @@ impl World {
         let end = self.now.micros + secs * SECOND;
         while let Some(due) = self.server.next_timeout().filter(|due| *due <= end) {
             self.set_micros(due.max(self.now.micros));
-            self.server.handle_timeout(self.now, &mut self.relays);
+            // What is due at once is ended in parts.
+            for _ in 0..1000 {
+                self.server.handle_timeout(self.now, &mut self.relays);
+                if self.server.next_timeout().is_none_or(|next| next > self.now.micros) {
+                    break;
+                }
+            }
             assert!(self.server.next_timeout().is_none_or(|next| next > self.now.micros), "the timer would spin");
         }
         self.set_micros(end);

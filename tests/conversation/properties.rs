@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use turnstone::addr::{Family, Transport};
 use turnstone::policy::{BandwidthLimits, QuotaLimits, RateLimit};
 use turnstone::stun::{AttributeType, Class, Method};
-use turnstone::turn::{EndReason, Event, OnExpiry};
+use turnstone::turn::{AllocationFilter, EndReason, Event, OnExpiry};
 
 use crate::harness::*;
 
@@ -244,6 +244,34 @@ proptest! {
         play.world.reload(|options| *options = Options::default());
         play.world.allocated(77);
         prop_assert_eq!(play.world.relays.taken_ports(), 1);
+    }
+
+    #[test]
+    fn a_reload_in_parts_leaves_no_route_that_it_denies_whatever_comes_in_between(
+        before in prop::collection::vec(step(), 1..60),
+        meanwhile in prop::collection::vec(step(), 1..20),
+        part in 1..8usize,
+    ) {
+        let mut play = Play::new();
+        before.into_iter().for_each(|step| play.play(step));
+        play.world.begin_reload(|options| options.rules.denied = vec!["8.8.8.0-8.8.8.9".to_owned()]);
+        let mut steps = meanwhile.into_iter().filter(|step| !matches!(step, Step::Reload { .. }));
+        loop {
+            let done = play.world.server.judge(play.world.now, part, &mut play.world.relays);
+            if done.is_some() {
+                break;
+            }
+            if let Some(step) = steps.next() {
+                play.play(step);
+            }
+        }
+        for view in play.world.list(&AllocationFilter::default(), None, 1000) {
+            let detail = play.world.server.show(play.world.now, view.id).unwrap();
+            let mut peers: Vec<_> = detail.permissions.iter().map(|(ip, _)| *ip).collect();
+            peers.extend(detail.channels.iter().map(|(_, peer, _)| peer.ip()));
+            let denied = |ip: &std::net::IpAddr| *ip >= peer(0).ip() && *ip <= peer(9).ip();
+            prop_assert!(!peers.iter().any(denied), "{peers:?}");
+        }
     }
 
     #[test]

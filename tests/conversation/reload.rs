@@ -104,3 +104,52 @@ fn limits_lifetimes_and_the_budget_are_taken_over() {
     world.reload(|options| options.bandwidth = BandwidthLimits::default());
     world.channel_data(login.client, 0x4000, &[0; 1000]).unwrap();
 }
+
+#[test]
+fn a_reload_judges_a_part_at_a_time_and_says_what_it_ended() {
+    let (mut world, all) = crowd(200);
+    world.begin_reload(|options| options.rules.denied = vec!["8.8.8.1".to_owned()]);
+    assert!(world.server.is_judging());
+    let mut parts = 0;
+    let judgement = loop {
+        let before = world.events().len();
+        assert_eq!(before, 0);
+        let judgement = world.server.judge(world.now, 16, &mut world.relays);
+        // An allocation with its permission and its channel counts for three.
+        let ended = world.events().len();
+        assert!(ended <= 16 / 3 + 1, "{ended} in one part");
+        parts += 1;
+        if let Some(judgement) = judgement {
+            break judgement;
+        }
+    };
+    assert!(parts >= 200 / 6, "{parts}");
+    assert_eq!((judgement.allocations, judgement.channels_ended, judgement.permissions_ended), (200, 200, 200));
+    assert!(!world.server.is_judging());
+    for (client, relay) in all {
+        assert_eq!(world.channel_data(client, 0x4000, b"x").unwrap_err(), Dropped::NoChannel);
+        assert_eq!(world.inbound(relay, peer(1), 1), Err(Dropped::NoPermission));
+    }
+}
+
+#[test]
+fn what_is_asked_for_while_a_reload_judges_is_judged_by_the_new_rules() {
+    let mut world = World::new();
+    let logins: Vec<_> = (1..=20).map(|n| world.allocated(n)).collect();
+    world.begin_reload(|options| options.rules.denied = vec!["8.8.8.1".to_owned()]);
+    assert_eq!(world.server.judge(world.now, 1, &mut world.relays), None);
+    assert_eq!(world.permit(&logins[19], &[peer(1)]).code(), Some(403));
+    assert_eq!(world.bind(&logins[19], 0x4000, peer(2)).code(), None);
+    let later = world.allocated(21);
+    assert_eq!(world.bind(&later, 0x4000, peer(1)).code(), Some(403));
+    // One that ends, and a second reload, come in between.
+    assert_eq!(world.refresh(&logins[5], Some(0)).code(), None);
+    world.begin_reload(|options| options.rules.denied = vec!["8.8.8.2".to_owned()]);
+    let judgement = loop {
+        if let Some(judgement) = world.server.judge(world.now, 1, &mut world.relays) {
+            break judgement;
+        }
+    };
+    assert_eq!((judgement.allocations, judgement.channels_ended), (20, 1), "by the second reload");
+    assert_eq!(world.bind(&later, 0x4001, peer(1)).code(), None);
+}

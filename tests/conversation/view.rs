@@ -20,12 +20,12 @@ fn allocations_are_listed_by_page_and_filter() {
     world.bind(&logins[2], 0x4000, peer(2));
 
     let all = AllocationFilter::default();
-    let first = world.server.list(world.now, &all, None, 4);
-    let rest = world.server.list(world.now, &all, Some(first[3].id), 4);
+    let first = world.list(&all, None, 4);
+    let rest = world.list(&all, Some(first[3].id), 4);
     assert_eq!((first.len(), rest.len()), (4, 2));
     assert!(first.iter().chain(&rest).map(|view| view.id).is_sorted());
 
-    let count = |filter: &AllocationFilter| world.server.list(world.now, filter, None, 100).len();
+    let count = |filter: &AllocationFilter| world.list(filter, None, 100).len();
     assert_eq!(count(&user("bob")), 1, "the user part of a time-limited username");
     assert_eq!(count(&user(&first[0].username)), 5);
     assert_eq!(count(&user("nobody")), 0);
@@ -45,19 +45,19 @@ fn one_allocation_is_shown_with_its_peers_and_its_traffic() {
     world.permit(&login, &[peer(1)]);
     world.bind(&login, 0x4000, peer(2));
     world.channel_data(login.client, 0x4000, b"12345").unwrap();
-    let id = world.server.list(world.now, &AllocationFilter::default(), None, 1)[0].id;
+    let id = world.list(&AllocationFilter::default(), None, 1)[0].id;
 
     let shown = world.server.show(world.now, id).expect("it lives");
     assert_eq!(shown.allocation.to_peers, (1, 5));
     assert_eq!(shown.channels.iter().map(|channel| (channel.0, channel.1)).collect::<Vec<_>>(), [(0x4000, peer(2))]);
     let permitted: Vec<_> = shown.permissions.iter().map(|permission| permission.0).collect();
     assert!(permitted.contains(&peer(1).ip()) && permitted.contains(&peer(2).ip()), "{permitted:?}");
-    let totals = world.server.user_totals(world.now);
+    let totals = world.user_totals();
     assert_eq!((totals.len(), totals[0].allocations, totals[0].to_peers), (1, 1, (1, 5)));
 
     world.pass(3600);
     assert_eq!(world.server.show(world.now, id), None);
-    assert!(world.server.user_totals(world.now).is_empty());
+    assert!(world.user_totals().is_empty());
 }
 
 #[test]
@@ -68,11 +68,11 @@ fn a_kicked_allocation_gives_everything_back() {
     world.allocate(&guest);
     world.bind(&one, 0x4000, peer(1));
     world.events();
-    let id = world.server.list(world.now, &AllocationFilter::default(), None, 1)[0].id;
+    let id = world.list(&AllocationFilter::default(), None, 1)[0].id;
 
-    let kicked = world.server.kick(world.now, &user("bob"), Some(id), &mut world.relays);
+    let kicked = world.kick(&user("bob"), Some(id));
     assert!(kicked.is_empty(), "the allocation is another user's");
-    let kicked = world.server.kick(world.now, &AllocationFilter::default(), Some(id), &mut world.relays);
+    let kicked = world.kick(&AllocationFilter::default(), Some(id));
     assert_eq!(kicked, [one.client]);
     world.check_books();
     assert_eq!(world.channel_data(one.client, 0x4000, b"x"), Err(Dropped::NoAllocation));
@@ -81,8 +81,8 @@ fn a_kicked_allocation_gives_everything_back() {
     ));
     assert_eq!(world.refresh(&one, None).code(), Some(437));
 
-    assert_eq!(world.server.kick(world.now, &user("bob"), None, &mut world.relays), [guest.client]);
-    assert_eq!(world.server.kick(world.now, &AllocationFilter::default(), None, &mut world.relays), [two.client]);
+    assert_eq!(world.kick(&user("bob"), None), [guest.client]);
+    assert_eq!(world.kick(&AllocationFilter::default(), None), [two.client]);
     assert_eq!(world.server.allocations(), 0);
     world.check_books();
 }
@@ -105,4 +105,64 @@ fn a_refusal_says_who_asked_for_what() {
     assert_eq!((unknown.reason, unknown.peer), (Reason::WrongPassword, None));
     assert_eq!(unknown.username.to_string(), "alice");
     assert_eq!(unknown.client, wrong.client.five_tuple.client);
+}
+
+#[test]
+fn a_list_looks_at_a_part_at_a_time_and_is_right_though_allocations_come_and_go_meanwhile() {
+    let (mut world, all) = crowd(150);
+    let filter = AllocationFilter::default();
+    let ids: Vec<_> = world.list(&filter, None, 1000).iter().map(|view| view.id).collect();
+    let mut listing = world.server.listing(filter, None, 1000);
+    let mut parts = 0;
+    while !listing.is_done() {
+        world.server.list(world.now, &mut listing, 20);
+        parts += 1;
+        // The first ends after it was looked at, the last before; one more is made.
+        let gone = if parts == 2 { Some(0) } else { (parts == 3).then_some(149) };
+        if let Some(n) = gone {
+            world.server.client_gone(world.now, &all[n].0.five_tuple, &mut world.relays);
+            world.relays.ports.push(3000);
+            world.allocated(500 + n as u16);
+        }
+    }
+    assert!(parts >= 150 / 20, "{parts}");
+    let found: Vec<_> = listing.into_found().iter().map(|view| view.id).collect();
+    assert_eq!(found, ids[..149], "as each was when it was looked at");
+}
+
+#[test]
+fn a_page_costs_what_it_shows_wherever_it_begins() {
+    let (world, _) = crowd(300);
+    let filter = AllocationFilter::default();
+    let ids: Vec<_> = world.list(&filter, None, 1000).iter().map(|view| view.id).collect();
+    let mut listing = world.server.listing(filter, Some(ids[279]), 10);
+    world.server.list(world.now, &mut listing, 11);
+    assert!(listing.is_done(), "it has looked at ten and knows that these are enough");
+    assert_eq!(listing.into_found().iter().map(|view| view.id).collect::<Vec<_>>(), ids[280..290]);
+}
+
+#[test]
+fn totals_and_kicks_go_by_parts_and_miss_nobody() {
+    let (mut world, _) = crowd(100);
+    let guest = world.guest(client(900), "bob", 60);
+    world.relays.ports = vec![4000];
+    world.allocate(&guest);
+    let mut totals = world.server.totals();
+    world.server.add_up(world.now, &mut totals, 30);
+    assert!(!totals.is_done());
+    while !totals.is_done() {
+        world.server.add_up(world.now, &mut totals, 30);
+    }
+    let mut counts: Vec<_> = totals.into_users().iter().map(|total| total.allocations).collect();
+    counts.sort_unstable();
+    assert_eq!(counts, [1, 100]);
+    let mut kick = world.server.kicking(user("alice"), None);
+    let mut kicked = 0;
+    while !kick.is_done() {
+        let part = world.server.kick(world.now, &mut kick, 7, &mut world.relays).len();
+        assert!(part <= 7);
+        kicked += part;
+    }
+    assert_eq!((kicked, world.server.allocations()), (100, 1));
+    world.check_books();
 }

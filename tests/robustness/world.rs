@@ -139,13 +139,17 @@ impl World {
     pub(crate) fn advance(&mut self, micros: u64) {
         self.now.micros += micros;
         self.now.unix_secs = 1_800_000_000 + self.now.micros / SECOND;
-        self.server.handle_timeout(self.now, &mut self.relays);
+        while self.server.next_timeout().is_some_and(|due| due <= self.now.micros) {
+            self.server.handle_timeout(self.now, &mut self.relays);
+        }
     }
 
     /// Reloads with a peer rule more or less.
     pub(crate) fn reload(&mut self, denied: &[&str]) {
         self.settings.peer_acl = peer_acl(denied);
-        self.server.apply(self.now, Arc::new(self.settings.clone()), &mut self.relays);
+        self.server.apply(Arc::new(self.settings.clone()));
+        // In parts, with whatever comes in between.
+        self.server.judge(self.now, 1, &mut self.relays);
     }
 
     /// What must hold whatever came in.

@@ -166,6 +166,15 @@ pub(super) struct Reload {
     pub(super) generation: u64,
     pub(super) changes: Vec<Change>,
     pub(super) warnings: Vec<String>,
+    pub(super) sessions: Option<Judgement>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Judgement {
+    pub(super) judged: u64,
+    pub(super) ended: u64,
+    pub(super) permissions_ended: u64,
+    pub(super) channels_ended: u64,
 }
 
 #[derive(Deserialize)]

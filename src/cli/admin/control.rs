@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::config::parse_duration;
 
 use super::super::output::{CliError, Exit, Printer, printable, unix_now};
-use super::answers::{Change, Drain, LogLevel, Reload, Status};
+use super::answers::{Change, Drain, Judgement, LogLevel, Reload, Status};
 use super::client::{Call, Client, ClientError};
 use super::status;
 use super::text::{Table, count};
@@ -110,6 +110,9 @@ pub(in crate::cli) fn reload(args: &ReloadArgs, printer: &mut Printer) -> Result
         if !reload.changes.is_empty() {
             printer.print(&changes(&reload).to_string())?;
         }
+        if let Some(sessions) = reload.sessions.as_ref().filter(|sessions| sessions.judged > 0) {
+            printer.line(judgement(sessions))?;
+        }
         for warning in &reload.warnings {
             printer.line(format_args!("warning: {}", printable(warning)))?;
         }
@@ -130,6 +133,17 @@ fn changes(reload: &Reload) -> Table {
         table.row([effect.to_owned(), change.key.clone(), change.before.clone(), change.after.clone()]);
     }
     table
+}
+
+/// What came of a reload for the sessions there were.
+fn judgement(sessions: &Judgement) -> String {
+    let ended =
+        [(sessions.ended, "session"), (sessions.permissions_ended, "permission"), (sessions.channels_ended, "channel")];
+    let ended: Vec<_> =
+        ended.into_iter().filter(|(number, _)| *number > 0).map(|(number, of)| count(number, of)).collect();
+    let ended =
+        if ended.is_empty() { "none lost anything by it".to_owned() } else { format!("ended: {}", ended.join(", ")) };
+    format!("{} judged by it; {ended}", count(sessions.judged, "live session"))
 }
 
 fn needs_restart(change: &Change) -> bool {

@@ -13,7 +13,9 @@ use super::input::{Query, wrong};
 use crate::config::{Change, Effect, Problem, check_log_filter};
 use crate::ops::log::LogError;
 use crate::ops::notify;
+use crate::ops::reload::{Judged, Unjudged};
 use crate::ops::run::{Hooks, RunningServer};
+use crate::turn::Judgement;
 
 pub(super) const RELOAD_KEYS: &[&str] = &["dry_run"];
 
@@ -62,6 +64,8 @@ pub(in crate::ops) struct Reloaded {
     generation: u64,
     changes: Vec<Change>,
     warnings: Vec<Problem>,
+    /// What came of it for the allocations there were; unknown of a dry run.
+    judgement: Option<Judgement>,
 }
 
 /// How long a drain may last.
@@ -102,12 +106,21 @@ impl AdminApi {
             json!({ "key": change.key, "before": change.before, "after": change.after, "effect": effect })
         });
         let warnings: Vec<_> = reloaded.warnings.iter().map(ToString::to_string).collect();
+        let sessions = reloaded.judgement.map(|judgement| {
+            json!({
+                "judged": judgement.allocations,
+                "ended": judgement.allocations_ended,
+                "permissions_ended": judgement.permissions_ended,
+                "channels_ended": judgement.channels_ended,
+            })
+        });
         Ok(json!({
             "applied": !dry_run,
             "dry_run": dry_run,
             "generation": reloaded.generation,
             "changes": changes.collect::<Vec<_>>(),
             "warnings": warnings,
+            "sessions": sessions,
         }))
     }
 
@@ -179,12 +192,18 @@ impl RunningServer {
             Order::Config(answer) => {
                 let _ = answer.send(ConfigView { generation: self.status.generation(), toml: self.config.to_toml() });
             }
-            Order::Reload { dry_run, answer } => {
-                let judged = if dry_run { self.judge(hooks) } else { self.reload_and_notify(hooks) };
+            Order::Reload { dry_run: true, answer } => {
                 let generation = self.status.generation();
-                let reloaded =
-                    judged.map(|judged| Reloaded { generation, changes: judged.changes, warnings: judged.warnings });
+                let reloaded = self.judge(hooks).map(|Judged { changes, warnings, .. }| Reloaded {
+                    generation,
+                    changes,
+                    warnings,
+                    judgement: None,
+                });
                 let _ = answer.send(reloaded);
+            }
+            Order::Reload { dry_run: false, answer } => {
+                self.reload_and_notify(hooks, move |reloaded| drop(answer.send(reloaded)));
             }
             Order::Drain { deadline, answer } => {
                 let deadline = match deadline {
@@ -205,14 +224,43 @@ impl RunningServer {
         is_drain
     }
 
-    /// A reload that the service manager hears of.
+    /// A reload that the service manager hears of. It is over, and `then` is given what came of it, when the allocations there are
+    /// have been judged by it; the server is not held up by that.
     pub(in crate::ops) fn reload_and_notify(
         &mut self,
         hooks: &Hooks<'_>,
-    ) -> Result<crate::ops::reload::Judged, String> {
+        then: impl FnOnce(Result<Reloaded, String>) + Send + 'static,
+    ) {
         notify::reloading();
-        let result = self.reload(hooks);
-        notify::ready(&self.bound.to_string());
-        result
+        let bound = self.bound.to_string();
+        let (Judged { changes, warnings, .. }, judging) = match self.reload(hooks) {
+            Ok(applied) => applied,
+            Err(problem) => {
+                notify::ready(&bound);
+                return then(Err(problem));
+            }
+        };
+        let generation = self.status.generation();
+        tokio::spawn(async move {
+            let judgement = match judging.end().await {
+                Ok(judgement) => {
+                    tracing::info!(
+                        allocations = judgement.allocations,
+                        allocations_ended = judgement.allocations_ended,
+                        permissions_ended = judgement.permissions_ended,
+                        channels_ended = judgement.channels_ended,
+                        "the live allocations have been judged by the new configuration"
+                    );
+                    Some(judgement)
+                }
+                Err(Unjudged::Late) => {
+                    tracing::warn!("a worker has not yet judged all its allocations by the new configuration");
+                    None
+                }
+                Err(Unjudged::Stopping) => return,
+            };
+            notify::ready(&bound);
+            then(Ok(Reloaded { generation, changes, warnings, judgement }));
+        });
     }
 }
