@@ -93,7 +93,17 @@ pub(super) fn read_bandwidth(root: &Section<'_, '_>) -> BandwidthLimits {
         });
         rate.and_then(|rate| rate.value)
     };
-    let bandwidth = BandwidthLimits { per_allocation: rate("per-allocation"), per_user: rate("per-user") };
+    let packets = |key| {
+        let limit =
+            section.limit(key, r#"a whole number of packets a second from 1, or "unlimited""#, 1..=u64::from(u32::MAX));
+        limit.and_then(|limit| limit.value)
+    };
+    let bandwidth = BandwidthLimits {
+        per_allocation: rate("per-allocation"),
+        per_user: rate("per-user"),
+        packets_per_allocation: packets("packets-per-allocation"),
+        packets_per_user: packets("packets-per-user"),
+    };
     section.report_unknown_keys();
     bandwidth
 }

@@ -44,6 +44,8 @@ impl Config {
         let rate = |rate: Option<u64>| rate.map_or_else(|| "unlimited".to_owned(), rate_text);
         writeln!(out, "\n[bandwidth]\nper-allocation = \"{}\"", rate(self.bandwidth.per_allocation))?;
         writeln!(out, "per-user = \"{}\"", rate(self.bandwidth.per_user))?;
+        writeln!(out, "packets-per-allocation = {}", limit(self.bandwidth.packets_per_allocation))?;
+        writeln!(out, "packets-per-user = {}", limit(self.bandwidth.packets_per_user))?;
         let secs = |secs: u32| duration_text(Duration::from_secs(secs.into()));
         writeln!(out, "\n[lifetimes]\nallocation-default = \"{}\"", secs(self.lifetimes.allocation_default_secs))?;
         writeln!(out, "allocation-max = \"{}\"", secs(self.lifetimes.allocation_max_secs))?;

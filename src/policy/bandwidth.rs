@@ -1,24 +1,28 @@
 //! Bandwidth caps: token buckets per allocation (worker-local) and per user (shared, atomic). Each direction has its own.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Caps in bytes per second and direction; `None` is unlimited, 0 lets nothing through.
+use super::buckets::{Paid, Rates, UserBuckets, forgiven, price};
+use crate::addr::Family;
+
+/// Caps in bytes and packets per second and direction; `None` is unlimited, 0 lets nothing through.
 ///
-/// The bytes are payload, without STUN, UDP and IP headers. After a pause, one second's worth may pass at once, but at
-/// least 65,536 bytes. A video key frame is many times the size of the frames between, and leaves the sender as one burst:
-/// a cap meant for an average must let it pass whole, or the picture freezes until the next one. The lower bound is the
-/// size of the largest datagram, which could otherwise never pass a small cap.
+/// A packet counts for its payload and the IP and UDP headers around it, and for no less than 128 bytes.
+/// After a pause, one second's worth may pass at once, but at least 65,600 bytes and 100 packets. A video key frame
+/// is many times the size of the frames between, and leaves the sender as one burst: a cap meant for an average must let it pass
+/// whole, or the picture freezes until the next one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BandwidthLimits {
-    /// Per allocation.
+    /// Bytes per allocation.
     pub per_allocation: Option<u64>,
-    /// Per user, over all of the user's allocations on all workers.
+    /// Bytes per user, over all of the user's allocations on all workers.
     pub per_user: Option<u64>,
+    /// Packets per allocation.
+    pub packets_per_allocation: Option<u64>,
+    /// Packets per user, in the same way.
+    pub packets_per_user: Option<u64>,
 }
-
-const MIN_BURST_BYTES: u64 = 65_536;
 
 /// The users' shared buckets.
 ///
@@ -112,19 +116,21 @@ impl Meter {
         meter
     }
 
-    /// Whether `bytes` of payload from client to peer may pass; takes them from the buckets if so.
-    pub fn admit_to_peer(&mut self, now_micros: u64, bytes: usize) -> bool {
+    /// Whether `payload` bytes from client to peer may pass; takes their price from the buckets if so.
+    #[inline]
+    pub fn admit_to_peer(&mut self, now_micros: u64, peer: Family, payload: usize) -> bool {
         match &mut self.metered {
             None => true,
-            Some(metered) => metered.admit(now_micros, bytes, Direction::ToPeer),
+            Some(metered) => metered.admit(now_micros, price(peer, payload), Direction::ToPeer),
         }
     }
 
-    /// Whether `bytes` of payload from peer to client may pass.
-    pub fn admit_to_client(&mut self, now_micros: u64, bytes: usize) -> bool {
+    /// Whether `payload` bytes from peer to client may pass.
+    #[inline]
+    pub fn admit_to_client(&mut self, now_micros: u64, peer: Family, payload: usize) -> bool {
         match &mut self.metered {
             None => true,
-            Some(metered) => metered.admit(now_micros, bytes, Direction::ToClient),
+            Some(metered) => metered.admit(now_micros, price(peer, payload), Direction::ToClient),
         }
     }
 
@@ -143,24 +149,20 @@ impl Meter {
         }
         let now_nanos = now_micros.saturating_mul(1000);
         let metered = self.metered.get_or_insert_default();
-        let allocation_rate = limits.per_allocation.map(Rate::new);
-        if let Some(rate) = allocation_rate.filter(|_| allocation_rate != metered.allocation_rate) {
-            let latest_nanos = now_nanos.saturating_add(rate.window_nanos);
-            metered.to_peer_paid_until_nanos = metered.to_peer_paid_until_nanos.min(latest_nanos);
-            metered.to_client_paid_until_nanos = metered.to_client_paid_until_nanos.min(latest_nanos);
+        let rates = Rates::new(limits.per_allocation, limits.packets_per_allocation);
+        for paid in [&mut metered.to_peer, &mut metered.to_client] {
+            paid.bytes_until_nanos = forgiven(metered.rates.bytes, rates.bytes, paid.bytes_until_nanos, now_nanos);
+            paid.packets_until_nanos =
+                forgiven(metered.rates.packets, rates.packets, paid.packets_until_nanos, now_nanos);
         }
-        metered.allocation_rate = allocation_rate;
-        metered.user = limits.per_user.map(|bytes_per_sec| {
-            let rate = Rate::new(bytes_per_sec);
-            let Some((old_rate, share)) = metered.user.take() else {
-                return (rate, users.join(user, now_nanos));
-            };
-            if rate != old_rate {
-                let latest_nanos = now_nanos.saturating_add(rate.window_nanos);
-                share.buckets.to_peer_paid_until_nanos.fetch_min(latest_nanos, Ordering::Relaxed);
-                share.buckets.to_client_paid_until_nanos.fetch_min(latest_nanos, Ordering::Relaxed);
+        metered.rates = rates;
+        let rates = Rates::new(limits.per_user, limits.packets_per_user);
+        metered.user = (rates != Rates::default()).then(|| match metered.user.take() {
+            None => (rates, users.join(user, now_nanos)),
+            Some((old, share)) => {
+                share.buckets.forgive(old, rates, now_nanos);
+                (rates, share)
             }
-            (rate, share)
         });
     }
 }
@@ -171,90 +173,35 @@ enum Direction {
     ToClient,
 }
 
-/// Token buckets, each kept as one point in time (generic cell rate algorithm): a packet moves it by the time that its
-/// bytes take at the rate, and passes if the point is not further ahead of the clock than the burst takes.
+/// What an allocation and its user may pass, and what the allocation has passed.
 #[derive(Debug, Default)]
 struct Metered {
-    allocation_rate: Option<Rate>,
-    to_peer_paid_until_nanos: u64,
-    to_client_paid_until_nanos: u64,
-    user: Option<(Rate, UserShare)>,
+    rates: Rates,
+    to_peer: Paid,
+    to_client: Paid,
+    user: Option<(Rates, UserShare)>,
 }
 
 impl Metered {
-    fn admit(&mut self, now_micros: u64, bytes: usize, direction: Direction) -> bool {
+    fn admit(&mut self, now_micros: u64, price: u64, direction: Direction) -> bool {
         let now_nanos = now_micros.saturating_mul(1000);
-        let bytes = bytes as u64;
-        let own_bucket = match direction {
-            Direction::ToPeer => &mut self.to_peer_paid_until_nanos,
-            Direction::ToClient => &mut self.to_client_paid_until_nanos,
+        let own = match direction {
+            Direction::ToPeer => &mut self.to_peer,
+            Direction::ToClient => &mut self.to_client,
         };
-        // The allocation's bucket is charged last: only then is it certain that both let the packet pass.
-        let charged = match self.allocation_rate {
-            None => *own_bucket,
-            Some(rate) => match rate.charge(*own_bucket, now_nanos, bytes) {
-                Some(charged) => charged,
-                None => return false,
-            },
-        };
-        if let Some((rate, share)) = &self.user {
-            let bucket = match direction {
-                Direction::ToPeer => &share.buckets.to_peer_paid_until_nanos,
-                Direction::ToClient => &share.buckets.to_client_paid_until_nanos,
+        // The allocation's buckets are charged last: only then is it certain that all of them let the packet pass.
+        let Some(charged) = self.rates.charge(*own, now_nanos, price) else { return false };
+        if let Some((rates, share)) = &self.user {
+            let buckets = match direction {
+                Direction::ToPeer => &share.buckets.to_peer,
+                Direction::ToClient => &share.buckets.to_client,
             };
-            let charge = |paid_until_nanos| rate.charge(paid_until_nanos, now_nanos, bytes);
-            if bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, charge).is_err() {
+            if !buckets.charge(rates, now_nanos, price) {
                 return false;
             }
         }
-        *own_bucket = charged;
+        *own = charged;
         true
-    }
-}
-
-/// A rate as the time that a byte takes and the time that the burst takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Rate {
-    /// In 1/65,536 nanosecond. This and the cost of a packet are rounded up, so that the cap is never exceeded; a packet
-    /// of 1200 bytes at 10 Gbit/s pays 0.1 % too much by that, and less at lower rates.
-    per_byte: u64,
-    window_nanos: u64,
-}
-
-impl Rate {
-    fn new(bytes_per_sec: u64) -> Self {
-        if bytes_per_sec == 0 {
-            return Self { per_byte: u64::MAX, window_nanos: 0 };
-        }
-        let per_byte = (1_000_000_000_u64 << 16).div_ceil(bytes_per_sec);
-        let burst_bytes = bytes_per_sec.max(MIN_BURST_BYTES);
-        Self { per_byte, window_nanos: cost_nanos(per_byte, burst_bytes) }
-    }
-
-    /// Where the point in time goes when `bytes` pass; `None` when they may not.
-    fn charge(self, paid_until_nanos: u64, now_nanos: u64, bytes: u64) -> Option<u64> {
-        let charged = paid_until_nanos.max(now_nanos).checked_add(cost_nanos(self.per_byte, bytes))?;
-        (charged <= now_nanos.saturating_add(self.window_nanos)).then_some(charged)
-    }
-}
-
-fn cost_nanos(per_byte: u64, bytes: u64) -> u64 {
-    match per_byte.checked_mul(bytes) {
-        Some(cost) => cost.div_ceil(1 << 16),
-        None => u64::try_from((u128::from(per_byte) * u128::from(bytes)) >> 16).unwrap_or(u64::MAX),
-    }
-}
-
-#[derive(Debug, Default)]
-struct UserBuckets {
-    to_peer_paid_until_nanos: AtomicU64,
-    to_client_paid_until_nanos: AtomicU64,
-}
-
-impl UserBuckets {
-    fn are_full(&self, now_nanos: u64) -> bool {
-        let buckets = [&self.to_peer_paid_until_nanos, &self.to_client_paid_until_nanos];
-        buckets.iter().all(|bucket| bucket.load(Ordering::Relaxed) <= now_nanos)
     }
 }
 
@@ -274,8 +221,26 @@ impl Drop for UserShare {
 
 #[cfg(test)]
 mod tests {
+    use super::super::buckets::PACKET_BYTES_MIN;
     use super::*;
     use crate::clock::SECOND;
+    use std::sync::atomic::Ordering;
+
+    /// Offers what counts for so many bytes.
+    trait Offer {
+        fn to_peer(&mut self, now_micros: u64, bytes: usize) -> bool;
+        fn to_client(&mut self, now_micros: u64, bytes: usize) -> bool;
+    }
+
+    impl Offer for Meter {
+        fn to_peer(&mut self, now_micros: u64, bytes: usize) -> bool {
+            self.admit_to_peer(now_micros, Family::V4, bytes - 28)
+        }
+
+        fn to_client(&mut self, now_micros: u64, bytes: usize) -> bool {
+            self.admit_to_client(now_micros, Family::V4, bytes - 28)
+        }
+    }
 
     struct Fixture {
         users: Arc<UserBandwidths>,
@@ -288,7 +253,8 @@ mod tests {
         }
 
         fn meter(&self, per_allocation: Option<u64>, per_user: Option<u64>) -> Meter {
-            Meter::new(BandwidthLimits { per_allocation, per_user }, &self.users, &self.user, 0)
+            let limits = BandwidthLimits { per_allocation, per_user, ..BandwidthLimits::default() };
+            Meter::new(limits, &self.users, &self.user, 0)
         }
     }
 
@@ -313,7 +279,7 @@ mod tests {
         let mut meter = fixture.meter(None, None);
         assert_eq!(size_of::<Meter>(), size_of::<usize>());
         assert!(meter.metered.is_none());
-        assert!(meter.admit_to_peer(0, usize::MAX) && meter.admit_to_client(0, usize::MAX));
+        assert!(meter.to_peer(0, usize::MAX) && meter.to_client(0, usize::MAX));
         assert_eq!(fixture.users.users(), 0);
     }
 
@@ -321,8 +287,8 @@ mod tests {
     fn an_allocation_passes_its_burst_and_then_its_rate_in_each_direction() {
         for rate in [100_000, 1_000_000, 12_345_678] {
             let mut meter = Fixture::new().meter(Some(rate), None);
-            assert_about(offered(rate, 0, 3, |now, bytes| meter.admit_to_peer(now, bytes)), rate * 4);
-            assert_about(offered(rate, 0, 3, |now, bytes| meter.admit_to_client(now, bytes)), rate * 4);
+            assert_about(offered(rate, 0, 3, |now, bytes| meter.to_peer(now, bytes)), rate * 4);
+            assert_about(offered(rate, 0, 3, |now, bytes| meter.to_client(now, bytes)), rate * 4);
         }
     }
 
@@ -330,22 +296,22 @@ mod tests {
     fn a_pause_earns_one_burst_and_no_more() {
         let rate = 100_000;
         let mut meter = Fixture::new().meter(Some(rate), None);
-        offered(rate, 0, 2, |now, bytes| meter.admit_to_peer(now, bytes));
-        assert_about(offered(rate, 1000, 1, |now, bytes| meter.admit_to_peer(now, bytes)), rate * 2);
+        offered(rate, 0, 2, |now, bytes| meter.to_peer(now, bytes));
+        assert_about(offered(rate, 1000, 1, |now, bytes| meter.to_peer(now, bytes)), rate * 2);
     }
 
     #[test]
     fn the_largest_datagram_passes_the_smallest_cap_once() {
         let mut meter = Fixture::new().meter(Some(1), None);
-        assert!(meter.admit_to_peer(0, 65_507));
-        assert!(!meter.admit_to_peer(SECOND, 65_507));
+        assert!(meter.admit_to_peer(0, Family::V6, 65_527));
+        assert!(!meter.admit_to_peer(SECOND, Family::V6, 65_527));
     }
 
     #[test]
     fn a_cap_of_zero_lets_nothing_through() {
         for limits in [(Some(0), None), (None, Some(0))] {
             let mut meter = Fixture::new().meter(limits.0, limits.1);
-            assert!(!meter.admit_to_peer(0, 1) && !meter.admit_to_client(100 * SECOND, 1));
+            assert!(!meter.to_peer(0, 28) && !meter.to_client(100 * SECOND, 28));
         }
     }
 
@@ -357,12 +323,12 @@ mod tests {
         let mut turn = 0;
         let shared = offered(rate, 0, 2, |now, bytes| {
             turn += 1;
-            meters[turn % 2].admit_to_peer(now, bytes)
+            meters[turn % 2].to_peer(now, bytes)
         });
         assert_about(shared, rate * 3);
-        let limits = BandwidthLimits { per_allocation: None, per_user: Some(rate) };
+        let limits = BandwidthLimits { per_user: Some(rate), ..BandwidthLimits::default() };
         let mut other = Meter::new(limits, &fixture.users, &Arc::from("bob"), 2 * SECOND);
-        assert!(other.admit_to_peer(2 * SECOND, 100_000));
+        assert!(other.to_peer(2 * SECOND, 100_000));
     }
 
     #[test]
@@ -375,27 +341,27 @@ mod tests {
                 let mut meter = fixture.meter(None, Some(1_000_000));
                 let admitted = &admitted;
                 scope.spawn(move || {
-                    for _ in 0..5000 {
-                        admitted.fetch_add(usize::from(meter.admit_to_client(SECOND, 100)), Ordering::Relaxed);
+                    for _ in 0..2500 {
+                        admitted.fetch_add(usize::from(meter.to_client(SECOND, 200)), Ordering::Relaxed);
                     }
                 });
             }
         });
-        assert_eq!(admitted.into_inner(), 10_000, "one second's worth, no more and no less");
+        assert_eq!(admitted.into_inner(), 5_000, "one second's worth, no more and no less");
     }
 
     #[test]
     fn a_packet_refused_by_the_users_cap_is_not_taken_from_the_allocations() {
         let fixture = Fixture::new();
         let mut greedy = fixture.meter(None, Some(100_000));
-        assert!(greedy.admit_to_peer(0, 100_000));
+        assert!(greedy.to_peer(0, 100_000));
         let mut modest = fixture.meter(Some(100_000), Some(100_000));
-        assert!(!modest.admit_to_peer(0, 60_000));
-        assert!(!modest.admit_to_peer(0, 60_000));
-        assert!(modest.admit_to_peer(SECOND, 100_000), "both buckets are full again after one second");
+        assert!(!modest.to_peer(0, 60_000));
+        assert!(!modest.to_peer(0, 60_000));
+        assert!(modest.to_peer(SECOND, 100_000), "both buckets are full again after one second");
         let mut capped = fixture.meter(Some(1), Some(100_000));
-        assert!(!capped.admit_to_client(0, 65_537));
-        assert!(greedy.admit_to_client(0, 100_000), "what the allocation refused is not taken from the user");
+        assert!(!capped.to_client(0, 65_601));
+        assert!(greedy.to_client(0, 100_000), "what the allocation refused is not taken from the user");
     }
 
     #[test]
@@ -413,23 +379,23 @@ mod tests {
     #[test]
     fn a_user_who_makes_allocations_anew_gets_no_fresh_burst() {
         let fixture = Fixture::new();
-        assert!(fixture.meter(None, Some(100_000)).admit_to_peer(0, 100_000));
+        assert!(fixture.meter(None, Some(100_000)).to_peer(0, 100_000));
         for now_micros in [0, SECOND / 10] {
-            assert!(!fixture.meter(None, Some(100_000)).admit_to_peer(now_micros, 20_000));
+            assert!(!fixture.meter(None, Some(100_000)).to_peer(now_micros, 20_000));
         }
-        assert!(fixture.meter(None, Some(100_000)).admit_to_peer(SECOND, 100_000));
+        assert!(fixture.meter(None, Some(100_000)).to_peer(SECOND, 100_000));
     }
 
     #[test]
     fn users_who_left_in_debt_are_forgotten_when_it_is_paid() {
         let fixture = Fixture::new();
-        let limits = BandwidthLimits { per_allocation: None, per_user: Some(100_000) };
+        let limits = BandwidthLimits { per_user: Some(100_000), ..BandwidthLimits::default() };
         let mut most = 0;
         for number in 0..10_000_u64 {
             let now_micros = number * SECOND / 100;
             let user: Arc<str> = Arc::from(format!("user {number}"));
             let mut meter = Meter::new(limits, &fixture.users, &user, now_micros);
-            assert!(meter.admit_to_peer(now_micros, 100_000));
+            assert!(meter.to_peer(now_micros, 100_000));
             most = most.max(fixture.users.users());
         }
         assert!((100..300).contains(&most), "one second of debt at a hundred users a second is not {most} users");
@@ -440,21 +406,80 @@ mod tests {
         let fixture = Fixture::new();
         let mut meter = fixture.meter(None, None);
         let set = |meter: &mut Meter, now_micros, per_allocation, per_user| {
-            let limits = BandwidthLimits { per_allocation, per_user };
+            let limits = BandwidthLimits { per_allocation, per_user, ..BandwidthLimits::default() };
             meter.set_limits(limits, &fixture.users, &fixture.user, now_micros);
         };
         set(&mut meter, 0, Some(1000), Some(500_000));
         assert_eq!(fixture.users.users(), 1);
-        assert!(meter.admit_to_peer(0, 65_536));
+        assert!(meter.to_peer(0, 65_600));
         set(&mut meter, 0, Some(1000), Some(500_000));
-        assert!(!meter.admit_to_peer(0, 1), "limits that did not change forgive nothing");
+        assert!(!meter.to_peer(0, 28), "limits that did not change forgive nothing");
         set(&mut meter, 0, Some(1_000_000), Some(500_000));
-        assert!(!meter.admit_to_peer(0, 1));
-        assert!(meter.admit_to_peer(SECOND / 10, 100_000), "the new rate counts from now, not after the old debt");
-        assert!(!meter.admit_to_peer(SECOND, 600_000), "more than the user may send at once");
+        assert!(!meter.to_peer(0, 28));
+        assert!(meter.to_peer(SECOND / 10, 100_000), "the new rate counts from now, not after the old debt");
+        assert!(!meter.to_peer(SECOND, 600_000), "more than the user may send at once");
         set(&mut meter, SECOND, Some(1_000_000), None);
-        assert!(meter.admit_to_peer(SECOND, 600_000));
+        assert!(meter.to_peer(SECOND, 600_000));
         set(&mut meter, SECOND, None, None);
         assert!(meter.metered.is_none());
+    }
+
+    /// Offers empty packets as fast as they come; returns how many pass in two seconds after the burst.
+    fn empty_packets(meter: &mut Meter, family: Family) -> (u64, u64) {
+        let mut offer = |secs: std::ops::Range<u64>| {
+            let times = (secs.start * SECOND..secs.end * SECOND).step_by(10);
+            times.filter(|now| meter.admit_to_peer(*now, family, 0)).count() as u64
+        };
+        (offer(0..1), offer(1..3))
+    }
+
+    #[test]
+    fn packets_without_payload_have_a_price_and_a_cap_on_bytes_is_one_on_packets() {
+        for family in [Family::V4, Family::V6] {
+            for limits in [(Some(100_000), None), (None, Some(100_000))] {
+                let mut meter = Fixture::new().meter(limits.0, limits.1);
+                let (first, then) = empty_packets(&mut meter, family);
+                assert!(first <= 2 * 100_000 / PACKET_BYTES_MIN, "{first}");
+                assert!((1550..=1563).contains(&then), "{then} in two seconds at 781 a second");
+            }
+        }
+    }
+
+    #[test]
+    fn headers_have_a_price_by_the_family_of_the_peer() {
+        assert_eq!([0, 80, 100, 101, 1200].map(|len| price(Family::V4, len)), [128, 128, 128, 129, 1228]);
+        assert_eq!([0, 80, 81, 1200].map(|len| price(Family::V6, len)), [128, 128, 129, 1248]);
+    }
+
+    #[test]
+    fn a_cap_on_packets_holds_whatever_their_size_and_leaves_the_cap_on_bytes_alone() {
+        for (packets_per_allocation, packets_per_user) in [(Some(1000), None), (None, Some(1000))] {
+            let fixture = Fixture::new();
+            let limits = BandwidthLimits { packets_per_allocation, packets_per_user, ..BandwidthLimits::default() };
+            let mut meter = Meter::new(limits, &fixture.users, &fixture.user, 0);
+            let (first, then) = empty_packets(&mut meter, Family::V4);
+            assert!((1990..=2000).contains(&first) && (1995..=2000).contains(&then), "{first}, {then}");
+            assert!(meter.admit_to_client(3 * SECOND, Family::V4, 65_000), "the other direction has its own");
+            let bytes = BandwidthLimits { per_user: Some(100_000), ..limits };
+            meter.set_limits(bytes, &fixture.users, &fixture.user, 10 * SECOND);
+            // A byte cap that is used up charges no packets.
+            assert!(meter.admit_to_peer(10 * SECOND, Family::V4, 99_000));
+            assert!((0..5000).all(|_| !meter.admit_to_peer(10 * SECOND, Family::V4, 1000)));
+            let passed = (0..5000).filter(|_| meter.admit_to_peer(12 * SECOND, Family::V4, 0)).count();
+            assert_eq!(passed as u64, 100_000 / PACKET_BYTES_MIN);
+        }
+    }
+
+    #[test]
+    fn two_caps_of_packets_and_bytes_hold_over_all_of_a_users_allocations() {
+        let fixture = Fixture::new();
+        let limits = BandwidthLimits { packets_per_user: Some(500), ..BandwidthLimits::default() };
+        let mut meters = [0, 1].map(|_| Meter::new(limits, &fixture.users, &fixture.user, 0));
+        let passed = (0..2000).filter(|turn| meters[turn % 2].admit_to_peer(0, Family::V4, 10)).count();
+        assert_eq!(passed, 500);
+        drop(meters);
+        assert_eq!(fixture.users.users(), 1, "what was used up is remembered");
+        let mut again = Meter::new(limits, &fixture.users, &fixture.user, SECOND / 10);
+        assert_eq!((0..500).filter(|_| again.admit_to_peer(SECOND / 10, Family::V4, 10)).count(), 50);
     }
 }

@@ -1,6 +1,7 @@
 //! What an authenticated client may do: which peers, how many allocations, how much bandwidth; and how often strangers are answered.
 
 mod bandwidth;
+mod buckets;
 mod peer_acl;
 mod quota;
 mod rate_limit;

@@ -45,7 +45,7 @@ impl Server {
         };
         let (peer, own_relay) = (channel.peer, channel.own_relay);
         let relay = allocation.live_relay(peer.family(), now.micros).ok_or(Dropped::NoAllocation)?.id;
-        if !allocation.meter.admit_to_peer(now.micros, len) {
+        if !allocation.meter.admit_to_peer(now.micros, peer.family(), len) {
             allocation.throttled += 1;
             self.events.throttled_to_peer(len);
             return Err(Dropped::Bandwidth);
@@ -83,7 +83,7 @@ impl Server {
                 Encapsulation::Data { peer, transaction_id: self.transaction_ids.next() }
             }
         };
-        if !allocation.meter.admit_to_client(now.micros, len) {
+        if !allocation.meter.admit_to_client(now.micros, peer.family(), len) {
             allocation.throttled += 1;
             self.events.throttled_to_client(len);
             return Err(Dropped::Bandwidth);

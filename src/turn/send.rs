@@ -53,7 +53,7 @@ impl Server {
         }
         let relay = allocation.live_relay(peer.family(), now.micros).ok_or(Dropped::NoPermission)?.id;
         let verdict = judge(&self.settings.peer_acl, Peer::Address(peer)).map_err(|_| Dropped::PeerDenied)?;
-        if !allocation.meter.admit_to_peer(now.micros, data.len()) {
+        if !allocation.meter.admit_to_peer(now.micros, peer.family(), data.len()) {
             allocation.throttled += 1;
             self.events.throttled_to_peer(data.len());
             return Err(Dropped::Bandwidth);

@@ -76,6 +76,7 @@ fn every_mistake_is_named_with_its_place_and_what_was_expected() {
         ("[quota]\nallocations-total = 0".to_owned(), "2:21: allocations-total in [quota]: 0 is out of range; expected a whole number from 1, or \"unlimited\"".to_owned()),
         ("[quota]\nallocations-per-user = \"many\"".to_owned(), "2:24: allocations-per-user in [quota]: found a string".to_owned()),
         ("[bandwidth]\nper-user = \"2M\"".to_owned(), format!("2:12: per-user in [bandwidth]: \"M\" in \"2M\" is not a rate whose bits or bytes are spelled out; expected {RATE}")),
+        ("[bandwidth]\npackets-per-user = 0".to_owned(), "2:20: packets-per-user in [bandwidth]: 0 is out of range".to_owned()),
         ("[bandwidth]\nper-user = 2000000".to_owned(), "2:12: per-user in [bandwidth]: found a whole number".to_owned()),
         ("[bandwidth]\nper-allocation = \"1kbit/s\"".to_owned(), "2:18: per-allocation in [bandwidth]: \"1kbit/s\" is less than one packet a second".to_owned()),
         ("[lifetimes]\nallocation-default = \"1h\"\nallocation-max = \"10m\"".to_owned(), "3:18: allocation-max in [lifetimes]: it is less than allocation-default, which is 1h".to_owned()),

@@ -69,6 +69,8 @@ fn every_value_of_a_full_file_arrives() {
         [bandwidth]
         per-allocation = "2Mbit/s"
         per-user = "1MB/s"
+        packets-per-allocation = 2000
+        packets-per-user = 4000
         [lifetimes]
         allocation-default = "5m"
         allocation-max = "30m"
@@ -109,7 +111,9 @@ fn every_value_of_a_full_file_arrives() {
     assert_eq!(config.peers.denied, ["8.8.8.8", "9.0.0.1-9.0.0.9"]);
     assert_eq!((config.peers.denied_ports, config.peers.nat64_prefixes.len()), (vec![53, 123], 1));
     assert_eq!((config.quota.per_user, config.quota.total), (Some(7), Some(70)));
-    assert_eq!((config.bandwidth.per_allocation, config.bandwidth.per_user), (Some(250_000), Some(1_000_000)));
+    let bandwidth = config.bandwidth;
+    assert_eq!((bandwidth.per_allocation, bandwidth.per_user), (Some(250_000), Some(1_000_000)));
+    assert_eq!((bandwidth.packets_per_allocation, bandwidth.packets_per_user), (Some(2000), Some(4000)));
     assert_eq!((config.lifetimes.allocation_default_secs, config.lifetimes.allocation_max_secs), (300, 1800));
     assert_eq!((config.lifetimes.permission_secs, config.lifetimes.channel_secs), (300, 600));
     assert_eq!(config.unauthenticated, Some(RateLimit { per_second: 5, burst: 50 }));
@@ -130,7 +134,7 @@ fn listeners_of(listeners: &[Listener]) -> Vec<(Transport, &'static str)> {
 #[test]
 fn the_shown_configuration_reads_back_to_the_same() {
     let text = "workers = 3\n[relay]\nexternal-ip = \"203.0.113.5\"\n[peers]\ndenied = [\"8.8.8.8\"]\ndenied-ports = [53]\n\
-                [bandwidth]\nper-user = \"1.5Mbit/s\"\n[limits]\nunauthenticated-replies-per-second = \"unlimited\"";
+                [bandwidth]\nper-user = \"1.5Mbit/s\"\npackets-per-user = 7\n[limits]\nunauthenticated-replies-per-second = \"unlimited\"";
     let shown = with_secret(text).config().to_toml();
     assert!(!shown.contains("0123456789abcdef"), "a secret is shown:\n{shown}");
     let again = with_secret(&shown).config().to_toml();

@@ -20,7 +20,7 @@ fn until_dropped(mut send: impl FnMut() -> Result<(), Dropped>) -> usize {
 
 #[test]
 fn each_direction_of_an_allocation_has_its_own_cap_over_channels_and_indications() {
-    let limits = BandwidthLimits { per_allocation: Some(100_000), per_user: None };
+    let limits = BandwidthLimits { per_allocation: Some(100_000), per_user: None, ..BandwidthLimits::default() };
     let mut world = World::with(|options| options.bandwidth = limits);
     let login = world.allocated(1);
     let relay = world.relay(Family::V4);
@@ -51,7 +51,7 @@ fn each_direction_of_an_allocation_has_its_own_cap_over_channels_and_indications
 
 #[test]
 fn a_user_s_cap_holds_over_all_allocations_of_the_user() {
-    let limits = BandwidthLimits { per_allocation: None, per_user: Some(100_000) };
+    let limits = BandwidthLimits { per_allocation: None, per_user: Some(100_000), ..BandwidthLimits::default() };
     let mut world = World::with(|options| options.bandwidth = limits);
     let first = world.allocated(1);
     let second = world.allocated(2);
@@ -69,4 +69,19 @@ fn a_user_s_cap_holds_over_all_allocations_of_the_user() {
     let again = world.allocated(4);
     world.bind(&again, 0x4000, peer(1));
     assert_eq!(world.channel_data(again.client, 0x4000, &[0; 1000]).unwrap_err(), Dropped::Bandwidth);
+}
+
+#[test]
+fn packets_without_payload_pass_a_cap_no_more_than_others_do() {
+    let limits = BandwidthLimits { per_allocation: Some(100_000), ..BandwidthLimits::default() };
+    let mut world = World::with(|options| options.bandwidth = limits);
+    let login = world.allocated(1);
+    let relay = world.relay(Family::V4);
+    world.bind(&login, 0x4000, peer(1));
+    let up = until_dropped(|| world.channel_data(login.client, 0x4000, &[]).map(|_| ()));
+    assert_eq!(up, 100_000 / 128, "800 kbit/s is so many packets a second");
+    assert_eq!(world.send(login.client, peer(1), &[]).dropped(), Dropped::Bandwidth);
+    assert_eq!(until_dropped(|| world.inbound(relay, peer(1), 0).map(|_| ())), up);
+    world.pass(1);
+    assert_eq!(until_dropped(|| world.channel_data(login.client, 0x4000, &[]).map(|_| ())), up);
 }

@@ -74,7 +74,8 @@ impl Play {
         let mut world = World::with(|options| {
             options.max_peers = 12;
             options.quota = QuotaLimits { per_user: Some(2), total: Some(3) };
-            options.bandwidth = BandwidthLimits { per_allocation: Some(10_000), per_user: Some(15_000) };
+            options.bandwidth =
+                BandwidthLimits { per_allocation: Some(10_000), per_user: Some(15_000), ..BandwidthLimits::default() };
         });
         let logins = vec![
             world.alice(client(0)),

@@ -81,7 +81,8 @@ fn limits_lifetimes_and_the_budget_are_taken_over() {
     let login = world.allocated(1);
     world.bind(&login, 0x4000, peer(1));
     world.reload(|options| {
-        options.bandwidth = BandwidthLimits { per_allocation: Some(1000), per_user: None };
+        options.bandwidth =
+            BandwidthLimits { per_allocation: Some(1000), per_user: None, ..BandwidthLimits::default() };
         options.quota = QuotaLimits { per_user: Some(1), total: None };
         options.lifetimes.allocation_default_secs = 60;
         options.lifetimes.allocation_max_secs = 120;

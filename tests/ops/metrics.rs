@@ -226,7 +226,7 @@ fn what_the_kernel_drops_at_relay_sockets_is_counted_in_the_end_to_the_datagram(
 fn bytes_that_a_bandwidth_cap_drops_are_counted_each_way_while_the_allocation_lives() {
     const PACKETS: usize = 120;
     const BYTES: usize = 1200;
-    // A burst of 65,536 bytes may pass, and one kilobyte a second after it.
+    // A burst of 65,600 bytes with headers may pass, and one kilobyte a second after it.
     let server = TestServer::start(&config("[bandwidth]\nper-allocation = \"8kbit/s\"\n"));
     let mut client = Relayed::new(&server, Transport::Udp, Family::V4);
     let all = (PACKETS * BYTES) as f64;
@@ -243,7 +243,7 @@ fn bytes_that_a_bandwidth_cap_drops_are_counted_each_way_while_the_allocation_li
         let scrape = wait_until("every byte, relayed or dropped", LIMIT, || {
             Some(Scrape::of(&server)).filter(|scrape| scrape.get(&throttled) + scrape.get(&relayed) == all)
         });
-        assert!(scrape.get(&relayed) >= 64_000.0 && scrape.get(&throttled) > 0.0, "{direction}");
+        assert!(scrape.get(&relayed) >= 60_000.0 && scrape.get(&throttled) > 0.0, "{direction}");
         let label = "reason=\"bandwidth\"";
         assert_eq!(
             scrape.sum("turnstone_throttled_bytes_total", "direction=\"to-peers\"")

@@ -169,7 +169,11 @@ fn settings(unauthenticated: Option<RateLimit>) -> Settings {
         lifetimes: Lifetimes::default(),
         on_expiry: OnExpiry::Keep,
         quota: QuotaLimits { per_user: Some(24), total: Some(30) },
-        bandwidth: BandwidthLimits { per_allocation: Some(1_000_000), per_user: Some(4_000_000) },
+        bandwidth: BandwidthLimits {
+            per_allocation: Some(1_000_000),
+            per_user: Some(4_000_000),
+            ..BandwidthLimits::default()
+        },
         unauthenticated,
         max_peers_per_allocation: 16,
         software: None,
