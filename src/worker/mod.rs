@@ -17,7 +17,6 @@ mod relay_sockets;
 mod reservations;
 mod rounds;
 mod shortage;
-mod stream_table;
 mod streams;
 mod token;
 
@@ -40,7 +39,7 @@ use crate::addr::Transport;
 use crate::clock::Now;
 use crate::config::Streams;
 use crate::listener::ConnectionLimits;
-use crate::net::sys::{Descriptors, Epoll, Events, Interest, RecvBatch, clocks, kernel_drops, trim_memory};
+use crate::net::sys::{Epoll, Events, Interest, RecvBatch, clocks, kernel_drops, trim_memory};
 use crate::net::{Arena, OwnRelays};
 use crate::ops::counters::Counters;
 use crate::reject::Dropped;
@@ -53,7 +52,7 @@ use plan::Plan;
 use refusals::RefusalRing;
 use relay_sockets::RelaySockets;
 use rounds::Backlog;
-use stream_table::StreamTable;
+use streams::StreamTable;
 use token::Token;
 
 /// Receive slots: what one batch can hold.
@@ -99,8 +98,8 @@ pub struct WorkerContext {
     pub streams: Streams,
     /// Every worker's mailbox, by worker number.
     pub mailboxes: Vec<Arc<Mailbox>>,
-    /// Who may have how many descriptors.
-    pub descriptors: Descriptors,
+    /// Connected sockets a worker may have for busy peers.
+    pub busy_sockets_max: usize,
     /// Takes what the allocations have used, if that is recorded.
     pub usage: Option<UsageSender>,
     /// Whether peers on this host's loopback are allowed (`serve --dev`).
@@ -185,7 +184,7 @@ impl Worker {
             Arc::clone(&context.reservations),
             Arc::clone(&counters),
             fill_from_system,
-            context.descriptors,
+            context.busy_sockets_max,
         );
         let server = Server::new(Arc::clone(&context.settings), context.shared.clone(), Box::new(fill_from_system));
         Ok(Self {

@@ -26,8 +26,9 @@ fn the_result_goes_to_standard_output_and_the_findings_to_standard_error() {
     let (code, out, err) = turnstone(directory.path(), &["import", "turnserver.conf", "--strict"]);
     assert_eq!(code, 0, "{err}");
     assert!(out.contains("external-ip = [\"203.0.113.7\"]"), "{out}");
-    assert!(err.contains("  11  no-multicast-peers  note  multicast"), "{err}");
+    assert!(err.contains("  line 11 no-multicast-peers\n      multicast"), "{err}");
     assert!(err.contains("0 not converted, ") && err.contains("chmod 600"), "{err}");
+    assert!(err.contains("next: run it again with --output"), "{err}");
     let piped = with_input(directory.path(), &["import", "-"], SAMPLE);
     assert_eq!((piped.0, piped.1), (0, out));
 }
@@ -65,9 +66,82 @@ fn strict_fails_when_something_is_lost_and_only_then_without_it() {
     let conf = format!("{SAMPLE}mobility\n");
     let (code, out, err) = with_input(directory.path(), &["import", "-"], &conf);
     assert_eq!(code, 0);
-    assert!(err.contains("  17  mobility            not converted  mobility (RFC 8016)"), "{err}");
+    assert!(err.contains("  line 17 mobility: not converted\n      mobility (RFC 8016)"), "{err}");
+    assert!(err.contains("1 not converted (clients: 1), "), "{err}");
     let strict = with_input(directory.path(), &["import", "-", "--strict"], &conf);
     assert_eq!((strict.0, strict.1), (1, out));
+}
+
+#[test]
+fn the_table_of_a_file_is_as_it_was_read_by_people() {
+    let conf = concat!(include_str!("fixtures/zero-means-off.conf"), "mobility\nno-tlsv1\nno-tlsv1_1\nserver-relay\n");
+    let directory = tempfile::tempdir().unwrap();
+    let (code, _, err) = with_input(directory.path(), &["import", "-", "-o", "out.toml"], conf);
+    assert_eq!(code, 0, "{err}");
+    let expected = include_str!("fixtures/graded.txt");
+    assert_eq!(err, expected, "the table is now:\n{err}");
+    assert!(err.lines().all(|line| line.chars().count() <= 100), "{err}");
+}
+
+#[test]
+fn no_line_of_the_table_and_none_of_the_result_is_longer_than_100_columns() {
+    let files = [
+        include_str!("fixtures/unsupported.conf"),
+        include_str!("fixtures/needless.conf"),
+        include_str!("fixtures/alt-ports.conf"),
+        include_str!("fixtures/same-host-sfu.conf"),
+        include_str!("fixtures/eturnal.yml"),
+    ];
+    let directory = tempfile::tempdir().unwrap();
+    for conf in files {
+        let (code, out, err) = with_input(directory.path(), &["import", "-"], conf);
+        assert_eq!(code, 0, "{err}");
+        for line in out.lines().chain(err.lines()) {
+            assert!(line.chars().count() <= 100, "{line}");
+        }
+    }
+}
+
+#[test]
+fn what_to_do_next_names_the_file_and_the_service() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, conf, service) in
+        [("c.toml", SAMPLE, "coturn"), ("e.toml", include_str!("fixtures/eturnal.yml"), "eturnal")]
+    {
+        let (code, _, err) = with_input(directory.path(), &["import", "-", "-o", name], conf);
+        assert_eq!(code, 0, "{err}");
+        for step in [
+            format!("turnstone check --config {name}"),
+            format!("{name} /etc/turnstone/turnserver.toml"),
+            format!("systemctl disable --now {service} "),
+            "systemctl enable --now turnstone".to_owned(),
+        ] {
+            assert!(err.contains(&step), "{step}: {err}");
+        }
+    }
+}
+
+#[test]
+fn a_command_line_is_taken_alone_and_beside_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let alone = [
+        "import",
+        "--args",
+        "--",
+        "-n",
+        "--realm=example.org",
+        "--use-auth-secret",
+        "--static-auth-secret=0f1e2d3c4b5a69788796",
+    ];
+    let (code, out, err) = turnstone(directory.path(), &alone);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("realm = \"example.org\""), "{out}");
+    assert!(!err.contains("0f1e2d3c"), "{err}");
+    let beside = with_input(directory.path(), &["import", "-", "--args", "--", "-r", "example.net"], SAMPLE);
+    assert!(beside.0 == 0 && beside.1.contains("realm = \"example.net\""), "{}", beside.1);
+    for wrong in [&["import"][..], &["import", "--args"], &["import", "x.conf", "--", "-n"]] {
+        assert_eq!(turnstone(directory.path(), wrong).0, 2, "{wrong:?}");
+    }
 }
 
 #[test]
@@ -79,4 +153,7 @@ fn input_that_cannot_be_read_is_an_error_that_names_it() {
         assert_eq!((code, out.as_str()), (2, ""), "{err}");
         assert!(err.contains(expected), "{err}");
     }
+    let (code, out, err) = with_input(directory.path(), &["import", "-"], "eturnal: [hunter2\n");
+    assert_eq!((code, out.as_str()), (2, ""), "{err}");
+    assert!(err.contains("this is no YAML") && !err.contains("hunter2"), "{err}");
 }

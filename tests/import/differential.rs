@@ -1,13 +1,16 @@
-//! coturn with a `turnserver.conf`, and this server with what `import` makes of it: the same client fares the same.
+//! coturn with a `turnserver.conf`, and this server with what `import` makes of it: the same client fares the same, and it is
+//! answered at the same places.
 
-use std::net::{TcpListener, UdpSocket};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use turnstone::config::coturn::import;
+use turnstone::addr::Transport as Via;
+use turnstone::config::coturn::import_coturn;
 
 use crate::support::{
     Credentials, EchoPeer, Finished, RELAY_PORTS, TestAuthority, TestServer, Transport, require_tool, run,
@@ -83,7 +86,7 @@ impl Pair {
              rfc5766-channel-numbers\nmax-bps=10000000\nstale-nonce=600\n{authentication}"
         );
         let coturn = Coturn::start(directory.path(), &conf);
-        let toml = import(&conf).toml;
+        let toml = import_coturn(&conf, &[]).toml;
         // The ports are taken by now.
         let (plain, tls) = (format!("127.0.0.1:{port}\""), format!("127.0.0.1:{tls_port}\""));
         assert!(toml.contains(&plain) && toml.contains(&tls), "{}", &*toml);
@@ -159,4 +162,98 @@ fn static_users_are_good_on_both_or_on_neither() {
     pair.both_relay(&alice("correct horse"));
     pair.neither_relays(&alice("wrong"));
     pair.neither_relays(&alice("an older password"));
+}
+
+/// What a request over UDP is answered with: the message's type, or nothing.
+fn ask(address: SocketAddr, request: &[u8]) -> Option<u16> {
+    let own: SocketAddr = if address.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" }.parse().unwrap();
+    let socket = UdpSocket::bind(own).unwrap();
+    socket.connect(address).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket.send(request).unwrap();
+    let mut answer = [0; 1500];
+    // A closed port is refused at once.
+    let length = socket.recv(&mut answer).ok()?;
+    Some(u16::from_be_bytes(answer[..length].first_chunk().copied()?))
+}
+
+const BINDING: &[u8] = b"\x00\x01\x00\x00\x21\x12\xa4\x42turnstone123";
+const ALLOCATE: &[u8] = b"\x00\x03\x00\x08\x21\x12\xa4\x42turnstone123\x00\x19\x00\x04\x11\x00\x00\x00";
+
+#[test]
+fn the_result_listens_where_coturn_answers() {
+    let directory = tempfile::tempdir().unwrap();
+    let authority = TestAuthority::issue(&["localhost"]);
+    let at = directory.path().display();
+    std::fs::write(directory.path().join("cert.pem"), &authority.certificate_pem).unwrap();
+    std::fs::write(directory.path().join("key.pem"), &authority.key_pem).unwrap();
+    let ports: [u16; 4] = std::array::from_fn(|_| free_port());
+    let [plain, tls, alternative, alternative_tls] = ports;
+    let two = "listening-ip=127.0.0.1\nlistening-ip=127.0.0.2\n";
+    let alternatives = format!("alt-listening-port={alternative}\nalt-tls-listening-port={alternative_tls}\n");
+    for directives in [
+        format!("{two}{alternatives}"),
+        format!("{two}{alternatives}no-rfc5780\n"),
+        format!("listening-ip=127.0.0.1\n{alternatives}"),
+        format!("{two}{alternatives}external-ip=127.0.0.9\n"),
+        "listening-ip=127.0.0.1\nno-udp\n".to_owned(),
+        "listening-ip=127.0.0.1\nno-dtls\n".to_owned(),
+        "listening-ip=127.0.0.1\nno-tcp\n".to_owned(),
+        "listening-ip=::\n".to_owned(),
+        "listening-ip=0.0.0.0\n".to_owned(),
+    ] {
+        let conf = format!(
+            "{directives}listening-port={plain}\ntls-listening-port={tls}\nrelay-ip=127.0.0.1\nrealm=x\ncert={at}/cert.pem\n\
+             pkey={at}/key.pem\npidfile={at}/pid\nuserdb={at}/db\nallow-loopback-peers\nno-cli\nlog-file=stdout\n\
+             use-auth-secret\nstatic-auth-secret={SECRET}\n"
+        );
+        let listeners = super::imported(&conf).config.listeners;
+        let listens = |address: SocketAddr, is_udp: bool| {
+            listeners.iter().any(|listener| {
+                let own = listener.address;
+                own.port() == address.port()
+                    && own.is_ipv4() == address.is_ipv4()
+                    && (own.ip() == address.ip() || own.ip().is_unspecified())
+                    && (listener.transport == Via::Udp) == is_udp
+            })
+        };
+        let coturn = Coturn::start(directory.path(), &conf);
+        // What reaches coturn's wildcard socket at a second address is answered from the first.
+        let second = if directives.contains("127.0.0.2") { "127.0.0.2" } else { "127.0.0.1" };
+        let addresses = ["127.0.0.1", second, "::1"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        let places: Vec<SocketAddr> =
+            addresses.iter().flat_map(|ip| ports.iter().map(|port| SocketAddr::new(*ip, *port))).collect();
+        let (mut theirs, mut ours) = (BTreeSet::new(), BTreeSet::new());
+        for address in places {
+            theirs.extend((ask(address, BINDING) == Some(0x0101)).then(|| format!("udp {address}")));
+            theirs.extend(TcpStream::connect(address).is_ok().then(|| format!("stream {address}")));
+            ours.extend(listens(address, true).then(|| format!("udp {address}")));
+            ours.extend(listens(address, false).then(|| format!("stream {address}")));
+        }
+        drop(coturn);
+        assert_eq!(ours, theirs, "{directives}");
+        assert!(!theirs.is_empty(), "{directives}");
+    }
+}
+
+#[test]
+fn coturn_without_credentials_is_the_open_relay_that_import_says() {
+    let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+    let at = directory.path().display();
+    let conf = |more: &str| {
+        format!(
+            "listening-ip=127.0.0.1\nlistening-port={port}\nrealm=x\npidfile={at}/pid\nuserdb={at}/db\nno-cli\nlog-file=stdout\n\
+             allow-loopback-peers\n{more}"
+        )
+    };
+    for (more, answer) in
+        [("", 0x0103), ("lt-cred-mech\n", 0x0113), ("use-auth-secret\n", 0x0113), ("user=a:b\n", 0x0113)]
+    {
+        let conf = conf(more);
+        let coturn = Coturn::start(directory.path(), &conf);
+        assert_eq!(ask(SocketAddr::new("127.0.0.1".parse().unwrap(), port), ALLOCATE), Some(answer), "{more}");
+        drop(coturn);
+        let says = super::imported(&conf).import.findings.iter().any(|finding| finding.message.contains("OPEN RELAY"));
+        assert_eq!(says, answer == 0x0103, "{more}");
+    }
 }

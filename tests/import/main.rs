@@ -1,4 +1,4 @@
-//! `turnstone import`: every directive of coturn's `turnserver.conf`, the result judged by the configuration's own parser, and
+//! `turnstone import`: eturnal's file, coturn's command line, and every directive of coturn's `turnserver.conf`, the result judged by the configuration's own parser, and
 //! the same client against coturn with the file and against this server with what became of it.
 
 // Helpers of tests fail by panicking; clippy counts only `#[test]` functions as tests.
@@ -7,9 +7,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod arguments;
 mod command;
 mod differential;
 mod directives;
+mod eturnal;
+mod field;
 mod groups;
 mod operation;
 mod peers;
@@ -19,7 +22,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::OnceLock;
 
-use turnstone::config::coturn::{FindingKind, Import, import};
+use turnstone::config::coturn::{Finding, FindingKind, Grade, Import, Spot, import_coturn};
 use turnstone::config::{Config, ConfigError, Host, Loaded, Overrides, Source, Surroundings};
 
 /// A conversion and the configuration it came to.
@@ -29,23 +32,44 @@ pub(crate) struct Imported {
 }
 
 impl Imported {
-    /// `line directive kind` of every finding that has a line.
+    /// `line directive kind` of every finding that has a line, and matters.
     pub(crate) fn findings(&self) -> Vec<String> {
-        let with_line = self.import.findings.iter().filter_map(|finding| Some((finding.line?, finding)));
-        with_line.map(|(line, finding)| format!("{line} {} {}", finding.directive, finding.kind.name())).collect()
+        let mut found: Vec<_> = self
+            .import
+            .findings
+            .iter()
+            .filter(|finding| finding.grade != Grade::Harmless || finding.kind != FindingKind::Note)
+            .filter_map(|finding| Some((line_of(finding)?, finding)))
+            .collect();
+        found.sort_by_key(|(line, _)| *line);
+        found.iter().map(|(line, finding)| format!("{line} {} {}", finding.directive, finding.kind.name())).collect()
     }
 
-    /// The message of the one finding about a directive.
-    pub(crate) fn message(&self, directive: &str) -> &str {
+    /// The lines of what changes nothing.
+    pub(crate) fn harmless(&self) -> Vec<usize> {
+        let harmless = self.import.findings.iter().filter(|finding| finding.grade == Grade::Harmless);
+        let mut lines: Vec<_> = harmless.filter_map(line_of).collect();
+        lines.sort_unstable();
+        lines
+    }
+
+    /// The one finding about a directive.
+    pub(crate) fn about(&self, directive: &str) -> &Finding {
         let mut found = self.import.findings.iter().filter(|finding| finding.directive == directive);
         let first = found.next().unwrap_or_else(|| panic!("nothing about {directive}: {:?}", self.import.findings));
         assert!(found.next().is_none(), "several about {directive}: {:?}", self.import.findings);
-        &first.message
+        first
     }
 
+    pub(crate) fn message(&self, directive: &str) -> &str {
+        &self.about(directive).message
+    }
+
+    /// The directives that are not in the result, in the order of the file.
     pub(crate) fn lost(&self) -> Vec<&str> {
-        let lost = self.import.findings.iter().filter(|finding| finding.kind != FindingKind::Note);
-        lost.map(|finding| finding.directive.as_str()).collect()
+        let mut lost: Vec<_> = self.import.findings.iter().filter(|finding| finding.is_lost()).collect();
+        lost.sort_by_key(|finding| (finding.spot.is_none(), finding.spot));
+        lost.iter().map(|finding| finding.directive.as_str()).collect()
     }
 
     pub(crate) fn listeners(&self) -> Vec<String> {
@@ -53,9 +77,19 @@ impl Imported {
     }
 }
 
+fn line_of(finding: &Finding) -> Option<usize> {
+    match finding.spot {
+        Some(Spot::Line(line)) => Some(line),
+        _ => None,
+    }
+}
+
 /// Converts, and insists that the result is a valid configuration.
 pub(crate) fn imported(conf: &str) -> Imported {
-    let import = import(conf);
+    judged(import_coturn(conf, &[]), conf)
+}
+
+pub(crate) fn judged(import: Import, conf: &str) -> Imported {
     let loaded = parse(&import.toml).unwrap_or_else(|error| panic!("{error}\n{}\n{conf}", &*import.toml));
     Imported { config: loaded.config, import }
 }

@@ -67,9 +67,11 @@ fn allowing_the_whole_internet_lifts_no_default_denial() {
 }
 
 #[test]
-fn the_servers_own_address_needs_no_rule() {
+fn the_servers_own_address_becomes_a_service_on_every_port() {
     let group = with_secret("listening-ip=10.0.0.1\nexternal-ip=203.0.113.7/10.0.0.1\nallowed-peer-ip=10.0.0.1");
     assert!(group.config.peers.allowed.is_empty() && group.lost().is_empty());
+    let services: Vec<_> = group.config.peers.own_services.iter().map(ToString::to_string).collect();
+    assert_eq!(services, ["10.0.0.1:1-65535"]);
 }
 
 #[test]

@@ -1,87 +1,85 @@
-//! `turnstone import`: coturn's `turnserver.conf` as a `turnserver.toml`, and what of it needs an operator's eye.
+//! `turnstone import`: the configuration of another TURN server as a `turnserver.toml`, and what of it needs an operator's
+//! eye: coturn's `turnserver.conf`, coturn's command line, and eturnal's `eturnal.yml`.
 //!
 //! The conversion does no I/O: text comes in, TOML and findings go out. What coturn accepts and where it differs from here
-//! was read from coturn 4.6.1, and from the reference of 4.17 for the directives that came later.
+//! was read from coturn 4.6.1 and tried with it, and from the reference of 4.17 for the directives that came later.
 
+mod arguments;
+mod credentials;
+mod differences;
+mod eturnal;
+mod findings;
+mod limits;
+mod listeners;
+mod network;
 mod operation;
 mod peers;
+mod placeholder;
 mod read;
+mod relays;
 mod syntax;
 mod table;
+mod unknown;
 mod write;
+mod yaml;
 
 use zeroize::Zeroizing;
 
-/// What a `turnserver.conf` comes to.
+pub use findings::{Finding, FindingKind, Grade, Spot};
+
+/// What another server's configuration comes to.
 #[derive(Clone, Debug)]
 pub struct Import {
     /// A complete `turnserver.toml`. Inline secrets are in it when [`Self::has_secrets`] says so.
     pub toml: Zeroizing<String>,
     /// Whether secrets or passwords are written in it, so that only its owner may read it.
     pub has_secrets: bool,
-    /// What was not taken over as it stood, by line. No finding has a secret in it.
+    /// The name of the server that it was for, as its service is called.
+    pub from: &'static str,
+    /// What was not taken over as it stood: by grade, what matters most first, and then by place. No finding has a secret
+    /// in it.
     pub findings: Vec<Finding>,
 }
 
 impl Import {
-    /// Whether something that the file asks for is not in the result.
+    /// Whether something that the file asks for, and that does something, is not in the result.
     pub fn is_lossy(&self) -> bool {
-        self.findings.iter().any(|finding| finding.kind != FindingKind::Note)
+        self.findings.iter().any(Finding::is_lost)
     }
 }
 
-/// One remark about the conversion.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// The line in `turnserver.conf`, from 1; `None` when it is about the whole file.
-    pub line: Option<usize>,
-    /// The directive, without its value.
-    pub directive: String,
-    /// What became of it.
-    pub kind: FindingKind,
-    /// Why, and what to do instead. One line.
-    pub message: String,
-}
-
-/// What became of a directive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FindingKind {
-    /// It is converted, or needs no conversion; something about it is worth knowing.
-    Note,
-    /// There is nothing here that does the same.
-    NotConverted,
-    /// Its value makes no sense, to coturn or here.
-    Invalid,
-    /// coturn has no such directive.
-    Unknown,
-}
-
-impl FindingKind {
-    /// As it is printed.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Note => "note",
-            Self::NotConverted => "not converted",
-            Self::Invalid => "invalid",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-/// Converts the text of a `turnserver.conf`.
+/// Converts the text of a `turnserver.conf`, or of an `eturnal.yml`, which is told by its only section.
 ///
 /// The result always passes [`super::Config::parse`], given the files that it names and a host that has the addresses.
 /// A file that names no usable secret and no usable user gets the secret that the installation makes,
 /// `/etc/turnstone/secret`, and a finding that says so.
-pub fn import(text: &str) -> Import {
+///
+/// # Errors
+/// When it is an `eturnal.yml` and no YAML; the message has the line.
+pub fn import(text: &str) -> Result<Import, String> {
+    if eturnal::is_eturnal(text) {
+        return eturnal::import(text);
+    }
+    Ok(import_coturn(text, &[]))
+}
+
+/// Converts a `turnserver.conf`, which may be empty, and the command line of a coturn, which goes before it.
+pub fn import_coturn(text: &str, arguments: &[String]) -> Import {
     let mut conf = read::Conf::default();
+    arguments::look_for_file(&mut conf, arguments, !text.is_empty());
     for line in syntax::lines(text) {
         match line {
-            Ok(entry) => match table::find(entry.name) {
-                Some(treatment) => conf.take(&entry, treatment),
-                None => conf.unknown(&entry),
-            },
-            Err(too_long) => conf.too_long(too_long),
+            Ok(entry) => conf.take(&entry),
+            Err(too_long) => conf.too_long(Spot::Line(too_long)),
+        }
+    }
+    for entry in arguments::entries(arguments) {
+        match entry {
+            Ok(entry) => {
+                conf.is_secret_seen |= entry.has_secret();
+                conf.take(&entry);
+            }
+            Err(stray) => conf.stray(stray),
         }
     }
     write::write(conf)
@@ -89,5 +87,5 @@ pub fn import(text: &str) -> Import {
 
 /// Every directive of `turnserver.conf` that is known, by name.
 pub fn directives() -> impl Iterator<Item = &'static str> {
-    table::DIRECTIVES.iter().map(|(name, _)| *name)
+    table::all().map(|(name, _)| name)
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::FindingKind;
+use super::findings::{FindingKind, Grade, Spot};
 use super::read::{At, Conf};
 use super::syntax::Entry;
 use super::write::separate;
@@ -12,14 +12,14 @@ use super::write::separate;
 const PROMETHEUS_PORT: u16 = 9641;
 
 const ADMIN: &str = "\
-# In place of coturn's telnet interface or web administration: `turnstone status`, `sessions`, `kick` and others, and the API that
-# they use, on a socket for the server's user and group. The systemd unit makes the directory.
+# For turnstone status, sessions, explain and others: a socket for the server's user and group,
+# as in the configuration that the installation brings.
 [admin]
 listen = \"unix:/run/turnstone/admin.sock\"
 ";
 const USAGE: &str = "\
-# In place of redis-statsdb: records of what each allocation has used. docs/usage-records.md describes them. The systemd unit
-# makes the directory.
+# In place of redis-statsdb: a record of what each allocation has used. The systemd unit makes the
+# directory.
 #[usage]
 #file = \"/var/log/turnstone/usage.jsonl\"
 ";
@@ -27,21 +27,16 @@ const USAGE: &str = "\
 /// What a `turnserver.conf` says of it.
 #[derive(Default)]
 pub(super) struct Operation {
-    /// The line that turns it on.
-    prometheus: Option<usize>,
+    /// The place that turns it on.
+    prometheus: Option<Spot>,
     port: Option<At<u16>>,
     address: Option<At<IpAddr>>,
+    /// Another path than /metrics.
+    path: Option<Spot>,
     cli: Option<bool>,
-    has_cli_password: bool,
+    cli_password: Option<Spot>,
     web_admin: bool,
     redis_statistics: bool,
-}
-
-impl Operation {
-    /// Whether the telnet interface (which wants a password, or since 4.17 to be turned on) or the web pages are served.
-    fn has_admin(&self) -> bool {
-        self.web_admin || self.cli.unwrap_or(self.has_cli_password)
-    }
 }
 
 /// `[metrics]`.
@@ -50,10 +45,24 @@ pub(super) struct Metrics {
     allow_remote: bool,
 }
 
+impl Operation {
+    /// eturnal's `mod_stats_prometheus`, with its own default for the port.
+    pub(super) fn prometheus_of_eturnal(&mut self, spot: Spot, port: Option<u16>, address: Option<IpAddr>) {
+        self.prometheus = Some(spot);
+        self.port = Some(At { spot, value: port.unwrap_or(8081) });
+        self.address = address.filter(|ip| !ip.is_multicast()).map(|value| At { spot, value });
+    }
+}
+
 impl Conf {
+    /// Whether the telnet interface (which wants a password, or since 4.17 to be turned on) is served.
+    pub(super) fn has_cli(&self) -> bool {
+        self.operation.cli.unwrap_or(self.operation.cli_password.is_some())
+    }
+
     pub(super) fn prometheus(&mut self, entry: &Entry<'_>) {
         if let Some(on) = self.switch(entry) {
-            self.operation.prometheus = on.then_some(entry.line);
+            self.operation.prometheus = on.then_some(entry.spot);
         }
     }
 
@@ -63,13 +72,11 @@ impl Conf {
 
     pub(super) fn prometheus_address(&mut self, entry: &Entry<'_>) {
         let ip = self.address(entry, entry.value);
-        self.operation.address = ip.map(|value| At { line: entry.line, value });
+        self.operation.address = ip.map(|value| At { spot: entry.spot, value });
     }
 
     pub(super) fn prometheus_path(&mut self, entry: &Entry<'_>) {
-        if entry.value != "/metrics" {
-            self.lost(entry, "the path is /metrics: change metrics_path in the configuration of Prometheus");
-        }
+        self.operation.path = (entry.value != "/metrics").then_some(entry.spot);
     }
 
     pub(super) fn cli(&mut self, entry: &Entry<'_>) {
@@ -83,18 +90,21 @@ impl Conf {
         match self.switch(entry) {
             Some(true) => {
                 self.operation.cli = Some(false);
-                self.note(entry, "there is no telnet interface, and no admin API without [admin]");
+                self.harmless(entry, "there is no telnet interface; the admin API is on a socket, not on a port");
             }
-            Some(false) => self.note(entry, "cli-password turns the telnet interface on, here the admin API"),
+            Some(false) => {
+                self.harmless(entry, "there is no telnet interface; the admin API is on a socket, not on a port")
+            }
             None => {}
         }
     }
 
+    /// Without one, coturn does not open its telnet interface.
     pub(super) fn cli_password(&mut self, entry: &Entry<'_>) {
-        self.operation.has_cli_password = true;
-        let message = "the admin API stands for the telnet interface, on a socket that the server's user and group may use \
-                       without a password; a token (token-file in [admin]) is for a port";
-        self.lost(entry, message);
+        match entry.value.is_empty() {
+            true => self.harmless(entry, "empty: coturn opens no telnet interface then"),
+            false => self.operation.cli_password = Some(entry.spot),
+        }
     }
 
     pub(super) fn web_admin(&mut self, entry: &Entry<'_>) {
@@ -104,6 +114,20 @@ impl Conf {
                            are changed in turnserver.toml, which `systemctl reload turnstone` applies";
             self.lost(entry, message);
         }
+    }
+
+    /// Says what becomes of the password, when it is known whether there is an interface that asks for it.
+    fn judge_cli_password(&mut self) {
+        let Some(spot) = self.operation.cli_password else { return };
+        let (kind, grade, message) = match self.has_cli() {
+            true => {
+                let message = "the admin API stands for the telnet interface, on a socket that the server's user and group may \
+                               use without a password; a token (token-file in [admin]) is for a port";
+                (FindingKind::NotConverted, Grade::Operation, message)
+            }
+            false => (FindingKind::Note, Grade::Harmless, "with no-cli it does nothing, in coturn neither"),
+        };
+        self.find(Some(spot), "cli-password", kind, grade, message);
     }
 
     pub(super) fn redis_statsdb(&mut self, entry: &Entry<'_>) {
@@ -116,23 +140,30 @@ impl Conf {
 
 /// Where metrics are served. `is_taken` says whether a listener has an address over TCP.
 pub(super) fn metrics(conf: &mut Conf, is_taken: impl Fn(SocketAddr) -> bool) -> Option<Metrics> {
-    let (port, address) = (conf.operation.port.take(), conf.operation.address.take());
-    let Some(line) = conf.operation.prometheus else {
-        for (line, directive) in
-            [(port.map(|at| at.line), "prometheus-port"), (address.map(|at| at.line), "prometheus-address")]
-        {
-            if line.is_some() {
-                conf.find(line, directive, FindingKind::Note, "without `prometheus` there are no metrics");
-            }
+    conf.judge_cli_password();
+    let (port, address, path) = (conf.operation.port.take(), conf.operation.address.take(), conf.operation.path);
+    let Some(spot) = conf.operation.prometheus else {
+        let parts = [
+            (port.map(|at| at.spot), "prometheus-port"),
+            (address.map(|at| at.spot), "prometheus-address"),
+            (path, "prometheus-path"),
+        ];
+        for (spot, directive) in parts.into_iter().filter(|(spot, _)| spot.is_some()) {
+            let message = "without prometheus it does nothing, in coturn neither";
+            conf.find(spot, directive, FindingKind::Note, Grade::Harmless, message);
         }
         return None;
     };
+    if path.is_some() {
+        let message = "the path is /metrics: change metrics_path in the configuration of Prometheus";
+        conf.find(path, "prometheus-path", FindingKind::NotConverted, Grade::Operation, message);
+    }
     let port = port.map_or(PROMETHEUS_PORT, |at| at.value);
     let address = address.map(|at| at.value).filter(|ip| !ip.is_unspecified());
     let listen = SocketAddr::new(address.unwrap_or(Ipv4Addr::LOCALHOST.into()), port);
     if is_taken(listen) {
         let message = format!("a listener has {listen} over TCP; choose another port for listen in [metrics]");
-        conf.find(Some(line), "prometheus", FindingKind::NotConverted, &message);
+        conf.find(Some(spot), "prometheus", FindingKind::NotConverted, Grade::Operation, &message);
         return None;
     }
     let allow_remote = !listen.ip().is_loopback();
@@ -144,8 +175,8 @@ pub(super) fn metrics(conf: &mut Conf, is_taken: impl Fn(SocketAddr) -> bool) ->
         (Some(_), true) => ", with allow-remote: whoever reaches the address reads them",
         (Some(_), false) => "",
     };
-    let message = format!("[metrics]; the metrics have other names, docs/grafana-dashboard.json shows them{reach}");
-    conf.find(Some(line), "prometheus", FindingKind::Note, &message);
+    let message = format!("[metrics]; the metrics have other names (curl http://{listen}/metrics shows them){reach}");
+    conf.find(Some(spot), "prometheus", FindingKind::Note, Grade::Operation, &message);
     Some(Metrics { listen, allow_remote })
 }
 
@@ -157,11 +188,11 @@ pub(super) fn write(out: &mut String, conf: &Conf, metrics: Option<&Metrics>) ->
             writeln!(out, "allow-remote = true")?;
         }
     }
-    for (wanted, text) in [(conf.operation.has_admin(), ADMIN), (conf.operation.redis_statistics, USAGE)] {
-        if wanted {
-            separate(out);
-            out.push_str(text);
-        }
+    separate(out);
+    out.push_str(ADMIN);
+    if conf.operation.redis_statistics {
+        separate(out);
+        out.push_str(USAGE);
     }
     Ok(())
 }

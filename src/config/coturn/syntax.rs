@@ -1,13 +1,14 @@
 //! The syntax of `turnserver.conf`, as coturn's own reader has it: a directive a line, `name=value`, `name value` or `name`.
 
+use super::findings::Spot;
+
 /// coturn reads lines into a buffer of this size; a longer one falls apart.
 const LINE_BYTES_MAX: usize = 1023;
 
 /// One directive as written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry<'a> {
-    /// The line, from 1.
-    pub(super) line: usize,
+    pub(super) spot: Spot,
     pub(super) name: &'a str,
     /// Empty when there is none.
     pub(super) value: &'a str,
@@ -30,11 +31,11 @@ pub(super) fn lines(text: &str) -> impl Iterator<Item = Result<Entry<'_>, usize>
         }
         let end = line.find(is_separator).unwrap_or(line.len());
         let (name, rest) = line.split_at(end);
-        Some(Ok(Entry { line: number, name, value: unquoted(rest.trim_start_matches(is_separator)) }))
+        Some(Ok(Entry { spot: Spot::Line(number), name, value: unquoted(rest.trim_start_matches(is_separator)) }))
     })
 }
 
-fn unquoted(value: &str) -> &str {
+pub(super) fn unquoted(value: &str) -> &str {
     match value.strip_prefix('"') {
         Some(inner) => {
             let inner = inner.trim_end_matches(is_space);
@@ -72,6 +73,17 @@ impl Entry<'_> {
         number.parse().ok().filter(|_| ends)
     }
 
+    /// Whether it has no value, or a number that is zero, which is how coturn has most things turned off.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.value.is_empty() || self.number() == Some(0)
+    }
+
+    /// Whether its value lets somebody in.
+    pub(super) fn has_secret(&self) -> bool {
+        matches!(self.name, "static-auth-secret" | "user" | "cli-password" | "pkey-pwd" | "stateless-nonce-secret")
+            || self.name.ends_with("-userdb") && self.value.contains("password")
+    }
+
     /// Whether the value has something after it that looks like a comment, but belongs to it.
     pub(super) fn has_comment_in_value(&self) -> bool {
         self.value.contains(" #") || self.value.contains("\t#")
@@ -83,7 +95,14 @@ mod tests {
     use super::*;
 
     fn entries(text: &str) -> Vec<(usize, &str, &str)> {
-        lines(text).map(|line| line.unwrap()).map(|entry| (entry.line, entry.name, entry.value)).collect()
+        lines(text).map(|line| line.unwrap()).map(|entry| (line_of(&entry), entry.name, entry.value)).collect()
+    }
+
+    fn line_of(entry: &Entry<'_>) -> usize {
+        match entry.spot {
+            Spot::Line(line) => line,
+            Spot::Argument(_) => 0,
+        }
     }
 
     #[test]
@@ -114,7 +133,7 @@ mod tests {
 
     #[test]
     fn switches_and_numbers_are_read_as_coturn_does() {
-        let entry = |value| Entry { line: 1, name: "x", value };
+        let entry = |value| Entry { spot: Spot::Line(1), name: "x", value };
         for (value, expected) in
             [("", Some(true)), ("on", Some(true)), ("True", Some(true)), ("0", Some(false)), ("OFF", Some(false))]
         {

@@ -1,0 +1,49 @@
+//! What is other than in the server that the configuration was for, without any directive saying so.
+
+use super::findings::{FindingKind, Grade};
+use super::peers::Peers;
+use super::read::{Conf, Origin};
+
+/// Adds them, once each.
+pub(super) fn add(conf: &mut Conf, has_tls: bool, peers: &Peers) {
+    if conf.stun_only {
+        return;
+    }
+    let from = match conf.origin {
+        Origin::Coturn => "coturn",
+        Origin::Eturnal => "eturnal",
+    };
+    if !peers.default_deny {
+        let message = format!(
+            "{from} relays to private networks and to programs on its own host unless a rule denies it; here both are denied \
+             but for relays. Where peers are in one (an SFU), name them: allowed = [\"10.1.2.0/24 override\"], or on this \
+             host own-services = [\"ADDRESS:PORT\"]"
+        );
+        note(conf, "[peers]", Grade::Clients, &message);
+    }
+    if !conf.no_tcp_relay {
+        note(conf, "[relay]", Grade::Clients, "TCP relays (RFC 6062) are not offered; browsers do not use them");
+    }
+    if conf.origin == Origin::Eturnal {
+        return;
+    }
+    if has_tls {
+        let message = "coturn tells TLS from plain TCP on every port; a [[listen]] here has the transports it names: turn: over \
+                       TCP on the TLS port, and turns: on the other one, need another URL";
+        note(conf, "[[listen]]", Grade::Clients, message);
+        if !conf.no_dtls {
+            let message =
+                "DTLS, which coturn before 4.17 serves on the TLS port, is not supported; browsers do not use it";
+            note(conf, "[[listen]]", Grade::Clients, message);
+        }
+    }
+    if conf.rfc5766_channel_numbers.is_none() {
+        let message = "coturn before 4.17 takes channel numbers up to 0x7FFE; old clients that are not browsers may need \
+                       rfc5766-channel-numbers = true";
+        note(conf, "channels", Grade::Clients, message);
+    }
+}
+
+fn note(conf: &mut Conf, what: &str, grade: Grade, message: &str) {
+    conf.find(None, what, FindingKind::Note, grade, message);
+}
