@@ -31,6 +31,8 @@ pub mod policy;
 pub mod probe;
 pub mod reject;
 pub mod stun;
+pub mod text;
 pub mod turn;
 pub mod usage;
+pub mod user;
 pub mod worker;

@@ -45,6 +45,8 @@ reasons! {
     IncompleteCredential = BAD_REQUEST, "incomplete-credential";
     /// PASSWORD-ALGORITHM(S) differ from what the challenge offered (bid-down protection).
     PasswordAlgorithmMismatch = BAD_REQUEST, "password-algorithm-mismatch";
+    /// USERNAME has a character that no name needs (RFC 8265 OpaqueString): a control character, or one that deceives.
+    MalformedUsername = BAD_REQUEST, "malformed-username";
     /// Channel number outside 0x4000-0x4FFF, or bound to another peer, or the peer to another channel.
     ChannelConflict = BAD_REQUEST, "channel-conflict";
     /// No MESSAGE-INTEGRITY: the challenge of every first request.
@@ -59,6 +61,8 @@ reasons! {
     CredentialExpired = UNAUTHENTICATED, "credential-expired";
     /// The time-limited credential's timestamp counts milliseconds: it would practically never expire.
     TimestampInMilliseconds = UNAUTHENTICATED, "timestamp-in-milliseconds";
+    /// Both sides of the time-limited username's colon are numbers, and the expiry is not to be told from the user.
+    AmbiguousExpiry = UNAUTHENTICATED, "ambiguous-expiry";
     /// The peer address is denied by a configured rule.
     PeerDenied = FORBIDDEN, "peer-denied";
     /// The peer address is in a range denied by default (private, loopback, multicast, ...).
@@ -87,6 +91,12 @@ reasons! {
     UserQuota = QUOTA_REACHED, "user-quota";
     /// The server has as many allocations as allowed.
     TotalQuota = QUOTA_REACHED, "total-quota";
+    /// The user makes allocations faster than allowed.
+    UserRate = QUOTA_REACHED, "user-rate";
+    /// The user has as many reserved ports as allowed that were not redeemed yet.
+    UserReservations = QUOTA_REACHED, "user-reservations";
+    /// As many ports are reserved as may be.
+    NoReservation = INSUFFICIENT_CAPACITY, "no-reservation";
     /// No relay port is free.
     NoPort = INSUFFICIENT_CAPACITY, "no-port";
     /// RESERVATION-TOKEN is unknown, expired or another user's.

@@ -15,7 +15,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Vocabulary that every module may use.
-const SHARED: &[&str] = &["addr", "clock", "reject"];
+const SHARED: &[&str] = &["addr", "clock", "reject", "text", "user"];
 
 /// A module, what it may use besides [`SHARED`] (a module, or one path below it), and the words that would mean it touches
 /// what is not its own.
@@ -23,6 +23,8 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("addr", &[], &[]),
     ("clock", &[], &["std::time"]),
     ("reject", &["stun"], &[]),
+    ("text", &[], &["std::time", "std::fs", "std::io", "tokio", "libc", "tracing"]),
+    ("user", &[], &["std::time", "std::fs", "std::io", "tokio", "libc", "tracing"]),
     ("stun", &[], &["std::time", "std::fs", "std::io", "std::sync", "tokio", "libc", "socket2", "tracing"]),
     (
         "turn",

@@ -13,6 +13,8 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+use crate::text::is_deceptive;
+
 use super::rest::{NOT_SECONDS, SharedSecret, TimeLimited, hmac_sha1};
 
 /// What `credentials verify` found. `Display` gives one sentence, without secret or password.
@@ -52,6 +54,10 @@ pub enum Mistake {
     NoTimestamp,
     /// The timestamp counts milliseconds. Such a credential is refused: it would be good for tens of thousands of years.
     Milliseconds,
+    /// Both sides of the colon are numbers, and the first reads as an expiry years away.
+    Ambiguous,
+    /// The username has a control character, or another one that deceives.
+    Character,
     /// The password is in hexadecimal.
     Hex,
     /// The `=` at the end of the base64 is missing.
@@ -96,8 +102,10 @@ pub fn diagnose(secrets: &[SharedSecret], username: &str, password: &str, now_un
     let about_time = match time_limited {
         None => Some(Mistake::NoTimestamp),
         Some(parsed) if parsed.expires_unix >= NOT_SECONDS => Some(Mistake::Milliseconds),
+        Some(parsed) if parsed.is_ambiguous(now_unix) => Some(Mistake::Ambiguous),
         Some(_) => None,
     };
+    let about_name = username.contains(is_deceptive).then_some(Mistake::Character);
     let made_with = form.as_ref().and_then(|form| explain(secrets, username, time_limited, form));
     let (secret_id, about_password) = match (made_with, &form) {
         (Some((id, mistakes)), _) => (Some(id), mistakes),
@@ -106,7 +114,7 @@ pub fn diagnose(secrets: &[SharedSecret], username: &str, password: &str, now_un
         (None, Some(form)) => (None, form.mistakes.clone()),
     };
 
-    let mistakes: Vec<_> = about_time.into_iter().chain(about_password).collect();
+    let mistakes: Vec<_> = about_time.into_iter().chain(about_name).chain(about_password).collect();
     match (time_limited, secret_id) {
         (Some(parsed), secret_id) if mistakes.is_empty() && parsed.expires_unix < now_unix => {
             Diagnosis::Expired { secret_id, seconds_ago: now_unix.saturating_sub(parsed.expires_unix) }
@@ -158,6 +166,11 @@ impl fmt::Display for Mistake {
         f.write_str(match self {
             Self::NoTimestamp => "the username has no timestamp: it must be EXPIRY or EXPIRY:USER in Unix seconds",
             Self::Milliseconds => "the timestamp is in milliseconds instead of seconds, so the server refuses it",
+            Self::Ambiguous => {
+                "both sides of the colon are numbers, and the first would be an expiry years away, so the server refuses \
+                 it: the form is EXPIRY:USER"
+            }
+            Self::Character => "the username has a control character or an invisible one, which no name may have",
             Self::Hex => "the password is in hex instead of base64",
             Self::Unpadded => "the password is base64 without its padding (=)",
             Self::UrlSafe => "the password is url-safe base64 instead of standard base64",
@@ -328,6 +341,16 @@ mod tests {
         assert_eq!(found.to_string(), r#"valid: made with secret "old", expires in 60 min"#);
         let swapped = "alice:1735693200";
         assert!(diagnose(&secrets(), swapped, &mint(b"south", swapped), NOW).is_valid());
+    }
+
+    #[test]
+    fn numbers_on_both_sides_and_characters_that_deceive_are_named() {
+        let ambiguous = "4915112345:1735693200";
+        expect(ambiguous, &mint(b"north", ambiguous), &[Mistake::Ambiguous], "EXPIRY:USER");
+        let hidden = "1735693200:al\u{202e}ice";
+        expect(hidden, &mint(b"north", hidden), &[Mistake::Character], "invisible");
+        let other_form = "1735693200:4915112345";
+        assert!(diagnose(&secrets(), other_form, &mint(b"north", other_form), NOW).is_valid());
     }
 
     #[test]

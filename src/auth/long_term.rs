@@ -7,6 +7,8 @@ use crate::addr::ClientAddr;
 use crate::clock::Now;
 use crate::reject::Reason;
 use crate::stun::{AttributeType, Encoder, IntegrityKind, Key, Message, PasswordAlgorithm, userhash};
+use crate::text::is_deceptive;
+use crate::user::User;
 
 use super::nonce::{Features, NonceKeys, NonceState};
 use super::password::{PrepareError, prepare};
@@ -26,7 +28,7 @@ pub struct Identity {
     pub username: Arc<str>,
     /// What quotas and bandwidth count on: the user part of a time-limited username, else the username. A time-limited
     /// username without a user part counts as a whole, so that strangers do not share one quota.
-    pub user: Arc<str>,
+    pub user: User,
     /// When the credential expires (seconds since the Unix epoch); `None` for a static user.
     pub expires_unix: Option<u64>,
 }
@@ -155,7 +157,9 @@ impl Credentials {
     /// with its key first, whatever the credential's expiry. A request of another username authenticates as if there were
     /// no allocation; that it may not use the allocation is for the caller to see.
     ///
-    /// A static user's name goes before a time-limited reading of the same name.
+    /// A static user's name goes before a time-limited reading of the same name. Static names were prepared; the text of a
+    /// time-limited one comes from whoever mints credentials, and often from that one's users: it is looked at here, before
+    /// anything keeps it.
     ///
     /// # Errors
     /// The reason; its `code()` is 400, 401 or 438. For 401 and 438 the response gets [`Self::challenge`]. An unknown user
@@ -260,10 +264,16 @@ impl Credentials {
             if time_limited.expires_unix < now.unix_secs {
                 return Err(Reason::CredentialExpired);
             }
+            if time_limited.is_ambiguous(now.unix_secs) {
+                return Err(Reason::AmbiguousExpiry);
+            }
+            if username.contains(is_deceptive) {
+                return Err(Reason::MalformedUsername);
+            }
             let username: Arc<str> = username.into();
             let user = match time_limited.user {
-                "" => Arc::clone(&username),
-                user => user.into(),
+                "" => User::time_limited(Arc::clone(&username)),
+                user => User::time_limited(user),
             };
             return Ok((Identity { username, user, expires_unix: Some(time_limited.expires_unix) }, key));
         }

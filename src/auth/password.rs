@@ -59,6 +59,14 @@ mod tests {
     }
 
     #[test]
+    fn whatever_deceives_is_refused() {
+        let all = (0..=0x10_FFFF).filter_map(char::from_u32).filter(|c| crate::text::is_deceptive(*c));
+        for c in all {
+            assert_eq!(prepare(&format!("a{c}b")), Err(PrepareError), "{c:?}");
+        }
+    }
+
+    #[test]
     fn the_sample_password_of_rfc_5769_is_prepared_by_saslprep_but_refused_by_opaque_string() {
         let raw = "The\u{AD}M\u{AA}tr\u{2168}";
         assert_eq!(prepare(raw), Err(PrepareError));

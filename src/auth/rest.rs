@@ -11,6 +11,11 @@ use zeroize::Zeroizing;
 /// A timestamp from here on (the year 5138 in seconds, 1973 in milliseconds) is not in seconds.
 pub(super) const NOT_SECONDS: u64 = 100_000_000_000;
 
+/// How far ahead an expiry may be that is not to be told from a user's number: as long as `turnstone credentials` mints for.
+const AMBIGUOUS_AFTER_SECS: u64 = 366 * 86_400;
+/// Smaller numbers are no timestamps in use (the year 2001).
+const TIMESTAMP_MIN: u64 = 1_000_000_000;
+
 /// One shared secret. Never printed.
 #[derive(Clone)]
 pub struct SharedSecret {
@@ -39,7 +44,8 @@ impl<'a> TimeLimited<'a> {
     /// Reads a username. `None` when neither side of the first `:` is a timestamp.
     ///
     /// The form is `timestamp` or `timestamp:user`. As coturn does, `user:timestamp` is read too when the part before the
-    /// first `:` is not all digits; a user whose name is all digits cannot come first, it would be taken for the timestamp.
+    /// first `:` is not all digits; a user whose name is all digits cannot come first, it is taken for the timestamp:
+    /// [`Self::is_ambiguous`] finds out where that would make the credential good for years.
     pub fn parse(username: &'a str) -> Option<Self> {
         let (before, after) = username.split_once(':').unwrap_or((username, ""));
         let (expires_unix, user) = match parse_timestamp(before) {
@@ -47,6 +53,14 @@ impl<'a> TimeLimited<'a> {
             None => (parse_timestamp(after)?, before),
         };
         Some(Self { expires_unix, user })
+    }
+
+    /// Whether this may be `user:timestamp` of a user whose name is a number such as that of a telephone: the expiry as read
+    /// is more than a year away, and the user as read is a timestamp that is not. Such a credential would live for years
+    /// though it was minted for a day, so nobody accepts it.
+    pub fn is_ambiguous(&self, now_unix: u64) -> bool {
+        let far = now_unix.saturating_add(AMBIGUOUS_AFTER_SECS);
+        self.expires_unix > far && parse_timestamp(self.user).is_some_and(|user| (TIMESTAMP_MIN..=far).contains(&user))
     }
 }
 
@@ -135,6 +149,25 @@ mod tests {
         for username in ["", ":", "alice", "alice:bob", "+1735689600", "-1:alice", "17e8", "99999999999999999999:a"] {
             assert_eq!(TimeLimited::parse(username), None, "{username}");
         }
+    }
+
+    #[test]
+    fn a_number_before_a_timestamp_is_ambiguous_only_where_it_reads_as_a_far_expiry() {
+        const NOW: u64 = 1_735_689_600;
+        let ambiguous = |username: &str| TimeLimited::parse(username).unwrap().is_ambiguous(NOW);
+        // A telephone's number and an expiry, to come or past.
+        assert!(ambiguous("4915112345:1735776000") && ambiguous("49151123456:1735689000"));
+        assert!(ambiguous("2012345678:1735776000") && ambiguous("9999999999:1234567890"));
+        // The documented form, whatever number the user is.
+        for username in ["1735776000:4915112345", "1735776000:1234567890", "1735776000:42", "1767225600:1735689600"] {
+            assert!(!ambiguous(username), "{username}");
+        }
+        // Far on purpose: there is no other reading.
+        for username in ["9999999999", "9999999999:42", "9999999999:alice", "9999999999:", "alice:9999999999"] {
+            assert!(!ambiguous(username), "{username}");
+        }
+        // Read as expired, which is safe.
+        assert!(!ambiguous("1234567890:1735776000"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::stun::{Key, PasswordAlgorithm, userhash};
+use crate::user::User;
 
 use super::long_term::Identity;
 use super::password::{prepare, prepare_rfc5389};
@@ -167,7 +168,7 @@ impl StaticUser {
             Key::long_term(algorithm, name.as_bytes(), realm.as_bytes(), password.expose_secret().as_bytes())
         };
         Self {
-            identity: Identity { username: Arc::clone(name), user: Arc::clone(name), expires_unix: None },
+            identity: Identity { username: Arc::clone(name), user: User::fixed(Arc::clone(name)), expires_unix: None },
             md5: key(PasswordAlgorithm::Md5, &passwords.opaque),
             sha256: key(PasswordAlgorithm::Sha256, &passwords.opaque),
             rfc5389: passwords.rfc5389.as_ref().map(|password| key(PasswordAlgorithm::Md5, password)),
@@ -201,7 +202,7 @@ mod tests {
         assert_eq!(user.key(PasswordAlgorithm::Md5).as_bytes(), expected.to_be_bytes());
         assert_eq!(user.key(PasswordAlgorithm::Sha256).as_bytes().len(), 32);
         assert_eq!(user.identity.expires_unix, None);
-        assert_eq!(&*user.identity.user, "user");
+        assert_eq!(user.identity.user, User::fixed("user"));
 
         let by_hash = directory.by_hash(&userhash(b"user", b"realm")).unwrap();
         assert_eq!(by_hash.identity, user.identity);

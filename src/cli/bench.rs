@@ -161,11 +161,7 @@ pub(super) fn run(args: &BenchArgs, printer: &mut Printer) -> Result<Exit, CliEr
     let report = report.map_err(failed)?;
     match args.format {
         Format::Table => printer.print(&report.to_string())?,
-        Format::Json => {
-            let json = serde_json::to_string_pretty(&report)
-                .map_err(|e| CliError::Failed(Exit::RunTime, format!("error: {e}")))?;
-            printer.line(json)?;
-        }
+        Format::Json => printer.line(crate::text::json_pretty(&report))?,
     }
     Ok(Exit::Success)
 }

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use crate::config::{ConfigError, Loaded};
 use crate::doctor::{self, Configured, Options, Progress};
 use crate::probe::{Roots, Status};
+use crate::text::json_pretty;
 
 use super::input::{ConfigFlags, Reading};
 use super::output::{CliError, Exit, Printer};
@@ -107,9 +108,7 @@ pub(super) fn run(args: &DoctorArgs, printer: &mut Printer) -> Result<Exit, CliE
     // Whoever has stopped reading still learns the verdict.
     let written = printed.and_then(|()| match as_text {
         true => printer.line(format_args!("\n{}", report.summary())),
-        false => serde_json::to_string_pretty(&report)
-            .map_err(|error| CliError::Failed(Exit::RunTime, format!("error: {error}")))
-            .and_then(|json| printer.line(json)),
+        false => printer.line(json_pretty(&report)),
     });
     match written {
         Ok(()) | Err(CliError::ClosedPipe) => Ok(exit),

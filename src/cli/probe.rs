@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::addr::Family;
 use crate::probe::{self, Options, Progress, Roots, Status, TurnUrl};
+use crate::text::json_pretty;
 
 use super::login::Login;
 use super::output::{CliError, Exit, Printer};
@@ -107,9 +108,7 @@ pub(super) fn run(args: &ProbeArgs, printer: &mut Printer) -> Result<Exit, CliEr
     // Whoever has stopped reading still learns the verdict.
     let written = printed.and_then(|()| match args.format {
         Format::Text => printer.line(format_args!("\n{}", report.summary())),
-        Format::Json => serde_json::to_string_pretty(&report)
-            .map_err(|error| CliError::Failed(Exit::RunTime, format!("error: {error}")))
-            .and_then(|json| printer.line(json)),
+        Format::Json => printer.line(json_pretty(&report)),
     });
     match written {
         Ok(()) | Err(CliError::ClosedPipe) => Ok(exit),

@@ -43,7 +43,7 @@ pub(super) fn run(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit, CliE
 
     // What the server says decides; the diagnosis explains.
     if let Ok(Identity { expires_unix: None, user, .. }) = authenticate(&auth, &args.user, &password, now_unix)? {
-        printer.line(format_args!("valid: static user {user:?}"))?;
+        printer.line(format_args!("valid: static user {:?}", user.name()))?;
         return Ok(Exit::Success);
     }
     let diagnosis = diagnose(&auth.secrets, &args.user, &password, now_unix);

@@ -68,6 +68,7 @@ impl Config {
         self.workers = running.workers;
         self.listeners.clone_from(&running.listeners);
         self.relay = running.relay;
+        self.quota_shares.apply(&mut self.quota, &self.relay);
         self.streams = running.streams;
         self.auth.nonce_lifetime_secs = running.auth.nonce_lifetime_secs;
         self.log.format = running.log.format;

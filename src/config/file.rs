@@ -17,9 +17,10 @@ use super::error::{ConfigError, Located, Place, Problem};
 use super::host::Host;
 use super::operation::{read_drain, read_metrics};
 use super::overrides::Overrides;
+use super::quota::read_quota;
 use super::reader::{Document, Section};
 use super::secret::plain;
-use super::sections::{read_bandwidth, read_lifetimes, read_limits, read_log, read_peers, read_quota, read_streams};
+use super::sections::{read_bandwidth, read_lifetimes, read_limits, read_log, read_peers, read_streams};
 use super::usage::read_usage;
 use super::{Config, Listener, Relay, RelayAddress, TlsFiles, TlsVersion, units};
 
@@ -141,7 +142,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
     if turn {
         check_relay_ports(document, &relay, &listeners);
     }
-    let (quota, bandwidth) = (read_quota(root), read_bandwidth(root));
+    let ((quota, quota_shares), bandwidth) = (read_quota(root, &relay.value), read_bandwidth(root));
     let (unauthenticated, max_peers_per_allocation) = read_limits(root);
     let (lifetimes, streams) = (read_lifetimes(document, root), read_streams(document, root));
     let (peers, log) = (read_peers(document, root, around.dev), read_log(root));
@@ -160,6 +161,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         peers,
         lifetimes,
         quota,
+        quota_shares,
         bandwidth,
         unauthenticated,
         max_peers_per_allocation,

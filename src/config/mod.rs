@@ -9,6 +9,7 @@ mod file;
 mod host;
 mod operation;
 mod overrides;
+mod quota;
 mod reader;
 mod secret;
 mod sections;
@@ -35,6 +36,7 @@ pub use error::{ConfigError, Place, Problem};
 pub use file::{DEFAULT_FILE, Loaded, Source, Surroundings};
 pub use host::Host;
 pub use overrides::{ADMIN_ENV, ADMIN_TOKEN_ENV, CONFIG_ENV, OVERRIDABLE, Overridable, Overrides};
+pub use quota::QuotaShares;
 pub use secret::{SECRET_BYTES_MIN, check_secret, judge_mode, read_private_file, trim_line_end};
 pub use sections::check_log_filter;
 pub use units::parse_duration;
@@ -59,6 +61,8 @@ pub struct Config {
     pub lifetimes: Lifetimes,
     /// Allocation quotas.
     pub quota: QuotaLimits,
+    /// Which of them follow from the number of relay ports.
+    pub quota_shares: QuotaShares,
     /// Bandwidth caps in bytes per second.
     pub bandwidth: BandwidthLimits,
     /// Budget for answers to unauthenticated requests per /24 and /64; `None` is unlimited.

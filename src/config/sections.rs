@@ -1,10 +1,10 @@
-//! The sections of `turnserver.toml` that stand for themselves: peers, quotas, bandwidth, lifetimes, limits, streams, log.
+//! The sections of `turnserver.toml` that stand for themselves: peers, bandwidth, lifetimes, limits, streams, log.
 
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::policy::{BandwidthLimits, OwnService, PeerAcl, PeerRules, QuotaLimits, RateLimit};
+use crate::policy::{BandwidthLimits, OwnService, PeerAcl, PeerRules, RateLimit};
 use crate::turn::Lifetimes;
 
 use super::error::Located;
@@ -68,17 +68,6 @@ pub(super) fn read_peers(document: &Document<'_>, root: &Section<'_, '_>, dev: b
             .collect(),
         ..PeerRules::default()
     }
-}
-
-pub(super) fn read_quota(root: &Section<'_, '_>) -> QuotaLimits {
-    let section = root.section("quota");
-    let limit = |key| {
-        let limit = section.limit(key, r#"a whole number from 1, or "unlimited""#, 1..=u64::from(u32::MAX));
-        limit.and_then(|limit| limit.value).and_then(|limit| u32::try_from(limit).ok())
-    };
-    let quota = QuotaLimits { per_user: limit("allocations-per-user"), total: limit("allocations-total") };
-    section.report_unknown_keys();
-    quota
 }
 
 pub(super) fn read_bandwidth(root: &Section<'_, '_>) -> BandwidthLimits {

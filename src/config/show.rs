@@ -41,6 +41,12 @@ impl Config {
         self.write_peers(out)?;
         writeln!(out, "\n[quota]\nallocations-per-user = {}", limit(self.quota.per_user))?;
         writeln!(out, "allocations-total = {}", limit(self.quota.total))?;
+        let rate = self.quota.rate;
+        writeln!(out, "allocations-per-user-per-second = {}", limit(rate.map(|rate| rate.per_second)))?;
+        if let Some(rate) = rate {
+            writeln!(out, "allocations-per-user-burst = {}", rate.burst)?;
+        }
+        writeln!(out, "reservations-per-user = {}", limit(self.quota.reservations_per_user))?;
         let rate = |rate: Option<u64>| rate.map_or_else(|| "unlimited".to_owned(), rate_text);
         writeln!(out, "\n[bandwidth]\nper-allocation = \"{}\"", rate(self.bandwidth.per_allocation))?;
         writeln!(out, "per-user = \"{}\"", rate(self.bandwidth.per_user))?;

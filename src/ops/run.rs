@@ -159,7 +159,7 @@ impl RunningServer {
         let nonce_keys = Arc::new(NonceKeys::new(master, config.auth.nonce_lifetime_secs));
         let relay = |family| config.relay.of(family).map(|relay| (relay.bind, relay.external));
         let own_relays = OwnRelays::new(relay(Family::V4), relay(Family::V6), config.relay.ports);
-        let reservations_max = (own_relays.capacity() / 8).max(1) as usize;
+        let reservations_max = (own_relays.capacity() / 4).max(1) as usize;
         let mailboxes = (0..config.workers)
             .map(|_| Mailbox::new().map(Arc::new))
             .collect::<io::Result<Vec<_>>>()

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::buckets::{Paid, Rates, UserBuckets, forgiven, price};
 use crate::addr::Family;
+use crate::user::User;
 
 /// Caps in bytes and packets per second and direction; `None` is unlimited, 0 lets nothing through.
 ///
@@ -35,10 +36,10 @@ pub struct UserBandwidths {
 
 #[derive(Debug, Default)]
 struct UsersState {
-    users: HashMap<Arc<str>, UserEntry>,
+    users: HashMap<User, UserEntry>,
     /// Users without allocations who were in debt when the last one ended. Every new allocation looks at two of them and
     /// every end adds at most one, so that the queue stays shorter than the number of users that were there at once.
-    departed: VecDeque<Arc<str>>,
+    departed: VecDeque<User>,
     /// The latest time that anyone told.
     now_nanos: u64,
 }
@@ -56,17 +57,17 @@ impl UserBandwidths {
         self.lock().users.len()
     }
 
-    fn join(self: &Arc<Self>, user: &Arc<str>, now_nanos: u64) -> UserShare {
+    fn join(self: &Arc<Self>, user: &User, now_nanos: u64) -> UserShare {
         let mut state = self.lock();
         state.now_nanos = state.now_nanos.max(now_nanos);
         state.forget_departed();
         state.forget_departed();
-        let entry = state.users.entry(Arc::clone(user)).or_default();
+        let entry = state.users.entry(user.clone()).or_default();
         entry.meters += 1;
-        UserShare { buckets: Arc::clone(&entry.buckets), registry: Arc::clone(self), user: Arc::clone(user) }
+        UserShare { buckets: Arc::clone(&entry.buckets), registry: Arc::clone(self), user: user.clone() }
     }
 
-    fn leave(&self, user: &Arc<str>) {
+    fn leave(&self, user: &User) {
         let mut state = self.lock();
         let now_nanos = state.now_nanos;
         let Some(entry) = state.users.get_mut(user) else { return };
@@ -78,7 +79,7 @@ impl UserBandwidths {
             state.users.remove(user);
         } else {
             entry.is_departed = true;
-            state.departed.push_back(Arc::clone(user));
+            state.departed.push_back(user.clone());
         }
     }
 
@@ -110,7 +111,7 @@ pub struct Meter {
 
 impl Meter {
     /// The meter of a new allocation of `user`. Costs no memory beyond itself when nothing is limited.
-    pub fn new(limits: BandwidthLimits, users: &Arc<UserBandwidths>, user: &Arc<str>, now_micros: u64) -> Self {
+    pub fn new(limits: BandwidthLimits, users: &Arc<UserBandwidths>, user: &User, now_micros: u64) -> Self {
         let mut meter = Self { metered: None };
         meter.set_limits(limits, users, user, now_micros);
         meter
@@ -136,13 +137,7 @@ impl Meter {
 
     /// Takes the limits of a reload, with the same `users` and `user` as at [`Self::new`]. Limits that did not change keep
     /// their buckets as they are; a bucket that owes more than its new burst owes that burst.
-    pub fn set_limits(
-        &mut self,
-        limits: BandwidthLimits,
-        users: &Arc<UserBandwidths>,
-        user: &Arc<str>,
-        now_micros: u64,
-    ) {
+    pub fn set_limits(&mut self, limits: BandwidthLimits, users: &Arc<UserBandwidths>, user: &User, now_micros: u64) {
         if limits == BandwidthLimits::default() {
             self.metered = None;
             return;
@@ -210,7 +205,7 @@ impl Metered {
 struct UserShare {
     buckets: Arc<UserBuckets>,
     registry: Arc<UserBandwidths>,
-    user: Arc<str>,
+    user: User,
 }
 
 impl Drop for UserShare {
@@ -244,12 +239,12 @@ mod tests {
 
     struct Fixture {
         users: Arc<UserBandwidths>,
-        user: Arc<str>,
+        user: User,
     }
 
     impl Fixture {
         fn new() -> Self {
-            Self { users: Arc::default(), user: Arc::from("ann") }
+            Self { users: Arc::default(), user: User::fixed("ann") }
         }
 
         fn meter(&self, per_allocation: Option<u64>, per_user: Option<u64>) -> Meter {
@@ -327,7 +322,7 @@ mod tests {
         });
         assert_about(shared, rate * 3);
         let limits = BandwidthLimits { per_user: Some(rate), ..BandwidthLimits::default() };
-        let mut other = Meter::new(limits, &fixture.users, &Arc::from("bob"), 2 * SECOND);
+        let mut other = Meter::new(limits, &fixture.users, &User::fixed("bob"), 2 * SECOND);
         assert!(other.to_peer(2 * SECOND, 100_000));
     }
 
@@ -393,7 +388,7 @@ mod tests {
         let mut most = 0;
         for number in 0..10_000_u64 {
             let now_micros = number * SECOND / 100;
-            let user: Arc<str> = Arc::from(format!("user {number}"));
+            let user = User::fixed(format!("user {number}"));
             let mut meter = Meter::new(limits, &fixture.users, &user, now_micros);
             assert!(meter.to_peer(now_micros, 100_000));
             most = most.max(fixture.users.users());

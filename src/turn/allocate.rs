@@ -58,7 +58,7 @@ impl Server {
             return Err(alternate.map_or(Reason::Draining, |_| Reason::Redirected).into());
         }
         let (now, settings, identity) = (request.now, request.settings, &request.auth.identity);
-        let quota = self.shared.quotas.reserve(settings.quota, &identity.user)?;
+        let quota = self.shared.quotas.reserve(settings.quota, &identity.user, now.micros)?;
         let opened = open(request, &wish.placement, relays)?;
 
         let granted = granted_lifetime_secs(settings, wish.lifetime_secs);
@@ -66,6 +66,7 @@ impl Server {
         let meter = Meter::new(settings.bandwidth, &self.shared.user_bandwidths, &identity.user, now.micros);
         let id = AllocationId(self.next_id);
         self.next_id += 1;
+        let is_frequent = quota.is_frequent();
         let mut allocation = Allocation::new(id, *request.client, now, request.auth, meter, quota);
         for relay in [Some(opened.first), opened.second].iter().flatten() {
             allocation.add_relay(relay, in_secs(now, lifetime_secs));
@@ -76,7 +77,8 @@ impl Server {
             id,
             five_tuple: *request.five_tuple(),
             username: Arc::clone(&identity.username),
-            user: Arc::clone(&identity.user),
+            user: identity.user.clone(),
+            is_frequent,
             relayed: [Some(opened.first), opened.second].iter().flatten().map(|relay| relay.relayed).collect(),
         });
         request.responder.success(reply, |encoder| write_success(encoder, request, &opened, lifetime_secs));
@@ -132,12 +134,13 @@ fn read_wish<R: Relays>(request: &Request<'_>, relays: &R) -> Result<Wish, Rejec
 }
 
 fn open<R: Relays>(request: &Request<'_>, placement: &Placement, relays: &mut R) -> Result<Opened, Reject> {
-    let user = &*request.auth.identity.user;
+    let user = &request.auth.identity.user;
+    let per_user_max = request.settings.quota.reservations_per_user;
     let now_micros = request.now.micros;
     let port_request = |port| match port {
         PortWish::Any => PortRequest::Any,
         PortWish::Even => PortRequest::Even,
-        PortWish::EvenAndNext => PortRequest::EvenAndReserveNext { user },
+        PortWish::EvenAndNext => PortRequest::EvenAndReserveNext { user, per_user_max },
     };
     let single = |first| Opened { first, second: None, missing: None };
     match *placement {
@@ -166,6 +169,8 @@ fn reject(error: RelayError) -> Reject {
     match error {
         RelayError::NoFamily => Reason::FamilyUnsupported.into(),
         RelayError::NoPort => Reason::NoPort.into(),
+        RelayError::UserReservations => Reason::UserReservations.into(),
+        RelayError::NoReservation => Reason::NoReservation.into(),
         RelayError::UnknownToken => Reason::UnknownReservation.into(),
         RelayError::System => Reason::SystemError.into(),
     }

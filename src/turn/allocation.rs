@@ -77,7 +77,7 @@ pub(super) struct Allocation {
     pub(super) identity: Identity,
     key: Key,
     algorithm: PasswordAlgorithm,
-    _quota: Reservation,
+    pub(super) quota: Reservation,
 }
 
 impl Allocation {
@@ -106,7 +106,7 @@ impl Allocation {
             identity: auth.identity.clone(),
             key: auth.key.clone(),
             algorithm: auth.algorithm,
-            _quota: quota,
+            quota,
         }
     }
 
@@ -183,7 +183,8 @@ impl Allocation {
             id: self.id,
             five_tuple: self.client.five_tuple,
             username: Arc::clone(&self.identity.username),
-            user: Arc::clone(&self.identity.user),
+            user: self.identity.user.clone(),
+            is_frequent: self.quota.is_frequent(),
             relayed: self.relays().map(|relay| relay.relayed).collect(),
             made_micros: self.made_micros,
             duration_micros: now.micros.saturating_sub(self.made_micros),

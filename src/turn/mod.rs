@@ -49,6 +49,7 @@ pub use drain::AlternateServer;
 pub use events::RefusalCounts;
 pub use output::{
     AllocationId, AllocationSummary, Client, ClientLink, Encapsulation, EndReason, Event, Outcome, ToClient, ToPeer,
+    is_told_alone,
 };
 pub use pass::Judgement;
 pub use refusal::{Excerpt, Refusal};

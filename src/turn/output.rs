@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::addr::{FiveTuple, PeerAddr, RelayedAddr};
 use crate::reject::Dropped;
+use crate::user::User;
 
 use super::refusal::Refusal;
 use super::relays::RelayId;
@@ -108,6 +109,14 @@ impl EndReason {
     }
 }
 
+/// What a frequent allocation must have carried, in both directions together, to be told of by itself: a second of audio.
+const TOLD_FROM_BYTES: u64 = 10_000;
+
+/// Whether an allocation gets lines and records of its own. Figures only grow: what is once told of stays so.
+pub fn is_told_alone(is_frequent: bool, to_peers: (u64, u64), to_client: (u64, u64)) -> bool {
+    !is_frequent || to_peers.1.saturating_add(to_client.1) >= TOLD_FROM_BYTES
+}
+
 /// The one record of an ended allocation.
 #[derive(Clone, Debug)]
 pub struct AllocationSummary {
@@ -118,7 +127,9 @@ pub struct AllocationSummary {
     /// The whole username.
     pub username: Arc<str>,
     /// What quotas count on.
-    pub user: Arc<str>,
+    pub user: User,
+    /// Whether the user makes more allocations than are told of one by one.
+    pub is_frequent: bool,
     /// The relayed transport addresses.
     pub relayed: Vec<RelayedAddr>,
     /// When it was made, in monotonic microseconds.
@@ -147,7 +158,9 @@ pub enum Event {
         /// The whole username.
         username: Arc<str>,
         /// What quotas count on.
-        user: Arc<str>,
+        user: User,
+        /// Whether the user makes more allocations than are told of one by one.
+        is_frequent: bool,
         /// Its relayed transport addresses: one, or one of each family.
         relayed: Vec<RelayedAddr>,
     },

@@ -1,6 +1,7 @@
 //! The relay sockets, as the core sees them: a trait the worker implements, and a fake in tests.
 
 use crate::addr::{Family, RelayedAddr};
+use crate::user::User;
 
 /// A relay socket of this worker. `index` is small and dense, so that tables can be indexed by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,7 +25,9 @@ pub enum PortRequest<'a> {
     /// EVEN-PORT with R = 1: also reserve the next port for 30 seconds, for the same user.
     EvenAndReserveNext {
         /// The user who may redeem the token.
-        user: &'a str,
+        user: &'a User,
+        /// How many reservations the user may have; `None` is unlimited.
+        per_user_max: Option<u32>,
     },
 }
 
@@ -46,6 +49,10 @@ pub enum RelayError {
     NoFamily,
     /// No free port: 508.
     NoPort,
+    /// The user has as many reservations as allowed: 486.
+    UserReservations,
+    /// As many ports are reserved as may be: 508.
+    NoReservation,
     /// The token is unknown, expired, or another user's: 508.
     UnknownToken,
     /// The operating system refused, e.g. no file descriptor left: 508.
@@ -67,7 +74,8 @@ pub trait Relays {
     ///
     /// # Errors
     /// [`RelayError::UnknownToken`].
-    fn open_reserved(&mut self, now_micros: u64, token: ReservationToken, user: &str) -> Result<OpenRelay, RelayError>;
+    fn open_reserved(&mut self, now_micros: u64, token: ReservationToken, user: &User)
+    -> Result<OpenRelay, RelayError>;
 
     /// Closes a relay socket and gives its port back.
     fn close(&mut self, relay: RelayId);

@@ -267,6 +267,8 @@ fn had_fresh_nonce(reason: Reason) -> bool {
             | Reason::WrongPassword
             | Reason::CredentialExpired
             | Reason::TimestampInMilliseconds
+            | Reason::AmbiguousExpiry
+            | Reason::MalformedUsername
     )
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::addr::{FiveTuple, PeerAddr, RelayedAddr, Transport};
 use crate::clock::Now;
+use crate::user::User;
 
 use super::allocation::Allocation;
 use super::output::{AllocationId, Client, EndReason};
@@ -23,7 +24,9 @@ pub struct AllocationView {
     /// The whole username.
     pub username: Arc<str>,
     /// What quotas count on.
-    pub user: Arc<str>,
+    pub user: User,
+    /// Whether the user makes more allocations than are told of one by one.
+    pub is_frequent: bool,
     /// When the credential expires, in Unix seconds; `None` for a static user.
     pub credential_expires_unix: Option<u64>,
     /// The relayed transport addresses, and when each expires if nothing refreshes it.
@@ -85,7 +88,7 @@ impl AllocationFilter {
     fn matches(&self, allocation: &Allocation, now_micros: u64) -> bool {
         let FiveTuple { transport, client, .. } = allocation.client.five_tuple;
         let identity = &allocation.identity;
-        let named = |user: &String| **user == *identity.username || **user == *identity.user;
+        let named = |user: &String| **user == *identity.username || **user == **identity.user.name();
         self.user.as_ref().is_none_or(named)
             && self.client.is_none_or(|ip| ip == client.get().ip())
             && self.transport.is_none_or(|wanted| wanted == transport)
@@ -191,7 +194,7 @@ impl Server {
         for _ in 0..most {
             let Some(slot) = self.next_in(&mut totals.pass) else { return };
             let Some(allocation) = self.live(now, slot) else { continue };
-            let user = &allocation.identity.user;
+            let user = allocation.identity.user.name();
             let total = totals.by_user.entry(Arc::clone(user)).or_insert_with(|| UserTotal {
                 user: Arc::clone(user),
                 allocations: 0,
@@ -233,7 +236,8 @@ fn view(allocation: &Allocation, now_micros: u64) -> AllocationView {
         id: allocation.id,
         five_tuple: allocation.client.five_tuple,
         username: Arc::clone(&allocation.identity.username),
-        user: Arc::clone(&allocation.identity.user),
+        user: allocation.identity.user.clone(),
+        is_frequent: allocation.quota.is_frequent(),
         credential_expires_unix: allocation.identity.expires_unix,
         relayed: relays(allocation, now_micros).collect(),
         made_micros: allocation.made_micros,

@@ -6,6 +6,7 @@
 
 mod file;
 mod lines;
+mod merged;
 mod record;
 mod spool;
 mod stats;
@@ -22,7 +23,8 @@ pub use stats::{Lost, UsageStats};
 
 use crate::addr::{FiveTuple, RelayedAddr};
 use crate::config::Usage;
-use crate::turn::{AllocationId, AllocationSummary, AllocationView};
+use crate::turn::{AllocationId, AllocationSummary, AllocationView, is_told_alone};
+use crate::user::User;
 
 use file::RecordFile;
 use record::{Kind, Session};
@@ -48,6 +50,8 @@ pub type AskWorker = Box<dyn Fn(usize, Option<AllocationId>, usize, TakePage) + 
 
 enum Message {
     Fact(Box<Session>),
+    /// The end of an allocation that gets no record of its own.
+    ToMerge(Box<Session>),
     /// A page of a worker's live allocations, asked for in this round.
     Page {
         round: u64,
@@ -86,13 +90,13 @@ pub struct UsageSender {
 }
 
 impl UsageSender {
-    /// An allocation was made.
+    /// An allocation was made, not of a user who makes too many for a record each.
     pub fn started(
         &self,
         worker: u16,
         id: AllocationId,
         five_tuple: FiveTuple,
-        identity: (Arc<str>, Arc<str>),
+        identity: (Arc<str>, User),
         relayed: Vec<RelayedAddr>,
     ) {
         let (username, user) = identity;
@@ -119,7 +123,9 @@ impl UsageSender {
         let session = Session::stop(worker, SystemTime::now(), summary);
         let now = Instant::now();
         let until = if stops { *self.stop_until.get_or_init(|| now + STOP_WAIT) } else { now };
-        self.send(Message::Fact(Box::new(session)), 1, until);
+        let alone = is_told_alone(summary.is_frequent, summary.to_peers, summary.to_client);
+        let message = if alone { Message::Fact(Box::new(session)) } else { Message::ToMerge(Box::new(session)) };
+        self.send(message, 1, until);
     }
 
     fn send(&self, mut message: Message, records: u64, until: Instant) {
@@ -271,7 +277,8 @@ mod tests {
             id: AllocationId(id),
             five_tuple: FiveTuple { transport: Transport::Udp, client: ClientAddr::new(address), server: address },
             username: Arc::from("1:alice"),
-            user: Arc::from("alice"),
+            user: User::time_limited("alice"),
+            is_frequent: false,
             relayed: Vec::new(),
             made_micros: 0,
             duration_micros: 1,

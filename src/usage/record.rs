@@ -7,7 +7,9 @@ use serde::Serialize;
 
 use crate::addr::{FiveTuple, RelayedAddr};
 use crate::clock::civil;
+use crate::text::json;
 use crate::turn::{AllocationId, AllocationSummary, AllocationView, EndReason};
+use crate::user::User;
 
 /// The version of the schema. A field may be added under the same number; none changes its meaning or goes.
 const SCHEMA: u32 = 1;
@@ -21,7 +23,7 @@ pub(super) struct Session {
     pub(super) id: AllocationId,
     pub(super) five_tuple: FiveTuple,
     pub(super) username: Arc<str>,
-    pub(super) user: Arc<str>,
+    pub(super) user: User,
     pub(super) relayed: Vec<RelayedAddr>,
     pub(super) age_micros: u64,
     pub(super) to_peers: (u64, u64),
@@ -65,7 +67,7 @@ impl Session {
             id: summary.id,
             five_tuple: summary.five_tuple,
             username: Arc::clone(&summary.username),
-            user: Arc::clone(&summary.user),
+            user: summary.user.clone(),
             relayed: summary.relayed.clone(),
             age_micros: summary.duration_micros,
             to_peers: summary.to_peers,
@@ -76,6 +78,15 @@ impl Session {
 
     /// The record's line, its end included.
     pub(super) fn line(&self, server: &str, seq: u64) -> String {
+        self.line_as(format!("{server}-{}-{}", self.worker, self.id.0), None, server, seq)
+    }
+
+    /// The same under the name of a session that stands for so many.
+    pub(super) fn merged_line(&self, number: u64, sessions: u64, server: &str, seq: u64) -> String {
+        self.line_as(format!("{server}-merged-{number}"), Some(sessions), server, seq)
+    }
+
+    fn line_as(&self, session: String, sessions: Option<u64>, server: &str, seq: u64) -> String {
         let (kind, reason) = match self.kind {
             Kind::Start => ("start", None),
             Kind::Interim => ("interim", None),
@@ -85,9 +96,11 @@ impl Session {
         let traffic = |(packets, bytes)| Traffic { packets, bytes };
         let record = SessionRecord {
             head: Head { schema: SCHEMA, kind, at: timestamp(self.at), seq, server },
-            session: format!("{server}-{}-{}", self.worker, self.id.0),
+            session,
+            sessions,
             username: &self.username,
-            user: &self.user,
+            user: self.user.name(),
+            credential: self.user.kind().name(),
             transport: self.five_tuple.transport.name(),
             client: self.five_tuple.client.to_string(),
             server_address: self.five_tuple.server.to_string(),
@@ -126,8 +139,11 @@ struct SessionRecord<'a> {
     #[serde(flatten)]
     head: Head<'a>,
     session: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sessions: Option<u64>,
     username: &'a str,
     user: &'a str,
+    credential: &'static str,
     transport: &'static str,
     client: String,
     server_address: String,
@@ -155,8 +171,7 @@ struct Traffic {
 }
 
 fn line(record: &impl Serialize) -> String {
-    // Text and numbers always are JSON.
-    let mut line = serde_json::to_string(record).unwrap_or_default();
+    let mut line = json(record);
     line.push('\n');
     line
 }

@@ -4,9 +4,10 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::turn::AllocationId;
+use crate::turn::{AllocationId, AllocationView, is_told_alone};
 
 use super::file::RecordFile;
+use super::merged::Merged;
 use super::record::{Session, server_line};
 use super::spool::Spool;
 use super::stats::{Lost, UsageStats};
@@ -41,6 +42,7 @@ struct Progress {
     round_began: Instant,
     lost_told: [u64; Lost::ALL.len()],
     lost_told_at: Option<Instant>,
+    merged: Merged,
     batch: Vec<Arc<str>>,
 }
 
@@ -53,6 +55,7 @@ impl Writer {
             round_began: Instant::now(),
             lost_told: [0; Lost::ALL.len()],
             lost_told_at: None,
+            merged: Merged::default(),
             batch: Vec::new(),
         };
         progress.add(&self.stats, |seq| server_line("server-start", SystemTime::now(), &self.server, seq));
@@ -73,6 +76,10 @@ impl Writer {
             }
             // What stops the writer comes after the last fact: it is in the queue at the latest now, and there is one more round.
             let ends = stop.filter(|_| is_drained);
+            for (number, session, sessions) in progress.merged.take(Instant::now(), ends.is_some()) {
+                let line = |seq| session.merged_line(number, sessions, &self.server, seq);
+                progress.add(&self.stats, line);
+            }
             if ends == Some(Stop::Complete) {
                 progress.add(&self.stats, |seq| server_line("server-stop", SystemTime::now(), &self.server, seq));
             }
@@ -93,7 +100,7 @@ impl Writer {
         let interim = self.interim.map(|interim| progress.round_began + interim);
         let file = self.file.as_ref().and_then(RecordFile::due);
         let spool = self.spool.as_ref().and_then(|spool| spool.due());
-        let due = [interim, file, spool].into_iter().flatten().min();
+        let due = [interim, file, spool, progress.merged.due()].into_iter().flatten().min();
         let latest = Instant::now() + SLEEP_MAX;
         due.map_or(latest, |due| due.min(latest))
     }
@@ -101,11 +108,13 @@ impl Writer {
     fn take(&self, message: Message, progress: &mut Progress) {
         match message {
             Message::Fact(session) => progress.add(&self.stats, |seq| session.line(&self.server, seq)),
+            Message::ToMerge(session) => progress.merged.add(Instant::now(), *session),
             Message::Page { round, worker, at, now_micros, views } => {
                 if round == progress.round && views.len() == PAGE {
                     self.ask_for_page(round, worker, views.last().map(|view| view.id));
                 }
-                for view in views {
+                let told = |view: &AllocationView| is_told_alone(view.is_frequent, view.to_peers, view.to_client);
+                for view in views.into_iter().filter(told) {
                     let session = Session::interim(worker as u16, at, now_micros, view);
                     progress.add(&self.stats, |seq| session.line(&self.server, seq));
                 }

@@ -123,6 +123,8 @@ fn is_about_credential(reason: Reason) -> bool {
             | Reason::WrongRealm
             | Reason::CredentialExpired
             | Reason::TimestampInMilliseconds
+            | Reason::AmbiguousExpiry
+            | Reason::MalformedUsername
             | Reason::PasswordAlgorithmMismatch
     )
 }

@@ -6,6 +6,7 @@
 
 mod datagrams;
 mod encapsulate;
+mod ends;
 mod flush;
 mod jobs;
 mod log;
@@ -46,6 +47,7 @@ use crate::reject::Dropped;
 use crate::turn::{Event, Server, Settings, Shared};
 use crate::usage::UsageSender;
 
+use ends::Ends;
 use jobs::{Job, Jobs};
 use mailbox::{HandoverBatch, Inbox};
 use plan::Plan;
@@ -139,6 +141,7 @@ pub struct Worker {
     gso: bool,
     refusals_reported: u64,
     refusals: RefusalRing,
+    ends: Ends,
     /// The most allocations since memory was last given back.
     peak: usize,
     /// When something was last sent, or might have been.
@@ -210,6 +213,7 @@ impl Worker {
             context,
             refusals_reported: 0,
             refusals: RefusalRing::new(),
+            ends: Ends::default(),
             peak: 0,
             flushed_micros: clocks().0,
             timed_packets: 0,
@@ -303,7 +307,8 @@ impl Worker {
         if self.has_backlog() {
             return 0;
         }
-        let due = [self.server.next_timeout(), self.streams.next_timeout(), self.context.reservations.next_expiry()];
+        let reservations = self.context.reservations.next_expiry();
+        let due = [self.server.next_timeout(), self.streams.next_timeout(), reservations, self.ends.due()];
         let Some(due) = due.into_iter().flatten().min() else { return -1 };
         let wait = due.saturating_sub(self.flushed_micros).div_ceil(1000).min(WAIT_MAX_MS);
         i32::try_from(wait).unwrap_or(i32::MAX)
@@ -313,17 +318,17 @@ impl Worker {
     fn report(&mut self) {
         while let Some(event) = self.server.poll_event() {
             match event {
-                Event::Allocated { id, five_tuple, username, user, relayed } => {
+                Event::Allocated { id, five_tuple, username, user, is_frequent, relayed } => {
                     self.made += 1;
                     self.counters.allocation_made(five_tuple.transport);
-                    if let Some(usage) = &self.context.usage {
+                    if let Some(usage) = self.context.usage.as_ref().filter(|_| !is_frequent) {
                         usage.started(self.number, id, five_tuple, (username, user), relayed);
                     }
                 }
                 Event::Ended(summary) => {
                     let transport = summary.five_tuple.transport;
                     self.counters.allocation_ended(transport, summary.reason, summary.duration_micros);
-                    log::ended(&summary);
+                    self.ends.log(self.flushed_micros, &summary);
                     if let Some(usage) = &self.context.usage {
                         usage.ended(self.number, &summary, self.stopped);
                     }
@@ -337,6 +342,7 @@ impl Worker {
                 Event::RouteBound { .. } | Event::RouteGone { .. } => {}
             }
         }
+        self.ends.sum_up(self.flushed_micros, self.stopped);
         let refusals = self.server.refusals();
         if refusals.total() != self.refusals_reported {
             self.refusals_reported = refusals.total();

@@ -13,6 +13,7 @@ use crate::net::sys::{Epoll, Interest, kernel_drops};
 use crate::net::{OwnRelays, PortLease, RelayOwner, bind_connected, bind_relay};
 use crate::ops::counters::Counters;
 use crate::turn::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
+use crate::user::User;
 
 /// Ports tried before giving up when other processes hold ports of the range.
 const BIND_TRIES_MAX: usize = 512;
@@ -324,11 +325,11 @@ impl Relays for RelaySockets {
     fn open(&mut self, now_micros: u64, family: Family, port: PortRequest<'_>) -> Result<OpenRelay, RelayError> {
         let user = match port {
             PortRequest::Any | PortRequest::Even => None,
-            PortRequest::EvenAndReserveNext { user } => Some(user),
+            PortRequest::EvenAndReserveNext { user, per_user_max } => {
+                self.reservations.check_room(now_micros, user, per_user_max)?;
+                Some(user)
+            }
         };
-        if user.is_some_and(|user| !self.reservations.has_room(now_micros, user)) {
-            return Err(RelayError::NoPort);
-        }
         let [first, next] = self.bind_free(family, port != PortRequest::Any, user.is_some())?;
         let (socket, lease) = first.ok_or(RelayError::System)?;
         let mut open = self.install(socket, lease)?;
@@ -341,7 +342,12 @@ impl Relays for RelaySockets {
         Ok(open)
     }
 
-    fn open_reserved(&mut self, now_micros: u64, token: ReservationToken, user: &str) -> Result<OpenRelay, RelayError> {
+    fn open_reserved(
+        &mut self,
+        now_micros: u64,
+        token: ReservationToken,
+        user: &User,
+    ) -> Result<OpenRelay, RelayError> {
         let reserved = self.reservations.redeem(now_micros, token, user).ok_or(RelayError::UnknownToken)?;
         self.install(reserved.socket, reserved.lease)
     }

@@ -11,19 +11,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::addr::Family;
 use crate::clock::SECOND;
 use crate::net::PortLease;
-use crate::turn::ReservationToken;
+use crate::turn::{RelayError, ReservationToken};
+use crate::user::User;
 
 /// How long a reservation is held (RFC 8656 section 7.2 asks for at least 30 seconds).
 const HELD_MICROS: u64 = 30 * SECOND;
-/// Reservations one user may hold at a time.
-const PER_USER_MAX: usize = 16;
 const NEVER: u64 = u64::MAX;
 
 /// A bound socket that waits for its token.
 pub(super) struct Reserved {
     pub(super) socket: OwnedFd,
     pub(super) lease: PortLease,
-    user: Box<str>,
+    user: User,
     expires_micros: u64,
 }
 
@@ -41,23 +40,37 @@ impl Reservations {
     }
 
     /// Whether `user` may reserve one more.
-    pub(super) fn has_room(&self, now_micros: u64, user: &str) -> bool {
+    pub(super) fn check_room(&self, now_micros: u64, user: &User, per_user_max: Option<u32>) -> Result<(), RelayError> {
         let mut table = self.lock();
         Self::expire(&mut table, now_micros);
-        table.len() < self.total_max && table.values().filter(|entry| &*entry.user == user).count() < PER_USER_MAX
+        let of_user = || table.values().filter(|entry| entry.user == *user).count();
+        if per_user_max.is_some_and(|max| of_user() >= max as usize) {
+            return Err(RelayError::UserReservations);
+        }
+        if table.len() >= self.total_max {
+            return Err(RelayError::NoReservation);
+        }
+        Ok(())
     }
 
-    pub(super) fn hold(&self, now_micros: u64, token: ReservationToken, user: &str, socket: OwnedFd, lease: PortLease) {
+    pub(super) fn hold(
+        &self,
+        now_micros: u64,
+        token: ReservationToken,
+        user: &User,
+        socket: OwnedFd,
+        lease: PortLease,
+    ) {
         let expires_micros = now_micros + HELD_MICROS;
-        self.lock().insert(token, Reserved { socket, lease, user: user.into(), expires_micros });
+        self.lock().insert(token, Reserved { socket, lease, user: user.clone(), expires_micros });
         self.next_expiry.fetch_min(expires_micros, Ordering::Relaxed);
     }
 
     /// The reservation of a token, if it is still held and the user's own.
-    pub(super) fn redeem(&self, now_micros: u64, token: ReservationToken, user: &str) -> Option<Reserved> {
+    pub(super) fn redeem(&self, now_micros: u64, token: ReservationToken, user: &User) -> Option<Reserved> {
         let mut table = self.lock();
         Self::expire(&mut table, now_micros);
-        if &*table.get(&token)?.user != user {
+        if table.get(&token)?.user != *user {
             return None;
         }
         table.remove(&token)
@@ -106,11 +119,34 @@ mod tests {
         let reservations = Reservations::new(10);
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap().into();
         let lease = relays.claim(Family::V4, 50001).unwrap();
-        reservations.hold(0, ReservationToken::default(), "someone", socket, lease);
+        reservations.hold(0, ReservationToken::default(), &User::fixed("someone"), socket, lease);
         assert_eq!((reservations.held(Family::V4), reservations.held(Family::V6)), (1, 0));
-        let redeemed = reservations.redeem(1, ReservationToken::default(), "someone").unwrap();
+        let redeemed = reservations.redeem(1, ReservationToken::default(), &User::fixed("someone")).unwrap();
         assert_eq!((reservations.held(Family::V4), relays.used(Family::V4)), (0, 1));
         drop(redeemed);
         assert_eq!(relays.used(Family::V4), 0);
+    }
+
+    #[test]
+    fn a_user_s_reservations_are_limited_and_so_are_all_together_each_by_its_own_reason() {
+        let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let relays = OwnRelays::new(Some((local, local)), None, (50000, 50009));
+        let reservations = Reservations::new(3);
+        let (ann, bob, guest) = (User::fixed("ann"), User::fixed("bob"), User::time_limited("ann"));
+        let hold = |number: u8, user: &User| {
+            let lease = relays.claim(Family::V4, 50000 + u16::from(number)).unwrap();
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap().into();
+            reservations.hold(0, [number; 8], user, socket, lease);
+        };
+        (0..2).for_each(|number| hold(number, &ann));
+        assert_eq!(reservations.check_room(1, &ann, Some(2)), Err(RelayError::UserReservations));
+        assert_eq!(reservations.check_room(1, &ann, None), Ok(()));
+        assert_eq!(reservations.check_room(1, &bob, Some(2)), Ok(()));
+        assert!(reservations.redeem(1, [0; 8], &guest).is_none(), "another user of the same name");
+        hold(2, &bob);
+        assert_eq!(reservations.check_room(1, &bob, Some(2)), Err(RelayError::NoReservation));
+        assert!(reservations.redeem(1, [0; 8], &ann).is_some());
+        assert_eq!(reservations.check_room(1, &ann, Some(2)), Ok(()));
+        assert_eq!(reservations.check_room(HELD_MICROS, &ann, Some(1)), Ok(()), "given back when they expire");
     }
 }

@@ -23,7 +23,7 @@ fn a_reload_prints_what_was_applied_and_what_needs_a_restart() {
         rows(&judged),
         [
             "EFFECT|KEY|BEFORE|AFTER",
-            "would be applied|quota.allocations-per-user|\"unlimited\"|1",
+            "would be applied|quota.allocations-per-user|5000|1",
             "would need a restart|workers|2|3"
         ]
     );
@@ -37,7 +37,7 @@ fn a_reload_prints_what_was_applied_and_what_needs_a_restart() {
         rows(&applied),
         [
             "EFFECT|KEY|BEFORE|AFTER",
-            "applied|quota.allocations-per-user|\"unlimited\"|1",
+            "applied|quota.allocations-per-user|5000|1",
             "needs a restart|workers|2|3",
             "2 live sessions judged by it; none lost anything by it"
         ]

@@ -71,7 +71,9 @@ fn sessions_are_listed_with_what_their_clients_sent_and_found_by_every_filter() 
 #[test]
 fn all_sessions_are_listed_page_by_page() {
     const SESSIONS: usize = 1010;
-    let server = TestServer::start(&config("[limits]\nunauthenticated-replies-burst = 100000\n"));
+    let server = TestServer::start(&config(
+        "[limits]\nunauthenticated-replies-burst = 100000\n[quota]\nallocations-per-user-burst = 100000\n",
+    ));
     let _clients: Vec<_> = (0..SESSIONS).map(|_| Wire::allocated(&server, Transport::Udp, "alice")).collect();
     let ids = |args: &[&str]| {
         let answer = json(&server, args);
@@ -88,14 +90,14 @@ fn all_sessions_are_listed_page_by_page() {
 }
 
 #[test]
-fn a_session_is_shown_with_its_peers_and_nothing_in_its_name_reaches_the_terminal() {
+fn a_session_is_shown_with_its_peers_and_its_name_is_escaped() {
     let server = TestServer::start(&config(""));
-    let mut pair = Pair::new(&server, Transport::Tcp, "eve\u{1b}]0;owned\u{7}\u{202e}\n");
+    let mut pair = Pair::new(&server, Transport::Tcp, "zo\u{eb} \"q\" a\u{301}");
     pair.send_to_peer(2, 600);
     pair.client.permit("8.8.8.8:0").unwrap();
     let id = json(&server, &["sessions"])["sessions"][0]["id"].as_str().unwrap().to_owned();
     let shown = printed(&server, &["show", &id]);
-    let user = r"eve\u{1b}]0;owned\u{7}\u{202e}\n";
+    let user = r#"zoë "q" a\u{301}"#;
     let peer = pair.peer.local_addr().unwrap();
     for line in [
         format!("session      {id}"),
@@ -112,11 +114,11 @@ fn a_session_is_shown_with_its_peers_and_nothing_in_its_name_reaches_the_termina
     let table = printed(&server, &["sessions"]);
     assert!(table.contains(user), "{table}");
     for text in [&shown, &table, &printed(&server, &["top", "--once", "--interval", "200ms"])] {
-        assert!(text.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'), "{text:?}");
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{301}'), "{text:?}");
     }
     assert_eq!(
         json(&server, &["show", &id])["username"].as_str().unwrap().split_once(':').unwrap().1,
-        "eve\u{1b}]0;owned\u{7}\u{202e}\n"
+        "zo\u{eb} \"q\" a\u{301}"
     );
 
     let gone = run(&server, &["show", &format!("{}-0-999", &id[..8])]);
@@ -126,6 +128,21 @@ fn a_session_is_shown_with_its_peers_and_nothing_in_its_name_reaches_the_termina
         let refused = run(&server, &["show", bad]);
         assert_eq!(refused.code, Some(2), "{bad}: {}", refused.stderr);
     }
+}
+
+#[test]
+fn a_name_that_steers_terminals_is_refused_and_neither_text_nor_json_has_it_raw() {
+    let server = TestServer::start(&config(""));
+    let hostile = server.credentials("eve\u{1b}]0;owned\u{7}\u{202e}\n\u{9b}2J\u{2066}");
+    assert_eq!(Wire::connect(&server, Transport::Tcp, &hostile).allocate(), Err(400));
+    for args in [&["explain", "127.0.0.1"][..], &["explain", "127.0.0.1", "--json"], &["sessions", "--json"]] {
+        let shown = run(&server, args).stdout;
+        assert!(shown.chars().all(|c| c == '\n' || !turnstone::text::is_deceptive(c)), "{shown:?}");
+    }
+    let explained = run(&server, &["explain", "127.0.0.1", "--json"]).stdout;
+    assert!(explained.contains("\\u202e") && explained.contains("\\u009b2J"), "{explained}");
+    assert!(explained.contains("malformed-username"), "{explained}");
+    assert_eq!(json(&server, &["sessions"])["sessions"], serde_json::json!([]));
 }
 
 #[test]

@@ -157,7 +157,7 @@ fn a_change_is_told_with_both_values_and_whether_it_counts_at_once() {
         ("log.addresses: \"full\" -> \"off\"", Effect::Applied),
         ("log.format: \"text\" -> \"json\"", Effect::NeedsRestart),
         ("log.level: \"info\" -> \"debug\"", Effect::Applied),
-        ("quota.allocations-per-user: 5 -> \"unlimited\"", Effect::Applied),
+        ("quota.allocations-per-user: 5 -> 4096", Effect::Applied),
         ("quota.allocations-total: \"unlimited\" -> 9", Effect::Applied),
         ("workers: 2 -> 7", Effect::NeedsRestart),
     ];

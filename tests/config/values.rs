@@ -7,7 +7,7 @@ use std::time::Duration;
 use turnstone::addr::{LoggedAddresses, PeerAddr, Transport};
 use turnstone::auth::NonceKeys;
 use turnstone::config::{Listener, LogFormat, OwnAddresses, RelayAddress, TlsVersion};
-use turnstone::policy::RateLimit;
+use turnstone::policy::{AllocationRate, QuotaLimits, RateLimit};
 use turnstone::turn::OnExpiry;
 
 use super::{SECRET, given, with_secret};
@@ -66,6 +66,9 @@ fn every_value_of_a_full_file_arrives() {
         [quota]
         allocations-per-user = 7
         allocations-total = 70
+        allocations-per-user-per-second = 6
+        allocations-per-user-burst = 60
+        reservations-per-user = 5
         [bandwidth]
         per-allocation = "2Mbit/s"
         per-user = "1MB/s"
@@ -109,6 +112,8 @@ fn every_value_of_a_full_file_arrives() {
     assert_eq!(config.peers.denied, ["8.8.8.8", "9.0.0.1-9.0.0.9"]);
     assert_eq!((config.peers.denied_ports, config.peers.nat64_prefixes.len()), (vec![53, 123], 1));
     assert_eq!((config.quota.per_user, config.quota.total), (Some(7), Some(70)));
+    assert_eq!(config.quota.rate, Some(AllocationRate { per_second: 6, burst: 60 }));
+    assert_eq!(config.quota.reservations_per_user, Some(5));
     let bandwidth = config.bandwidth;
     assert_eq!((bandwidth.per_allocation, bandwidth.per_user), (Some(250_000), Some(1_000_000)));
     assert_eq!((bandwidth.packets_per_allocation, bandwidth.packets_per_user), (Some(2000), Some(4000)));
@@ -145,6 +150,41 @@ fn unlimited_lifts_a_limit() {
     let config = with_secret(text).config();
     assert_eq!((config.unauthenticated, config.streams.connections_per_ip_max), (None, None));
     assert_eq!((config.bandwidth.per_user, config.quota.total), (None, None));
+}
+
+#[test]
+fn without_a_limit_a_user_may_have_a_share_of_the_ports() {
+    for (ports, allocations, reservations) in [
+        ("49152-65535", 4096, 2048),
+        ("10000-10999", 250, 125),
+        ("10000-10255", 64, 32),
+        ("49160-49200", 20, 5),
+        ("10000-10001", 1, 1),
+        ("10000-10000", 1, 1),
+    ] {
+        let config = with_secret(&format!("[relay]\nports = \"{ports}\"")).config();
+        assert_eq!(config.quota.per_user, Some(allocations), "{ports}");
+        assert_eq!(config.quota.reservations_per_user, Some(reservations), "{ports}");
+        assert!(config.to_toml().contains(&format!("\nallocations-per-user = {allocations}\n")));
+    }
+    let config = with_secret("[quota]\nallocations-per-user-per-second = 5000").config();
+    assert_eq!(config.quota.rate, Some(AllocationRate { per_second: 5000, burst: 5000 }));
+    let text = "[quota]\nallocations-per-user = \"unlimited\"\nallocations-per-user-per-second = \"unlimited\"\n\
+                reservations-per-user = \"unlimited\"";
+    let unlimited = with_secret(text).config();
+    assert_eq!(unlimited.quota, QuotaLimits::default());
+    let again = with_secret(&unlimited.to_toml()).config();
+    assert_eq!(again.quota, QuotaLimits::default());
+}
+
+#[test]
+fn a_share_is_one_of_the_ports_that_are_used_until_a_restart() {
+    let old = with_secret("[relay]\nports = \"49152-65535\"").config();
+    let mut new = with_secret("[relay]\nports = \"10000-10999\"").config();
+    assert_eq!(new.quota.per_user, Some(250));
+    new.keep_until_restart(&old);
+    assert_eq!((new.quota.per_user, new.quota.reservations_per_user), (Some(4096), Some(2048)));
+    assert_eq!(old.changes(&new), []);
 }
 
 #[test]

@@ -338,7 +338,9 @@ fn no_port_left_is_508_and_ports_come_back() {
 
 #[test]
 fn a_system_that_refuses_sockets_is_508_and_costs_no_quota() {
-    let mut world = World::with(|options| options.quota = QuotaLimits { per_user: Some(1), total: Some(1) });
+    let mut world = World::with(|options| {
+        options.quota = QuotaLimits { per_user: Some(1), total: Some(1), ..QuotaLimits::default() }
+    });
     world.relays.broken = true;
     let login = world.alice(client(1));
     for _ in 0..5 {
@@ -395,7 +397,9 @@ fn a_draining_server_names_another_one_of_the_clients_transport_and_family_and_s
 
 #[test]
 fn quotas_are_per_user_and_in_total_and_are_given_back_on_every_end() {
-    let mut world = World::with(|options| options.quota = QuotaLimits { per_user: Some(2), total: Some(3) });
+    let mut world = World::with(|options| {
+        options.quota = QuotaLimits { per_user: Some(2), total: Some(3), ..QuotaLimits::default() }
+    });
     let first = world.allocated(1);
     world.allocated(2);
     let third = world.alice(client(3));
@@ -423,7 +427,8 @@ fn quotas_are_per_user_and_in_total_and_are_given_back_on_every_end() {
 
 #[test]
 fn quotas_count_the_user_part_of_time_limited_usernames() {
-    let mut world = World::with(|options| options.quota = QuotaLimits { per_user: Some(1), total: None });
+    let mut world =
+        World::with(|options| options.quota = QuotaLimits { per_user: Some(1), total: None, ..QuotaLimits::default() });
     let first = world.guest(client(1), "carol", 1000);
     world.allocate(&first);
     let second = world.guest(client(2), "carol", 2000);

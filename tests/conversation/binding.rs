@@ -151,7 +151,7 @@ fn a_cut_message_integrity_sha256_is_malformed_even_where_its_bytes_are_right() 
 }
 
 /// The request with its MESSAGE-INTEGRITY-SHA256 as a sender that cuts it makes it: the length counts in the MAC.
-fn cut_integrity(whole: &[u8], len: usize, key: &turnstone::stun::Key) -> Vec<u8> {
+fn cut_integrity(whole: &[u8], len: usize, key: &Key) -> Vec<u8> {
     use hmac::{Hmac, KeyInit, Mac};
     let mut covered = whole[..whole.len() - 36].to_vec();
     let length = (covered.len() - 20 + 4 + len) as u16;

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use turnstone::addr::{Family, RelayedAddr};
 use turnstone::clock::SECOND;
 use turnstone::turn::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
+use turnstone::user::User;
 
 use crate::harness::{RELAY_V4, RELAY_V6};
 
@@ -30,7 +31,7 @@ pub struct FakeRelays {
 struct Reserved {
     port: u16,
     family: Family,
-    user: String,
+    user: User,
     until_micros: u64,
 }
 
@@ -100,6 +101,12 @@ impl Relays for FakeRelays {
         if self.broken {
             return Err(RelayError::System);
         }
+        if let PortRequest::EvenAndReserveNext { user, per_user_max: Some(max) } = request {
+            let of_user = self.reserved.values().filter(|reserved| reserved.user == *user).count();
+            if of_user >= max as usize {
+                return Err(RelayError::UserReservations);
+            }
+        }
         let free = |port: &u16| !self.taken.contains(&(family, *port));
         let fits = |port: &&u16| match request {
             PortRequest::Any => true,
@@ -111,20 +118,25 @@ impl Relays for FakeRelays {
         let port = *self.ports.iter().filter(|port| free(port)).find(fits).ok_or(RelayError::NoPort)?;
         self.taken.insert((family, port));
         let mut opened = self.put_up(family, port);
-        if let PortRequest::EvenAndReserveNext { user } = request {
+        if let PortRequest::EvenAndReserveNext { user, .. } = request {
             self.tokens += 1;
             let token = (0xFEED_0000 + self.tokens).to_be_bytes();
             self.taken.insert((family, port + 1));
             let until_micros = now_micros + 30 * SECOND;
-            self.reserved.insert(token, Reserved { port: port + 1, family, user: user.to_owned(), until_micros });
+            self.reserved.insert(token, Reserved { port: port + 1, family, user: user.clone(), until_micros });
             opened.reservation = Some(token);
         }
         Ok(opened)
     }
 
-    fn open_reserved(&mut self, now_micros: u64, token: ReservationToken, user: &str) -> Result<OpenRelay, RelayError> {
+    fn open_reserved(
+        &mut self,
+        now_micros: u64,
+        token: ReservationToken,
+        user: &User,
+    ) -> Result<OpenRelay, RelayError> {
         self.expire(now_micros);
-        if self.reserved.get(&token).is_none_or(|reserved| reserved.user != user) {
+        if self.reserved.get(&token).is_none_or(|reserved| reserved.user != *user) {
             return Err(RelayError::UnknownToken);
         }
         let reserved = self.reserved.remove(&token).unwrap();

@@ -240,6 +240,13 @@ impl World {
         self.set_micros(end);
     }
 
+    /// The same, in milliseconds.
+    pub fn pass_millis(&mut self, millis: u64) {
+        let until = self.now.micros + millis * 1000;
+        self.pass(0);
+        self.set_micros(until);
+    }
+
     /// Lets time pass while no timer is served, as under load.
     pub fn pass_unattended(&mut self, secs: u64) {
         self.set_micros(self.now.micros + secs * SECOND);

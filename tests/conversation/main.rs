@@ -16,6 +16,7 @@ mod limits;
 mod peer_policy;
 mod permissions;
 mod properties;
+mod quota;
 mod refresh;
 mod reload;
 mod retransmission;

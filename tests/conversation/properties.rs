@@ -73,7 +73,7 @@ impl Play {
     fn new() -> Self {
         let mut world = World::with(|options| {
             options.max_peers = 12;
-            options.quota = QuotaLimits { per_user: Some(2), total: Some(3) };
+            options.quota = QuotaLimits { per_user: Some(2), total: Some(3), ..QuotaLimits::default() };
             options.bandwidth =
                 BandwidthLimits { per_allocation: Some(10_000), per_user: Some(15_000), ..BandwidthLimits::default() };
         });

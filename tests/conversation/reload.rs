@@ -83,7 +83,7 @@ fn limits_lifetimes_and_the_budget_are_taken_over() {
     world.reload(|options| {
         options.bandwidth =
             BandwidthLimits { per_allocation: Some(1000), per_user: None, ..BandwidthLimits::default() };
-        options.quota = QuotaLimits { per_user: Some(1), total: None };
+        options.quota = QuotaLimits { per_user: Some(1), total: None, ..QuotaLimits::default() };
         options.lifetimes.allocation_default_secs = 60;
         options.lifetimes.allocation_max_secs = 120;
         options.unauthenticated = Some(RateLimit { per_second: 1, burst: 3 });

@@ -18,6 +18,8 @@ transport = "udp"
 [relay]
 ipv4 = "127.0.0.1"
 ipv6 = "off"
+[quota]
+allocations-per-user-per-second = "unlimited"
 [limits]
 unauthenticated-replies-per-second = "unlimited"
 "#;
@@ -43,7 +45,7 @@ fn a_log_that_nobody_reads_holds_up_neither_the_relay_nor_its_stop() {
     let mut lines = BufReader::new(server.0.stdout.take().unwrap()).lines();
     let listening = lines.find_map(|line| line.unwrap().trim().strip_prefix("listening on udp ").map(str::to_owned));
 
-    // Each cycle logs a line; a pipe holds some two hundred of them.
+    // The first thousand cycles log a line each; a pipe holds some two hundred of them.
     let mut bench = Command::new(env!("CARGO_BIN_EXE_turnstone"));
     bench
         .args(["bench", "allocate", &listening.unwrap(), "--user", "load", "--secret-env", SECRET.0])

@@ -5,6 +5,7 @@ use std::thread;
 use proptest::prelude::*;
 use turnstone::policy::{QuotaLimits, Quotas};
 use turnstone::reject::Reason;
+use turnstone::user::User;
 
 proptest! {
     #[test]
@@ -13,8 +14,8 @@ proptest! {
         per_user in prop::option::of(0..6_u32),
         total in prop::option::of(0..15_u32),
     ) {
-        let users: Vec<Arc<str>> = ["ann", "bob", "eve", "joe"].iter().map(|name| Arc::from(*name)).collect();
-        let limits = QuotaLimits { per_user, total };
+        let users = [User::fixed("ann"), User::fixed("bob"), User::time_limited("ann"), User::time_limited("joe")];
+        let limits = QuotaLimits { per_user, total, ..QuotaLimits::default() };
         let quotas = Arc::new(Quotas::default());
         let mut live = Vec::new();
         for (user, reserve, victim) in steps {
@@ -27,7 +28,7 @@ proptest! {
                 } else {
                     Ok(())
                 };
-                let reserved = quotas.reserve(limits, &users[user]);
+                let reserved = quotas.reserve(limits, &users[user], 0);
                 prop_assert_eq!(reserved.as_ref().map(|_| ()).map_err(|reason| *reason), expected);
                 live.extend(reserved.ok().map(|reservation| (user, reservation)));
             } else if !live.is_empty() {
@@ -47,16 +48,16 @@ proptest! {
 #[test]
 fn workers_that_race_never_exceed_a_limit_and_leave_nothing_behind() {
     let quotas = Arc::new(Quotas::default());
-    let limits = QuotaLimits { per_user: Some(3), total: Some(5) };
+    let limits = QuotaLimits { per_user: Some(3), total: Some(5), ..QuotaLimits::default() };
     let (live, refused) = (AtomicU32::new(0), AtomicU32::new(0));
     thread::scope(|scope| {
         for worker in 0..8 {
             let (quotas, live, refused) = (&quotas, &live, &refused);
-            let user: Arc<str> = Arc::from(["ann", "bob"][worker % 2]);
+            let user = User::fixed(["ann", "bob"][worker % 2]);
             scope.spawn(move || {
                 let mut held = Vec::new();
                 for step in 0..5000 {
-                    match quotas.reserve(limits, &user) {
+                    match quotas.reserve(limits, &user, 0) {
                         Ok(reservation) => {
                             assert!(live.fetch_add(1, Ordering::SeqCst) < 5);
                             held.push(reservation);

@@ -17,6 +17,7 @@ use turnstone::turn::{
     Client, ClientLink, Lifetimes, OnExpiry, OpenRelay, Outcome, PortRequest, RelayError, RelayId, Relays,
     ReservationToken, Server, Settings, Shared,
 };
+use turnstone::user::User;
 
 use super::mutate::Rng;
 
@@ -30,7 +31,7 @@ const PORTS: (u16, u16) = (49152, 49663);
 pub(crate) struct FakeRelays {
     open: BTreeMap<RelayId, SocketAddr>,
     free: Vec<RelayId>,
-    reserved: BTreeMap<ReservationToken, (SocketAddr, String, u64)>,
+    reserved: BTreeMap<ReservationToken, (SocketAddr, User, u64)>,
     next_index: u32,
     next_token: u64,
 }
@@ -78,11 +79,11 @@ impl Relays for FakeRelays {
         });
         let relayed = found.ok_or(RelayError::NoPort)?;
         let reservation = match port {
-            PortRequest::EvenAndReserveNext { user } => {
+            PortRequest::EvenAndReserveNext { user, .. } => {
                 self.next_token += 1;
                 let token = self.next_token.to_be_bytes();
                 let next = SocketAddr::new(ip, relayed.port() + 1);
-                self.reserved.insert(token, (next, user.to_owned(), now_micros + 30 * SECOND));
+                self.reserved.insert(token, (next, user.clone(), now_micros + 30 * SECOND));
                 Some(token)
             }
             PortRequest::Any | PortRequest::Even => None,
@@ -90,7 +91,12 @@ impl Relays for FakeRelays {
         Ok(self.insert(relayed, reservation))
     }
 
-    fn open_reserved(&mut self, now_micros: u64, token: ReservationToken, user: &str) -> Result<OpenRelay, RelayError> {
+    fn open_reserved(
+        &mut self,
+        now_micros: u64,
+        token: ReservationToken,
+        user: &User,
+    ) -> Result<OpenRelay, RelayError> {
         match self.reserved.get(&token) {
             Some((_, owner, until)) if owner == user && *until > now_micros => {}
             _ => return Err(RelayError::UnknownToken),
@@ -168,7 +174,7 @@ fn settings(unauthenticated: Option<RateLimit>) -> Settings {
         peer_acl: peer_acl(&[]),
         lifetimes: Lifetimes::default(),
         on_expiry: OnExpiry::Keep,
-        quota: QuotaLimits { per_user: Some(24), total: Some(30) },
+        quota: QuotaLimits { per_user: Some(24), total: Some(30), ..QuotaLimits::default() },
         bandwidth: BandwidthLimits {
             per_allocation: Some(1_000_000),
             per_user: Some(4_000_000),

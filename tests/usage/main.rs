@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod churn;
 mod client;
 mod crash;
 mod disk;

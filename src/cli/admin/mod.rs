@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::output::{CliError, Exit, Printer};
+use crate::text::json_pretty;
 
 pub(super) use control::{DrainArgs, LogLevelArgs, ReloadArgs, drain, log_level, reload};
 pub(super) use explain::{ExplainArgs, explain};
@@ -23,9 +24,7 @@ pub(super) use top::{TopArgs, top};
 
 /// Prints the API's answer.
 fn print_json(answer: &Value, printer: &mut Printer) -> Result<(), CliError> {
-    let text = serde_json::to_string_pretty(answer)
-        .map_err(|error| CliError::Failed(Exit::RunTime, format!("error: {error}")))?;
-    printer.line(text)
+    printer.line(json_pretty(answer))
 }
 
 /// What is used of an answer. Fields that this version does not know are left alone.

@@ -27,6 +27,7 @@ use super::run::Bound;
 use super::status::Status;
 use crate::config::{Admin, Endpoint};
 use crate::net::{OwnRelays, sys};
+use crate::text;
 use crate::worker::Mailbox;
 
 pub(super) use control::{Order, Orders};
@@ -139,7 +140,7 @@ impl Handler for AdminApi {
 }
 
 fn json(status: StatusCode, value: &Value) -> Answer {
-    response(status, JSON, value.to_string())
+    response(status, JSON, text::json(value))
 }
 
 /// From the workers' monotonic clock to the calendar. The distance of the two is read once, so that a moment is shown alike

@@ -190,6 +190,11 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
             None => "the credential had expired",
         },
         Reason::TimestampInMilliseconds => "the expiry in the username counts milliseconds; it must be in seconds",
+        Reason::AmbiguousExpiry => {
+            "both sides of the colon in the username are numbers, and the first would be an expiry years away; the form is \
+             EXPIRY:USER"
+        }
+        Reason::MalformedUsername => "the username has a control character or an invisible one",
         Reason::WrongPassword if time_limited.is_some() => "wrong password, or made with another secret",
         Reason::WrongPassword => "wrong password",
         Reason::UnknownUser => {
@@ -224,6 +229,13 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
         Reason::WrongUser => "another user's credential than the one that made the allocation",
         Reason::UserQuota => "the user has as many allocations as [quota] allocations-per-user allows",
         Reason::TotalQuota => "the server has as many allocations as [quota] allocations-total allows",
+        Reason::UserRate => {
+            "the user makes allocations faster than [quota] allocations-per-user-per-second and -burst allow"
+        }
+        Reason::UserReservations => {
+            "the user has as many reserved ports (EVEN-PORT) as [quota] reservations-per-user allows"
+        }
+        Reason::NoReservation => "a quarter of the relay ports is reserved (EVEN-PORT), which is as many as may be",
         Reason::NoPort => "no relay port is free; widen [relay] ports",
         Reason::UnknownReservation => "the reservation token is unknown, expired or another user's",
         Reason::TooManyPeers => "the allocation has as many peers as [limits] peers-per-allocation allows",

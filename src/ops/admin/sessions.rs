@@ -126,7 +126,7 @@ impl AdminApi {
             "client": view.five_tuple.client.to_string(),
             "server": view.five_tuple.server.to_string(),
             "username": &*view.username,
-            "user": &*view.user,
+            "user": &**view.user.name(),
             "credential_expires_unix": view.credential_expires_unix,
             "relayed": relayed.collect::<Vec<_>>(),
             "started_unix": self.clock.unix_secs(view.made_micros),

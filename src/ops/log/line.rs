@@ -8,6 +8,8 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::text::{is_deceptive, write_json_escape};
+
 /// Where standard error goes, as far as the log cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sink {
@@ -86,22 +88,17 @@ fn write_on_one_line(out: &mut dyn fmt::Write, line: &str, escapes: Escapes, col
     let mut plain_from = 0;
     for (at, c) in line.char_indices() {
         // What sets colours is the formatter's own: it escapes the others.
-        if !(c.is_control() || is_directional(c)) || (colours && c == '\u{1b}') {
+        if !is_deceptive(c) || (colours && c == '\u{1b}') {
             continue;
         }
         out.write_str(line.get(plain_from..at).unwrap_or_default())?;
         match escapes {
             Escapes::Text => write!(out, "{}", c.escape_default())?,
-            Escapes::Json => write!(out, "\\u{:04x}", u32::from(c))?,
+            Escapes::Json => write_json_escape(out, c)?,
         }
         plain_from = at + c.len_utf8();
     }
     out.write_str(line.get(plain_from..).unwrap_or_default())
-}
-
-/// Unicode's marks, embeddings, overrides and isolates of direction (UAX 9), and the line and paragraph separators.
-fn is_directional(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ fn static_user_of_an_rfc_5389_client_gets_md5_and_sha1() {
     let credentials = credentials();
     let passed = Request::new(&credentials, "bob", "builder").send(&credentials).unwrap();
     assert_eq!(&*passed.identity.username, "bob");
-    assert_eq!(&*passed.identity.user, "bob");
+    assert_eq!(&**passed.identity.user.name(), "bob");
     assert_eq!(passed.identity.expires_unix, None);
     assert_eq!(passed.algorithm, PasswordAlgorithm::Md5);
     assert_eq!(passed.integrity, IntegrityKind::Sha1);
@@ -112,7 +112,7 @@ fn time_limited_credential_passes_under_each_secret_and_algorithm() {
         ] {
             let passed = request.send(&credentials).unwrap();
             assert_eq!(&*passed.identity.username, TIME_LIMITED);
-            assert_eq!(&*passed.identity.user, "alice");
+            assert_eq!(&**passed.identity.user.name(), "alice");
             assert_eq!(passed.identity.expires_unix, Some(1_735_693_200));
             assert_eq!(passed.algorithm, algorithm);
         }
@@ -128,7 +128,7 @@ fn sample_credentials_of_other_implementations_pass() {
         ("1735689600", "vK3VkdJkUwA4MxbPUZFTbu9UJhk=", "1735689600"),
     ] {
         let passed = Request::new(&credentials, username, password).send(&credentials).unwrap();
-        assert_eq!(&*passed.identity.user, user);
+        assert_eq!(&**passed.identity.user.name(), user);
     }
 }
 
@@ -151,6 +151,44 @@ fn credential_whose_timestamp_counts_milliseconds_is_refused() {
 }
 
 #[test]
+fn a_name_with_a_character_that_no_name_needs_is_400_once_its_mac_is_right() {
+    let credentials = credentials();
+    for name in ["a\0", "a\nb", "\u{7f}", "\u{9b}2J", "\u{202e}ecila", "\u{200e}", "a\u{feff}", "\u{2028}", "\u{e0041}"]
+    {
+        let username = format!("1735693200:{name}");
+        let request = Request::new(&credentials, &username, &mint(b"north", &username));
+        request.refused(&credentials, Reason::MalformedUsername);
+        Request::new(&credentials, &username, &mint(b"west", &username)).refused(&credentials, Reason::WrongPassword);
+    }
+    assert_eq!(Reason::MalformedUsername.code().value(), 400);
+    for name in ["zo\u{eb}", "\u{5d0}\u{5d1}", "\u{1f468}\u{200d}\u{1f469}", "\u{2764}\u{fe0f}", "a b", "a@b:c"] {
+        let username = format!("1735693200:{name}");
+        let passed = Request::new(&credentials, &username, &mint(b"north", &username)).send(&credentials).unwrap();
+        assert_eq!(&**passed.identity.user.name(), name);
+    }
+}
+
+#[test]
+fn a_number_in_front_of_the_expiry_is_no_far_expiry() {
+    let credentials = credentials();
+    let send = |username: &str| Request::new(&credentials, username, &mint(b"north", username)).send(&credentials);
+    assert_eq!(send("4915112345:1735693200").unwrap_err(), Reason::AmbiguousExpiry);
+    assert_eq!(send("4915112345:1735600000").unwrap_err(), Reason::AmbiguousExpiry, "nor when it has expired");
+    assert_eq!(&**send("1735693200:4915112345").unwrap().identity.user.name(), "4915112345");
+    assert!(send("4915112345:alice").is_ok());
+}
+
+#[test]
+fn a_static_and_a_time_limited_user_of_one_name_are_two_users() {
+    let credentials = build(&[("alice", "wonderland")], &["north"]);
+    let fixed = Request::new(&credentials, "alice", "wonderland").send(&credentials).unwrap().identity.user;
+    let request = Request::new(&credentials, TIME_LIMITED, &mint(b"north", TIME_LIMITED));
+    let guest = request.send(&credentials).unwrap().identity.user;
+    assert_eq!(fixed.name(), guest.name());
+    assert_ne!(fixed, guest);
+}
+
+#[test]
 fn credential_is_good_in_its_last_second() {
     let credentials = credentials();
     let username = format!("{NOW_SECS}:alice");
@@ -170,7 +208,7 @@ fn static_user_goes_before_a_time_limited_reading_of_its_name() {
     let credentials = build(&[(TIME_LIMITED, "builder")], &["north"]);
     let passed = Request::new(&credentials, TIME_LIMITED, "builder").send(&credentials).unwrap();
     assert_eq!(passed.identity.expires_unix, None);
-    assert_eq!(&*passed.identity.user, TIME_LIMITED);
+    assert_eq!(&**passed.identity.user.name(), TIME_LIMITED);
     Request::new(&credentials, TIME_LIMITED, &mint(b"north", TIME_LIMITED))
         .refused(&credentials, Reason::WrongPassword);
 }

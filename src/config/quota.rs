@@ -1,0 +1,57 @@
+//! `[quota]`: how many allocations and reservations, and how often; what is not given follows from the relay ports.
+
+use crate::policy::{AllocationRate, QuotaLimits};
+
+use super::Relay;
+use super::reader::Section;
+
+pub(super) fn read_quota(root: &Section<'_, '_>, relay: &Relay) -> (QuotaLimits, QuotaShares) {
+    const RATE: &str = r#"a whole number from 1 to 1000000, or "unlimited""#;
+    let section = root.section("quota");
+    let narrow = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    let limit = |key, expected, from| {
+        let limit = section.limit(key, expected, from..=u64::from(u32::MAX));
+        limit.map(|limit| limit.value.map(narrow))
+    };
+    let from_one = r#"a whole number from 1, or "unlimited""#;
+    let per_user = limit("allocations-per-user", from_one, 1);
+    let total = limit("allocations-total", from_one, 1).flatten();
+    let reservations = limit("reservations-per-user", r#"a whole number, or "unlimited""#, 0);
+    let per_second = section.limit("allocations-per-user-per-second", RATE, 1..=1_000_000);
+    let burst = section.number("allocations-per-user-burst", "a whole number from 1 to 1000000", 1..=1_000_000);
+    section.report_unknown_keys();
+    let per_second = per_second.map_or(Some(50), |limit| limit.value.map(narrow));
+    let burst = burst.map_or(1000, |burst| narrow(burst.value));
+    let rate = per_second.map(|per_second| AllocationRate { per_second, burst: burst.max(per_second) });
+    let shares = QuotaShares { per_user: per_user.is_none(), reservations: reservations.is_none() };
+    let mut quota =
+        QuotaLimits { per_user: per_user.flatten(), total, rate, reservations_per_user: reservations.flatten() };
+    shares.apply(&mut quota, relay);
+    (quota, shares)
+}
+
+/// Which quotas of one user are shares of the relay ports, because nobody has said otherwise: nobody may take them all, and
+/// whatever one user may need for calls fits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QuotaShares {
+    /// Allocations: a quarter of the ports; of few ports, up to 64 but no more than half.
+    pub per_user: bool,
+    /// Reserved ports: an eighth.
+    pub reservations: bool,
+}
+
+impl QuotaShares {
+    /// Works out those that are shares.
+    pub(super) fn apply(self, quota: &mut QuotaLimits, relay: &Relay) {
+        /// Some browser calls with `iceCandidatePoolSize: 10`, over two transports and two networks.
+        const FEW: u32 = 64;
+        let (low, high) = relay.ports;
+        let ports = u32::from(high.saturating_sub(low)) + 1;
+        if self.per_user {
+            quota.per_user = Some((ports / 4).max(FEW.min(ports / 2)).max(1));
+        }
+        if self.reservations {
+            quota.reservations_per_user = Some((ports / 8).max(1));
+        }
+    }
+}
