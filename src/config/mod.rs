@@ -178,6 +178,32 @@ pub struct Auth {
     pub public_host: Option<String>,
 }
 
+/// How many sockets a configuration may need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WantedSockets {
+    /// Listeners, and what the workers wait with.
+    pub listeners: u64,
+    /// Relays, each a port.
+    pub relays: u64,
+    /// Client connections over TCP and TLS.
+    pub connections: u64,
+}
+
+impl Config {
+    /// The sockets that all of it may need.
+    pub fn wanted_sockets(&self) -> WantedSockets {
+        let families = u64::from(self.relay.ipv4.is_some()) + u64::from(self.relay.ipv6.is_some());
+        let ports = u64::from(self.relay.ports.1.saturating_sub(self.relay.ports.0)) + 1;
+        let has_streams = self.listeners.iter().any(|listener| listener.transport.is_stream());
+        WantedSockets {
+            // Each worker waits with one descriptor, and is woken by another one.
+            listeners: self.workers as u64 * (self.listeners.len() as u64 + 2),
+            relays: if self.turn { ports * families } else { 0 },
+            connections: if has_streams { self.streams.connections_max as u64 } else { 0 },
+        }
+    }
+}
+
 /// Client connections over TCP and TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Streams {
@@ -189,10 +215,14 @@ pub struct Streams {
     pub idle_timeout: Duration,
     /// A TLS handshake, and the first message, must be complete within this.
     pub handshake_timeout: Duration,
+    /// A connection is closed when it has had no allocation for so long, whatever else it asks for.
+    pub allocation_timeout: Duration,
     /// Connections over all workers.
     pub connections_max: usize,
     /// Connections per IPv4 address or IPv6 /64; `None` is unlimited.
     pub connections_per_ip_max: Option<usize>,
+    /// Connections without an allocation per IPv4 /24 or IPv6 /48; `None` is unlimited.
+    pub unallocated_per_network_max: Option<usize>,
 }
 
 /// Logs, on standard error.

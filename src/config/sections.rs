@@ -143,9 +143,11 @@ pub(super) fn read_streams(document: &Document<'_>, root: &Section<'_, '_>) -> S
     });
     let idle_timeout = duration(&section, "idle-timeout", second..=hour);
     let handshake_timeout = duration(&section, "handshake-timeout", second..=hour);
+    let allocation_timeout = duration(&section, "allocation-timeout", second..=DAY);
     let connections_max = section.number("connections-max", connections, 1..=10_000_000);
     let per_ip = r#"a whole number from 1, or "unlimited""#;
     let connections_per_ip_max = section.limit("connections-per-ip-max", per_ip, 1..=10_000_000);
+    let unallocated_per_network_max = section.limit("unallocated-per-network-max", per_ip, 1..=10_000_000);
     section.report_unknown_keys();
     let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     let connections_max_value = connections_max.as_ref().map_or(10_000, |max| count(max.value));
@@ -161,8 +163,10 @@ pub(super) fn read_streams(document: &Document<'_>, root: &Section<'_, '_>) -> S
         queue_bytes_max: queue_bytes_max.map_or(1 << 20, |bytes| count(bytes.value)),
         idle_timeout: idle_timeout.map_or(Duration::from_secs(60), |timeout| timeout.value),
         handshake_timeout: handshake_timeout.map_or(Duration::from_secs(10), |timeout| timeout.value),
+        allocation_timeout: allocation_timeout.map_or(Duration::from_secs(120), |timeout| timeout.value),
         connections_max: connections_max_value,
         connections_per_ip_max: per_ip,
+        unallocated_per_network_max: unallocated_per_network_max.map_or(Some(2000), |limit| limit.value.map(count)),
     }
 }
 

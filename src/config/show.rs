@@ -136,8 +136,10 @@ impl Config {
         writeln!(out, "queue-bytes-max = \"{}\"", size_text(streams.queue_bytes_max as u64))?;
         writeln!(out, "idle-timeout = \"{}\"", duration_text(streams.idle_timeout))?;
         writeln!(out, "handshake-timeout = \"{}\"", duration_text(streams.handshake_timeout))?;
+        writeln!(out, "allocation-timeout = \"{}\"", duration_text(streams.allocation_timeout))?;
         writeln!(out, "connections-max = {}", streams.connections_max)?;
-        writeln!(out, "connections-per-ip-max = {}", limit(streams.connections_per_ip_max))
+        writeln!(out, "connections-per-ip-max = {}", limit(streams.connections_per_ip_max))?;
+        writeln!(out, "unallocated-per-network-max = {}", limit(streams.unallocated_per_network_max))
     }
 }
 

@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::config::{Config, Listener};
+use crate::config::{Config, Listener, WantedSockets};
+use crate::net::sys::Descriptors;
 use crate::probe::{Status, Step};
 
 use super::finding;
 
-/// Descriptors beside relays and client connections: listeners, epoll, logs, and some to spare.
-const DESCRIPTORS_TO_SPARE: u64 = 256;
 /// The state of a listening TCP socket in /proc/net/tcp.
 const TCP_LISTEN: &str = "0A";
 const NAME: &str = "turnstone";
@@ -180,16 +179,13 @@ pub fn judge_descriptors(config: &Config, limits: &str, whose: Whose) -> Option<
         Whose::Server(pid) => (soft, format!("the server (process {pid})")),
         Whose::ThisProcess => (hard, "this process".to_owned()),
     };
-    let families = u64::from(config.relay.ipv4.is_some()) + u64::from(config.relay.ipv6.is_some());
-    let ports = u64::from(config.relay.ports.1.saturating_sub(config.relay.ports.0)) + 1;
-    let relays = if config.turn { ports * families } else { 0 };
-    let has_streams = config.listeners.iter().any(|listener| listener.transport.is_stream());
-    let streams = if has_streams { config.streams.connections_max as u64 } else { 0 };
-    let needed = relays.saturating_add(streams).saturating_add(DESCRIPTORS_TO_SPARE);
+    let WantedSockets { listeners, relays, connections: streams } = config.wanted_sockets();
+    let Descriptors { needed, connections, .. } = Descriptors::share_out(limit, listeners, relays, streams);
     let step = if needed > limit {
         let message = format!(
-            "{relays} relays and {streams} connections may need {needed} descriptors, but {who} may have {limit}; \
-             raise LimitNOFILE of the unit (ulimit -n), or narrow the port range"
+            "{relays} relays and {streams} connections may need {needed} descriptors, but {who} may have {limit}: \
+             it accepts at most {connections} connections then, and the relays have the rest; raise LimitNOFILE= of the unit \
+             (ulimit -n), narrow the port range, or lower connections-max"
         );
         finding("descriptors", Status::Warn, message)
     } else {

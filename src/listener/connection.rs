@@ -1,18 +1,27 @@
 //! One TCP or TLS client connection: bytes in, frames out. It knows nothing of what the frames mean.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::{ServerConfig, ServerConnection};
+use socket2::SockRef;
 
 use super::out_queue::OutQueue;
 use crate::config::Streams;
 use crate::net::{Arena, Span, sys};
 
-/// Ciphertext that rustls may hold for a connection whose socket is full.
-const TLS_BUFFER: usize = 64 * 1024;
+/// Plaintext that is encrypted at once, a full record: more of it waits where it can still be dropped.
+const TLS_BUFFER: usize = 16 * 1024;
+
+/// What a client may send until its handshake is complete. A ClientHello has 300 to 2,000 bytes, with large key shares and
+/// tickets a few thousand; what follows it is short.
+const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
+
+/// Pieces that one call gathers at most.
+const GATHERED_MAX: usize = 96;
 
 /// The longest TLS record, with room to spare.
 const TLS_RECORD: usize = 17 * 1024;
@@ -25,7 +34,7 @@ const UNREAD_MAX: usize = 256 * 1024;
 pub enum ReadError {
     /// The client closed it, or the network did.
     Closed,
-    /// The TLS handshake or a record is bad.
+    /// The TLS handshake or a record is bad, or the handshake does not end.
     Tls,
 }
 
@@ -53,7 +62,9 @@ pub struct FrameEnd {
 pub struct Connection {
     socket: TcpStream,
     tls: Option<Box<ServerConnection>>,
-    partial: Vec<u8>,
+    /// What came for the handshake so far.
+    handshake_bytes: usize,
+    unparsed: Vec<u8>,
     queue: OutQueue,
 }
 
@@ -71,7 +82,7 @@ impl Connection {
             }
             None => None,
         };
-        Ok(Self { socket, tls, partial: Vec::new(), queue: OutQueue::default() })
+        Ok(Self { socket, tls, handshake_bytes: 0, unparsed: Vec::new(), queue: OutQueue::default() })
     }
 
     /// The socket, for epoll.
@@ -84,43 +95,54 @@ impl Connection {
         self.tls.as_ref().is_none_or(|tls| !tls.is_handshaking())
     }
 
-    /// Reads what is there into `slot`, behind what an earlier read left incomplete. Returns the bytes to frame.
+    /// What the client has not read of its answers, bookkeeping included.
+    pub fn unread_answers(&self) -> usize {
+        self.queue.answers_len()
+    }
+
+    /// Reads what is there, at most `most` bytes, into `slot`, behind what is unparsed yet. Returns the bytes to frame.
     ///
     /// # Errors
     /// [`ReadError`]: the connection is to be closed.
-    pub fn read(&mut self, arena: &mut Arena, slot: Span, cipher_slot: Span) -> Result<Span, ReadError> {
-        let kept = self.partial.len();
+    pub fn read(&mut self, arena: &mut Arena, slot: Span, cipher_slot: Span, most: usize) -> Result<Span, ReadError> {
+        let kept = self.unparsed(arena, slot).len as usize;
         let room = slot.part(kept, (slot.len as usize).saturating_sub(kept));
-        arena.get_mut(slot.part(0, kept)).copy_from_slice(&self.partial);
-        self.partial.clear();
         let read = match &mut self.tls {
-            None => match (&self.socket).read(arena.get_mut(room)) {
-                Ok(0) => return Err(ReadError::Closed),
-                Ok(count) => count,
-                Err(error) if would_block(&error) => 0,
-                Err(_) => return Err(ReadError::Closed),
-            },
+            None => read_some(&self.socket, arena.get_mut(room.part(0, most.min(room.len as usize))))?,
             Some(tls) => {
+                let mut most = most.min(cipher_slot.len as usize);
+                if tls.is_handshaking() {
+                    most = most.min(HANDSHAKE_BYTES_MAX.saturating_sub(self.handshake_bytes));
+                    if most == 0 {
+                        return Err(ReadError::Tls);
+                    }
+                }
                 // rustls may hold most of a record from earlier: the plaintext of all that must fit in `room`.
-                let most = (room.len as usize).saturating_sub(TLS_RECORD).min(cipher_slot.len as usize);
+                let most = most.min((room.len as usize).saturating_sub(TLS_RECORD));
                 let cipher_slot = cipher_slot.part(0, most);
-                let count = match (&self.socket).read(arena.get_mut(cipher_slot)) {
-                    Ok(0) => return Err(ReadError::Closed),
-                    Ok(count) => count,
-                    Err(error) if would_block(&error) => 0,
-                    Err(_) => return Err(ReadError::Closed),
-                };
+                let count = read_some(&self.socket, arena.get_mut(cipher_slot))?;
+                if tls.is_handshaking() {
+                    self.handshake_bytes += count;
+                }
                 decrypt(tls, &self.socket, arena, cipher_slot.part(0, count), room)?
             }
         };
         Ok(slot.part(0, kept + read))
     }
 
-    /// Keeps the incomplete frame at the end of what was read.
+    /// What earlier reads left to be framed, without reading more.
+    pub fn unparsed(&mut self, arena: &mut Arena, slot: Span) -> Span {
+        let kept = slot.part(0, self.unparsed.len());
+        arena.get_mut(kept).copy_from_slice(&self.unparsed);
+        self.unparsed.clear();
+        kept
+    }
+
+    /// Keeps what is not parsed of what was read.
     pub fn keep(&mut self, rest: &[u8]) {
-        self.partial.extend_from_slice(rest);
-        if rest.is_empty() && self.partial.capacity() > 4096 {
-            self.partial = Vec::new();
+        self.unparsed.extend_from_slice(rest);
+        if rest.is_empty() && self.unparsed.capacity() > 4096 {
+            self.unparsed = Vec::new();
         }
     }
 
@@ -142,7 +164,6 @@ impl Connection {
                 Err(_) => return (WriteState::Broken, 0),
             }
         }
-        let mut dropped = 0;
         let mut first_piece = 0;
         for end in frames {
             let frame = pieces.get(first_piece..end.piece).unwrap_or_default();
@@ -150,25 +171,17 @@ impl Connection {
             let len = frame.iter().map(|piece| piece.len as usize).sum::<usize>();
             let gone = sent.min(len);
             sent -= gone;
-            if gone == len {
-                continue;
+            if gone < len {
+                self.queue.push(frame.iter().map(|piece| bytes_of(memory, *piece)), gone, end.droppable, now_micros);
             }
-            let mut bytes = Vec::with_capacity(len);
-            for piece in frame {
-                bytes.extend_from_slice(
-                    memory.get(piece.at as usize..(piece.at + piece.len) as usize).unwrap_or_default(),
-                );
-            }
-            let max_age = u64::try_from(limits.queue.as_micros()).unwrap_or(u64::MAX);
-            dropped += self.queue.push(bytes.into(), gone, end.droppable, now_micros, max_age, limits.queue_bytes_max);
         }
+        let dropped = self.shed(now_micros, limits);
         (self.state(), dropped)
     }
 
     /// Writes what waits, when the socket is writable again. Returns the state and the frames dropped for age.
     pub fn on_writable(&mut self, now_micros: u64, limits: &Streams) -> (WriteState, u64) {
-        let max_age = u64::try_from(limits.queue.as_micros()).unwrap_or(u64::MAX);
-        let dropped = self.queue.shed(now_micros, max_age, limits.queue_bytes_max);
+        let dropped = self.shed(now_micros, limits);
         if let Err(error) = self.write_waiting()
             && !would_block(&error)
         {
@@ -195,66 +208,102 @@ impl Connection {
         let _ = self.socket.shutdown(std::net::Shutdown::Write);
     }
 
+    /// Ends the connection of a client that does not read: by a reset, so that the kernel does not keep for it what it will
+    /// never take.
+    pub fn reset(self) {
+        let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+    }
+
     /// Whether something waits for the socket.
     pub fn state(&self) -> WriteState {
         let cipher_waits = self.tls.as_ref().is_some_and(|tls| tls.wants_write());
         if self.queue.is_empty() && !cipher_waits { WriteState::Done } else { WriteState::Blocked }
     }
 
+    fn shed(&mut self, now_micros: u64, limits: &Streams) -> u64 {
+        let max_age_micros = u64::try_from(limits.queue.as_micros()).unwrap_or(u64::MAX);
+        self.queue.shed(now_micros, max_age_micros, limits.queue_bytes_max)
+    }
+
     /// Writes pieces at once; returns how many bytes of them are on their way.
     fn write_now(&mut self, memory: &[u8], pieces: &[Span]) -> io::Result<usize> {
-        let Some(tls) = &mut self.tls else {
-            let mut sent = 0;
-            // A call gathers a bounded number of pieces.
-            for chunk in pieces.chunks(96) {
-                let len = chunk.iter().map(|piece| piece.len as usize).sum::<usize>();
-                let count = match sys::send_stream(self.socket.as_fd(), memory, chunk) {
-                    Ok(count) => count,
-                    Err(error) if would_block(&error) => 0,
-                    Err(error) => return Err(error),
-                };
-                sent += count;
-                if count < len {
-                    break;
-                }
-            }
-            return Ok(sent);
-        };
-        // Only encrypt when the socket has taken all earlier records: what is encrypted cannot be dropped any more.
-        if tls.wants_write() {
-            flush_tls(tls, &self.socket)?;
-        }
         let mut sent = 0;
-        for piece in pieces {
-            let bytes = memory.get(piece.at as usize..(piece.at + piece.len) as usize).unwrap_or_default();
-            let count = tls.writer().write(bytes)?;
+        for chunk in pieces.chunks(GATHERED_MAX) {
+            let len = chunk.iter().map(|piece| piece.len as usize).sum::<usize>();
+            let count = match &mut self.tls {
+                None => match sys::send_stream(self.socket.as_fd(), memory, chunk) {
+                    Err(error) if would_block(&error) => 0,
+                    other => other?,
+                },
+                Some(tls) => {
+                    let mut slices = [IoSlice::new(&[]); GATHERED_MAX];
+                    for (slice, piece) in slices.iter_mut().zip(chunk) {
+                        *slice = IoSlice::new(bytes_of(memory, *piece));
+                    }
+                    encrypt(tls, &self.socket, slices.get_mut(..chunk.len()).unwrap_or_default())?
+                }
+            };
             sent += count;
-            if count < bytes.len() {
+            if count < len {
                 break;
             }
         }
-        match flush_tls(tls, &self.socket) {
-            Err(error) if !would_block(&error) => Err(error),
-            _ => Ok(sent),
-        }
+        Ok(sent)
     }
 
     fn write_waiting(&mut self) -> io::Result<()> {
         if let Some(tls) = &mut self.tls {
             flush_tls(tls, &self.socket)?;
         }
-        while let Some(bytes) = self.queue.front() {
+        while !self.queue.is_empty() {
+            let mut slices = self.queue.slices();
+            let len = slices.iter().map(|slice| slice.len()).sum::<usize>();
             let count = match &mut self.tls {
-                None => (&self.socket).write(bytes)?,
-                Some(tls) => {
-                    let count = tls.writer().write(bytes)?;
-                    flush_tls(tls, &self.socket)?;
-                    count
-                }
+                None => (&self.socket).write_vectored(&slices)?,
+                Some(tls) => encrypt(tls, &self.socket, &mut slices)?,
             };
             self.queue.advance(count);
+            if count < len {
+                break;
+            }
         }
         Ok(())
+    }
+}
+
+/// What is there, 0 bytes when that is nothing.
+fn read_some(mut socket: &TcpStream, buffer: &mut [u8]) -> Result<usize, ReadError> {
+    match socket.read(buffer) {
+        Ok(0) => Err(ReadError::Closed),
+        Ok(count) => Ok(count),
+        Err(error) if would_block(&error) => Ok(0),
+        Err(_) => Err(ReadError::Closed),
+    }
+}
+
+fn bytes_of(memory: &[u8], piece: Span) -> &[u8] {
+    memory.get(piece.at as usize..(piece.at + piece.len) as usize).unwrap_or_default()
+}
+
+/// Encrypts and sends, as few records as hold it; returns how many bytes of plaintext are on their way. More is encrypted only when
+/// the socket has taken all earlier records: what is encrypted cannot be dropped any more.
+fn encrypt(tls: &mut ServerConnection, socket: &TcpStream, mut slices: &mut [IoSlice<'_>]) -> io::Result<usize> {
+    let mut sent = 0;
+    IoSlice::advance_slices(&mut slices, 0);
+    loop {
+        match flush_tls(tls, socket) {
+            Err(error) if would_block(&error) => return Ok(sent),
+            other => other?,
+        }
+        if slices.is_empty() {
+            return Ok(sent);
+        }
+        let count = tls.writer().write_vectored(slices)?;
+        if count == 0 {
+            return Ok(sent);
+        }
+        sent += count;
+        IoSlice::advance_slices(&mut slices, count);
     }
 }
 

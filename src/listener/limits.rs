@@ -1,45 +1,74 @@
-//! How many stream connections may be open, in all and per address; a permit gives its place back when dropped.
+//! How many stream connections may be open: in all, per address, and per network without an allocation. A permit gives its place
+//! back when dropped.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// Entries below which a table is not worth shrinking.
+const SHRINK_MIN: usize = 1024;
+
+/// Which limit is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// Connections in all.
+    InTotal,
+    /// Connections of one IPv4 address or IPv6 /64.
+    OfAddress,
+    /// Connections without an allocation of one IPv4 /24 or IPv6 /48.
+    OfNetwork,
+}
+
 #[derive(Default)]
 struct Open {
     total: usize,
-    by_prefix: HashMap<u128, usize>,
+    by_address: HashMap<u128, usize>,
+    strangers_by_network: HashMap<u128, usize>,
 }
 
 /// The open connections of all workers.
 pub struct ConnectionLimits {
     total_max: usize,
     per_ip_max: Option<usize>,
+    strangers_per_network_max: Option<usize>,
     open: Mutex<Open>,
 }
 
 impl ConnectionLimits {
-    /// At most `total_max` connections, and `per_ip_max` for one IPv4 address or one IPv6 /64.
-    pub fn new(total_max: usize, per_ip_max: Option<usize>) -> Arc<Self> {
-        Arc::new(Self { total_max, per_ip_max, open: Mutex::default() })
+    /// At most `total_max` connections, `per_ip_max` for one IPv4 address or one IPv6 /64, and `strangers_per_network_max` without
+    /// an allocation for one IPv4 /24 or one IPv6 /48.
+    pub fn new(total_max: usize, per_ip_max: Option<usize>, strangers_per_network_max: Option<usize>) -> Arc<Self> {
+        Arc::new(Self { total_max, per_ip_max, strangers_per_network_max, open: Mutex::default() })
     }
 
-    /// A place for a connection from `ip`.
+    /// A place for a connection from `ip`, which has no allocation yet.
     ///
     /// # Errors
-    /// Which limit is reached.
+    /// The limit that is reached; that of the total last, because for it another connection may be closed.
     pub fn admit(self: &Arc<Self>, ip: IpAddr) -> Result<ConnectionPermit, Full> {
-        let prefix = prefix(ip);
+        let (address, network) = (prefix(ip, 32, 64), prefix(ip, 24, 48));
         let mut open = self.lock();
-        let from_prefix = open.by_prefix.get(&prefix).copied().unwrap_or(0);
+        let reached = |counts: &HashMap<u128, usize>, key, max: Option<usize>| {
+            max.is_some_and(|max| counts.get(&key).copied().unwrap_or(0) >= max)
+        };
+        if reached(&open.by_address, address, self.per_ip_max) {
+            return Err(Full::OfAddress);
+        }
+        if reached(&open.strangers_by_network, network, self.strangers_per_network_max) {
+            return Err(Full::OfNetwork);
+        }
         if open.total >= self.total_max {
             return Err(Full::InTotal);
         }
-        if self.per_ip_max.is_some_and(|max| from_prefix >= max) {
-            return Err(Full::OfAddress);
-        }
         open.total += 1;
-        open.by_prefix.insert(prefix, from_prefix + 1);
-        Ok(ConnectionPermit { limits: Arc::clone(self), prefix })
+        *open.by_address.entry(address).or_default() += 1;
+        *open.strangers_by_network.entry(network).or_default() += 1;
+        Ok(ConnectionPermit { limits: Arc::clone(self), address, network, is_stranger: true })
+    }
+
+    /// The most connections there may be.
+    pub fn total_max(&self) -> usize {
+        self.total_max
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -47,53 +76,74 @@ impl ConnectionLimits {
     }
 }
 
-/// Which limit on connections is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
-    /// That of all connections.
-    InTotal,
-    /// That of one IPv4 address or IPv6 /64.
-    OfAddress,
-}
-
 /// The place of one open connection.
 pub struct ConnectionPermit {
     limits: Arc<ConnectionLimits>,
-    prefix: u128,
+    address: u128,
+    network: u128,
+    is_stranger: bool,
+}
+
+impl ConnectionPermit {
+    /// Notes whether the connection has an allocation: then it no longer counts for its network.
+    pub fn set_holder(&mut self, holds: bool) {
+        if holds == self.is_stranger {
+            self.is_stranger = !holds;
+            let counts = &mut self.limits.lock().strangers_by_network;
+            if holds {
+                take_one(counts, self.network);
+            } else {
+                *counts.entry(self.network).or_default() += 1;
+            }
+        }
+    }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut open = self.limits.lock();
         open.total = open.total.saturating_sub(1);
-        let left = open.by_prefix.get_mut(&self.prefix).map(|count| {
-            *count = count.saturating_sub(1);
-            *count
-        });
-        if left == Some(0) {
-            open.by_prefix.remove(&self.prefix);
+        take_one(&mut open.by_address, self.address);
+        if self.is_stranger {
+            take_one(&mut open.strangers_by_network, self.network);
         }
     }
 }
 
-/// An IPv4 address as mapped, an IPv6 address without its interface id.
-fn prefix(ip: IpAddr) -> u128 {
-    match ip {
-        IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),
-        IpAddr::V6(v6) => u128::from(v6) >> 64 << 64,
+fn take_one(counts: &mut HashMap<u128, usize>, key: u128) {
+    let left = counts.get_mut(&key).map(|count| {
+        *count = count.saturating_sub(1);
+        *count
+    });
+    if left == Some(0) {
+        counts.remove(&key);
+        if counts.capacity() > SHRINK_MIN && counts.len() < counts.capacity() / 8 {
+            counts.shrink_to(counts.len() * 2);
+        }
     }
+}
+
+/// The network of an address: an IPv4 address counts as mapped, so that the two families do not meet.
+fn prefix(ip: IpAddr, v4_bits: u32, v6_bits: u32) -> u128 {
+    let (address, bits) = match ip {
+        IpAddr::V4(v4) => (u128::from(v4.to_ipv6_mapped()), 96 + v4_bits),
+        IpAddr::V6(v6) => (u128::from(v6), v6_bits),
+    };
+    address & !u128::MAX.checked_shr(bits).unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
     #[test]
     fn places_are_bounded_per_address_and_in_all_and_come_back() {
-        let limits = ConnectionLimits::new(3, Some(2));
-        let a: IpAddr = "192.0.2.1".parse().unwrap();
-        let b: IpAddr = "2001:db8:0:1::1".parse().unwrap();
-        let same_64: IpAddr = "2001:db8:0:1:ffff::9".parse().unwrap();
+        let limits = ConnectionLimits::new(3, Some(2), None);
+        let (a, b, same_64) = (ip("192.0.2.1"), ip("2001:db8:0:1::1"), ip("2001:db8:0:1:ffff::9"));
         let first = limits.admit(a).unwrap();
         let _second = limits.admit(a).unwrap();
         assert_eq!(limits.admit(a).err(), Some(Full::OfAddress));
@@ -101,8 +151,45 @@ mod tests {
         assert_eq!(limits.admit(same_64).err(), Some(Full::InTotal));
         drop(first);
         let _fourth = limits.admit(same_64).unwrap();
-        assert_eq!(limits.admit(b).err(), Some(Full::InTotal));
+        assert_eq!(limits.admit(b).err(), Some(Full::OfAddress));
         drop(third);
-        assert_eq!(limits.lock().by_prefix.len(), 2);
+        assert_eq!(limits.lock().by_address.len(), 2);
+    }
+
+    #[test]
+    fn one_network_has_a_bounded_number_of_connections_without_an_allocation() {
+        let limits = ConnectionLimits::new(100, None, Some(2));
+        for [first, second, same, other] in [
+            ["192.0.2.1", "192.0.2.255", "192.0.2.77", "192.0.3.1"],
+            ["2001:db8:1:1::1", "2001:db8:1:2::1", "2001:db8:1:ffff::1", "2001:db8:2::1"],
+        ] {
+            let (mut first, second) = (limits.admit(ip(first)).unwrap(), limits.admit(ip(second)).unwrap());
+            assert_eq!(limits.admit(ip(same)).err(), Some(Full::OfNetwork));
+            assert!(limits.admit(ip(other)).is_ok());
+            // Who has an allocation makes room, and counts again when it is gone.
+            first.set_holder(true);
+            first.set_holder(true);
+            drop(limits.admit(ip(same)).unwrap());
+            first.set_holder(false);
+            assert_eq!(limits.admit(ip(same)).err(), Some(Full::OfNetwork));
+            first.set_holder(true);
+            drop(first);
+            let third = limits.admit(ip(same)).unwrap();
+            assert_eq!(limits.admit(ip(same)).err(), Some(Full::OfNetwork));
+            drop((second, third));
+        }
+        assert!(limits.lock().strangers_by_network.is_empty() && limits.lock().total == 0);
+    }
+
+    #[test]
+    fn networks_are_cut_at_their_bits() {
+        assert_eq!(prefix(ip("192.0.2.1"), 32, 64), u128::from(ip_v6("::ffff:192.0.2.1")));
+        assert_eq!(prefix(ip("192.0.2.1"), 24, 48), u128::from(ip_v6("::ffff:192.0.2.0")));
+        assert_eq!(prefix(ip("2001:db8:1:2:3::4"), 32, 64), u128::from(ip_v6("2001:db8:1:2::")));
+        assert_eq!(prefix(ip("2001:db8:1:2:3::4"), 24, 48), u128::from(ip_v6("2001:db8:1::")));
+    }
+
+    fn ip_v6(text: &str) -> std::net::Ipv6Addr {
+        text.parse().unwrap()
     }
 }

@@ -148,6 +148,31 @@ impl Payload {
     }
 }
 
+/// Why a connection was closed though its client wanted it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// It had no allocation for longer than any other, and a new one needed its place.
+    Evicted,
+    /// It had no allocation for too long, whatever else it asked for.
+    Unallocated,
+    /// It had no allocation and did not read its answers.
+    Unread,
+}
+
+impl Cut {
+    /// All of them, for metrics that start at zero.
+    pub const ALL: [Self; 3] = [Self::Evicted, Self::Unallocated, Self::Unread];
+
+    /// The stable name used as a metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Evicted => "evicted",
+            Self::Unallocated => "unallocated",
+            Self::Unread => "unread",
+        }
+    }
+}
+
 /// How often something took how long, in classes with fixed upper bounds.
 #[derive(Debug)]
 pub struct Histogram {
@@ -230,6 +255,8 @@ pub struct Counters {
     pub connections: Counter,
     /// Connections refused because of a limit.
     pub connections_refused: Counter,
+    /// Connections closed though their clients wanted them, by [`Cut`].
+    pub connections_cut: [Counter; Cut::ALL.len()],
     /// TLS handshakes that failed.
     pub tls_failures: Counter,
     /// Datagrams the kernel dropped at the UDP listeners, mostly for want of buffer.
@@ -263,6 +290,7 @@ impl Default for Counters {
             stream_queue_drops: Counter::default(),
             connections: Counter::default(),
             connections_refused: Counter::default(),
+            connections_cut: counters(),
             tls_failures: Counter::default(),
             listener_drops: Counter::default(),
             relay_drops: Counter::default(),
@@ -290,6 +318,13 @@ impl Counters {
     pub fn set_refused(&self, counts: &RefusalCounts) {
         for (counter, reason) in self.refused.iter().zip(Reason::ALL) {
             counter.set(counts.of(*reason));
+        }
+    }
+
+    /// Counts a connection that was closed though its client wanted it.
+    pub fn cut_connection(&self, why: Cut) {
+        if let Some(counter) = self.connections_cut.get(why as usize) {
+            counter.add(1);
         }
     }
 

@@ -11,7 +11,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::counters::{Counter, Counters, Direction, Histogram, Traffic};
+use super::counters::{Counter, Counters, Cut, Direction, Histogram, Traffic};
 use super::status::Status;
 use crate::addr::{Family, Transport};
 use crate::net::OwnRelays;
@@ -256,6 +256,10 @@ impl Observed {
             "Open TCP and TLS connections.",
             self.sum(|counters| &counters.connections),
         )?;
+        let cut = Cut::ALL.map(|why| (why.label(), self.sum_at(|counters| &counters.connections_cut, why as usize)));
+        let help = "Connections without an allocation closed by the server: for another one when there was no place left, after \
+                    allocation-timeout, or because their clients did not read the answers.";
+        out.counters("turnstone_stream_connections_cut", help, "reason", cut)?;
         let simple: [(&str, &str, CounterOf); 3] = [
             ("turnstone_stream_connections_refused", "Connections closed at once because of a limit.", |counters| {
                 &counters.connections_refused

@@ -25,7 +25,7 @@ use super::notify;
 use super::status::Status;
 use crate::addr::{Family, Transport};
 use crate::auth::NonceKeys;
-use crate::config::{Config, Endpoint, Loaded, OwnAddresses};
+use crate::config::{Config, Endpoint, Loaded, OwnAddresses, WantedSockets};
 use crate::listener::ConnectionLimits;
 use crate::net::{Inherited, OwnRelays, interface_addresses, sys};
 use crate::turn::{AllocationFilter, EndReason, Settings, Shared};
@@ -139,6 +139,7 @@ pub(super) struct RunningServer {
 
 impl RunningServer {
     fn start(config: Config, inherited: Inherited) -> Result<Self, RunError> {
+        let descriptors = share_out_descriptors(&config);
         let (status, mut watch) = (Arc::new(Status::new()), Watch::new());
         let tls = Arc::new(ArcSwapOption::empty());
         if let Some(files) = &config.tls {
@@ -178,14 +179,15 @@ impl RunningServer {
             reservations: Arc::new(Reservations::new(reservations_max)),
             shortages: Arc::default(),
             connection_limits: ConnectionLimits::new(
-                config.streams.connections_max,
+                config.streams.connections_max.min(usize::try_from(descriptors.connections).unwrap_or(usize::MAX)),
                 config.streams.connections_per_ip_max,
+                config.streams.unallocated_per_network_max,
             ),
             tls,
             streams: config.streams,
             usage: usage.as_ref().map(UsageRecords::sender),
             mailboxes,
-            busy_sockets_max: busy_sockets_max(config.workers),
+            descriptors: descriptors.of_each(config.workers),
             loopback_peers: config.peers.allow_loopback,
             gso: gso_available(),
         };
@@ -390,7 +392,19 @@ fn gso_available() -> bool {
     std::net::UdpSocket::bind(("127.0.0.1", 0)).is_ok_and(|socket| sys::enable_udp_gso_probe(socket.as_fd()))
 }
 
-/// Descriptors for connected sockets of busy peers: an eighth of all, they are a gain and those of allocations a need.
-fn busy_sockets_max(workers: usize) -> usize {
-    usize::try_from(sys::descriptor_limit() / 8).unwrap_or(usize::MAX) / workers.max(1)
+/// Shares out the descriptors there are: as many as the hard limit allows.
+fn share_out_descriptors(config: &Config) -> sys::Descriptors {
+    let WantedSockets { listeners, relays, connections } = config.wanted_sockets();
+    let descriptors = sys::Descriptors::share_out(sys::raise_open_files(), listeners, relays, connections);
+    let sys::Descriptors { limit, needed, connections, .. } = descriptors;
+    if needed > limit {
+        tracing::warn!(
+            limit,
+            needed,
+            connections,
+            "this process may have fewer descriptors than [relay] ports and [streams] connections-max may need: it accepts at most \
+             so many connections, and the relays have the rest; raise LimitNOFILE= of the unit (ulimit -n), or lower the two"
+        );
+    }
+    descriptors
 }

@@ -18,6 +18,7 @@ mod relay_sockets;
 mod reservations;
 mod rounds;
 mod shortage;
+mod stream_table;
 mod streams;
 mod token;
 
@@ -40,7 +41,7 @@ use crate::addr::Transport;
 use crate::clock::Now;
 use crate::config::Streams;
 use crate::listener::ConnectionLimits;
-use crate::net::sys::{Epoll, Events, Interest, RecvBatch, clocks, kernel_drops, trim_memory};
+use crate::net::sys::{Descriptors, Epoll, Events, Interest, RecvBatch, clocks, kernel_drops, trim_memory};
 use crate::net::{Arena, OwnRelays};
 use crate::ops::counters::Counters;
 use crate::reject::Dropped;
@@ -54,7 +55,7 @@ use plan::Plan;
 use refusals::RefusalRing;
 use relay_sockets::RelaySockets;
 use rounds::Backlog;
-use streams::StreamTable;
+use stream_table::StreamTable;
 use token::Token;
 
 /// Receive slots: what one batch can hold.
@@ -100,8 +101,8 @@ pub struct WorkerContext {
     pub streams: Streams,
     /// Every worker's mailbox, by worker number.
     pub mailboxes: Vec<Arc<Mailbox>>,
-    /// Connected sockets a worker may have for busy peers.
-    pub busy_sockets_max: usize,
+    /// Who may have how many descriptors.
+    pub descriptors: Descriptors,
     /// Takes what the allocations have used, if that is recorded.
     pub usage: Option<UsageSender>,
     /// Whether peers on this host's loopback are allowed (`serve --dev`).
@@ -187,7 +188,7 @@ impl Worker {
             Arc::clone(&context.reservations),
             Arc::clone(&counters),
             fill_from_system,
-            context.busy_sockets_max,
+            context.descriptors,
         );
         let server = Server::new(Arc::clone(&context.settings), context.shared.clone(), Box::new(fill_from_system));
         Ok(Self {

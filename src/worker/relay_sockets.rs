@@ -9,7 +9,7 @@ use super::plan::RunHint;
 use super::reservations::Reservations;
 use super::token::Token;
 use crate::addr::{Family, RelayedAddr};
-use crate::net::sys::{Epoll, Interest, kernel_drops};
+use crate::net::sys::{Descriptors, Epoll, Interest, kernel_drops};
 use crate::net::{OwnRelays, PortLease, RelayOwner, bind_connected, bind_relay};
 use crate::ops::counters::Counters;
 use crate::turn::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
@@ -159,7 +159,7 @@ pub(super) struct RelaySockets {
     /// The generation new slots begin with.
     first_generation: u32,
     busy: usize,
-    busy_max: usize,
+    descriptors: Descriptors,
 }
 
 impl RelaySockets {
@@ -170,7 +170,7 @@ impl RelaySockets {
         reservations: Arc<Reservations>,
         counters: Arc<Counters>,
         fill_random: fn(&mut [u8]),
-        busy_max: usize,
+        descriptors: Descriptors,
     ) -> Self {
         let (slots, free) = (Vec::new(), Vec::new());
         Self {
@@ -184,7 +184,7 @@ impl RelaySockets {
             free,
             first_generation: 0,
             busy: 0,
-            busy_max,
+            descriptors,
         }
     }
 
@@ -207,9 +207,9 @@ impl RelaySockets {
 
     /// Gives a relay a socket connected to its busiest peer. That it cannot be had costs nothing but the gain.
     pub(super) fn connect_busy(&mut self, id: RelayId, peer: SocketAddr) {
-        let room = self.busy < self.busy_max;
+        let room = (self.busy as u64) < self.descriptors.busy_sockets;
         let epoll = Arc::clone(&self.epoll);
-        let counters = Arc::clone(&self.counters);
+        let (counters, descriptors) = (Arc::clone(&self.counters), self.descriptors);
         let Some(relay) = self.get_mut(id) else { return };
         if relay.busy.is_none() && !room {
             return;
@@ -221,7 +221,7 @@ impl RelaySockets {
             waiting = busy.waiting;
             1
         });
-        let socket = bind_connected(&relay.socket, peer);
+        let socket = bind_connected(&relay.socket, peer).and_then(|socket| descriptors.admit(socket));
         let watched = socket.and_then(|socket| {
             epoll.add(socket.as_fd(), Token::BusyPeer(id).pack(), Interest::ReadEdge)?;
             Ok(socket)
@@ -244,7 +244,7 @@ impl RelaySockets {
 
     fn bind(&self, lease: PortLease) -> Result<(OwnedFd, PortLease), io::Error> {
         let ip = self.own.bind_address(lease.family()).ok_or(io::ErrorKind::AddrNotAvailable)?;
-        Ok((bind_relay(SocketAddr::new(ip, lease.port()))?, lease))
+        Ok((self.descriptors.admit(bind_relay(SocketAddr::new(ip, lease.port()))?)?, lease))
     }
 
     /// Binds a free port that `fits`, in random order; with `pair` also the port after it.

@@ -37,7 +37,7 @@ impl Worker {
                 Some(Token::Listener(index)) => self.on_listener(now, index),
                 Some(Token::Relay(id)) => self.on_fresh_relay(now, id, false, ready, &mut of_relays),
                 Some(Token::BusyPeer(id)) => self.on_fresh_relay(now, id, true, ready, &mut of_relays),
-                Some(Token::Stream { index, generation }) => self.streams.wait_for_turn(index, generation, ready),
+                Some(Token::Stream { index, generation }) => self.streams.wait_for_turn((index, generation), ready),
                 Some(Token::Mailbox) => self.on_mailbox(now),
                 None => {}
             }
@@ -72,15 +72,16 @@ impl Worker {
                 break;
             }
             self.spent += TURN_WEIGHT;
-            if let Some((index, generation, Some(ready))) = self.streams.next_turn() {
-                self.on_stream(now, index, generation, ready);
+            if let Some((id, ready)) = self.streams.next_turn() {
+                self.on_stream(now, id, ready);
             }
         }
+        self.shake_hands(now);
     }
 
     /// Whether there is something to do without waiting.
     pub(super) fn has_backlog(&self) -> bool {
-        let waits = !self.backlog.relays.is_empty() || self.streams.waiting() > 0 || !self.inbox.is_empty();
+        let waits = !self.backlog.relays.is_empty() || self.streams.has_waiting() || !self.inbox.is_empty();
         waits || !self.jobs.is_empty()
     }
 
@@ -142,7 +143,7 @@ mod tests {
     use crate::bench::client::{Answer, Client, Credential, Event, Request};
     use crate::config::{Config, Host, Overrides, OwnAddresses, Source, Surroundings};
     use crate::listener::ConnectionLimits;
-    use crate::net::sys::{SendOptions, send_pieces};
+    use crate::net::sys::{Descriptors, SendOptions, send_pieces};
     use crate::net::{OwnRelays, Span, bind_udp_listener};
     use crate::ops::counters::Counters;
     use crate::turn::Shared;
@@ -188,11 +189,11 @@ mod tests {
                 own_relays: OwnRelays::new(Some((loopback, loopback)), None, (20_000, 29_999)),
                 reservations: Arc::new(Reservations::new(10)),
                 shortages: Arc::default(),
-                connection_limits: ConnectionLimits::new(100, None),
+                connection_limits: ConnectionLimits::new(100, None, None),
                 tls: Arc::default(),
                 streams: config.streams,
                 mailboxes: vec![Arc::clone(&mailbox)],
-                busy_sockets_max: 100,
+                descriptors: Descriptors::share_out(1 << 16, 0, 1000, 1000),
                 usage: None,
                 loopback_peers: true,
                 gso: false,

@@ -21,11 +21,19 @@ pub enum Shortage {
     Connections,
     /// Stream connections of one address.
     ConnectionsOfAddress,
+    /// Stream connections without an allocation of one network.
+    ConnectionsOfNetwork,
 }
 
 impl Shortage {
-    const ALL: [Self; 5] =
-        [Self::RelayPorts, Self::Allocations, Self::Sockets, Self::Connections, Self::ConnectionsOfAddress];
+    const ALL: [Self; 6] = [
+        Self::RelayPorts,
+        Self::Allocations,
+        Self::Sockets,
+        Self::Connections,
+        Self::ConnectionsOfAddress,
+        Self::ConnectionsOfNetwork,
+    ];
 
     /// What a refused request has run into, if that is a shortage of the server's, and not of one user's.
     pub(super) fn behind(reason: Reason) -> Option<Self> {
@@ -48,7 +56,11 @@ impl Shortage {
                 "the operating system gave no socket, clients are refused: raise the limit of open files (LimitNOFILE=), \
                  or see what turnstone doctor says of the relay address"
             }
-            Self::Connections => "connections are refused: raise [streams] connections-max",
+            Self::Connections => "connections are refused, all have an allocation: raise [streams] connections-max",
+            Self::ConnectionsOfNetwork => {
+                "connections of one network are refused, so many have no allocation: raise [streams] \
+                 unallocated-per-network-max if these are clients that arrive together"
+            }
             Self::ConnectionsOfAddress => {
                 "connections of one address are refused: raise [streams] connections-per-ip-max if many clients share it"
             }
@@ -62,6 +74,7 @@ impl Shortage {
             Self::Sockets => "sockets",
             Self::Connections => "connections",
             Self::ConnectionsOfAddress => "connections-of-address",
+            Self::ConnectionsOfNetwork => "connections-of-network",
         }
     }
 }

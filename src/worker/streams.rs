@@ -1,181 +1,38 @@
-//! Stream clients of one worker: accepting, reading frames, writing, and closing the idle ones.
+//! Stream clients of one worker: accepting, reading frames, writing, and closing those that take more than their share.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use super::datagrams::Payload;
-use super::plan::Pieces;
+use super::stream_table::{StreamId, stream_of};
 use super::token::Token;
 use super::{ListenerSocket, Shortage, Worker};
 use crate::addr::{ClientAddr, FiveTuple, Transport};
 use crate::clock::Now;
-use crate::config::Streams;
 use crate::listener::framing::{MAX_UNALLOCATED_FRAME, first_frame};
-use crate::listener::{Connection, ConnectionPermit, FrameEnd, Full, ReadError, WriteState};
-use crate::net::sys::{Interest, Ready};
-use crate::net::{Span, tune_accepted};
+use crate::listener::{Connection, ConnectionPermit, Full, ReadError, WriteState};
+use crate::net::sys::{Interest, Ready, bound_stream_buffers, clocks, trim_memory, widen_stream_buffers};
+use crate::net::tune_accepted;
+use crate::ops::counters::Cut;
 use crate::reject::Dropped;
-use crate::turn::{Client, ClientLink};
+use crate::turn::Client;
 
 /// Connections accepted per wake-up of a listener.
 const ACCEPT_BURST: usize = 32;
 /// How long a listener rests when the process is out of descriptors.
 const ACCEPT_PAUSE_MICROS: u64 = 100_000;
-/// Marks the link of a stream client.
-const STREAM_LINK: u64 = 1 << 63;
-
-struct Stream {
-    connection: Connection,
-    client: Client,
-    pieces: Vec<Span>,
-    frames: Vec<FrameEnd>,
-    blocked: bool,
-    heard: bool,
-    last_heard_micros: u64,
-    /// What it is ready for, while it waits for its turn.
-    waiting: Option<Ready>,
-    _permit: ConnectionPermit,
-}
-
-#[derive(Default)]
-struct Slot {
-    generation: u32,
-    stream: Option<Box<Stream>>,
-}
-
-/// A worker's stream connections.
-pub(super) struct StreamTable {
-    slots: Vec<Slot>,
-    free: Vec<u32>,
-    open: usize,
-    dirty: Vec<u32>,
-    /// Connections in the order their first message is due, and in the order their silence is judged.
-    unheard: VecDeque<(u64, u32, u32)>,
-    idle: VecDeque<(u64, u32, u32)>,
-    handshake_micros: u64,
-    idle_micros: u64,
-    resting_listeners: Vec<(u64, u32)>,
-    /// Connections that wait for their turn.
-    waiting: VecDeque<(u32, u32)>,
-}
-
-impl StreamTable {
-    pub(super) fn new(options: &Streams) -> Self {
-        let micros = |duration: std::time::Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX >> 1);
-        Self {
-            slots: Vec::new(),
-            free: Vec::new(),
-            open: 0,
-            dirty: Vec::new(),
-            unheard: VecDeque::new(),
-            idle: VecDeque::new(),
-            handshake_micros: micros(options.handshake_timeout),
-            idle_micros: micros(options.idle_timeout),
-            resting_listeners: Vec::new(),
-            waiting: VecDeque::new(),
-        }
-    }
-
-    /// Queues a frame for a stream client; it is written when the batch is flushed.
-    pub(super) fn queue_frame(&mut self, link: ClientLink, frame: Pieces, droppable: bool) {
-        let (index, generation) = stream_of(link);
-        let Some(stream) = self.get_mut(index, generation) else { return };
-        let was_clean = stream.frames.is_empty();
-        stream.pieces.extend(frame.spans());
-        stream.frames.push(FrameEnd { piece: stream.pieces.len(), droppable });
-        if was_clean {
-            self.dirty.push(index);
-        }
-    }
-
-    /// Lets a connection wait for its turn; one that waits already keeps its place.
-    pub(super) fn wait_for_turn(&mut self, index: u32, generation: u32, ready: Ready) {
-        let Some(stream) = self.get_mut(index, generation) else { return };
-        match &mut stream.waiting {
-            Some(waiting) => {
-                waiting.readable |= ready.readable;
-                waiting.writable |= ready.writable;
-                waiting.error |= ready.error;
-            }
-            None => {
-                stream.waiting = Some(ready);
-                self.waiting.push_back((index, generation));
-            }
-        }
-    }
-
-    /// How many wait for their turn.
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting.len()
-    }
-
-    /// The next whose turn it is; `None` for it when it has been closed meanwhile.
-    pub(super) fn next_turn(&mut self) -> Option<(u32, u32, Option<Ready>)> {
-        let (index, generation) = self.waiting.pop_front()?;
-        let ready = self.get_mut(index, generation).and_then(|stream| stream.waiting.take());
-        Some((index, generation, ready))
-    }
-
-    /// When the next connection may have to be closed, or a listener wakes.
-    pub(super) fn next_timeout(&self) -> Option<u64> {
-        let queues = [self.unheard.front(), self.idle.front()].into_iter().flatten().map(|entry| entry.0);
-        queues.chain(self.resting_listeners.iter().map(|entry| entry.0)).min()
-    }
-
-    fn get_mut(&mut self, index: u32, generation: u32) -> Option<&mut Stream> {
-        let slot = self.slots.get_mut(index as usize)?;
-        if slot.generation == generation { slot.stream.as_deref_mut() } else { None }
-    }
-
-    fn insert(
-        &mut self,
-        now: Now,
-        connection: Connection,
-        five_tuple: FiveTuple,
-        permit: ConnectionPermit,
-    ) -> (u32, u32) {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::default());
-            (self.slots.len() - 1) as u32
-        });
-        let generation = self.slots.get(index as usize).map_or(0, |slot| slot.generation);
-        let link = ClientLink(STREAM_LINK | (u64::from(index) << 32) | u64::from(generation));
-        if let Some(slot) = self.slots.get_mut(index as usize) {
-            slot.stream = Some(Box::new(Stream {
-                connection,
-                client: Client { five_tuple, link },
-                pieces: Vec::new(),
-                frames: Vec::new(),
-                blocked: false,
-                heard: false,
-                last_heard_micros: now.micros,
-                waiting: None,
-                _permit: permit,
-            }));
-            self.open += 1;
-        }
-        self.unheard.push_back((now.micros + self.handshake_micros, index, generation));
-        (index, generation)
-    }
-
-    fn remove(&mut self, index: u32, generation: u32) -> Option<Box<Stream>> {
-        let slot = self.slots.get_mut(index as usize)?;
-        if slot.generation != generation {
-            return None;
-        }
-        let stream = slot.stream.take()?;
-        slot.generation = slot.generation.wrapping_add(1);
-        self.free.push(index);
-        self.open -= 1;
-        Some(stream)
-    }
-}
-
-fn stream_of(link: ClientLink) -> (u32, u32) {
-    ((link.0 >> 32) as u32 & 0x7FFF_FFFF, link.0 as u32)
-}
+/// Messages of one connection that are handled in its turn; as many datagrams leave with one call.
+const MESSAGES_PER_TURN: u32 = 64;
+/// How long handshakes are gone on with in one round of the loop; one of them may last longer.
+const HANDSHAKES_MICROS_PER_ROUND: u64 = 1000;
+/// Bytes read at once from a connection with an allocation, and from one without: requests are short.
+const READ_MAX: usize = 64 * 1024;
+const STRANGER_READ_MAX: usize = 4 * 1024;
+/// Answers that may wait for a client to read them. Beyond it one with an allocation is no longer read, and any other closed.
+const UNREAD_ANSWERS_MAX: usize = 16 * 1024;
+/// Answers that still wait when it is read again.
+const UNREAD_ANSWERS_LOW: usize = 4 * 1024;
 
 impl Worker {
     pub(super) fn on_accept(&mut self, now: Now, listener: u32) {
@@ -203,18 +60,12 @@ impl Worker {
 
     fn admit(&mut self, now: Now, transport: Transport, socket: OwnedFd, remote: SocketAddr) -> Option<()> {
         let client = ClientAddr::new(remote);
-        let permit = match self.context.connection_limits.admit(client.get().ip()) {
-            Ok(permit) => permit,
-            Err(full) => {
-                let shortage = match full {
-                    Full::InTotal => Shortage::Connections,
-                    Full::OfAddress => Shortage::ConnectionsOfAddress,
-                };
-                self.context.shortages.note(now.micros, shortage);
-                return None;
-            }
+        let Ok(socket) = self.context.descriptors.admit(socket) else {
+            self.context.shortages.note(now.micros, Shortage::Sockets);
+            return None;
         };
-        tune_accepted(&socket).ok()?;
+        let permit = self.place_for(now, client)?;
+        tune_accepted(&socket).and_then(|()| bound_stream_buffers(socket.as_fd())).ok()?;
         let socket = std::net::TcpStream::from(socket);
         let five_tuple = FiveTuple { transport, client, server: socket.local_addr().ok()? };
         let tls = match transport {
@@ -222,21 +73,62 @@ impl Worker {
             _ => None,
         };
         let connection = Connection::new(socket, tls.as_ref()).ok()?;
-        let (index, generation) = self.streams.insert(now, connection, five_tuple, permit);
-        let token = Token::Stream { index, generation }.pack();
-        let stream = self.streams.get_mut(index, generation)?;
-        if self.epoll.add(stream.connection.fd(), token, Interest::Read).is_err() {
-            self.streams.remove(index, generation);
+        let id = self.streams.insert(now, connection, five_tuple, permit);
+        let stream = self.streams.get(id)?;
+        if self.epoll.add(stream.connection.fd(), token(id), Interest::Read).is_err() {
+            self.streams.remove(id);
             return None;
         }
-        self.counters.connections.set(self.streams.open as u64);
+        self.counters.connections.set(self.streams.open() as u64);
         Some(())
+    }
+
+    /// A place for a new connection. When all are taken, the connection that has been without an allocation for longest makes room.
+    fn place_for(&mut self, now: Now, client: ClientAddr) -> Option<ConnectionPermit> {
+        let ip = client.get().ip();
+        let mut place = self.context.connection_limits.admit(ip);
+        if matches!(place, Err(Full::InTotal))
+            && let Some(oldest) = self.next_stranger(now, None)
+        {
+            self.cut_stream(now, oldest, Cut::Evicted);
+            place = self.context.connection_limits.admit(ip);
+        }
+        let shortage = match place {
+            Ok(permit) => return Some(permit),
+            Err(Full::InTotal) => Shortage::Connections,
+            Err(Full::OfAddress) => Shortage::ConnectionsOfAddress,
+            Err(Full::OfNetwork) => Shortage::ConnectionsOfNetwork,
+        };
+        self.context.shortages.note(now.micros, shortage);
+        None
+    }
+
+    /// The connection that has been without an allocation for longest; with `due`, only if it has been so for too long.
+    fn next_stranger(&mut self, now: Now, due: Option<Now>) -> Option<StreamId> {
+        loop {
+            let id = self.streams.oldest_stranger(due)?;
+            if !self.note_allocation(now, id) {
+                return Some(id);
+            }
+        }
+    }
+
+    /// Notes whether a connection has an allocation; returns that.
+    fn note_allocation(&mut self, now: Now, id: StreamId) -> bool {
+        let Some(stream) = self.streams.get(id) else { return false };
+        let holds = self.server.has_allocation(&stream.client.five_tuple);
+        if holds != stream.holds {
+            if holds {
+                widen_stream_buffers(stream.connection.fd());
+            }
+            self.streams.set_holds(now, id, holds);
+        }
+        holds
     }
 
     /// Out of descriptors: a level-triggered listener would spin, so it rests a moment.
     fn rest_listener(&mut self, now: Now, listener: u32) {
         if let Some(ListenerSocket::Tcp { socket, .. }) = self.listeners.get(listener as usize) {
-            use std::os::fd::AsFd;
             let _ = self.epoll.modify(socket.as_fd(), Token::Listener(listener).pack(), Interest::None);
             self.streams.resting_listeners.push((now.micros + ACCEPT_PAUSE_MICROS, listener));
         }
@@ -249,73 +141,104 @@ impl Worker {
             }
             self.streams.resting_listeners.remove(0);
             if let Some(ListenerSocket::Tcp { socket, .. }) = self.listeners.get(listener as usize) {
-                use std::os::fd::AsFd;
                 let _ = self.epoll.modify(socket.as_fd(), Token::Listener(listener).pack(), Interest::Read);
             }
         }
     }
 
-    pub(super) fn on_stream(&mut self, now: Now, index: u32, generation: u32, ready: Ready) {
+    /// The turn of a connection.
+    pub(super) fn on_stream(&mut self, now: Now, id: StreamId, ready: Ready) {
         if ready.writable {
             let limits = self.context.streams;
-            let Some(stream) = self.streams.get_mut(index, generation) else { return };
+            let Some(stream) = self.streams.get_mut(id) else { return };
             let (state, dropped) = stream.connection.on_writable(now.micros, &limits);
             self.counters.stream_queue_drops.add(dropped);
-            self.after_write(now, index, generation, state);
+            self.after_write(now, id, state);
         }
         if ready.readable || ready.error {
-            self.read_stream(now, index, generation);
+            self.read_stream(now, id);
         }
     }
 
-    fn read_stream(&mut self, now: Now, index: u32, generation: u32) {
+    /// Goes on with the handshakes that wait for it, in turn, for as long as one round of the loop allows.
+    pub(super) fn shake_hands(&mut self, now: Now) {
+        let mut until_micros = None;
+        for _ in 0..self.streams.handshaking() {
+            // A handshake costs what a hundred packets do, one more look at the clock next to nothing.
+            let clock = clocks().0;
+            if clock > *until_micros.get_or_insert(clock + HANDSHAKES_MICROS_PER_ROUND) {
+                break;
+            }
+            if let Some((id, ready)) = self.streams.next_handshake() {
+                self.on_stream(now, id, ready);
+            }
+        }
+    }
+
+    /// Reads from a connection, unless frames are left of what was read, and handles as many as one turn allows.
+    fn read_stream(&mut self, now: Now, id: StreamId) {
         // One slot for the plaintext, one for the ciphertext.
         self.make_room(now, 2);
         let (slot, cipher) = (self.arena.slot(self.next_slot), self.arena.slot(self.next_slot + 1));
-        let Some(stream) = self.streams.get_mut(index, generation) else { return };
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        if stream.is_held_back() || stream.is_ending {
+            return;
+        }
         let was_established = stream.connection.established();
-        let read = match stream.connection.read(&mut self.arena, slot, cipher) {
+        let most = if stream.holds { READ_MAX } else { STRANGER_READ_MAX };
+        let read = if std::mem::take(&mut stream.has_more) {
+            Ok(stream.connection.unparsed(&mut self.arena, slot))
+        } else {
+            stream.connection.read(&mut self.arena, slot, cipher, most)
+        };
+        let read = match read {
             Ok(read) => read,
             Err(error) => {
                 if matches!(error, ReadError::Tls) && !was_established {
                     self.counters.tls_failures.add(1);
                 }
-                return self.close_stream(now, index, generation);
+                return self.streams.end(id);
             }
         };
         self.next_slot += 1;
         let client = stream.client;
+        let until = self.spent + MESSAGES_PER_TURN;
         let mut at = 0;
-        let mut frames = 0;
-        while at < read.len as usize {
+        while at < read.len as usize && self.spent < until {
             let rest = read.part(at, read.len as usize - at);
             let frame = match first_frame(self.arena.get(rest), self.frame_max(&client, self.arena.get(rest))) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
                 Err(_) => {
                     self.drop_packet(Dropped::Malformed);
-                    return self.close_stream(now, index, generation);
+                    return self.streams.end(id);
                 }
             };
             let message = Payload { span: rest.part(0, frame.len), room: 0, tos: 0 };
             self.on_client_message(now, &client, message);
-            if self.streams.get_mut(index, generation).is_none() {
+            at += frame.next;
+            if self.streams.get(id).is_none() {
                 // Its answers could not be written: what it asks for next would outlive it.
                 return;
             }
-            at += frame.next;
-            frames += 1;
         }
-        let Some(stream) = self.streams.get_mut(index, generation) else { return };
+        let Some(stream) = self.streams.get_mut(id) else { return };
         let rest = read.part(at, (read.len as usize).saturating_sub(at));
         stream.connection.keep(self.arena.get(rest));
-        if frames > 0 {
+        stream.has_more = self.spent >= until && rest.len > 0;
+        if at > 0 {
             stream.heard = true;
             stream.last_heard_micros = now.micros;
         }
+        let (has_more, holds, state) = (stream.has_more, stream.holds, stream.connection.state());
+        if has_more {
+            self.streams.wait_for_turn(id, Ready::READABLE);
+        }
+        if at > 0 && !holds {
+            self.note_allocation(now, id);
+        }
         // A handshake flight may have found the socket full.
-        let state = stream.connection.state();
-        self.after_write(now, index, generation, state);
+        self.after_write(now, id, state);
     }
 
     /// Strangers may only send what a request needs.
@@ -330,95 +253,106 @@ impl Worker {
 
     pub(super) fn flush_streams(&mut self, now: Now) {
         let mut dirty = std::mem::take(&mut self.streams.dirty);
-        for index in dirty.drain(..) {
+        for id in dirty.drain(..) {
             let limits = self.context.streams;
-            let Some(slot) = self.streams.slots.get_mut(index as usize) else { continue };
-            let generation = slot.generation;
-            let Some(stream) = slot.stream.as_deref_mut() else { continue };
+            let Some(stream) = self.streams.get_mut(id) else { continue };
             let memory = self.arena.bytes();
             let (state, dropped) = stream.connection.send(memory, &stream.pieces, &stream.frames, now.micros, &limits);
             stream.pieces.clear();
             stream.frames.clear();
+            let is_ending = stream.is_ending;
             self.counters.stream_queue_drops.add(dropped);
-            self.after_write(now, index, generation, state);
+            if is_ending {
+                self.close_stream(now, id);
+            } else {
+                self.after_write(now, id, state);
+            }
         }
         if self.streams.dirty.is_empty() {
             self.streams.dirty = dirty;
         }
     }
 
-    fn after_write(&mut self, now: Now, index: u32, generation: u32, state: WriteState) {
-        let Some(stream) = self.streams.get_mut(index, generation) else { return };
-        let blocked = match state {
-            WriteState::Broken => return self.close_stream(now, index, generation),
-            WriteState::Blocked => true,
-            WriteState::Done => false,
+    /// Watches a connection for what it needs next, and stops reading from a client that does not read its answers.
+    fn after_write(&mut self, now: Now, id: StreamId, state: WriteState) {
+        let Some(stream) = self.streams.get(id) else { return };
+        let unread = stream.connection.unread_answers();
+        let was_held_back = stream.is_held_back();
+        let interest = match state {
+            WriteState::Broken => return self.close_stream(now, id),
+            WriteState::Done => Interest::Read,
+            WriteState::Blocked if unread > UNREAD_ANSWERS_MAX => {
+                if !self.server.has_allocation(&stream.client.five_tuple) {
+                    return self.cut_stream(now, id, Cut::Unread);
+                }
+                Interest::Write
+            }
+            WriteState::Blocked if was_held_back && unread > UNREAD_ANSWERS_LOW => Interest::Write,
+            WriteState::Blocked => Interest::ReadWrite,
         };
-        if blocked != stream.blocked {
-            stream.blocked = blocked;
-            let interest = if blocked { Interest::ReadWrite } else { Interest::Read };
-            let token = Token::Stream { index, generation }.pack();
-            let _ = self.epoll.modify(stream.connection.fd(), token, interest);
+        let Some(stream) = self.streams.get_mut(id).filter(|stream| stream.interest != interest) else { return };
+        stream.interest = interest;
+        let goes_on = was_held_back && stream.has_more;
+        let _ = self.epoll.modify(stream.connection.fd(), token(id), interest);
+        if goes_on {
+            self.streams.wait_for_turn(id, Ready::READABLE);
         }
     }
 
-    /// Closes connections without a first message in time, and those that are silent and have no allocation.
+    /// Closes connections without a first message in time, those that are silent and have no allocation, and those that have none
+    /// for too long whatever they say.
     pub(super) fn close_idle_streams(&mut self, now: Now) {
-        while let Some((due, index, generation)) = self.streams.unheard.front().copied() {
-            if due > now.micros {
-                break;
-            }
-            self.streams.unheard.pop_front();
-            let idle_micros = self.streams.idle_micros;
-            match self.streams.get_mut(index, generation) {
-                Some(stream) if stream.heard => {
-                    let due = stream.last_heard_micros + idle_micros;
-                    self.streams.idle.push_back((due, index, generation));
-                }
-                Some(_) => self.close_stream(now, index, generation),
-                None => {}
+        while let Some(id) = self.streams.next_unheard(now) {
+            self.close_stream(now, id);
+        }
+        while let Some(id) = self.streams.next_idle(now) {
+            if !self.note_allocation(now, id) && self.streams.is_silent(now, id) {
+                self.close_stream(now, id);
+            } else {
+                self.streams.judge_again(now, id);
             }
         }
-        while let Some((due, index, generation)) = self.streams.idle.front().copied() {
-            if due > now.micros {
-                break;
-            }
-            self.streams.idle.pop_front();
-            let idle_micros = self.streams.idle_micros;
-            let Some(stream) = self.streams.get_mut(index, generation) else { continue };
-            let quiet_until = stream.last_heard_micros + idle_micros;
-            let five_tuple = stream.client.five_tuple;
-            if self.server.has_allocation(&five_tuple) {
-                self.streams.idle.push_back((now.micros + idle_micros, index, generation));
-            } else if quiet_until > now.micros {
-                self.streams.idle.push_back((quiet_until, index, generation));
-            } else {
-                self.close_stream(now, index, generation);
-            }
+        while let Some(id) = self.next_stranger(now, Some(now)) {
+            self.cut_stream(now, id, Cut::Unallocated);
+        }
+        if self.streams.shrink() {
+            trim_memory();
         }
     }
 
     /// Closes the connection a client came by, if it came by one.
     pub(super) fn close_client(&mut self, now: Now, client: &Client) {
         if client.five_tuple.transport.is_stream() {
-            let (index, generation) = stream_of(client.link);
-            self.close_stream(now, index, generation);
+            self.close_stream(now, stream_of(client.link));
         }
     }
 
     /// Closes every connection at the end, each so that its client sees an end and no reset.
     pub(super) fn close_streams(&mut self) {
-        for slot in &mut self.streams.slots {
-            if let Some(stream) = slot.stream.take() {
-                stream.connection.close();
-            }
-        }
+        self.streams.drain().for_each(|stream| stream.connection.close());
     }
 
-    fn close_stream(&mut self, now: Now, index: u32, generation: u32) {
-        if let Some(stream) = self.streams.remove(index, generation) {
+    /// Closes a connection that takes more than its share, and counts why.
+    fn cut_stream(&mut self, now: Now, id: StreamId, why: Cut) {
+        self.counters.cut_connection(why);
+        if matches!(why, Cut::Unread)
+            && let Some(stream) = self.streams.remove(id)
+        {
+            stream.connection.reset();
+            return self.counters.connections.set(self.streams.open() as u64);
+        }
+        self.close_stream(now, id);
+    }
+
+    fn close_stream(&mut self, now: Now, id: StreamId) {
+        if let Some(stream) = self.streams.remove(id) {
             self.server.client_gone(now, &stream.client.five_tuple, &mut self.relays);
-            self.counters.connections.set(self.streams.open as u64);
+            stream.connection.close();
+            self.counters.connections.set(self.streams.open() as u64);
         }
     }
+}
+
+fn token((index, generation): StreamId) -> u64 {
+    Token::Stream { index, generation }.pack()
 }

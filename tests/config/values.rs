@@ -88,6 +88,8 @@ fn every_value_of_a_full_file_arrives() {
         handshake-timeout = "5s"
         connections-max = 100
         connections-per-ip-max = 10
+        allocation-timeout = "30s"
+        unallocated-per-network-max = 20
         [log]
         level = "warn,turnstone::turn=debug"
         format = "json"
@@ -125,6 +127,7 @@ fn every_value_of_a_full_file_arrives() {
     assert_eq!((streams.queue, streams.queue_bytes_max), (Duration::from_millis(100), 131_072));
     assert_eq!((streams.idle_timeout.as_secs(), streams.handshake_timeout.as_secs()), (20, 5));
     assert_eq!((streams.connections_max, streams.connections_per_ip_max), (100, Some(10)));
+    assert_eq!((streams.allocation_timeout.as_secs(), streams.unallocated_per_network_max), (30, Some(20)));
     assert_eq!((config.log.format, config.log.filter.as_str()), (LogFormat::Json, "warn,turnstone::turn=debug"));
     assert_eq!(config.log.addresses, LoggedAddresses::Prefix);
 }
@@ -146,9 +149,11 @@ fn the_shown_configuration_reads_back_to_the_same() {
 #[test]
 fn unlimited_lifts_a_limit() {
     let text = "[limits]\nunauthenticated-replies-per-second = \"unlimited\"\n[streams]\nconnections-per-ip-max = \"unlimited\"\n\
+                unallocated-per-network-max = \"unlimited\"\n\
                 [bandwidth]\nper-user = \"unlimited\"\n[quota]\nallocations-total = \"unlimited\"";
     let config = with_secret(text).config();
     assert_eq!((config.unauthenticated, config.streams.connections_per_ip_max), (None, None));
+    assert_eq!(config.streams.unallocated_per_network_max, None);
     assert_eq!((config.bandwidth.per_user, config.quota.total), (None, None));
 }
 

@@ -6,6 +6,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod descriptors;
+mod strangers;
 mod streams;
 
 use std::net::{SocketAddr, UdpSocket};

@@ -10,14 +10,14 @@ use turnstone::bench::client::{Answer, Client, Credential, Event, Request};
 use crate::support::{Spec, TestServer, Transport};
 use crate::{CHANNEL, LIMIT, channel_data};
 
-fn connect(server: &TestServer, transport: Transport) -> TcpStream {
+pub(crate) fn connect(server: &TestServer, transport: Transport) -> TcpStream {
     let stream = TcpStream::connect(server.address(transport, "127.0.0.1")).unwrap();
     stream.set_read_timeout(Some(LIMIT)).unwrap();
     stream
 }
 
 /// The next STUN message or ChannelData, padding taken off.
-fn read_frame(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+pub(crate) fn read_frame(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     let mut frame = vec![0; 4];
     stream.read_exact(&mut frame)?;
     let len = usize::from(u16::from_be_bytes([frame[2], frame[3]]));
@@ -28,7 +28,7 @@ fn read_frame(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     Ok(frame)
 }
 
-fn ask(stream: &mut TcpStream, turn: &mut Client, request: Request) -> Answer {
+pub(crate) fn ask(stream: &mut TcpStream, turn: &mut Client, request: Request) -> Answer {
     let mut out = Vec::new();
     turn.start(request, &mut out);
     loop {
@@ -42,9 +42,10 @@ fn ask(stream: &mut TcpStream, turn: &mut Client, request: Request) -> Answer {
     }
 }
 
+/// Whether the end comes, perhaps behind a notice of TLS.
 fn is_closed(stream: &mut TcpStream) -> bool {
-    match stream.read(&mut [0; 64]) {
-        Ok(count) => count == 0,
+    match stream.read_to_end(&mut Vec::new()) {
+        Ok(_) => true,
         Err(error) => matches!(error.kind(), ErrorKind::ConnectionReset),
     }
 }
@@ -153,14 +154,14 @@ fn thousands_of_requests_at_once_are_all_answered_in_order_beside_relayed_data()
     }
 }
 
-fn client(server: &TestServer) -> Client {
+pub(crate) fn client(server: &TestServer) -> Client {
     let credentials = server.credentials("streams");
     let credential =
         Credential { username: credentials.username, password: credentials.password.into(), sha256: false };
     Client::new(Some(Arc::new(credential)), [9; 16])
 }
 
-fn resident_kib(server: &TestServer) -> u64 {
+pub(crate) fn resident_kib(server: &TestServer) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.process_id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()

@@ -68,6 +68,8 @@ pub struct Spec {
     pub dev: bool,
     /// The network namespace that the server runs in.
     pub namespace: Option<String>,
+    /// How many descriptors it may have: the soft limit and the hard one.
+    pub descriptors: Option<(usize, usize)>,
     /// Names and addresses in the TLS certificate.
     pub certificate_names: Vec<String>,
     /// Whether clients may use the channel numbers of RFC 5766, as those from coturn do.
@@ -96,6 +98,7 @@ impl Spec {
             relay_ipv6: Some("::1".to_owned()),
             dev: true,
             namespace: None,
+            descriptors: None,
             certificate_names: ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec(),
             rfc5766_channel_numbers: false,
             extra_toml: String::new(),
@@ -221,6 +224,13 @@ impl TestServer {
         TestServer::start_turnstone(config_toml, files, &spec)
     }
 
+    /// The same, with so many descriptors: the soft limit and the hard one.
+    pub fn start_with_descriptors(config_toml: &str, limits: (usize, usize)) -> TestServer {
+        let spec = Spec { descriptors: Some(limits), ..Spec::local() };
+        let files = Files::write(&spec);
+        TestServer::start_turnstone(config_toml, files, &spec)
+    }
+
     /// The same, with the socket that it sends its notifications to.
     pub fn start_observed(config_toml: &str) -> (TestServer, UnixDatagram) {
         let spec = Spec::local();
@@ -319,7 +329,15 @@ impl TestServer {
         let notify_path = files.path("notify.sock");
         let notify = UnixDatagram::bind(&notify_path).unwrap();
         notify.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-        let mut command = in_namespace(spec.namespace.as_deref(), env!("CARGO_BIN_EXE_turnstone"));
+        let program = env!("CARGO_BIN_EXE_turnstone");
+        let mut command = match spec.descriptors {
+            Some((soft, hard)) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--nofile={soft}:{hard}")).arg(program);
+                command
+            }
+            None => in_namespace(spec.namespace.as_deref(), program),
+        };
         command.arg("serve");
         if spec.dev {
             command.arg("--dev");

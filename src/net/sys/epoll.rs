@@ -47,6 +47,11 @@ pub struct Ready {
     pub error: bool,
 }
 
+impl Ready {
+    /// For what is to be read whoever noticed it.
+    pub const READABLE: Self = Self { token: 0, readable: true, writable: false, error: false };
+}
+
 /// Room for the events of one wait.
 pub struct Events {
     list: Vec<libc::epoll_event>,

@@ -10,7 +10,9 @@ mod interfaces;
 mod process;
 mod recv;
 mod send;
+mod shares;
 mod sockopt;
+mod stream_buffers;
 
 pub use bulk::{MAX_SEGMENTS, RecvBuffers, SendBuffers};
 pub use descriptors::{remove_variables, send_descriptor, take_passed_descriptors};
@@ -20,12 +22,14 @@ pub use interfaces::interface_addresses;
 pub use process::{clock_is_synchronised, online_cpus, page_size, process_cpu_ns, raise_open_files, sharpen_timers};
 pub use recv::{Datagram, RecvBatch};
 pub use send::{PIECES_MAX, SendOptions, send, send_pieces, send_stream, send_to};
+pub use shares::Descriptors;
 #[cfg(test)]
 pub(crate) use sockopt::set_no_checksum;
 pub use sockopt::{
     enable_udp_gro, enable_udp_gso_probe, grow_recv_buffer, kernel_drops, set_dont_fragment, set_ip_recverr,
     set_no_path_mtu_discovery, set_recv_drops, set_recv_pktinfo, set_recv_tos, set_tcp_user_timeout,
 };
+pub use stream_buffers::{bound_stream_buffers, widen_stream_buffers};
 
 use std::io;
 
@@ -41,14 +45,6 @@ pub fn trim_memory() {
     unsafe {
         libc::malloc_trim(0);
     }
-}
-
-/// The limit on open descriptors of this process.
-pub fn descriptor_limit() -> u64 {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is live and of the type the call fills.
-    let result = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    if result == 0 { limit.rlim_cur } else { 0 }
 }
 
 /// The monotonic clock in microseconds and the Unix time in seconds, one reading each.

@@ -1,0 +1,504 @@
+//! A worker's stream connections: their slots, the order in which they are read, and the times at which each is judged.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::PEAK_MIN;
+use super::plan::Pieces;
+use crate::addr::FiveTuple;
+use crate::clock::Now;
+use crate::config::Streams;
+use crate::listener::{Connection, ConnectionPermit, FrameEnd};
+use crate::net::Span;
+use crate::net::sys::{Interest, Ready};
+use crate::turn::{Client, ClientLink};
+
+/// Marks the link of a stream client.
+const STREAM_LINK: u64 = 1 << 63;
+/// Entries of connections that are gone, beyond which the queues of times are swept.
+const STALE_MAX: usize = 1024;
+
+/// Which connection: slot and generation.
+pub(super) type StreamId = (u32, u32);
+
+pub(super) struct Stream {
+    pub(super) connection: Connection,
+    pub(super) client: Client,
+    pub(super) pieces: Vec<Span>,
+    pub(super) frames: Vec<FrameEnd>,
+    /// What epoll watches it for; without input the client has not read its answers.
+    pub(super) interest: Interest,
+    /// What it is ready for, while it waits for its turn.
+    waiting: Option<Ready>,
+    /// Whether whole frames may be left of what was read.
+    pub(super) has_more: bool,
+    /// To be closed when what is gathered for it is sent.
+    pub(super) is_ending: bool,
+    /// Whether it had an allocation when that was last asked.
+    pub(super) holds: bool,
+    pub(super) heard: bool,
+    pub(super) last_heard_micros: u64,
+    /// When it is closed if it still has no allocation.
+    stranger_until_micros: u64,
+    permit: ConnectionPermit,
+}
+
+impl Stream {
+    /// Whether it is not read because its client does not read.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.interest == Interest::Write
+    }
+
+    /// Whether an entry with this time is the one that counts.
+    fn is_stranger_until(&self, due_micros: u64) -> bool {
+        !self.holds && self.stranger_until_micros == due_micros
+    }
+}
+
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    stream: Option<Box<Stream>>,
+}
+
+/// Connections and the time at which each is judged, in that order.
+type DueQueue = VecDeque<(u64, StreamId)>;
+
+/// A worker's stream connections.
+pub(super) struct StreamTable {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// The generation of the next connection. No two have the same one, so that slots can go and come back.
+    next_generation: u32,
+    open: usize,
+    /// The most that were open since memory was last given back.
+    peak: usize,
+    pub(super) dirty: Vec<StreamId>,
+    /// Connections that wait for their turn: those that are established, and those that are not.
+    waiting: VecDeque<StreamId>,
+    handshaking: VecDeque<StreamId>,
+    /// In the order their first message is due, their silence is judged, and their allocation is due.
+    unheard: DueQueue,
+    idle: DueQueue,
+    strangers: DueQueue,
+    handshake_micros: u64,
+    idle_micros: u64,
+    stranger_micros: u64,
+    /// When listeners that rest are watched again.
+    pub(super) resting_listeners: Vec<(u64, u32)>,
+}
+
+impl StreamTable {
+    pub(super) fn new(options: &Streams) -> Self {
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX >> 1);
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            next_generation: 0,
+            open: 0,
+            peak: 0,
+            dirty: Vec::new(),
+            waiting: VecDeque::new(),
+            handshaking: VecDeque::new(),
+            unheard: VecDeque::new(),
+            idle: VecDeque::new(),
+            strangers: VecDeque::new(),
+            handshake_micros: micros(options.handshake_timeout),
+            idle_micros: micros(options.idle_timeout),
+            stranger_micros: micros(options.allocation_timeout),
+            resting_listeners: Vec::new(),
+        }
+    }
+
+    /// Queues a frame for a stream client; it is written when the batch is flushed.
+    pub(super) fn queue_frame(&mut self, link: ClientLink, frame: Pieces, droppable: bool) {
+        let id = stream_of(link);
+        let Some(stream) = self.get_mut(id) else { return };
+        let was_clean = stream.frames.is_empty();
+        stream.pieces.extend(frame.spans());
+        stream.frames.push(FrameEnd { piece: stream.pieces.len(), droppable });
+        if was_clean {
+            self.dirty.push(id);
+        }
+    }
+
+    /// Has a connection closed as soon as what is gathered for it is sent.
+    pub(super) fn end(&mut self, id: StreamId) {
+        if let Some(stream) = self.get_mut(id) {
+            stream.is_ending = true;
+            self.dirty.push(id);
+        }
+    }
+
+    /// When the next connection may have to be closed, or a listener wakes.
+    pub(super) fn next_timeout(&self) -> Option<u64> {
+        let queues = [self.unheard.front(), self.idle.front(), self.strangers.front()];
+        let due = queues.into_iter().flatten().map(|entry| entry.0);
+        due.chain(self.resting_listeners.iter().map(|entry| entry.0)).min()
+    }
+
+    pub(super) fn open(&self) -> usize {
+        self.open
+    }
+
+    pub(super) fn get(&self, (index, generation): StreamId) -> Option<&Stream> {
+        let slot = self.slots.get(index as usize)?;
+        if slot.generation == generation { slot.stream.as_deref() } else { None }
+    }
+
+    pub(super) fn get_mut(&mut self, (index, generation): StreamId) -> Option<&mut Stream> {
+        let slot = self.slots.get_mut(index as usize)?;
+        if slot.generation == generation { slot.stream.as_deref_mut() } else { None }
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        now: Now,
+        connection: Connection,
+        five_tuple: FiveTuple,
+        permit: ConnectionPermit,
+    ) -> StreamId {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            (self.slots.len() - 1) as u32
+        });
+        let generation = self.next_generation;
+        self.next_generation = generation.wrapping_add(1);
+        let link = ClientLink(STREAM_LINK | (u64::from(index) << 32) | u64::from(generation));
+        let stranger_until_micros = now.micros + self.stranger_micros;
+        let stream = Box::new(Stream {
+            connection,
+            client: Client { five_tuple, link },
+            pieces: Vec::new(),
+            frames: Vec::new(),
+            interest: Interest::Read,
+            waiting: None,
+            has_more: false,
+            is_ending: false,
+            holds: false,
+            heard: false,
+            last_heard_micros: now.micros,
+            stranger_until_micros,
+            permit,
+        });
+        if let Some(slot) = self.slots.get_mut(index as usize) {
+            *slot = Slot { generation, stream: Some(stream) };
+            self.open += 1;
+            self.peak = self.peak.max(self.open);
+        }
+        let id = (index, generation);
+        self.unheard.push_back((now.micros + self.handshake_micros, id));
+        self.strangers.push_back((stranger_until_micros, id));
+        self.sweep();
+        id
+    }
+
+    pub(super) fn remove(&mut self, id: StreamId) -> Option<Box<Stream>> {
+        let (index, generation) = id;
+        let slot = self.slots.get_mut(index as usize)?;
+        if slot.generation != generation {
+            return None;
+        }
+        let stream = slot.stream.take()?;
+        self.free.push(index);
+        self.open -= 1;
+        Some(stream)
+    }
+
+    /// Takes all connections, at the end.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Box<Stream>> {
+        self.slots.iter_mut().filter_map(|slot| slot.stream.take())
+    }
+
+    /// Lets a connection wait for its turn; one that waits already keeps its place.
+    pub(super) fn wait_for_turn(&mut self, id: StreamId, ready: Ready) {
+        let Some(stream) = self.get_mut(id) else { return };
+        if let Some(waiting) = &mut stream.waiting {
+            waiting.readable |= ready.readable;
+            waiting.writable |= ready.writable;
+            waiting.error |= ready.error;
+            return;
+        }
+        stream.waiting = Some(ready);
+        let queue = if stream.connection.established() { &mut self.waiting } else { &mut self.handshaking };
+        queue.push_back(id);
+    }
+
+    /// Whether a connection waits for its turn.
+    pub(super) fn has_waiting(&self) -> bool {
+        !(self.waiting.is_empty() && self.handshaking.is_empty())
+    }
+
+    /// How many established connections wait for their turn.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// How many wait to go on with their handshakes.
+    pub(super) fn handshaking(&self) -> usize {
+        self.handshaking.len()
+    }
+
+    /// The next established connection whose turn it is, unless it has been closed meanwhile.
+    pub(super) fn next_turn(&mut self) -> Option<(StreamId, Ready)> {
+        let id = self.waiting.pop_front()?;
+        Some((id, self.get_mut(id)?.waiting.take()?))
+    }
+
+    /// The next connection to go on with its handshake, unless it has been closed meanwhile.
+    pub(super) fn next_handshake(&mut self) -> Option<(StreamId, Ready)> {
+        let id = self.handshaking.pop_front()?;
+        Some((id, self.get_mut(id)?.waiting.take()?))
+    }
+
+    /// Notes that a connection has an allocation, or none any more.
+    pub(super) fn set_holds(&mut self, now: Now, id: StreamId, holds: bool) {
+        let due = now.micros + self.stranger_micros;
+        let Some(stream) = self.get_mut(id) else { return };
+        if std::mem::replace(&mut stream.holds, holds) == holds {
+            return;
+        }
+        stream.permit.set_holder(holds);
+        if !holds {
+            stream.stranger_until_micros = due;
+            self.strangers.push_back((due, id));
+        }
+    }
+
+    /// The next connection whose first message was due by now and has not come. Those that were heard are judged by their silence.
+    pub(super) fn next_unheard(&mut self, now: Now) -> Option<StreamId> {
+        while let Some(id) = take_due(&mut self.unheard, now) {
+            let idle_micros = self.idle_micros;
+            match self.get(id) {
+                Some(stream) if stream.heard => {
+                    let due = stream.last_heard_micros + idle_micros;
+                    self.idle.push_back((due, id));
+                }
+                Some(_) => return Some(id),
+                None => {}
+            }
+        }
+        None
+    }
+
+    /// The next connection that may have been silent for too long; [`Self::judge_again`] or remove it.
+    pub(super) fn next_idle(&mut self, now: Now) -> Option<StreamId> {
+        while let Some(id) = take_due(&mut self.idle, now) {
+            if self.get(id).is_some() {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// Whether a connection of [`Self::next_idle`] has been silent for too long.
+    pub(super) fn is_silent(&self, now: Now, id: StreamId) -> bool {
+        self.get(id).is_some_and(|stream| stream.last_heard_micros + self.idle_micros <= now.micros)
+    }
+
+    /// Has the silence of a connection judged again in time.
+    pub(super) fn judge_again(&mut self, now: Now, id: StreamId) {
+        let Some(stream) = self.get(id) else { return };
+        let since = if stream.holds { now.micros } else { stream.last_heard_micros };
+        self.idle.push_back((since + self.idle_micros, id));
+    }
+
+    /// The connection that has been without an allocation for longest, as far as is known; with `now`, only if its time is over. It
+    /// is off the list: close it, or say that it holds one.
+    pub(super) fn oldest_stranger(&mut self, now: Option<Now>) -> Option<StreamId> {
+        while let Some((due, id)) = self.strangers.front().copied() {
+            if now.is_some_and(|now| due > now.micros) {
+                break;
+            }
+            self.strangers.pop_front();
+            if self.get(id).is_some_and(|stream| stream.is_stranger_until(due)) {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// Gives memory back after a peak; whether there was one.
+    pub(super) fn shrink(&mut self) -> bool {
+        if self.slots.len() < PEAK_MIN || self.open > self.peak / 4 || self.open == self.peak {
+            return false;
+        }
+        self.peak = self.open;
+        let used = self.slots.iter().rposition(|slot| slot.stream.is_some()).map_or(0, |last| last + 1);
+        self.slots.truncate(used);
+        self.slots.shrink_to_fit();
+        self.free.retain(|index| (*index as usize) < used);
+        self.free.shrink_to_fit();
+        self.dirty.shrink_to(STALE_MAX);
+        for queue in [&mut self.waiting, &mut self.handshaking] {
+            queue.shrink_to(STALE_MAX);
+        }
+        self.forget_closed();
+        true
+    }
+
+    /// Entries of connections that are gone go when they are more than those of connections that are there.
+    fn sweep(&mut self) {
+        let most = STALE_MAX + 2 * self.open;
+        if self.unheard.len() > most || self.idle.len() > most || self.strangers.len() > most {
+            self.forget_closed();
+        }
+    }
+
+    fn forget_closed(&mut self) {
+        let slots = &self.slots;
+        let open = |(index, generation): StreamId| {
+            let slot = slots.get(index as usize).filter(|slot| slot.generation == generation)?;
+            slot.stream.as_deref()
+        };
+        self.unheard.retain(|(_, id)| open(*id).is_some());
+        self.idle.retain(|(_, id)| open(*id).is_some());
+        self.strangers.retain(|(due, id)| open(*id).is_some_and(|stream| stream.is_stranger_until(*due)));
+        for queue in [&mut self.unheard, &mut self.idle, &mut self.strangers] {
+            queue.shrink_to(queue.len() + STALE_MAX);
+        }
+    }
+}
+
+/// The slot and generation of a stream client's link.
+pub(super) fn stream_of(link: ClientLink) -> StreamId {
+    ((link.0 >> 32) as u32 & 0x7FFF_FFFF, link.0 as u32)
+}
+
+fn take_due(queue: &mut DueQueue, now: Now) -> Option<StreamId> {
+    let (_, id) = *queue.front().filter(|(due, _)| *due <= now.micros)?;
+    queue.pop_front();
+    Some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::addr::{ClientAddr, Transport};
+    use crate::listener::ConnectionLimits;
+
+    const SECOND: u64 = 1_000_000;
+
+    fn at(secs: u64) -> Now {
+        Now { micros: secs * SECOND, unix_secs: 0 }
+    }
+
+    /// Time-outs of 10 s for the first message, 60 s for silence and 120 s for an allocation.
+    fn options() -> Streams {
+        Streams {
+            queue: Duration::from_millis(200),
+            queue_bytes_max: 1 << 20,
+            idle_timeout: Duration::from_secs(60),
+            handshake_timeout: Duration::from_secs(10),
+            allocation_timeout: Duration::from_secs(120),
+            connections_max: 10_000,
+            connections_per_ip_max: None,
+            unallocated_per_network_max: None,
+        }
+    }
+
+    struct World {
+        table: StreamTable,
+        listener: TcpListener,
+        clients: Vec<TcpStream>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            Self { table: StreamTable::new(&options()), listener, clients: Vec::new() }
+        }
+
+        fn connect(&mut self, now: Now) -> StreamId {
+            let server = self.listener.local_addr().unwrap();
+            self.clients.push(TcpStream::connect(server).unwrap());
+            let (socket, client) = self.listener.accept().unwrap();
+            let permit = ConnectionLimits::new(10_000, None, None).admit(client.ip()).unwrap();
+            let five_tuple = FiveTuple { transport: Transport::Tcp, client: ClientAddr::new(client), server };
+            self.table.insert(now, Connection::new(socket, None).unwrap(), five_tuple, permit)
+        }
+    }
+
+    #[test]
+    fn connections_are_read_in_the_order_in_which_they_asked_and_each_has_one_place() {
+        let mut world = World::new();
+        let ids: Vec<_> = (0..3).map(|_| world.connect(at(0))).collect();
+        let table = &mut world.table;
+        for id in [ids[1], ids[0], ids[1], ids[2], ids[0]] {
+            table.wait_for_turn(id, Ready::READABLE);
+        }
+        assert_eq!((table.waiting(), table.handshaking()), (3, 0));
+        let mut next = || table.next_turn().map(|(id, _)| id);
+        assert_eq!(next(), Some(ids[1]));
+        // Who has more to be handled is behind those that have had no turn yet.
+        table.wait_for_turn(ids[1], Ready::READABLE);
+        let mut next = || table.next_turn().map(|(id, _)| id);
+        assert_eq!([next(), next(), next(), next()], [Some(ids[0]), Some(ids[2]), Some(ids[1]), None]);
+        assert!(!table.has_waiting());
+    }
+
+    #[test]
+    fn the_oldest_without_an_allocation_goes_first_and_who_has_one_is_passed_over() {
+        let mut world = World::new();
+        let ids: Vec<_> = (0..4).map(|second| world.connect(at(second))).collect();
+        let table = &mut world.table;
+        table.set_holds(at(5), ids[0], true);
+        assert!(table.remove(ids[1]).is_some() && table.remove(ids[1]).is_none());
+        assert_eq!(table.oldest_stranger(None), Some(ids[2]));
+        // Its time begins again when its allocation has ended.
+        table.set_holds(at(6), ids[0], false);
+        assert_eq!(table.oldest_stranger(Some(at(122))), None);
+        assert_eq!(table.oldest_stranger(Some(at(123))), Some(ids[3]));
+        assert_eq!(table.oldest_stranger(Some(at(125))), None);
+        assert_eq!(table.oldest_stranger(Some(at(126))), Some(ids[0]));
+    }
+
+    #[test]
+    fn a_silent_connection_is_judged_by_its_first_message_then_by_its_last() {
+        let mut world = World::new();
+        let (silent, heard) = (world.connect(at(0)), world.connect(at(0)));
+        let table = &mut world.table;
+        let stream = table.get_mut(heard).unwrap();
+        (stream.heard, stream.last_heard_micros) = (true, 5 * SECOND);
+        assert_eq!(table.next_unheard(at(9)), None);
+        assert_eq!(table.next_unheard(at(10)), Some(silent));
+        assert!(table.remove(silent).is_some());
+        assert_eq!((table.next_unheard(at(10)), table.next_idle(at(64))), (None, None));
+        assert_eq!(table.next_idle(at(65)), Some(heard));
+        table.get_mut(heard).unwrap().last_heard_micros = 30 * SECOND;
+        assert!(!table.is_silent(at(65), heard));
+        table.judge_again(at(65), heard);
+        assert_eq!((table.next_idle(at(89)), table.next_idle(at(90))), (None, Some(heard)));
+        assert!(table.is_silent(at(90), heard));
+    }
+
+    #[test]
+    fn after_a_peak_memory_is_given_back_and_no_old_id_means_a_new_connection() {
+        let mut world = World::new();
+        let ids: Vec<_> = (0..PEAK_MIN).map(|_| world.connect(at(0))).collect();
+        assert!(!world.table.shrink());
+        for id in &ids {
+            world.table.remove(*id);
+        }
+        assert!(world.table.shrink() && !world.table.shrink());
+        let table = &world.table;
+        assert_eq!((table.slots.capacity(), table.free.capacity(), table.open()), (0, 0, 0));
+        assert_eq!((table.unheard.len(), table.strangers.len()), (0, 0));
+        let new = world.connect(at(1));
+        assert!(!ids.contains(&new) && ids.iter().all(|id| world.table.get(*id).is_none()));
+    }
+
+    #[test]
+    fn connections_that_come_and_go_leave_a_bounded_number_of_entries() {
+        let mut world = World::new();
+        for _ in 0..3 * STALE_MAX {
+            let id = world.connect(at(0));
+            world.table.remove(id);
+            world.clients.clear();
+        }
+        assert!(world.table.unheard.len() <= STALE_MAX + 2, "{} entries", world.table.unheard.len());
+        assert!(world.table.strangers.len() <= STALE_MAX + 2);
+    }
+}
