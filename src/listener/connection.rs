@@ -369,21 +369,141 @@ fn would_block(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
-    use std::time::Duration;
+
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
     use super::*;
 
-    #[test]
-    fn a_connection_closed_with_something_unread_ends_without_a_reset() {
+    fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let (socket, _) = listener.accept().unwrap();
+        SockRef::from(&client).set_recv_buffer_size(16 * 1024).unwrap();
+        SockRef::from(&socket).set_send_buffer_size(16 * 1024).unwrap();
+        (client, socket)
+    }
+
+    fn limits() -> Streams {
+        Streams {
+            queue: Duration::from_millis(200),
+            queue_bytes_max: 1 << 20,
+            idle_timeout: Duration::from_secs(60),
+            handshake_timeout: Duration::from_secs(10),
+            allocation_timeout: Duration::from_secs(120),
+            connections_max: 100,
+            connections_per_ip_max: None,
+            unallocated_per_network_max: None,
+        }
+    }
+
+    /// A connection whose handshake is complete, and its client.
+    fn established() -> (Connection, ClientConnection, TcpStream) {
+        let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let certificate = key.cert.der().clone();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.clone()], key.signing_key.into())
+            .unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate).unwrap();
+        let client_config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let mut client = ClientConnection::new(Arc::new(client_config), "localhost".try_into().unwrap()).unwrap();
+        let (mut stream, socket) = pair();
+        socket.set_nonblocking(true).unwrap();
+        let mut server = Connection::new(socket, Some(&Arc::new(config))).unwrap();
+        let shaking = std::thread::spawn(move || {
+            client.complete_io(&mut stream).unwrap();
+            (client, stream)
+        });
+        let mut arena = Arena::new(2, 1024);
+        while !server.established() {
+            let (slot, cipher) = (arena.slot(0), arena.slot(1));
+            assert_eq!(server.read(&mut arena, slot, cipher, 4096).unwrap().len, 0);
+        }
+        let (client, stream) = shaking.join().unwrap();
+        (server, client, stream)
+    }
+
+    #[test]
+    fn a_connection_closed_with_something_unread_ends_without_a_reset() {
+        let (mut client, socket) = pair();
         client.write_all(&[0; 10_000]).unwrap();
         // Until all of it has come.
         while socket.peek(&mut [0; 10_000]).unwrap() < 10_000 {}
         socket.set_nonblocking(true).unwrap();
         Connection::new(socket, None).unwrap().close();
         assert_eq!(client.read(&mut [0; 10]).unwrap(), 0);
+    }
+
+    #[test]
+    fn frames_that_leave_together_over_tls_are_one_record_with_their_padding() {
+        let (mut server, mut client, mut stream) = established();
+        // The tickets for another session are the client's already, or come as records of their own before.
+        let mut memory = vec![0; 1000];
+        memory[..5].copy_from_slice(b"first");
+        memory[100..106].copy_from_slice(b"second");
+        let span = |at, len| Span { at, len };
+        let pieces = [span(0, 5), span(900, 3), span(100, 6), span(900, 2)];
+        let frames = [FrameEnd { piece: 2, droppable: true }, FrameEnd { piece: 4, droppable: true }];
+        assert_eq!(server.send(&memory, &pieces, &frames, 0, &limits()), (WriteState::Done, 0));
+        server.close();
+        let mut cipher = Vec::new();
+        stream.read_to_end(&mut cipher).unwrap();
+        let mut plain = Vec::new();
+        let mut with_data = 0;
+        let mut rest = cipher.as_slice();
+        while let [_, _, _, high, low, ..] = rest {
+            let len = 5 + usize::from(u16::from_be_bytes([*high, *low]));
+            let mut record = rest.get(..len).unwrap();
+            client.read_tls(&mut record).unwrap();
+            client.process_new_packets().unwrap();
+            let before = plain.len();
+            let _ = client.reader().read_to_end(&mut plain);
+            with_data += usize::from(plain.len() > before);
+            rest = rest.get(len..).unwrap();
+        }
+        assert_eq!((plain.as_slice(), with_data), (&b"first\0\0\0second\0\0"[..], 1));
+    }
+
+    #[test]
+    fn what_waits_over_tls_comes_whole_and_in_order_when_the_client_reads_again() {
+        let (mut server, mut client, mut stream) = established();
+        let memory: Vec<u8> = (0..200_000_u32).flat_map(u32::to_be_bytes).collect();
+        let mut now_micros = 0;
+        let mut state = WriteState::Done;
+        let mut taken = 0;
+        // Until the socket is full, and some more.
+        while taken < memory.len() {
+            let piece = Span { at: taken as u32, len: 1000 };
+            let frame = FrameEnd { piece: 1, droppable: false };
+            (state, _) = server.send(&memory, &[piece], &[frame], now_micros, &limits());
+            taken += 1000;
+            now_micros += 1;
+            if server.unread_answers() > 50_000 {
+                break;
+            }
+        }
+        assert_eq!(state, WriteState::Blocked);
+        assert!(taken < memory.len(), "the socket takes everything");
+        let reading = std::thread::spawn(move || {
+            let mut plain = vec![0; taken];
+            rustls::Stream::new(&mut client, &mut stream).read_exact(&mut plain).unwrap();
+            plain
+        });
+        while state == WriteState::Blocked {
+            (state, _) = server.on_writable(now_micros, &limits());
+            std::thread::yield_now();
+        }
+        assert_eq!(state, WriteState::Done);
+        assert!(reading.join().unwrap() == memory[..taken], "the bytes differ");
+        assert_eq!(server.unread_answers(), 0);
     }
 }

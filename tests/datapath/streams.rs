@@ -5,6 +5,7 @@ use std::net::{TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
 use turnstone::bench::client::{Answer, Client, Credential, Event, Request};
 
 use crate::support::{Spec, TestServer, Transport};
@@ -115,6 +116,45 @@ fn a_client_that_does_not_read_loses_the_oldest_and_costs_no_memory() {
         }
     }
     assert!(received < DATAGRAMS, "nothing was dropped");
+}
+
+#[test]
+fn a_client_that_was_frozen_gets_what_is_new_and_little_that_is_old() {
+    // What the client's own kernel takes for it is not the server's to drop.
+    const OWN_BUFFER: usize = 32 * 1024;
+    const OLD_MAX: usize = 256 * 1024;
+    let server = Spec::local().start();
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(OWN_BUFFER).unwrap();
+    socket.connect(&server.tcp().into()).unwrap();
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut turn = client(&server);
+    let allocated = ask(&mut stream, &mut turn, Request::Allocate { family: None, lifetime_secs: None });
+    let Answer::Allocated { relayed, .. } = allocated else { panic!("{allocated:?}") };
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let bind = Request::ChannelBind { channel: CHANNEL, peer: peer.local_addr().unwrap() };
+    assert_eq!(ask(&mut stream, &mut turn, bind), Answer::Granted);
+
+    // Some MB for a client that reads nothing.
+    for number in 0..4000_u32 {
+        peer.send_to(&[1; 1200], relayed).unwrap();
+        if number % 16 == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    // Twice as long as data may wait.
+    std::thread::sleep(Duration::from_millis(400));
+    peer.send_to(b"this is new!", relayed).unwrap();
+    let mut old = 0;
+    loop {
+        let frame = read_frame(&mut stream).unwrap();
+        if frame == channel_data(b"this is new!") {
+            break;
+        }
+        old += frame.len();
+    }
+    assert!(old < OLD_MAX, "{old} bytes of old data came first");
 }
 
 #[test]

@@ -83,8 +83,8 @@ mod tests {
     fn where_there_are_few_relays_have_at_least_as_many_as_connections_and_the_operator_has_the_last() {
         for limit in [0, 1, 63, 256, 300, 1024, 4096, 20_000, 65_536] {
             let few = shared(limit, 16_384);
-            let of_relays = few.ceiling.saturating_sub(256.min(few.ceiling));
-            assert!(few.connections <= of_relays.div_ceil(2), "{few:?}");
+            let of_both = few.ceiling.saturating_sub(RESERVE_MIN - LAST);
+            assert!(few.connections <= of_both.div_ceil(2), "{few:?}");
             assert!(limit == 0 || few.ceiling < limit || limit < 4, "{few:?}");
         }
         let few = shared(1024, 16_384);
