@@ -9,4 +9,4 @@ mod rate_limit;
 pub use bandwidth::{BandwidthLimits, Meter, UserBandwidths};
 pub use peer_acl::{AclError, Allowance, Denial, OwnService, PeerAcl, PeerRules, Verdict, default_denials};
 pub use quota::{AllocationRate, QuotaLimits, Quotas, Reservation};
-pub use rate_limit::{RateLimit, RateLimiter};
+pub use rate_limit::{AnswerBudgets, RateLimit, RateLimiter};

@@ -53,12 +53,10 @@ pub struct Server {
 impl Server {
     /// A server without allocations. `fill_random` is the CSPRNG.
     pub fn new(settings: Arc<Settings>, shared: Shared, mut fill_random: FillRandom) -> Self {
-        let mut seed = [0; 8];
-        fill_random(&mut seed);
         let mut digest_key = [0; 16];
         fill_random(&mut digest_key);
         Self {
-            limiter: RateLimiter::new(settings.unauthenticated, u64::from_ne_bytes(seed)),
+            limiter: RateLimiter::new(settings.unauthenticated, Arc::clone(&shared.answer_budgets)),
             hash: AddressHash::new(&mut *fill_random),
             transaction_ids: TransactionIds::new(&mut *fill_random),
             digester: Digester::new(digest_key),

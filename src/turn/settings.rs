@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::auth::Credentials;
-use crate::policy::{BandwidthLimits, PeerAcl, QuotaLimits, Quotas, RateLimit, UserBandwidths};
+use crate::policy::{AnswerBudgets, BandwidthLimits, PeerAcl, QuotaLimits, Quotas, RateLimit, UserBandwidths};
 
 /// What becomes of an allocation when the credential that made it expires.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub struct Settings {
     pub quota: QuotaLimits,
     /// Bandwidth caps.
     pub bandwidth: BandwidthLimits,
-    /// Budget for answers to unauthenticated UDP requests per /24 and /64; `None` is unlimited.
+    /// Budget for answers to unauthenticated UDP requests per /24 and /64, over all workers; `None` is unlimited.
     pub unauthenticated: Option<RateLimit>,
     /// Permissions and channel bindings one allocation may have (each).
     pub max_peers_per_allocation: usize,
@@ -70,4 +70,6 @@ pub struct Shared {
     pub quotas: Arc<Quotas>,
     /// Users' bandwidth buckets.
     pub user_bandwidths: Arc<UserBandwidths>,
+    /// What strangers have been answered.
+    pub answer_budgets: Arc<AnswerBudgets>,
 }

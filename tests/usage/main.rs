@@ -26,10 +26,13 @@ use support::{Spec, TestServer, wait_until};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
-/// A server on loopback with these lines in `[usage]`.
+/// A server on loopback with these lines in `[usage]`, for hundreds of clients that come from one address at once.
 pub(crate) fn spec(usage: &str) -> Spec {
     let mut spec = Spec::local();
-    spec.extra_toml = format!("[metrics]\nlisten = \"127.0.0.1:0\"\n[usage]\n{usage}\n");
+    spec.extra_toml = format!(
+        "[metrics]\nlisten = \"127.0.0.1:0\"\n[limits]\nunauthenticated-replies-per-second = \"unlimited\"\n\
+         [usage]\n{usage}\n"
+    );
     spec
 }
 
