@@ -28,7 +28,7 @@ use zeroize::Zeroizing;
 use crate::addr::{Family, LoggedAddresses, Transport};
 use crate::auth::{SharedSecret, Users};
 use crate::policy::{BandwidthLimits, PeerRules, QuotaLimits, RateLimit};
-use crate::turn::{AlternateServer, Lifetimes, OnExpiry};
+use crate::turn::{Alternates, Lifetimes, OnExpiry};
 
 pub use admin::{Admin, AdminToken};
 pub use changes::{Change, Effect};
@@ -279,7 +279,7 @@ pub struct Drain {
     /// How long allocations may live on after SIGTERM; zero ends them at once.
     pub deadline: Duration,
     /// Where clients are sent meanwhile.
-    pub alternates: Vec<AlternateServer>,
+    pub alternates: Alternates,
 }
 
 /// What the server learns of itself at the start, for the peer rules.

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::turn::AlternateServer;
+use crate::addr::Transport;
+use crate::turn::{AlternateServer, Alternates};
 
 use super::error::Located;
 use super::file::{Source, overlap, parse_path, parse_transport};
@@ -14,6 +15,7 @@ use super::{Drain, Endpoint, Listener, Metrics};
 const ENDPOINT: &str = r#"ADDRESS:PORT such as "127.0.0.1:9641", or "unix:/run/turnstone/metrics.sock""#;
 const ALTERNATE: &str =
     r#"servers such as "203.0.113.6:3478", or "tls://203.0.113.6:443" for the clients of one transport"#;
+const DOMAIN: &str = r#"the name in the certificate of the alternate servers, such as "turn2.example.org""#;
 const DAY: Duration = Duration::from_secs(86_400);
 /// What a socket's path may have (`sun_path` of unix(7)).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -37,7 +39,7 @@ pub(super) fn read_metrics(
             );
             document.problem(listen.place.clone(), message);
         }
-        let this = Listener { address, transport: crate::addr::Transport::Tcp };
+        let this = Listener { address, transport: Transport::Tcp };
         if let Some(listener) = listeners.iter().find(|listener| overlap(listener.value, this)) {
             let message = format!(
                 "listen in [metrics]: {address} overlaps the listener {} {} at {}",
@@ -70,7 +72,12 @@ pub(super) fn read_drain(document: &Document<'_>, root: &Section<'_, '_>, listen
     let section = root.section("drain");
     let deadline = duration(&section, "deadline", Duration::ZERO..=DAY);
     let alternates = section.texts("alternate-server", ALTERNATE, parse_alternate).unwrap_or_default();
+    let domain = section.text("alternate-domain", DOMAIN, parse_domain);
     section.report_unknown_keys();
+    if let Some(domain) = domain.as_ref().filter(|_| !alternates.iter().any(|alternate| is_for_tls(&alternate.value))) {
+        let message = "alternate-domain in [drain]: it is for clients over TLS, and no alternate-server is for them";
+        document.problem(domain.place.clone(), message);
+    }
     for (index, later) in alternates.iter().enumerate() {
         let AlternateServer { transport, address } = later.value;
         let same = |earlier: &&Located<AlternateServer>| {
@@ -87,7 +94,29 @@ pub(super) fn read_drain(document: &Document<'_>, root: &Section<'_, '_>, listen
     }
     Drain {
         deadline: deadline.map_or(Duration::ZERO, |deadline| deadline.value),
-        alternates: alternates.into_iter().map(|alternate| alternate.value).collect(),
+        alternates: Alternates {
+            servers: alternates.into_iter().map(|alternate| alternate.value).collect(),
+            domain: domain.map(|domain| domain.value),
+        },
+    }
+}
+
+fn is_for_tls(alternate: &AlternateServer) -> bool {
+    alternate.transport.is_none_or(|transport| transport == Transport::Tls)
+}
+
+/// RFC 8489 section 14.16 wants a DNS name in ASCII, RFC 6125 one that a certificate can have.
+fn parse_domain(text: &str) -> Result<String, String> {
+    let label = |label: &str| {
+        matches!(label.len(), 1..=63)
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let is_address = text.parse::<std::net::IpAddr>().is_ok();
+    match text.len() <= 253 && text.split('.').all(label) && !is_address {
+        true => Ok(text.to_owned()),
+        false => Err(format!("{text:?} is not a host name in ASCII")),
     }
 }
 

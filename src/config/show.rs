@@ -78,9 +78,12 @@ impl Config {
                 writeln!(out, "# token, {} bytes", token.len())?;
             }
         }
-        let alternates: Vec<_> = self.drain.alternates.iter().map(alternate).collect();
+        let alternates: Vec<_> = self.drain.alternates.servers.iter().map(alternate).collect();
         writeln!(out, "\n[drain]\ndeadline = \"{}\"", duration_text(self.drain.deadline))?;
         writeln!(out, "alternate-server = {}", list(&alternates))?;
+        if let Some(domain) = &self.drain.alternates.domain {
+            writeln!(out, "alternate-domain = {}", quoted(domain))?;
+        }
         self.usage.as_ref().map_or(Ok(()), |usage| write_usage(out, usage))
     }
 

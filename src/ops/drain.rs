@@ -61,7 +61,7 @@ impl RunningServer {
             heard
         });
         let heard = heard.collect();
-        let alternates = self.config.drain.alternates.len();
+        let alternates = self.config.drain.alternates.servers.len();
         let live = self.live_allocations();
         tracing::info!(live, deadline_secs = deadline.map(|deadline| deadline.as_secs()), alternates, "draining");
         let deadline = deadline.and_then(Deadline::after);
@@ -91,7 +91,7 @@ impl RunningServer {
 
     /// Tells the workers, the alternate servers included.
     pub(super) fn send_drain(&self) {
-        let alternates: Arc<[_]> = self.config.drain.alternates.clone().into();
+        let alternates = Arc::new(self.config.drain.alternates.clone());
         for mailbox in &self.context.mailboxes {
             mailbox.send(Command::Drain(Arc::clone(&alternates)));
         }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::addr::{Family, FiveTuple, Transport};
+use crate::stun::{AttributeType, Encoder, Message, Method};
 
 use super::server::Server;
 
@@ -16,6 +17,15 @@ pub struct AlternateServer {
     pub address: SocketAddr,
 }
 
+/// Where clients are sent while the server drains.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Alternates {
+    /// The servers, one per family and transport.
+    pub servers: Vec<AlternateServer>,
+    /// The name in their certificate if it is not the one that clients asked for, for ALTERNATE-DOMAIN (RFC 8489 section 14.16).
+    pub domain: Option<String>,
+}
+
 impl Server {
     /// While draining, no new allocation is made (300 with an alternate server for the client, 508 without one); those that
     /// live can be refreshed and used.
@@ -24,8 +34,14 @@ impl Server {
     }
 
     /// The servers that clients are sent to while draining.
-    pub fn set_alternates(&mut self, alternates: Arc<[AlternateServer]>) {
+    pub fn set_alternates(&mut self, alternates: Arc<Alternates>) {
         self.alternates = alternates;
+    }
+
+    /// Whether a request that nobody has authenticated is redirected. Chromium takes the realm and the nonce of the server that
+    /// challenged it along to the alternate, and gives up when they are stale there: it must be redirected before it has any.
+    pub(super) fn redirects_stranger(&self, five_tuple: &FiveTuple, message: &Message<'_>) -> bool {
+        self.draining && message.method() == Method::ALLOCATE && self.alternate(five_tuple).is_some()
     }
 
     /// The alternate server for a client: of its transport and family; one named for its transport goes first.
@@ -35,8 +51,19 @@ impl Server {
             let fits = |alternate: &&AlternateServer| {
                 alternate.transport == transport && Family::of(alternate.address.ip()) == family
             };
-            self.alternates.iter().find(fits).map(|alternate| alternate.address)
+            self.alternates.servers.iter().find(fits).map(|alternate| alternate.address)
         };
         with(Some(five_tuple.transport)).or_else(|| with(None))
+    }
+
+    /// Writes where the client shall go. The second ALTERNATE-SERVER, of the other family, that RFC 8489 section 10 would like is left
+    /// out: libjuice takes the last one, whatever its own family.
+    pub(super) fn write_alternate(&self, five_tuple: &FiveTuple, encoder: &mut Encoder<'_>) {
+        if let Some(alternate) = self.alternate(five_tuple) {
+            encoder.address(AttributeType::ALTERNATE_SERVER, alternate);
+        }
+        if let (Transport::Tls, Some(domain)) = (five_tuple.transport, &self.alternates.domain) {
+            encoder.attribute(AttributeType::ALTERNATE_DOMAIN, domain.as_bytes());
+        }
     }
 }

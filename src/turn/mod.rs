@@ -45,7 +45,7 @@ mod timer;
 mod transaction;
 mod view;
 
-pub use drain::AlternateServer;
+pub use drain::{AlternateServer, Alternates};
 pub use events::RefusalCounts;
 pub use output::{
     AllocationId, AllocationSummary, Client, ClientLink, Encapsulation, EndReason, Event, Outcome, ToClient, ToPeer,

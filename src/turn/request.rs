@@ -74,7 +74,11 @@ impl Server {
             return Outcome::Dropped(Dropped::UnknownMethod);
         }
         if message.integrity().is_none() {
-            return self.refuse_stranger(now, client, message, Reason::MissingIntegrity, reply);
+            let reason = match self.redirects_stranger(&client.five_tuple, message) {
+                true => Reason::Redirected,
+                false => Reason::MissingIntegrity,
+            };
+            return self.refuse_stranger(now, client, message, reason, reply);
         }
         let slot = self.live_slot(now, &client.five_tuple, relays);
         let digest = self.digest_of(client, message, slot);
@@ -111,9 +115,7 @@ impl Server {
                     settings.credentials.challenge(now, client.five_tuple.client, encoder);
                 }),
                 ErrorCode::TRY_ALTERNATE => request.responder.error(reply, reject, |encoder| {
-                    if let Some(alternate) = self.alternate(&client.five_tuple) {
-                        encoder.address(AttributeType::ALTERNATE_SERVER, alternate);
-                    }
+                    self.write_alternate(&client.five_tuple, encoder);
                 }),
                 _ => request.responder.error(reply, reject, |_| {}),
             }
@@ -169,10 +171,12 @@ impl Server {
         }
         let responder = Responder { request: message, software: self.settings.software.as_deref(), integrity: None };
         let reject = Reject::from(reason);
-        responder.error(reply, reject, |encoder| {
-            if matches!(reject.code, ErrorCode::UNAUTHENTICATED | ErrorCode::STALE_NONCE) {
+        responder.error(reply, reject, |encoder| match reject.code {
+            ErrorCode::UNAUTHENTICATED | ErrorCode::STALE_NONCE => {
                 self.settings.credentials.challenge(now, client.five_tuple.client, encoder);
             }
+            ErrorCode::TRY_ALTERNATE => self.write_alternate(&client.five_tuple, encoder),
+            _ => {}
         });
         Outcome::Reply
     }

@@ -11,7 +11,7 @@ use crate::stun::{Class, Message, Method};
 
 use super::allocation::Allocation;
 use super::allocations::Allocations;
-use super::drain::AlternateServer;
+use super::drain::Alternates;
 use super::events::{Events, RefusalCounts};
 use super::hash::AddressHash;
 use super::output::{Client, EndReason, Event, Outcome};
@@ -41,7 +41,7 @@ pub struct Server {
     pub(super) events: Events,
     pub(super) next_id: u64,
     pub(super) draining: bool,
-    pub(super) alternates: Arc<[AlternateServer]>,
+    pub(super) alternates: Arc<Alternates>,
     pub(super) refused_with: Option<(Reason, Option<SocketAddr>)>,
     pub(super) judging: Option<Judging>,
     wheel: Wheel,

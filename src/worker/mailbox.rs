@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::addr::PeerAddr;
 use crate::net::sys::EventFd;
 use crate::turn::{
-    AllocationDetail, AllocationFilter, AllocationId, AllocationView, AlternateServer, EndReason, Judgement, Refusal,
+    AllocationDetail, AllocationFilter, AllocationId, AllocationView, Alternates, EndReason, Judgement, Refusal,
     Settings, UserTotal,
 };
 
@@ -38,7 +38,7 @@ pub enum Command {
     /// Bring the counters up to date and store the current time, as a sign of life.
     Ping(Arc<AtomicU64>),
     /// Make no new allocation; send clients to these servers instead.
-    Drain(Arc<[AlternateServer]>),
+    Drain(Arc<Alternates>),
     /// Answer with the allocations that match, by id, after `after`, at most `limit`.
     List {
         /// Which ones.

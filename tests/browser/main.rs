@@ -4,12 +4,17 @@
 // Helpers of tests fail by panicking; clippy counts only `#[test]` functions as tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+// Of what it has, `tests/netns` uses more.
+#[allow(dead_code)]
+#[path = "../netns/namespace.rs"]
+mod namespace;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod drain;
 mod pasted;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -118,33 +123,57 @@ enum Trust {
 
 /// Runs `relay.mjs` in a fresh browser and gives its results by the runs' names.
 fn browse(server: &TestServer, trust: Trust, runs: &[Value]) -> Value {
-    require_tool("chromium", "chromium");
-    require_tool("npm", "npm");
-    let node = require_tool("node", "nodejs");
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
-    let target = target_dir();
-    must_succeed(&run(Command::new(tests.join("setup.sh")).env("CARGO_TARGET_DIR", &target), INSTALL_LIMIT));
+    let authorities = match trust {
+        Trust::TestAuthority => vec![server.file("authority.pem")],
+        Trust::Nobody => Vec::new(),
+    };
+    let browser = Browser::new(&authorities);
+    browser.results(Command::new(&browser.node), &json!({}), runs)
+}
 
-    let home = TempDir::new().unwrap();
-    if trust == Trust::TestAuthority {
-        trust_authority(home.path(), &server.file("authority.pem"));
+/// A browser with a home directory of its own.
+struct Browser {
+    home: TempDir,
+    node: PathBuf,
+}
+
+impl Browser {
+    /// One that trusts these authorities besides its own list.
+    fn new(authority_files: &[String]) -> Browser {
+        require_tool("chromium", "chromium");
+        require_tool("npm", "npm");
+        let node = require_tool("node", "nodejs");
+        let setup = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/setup.sh");
+        must_succeed(&run(Command::new(setup).env("CARGO_TARGET_DIR", target_dir()), INSTALL_LIMIT));
+        let home = TempDir::new().unwrap();
+        trust_authorities(home.path(), authority_files);
+        Browser { home, node }
     }
-    let input = json!({"modules": target.join("test-browser"), "home": home.path(), "runs": runs});
-    let finished = run_with_input(Command::new(node).arg(tests.join("relay.mjs")), &input.to_string(), BROWSER_LIMIT);
-    must_succeed(&finished);
-    serde_json::from_str(&finished.stdout).unwrap_or_else(|error| panic!("{error}: {}", finished.all_output()))
+
+    /// `node` is the command that `relay.mjs` is an argument of; `resolve` has the addresses of host names.
+    fn results(&self, mut node: Command, resolve: &Value, runs: &[Value]) -> Value {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/relay.mjs");
+        let modules = target_dir().join("test-browser");
+        let input = json!({"modules": modules, "home": self.home.path(), "resolve": resolve, "runs": runs});
+        let finished = run_with_input(node.arg(script), &input.to_string(), BROWSER_LIMIT);
+        must_succeed(&finished);
+        serde_json::from_str(&finished.stdout).unwrap_or_else(|error| panic!("{error}: {}", finished.all_output()))
+    }
 }
 
 /// Chromium on Linux reads a user's own authorities from an NSS database in the home directory.
-fn trust_authority(home: &Path, authority_file: &str) {
+fn trust_authorities(home: &Path, authority_files: &[String]) {
     let certutil = require_tool("certutil", "libnss3-tools");
     let database = home.join(".pki/nssdb");
     std::fs::create_dir_all(&database).unwrap();
     let database = format!("sql:{}", database.display());
     let limit = Duration::from_secs(20);
     must_succeed(&run(Command::new(&certutil).args(["-d", &database, "-N", "--empty-password"]), limit));
-    let add = ["-d", &database, "-A", "-n", "test", "-t", "C,,", "-i", authority_file];
-    must_succeed(&run(Command::new(&certutil).args(add), limit));
+    for (number, file) in authority_files.iter().enumerate() {
+        let name = format!("test{number}");
+        let add = ["-d", &database, "-A", "-n", &name, "-t", "C,,", "-i", file];
+        must_succeed(&run(Command::new(&certutil).args(add), limit));
+    }
 }
 
 fn must_succeed(finished: &Finished) {

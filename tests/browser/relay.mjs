@@ -3,10 +3,14 @@
 // Usage: node relay.mjs, with a JSON object on stdin:
 //   modules      directory whose node_modules holds playwright-core
 //   home         home directory of the browser: its .pki/nssdb says which authorities it trusts
-//   runs         list of {name, iceServers, bytes (a multiple of 4), video, expectRefusal}
+//   resolve      optional: an object of host names and the addresses that they have for the browser
+//   runs         list of {name, iceServers, bytes (a multiple of 4), video, expectRefusal, restartWhen}
+//                restartWhen: a path. When the call is up, PATH.reached is made; when PATH is there, ICE is restarted, and all is
+//                done again, with a result of its own in `restarted`.
 // Prints one JSON object: for each run's name either what happened or {error}.
 
 import { createHash } from "node:crypto";
+import { existsSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { text } from "node:stream/consumers";
@@ -35,6 +39,9 @@ const browser = await chromium.launch({
     "--disable-sync",
     "--use-fake-ui-for-media-stream",
     "--use-fake-device-for-media-stream",
+    `--host-resolver-rules=${Object.entries(input.resolve ?? {})
+      .map(([name, address]) => `MAP ${name} ${address}`)
+      .join(",")}`,
   ],
 });
 const results = {};
@@ -44,6 +51,7 @@ try {
       try {
         const page = await browser.newPage();
         await page.goto(`http://localhost:${web.address().port}/`);
+        await page.exposeFunction("mayRestart", () => mayRestart(run.restartWhen));
         results[run.name] = await page.evaluate(inPage, run);
         await page.close();
       } catch (error) {
@@ -59,6 +67,13 @@ for (const { name, bytes } of input.runs) {
   results[name].expectedSha256 = createHash("sha256").update(pattern(bytes)).digest("hex");
 }
 console.log(JSON.stringify(results));
+
+async function mayRestart(path) {
+  writeFileSync(`${path}.reached`, "");
+  while (!existsSync(path)) {
+    await new Promise((later) => setTimeout(later, 20));
+  }
+}
 
 // The bytes that a page sends; its twin is inside of inPage, which runs in the browser.
 function pattern(length) {
@@ -104,16 +119,12 @@ async function inPage(run) {
     stream = await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 480, frameRate: 30 } });
     stream.getTracks().forEach((track) => caller.addTrack(track, stream));
   }
-  const received = receiveBytes(callee, run.bytes);
+  const nextDigest = receiveBytes(callee, run.bytes);
   const opened = new Promise((open) => {
     channel.onopen = () => open(true);
   });
 
-  await caller.setLocalDescription();
-  await callee.setRemoteDescription(caller.localDescription);
-  await callee.setLocalDescription();
-  await caller.setRemoteDescription(callee.localDescription);
-
+  await negotiate();
   const result = { candidates, errors };
   if (run.expectRefusal) {
     await Promise.all(gathered);
@@ -124,38 +135,73 @@ async function inPage(run) {
   if (result.connected) {
     if (run.bytes) {
       await sendBytes(channel, run.bytes);
-      result.receivedSha256 = await within(60_000, received, "not all came");
+      result.receivedSha256 = await within(60_000, nextDigest(), "not all came");
     }
     if (run.video) {
       result.framesDecoded = await framesDecoded(callee);
     }
     result.pair = await selectedPair(caller);
   }
+  if (result.connected && run.restartWhen) {
+    await mayRestart();
+    const before = result.pair.address;
+    caller.restartIce();
+    await negotiate();
+    result.restarted = await within(30_000, pairOtherThan(before), null);
+    if (result.restarted) {
+      await sendBytes(channel, run.bytes);
+      result.restarted.receivedSha256 = await within(60_000, nextDigest(), "not all came");
+    }
+  }
   stream?.getTracks().forEach((track) => track.stop());
   caller.close();
   callee.close();
   return result;
 
+  async function negotiate() {
+    await caller.setLocalDescription();
+    await callee.setRemoteDescription(caller.localDescription);
+    await callee.setLocalDescription();
+    await caller.setRemoteDescription(callee.localDescription);
+  }
+
+  // The selected pair once both of its addresses are others than `address`, which both relays had before.
+  async function pairOtherThan(address) {
+    for (;;) {
+      const pair = await selectedPair(caller);
+      if (pair.address !== address && pair.remoteAddress !== address && pair.nominated) {
+        return pair;
+      }
+      await new Promise((later) => setTimeout(later, 50));
+    }
+  }
+
   function within(milliseconds, promise, otherwise) {
     return Promise.race([promise, new Promise((give) => setTimeout(() => give(otherwise), milliseconds))]);
   }
 
+  // The digests of what comes, one of each `length` bytes.
   function receiveBytes(peer, length) {
-    return new Promise((complete) => {
-      peer.ondatachannel = ({ channel }) => {
-        channel.binaryType = "arraybuffer";
-        const whole = new Uint8Array(length);
-        let filled = 0;
-        channel.onmessage = async ({ data }) => {
-          whole.set(new Uint8Array(data), filled);
-          filled += data.byteLength;
-          if (filled === length) {
-            const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", whole));
-            complete(Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join(""));
-          }
-        };
+    const digests = [];
+    const waiting = [];
+    const next = () => (digests.length ? Promise.resolve(digests.shift()) : new Promise((give) => waiting.push(give)));
+    peer.ondatachannel = ({ channel }) => {
+      channel.binaryType = "arraybuffer";
+      let whole = new Uint8Array(length);
+      let filled = 0;
+      channel.onmessage = async ({ data }) => {
+        whole.set(new Uint8Array(data), filled);
+        filled += data.byteLength;
+        if (filled === length) {
+          const done = whole;
+          [whole, filled] = [new Uint8Array(length), 0];
+          const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", done));
+          const text = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+          (waiting.shift() ?? ((digest) => digests.push(digest)))(text);
+        }
       };
-    });
+    };
+    return next;
   }
 
   async function sendBytes(channel, length) {
@@ -204,6 +250,9 @@ async function inPage(run) {
       remote: remote.candidateType,
       relayProtocol: local.relayProtocol,
       url: local.url,
+      address: local.address,
+      remoteAddress: remote.address,
+      nominated: pair.nominated,
     };
   }
 }

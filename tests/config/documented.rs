@@ -106,6 +106,7 @@ fn the_documented_defaults_are_the_defaults() {
             "users-file =",
             "listen =",
             "alternate-server =",
+            "alternate-domain =",
             "file = \"/var",
             "webhook = ",
         ]
@@ -139,7 +140,7 @@ fn the_examples_are_valid_too() {
     assert!(config.tls.is_some());
     assert_eq!(config.metrics.unwrap().listen.to_string(), "127.0.0.1:9641");
     assert_eq!(config.admin.unwrap().listen.to_string(), "unix:/run/turnstone/admin.sock");
-    assert_eq!(config.drain.alternates.len(), 2);
+    assert_eq!(config.drain.alternates.servers.len(), 2);
     let usage = config.usage.unwrap();
     assert_eq!(usage.file.unwrap().path.to_str(), Some("/var/log/turnstone/usage.jsonl"));
     assert_eq!(usage.webhook.unwrap().url, "https://billing.example.org/turn");

@@ -13,7 +13,7 @@ use super::{SECRET, given, with_secret};
 fn there_is_no_metrics_endpoint_and_no_drain_unless_asked_for() {
     let config = given(SECRET).config();
     assert_eq!(config.metrics, None);
-    assert_eq!((config.drain.deadline, config.drain.alternates.len()), (Duration::ZERO, 0));
+    assert_eq!((config.drain.deadline, config.drain.alternates.servers.len()), (Duration::ZERO, 0));
 }
 
 #[test]
@@ -127,8 +127,8 @@ alternate-server = ["203.0.113.6:3478", "tls://203.0.113.6:443", "[2001:db8::6]:
     let drain = with_secret(text).config().drain;
     assert_eq!(drain.deadline, Duration::from_secs(3600));
     let tls = AlternateServer { transport: Some(Transport::Tls), address: "203.0.113.6:443".parse().unwrap() };
-    assert_eq!(drain.alternates[1], tls);
-    assert_eq!((drain.alternates.len(), drain.alternates[0].transport), (3, None));
+    assert_eq!(drain.alternates.servers[1], tls);
+    assert_eq!((drain.alternates.servers.len(), drain.alternates.servers[0].transport), (3, None));
     for (bad, why) in [
         (r#"["203.0.113.6:3478", "203.0.113.7:3478"]"#, "a second one"),
         (r#""0.0.0.0:3478""#, "not an address that a client can go to"),
@@ -143,6 +143,27 @@ alternate-server = ["203.0.113.6:3478", "tls://203.0.113.6:443", "[2001:db8::6]:
     let error = with_secret(&format!("{itself}[drain]\nalternate-server = \"203.0.113.6:3478\"")).error();
     assert!(error.contains("is this server itself"), "{error}");
     assert!(with_secret("[drain]\ndeadline = \"25h\"").error().contains("is not from 0ms to 1d"));
+}
+
+#[test]
+fn the_alternate_domain_is_a_name_that_a_certificate_can_have_and_wants_an_alternate_over_tls() {
+    let with = |server: &str, domain: &str| {
+        with_secret(&format!("[drain]\nalternate-server = \"{server}\"\nalternate-domain = \"{domain}\""))
+    };
+    for server in ["203.0.113.6:5349", "tls://203.0.113.6:5349"] {
+        let config = with(server, "turn2.example.org").config();
+        assert_eq!(config.drain.alternates.domain.as_deref(), Some("turn2.example.org"));
+        assert!(config.to_toml().contains("\nalternate-domain = \"turn2.example.org\"\n"), "{}", config.to_toml());
+    }
+    for bad in ["", "turn2.example.org.", "*.example.org", "203.0.113.6", "bücher.example", "-a.example", "a b"] {
+        let error = with("203.0.113.6:5349", bad).error();
+        assert!(error.starts_with("turnserver.toml:3:20: ") && error.contains("alternate-domain"), "{error}");
+    }
+    let error = with("udp://203.0.113.6:3478", "turn2.example.org").error();
+    assert!(
+        error.starts_with("turnserver.toml:3:20: ") && error.contains("no alternate-server is for them"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Allocate (RFC 8656 section 7).
 
+use std::sync::Arc;
+
 use turnstone::addr::{Family, Transport};
-use turnstone::policy::QuotaLimits;
+use turnstone::policy::{QuotaLimits, RateLimit};
 use turnstone::reject::Reason;
 use turnstone::stun::{AttributeType, Class, Encoder, Method};
-use turnstone::turn::{AlternateServer, EndReason, Event};
+use turnstone::turn::{AlternateServer, Alternates, EndReason, Event};
 
 use crate::harness::*;
 
@@ -366,32 +368,95 @@ fn a_draining_server_makes_no_new_allocation_and_serves_those_it_has() {
     assert_eq!(allocate_with(&mut world, &new, |_| {}).code(), None);
 }
 
+fn alternates(servers: &[(Option<Transport>, &str)], domain: Option<&str>) -> Arc<Alternates> {
+    let servers = servers
+        .iter()
+        .map(|(transport, address)| AlternateServer { transport: *transport, address: address.parse().unwrap() });
+    Arc::new(Alternates { servers: servers.collect(), domain: domain.map(str::to_owned) })
+}
+
+/// ALTERNATE-SERVER with an IPv4 address.
+fn alternate_value(address: &str) -> Vec<u8> {
+    let std::net::SocketAddr::V4(address) = address.parse().unwrap() else { panic!("{address} is not IPv4") };
+    [&[0, 1][..], &address.port().to_be_bytes(), &address.ip().octets()].concat()
+}
+
 #[test]
-fn a_draining_server_names_another_one_of_the_clients_transport_and_family_and_signs_it() {
+fn a_draining_server_redirects_strangers_by_transport_and_family_without_realm_or_nonce() {
     let mut world = World::new();
-    let (any, tcp) = ("203.0.113.9:3478".parse().unwrap(), "203.0.113.9:3479".parse().unwrap());
-    let v6 = "[2001:db8::9]:3478".parse().unwrap();
-    let alternate = |transport, address| AlternateServer { transport, address };
-    world
-        .server
-        .set_alternates([alternate(None, v6), alternate(None, any), alternate(Some(Transport::Tcp), tcp)].into());
+    let challenge = world.bare(Method::ALLOCATE, |_| {});
+    let challenge = world.hand_in(client(9), &challenge).reply();
+    assert_eq!(challenge.code(), Some(401));
+    let (any, tcp, v6) = ("203.0.113.9:3478", "203.0.113.9:3479", "[2001:db8::9]:3478");
+    let domain = "turn2.example.org";
+    let servers = [(None, v6), (None, any), (Some(Transport::Tcp), tcp)];
+    world.server.set_alternates(alternates(&servers, Some(domain)));
     world.server.set_draining(true);
-    for (client, expected) in [(client(1), any), (client_over(Transport::Tcp, 2), tcp)] {
-        let login = world.alice(client);
-        let reply = allocate_with(&mut world, &login, |_| {});
+    let cases = [(client(1), any), (client_over(Transport::Tcp, 2), tcp), (client_over(Transport::Tls, 3), any)];
+    for (client, expected) in cases {
+        let request = world.bare(Method::ALLOCATE, |_| {});
+        let reply = world.hand_in(client, &request).reply();
         assert_eq!(reply.code(), Some(300));
-        assert!(reply.integrity.is_some(), "RFC 8489 section 10 wants it authenticated");
-        let std::net::SocketAddr::V4(address) = expected else { panic!() };
-        let mut value = vec![0, 1];
-        value.extend(address.port().to_be_bytes());
-        value.extend(address.ip().octets());
-        assert_eq!(reply.get(AttributeType::ALTERNATE_SERVER).unwrap(), value);
+        assert_eq!(reply.get(AttributeType::ALTERNATE_SERVER).unwrap(), alternate_value(expected));
+        let is_tls = client.five_tuple.transport == Transport::Tls;
+        let named = reply.get(AttributeType::ALTERNATE_DOMAIN);
+        assert_eq!(named, is_tls.then(|| domain.as_bytes().to_vec()));
+        // Chromium would take these along.
+        assert_eq!((reply.get(AttributeType::NONCE), reply.get(AttributeType::REALM)), (None, None));
+        assert!(reply.integrity.is_none());
+        assert!(is_tls || reply.bytes.len() < challenge.bytes.len(), "a forged source gets more than before");
     }
-    assert_eq!(refusals(&world.events()), [Reason::Redirected; 2]);
+    // All other requests are as ever.
+    for method in [Method::REFRESH, Method::CREATE_PERMISSION, Method::CHANNEL_BIND] {
+        let request = world.bare(method, |_| {});
+        assert_eq!(world.hand_in(client(1), &request).reply().code(), Some(401), "{method:?}");
+    }
+    // No event: nobody has proved who he is. It is counted.
+    assert_eq!(refusals(&world.events()), []);
+    assert_eq!(world.server.refusals().of(Reason::Redirected), 3);
+    // Nothing fits a client over IPv4 any more: it may authenticate, and is refused then.
+    world.server.set_alternates(alternates(&[(None, v6), (Some(Transport::Tls), any)], None));
+    let request = world.bare(Method::ALLOCATE, |_| {});
+    assert_eq!(world.hand_in(client(4), &request).reply().code(), Some(401));
+    let request = world.bare(Method::ALLOCATE, |_| {});
+    let reply = world.hand_in(client_over(Transport::Tls, 5), &request).reply();
+    assert_eq!((reply.code(), reply.get(AttributeType::ALTERNATE_DOMAIN)), (Some(300), None));
+    world.server.set_draining(false);
+    world.allocated(6);
+}
+
+#[test]
+fn redirects_of_strangers_are_within_their_budget() {
+    let mut world = World::with(|options| options.unauthenticated = Some(RateLimit { per_second: 1, burst: 3 }));
+    world.server.set_alternates(alternates(&[(None, "203.0.113.9:3478")], None));
+    world.server.set_draining(true);
+    let request = world.bare(Method::ALLOCATE, |_| {});
+    let answers = (0..10).filter(|_| matches!(world.hand_in(client(1), &request), Answer::Reply(_))).count();
+    assert_eq!(answers, 3);
+}
+
+#[test]
+fn a_draining_server_signs_the_redirect_of_whoever_had_been_challenged_before() {
+    let mut world = World::new();
+    let (any, tcp, v6) = ("203.0.113.9:3478", "203.0.113.9:3479", "[2001:db8::9]:3478");
+    let transports = [(Transport::Udp, any), (Transport::Tcp, tcp), (Transport::Tls, any)];
+    let logins: Vec<_> =
+        (1..).zip(transports).map(|(n, (transport, _))| world.alice(client_over(transport, n))).collect();
+    let late = world.alice(client(9));
+    let servers = [(None, v6), (None, any), (Some(Transport::Tcp), tcp)];
+    world.server.set_alternates(alternates(&servers, Some("turn2.example.org")));
+    world.server.set_draining(true);
+    for (login, (transport, expected)) in logins.iter().zip(transports) {
+        let reply = allocate_with(&mut world, login, |_| {});
+        assert_eq!(reply.code(), Some(300));
+        assert!(reply.integrity.is_some(), "RFC 8489 section 10 allows it, and then nobody can forge it");
+        assert_eq!(reply.get(AttributeType::ALTERNATE_SERVER).unwrap(), alternate_value(expected));
+        assert_eq!(reply.get(AttributeType::ALTERNATE_DOMAIN).is_some(), transport == Transport::Tls);
+    }
+    assert_eq!(refusals(&world.events()), [Reason::Redirected; 3]);
     // Nothing fits a client over IPv4 any more.
-    world.server.set_alternates([alternate(None, v6), alternate(Some(Transport::Tls), any)].into());
-    let login = world.alice(client(3));
-    let reply = allocate_with(&mut world, &login, |_| {});
+    world.server.set_alternates(alternates(&[(None, v6), (Some(Transport::Tls), any)], None));
+    let reply = allocate_with(&mut world, &late, |_| {});
     assert_eq!((reply.code(), reply.get(AttributeType::ALTERNATE_SERVER)), (Some(508), None));
 }
 

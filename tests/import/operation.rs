@@ -83,7 +83,7 @@ fn redis_statistics_become_a_comment_about_usage_records() {
 #[test]
 fn redirection_is_not_mistaken_for_the_one_while_draining() {
     let group = imported("alternate-server=192.0.2.1\nudp-alternate-server=192.0.2.1:3478\nstun-only");
-    assert_eq!((group.config.drain.alternates.len(), group.lost().len()), (0, 2));
+    assert_eq!((group.config.drain.alternates.servers.len(), group.lost().len()), (0, 2));
     assert!(group.message("alternate-server").contains("[drain] alternate-server"));
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Credentials, Spec, TestServer, Transport, require_tool, run};
 
-const MESSAGES: u64 = 100;
+pub(crate) const MESSAGES: u64 = 100;
 
 #[test]
 fn libnice_agents_exchange_messages_over_relays_reached_by_udp_and_tcp() {
@@ -30,7 +30,7 @@ fn libnice_gathers_nothing_with_a_wrong_or_expired_credential() {
     }
 }
 
-fn nice_pair(server: &TestServer, transport: Transport, credentials: &Credentials) -> Value {
+pub(crate) fn nice_pair(server: &TestServer, transport: Transport, credentials: &Credentials) -> Value {
     // The bindings belong to the system's interpreter, which need not be the first one on the path.
     let python = Path::new("/usr/bin/python3");
     require_tool("python3", "python3");

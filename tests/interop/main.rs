@@ -11,6 +11,7 @@ mod turn_client;
 
 mod aiortc;
 mod libnice;
+mod redirect;
 mod turn_crate;
 mod turn_proto;
 mod uclient;

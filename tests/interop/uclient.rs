@@ -110,7 +110,7 @@ fn uclient_with_a_static_user_is_served() {
 }
 
 /// This client chooses channel numbers from the range of RFC 5766.
-fn spec() -> Spec {
+pub(crate) fn spec() -> Spec {
     Spec { rfc5766_channel_numbers: true, ..Spec::local() }
 }
 
@@ -146,7 +146,7 @@ fn side_by_side(runs: &[Echo]) {
     });
 }
 
-fn uclient(
+pub(crate) fn uclient(
     server: &TestServer,
     transport: Transport,
     server_ip: &str,
@@ -175,7 +175,7 @@ fn uclient(
 }
 
 /// Reads the totals that `turnutils_uclient` prints at its end.
-fn assert_nothing_lost(finished: &Finished) {
+pub(crate) fn assert_nothing_lost(finished: &Finished) {
     let output = finished.all_output();
     assert_eq!(finished.code, Some(0), "uclient failed:\n{output}");
     let totals = output
@@ -200,7 +200,7 @@ fn assert_no_allocation(server: &TestServer, credentials: &Credentials) {
 }
 
 /// `turnutils_peer` on free ports; killed when dropped.
-struct Peer {
+pub(crate) struct Peer {
     child: Child,
     ip: String,
     port: String,
@@ -209,7 +209,7 @@ struct Peer {
 impl Peer {
     /// It takes a given port and the next one (RTCP), and cannot choose them itself. Another program may be faster and take one
     /// of the two; then it ends or stays silent, and gets others.
-    fn start(ip: &str) -> Peer {
+    pub(crate) fn start(ip: &str) -> Peer {
         let program = require_tool("turnutils_peer", "coturn");
         wait_until("turnutils_peer to echo", Duration::from_secs(30), || {
             let first = UdpSocket::bind((ip, 0)).unwrap().local_addr().unwrap().port();
@@ -246,7 +246,7 @@ impl Peer {
         self.child.try_wait().unwrap().is_none()
     }
 
-    fn flags(&self) -> Vec<&str> {
+    pub(crate) fn flags(&self) -> Vec<&str> {
         vec!["-e", &self.ip, "-r", &self.port]
     }
 }

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use stun::attributes::{ATTR_ALTERNATE_SERVER, ATTR_MESSAGE_INTEGRITY};
-use stun::message::Message;
+use stun::attributes::{ATTR_ALTERNATE_SERVER, ATTR_NONCE, ATTR_REALM};
+use stun::message::{Getter, Message};
 
 use crate::client::{Allocated, connect};
 use crate::support::{EchoPeer, TestServer, wait_until};
@@ -15,6 +15,22 @@ const ALTERNATE: &str = "203.0.113.6:3478";
 
 fn is_draining(server: &TestServer) {
     wait_until("the drain", LIMIT, || (get(&endpoint(server), "/readyz").0 == 503).then_some(()));
+}
+
+/// This client knows no redirect; its first request, without a credential, gets one.
+async fn assert_newcomers_are_redirected(server: &TestServer) {
+    let (newcomer, socket) = connect(server, &server.credentials("bob")).await;
+    assert!(newcomer.allocate().await.is_err());
+    let mut answer = Message::new();
+    answer.raw = socket.watch.get();
+    answer.decode().unwrap();
+    let mut code = stun::error_code::ErrorCodeAttribute::default();
+    code.get_from(&answer).unwrap();
+    assert_eq!(code.code.0, 300);
+    let mut alternate = stun::addr::MappedAddress::default();
+    alternate.get_from_as(&answer, ATTR_ALTERNATE_SERVER).unwrap();
+    assert_eq!(SocketAddr::new(alternate.ip, alternate.port), ALTERNATE.parse().unwrap());
+    assert!(!answer.contains(ATTR_NONCE) && !answer.contains(ATTR_REALM));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -29,17 +45,9 @@ async fn a_drain_sends_new_clients_elsewhere_and_ends_with_the_last_allocation()
     assert_eq!(get(&endpoint(&server), "/healthz").0, 200);
     assert_eq!(Scrape::of(&server).get("turnstone_draining"), 1.0);
 
-    let (newcomer, socket) = connect(&server, &server.credentials("bob")).await;
-    let refused = newcomer.allocate().await.err().unwrap().to_string();
-    assert!(refused.contains("300"), "{refused}");
-    let mut answer = Message::new();
-    answer.raw = socket.watch.get();
-    answer.decode().unwrap();
-    let mut alternate = stun::addr::MappedAddress::default();
-    alternate.get_from_as(&answer, ATTR_ALTERNATE_SERVER).unwrap();
-    assert_eq!(SocketAddr::new(alternate.ip, alternate.port), ALTERNATE.parse().unwrap());
-    let credentials = server.credentials("bob");
-    assert!(answer.contains(ATTR_MESSAGE_INTEGRITY), "{credentials:?}");
+    assert_newcomers_are_redirected(&server).await;
+    let refused = "turnstone_refusals_total{code=\"300\",reason=\"redirected\"}";
+    assert_eq!(Scrape::of(&server).get(refused), 1.0);
 
     for round in 0..50_u8 {
         client.echo(peer.address(), &[round; 100]).await;
@@ -104,9 +112,7 @@ async fn an_unused_server_is_drained_at_once_and_a_reload_changes_the_alternate_
     server.write_config(&config(&format!("[drain]\nalternate-server = \"{ALTERNATE}\"\n")));
     server.signal(Signal::HUP);
     wait_until("the reload", LIMIT, || server.log().contains("configuration reloaded").then_some(()));
-    let (newcomer, _) = connect(&server, &server.credentials("bob")).await;
-    let refused = newcomer.allocate().await.err().unwrap().to_string();
-    assert!(refused.contains("300"), "{refused}");
+    assert_newcomers_are_redirected(&server).await;
     assert!(server.is_running());
     client.release().await;
     assert_eq!(server.exit_code_within(LIMIT), Some(0));

@@ -10,6 +10,7 @@
 
 pub mod aiortc;
 mod credentials;
+mod holder;
 mod peer;
 mod process;
 mod server;
@@ -17,6 +18,7 @@ mod skip;
 mod tls;
 
 pub use credentials::{Credentials, expired, time_limited};
+pub use holder::hold_allocation;
 pub use peer::EchoPeer;
 pub use process::{Finished, Interactive, require_root, require_tool, run, run_with_input, target_dir, wait_until};
 pub use server::{RELAY_PORTS, Spec, TestServer, Transport, is_turnstone};
