@@ -1,6 +1,7 @@
 //! An endpoint for programs on this host and for operators' tools: plain HTTP/1.1 on a port or on a socket in the file system.
 //!
-//! A connection is one request: what asks every few seconds need not hold a connection, and none can be held open.
+//! A connection is one request: what asks every few seconds need not hold a connection, and none can be held open. When there is no
+//! seat for another connection, one that is silent gives way.
 
 use std::convert::Infallible;
 use std::fs::DirBuilder;
@@ -17,18 +18,20 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
+use super::seats::{Seat, Seats};
 use crate::config::Endpoint;
 
 /// A request, its answer included, must be over within this.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
-/// Connections beyond this are closed unread.
-const CONNECTIONS_MAX: usize = 32;
+/// The head of a request must be there within this.
+const HEAD_LIMIT: Duration = Duration::from_secs(2);
+/// Connections beyond this wait for one that gives way.
+const CONNECTIONS_MAX: usize = 64;
 /// Bytes of a request's head that are kept.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// How long to rest when no connection can be accepted.
@@ -103,7 +106,7 @@ impl EndpointListener {
 
     /// Answers requests for ever.
     pub(super) async fn serve<H: Handler>(self, handler: Arc<H>) {
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let seats = Seats::new(CONNECTIONS_MAX);
         loop {
             let accepted = match &self.socket {
                 Socket::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
@@ -113,15 +116,15 @@ impl EndpointListener {
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-            let handler = Arc::clone(&handler);
-            tokio::spawn(async move {
+            let seat = seats.take().await;
+            let (handler, id) = (Arc::clone(&handler), seat.id());
+            let task = tokio::spawn(async move {
                 match stream {
-                    Stream::Tcp(stream) => answer(stream, handler).await,
-                    Stream::Unix(stream) => answer(stream, handler).await,
+                    Stream::Tcp(stream) => answer(stream, handler, seat).await,
+                    Stream::Unix(stream) => answer(stream, handler, seat).await,
                 }
-                drop(place);
             });
+            seats.attach(id, task.abort_handle());
         }
     }
 }
@@ -146,14 +149,17 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-async fn answer<S: AsyncRead + AsyncWrite + Unpin, H: Handler>(stream: S, handler: Arc<H>) {
+async fn answer<S: AsyncRead + AsyncWrite + Unpin, H: Handler>(stream: S, handler: Arc<H>, seat: Seat) {
     let service = service_fn(|request| {
+        seat.asked();
         let handler = Arc::clone(&handler);
         async move { Ok::<_, Infallible>(handler.respond(request).await) }
     });
     let connection = http1::Builder::new()
         .keep_alive(false)
         .max_buf_size(HEAD_BYTES_MAX)
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_LIMIT)
         .serve_connection(TokioIo::new(stream), service);
     // A client that goes away, or speaks no HTTP, concerns nobody else.
     let _ = timeout(CONNECTION_LIMIT, connection).await;

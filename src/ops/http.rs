@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::header::ALLOW;
+use hyper::header::{ACCEPT, ALLOW};
 use hyper::{Method, Request, StatusCode};
 use tokio::time::sleep;
 
 use super::endpoint::{Answer, Handler, response};
-use super::metrics::{self, Metrics};
+use super::exposition::Exposition;
+use super::metrics::Metrics;
 use super::status::Status;
+use super::web_page::refuse_web_pages;
 use crate::net::sys;
 use crate::worker::{Command, Mailbox};
 
@@ -22,6 +24,8 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 /// What the endpoint shows.
 pub(super) struct Monitor {
+    /// Whether `/metrics` is for any Host, and so for web pages that found a name for its address, too.
+    pub(super) any_host: bool,
     pub(super) metrics: Metrics,
     pub(super) status: Arc<Status>,
     pub(super) mailboxes: Vec<Arc<Mailbox>>,
@@ -39,10 +43,7 @@ impl Handler for Monitor {
             return refusal;
         }
         match path {
-            "/metrics" => match self.metrics.text() {
-                Ok(text) => response(StatusCode::OK, metrics::CONTENT_TYPE, text),
-                Err(_) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the metrics cannot be written\n"),
-            },
+            "/metrics" => self.metrics(&request),
             "/readyz" if self.status.draining() => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n"),
             _ => match self.stuck_worker().await {
                 None if path == "/readyz" => response(StatusCode::OK, TEXT, "ready\n"),
@@ -57,6 +58,19 @@ impl Handler for Monitor {
 }
 
 impl Monitor {
+    fn metrics(&self, request: &Request<Incoming>) -> Answer {
+        if let (false, Err(why)) = (self.any_host, refuse_web_pages(request)) {
+            let message = format!("{why}; for others set allow-remote = true in [metrics]\n");
+            return response(StatusCode::FORBIDDEN, TEXT, message);
+        }
+        let accepted = request.headers().get_all(ACCEPT).into_iter().filter_map(|accept| accept.to_str().ok());
+        let exposition = Exposition::wanted(accepted);
+        match self.metrics.text() {
+            Ok(text) => response(StatusCode::OK, exposition.content_type(), exposition.of(text)),
+            Err(_) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the metrics cannot be written\n"),
+        }
+    }
+
     /// Asks every worker for a sign of life; the number of one that gives none.
     async fn stuck_worker(&self) -> Option<usize> {
         let asked_micros = sys::clocks().0;

@@ -1,4 +1,4 @@
-//! The counters of all workers as metrics in the OpenMetrics text format, which Prometheus reads.
+//! The counters of all workers as metrics in the OpenMetrics text format; `exposition` has what scrapers are given.
 //!
 //! Labels come from closed lists (transport, family, direction, reason, ...): never a user, never an address. Every series
 //! is there from the start, at zero.
@@ -20,9 +20,6 @@ use crate::turn::EndReason;
 use crate::usage::Lost;
 use crate::worker::Reservations;
 
-/// What the content of [`Metrics::text`] is.
-pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
 /// The metrics of the running server.
 pub(super) struct Metrics(Registry);
 
@@ -38,7 +35,7 @@ impl Metrics {
         Self(registry)
     }
 
-    /// The exposition at this moment.
+    /// All metrics at this moment, in OpenMetrics 1.0.
     ///
     /// # Errors
     /// None that is known; the encoder's signature has one.

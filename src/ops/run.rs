@@ -216,7 +216,10 @@ impl RunningServer {
                 Arc::clone(&status),
             );
             let mailboxes = context.mailboxes.clone();
-            let monitor = Monitor { metrics, status: Arc::clone(&status), mailboxes };
+            // A socket in the file system is beyond the reach of web pages.
+            let any_host = config.metrics.as_ref().is_none_or(|metrics| metrics.allow_remote)
+                || matches!(listener.endpoint, Endpoint::Unix(_));
+            let monitor = Monitor { any_host, metrics, status: Arc::clone(&status), mailboxes };
             tasks.push(tokio::spawn(listener.serve(Arc::new(monitor))));
         }
         let mut orders = None;

@@ -4,9 +4,10 @@ use std::io::{Read, Write};
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use crate::api::Api;
-use crate::support::{TestServer, Transport, wait_until};
+use crate::support::{TestServer, Transport};
 use crate::wire::Wire;
 use crate::{LIMIT, TOKEN, config, config_with_port};
 
@@ -140,7 +141,7 @@ fn clients_that_do_not_read_hold_up_no_packet() {
     let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
     peer.set_read_timeout(Some(LIMIT)).unwrap();
     client.bind(0x4000, peer.local_addr().unwrap()).unwrap();
-    let slow: Vec<_> = (0..32)
+    let slow: Vec<_> = (0..64)
         .map(|_| {
             let mut stream = UnixStream::connect(server.file("admin.sock")).unwrap();
             stream.write_all(b"GET /v1/sessions?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
@@ -153,18 +154,11 @@ fn clients_that_do_not_read_hold_up_no_packet() {
         peer.send_to(&round.to_be_bytes(), relayed).unwrap();
         assert_eq!(client.receive().unwrap()[4..], round.to_be_bytes());
     }
-    // There is no place for another one while these are held.
-    let ask = || {
-        let mut stream = UnixStream::connect(server.file("admin.sock")).unwrap();
-        let _ = stream.write_all(b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        let mut response = String::new();
-        let _ = stream.read_to_string(&mut response);
-        response
-    };
-    assert_eq!(ask(), "");
-    drop(slow);
-    wait_until("an answer", LIMIT, || ask().starts_with("HTTP/1.1 200").then_some(()));
+    // The oldest gives way to another one when it has had its time.
+    let start = Instant::now();
     assert_eq!(api.get("/v1/status")["allocations"], SESSIONS + 1);
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    drop(slow);
 }
 
 #[test]

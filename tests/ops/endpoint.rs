@@ -1,14 +1,15 @@
 //! The endpoint as such: health, bad requests, sockets in the file system.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::{TestServer, run};
+use crate::support::{TestServer, run, wait_until};
 use crate::{LIMIT, config, endpoint, get, http};
 
 #[test]
@@ -24,9 +25,89 @@ fn a_running_server_is_healthy_and_ready_and_knows_nothing_else() {
     let (status, response) = http(&address, "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(status, 405);
     assert!(response.to_lowercase().contains("allow: get, head"), "{response}");
-    let (status, response) = http(&address, "HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    let (status, response) = http(&address, "HEAD /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(status, 200);
-    assert!(response.ends_with("\r\n\r\n") && response.contains("application/openmetrics-text"), "{response}");
+    assert!(
+        response.ends_with("\r\n\r\n") && response.contains("content-type: text/plain; version=0.0.4"),
+        "{response}"
+    );
+}
+
+#[test]
+fn connections_that_say_nothing_or_little_hold_up_no_request() {
+    let server = TestServer::start(&config("[admin]\nlisten = \"unix:admin.sock\"\n"));
+    let address = endpoint(&server);
+    let admin = || UnixStream::connect(server.file("admin.sock")).unwrap();
+    // More than there are seats: silent ones, some with half a request, and one that says a byte at a time.
+    let mut silent: Vec<_> = (0..100).map(|_| (TcpStream::connect(&address).unwrap(), admin())).collect();
+    for (tcp, unix) in silent.iter_mut().step_by(3) {
+        let _ = tcp.write_all(b"GET /healthz HTTP/1.1\r\nHost: local");
+        let _ = unix.write_all(b"GET /v1/status HTTP/1.1\r\n");
+    }
+    for _ in 0..20 {
+        let start = Instant::now();
+        assert_eq!(get(&address, "/healthz").0, 200);
+        let mut stream = admin();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream.write_all(b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
+        // They wait until the first of the others must give way, behind all that came before them.
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn a_connection_without_a_request_is_closed_after_two_seconds_even_if_it_dribbles() {
+    let server = TestServer::start(&config(""));
+    let mut slow = TcpStream::connect(endpoint(&server)).unwrap();
+    slow.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let start = Instant::now();
+    let closed = wait_until("the end of the connection", LIMIT, || {
+        let written = slow.write_all(b"G");
+        match slow.read(&mut [0; 512]) {
+            Ok(0) => Some(start.elapsed()),
+            Ok(_) => None,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => None,
+            Err(_) => Some(start.elapsed()),
+        }
+        .or_else(|| written.err().map(|_| start.elapsed()))
+    });
+    assert!((Duration::from_millis(1900)..Duration::from_secs(6)).contains(&closed), "{closed:?}");
+}
+
+#[test]
+fn metrics_are_not_for_web_pages_that_found_a_name_for_their_address() {
+    let server = TestServer::start(&config(""));
+    let address = endpoint(&server);
+    let with =
+        |address: &str, path: &str, headers: &str| http(address, &format!("GET {path} HTTP/1.1\r\n{headers}\r\n"));
+    for host in ["localhost", "127.0.0.1:9641", "[::1]"] {
+        assert_eq!(with(&address, "/metrics", &format!("Host: {host}\r\n")).0, 200, "{host}");
+    }
+    for headers in
+        ["Host: rebound.example:9641\r\n", "Host: localhost\r\nOrigin: http://evil.example\r\n", "Host: \r\n"]
+    {
+        let (status, response) = with(&address, "/metrics", headers);
+        assert_eq!(status, 403, "{headers}");
+        assert!(
+            response.contains("set allow-remote = true in [metrics]") && !response.contains("turnstone_"),
+            "{response}"
+        );
+    }
+    // A load balancer may name the host as it likes, or not at all.
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(with(&address, path, "Host: turn.example.org\r\n").0, 200);
+        assert_eq!(http(&address, &format!("GET {path} HTTP/1.0\r\n\r\n")).0, 200);
+    }
+}
+
+#[test]
+fn metrics_that_others_may_read_are_for_any_host() {
+    let server = TestServer::start(&config("").replace("[metrics]\n", "[metrics]\nallow-remote = true\n"));
+    let (status, _) = http(&endpoint(&server), "GET /metrics HTTP/1.1\r\nHost: turn.example.org:9641\r\n\r\n");
+    assert_eq!(status, 200);
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod support;
 mod client;
 mod drain;
 mod endpoint;
+mod exposition;
 mod log_lines;
 mod log_sink;
 mod metrics;
@@ -71,8 +72,12 @@ impl Scrape {
     pub(crate) fn of(server: &TestServer) -> Scrape {
         let (status, body) = get(&endpoint(server), "/metrics");
         assert_eq!(status, 200, "{body}");
-        assert!(body.ends_with("# EOF\n"), "{body}");
-        let samples = body.lines().filter(|line| !line.starts_with('#')).map(|line| {
+        Scrape::read(&body)
+    }
+
+    /// The samples of an exposition in either format: their lines are the same.
+    pub(crate) fn read(exposition: &str) -> Scrape {
+        let samples = exposition.lines().filter(|line| !line.starts_with('#')).map(|line| {
             let (name, value) = line.rsplit_once(' ').unwrap();
             (name.to_owned(), value.parse().unwrap())
         });
