@@ -24,6 +24,7 @@ unit=$destdir/usr/lib/systemd/system/turnstone.service
 sysusers=$destdir/usr/lib/sysusers.d/turnstone.conf
 tmpfiles=$destdir/usr/lib/tmpfiles.d/turnstone.conf
 manuals=$destdir$prefix/share/man/man1
+file_manual=$destdir$prefix/share/man/man5/turnserver.toml.5
 bash_completion=$destdir$prefix/share/bash-completion/completions/turnstone
 zsh_completion=$destdir$prefix/share/zsh/site-functions/_turnstone
 fish_completion=$destdir$prefix/share/fish/vendor_completions.d/turnstone.fish
@@ -51,13 +52,17 @@ make() {
     mv -f "$target.new" "$target"
 }
 
-# generate MANUALS BASH ZSH FISH: manual pages into a folder, completions into three files.
+# generate MANUALS FILE_MANUAL BASH ZSH FISH: manual pages into a folder, that of turnserver.toml, completions into three files.
 generate() {
     make 0644 "$1/turnstone.1" "$binary" man
-    for command in serve check doctor probe credentials config import bench \
+    for command in serve check doctor probe credentials config import bench man completions \
         status sessions show kick top explain reload drain log-level; do
         make 0644 "$1/turnstone-$command.1" "$binary" man "$command"
     done
+    make 0644 "$1/turnstone-credentials-verify.1" "$binary" man credentials verify
+    make 0644 "$1/turnstone-config-show.1" "$binary" man config show
+    make 0644 "$2" "$binary" man turnserver.toml
+    shift
     make 0644 "$2" "$binary" completions bash
     make 0644 "$3" "$binary" completions zsh
     make 0644 "$4" "$binary" completions fish
@@ -65,7 +70,7 @@ generate() {
 
 generate_for_package() {
     out=${CARGO_TARGET_DIR:-$top/target}
-    generate "$out/man" "$out/completions/turnstone.bash" "$out/completions/_turnstone" "$out/completions/turnstone.fish"
+    generate "$out/man" "$out/man/turnserver.toml.5" "$out/completions/turnstone.bash" "$out/completions/_turnstone" "$out/completions/turnstone.fish"
 }
 
 install_all() {
@@ -82,7 +87,7 @@ install_all() {
     put 0644 "$here/tmpfiles.d/turnstone.conf" "$tmpfiles"
     put 0755 "$here/certbot-deploy-hook" "$renewal_hook"
     put 0644 "$here/fail2ban/turnstone.conf" "$fail2ban_filter"
-    generate "$manuals" "$bash_completion" "$zsh_completion" "$fish_completion"
+    generate "$manuals" "$file_manual" "$bash_completion" "$zsh_completion" "$fish_completion"
 
     # The administrator's files: made once, never written over.
     mkdir -p "$config/tls"
@@ -116,7 +121,7 @@ uninstall_all() {
         systemctl disable --now turnstone 2>/dev/null || true
     fi
     rm -f "$program" "$unit" "$sysusers" "$tmpfiles" "$renewal_hook" "$fail2ban_filter"
-    rm -f "$manuals"/turnstone.1 "$manuals"/turnstone-*.1 "$bash_completion" "$zsh_completion" "$fish_completion"
+    rm -f "$manuals"/turnstone.1 "$manuals"/turnstone-*.1 "$file_manual" "$bash_completion" "$zsh_completion" "$fish_completion"
     rmdir "$(dirname "$renewal_hook")" 2>/dev/null || true
     if [ -z "$destdir" ] && [ -d /run/systemd/system ]; then
         systemctl daemon-reload

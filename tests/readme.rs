@@ -128,7 +128,7 @@ fn the_toml_of_the_readme_is_accepted() {
         let file = folder.path().join("turnserver.toml");
         // The certificate of the example does not exist here; everything else is judged.
         let text = block.lines().filter(|line| !line.contains(".pem") && !line.starts_with("[tls]"));
-        let text = text.collect::<Vec<_>>().join("\n").replace("transport = \"tls\"", "transport = \"tcp\"");
+        let text = text.collect::<Vec<_>>().join("\n").replace("\"tls\"", "\"tcp\"");
         std::fs::write(&file, text).unwrap();
         let checked = Command::new(env!("CARGO_BIN_EXE_turnstone"))
             .args(["config", "show", "--relay-ipv4", "192.0.2.1", "--config"])

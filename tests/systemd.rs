@@ -232,6 +232,8 @@ fn installing_puts_everything_in_its_place_with_its_mode() {
     let expected = [
         ("opt/turnstone/bin/turnstone", 0o755),
         ("opt/turnstone/share/man/man1/turnstone.1", 0o644),
+        ("opt/turnstone/share/man/man1/turnstone-credentials-verify.1", 0o644),
+        ("opt/turnstone/share/man/man5/turnserver.toml.5", 0o644),
         ("opt/turnstone/share/bash-completion/completions/turnstone", 0o644),
         ("opt/turnstone/share/zsh/site-functions/_turnstone", 0o644),
         ("opt/turnstone/share/fish/vendor_completions.d/turnstone.fish", 0o644),

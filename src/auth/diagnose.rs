@@ -43,6 +43,11 @@ pub enum Diagnosis {
         /// What is wrong; never empty.
         mistakes: Vec<Mistake>,
     },
+    /// The password is a shared secret itself.
+    SecretItself {
+        /// The secret's id.
+        secret_id: String,
+    },
     /// Neither the username nor the password is of the scheme's form.
     NotACredential,
 }
@@ -74,6 +79,8 @@ pub enum Mistake {
     OnlyUser,
     /// The HMAC covers only the timestamp.
     OnlyTimestamp,
+    /// The HMAC covers a newline after the username, or the username was given with one.
+    UsernameNewline,
     /// The secret was base64-decoded before use.
     SecretBase64Decoded,
     /// The secret was hex-decoded before use.
@@ -94,6 +101,11 @@ impl Diagnosis {
 /// Says why a credential is refused, or that it is good.
 pub fn diagnose(secrets: &[SharedSecret], username: &str, password: &str, now_unix: u64) -> Diagnosis {
     let time_limited = TimeLimited::parse(username);
+    let given = password.trim().as_bytes();
+    let itself = secrets.iter().find(|secret| bool::from(secret.bytes.trim_ascii_end().ct_eq(given)));
+    if let Some(secret) = itself {
+        return Diagnosis::SecretItself { secret_id: secret.id.clone() };
+    }
     let form = Form::read(password);
     if time_limited.is_none() && form.is_none() {
         return Diagnosis::NotACredential;
@@ -154,6 +166,11 @@ impl fmt::Display for Diagnosis {
                     None => f.write_str("; besides, the password matches none of the configured secrets"),
                 }
             }
+            Self::SecretItself { secret_id } => write!(
+                f,
+                "the password is the shared secret {secret_id:?} itself: it must be the base64 of HMAC-SHA1(secret, username), \
+                 and the secret itself is for no client; if one had it, change it"
+            ),
             Self::NotACredential => f.write_str(
                 "not a time-limited credential: the username has no timestamp and the password is not an HMAC",
             ),
@@ -179,6 +196,9 @@ impl fmt::Display for Mistake {
             Self::HmacSha256 => "the password is an HMAC-SHA256 instead of an HMAC-SHA1",
             Self::OnlyUser => "the HMAC was made over the user part alone instead of the whole username",
             Self::OnlyTimestamp => "the HMAC was made over the timestamp alone instead of the whole username",
+            Self::UsernameNewline => {
+                "there is a newline at the end of the username (as echo adds one; printf '%s' does not)"
+            }
             Self::SecretBase64Decoded => "the secret was base64-decoded before use, instead of used as the text it is",
             Self::SecretHexDecoded => "the secret was hex-decoded before use, instead of used as the text it is",
             Self::SecretNewlineAdded => "the secret was used with a newline at its end",
@@ -228,14 +248,15 @@ fn explain(
     form: &Form,
 ) -> Option<(String, Vec<Mistake>)> {
     let mut best: Option<(String, Vec<Mistake>)> = None;
+    let usernames = readings_of_username(username, time_limited);
     for secret in secrets {
         for (key, about_key) in readings_of_secret(&secret.bytes) {
-            for (data, about_data) in readings_of_username(username, time_limited) {
+            for (data, about_data) in &usernames {
                 let (digest, about_hash) = match form.digest.len() {
                     20 => (hmac_sha1(&key, data.as_bytes()).to_vec(), None),
                     _ => (hmac_sha256(&key, data.as_bytes())?, Some(Mistake::HmacSha256)),
                 };
-                let mistakes = form.mistakes.iter().copied().chain(about_hash).chain(about_data).chain(about_key);
+                let mistakes = form.mistakes.iter().copied().chain(about_hash).chain(*about_data).chain(about_key);
                 let fewer = best.as_ref().is_none_or(|(_, found)| mistakes.clone().count() < found.len());
                 if fewer && bool::from(digest.ct_eq(&form.digest)) {
                     best = Some((secret.id.clone(), mistakes.collect()));
@@ -264,15 +285,19 @@ fn readings_of_secret(secret: &[u8]) -> Vec<(Zeroizing<Vec<u8>>, Option<Mistake>
     readings.into_iter().map(|(key, mistake)| (Zeroizing::new(key), mistake)).collect()
 }
 
-fn readings_of_username<'a>(
-    username: &'a str,
-    time_limited: Option<TimeLimited<'a>>,
-) -> Vec<(&'a str, Option<Mistake>)> {
-    let mut readings = vec![(username, None)];
+fn readings_of_username(username: &str, time_limited: Option<TimeLimited<'_>>) -> Vec<(String, Option<Mistake>)> {
+    let mut readings = vec![(username.to_owned(), None)];
+    let trimmed = username.trim_end_matches(['\n', '\r']);
+    match trimmed.len() < username.len() {
+        true => readings.push((trimmed.to_owned(), Some(Mistake::UsernameNewline))),
+        false => {
+            readings.extend(["\n", "\r\n"].map(|end| (format!("{username}{end}"), Some(Mistake::UsernameNewline))))
+        }
+    }
     if let (Some(parsed), Some((before, after))) = (time_limited, username.split_once(':')) {
         let timestamp = if parsed.user == after { before } else { after };
-        readings.push((parsed.user, Some(Mistake::OnlyUser)));
-        readings.push((timestamp, Some(Mistake::OnlyTimestamp)));
+        readings.push((parsed.user.to_owned(), Some(Mistake::OnlyUser)));
+        readings.push((timestamp.to_owned(), Some(Mistake::OnlyTimestamp)));
     }
     readings
 }
@@ -469,6 +494,39 @@ mod tests {
             let found = diagnose(&both, LATER, &mint(b"north", LATER), NOW);
             assert_eq!(found, Diagnosis::Valid { secret_id: "plain".to_owned(), seconds_left: 3600 });
             both.reverse();
+        }
+    }
+
+    #[test]
+    fn a_newline_at_the_end_of_the_username_is_told_on_either_side() {
+        for end in ["\n", "\r\n"] {
+            let with_newline = format!("{LATER}{end}");
+            expect(
+                LATER,
+                &mint(b"north", &with_newline),
+                &[Mistake::UsernameNewline],
+                "newline at the end of the username",
+            );
+            expect(
+                &with_newline,
+                &mint(b"north", LATER),
+                &[Mistake::Character, Mistake::UsernameNewline],
+                "newline at the end of the username",
+            );
+        }
+    }
+
+    #[test]
+    fn the_secret_itself_as_password_is_told_whatever_its_form_and_not_shown() {
+        let hex = "0123456789abcdef0123456789abcdef01234567";
+        for bytes in [&b"north"[..], hex.as_bytes()] {
+            let secrets = [secret("new", b"south"), secret("old", bytes)];
+            let given = String::from_utf8(bytes.to_vec()).unwrap();
+            for (username, password) in [(LATER, given.clone()), ("alice", format!("{given}\n"))] {
+                let found = diagnose(&secrets, username, &password, NOW);
+                assert_eq!(found, Diagnosis::SecretItself { secret_id: "old".to_owned() });
+                assert!(!found.is_valid() && !found.to_string().contains(&given), "{found}");
+            }
         }
     }
 

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 
 use super::client::ClientError;
+use super::tls::certificate_words;
+use crate::stun::ErrorCode;
 
 /// Why a measurement could not be made.
 #[derive(Debug)]
@@ -46,11 +48,49 @@ impl fmt::Display for BenchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Options(text) => f.write_str(text),
-            Self::Io { doing, source } => write!(f, "{doing}: {source}"),
-            Self::Client { client, source } => write!(f, "client {client}: {source}"),
-            Self::Silent { client, request } => write!(f, "client {client}: no answer to {request}"),
+            Self::Io { doing, source } => {
+                let tls = source.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+                match tls.and_then(certificate_words) {
+                    Some(words) => write!(f, "{doing}: the server's certificate: {words}; --insecure goes on"),
+                    None => write!(f, "{doing}: {source}"),
+                }
+            }
+            Self::Client { client, source } => {
+                write!(f, "client {client}: {source}")?;
+                remedy(source).map_or(Ok(()), |remedy| write!(f, "\nhint: {remedy}"))
+            }
+            Self::Silent { client, request } => write!(
+                f,
+                "client {client}: no answer to {request}\nhint: a server answers strangers of one network only so often: {STRANGERS}; \
+                 or it is not there, or a firewall is in between (turnstone probe says which)"
+            ),
             Self::NoProcess(pid) => write!(f, "no process {pid}"),
         }
+    }
+}
+
+/// What a server of ours needs when all clients come from one network.
+pub(super) const STRANGERS: &str = "under test, set [limits] unauthenticated-replies-per-second = \"unlimited\"";
+
+/// What a server under test needs for this to go on.
+fn remedy(refusal: &ClientError) -> Option<&'static str> {
+    let ClientError::Refused { code, .. } = refusal else { return None };
+    match *code {
+        ErrorCode::FORBIDDEN => Some(
+            "the server relays to no address of this machine, as is right: run the server under test with --dev (peers on loopback), or \
+             allow the peers' address, such as [peers] allowed = [\"10.0.0.0/8 override\"], and name it with --peer-ip",
+        ),
+        ErrorCode::UNAUTHENTICATED | ErrorCode::WRONG_CREDENTIALS => {
+            Some("the password does not fit the user, or the secret is not the server's")
+        }
+        ErrorCode::QUOTA_REACHED => Some(
+            "all clients are one user: under test, set [quota] allocations-per-user = \"unlimited\", and allocations-per-user-per-second and \
+             allocations-total likewise",
+        ),
+        ErrorCode::INSUFFICIENT_CAPACITY => {
+            Some("the server has no relay port or descriptor left: fewer --clients, or wider [relay] ports")
+        }
+        _ => None,
     }
 }
 

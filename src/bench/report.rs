@@ -43,6 +43,8 @@ pub struct Report {
     pub lost: u64,
     /// The same in per cent of `sent`.
     pub loss_percent: f64,
+    /// What the loss may come from that is no lack of speed.
+    pub loss_note: Option<&'static str>,
     /// Units that arrived after a later one.
     pub late: u64,
     /// Units that arrived more than once.
@@ -175,6 +177,7 @@ impl Report {
             cpu_us_per_unit: per_unit(after.generator.since(before.generator).cpu_ns, units),
             busy_percent: (100.0 - idle_ns / 1e7 / seconds).clamp(0.0, 100.0),
         });
+        report.loss_note = report.note_on_loss();
         report
     }
 
@@ -207,6 +210,7 @@ impl Report {
             received: 0,
             lost: 0,
             loss_percent: 0.0,
+            loss_note: None,
             late: 0,
             duplicate: 0,
             damaged: 0,
@@ -253,6 +257,11 @@ fn per_unit(cpu_ns: u64, units: u64) -> Option<f64> {
     (units > 0).then(|| cpu_ns as f64 / 1e3 / units as f64)
 }
 
+const LIMITED: &str =
+    "the server's limit on answers to strangers of one network: [limits] unauthenticated-replies-per-second";
+/// A loss from which on its cause is spoken of.
+const LOSS_NOTED_PERCENT: f64 = 5.0;
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unit = self.unit;
@@ -269,6 +278,9 @@ impl fmt::Display for Report {
             row("payload", format!("{megabits:.1} Mbit/s"))?;
         }
         row("lost", format!("{} of {} ({:.4} %)", self.lost, self.sent, self.loss_percent))?;
+        if let Some(note) = self.loss_note {
+            row("  perhaps", note.to_owned())?;
+        }
         let faults = [
             ("late", self.late),
             ("duplicate", self.duplicate),
@@ -323,8 +335,28 @@ impl fmt::Display for Report {
 }
 
 impl Report {
+    /// Why the measurement is none: nothing came back that should have. A flood at a fixed rate may be meant to stay unanswered.
+    pub fn failure(&self) -> Option<String> {
+        let is_meant = self.mode == super::Mode::Flood.name() && self.rate.is_some();
+        (self.sent > 0 && self.received == 0 && !is_meant)
+            .then(|| format!("none of {} {}s arrived", self.sent, self.unit))
+    }
+
+    /// What a loss may come from that is no lack of speed.
+    fn note_on_loss(&self) -> Option<&'static str> {
+        let strangers = [super::Mode::Stun, super::Mode::Flood, super::Mode::Allocate].map(super::Mode::name);
+        let is_limited = strangers.contains(&self.mode) && self.transport == crate::addr::Transport::Udp.name();
+        match self.loss_percent >= LOSS_NOTED_PERCENT {
+            true if is_limited => Some(LIMITED),
+            true if self.server.is_none_or(|server| server.cpu_percent < 85.0) => Some(
+                "the server is not at its limit: [bandwidth] caps, a full socket buffer or the network may be the cause",
+            ),
+            _ => None,
+        }
+    }
+
     fn load(&self) -> String {
-        let mut text = format!("{} clients", self.clients);
+        let mut text = format!("{} client{}", self.clients, if self.clients == 1 { "" } else { "s" });
         if let Some(bytes) = self.payload_bytes {
             text += &format!(", {bytes} bytes");
         }

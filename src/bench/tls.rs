@@ -121,3 +121,18 @@ impl ServerCertVerifier for Lenient {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+/// Plain words for what the library has only a name for.
+pub(crate) fn certificate_words(error: &Error) -> Option<String> {
+    use rustls::CertificateError;
+    let Error::InvalidCertificate(error) = error else { return None };
+    match error {
+        CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => Some(
+            "it is an authority's certificate (CA:TRUE), which no server may have: make one for the server that this authority signs, or \
+             a self-signed one with basicConstraints CA:FALSE"
+                .to_owned(),
+        ),
+        CertificateError::Other(other) => Some(format!("it cannot be checked ({other}); openssl x509 -text -noout shows what is in it")),
+        _ => None,
+    }
+}

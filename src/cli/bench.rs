@@ -17,7 +17,14 @@ const EXAMPLES: &str = "\
 Examples:
   turnstone bench client-to-peer 127.0.0.1 --secret-file secret --server-pid $(pidof turnstone)
   turnstone bench round-trip turn.example.org --transport tls --user alice --password-env PASSWORD --rate 2000
-  turnstone bench hold 127.0.0.1 --clients 10000 --secret-file secret --server-pid 4711 --format json";
+  turnstone bench hold 127.0.0.1 --clients 10000 --secret-file secret --server-pid 4711 --json
+
+The clients are one user of one network, which a server does not let take all it has. A server under test wants
+  [limits] unauthenticated-replies-per-second = \"unlimited\"
+  [quota] allocations-per-user = \"unlimited\", allocations-per-user-per-second = \"unlimited\"
+and, with everything on one machine, --dev, which allows peers on loopback.
+
+Exit code 1 when nothing arrived, 3 when the server refused what the measurement needs.";
 
 /// Put load on a TURN server and report what arrives, how late, and what it costs the server.
 ///
@@ -93,6 +100,9 @@ pub(super) struct BenchArgs {
     /// How to print the result.
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
+    /// The same as --format json.
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
     /// Be a plain forwarder on this loopback address, the floor that servers are compared with.
     #[arg(long, hide = true, value_name = "ADDR")]
     forwarder: Option<SocketAddr>,
@@ -159,11 +169,14 @@ pub(super) fn run(args: &BenchArgs, printer: &mut Printer) -> Result<Exit, CliEr
     });
     erase();
     let report = report.map_err(failed)?;
-    match args.format {
+    match if args.json { Format::Json } else { args.format } {
         Format::Table => printer.print(&report.to_string())?,
         Format::Json => printer.line(crate::text::json_pretty(&report))?,
     }
-    Ok(Exit::Success)
+    match report.failure() {
+        Some(failure) => Err(CliError::Failed(Exit::CheckFailed, format!("error: {failure}"))),
+        None => Ok(Exit::Success),
+    }
 }
 
 fn options(args: &BenchArgs) -> Result<Options, String> {

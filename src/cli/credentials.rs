@@ -40,6 +40,10 @@ pub(super) struct CredentialsArgs {
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 
+    /// The same as --format json.
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+
     /// Which secret of the configuration to use [default: the first].
     #[arg(long, value_name = "ID", conflicts_with = "secret_stdin")]
     secret_id: Option<String>,
@@ -87,7 +91,7 @@ pub(super) fn run(args: &CredentialsArgs, printer: &mut Printer) -> Result<Exit,
     let password = mint(&secret.bytes, &username);
     let listeners = config.listeners.iter().map(|listener| (listener.transport, listener.address));
     let urls = turn_urls(listeners, &config.relay, config.auth.public_host.as_deref());
-    match args.format {
+    match if args.json { Format::Json } else { args.format } {
         Format::Text => {
             let expires = utc_text(now_unix.saturating_add(ttl.as_secs()));
             printer.line(format_args!("username  {username}"))?;

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::config::{ConfigError, Loaded};
 use crate::doctor::{self, Configured, Options, Progress};
-use crate::probe::{Roots, Status};
+use crate::probe::{self, Roots, Status, Step};
 use crate::text::json_pretty;
 
 use super::input::{ConfigFlags, Reading};
@@ -16,7 +16,8 @@ use super::probe::{FAILED, print_progress, timeout};
 
 const AFTER_HELP: &str = "\
 Examples:
-  sudo turnstone doctor
+  sudo turnstone doctor              what is not well, and how much is
+  sudo turnstone doctor --all        each check
   sudo turnstone doctor --json --strict
   turnstone doctor --config ./turnserver.toml --ca authority.pem
 
@@ -55,6 +56,10 @@ pub(super) struct DoctorArgs {
     #[arg(long)]
     strict: bool,
 
+    /// Show what is well, too, each on a line of its own; without it these are counted.
+    #[arg(long, short)]
+    all: bool,
+
     /// How to print the result; json is described in the README.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -71,6 +76,78 @@ pub(super) struct DoctorArgs {
 enum Format {
     Text,
     Json,
+}
+
+/// What is well is counted, what is not is shown: a hundred lines of `ok` would hide it.
+#[derive(Default)]
+struct Folded {
+    shows_all: bool,
+    /// Checks of the host that are well.
+    checks: Vec<&'static str>,
+    url: String,
+    /// The address that is being probed.
+    endpoint: Option<String>,
+    has_head: bool,
+    steps: usize,
+}
+
+impl Folded {
+    fn check(&mut self, step: &Step, printer: &mut Printer) -> Result<(), CliError> {
+        if step.status == Status::Ok && !self.shows_all {
+            if self.checks.last() != Some(&step.step) {
+                self.checks.push(step.step);
+            }
+            return Ok(());
+        }
+        printer.step_line(step.status, &format!("{:<4}  {:<14} {}", step.status.name(), step.step, step.message))
+    }
+
+    fn listener(&mut self, progress: probe::Progress<'_>, printer: &mut Printer) -> Result<(), CliError> {
+        if self.shows_all {
+            return print_progress(progress, printer);
+        }
+        match progress {
+            probe::Progress::Target(url) => {
+                self.finish(printer)?;
+                url.clone_into(&mut self.url);
+            }
+            probe::Progress::Endpoint { address, transport } => {
+                self.finish(printer)?;
+                self.endpoint = Some(format!("{address} over {transport}"));
+            }
+            probe::Progress::Step(step) if step.status == Status::Ok => self.steps += 1,
+            probe::Progress::Step(_) => {
+                if !std::mem::replace(&mut self.has_head, true) {
+                    let endpoint =
+                        self.endpoint.as_deref().map_or_else(String::new, |endpoint| format!(" at {endpoint}"));
+                    printer.line(format_args!("{}{endpoint}", self.url))?;
+                }
+                print_progress(progress, printer)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says what was well since the last time.
+    fn finish(&mut self, printer: &mut Printer) -> Result<(), CliError> {
+        let checks = std::mem::take(&mut self.checks);
+        if !checks.is_empty() {
+            let (number, plural) = (checks.len(), if checks.len() == 1 { "" } else { "s" });
+            let line = format!("ok    {number} check{plural} of this host: {}", checks.join(", "));
+            printer.step_line(Status::Ok, &line)?;
+        }
+        let (steps, has_head) = (std::mem::take(&mut self.steps), std::mem::take(&mut self.has_head));
+        let Some(endpoint) = self.endpoint.take() else { return Ok(()) };
+        if steps > 0 {
+            let plural = if steps == 1 { "" } else { "s" };
+            let line = match has_head {
+                true => format!("ok    {steps} more step{plural} there"),
+                false => format!("ok    {steps} step{plural} of a client at {} ({endpoint})", self.url),
+            };
+            printer.step_line(Status::Ok, &line)?;
+        }
+        Ok(())
+    }
 }
 
 pub(super) fn run(args: &DoctorArgs, printer: &mut Printer) -> Result<Exit, CliError> {
@@ -90,16 +167,18 @@ pub(super) fn run(args: &DoctorArgs, printer: &mut Printer) -> Result<Exit, CliE
     });
     let as_text = args.format == Format::Text && !args.json;
     let mut printed = Ok(());
+    let mut folded = Folded { shows_all: args.all, ..Folded::default() };
     let report = doctor::run(configured, &options, &mut |progress| {
         if as_text && printed.is_ok() {
             printed = match progress {
-                Progress::Check(step) => {
-                    printer.line(format_args!("{:<4}  {:<14} {}", step.status.name(), step.step, step.message))
-                }
-                Progress::Listener(progress) => print_progress(progress, printer),
+                Progress::Check(step) => folded.check(step, printer),
+                Progress::Listener(progress) => folded.listener(progress, printer),
             };
         }
     });
+    if as_text && printed.is_ok() {
+        printed = folded.finish(printer);
+    }
     let exit = match report.verdict {
         Status::Fail => FAILED,
         Status::Warn if args.strict => Exit::CheckFailed,

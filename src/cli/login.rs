@@ -1,8 +1,10 @@
 //! Who a client command is at a server: the flags for it, and what becomes of them.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::auth::{mint, prepare};
@@ -13,6 +15,7 @@ use super::output::unix_now;
 
 /// How long a minted credential is valid, seconds.
 const CREDENTIAL_SECS: u64 = 24 * 3600;
+const CREDENTIAL_BYTES_MAX: u64 = 64 * 1024;
 
 #[derive(Args)]
 pub(super) struct Login {
@@ -28,9 +31,13 @@ pub(super) struct Login {
     /// Environment variable that holds the shared secret of time-limited credentials.
     #[arg(long, value_name = "NAME", conflicts_with = "secret_file")]
     secret_env: Option<String>,
-    /// File that holds the shared secret; nobody else may be able to read it.
+    /// File that holds the shared secret; nobody else may be able to read it. For the server's own machine: elsewhere, use
+    /// --credential.
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
+    /// File with what `turnstone credentials --json` prints, - for standard input: the secret stays on the server.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["user", "password_env", "password_file", "secret_env", "secret_file"])]
+    credential: Option<PathBuf>,
     /// Use SHA-256 where the server offers it (RFC 8489) instead of SHA-1 and MD5.
     #[arg(long)]
     sha256: bool,
@@ -42,6 +49,9 @@ impl Login {
     /// # Errors
     /// In words, when the flags do not fit together.
     pub(super) fn credential(&self) -> Result<Option<Credential>, String> {
+        if let Some(path) = &self.credential {
+            return read_credential(path, self.sha256).map(Some);
+        }
         let secret = read_secret(self.secret_env.as_deref(), self.secret_file.as_deref())?;
         let password = read_secret(self.password_env.as_deref(), self.password_file.as_deref())?;
         let (username, password) = match (secret, password, self.user.as_deref()) {
@@ -66,6 +76,37 @@ impl Login {
     }
 }
 
+/// The JSON of the TURN REST draft, as `turnstone credentials --json` prints it and applications hand it out.
+#[derive(Deserialize)]
+struct Printed {
+    username: String,
+    #[serde(alias = "credential")]
+    password: String,
+}
+
+fn read_credential(path: &Path, sha256: bool) -> Result<Credential, String> {
+    let (name, text) = match path == Path::new("-") {
+        true => {
+            let mut text = String::new();
+            let read = std::io::stdin().lock().take(CREDENTIAL_BYTES_MAX).read_to_string(&mut text);
+            read.map_err(|error| format!("--credential: standard input: {error}"))?;
+            ("standard input".to_owned(), Zeroizing::new(text.into_bytes()))
+        }
+        false => (
+            path.display().to_string(),
+            read_private_file(path, None).map_err(|problem| format!("--credential: {problem}"))?,
+        ),
+    };
+    let printed: Printed = serde_json::from_slice(&text).map_err(|_| {
+        format!(
+            "--credential: {name} is not what turnstone credentials --json prints: an object with username and password"
+        )
+    })?;
+    let password = prepare(&printed.password)
+        .map_err(|_| "--credential: the password has a character that passwords may not have")?;
+    Ok(Credential { username: printed.username, password: Zeroizing::new(password), sha256 })
+}
+
 /// A secret from a variable or from a file that only its owner may read.
 fn read_secret(variable: Option<&str>, file: Option<&Path>) -> Result<Option<Zeroizing<String>>, String> {
     if let Some(name) = variable {
@@ -84,6 +125,24 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn a_credential_is_taken_as_printed_and_anything_else_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let read = |text: &str| {
+            let path = dir.path().join("credential");
+            let _ = fs::remove_file(&path);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            read_credential(&path, false).map(|found| (found.username, found.password.to_string()))
+        };
+        let good = Ok(("9:a".to_owned(), "p".to_owned()));
+        assert_eq!(read(r#"{"username":"9:a","password":"p","ttl":1,"uris":[]}"#), good);
+        assert_eq!(read(r#"{"urls":[],"username":"9:a","credential":"p"}"#), good);
+        for bad in ["", "[]", "{}", r#"{"username":"a"}"#] {
+            assert!(read(bad).unwrap_err().contains("turnstone credentials --json"), "{bad}");
+        }
+    }
 
     #[test]
     fn a_secret_file_that_others_may_read_is_refused() {

@@ -6,17 +6,25 @@ use clap_mangen::roff::{Roff, bold, roman};
 
 use crate::config::{ADMIN_ENV, ADMIN_TOKEN_ENV, CONFIG_ENV, DEFAULT_FILE, OVERRIDABLE};
 
+use super::man_file;
 use super::output::{CliError, Exit, Printer};
 
-/// Print the man page in roff; of a command, when one is named.
+/// Print the man page in roff; of a command, when one is named, or of turnserver.toml.
 #[derive(Args)]
-#[command(after_help = "Example: turnstone man | man -l -")]
+#[command(after_help = "Examples:
+  turnstone man | man -l -
+  turnstone man credentials verify | man -l -
+  turnstone man turnserver.toml | man -l -")]
 pub(super) struct ManArgs {
-    /// The command, such as: credentials verify
+    /// The command, such as: credentials verify; or turnserver.toml.
     command: Vec<String>,
 }
 
 pub(super) fn run(args: &ManArgs, root: clap::Command, printer: &mut Printer) -> Result<Exit, CliError> {
+    if args.command == [man_file::PAGE] {
+        printer.print(&man_file::page().to_roff())?;
+        return Ok(Exit::Success);
+    }
     let mut root = root;
     root.build();
     let mut command = root;
@@ -97,7 +105,15 @@ fn closing() -> Roff {
                 ("/etc/turnstone/secret", "the shared secret, as that file has it; readable by its owner only"),
             ],
         ),
-        ("SIGNALS", &[("TERM, INT", "stop the server"), ("HUP", "read configuration and certificates again")]),
+        (
+            "SIGNALS",
+            &[
+                ("TERM", "stop the server, after a drain if [drain] has a deadline; a second one at once"),
+                ("INT", "stop the server at once"),
+                ("USR1", "drain the server: no new allocation, and the end with the last one"),
+                ("HUP", "read configuration and certificates again"),
+            ],
+        ),
         (
             "EXIT STATUS",
             &[
@@ -117,6 +133,7 @@ fn closing() -> Roff {
             roff.control("TP", []).text([bold(*term)]).text([roman(*meaning)]);
         }
     }
+    roff.control("SH", ["SEE ALSO"]).text([bold("turnserver.toml"), roman("(5)")]);
     roff.control("SH", ["STANDARDS"]);
     roff.text([roman("STUN is RFC 8489, TURN is RFC 8656, the URLs are those of RFC 7064 and RFC 7065.")]);
     roff

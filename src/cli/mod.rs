@@ -11,6 +11,7 @@ mod import;
 mod input;
 mod login;
 mod man;
+mod man_file;
 mod output;
 mod probe;
 mod serve;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use output::{CliError, Exit, Printer};
+use output::{CliError, Exit, Printer, permission_hint};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -35,9 +36,10 @@ Exit codes:
 const EXAMPLES: &str = "\
 Examples:
   turnstone serve --dev                          try it: no configuration needed
-  turnstone check                                read the configuration and look for mistakes
+  sudo turnstone check                           read the configuration and look for mistakes
   sudo turnstone doctor                          look at the host and the running server, too
-  turnstone credentials --user alice --ttl 12h   make a credential";
+  sudo turnstone credentials --user alice        make a credential
+  turnstone probe turn:turn.example.org          try it from elsewhere";
 
 /// A STUN/TURN server for WebRTC.
 #[derive(Parser)]
@@ -87,6 +89,7 @@ pub fn run() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    let is_service = matches!(cli.command, Command::Serve(_));
     let mut printer = Printer::new();
     let result = match cli.command {
         Command::Serve(args) => serve::run(&args, &mut printer),
@@ -114,6 +117,10 @@ pub fn run() -> ExitCode {
         Err(CliError::ClosedPipe) => Exit::Success.into(),
         Err(CliError::Failed(exit, message)) => {
             printer.error(&message);
+            // The service is not started by a person who could use sudo.
+            if let (false, Some(hint)) = (is_service, permission_hint(&message)) {
+                printer.error(hint);
+            }
             exit.into()
         }
     }

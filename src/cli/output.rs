@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 pub(super) use crate::clock::utc_text;
 use crate::config::ConfigError;
+use crate::ops::terminal::shows_colours;
+use crate::probe::Status;
 
 /// How a command ends; documented in `--help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,14 +54,66 @@ impl From<io::Error> for CliError {
     }
 }
 
+/// How a word is to be taken, where the terminal shows colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tone {
+    Good,
+    Aside,
+    Warning,
+    Bad,
+}
+
+impl Tone {
+    pub(super) fn of(status: Status) -> Self {
+        match status {
+            Status::Ok => Self::Good,
+            Status::Note => Self::Aside,
+            Status::Warn => Self::Warning,
+            Status::Fail => Self::Bad,
+        }
+    }
+
+    /// Select Graphic Rendition (ECMA-48).
+    fn rendition(self) -> &'static str {
+        match self {
+            Self::Good => "32",
+            Self::Aside => "36",
+            Self::Warning => "33",
+            Self::Bad => "1;31",
+        }
+    }
+}
+
 /// Writes to the two standard streams, without a panic when one is closed.
 pub(super) struct Printer {
     out: io::Stdout,
+    colours: bool,
 }
 
 impl Printer {
     pub(super) fn new() -> Self {
-        Self { out: io::stdout() }
+        let out = io::stdout();
+        Self { colours: shows_colours(&out), out }
+    }
+
+    /// Whether standard output is a terminal that shows colours.
+    pub(super) fn shows_colours(&self) -> bool {
+        self.colours
+    }
+
+    /// A word, in its colour where standard output shows colours.
+    pub(super) fn toned(&self, tone: Tone, word: &str) -> String {
+        match self.colours {
+            true => format!("\x1b[{}m{word}\x1b[0m", tone.rendition()),
+            false => word.to_owned(),
+        }
+    }
+
+    /// A step's line, whose first word is its status.
+    pub(super) fn step_line(&mut self, status: Status, line: &str) -> Result<(), CliError> {
+        let (word, rest) = line.split_at_checked(status.name().len()).unwrap_or((line, ""));
+        let word = self.toned(Tone::of(status), word);
+        self.line(format_args!("{word}{rest}"))
     }
 
     /// Prints to standard output as it is.
@@ -83,6 +137,15 @@ impl Printer {
     pub(super) fn prompt(&mut self, question: impl fmt::Display) {
         let _ = write!(io::stderr().lock(), "{question}");
     }
+}
+
+/// What helps somebody who may not read the configuration or a secret.
+pub(super) fn permission_hint(message: &str) -> Option<&'static str> {
+    let is_refused = message.contains("permission denied");
+    (is_refused && !rustix::process::geteuid().is_root()).then_some(
+        "hint: configuration and secrets are for root and the service; run it with sudo, or name readable ones with --config \
+         and --secret-file",
+    )
 }
 
 /// Text that somebody else chose, without anything that moves the cursor, colours the terminal or turns the direction of writing.

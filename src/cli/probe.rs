@@ -14,7 +14,8 @@ use super::output::{CliError, Exit, Printer};
 
 const AFTER_HELP: &str = "\
 Examples:
-  turnstone probe turn:turn.example.org --user alice --secret-file /etc/turnstone/secret
+  ssh turn.example.org sudo turnstone credentials --user probe --ttl 10m --json |
+    turnstone probe turn:turn.example.org --credential -
   turnstone probe turns:turn.example.org:443?transport=tcp -u alice --password-env PW --format json
   turnstone probe stun:stun.example.org stuns:stun.example.org -4
 
@@ -22,7 +23,8 @@ Steps: resolve, connect, tls, certificate, alpn, binding,
   unauthenticated; then for IPv4 and IPv6 relays
   allocate, relayed-address, allocate-second, permission, echo-send, channel, echo-channel,
   safety, release, integrity.
-The echo is between two allocations of one user. SRV and NAPTR records are not looked up.
+Without a credential it stops at the 401: nothing is relayed then. The secret need not leave the server:
+a credential that is made there, as above, is enough. The echo is between two allocations of one user. SRV and NAPTR records are not looked up.
 On the server itself, turnstone doctor takes the same steps at every listener.
 
 Exit codes, as monitoring systems in the manner of Nagios read them:
@@ -66,6 +68,9 @@ pub(super) struct ProbeArgs {
     /// How to print the result; json is described in the README.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
+    /// The same as --format json.
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -93,9 +98,10 @@ pub(super) fn run(args: &ProbeArgs, printer: &mut Printer) -> Result<Exit, CliEr
     if args.insecure {
         printer.error("warning: --insecure: anybody between here and the server could pass for it");
     }
+    let as_text = args.format == Format::Text && !args.json;
     let mut printed = Ok(());
     let report = probe::run(&options, &mut |progress| {
-        if args.format == Format::Text && printed.is_ok() {
+        if as_text && printed.is_ok() {
             printed = print_progress(progress, printer);
         }
     });
@@ -106,9 +112,9 @@ pub(super) fn run(args: &ProbeArgs, printer: &mut Printer) -> Result<Exit, CliEr
         _ => Exit::Success,
     };
     // Whoever has stopped reading still learns the verdict.
-    let written = printed.and_then(|()| match args.format {
-        Format::Text => printer.line(format_args!("\n{}", report.summary())),
-        Format::Json => printer.line(json_pretty(&report)),
+    let written = printed.and_then(|()| match as_text {
+        true => printer.line(format_args!("\n{}", report.summary())),
+        false => printer.line(json_pretty(&report)),
     });
     match written {
         Ok(()) | Err(CliError::ClosedPipe) => Ok(exit),
@@ -120,7 +126,10 @@ pub(super) fn print_progress(progress: Progress<'_>, printer: &mut Printer) -> R
     match progress {
         Progress::Target(url) => printer.line(url),
         Progress::Endpoint { address, transport } => printer.line(format_args!("  {address} over {transport}")),
-        Progress::Step(step) => printer.line(format_args!("    {step}")),
+        Progress::Step(step) => {
+            printer.print("    ")?;
+            printer.step_line(step.status, &step.to_string())
+        }
     }
 }
 

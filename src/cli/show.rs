@@ -2,6 +2,8 @@
 
 use clap::{Args, Subcommand};
 
+use crate::text::json_pretty;
+
 use super::input::ConfigFlags;
 use super::output::{CliError, Exit, Printer};
 
@@ -16,14 +18,24 @@ pub(super) struct ConfigCommand {
 enum ConfigSubcommand {
     /// Print the effective configuration: the file, variables, flags and defaults in one, without secrets.
     Show {
+        /// Print it as JSON.
+        #[arg(long)]
+        json: bool,
+
         #[command(flatten)]
         flags: ConfigFlags,
     },
 }
 
 pub(super) fn run(args: &ConfigCommand, printer: &mut Printer) -> Result<Exit, CliError> {
-    let ConfigSubcommand::Show { flags } = &args.command;
-    let config = flags.read(false)?.load(false)?.config;
-    printer.print(&config.to_toml())?;
+    let ConfigSubcommand::Show { json, flags } = &args.command;
+    let text = flags.read(false)?.load(false)?.config.to_toml();
+    if !*json {
+        printer.print(&text)?;
+        return Ok(Exit::Success);
+    }
+    let failed = |error: toml::de::Error| CliError::Failed(Exit::RunTime, format!("error: {error}"));
+    let table: toml::Table = text.parse().map_err(failed)?;
+    printer.line(json_pretty(&table))?;
     Ok(Exit::Success)
 }

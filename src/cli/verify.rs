@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use clap::Args;
+use serde_json::json;
 
 use crate::addr::ClientAddr;
 use crate::auth::{CredentialsBuilder, Diagnosis, Features, Identity, NonceKeys, diagnose};
@@ -14,6 +15,7 @@ use crate::reject::Reason;
 use crate::stun::{
     AttributeType, Class, Encoder, IntegrityKind, Key, Message, Method, PasswordAlgorithm, TransactionId,
 };
+use crate::text::json_pretty;
 
 use super::credentials::load;
 use super::input::ConfigFlags;
@@ -32,6 +34,10 @@ pub(super) struct VerifyArgs {
     /// The password; - reads it from standard input.
     password: String,
 
+    /// Print an object: valid, and the reason in words.
+    #[arg(long)]
+    json: bool,
+
     #[command(flatten)]
     flags: ConfigFlags,
 }
@@ -39,29 +45,31 @@ pub(super) struct VerifyArgs {
 pub(super) fn run(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit, CliError> {
     let password = if args.password == "-" { read_stdin()? } else { args.password.clone() };
     let auth = load(&args.flags.read(false)?, printer)?.auth;
-    let now_unix = unix_now();
-
-    // What the server says decides; the diagnosis explains.
-    if let Ok(Identity { expires_unix: None, user, .. }) = authenticate(&auth, &args.user, &password, now_unix)? {
-        printer.line(format_args!("valid: static user {:?}", user.name()))?;
-        return Ok(Exit::Success);
+    let (is_valid, text) = judge(&auth, &args.user, &password, unix_now())?;
+    match args.json {
+        true => printer.line(json_pretty(&json!({ "valid": is_valid, "reason": text })))?,
+        false => printer.line(&text)?,
     }
-    let diagnosis = diagnose(&auth.secrets, &args.user, &password, now_unix);
+    Ok(if is_valid { Exit::Success } else { Exit::CheckFailed })
+}
+
+/// Whether it is valid, and a sentence. What the server says decides; the diagnosis explains.
+fn judge(auth: &Auth, user: &str, password: &str, now_unix: u64) -> Result<(bool, String), CliError> {
+    if let Ok(Identity { expires_unix: None, user, .. }) = authenticate(auth, user, password, now_unix)? {
+        return Ok((true, format!("valid: static user {:?}", user.name())));
+    }
+    let diagnosis = diagnose(&auth.secrets, user, password, now_unix);
+    let refused = |why: &str| Ok((false, format!("not valid: {why}")));
     if matches!(diagnosis, Diagnosis::NotACredential) && !auth.users.is_empty() {
-        printer
-            .line("not valid: no static user has this name and password, and it is not a time-limited credential")?;
-        return Ok(Exit::CheckFailed);
+        return refused("no static user has this name and password, and it is not a time-limited credential");
     }
     if auth.secrets.is_empty() {
-        printer.line("not valid: no static user has this name and password, and no shared secret is configured")?;
-        return Ok(Exit::CheckFailed);
+        return refused("no static user has this name and password, and no shared secret is configured");
     }
-    if diagnosis.is_valid() {
-        printer.line(&diagnosis)?;
-        return Ok(Exit::Success);
+    match diagnosis.is_valid() {
+        true => Ok((true, diagnosis.to_string())),
+        false => refused(&diagnosis.to_string()),
     }
-    printer.line(format_args!("not valid: {diagnosis}"))?;
-    Ok(Exit::CheckFailed)
 }
 
 /// Puts the credential into an Allocate request as an RFC 5389 client does, and lets the server's code judge it.

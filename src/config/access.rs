@@ -19,6 +19,8 @@ use super::{Auth, Source, Surroundings, units};
 
 const REALM_CHARS_MAX: usize = 127;
 const ID: &str = "a name of at most 64 letters, digits, dots, dashes and underscores";
+/// What the only secret is called unless it has an id.
+const ONLY_ID: &str = "main";
 const SECRET_SOURCES: [&str; 4] = ["credential", "file", "env", "secret"];
 const PASSWORD_SOURCES: [&str; 4] = ["password-credential", "password-file", "password-env", "password"];
 
@@ -164,10 +166,18 @@ impl SecretReader<'_, '_> {
         let replaced = self.document.replacement(SECRET).or(self.document.replacement(SECRET_FILE)).is_some();
         let mut ids = HashSet::new();
         let mut secrets = Vec::new();
-        for table in section.sections("secrets", "auth.secrets") {
-            let id = table.text("id", ID, parse_id);
+        let tables = section.sections("secrets", "auth.secrets");
+        let is_only = tables.len() == 1;
+        for table in tables {
+            let mut id = table.text("id", ID, parse_id);
             if id.is_none() && !table.has("id") {
-                self.document.problem(table.place(), format!("[[auth.secrets]] has no id; expected {ID}"));
+                match is_only {
+                    true => id = Some(Located { value: ONLY_ID.to_owned(), place: table.place() }),
+                    false => {
+                        let message = format!("[[auth.secrets]] has no id, which each of several needs; expected {ID}");
+                        self.document.problem(table.place(), message);
+                    }
+                }
             }
             if let Some(id) = &id
                 && !ids.insert(id.value.clone())

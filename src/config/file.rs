@@ -22,6 +22,7 @@ use super::reader::{Document, Section};
 use super::secret::plain;
 use super::sections::{read_bandwidth, read_lifetimes, read_limits, read_log, read_peers, read_streams};
 use super::usage::read_usage;
+use super::words::{coturn_directives, quoted_line};
 use super::{Config, Listener, Relay, RelayAddress, TlsFiles, TlsVersion, units};
 
 /// Where the configuration is when nobody says otherwise.
@@ -104,8 +105,12 @@ impl Config {
         let (table, syntax_errors) = DeTable::parse_recoverable(&source.text);
         let is_toml = syntax_errors.is_empty();
         for error in syntax_errors {
-            let place = error.span().map_or_else(|| document.whole(), |span| document.place(span));
-            document.problem(place, error.message().trim().replace('\n', "; "));
+            let (place, line) = match error.span() {
+                Some(span) => (document.place(span.clone()), document.line(&span)),
+                None => (document.whole(), ""),
+            };
+            let message = quoted_line(line).unwrap_or_else(|| error.message().trim().replace('\n', "; "));
+            document.problem_of_line(place, message);
         }
         // What is read out of broken TOML would only hide what broke it.
         let config = match is_toml {
@@ -116,6 +121,15 @@ impl Config {
             if !source.text.contains(name.as_str()) {
                 document.warning(Place::Source(name.clone()), "not a variable that turnstone knows; it is ignored");
             }
+        }
+        if document.has_problems()
+            && let Some(directives) = coturn_directives(&source.text)
+        {
+            let message = format!(
+                "this is a configuration of coturn ({directives}); convert it: turnstone import {} --output turnserver.toml",
+                source.name
+            );
+            return Err(ConfigError::one(document.whole(), message));
         }
         let warnings = document.finish()?;
         let config = config.ok_or_else(|| ConfigError::one(Place::Source(source.name.clone()), "not TOML"))?;

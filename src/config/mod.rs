@@ -17,6 +17,7 @@ mod settings;
 mod show;
 mod units;
 mod usage;
+mod words;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

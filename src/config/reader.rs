@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Located, Place, Problem};
 use super::overrides::{Override, Overrides};
+use super::words::nearest;
 
 /// A document being read, with the problems found so far.
 pub(super) struct Document<'d> {
@@ -30,6 +31,22 @@ impl<'d> Document<'d> {
     /// Notes a problem; reading goes on.
     pub(super) fn problem(&self, place: Place, message: impl Into<String>) {
         self.problems.borrow_mut().push(Problem { place, message: message.into() });
+    }
+
+    /// Notes a problem of a line that is not TOML: what follows from the first one on a line is none of its own.
+    pub(super) fn problem_of_line(&self, place: Place, message: impl Into<String>) {
+        let line_of = |place: &Place| if let Place::At { line, .. } = place { Some(*line) } else { None };
+        let is_known = self.problems.borrow().iter().any(|known| line_of(&known.place) == line_of(&place));
+        if !is_known {
+            self.problem(place, message);
+        }
+    }
+
+    /// The line that a byte range begins in.
+    pub(super) fn line(&self, span: &Range<usize>) -> &'d str {
+        let at = span.start.min(self.text.len());
+        let start = self.text.get(..at).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
+        self.text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default()
     }
 
     /// Notes something an operator should know.
@@ -240,8 +257,9 @@ impl<'d, 'i> Section<'d, 'i> {
         for (key, _) in self.table.into_iter().flatten() {
             let name = key.get_ref().as_ref();
             if !asked.contains(&name) {
+                let meant = nearest(name, &asked).map_or(String::new(), |key| format!(" (did you mean {key:?}?)"));
                 let expected = asked.join(", ");
-                let message = format!("unknown key {name:?} {}; expected one of {expected}", self.shown);
+                let message = format!("unknown key {name:?} {}{meant}; expected one of {expected}", self.shown);
                 self.document.problem(self.document.place(key.span()), message);
             }
         }

@@ -151,7 +151,10 @@ pub(super) fn find(
             Some(pid) => format!("process {pid} runs"),
             None => "it runs; which process it is, root can see".to_owned(),
         };
-        let message = format!("{process}, and all {} listeners are open", open.len());
+        let message = match open.len() {
+            1 => format!("{process}, and its listener is open"),
+            number => format!("{process}, and all {number} listeners are open"),
+        };
         steps.push(finding("server", Status::Ok, message).fact("pid", pid));
     }
     let is_running = !open.is_empty();

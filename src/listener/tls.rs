@@ -55,16 +55,17 @@ pub fn load_tls(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
     let file = |path: &PathBuf, problem: String| TlsError::File { path: path.clone(), problem };
     let chain = CertificateDer::pem_file_iter(&files.certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| file(&files.certificate, error.to_string()))?;
+        .map_err(|error| file(&files.certificate, pem_words(&error, "certificate")))?;
     if chain.is_empty() {
         return Err(file(&files.certificate, "holds no PEM certificate".to_owned()));
     }
     let pem = files.read_key().map_err(TlsError::Key)?;
-    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| file(&files.key, error.to_string()))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(&pem).map_err(|error| file(&files.key, pem_words(&error, "private key")))?;
     let pair = |error: rustls::Error| TlsError::Pair {
         certificate: files.certificate.clone(),
         key: files.key.clone(),
-        problem: error.to_string(),
+        problem: pair_words(&error),
     };
     let versions: &[&rustls::SupportedProtocolVersion] = match files.min_version {
         TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
@@ -82,4 +83,35 @@ pub fn load_tls(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
         config.ticketer = ticketer;
     }
     Ok(Arc::new(config))
+}
+
+fn pair_words(error: &rustls::Error) -> String {
+    use rustls::{CertificateError, Error, InconsistentKeys};
+    match error {
+        Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+            "the key does not belong to the certificate; take both from the same issue, the server's own certificate first in its file"
+                .to_owned()
+        }
+        Error::InvalidCertificate(CertificateError::BadEncoding) => {
+            "the first certificate in the file is malformed; copy the file anew".to_owned()
+        }
+        Error::General(what) => format!("{what}; keys may be RSA from 2048 bits, ECDSA of P-256, P-384 and P-521, or Ed25519"),
+        error => error.to_string(),
+    }
+}
+
+fn pem_words(error: &rustls_pki_types::pem::Error, what: &str) -> String {
+    use rustls_pki_types::pem::Error;
+    match error {
+        Error::NoItemsFound => {
+            format!(
+                "has no {what} in PEM (-----BEGIN ...-----); a key with a passphrase is not read: openssl pkey -in FILE -out NEW"
+            )
+        }
+        Error::Io(error) => format!("cannot be read: {error}"),
+        Error::MissingSectionEnd { .. } | Error::IllegalSectionStart { .. } => {
+            format!("the PEM of a {what} is cut off or its frame broken ({error}); copy the file anew")
+        }
+        error => format!("{error}; copy the file anew"),
+    }
 }

@@ -116,7 +116,7 @@ impl RunningServer {
         }
         if draining.live_shown != Some(live) {
             draining.live_shown = Some(live);
-            notify::status(&format!("draining, {live} allocations left"));
+            notify::status(&format!("draining, {live} allocation{} left", if live == 1 { "" } else { "s" }));
         }
         false
     }

@@ -155,7 +155,8 @@ pub struct Counts {
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { ok, note, warn, fail } = self;
-        write!(f, "{ok} ok, {note} notes, {warn} warnings, {fail} failed")
+        let plural = |count: u32| if count == 1 { "" } else { "s" };
+        write!(f, "{ok} ok, {note} note{}, {warn} warning{}, {fail} failed", plural(*note), plural(*warn))
     }
 }
 
@@ -204,10 +205,16 @@ impl Report {
 
     /// The last line of the text form.
     pub fn summary(&self) -> String {
-        let verdict = match self.verdict {
-            Status::Ok | Status::Note => "it works",
-            Status::Warn => "it works, with warnings",
-            Status::Fail => "FAILED",
+        let is_turn = self.targets.iter().any(|target| target.url.starts_with("turn"));
+        let steps = || self.targets.iter().flat_map(Target::all_steps);
+        let has_relayed = steps().any(|step| step.step.starts_with("echo-") && step.status == Status::Ok);
+        let verdict = match (self.verdict, is_turn && !has_relayed) {
+            (Status::Fail, _) => "FAILED",
+            (_, true) => {
+                "it answers, and NOTHING WAS RELAYED (a credential is needed for that: --credential, or --user and a password)"
+            }
+            (Status::Ok | Status::Note, false) => "it works",
+            (Status::Warn, false) => "it works, with warnings",
         };
         format!("{verdict}: {} in {:.1} s", self.counts, self.ms / 1000.0)
     }

@@ -52,6 +52,19 @@ fn figure(cell: &str) -> f64 {
 }
 
 #[test]
+fn json_has_the_same_rates_as_numbers() {
+    let server = TestServer::start(&config(""));
+    let text = under_traffic(&server, || printed(&server, &["top", "--json", "--interval", "1s"]));
+    let top: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&top["allocations"], &top["total_users"]), (&3.into(), &3.into()), "{text}");
+    let alice = &top["users"][0];
+    assert_eq!((&alice["user"], &alice["sessions"]), (&"alice".into(), &1.into()), "{text}");
+    assert!(alice["to_peers_bits"].as_f64().unwrap() > 10_000.0, "{text}");
+    assert!(top["to_peers"]["bits"].as_f64().unwrap() > 10_000.0, "{text}");
+    assert!(top["refused"].is_object() && top["seconds"].as_f64().unwrap() >= 1.0, "{text}");
+}
+
+#[test]
 fn without_a_terminal_it_prints_the_rates_of_one_interval() {
     let server = TestServer::start(&config(""));
     let text = under_traffic(&server, || printed(&server, &["top", "--interval", "1s"]));

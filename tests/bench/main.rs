@@ -58,6 +58,63 @@ fn assert_clean(report: &Value) {
     assert!(report["server"]["resident_bytes"].as_u64().unwrap() > 1_000_000, "{report:#}");
 }
 
+/// A run that does not come to its figures: exit code and what is said.
+fn fails(server: &TestServer, mode: &str, more: &[&str]) -> (Option<i32>, String) {
+    let mut command = bench();
+    command.args([mode, &server.udp().to_string(), "--warm-up", "0", "--duration", "0.3"]);
+    command.args(["--secret-file", &server.file("secret"), "--user", "load"]).args(more);
+    let finished = run(&mut command, LIMIT);
+    (finished.code, finished.all_output())
+}
+
+#[test]
+fn what_a_server_refuses_comes_with_what_it_needs_under_test() {
+    let mut spec = Spec::local();
+    spec.dev = false;
+    spec.extra_toml = "[quota]\nallocations-per-user = 2\n".to_owned();
+    let server = spec.start();
+    let (code, said) = fails(&server, "client-to-peer", &["--clients", "1", "--peer-ip", "127.8.8.8"]);
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("refused: 403") && said.contains("hint: ") && said.contains("--dev"), "{said}");
+    let (code, said) = fails(&server, "allocate", &["--clients", "8", "--transport", "udp"]);
+    assert!(code == Some(3) || said.contains("486"), "{code:?} {said}");
+    let (code, said) = fails(&server, "hold", &["--clients", "3"]);
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("486") && said.contains("allocations-per-user = \"unlimited\""), "{said}");
+}
+
+#[test]
+fn a_loss_by_the_limit_on_strangers_is_named_and_nothing_at_all_is_a_failure() {
+    let mut spec = Spec::local();
+    let limit = |burst: u32| {
+        format!("[limits]\nunauthenticated-replies-per-second = 1\nunauthenticated-replies-burst = {burst}\n")
+    };
+    spec.extra_toml = limit(20);
+    let server = spec.start();
+    let (code, said) = fails(&server, "stun", &["--clients", "1"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("perhaps") && said.contains("unauthenticated-replies-per-second"), "{said}");
+    assert!(said.contains("1 client,"), "{said}");
+    // The budget is used up for a long time.
+    let (code, said) = fails(&server, "stun", &["--clients", "1", "--rate", "100", "--duration", "0.1"]);
+    assert!(code == Some(1) || said.contains("lost") && !said.contains("100.0000 %"), "{code:?} {said}");
+    let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut command = bench();
+    command.args([
+        "stun",
+        &nobody.local_addr().unwrap().to_string(),
+        "--clients",
+        "1",
+        "--warm-up",
+        "0",
+        "--duration",
+        "0.2",
+    ]);
+    let finished = run(&mut command, LIMIT);
+    assert_eq!(finished.code, Some(1), "{}", finished.all_output());
+    assert!(finished.stderr.contains("error: none of "), "{}", finished.all_output());
+}
+
 #[test]
 fn every_packet_of_every_relaying_mode_arrives_over_udp() {
     let server = server();

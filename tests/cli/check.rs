@@ -24,7 +24,9 @@ fn problems_are_findings_with_their_place() {
     let ran = place.run(&["check"]);
     assert_eq!(ran.code, 2);
     assert!(
-        ran.out.starts_with("error    turnserver.toml:1:2: unknown key \"bandwith\" at the top level; "),
+        ran.out.starts_with(
+            "error    turnserver.toml:1:2: unknown key \"bandwith\" at the top level (did you mean \"bandwidth\"?); "
+        ),
         "{}",
         ran.out
     );

@@ -39,7 +39,7 @@ fn help_lists_every_command_and_the_exit_codes() {
         assert!(help.lines().any(|line| line.trim_start().starts_with(&format!("{command} "))), "{command}:\n{help}");
         let of_command = ran(&mut place.command(&[command, "--help"])).ok();
         assert!(of_command.contains(&format!("Usage: turnstone {command}")), "{of_command}");
-        assert!(INSTALLER.contains(&format!(" {command}")) || ["man", "completions"].contains(&command), "{command}");
+        assert!(INSTALLER.contains(&format!(" {command}")), "{command}");
     }
     for code in ["  0  success", "  1  a check found", "  2  wrong usage", "  3  a failure"] {
         assert!(help.contains(code), "{help}");
@@ -85,6 +85,31 @@ fn the_man_page_has_its_sections_and_each_command_has_a_page() {
         assert!(page.contains(&name), "no {name} in:\n{page}");
     }
     assert_eq!(ran(&mut place.command(&["man", "nothing"])).code, 2);
+}
+
+#[test]
+fn every_command_that_prints_prints_json_when_asked() {
+    let place = Place::new();
+    let quiet = ["serve", "import", "man", "completions", "config"];
+    let printing = COMMANDS.into_iter().filter(|command| !quiet.contains(command)).map(|command| vec![command]);
+    for command in printing.chain([vec!["credentials", "verify"], vec!["config", "show"]]) {
+        let help = ran(place.command(&command).arg("--help")).ok();
+        assert!(help.contains("--json"), "{command:?}:\n{help}");
+    }
+}
+
+#[test]
+fn the_page_of_the_configuration_is_one_that_man_can_show() {
+    let place = Place::new();
+    let page = ran(&mut place.command(&["man", "turnserver.toml"])).ok();
+    assert!(page.contains(".TH turnserver.toml 5") && page.contains(".SH [relay]"), "{page}");
+    let path = place.file("turnserver.toml.5", &page, 0o644);
+    // Where there is no man(1), the form has been looked at above.
+    if let Ok(shown) = Command::new("man").args(["--warnings", "-E", "UTF-8", "-l"]).arg(&path).output() {
+        let (out, err) = (String::from_utf8_lossy(&shown.stdout), String::from_utf8_lossy(&shown.stderr));
+        assert!(shown.status.success() && err.is_empty(), "{err}");
+        assert!(out.contains("own-services = []"), "{out}");
+    }
 }
 
 #[test]

@@ -3,11 +3,18 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpStream, UdpSocket};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::{Place, ran};
+
+/// Servers that look for a free port at the same moment may find the same.
+fn usual_ports() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A running server that is ended with the test.
 struct Running {
@@ -82,6 +89,7 @@ fn answers_binding(address: &str) -> bool {
 
 #[test]
 fn dev_prints_ice_servers_that_are_listened_on() {
+    let _alone = usual_ports();
     let place = Place::new();
     let mut server = Running::start(&place, &["--dev"]);
     let ice = server.ice();
@@ -100,6 +108,7 @@ fn dev_prints_ice_servers_that_are_listened_on() {
 
 #[test]
 fn dev_says_why_it_took_another_port() {
+    let _alone = usual_ports();
     let place = Place::new();
     let usual = loop {
         match UdpSocket::bind("127.0.0.1:3478") {
@@ -117,6 +126,7 @@ fn dev_says_why_it_took_another_port() {
 
 #[test]
 fn a_dev_server_is_found_by_the_commands_on_a_running_server() {
+    let _alone = usual_ports();
     let place = Place::new();
     if ["/etc/turnstone/turnserver.toml", "/run/turnstone/admin.sock"]
         .iter()

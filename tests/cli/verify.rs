@@ -33,6 +33,46 @@ fn verify(place: &Place, username: &str, password: &str) -> (i32, String) {
 }
 
 #[test]
+fn json_has_the_verdict_and_the_sentence() {
+    let place = Place::new();
+    let args = ["credentials", "verify", "--config", "turnserver.toml", "--json", "alice", "guess"];
+    let ran = super::ran(&mut place.command(&args));
+    let answer: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((ran.code, answer["valid"].as_bool()), (1, Some(false)));
+    assert!(answer["reason"].as_str().unwrap().starts_with("not valid: not a time-limited credential"), "{answer}");
+    let shown: serde_json::Value = serde_json::from_str(&place.run(&["config", "show", "--json"]).ok()).unwrap();
+    assert_eq!(shown["relay"]["ports"], "50000-50099");
+}
+
+#[test]
+fn who_may_not_read_the_secret_is_told_of_sudo() {
+    use std::os::unix::process::CommandExt;
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let place = Place::new();
+    let program = place.path("turnstone");
+    std::fs::copy(env!("CARGO_BIN_EXE_turnstone"), &program).unwrap();
+    let directory = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(place.path(""), directory).unwrap();
+    for (args, has_hint) in [(&["credentials", "verify", "a", "b"][..], true), (&["check"], true), (&["serve"], false)]
+    {
+        let mut command = std::process::Command::new(&program);
+        command
+            .current_dir(place.path(""))
+            .args(args)
+            .args(["--config", "turnserver.toml"])
+            .env_clear()
+            .uid(65534)
+            .gid(65534);
+        let output = command.output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{err}");
+        assert_eq!(err.contains("run it with sudo"), has_hint, "{args:?}: {err}");
+    }
+}
+
+#[test]
 fn every_mistake_has_its_sentence() {
     let place = Place::new();
     let now = now_unix();
@@ -55,6 +95,8 @@ fn every_mistake_has_its_sentence() {
     let newline = format!("{SECRET}\n");
     let cases = [
         (alice.clone(), password(b"another secret, as long", &alice), "not valid: wrong secret: "),
+        (alice.clone(), password(secret, &format!("{alice}\n")), "newline at the end of the username"),
+        (alice.clone(), SECRET.to_owned(), "the password is the shared secret \"main\" itself"),
         (expired.clone(), password(secret, &expired), "not valid: expired 3 min"),
         (expired.clone(), password(b"another secret, as long", &expired), "made with none of the configured secrets"),
         (milliseconds.clone(), password(secret, &milliseconds), "the timestamp is in milliseconds instead of seconds"),

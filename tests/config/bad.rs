@@ -15,7 +15,7 @@ fn every_mistake_is_named_with_its_place_and_what_was_expected() {
         ("[relay]\nfoo = 1".to_owned(), "2:1: unknown key \"foo\" in [relay]; expected one of external-ip, ipv4, ipv6, ports".to_owned()),
         (
             "wokers = 2".to_owned(),
-            "1:1: unknown key \"wokers\" at the top level; expected one of admin, auth, bandwidth, drain, lifetimes, limits, listen, log, metrics, \
+            "1:1: unknown key \"wokers\" at the top level (did you mean \"workers\"?); expected one of admin, auth, bandwidth, drain, lifetimes, limits, listen, log, metrics, \
              peers, quota, relay, rfc5766-channel-numbers, software, streams, tls, turn, usage, workers"
                 .to_owned(),
         ),
@@ -104,7 +104,7 @@ fn mistakes_in_secrets_and_users_are_named() {
     let secret = "secret = \"0123456789abcdef\"";
     let cases = [
         (String::new(), "turnserver.toml: nobody could authenticate".to_owned()),
-        (format!("[[auth.secrets]]\n{secret}"), "1:1: [[auth.secrets]] has no id".to_owned()),
+        (format!("{SECRET}[[auth.secrets]]\n{secret}"), "4:1: [[auth.secrets]] has no id, which each of several needs".to_owned()),
         (format!("[[auth.secrets]]\nid = \"a b\"\n{secret}"), "2:6: id in [[auth.secrets]]: \"a b\" is not such a name".to_owned()),
         ("[[auth.secrets]]\nid = \"a\"".to_owned(), format!("1:1: in [[auth.secrets]] there is no source: expected one of {SOURCES}")),
         (format!("[[auth.secrets]]\nid = \"a\"\nenv = \"A\"\n{secret}"), format!("1:1: in [[auth.secrets]] there is more than one source (env, secret); expected one of {SOURCES}")),
@@ -114,7 +114,7 @@ fn mistakes_in_secrets_and_users_are_named() {
         ("[[auth.secrets]]\nid = \"a\"\nfile = \"/nonexistent/a\"".to_owned(), "3:8: in [[auth.secrets]] cannot read /nonexistent/a: no such file or directory".to_owned()),
         ("[[auth.secrets]]\nid = \"a\"\nsecret = \"short\"".to_owned(), "3:10: secret \"a\" in [[auth.secrets]]: the secret has 5 bytes; it needs at least 16".to_owned()),
         (format!("{SECRET}{SECRET}"), "5:6: a second secret with the id \"main\"".to_owned()),
-        (format!("{SECRET}secrets = 1"), "4:1: unknown key \"secrets\" in [[auth.secrets]]; expected one of credential, env, file, id, secret".to_owned()),
+        (format!("{SECRET}secrets = 1"), "4:1: unknown key \"secrets\" in [[auth.secrets]] (did you mean \"secret\"?); expected one of credential, env, file, id, secret".to_owned()),
         ("[[auth.users]]\npassword = \"p\"".to_owned(), "1:1: [[auth.users]] has no name".to_owned()),
         ("[[auth.users]]\nname = \"a\"".to_owned(), "1:1: in [[auth.users]] there is no source: expected one of password-credential, password-file, password-env, password".to_owned()),
         ("[[auth.users]]\nname = \"a\"\npassword = \"\"".to_owned(), "2:8: user \"a\": the password".to_owned()),
@@ -136,6 +136,30 @@ fn every_mistake_of_a_file_is_listed_in_its_order() {
     let places: Vec<_> = error.lines().map(|line| line.split(": ").next().unwrap()).collect();
     let expected = ["turnserver.toml:1:11", "turnserver.toml:3:9", "turnserver.toml:4:1", "turnserver.toml:6:9"];
     assert_eq!(places, expected, "{error}");
+}
+
+#[test]
+fn a_text_without_quotes_is_shown_with_them_and_nothing_else_is_said_of_its_line() {
+    let error = with_secret("workers = 1\n[relay]\nports = 49152-65535 # all\nipv4 = 10.0.0.1\n").error();
+    let lines: Vec<_> = error.lines().collect();
+    assert!(lines[0].starts_with("turnserver.toml:3:"), "{error}");
+    assert!(lines[0].ends_with(": a text must be in quotes: ports = \"49152-65535\""), "{error}");
+    assert!(lines[1].ends_with(": a text must be in quotes: ipv4 = \"10.0.0.1\"") && lines.len() == 2, "{error}");
+}
+
+#[test]
+fn a_file_of_coturn_is_named_as_such_and_nothing_else_is_said() {
+    for text in ["listening-port=3478\nuse-auth-secret\n", "listening-port=3478\nno-cli=1\n"] {
+        let error = given(text).error();
+        assert!(error.starts_with("turnserver.toml: this is a configuration of coturn (listening-port, "), "{error}");
+        assert!(error.ends_with("turnstone import turnserver.toml --output turnserver.toml"), "{error}");
+    }
+}
+
+#[test]
+fn the_only_secret_needs_no_id() {
+    let config = given("[[auth.secrets]]\nsecret = \"0123456789abcdef\"\n").config();
+    assert_eq!(config.auth.secrets[0].id, "main");
 }
 
 #[test]

@@ -160,6 +160,19 @@ fn warnings_count_with_strict_and_the_text_form_says_the_same() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_turnstone"));
     let finished = run(command.args(["doctor", "--config", &config, "--ca", &ca, "--timeout", "20"]), LIMIT);
     assert_eq!(finished.code, Some(0), "{}", finished.all_output());
+    // What is well is counted, so that what is not can be seen.
+    let folded = finished.stdout;
+    for line in [
+        "warn  chain ",
+        "checks of this host: server, ",
+        " steps of a client at turn:127.0.0.1:",
+        "\nit works, with warnings: ",
+    ] {
+        assert!(folded.contains(line), "no {line:?} in {folded}");
+    }
+    assert!(folded.lines().count() < 20 && !folded.contains("echo-channel"), "{folded}");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_turnstone"));
+    let finished = run(command.args(["doctor", "--all", "--config", &config, "--ca", &ca, "--timeout", "20"]), LIMIT);
     for line in ["ok    server ", "    ok    echo-channel ipv4 ", "\nit works, with warnings: "] {
         assert!(finished.stdout.contains(line), "no {line:?} in {}", finished.all_output());
     }

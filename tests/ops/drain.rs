@@ -130,7 +130,7 @@ async fn the_service_manager_is_told_of_a_drain_and_asked_for_more_time() {
             told += &String::from_utf8_lossy(&buffer[..len]);
             told.push('\n');
         }
-        let all = ["EXTEND_TIMEOUT_USEC=20000000", "STATUS=draining, 1 allocations left"];
+        let all = ["EXTEND_TIMEOUT_USEC=20000000", "STATUS=draining, 1 allocation left"];
         all.iter().all(|line| told.lines().any(|told| told == *line)).then_some(())
     });
     assert!(!told.contains("STOPPING=1"), "{told}");

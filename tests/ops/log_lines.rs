@@ -38,12 +38,12 @@ fn lines_with(server: &TestServer, what: &str) -> Vec<String> {
 fn what_runs_out_is_a_warning_a_minute_with_its_remedy() {
     for (setting, what, remedy) in [
         ("ports = \"10000-10001\"", "relay-ports", "widen [relay] ports"),
-        ("[quota]\nallocations-total = 2", "allocations", "raise [quota] allocations-total"),
+        ("allocations-total = 2", "allocations", "raise [quota] allocations-total"),
     ] {
-        let ports = "ports = \"10000-29999\"";
+        let quota = "[quota]\nallocations-per-user = \"unlimited\"\n";
         let text = match setting.starts_with("ports") {
-            true => config("").replace(ports, setting),
-            false => config(setting),
+            true => config(quota).replace("ports = \"10000-29999\"", setting),
+            false => config(&format!("{quota}{setting}\n")),
         };
         let server = TestServer::start(&text);
         for _ in 0..2 {
@@ -182,4 +182,15 @@ fn fail2ban_finds_those_who_guess_and_nobody_else() {
         .unwrap();
     let judged = run(Command::new("fail2ban-regex").args(["--print-all-matched", "-o", "<ip>", &line, filter]), LIMIT);
     assert_eq!(judged.stdout.trim(), CLIENT, "{}", judged.all_output());
+}
+
+#[test]
+fn a_reload_changes_what_is_logged_of_addresses() {
+    let with = |choice: &str| config(&format!("[log]\naddresses = \"{choice}\"\n"));
+    let server = TestServer::start(&with("off"));
+    server.write_config(&with("full"));
+    server.signal(rustix::process::Signal::HUP);
+    lines_with(&server, "configuration reloaded");
+    assert_eq!(clients(&server, 1, &[]).code, Some(0));
+    assert!(lines_with(&server, "allocation ended")[0].contains(&format!("client={CLIENT}:")));
 }

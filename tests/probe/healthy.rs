@@ -121,6 +121,31 @@ fn several_urls_are_probed_one_after_the_other_and_the_worst_decides() {
 }
 
 #[test]
+fn without_a_credential_it_says_that_nothing_was_relayed() {
+    let server = Spec::local().start();
+    let (code, out, err) = Probe::of(&format!("turn:{}", server.udp())).run_as_text();
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let summary = out.trim_end().lines().last().unwrap();
+    assert!(summary.starts_with("it answers, and NOTHING WAS RELAYED (a credential is needed"), "{out}");
+    let (_, out, _) = Probe::of(&format!("stun:{}", server.udp())).run_as_text();
+    assert!(out.contains("\nit works: "), "STUN relays nothing anyway: {out}");
+}
+
+#[test]
+fn a_credential_made_on_the_server_is_enough() {
+    let server = Spec::local().start();
+    let mut credentials = std::process::Command::new(env!("CARGO_BIN_EXE_turnstone"));
+    credentials.args(["credentials", "--user", "probe", "--json", "--config", &server.file("turnserver.toml")]);
+    let made = super::support::run(&mut credentials, super::LIMIT);
+    assert_eq!(made.code, Some(0), "{}", made.all_output());
+    let mut probe = std::process::Command::new(env!("CARGO_BIN_EXE_turnstone"));
+    probe.args(["probe", &format!("turn:{}", server.udp()), "--credential", "-", "--no-safety"]);
+    let probed = super::support::run_with_input(&mut probe, &made.stdout, super::LIMIT);
+    assert_eq!(probed.code, Some(0), "{}", probed.all_output());
+    assert!(probed.stdout.contains("\nit works"), "{}", probed.all_output());
+}
+
+#[test]
 fn the_text_form_shows_each_step_with_its_time_and_ends_with_a_summary() {
     let server = Spec::local().start();
     let (code, out, err) = Probe::of_server(&server, Transport::Tls, "127.0.0.1").run_as_text();

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -21,7 +22,7 @@ use super::answers::{Status, Traffic, UserList, UserTotal};
 use super::client::{Call, Client, runtime};
 use super::text::{Table, bit_rate, bytes, count, cut, rate};
 use super::whereabouts::AdminFlags;
-use super::{read, status};
+use super::{print_json, read, status};
 
 const INTERVAL_MIN: Duration = Duration::from_millis(200);
 const INTERVAL_MAX: Duration = Duration::from_secs(3600);
@@ -51,6 +52,10 @@ pub(in crate::cli) struct TopArgs {
     #[arg(long)]
     once: bool,
 
+    /// Print once, after one interval, as an object; rates are per second.
+    #[arg(long)]
+    json: bool,
+
     #[command(flatten)]
     server: AdminFlags,
 }
@@ -68,12 +73,16 @@ enum Sort {
 pub(in crate::cli) fn top(args: &TopArgs, printer: &mut Printer) -> Result<Exit, CliError> {
     let client = args.server.client()?;
     let runtime = runtime()?;
-    if args.once || !stdout().is_terminal() {
+    if args.once || args.json || !stdout().is_terminal() {
         let (before, now) = runtime.block_on(async {
             let before = Look::take(&client, args.sort).await?;
             sleep(args.interval).await;
             Ok::<_, CliError>((before, Look::take(&client, args.sort).await?))
         })?;
+        if args.json {
+            print_json(&figures(&before, &now, args.sort), printer)?;
+            return Ok(Exit::Success);
+        }
         let lines = screen(Some(&before), &now, args.sort, USERS_SHOWN);
         printer.print(&lines.iter().fold(String::new(), |text, line| text + line + "\n"))?;
         return Ok(Exit::Success);
@@ -109,7 +118,7 @@ async fn watch(client: &Client, args: &TopArgs, printer: &mut Printer) -> Result
         };
         let (columns, rows) = size();
         let lines = screen(before.as_ref(), &now, args.sort, rows);
-        printer.print(&drawn(&lines, columns, rows))?;
+        printer.print(&drawn(&lines, columns, rows, printer.shows_colours()))?;
         before = Some(now);
         tokio::select! {
             () = sleep(args.interval) => {}
@@ -139,6 +148,45 @@ impl Look {
         let status = read(client.call(Call::get("/v1/status")).await?)?;
         Ok(Self { at: Instant::now(), at_unix: unix_now(), status, users })
     }
+}
+
+/// What happened between two looks, for programs.
+fn figures(before: &Look, now: &Look, sort: Sort) -> Value {
+    let secs = now.at.duration_since(before.at).as_secs_f64();
+    // Another run of the server counts from zero.
+    let before = Some(before).filter(|before| before.status.instance == now.status.instance);
+    let rate =
+        |was: u64, is: u64| if before.is_some() && secs > 0.0 { is.saturating_sub(was) as f64 / secs } else { 0.0 };
+    let status = &now.status;
+    let direction = |of: fn(&Status) -> Traffic| {
+        let (was, is) = (before.map_or(of(status), |before| of(&before.status)), of(status));
+        json!({ "packets": rate(was.packets, is.packets), "bits": rate(was.bytes, is.bytes) * 8.0 })
+    };
+    let refused = status.refused.iter().map(|(reason, is)| {
+        let was = before.and_then(|before| before.status.refused.get(reason)).copied().unwrap_or(0);
+        (reason.clone(), rate(was, *is).into())
+    });
+    let mut users = users(before, now, &rate);
+    users.sort_by(|one, other| sort.compare(one, other));
+    let users = users.iter().map(|user| {
+        json!({
+            "user": user.total.user,
+            "sessions": user.total.sessions,
+            "to_peers_bits": user.to_peers * 8.0,
+            "to_clients_bits": user.to_clients * 8.0,
+            "packets": user.packets,
+            "total_bytes": user.total_bytes(),
+        })
+    });
+    json!({
+        "seconds": secs,
+        "allocations": status.allocations,
+        "to_peers": direction(|status| status.traffic.to_peers),
+        "to_clients": direction(|status| status.traffic.to_clients),
+        "refused": refused.collect::<serde_json::Map<_, _>>(),
+        "users": users.collect::<Vec<_>>(),
+        "total_users": now.users.total_users,
+    })
 }
 
 /// The lines of the screen, with so many of users at most.
@@ -274,8 +322,15 @@ impl Sort {
 }
 
 /// The lines at the top of the screen, and nothing else on it.
-fn drawn(lines: &[String], columns: usize, rows: usize) -> String {
-    let lines: Vec<_> = lines.iter().take(rows).map(|line| cut(line, columns)).collect();
+fn drawn(lines: &[String], columns: usize, rows: usize, colours: bool) -> String {
+    let mut lines: Vec<_> = lines.iter().take(rows).map(|line| cut(line, columns)).collect();
+    // The server's own line, and the head of the table.
+    let head = lines.iter().position(String::is_empty).map(|blank| blank + 1);
+    for index in [Some(0), head].into_iter().flatten().filter(|_| colours) {
+        if let Some(line) = lines.get_mut(index) {
+            *line = format!("\x1b[1m{line}\x1b[0m");
+        }
+    }
     format!("\x1b[H{}\x1b[K\x1b[J", lines.join("\x1b[K\r\n"))
 }
 
@@ -341,8 +396,6 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
-
     use super::*;
 
     fn look(at: Instant, instance: &str, traffic: Value, refused: Value, users: Value) -> Look {
@@ -418,6 +471,10 @@ mod tests {
     #[test]
     fn a_picture_covers_the_whole_screen_and_no_more() {
         let lines: Vec<_> = ["12345", "1", "2", "3"].map(str::to_owned).into();
-        assert_eq!(drawn(&lines, 4, 3), "\x1b[H123…\x1b[K\r\n1\x1b[K\r\n2\x1b[K\x1b[J");
+        assert_eq!(drawn(&lines, 4, 3, false), "\x1b[H123…\x1b[K\r\n1\x1b[K\r\n2\x1b[K\x1b[J");
+        let lines: Vec<_> = ["one", "", "HEAD", "x"].map(str::to_owned).into();
+        let shown = drawn(&lines, 80, 24, true);
+        assert_eq!(shown.matches("\x1b[1m").count(), 2, "{shown:?}");
+        assert!(shown.contains("\x1b[1mone\x1b[0m") && shown.contains("\x1b[1mHEAD\x1b[0m"), "{shown:?}");
     }
 }

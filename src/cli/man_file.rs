@@ -1,0 +1,131 @@
+//! `turnstone man turnserver.toml`: the reference of every option, which is the shipped file itself, as a manual page of section 5.
+
+use clap_mangen::roff::{Roff, bold, roman};
+
+/// The name that the page is asked for by.
+pub(super) const PAGE: &str = "turnserver.toml";
+const REFERENCE: &str = include_str!("../../turnserver.toml");
+
+/// A line of the reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line<'r> {
+    Blank,
+    /// `[relay]`, `[[listen]]`, also where it is an example.
+    Section(&'r str),
+    /// `key = value`, active, default or example.
+    Key(&'r str),
+    /// Text; what is indented is shown as it is.
+    Text(&'r str),
+}
+
+impl<'r> Line<'r> {
+    fn of(line: &'r str) -> Self {
+        let bare = line.strip_prefix('#').unwrap_or(line);
+        let rest = bare.trim();
+        let is_key = |text: &str| {
+            let key = text.split_once(" = ").map_or("", |(key, _)| key);
+            !key.is_empty()
+                && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        };
+        match rest {
+            "" => Self::Blank,
+            _ if rest.starts_with("----") => Self::Blank,
+            _ if rest.starts_with('[') && rest.ends_with(']') && !rest.contains(' ') => Self::Section(rest),
+            _ if is_key(rest) => Self::Key(rest),
+            _ => Self::Text(bare.strip_prefix(' ').unwrap_or(bare)),
+        }
+    }
+}
+
+/// The page.
+pub(super) fn page() -> Roff {
+    let mut roff = Roff::new();
+    roff.control("TH", ["turnserver.toml", "5", "", env!("CARGO_PKG_VERSION"), "Turnstone"]);
+    roff.control("SH", ["NAME"])
+        .text([roman("turnserver.toml \u{2013} configuration of turnstone, a STUN/TURN server")]);
+    roff.control("SH", ["DESCRIPTION"]);
+    let mut text: Vec<&str> = Vec::new();
+    let mut keys: Vec<&str> = Vec::new();
+    for line in REFERENCE.lines().map(Line::of) {
+        match line {
+            Line::Section(name) => {
+                write(&mut roff, &mut keys, &mut text);
+                roff.control("SH", [name]);
+            }
+            Line::Key(key) => keys.push(key),
+            Line::Text(line) => {
+                if !keys.is_empty() {
+                    write(&mut roff, &mut keys, &mut text);
+                }
+                text.push(line);
+            }
+            Line::Blank if keys.is_empty() => text.push(""),
+            Line::Blank => write(&mut roff, &mut keys, &mut text),
+        }
+    }
+    write(&mut roff, &mut keys, &mut text);
+    roff.control("SH", ["SEE ALSO"]).text([bold("turnstone"), roman("(1), "), bold("turnstone-check"), roman("(1)")]);
+    roff
+}
+
+/// Keys in bold with the text before them below; text alone as paragraphs.
+fn write(roff: &mut Roff, keys: &mut Vec<&str>, text: &mut Vec<&str>) {
+    if !keys.is_empty() {
+        roff.control("PP", []).control("nf", []);
+        for key in keys.drain(..) {
+            roff.text([bold(key)]);
+        }
+        roff.control("fi", []).control("RS", ["4"]);
+        paragraphs(roff, text);
+        roff.control("RE", []);
+        return;
+    }
+    roff.control("PP", []);
+    paragraphs(roff, text);
+}
+
+fn paragraphs(roff: &mut Roff, text: &mut Vec<&str>) {
+    for line in text.drain(..) {
+        match line {
+            "" => roff.control("PP", []),
+            _ if line.starts_with(' ') => roff.control("br", []).text([roman(line)]),
+            _ => roff.text([roman(line)]),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_told_apart() {
+        assert_eq!(Line::of("[relay]"), Line::Section("[relay]"));
+        assert_eq!(Line::of("# [[listen]]"), Line::Section("[[listen]]"));
+        assert_eq!(Line::of("#ports = \"1-2\""), Line::Key("ports = \"1-2\""));
+        assert_eq!(Line::of("# env = \"X\""), Line::Key("env = \"X\""));
+        assert_eq!(
+            Line::of("# With default = \"deny\", what is reachable."),
+            Line::Text("With default = \"deny\", what is reachable.")
+        );
+        assert_eq!((Line::of("# -----"), Line::of("#")), (Line::Blank, Line::Blank));
+    }
+
+    #[test]
+    fn every_option_of_the_reference_is_on_the_page() {
+        let page = page().to_roff().replace("\\-", "-");
+        let mut keys = 0;
+        for line in REFERENCE.lines() {
+            match Line::of(line) {
+                Line::Key(key) => {
+                    keys += 1;
+                    let name = key.split_once(" = ").unwrap().0;
+                    assert!(page.contains(&format!("\\fB{name} = ")), "{name}");
+                }
+                Line::Section(name) => assert!(page.contains(&format!(".SH {name}\n")), "{name}"),
+                _ => {}
+            }
+        }
+        assert!(keys > 50, "{keys}");
+    }
+}

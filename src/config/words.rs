@@ -1,0 +1,115 @@
+//! Plain words for what is easily got wrong: misspelt keys, text without quotes, a file that is another program's.
+
+use super::coturn;
+
+/// Directives of coturn that are keys of ours, too.
+const SHARED_NAMES: [&str; 3] = ["realm", "external-ip", "software"];
+/// So many of coturn's directives are named.
+const NAMED_MAX: usize = 3;
+
+/// The known key that an unknown one was probably meant to be.
+pub(super) fn nearest<'k>(unknown: &str, known: &[&'k str]) -> Option<&'k str> {
+    let meant = unknown.to_lowercase().replace('_', "-");
+    let distances = known.iter().map(|key| (distance(&meant, key), *key));
+    let (distance, key) = distances.min()?;
+    // A third of the letters wrong is another word.
+    (distance <= (meant.chars().count() / 3).min(3)).then_some(key)
+}
+
+/// The single edits between two words, a swap of neighbours being one (optimal string alignment).
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut before: Vec<usize> = Vec::new();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    let mut last = None;
+    for (at, c) in one.chars().enumerate() {
+        let mut next = vec![at + 1];
+        for (index, o) in other.iter().enumerate() {
+            let cell = |row: &[usize], index: usize| row.get(index).copied().unwrap_or(usize::MAX - 1);
+            let mut cost = cell(&row, index) + usize::from(c != *o);
+            cost = cost.min(cell(&row, index + 1) + 1).min(cell(&next, index) + 1);
+            let swapped = index > 0 && last == Some(*o) && other.get(index - 1) == Some(&c);
+            if swapped {
+                cost = cost.min(cell(&before, index - 1) + 1);
+            }
+            next.push(cost);
+        }
+        before = std::mem::replace(&mut row, next);
+        last = Some(c);
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+/// Of a line that is not TOML because its value is a text without quotes: how it must be written.
+pub(super) fn quoted_line(line: &str) -> Option<String> {
+    let (key, value) = line.split_once('=')?;
+    let (key, value) = (key.trim(), value.split(" #").next().unwrap_or_default().trim());
+    let is_key = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let is_quoted = value.starts_with(['"', '\'', '[', '{']);
+    if key.is_empty() || !key.chars().all(is_key) || value.is_empty() || is_quoted || value.contains(['"', '\\']) {
+        return None;
+    }
+    // A secret is not shown.
+    let is_secret = ["secret", "password", "token"].iter().any(|word| key.contains(word));
+    Some(format!("a text must be in quotes: {key} = \"{}\"", if is_secret { "..." } else { value }))
+}
+
+/// What of a text are directives of coturn, if it is a configuration of coturn's and none of ours.
+pub(super) fn coturn_directives(text: &str) -> Option<String> {
+    if text.lines().any(|line| line.trim_start().starts_with('[')) {
+        return None;
+    }
+    let name = |line: &'_ str| line.split(['=', ' ', '\t']).next().unwrap_or_default().to_owned();
+    let names = text.lines().map(|line| name(line.trim_start()));
+    let mut found: Vec<String> = names
+        .filter(|name| !SHARED_NAMES.contains(&name.as_str()) && coturn::directives().any(|known| known == name))
+        .collect();
+    found.dedup();
+    found.truncate(NAMED_MAX);
+    (!found.is_empty()).then(|| found.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_key_is_known_and_another_word_is_not() {
+        let known = ["external-ip", "ports", "ipv4", "level", "workers"];
+        for (unknown, meant) in [
+            ("wokers", Some("workers")),
+            ("wrokers", Some("workers")),
+            ("external_ip", Some("external-ip")),
+            ("External-IP", Some("external-ip")),
+            ("port", Some("ports")),
+            ("levle", Some("level")),
+            ("foo", None),
+            ("x", None),
+            ("", None),
+            ("relay", None),
+        ] {
+            assert_eq!(nearest(unknown, &known), meant, "{unknown}");
+        }
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!((distance("ab", "ba"), distance("", "abc")), (1, 3));
+    }
+
+    #[test]
+    fn a_text_without_quotes_is_shown_with_them() {
+        let quoted = |line| quoted_line(line).unwrap_or_default();
+        assert_eq!(quoted("ports = 49152-65535 # all"), "a text must be in quotes: ports = \"49152-65535\"");
+        assert_eq!(quoted("  realm=example.org"), "a text must be in quotes: realm = \"example.org\"");
+        assert_eq!(quoted("secret = 3f9a-77"), "a text must be in quotes: secret = \"...\"");
+        for line in ["workers = ", "[relay", "a = \"b", "a = [1", "nonsense", "a b = c"] {
+            assert_eq!(quoted_line(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_coturn_is_known_by_its_directives() {
+        let coturn = "# comment\nlistening-port=3478\nuse-auth-secret\nrealm=example.org\nno-cli\nfingerprint\n";
+        assert_eq!(coturn_directives(coturn).as_deref(), Some("listening-port, use-auth-secret, no-cli"));
+        assert_eq!(coturn_directives("realm = \"x\"\nworkers = 1\n"), None);
+        assert_eq!(coturn_directives("fingerprint\n[relay]\n"), None);
+    }
+}
