@@ -155,7 +155,7 @@ pub enum Cut {
     Evicted,
     /// It had no allocation for too long, whatever else it asked for.
     Unallocated,
-    /// It had no allocation and did not read its answers.
+    /// Its client did not read its answers: at once without an allocation, else after a while.
     Unread,
 }
 

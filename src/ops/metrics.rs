@@ -254,8 +254,8 @@ impl Observed {
             self.sum(|counters| &counters.connections),
         )?;
         let cut = Cut::ALL.map(|why| (why.label(), self.sum_at(|counters| &counters.connections_cut, why as usize)));
-        let help = "Connections without an allocation closed by the server: for another one when there was no place left, after \
-                    allocation-timeout, or because their clients did not read the answers.";
+        let help = "Connections closed by the server: those without an allocation for another one when there was no place left, or after \
+                    allocation-timeout; and those whose clients did not read their answers.";
         out.counters("turnstone_stream_connections_cut", help, "reason", cut)?;
         let simple: [(&str, &str, CounterOf); 3] = [
             ("turnstone_stream_connections_refused", "Connections closed at once because of a limit.", |counters| {

@@ -38,8 +38,9 @@ pub(super) struct Stream {
     pub(super) holds: bool,
     pub(super) heard: bool,
     pub(super) last_heard_micros: u64,
-    /// When it is closed if it still has no allocation.
+    /// When it is closed if it still has no allocation, and if its client still does not read its answers.
     stranger_until_micros: u64,
+    held_until_micros: u64,
     permit: ConnectionPermit,
 }
 
@@ -77,10 +78,11 @@ pub(super) struct StreamTable {
     /// Connections that wait for their turn: those that are established, and those that are not.
     waiting: VecDeque<StreamId>,
     handshaking: VecDeque<StreamId>,
-    /// In the order their first message is due, their silence is judged, and their allocation is due.
+    /// In the order their first message is due, their silence is judged, their allocation is due, and their clients are to read.
     unheard: DueQueue,
     idle: DueQueue,
     strangers: DueQueue,
+    held_back: DueQueue,
     handshake_micros: u64,
     idle_micros: u64,
     stranger_micros: u64,
@@ -103,6 +105,7 @@ impl StreamTable {
             unheard: VecDeque::new(),
             idle: VecDeque::new(),
             strangers: VecDeque::new(),
+            held_back: VecDeque::new(),
             handshake_micros: micros(options.handshake_timeout),
             idle_micros: micros(options.idle_timeout),
             stranger_micros: micros(options.allocation_timeout),
@@ -132,7 +135,7 @@ impl StreamTable {
 
     /// When the next connection may have to be closed, or a listener wakes.
     pub(super) fn next_timeout(&self) -> Option<u64> {
-        let queues = [self.unheard.front(), self.idle.front(), self.strangers.front()];
+        let queues = [self.unheard.front(), self.idle.front(), self.strangers.front(), self.held_back.front()];
         let due = queues.into_iter().flatten().map(|entry| entry.0);
         due.chain(self.resting_listeners.iter().map(|entry| entry.0)).min()
     }
@@ -179,6 +182,7 @@ impl StreamTable {
             heard: false,
             last_heard_micros: now.micros,
             stranger_until_micros,
+            held_until_micros: 0,
             permit,
         });
         if let Some(slot) = self.slots.get_mut(index as usize) {
@@ -303,6 +307,26 @@ impl StreamTable {
         self.idle.push_back((since + self.idle_micros, id));
     }
 
+    /// Notes that a connection is not read from now on, because its client does not read.
+    pub(super) fn hold_back(&mut self, now: Now, id: StreamId) {
+        let due = now.micros + self.handshake_micros;
+        if let Some(stream) = self.get_mut(id) {
+            stream.held_until_micros = due;
+            self.held_back.push_back((due, id));
+        }
+    }
+
+    /// The next connection whose client has not read for too long. What comes from such a client waits in the kernel meanwhile.
+    pub(super) fn next_unread(&mut self, now: Now) -> Option<StreamId> {
+        while let Some((due, id)) = self.held_back.front().copied().filter(|(due, _)| *due <= now.micros) {
+            self.held_back.pop_front();
+            if self.get(id).is_some_and(|stream| stream.is_held_back() && stream.held_until_micros == due) {
+                return Some(id);
+            }
+        }
+        None
+    }
+
     /// The connection that has been without an allocation for longest, as far as is known; with `now`, only if its time is over. It
     /// is off the list: close it, or say that it holds one.
     pub(super) fn oldest_stranger(&mut self, now: Option<Now>) -> Option<StreamId> {
@@ -340,7 +364,8 @@ impl StreamTable {
     /// Entries of connections that are gone go when they are more than those of connections that are there.
     fn sweep(&mut self) {
         let most = STALE_MAX + 2 * self.open;
-        if self.unheard.len() > most || self.idle.len() > most || self.strangers.len() > most {
+        let queues = [&self.unheard, &self.idle, &self.strangers, &self.held_back];
+        if queues.iter().any(|queue| queue.len() > most) {
             self.forget_closed();
         }
     }
@@ -354,7 +379,8 @@ impl StreamTable {
         self.unheard.retain(|(_, id)| open(*id).is_some());
         self.idle.retain(|(_, id)| open(*id).is_some());
         self.strangers.retain(|(due, id)| open(*id).is_some_and(|stream| stream.is_stranger_until(*due)));
-        for queue in [&mut self.unheard, &mut self.idle, &mut self.strangers] {
+        self.held_back.retain(|(due, id)| open(*id).is_some_and(|stream| stream.held_until_micros == *due));
+        for queue in [&mut self.unheard, &mut self.idle, &mut self.strangers, &mut self.held_back] {
             queue.shrink_to(queue.len() + STALE_MAX);
         }
     }
@@ -472,6 +498,21 @@ mod tests {
         table.judge_again(at(65), heard);
         assert_eq!((table.next_idle(at(89)), table.next_idle(at(90))), (None, Some(heard)));
         assert!(table.is_silent(at(90), heard));
+    }
+
+    #[test]
+    fn who_does_not_read_is_judged_by_the_last_time_it_was_held_back() {
+        let mut world = World::new();
+        let id = world.connect(at(0));
+        let table = &mut world.table;
+        table.hold_back(at(1), id);
+        table.hold_back(at(4), id);
+        table.get_mut(id).unwrap().interest = Interest::Write;
+        assert_eq!((table.next_unread(at(11)), table.next_unread(at(13))), (None, None));
+        assert_eq!((table.next_unread(at(14)), table.next_unread(at(14))), (Some(id), None));
+        table.hold_back(at(20), id);
+        table.get_mut(id).unwrap().interest = Interest::ReadWrite;
+        assert_eq!(table.next_unread(at(40)), None);
     }
 
     #[test]

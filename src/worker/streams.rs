@@ -26,6 +26,8 @@ const ACCEPT_PAUSE_MICROS: u64 = 100_000;
 const MESSAGES_PER_TURN: u32 = 64;
 /// How long handshakes are gone on with in one round of the loop; one of them may last longer.
 const HANDSHAKES_MICROS_PER_ROUND: u64 = 1000;
+/// Connections closed in one round for each of the reasons that time brings; each costs some system calls.
+const CLOSED_PER_ROUND: usize = 16;
 /// Bytes read at once from a connection with an allocation, and from one without: requests are short.
 const READ_MAX: usize = 64 * 1024;
 const STRANGER_READ_MAX: usize = 4 * 1024;
@@ -292,28 +294,38 @@ impl Worker {
         };
         let Some(stream) = self.streams.get_mut(id).filter(|stream| stream.interest != interest) else { return };
         stream.interest = interest;
-        let goes_on = was_held_back && stream.has_more;
+        let (goes_on, is_held_back) = (was_held_back && stream.has_more, stream.is_held_back());
         let _ = self.epoll.modify(stream.connection.fd(), token(id), interest);
+        if is_held_back {
+            self.streams.hold_back(now, id);
+        }
         if goes_on {
             self.streams.wait_for_turn(id, Ready::READABLE);
         }
     }
 
-    /// Closes connections without a first message in time, those that are silent and have no allocation, and those that have none
-    /// for too long whatever they say.
+    /// Closes connections without a first message in time, those that are silent and have no allocation, those that have none for
+    /// too long whatever they say, and those whose clients do not read. Many that are due at once are closed over several rounds.
     pub(super) fn close_idle_streams(&mut self, now: Now) {
-        while let Some(id) = self.streams.next_unheard(now) {
+        for _ in 0..CLOSED_PER_ROUND {
+            let Some(id) = self.streams.next_unheard(now) else { break };
             self.close_stream(now, id);
         }
-        while let Some(id) = self.streams.next_idle(now) {
+        for _ in 0..CLOSED_PER_ROUND {
+            let Some(id) = self.streams.next_idle(now) else { break };
             if !self.note_allocation(now, id) && self.streams.is_silent(now, id) {
                 self.close_stream(now, id);
             } else {
                 self.streams.judge_again(now, id);
             }
         }
-        while let Some(id) = self.next_stranger(now, Some(now)) {
+        for _ in 0..CLOSED_PER_ROUND {
+            let Some(id) = self.next_stranger(now, Some(now)) else { break };
             self.cut_stream(now, id, Cut::Unallocated);
+        }
+        for _ in 0..CLOSED_PER_ROUND {
+            let Some(id) = self.streams.next_unread(now) else { break };
+            self.cut_stream(now, id, Cut::Unread);
         }
         if self.streams.shrink() {
             trim_memory();
@@ -338,6 +350,7 @@ impl Worker {
         if matches!(why, Cut::Unread)
             && let Some(stream) = self.streams.remove(id)
         {
+            self.server.client_gone(now, &stream.client.five_tuple, &mut self.relays);
             stream.connection.reset();
             return self.counters.connections.set(self.streams.open() as u64);
         }

@@ -10,7 +10,7 @@ use turnstone::bench::client::{Answer, Request};
 
 use crate::LIMIT;
 use crate::streams::{ask, client, connect, read_frame, resident_kib};
-use crate::support::{RELAY_PORTS, Spec, TestServer, Transport, tls_over};
+use crate::support::{RELAY_PORTS, Spec, TestServer, Transport, tls_over, wait_until};
 
 const BINDING: [u8; 20] = *b"\0\x01\0\0\x21\x12\xa4\x42transaction.";
 
@@ -108,6 +108,16 @@ fn a_user_that_does_not_read_its_answers_is_held_back_and_loses_none() {
         read_frame(&mut stream).unwrap();
     }
     assert!(binding_is_answered(&mut stream));
+}
+
+#[test]
+fn a_user_that_never_reads_its_answers_is_closed_at_last() {
+    let server = server("handshake-timeout = \"1s\"\n");
+    let mut stream = connect(&server, Transport::Tcp);
+    stream.set_write_timeout(Some(LIMIT)).unwrap();
+    ask(&mut stream, &mut client(&server), Request::Allocate { family: None, lifetime_secs: None });
+    write_until_closed(&mut stream, 256 << 20);
+    wait_until("the end of its allocation", LIMIT, || server.log().contains("client-gone").then_some(()));
 }
 
 #[test]
