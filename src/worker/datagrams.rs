@@ -374,10 +374,11 @@ pub(super) enum More {
 }
 
 /// How many datagrams to ask a listener for after a read of `count` that were `messages` in all: fewer while the kernel
-/// coalesces many, so that a client who sends trains of 64 keeps the loop no longer than others.
+/// coalesces many, so that a client who sends trains of 64 keeps the loop no longer than others; and more again by one at a time,
+/// so that few of his trains find the loop unprepared.
 fn next_listener_depth(depth: usize, count: usize, messages: usize) -> usize {
     let each = messages.div_ceil(count.max(1)).max(1);
-    (LISTENER_MESSAGES / each).min(depth * 2).clamp(4, LISTENER_DEPTH)
+    (LISTENER_MESSAGES / each).min(depth + 1).clamp(4, LISTENER_DEPTH)
 }
 
 /// Offset and length of each datagram that was coalesced.
@@ -396,4 +397,22 @@ fn server_address(bound: SocketAddr, local_ip: Option<IpAddr>) -> SocketAddr {
 
 fn relay_id(owner: RelayOwner) -> RelayId {
     RelayId { index: owner.index, generation: owner.generation }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trains_lower_the_depth_of_a_listener_at_once_and_it_grows_again_one_by_one() {
+        assert_eq!(next_listener_depth(LISTENER_DEPTH, 64, 64), LISTENER_DEPTH);
+        assert_eq!(next_listener_depth(LISTENER_DEPTH, 3, 3), LISTENER_DEPTH, "a short read says nothing of trains");
+        let mut depth = next_listener_depth(LISTENER_DEPTH, 64, 64 * 64);
+        assert_eq!(depth, 4, "four trains of 64 at once");
+        for grown in 5..=LISTENER_DEPTH {
+            depth = next_listener_depth(depth, depth, depth);
+            assert_eq!(depth, grown);
+        }
+        assert_eq!(next_listener_depth(depth, 0, 0), LISTENER_DEPTH);
+    }
 }

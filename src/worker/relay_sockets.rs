@@ -86,7 +86,7 @@ impl Depth {
     pub(super) fn note(&mut self, asked: usize, count: usize, messages: usize) {
         let each = messages.div_ceil(count.max(1)).max(1);
         let room = u8::try_from(READ_MESSAGES / each).unwrap_or(u8::MAX);
-        self.max = room.min(self.max.saturating_mul(2)).clamp(2, DEPTH_MAX);
+        self.max = room.min(self.max.saturating_add(1)).clamp(2, DEPTH_MAX);
         self.next = if count == asked { DEPTH_MAX } else { (count as u8).saturating_add(1) };
     }
 }
