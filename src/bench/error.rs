@@ -74,7 +74,15 @@ pub(super) const STRANGERS: &str = "under test, set [limits] unauthenticated-rep
 
 /// What a server under test needs for this to go on.
 fn remedy(refusal: &ClientError) -> Option<&'static str> {
-    let ClientError::Refused { code, .. } = refusal else { return None };
+    let code = match refusal {
+        ClientError::Refused { code, .. } => code,
+        ClientError::NoCredential => {
+            return Some(
+                "give --user with --secret-file or --password-env, or --credential with what turnstone credentials --json prints",
+            );
+        }
+        _ => return None,
+    };
     match *code {
         ErrorCode::FORBIDDEN => Some(
             "the server relays to no address of this machine, as is right: run the server under test with --dev (peers on loopback), or \

@@ -73,11 +73,20 @@ impl Worker {
             }
             _ => self.server.refused_with(),
         };
+        let code = error_code(&self.reply).map(ErrorCode::value);
         let Some((reason, peer)) = refused else {
-            tracing::debug!(target: "turnstone::turn", client = %from, %transport, %method, user, "answered");
+            // A copy of an earlier request gets its answer again, which may have been a refusal.
+            match code {
+                None => {
+                    tracing::debug!(target: "turnstone::turn", client = %from, %transport, %method, user, "answered")
+                }
+                Some(code) => {
+                    tracing::debug!(target: "turnstone::turn", client = %from, %transport, %method, code, user, "refused again");
+                }
+            }
             return;
         };
-        let code = error_code(&self.reply).unwrap_or(reason.code()).value();
+        let code = code.unwrap_or(reason.code().value());
         let label = reason.label();
         if is_about_credential(reason) {
             // systemd/fail2ban has a filter for this line: the address comes before anything that the client chose.

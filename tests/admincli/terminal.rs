@@ -117,3 +117,31 @@ fn a_drain_is_watched_on_one_line() {
     drain.shows("the server has ended");
     assert_eq!(server.exit_code_within(LIMIT), Some(0));
 }
+
+#[test]
+fn words_and_the_log_have_colours_on_a_terminal_that_shows_them_unless_they_are_not_wanted() {
+    let server = TestServer::start(&config(""));
+    let serve = ["serve", "--dev", "--listen", "udp://127.0.0.1:0"];
+    for (variables, has_colours) in [
+        (&[("TERM", "xterm")][..], true),
+        (&[("TERM", "xterm"), ("NO_COLOR", "1")], false),
+        (&[("TERM", "dumb")], false),
+        (&[], false),
+    ] {
+        let mut check = Terminal::run(on(&server, &["check"]).envs(variables.iter().copied()));
+        check.shows("warnings");
+        assert_eq!(check.shown().contains("\u{1b}[32mok "), has_colours, "{variables:?}: {}", check.shown());
+        check.exit_code();
+        let doctor = Terminal::run(on(&server, &["doctor"]).envs(variables.iter().copied()));
+        doctor.shows(" checks of this host");
+        assert_eq!(
+            doctor.shown().contains("\u{1b}[32mok\u{1b}[0m  "),
+            has_colours,
+            "{variables:?}: {}",
+            doctor.shown()
+        );
+        let log = Terminal::run(crate::turnstone(&serve).envs(variables.iter().copied()));
+        log.shows("listening on udp/127.0.0.1:");
+        assert_eq!(log.shown().contains("\u{1b}[32m INFO"), has_colours, "{variables:?}: {}", log.shown());
+    }
+}

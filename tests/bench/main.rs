@@ -86,10 +86,8 @@ fn what_a_server_refuses_comes_with_what_it_needs_under_test() {
 #[test]
 fn a_loss_by_the_limit_on_strangers_is_named_and_nothing_at_all_is_a_failure() {
     let mut spec = Spec::local();
-    let limit = |burst: u32| {
-        format!("[limits]\nunauthenticated-replies-per-second = 1\nunauthenticated-replies-burst = {burst}\n")
-    };
-    spec.extra_toml = limit(20);
+    spec.extra_toml =
+        "[limits]\nunauthenticated-replies-per-second = 1\nunauthenticated-replies-burst = 20\n".to_owned();
     let server = spec.start();
     let (code, said) = fails(&server, "stun", &["--clients", "1"]);
     assert_eq!(code, Some(0), "{said}");

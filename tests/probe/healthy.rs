@@ -136,11 +136,11 @@ fn a_credential_made_on_the_server_is_enough() {
     let server = Spec::local().start();
     let mut credentials = std::process::Command::new(env!("CARGO_BIN_EXE_turnstone"));
     credentials.args(["credentials", "--user", "probe", "--json", "--config", &server.file("turnserver.toml")]);
-    let made = super::support::run(&mut credentials, super::LIMIT);
+    let made = super::support::run(&mut credentials, LIMIT);
     assert_eq!(made.code, Some(0), "{}", made.all_output());
     let mut probe = std::process::Command::new(env!("CARGO_BIN_EXE_turnstone"));
     probe.args(["probe", &format!("turn:{}", server.udp()), "--credential", "-", "--no-safety"]);
-    let probed = super::support::run_with_input(&mut probe, &made.stdout, super::LIMIT);
+    let probed = super::support::run_with_input(&mut probe, &made.stdout, LIMIT);
     assert_eq!(probed.code, Some(0), "{}", probed.all_output());
     assert!(probed.stdout.contains("\nit works"), "{}", probed.all_output());
 }

@@ -1,6 +1,8 @@
 //! Where the admin API of a server is, and the token for it: flags, variables, the server's configuration, the default.
 
 use std::fmt::Display;
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -57,7 +59,7 @@ impl AdminFlags {
                     return Err(CliError::usage(message));
                 }
                 Some(admin) => Client::new(admin.listen, token.or(admin.token), hint),
-                None if !is_ours && !Path::new(DEFAULT_SOCKET).exists() => dev_server(token, hint)?,
+                None if !is_ours && nobody_listens(Path::new(DEFAULT_SOCKET)) => dev_server(token, hint)?,
                 None => Client::new(Endpoint::Unix(PathBuf::from(DEFAULT_SOCKET)), token, hint),
             });
         };
@@ -93,6 +95,12 @@ impl AdminFlags {
         };
         AdminToken::new(bytes).map(Some).map_err(|problem| wrong(source, problem))
     }
+}
+
+/// Whether there is no socket, or one that a server has left behind; one that may not be used is somebody's.
+fn nobody_listens(socket: &Path) -> bool {
+    let error = UnixStream::connect(socket).err().map(|error| error.kind());
+    matches!(error, Some(ErrorKind::NotFound | ErrorKind::ConnectionRefused))
 }
 
 /// The one `serve --dev` of this user, where no server of the system is to be seen.
