@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,6 +16,10 @@ use super::stats::{Lost, UsageStats};
 /// A batch is sent when it is so old or so large.
 const BATCH_AGE: Duration = Duration::from_secs(1);
 const BATCH_BYTES_MAX: u64 = 256 << 10;
+/// Records that the webhook does not take even alone, and those before them; each of at most so many bytes.
+const ASIDE: &str = "refused.ndjson";
+const ASIDE_BEFORE: &str = "refused-before.ndjson";
+const ASIDE_BYTES_MAX: u64 = 4 << 20;
 
 /// The spool: filled by the writer, emptied by the sender.
 pub(super) struct Spool {
@@ -45,6 +49,17 @@ struct State {
 pub(super) struct Batch {
     path: PathBuf,
     bytes: u64,
+    /// What its sender remembers of its failures.
+    pub(super) failures: Failures,
+}
+
+/// How a batch has failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Failures {
+    /// How many batches the webhook had taken when this one was set back, or divided, last.
+    pub(super) taken_before: Option<u64>,
+    /// How often it has failed though others were taken meanwhile.
+    pub(super) suspicious: u32,
 }
 
 struct Current {
@@ -66,7 +81,7 @@ impl Spool {
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
             if entry.file_name().to_str().is_some_and(is_batch) {
-                sealed.push(Batch { path: entry.path(), bytes: entry.metadata()?.len() });
+                sealed.push(Batch::new(entry.path(), entry.metadata()?.len()));
             }
         }
         sealed.sort_unstable_by(|one, other| one.path.cmp(&other.path));
@@ -124,8 +139,13 @@ impl Spool {
         let mut state = self.lock();
         loop {
             let age = state.current.as_ref().map(|current| current.since.elapsed());
-            if state.sealed.is_empty() && age.is_some_and(|age| age >= BATCH_AGE || state.stopping) {
+            // What has failed does not keep others waiting until there is a whole batch of them.
+            let has_untried = state.sealed.iter().any(|batch| batch.failures.taken_before.is_none());
+            if !has_untried && age.is_some_and(|age| age >= BATCH_AGE || state.stopping) {
                 self.seal(&mut state);
+                if let Some(last) = state.sealed.pop_back() {
+                    state.sealed.push_front(last);
+                }
             }
             if let Some(batch) = state.sealed.front().cloned() {
                 state.sending = true;
@@ -144,9 +164,76 @@ impl Spool {
     pub(super) fn done(&self, batch: &Batch) {
         let mut state = self.lock();
         state.sending = false;
-        if state.sealed.front() == Some(batch) {
+        if state.sealed.front().is_some_and(|front| front.path == batch.path) {
             self.remove(&mut state, 0);
         }
+    }
+
+    /// The batch has failed: others go before it, until something is taken.
+    pub(super) fn set_back(&self, batch: Batch) {
+        let mut state = self.lock();
+        state.sending = false;
+        if state.sealed.front().is_some_and(|front| front.path == batch.path) {
+            state.sealed.rotate_left(1);
+            if let Some(last) = state.sealed.back_mut() {
+                *last = batch;
+            }
+        }
+    }
+
+    /// Puts what was set back in its place again.
+    pub(super) fn restore_order(&self) {
+        self.lock().sealed.make_contiguous().sort_unstable_by(|one, other| one.path.cmp(&other.path));
+    }
+
+    /// Batches that wait to be sent and get no more records.
+    pub(super) fn sealed(&self) -> usize {
+        self.lock().sealed.len()
+    }
+
+    /// Makes two batches of one, whose records are `body`; both take over when it failed last.
+    ///
+    /// # Errors
+    /// They cannot be written; the batch is as it was.
+    pub(super) fn divide(&self, batch: &Batch, body: &str) -> io::Result<()> {
+        let middle = count_lines(body) as usize / 2;
+        let at = body.split_inclusive('\n').take(middle).map(str::len).sum();
+        let (first, second) = body.split_at_checked(at).unwrap_or((body, ""));
+        let stem = batch.path.with_extension("");
+        let part = |number: u8, text: &str| {
+            let path = PathBuf::from(format!("{}-{number}.ndjson", stem.display()));
+            write_new(&path, text).inspect_err(|_| drop(fs::remove_file(&path)))?;
+            let failures = Failures { suspicious: 0, ..batch.failures };
+            Ok::<_, io::Error>(Batch { failures, ..Batch::new(path, text.len() as u64) })
+        };
+        let first = part(0, first)?;
+        let second = part(1, second).inspect_err(|_| drop(fs::remove_file(&first.path)))?;
+        let mut state = self.lock();
+        state.sending = false;
+        if state.sealed.front().is_some_and(|front| front.path == batch.path) {
+            self.remove(&mut state, 0);
+        }
+        for part in [second, first] {
+            state.bytes += part.bytes;
+            state.sealed.push_front(part);
+        }
+        self.stats.set_spool_bytes(state.bytes);
+        Ok(())
+    }
+
+    /// Moves the batch's one record out of the way, into a file of its own kind.
+    ///
+    /// # Errors
+    /// It cannot be written; the batch is as it was.
+    pub(super) fn set_aside(&self, batch: &Batch, body: &str) -> io::Result<PathBuf> {
+        let path = self.directory.join(ASIDE);
+        if fs::metadata(&path).is_ok_and(|found| found.len() + body.len() as u64 > ASIDE_BYTES_MAX) {
+            fs::rename(&path, self.directory.join(ASIDE_BEFORE))?;
+        }
+        let mut file = OpenOptions::new().append(true).create(true).mode(0o640).open(&path)?;
+        file.write_all(body.as_bytes())?;
+        self.done(batch);
+        Ok(path)
     }
 
     /// Waits after a failure. Returns whether the spool stops.
@@ -219,7 +306,7 @@ impl Spool {
         *next_number += 1;
         let path = self.directory.join(name);
         let file = OpenOptions::new().append(true).create_new(true).mode(0o640).open(&path)?;
-        Ok(Current { batch: Batch { path, bytes: 0 }, file, since: now })
+        Ok(Current { batch: Batch::new(path, 0), file, since: now })
     }
 
     fn seal(&self, state: &mut State) {
@@ -263,6 +350,10 @@ impl Spool {
 }
 
 impl Batch {
+    fn new(path: PathBuf, bytes: u64) -> Self {
+        Self { path, bytes, failures: Failures::default() }
+    }
+
     /// Its records; what a crash or a full disk has torn is left out.
     ///
     /// # Errors
@@ -281,6 +372,11 @@ impl Batch {
 /// The records of a batch that was read.
 pub(super) fn count_lines(body: &str) -> u64 {
     body.lines().count() as u64
+}
+
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(path)?;
+    file.write_all(text.as_bytes())
 }
 
 fn is_batch(name: &str) -> bool {
@@ -345,5 +441,71 @@ mod tests {
         fs::create_dir(&directory).unwrap();
         fs::write(directory.join("usage-1-x-1.ndjson"), "1\n2\n{\"tor").unwrap();
         assert_eq!(take_all(&spool(folder.path(), 1 << 20, &stats)), [1, 2]);
+    }
+
+    fn lines_of(folder: &Path, name: &str) -> Vec<String> {
+        fs::read_to_string(folder.join("spool").join(name))
+            .unwrap()
+            .lines()
+            .map(|line| line.trim().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn a_batch_is_divided_until_its_records_are_alone_and_what_is_left_stays_in_order_over_a_restart() {
+        let (folder, stats) = (tempfile::tempdir().unwrap(), Arc::default());
+        let first = spool(folder.path(), 1 << 20, &stats);
+        first.append(numbers(0..5), Instant::now());
+        first.stop();
+        let before = stats.spool_bytes();
+        for expected in [vec![0, 1], vec![0]] {
+            let batch = first.next().unwrap();
+            first.divide(&batch, &batch.read().unwrap()).unwrap();
+            let found: Vec<u64> =
+                first.next().unwrap().read().unwrap().lines().map(|n| n.trim().parse().unwrap()).collect();
+            assert_eq!(found, expected);
+        }
+        assert_eq!(stats.spool_bytes(), before);
+        let alone = first.next().unwrap();
+        first.set_aside(&alone, &alone.read().unwrap()).unwrap();
+        drop(first);
+        assert_eq!(take_all(&spool(folder.path(), 1 << 20, &stats)), [1, 2, 3, 4]);
+        assert_eq!(lines_of(folder.path(), ASIDE), ["0"]);
+        assert_eq!(stats.spool_bytes(), 0);
+    }
+
+    #[test]
+    fn what_is_set_aside_is_bounded() {
+        let (folder, stats) = (tempfile::tempdir().unwrap(), Arc::default());
+        let spool = spool(folder.path(), 1 << 20, &stats);
+        let line = format!("\"{}\"\n", "x".repeat(1 << 20));
+        for _ in 0..20 {
+            spool.append(std::iter::once(Arc::from("1\n")), Instant::now());
+            spool.seal(&mut spool.lock());
+            let batch = spool.next().unwrap();
+            spool.set_aside(&batch, &line).unwrap();
+        }
+        let kept: u64 = [ASIDE, ASIDE_BEFORE]
+            .iter()
+            .map(|name| fs::metadata(folder.path().join("spool").join(name)).unwrap().len())
+            .sum();
+        assert!((ASIDE_BYTES_MAX..=2 * ASIDE_BYTES_MAX).contains(&kept), "{kept}");
+    }
+
+    #[test]
+    fn a_batch_that_is_set_back_comes_after_the_others_until_the_order_is_restored() {
+        let (folder, stats) = (tempfile::tempdir().unwrap(), Arc::default());
+        let spool = spool(folder.path(), 1 << 20, &stats);
+        for number in 0..3 {
+            spool.append(numbers(number..number + 1), Instant::now());
+            spool.seal(&mut spool.lock());
+        }
+        let mut failed = spool.next().unwrap();
+        failed.failures.suspicious = 7;
+        spool.set_back(failed.clone());
+        assert_eq!(spool.next().unwrap().read().unwrap().trim(), "1");
+        spool.restore_order();
+        assert_eq!(spool.next().unwrap(), failed);
+        assert_eq!((spool.sealed(), take_all(&spool)), (3, vec![0, 1, 2]));
     }
 }

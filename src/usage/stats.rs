@@ -11,7 +11,7 @@ pub enum Lost {
     Disk,
     /// The spool was full: the webhook has not answered for too long.
     Spool,
-    /// The webhook refused what it was sent.
+    /// The webhook did not take it even alone; it is set aside in a file.
     Refused,
 }
 

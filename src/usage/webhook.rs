@@ -1,7 +1,9 @@
-//! Sends batches of records: a POST each, again until it is taken, refused for what it says, or out of the spool.
+//! Sends batches of records: a POST each, again until it is taken or out of the spool. What is refused for what it says is
+//! divided until the record is found.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::crypto::aws_lc_rs;
 use ureq::Agent;
@@ -10,7 +12,7 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use crate::config::{Webhook, WebhookToken};
 
-use super::spool::{Spool, count_lines};
+use super::spool::{Batch, Spool, count_lines};
 use super::stats::{Lost, UsageStats};
 
 const CONTENT_TYPE: &str = "application/x-ndjson";
@@ -21,6 +23,19 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 /// What is read of an answer, so that its connection can be used again.
 const ANSWER_BYTES_MAX: u64 = 16 << 10;
+
+/// Failures in a row after which a batch makes room for others, or is divided for want of others.
+const DIVIDE_AFTER: u32 = 3;
+/// A record that has failed so often though others were taken meanwhile is set aside.
+const SUSPICIOUS_MAX: u32 = 5;
+/// While so many batches wait, none is divided for want of others to try.
+const PARTS_MAX: usize = 16;
+/// Batches and parts of them that may be refused in a row before there is a pause after each.
+const REFUSED_AT_ONCE: u32 = 64;
+const REFUSED_PAUSE: Duration = Duration::from_millis(50);
+/// Records named in the log when they are set aside: so many in this time.
+const TOLD_MAX: u32 = 10;
+const TOLD_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The token in force; a reload changes it.
 pub(super) type Token = Arc<Mutex<Option<WebhookToken>>>;
@@ -34,14 +49,37 @@ pub(super) struct Sender {
     stats: Arc<UsageStats>,
     /// Failures in a row.
     failures: u32,
+    /// Batches taken.
+    taken: u64,
+    /// A batch was set back since the last one that was taken.
+    is_out_of_order: bool,
+    refused_in_a_row: u32,
+    /// When records that are set aside began to be told of, and how many were since.
+    told_since: Option<Instant>,
+    told: u32,
 }
 
 enum Attempt {
     Taken,
-    /// The batch itself is wrong for the server; it will not get better.
+    /// Something in the batch is wrong for the server; it will not get better.
     Refused(String),
     /// To be tried again, after this if the server said so.
-    Failed(String, Option<Duration>),
+    Failed {
+        problem: String,
+        after: Option<Duration>,
+        suspects: Suspects,
+    },
+}
+
+/// What a failure may be about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Suspects {
+    /// Who sends, where and when.
+    Nothing,
+    /// There was no answer: the network or the server, rather than what was sent.
+    Either,
+    /// A server that is there has failed.
+    Records,
 }
 
 impl Sender {
@@ -59,44 +97,140 @@ impl Sender {
                 .unversioned_rustls_crypto_provider(Arc::new(aws_lc_rs::default_provider()));
             config = config.https_only(true).tls_config(tls.build());
         }
-        Self { agent: config.build().into(), url: settings.url.clone(), token, spool, stats, failures: 0 }
+        Self {
+            agent: config.build().into(),
+            url: settings.url.clone(),
+            token,
+            spool,
+            stats,
+            failures: 0,
+            taken: 0,
+            is_out_of_order: false,
+            refused_in_a_row: 0,
+            told_since: None,
+            told: 0,
+        }
     }
 
     /// Sends until the spool stops, and then until it is empty or something fails.
     pub(super) fn run(mut self) {
         while let Some(batch) = self.spool.next() {
-            let attempt = match batch.read() {
+            let body = match batch.read() {
                 Ok(body) if body.is_empty() => {
                     self.spool.done(&batch);
                     continue;
                 }
-                Ok(body) => (self.post(&body), count_lines(&body)),
+                Ok(body) => body,
                 // Somebody has deleted it.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     self.spool.done(&batch);
                     continue;
                 }
-                Err(error) => (Attempt::Failed(error.to_string(), None), 0),
+                Err(error) => {
+                    if self.failed(&error.to_string(), None) {
+                        return;
+                    }
+                    continue;
+                }
             };
-            let stops = match attempt {
-                (Attempt::Taken, _) => {
+            let stops = match self.post(&body) {
+                Attempt::Taken => {
+                    self.spool.done(&batch);
                     self.succeeded();
-                    self.spool.done(&batch);
                     false
                 }
-                (Attempt::Refused(problem), records) => {
-                    self.stats.count_attempt(false);
-                    self.stats.count_lost(Lost::Refused, records);
-                    tracing::error!(%problem, records, "the webhook refused usage records; they are dropped");
-                    self.failures = 0;
-                    self.spool.done(&batch);
-                    false
+                Attempt::Refused(problem) => match self.divide_or_set_aside(&batch, &body, &problem) {
+                    Ok(()) => {
+                        self.stats.count_attempt(false);
+                        self.failures = 0;
+                        self.refused_in_a_row = self.refused_in_a_row.saturating_add(1);
+                        // Perhaps it is another server than was meant, which shall not be flooded.
+                        self.refused_in_a_row > REFUSED_AT_ONCE && self.spool.pause(REFUSED_PAUSE)
+                    }
+                    Err(problem) => self.failed(&problem, None),
+                },
+                Attempt::Failed { problem, after, suspects } => {
+                    let learned = match suspects {
+                        Suspects::Nothing => Ok(()),
+                        _ => self.learn_from_failure(batch, &body, &problem, suspects),
+                    };
+                    self.failed(&learned.err().unwrap_or(problem), after)
                 }
-                (Attempt::Failed(problem, after), _) => self.failed(&problem, after),
             };
             if stops {
                 return;
             }
+        }
+    }
+
+    /// The webhook does not take these records: half of them is tried by itself, until one is left, which is set aside. One
+    /// record must not cost the others of its batch, nor hold up those behind it.
+    fn divide_or_set_aside(&mut self, batch: &Batch, body: &str, problem: &str) -> Result<(), String> {
+        let done = match count_lines(body) {
+            0 | 1 => self.spool.set_aside(batch, body).map(|path| self.tell_refused(body, problem, &path)),
+            _ => self.spool.divide(batch, body),
+        };
+        done.map_err(|error| format!("{problem}; and the spool cannot be written: {error}"))
+    }
+
+    /// A webhook that is out of order fails with every batch; one that a record puts out of order takes others meanwhile. So a
+    /// batch that has failed some times makes room for others, and one that fails again after others were taken is divided, or,
+    /// when it is one record and that has happened some times, set aside.
+    fn learn_from_failure(
+        &mut self,
+        mut batch: Batch,
+        body: &str,
+        problem: &str,
+        suspects: Suspects,
+    ) -> Result<(), String> {
+        let is_one = count_lines(body) <= 1;
+        let is_suspicious = batch.failures.taken_before.is_some_and(|before| self.taken > before);
+        let is_time = self.failures % DIVIDE_AFTER == DIVIDE_AFTER - 1;
+        // In order, as long as it may be the webhook; what was set back once takes turns with the others.
+        if !is_time && batch.failures.taken_before.is_none() {
+            return Ok(());
+        }
+        batch.failures.taken_before = Some(self.taken);
+        if is_suspicious {
+            batch.failures.suspicious += 1;
+            if !is_one || batch.failures.suspicious >= SUSPICIOUS_MAX {
+                return self.divide_or_set_aside(&batch, body, problem);
+            }
+        }
+        // Nothing else may come for long: then parts of it are the others. Not without end, it may be the webhook after all.
+        if is_time && suspects == Suspects::Records && !is_one && self.spool.sealed() < PARTS_MAX {
+            return self.divide_or_set_aside(&batch, body, problem);
+        }
+        self.is_out_of_order = true;
+        self.spool.set_back(batch);
+        Ok(())
+    }
+
+    /// Names the record in the log; not every one of thousands.
+    fn tell_refused(&mut self, body: &str, problem: &str, path: &Path) {
+        self.stats.count_lost(Lost::Refused, 1);
+        let now = Instant::now();
+        if self.told_since.is_none_or(|since| now >= since + TOLD_INTERVAL) {
+            (self.told_since, self.told) = (Some(now), 0);
+        }
+        self.told += 1;
+        if self.told > TOLD_MAX {
+            return;
+        }
+        let record: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+        let text = |key: &str| record.get(key).and_then(serde_json::Value::as_str).unwrap_or_default();
+        let seq = record.get("seq").and_then(serde_json::Value::as_u64).unwrap_or_default();
+        tracing::error!(
+            %problem,
+            seq,
+            kind = text("type"),
+            session = text("session"),
+            user = text("user"),
+            file = %path.display(),
+            "the webhook does not take this usage record; it is set aside in the file"
+        );
+        if self.told == TOLD_MAX {
+            tracing::error!("the webhook does not take further usage records; no line each for a minute");
         }
     }
 
@@ -107,7 +241,10 @@ impl Sender {
         }
         let mut response = match request.send(body) {
             Ok(response) => response,
-            Err(error) => return Attempt::Failed(error.to_string(), None),
+            Err(error) => {
+                let suspects = if is_before_sending(&error) { Suspects::Nothing } else { Suspects::Either };
+                return Attempt::Failed { problem: error.to_string(), after: None, suspects };
+            }
         };
         let status = response.status();
         let after = response.headers().get("Retry-After").and_then(|value| value.to_str().ok()?.trim().parse().ok());
@@ -118,6 +255,11 @@ impl Sender {
 
     fn succeeded(&mut self) {
         self.stats.count_attempt(true);
+        self.taken += 1;
+        self.refused_in_a_row = 0;
+        if std::mem::take(&mut self.is_out_of_order) {
+            self.spool.restore_order();
+        }
         if std::mem::take(&mut self.failures) > 0 {
             tracing::info!("the webhook takes usage records again");
         }
@@ -137,8 +279,8 @@ impl Sender {
     }
 }
 
-/// What an answer means. What may be a matter of who sends, when or where keeps the records; only what can be a matter of
-/// the records themselves drops them.
+/// What an answer means. What may be a matter of who sends, when or where keeps the batch as it is; only what can be a matter
+/// of the records themselves divides it.
 fn judge(status: StatusCode, after: Option<Duration>) -> Attempt {
     const OF_THE_SENDER: [u16; 7] = [401, 403, 404, 407, 408, 425, 429];
     let problem = format!("HTTP status {}", status.as_u16());
@@ -147,7 +289,27 @@ fn judge(status: StatusCode, after: Option<Duration>) -> Attempt {
     } else if status.is_client_error() && !OF_THE_SENDER.contains(&status.as_u16()) {
         Attempt::Refused(problem)
     } else {
-        Attempt::Failed(problem, after)
+        // A server that names a time is busy, and has nothing against the records.
+        let is_about_records = status.is_server_error() && after.is_none();
+        let suspects = if is_about_records { Suspects::Records } else { Suspects::Nothing };
+        Attempt::Failed { problem, after, suspects }
+    }
+}
+
+/// Whether a request has failed before anything of it was sent.
+fn is_before_sending(error: &ureq::Error) -> bool {
+    use std::io::ErrorKind;
+    use ureq::{Error, Timeout};
+    match error {
+        Error::HostNotFound | Error::ConnectionFailed => true,
+        Error::Timeout(timeout) => matches!(timeout, Timeout::Resolve | Timeout::Connect),
+        Error::Io(error) => matches!(
+            error.kind(),
+            ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable
+        ),
+        // Certificates that are not trusted come as errors of rustls.
+        Error::Rustls(_) => true,
+        _ => false,
     }
 }
 
@@ -187,11 +349,11 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_wrong_with_the_records_themselves_drops_them() {
+    fn only_what_is_wrong_with_the_records_themselves_divides_them() {
         let meaning = |code| match judge(StatusCode::from_u16(code).unwrap(), None) {
             Attempt::Taken => "taken",
             Attempt::Refused(_) => "refused",
-            Attempt::Failed(..) => "failed",
+            Attempt::Failed { .. } => "failed",
         };
         for (code, expected) in [
             (200, "taken"),

@@ -166,7 +166,7 @@ fn cycles_of_allocate_and_refresh_0_leave_no_timer_behind() {
         world.events();
         assert_eq!((world.server.timers(), world.server.allocations()), (0, 0));
     };
-    let cycles = 20_000;
+    let cycles = 5_000;
     for n in 0..cycles {
         cycle(&mut world, n);
         if n % 100 == 0 {

@@ -51,7 +51,16 @@ impl Hook {
         Hook::on(TcpListener::bind("127.0.0.1:0").unwrap(), answer)
     }
 
+    /// `answer` is given the body of the request.
+    pub(crate) fn judging(answer: impl Fn(&str) -> Reply + Send + 'static) -> Hook {
+        Hook::with(TcpListener::bind("127.0.0.1:0").unwrap(), move |_, body| answer(body))
+    }
+
     pub(crate) fn on(listener: TcpListener, answer: impl Fn(usize) -> Reply + Send + 'static) -> Hook {
+        Hook::with(listener, move |number, _| answer(number))
+    }
+
+    fn with(listener: TcpListener, answer: impl Fn(usize, &str) -> Reply + Send + 'static) -> Hook {
         let address = listener.local_addr().unwrap();
         listener.set_nonblocking(true).unwrap();
         let (posts, stop) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
@@ -64,7 +73,7 @@ impl Hook {
                     Ok((stream, _)) => {
                         stream.set_nonblocking(false).unwrap();
                         let Some(mut post) = read(&stream) else { continue };
-                        let reply = answer(number);
+                        let reply = answer(number, &post.body);
                         number += 1;
                         post.reply = write(&stream, &reply);
                         kept.lock().unwrap().push(post);

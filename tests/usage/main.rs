@@ -11,6 +11,7 @@ mod client;
 mod crash;
 mod disk;
 mod hook;
+mod poison;
 mod records;
 mod reload;
 mod rotation;

@@ -77,20 +77,6 @@ fn what_was_answered_with_an_error_is_sent_again_as_it_was() {
 }
 
 #[test]
-fn a_batch_that_is_refused_for_what_it_says_is_dropped_and_counted_and_the_next_one_goes_on() {
-    let folder = tempfile::tempdir().unwrap();
-    let hook = Hook::start(|number| Reply::Status(if number == 0 { 400 } else { 200 }));
-    let server = spec(&usage(&hook.url(), folder.path())).start();
-    let refused = hook.wait_for_posts(1)[0].records();
-    Allocated::over_udp(&server, "alice").release();
-    let taken = hook.wait_for("stop", 1);
-    assert_eq!(taken[0].seq(), refused.last().unwrap().seq() + 1);
-    let lost = metric(&server, "turnstone_usage_records_lost_total{reason=\"webhook-refused\"}");
-    assert_eq!(lost, refused.len() as f64);
-    assert!(server.log().contains("HTTP status 400"));
-}
-
-#[test]
 fn a_webhook_that_hangs_delays_no_packet_and_gets_everything_once_it_answers() {
     let folder = tempfile::tempdir().unwrap();
     let hook = Hook::start(|number| if number < 2 { Reply::Hang } else { Reply::Status(200) });

@@ -16,7 +16,7 @@ impl Conf {
     /// 0 is unlimited.
     fn quota(&mut self, entry: &Entry<'_>) -> Option<u64> {
         let quota = self.number(entry)?;
-        Some(quota.min(u64::from(u32::MAX))).filter(|quota| *quota > 0)
+        Some(quota.min(u64::from(u32::MAX)))
     }
 
     pub(super) fn max_bps(&mut self, entry: &Entry<'_>) {

@@ -196,7 +196,10 @@ fn write_limits(out: &mut String, conf: &Conf) -> std::fmt::Result {
         }
     };
     let duration = |secs: u64| duration_text(Duration::from_secs(secs));
-    let quota = |key: &str, limit: Option<u64>| limit.map(|limit| format!("{key} = {limit}"));
+    // 0 is no limit to coturn, and said on purpose; what is not said gets our default.
+    let quota = |key: &str, limit: Option<u64>| {
+        limit.map(|limit| if limit == 0 { format!("{key} = \"unlimited\"") } else { format!("{key} = {limit}") })
+    };
     section("quota", &[quota("allocations-per-user", conf.per_user), quota("allocations-total", conf.total)]);
     let rate = conf.max_bytes_per_sec.map(|bytes| format!("per-allocation = \"{}\"", rate_text(bytes)));
     section("bandwidth", &[rate]);
