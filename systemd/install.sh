@@ -78,6 +78,10 @@ install_all() {
         fail "needs root: run it with sudo"
     fi
 
+    is_upgrade=
+    if [ -e "$program" ] && [ -e "$unit" ]; then
+        is_upgrade=yes
+    fi
     mkdir -p "$(dirname "$program")"
     # A new file, so that a running server keeps the program it was started from.
     install -m 0755 "$binary" "$program.new"
@@ -112,6 +116,17 @@ install_all() {
         if [ -d /run/systemd/system ]; then
             systemctl daemon-reload
         fi
+        say_what_next
+    fi
+}
+
+say_what_next() {
+    if [ -d /run/systemd/system ] && systemctl is-active --quiet turnstone; then
+        say "The old program still runs. To change over to the new one: systemctl restart turnstone"
+        say "The listeners stay open meanwhile. Allocations end, unless [drain] in turnserver.toml gives them time."
+    elif [ -n "$is_upgrade" ]; then
+        say "Upgraded; the server does not run. To start it: systemctl enable --now turnstone"
+    else
         say "Edit $config/turnserver.toml, then: systemctl enable --now turnstone"
     fi
 }

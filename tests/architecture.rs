@@ -34,7 +34,20 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("auth", &["stun"], &["UdpSocket", "TcpStream", "tokio", "libc", "socket2"]),
     ("policy", &[], &["UdpSocket", "TcpStream", "tokio", "libc", "socket2"]),
     ("net", &[], &["rustls", "tracing"]),
-    ("listener", &["stun", "turn", "net", "config::Streams", "config::TlsFiles", "config::TlsVersion"], &["tokio"]),
+    (
+        "listener",
+        &[
+            "stun",
+            "turn",
+            "net",
+            "config::Streams",
+            "config::TlsFiles",
+            "config::TlsVersion",
+            "config::Wanted",
+            "config::why",
+        ],
+        &["tokio"],
+    ),
     (
         "worker",
         &["stun", "turn", "net", "listener", "policy", "config::Streams", "ops::counters", "usage::UsageSender"],
@@ -44,7 +57,15 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     // Its threads are its own: no packet waits for a disk or a webhook.
     (
         "usage",
-        &["turn", "config::Usage", "config::UsageFile", "config::Webhook", "config::WebhookToken"],
+        &[
+            "turn",
+            "config::Unusable",
+            "config::Usage",
+            "config::UsageFile",
+            "config::Wanted",
+            "config::Webhook",
+            "config::WebhookToken",
+        ],
         &["tokio", "libc", "TcpStream", "UdpSocket"],
     ),
     // The load generator judges the server from outside: it shares the wire format with it, and none of its fast paths.

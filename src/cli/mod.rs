@@ -81,6 +81,8 @@ enum Command {
 
 /// Reads the command line, does what it says, and returns the exit code.
 pub fn run() -> ExitCode {
+    // Before anything is read: every command may come to hold a secret.
+    crate::net::sys::forbid_core_dumps();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -13,7 +13,7 @@ use super::output::{CliError, Exit, Printer};
 /// Run the server.
 #[derive(Args)]
 #[command(
-    after_help = "Signals: TERM stops the server, after a drain if [drain] has a deadline; USR1 drains it; a second one of them, or INT, stops it at once. HUP makes it read configuration and certificates again; certificates whose files change are read without it. Without any file, --dev runs it for a try-out."
+    after_help = "Signals: TERM stops the server, after a drain if [drain] has a deadline; USR1 drains it; a second one of them, or INT, stops it at once. HUP makes it read configuration and certificates again, USR2 certificates alone; certificates whose files change are read without either. Without any file, --dev runs it for a try-out."
 )]
 pub(super) struct ServeArgs {
     /// Try-out: make up a secret, listen on loopback and on the LAN (UDP and TCP, no TLS: browsers refuse certificates
@@ -42,7 +42,10 @@ pub(super) fn run(args: &ServeArgs, printer: &mut Printer) -> Result<Exit, CliEr
     })?;
     let config = loaded.config;
     if let Some(tls) = &config.tls {
-        tls.read_key().map_err(|problem| CliError::usage(format_args!("[tls] key: {problem}")))?;
+        tls.read_key().map_err(|problem| {
+            let place = reading.source.place_of("tls.key", &reading.overrides);
+            CliError::usage(format_args!("{place}: key in [tls]: {problem}"))
+        })?;
     }
     let log = ops::log::init(&config.log).map_err(CliError::usage)?;
     for warning in &loaded.warnings {
@@ -64,7 +67,11 @@ pub(super) fn run(args: &ServeArgs, printer: &mut Printer) -> Result<Exit, CliEr
     };
     match ops::run::run(config, hooks) {
         Ok(()) => Ok(Exit::Success),
-        Err(error) => Err(CliError::Failed(Exit::RunTime, format!("error: {error}"))),
+        Err(error) => {
+            let place = error.key.map(|key| format!("{}: {key}: ", reading.source.place_of(key, &reading.overrides)));
+            let exit = if error.lasts { Exit::Usage } else { Exit::RunTime };
+            Err(CliError::Failed(exit, format!("error: {}{error}", place.unwrap_or_default())))
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use super::error::{Located, Place};
 use super::file::parse_path;
 use super::overrides::{SECRET, SECRET_FILE};
 use super::reader::{Document, Section};
-use super::secret::{check_secret, read_private_file, trim_line_end};
+use super::secret::{Readers, check_secret, read_private_file, read_users_file, trim_line_end};
 use super::{Auth, Source, Surroundings, units};
 
 const REALM_CHARS_MAX: usize = 127;
@@ -231,7 +231,7 @@ impl SecretReader<'_, '_> {
             parse_path(text, &self.source.directory)
         });
         if let Some(path) = path {
-            match self.read_file(&path.value) {
+            match read_users_file(&path.value, self.document.secret_readers()) {
                 Ok(bytes) => read_users(&path, &bytes, add, self.document),
                 Err(problem) => self.document.problem(path.place, format!("users-file in [auth]: {problem}")),
             }
@@ -292,8 +292,9 @@ impl SecretReader<'_, '_> {
     }
 
     fn inline_allowed(&self) -> Result<(), String> {
+        let forbidden = if self.document.secret_readers() == Readers::Everybody { 0o002 } else { 0o006 };
         match self.source.mode {
-            Some(mode) if mode & 0o006 != 0 => Err(format!(
+            Some(mode) if mode & forbidden != 0 => Err(format!(
                 "a secret is written in a file that everybody can read (mode {:04o}); run: chmod 600 {}",
                 mode & 0o7777,
                 self.source.name
@@ -304,13 +305,16 @@ impl SecretReader<'_, '_> {
 
     fn read_credential(&self, name: &str) -> Result<Zeroizing<Vec<u8>>, String> {
         let directory = self.credentials_directory().ok_or_else(|| {
-            format!("credential {name:?} needs CREDENTIALS_DIRECTORY, which systemd sets for LoadCredential={name}:...")
+            format!(
+                "credential {name:?} needs CREDENTIALS_DIRECTORY, which systemd sets for LoadCredential={name}:...; for commands \
+                 outside of the service, name its file beside it, too"
+            )
         })?;
         self.read_file(&directory.join(name))
     }
 
     fn read_file(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
-        read_private_file(path, self.credentials_directory().as_deref())
+        read_private_file(path, self.credentials_directory().as_deref(), self.document.secret_readers())
     }
 
     fn credentials_directory(&self) -> Option<PathBuf> {

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::access::read_secret;
 use super::error::{ConfigError, Located};
-use super::file::{Source, Surroundings, overlap};
+use super::file::{Source, Surroundings, overlap, read_readers};
 use super::operation::parse_endpoint;
 use super::overrides::Overrides;
 use super::reader::{Document, Section};
@@ -50,7 +50,9 @@ impl Admin {
         let overrides = Overrides::default();
         let document = Document::new(&source.name, &source.text, &overrides);
         let (table, _) = DeTable::parse_recoverable(&source.text);
-        let section = Section::root(&document, table.get_ref()).section("admin");
+        let root = Section::root(&document, table.get_ref());
+        read_readers(&document, &root);
+        let section = root.section("admin");
         let listen = read_listen(&section, source);
         let token = if wants_token { read_token(&document, &section, source, around) } else { None };
         document.finish()?;

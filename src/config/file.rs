@@ -13,13 +13,14 @@ use crate::addr::Transport;
 
 use super::access::read_auth;
 use super::admin::read_admin;
+use super::denied::{Wanted, why};
 use super::error::{ConfigError, Located, Place, Problem};
 use super::host::Host;
 use super::operation::{read_drain, read_metrics};
 use super::overrides::Overrides;
 use super::quota::read_quota;
 use super::reader::{Document, Section};
-use super::secret::plain;
+use super::secret::Readers;
 use super::sections::{read_bandwidth, read_lifetimes, read_limits, read_log, read_peers, read_streams};
 use super::usage::read_usage;
 use super::words::{coturn_directives, quoted_line};
@@ -55,7 +56,8 @@ impl Source {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let name = path.display().to_string();
         let refuse = |message: String| ConfigError::one(Place::Source(name.clone()), message);
-        let cannot_read = |error: std::io::Error| refuse(format!("cannot read the file: {}", plain(&error)));
+        let cannot_read =
+            |error: std::io::Error| refuse(format!("cannot read the file: {}", why(path, Wanted::Read, &error)));
         let file = File::open(path).map_err(cannot_read)?;
         let metadata = file.metadata().map_err(cannot_read)?;
         let mut bytes = Vec::new();
@@ -148,6 +150,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         1..=SOFTWARE_CHARS_MAX if !text.chars().any(char::is_control) => Ok(text.to_owned()),
         _ => Err("it is too long, or has control characters".to_owned()),
     });
+    let secret_readers = read_readers(document, root);
     let turn = root.boolean("turn").is_none_or(|turn| turn.value);
     let rfc5766_channel_numbers = root.boolean("rfc5766-channel-numbers").is_some_and(|wanted| wanted.value);
     let listeners = read_listeners(document, root, around.host);
@@ -188,8 +191,17 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         usage,
         turn,
         rfc5766_channel_numbers,
+        secret_readers,
         dev: around.dev,
     }
+}
+
+/// Who may read the files of secrets. Asked for before any of them is read.
+pub(super) fn read_readers(document: &Document<'_>, root: &Section<'_, '_>) -> Readers {
+    let readers = root.text("secret-files-readable-by", r#""owner", "group" or "everybody""#, Readers::parse);
+    let readers = readers.map(|readers| readers.value).unwrap_or_default();
+    document.set_secret_readers(readers);
+    readers
 }
 
 fn read_listeners(document: &Document<'_>, root: &Section<'_, '_>, host: Host) -> Vec<Located<Listener>> {
@@ -327,7 +339,8 @@ fn read_tls(
     match (certificate, key) {
         (Some(certificate), Some(key)) => {
             let min_version = min_version.map(|version| version.value).unwrap_or_default();
-            return Some(TlsFiles { certificate: certificate.value, key: key.value, min_version });
+            let key_readers = document.secret_readers();
+            return Some(TlsFiles { certificate: certificate.value, key: key.value, min_version, key_readers });
         }
         (Some(given), None) if !section.has("key") => {
             document.problem(given.place, "[tls] has a certificate but no key");

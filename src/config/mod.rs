@@ -4,11 +4,14 @@ mod access;
 mod admin;
 mod changes;
 pub mod coturn;
+mod denied;
 mod error;
 mod file;
 mod host;
+mod named_files;
 mod operation;
 mod overrides;
+mod places;
 mod quota;
 mod reader;
 mod secret;
@@ -33,12 +36,15 @@ use crate::turn::{Alternates, Lifetimes, OnExpiry};
 
 pub use admin::{Admin, AdminToken};
 pub use changes::{Change, Effect};
+pub use denied::Unusable;
+pub(crate) use denied::{Wanted, lasts, why};
 pub use error::{ConfigError, Place, Problem};
 pub use file::{DEFAULT_FILE, Loaded, Source, Surroundings};
 pub use host::Host;
+pub use named_files::NamedSecret;
 pub use overrides::{ADMIN_ENV, ADMIN_TOKEN_ENV, CONFIG_ENV, OVERRIDABLE, Overridable, Overrides};
 pub use quota::QuotaShares;
-pub use secret::{SECRET_BYTES_MIN, check_secret, judge_mode, read_private_file, trim_line_end};
+pub use secret::{Readers, SECRET_BYTES_MIN, check_secret, judge_mode, read_private_file, trim_line_end};
 pub use sections::check_log_filter;
 pub use units::parse_duration;
 pub use usage::{Usage, UsageFile, Webhook, WebhookToken};
@@ -88,6 +94,8 @@ pub struct Config {
     pub turn: bool,
     /// Whether channel numbers of RFC 5766 beyond 0x4FFF may be bound.
     pub rfc5766_channel_numbers: bool,
+    /// Who may read the files that secrets come from.
+    pub secret_readers: Readers,
     /// Whether this is `serve --dev`.
     pub dev: bool,
 }
@@ -110,15 +118,17 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// The lowest version offered.
     pub min_version: TlsVersion,
+    /// Who may read the key, besides its group.
+    pub key_readers: Readers,
 }
 
 impl TlsFiles {
-    /// Reads the key's PEM. Its group may read it, as certificate tools arrange; everybody may not.
+    /// Reads the key's PEM. Its group may read it, as certificate tools arrange; everybody only if the configuration says so.
     ///
     /// # Errors
     /// Why it is refused.
     pub fn read_key(&self) -> Result<Zeroizing<Vec<u8>>, String> {
-        secret::read_key_file(&self.key)
+        secret::read_key_file(&self.key, self.key_readers)
     }
 }
 

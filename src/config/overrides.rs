@@ -1,6 +1,7 @@
 //! Flags and `TURNSTONE_*` variables, which win over the file: a flag over a variable over a key.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use super::error::{Place, Problem};
 
@@ -53,7 +54,14 @@ pub const OVERRIDABLE: &[Overridable] = &[
         "TURNSTONE_SECRET_FILE",
         Some("secret-file"),
         "FILE",
-        "file with the shared secret, replacing every [[auth.secrets]]",
+        "file with the shared secret, replacing every [[auth.secrets]]; the variable TURNSTONE_SECRET holds the secret itself",
+    ),
+    one(
+        "secret-files-readable-by",
+        "TURNSTONE_SECRET_FILES_READABLE_BY",
+        Some("secret-files-readable-by"),
+        "WHO",
+        "who may read files with secrets: owner, or for the modes that containers give them group (0440) or everybody (0444)",
     ),
     one("log.level", "TURNSTONE_LOG_LEVEL", Some("log-level"), "LEVEL", "error, warn, info, debug, trace, or a filter"),
     one("log.format", "TURNSTONE_LOG_FORMAT", Some("log-format"), "FORMAT", "text or json"),
@@ -87,6 +95,13 @@ pub struct Overrides {
     values: BTreeMap<&'static str, Override>,
     /// Some of these may be variables that the file itself names; that is seen when it is read.
     unknown_env: Vec<String>,
+}
+
+/// Without values: one may be the secret.
+impl fmt::Debug for Overrides {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.values.keys()).finish()
+    }
 }
 
 /// One value that wins over the file.

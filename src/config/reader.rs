@@ -3,7 +3,7 @@
 //! A hand-driven reader over the spanned tree, rather than a derived one, so that every problem of a file is found at
 //! once, each with its line and column, and so that flags and variables pass through the same checks.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::ops::{Range, RangeInclusive};
 
@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Located, Place, Problem};
 use super::overrides::{Override, Overrides};
+use super::secret::Readers;
 use super::words::nearest;
 
 /// A document being read, with the problems found so far.
@@ -21,11 +22,19 @@ pub(super) struct Document<'d> {
     overrides: &'d Overrides,
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
+    secret_readers: Cell<Readers>,
 }
 
 impl<'d> Document<'d> {
     pub(super) fn new(name: &'d str, text: &'d str, overrides: &'d Overrides) -> Self {
-        Self { name, text, overrides, problems: RefCell::default(), warnings: RefCell::default() }
+        Self {
+            name,
+            text,
+            overrides,
+            problems: RefCell::default(),
+            warnings: RefCell::default(),
+            secret_readers: Cell::default(),
+        }
     }
 
     /// Notes a problem; reading goes on.
@@ -52,6 +61,15 @@ impl<'d> Document<'d> {
     /// Notes something an operator should know.
     pub(super) fn warning(&self, place: Place, message: impl Into<String>) {
         self.warnings.borrow_mut().push(Problem { place, message: message.into() });
+    }
+
+    /// Who may read the files of secrets that the document names.
+    pub(super) fn secret_readers(&self) -> Readers {
+        self.secret_readers.get()
+    }
+
+    pub(super) fn set_secret_readers(&self, readers: Readers) {
+        self.secret_readers.set(readers);
     }
 
     /// The file as a whole.

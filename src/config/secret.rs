@@ -3,44 +3,79 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::Source;
+use super::denied::{Wanted, why};
 
 /// The shortest shared secret accepted, in bytes (128 bits, if random).
 pub const SECRET_BYTES_MIN: usize = 16;
 
-const FILE_BYTES_MAX: u64 = 1 << 20;
+/// The largest file with a secret that is read, in MiB. One line is what there is in most of them.
+const FILE_MIB_MAX: u64 = 1;
+/// The same for a file of users: some hundred thousand, which take a second to read and to prepare.
+const USERS_FILE_MIB_MAX: u64 = 16;
 
-/// Who besides its owner may read a file.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Readers {
-    Nobody,
+/// Who may read a file that holds a secret, `secret-files-readable-by` in the configuration: containers give their secrets modes
+/// that no host should.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Readers {
+    /// Its owner alone.
+    #[default]
+    Owner,
+    /// Its group, too: Kubernetes with fsGroup makes 0440.
     Group,
+    /// Everybody: Docker makes 0444.
+    Everybody,
 }
 
-/// Reads a file that holds a secret: a shared secret, a password, a list of users. Bounded to 1 MiB.
+impl Readers {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Group => "group",
+            Self::Everybody => "everybody",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let all = [Self::Owner, Self::Group, Self::Everybody];
+        all.into_iter().find(|readers| readers.name() == text).ok_or_else(|| format!("{text:?} is none of them"))
+    }
+}
+
+/// Reads a file that holds a secret: a shared secret, a password, a token. Bounded to 1 MiB.
 ///
 /// A credential that the service manager handed over may show group bits, which stand for the ACL that lets the service's
-/// own user read it; anywhere else the file must be its owner's alone.
+/// own user read it; any other file is for those who `readers` says.
 ///
 /// # Errors
 /// Why it is refused, with the mode and the fix.
-pub fn read_private_file(path: &Path, credentials_directory: Option<&Path>) -> Result<Zeroizing<Vec<u8>>, String> {
+pub fn read_private_file(
+    path: &Path,
+    credentials_directory: Option<&Path>,
+    readers: Readers,
+) -> Result<Zeroizing<Vec<u8>>, String> {
     let is_credential = credentials_directory.is_some_and(|directory| path.parent() == Some(directory));
-    read(path, if is_credential { Readers::Group } else { Readers::Nobody })
+    let readers = if is_credential { readers.max(Readers::Group) } else { readers };
+    read(path, readers, FILE_MIB_MAX)
 }
 
-/// Reads a private key's file, which its group may read, as tools that renew certificates arrange it.
-pub(super) fn read_key_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
-    read(path, Readers::Group)
+/// Reads a list of users, as [`read_private_file`] does.
+pub(super) fn read_users_file(path: &Path, readers: Readers) -> Result<Zeroizing<Vec<u8>>, String> {
+    read(path, readers, USERS_FILE_MIB_MAX)
 }
 
-fn read(path: &Path, readers: Readers) -> Result<Zeroizing<Vec<u8>>, String> {
+/// Reads a private key's file, which its group may always read, as tools that renew certificates arrange it.
+pub(super) fn read_key_file(path: &Path, readers: Readers) -> Result<Zeroizing<Vec<u8>>, String> {
+    read(path, readers.max(Readers::Group), FILE_MIB_MAX)
+}
+
+fn read(path: &Path, readers: Readers, mib_max: u64) -> Result<Zeroizing<Vec<u8>>, String> {
     let shown = path.display();
-    let cannot_read = |error: std::io::Error| format!("cannot read {shown}: {}", plain(&error));
+    let cannot_read = |error: std::io::Error| format!("cannot read {shown}: {}", why(path, Wanted::Secret, &error));
     let mut file = File::open(path).map_err(cannot_read)?;
     let metadata = file.metadata().map_err(cannot_read)?;
     if metadata.is_dir() {
@@ -50,33 +85,44 @@ fn read(path: &Path, readers: Readers) -> Result<Zeroizing<Vec<u8>>, String> {
         return Err(refusal);
     }
     let mut bytes = Zeroizing::new(Vec::new());
-    let read = file.by_ref().take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(cannot_read)?;
-    if read as u64 > FILE_BYTES_MAX {
-        return Err(format!("{shown} is larger than 1 MiB"));
+    let bytes_max = mib_max << 20;
+    let read = file.by_ref().take(bytes_max + 1).read_to_end(&mut bytes).map_err(cannot_read)?;
+    if read as u64 > bytes_max {
+        return Err(format!("{shown} is larger than {mib_max} MiB"));
     }
     Ok(bytes)
 }
 
 /// Says why a file's mode is refused, or `None`.
 fn open_to_others(path: &Path, mode: u32, readers: Readers) -> Option<String> {
-    let group = mode & 0o060 != 0 && readers == Readers::Nobody;
-    let who = match (group, mode & 0o006 != 0) {
+    let group = mode & 0o060 != 0 && readers == Readers::Owner;
+    let everybody = mode & if readers == Readers::Everybody { 0o002 } else { 0o006 } != 0;
+    let who = match (group, everybody) {
         (false, false) => return None,
         (true, false) => "its group",
         (false, true) => "everybody",
         (true, true) => "its group and everybody",
     };
     let (mode, shown) = (mode & 0o7777, path.display());
-    let fix = if readers == Readers::Group { "640" } else { "600" };
-    Some(format!("{shown} is open to {who} (mode {mode:04o}); run: chmod {fix} {shown}"))
+    let fix = match readers {
+        Readers::Owner => "600",
+        Readers::Group => "640",
+        Readers::Everybody => "644",
+    };
+    // Nobody may write to it: the mode is a container's doing, and not for us to change.
+    let accept = match (mode & 0o222, mode & 0o004) {
+        (0, 0) => "; or accept what a container makes so: secret-files-readable-by = \"group\"",
+        (0, _) => "; or accept what a container makes so: secret-files-readable-by = \"everybody\"",
+        _ => "",
+    };
+    Some(format!("{shown} is open to {who} (mode {mode:04o}); run: chmod {fix} {shown}{accept}"))
 }
 
-/// What a file's mode has against it, for a file that only its owner may read, or with `group_may_read` its group, too.
+/// What a file's mode has against it, for a file that these may read.
 ///
 /// # Errors
 /// Who else may, and the fix.
-pub fn judge_mode(path: &Path, mode: u32, group_may_read: bool) -> Result<(), String> {
-    let readers = if group_may_read { Readers::Group } else { Readers::Nobody };
+pub fn judge_mode(path: &Path, mode: u32, readers: Readers) -> Result<(), String> {
     open_to_others(path, mode, readers).map_or(Ok(()), Err)
 }
 
@@ -89,27 +135,6 @@ pub fn trim_line_end(mut bytes: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
         }
     }
     bytes
-}
-
-impl Source {
-    /// The files that it takes secrets, passwords and users from, as far as it can be read at all.
-    pub fn secret_files(&self) -> Vec<PathBuf> {
-        let Ok(file) = self.text.parse::<toml::Table>() else { return Vec::new() };
-        let auth = file.get("auth").and_then(toml::Value::as_table);
-        let tables = |list: &str, key: &'static str| {
-            let list = auth.and_then(|auth| auth.get(list)).and_then(toml::Value::as_array).cloned();
-            list.unwrap_or_default().into_iter().filter_map(move |table| table.get(key).cloned())
-        };
-        let users_file = auth.and_then(|auth| auth.get("users-file")).cloned();
-        let token = |section: &str, key: &str| file.get(section)?.get(key).cloned();
-        tables("secrets", "file")
-            .chain(tables("users", "password-file"))
-            .chain(users_file)
-            .chain(token("admin", "token-file"))
-            .chain(token("usage", "webhook-token-file"))
-            .filter_map(|path| Some(self.directory.join(path.as_str()?)))
-            .collect()
-    }
 }
 
 /// Checks a shared secret.
@@ -132,38 +157,5 @@ pub(crate) fn plain(error: &std::io::Error) -> String {
     match text.split_once(" (os error") {
         Some((message, _)) => message.to_lowercase(),
         None => text,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_files_of_secrets_and_users_are_found_wherever_the_file_is() {
-        let text = r#"
-            [auth]
-            users-file = "/var/lib/users"
-            [[auth.secrets]]
-            id = "a"
-            credential = "secret"
-            file = "secret"
-            [[auth.secrets]]
-            id = "b"
-            env = "SECRET"
-            [[auth.users]]
-            name = "alice"
-            password-file = "alice"
-            [admin]
-            token-file = "admin-token"
-            [usage]
-            webhook-token-file = "webhook-token"
-        "#;
-        let source = Source { text: text.to_owned(), directory: PathBuf::from("/etc/turnstone"), ..Source::default() };
-        let expected = ["secret", "alice", "/var/lib/users", "admin-token", "webhook-token"];
-        assert_eq!(source.secret_files(), expected.map(|path| source.directory.join(path)));
-        for text in ["", "auth = 1", "[[auth", "[auth]\nsecrets = 3\nusers = [1]"] {
-            assert!(Source { text: text.to_owned(), ..Source::default() }.secret_files().is_empty(), "{text}");
-        }
     }
 }

@@ -21,6 +21,7 @@ impl Config {
     fn write_toml(&self, out: &mut String) -> std::fmt::Result {
         writeln!(out, "workers = {}\nturn = {}", self.workers, self.turn)?;
         writeln!(out, "rfc5766-channel-numbers = {}", self.rfc5766_channel_numbers)?;
+        writeln!(out, "secret-files-readable-by = \"{}\"", self.secret_readers.name())?;
         if let Some(software) = &self.software {
             writeln!(out, "software = {}", quoted(software))?;
         }

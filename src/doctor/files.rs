@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::config::judge_mode;
+use crate::config::{Readers, judge_mode};
 use crate::probe::{Status, Step};
 
 use super::finding;
@@ -49,7 +49,8 @@ pub(super) fn judge(path: &Path, kind: Kind, state: State, trusted: &[u32]) -> V
     let mut steps = Vec::new();
     let mut found = |status, message: String| steps.push(finding("files", status, message));
     if kind != Kind::Configuration
-        && let Err(problem) = judge_mode(path, state.mode, kind == Kind::Key)
+        && let Err(problem) =
+            judge_mode(path, state.mode, if kind == Kind::Key { Readers::Group } else { Readers::Owner })
     {
         found(Status::Fail, problem);
     } else if state.mode & 0o022 != 0 {

@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -36,9 +35,10 @@ pub(super) fn can_bind(ip: IpAddr) -> bool {
     UdpSocket::bind(SocketAddr::new(ip, 0)).is_ok()
 }
 
-/// The user of a process.
+/// The effective user of a process. Not the owner of its directory in /proc, which is root where no core may be dumped.
 pub(super) fn uid_of(pid: u32) -> Option<u32> {
-    std::fs::metadata(format!("/proc/{pid}")).ok().map(|metadata| metadata.uid())
+    let status = text(&format!("/proc/{pid}/status"))?;
+    status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// When the file of this program was written.
@@ -109,11 +109,25 @@ pub(super) fn container() -> Container {
         Some(Interface { index: number(&path.join("ifindex"))?, link: number(&path.join("iflink"))? })
     });
     Container {
-        has_marker: exists("/.dockerenv") || exists("/run/.containerenv"),
+        marker: container_marker(),
+        mounts: text("/proc/self/mountinfo").unwrap_or_default(),
         cgroup: text("/proc/1/cgroup").unwrap_or_default(),
         interfaces: interfaces.collect(),
         addresses: addresses(),
     }
+}
+
+/// What container programs leave in their containers: files, a variable of the first process, Kubernetes' variable.
+fn container_marker() -> Option<String> {
+    let given = |name: &str| Some(name.trim().escape_debug().to_string()).filter(|name| !name.is_empty());
+    let of_first = || {
+        let environment = text("/proc/1/environ")?;
+        environment.split('\0').find_map(|variable| variable.strip_prefix("container=")).and_then(given)
+    };
+    let files = [("/.dockerenv", "docker"), ("/run/.containerenv", "podman")];
+    let by_file = files.into_iter().find(|(path, _)| exists(path)).map(|(_, name)| name.to_owned());
+    let in_kubernetes = || std::env::var_os("KUBERNETES_SERVICE_HOST").map(|_| "kubernetes".to_owned());
+    by_file.or_else(|| given(&text("/run/systemd/container")?)).or_else(of_first).or_else(in_kubernetes)
 }
 
 pub(super) fn firewall(timeout: Duration) -> Firewall {

@@ -87,8 +87,10 @@ pub(super) struct Interface {
 /// What tells a container.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Container {
-    /// One of the files that container programs put into a container is there.
-    pub(super) has_marker: bool,
+    /// What the files and variables that are put into a container call it.
+    pub(super) marker: Option<String>,
+    /// The text of /proc/self/mountinfo: what `/` is.
+    pub(super) mounts: String,
     /// The text of /proc/1/cgroup.
     pub(super) cgroup: String,
     /// Interfaces besides loopback.
@@ -97,9 +99,18 @@ pub(super) struct Container {
 }
 
 impl Container {
-    fn is_one(&self) -> bool {
+    /// What kind it is, if it is one.
+    fn kind(&self) -> Option<String> {
         const NAMES: [&str; 6] = ["docker", "containerd", "kubepods", "libpod", "lxc", "garden"];
-        self.has_marker || NAMES.iter().any(|name| self.cgroup.contains(name))
+        let named = || NAMES.iter().find(|name| self.cgroup.contains(**name)).map(|name| (*name).to_owned());
+        self.marker.clone().or_else(named).or_else(|| self.has_layers().then(|| "its files are layers".to_owned()))
+    }
+
+    /// Whether `/` is an overlay, as images are mounted: `23 22 0:21 / / rw - overlay overlay rw,lowerdir=...`.
+    fn has_layers(&self) -> bool {
+        let is_root = |line: &str| line.split(' ').nth(4) == Some("/");
+        let is_overlay = |line: &str| line.split(" - ").nth(1).is_some_and(|rest| rest.starts_with("overlay "));
+        self.mounts.lines().any(|line| is_root(line) && is_overlay(line))
     }
 
     /// Whether all that it has is a cable to a bridge on its host, and a private address.
@@ -121,11 +132,11 @@ fn is_link_local(ip: IpAddr) -> bool {
 /// Bridge networking: each relay port would have to be published, and each published port is a process and memory there.
 pub(super) fn judge_container(config: &Config, container: &Container) -> Step {
     let name = "container";
-    if !container.is_one() {
-        return finding(name, Status::Ok, "this is none");
-    }
+    let Some(kind) = container.kind() else { return finding(name, Status::Ok, "this is none") };
+    let running = format!("running in a container ({kind})");
     if !container.is_bridged() {
-        return finding(name, Status::Ok, "this is one, with the host's network or an address of its own");
+        return finding(name, Status::Ok, format!("{running}, with the host's network or an address of its own"))
+            .fact("container", kind);
     }
     let (low, high) = config.relay.ports;
     let ports = u64::from(high.saturating_sub(low)) + 1;
@@ -133,16 +144,17 @@ pub(super) fn judge_container(config: &Config, container: &Container) -> Step {
     let advice = "use host networking (docker run --network host)";
     if !mapped {
         let message = format!(
-            "this is one with bridge networking, and external-ip is not set: peers are told an address that only this \
+            "{running} with bridge networking, and external-ip is not set: peers are told an address that only this \
              container's host knows; {advice}, as {ports} published ports would bring the host down"
         );
-        return finding(name, Status::Warn, message);
+        return finding(name, Status::Warn, message).fact("container", kind);
     }
     let message = format!(
-        "this is one with bridge networking: UDP {low}-{high} must be published with unchanged ports, and each costs \
+        "{running} with bridge networking: UDP {low}-{high} must be published with unchanged ports, and each costs \
          memory and time on the host; {advice}"
     );
     finding(name, if ports > PUBLISHED_PORTS_MAX { Status::Warn } else { Status::Note }, message)
+        .fact("container", kind)
 }
 
 #[cfg(test)]
@@ -183,7 +195,8 @@ mod tests {
     #[test]
     fn a_container_on_a_bridge_is_warned_about() {
         let bridged = Container {
-            has_marker: false,
+            marker: None,
+            mounts: String::new(),
             cgroup: "0::/docker/4711\n".to_owned(),
             interfaces: vec![Interface { index: 2, link: 17 }],
             addresses: ["127.0.0.1", "172.17.0.2", "fe80::1"].map(|ip| ip.parse().unwrap()).to_vec(),
@@ -200,7 +213,18 @@ mod tests {
         for container in [on_host_network, with_public, no_container] {
             assert_eq!(status(&plain, &container), Status::Ok, "{container:?}");
         }
-        let marked = Container { has_marker: true, cgroup: String::new(), ..bridged };
+        let marked = Container { marker: Some("podman".to_owned()), cgroup: String::new(), ..bridged.clone() };
         assert_eq!(status(&plain, &marked), Status::Warn);
+        // A container runtime without a marker, whose control group has a name of its own.
+        let root =
+            |kind: &str| format!("22 1 0:5 / /proc rw - proc proc rw\n23 1 0:21 / / rw,relatime - {kind} {kind} rw\n");
+        let layered = |kind: &str| Container { cgroup: "0::/\n".to_owned(), mounts: root(kind), ..bridged.clone() };
+        let step = judge_container(&plain, &layered("overlay"));
+        assert!(
+            step.status == Status::Warn && step.message.starts_with("running in a container ("),
+            "{}",
+            step.message
+        );
+        assert_eq!(judge_container(&plain, &layered("ext4")).message, "this is none");
     }
 }

@@ -12,6 +12,8 @@ use super::finding;
 /// The state of a listening TCP socket in /proc/net/tcp.
 const TCP_LISTEN: &str = "0A";
 const NAME: &str = "turnstone";
+/// The process that keeps the listener sockets of a service that does not run.
+const SERVICE_MANAGER: u32 = 1;
 
 /// An open UDP socket, or a TCP socket that listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +105,7 @@ pub(super) fn find(
     servers: Vec<Process>,
     given: Option<u32>,
 ) -> (Server, Vec<Step>) {
-    let (mut steps, mut open, mut missing) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut steps, mut open, mut missing, mut kept) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (listeners, unnamed): (Vec<_>, Vec<_>) =
         config.listeners.iter().copied().partition(|listener| listener.address.port() != 0);
     for listener in &unnamed {
@@ -122,6 +124,10 @@ pub(super) fn find(
         let own = processes.iter().find(|process| given.map_or(process.name == NAME, |pid| process.pid == pid));
         match (serving.is_empty(), own, processes.first()) {
             (true, ..) => missing.push(listener),
+            // Its store, or a socket unit: what comes in waits there for the server's start.
+            (false, None, Some(_)) if processes.iter().all(|process| process.pid == SERVICE_MANAGER) => {
+                kept.push(listener)
+            }
             (false, None, Some(other)) => {
                 let message = format!("{} belongs to {} (process {})", shown(&listener), other.name, other.pid);
                 steps.push(finding("server", Status::Fail, format!("{message}, not to turnstone")));
@@ -136,6 +142,14 @@ pub(super) fn find(
         [only] if !open.is_empty() => Some(only.pid),
         _ => None,
     });
+    if !kept.is_empty() {
+        let list = kept.iter().map(shown).collect::<Vec<_>>().join(", ");
+        let state = if open.is_empty() { "the server does not run" } else { "the server runs without them" };
+        let message = format!(
+            "{state}: only the service manager has {list} open, for the next start: systemctl status turnstone"
+        );
+        steps.push(finding("server", Status::Fail, message));
+    }
     let is_absent = open.is_empty() && !config.listeners.is_empty();
     let list = missing.iter().map(shown).collect::<Vec<_>>().join(", ");
     if is_absent && !missing.is_empty() {
@@ -146,7 +160,7 @@ pub(super) fn find(
             "nothing listens on {list}, though the server runs: listeners of a changed configuration need a restart"
         );
         steps.push(finding("server", Status::Fail, message));
-    } else if !open.is_empty() {
+    } else if !open.is_empty() && kept.is_empty() {
         let process = match pid {
             Some(pid) => format!("process {pid} runs"),
             None => "it runs; which process it is, root can see".to_owned(),
@@ -278,6 +292,28 @@ mod tests {
         let (server, steps) = found(&["udp", "tcp"], Some("turnserver"));
         assert!(!server.may_run() && steps.len() == 2, "{steps:?}");
         assert_eq!(steps[0].1, "udp 127.0.0.1:3478 belongs to turnserver (process 7), not to turnstone");
+    }
+
+    #[test]
+    fn sockets_that_only_the_service_manager_has_are_kept_for_the_server() {
+        let config = config("");
+        let local = config.listeners[0].address;
+        let socket = Socket { is_stream: false, local, inode: 5, drops: 0 };
+        let process = |pid, name: &str| Process { pid, name: name.to_owned() };
+        let find = |owners: Vec<Process>| {
+            let (server, steps) = find(&config, Some(vec![socket]), &HashMap::from([(5, owners)]), Vec::new(), None);
+            (server, steps[0].status, steps[0].message.clone())
+        };
+        let (server, status, message) = find(vec![process(1, "systemd")]);
+        assert!(!server.may_run() && status == Status::Fail, "{message}");
+        assert!(
+            message.starts_with("the server does not run: only the service manager has udp 127.0.0.1:3478 open"),
+            "{message}"
+        );
+        let (server, status, _) = find(vec![process(1, "systemd"), process(7, "turnstone")]);
+        assert_eq!((server.pid, status), (Some(7), Status::Ok));
+        let (_, _, message) = find(vec![process(1, "systemd"), process(7, "coturn")]);
+        assert!(message.contains("not to turnstone"), "{message}");
     }
 
     #[test]

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::config::{TlsFiles, TlsVersion};
+use crate::config::{TlsFiles, TlsVersion, Wanted, why};
 
 /// Why certificate and key cannot be used. The message names the file.
 #[derive(Debug)]
@@ -55,7 +55,10 @@ pub fn load_tls(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
     let file = |path: &PathBuf, problem: String| TlsError::File { path: path.clone(), problem };
     let chain = CertificateDer::pem_file_iter(&files.certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| file(&files.certificate, pem_words(&error, "certificate")))?;
+        .map_err(|error| match error {
+            pem::Error::Io(error) => file(&files.certificate, why(&files.certificate, Wanted::Read, &error)),
+            error => file(&files.certificate, pem_words(&error, "certificate")),
+        })?;
     if chain.is_empty() {
         return Err(file(&files.certificate, "holds no PEM certificate".to_owned()));
     }
@@ -100,8 +103,8 @@ fn pair_words(error: &rustls::Error) -> String {
     }
 }
 
-fn pem_words(error: &rustls_pki_types::pem::Error, what: &str) -> String {
-    use rustls_pki_types::pem::Error;
+fn pem_words(error: &pem::Error, what: &str) -> String {
+    use pem::Error;
     match error {
         Error::NoItemsFound => {
             format!(

@@ -10,9 +10,9 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::notify;
-use super::run::RunError;
+use super::run::{RunError, why_not_bound};
 use crate::addr::Transport;
-use crate::config::{Config, Listener};
+use crate::config::{Config, Listener, lasts};
 use crate::net::{Adopted, Inherited, SocketKind, bind_tcp_listener, bind_udp_listener};
 use crate::net::{tune_tcp_listener, tune_udp_listener};
 use crate::worker::WorkerListener;
@@ -40,7 +40,9 @@ pub(super) fn open(config: &Config, mut inherited: Inherited) -> Result<Opened, 
     let mut adopted = 0;
     for listener in &config.listeners {
         let group = Group::open(*listener, &mut inherited, workers).map_err(|error| {
-            RunError::new(format!("cannot listen on {}/{}", listener.transport, listener.address), error)
+            let problem = why_not_bound(listener.address, &error);
+            let message = format!("cannot listen on {}/{}: {problem}", listener.transport, listener.address);
+            RunError::of_key("listen", lasts(&error), message)
         })?;
         adopted += group.sockets.iter().filter(|socket| !matches!(socket.origin, Origin::Bound(_))).count();
         groups.push(group);

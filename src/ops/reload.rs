@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::certificates::{self, Certificate, Stamp};
 use super::log;
 use super::run::{Hooks, RunningServer};
-use crate::config::{Change, Config, Effect, Loaded, Problem};
+use crate::config::{Change, Config, Effect, Loaded, Problem, TlsFiles};
 use crate::turn::{Judgement, Settings};
 use crate::worker::Command;
 
@@ -147,21 +147,31 @@ impl RunningServer {
     /// Takes over certificate and key when their files have changed.
     pub(super) fn watch_certificate(&mut self) {
         let Some(files) = &self.config.tls else { return };
-        if !self.watch.has_changed(files) {
-            return;
+        if self.watch.has_changed(files) {
+            self.take_certificate(&files.clone(), "its files have changed");
         }
+    }
+
+    /// Takes over certificate and key as they are now, without waiting for a change to settle.
+    pub(super) fn reload_certificate(&mut self) {
+        let Some(files) = self.config.tls.clone() else {
+            tracing::warn!("SIGUSR2 reads the certificate again, but there is none: [tls] is not configured");
+            return;
+        };
+        self.watch.judged(&files, Stamp::of(&files));
+        self.take_certificate(&files, "SIGUSR2");
+    }
+
+    fn take_certificate(&mut self, files: &TlsFiles, why: &str) {
         match certificates::load(files) {
             Ok(certificate) => {
-                tracing::info!(
-                    not_after_unix = certificate.not_after_unix,
-                    "certificate reloaded, its files had changed"
-                );
+                tracing::info!(not_after_unix = certificate.not_after_unix, why, "certificate reloaded");
                 self.status.set_certificate_not_after(Some(certificate.not_after_unix));
                 self.context.tls.store(Some(certificate.config));
                 self.status.certificate_reloads.count(true);
             }
             Err(problem) => {
-                tracing::error!(%problem, "the certificate files have changed, but cannot be used; the old certificate stays");
+                tracing::error!(%problem, why, "the certificate files cannot be used; the old certificate stays");
                 self.status.certificate_reloads.count(false);
             }
         }

@@ -25,7 +25,7 @@ use super::notify;
 use super::status::Status;
 use crate::addr::{Family, Transport};
 use crate::auth::NonceKeys;
-use crate::config::{Config, Endpoint, Loaded, OwnAddresses, WantedSockets};
+use crate::config::{Config, Endpoint, Loaded, OwnAddresses, Unusable, Wanted, WantedSockets, lasts, why};
 use crate::listener::ConnectionLimits;
 use crate::net::{Inherited, OwnRelays, interface_addresses, sys};
 use crate::turn::{AllocationFilter, EndReason, Settings, Shared};
@@ -48,19 +48,37 @@ impl fmt::Display for Bound {
 
 /// Why the server could not start, or stopped.
 #[derive(Debug)]
-pub struct RunError(String);
+pub struct RunError {
+    message: String,
+    /// The key in `turnserver.toml` that asks for what failed, with its section.
+    pub key: Option<&'static str>,
+    /// Whether it stays so until somebody changes something: starting again does not help.
+    pub lasts: bool,
+}
 
 impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.message)
     }
 }
 
 impl std::error::Error for RunError {}
 
 impl RunError {
+    /// Something that may be otherwise at the next try.
     pub(super) fn new(what: impl fmt::Display, problem: impl fmt::Display) -> Self {
-        Self(format!("{what}: {problem}"))
+        Self { message: format!("{what}: {problem}"), key: None, lasts: false }
+    }
+
+    /// Something that `key` asks for.
+    pub(super) fn of_key(key: &'static str, lasts: bool, message: String) -> Self {
+        Self { message, key: Some(key), lasts }
+    }
+}
+
+impl From<Unusable> for RunError {
+    fn from(Unusable { key, message, lasts }: Unusable) -> Self {
+        Self::of_key(key, lasts, message)
     }
 }
 
@@ -105,6 +123,7 @@ struct Signals {
     interrupt: Signal,
     hang_up: Signal,
     user_1: Signal,
+    user_2: Signal,
 }
 
 impl Signals {
@@ -114,6 +133,7 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
             user_1: signal(SignalKind::user_defined1())?,
+            user_2: signal(SignalKind::user_defined2())?,
         })
     }
 }
@@ -144,14 +164,15 @@ impl RunningServer {
         let tls = Arc::new(ArcSwapOption::empty());
         if let Some(files) = &config.tls {
             watch.judged(files, Stamp::of(files));
-            let certificate = certificates::load(files).map_err(RunError)?;
+            let certificate = certificates::load(files).map_err(|problem| RunError::of_key("tls", true, problem))?;
             status.set_certificate_not_after(Some(certificate.not_after_unix));
             tls.store(Some(certificate.config));
         }
         let listeners::Opened { bound, per_worker: sockets } = listeners::open(&config, inherited)?;
         let bound = Bound { listeners: bound };
-        let monitor = config.metrics.as_ref().map(|metrics| bind_endpoint(&metrics.listen, "metrics")).transpose()?;
-        let admin = config.admin.as_ref().map(|admin| bind_endpoint(&admin.listen, "admin")).transpose()?;
+        let monitor =
+            config.metrics.as_ref().map(|metrics| bind_endpoint(&metrics.listen, "metrics.listen")).transpose()?;
+        let admin = config.admin.as_ref().map(|admin| bind_endpoint(&admin.listen, "admin.listen")).transpose()?;
         let mut endpoints: Vec<_> = bound.listeners.iter().map(|(_, address)| *address).collect();
         endpoints.extend([&monitor, &admin].into_iter().flatten().filter_map(EndpointListener::address));
         endpoints.extend(config.usage.iter().flat_map(|usage| &usage.webhook).filter_map(|webhook| webhook.address));
@@ -168,8 +189,7 @@ impl RunningServer {
         let usage = config.usage.as_ref().map(|usage| {
             let (stats, ask) = (Arc::clone(&status.usage), ask_worker(&mailboxes));
             let instance = format!("{:08x}", status.instance());
-            UsageRecords::start(usage, &instance, config.workers, stats, ask)
-                .map_err(|problem| RunError::new("usage records", problem))
+            UsageRecords::start(usage, &instance, config.workers, stats, ask).map_err(RunError::from)
         });
         let usage = usage.transpose()?;
         let context = WorkerContext {
@@ -282,6 +302,8 @@ impl RunningServer {
                     self.begin_drain(self.configured_deadline());
                 }
                 _ = signals.interrupt.recv() => break,
+                // What the certificate hooks of coturn send.
+                _ = signals.user_2.recv() => self.reload_certificate(),
                 () = self.watch.due(), if self.config.tls.is_some() => self.watch_certificate(),
                 _ = drain_tick.tick(), if self.draining.is_some() => {
                     if self.has_drained() {
@@ -341,12 +363,12 @@ impl RunningServer {
     fn worker_failed(&mut self, number: Option<usize>) -> RunError {
         let number = number.unwrap_or_default();
         if number >= self.workers.len() {
-            return RunError(format!("worker {number} ended"));
+            return RunError::new(format!("worker {number}"), "it ended");
         }
         match self.workers.swap_remove(number).join() {
-            Ok(Ok(())) => RunError(format!("worker {number} ended")),
+            Ok(Ok(())) => RunError::new(format!("worker {number}"), "it ended"),
             Ok(Err(error)) => RunError::new(format!("worker {number}"), error),
-            Err(_) => RunError(format!("worker {number} panicked")),
+            Err(_) => RunError::new(format!("worker {number}"), "it panicked"),
         }
     }
 }
@@ -368,9 +390,27 @@ async fn next_order(orders: &mut Option<Orders>) -> Option<Order> {
     orders.as_mut()?.recv().await
 }
 
-fn bind_endpoint(endpoint: &Endpoint, section: &str) -> Result<EndpointListener, RunError> {
-    EndpointListener::bind(endpoint)
-        .map_err(|error| RunError::new(format!("cannot listen on {endpoint} for [{section}]"), error))
+fn bind_endpoint(endpoint: &Endpoint, key: &'static str) -> Result<EndpointListener, RunError> {
+    EndpointListener::bind(endpoint).map_err(|error| {
+        let problem = match endpoint {
+            Endpoint::Unix(path) => why(path, Wanted::Write, &error),
+            Endpoint::Tcp(address) => why_not_bound(*address, &error),
+        };
+        RunError::of_key(key, lasts(&error), format!("cannot listen on {endpoint}: {problem}"))
+    })
+}
+
+/// Why a port cannot be listened on, with what helps.
+pub(super) fn why_not_bound(address: SocketAddr, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied if address.port() < 1024 => {
+            format!("{error}: ports below 1024 need CAP_NET_BIND_SERVICE, which the systemd unit grants")
+        }
+        io::ErrorKind::AddrInUse => {
+            format!("{error}: another program has it; sudo ss -lnp 'sport = :{}' shows which", address.port())
+        }
+        _ => error.to_string(),
+    }
 }
 
 fn settings(config: &Config, endpoints: &[SocketAddr], nonce_keys: &Arc<NonceKeys>) -> Result<Settings, RunError> {
@@ -378,7 +418,7 @@ fn settings(config: &Config, endpoints: &[SocketAddr], nonce_keys: &Arc<NonceKey
         endpoints: endpoints.to_vec(),
         addresses: interface_addresses().map_err(|error| RunError::new("cannot list interface addresses", error))?,
     };
-    config.settings(Arc::clone(nonce_keys), own).map_err(|error| RunError(error.to_string()))
+    config.settings(Arc::clone(nonce_keys), own).map_err(|error| RunError::of_key("peers", true, error.to_string()))
 }
 
 /// Lets the writer of usage records ask a worker for its live allocations.

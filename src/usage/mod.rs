@@ -22,7 +22,7 @@ use std::time::{Duration, Instant, SystemTime};
 pub use stats::{Lost, UsageStats};
 
 use crate::addr::{FiveTuple, RelayedAddr};
-use crate::config::Usage;
+use crate::config::{Unusable, Usage, Wanted};
 use crate::turn::{AllocationId, AllocationSummary, AllocationView, is_told_alone};
 use crate::user::User;
 
@@ -164,24 +164,28 @@ impl UsageRecords {
         workers: usize,
         stats: Arc<UsageStats>,
         ask: AskWorker,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Unusable> {
         let (queue, facts) = sync_channel(QUEUE_MAX);
         let sender = UsageSender { queue, stats: Arc::clone(&stats), stop_until: Arc::default() };
         let orders = Arc::new(Mutex::new(Orders::default()));
         let token: Token = Arc::new(Mutex::new(config.webhook.as_ref().and_then(|webhook| webhook.token.clone())));
         let file = config.file.clone().map(|file| {
-            let path = file.path.display().to_string();
-            RecordFile::new(file, Arc::clone(&stats)).map_err(|error| format!("cannot write to {path}: {error}"))
+            let path = file.path.clone();
+            RecordFile::new(file, Arc::clone(&stats))
+                .map_err(|error| Unusable::path("usage.file", &path, Wanted::Write, &error))
         });
         let file = file.transpose()?;
         let spool = config.webhook.as_ref().map(|webhook| {
             let directory = &webhook.spool_directory;
             Spool::new(directory, webhook.spool_bytes_max, server, Arc::clone(&stats))
                 .map(Arc::new)
-                .map_err(|error| format!("cannot use {} as the spool: {error}", directory.display()))
+                .map_err(|error| Unusable::path("usage.spool-directory", directory, Wanted::Write, &error))
         });
         let spool = spool.transpose()?;
-        let failed = |error: io::Error| format!("cannot start a thread: {error}");
+        let failed = |error: io::Error| {
+            let message = format!("cannot start a thread: {error}");
+            Unusable { key: "usage", message, lasts: false }
+        };
         let webhook = config.webhook.as_ref().zip(spool.clone()).map(|(webhook, spool)| {
             let sender = Sender::new(webhook, Arc::clone(&token), spool, Arc::clone(&stats));
             thread::Builder::new().name("usage-webhook".to_owned()).spawn(move || sender.run())

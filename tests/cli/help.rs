@@ -32,6 +32,17 @@ const COMMANDS: [&str; 19] = [
 const INSTALLER: &str = include_str!("../../systemd/install.sh");
 
 #[test]
+fn the_variable_that_holds_the_secret_itself_is_in_the_help() {
+    let place = Place::new();
+    for command in ["serve", "check", "credentials"] {
+        let out = ran(&mut place.command(&[command, "--help"])).ok();
+        let words = out.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains("the variable TURNSTONE_SECRET holds the secret itself"), "{out}");
+        assert!(words.contains("[variable: TURNSTONE_SECRET_FILES_READABLE_BY]"), "{out}");
+    }
+}
+
+#[test]
 fn help_lists_every_command_and_the_exit_codes() {
     let place = Place::new();
     let help = ran(&mut place.command(&["--help"])).ok();

@@ -8,6 +8,8 @@ mod check;
 mod credentials;
 mod help;
 mod serve;
+#[path = "../support/skip.rs"]
+mod skip;
 mod verify;
 
 use std::fs;

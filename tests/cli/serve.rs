@@ -224,10 +224,87 @@ fn a_private_key_that_everybody_can_read_stops_the_start() {
     let ran = place.run(&["serve"]);
     assert_eq!(ran.code, 2);
     assert!(
-        ran.err.starts_with("error: [tls] key: key.pem is open to everybody (mode 0644); run: chmod 640"),
+        ran.err.starts_with(
+            "error: turnserver.toml:15:7: key in [tls]: key.pem is open to everybody (mode 0644); run: chmod 640"
+        ),
         "{}",
         ran.err
     );
+}
+
+#[test]
+fn what_stays_wrong_ends_the_start_with_2_and_place_reason_and_remedy() {
+    for (more, words) in [
+        (
+            "[usage]\nfile = \"nowhere/usage.jsonl\"\n",
+            "turnserver.toml:14:8: usage.file: nowhere/usage.jsonl: no such file or directory: its directory nowhere is not there",
+        ),
+        (
+            "[admin]\nlisten = \"unix:nowhere/admin.sock\"\n",
+            "turnserver.toml:14:10: admin.listen: cannot listen on unix:nowhere/admin.sock: no such file or directory: its",
+        ),
+    ] {
+        let place = Place::new();
+        place.append(more);
+        let ran = place.run(&["serve", "--listen", "udp://127.0.0.1:0"]);
+        assert_eq!(ran.code, 2, "{}", ran.err);
+        assert!(ran.err.contains(words), "{}", ran.err);
+    }
+}
+
+/// The same program as another user, who may read what everybody may.
+fn as_nobody(place: &Place, args: &[&str]) -> Option<super::Ran> {
+    if !rustix::process::geteuid().is_root() {
+        super::skip::skipped("only root can start a process of another user");
+        return None;
+    }
+    let mut command = assert_cmd::Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]);
+    command.arg(env!("CARGO_BIN_EXE_turnstone")).args(args).current_dir(place.path(""));
+    Some(ran(&mut command))
+}
+
+#[test]
+fn a_user_who_may_not_read_or_write_is_named_with_what_helps() {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let place = Place::new();
+    mode(&place.path(""), 0o755);
+    let args = ["serve", "--config", "turnserver.toml", "--listen", "udp://127.0.0.1:0"];
+    let Some(ran) = as_nobody(&place, &args) else { return };
+    let secret = place.path("secret");
+    assert_eq!(ran.code, 2, "{}", ran.err);
+    assert!(
+        ran.err.contains("turnserver.toml:12:8: in [[auth.secrets]] cannot read secret: permission denied: user nobody may not read it; run: chown nobody secret"),
+        "{}",
+        ran.err
+    );
+    std::os::unix::fs::chown(&secret, Some(65534), None).unwrap();
+    place.append("[usage]\nfile = \"usage.jsonl\"\n");
+    mode(&place.path("turnserver.toml"), 0o644);
+    let ran = as_nobody(&place, &args).unwrap();
+    assert_eq!(ran.code, 2, "{}", ran.err);
+    assert!(
+        ran.err.contains(
+            "turnserver.toml:14:8: usage.file: usage.jsonl: permission denied: user nobody may make no file in ."
+        ),
+        "{}",
+        ran.err
+    );
+    mode(&place.path("turnserver.toml"), 0o600);
+    let ran = as_nobody(&place, &args).unwrap();
+    assert!(
+        ran.code == 2 && ran.err.contains("user nobody may not read it; run: chgrp nobody turnserver.toml"),
+        "{}",
+        ran.err
+    );
+    mode(&place.path(""), 0o700);
+    let absolute = place.path("turnserver.toml").display().to_string();
+    let ran = as_nobody(&place, &["serve", "--config", &absolute]).unwrap();
+    let closed = format!("user nobody may not enter {}", place.path("").display().to_string().trim_end_matches('/'));
+    assert!(ran.code == 2 && ran.err.contains(&closed), "{}", ran.err);
 }
 
 #[test]

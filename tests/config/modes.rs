@@ -40,6 +40,68 @@ fn a_secret_file_that_others_can_read_is_refused_with_mode_and_fix() {
 }
 
 #[test]
+fn modes_that_containers_give_are_accepted_when_asked_for_and_no_wider_ones() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = |readers: &str| {
+        format!(
+            "secret-files-readable-by = \"{readers}\"\n[auth]\nusers-file = \"file\"\n[[auth.secrets]]\nid = \"a\"\nfile = \"file\"\n\
+             [[auth.users]]\nname = \"u\"\npassword-file = \"file\"\n[admin]\nlisten = \"127.0.0.1:1\"\ntoken-file = \"file\"\n\
+             [usage]\nwebhook = \"https://example.org/\"\nwebhook-token-file = \"file\"\n"
+        )
+    };
+    let content = "a-user:and-a-password";
+    for (readers, accepted, refused) in [
+        ("owner", &[0o400, 0o600][..], &[0o440, 0o444, 0o640][..]),
+        ("group", &[0o400, 0o440, 0o640], &[0o444, 0o604]),
+        ("everybody", &[0o400, 0o440, 0o444, 0o644], &[0o446, 0o666]),
+    ] {
+        for mode in accepted {
+            file(directory.path(), "file", content, *mode);
+            let config = given(&text(readers)).in_directory(directory.path()).config();
+            assert_eq!((config.auth.secrets.len(), config.auth.users.len()), (1, 2), "{readers} {mode:o}");
+            assert!(config.to_toml().contains(&format!("secret-files-readable-by = \"{readers}\"")));
+        }
+        for mode in refused {
+            file(directory.path(), "file", content, *mode);
+            let error = given(&text(readers)).in_directory(directory.path()).error();
+            for place in ["3:14", "6:8", "9:17", "12:14", "15:22"] {
+                assert!(error.contains(&format!("turnserver.toml:{place}")), "{readers} {mode:o} {place}: {error}");
+            }
+            assert_eq!(error.lines().count(), 5, "{error}");
+        }
+    }
+    file(directory.path(), "file", content, 0o444);
+    let error = given(&text("owner")).in_directory(directory.path()).error();
+    assert!(error.contains("accept what a container makes so: secret-files-readable-by = \"everybody\""), "{error}");
+    // The key, and a secret in the file itself.
+    let key = "[tls]\ncertificate = \"c\"\nkey = \"file\"";
+    for (readers, is_read) in [("group", false), ("everybody", true)] {
+        let text = format!("secret-files-readable-by = \"{readers}\"\n{SECRET}\n{key}");
+        let config = given(&text).in_directory(directory.path()).config();
+        assert_eq!(config.tls.unwrap().read_key().is_ok(), is_read);
+        let mut open = given(&text).in_directory(directory.path());
+        open.source.mode = Some(0o100_444);
+        assert_eq!(open.parse().is_ok(), is_read);
+    }
+    assert!(
+        given("secret-files-readable-by = \"all\"").error().contains("\"all\" is none of them; expected \"owner\", ")
+    );
+}
+
+#[test]
+fn a_users_file_may_have_16_mib_and_a_secret_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let comment = format!("#{}\n", "x".repeat(1 << 20));
+    let text = "[auth]\nusers-file = \"users\"\n";
+    file(directory.path(), "users", &format!("{}a:b\n", comment.repeat(15)), 0o600);
+    assert_eq!(given(text).in_directory(directory.path()).config().auth.users.len(), 1);
+    file(directory.path(), "users", &comment.repeat(16), 0o600);
+    assert!(given(text).in_directory(directory.path()).error().contains("users is larger than 16 MiB"));
+    let text = "[[auth.secrets]]\nid = \"a\"\nfile = \"users\"\n";
+    assert!(given(text).in_directory(directory.path()).error().contains("users is larger than 1 MiB"));
+}
+
+#[test]
 fn one_line_end_at_the_end_of_a_secret_file_does_not_count() {
     let directory = tempfile::tempdir().unwrap();
     let text = "[[auth.secrets]]\nid = \"main\"\nfile = \"secret\"";

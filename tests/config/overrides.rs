@@ -76,6 +76,7 @@ fn every_variable_and_flag_has_an_effect() {
         "log.format" => "json",
         "log.addresses" => "off",
         "secret-file" => "/dev/null",
+        "secret-files-readable-by" => "group",
         other => panic!("no value for {other}"),
     };
     let tls = "[tls]\ncertificate = \"/c.pem\"\nkey = \"/k.pem\"\n";

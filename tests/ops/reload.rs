@@ -107,6 +107,81 @@ fn a_new_certificate_is_taken_when_its_files_change_and_a_bad_pair_keeps_the_old
     assert!(endpoint(&server).starts_with("127.0.0.1:"));
 }
 
+#[test]
+fn sigusr2_reads_the_certificate_at_once_and_nothing_else() {
+    let server = TestServer::start(&config(""));
+    let value = |name: &str| Scrape::of(&server).get(name);
+    let first = served_certificate(&server, "authority.pem");
+    // What would be refused as a whole is not looked at.
+    server.write_config("nonsense");
+    let other = TestAuthority::issue(&["localhost", "127.0.0.1"]);
+    for (name, pem) in
+        [("certificate.pem", &other.certificate_pem), ("key.pem", &other.key_pem), ("other.pem", &other.authority_pem)]
+    {
+        std::fs::write(server.file(name), pem).unwrap();
+    }
+    server.signal(Signal::USR2);
+    let applied = "turnstone_certificate_reloads_total{result=\"applied\"}";
+    wait_until("the new certificate", LIMIT, || (value(applied) == 1.0).then_some(()));
+    assert_ne!(served_certificate(&server, "other.pem"), first);
+    // Also when nothing has changed: a hook that waits for the line finds it.
+    server.signal(Signal::USR2);
+    wait_until("it again", LIMIT, || (value(applied) == 2.0).then_some(()));
+    std::fs::write(server.file("key.pem"), "no key").unwrap();
+    server.signal(Signal::USR2);
+    let refused = "turnstone_certificate_reloads_total{result=\"refused\"}";
+    wait_until("the refusal", LIMIT, || (value(refused) == 1.0).then_some(()));
+    let log = server.log();
+    assert!(log.contains("the old certificate stays") && log.contains("SIGUSR2"), "{log}");
+    assert_eq!((value("turnstone_config_generation"), log.matches("reload refused").count()), (1.0, 0), "{log}");
+}
+
+#[test]
+fn sigusr2_without_a_certificate_ends_nothing() {
+    let text = config("").replace(", \"tls\"", "");
+    let text = text.split("[tls]").next().unwrap().to_owned() + "[relay]" + text.split("[relay]").nth(1).unwrap();
+    let mut server = TestServer::start(&text);
+    server.signal(Signal::USR2);
+    wait_until("the line", LIMIT, || server.log().contains("[tls] is not configured").then_some(()));
+    assert!(server.is_running());
+    assert_eq!(Scrape::of(&server).get("turnstone_config_generation"), 1.0);
+}
+
+#[test]
+fn no_core_is_dumped_of_the_server_and_its_memory_is_closed_to_its_user() {
+    let server = TestServer::start(&config(""));
+    let file = |name: &str| format!("/proc/{}/{name}", server.process_id());
+    let limits = std::fs::read_to_string(file("limits")).unwrap();
+    let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().collect::<Vec<_>>(), ["0", "0", "bytes"]);
+    // The kernel gives what belongs to a process that may not be dumped to root, whoever runs it. Here that is nobody.
+    if !rustix::process::geteuid().is_root() {
+        crate::support::skipped("only root can start a process of another user");
+        return;
+    }
+    let owner = |args: &[&str]| {
+        let mut child = std::process::Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", env!("CARGO_BIN_EXE_turnstone")])
+            .args(args)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let owner = wait_until("the process to be its own", LIMIT, || {
+            let status = std::fs::read_to_string(format!("/proc/{}/cmdline", child.id())).unwrap();
+            let environ = format!("/proc/{}/environ", child.id());
+            let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(environ).unwrap());
+            (status.starts_with(env!("CARGO_BIN_EXE_turnstone")) && owner == 0).then_some(owner)
+        });
+        child.kill().unwrap();
+        child.wait().unwrap();
+        owner
+    };
+    // It waits for standard input, as a command that holds a secret may.
+    assert_eq!(owner(&["import", "-"]), 0);
+}
+
 /// The server's own certificate, as a client gets it that trusts the authority in `authority`.
 fn served_certificate(server: &TestServer, authority: &str) -> Vec<u8> {
     let socket = std::net::TcpStream::connect(server.tls()).unwrap();

@@ -9,7 +9,7 @@ use clap::Args;
 use zeroize::Zeroizing;
 
 use crate::config::{
-    ADMIN_ENV, ADMIN_TOKEN_ENV, Admin, AdminToken, CONFIG_ENV, ConfigError, DEFAULT_FILE, Endpoint, Source,
+    ADMIN_ENV, ADMIN_TOKEN_ENV, Admin, AdminToken, CONFIG_ENV, ConfigError, DEFAULT_FILE, Endpoint, Readers, Source,
     Surroundings, read_private_file, trim_line_end,
 };
 use crate::ops::host;
@@ -87,7 +87,8 @@ impl AdminFlags {
     fn named_token(&self) -> Result<Option<AdminToken>, CliError> {
         let (source, bytes) = match (&self.admin_token_file, variable(ADMIN_TOKEN_ENV)) {
             (Some(path), _) => {
-                let read = read_private_file(path, None).map_err(|problem| wrong("--admin-token-file", problem))?;
+                let read = read_private_file(path, None, Readers::Owner)
+                    .map_err(|problem| wrong("--admin-token-file", problem))?;
                 ("--admin-token-file", trim_line_end(read))
             }
             (None, Some(text)) => (ADMIN_TOKEN_ENV, Zeroizing::new(text.into_bytes())),

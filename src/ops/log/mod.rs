@@ -5,6 +5,7 @@ mod line;
 use std::cell::RefCell;
 use std::fmt;
 
+use tracing::subscriber::set_global_default;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::fmt::{FormatEvent, FormatFields, SubscriberBuilder, format};
@@ -109,7 +110,9 @@ where
 {
     let builder = builder.with_filter_reloading();
     let handle = builder.reload_handle();
-    builder.try_init().map_err(|_| LogError::AlreadySet)?;
+    // Not `try_init`, which also takes in what dependencies write to the `log` crate: the webhook's client writes whole requests,
+    // their token included.
+    set_global_default(builder.finish()).map_err(|_| LogError::AlreadySet)?;
     Ok(Box::new(move |filter| handle.reload(filter)))
 }
 

@@ -1,0 +1,122 @@
+//! The files that a configuration takes secrets from, read without the rest of it: for those who judge files.
+
+use std::path::PathBuf;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::Source;
+use super::error::Place;
+use super::overrides::Overrides;
+use super::reader::Document;
+
+/// Where a secret comes from, if not from a variable or the file itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedSecret {
+    /// The key, with its section: `file in [[auth.secrets]]`.
+    pub key: String,
+    /// The credential of the service manager, which wins where there are credentials.
+    pub credential: Option<String>,
+    /// The file.
+    pub file: Option<PathBuf>,
+    /// Where it is written.
+    pub place: Place,
+}
+
+impl Source {
+    /// The files and credentials that it takes secrets, passwords, users and tokens from, as far as it can be read at all.
+    pub fn named_secrets(&self) -> Vec<NamedSecret> {
+        let overrides = Overrides::default();
+        let document = Document::new(&self.name, &self.text, &overrides);
+        let (table, errors) = DeTable::parse_recoverable(&self.text);
+        if !errors.is_empty() {
+            return Vec::new();
+        }
+        let root = table.get_ref();
+        let named = |table: &DeTable<'_>, section: &str, prefix: &str| {
+            let text = |key: String| {
+                let value: &Spanned<DeValue<'_>> = table.get(key.as_str())?;
+                let DeValue::String(text) = value.get_ref() else { return None };
+                Some((text.to_string(), document.place(value.span()), key))
+            };
+            let (file, credential) = (text(format!("{prefix}file")), text(format!("{prefix}credential")));
+            let (_, place, key) = file.clone().or_else(|| credential.clone())?;
+            Some(NamedSecret {
+                key: format!("{key} in {section}"),
+                credential: credential.map(|(name, ..)| name),
+                file: file.map(|(path, ..)| self.directory.join(path)),
+                place,
+            })
+        };
+        let section = |key: &str| table_of(root.get(key)?);
+        let mut found = Vec::new();
+        if let Some(auth) = section("auth") {
+            for (list, shown, prefix) in [("secrets", "[[auth.secrets]]", ""), ("users", "[[auth.users]]", "password-")]
+            {
+                if let Some(DeValue::Array(items)) = auth.get(list).map(Spanned::get_ref) {
+                    found.extend(items.iter().filter_map(table_of).filter_map(|table| named(table, shown, prefix)));
+                }
+            }
+            found.extend(named(auth, "[auth]", "users-"));
+        }
+        found.extend(section("admin").and_then(|table| named(table, "[admin]", "token-")));
+        found.extend(section("usage").and_then(|table| named(table, "[usage]", "webhook-token-")));
+        found
+    }
+
+    /// The files among them.
+    pub fn secret_files(&self) -> Vec<PathBuf> {
+        self.named_secrets().into_iter().filter_map(|secret| secret.file).collect()
+    }
+}
+
+fn table_of<'t, 'i>(value: &'t Spanned<DeValue<'i>>) -> Option<&'t DeTable<'i>> {
+    match value.get_ref() {
+        DeValue::Table(table) => Some(table),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_of_secrets_and_users_are_found_wherever_the_file_is() {
+        let text = r#"
+            [auth]
+            users-file = "/var/lib/users"
+            [[auth.secrets]]
+            id = "a"
+            credential = "secret"
+            file = "secret"
+            [[auth.secrets]]
+            id = "b"
+            env = "SECRET"
+            [[auth.users]]
+            name = "alice"
+            password-file = "alice"
+            [admin]
+            token-file = "admin-token"
+            [usage]
+            webhook-token-credential = "webhook-token"
+        "#;
+        let source = Source {
+            name: "f.toml".to_owned(),
+            text: text.to_owned(),
+            directory: PathBuf::from("/etc/turnstone"),
+            ..Source::default()
+        };
+        let expected = ["secret", "alice", "/var/lib/users", "admin-token"];
+        assert_eq!(source.secret_files(), expected.map(|path| source.directory.join(path)));
+        let named = source.named_secrets();
+        assert_eq!(
+            (named[0].credential.as_deref(), named[0].place.to_string()),
+            (Some("secret"), "f.toml:7:20".to_owned())
+        );
+        assert_eq!(named[4].key, "webhook-token-credential in [usage]");
+        for text in ["", "auth = 1", "[[auth", "[auth]\nsecrets = 3\nusers = [1]"] {
+            assert!(Source { text: text.to_owned(), ..Source::default() }.secret_files().is_empty(), "{text}");
+        }
+    }
+}
