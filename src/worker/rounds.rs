@@ -131,7 +131,8 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{SocketAddr, UdpSocket};
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpStream, UdpSocket};
     use std::os::fd::AsFd;
     use std::sync::Arc;
 
@@ -144,7 +145,7 @@ mod tests {
     use crate::config::{Config, Host, Overrides, OwnAddresses, Source, Surroundings};
     use crate::listener::ConnectionLimits;
     use crate::net::sys::{Descriptors, SendOptions, send_pieces};
-    use crate::net::{OwnRelays, Span, bind_udp_listener};
+    use crate::net::{OwnRelays, Span, bind_tcp_listener, bind_udp_listener};
     use crate::ops::counters::Counters;
     use crate::turn::Shared;
 
@@ -152,11 +153,12 @@ mod tests {
     /// The most that a round may count for: the bounds above, one source's share over each, and a listener's datagrams.
     const ROUND_MAX: u32 = FRESH_MESSAGES + 3 * LISTED_MESSAGES + 4 * 64 + 64 * 9;
 
-    /// A worker that is driven round by round, with one listener on loopback.
+    /// A worker that is driven round by round, with a listener for datagrams and one for streams on loopback.
     struct Driven {
         worker: Worker,
         events: Events,
         listener: SocketAddr,
+        streams: SocketAddr,
         counters: Arc<Counters>,
         mailbox: Arc<Mailbox>,
     }
@@ -198,12 +200,17 @@ mod tests {
                 loopback_peers: true,
                 gso: false,
             };
-            let socket = bind_udp_listener("127.0.0.1:0".parse().unwrap()).unwrap();
-            let address = socket2::SockRef::from(&socket).local_addr().unwrap().as_socket().unwrap();
+            let any = "127.0.0.1:0".parse().unwrap();
+            let bound = [(Transport::Udp, bind_udp_listener(any)), (Transport::Tcp, bind_tcp_listener(any))];
+            let listeners = bound.map(|(transport, socket)| {
+                let socket = socket.unwrap();
+                let address = socket2::SockRef::from(&socket).local_addr().unwrap().as_socket().unwrap();
+                WorkerListener { transport, address, socket }
+            });
+            let [listener, streams] = [listeners[0].address, listeners[1].address];
             let counters = Arc::new(Counters::default());
-            let listeners = vec![WorkerListener { transport: Transport::Udp, address, socket }];
-            let worker = Worker::new(0, listeners, Arc::clone(&counters), context).unwrap();
-            Self { worker, events: Events::new(256), listener: address, counters, mailbox }
+            let worker = Worker::new(0, listeners.into(), Arc::clone(&counters), context).unwrap();
+            Self { worker, events: Events::new(256), listener, streams, counters, mailbox }
         }
 
         /// One round, which must have something to do; returns what it counts for.
@@ -282,6 +289,39 @@ mod tests {
         assert!(rounds >= 3, "{rounds}");
         let kernel = driven.counters.relay_drops.get();
         assert_eq!(driven.relayed() + kernel, 2400 + 2 * rounds, "nothing is lost by waiting");
+    }
+
+    #[test]
+    fn connections_that_pipeline_requests_have_a_part_of_each_round_each_in_turn() {
+        const REQUESTS: usize = 150;
+        let mut driven = Driven::new();
+        let quiet = driven.call();
+        let mut streams: Vec<_> = (0..10).map(|_| TcpStream::connect(driven.streams).unwrap()).collect();
+        while driven.counters.connections.get() < 10 {
+            driven.round();
+        }
+        for stream in &mut streams {
+            stream.set_nonblocking(true).unwrap();
+            stream.write_all(&b"\0\x01\0\0\x21\x12\xa4\x42transaction.".repeat(REQUESTS)).unwrap();
+        }
+        let mut answers = [0; 10];
+        let mut buffer = [0; 65_536];
+        let mut rounds = 0;
+        driven.round();
+        while driven.worker.has_backlog() {
+            quiet.client.send(&[0x40, 0, 0, 1, 7]).unwrap();
+            driven.round();
+            quiet.peer.set_nonblocking(true).unwrap();
+            assert_eq!(quiet.peer.recv(&mut buffer).unwrap(), 1, "round {rounds}");
+            for (stream, answers) in streams.iter_mut().zip(&mut answers) {
+                *answers += stream.read(&mut buffer).unwrap_or(0) / 32;
+            }
+            let (least, most) = (answers.iter().min().unwrap(), answers.iter().max().unwrap());
+            assert!(most - least <= 16, "{answers:?} after {rounds} rounds");
+            rounds += 1;
+        }
+        assert_eq!(answers, [REQUESTS; 10]);
+        assert!(rounds >= 10 * REQUESTS as u32 * 9 / (LISTED_MESSAGES + 64) - 1, "{rounds}");
     }
 
     #[test]
