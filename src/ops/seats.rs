@@ -8,7 +8,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
 /// How long a connection may be without a request before it has to give way. One that has something to say has said it by then.
-const SILENT_MIN: Duration = Duration::from_millis(50);
+const SILENT_MIN: Duration = Duration::from_millis(200);
 /// How long an answer may take before it has to give way.
 const ANSWER_MIN: Duration = Duration::from_secs(2);
 
@@ -160,10 +160,10 @@ mod tests {
             if let Some(connection) = seats.lock().find(0) {
                 connection.has_asked = true;
             }
-            assert_eq!(seats.try_take(at(30)), Err(at(60)), "nobody has had his time yet");
-            let third = sit(&seats, seats.try_take(at(60)).unwrap());
+            assert_eq!(seats.try_take(at(30)), Err(at(210)), "nobody has had his time yet");
+            let third = sit(&seats, seats.try_take(at(210)).unwrap());
             assert!(was_turned_out(first).await);
-            assert_eq!(seats.try_take(at(61)), Err(at(70)));
+            assert_eq!(seats.try_take(at(211)), Err(at(220)));
             let fourth = sit(&seats, seats.try_take(at(3000)).unwrap());
             assert!(was_turned_out(second).await);
             assert!(!third.is_finished() && !asking.is_finished());
