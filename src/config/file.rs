@@ -16,6 +16,7 @@ use super::admin::read_admin;
 use super::denied::{Wanted, why};
 use super::error::{ConfigError, Located, Place, Problem};
 use super::host::Host;
+use super::lan;
 use super::operation::{read_drain, read_metrics};
 use super::overrides::Overrides;
 use super::quota::read_quota;
@@ -163,6 +164,9 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
     let (unauthenticated, max_peers_per_allocation) = read_limits(root);
     let (lifetimes, streams) = (read_lifetimes(document, root), read_streams(document, root));
     let (peers, log) = (read_peers(document, root, around.dev), read_log(root));
+    if turn {
+        lan::warn_about_peers(document, root, &relay.value, &peers);
+    }
     let metrics = read_metrics(document, root, source, &listeners);
     let admin = read_admin(document, root, source, around, &listeners, metrics.as_ref());
     let drain = read_drain(document, root, &listeners);
@@ -465,8 +469,8 @@ fn parse_external(text: &str) -> Result<IpAddr, String> {
 fn warn_if_unreachable(document: &Document<'_>, place: Place, relay: RelayAddress, dev: bool) {
     if !dev && relay.bind == relay.external && is_private(relay.bind) {
         let message = format!(
-            "relay address {} is private: only peers in its own network reach it; set external-ip in [relay] if this \
-             host is behind 1:1 NAT",
+            "relay address {} is private: peers elsewhere do not reach it; set external-ip in [relay] if this host is \
+             behind 1:1 NAT",
             relay.bind
         );
         document.warning(place, message);

@@ -8,6 +8,7 @@ mod denied;
 mod error;
 mod file;
 mod host;
+mod lan;
 mod named_files;
 mod operation;
 mod overrides;

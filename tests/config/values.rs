@@ -212,6 +212,8 @@ fn a_private_relay_address_without_external_ip_is_warned_about() {
         ("ipv4 = \"8.8.8.8\"", false),
     ] {
         let warnings = with_secret(&format!("[relay]\n{relay}")).parse().unwrap().warnings;
+        let is_about_it = |warning: &&turnstone::config::Problem| !warning.message.contains("(403)");
+        let warnings: Vec<_> = warnings.iter().filter(is_about_it).collect();
         assert_eq!(warnings.len(), usize::from(warned), "{relay}: {warnings:?}");
         if warned {
             assert!(warnings[0].to_string().starts_with("turnserver.toml:2:8: relay address"), "{}", warnings[0]);
@@ -263,4 +265,23 @@ fn settings_deny_the_hosts_own_addresses_and_reach_its_relays() {
     assert!(judge("127.0.0.1:4000").is_err());
     assert_eq!(settings.credentials.realm(), "turnstone");
     assert!(settings.turn);
+}
+
+#[test]
+fn a_private_relay_address_whose_own_network_is_denied_is_warned_about() {
+    for (text, warned) in [
+        ("[relay]\nipv4 = \"10.5.0.1\"", true),
+        ("[relay]\nipv4 = \"10.5.0.1\"\n[peers]\ndenied = [\"198.51.100.0/24\"]", true),
+        ("[relay]\nipv4 = \"8.8.8.8\"\nexternal-ip = \"10.5.0.1\"", true),
+        ("[relay]\nipv4 = \"10.5.0.1\"\nexternal-ip = \"203.0.113.5\"", false),
+        ("[relay]\nipv4 = \"10.5.0.1\"\n[peers]\nallowed = [\"10.5.0.0/24 override\"]", false),
+        ("[relay]\nipv4 = \"10.5.0.1\"\n[peers]\ndefault = \"deny\"\nallowed = [\"8.8.4.4\"]", false),
+        ("[relay]\nipv4 = \"10.5.0.1\"\n[peers]\nown-services = [\"10.5.0.1:10000\"]", false),
+        ("turn = false\n[relay]\nipv4 = \"10.5.0.1\"", false),
+    ] {
+        let loaded = with_secret(text).parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+        let found: Vec<_> = loaded.warnings.iter().filter(|warning| warning.message.contains("(403)")).collect();
+        assert_eq!(found.len(), usize::from(warned), "{text}: {:?}", loaded.warnings);
+        assert!(found.iter().all(|warning| warning.message.contains("\"10.5.0.0/24 override\"")), "{found:?}");
+    }
 }

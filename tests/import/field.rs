@@ -156,6 +156,12 @@ fn the_peers_of_a_lan_are_reached() {
             .iter()
             .any(|finding| finding.grade == Grade::Security && finding.message.contains("10.5.0.0/24 override"))
     );
+    // `check` has nothing to say of it, and does where the rule is missing.
+    let warned =
+        |toml: &str| super::parse(toml).unwrap().warnings.iter().any(|warning| warning.message.contains("(403)"));
+    assert!(
+        !warned(&group.import.toml) && warned(&group.import.toml.replace(" override", "").replace("allowed", "denied"))
+    );
     // What the file denies stays denied, and what it allows is allowed once.
     let cut = with_secret(
         "listening-ip=192.168.1.2\ndenied-peer-ip=192.168.9.0-192.168.9.255\ndenied-peer-ip=192.168.128.0-192.169.0.0\n\

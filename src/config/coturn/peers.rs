@@ -13,6 +13,7 @@ use std::net::IpAddr;
 
 use crate::policy::{OwnService, PeerAcl, PeerRules, default_denials};
 
+use super::super::lan::{is_of_lan, network_of};
 use super::findings::{Finding, FindingKind, Grade, Spot};
 use super::read::At;
 
@@ -289,27 +290,12 @@ fn open_own_network(
                 "the relay address {ip} is private: the peers are in its network, and {} is opened for them, because the \
                  file does not say how large that is; write it smaller (ip -brief address), such as \"{} override\"",
                 network.text(),
-                example_of(*ip)
+                network_of(*ip)
             )
         };
         let grade = if pieces.is_empty() { Grade::Clients } else { Grade::Security };
         add(findings, None, "[peers]", FindingKind::Note, grade, &message);
         peers.allowed.extend(pieces.iter().map(|piece| format!("{} override", piece.text())));
-    }
-}
-
-/// Whether hosts of a private network have such an address; link-local ones are also the cloud's metadata service.
-fn is_of_lan(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_private() || matches!(ip.octets(), [100, second, ..] if second & 0xc0 == 64),
-        IpAddr::V6(ip) => ip.is_unique_local(),
-    }
-}
-
-fn example_of(ip: IpAddr) -> String {
-    match ip {
-        IpAddr::V4(ip) => format!("{}/24", std::net::Ipv4Addr::from_bits(ip.to_bits() & 0xffff_ff00)),
-        IpAddr::V6(ip) => format!("{}/64", std::net::Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64))),
     }
 }
 
