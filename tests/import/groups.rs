@@ -153,13 +153,17 @@ fn limits_keep_their_units() {
     assert!(config.rfc5766_channel_numbers);
     assert_eq!(config.software.as_deref(), Some("turnstone"));
     assert_eq!(group.lost(), ["bps-capacity", "channel-lifetime"]);
+    assert!(group.message("max-bps").contains("with its IP and UDP headers"));
+    assert!(group.import.findings.iter().all(|finding| finding.directive != "[quota]"));
 }
 
 #[test]
 fn zero_is_no_limit_and_garbage_is_named() {
     let group =
         with_secret("user-quota=0\ntotal-quota=many\nmax-bps=3M\nstale-nonce=0\nlistening-port=70000\nmin-port=-1");
-    assert_eq!((group.config.quota.per_user, group.config.quota.total), (None, None));
+    // One user has a share of the ports, unless somebody says otherwise, and it is said.
+    assert_eq!((group.config.quota.per_user, group.config.quota.total), (Some(4096), None));
+    assert!(group.message("[quota]").contains("allocations-per-user = \"unlimited\""));
     assert_eq!((group.config.bandwidth.per_allocation, group.config.auth.nonce_lifetime_secs), (None, 600));
     assert_eq!(
         group.findings(),

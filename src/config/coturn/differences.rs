@@ -21,6 +21,14 @@ pub(super) fn add(conf: &mut Conf, has_tls: bool, peers: &Peers) {
         );
         note(conf, "[peers]", Grade::Clients, &message);
     }
+    if conf.per_user.is_none() {
+        let message = format!(
+            "{from} has no limit for one user in this file; here it is a quarter of the relay ports, so that no credential \
+             takes them all (turnstone config show prints the number). Where all clients have one name, \
+             allocations-per-user = \"unlimited\" lifts it"
+        );
+        note(conf, "[quota]", Grade::Clients, &message);
+    }
     if !conf.no_tcp_relay {
         note(conf, "[relay]", Grade::Clients, "TCP relays (RFC 6062) are not offered; browsers do not use them");
     }

@@ -28,7 +28,9 @@ impl Conf {
                 self.lost(entry, &message);
             }
             Some(bytes) => {
-                self.harmless(entry, "the number is bytes a second, per direction; written as bits a second");
+                let message = "bytes a second, per direction; written as bits a second. Here a packet counts with its IP and \
+                               UDP headers (28 or 48 bytes), and for at least 128 bytes";
+                self.note(entry, message);
                 self.max_bytes_per_sec = Some(bytes.min(1_000_000_000_000));
             }
         }
