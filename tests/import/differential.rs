@@ -86,10 +86,10 @@ impl Pair {
              rfc5766-channel-numbers\nmax-bps=10000000\nstale-nonce=600\n{authentication}"
         );
         let coturn = Coturn::start(directory.path(), &conf);
-        let toml = import_coturn(&conf, &[]).toml;
+        let toml = import_coturn(&conf, &[]).toml.replace("/run/turnstone/", &format!("{at}/"));
         // The ports are taken by now.
         let (plain, tls) = (format!("127.0.0.1:{port}\""), format!("127.0.0.1:{tls_port}\""));
-        assert!(toml.contains(&plain) && toml.contains(&tls), "{}", &*toml);
+        assert!(toml.contains(&plain) && toml.contains(&tls), "{toml}");
         let ours = TestServer::start(&toml.replace(&plain, "127.0.0.1:0\"").replace(&tls, "127.0.0.1:0\""));
         Pair { directory, port, tls_port, _coturn: coturn, ours }
     }

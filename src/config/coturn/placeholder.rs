@@ -79,9 +79,12 @@ pub(super) fn is_template(text: &str) -> bool {
 /// Whether it is a secret or password that anybody can guess, because it is what examples have in its place.
 pub(super) fn is_example(secret: &str) -> bool {
     let plain: String = secret.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
+    // A name in front of something random is no example.
+    let digits = plain.chars().filter(char::is_ascii_digit).count();
+    let has_more = |example: &&str| digits >= 4 && plain.len() - example.len() >= 16;
     let same = |text: &str| text.chars().skip(1).all(|c| text.starts_with(c));
     is_template(secret)
-        || EXAMPLES.iter().any(|example| plain.contains(example))
+        || EXAMPLES.iter().any(|example| plain.contains(example) && !has_more(example))
         || SAMPLE_PASSWORDS.contains(&plain.as_str())
         || secret.len() >= 8 && same(secret)
 }
@@ -150,6 +153,7 @@ mod tests {
             "5c62f3a0d2b1e6c4f3a0d2b1e6c4f3a0",
             "correct horse battery staple",
             "Hk3+/x9Q==",
+            "turnsecret-8f14e45fceea167a5a36dedd4bea2543",
             "aaaaaaa",
         ] {
             assert!(!is_example(text), "{text}");

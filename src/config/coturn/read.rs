@@ -110,7 +110,7 @@ impl Conf {
             Treatment::Read(read) => read(self, entry),
             Treatment::Always(what) => match self.switch(entry) {
                 Some(true) => self.harmless(entry, what),
-                Some(false) => self.lost(entry, &format!("it cannot be turned off: {what}")),
+                Some(false) => self.note(entry, &format!("it cannot be turned off: {what}")),
                 None => {}
             },
             Treatment::Missing(why) => match self.switch(entry) {
@@ -234,7 +234,11 @@ impl Conf {
             }
             Ok(ip) => Some(ip),
             Err(_) => {
-                self.invalid(entry, "not an IP address; left out (write the address if it is a name)");
+                let message = match entry.has_comment_in_value() {
+                    true => "not an IP address, because what looks like a comment is part of the value; left out",
+                    false => "not an IP address; left out (write the address if it is a name)",
+                };
+                self.invalid(entry, message);
                 None
             }
         }
