@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use turnstone::addr::Family;
+use turnstone::config::coturn::Grade;
 
 use super::{imported, with_secret};
 
@@ -161,13 +162,17 @@ fn limits_keep_their_units() {
 fn zero_is_no_limit_and_garbage_is_named() {
     let group =
         with_secret("user-quota=0\ntotal-quota=many\nmax-bps=3M\nstale-nonce=0\nlistening-port=70000\nmin-port=-1");
-    // One user has a share of the ports, unless somebody says otherwise, and it is said.
-    assert_eq!((group.config.quota.per_user, group.config.quota.total), (Some(4096), None));
-    assert!(group.message("[quota]").contains("allocations-per-user = \"unlimited\""));
+    assert_eq!((group.config.quota.per_user, group.config.quota.total), (None, None));
+    assert_eq!(group.about("user-quota").grade, Grade::Security);
+    // Where nobody says it, one user has a share of the ports, and that is said.
+    let silent = with_secret("realm=x");
+    assert_eq!(silent.config.quota.per_user, Some(4096));
+    assert!(silent.message("[quota]").contains("allocations-per-user = \"unlimited\""));
     assert_eq!((group.config.bandwidth.per_allocation, group.config.auth.nonce_lifetime_secs), (None, 600));
     assert_eq!(
         group.findings(),
         [
+            "1 user-quota note",
             "2 total-quota invalid",
             "3 max-bps invalid",
             "4 stale-nonce note",

@@ -96,7 +96,8 @@ impl Conf {
             "blacklist" | "blacklist_peers" => self.peers(name, item, false),
             "whitelist" | "whitelist_peers" => self.peers(name, item, true),
             "blacklist_clients" | "whitelist_clients" => self.lost(&entry, CLIENT_LISTS),
-            "max_allocations" if text != "unlimited" => self.user_quota(&entry),
+            "max_allocations" if text == "unlimited" => self.unlimited_user(&entry),
+            "max_allocations" => self.user_quota(&entry),
             "max_permissions" => {
                 let number = if text == "unlimited" { Some(65_535) } else { self.number(&entry) };
                 self.peers_per_allocation = number.map(|number| number.clamp(1, 65_535));
@@ -106,7 +107,7 @@ impl Conf {
                                hand if it is wanted (the number is bytes a second: \"8kB/s\")";
                 self.lost(&entry, message);
             }
-            "max_allocations" | "max_bps" => {}
+            "max_bps" => {}
             "software_name" => self.software_name(&entry),
             "log_level" => self.level(&entry),
             "modules" => item.as_map().iter().for_each(|(name, module)| self.module(name, module)),

@@ -1,5 +1,6 @@
 //! Directives about limits, lifetimes, peers and the log, read into [`Conf`].
 
+use super::findings::{FindingKind, Grade};
 use super::peers::PeerRange;
 use super::read::{At, Conf};
 use super::syntax::Entry;
@@ -7,6 +8,17 @@ use super::syntax::Entry;
 impl Conf {
     pub(super) fn user_quota(&mut self, entry: &Entry<'_>) {
         self.per_user = self.quota(entry);
+        if self.per_user == Some(0) {
+            self.unlimited_user(entry);
+        }
+    }
+
+    /// It is what the file says, and what one credential could make of it is worth a word.
+    pub(super) fn unlimited_user(&mut self, entry: &Entry<'_>) {
+        self.per_user = Some(0);
+        let message = "no limit for one user, and it stays so: a single credential can take every relay port; without \
+                       allocations-per-user it is a quarter of them";
+        self.find(Some(entry.spot), entry.name, FindingKind::Note, Grade::Security, message);
     }
 
     pub(super) fn total_quota(&mut self, entry: &Entry<'_>) {
