@@ -99,6 +99,8 @@ reasons! {
     NoReservation = INSUFFICIENT_CAPACITY, "no-reservation";
     /// No relay port is free.
     NoPort = INSUFFICIENT_CAPACITY, "no-port";
+    /// The relay address is not on this host at this moment.
+    NoRelayAddress = INSUFFICIENT_CAPACITY, "no-relay-address";
     /// RESERVATION-TOKEN is unknown, expired or another user's.
     UnknownReservation = INSUFFICIENT_CAPACITY, "unknown-reservation";
     /// The allocation has as many permissions or channels as allowed.
@@ -136,6 +138,8 @@ pub enum Dropped {
     RateLimited,
     /// A method we do not implement, such as those of RFC 6062, or a request of a method that has only indications.
     UnknownMethod,
+    /// One of our own relays has sent it to one of our own listeners.
+    OwnRelay,
     /// A well-formed message that asks for nothing: a response, or an indication without effect here.
     Ignored,
 }
@@ -151,6 +155,7 @@ impl Dropped {
         Self::Bandwidth,
         Self::RateLimited,
         Self::UnknownMethod,
+        Self::OwnRelay,
         Self::Ignored,
     ];
 
@@ -165,6 +170,7 @@ impl Dropped {
             Self::Bandwidth => "bandwidth",
             Self::RateLimited => "rate-limited",
             Self::UnknownMethod => "unknown-method",
+            Self::OwnRelay => "own-relay",
             Self::Ignored => "ignored",
         }
     }

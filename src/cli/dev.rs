@@ -25,7 +25,7 @@ pub(super) fn set_defaults(overrides: &mut Overrides) -> Result<Option<String>, 
     if lan != Ipv4Addr::LOCALHOST {
         addresses.push(IpAddr::V4(lan));
     }
-    if host.has_ipv6 {
+    if host::can_bind(IpAddr::V6(Ipv6Addr::LOCALHOST)) {
         addresses.push(IpAddr::V6(Ipv6Addr::LOCALHOST));
     }
     let mut taken = None;

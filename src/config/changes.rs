@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::{Config, Usage};
-use crate::addr::Transport;
+use crate::addr::{Family, Transport};
 
 /// What becomes of a changed value on reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +61,16 @@ impl Config {
         changes.extend(self.webhook_token_change(new));
         changes.extend(self.admin_token_change(new));
         changes
+    }
+
+    /// Takes over the running relay addresses where both look for them on the host: they are followed without a reload.
+    pub fn follow_relays(&mut self, running: &Self) {
+        for family in Family::ALL {
+            let autos = (self.relay.auto_of(family), running.relay.auto_of(family));
+            if autos.0.is_some() && autos.0 == autos.1 {
+                self.relay.set(family, running.relay.of(family));
+            }
+        }
     }
 
     /// Puts the running values back where only a restart changes them, so that the rest fits the sockets there are.

@@ -25,7 +25,7 @@ use super::secret::Readers;
 use super::sections::{read_bandwidth, read_lifetimes, read_limits, read_log, read_peers, read_streams};
 use super::usage::read_usage;
 use super::words::{coturn_directives, quoted_line};
-use super::{Config, Listener, Relay, RelayAddress, TlsFiles, TlsVersion, units};
+use super::{AutoRelay, Config, Listener, Relay, RelayAddress, TlsFiles, TlsVersion, units};
 
 /// Where the configuration is when nobody says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/turnstone/turnserver.toml";
@@ -394,31 +394,40 @@ fn read_relay(
         (low, _) if low < 1024 => Err(format!("{text:?} begins below 1024")),
         ports => Ok(ports),
     });
+    let ports_place = ports.as_ref().map_or_else(|| document.whole(), |ports| ports.place.clone());
     let mut used_external = BTreeSet::new();
     let mut address = |choice: Option<Located<RelayChoice>>, found: Option<IpAddr>, is: fn(&IpAddr) -> bool| {
         let place = choice.as_ref().map_or_else(|| section.place(), |choice| choice.place.clone());
-        let bind = match choice.map(|choice| choice.value) {
-            None | Some(RelayChoice::Auto) => found,
-            Some(RelayChoice::Off) => None,
-            Some(RelayChoice::Address(ip)) => Some(ip),
-        }?;
+        let (bind, is_auto) = match choice.map(|choice| choice.value) {
+            None | Some(RelayChoice::Auto) => (found, true),
+            Some(RelayChoice::Off) => return (None, None),
+            Some(RelayChoice::Address(ip)) => (Some(ip), false),
+        };
         let mut mapped = external.iter().enumerate().filter(|(_, external)| is(&external.value));
         let first = mapped.next();
         if let Some((_, second)) = mapped.next() {
             document.problem(second.place.clone(), format!("a second external-ip of one family; expected {expected}"));
         }
         used_external.extend(first.map(|(index, _)| index));
-        let relay = RelayAddress { bind, external: first.map_or(bind, |(_, external)| external.value) };
-        warn_if_unreachable(document, place, relay, around.dev);
-        Some(relay)
+        let auto = AutoRelay { external: first.map(|(_, external)| external.value) };
+        let relay = bind.map(|bind| auto.at(bind));
+        if let Some(relay) = relay {
+            warn_if_unreachable(document, place, relay, around.dev);
+        } else if let Some((_, external)) = first {
+            let message = format!(
+                "external-ip {} has no relay address of its family to stand for yet: this host has no way to the outside there",
+                external.value
+            );
+            document.warning(external.place.clone(), message);
+        }
+        (relay, is_auto.then_some(auto))
     };
-    let mut relay = Relay {
-        ipv4: address(ipv4, around.host.ipv4.map(IpAddr::V4), IpAddr::is_ipv4),
-        ipv6: address(ipv6, around.host.ipv6.map(IpAddr::V6), IpAddr::is_ipv6),
-        ports: ports.as_ref().map_or((49152, 65535), |ports| ports.value),
-    };
-    for (index, external) in external.iter().enumerate() {
-        if !used_external.contains(&index) && relay_family_is_off(&relay, external.value) {
+    let (ipv4, auto_ipv4) = address(ipv4, around.host.ipv4.map(IpAddr::V4), IpAddr::is_ipv4);
+    let (ipv6, auto_ipv6) = address(ipv6, around.host.ipv6.map(IpAddr::V6), IpAddr::is_ipv6);
+    let ports = ports.as_ref().map_or((49152, 65535), |ports| ports.value);
+    let mut relay = Relay { ipv4, ipv6, auto_ipv4, auto_ipv6, ports };
+    for (_, external) in external.iter().enumerate().filter(|(index, _)| !used_external.contains(index)) {
+        if relay_family_is_off(&relay, external.value) {
             let message = format!("external-ip {} has no relay address of its family to stand for", external.value);
             document.problem(external.place.clone(), message);
         }
@@ -426,13 +435,18 @@ fn read_relay(
     if relay.ipv4.is_none() && relay.ipv6.is_none() && around.dev {
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         relay.ipv4 = Some(RelayAddress { bind: loopback, external: loopback });
+        relay.auto_ipv4 = None;
     } else if relay.ipv4.is_none() && relay.ipv6.is_none() && turn && !document.has_problems() {
-        let message = "no relay address: this host has no way to the outside; expected ipv4 or ipv6 in [relay]";
-        document.problem(section.place(), message);
+        if relay.auto_ipv4.is_some() || relay.auto_ipv6.is_some() {
+            let message = "no relay address yet: this host has no way to the outside; the server will wait for one";
+            document.warning(section.place(), message);
+        } else {
+            let message = "no relay address: ipv4 and ipv6 are off; expected \"auto\" or an address for one of them";
+            document.problem(section.place(), message);
+        }
     }
     section.report_unknown_keys();
-    let place = ports.map_or_else(|| document.whole(), |ports| ports.place);
-    Located { value: relay, place }
+    Located { value: relay, place: ports_place }
 }
 
 fn relay_family_is_off(relay: &Relay, external: IpAddr) -> bool {

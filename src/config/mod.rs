@@ -28,6 +28,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use zeroize::Zeroizing;
 
 use crate::addr::{Family, LoggedAddresses, Transport};
@@ -143,13 +144,17 @@ pub enum TlsVersion {
     Tls13,
 }
 
-/// Where relayed transport addresses come from. At least one family is present.
+/// Where relayed transport addresses come from. At least one family is present, or may come to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Relay {
     /// The IPv4 relay address, if offered.
     pub ipv4: Option<RelayAddress>,
     /// The IPv6 relay address, if offered.
     pub ipv6: Option<RelayAddress>,
+    /// Set when the IPv4 address is `"auto"`: it is the host's, and follows it while the server runs.
+    pub auto_ipv4: Option<AutoRelay>,
+    /// The same for IPv6.
+    pub auto_ipv6: Option<AutoRelay>,
     /// Relay ports, inclusive at both ends.
     pub ports: (u16, u16),
 }
@@ -161,6 +166,36 @@ impl Relay {
             Family::V4 => self.ipv4,
             Family::V6 => self.ipv6,
         }
+    }
+
+    /// How the address of a family is found, if it is not written down.
+    pub fn auto_of(&self, family: Family) -> Option<AutoRelay> {
+        match family {
+            Family::V4 => self.auto_ipv4,
+            Family::V6 => self.auto_ipv6,
+        }
+    }
+
+    /// Takes another address for a family.
+    pub fn set(&mut self, family: Family, address: Option<RelayAddress>) {
+        match family {
+            Family::V4 => self.ipv4 = address,
+            Family::V6 => self.ipv6 = address,
+        }
+    }
+}
+
+/// A relay address that is looked for on the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AutoRelay {
+    /// The public half, if `external-ip` has one of the family.
+    pub external: Option<IpAddr>,
+}
+
+impl AutoRelay {
+    /// The relay address that an address of the host makes.
+    pub fn at(self, bind: IpAddr) -> RelayAddress {
+        RelayAddress { bind, external: self.external.unwrap_or(bind) }
     }
 }
 
@@ -301,4 +336,8 @@ pub struct OwnAddresses {
     pub endpoints: Vec<SocketAddr>,
     /// The host's interface addresses.
     pub addresses: Vec<IpAddr>,
+    /// Networks of which every address is delivered to the host.
+    pub networks: Vec<IpNet>,
+    /// Relay addresses from before the present ones, at which allocations live on.
+    pub earlier_relays: Vec<RelayAddress>,
 }

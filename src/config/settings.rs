@@ -1,6 +1,6 @@
 //! From the configuration to the snapshot the protocol core works by.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::auth::{CredentialsBuilder, NonceKeys};
@@ -46,23 +46,28 @@ impl Config {
 
     /// The operator's rules, and the addresses that are our own: listeners and interfaces, to be denied, and relay
     /// addresses, to be reachable on the relay ports.
-    fn peer_rules(&self, own: OwnAddresses) -> PeerRules {
-        let relays = [self.relay.ipv4, self.relay.ipv6];
+    pub fn peer_rules(&self, own: OwnAddresses) -> PeerRules {
+        let mut relays: Vec<_> = [self.relay.ipv4, self.relay.ipv6].into_iter().flatten().collect();
+        relays.extend(own.earlier_relays);
+        let is_external = |ip: IpAddr| relays.iter().any(|relay| relay.external == ip);
         let mut own_addresses = own.addresses;
-        let private_halves = relays.iter().flatten().map(|relay| relay.bind);
-        own_addresses.extend(private_halves.filter(|bind| !is_external(&relays, *bind)));
+        own_addresses.extend(relays.iter().map(|relay| relay.bind).filter(|bind| !is_external(*bind)));
         own_addresses.sort_unstable();
         own_addresses.dedup();
+        // A listener on the private half is reached by the public one, too.
+        let mut own_endpoints = own.endpoints;
+        let mapped = own_endpoints.iter().flat_map(|endpoint| {
+            let halves = relays.iter().filter(|relay| relay.bind == endpoint.ip());
+            halves.map(|relay| SocketAddr::new(relay.external, endpoint.port()))
+        });
+        own_endpoints.extend(mapped.collect::<Vec<_>>());
         PeerRules {
-            own_endpoints: own.endpoints,
+            own_endpoints,
             own_addresses,
-            relay_addresses: relays.iter().flatten().map(|relay| relay.external).collect(),
+            own_networks: own.networks,
+            relay_addresses: relays.iter().map(|relay| relay.external).collect(),
             relay_ports: self.relay.ports,
             ..self.peers.clone()
         }
     }
-}
-
-fn is_external(relays: &[Option<super::RelayAddress>], ip: IpAddr) -> bool {
-    relays.iter().flatten().any(|relay| relay.external == ip)
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use crate::addr::Family;
 use crate::turn::{AlternateServer, OnExpiry};
 
 use super::units::{duration_text, rate_text, size_text};
@@ -90,14 +91,18 @@ impl Config {
 
     fn write_relay(&self, out: &mut String) -> std::fmt::Result {
         let relay = self.relay;
-        let bind = |relay: Option<super::RelayAddress>| relay.map_or("off".to_owned(), |relay| relay.bind.to_string());
-        writeln!(out, "\n[relay]\nipv4 = \"{}\"\nipv6 = \"{}\"", bind(relay.ipv4), bind(relay.ipv6))?;
-        let external: Vec<_> = [relay.ipv4, relay.ipv6]
-            .into_iter()
-            .flatten()
-            .filter(|relay| relay.bind != relay.external)
-            .map(|relay| format!("\"{}\"", relay.external))
-            .collect();
+        let bind = |family| match (relay.of(family), relay.auto_of(family)) {
+            (Some(address), _) => address.bind.to_string(),
+            // What is looked for, and not there yet.
+            (None, Some(_)) => "auto".to_owned(),
+            (None, None) => "off".to_owned(),
+        };
+        writeln!(out, "\n[relay]\nipv4 = \"{}\"\nipv6 = \"{}\"", bind(Family::V4), bind(Family::V6))?;
+        let external = |family| match relay.of(family) {
+            Some(address) => Some(address.external).filter(|external| *external != address.bind),
+            None => relay.auto_of(family)?.external,
+        };
+        let external: Vec<_> = Family::ALL.into_iter().filter_map(external).map(|ip| format!("\"{ip}\"")).collect();
         if !external.is_empty() {
             writeln!(out, "external-ip = [{}]", external.join(", "))?;
         }

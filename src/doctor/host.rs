@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use socket2::SockRef;
 
 use crate::net;
-use crate::net::sys::interface_addresses;
+use crate::net::LocalAddresses;
 
 use super::firewall::{Firewall, Ruleset};
 use super::network::{Container, Interface};
@@ -28,7 +28,7 @@ pub(super) fn exists(path: &str) -> bool {
 }
 
 pub(super) fn addresses() -> Vec<IpAddr> {
-    interface_addresses().unwrap_or_default()
+    LocalAddresses::read().unwrap_or_default().interfaces
 }
 
 pub(super) fn can_bind(ip: IpAddr) -> bool {

@@ -17,17 +17,16 @@ const RELAY_BUFFER: usize = 1 << 20;
 /// Connections that wait to be accepted, per worker.
 const BACKLOG: i32 = 1024;
 
-pub use sys::interface_addresses;
-
-/// A UDP listener socket; one per worker is bound to the same address.
+/// A UDP listener socket; one per worker is bound to the same address. The address need not be there yet: the socket works as
+/// soon as it is.
 ///
 /// # Errors
-/// What binding says, e.g. the address is in use or not of this host.
+/// What binding says, e.g. the address is in use.
 pub fn bind_udp_listener(address: SocketAddr) -> io::Result<OwnedFd> {
     let family = Family::of(address.ip());
     let socket = datagram_socket(family)?;
     socket.set_reuse_port(true)?;
-    socket.bind(&address.into())?;
+    bind_freely(&socket, address)?;
     let socket = socket.into();
     tune_udp_listener(&socket, address.ip())?;
     Ok(socket)
@@ -57,7 +56,7 @@ pub fn tune_udp_listener(socket: &OwnedFd, bound: IpAddr) -> io::Result<()> {
     Ok(())
 }
 
-/// A TCP listener socket; one per worker is bound to the same address.
+/// A TCP listener socket; one per worker is bound to the same address, which need not be there yet.
 ///
 /// # Errors
 /// What binding or listening says.
@@ -69,10 +68,33 @@ pub fn bind_tcp_listener(address: SocketAddr) -> io::Result<OwnedFd> {
     }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
-    socket.bind(&address.into())?;
+    bind_freely(&socket, address)?;
     let socket = socket.into();
     tune_tcp_listener(&socket)?;
     Ok(socket)
+}
+
+/// A TCP listener of a program's endpoint, on an address that need not be there yet.
+///
+/// # Errors
+/// What binding or listening says.
+pub fn bind_endpoint(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    const BACKLOG: i32 = 128;
+    let socket =
+        Socket::new(domain(Family::of(address.ip())), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    bind_freely(&socket, address)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Binds to an address that this host may get later (IP_FREEBIND).
+fn bind_freely(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    match Family::of(address.ip()) {
+        Family::V4 => socket.set_freebind_v4(true)?,
+        Family::V6 => socket.set_freebind_v6(true)?,
+    }
+    socket.bind(&address.into())
 }
 
 /// Makes a bound socket a TCP listener, or gives the options of ours to one that listens already: as

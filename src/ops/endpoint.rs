@@ -25,6 +25,7 @@ use tokio::time::{sleep, timeout};
 
 use super::seats::{Seat, Seats};
 use crate::config::Endpoint;
+use crate::net::bind_endpoint;
 
 /// A request, its answer included, must be over within this.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
@@ -77,8 +78,7 @@ impl EndpointListener {
     pub(super) fn bind(endpoint: &Endpoint) -> io::Result<Self> {
         match endpoint {
             Endpoint::Tcp(address) => {
-                let listener = std::net::TcpListener::bind(address)?;
-                listener.set_nonblocking(true)?;
+                let listener = bind_endpoint(*address)?;
                 let endpoint = Endpoint::Tcp(listener.local_addr()?);
                 Ok(Self { socket: Socket::Tcp(TcpListener::from_std(listener)?), endpoint })
             }

@@ -45,6 +45,9 @@ impl Handler for Monitor {
         match path {
             "/metrics" => self.metrics(&request),
             "/readyz" if self.status.draining() => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n"),
+            "/readyz" if let Some(reason) = self.status.not_ready() => {
+                response(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{reason}\n"))
+            }
             _ => match self.stuck_worker().await {
                 None if path == "/readyz" => response(StatusCode::OK, TEXT, "ready\n"),
                 None => response(StatusCode::OK, TEXT, "healthy\n"),

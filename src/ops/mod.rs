@@ -1,5 +1,6 @@
 //! Running the server as a service: start, logs, signals, reload, drain, metrics.
 
+mod addresses;
 mod admin;
 mod certificates;
 pub mod counters;

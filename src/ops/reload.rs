@@ -92,6 +92,7 @@ impl RunningServer {
     /// Why it would be refused.
     pub(super) fn judge(&self, hooks: &Hooks<'_>) -> Result<Judged, String> {
         let Loaded { mut config, warnings } = (hooks.reload)()?;
+        config.follow_relays(&self.config);
         let changes = self.config.changes(&config);
         config.keep_until_restart(&self.config);
         let stamp = config.tls.as_ref().map(Stamp::of);
@@ -117,15 +118,7 @@ impl RunningServer {
         if let Some(usage) = &self.usage {
             usage.reload(self.config.usage.as_ref());
         }
-        let judging = self.context.mailboxes.iter().map(|mailbox| {
-            let (send, judgement) = oneshot::channel();
-            let reply = Box::new(move |judgement| {
-                let _ = send.send(judgement);
-            });
-            mailbox.send(Command::Apply(Arc::clone(settings), reply));
-            judgement
-        });
-        let judging = Judging(judging.collect());
+        let judging = self.apply_settings(settings);
         if self.draining.is_some() {
             self.send_drain();
         }
@@ -142,6 +135,20 @@ impl RunningServer {
         let generation = self.status.next_generation();
         tracing::info!(generation, changed = changes.len() - waiting, waiting, "configuration reloaded");
         judging
+    }
+
+    /// Hands a snapshot to every worker.
+    pub(super) fn apply_settings(&mut self, settings: &Arc<Settings>) -> Judging {
+        self.context.settings = Arc::clone(settings);
+        let judging = self.context.mailboxes.iter().map(|mailbox| {
+            let (send, judgement) = oneshot::channel();
+            let reply = Box::new(move |judgement| {
+                let _ = send.send(judgement);
+            });
+            mailbox.send(Command::Apply(Arc::clone(settings), reply));
+            judgement
+        });
+        Judging(judging.collect())
     }
 
     /// Takes over certificate and key when their files have changed.

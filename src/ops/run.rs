@@ -12,6 +12,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::addresses::{self, AddressWatch};
 use super::admin::{AdminApi, Order, Orders, Shown};
 use super::certificates::{self, Stamp, Watch};
 use super::counters::Counters;
@@ -23,11 +24,11 @@ use super::log::LogControl;
 use super::metrics::Metrics;
 use super::notify;
 use super::status::Status;
-use crate::addr::{Family, Transport};
+use crate::addr::Transport;
 use crate::auth::NonceKeys;
 use crate::config::{Config, Endpoint, Loaded, OwnAddresses, Unusable, Wanted, WantedSockets, lasts, why};
 use crate::listener::ConnectionLimits;
-use crate::net::{Inherited, OwnRelays, interface_addresses, sys};
+use crate::net::{Inherited, OwnRelays, sys};
 use crate::turn::{AllocationFilter, EndReason, Settings, Shared};
 use crate::usage::{AskWorker, UsageRecords};
 use crate::worker::{Command, Mailbox, Reservations, Worker, WorkerContext, fill_from_system};
@@ -86,7 +87,7 @@ impl From<Unusable> for RunError {
 pub struct Hooks<'a> {
     /// The sockets that this process was started with.
     pub inherited: Inherited,
-    /// Called once, when every listener is bound.
+    /// Called once, when the server is ready: every listener is bound, and there is an address to relay from.
     pub on_ready: Box<dyn FnOnce(&Bound) + 'a>,
     /// Reads the configuration again, for a reload; the error is one text for the log.
     pub reload: Box<dyn Fn() -> Result<Loaded, String> + 'a>,
@@ -94,6 +95,12 @@ pub struct Hooks<'a> {
     pub config_file: Option<String>,
     /// Changes the log's filter on reload.
     pub log: LogControl,
+}
+
+impl Hooks<'_> {
+    fn ready(&mut self, bound: &Bound) {
+        std::mem::replace(&mut self.on_ready, Box::new(|_| {}))(bound);
+    }
 }
 
 /// Runs until SIGTERM or SIGINT, or until a drain that SIGTERM or SIGUSR1 began is over.
@@ -108,13 +115,13 @@ pub fn run(config: Config, mut hooks: Hooks<'_>) -> Result<(), RunError> {
     runtime.block_on(async {
         // Signals first: one that comes during the start is not lost.
         let signals = Signals::new().map_err(|error| RunError::new("cannot listen to signals", error))?;
-        let server = RunningServer::start(config, std::mem::take(&mut hooks.inherited))?;
+        let mut server = RunningServer::start(config, std::mem::take(&mut hooks.inherited))?;
         let status = server.bound.to_string();
         tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = server.workers.len(), "{status}");
-        notify::ready(&status);
-        let on_ready = std::mem::replace(&mut hooks.on_ready, Box::new(|_| {}));
-        on_ready(&server.bound);
-        server.supervise(signals, &hooks).await
+        if server.follow_addresses() {
+            hooks.ready(&server.bound);
+        }
+        server.supervise(signals, &mut hooks).await
     })
 }
 
@@ -141,7 +148,8 @@ impl Signals {
 pub(super) struct RunningServer {
     pub(super) bound: Bound,
     /// Our own addresses that are no listeners of clients are in here, too: no peer may have them.
-    endpoints: Vec<SocketAddr>,
+    pub(super) endpoints: Vec<SocketAddr>,
+    pub(super) addresses: AddressWatch,
     pub(super) config: Config,
     pub(super) context: WorkerContext,
     pub(super) counters: Vec<Arc<Counters>>,
@@ -160,6 +168,7 @@ pub(super) struct RunningServer {
 impl RunningServer {
     fn start(config: Config, inherited: Inherited) -> Result<Self, RunError> {
         let descriptors = share_out_descriptors(&config);
+        let addresses = AddressWatch::new()?;
         let (status, mut watch) = (Arc::new(Status::new()), Watch::new());
         let tls = Arc::new(ArcSwapOption::empty());
         if let Some(files) = &config.tls {
@@ -179,8 +188,8 @@ impl RunningServer {
         let mut master = [0; 32];
         fill_from_system(&mut master);
         let nonce_keys = Arc::new(NonceKeys::new(master, config.auth.nonce_lifetime_secs));
-        let relay = |family| config.relay.of(family).map(|relay| (relay.bind, relay.external));
-        let own_relays = OwnRelays::new(relay(Family::V4), relay(Family::V6), config.relay.ports);
+        let own_relays = OwnRelays::new(None, None, config.relay.ports);
+        addresses::offer(&config, &own_relays);
         let reservations_max = (own_relays.capacity() / 4).max(1) as usize;
         let mailboxes = (0..config.workers)
             .map(|_| Mailbox::new().map(Arc::new))
@@ -193,7 +202,7 @@ impl RunningServer {
         });
         let usage = usage.transpose()?;
         let context = WorkerContext {
-            settings: Arc::new(settings(&config, &endpoints, &nonce_keys)?),
+            settings: Arc::new(settings(&config, addresses.own(&config, &endpoints, &own_relays), &nonce_keys)?),
             shared: Shared::default(),
             own_relays,
             reservations: Arc::new(Reservations::new(reservations_max)),
@@ -261,6 +270,7 @@ impl RunningServer {
         Ok(Self {
             bound,
             endpoints,
+            addresses,
             config,
             context,
             counters,
@@ -276,7 +286,7 @@ impl RunningServer {
         })
     }
 
-    async fn supervise(mut self, mut signals: Signals, hooks: &Hooks<'_>) -> Result<(), RunError> {
+    async fn supervise(mut self, mut signals: Signals, hooks: &mut Hooks<'_>) -> Result<(), RunError> {
         let alive: Vec<_> = self.context.mailboxes.iter().map(|_| Arc::new(AtomicU64::new(0))).collect();
         let interval = notify::watchdog_interval();
         let mut tick = tokio::time::interval(interval.unwrap_or(Duration::from_secs(3600)));
@@ -305,6 +315,11 @@ impl RunningServer {
                 // What the certificate hooks of coturn send.
                 _ = signals.user_2.recv() => self.reload_certificate(),
                 () = self.watch.due(), if self.config.tls.is_some() => self.watch_certificate(),
+                () = self.addresses.due() => {
+                    if self.follow_addresses() {
+                        hooks.ready(&self.bound);
+                    }
+                }
                 _ = drain_tick.tick(), if self.draining.is_some() => {
                     if self.has_drained() {
                         break;
@@ -357,7 +372,8 @@ impl RunningServer {
 
     /// The snapshot for the workers, with what the server knows of itself.
     pub(super) fn settings(&self, config: &Config) -> Result<Settings, RunError> {
-        settings(config, &self.endpoints, &self.nonce_keys)
+        let own = self.addresses.own(config, &self.endpoints, &self.context.own_relays);
+        settings(config, own, &self.nonce_keys)
     }
 
     fn worker_failed(&mut self, number: Option<usize>) -> RunError {
@@ -413,11 +429,7 @@ pub(super) fn why_not_bound(address: SocketAddr, error: &io::Error) -> String {
     }
 }
 
-fn settings(config: &Config, endpoints: &[SocketAddr], nonce_keys: &Arc<NonceKeys>) -> Result<Settings, RunError> {
-    let own = OwnAddresses {
-        endpoints: endpoints.to_vec(),
-        addresses: interface_addresses().map_err(|error| RunError::new("cannot list interface addresses", error))?,
-    };
+fn settings(config: &Config, own: OwnAddresses, nonce_keys: &Arc<NonceKeys>) -> Result<Settings, RunError> {
     config.settings(Arc::clone(nonce_keys), own).map_err(|error| RunError::of_key("peers", true, error.to_string()))
 }
 

@@ -24,6 +24,7 @@ pub(super) struct Status {
     /// What became of usage records.
     pub(super) usage: Arc<UsageStats>,
     peer_acl: ArcSwapOption<PeerAcl>,
+    not_ready: ArcSwapOption<String>,
 }
 
 /// How often something was applied, and how often refused.
@@ -63,6 +64,7 @@ impl Status {
             certificate_not_after: AtomicI64::new(NO_CERTIFICATE),
             usage: Arc::default(),
             peer_acl: ArcSwapOption::empty(),
+            not_ready: ArcSwapOption::empty(),
         }
     }
 
@@ -99,6 +101,15 @@ impl Status {
 
     pub(super) fn set_certificate_not_after(&self, unix_secs: Option<i64>) {
         self.certificate_not_after.store(unix_secs.unwrap_or(NO_CERTIFICATE), Ordering::Relaxed);
+    }
+
+    /// What the server lacks, if it is not ready.
+    pub(super) fn not_ready(&self) -> Option<Arc<String>> {
+        self.not_ready.load_full()
+    }
+
+    pub(super) fn set_not_ready(&self, reason: Option<String>) {
+        self.not_ready.store(reason.map(Arc::new));
     }
 
     /// The peer rules in force.

@@ -172,6 +172,7 @@ fn reject(error: RelayError) -> Reject {
         RelayError::UserReservations => Reason::UserReservations.into(),
         RelayError::NoReservation => Reason::NoReservation.into(),
         RelayError::UnknownToken => Reason::UnknownReservation.into(),
+        RelayError::NoAddress => Reason::NoRelayAddress.into(),
         RelayError::System => Reason::SystemError.into(),
     }
 }

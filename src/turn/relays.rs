@@ -55,6 +55,8 @@ pub enum RelayError {
     NoReservation,
     /// The token is unknown, expired, or another user's: 508.
     UnknownToken,
+    /// The family has no relay address at this moment: 508.
+    NoAddress,
     /// The operating system refused, e.g. no file descriptor left: 508.
     System,
 }

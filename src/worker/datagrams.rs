@@ -45,10 +45,16 @@ impl Worker {
         let Ok(count) = self.recv.receive(socket.as_fd(), &mut self.arena, first, *depth) else { return };
         self.next_slot += count;
         let mut messages = 0;
+        let own_relays = self.context.own_relays.addresses();
         for index in 0..count {
             let Some(datagram) = self.recv.datagram(&self.arena, first, index) else { continue };
             if let Some(drops) = datagram.kernel_drops {
                 self.count_kernel_drops(listener, drops);
+            }
+            // A relay that is a client of ours would make one datagram into many, whatever way it has found to the listener.
+            if own_relays.sent(datagram.source) {
+                self.drop_packet(Dropped::OwnRelay);
+                continue;
             }
             if datagram.truncated {
                 self.drop_packet(Dropped::Malformed);

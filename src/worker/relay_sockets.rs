@@ -243,8 +243,7 @@ impl RelaySockets {
     }
 
     fn bind(&self, lease: PortLease) -> Result<(OwnedFd, PortLease), io::Error> {
-        let ip = self.own.bind_address(lease.family()).ok_or(io::ErrorKind::AddrNotAvailable)?;
-        Ok((self.descriptors.admit(bind_relay(SocketAddr::new(ip, lease.port()))?)?, lease))
+        Ok((self.descriptors.admit(bind_relay(lease.bind_address())?)?, lease))
     }
 
     /// Binds a free port that `fits`, in random order; with `pair` also the port after it.
@@ -256,6 +255,9 @@ impl RelaySockets {
     ) -> Result<[Option<(OwnedFd, PortLease)>; 2], RelayError> {
         if !self.own.supports(family) {
             return Err(RelayError::NoFamily);
+        }
+        if !self.own.has_address(family) {
+            return Err(RelayError::NoAddress);
         }
         let mut random = [0; 4];
         (self.fill_random)(&mut random);
@@ -269,12 +271,12 @@ impl RelaySockets {
             if pair && next.is_none() {
                 continue;
             }
-            let bound =
-                self.bind(lease).and_then(|first| Ok([Some(first), next.map(|lease| self.bind(lease)).transpose()?]));
+            let bound = self.bind(lease).and_then(|first| Ok([Some(first), next.map(|lease| self.bind(lease)).transpose()?]));
             match bound {
                 Ok(sockets) => return Ok(sockets),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < BIND_TRIES_MAX => tries += 1,
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(RelayError::NoPort),
+                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => return Err(RelayError::NoAddress),
                 Err(_) => return Err(RelayError::System),
             }
         }
@@ -283,8 +285,7 @@ impl RelaySockets {
 
     /// Puts a bound socket into a slot and makes it known.
     fn install(&mut self, socket: OwnedFd, lease: PortLease) -> Result<OpenRelay, RelayError> {
-        let external = self.own.external_address(lease.family()).ok_or(RelayError::NoFamily)?;
-        let relayed = RelayedAddr::new(SocketAddr::new(external, lease.port()));
+        let relayed = RelayedAddr::new(lease.external_address());
         let index = match self.free.pop() {
             Some(index) => index,
             None if self.slots.len() < SLOTS_MAX => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use turnstone::addr::{LoggedAddresses, PeerAddr, Transport};
 use turnstone::auth::NonceKeys;
-use turnstone::config::{Listener, LogFormat, OwnAddresses, RelayAddress, TlsVersion};
+use turnstone::config::{AutoRelay, Listener, Loaded, LogFormat, OwnAddresses, RelayAddress, TlsVersion};
 use turnstone::policy::{AllocationRate, QuotaLimits, RateLimit};
 use turnstone::turn::OnExpiry;
 
@@ -222,10 +222,21 @@ fn a_private_relay_address_without_external_ip_is_warned_about() {
 }
 
 #[test]
-fn a_host_without_a_network_needs_a_relay_address() {
+fn a_host_without_a_network_waits_for_a_relay_address_unless_it_wants_none() {
     let mut given = given(SECRET);
     (given.host.ipv4, given.host.ipv6) = (None, None);
-    assert!(given.error().contains("no relay address: this host has no way to the outside"));
+    let Loaded { config, warnings } = given.parse().unwrap();
+    assert!(warnings[0].message.contains("no relay address yet: this host has no way to the outside"), "{warnings:?}");
+    assert_eq!((config.relay.ipv4, config.relay.auto_ipv4), (None, Some(AutoRelay::default())));
+    assert!(config.to_toml().contains("ipv4 = \"auto\"\nipv6 = \"auto\""), "{}", config.to_toml());
+    let text = given.source.text.clone();
+    given.source.text.push_str("[relay]\nexternal-ip = \"203.0.113.5\"\n");
+    let bind = "10.0.0.5".parse().unwrap();
+    let found = given.config().relay.auto_ipv4.unwrap().at(bind);
+    assert_eq!(found, RelayAddress { bind, external: "203.0.113.5".parse().unwrap() });
+    given.source.text = text.clone() + "[relay]\nipv4 = \"off\"\nipv6 = \"off\"\n";
+    assert!(given.error().contains("no relay address: ipv4 and ipv6 are off"));
+    given.source.text = text;
     given.source.text.insert_str(0, "turn = false\n");
     assert!(!given.config().turn, "STUN alone needs no relay");
 }
@@ -253,12 +264,15 @@ fn settings_deny_the_hosts_own_addresses_and_reach_its_relays() {
     let own = OwnAddresses {
         endpoints: vec!["0.0.0.0:3478".parse().unwrap()],
         addresses: vec!["9.9.9.9".parse().unwrap(), "10.0.0.5".parse().unwrap()],
+        networks: vec!["5.44.0.0/16".parse().unwrap()],
+        ..OwnAddresses::default()
     };
     let nonce_keys = Arc::new(NonceKeys::new([7; 32], 600));
     let settings = config.settings(nonce_keys, own).unwrap();
     let judge = |peer: &str| settings.peer_acl.judge(PeerAddr::new(peer.parse().unwrap()).unwrap());
     assert!(judge("1.1.1.1:4000").is_ok());
     assert!(judge("9.9.9.9:4000").is_err(), "an address of this host");
+    assert!(judge("5.44.1.2:4000").is_err(), "delivered to this host");
     assert!(judge("10.0.0.5:50000").is_err(), "the private half of the relay address");
     assert!(judge("8.8.4.4:50000").is_ok(), "a relayed address, by its external address");
     assert!(judge("8.8.4.4:3478").is_err(), "the listener, by its external address");

@@ -11,6 +11,7 @@ mod support;
 #[path = "../support/turn_client.rs"]
 mod turn_client;
 
+mod addresses;
 mod internet;
 mod multi_homed;
 mod namespace;

@@ -24,7 +24,7 @@ pub(crate) fn reflexive_address(socket: &UdpSocket, server: SocketAddr) -> Socke
     panic!("no Binding response from {server} came to {}", socket.local_addr().unwrap());
 }
 
-fn binding_request() -> [u8; 20] {
+pub(crate) fn binding_request() -> [u8; 20] {
     let mut request = [0_u8; 20];
     request[1] = 0x01;
     request[4..8].copy_from_slice(&MAGIC_COOKIE);

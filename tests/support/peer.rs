@@ -25,7 +25,7 @@ impl EchoPeer {
         EchoPeer::on(socket.expect("a free port"))
     }
 
-    fn on(socket: UdpSocket) -> EchoPeer {
+    pub fn on(socket: UdpSocket) -> EchoPeer {
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         let address = socket.local_addr().unwrap();
         let stop = Arc::new(AtomicBool::new(false));

@@ -142,6 +142,11 @@ impl Spec {
         toml
     }
 
+    /// Starts `turnstone` and does not wait until it is ready: [`TestServer::wait_for_ready`] does.
+    pub fn launch(&self) -> (TestServer, UnixDatagram) {
+        TestServer::launch(&self.to_toml(), Files::write(self), self)
+    }
+
     fn start_turnstone(&self) -> TestServer {
         let files = Files::write(self);
         TestServer::start_turnstone(&self.to_toml(), files, self)
@@ -325,6 +330,12 @@ impl TestServer {
     }
 
     fn start_with_notifications(config_toml: &str, files: Files, spec: &Spec) -> (TestServer, UnixDatagram) {
+        let (mut server, notify) = TestServer::launch(config_toml, files, spec);
+        server.wait_for_ready(&notify);
+        (server, notify)
+    }
+
+    fn launch(config_toml: &str, files: Files, spec: &Spec) -> (TestServer, UnixDatagram) {
         files.write_private("turnserver.toml", &config_toml.replace("@DIR@", files.dir()));
         let notify_path = files.path("notify.sock");
         let notify = UnixDatagram::bind(&notify_path).unwrap();
@@ -345,13 +356,11 @@ impl TestServer {
         command.arg("--config").arg(files.path("turnserver.toml")).env("NOTIFY_SOCKET", notify_path);
         command.envs(spec.environment.iter().map(|(name, value)| (name, value)));
         let child = spawn_logged(&mut command, &files);
-        let mut server = TestServer { child, listeners: Vec::new(), files, spec: spec.clone() };
-        server.wait_for_ready(&notify);
-        (server, notify)
+        (TestServer { child, listeners: Vec::new(), files, spec: spec.clone() }, notify)
     }
 
     /// Reads notifications (sd_notify(3)) until one says `READY=1`; `STATUS=` names the listeners.
-    fn wait_for_ready(&mut self, notify: &UnixDatagram) {
+    pub fn wait_for_ready(&mut self, notify: &UnixDatagram) {
         let deadline = Instant::now() + START_LIMIT;
         let mut buffer = [0_u8; 4096];
         let mut ready = false;

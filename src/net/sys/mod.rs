@@ -7,7 +7,6 @@ mod descriptors;
 mod epoll;
 mod error_queue;
 mod identity;
-mod interfaces;
 mod process;
 mod recv;
 mod send;
@@ -20,7 +19,6 @@ pub use descriptors::{remove_variables, send_descriptor, take_passed_descriptors
 pub use epoll::{Epoll, EventFd, Events, Interest, Ready};
 pub use error_queue::{IcmpError, read_error_queue};
 pub use identity::{forbid_core_dumps, with_files_of};
-pub use interfaces::interface_addresses;
 pub use process::{clock_is_synchronised, online_cpus, page_size, process_cpu_ns, raise_open_files, sharpen_timers};
 pub use recv::{Datagram, RecvBatch};
 pub use send::{PIECES_MAX, SendOptions, send, send_pieces, send_stream, send_to};
@@ -29,7 +27,8 @@ pub use shares::Descriptors;
 pub(crate) use sockopt::set_no_checksum;
 pub use sockopt::{
     enable_udp_gro, enable_udp_gso_probe, grow_recv_buffer, kernel_drops, set_dont_fragment, set_ip_recverr,
-    set_no_path_mtu_discovery, set_recv_drops, set_recv_pktinfo, set_recv_tos, set_tcp_user_timeout,
+    set_netlink_strict, set_no_path_mtu_discovery, set_recv_drops, set_recv_pktinfo, set_recv_tos,
+    set_tcp_user_timeout,
 };
 pub use stream_buffers::{bound_stream_buffers, widen_stream_buffers};
 

@@ -121,6 +121,14 @@ pub fn set_tcp_user_timeout(socket: BorrowedFd<'_>, milliseconds: i32) -> io::Re
     set(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, milliseconds)
 }
 
+/// Has the kernel heed what a request for a dump asks for, rather than send everything (Linux 4.20).
+///
+/// # Errors
+/// What `setsockopt` says.
+pub fn set_netlink_strict(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set(socket, libc::SOL_NETLINK, libc::NETLINK_GET_STRICT_CHK, 1)
+}
+
 /// Sends without checksums: such a socket refuses segmentation offload, as tunnels and old devices do.
 #[cfg(test)]
 pub(crate) fn set_no_checksum(socket: BorrowedFd<'_>) -> io::Result<()> {

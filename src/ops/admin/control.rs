@@ -231,12 +231,11 @@ impl RunningServer {
         hooks: &Hooks<'_>,
         then: impl FnOnce(Result<Reloaded, String>) + Send + 'static,
     ) {
-        notify::reloading();
-        let bound = self.bound.to_string();
+        let end = self.announce_reload();
         let (Judged { changes, warnings, .. }, judging) = match self.reload(hooks) {
             Ok(applied) => applied,
             Err(problem) => {
-                notify::ready(&bound);
+                end();
                 return then(Err(problem));
             }
         };
@@ -259,7 +258,7 @@ impl RunningServer {
                 }
                 Err(Unjudged::Stopping) => return,
             };
-            notify::ready(&bound);
+            end();
             then(Ok(Reloaded { generation, changes, warnings, judgement }));
         });
     }

@@ -237,6 +237,7 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
         }
         Reason::NoReservation => "a quarter of the relay ports is reserved (EVEN-PORT), which is as many as may be",
         Reason::NoPort => "no relay port is free; widen [relay] ports",
+        Reason::NoRelayAddress => "the relay address was not on this host at that moment; the log and /readyz say why",
         Reason::UnknownReservation => "the reservation token is unknown, expired or another user's",
         Reason::TooManyPeers => "the allocation has as many peers as [limits] peers-per-allocation allows",
         Reason::SystemError => "the operating system gave no socket; look at the limit of open files (LimitNOFILE)",

@@ -18,19 +18,18 @@ pub(super) struct Tables {
     pub(super) nat64_prefixes: Box<[Nat64Prefix]>,
 }
 
-/// Compiles the tables of both families.
-pub(super) fn compile_tables(rules: &PeerRules) -> Result<Tables, AclError> {
+/// Compiles the tables of both families; also returns the first rule that can have no effect.
+pub(super) fn compile_tables(rules: &PeerRules) -> Result<(Tables, Option<AclError>), AclError> {
     let (claims, nat64_prefixes) = claims(rules)?;
     let mut has_effect = vec![false; claims.len()];
     let ipv4 = sweep(&claims, Family::V4, rules.default_deny_all, &mut has_effect);
     let ipv6 = sweep(&claims, Family::V6, rules.default_deny_all, &mut has_effect);
-    for (claim, has_effect) in claims.iter().zip(has_effect) {
-        if claim.effect.must_have_effect() && !has_effect {
-            return Err(no_effect(claim, &claims, rules.default_deny_all));
-        }
-    }
+    let mut effects = claims.iter().zip(has_effect);
+    let useless = effects.find(|(claim, has_effect)| claim.effect.must_have_effect() && !has_effect);
+    let without_effect = useless.map(|(claim, _)| no_effect(claim, &claims, rules.default_deny_all));
     let ipv4 = ipv4.into_iter().filter_map(|(start, class)| Some((u32::try_from(start).ok()?, class)));
-    Ok(Tables { ipv4: RangeMap::new(ipv4), ipv6: RangeMap::new(ipv6), nat64_prefixes: nat64_prefixes.into() })
+    let tables = Tables { ipv4: RangeMap::new(ipv4), ipv6: RangeMap::new(ipv6), nat64_prefixes: nat64_prefixes.into() };
+    Ok((tables, without_effect))
 }
 
 /// What a range says of its addresses.
@@ -91,6 +90,9 @@ pub(super) fn claims(rules: &PeerRules) -> Result<(Vec<Claim<'_>>, Vec<Nat64Pref
     for ip in own_addresses(rules) {
         claims.push(Claim { range: AddrRange::single(ip), effect: Effect::Server, name: "an address of this server" });
     }
+    for network in own_networks(rules) {
+        claims.push(Claim { range: network, effect: Effect::Server, name: "an address that ends at this host" });
+    }
     for ip in rules.relay_addresses.iter().map(IpAddr::to_canonical) {
         if !is_host_address(ip) {
             let problem = "a relay address is the address of one host".to_owned();
@@ -111,6 +113,16 @@ impl Effect {
 fn own_addresses(rules: &PeerRules) -> impl Iterator<Item = IpAddr> + '_ {
     let addresses = rules.own_addresses.iter().map(IpAddr::to_canonical);
     addresses.filter(|ip| !(rules.allow_loopback && ip.is_loopback()))
+}
+
+/// Loopback is denied, or with `allow_loopback` allowed, as a whole.
+fn own_networks(rules: &PeerRules) -> impl Iterator<Item = AddrRange> + '_ {
+    let networks = rules.own_networks.iter().filter(|network| !network.network().is_loopback());
+    networks.map(|network| AddrRange {
+        first: AddrRange::single(network.network()).first,
+        last: AddrRange::single(network.broadcast()).last,
+        family: Family::of(network.addr()),
+    })
 }
 
 /// Walks the boundaries in ascending order. Returns the start and class of each stretch, and marks the claims that made a

@@ -15,6 +15,8 @@ mod rule;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use ipnet::IpNet;
+
 use crate::addr::PeerAddr;
 use crate::reject::Reason;
 
@@ -50,7 +52,7 @@ use range_map::{Class, RangeMap};
 /// An IPv4 address embedded in an IPv6 address is judged by the IPv4 rules, and the IPv6 address by the IPv6 rules; both
 /// must pass. With [`Self::default_deny_all`], an address in a listed NAT64 prefix counts as allowed when an `allowed` rule
 /// covers either of the two.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerRules {
     /// `denied-peers`: CIDR, single addresses or `a-b` ranges.
     pub denied: Vec<String>,
@@ -70,6 +72,8 @@ pub struct PeerRules {
     pub own_endpoints: Vec<SocketAddr>,
     /// The host's interface addresses and the private halves of `external-ip`.
     pub own_addresses: Vec<IpAddr>,
+    /// Networks of which every address is this host's, as AnyIP routes make them.
+    pub own_networks: Vec<IpNet>,
     /// Programs on this host that may be reached, whatever the other rules say but not on an endpoint's port.
     pub own_services: Vec<OwnService>,
     /// Relay addresses as peers see them (after `external-ip`); reachable on `relay_ports` whatever the rules say.
@@ -134,6 +138,16 @@ impl PeerAcl {
     /// # Errors
     /// [`AclError`] names the first rule that is malformed or can have no effect. A rule is never skipped.
     pub fn compile(rules: &PeerRules) -> Result<Self, AclError> {
+        let (acl, without_effect) = Self::compile_anew(rules)?;
+        without_effect.map_or(Ok(acl), Err)
+    }
+
+    /// Compiles rules that have been in force with other own addresses. That a rule can have no effect with these ones is no
+    /// reason to go on with the old ones; it is returned as a remark.
+    ///
+    /// # Errors
+    /// [`AclError`] names the first rule that is malformed.
+    pub fn compile_anew(rules: &PeerRules) -> Result<(Self, Option<AclError>), AclError> {
         let (first_port, last_port) = rules.relay_ports;
         if first_port > last_port {
             return Err(AclError {
@@ -141,8 +155,8 @@ impl PeerAcl {
                 problem: "the relay port range ends before it starts".to_owned(),
             });
         }
-        let tables = compile_tables(rules)?;
-        Ok(Self {
+        let (tables, without_effect) = compile_tables(rules)?;
+        let acl = Self {
             ipv4: tables.ipv4,
             ipv6: tables.ipv6,
             nat64_prefixes: tables.nat64_prefixes,
@@ -152,7 +166,13 @@ impl PeerAcl {
             relay_ports: rules.relay_ports,
             allow_loopback: rules.allow_loopback,
             rules: Box::new(rules.clone()),
-        })
+        };
+        Ok((acl, without_effect))
+    }
+
+    /// What was compiled.
+    pub fn rules(&self) -> &PeerRules {
+        &self.rules
     }
 
     /// Judges an IP address, for a permission (RFC 8656 section 9: permissions have no port).

@@ -1,0 +1,386 @@
+//! The host's addresses while the server runs: the peer policy knows them all, relays are bound to the one that is there, and
+//! what is missing is waited for and told.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::{Instant, sleep_until};
+
+use super::host::{self, can_bind};
+use super::notify;
+use super::run::{RunError, RunningServer};
+use crate::addr::Family;
+use crate::config::{Config, OwnAddresses, RelayAddress};
+use crate::net::{LocalAddresses, OwnRelays, subscribe_to_addresses, take_changes};
+use crate::policy::PeerAcl;
+use crate::turn::Settings;
+
+/// Changes come in groups, such as an address with its routes: so long after the first one, the kernel is asked.
+const GATHER: Duration = Duration::from_millis(50);
+/// It is not asked more often than this.
+const SPACING: Duration = Duration::from_secs(1);
+/// How often to look without being told: while something is waited for, or when the kernel does not tell of changes.
+const IMPATIENCE: Duration = Duration::from_secs(5);
+/// How often to look whether an earlier relay address is still in use.
+const REST: Duration = Duration::from_secs(60);
+/// For how long the service manager is asked to wait on, at each look.
+const EXTENSION: Duration = Duration::from_secs(30);
+/// Changes told in the log per period; an interface that comes and goes does not fill it.
+const TOLD_MAX: u32 = 10;
+const TOLD_PERIOD: Duration = Duration::from_secs(600);
+/// Addresses shown in one log line.
+const SHOWN_MAX: usize = 8;
+
+/// What is known of the host's addresses, and when to look again.
+pub(super) struct AddressWatch {
+    subscription: Option<AsyncFd<OwnedFd>>,
+    local: LocalAddresses,
+    looked_at: Instant,
+    next_look: Option<Instant>,
+    /// What is missing, as it was told last.
+    missing: Option<String>,
+    /// Whether the service manager has been told that the server is ready.
+    pub(super) announced: bool,
+    log: LogBudget,
+}
+
+impl AddressWatch {
+    /// Subscribes to changes, then looks for the first time.
+    ///
+    /// # Errors
+    /// The addresses cannot be listed: the peer policy would not know them.
+    pub(super) fn new() -> Result<Self, RunError> {
+        let subscription = subscribe_to_addresses().and_then(|socket| {
+            // Deprecated for types whose descriptor may change under way: that of an `OwnedFd` does not.
+            #[allow(deprecated)]
+            AsyncFd::with_interest(socket, Interest::READABLE)
+        });
+        if let Err(error) = &subscription {
+            let every_secs = IMPATIENCE.as_secs();
+            tracing::warn!(%error, every_secs, "the kernel does not tell of changed addresses; they are looked at again and again");
+        }
+        let local = LocalAddresses::read().map_err(|error| {
+            let what = "cannot list the addresses of this host, which no peer may have";
+            RunError::new(
+                what,
+                format_args!(
+                    "{error}; allow AF_NETLINK sockets: RestrictAddressFamilies= of the unit, or the seccomp profile of the container"
+                ),
+            )
+        })?;
+        Ok(Self {
+            subscription: subscription.ok(),
+            local,
+            looked_at: Instant::now(),
+            next_look: None,
+            missing: None,
+            announced: false,
+            log: LogBudget::default(),
+        })
+    }
+
+    /// Waits until it is time to look.
+    pub(super) async fn due(&mut self) {
+        loop {
+            tokio::select! {
+                () = rest(self.next_look) => return,
+                changed = change(self.subscription.as_ref()), if !self.looks_soon() => match changed {
+                    Ok(false) => {}
+                    Ok(true) => self.next_look = Some((Instant::now() + GATHER).max(self.looked_at + SPACING)),
+                    Err(error) => {
+                        tracing::warn!(%error, "the kernel no longer tells of changed addresses; they are looked at again and again");
+                        self.subscription = None;
+                        self.next_look = Some(Instant::now());
+                    }
+                },
+            }
+        }
+    }
+
+    /// Whether a look is due so soon that a change need not be heard of.
+    fn looks_soon(&self) -> bool {
+        self.next_look.is_some_and(|at| at <= Instant::now() + SPACING)
+    }
+
+    /// Asks the kernel; what cannot be had now is asked for again.
+    fn look(&mut self) {
+        self.looked_at = Instant::now();
+        // What has been told so far is in the answer.
+        if let Some(subscription) = &self.subscription {
+            let _ = take_changes(subscription.get_ref().as_fd());
+        }
+        match LocalAddresses::read() {
+            Ok(local) => self.local = local,
+            Err(error) => {
+                self.log.tell(|more| {
+                    tracing::warn!(%error, "cannot list the addresses of this host; the peer policy keeps those it knows{more}");
+                });
+            }
+        }
+    }
+
+    fn rest(&mut self, is_waiting: bool, is_counting: bool) {
+        let wait = match (is_waiting || self.subscription.is_none(), is_counting) {
+            (true, _) => Some(IMPATIENCE),
+            (false, true) => Some(REST),
+            (false, false) => None,
+        };
+        self.next_look = wait.map(|wait| Instant::now() + wait);
+    }
+
+    /// The server's own addresses, for the peer policy.
+    pub(super) fn own(&self, config: &Config, endpoints: &[std::net::SocketAddr], relays: &OwnRelays) -> OwnAddresses {
+        let current = [config.relay.ipv4, config.relay.ipv6];
+        let all = relays.all_addresses().into_iter().map(|(bind, external)| RelayAddress { bind, external });
+        OwnAddresses {
+            endpoints: endpoints.to_vec(),
+            addresses: self.local.interfaces.clone(),
+            networks: self.local.networks.clone(),
+            earlier_relays: all.filter(|relay| !current.contains(&Some(*relay))).collect(),
+        }
+    }
+}
+
+async fn rest(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for something that the kernel tells; whether it matters.
+async fn change(subscription: Option<&AsyncFd<OwnedFd>>) -> std::io::Result<bool> {
+    let Some(subscription) = subscription else { return std::future::pending().await };
+    let mut ready = subscription.readable().await?;
+    let changes = take_changes(subscription.get_ref().as_fd())?;
+    if !changes.more {
+        ready.clear_ready();
+    }
+    Ok(changes.matter)
+}
+
+impl RunningServer {
+    /// Looks at the addresses, and follows them: relays, peer policy, readiness. Returns whether the server is ready for the
+    /// first time now.
+    pub(super) fn follow_addresses(&mut self) -> bool {
+        self.addresses.look();
+        let relay_before = self.config.relay;
+        find_relays(&mut self.config, &self.addresses.local);
+        if self.config.relay != relay_before {
+            for family in Family::ALL {
+                let (before, now) = (relay_before.of(family), self.config.relay.of(family));
+                if before != now {
+                    let shown =
+                        |relay: Option<RelayAddress>| relay.map_or("none".to_owned(), |relay| relay.bind.to_string());
+                    let (before, now) = (shown(before), shown(now));
+                    self.addresses.log.tell(|more| {
+                        tracing::warn!(%family, %before, %now, "the relay address has changed: new allocations are made at it{more}");
+                    });
+                }
+            }
+            offer(&self.config, &self.context.own_relays);
+        }
+        let (_, is_counting) = self.context.own_relays.forget_earlier();
+        self.follow_policy();
+        let is_first = self.tell_readiness();
+        self.addresses.rest(self.addresses.missing.is_some(), is_counting);
+        is_first
+    }
+
+    /// Gives the workers a peer policy that knows the addresses of this moment.
+    fn follow_policy(&mut self) {
+        let own = self.addresses.own(&self.config, &self.endpoints, &self.context.own_relays);
+        let rules = self.config.peer_rules(own);
+        let before = &self.context.settings.peer_acl;
+        if *before.rules() == rules {
+            return;
+        }
+        let (peer_acl, without_effect) = match PeerAcl::compile_anew(&rules) {
+            Ok(compiled) => compiled,
+            Err(error) => {
+                self.addresses.log.tell(|more| {
+                    tracing::error!(%error, "the peer policy cannot take in the addresses of this host and stays as it was{more}");
+                });
+                return;
+            }
+        };
+        let names = |rules: &crate::policy::PeerRules| -> BTreeSet<String> {
+            let addresses = rules.own_addresses.iter().map(ToString::to_string);
+            addresses.chain(rules.own_networks.iter().map(ToString::to_string)).collect()
+        };
+        let (old, new) = (names(before.rules()), names(&rules));
+        let (added, removed) = (Listed(new.difference(&old)), Listed(old.difference(&new)));
+        self.addresses.log.tell(|more| {
+            tracing::info!(%added, %removed, "the addresses of this host have changed; the peer policy follows{more}");
+            if let Some(error) = &without_effect {
+                tracing::warn!(%error, "a rule in [peers] has no effect with these addresses");
+            }
+        });
+        let peer_acl = Arc::new(peer_acl);
+        self.status.set_peer_acl(Arc::clone(&peer_acl));
+        let settings = Arc::new(Settings { peer_acl, ..Settings::clone(&self.context.settings) });
+        // Nobody waits for the end of it.
+        let _ = self.apply_settings(&settings);
+    }
+
+    /// Tells log, `/readyz` and the service manager what is missing, when that has changed. Returns whether the server is ready
+    /// for the first time now.
+    pub(super) fn tell_readiness(&mut self) -> bool {
+        let missing = missing(&self.config, &self.bound.listeners, &self.addresses.local);
+        let missing = Some(missing.join("; ")).filter(|missing| !missing.is_empty());
+        let AddressWatch { announced, log, missing: told, .. } = &mut self.addresses;
+        let is_first = missing.is_none() && !*announced;
+        *announced |= is_first;
+        if !*announced {
+            notify::extend_timeout(EXTENSION);
+        }
+        if *told != missing {
+            match &missing {
+                Some(missing) if *announced => log.tell(|more| tracing::warn!("not ready: {missing}{more}")),
+                Some(missing) => log.tell(|more| tracing::warn!("waiting: {missing}{more}")),
+                None => log.tell(|more| tracing::info!("ready: what was missing is there{more}")),
+            }
+            told.clone_from(&missing);
+            self.status.set_not_ready(missing);
+            self.notify_state();
+        } else if is_first {
+            self.notify_state();
+        }
+        is_first
+    }
+
+    /// Tells the service manager of a reload; what is returned tells it of the end.
+    pub(super) fn announce_reload(&self) -> impl FnOnce() + Send + 'static {
+        // Before that it waits for the first word of readiness, which this is not.
+        let announced = self.addresses.announced;
+        if announced {
+            notify::reloading();
+        }
+        let (bound, status) = (self.bound.to_string(), Arc::clone(&self.status));
+        move || {
+            if announced {
+                notify::ready(&bound);
+            }
+            if let (true, Some(missing)) = (announced, status.not_ready()) {
+                notify::status(&format!("not ready: {missing}"));
+            }
+        }
+    }
+
+    /// What the server is doing, for the service manager.
+    fn notify_state(&self) {
+        match &self.addresses.missing {
+            // A drain has a text of its own.
+            _ if self.draining.is_some() => {}
+            None => notify::ready(&self.bound.to_string()),
+            Some(missing) if self.addresses.announced => notify::status(&format!("not ready: {missing}")),
+            Some(missing) => notify::status(&format!("waiting: {missing}")),
+        }
+    }
+}
+
+/// Gives each family with an automatic address the one it has now.
+pub(super) fn find_relays(config: &mut Config, local: &LocalAddresses) {
+    let relay = &mut config.relay;
+    for family in Family::ALL {
+        let Some(auto) = relay.auto_of(family) else { continue };
+        // An address that works is kept, wherever the way to the outside leads now.
+        if relay.of(family).is_some_and(|relay| local.contains(relay.bind)) {
+            continue;
+        }
+        let found = host::way_out(family).filter(|ip| local.contains(*ip));
+        relay.set(family, found.map(|ip| auto.at(ip)));
+    }
+}
+
+/// Has relays made at the configured addresses.
+pub(super) fn offer(config: &Config, relays: &OwnRelays) {
+    let relay = &config.relay;
+    let has_none = relay.ipv4.is_none() && relay.ipv6.is_none();
+    for family in Family::ALL {
+        let address = relay.of(family);
+        // While there is no address at all, clients are told to try elsewhere, and not that they should ask for another family.
+        let offered = address.is_some() || (has_none && relay.auto_of(family).is_some());
+        relays.set_address(family, address.map(|address| (address.bind, address.external)), offered);
+    }
+}
+
+/// What the server needs and this host does not have.
+fn missing(
+    config: &Config,
+    listeners: &[(crate::addr::Transport, std::net::SocketAddr)],
+    local: &LocalAddresses,
+) -> Vec<String> {
+    let relay = &config.relay;
+    let mut missing = Vec::new();
+    if config.turn && relay.ipv4.is_none() && relay.ipv6.is_none() {
+        missing.push("this host has no route to the outside, which [relay] would take its address from".to_owned());
+    }
+    for family in Family::ALL.into_iter().filter(|_| config.turn) {
+        let Some(RelayAddress { bind, .. }) = relay.of(family) else { continue };
+        if !(local.contains(bind) && can_bind(bind)) {
+            missing.push(format!(
+                "the relay address {bind} is not on this host; add it, or set {family} in [relay] to one that is, or to \"auto\""
+            ));
+        }
+    }
+    let listening: BTreeSet<IpAddr> = listeners.iter().map(|(_, address)| address.ip()).collect();
+    for ip in listening.into_iter().filter(|ip| !ip.is_unspecified() && !local.contains(*ip)) {
+        missing.push(format!(
+            "the listener's address {ip} is not on this host; add it, or name one that is in [[listen]]"
+        ));
+    }
+    missing
+}
+
+/// Some of a list, for the log.
+struct Listed<I>(I);
+
+impl<'n, I: Iterator<Item = &'n String> + Clone> fmt::Display for Listed<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut names = self.0.clone();
+        if names.clone().next().is_none() {
+            return f.write_str("none");
+        }
+        for (index, name) in names.by_ref().take(SHOWN_MAX).enumerate() {
+            write!(f, "{}{name}", if index > 0 { " " } else { "" })?;
+        }
+        match names.count() {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+/// Limits what is logged of things that come and go.
+#[derive(Default)]
+struct LogBudget {
+    since: Option<Instant>,
+    told: u32,
+    untold: u32,
+}
+
+impl LogBudget {
+    /// Calls `tell` with what to add to the line, unless too much has been told lately.
+    fn tell(&mut self, tell: impl FnOnce(&str)) {
+        let now = Instant::now();
+        if self.since.is_none_or(|since| now >= since + TOLD_PERIOD) {
+            (self.since, self.told) = (Some(now), 0);
+        }
+        if self.told >= TOLD_MAX {
+            self.untold += 1;
+            return;
+        }
+        self.told += 1;
+        match std::mem::take(&mut self.untold) {
+            0 => tell(""),
+            untold => tell(&format!(" ({untold} earlier changes were not logged)")),
+        }
+    }
+}
