@@ -12,6 +12,7 @@ use super::channels::Channels;
 use super::events::Events;
 use super::hash::AddressHash;
 use super::output::{AllocationId, AllocationSummary, Client, EndReason, Event};
+use super::peer::RefusedData;
 use super::permissions::Permissions;
 use super::relays::{OpenRelay, RelayId};
 use super::retransmit::Remembered;
@@ -70,6 +71,7 @@ pub(super) struct Allocation {
     pub(super) to_peers: Traffic,
     pub(super) to_client: Traffic,
     pub(super) throttled: u64,
+    pub(super) refused_data: RefusedData,
     pub(super) made_micros: u64,
     /// The tick of the wheel this allocation is armed for; timers of other ticks are out of date.
     pub(super) armed: Option<Armed>,
@@ -100,6 +102,7 @@ impl Allocation {
             to_peers: Traffic::default(),
             to_client: Traffic::default(),
             throttled: 0,
+            refused_data: RefusedData::default(),
             made_micros: now.micros,
             armed: None,
             remembered: None,

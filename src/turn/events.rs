@@ -52,6 +52,11 @@ impl Events {
 
     pub(super) fn refused(&mut self, refusal: Refusal) {
         self.count_refusal(refusal.reason);
+        self.tell(refusal);
+    }
+
+    /// Reports a refusal that is not counted here, such as that of data, which is counted with what was dropped.
+    pub(super) fn tell(&mut self, refusal: Refusal) {
         if self.queue.len() >= MAX_WAITING {
             self.refusals_dropped += 1;
             return;

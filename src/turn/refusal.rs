@@ -1,4 +1,4 @@
-//! One refused request, as it is explained to an operator later.
+//! One refused request, or data that policy refused, as it is explained to an operator later.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,14 +7,14 @@ use crate::addr::{ClientAddr, Transport};
 use crate::reject::Reason;
 use crate::stun::Method;
 
-/// A refused request. Of a fixed size, whatever the request held.
+/// A refused request, or refused data. Of a fixed size, whatever the request held.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
     /// When, in Unix seconds.
     pub unix_secs: u64,
     /// Why.
     pub reason: Reason,
-    /// What was asked for.
+    /// What was asked for; Send or Data where data was dropped, of which no client is told.
     pub method: Method,
     /// The client.
     pub client: ClientAddr,
@@ -24,6 +24,8 @@ pub struct Refusal {
     pub username: Excerpt,
     /// The peer that was asked for, if the refusal is about one.
     pub peer: Option<SocketAddr>,
+    /// How often: 1, but for data, where one refusal stands for all datagrams of the allocation since the one before.
+    pub times: u32,
 }
 
 /// Up to 96 bytes of untrusted text.

@@ -258,6 +258,7 @@ fn refusal(now: Now, client: &Client, message: &Message<'_>, reason: Reason, pee
         transport: client.five_tuple.transport,
         username: Excerpt::of(message.get(AttributeType::USERNAME).unwrap_or_default()),
         peer,
+        times: 1,
     }
 }
 

@@ -7,6 +7,7 @@ use std::ops::Range;
 use crate::addr::{FiveTuple, PeerAddr};
 use crate::clock::Now;
 use crate::reject::Dropped;
+use crate::stun::Method;
 
 use super::channels::RFC5766_NUMBERS;
 use super::output::{Encapsulation, ToClient, ToPeer};
@@ -79,7 +80,9 @@ impl Server {
                 if !allocation.permissions.permits(&self.hash, peer.ip(), now.micros) {
                     return Err(Dropped::NoPermission);
                 }
-                judge(&self.settings.peer_acl, Peer::Address(peer)).map_err(|_| Dropped::PeerDenied)?;
+                if let Err(reason) = judge(&self.settings.peer_acl, Peer::Address(peer)) {
+                    return Err(self.refuse_data(now, slot, Method::DATA, (peer, reason)));
+                }
                 Encapsulation::Data { peer, transaction_id: self.transaction_ids.next() }
             }
         };

@@ -6,7 +6,7 @@ use crate::addr::PeerAddr;
 use crate::clock::Now;
 use crate::policy::Verdict;
 use crate::reject::Dropped;
-use crate::stun::{AttributeType, Message, decode_xor_address};
+use crate::stun::{AttributeType, Message, Method, decode_xor_address};
 
 use super::output::{Client, Outcome, ToPeer};
 use super::peer::{Peer, judge};
@@ -52,7 +52,10 @@ impl Server {
             return Err(Dropped::NoPermission);
         }
         let relay = allocation.live_relay(peer.family(), now.micros).ok_or(Dropped::NoPermission)?.id;
-        let verdict = judge(&self.settings.peer_acl, Peer::Address(peer)).map_err(|_| Dropped::PeerDenied)?;
+        let verdict = match judge(&self.settings.peer_acl, Peer::Address(peer)) {
+            Ok(verdict) => verdict,
+            Err(reason) => return Err(self.refuse_data(now, slot, Method::SEND, (peer, reason))),
+        };
         if !allocation.meter.admit_to_peer(now.micros, peer.family(), data.len()) {
             allocation.throttled += 1;
             self.events.throttled_to_peer(data.len());

@@ -50,6 +50,7 @@ mod tests {
             transport: Transport::Udp,
             username: Excerpt::of(b"alice"),
             peer: None,
+            times: 1,
         };
         let mut ring = RefusalRing::new();
         let times = |ring: &RefusalRing| ring.oldest_first().iter().map(|kept| kept.unix_secs).collect::<Vec<_>>();

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use turnstone::addr::{Family, PeerAddr};
-use turnstone::reject::Dropped;
+use turnstone::reject::{Dropped, Reason};
 use turnstone::stun::{AttributeType, Method};
-use turnstone::turn::Encapsulation;
+use turnstone::turn::{Encapsulation, Event};
 
 use crate::harness::*;
 use crate::rows;
@@ -66,4 +66,35 @@ fn own_relayed_addresses_are_reachable_and_own_listeners_are_not() {
             assert_eq!(inbound, Err(Dropped::PeerDenied));
         }
     }
+}
+
+#[test]
+fn data_that_policy_refuses_is_told_with_its_peer_once_a_second() {
+    let mut world = World::new();
+    let login = world.allocated(1);
+    let service = SocketAddr::new(RELAY_V4.parse().unwrap(), 8080);
+    // A permission is for an address, and this one is also our relays'.
+    assert_eq!(world.permit(&login, &[peer_at(service)]).code(), None);
+    world.events();
+    let refused = |world: &mut World| -> Vec<_> {
+        let events = world.events().into_iter();
+        let refusals =
+            events.filter_map(|event| if let Event::Refused(refusal) = event { Some(refusal) } else { None });
+        refusals.map(|refusal| (refusal.method, refusal.reason, refusal.peer, refusal.times)).collect()
+    };
+    let told = |method, times| vec![(method, Reason::PeerIsServer, Some(service), times)];
+    for _ in 0..1000 {
+        assert_eq!(world.send_raw(login.client, service, b"x").dropped(), Dropped::PeerDenied);
+    }
+    assert_eq!(refused(&mut world), told(Method::SEND, 1));
+    world.pass(1);
+    let relay = world.relay(Family::V4);
+    assert_eq!(world.inbound(relay, peer_at(service), 1), Err(Dropped::PeerDenied));
+    assert_eq!(refused(&mut world), told(Method::DATA, 1000));
+    world.send_raw(login.client, service, b"x").dropped();
+    // Without a permission it is no matter of policy, and without an allocation nobody's.
+    world.pass(1);
+    world.send_raw(login.client, SocketAddr::new([10, 0, 0, 1].into(), 9), b"x").dropped();
+    world.send_raw(client(2), service, b"x").dropped();
+    assert_eq!(refused(&mut world), []);
 }

@@ -91,7 +91,13 @@ pub(super) struct Refusal {
     pub(super) username_complete: bool,
     pub(super) peer: Option<String>,
     pub(super) explanation: String,
+    #[serde(default = "once")]
+    pub(super) times: u64,
     pub(super) normal: bool,
+}
+
+fn once() -> u64 {
+    1
 }
 
 /// What the peer policy makes of an address now.
@@ -119,6 +125,8 @@ pub(super) struct Status {
     pub(super) started_unix: u64,
     pub(super) uptime_secs: u64,
     pub(super) state: String,
+    #[serde(default)]
+    pub(super) not_ready: Option<String>,
     pub(super) drain: Option<DrainUnderWay>,
     pub(super) config_generation: u64,
     pub(super) config_file: Option<String>,

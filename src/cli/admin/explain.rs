@@ -94,10 +94,10 @@ fn groups(refusals: &[Refusal]) -> Vec<Group<'_>> {
         let peer = refusal.peer.as_deref().map(without_port);
         match groups.iter_mut().find(|group| is_alike(group.newest, refusal)) {
             Some(group) => {
-                group.times += 1;
+                group.times += refusal.times;
                 group.peers.extend(peer);
             }
-            None => groups.push(Group { newest: refusal, times: 1, peers: peer.into_iter().collect() }),
+            None => groups.push(Group { newest: refusal, times: refusal.times, peers: peer.into_iter().collect() }),
         }
     }
     groups
@@ -170,6 +170,7 @@ mod tests {
             username_complete: true,
             peer: peer.map(str::to_owned),
             explanation: explanation.to_owned(),
+            times: 1,
             normal: reason == "stale-nonce",
         }
     }

@@ -75,7 +75,10 @@ fn screen(status: &Status) -> Fields {
 /// `serving`, or how far the drain is.
 pub(super) fn state(status: &Status, now_unix: u64) -> String {
     match &status.drain {
-        None => status.state.clone(),
+        None => match &status.not_ready {
+            Some(reason) => format!("{}, but not ready: {reason}", status.state),
+            None => status.state.clone(),
+        },
         Some(DrainUnderWay { deadline_unix, allocations_left }) => {
             let end = deadline(*deadline_unix, now_unix);
             format!("{}, {} left, {end}", status.state, count(*allocations_left, "allocation"))

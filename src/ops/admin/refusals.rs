@@ -121,6 +121,7 @@ fn shown(refusal: &Refusal, peer_acl: Option<&PeerAcl>) -> Value {
         "username": username,
         "username_complete": refusal.username.is_whole(),
         "peer": refusal.peer.map(|peer| peer.to_string()),
+        "times": refusal.times,
         "normal": refusal.reason == Reason::StaleNonce || is_host_candidate(refusal),
     })
 }
@@ -278,6 +279,7 @@ mod tests {
             transport: Transport::Udp,
             username: Excerpt::of(username),
             peer: peer.map(|peer| peer.parse().unwrap()),
+            times: 1,
         }
     }
 

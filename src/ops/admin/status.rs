@@ -52,6 +52,7 @@ impl AdminApi {
             "started_unix": started_unix,
             "uptime_secs": now_unix.saturating_sub(started_unix),
             "state": if drain.is_some() { "draining" } else { "serving" },
+            "not_ready": status.not_ready().as_deref(),
             "drain": drain,
             "config_generation": status.generation(),
             "config_file": config_file,
