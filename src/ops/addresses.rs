@@ -384,3 +384,83 @@ impl LogBudget {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::Transport;
+    use crate::config::{Host, Overrides, Source, Surroundings};
+
+    fn config(text: &str) -> Config {
+        let secret = "[[auth.secrets]]\nid = \"main\"\nsecret = \"0123456789abcdef\"\n";
+        let source =
+            Source { name: "turnserver.toml".to_owned(), text: format!("{text}\n{secret}"), ..Source::default() };
+        let around = Surroundings {
+            host: Host { cores: 1, ipv4: None, ipv6: None, has_ipv6: true },
+            env: &|_| None,
+            dev: false,
+        };
+        Config::parse(&source, &Overrides::default(), &around).unwrap().config
+    }
+
+    fn local(ips: &[&str]) -> LocalAddresses {
+        let networks = vec!["127.0.0.0/8".parse().unwrap()];
+        LocalAddresses { interfaces: ips.iter().map(|ip| ip.parse().unwrap()).collect(), networks }
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_its_remedy() {
+        let listeners = |ips: &[&str]| -> Vec<_> {
+            ips.iter().map(|ip| (Transport::Udp, std::net::SocketAddr::new(ip.parse().unwrap(), 3478))).collect()
+        };
+        let missing = |text: &str, listening: &[&str]| missing(&config(text), &listeners(listening), &local(&["::1"]));
+        let local_relay = "[relay]\nipv4 = \"127.0.0.1\"";
+        assert_eq!(missing(local_relay, &["0.0.0.0", "::", "::1", "127.9.9.9"]), [""; 0]);
+        assert_eq!(missing("turn = false", &["0.0.0.0"]), [""; 0]);
+        let [route] = &missing("", &["0.0.0.0"])[..] else { panic!() };
+        assert!(route.contains("no route to the outside"), "{route}");
+        let [relay, listener] = &missing("[relay]\nipv4 = \"5.44.1.1\"", &["5.44.1.2", "5.44.1.2"])[..] else {
+            panic!()
+        };
+        assert!(relay.contains("5.44.1.1") && relay.contains("set ipv4 in [relay]"), "{relay}");
+        assert!(listener.contains("5.44.1.2") && listener.contains("[[listen]]"), "{listener}");
+    }
+
+    #[test]
+    fn without_any_address_both_automatic_families_are_offered_and_with_one_only_that() {
+        let mut config = config("");
+        let relays = OwnRelays::new(None, None, config.relay.ports);
+        let offered =
+            |relays: &OwnRelays| Family::ALL.map(|family| (relays.supports(family), relays.has_address(family)));
+        offer(&config, &relays);
+        assert_eq!(offered(&relays), [(true, false), (true, false)]);
+        let auto = config.relay.auto_of(Family::V6).unwrap();
+        config.relay.set(Family::V6, Some(auto.at("2a00:1::1".parse().unwrap())));
+        offer(&config, &relays);
+        assert_eq!(offered(&relays), [(false, false), (true, true)]);
+    }
+
+    #[test]
+    fn an_automatic_address_stays_while_the_host_has_it() {
+        let mut config = config("");
+        let auto = config.relay.auto_of(Family::V4).unwrap();
+        let kept = auto.at("5.44.1.1".parse().unwrap());
+        config.relay.set(Family::V4, Some(kept));
+        find_relays(&mut config, &local(&["5.44.1.1", "5.44.1.2"]));
+        assert_eq!(config.relay.ipv4, Some(kept));
+        // Whatever this machine has, it is not in the list.
+        find_relays(&mut config, &local(&[]));
+        assert_eq!(config.relay.ipv4, None);
+    }
+
+    #[test]
+    fn what_comes_and_goes_is_told_ten_times_and_then_counted() {
+        let mut budget = LogBudget::default();
+        let mut told = Vec::new();
+        (0..15).for_each(|_| budget.tell(|more| told.push(more.to_owned())));
+        assert_eq!(told, [""; 10]);
+        budget.since = Instant::now().checked_sub(TOLD_PERIOD);
+        budget.tell(|more| told.push(more.to_owned()));
+        assert_eq!(told.last().unwrap(), " (5 earlier changes were not logged)");
+    }
+}

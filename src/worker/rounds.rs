@@ -181,7 +181,7 @@ mod tests {
             let around =
                 Surroundings { host: Host { cores: 1, ipv4: None, ipv6: None, has_ipv6: false }, env: &env, dev: true };
             let config = Config::parse(&source, &Overrides::default(), &around).unwrap().config;
-            let own = OwnAddresses { endpoints: Vec::new(), addresses: Vec::new() };
+            let own = OwnAddresses::default();
             let settings = config.settings(Arc::new(NonceKeys::new([7; 32], 3600)), own).unwrap();
             let mailbox = Arc::new(Mailbox::new().unwrap());
             let loopback = "127.0.0.1".parse().unwrap();

@@ -167,8 +167,11 @@ async fn what_a_relay_sends_to_our_own_listener_is_not_answered_whatever_its_way
     let turn = turn_client(&server, listener(), conn(socket_in(&client, CLIENT)), &server.credentials("loop")).await;
     let relay = timeout(LIMIT, turn.allocate()).await.unwrap().unwrap();
     let mut buffer = [0_u8; 2048];
-    for _ in 0..3 {
-        relay.send_to(&binding_request(), hairpin).await.unwrap();
+    // Nor is it challenged when it asks for an allocation: that of a relay would be the other half of a loop.
+    let mut allocate = binding_request();
+    allocate[1] = 0x03;
+    for message in [&binding_request()[..], &allocate, &[0x40, 0, 0, 1, 7], &allocate] {
+        relay.send_to(message, hairpin).await.unwrap();
     }
     assert!(
         timeout(SILENCE, relay.recv_from(&mut buffer)).await.is_err(),

@@ -12,7 +12,6 @@ use super::error::Refused;
 use super::input::{Query, wrong};
 use crate::config::{Change, Effect, Problem, check_log_filter};
 use crate::ops::log::LogError;
-use crate::ops::notify;
 use crate::ops::reload::{Judged, Unjudged};
 use crate::ops::run::{Hooks, RunningServer};
 use crate::turn::Judgement;

@@ -423,3 +423,39 @@ fn every_denial_has_a_name_and_nothing_else_has_one() {
         }
     }
 }
+
+#[test]
+fn networks_that_end_at_this_host_are_denied_but_for_relays_and_own_services() {
+    let rules = PeerRules {
+        own_networks: ["5.44.0.0/16", "2a00:1::/64", "127.0.0.0/8"].map(|network| network.parse().unwrap()).to_vec(),
+        relay_addresses: ips(&["5.44.1.1"]),
+        relay_ports: (50_000, 50_100),
+        own_services: vec!["5.44.1.2:9000".parse().unwrap()],
+        nat64_prefixes: list(&["2a00:64::/96"]),
+        ..PeerRules::default()
+    };
+    let acl = compile(&rules);
+    for peer in
+        ["5.44.0.0:9", "5.44.255.255:9", "[2a00:1::ffff]:9", "5.44.1.1:9", "5.44.1.2:9", "[2a00:64::5.44.3.3]:9"]
+    {
+        assert_peer(&acl, peer, SERVER);
+    }
+    assert_peer(&acl, "5.44.1.1:50000", Ok(Verdict::OwnRelay));
+    for peer in ["5.44.1.2:9000", "5.43.255.255:9", "5.45.0.0:9", "[2a00:1:0:1::]:9", "[2a00:64::5.45.3.3]:9"] {
+        assert_peer(&acl, peer, Ok(Verdict::Peer));
+    }
+    // Loopback as a whole is another matter: it can be allowed.
+    assert_peer(&acl, "127.0.0.1:9", DEFAULT);
+    assert_peer(&compile(&PeerRules { allow_loopback: true, ..rules }), "127.0.0.1:9", Ok(Verdict::Peer));
+}
+
+#[test]
+fn a_rule_that_new_own_addresses_make_useless_does_not_keep_them_from_being_denied() {
+    let rules = only_allowed(&["5.44.1.1", "5.45.0.0/16"]);
+    let later = PeerRules { own_addresses: ips(&["5.44.1.1"]), ..rules };
+    assert_problem(&later, "5.44.1.1", "which no rule can allow");
+    let (acl, without_effect) = PeerAcl::compile_anew(&later).unwrap();
+    assert_eq!(without_effect.unwrap().rule, "5.44.1.1");
+    assert_peer(&acl, "5.44.1.1:9", SERVER);
+    assert_peer(&acl, "5.45.1.1:9", Ok(Verdict::Peer));
+}
