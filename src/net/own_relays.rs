@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::{ArcSwap, Cache};
 
 use crate::addr::Family;
 
@@ -47,13 +47,13 @@ impl RelayOwner {
 /// A family's address may change while the server runs. Allocations made before keep their sockets and their ports at the
 /// earlier address, which is known for as long as one of them is held.
 pub struct OwnRelays {
-    addresses: ArcSwap<Addresses>,
+    addresses: Arc<ArcSwap<Addresses>>,
     first_port: u16,
     last_port: u16,
 }
 
-/// The relay addresses of a moment, to ask many times about.
-pub struct RelayAddresses(Guard<Arc<Addresses>>);
+/// The relay addresses as one worker sees them: to ask costs one load while they stay as they are.
+pub struct RelayAddresses(Cache<Arc<ArcSwap<Addresses>>, Arc<Addresses>>);
 
 #[derive(Clone, Default)]
 struct Addresses {
@@ -114,12 +114,20 @@ impl Addresses {
 impl RelayAddresses {
     /// Whether a datagram that came from this address was sent by one of our own relays.
     #[inline]
-    pub fn sent(&self, source: SocketAddr) -> bool {
+    pub fn sent(&mut self, source: SocketAddr) -> bool {
         let ip = source.ip().to_canonical();
         let is_ours = |pool: &&Arc<Pool>| pool.bind == ip || pool.external == ip;
         let held =
             |pool: &Arc<Pool>| pool.entry(source.port()).is_some_and(|entry| entry.load(Ordering::Relaxed) != FREE);
-        self.0.of(Family::of(ip)).pools().filter(is_ours).any(held)
+        self.0.load().of(Family::of(ip)).pools().filter(is_ours).any(held)
+    }
+
+    /// The relay socket behind a relayed transport address, if it is one of ours and in use.
+    #[inline]
+    pub fn owner(&mut self, relayed: SocketAddr) -> Option<RelayOwner> {
+        let of_family = self.0.load().of(Family::of(relayed.ip()));
+        let mut pools = of_family.pools().filter(|pool| pool.external == relayed.ip());
+        pools.find_map(|pool| RelayOwner::unpack(pool.entry(relayed.port())?.load(Ordering::Acquire)))
     }
 }
 
@@ -127,7 +135,7 @@ impl OwnRelays {
     /// `(bind, external)` addresses per family and the inclusive port range.
     pub fn new(v4: Option<(IpAddr, IpAddr)>, v6: Option<(IpAddr, IpAddr)>, ports: (u16, u16)) -> Arc<Self> {
         let (first_port, last_port) = ports;
-        let own = Self { addresses: ArcSwap::default(), first_port, last_port };
+        let own = Self { addresses: Arc::default(), first_port, last_port };
         for (family, address) in [(Family::V4, v4), (Family::V6, v6)] {
             own.set_address(family, address, address.is_some());
         }
@@ -173,9 +181,9 @@ impl OwnRelays {
         (forgotten, left)
     }
 
-    /// The addresses of this moment.
+    /// The addresses, to be asked about on the packet path.
     pub fn addresses(&self) -> RelayAddresses {
-        RelayAddresses(self.addresses.load())
+        RelayAddresses(Cache::new(Arc::clone(&self.addresses)))
     }
 
     /// Every `(bind, external)` address at which a port is or may be held.
@@ -227,13 +235,6 @@ impl OwnRelays {
         pool.entry(port)?.compare_exchange(FREE, CLAIMED, Ordering::AcqRel, Ordering::Relaxed).ok()?;
         pool.used.fetch_add(1, Ordering::AcqRel);
         Some(PortLease { pool, port })
-    }
-
-    /// The relay socket behind a relayed transport address, if it is one of ours and in use.
-    pub fn owner(&self, relayed: SocketAddr) -> Option<RelayOwner> {
-        let addresses = self.addresses.load();
-        let mut pools = addresses.of(Family::of(relayed.ip())).pools().filter(|pool| pool.external == relayed.ip());
-        pools.find_map(|pool| RelayOwner::unpack(pool.entry(relayed.port())?.load(Ordering::Acquire)))
     }
 
     fn current(&self, family: Family) -> Option<Arc<Pool>> {
@@ -346,13 +347,13 @@ mod tests {
         let relays = pool(50000, 50001);
         let lease = relays.claim(Family::V4, 50001).unwrap();
         let external = SocketAddr::from(([203, 0, 113, 7], 50001));
-        assert_eq!(relays.owner(external), None);
+        assert_eq!(relays.addresses().owner(external), None);
         let owner = RelayOwner { worker: 3, index: 70_000, generation: 9 };
         lease.set_owner(owner);
-        assert_eq!(relays.owner(external), Some(owner));
-        assert_eq!(relays.owner(SocketAddr::from(([10, 0, 0, 5], 50001))), None);
+        assert_eq!(relays.addresses().owner(external), Some(owner));
+        assert_eq!(relays.addresses().owner(SocketAddr::from(([10, 0, 0, 5], 50001))), None);
         drop(lease);
-        assert_eq!(relays.owner(external), None);
+        assert_eq!(relays.addresses().owner(external), None);
     }
     #[test]
     fn an_address_that_is_gone_keeps_the_ports_that_are_held_there() {
@@ -360,18 +361,19 @@ mod tests {
         let (old, new) = ("203.0.113.7:50000", "203.0.113.8:50000");
         let lease = relays.claim(Family::V4, 50000).unwrap();
         lease.set_owner(RelayOwner { worker: 1, index: 2, generation: 3 });
-        let moved = Some((IpAddr::from([10, 0, 0, 6]), IpAddr::from([203, 0, 113, 8])));
-        assert!(relays.set_address(Family::V4, moved, true) && !relays.set_address(Family::V4, moved, true));
+        let moved = (IpAddr::from([10, 0, 0, 6]), IpAddr::from([203, 0, 113, 8]));
+        let move_there = || relays.set_address(Family::V4, Some(moved), true);
+        assert!(move_there() && !move_there());
         // The same port at the new address is another one.
         let other = relays.claim(Family::V4, 50000).unwrap();
         other.set_owner(RelayOwner { worker: 4, index: 5, generation: 6 });
-        assert_eq!(relays.owner(old.parse().unwrap()).unwrap().worker, 1);
-        assert_eq!(relays.owner(new.parse().unwrap()).unwrap().worker, 4);
+        assert_eq!(relays.addresses().owner(old.parse().unwrap()).unwrap().worker, 1);
+        assert_eq!(relays.addresses().owner(new.parse().unwrap()).unwrap().worker, 4);
         assert_eq!((other.bind_address().ip(), relays.used(Family::V4)), (IpAddr::from([10, 0, 0, 6]), 2));
         assert_eq!(relays.forget_earlier(), (false, true));
         drop(lease);
         assert_eq!(relays.forget_earlier(), (true, false));
-        assert_eq!(relays.all_addresses(), [moved.unwrap()]);
+        assert_eq!(relays.all_addresses(), [moved]);
     }
 
     #[test]

@@ -45,14 +45,13 @@ impl Worker {
         let Ok(count) = self.recv.receive(socket.as_fd(), &mut self.arena, first, *depth) else { return };
         self.next_slot += count;
         let mut messages = 0;
-        let own_relays = self.context.own_relays.addresses();
         for index in 0..count {
             let Some(datagram) = self.recv.datagram(&self.arena, first, index) else { continue };
             if let Some(drops) = datagram.kernel_drops {
                 self.count_kernel_drops(listener, drops);
             }
             // A relay that is a client of ours would make one datagram into many, whatever way it has found to the listener.
-            if own_relays.sent(datagram.source) {
+            if self.own_relays.sent(datagram.source) {
                 self.drop_packet(Dropped::OwnRelay);
                 continue;
             }
@@ -158,7 +157,7 @@ impl Worker {
     /// The peer is a relayed address of this process: no socket in between.
     fn relay_to_own(&mut self, now: Now, transport: Transport, way: ToPeer, payload: Payload) {
         let Some(from) = self.relays.get(way.relay).map(|relay| relay.relayed.as_peer()) else { return };
-        let Some(owner) = self.context.own_relays.owner(way.peer.get()) else {
+        let Some(owner) = self.own_relays.owner(way.peer.get()) else {
             // Relaying from loopback, the ports of the range are also those of every other program on this host.
             if self.context.loopback_peers && way.peer.ip().is_loopback() {
                 return self.relay_to_socket(transport, way, payload);
@@ -183,7 +182,7 @@ impl Worker {
         for _ in 0..packets {
             let Some((packet, range)) = inbox.next() else { break };
             // The port may have changed hands since: the owner is asked anew.
-            let owner = self.context.own_relays.owner(packet.to).filter(|owner| owner.worker == self.number);
+            let owner = self.own_relays.owner(packet.to).filter(|owner| owner.worker == self.number);
             let Some(owner) = owner else {
                 self.drop_packet(Dropped::NoAllocation);
                 continue;

@@ -42,7 +42,7 @@ use crate::clock::Now;
 use crate::config::Streams;
 use crate::listener::ConnectionLimits;
 use crate::net::sys::{Descriptors, Epoll, Events, Interest, RecvBatch, clocks, kernel_drops, trim_memory};
-use crate::net::{Arena, OwnRelays};
+use crate::net::{Arena, OwnRelays, RelayAddresses};
 use crate::ops::counters::Counters;
 use crate::reject::Dropped;
 use crate::turn::{Event, Server, Settings, Shared};
@@ -123,6 +123,8 @@ pub struct Worker {
     listeners: Vec<ListenerSocket>,
     server: Server,
     relays: RelaySockets,
+    /// The relay addresses of this process, this worker's and the others'.
+    own_relays: RelayAddresses,
     streams: StreamTable,
     arena: Arena,
     next_slot: usize,
@@ -197,6 +199,7 @@ impl Worker {
             listeners: sockets,
             server,
             relays,
+            own_relays: context.own_relays.addresses(),
             streams: StreamTable::new(&context.streams),
             arena: Arena::new(SLOTS, SCRATCH),
             next_slot: 0,
