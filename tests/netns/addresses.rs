@@ -33,6 +33,24 @@ async fn an_address_that_comes_after_the_start_is_no_peer() {
     wait_until("the end of the denial", LIMIT, || may_have_as_peer(&server, "5.44.1.99").then_some(()));
 }
 
+/// The kernel keeps a few hundred messages for who does not read them; here come thousands.
+#[test]
+fn changes_that_overflow_what_the_kernel_keeps_of_them_are_not_missed() {
+    let (host, _client) = two_hosts(SERVER);
+    let server = spec(&host, Some(SERVER)).start();
+    server.signal(rustix::process::Signal::STOP);
+    let address = |n: u32| format!("5.49.{}.{}", n / 250, n % 250 + 1);
+    let lines: Vec<_> = (0..2000).map(|n| format!("address add {}/32 dev lo\n", address(n))).collect();
+    host.ip_batch(&lines.concat());
+    server.signal(rustix::process::Signal::CONT);
+    for n in [0, 1000, 1999] {
+        wait_until("the denial", LIMIT, || (!may_have_as_peer(&server, &address(n))).then_some(()));
+    }
+    assert!(may_have_as_peer(&server, "5.50.0.1"));
+    let told = server.log().matches("the addresses of this host have changed").count();
+    assert!(told <= 2, "a line for each: {}", server.log());
+}
+
 #[tokio::test]
 async fn what_the_kernel_delivers_here_is_no_peer_though_no_interface_lists_it() {
     let (host, client) = two_hosts(SERVER);

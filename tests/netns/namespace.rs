@@ -39,6 +39,13 @@ impl Namespace {
         ip(&[&["-n", self.name.as_str()], arguments].concat());
     }
 
+    /// Many commands of `ip` inside, a line each.
+    pub(crate) fn ip_batch(&self, commands: &str) {
+        let mut command = Command::new("ip");
+        let finished = run_with_input(command.args(["-n", &self.name, "-batch", "-"]), commands, LIMIT);
+        assert_eq!(finished.code, Some(0), "{}", finished.all_output());
+    }
+
     /// Joins two namespaces by a cable. Each end is an interface's name and its addresses with prefix lengths.
     pub(crate) fn connect(&self, end: (&str, &[&str]), other: &Namespace, other_end: (&str, &[&str])) {
         ip(&["link", "add", end.0, "netns", &self.name, "type", "veth", "peer", other_end.0, "netns", &other.name]);
