@@ -47,7 +47,9 @@ pub(super) struct AddressWatch {
     missing: Option<String>,
     /// Whether the service manager has been told that the server is ready.
     pub(super) announced: bool,
-    log: LogBudget,
+    /// Addresses come and go more often than what the server needs: the one must not silence the other.
+    changes_log: LogBudget,
+    readiness_log: LogBudget,
 }
 
 impl AddressWatch {
@@ -81,7 +83,8 @@ impl AddressWatch {
             next_look: None,
             missing: None,
             announced: false,
-            log: LogBudget::default(),
+            changes_log: LogBudget::default(),
+            readiness_log: LogBudget::default(),
         })
     }
 
@@ -108,19 +111,28 @@ impl AddressWatch {
         self.next_look.is_some_and(|at| at <= Instant::now() + SPACING)
     }
 
-    /// Asks the kernel; what cannot be had now is asked for again.
-    fn look(&mut self) {
+    /// Has the host looked at soon, because something else has changed.
+    pub(super) fn look_soon(&mut self) {
+        self.next_look = Some(Instant::now());
+    }
+
+    /// Asks the kernel; whether it has answered.
+    fn look(&mut self) -> bool {
         self.looked_at = Instant::now();
         // What has been told so far is in the answer.
         if let Some(subscription) = &self.subscription {
             let _ = take_changes(subscription.get_ref().as_fd());
         }
         match LocalAddresses::read() {
-            Ok(local) => self.local = local,
+            Ok(local) => {
+                self.local = local;
+                true
+            }
             Err(error) => {
-                self.log.tell(|more| {
+                self.readiness_log.tell(|more| {
                     tracing::warn!(%error, "cannot list the addresses of this host; the peer policy keeps those it knows{more}");
                 });
+                false
             }
         }
     }
@@ -169,7 +181,7 @@ impl RunningServer {
     /// Looks at the addresses, and follows them: relays, peer policy, readiness. Returns whether the server is ready for the
     /// first time now.
     pub(super) fn follow_addresses(&mut self) -> bool {
-        self.addresses.look();
+        let has_answer = self.addresses.look();
         let relay_before = self.config.relay;
         find_relays(&mut self.config, &self.addresses.local);
         if self.config.relay != relay_before {
@@ -179,8 +191,8 @@ impl RunningServer {
                     let shown =
                         |relay: Option<RelayAddress>| relay.map_or("none".to_owned(), |relay| relay.bind.to_string());
                     let (before, now) = (shown(before), shown(now));
-                    self.addresses.log.tell(|more| {
-                        tracing::warn!(%family, %before, %now, "the relay address has changed: new allocations are made at it{more}");
+                    self.addresses.readiness_log.tell(|more| {
+                        tracing::warn!(%family, %before, %now, "the relay address has changed, for new allocations{more}");
                     });
                 }
             }
@@ -189,7 +201,7 @@ impl RunningServer {
         let (_, is_counting) = self.context.own_relays.forget_earlier();
         self.follow_policy();
         let is_first = self.tell_readiness();
-        self.addresses.rest(self.addresses.missing.is_some(), is_counting);
+        self.addresses.rest(self.addresses.missing.is_some() || !has_answer, is_counting);
         is_first
     }
 
@@ -204,7 +216,7 @@ impl RunningServer {
         let (peer_acl, without_effect) = match PeerAcl::compile_anew(&rules) {
             Ok(compiled) => compiled,
             Err(error) => {
-                self.addresses.log.tell(|more| {
+                self.addresses.changes_log.tell(|more| {
                     tracing::error!(%error, "the peer policy cannot take in the addresses of this host and stays as it was{more}");
                 });
                 return;
@@ -216,7 +228,7 @@ impl RunningServer {
         };
         let (old, new) = (names(before.rules()), names(&rules));
         let (added, removed) = (Listed(new.difference(&old)), Listed(old.difference(&new)));
-        self.addresses.log.tell(|more| {
+        self.addresses.changes_log.tell(|more| {
             tracing::info!(%added, %removed, "the addresses of this host have changed; the peer policy follows{more}");
             if let Some(error) = &without_effect {
                 tracing::warn!(%error, "a rule in [peers] has no effect with these addresses");
@@ -234,7 +246,7 @@ impl RunningServer {
     pub(super) fn tell_readiness(&mut self) -> bool {
         let missing = missing(&self.config, &self.bound.listeners, &self.addresses.local);
         let missing = Some(missing.join("; ")).filter(|missing| !missing.is_empty());
-        let AddressWatch { announced, log, missing: told, .. } = &mut self.addresses;
+        let AddressWatch { announced, readiness_log: log, missing: told, .. } = &mut self.addresses;
         let is_first = missing.is_none() && !*announced;
         *announced |= is_first;
         if !*announced {

@@ -114,6 +114,7 @@ impl RunningServer {
         self.status.set_certificate_not_after(certificate.as_ref().map(|certificate| certificate.not_after_unix));
         self.context.tls.store(certificate.as_ref().map(|certificate| Arc::clone(&certificate.config)));
         self.config = config.clone();
+        self.addresses.look_soon();
         self.status.set_peer_acl(Arc::clone(&settings.peer_acl));
         if let Some(usage) = &self.usage {
             usage.reload(self.config.usage.as_ref());
