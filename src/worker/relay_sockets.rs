@@ -271,7 +271,8 @@ impl RelaySockets {
             if pair && next.is_none() {
                 continue;
             }
-            let bound = self.bind(lease).and_then(|first| Ok([Some(first), next.map(|lease| self.bind(lease)).transpose()?]));
+            let bound =
+                self.bind(lease).and_then(|first| Ok([Some(first), next.map(|lease| self.bind(lease)).transpose()?]));
             match bound {
                 Ok(sockets) => return Ok(sockets),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < BIND_TRIES_MAX => tries += 1,
