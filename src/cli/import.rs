@@ -204,8 +204,8 @@ fn print_next(imported: &Import, output: Option<&Path>, printer: &mut Printer) {
     };
     printer.error(format_args!(
         "next, on the server's host:
-  sudo turnstone check --config {file}
   sudo install -b -m 0640 -o root -g turnstone {file} /etc/turnstone/turnserver.toml
+  sudo turnstone check
   sudo systemctl disable --now {from}    # it has the ports, and its allocations end
   sudo systemctl enable --now turnstone
   sudo turnstone doctor",

@@ -111,8 +111,8 @@ fn what_to_do_next_names_the_file_and_the_service() {
         let (code, _, err) = with_input(directory.path(), &["import", "-", "-o", name], conf);
         assert_eq!(code, 0, "{err}");
         for step in [
-            format!("turnstone check --config {name}"),
             format!("{name} /etc/turnstone/turnserver.toml"),
+            "turnstone check".to_owned(),
             format!("systemctl disable --now {service} "),
             "systemctl enable --now turnstone".to_owned(),
         ] {

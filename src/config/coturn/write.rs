@@ -60,8 +60,8 @@ pub(super) fn write(mut conf: Conf) -> Import {
 
 fn header(from: &str) -> String {
     format!(
-        "# Made by `turnstone import` from a configuration of {from}. `turnstone check` judges it.\n# The \
-         /etc/turnstone/turnserver.toml that the installation brings describes every option.\n"
+        "# Made by `turnstone import` from a configuration of {from}. `turnstone check` judges it,\n# `man turnserver.toml` \
+         describes every option.\n"
     )
 }
 
