@@ -15,9 +15,6 @@ use crate::probe::{Status, Step};
 use super::input::ConfigFlags;
 use super::output::{CliError, Exit, Printer, unix_now};
 
-/// A certificate that ends sooner is a warning.
-const WARN_DAYS_LEFT: u64 = 14;
-
 /// Read the configuration and look for mistakes in it, in the certificate and in the machine.
 #[derive(Args)]
 #[command(after_help = "\
@@ -178,7 +175,9 @@ fn check_config(findings: &mut Findings, config: &Config, bind: bool) {
         findings.add(Level::Warning, "listener", message);
     }
     if let Some(tls) = &config.tls {
-        findings.take(certificate::judge(tls, config.auth.public_host.as_deref(), unix_now(), WARN_DAYS_LEFT).steps);
+        findings.take(
+            certificate::judge(tls, config.auth.public_host.as_deref(), unix_now(), crate::probe::WARN_DAYS_LEFT).steps,
+        );
     }
     if config.turn {
         for relay in [config.relay.ipv4, config.relay.ipv6].into_iter().flatten() {

@@ -19,20 +19,9 @@ use super::{Source, Surroundings, units};
 const DAY: Duration = Duration::from_secs(86_400);
 const TOKEN_SOURCES: [&str; 4] =
     ["webhook-token-credential", "webhook-token-file", "webhook-token-env", "webhook-token"];
-const KEYS: [&str; 12] = [
-    "file",
-    "rotate-bytes",
-    "rotate-interval",
-    "keep",
-    "interim",
-    "webhook",
-    "webhook-timeout",
-    "webhook-token-credential",
-    "webhook-token-file",
-    "webhook-token-env",
-    "webhook-token",
-    "spool-directory",
-];
+/// Keys that are about the file, and those about the webhook; without it they would do nothing.
+const OF_FILE: [&str; 3] = ["rotate-bytes", "rotate-interval", "keep"];
+const OF_WEBHOOK: [&str; 3] = ["webhook-timeout", "spool-directory", "spool-bytes-max"];
 const WEBHOOK: &str = r#"a URL such as "https://billing.example.org/turn", or http:// to a loopback address"#;
 const TOKEN_BYTES_MAX: usize = 4096;
 /// Where records wait for a webhook when there is no file to put them beside.
@@ -150,14 +139,15 @@ pub(super) fn read_usage(
     });
     section.report_unknown_keys();
 
-    let wants_webhook = section.has("webhook");
-    if let Some(given) = TOKEN_SOURCES.into_iter().find(|key| section.has(key))
-        && !wants_webhook
-    {
-        document.problem(section.place(), format!("{given} in [usage]: there is no webhook that it is for"));
+    for (what, keys) in [("file", OF_FILE.as_slice()), ("webhook", &OF_WEBHOOK), ("webhook", &TOKEN_SOURCES)] {
+        if !section.has(what)
+            && let Some(given) = keys.iter().find(|key| section.has(key))
+        {
+            document.problem(section.place(), format!("{given} in [usage]: there is no {what} that it is for"));
+        }
     }
-    if !wants_webhook && !section.has("file") {
-        if KEYS.into_iter().any(|key| section.has(key)) || spool_bytes_max.is_some() {
+    if !section.has("webhook") && !section.has("file") {
+        if section.has("interim") {
             document.warning(section.place(), "[usage] has neither a file nor a webhook: no usage is recorded");
         }
         return None;

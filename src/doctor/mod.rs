@@ -26,12 +26,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::{Config, ConfigError, Source};
 use crate::net::sys;
-use crate::probe::{Roots, Status, Step, Target};
+use crate::probe::{Roots, Status, Step, Target, WARN_DAYS_LEFT};
 
 use process::Server;
-
-/// Renewals come 30 days before the end: one that failed for 9 days needs somebody.
-const WARN_DAYS_LEFT: u64 = 21;
 
 /// What to look at, and how.
 #[derive(Clone, Debug)]

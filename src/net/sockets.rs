@@ -11,7 +11,7 @@ use super::sys;
 use crate::addr::Family;
 
 /// Asked for listener sockets; the kernel grants at most `net.core.rmem_max`.
-const LISTENER_BUFFER: usize = 4 << 20;
+pub(crate) const LISTENER_BUFFER: usize = 4 << 20;
 /// Asked for relay sockets.
 const RELAY_BUFFER: usize = 1 << 20;
 /// Connections that wait to be accepted, per worker.

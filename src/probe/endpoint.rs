@@ -13,15 +13,13 @@ use crate::clock::span;
 use crate::stun::{AttributeType, ErrorCode, Message};
 
 use super::Context;
+use super::WARN_DAYS_LEFT;
 use super::link::{Handshake, Link, TlsFailure};
 use super::relay;
 use super::report::{Recorder, Status, Step};
 use super::session::{Reply, Session};
 use super::url::{Host, TurnUrl};
 use super::verdict::{Failure, io_words, is_no_route, printable};
-
-/// A certificate that ends sooner is a warning: renewals come 30 days before the end.
-const WARN_DAYS_LEFT: u64 = 14;
 
 /// Takes all steps and records each.
 pub(super) fn probe(context: &Context<'_>, url: &TurnUrl, address: SocketAddr, recorder: &mut Recorder<'_>) {

@@ -32,6 +32,10 @@ use crate::bench::client::Credential;
 use report::Recorder;
 use tls::TlsSetup;
 
+/// A certificate with fewer days left is a warning: renewals come 30 days before the end, and one that has failed for 9 days
+/// needs somebody.
+pub const WARN_DAYS_LEFT: u64 = 21;
+
 /// What to probe.
 #[derive(Clone, Debug)]
 pub struct Options {

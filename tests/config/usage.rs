@@ -85,6 +85,12 @@ fn every_mistake_is_named_with_its_place_and_what_was_expected() {
         ("webhook = \"https://example.org/#top\"", "has a fragment".to_owned()),
         ("webhook = \"https://exa mple.org/\"", "is not a URL".to_owned()),
         ("webhook-timeout = \"2m\"", "2:19: webhook-timeout in [usage]: \"2m\" is not from 1s to 1m".to_owned()),
+        ("keep = 3", "keep in [usage]: there is no file that it is for".to_owned()),
+        ("spool-bytes-max = \"1MiB\"", "spool-bytes-max in [usage]: there is no webhook that it is for".to_owned()),
+        (
+            "file = \"u\"\nwebhook-timeout = \"5s\"",
+            "webhook-timeout in [usage]: there is no webhook that it is for".to_owned(),
+        ),
         ("webhook-token = \"t\"", "webhook-token in [usage]: there is no webhook that it is for".to_owned()),
         (
             "webhook = \"https://example.org/\"\nwebhook-token-env = \"UNSET\"",
