@@ -88,6 +88,9 @@ realm = "{REALM}"
 [[auth.users]]
 name = "{USER}"
 password = "{self.password}"
+[quota]
+allocations-per-user = "unlimited"
+allocations-per-user-per-second = "unlimited"
 [limits]
 unauthenticated-replies-per-second = {limit}
 [streams]
