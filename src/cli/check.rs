@@ -11,6 +11,7 @@ use crate::addr::Transport;
 use crate::config::{Admin, Config, ConfigError, Endpoint, Metrics, RelayAddress, Usage};
 use crate::doctor::{self, certificate};
 use crate::probe::{Status, Step};
+use crate::text;
 
 use super::input::ConfigFlags;
 use super::output::{CliError, Exit, Printer, unix_now};
@@ -136,7 +137,7 @@ fn print(findings: &Findings, format: Format, printer: &mut Printer) -> Result<(
                 .iter()
                 .map(|(level, subject, message)| json!({ "level": level.name(), "subject": subject, "message": message }))
                 .collect();
-            printer.line(json!({ "findings": list, "errors": errors, "warnings": warnings }))
+            printer.line(text::json(&json!({ "findings": list, "errors": errors, "warnings": warnings })))
         }
     }
 }

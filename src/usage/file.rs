@@ -17,6 +17,8 @@ use super::stats::UsageStats;
 pub(super) const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// The time between tries to put the file aside while that fails.
 const ROTATE_RETRY: Duration = Duration::from_secs(60);
+/// Records that are deleted before they are so old may not have been read yet.
+const YOUNG: Duration = Duration::from_secs(86_400);
 /// The owner writes, the group reads, as log collectors need it.
 const MODE: u32 = 0o640;
 
@@ -265,8 +267,13 @@ impl Names {
         aside.sort_unstable();
         let surplus = aside.len().saturating_sub(keep);
         for (_, path) in aside.into_iter().take(surplus) {
+            let age = fs::metadata(&path).and_then(|found| found.modified()).ok().and_then(|at| at.elapsed().ok());
             fs::remove_file(&path)?;
-            tracing::info!(file = %path.display(), "old usage records deleted");
+            if age.is_some_and(|age| age < YOUNG) {
+                tracing::warn!(file = %path.display(), keep, "usage records of less than a day deleted; raise [usage] keep or rotate-bytes");
+            } else {
+                tracing::info!(file = %path.display(), "old usage records deleted");
+            }
         }
         Ok(())
     }

@@ -19,7 +19,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// A server that answers as many unauthenticated requests as come.
 fn server() -> TestServer {
     let mut spec = Spec::local();
-    spec.extra_toml = "[limits]\nunauthenticated-replies-per-second = \"unlimited\"\n".to_owned();
+    spec.extra_toml = "[limits]\nunauthenticated-replies-per-second = \"unlimited\"\n\
+                       [quota]\nallocations-per-user-per-second = \"unlimited\"\n"
+        .to_owned();
     spec.start()
 }
 

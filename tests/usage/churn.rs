@@ -13,8 +13,7 @@ fn allocations_by_the_thousand_that_carry_next_to_nothing_are_summed_up_and_nobo
     const ONE_BY_ONE: u64 = 1000;
     let folder = tempfile::tempdir().unwrap();
     let mut spec = spec(&file_in(folder.path()));
-    spec.extra_toml +=
-        "[quota]\nallocations-per-user-burst = 100000\n[limits]\nunauthenticated-replies-burst = 100000\n";
+    spec.extra_toml += "[quota]\nallocations-per-user-burst = 100000\n";
     let mut server = spec.start();
     let peer = EchoPeer::start("127.0.0.1");
     let mut honest = Allocated::over_udp(&server, "honest");

@@ -60,6 +60,7 @@ fn only_so_many_files_are_kept_and_others_in_the_directory_are_left_alone() {
     let seqs: Vec<_> = schema::read(folder.path()).iter().map(schema::Record::seq).collect();
     assert_eq!(seqs, (1002 - seqs.len() as u64 + 1..=1002).collect::<Vec<_>>(), "not the newest ones");
     assert!(folder.path().join("usage-2026.txt").exists());
+    assert!(server.log().contains("usage records of less than a day deleted"), "{}", server.log());
 }
 
 #[test]
