@@ -232,7 +232,12 @@ fn challenge_step(
         .filter(|_| matches!(&failure, Failure::Client { error, .. } if *error == ClientError::NoCredential));
     let Some(response) = challenge else {
         let words = failure.advice(stream, None, context.now_unix);
-        return (with_code(step(Status::Fail, format!("401 was expected: {words}")), &failure), false);
+        let message = match failure.code() {
+            // A server may redirect before it challenges (RFC 8489 section 10).
+            Some(ErrorCode::TRY_ALTERNATE) => words,
+            _ => format!("401 was expected: {words}"),
+        };
+        return (with_code(step(Status::Fail, message), &failure), false);
     };
     let code = response.get(AttributeType::ERROR_CODE).and_then(ErrorCode::decode).map(|(code, _)| code);
     let (realm, nonce) = (response.get(AttributeType::REALM), response.get(AttributeType::NONCE));

@@ -2,7 +2,7 @@
 
 use std::net::{TcpListener, UdpSocket};
 
-use super::support::{Spec, Transport, run};
+use super::support::{Spec, Transport, hold_allocation, run, wait_until};
 use super::{LIMIT, Probe, url};
 
 #[test]
@@ -30,6 +30,22 @@ fn an_expired_credential_is_told_from_a_wrong_one() {
     let other = super::support::time_limited("another secret", "alice", 600);
     let probed = Probe::of(&url).with_password(&other.username, &other.password).run();
     probed.expect_exit(2, "fail").expect("allocate", "fail", "the server has another secret");
+}
+
+#[test]
+fn a_server_that_drains_names_the_one_to_probe() {
+    let extra_toml = "[drain]\ndeadline = \"1h\"\nalternate-server = \"203.0.113.6:3478\"\n".to_owned();
+    let server = Spec { extra_toml, ..Spec::local() }.start();
+    let holder = UdpSocket::bind("127.0.0.1:0").unwrap();
+    holder.connect(server.udp()).unwrap();
+    hold_allocation(&holder, server.credentials("holder"));
+    server.signal(rustix::process::Signal::USR1);
+    wait_until("the drain", LIMIT, || server.log().contains("draining").then_some(()));
+    let probed = Probe::of(&url(&server, Transport::Udp, "127.0.0.1")).run();
+    probed.expect_exit(2, "fail").expect("unauthenticated", "fail", "the server sends clients to 203.0.113.6:3478");
+    let step = probed.step("unauthenticated");
+    assert_eq!(step["facts"]["error_code"], 300);
+    assert!(!step["message"].as_str().unwrap().contains("401"), "{step}");
 }
 
 #[test]
