@@ -65,6 +65,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "config::Wanted",
             "config::Webhook",
             "config::WebhookToken",
+            "config::WebhookUrl",
         ],
         &["tokio", "libc", "TcpStream", "UdpSocket"],
     ),

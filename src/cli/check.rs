@@ -1,14 +1,14 @@
 //! `turnstone check`: looks for what would stop the server, or disappoint its clients, without starting it.
 
-use std::fs::File;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::path::Path;
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::addr::Transport;
-use crate::config::{Admin, Config, ConfigError, Endpoint, Metrics, RelayAddress, Usage};
+use crate::config::{Admin, Config, ConfigError, Endpoint, Metrics, RelayAddress};
+use crate::doctor::service::{Plan, Service};
 use crate::doctor::{self, certificate};
 use crate::probe::{Status, Step};
 use crate::text;
@@ -19,7 +19,9 @@ use super::output::{CliError, Exit, Printer, unix_now};
 /// Read the configuration and look for mistakes in it, in the certificate and in the machine.
 #[derive(Args)]
 #[command(after_help = "\
-The host, the running server and what a client would see are looked at by turnstone doctor.
+What the server will read and write is judged for the user and the sandbox of the installed
+systemd unit, else for whoever runs this; for another user than your own that takes root. The host,
+the running server and what a client would see are looked at by turnstone doctor.
 
 Exit code 0 without errors, 1 for warnings with --strict, 2 for errors.")]
 pub(super) struct CheckArgs {
@@ -30,6 +32,14 @@ pub(super) struct CheckArgs {
     /// Also try whether the listeners can be bound; not while the server runs.
     #[arg(long)]
     bind: bool,
+
+    /// The user that the server will run as, by name or number, instead of the unit's.
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+
+    /// The systemd unit that will start it, instead of the installed one; drop-ins are in FILE.d.
+    #[arg(long, value_name = "FILE")]
+    unit: Option<PathBuf>,
 
     /// How to print the findings.
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -97,6 +107,7 @@ impl Findings {
 }
 
 pub(super) fn run(args: &CheckArgs, printer: &mut Printer) -> Result<Exit, CliError> {
+    let service = Service::find(args.user.as_deref(), args.unit.as_deref()).map_err(CliError::usage)?;
     let mut findings = Findings::default();
     match args.flags.read(false).and_then(|reading| Ok((reading.load(false)?, reading))) {
         Ok((loaded, reading)) => {
@@ -106,6 +117,8 @@ pub(super) fn run(args: &CheckArgs, printer: &mut Printer) -> Result<Exit, CliEr
             }
             check_mode(&mut findings, &reading.source.name, reading.source.mode);
             check_config(&mut findings, &loaded.config, args.bind);
+            let plan = Plan { config: &loaded.config, source: &reading.source, overrides: &reading.overrides };
+            findings.take(service.judge(plan));
         }
         Err(ConfigError { problems }) => {
             for problem in problems {
@@ -180,9 +193,11 @@ fn check_config(findings: &mut Findings, config: &Config, bind: bool) {
             certificate::judge(tls, config.auth.public_host.as_deref(), unix_now(), crate::probe::WARN_DAYS_LEFT).steps,
         );
     }
+    findings.take(doctor::clients::judge(config));
     if config.turn {
         for relay in [config.relay.ipv4, config.relay.ipv6].into_iter().flatten() {
             check_relay(findings, relay);
+            findings.take(doctor::network::judge_external_ip(config, relay));
         }
         let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
         let (taken, reserved) = (read("ip_local_port_range"), read("ip_local_reserved_ports"));
@@ -190,9 +205,6 @@ fn check_config(findings: &mut Findings, config: &Config, bind: bool) {
     }
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     findings.take(doctor::process::judge_descriptors(config, &limits, doctor::process::Whose::ThisProcess));
-    if let Some(usage) = &config.usage {
-        check_usage(findings, usage);
-    }
     if bind {
         config
             .listeners
@@ -205,34 +217,6 @@ fn check_config(findings: &mut Findings, config: &Config, bind: bool) {
             check_bind(findings, "admin", Transport::Tcp, address);
         }
     }
-}
-
-fn check_usage(findings: &mut Findings, usage: &Usage) {
-    let file = usage.file.iter().map(|file| (file.path.as_path(), file.path.parent()));
-    let spool = usage.webhook.iter().map(|webhook| webhook.spool_directory.as_path());
-    let spool = spool.map(|path| (path, if path.is_dir() { Some(path) } else { path.parent() }));
-    for (path, directory) in file.chain(spool) {
-        let directory = directory.filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // A file that is made and has its name taken away is the only question that every file system answers truly.
-        let tried = tempfile_in(directory);
-        let (level, message) = match tried {
-            Ok(()) if usage.file.as_ref().is_some_and(|file| file.path == path) && path.exists() && !path.is_file() => {
-                (Level::Error, format!("{} is not a regular file", path.display()))
-            }
-            Ok(()) => (Level::Ok, format!("{} can be written by this user", path.display())),
-            Err(error) => (
-                Level::Error,
-                format!("{} cannot be written by this user: {}: {error}", path.display(), directory.display()),
-            ),
-        };
-        findings.add(level, "usage records", message);
-    }
-}
-
-fn tempfile_in(directory: &Path) -> std::io::Result<()> {
-    let path = directory.join(format!(".turnstone-check-{}", std::process::id()));
-    File::options().write(true).create_new(true).open(&path)?;
-    std::fs::remove_file(&path)
 }
 
 fn check_relay(findings: &mut Findings, relay: RelayAddress) {

@@ -22,9 +22,10 @@ Examples:
   turnstone doctor --config ./turnserver.toml --ca authority.pem
 
 Checks: configuration, server (is it running, and does it listen), files (modes and owners),
+  service (what its user and its unit's sandbox let it read and write),
   certificate, chain, key, clock, clock-sync, descriptors, relay ports, relay-address, container,
-  udp-losses, buffers, backlog, firewall, health ([metrics]), and for every listener the steps of
-  turnstone probe.
+  public-host, listener (what URLs lead to), udp-losses, buffers, backlog, firewall, health
+  ([metrics]), and for every listener the steps of turnstone probe.
 It sends packets only to this host's own addresses, so that it cannot see a firewall outside of it:
 run turnstone probe from elsewhere for that. As root it sees more: the server's process, secrets,
 firewall rules.
@@ -162,6 +163,7 @@ pub(super) fn run(args: &DoctorArgs, printer: &mut Printer) -> Result<Exit, CliE
     let configured = read.as_ref().map(|(reading, loaded)| Configured {
         config: &loaded.config,
         source: &reading.source,
+        overrides: &reading.overrides,
         secret_file: secret_file.as_deref().map(Path::new),
         warnings: loaded.warnings.len(),
     });

@@ -58,6 +58,7 @@ impl Config {
         }
         changes.extend(self.secret_changes(new));
         changes.extend(self.user_changes(new));
+        changes.extend(self.webhook_query_change(new));
         changes.extend(self.webhook_token_change(new));
         changes.extend(self.admin_token_change(new));
         changes
@@ -130,6 +131,18 @@ impl Config {
         let note = if before == after { " (another secret under the same id)" } else { "" };
         let after = format!("{after}{note}");
         Some(Change { key: "auth.secrets".to_owned(), before, after, effect: Effect::Applied })
+    }
+
+    /// A query is told by its being another one.
+    fn webhook_query_change(&self, new: &Self) -> Option<Change> {
+        let (old, new) = (self.usage.as_ref()?.webhook.as_ref()?, new.usage.as_ref()?.webhook.as_ref()?);
+        let (before, after) = (old.url.to_string(), new.url.to_string());
+        // Where the rest differs, that is told.
+        if old.url == new.url || before != after {
+            return None;
+        }
+        let after = format!("{after} (another query)");
+        Some(Change { key: "usage.webhook".to_owned(), before, after, effect: Effect::NeedsRestart })
     }
 
     /// A token is told by its being there.

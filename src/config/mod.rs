@@ -39,7 +39,7 @@ use crate::turn::{Alternates, Lifetimes, OnExpiry};
 pub use admin::{Admin, AdminToken};
 pub use changes::{Change, Effect};
 pub use denied::Unusable;
-pub(crate) use denied::{Wanted, lasts, why};
+pub(crate) use denied::{Wanted, lasts, why, why_not};
 pub use error::{ConfigError, Place, Problem};
 pub use file::{DEFAULT_FILE, Loaded, Source, Surroundings};
 pub use host::Host;
@@ -49,7 +49,7 @@ pub use quota::QuotaShares;
 pub use secret::{Readers, SECRET_BYTES_MIN, check_secret, judge_mode, read_private_file, trim_line_end};
 pub use sections::check_log_filter;
 pub use units::parse_duration;
-pub use usage::{Usage, UsageFile, Webhook, WebhookToken};
+pub use usage::{Usage, UsageFile, Webhook, WebhookToken, WebhookUrl};
 
 /// A complete, valid configuration. It is an immutable snapshot; a reload builds another one.
 #[derive(Clone, Debug)]

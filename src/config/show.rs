@@ -166,7 +166,11 @@ fn write_usage(out: &mut String, usage: &Usage) -> std::fmt::Result {
         )?;
     }
     if let Some(webhook) = &usage.webhook {
-        writeln!(out, "webhook = {}\nwebhook-timeout = \"{}\"", quoted(&webhook.url), duration_text(webhook.timeout))?;
+        writeln!(out, "webhook = {}", quoted(&webhook.url.to_string()))?;
+        if webhook.url.has_query() {
+            writeln!(out, "# webhook: its query is not shown")?;
+        }
+        writeln!(out, "webhook-timeout = \"{}\"", duration_text(webhook.timeout))?;
         if webhook.token.is_some() {
             writeln!(out, "# webhook-token: there is one")?;
         }

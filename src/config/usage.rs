@@ -55,7 +55,7 @@ pub struct UsageFile {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Webhook {
     /// An `https` URL, or `http` to loopback.
-    pub url: String,
+    pub url: WebhookUrl,
     /// The address and port in it, if it has no name.
     pub address: Option<SocketAddr>,
     /// Sent as `Authorization: Bearer`.
@@ -66,6 +66,42 @@ pub struct Webhook {
     pub spool_directory: PathBuf,
     /// How many bytes may wait there; the oldest are dropped.
     pub spool_bytes_max: u64,
+}
+
+/// Where the webhook is. Its query, in which some services want their key, is shown nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WebhookUrl(Zeroizing<String>);
+
+impl WebhookUrl {
+    /// All of it, for a request.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether there is something that is not shown.
+    pub fn has_query(&self) -> bool {
+        self.0.contains('?')
+    }
+
+    /// A message that may quote the URL, without what is not shown.
+    pub(crate) fn redact(&self, message: &str) -> String {
+        match self.0.split_once('?') {
+            Some((_, query)) if !query.is_empty() => message.replace(query, "..."),
+            _ => message.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for WebhookUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.split_once('?').map_or(self.0.as_str(), |(shown, _)| shown))
+    }
+}
+
+impl fmt::Debug for WebhookUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// The webhook's token.
@@ -227,28 +263,31 @@ fn parse_rotate_bytes(text: &str) -> Result<Option<u64>, String> {
 }
 
 /// The URL, and the address and port in it if it has no name.
-fn parse_webhook(text: &str) -> Result<(String, Option<SocketAddr>), String> {
-    let uri: Uri = text.parse().map_err(|_| format!("{text:?} is not a URL"))?;
+fn parse_webhook(text: &str) -> Result<(WebhookUrl, Option<SocketAddr>), String> {
+    // Keys may be in its query, and in front of an `@`.
+    let shown = text.split('?').next().unwrap_or_default();
+    let shown = shown.rsplit_once('@').map_or(shown, |(_, host)| host);
+    let uri: Uri = text.parse().map_err(|_| format!("{shown:?} is not a URL"))?;
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-        return Err(format!("{text:?} is not a whole URL"));
+        return Err(format!("{shown:?} is not a whole URL"));
     };
     if authority.as_str().contains('@') {
         return Err("it has a user or a password, which belong into webhook-token-file".to_owned());
     }
     if text.contains('#') {
-        return Err(format!("{text:?} has a fragment, which is never sent"));
+        return Err(format!("{shown:?} has a fragment, which is never sent"));
     }
     let host = authority.host();
     let ip: Option<IpAddr> = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
     let default_port = match scheme {
         "https" => 443,
         "http" if host == "localhost" || ip.is_some_and(|ip| ip.is_loopback()) => 80,
-        "http" => return Err(format!("{text:?} would send users and their traffic in the clear")),
+        "http" => return Err(format!("{shown:?} would send users and their traffic in the clear")),
         _ => return Err(format!("{scheme:?} is not a scheme that is offered")),
     };
     if host.is_empty() || authority.port_u16() == Some(0) {
-        return Err(format!("{text:?} is not a whole URL"));
+        return Err(format!("{shown:?} is not a whole URL"));
     }
     let port = authority.port_u16().unwrap_or(default_port);
-    Ok((text.to_owned(), ip.map(|ip| SocketAddr::new(ip, port))))
+    Ok((WebhookUrl(Zeroizing::new(text.to_owned())), ip.map(|ip| SocketAddr::new(ip, port))))
 }

@@ -43,14 +43,14 @@ impl State {
     }
 }
 
-/// `trusted` are the users who have all of it anyway: root, the server's own, and who runs the doctor.
-pub(super) fn judge(path: &Path, kind: Kind, state: State, trusted: &[u32]) -> Vec<Step> {
+/// `readers` are those who may read secrets, `trusted` the users who have all of it anyway: root, the server's own, and who runs the doctor.
+pub(super) fn judge(path: &Path, kind: Kind, state: State, readers: Readers, trusted: &[u32]) -> Vec<Step> {
     let shown = path.display();
     let mut steps = Vec::new();
     let mut found = |status, message: String| steps.push(finding("files", status, message));
     if kind != Kind::Configuration
         && let Err(problem) =
-            judge_mode(path, state.mode, if kind == Kind::Key { Readers::Group } else { Readers::Owner })
+            judge_mode(path, state.mode, if kind == Kind::Key { readers.max(Readers::Group) } else { readers })
     {
         found(Status::Fail, problem);
     } else if state.mode & 0o022 != 0 {
@@ -77,7 +77,11 @@ pub(super) fn judge(path: &Path, kind: Kind, state: State, trusted: &[u32]) -> V
         );
     }
     if steps.is_empty() {
-        let who = if kind == Kind::Configuration { "changed" } else { "read and changed" };
+        let who = match (kind, readers) {
+            (Kind::Configuration, _) => "changed",
+            (_, Readers::Owner) => "read and changed",
+            (_, Readers::Group | Readers::Everybody) => "changed",
+        };
         steps.push(finding("files", Status::Ok, format!("{shown} can be {who} by nobody else")));
     }
     steps
@@ -90,7 +94,10 @@ mod tests {
     const GOOD: State = State { mode: 0o100_600, uid: 0, directory_mode: 0o40_750, directory_uid: 0 };
 
     fn judged(kind: Kind, state: State) -> Vec<(Status, String)> {
-        judge(Path::new("/etc/f"), kind, state, &[0, 990]).into_iter().map(|s| (s.status, s.message)).collect()
+        judge(Path::new("/etc/f"), kind, state, Readers::Owner, &[0, 990])
+            .into_iter()
+            .map(|s| (s.status, s.message))
+            .collect()
     }
 
     #[test]

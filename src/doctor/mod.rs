@@ -6,17 +6,19 @@
 
 mod buffers;
 pub mod certificate;
+pub mod clients;
 mod clock;
 mod files;
 mod firewall;
 mod health;
 mod host;
 mod listeners;
-mod network;
+pub mod network;
 mod nftables;
 pub mod ports;
 pub mod process;
 mod report;
+pub mod service;
 mod walk;
 
 pub use report::{Progress, Report, SCHEMA};
@@ -24,7 +26,7 @@ pub use report::{Progress, Report, SCHEMA};
 use std::collections::HashSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::config::{Config, ConfigError, Source};
+use crate::config::{Config, ConfigError, Overrides, Source};
 use crate::net::sys;
 use crate::probe::{Roots, Status, Step, Target, WARN_DAYS_LEFT};
 
@@ -48,6 +50,8 @@ pub struct Configured<'a> {
     pub config: &'a Config,
     /// Where from.
     pub source: &'a Source,
+    /// What won over it.
+    pub overrides: &'a Overrides,
     /// A further file that holds a secret, named by a variable.
     pub secret_file: Option<&'a std::path::Path>,
     /// How many warnings there were.
@@ -86,7 +90,7 @@ struct Doctor<'a, 'p> {
 
 impl Doctor<'_, '_> {
     fn examine(&mut self, configured: Configured<'_>) {
-        let Configured { config, source, warnings, .. } = configured;
+        let Configured { config, source, overrides, warnings, .. } = configured;
         self.found([match warnings {
             0 => finding("configuration", Status::Ok, format!("read from {}", source.name)),
             _ => {
@@ -97,6 +101,9 @@ impl Doctor<'_, '_> {
         }]);
         let server = self.find_server(config);
         self.look_at_files(configured, &server);
+        if let Ok(service) = service::Service::find(None, None) {
+            self.found(service.judge(service::Plan { config, source, overrides }));
+        }
         let judged = config
             .tls
             .as_ref()
@@ -104,6 +111,7 @@ impl Doctor<'_, '_> {
         let judged = judged.unwrap_or_default();
         self.found(judged.steps);
         self.look_at_clock(judged.not_before_unix);
+        self.found(clients::judge(config));
         self.look_at_descriptors(config, &server);
         if config.turn {
             let read = |name: &str| host::text(&format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
@@ -151,7 +159,7 @@ impl Doctor<'_, '_> {
         list.extend(config.tls.as_ref().map(|tls| (tls.key.clone(), files::Kind::Key)));
         for (path, kind) in list {
             if let Some(state) = files::State::read(&path) {
-                self.found(files::judge(&path, kind, state, &trusted));
+                self.found(files::judge(&path, kind, state, config.secret_readers, &trusted));
             }
         }
     }

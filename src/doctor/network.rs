@@ -25,6 +25,12 @@ pub(super) fn judge_relays(config: &Config, addresses: &[IpAddr], can_bind: &dyn
     relays.into_iter().flatten().map(judged).collect()
 }
 
+/// What is wrong with an address that `external-ip` names: an example, or one that the Internet does not reach.
+pub fn judge_external_ip(config: &Config, relay: RelayAddress) -> Option<Step> {
+    let step = judge_external(config, relay, &[]);
+    (relay.bind != relay.external && step.status == Status::Warn).then_some(step)
+}
+
 fn judge_external(config: &Config, relay: RelayAddress, addresses: &[IpAddr]) -> Step {
     let RelayAddress { bind, external } = relay;
     let (low, high) = config.relay.ports;

@@ -10,7 +10,7 @@ use ureq::Agent;
 use ureq::http::StatusCode;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-use crate::config::{Webhook, WebhookToken};
+use crate::config::{Webhook, WebhookToken, WebhookUrl};
 
 use super::spool::{Batch, Spool, count_lines};
 use super::stats::{Lost, UsageStats};
@@ -43,7 +43,7 @@ pub(super) type Token = Arc<Mutex<Option<WebhookToken>>>;
 /// What sends, on a thread of its own.
 pub(super) struct Sender {
     agent: Agent,
-    url: String,
+    url: WebhookUrl,
     token: Token,
     spool: Arc<Spool>,
     stats: Arc<UsageStats>,
@@ -91,7 +91,7 @@ impl Sender {
             .max_idle_connections(1)
             .timeout_global(Some(settings.timeout))
             .user_agent(concat!("turnstone/", env!("CARGO_PKG_VERSION")));
-        if settings.url.starts_with("https:") {
+        if settings.url.expose().starts_with("https:") {
             let tls = TlsConfig::builder()
                 .root_certs(RootCerts::Specific(Arc::new(authorities())))
                 .unversioned_rustls_crypto_provider(Arc::new(aws_lc_rs::default_provider()));
@@ -235,7 +235,7 @@ impl Sender {
     }
 
     fn post(&self, body: &str) -> Attempt {
-        let mut request = self.agent.post(&self.url).content_type(CONTENT_TYPE);
+        let mut request = self.agent.post(self.url.expose()).content_type(CONTENT_TYPE);
         if let Some(token) = self.token.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
             request = request.header("Authorization", format!("Bearer {}", token.expose()));
         }
@@ -243,7 +243,7 @@ impl Sender {
             Ok(response) => response,
             Err(error) => {
                 let suspects = if is_before_sending(&error) { Suspects::Nothing } else { Suspects::Either };
-                return Attempt::Failed { problem: error.to_string(), after: None, suspects };
+                return Attempt::Failed { problem: self.url.redact(&error.to_string()), after: None, suspects };
             }
         };
         let status = response.status();

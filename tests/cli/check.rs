@@ -9,13 +9,34 @@ use super::{Place, SECRET, ran};
 #[test]
 fn a_good_configuration_passes() {
     let place = Place::new();
-    let out = place.run(&["check"]).ok();
+    let out = place.run(&["check", "--external-ip", "5.44.1.1"]).ok();
     assert!(
         out.starts_with("ok       configuration: turnserver.toml: udp 127.0.0.1:3478, tcp 127.0.0.1:3478; 1 secret, ")
     );
-    assert!(out.contains("\nok       relay: from 127.0.0.1, known outside as 203.0.113.5\n"), "{out}");
+    assert!(out.contains("\nok       relay: from 127.0.0.1, known outside as 5.44.1.1\n"), "{out}");
     assert!(out.ends_with("0 errors, 0 warnings\n") || out.contains("warning  descriptors"), "{out}");
     assert!(!out.contains(SECRET));
+}
+
+#[test]
+fn what_clients_will_miss_is_warned_about() {
+    let place = Place::new();
+    for (args, words) in [
+        (&[][..], "warning  relay-address: 203.0.113.5 is an example address from documentation"),
+        (&["--external-ip", "10.1.2.3"], "warning  relay-address: external-ip 10.1.2.3 is a private address"),
+        (&["--external-ip", "100.64.0.1"], "the provider's NAT forwards nothing to it"),
+        (&["--listen", "tcp://0.0.0.0:443"], "warning  listener: nothing listens on udp"),
+        (&["--listen", "udp://0.0.0.0:443"], "note     listener: no udp listener has port 3478"),
+    ] {
+        let out = place.run(&[&["check"], args].concat()).ok();
+        assert!(out.contains(words), "no {words:?} in {out}");
+    }
+    assert!(!place.run(&["check", "--external-ip", "5.44.1.1"]).ok().contains("warning  relay-address"));
+    place.append("[tls]\ncertificate = \"c\"\nkey = \"k\"\n");
+    let tls = ["check", "--listen", "tls://0.0.0.0:443"];
+    let words = "warning  public-host: there is a tls listener, but no public-host";
+    assert!(place.run(&tls).out.contains(words));
+    assert!(!place.run(&[&tls[..], &["--public-host", "turn.example.org"]].concat()).out.contains(words));
 }
 
 #[test]
@@ -100,6 +121,153 @@ fn an_endpoint_for_metrics_or_the_admin_api_that_is_taken_is_found_when_asked_fo
         let ran = place.run(&["check", "--bind"]);
         assert!(ran.out.contains(&format!("error    {section}: tcp {address} cannot be bound: ")), "{}", ran.out);
     }
+}
+
+/// A unit beside the configuration that starts it as nobody, with the sandbox that is shipped and a drop-in.
+fn unit(place: &Place, more: &str) -> String {
+    let shipped = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/turnstone.service")).unwrap();
+    let config = place.path("turnserver.toml");
+    let text = shipped.replace("/etc/turnstone/turnserver.toml", config.to_str().unwrap());
+    place.file("turnstone.service", &text, 0o644);
+    let _ = std::fs::create_dir(place.path("turnstone.service.d"));
+    // Temporary folders are what the test has; a service has them not.
+    let more = format!("[Service]\nUser=nobody\nGroup=65534\nPrivateTmp=no\nLoadCredential=\n{more}\n");
+    place.file("turnstone.service.d/test.conf", &more, 0o644);
+    place.path("turnstone.service").display().to_string()
+}
+
+fn set_folder(place: &Place, mode: u32) {
+    std::fs::set_permissions(place.path(""), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+}
+
+fn is_root() -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        super::skip::skipped("only root can try files as another user");
+    }
+    is_root
+}
+
+#[test]
+fn files_that_the_service_user_may_not_read_are_errors_though_root_may() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new();
+    let unit = unit(&place, "");
+    let found = |words: &str| {
+        let ran = place.run(&["check", "--unit", &unit]);
+        assert!(ran.code == 2 && ran.out.contains(words), "no {words:?} in {}", ran.out);
+    };
+    let folder = place.path("").display().to_string();
+    set_folder(&place, 0o700);
+    // A private folder, a configuration of mode 0600, a secret of root's, a key.
+    found(&format!("user nobody may not enter {}", folder.trim_end_matches('/')));
+    set_folder(&place, 0o755);
+    let secret = place.path("secret").display().to_string();
+    found(&format!(
+        "turnserver.toml:12:8: file in [[auth.secrets]]: {secret}: permission denied: user nobody may not read it; \
+         run: chown nobody {secret}"
+    ));
+    let text = std::fs::read_to_string(place.path("turnserver.toml")).unwrap();
+    place.file("turnserver.toml", &text, 0o600);
+    let config = place.path("turnserver.toml").display().to_string();
+    found(&format!(
+        "error    service: turnserver.toml: the configuration: {config}: permission denied: user nobody may not read it; \
+         run: chgrp nobody"
+    ));
+    place.file("turnserver.toml", &text, 0o644);
+    std::os::unix::fs::chown(place.path("secret"), Some(65534), None).unwrap();
+    let good = place.run(&["check", "--unit", &unit]);
+    assert_eq!(good.code, 0, "{}", good.out);
+    assert!(
+        good.out.contains("ok       service: user nobody may use all 2 files and directories that it needs"),
+        "{}",
+        good.out
+    );
+    // Another user by name; groups count.
+    std::os::unix::fs::chown(place.path("secret"), Some(0), None).unwrap();
+    let other = place.run(&["check", "--unit", &unit, "--user", "root"]);
+    assert_eq!(other.code, 0, "{}", other.out);
+    let nobody = place.run(&["check", "--user", "nobody"]);
+    assert!(nobody.code == 2 && nobody.out.contains("user nobody may not read it"), "{}", nobody.out);
+    let unknown = place.run(&["check", "--user", "no-such-user"]);
+    assert_eq!((unknown.code, unknown.err.as_str()), (2, "error: there is no user no-such-user in /etc/passwd\n"));
+}
+
+#[test]
+fn what_the_sandbox_hides_or_makes_read_only_is_an_error_with_what_helps() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new();
+    set_folder(&place, 0o755);
+    std::os::unix::fs::chown(place.path("secret"), Some(65534), None).unwrap();
+    place.append(
+        "[tls]\ncertificate = \"/run/user/1/c.pem\"\nkey = \"/run/user/1/k.pem\"\n[metrics]\nlisten = \"unix:/run/metrics.sock\"\n\
+         [admin]\nlisten = \"unix:/run/turnstone/admin.sock\"\n[usage]\nfile = \"/srv/usage.jsonl\"\nwebhook = \"https://example.org/\"\n\
+         spool-directory = \"/var/lib/turnstone/spool\"\n",
+    );
+    std::os::unix::fs::chown(place.path("turnserver.toml"), Some(65534), None).unwrap();
+    let ran = place.run(&["check", "--unit", &unit(&place, "")]);
+    assert_eq!(ran.code, 2);
+    for words in [
+        "turnserver.toml:14:15: certificate in [tls]: /run/user/1/c.pem: the service does not see it: ProtectHome= hides",
+        "turnserver.toml:15:7: key in [tls]: /run/user/1/k.pem: the service does not see it: ProtectHome= hides",
+        "turnserver.toml:17:10: listen in [metrics]: /run/metrics.sock: the service cannot write there: ProtectSystem= makes it \
+         read-only for it; use /run/turnstone, or run: systemctl edit turnstone, and add [Service] ReadWritePaths=/run",
+        "turnserver.toml:21:8: file in [usage]: /srv/usage.jsonl: the service cannot write there: ProtectSystem=",
+    ] {
+        assert!(ran.out.contains(&format!("error    service: {words}")), "no {words:?} in {}", ran.out);
+    }
+    assert!(!ran.out.contains("admin.sock") && !ran.out.contains("spool"), "{}", ran.out);
+    // A drop-in that lets it through: now the user's own rights are what is in the way.
+    let ran = place.run(&["check", "--unit", &unit(&place, "ReadWritePaths=/srv")]);
+    assert!(
+        ran.out.contains("/srv/usage.jsonl: permission denied: user nobody may make no file in /srv; run: chown"),
+        "{}",
+        ran.out
+    );
+}
+
+#[test]
+fn credentials_and_low_ports_are_those_of_the_unit() {
+    let place = Place::new();
+    set_folder(&place, 0o755);
+    let text = "[[listen]]\naddress = \"127.0.0.1:443\"\ntransport = \"udp\"\n[relay]\nipv4 = \"127.0.0.1\"\nipv6 = \"off\"\n\
+                [[auth.secrets]]\nid = \"a\"\ncredential = \"main\"\nfile = \"secret\"\n";
+    place.file("turnserver.toml", text, 0o644);
+    let loads = |name: &str, path: &str| unit(&place, &format!("AmbientCapabilities=\nLoadCredential={name}:{path}"));
+    let secret = place.path("secret").display().to_string();
+    let ran = place.run(&["check", "--unit", &loads("other", &secret)]);
+    let words = "turnserver.toml:10:8: file in [[auth.secrets]]: the unit hands over no credential main; run: systemctl edit turnstone";
+    assert!(ran.code == 2 && ran.out.contains(words), "{}", ran.out);
+    let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+    if first.trim() == "1024" {
+        assert!(
+            ran.out.contains("listener udp 127.0.0.1:443: ports below 1024 need CAP_NET_BIND_SERVICE"),
+            "{}",
+            ran.out
+        );
+    }
+    // The manager reads it as root: its mode is as it should be.
+    let ran = place.run(&["check", "--unit", &loads("main", &secret)]);
+    assert!(!ran.out.contains("secret: permission denied"), "{}", ran.out);
+    if is_root() {
+        let ran = place.run(&["check", "--unit", &loads("main", "/nowhere/secret")]);
+        assert!(ran.out.contains("LoadCredential=main:/nowhere/secret: there is no such file"), "{}", ran.out);
+    }
+}
+
+#[test]
+fn a_configuration_that_will_be_moved_is_judged_without_what_is_beside_it() {
+    let place = Place::new();
+    place.append("[usage]\nfile = \"/nowhere/usage.jsonl\"\n");
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/turnstone.service");
+    let ran = place.run(&["check", "--unit", shipped, "--user", "nobody"]);
+    assert!(ran.out.contains("which reads /etc/turnstone/turnserver.toml: what is beside this file"), "{}", ran.out);
+    assert!(!ran.out.contains("secret: permission denied"), "{}", ran.out);
+    assert!(ran.out.contains("/nowhere/usage.jsonl: the service cannot write there"), "{}", ran.out);
 }
 
 #[test]

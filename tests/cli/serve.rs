@@ -240,8 +240,8 @@ fn what_stays_wrong_ends_the_start_with_2_and_place_reason_and_remedy() {
             "turnserver.toml:14:8: usage.file: nowhere/usage.jsonl: no such file or directory: its directory nowhere is not there",
         ),
         (
-            "[admin]\nlisten = \"unix:nowhere/admin.sock\"\n",
-            "turnserver.toml:14:10: admin.listen: cannot listen on unix:nowhere/admin.sock: no such file or directory: its",
+            "[admin]\nlisten = \"unix:secret/admin.sock\"\n",
+            "turnserver.toml:14:10: admin.listen: cannot listen on unix:secret/admin.sock: not a directory",
         ),
     ] {
         let place = Place::new();

@@ -143,5 +143,5 @@ fn the_examples_are_valid_too() {
     assert_eq!(config.drain.alternates.servers.len(), 2);
     let usage = config.usage.unwrap();
     assert_eq!(usage.file.unwrap().path.to_str(), Some("/var/log/turnstone/usage.jsonl"));
-    assert_eq!(usage.webhook.unwrap().url, "https://billing.example.org/turn");
+    assert_eq!(usage.webhook.unwrap().url.expose(), "https://billing.example.org/turn");
 }

@@ -132,7 +132,7 @@ fn a_webhook_on_this_host_may_do_without_tls_and_its_address_is_known() {
         ("https://billing.example.org:8443/turn", None),
     ] {
         let webhook = with_secret(&format!("[usage]\nwebhook = \"{url}\"")).config().usage.unwrap().webhook.unwrap();
-        assert_eq!((webhook.url.as_str(), webhook.address), (url, address.map(|address| address.parse().unwrap())));
+        assert_eq!((webhook.url.expose(), webhook.address), (url, address.map(|address| address.parse().unwrap())));
     }
 }
 
@@ -152,6 +152,34 @@ fn the_token_comes_from_where_other_secrets_do_and_is_never_shown() {
     assert!(config.to_toml().contains("# webhook-token: there is one"));
     let by_variable = with_secret("[usage]\nwebhook = \"https://example.org/\"\nwebhook-token-env = \"TOKEN\"");
     assert_eq!(token(&by_variable.env("TOKEN", "t0ken").config()), token(&config));
+}
+
+#[test]
+fn a_query_and_a_password_in_the_webhooks_url_are_shown_nowhere() {
+    let with = |query: &str| with_secret(&format!("[usage]\nwebhook = \"https://example.org/in?{query}\"")).config();
+    let (old, new) = (with("key=s3cret"), with("key=s3cond"));
+    let webhook = old.usage.clone().unwrap().webhook.unwrap();
+    assert_eq!(webhook.url.expose(), "https://example.org/in?key=s3cret");
+    assert!(old.to_toml().contains("webhook = \"https://example.org/in\"\n# webhook: its query is not shown\n"));
+    let changes = old.changes(&new);
+    assert_eq!(changes.len(), 1);
+    let line = "usage.webhook: https://example.org/in -> https://example.org/in (another query)";
+    assert_eq!((changes[0].to_string().as_str(), changes[0].effect), (line, Effect::NeedsRestart));
+    for shown in [old.to_toml(), format!("{old:?}"), format!("{changes:?}")] {
+        assert!(!shown.contains("s3c"), "{shown}");
+    }
+    for url in [
+        "https://a b/?s3cret",
+        "ftp://x/?s3cret",
+        "example.org?s3cret",
+        "http://x.org/?s3cret",
+        "https://x/?s3cret#f",
+        "https://u:s3cret@x/",
+        "u:s3cret@x",
+    ] {
+        let error = with_secret(&format!("[usage]\nwebhook = \"{url}\"")).error();
+        assert!(error.contains("webhook in [usage]") && !error.contains("s3cret"), "{error}");
+    }
 }
 
 #[test]

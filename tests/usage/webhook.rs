@@ -55,6 +55,33 @@ fn records_are_posted_as_json_lines_with_the_token_and_are_those_of_the_file() {
 }
 
 #[test]
+fn neither_token_nor_query_is_in_the_log_at_any_level_or_in_what_is_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    // The first answer makes it log a failure.
+    let hook = Hook::start(|number| Reply::Status(if number == 0 { 500 } else { 204 }));
+    let url = format!("{}?key=qu3ry", hook.url());
+    let mut spec = spec(&format!("{}\nwebhook-token = \"t0ken\"", usage(&url, folder.path())));
+    spec.extra_toml += "[log]\nlevel = \"trace\"\n";
+    let server = spec.start();
+    Allocated::over_udp(&server, "alice").release();
+    hook.wait_for("stop", 1);
+    assert!(hook.posts().iter().all(|post| post.path == "/usage?key=qu3ry"));
+    server.signal(Signal::HUP);
+    wait_until("the reload", LIMIT, || server.log().contains("configuration reloaded").then_some(()));
+    let log = server.log();
+    assert!(log.contains("the webhook does not take usage records"), "{log}");
+    let shown = std::process::Command::new(env!("CARGO_BIN_EXE_turnstone"))
+        .args(["config", "show", "--config", &server.file("turnserver.toml")])
+        .output()
+        .unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("# webhook: its query is not shown"), "{shown}");
+    for secret in ["qu3ry", "t0ken"] {
+        assert!(!log.contains(secret) && !shown.contains(secret), "{secret} in\n{shown}\n{log}");
+    }
+}
+
+#[test]
 fn what_was_answered_with_an_error_is_sent_again_as_it_was() {
     for (status, header) in
         [(500, ""), (429, "Retry-After: 1"), (503, "Retry-After: 0"), (401, ""), (307, "Location: /other")]
