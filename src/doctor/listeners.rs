@@ -9,9 +9,9 @@ use crate::addr::{Family, Transport};
 use crate::auth::mint;
 use crate::bench::client::Credential;
 use crate::config::{Auth, Config, Listener};
-use crate::probe::{self, Target, TurnUrl};
+use crate::probe::{self, Status, Step, Target, TurnUrl};
 
-use super::{Options, Progress};
+use super::{Options, Progress, finding};
 
 /// How long the credential made for the probe is good.
 const CREDENTIAL_SECS: u64 = 120;
@@ -55,6 +55,37 @@ pub(super) fn probe(
     };
     let unprobed = |problem| format!("{} {} was not tried: {problem}", listener.transport, listener.address);
     probe::run_at(&options, &url, address, &mut |step| progress(Progress::Listener(step))).map_err(unprobed)
+}
+
+/// Whether browsers are answered where a `stuns:` URL sends them: Chromium asks its port by plain UDP.
+pub(super) fn judge_stuns(config: &Config) -> Option<Step> {
+    let of = |transport| config.listeners.iter().filter(move |listener: &&Listener| listener.transport == transport);
+    let has_udp = |tls: &Listener| {
+        of(Transport::Udp).any(|udp| {
+            let (udp, tls) = (udp.address, tls.address);
+            udp.port() == tls.port()
+                && udp.is_ipv4() == tls.is_ipv4()
+                && (udp.ip() == tls.ip() || udp.ip().is_unspecified())
+        })
+    };
+    of(Transport::Tls).next()?;
+    let without: Vec<String> =
+        of(Transport::Tls).filter(|tls| !has_udp(tls)).map(|tls| tls.address.to_string()).collect();
+    if without.is_empty() {
+        return Some(finding(
+            "stuns",
+            Status::Ok,
+            "every tls listener has udp beside it, where Chromium asks stuns: URLs",
+        ));
+    }
+    let message = format!(
+        "tls {} has no udp beside it: Chromium asks the port of a stuns: URL by plain UDP, and waits for the answer; if you \
+         give out such URLs, transport = [\"udp\", \"tls\"] cures that",
+        without.join(", ")
+    );
+    // A server without TURN has no other use for TLS.
+    let status = if config.turn { Status::Note } else { Status::Warn };
+    Some(finding("stuns", status, message))
 }
 
 /// An address of this host in place of the unspecified one: that of the relays, which clients know, or loopback.
@@ -114,6 +145,24 @@ mod tests {
         assert_eq!(url(false, Transport::Tls, None).unwrap(), "stuns:[2001:db8::1]:3478");
         assert_eq!(url(false, Transport::Tcp, None).unwrap(), "stun:[2001:db8::1]:3478");
         assert!(url(true, Transport::Tls, Some("a b")).is_err());
+    }
+
+    #[test]
+    fn a_tls_listener_without_udp_is_no_place_for_stuns_urls() {
+        let tls = |transport: &str, more: &str| {
+            let text = format!(
+                "{more}\n[[listen]]\naddress = \"127.0.0.1:5349\"\ntransport = {transport}\n[tls]\ncertificate = \"/c\"\nkey = \"/k\"\n"
+            );
+            judge_stuns(&config(&text)).map(|step| step.status)
+        };
+        assert_eq!(judge_stuns(&config("")).map(|step| step.status), None);
+        assert_eq!(tls("[\"udp\", \"tls\"]", ""), Some(Status::Ok));
+        assert_eq!(tls("\"tls\"", ""), Some(Status::Note));
+        assert_eq!(tls("\"tls\"", "turn = false"), Some(Status::Warn));
+        let wildcard = "[[listen]]\naddress = \"0.0.0.0:5349\"\ntransport = \"udp\"";
+        assert_eq!(tls("\"tls\"", wildcard), Some(Status::Ok));
+        let elsewhere = "[[listen]]\naddress = \"127.0.0.2:5349\"\ntransport = \"udp\"";
+        assert_eq!(tls("\"tls\"", elsewhere), Some(Status::Note));
     }
 
     #[test]

@@ -128,6 +128,7 @@ impl Doctor<'_, '_> {
         {
             self.found(health::judge(&metrics.listen, self.options.timeout));
         }
+        self.found(listeners::judge_stuns(config));
         let credential = listeners::credential(&config.auth, self.now_unix);
         for listener in &server.open {
             let name = config.auth.public_host.as_deref().or(judged.name.as_deref());

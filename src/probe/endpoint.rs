@@ -18,11 +18,47 @@ use super::link::{Handshake, Link, TlsFailure};
 use super::relay;
 use super::report::{Recorder, Status, Step};
 use super::session::{Reply, Session};
-use super::url::{Host, TurnUrl};
+use super::url::{Host, Scheme, TurnUrl};
 use super::verdict::{Failure, io_words, is_no_route, printable};
 
 /// Takes all steps and records each.
 pub(super) fn probe(context: &Context<'_>, url: &TurnUrl, address: SocketAddr, recorder: &mut Recorder<'_>) {
+    take_steps(context, url, address, recorder);
+    if url.scheme == Scheme::Stuns {
+        ask_as_chromium(context, address).into_iter().for_each(|step| recorder.add(step));
+    }
+}
+
+/// Chromium asks the port of a `stuns:` URL by plain UDP, never by TLS.
+fn ask_as_chromium(context: &Context<'_>, address: SocketAddr) -> Option<Step> {
+    let started = Instant::now();
+    let timeout = context.options.timeout;
+    let asked = Link::open(false, address, timeout).and_then(|link| Session::new(link, None, timeout));
+    let answer = match asked {
+        // What there is to say is said.
+        Err(error) if is_no_route(&error) => return None,
+        Err(error) => Err(Failure::Io(error)),
+        Ok(mut session) => session.request(Request::Binding),
+    };
+    let step = |status, message: String| Step::new("binding-udp", status, started.elapsed(), message);
+    Some(match answer {
+        Ok(Reply { answer: Answer::Mapped { mapped }, .. }) => {
+            step(Status::Ok, format!("plain UDP is answered, too, as Chromium asks: seen as {mapped}"))
+                .fact("mapped", mapped.to_string())
+        }
+        Ok(_) => step(Status::Warn, "an answer to another request".to_owned()),
+        Err(failure) => {
+            let words = failure.words(false);
+            let message = format!(
+                "{words}. Chromium asks the port of a stuns: URL by plain UDP: it gets no server-reflexive candidate here, \
+                 and waits for one; udp beside tls on this port cures that"
+            );
+            with_code(step(Status::Warn, message), &failure)
+        }
+    })
+}
+
+fn take_steps(context: &Context<'_>, url: &TurnUrl, address: SocketAddr, recorder: &mut Recorder<'_>) {
     let mut dialer = Dialer { context, url, address, alpn: Some(alpn_of(url)) };
     let Some(mut session) = dialer.open_first(recorder) else { return };
     if !reach(context, url, &mut session, recorder) {

@@ -13,6 +13,7 @@ mod support;
 
 mod drain;
 mod pasted;
+mod stuns;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -27,6 +27,14 @@ fn coturn_is_probed_from_end_to_end_and_its_open_private_networks_are_seen() {
 }
 
 #[test]
+fn coturn_answers_a_stuns_url_by_tls_and_as_chromium_asks() {
+    require_tool("turnserver", "coturn");
+    let server = Spec::local().start_coturn();
+    let probed = Probe::of(&format!("stuns:{}", server.tls())).trusting(&server).run();
+    probed.expect_exit(0, "ok").expect("binding", "ok", "").expect("binding-udp", "ok", "as Chromium asks");
+}
+
+#[test]
 fn coturn_refuses_a_wrong_password_and_an_expired_credential() {
     require_tool("turnserver", "coturn");
     let server = Spec::local().start_coturn();

@@ -1,5 +1,8 @@
 //! A server that works.
 
+use std::net::{TcpListener, UdpSocket};
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::LIMIT;
@@ -58,15 +61,33 @@ fn a_static_user_is_as_good_as_a_secret() {
 
 #[test]
 fn a_stun_server_is_asked_for_nothing_but_the_address() {
-    let server = Spec::local().start();
+    // UDP and TLS on one port, as the reference shows it for stuns: URLs.
+    let port = free_port();
+    let listeners = [Transport::Udp, Transport::Tls].map(|transport| (transport, format!("127.0.0.1:{port}")));
+    let server = Spec { listeners: listeners.to_vec(), ..Spec::local() }.start();
     for url in [format!("stun:{}", server.udp()), format!("stuns:{}", server.tls())] {
         let probed = Probe::of(&url).trusting(&server).run();
         probed.expect_exit(0, "ok").expect("binding", "ok", "no NAT in between");
         assert!(!probed.has_step("unauthenticated"));
+        assert_eq!(probed.has_step("binding-udp"), url.starts_with("stuns"));
         if url.starts_with("stuns") {
-            probed.expect("alpn", "ok", "stun.nat-discovery");
+            probed.expect("alpn", "ok", "stun.nat-discovery").expect("binding-udp", "ok", "as Chromium asks");
         }
     }
+}
+
+#[test]
+fn a_stuns_url_whose_port_answers_no_udp_is_a_warning_as_chromium_would_wait() {
+    let server = Spec::local().start();
+    let probed = Probe::of(&format!("stuns:{}", server.tls())).trusting(&server).run();
+    probed.expect_exit(0, "warn").expect("binding", "ok", "").expect(
+        "binding-udp",
+        "warn",
+        "udp beside tls on this port",
+    );
+    // turns: is asked by TLS only.
+    let probed = Probe::of(&format!("turns:{}", server.tls())).trusting(&server).run();
+    assert!(!probed.has_step("binding-udp"));
 }
 
 #[test]
@@ -156,4 +177,12 @@ fn the_text_form_shows_each_step_with_its_time_and_ends_with_a_summary() {
         assert!(line.trim_start().starts_with("ok ") && line.contains(" ms  "), "{line}");
     }
     assert!(out.trim_end().lines().last().unwrap().starts_with("it works: "), "{out}");
+}
+
+/// Free for UDP and TCP at this moment, outside of the relay ports.
+fn free_port() -> u16 {
+    wait_until("a free port", Duration::from_secs(5), || {
+        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        TcpListener::bind(("127.0.0.1", port)).ok().map(|_| port)
+    })
 }
