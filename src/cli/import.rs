@@ -119,7 +119,8 @@ fn print_table(findings: &[Finding], printer: &mut Printer) {
                     group
                 }
             };
-            group.spots.extend(spot.filter(|spot| !group.spots.contains(spot)));
+            // Findings are in the order of their places.
+            group.spots.extend(spot.filter(|spot| group.spots.last() != Some(spot)));
             if !group.directives.contains(&directive.as_str()) {
                 group.directives.push(directive);
             }

@@ -140,8 +140,29 @@ impl PeerRange {
 }
 
 /// All of `ranges` without all of `holes`.
-fn subtract(ranges: Vec<PeerRange>, holes: &[PeerRange]) -> Vec<PeerRange> {
-    holes.iter().fold(ranges, |ranges, hole| ranges.into_iter().flat_map(|range| range.without(hole)).collect())
+fn subtract(mut ranges: Vec<PeerRange>, holes: &[PeerRange]) -> Vec<PeerRange> {
+    for hole in holes {
+        if ranges.iter().any(|range| range.overlaps(hole)) {
+            ranges = ranges.into_iter().flat_map(|range| range.without(hole)).collect();
+        }
+    }
+    ranges
+}
+
+/// The same addresses in as few ranges as they can be in.
+fn merged(rules: &[At<PeerRange>]) -> Vec<PeerRange> {
+    let mut ranges: Vec<PeerRange> = rules.iter().map(|rule| rule.value).collect();
+    ranges.sort_unstable_by_key(|range| (range.is_ipv4, range.first, range.last));
+    let mut merged: Vec<PeerRange> = Vec::new();
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if last.is_ipv4 == range.is_ipv4 && range.first <= last.last.saturating_add(1) => {
+                last.last = last.last.max(range.last);
+            }
+            _ => merged.push(range),
+        }
+    }
+    merged
 }
 
 /// Converts the rules.
@@ -151,8 +172,8 @@ pub(super) fn convert(
     own: &Own,
     findings: &mut Vec<Finding>,
 ) -> Peers {
-    let holes: Vec<PeerRange> = allowed.iter().map(|rule| rule.value).collect();
-    let all_denied: Vec<PeerRange> = denied.iter().map(|rule| rule.value).collect();
+    let holes = merged(allowed);
+    let all_denied = merged(denied);
     let nothing_else = |is_ipv4| subtract(vec![PeerRange::whole(is_ipv4)], &all_denied).is_empty();
     let mut peers = Peers { default_deny: nothing_else(true) && nothing_else(false), ..Peers::default() };
     if !peers.default_deny {

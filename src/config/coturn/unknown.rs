@@ -49,7 +49,8 @@ fn nearest(name: &str) -> Option<&'static str> {
     }
     let allowed = if name.len() < 6 { 0 } else { 2 };
     let lower = name.to_ascii_lowercase().replace('_', "-");
-    let near = table::all().map(|(known, _)| (distance(&lower, known), known));
+    let near = table::all().map(|(known, _)| known).filter(|known| known.len().abs_diff(lower.len()) <= allowed);
+    let near = near.map(|known| (distance(&lower, known), known));
     let exact = table::all().find(|(known, _)| *known == name).map(|(known, _)| known);
     exact.or_else(|| near.min().filter(|(distance, _)| *distance <= allowed).map(|(_, known)| known))
 }
