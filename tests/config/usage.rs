@@ -114,7 +114,7 @@ fn every_mistake_is_named_with_its_place_and_what_was_expected() {
         ),
         (
             "files = \"x\"",
-            "2:1: unknown key \"files\" in [usage]; expected one of file, interim, keep, rotate-bytes".to_owned(),
+            "2:1: unknown key \"files\" in [usage] (did you mean \"file\"?); expected one of file, interim, keep, rotate-bytes".to_owned(),
         ),
     ] {
         let error = with_secret(&format!("[usage]\n{line}")).error();
