@@ -8,17 +8,22 @@ use std::time::{Duration, Instant};
 use crate::client::PATIENCE;
 use crate::support::{TestServer, wait_until};
 
-/// Resident memory of the server in bytes.
+/// Resident memory of the server's own in bytes: without the pages of its program file.
 pub(crate) fn resident(server: &TestServer) -> u64 {
-    let statm = std::fs::read_to_string(format!("/proc/{}/statm", server.process_id())).unwrap();
-    statm.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4096
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.process_id())).unwrap();
+    let kib = status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB"));
+    kib.unwrap().parse::<u64>().unwrap() << 10
 }
 
-/// The most that it was until `stop`.
-pub(crate) fn most_resident(server: &TestServer, stop: &AtomicBool) -> u64 {
-    let mut most = 0;
+/// The most that it was in the first half of `time`, and until `stop`.
+pub(crate) fn most_resident(server: &TestServer, time: Duration, stop: &AtomicBool) -> [u64; 2] {
+    let (start, mut most) = (Instant::now(), [0; 2]);
     while !stop.load(Ordering::Relaxed) {
-        most = most.max(resident(server));
+        let now = resident(server);
+        most[1] = now.max(most[1]);
+        if start.elapsed() < time / 2 {
+            most[0] = most[1];
+        }
         std::thread::sleep(Duration::from_millis(100));
     }
     most
