@@ -7,14 +7,14 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::addr::Transport;
-use crate::config::{Admin, Config, ConfigError, Endpoint, Metrics, RelayAddress};
+use crate::config::{Admin, Config, Endpoint, Metrics, RelayAddress};
 use crate::doctor::service::{Plan, Service};
 use crate::doctor::{self, certificate};
 use crate::probe::{Status, Step};
 use crate::text;
 
 use super::input::ConfigFlags;
-use super::output::{CliError, Exit, Printer, unix_now};
+use super::output::{CliError, Exit, Printer, Tone, permission_hint, unix_now};
 
 /// Read the configuration and look for mistakes in it, in the certificate and in the machine.
 #[derive(Args)]
@@ -45,6 +45,10 @@ pub(super) struct CheckArgs {
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 
+    /// The same as --format json.
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+
     #[command(flatten)]
     flags: ConfigFlags,
 }
@@ -74,6 +78,17 @@ impl Level {
             Self::Note => "note",
             Self::Warning => "warning",
             Self::Error => "error",
+        }
+    }
+}
+
+impl Level {
+    fn tone(self) -> Tone {
+        match self {
+            Self::Ok => Tone::Good,
+            Self::Note => Tone::Aside,
+            Self::Warning => Tone::Warning,
+            Self::Error => Tone::Bad,
         }
     }
 }
@@ -120,13 +135,17 @@ pub(super) fn run(args: &CheckArgs, printer: &mut Printer) -> Result<Exit, CliEr
             let plan = Plan { config: &loaded.config, source: &reading.source, overrides: &reading.overrides };
             findings.take(service.judge(plan));
         }
-        Err(ConfigError { problems }) => {
-            for problem in problems {
+        Err(error) => {
+            if let Some(hint) = permission_hint(&error.to_string()) {
+                printer.error(hint);
+            }
+            for problem in error.problems {
                 findings.add(Level::Error, &problem.place.to_string(), problem.message);
             }
         }
     }
-    print(&findings, args.format, printer)?;
+    let format = if args.json { Format::Json } else { args.format };
+    print(&findings, format, printer)?;
     Ok(match (findings.count(Level::Error), findings.count(Level::Warning)) {
         (0, 0) => Exit::Success,
         (0, _) if args.strict => Exit::CheckFailed,
@@ -140,7 +159,8 @@ fn print(findings: &Findings, format: Format, printer: &mut Printer) -> Result<(
     match format {
         Format::Text => {
             for (level, subject, message) in &findings.list {
-                printer.line(format_args!("{:<8} {subject}: {message}", level.name()))?;
+                let shown = printer.toned(level.tone(), &format!("{:<8}", level.name()));
+                printer.line(format_args!("{shown} {subject}: {message}"))?;
             }
             printer.line(format_args!("{}, {}", counted(errors, "error"), counted(warnings, "warning")))
         }
@@ -163,11 +183,11 @@ fn summary(config: &Config, name: &str) -> String {
     let listeners: Vec<_> =
         config.listeners.iter().map(|listener| format!("{} {}", listener.transport, listener.address)).collect();
     format!(
-        "{name}: {}; {}, {}; {} workers",
+        "{name}: {}; {}, {}; {}",
         listeners.join(", "),
         counted(config.auth.secrets.len(), "secret"),
         counted(config.auth.users.len(), "static user"),
-        config.workers
+        counted(config.workers, "worker")
     )
 }
 

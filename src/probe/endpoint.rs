@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, Error};
 
+use crate::bench::tls;
+
 use crate::addr::Family;
 use crate::bench::client::{Answer, ClientError, Request};
 use crate::clock::span;
@@ -65,7 +67,7 @@ fn take_steps(context: &Context<'_>, url: &TurnUrl, address: SocketAddr, recorde
         return;
     }
     let Some(credential) = &context.credential else {
-        let message = "no credential was given: no relay was tried (--user with --password-file or --secret-file)";
+        let message = "no credential was given: no relay was tried (--credential, or --user with --password-env or --password-file)";
         recorder.add(Step::new("allocate", Status::Note, Duration::ZERO, message));
         return;
     };
@@ -346,7 +348,7 @@ fn certificate_words(error: &Error, expiry: &str) -> String {
         Error::InvalidCertificate(CertificateError::BadSignature) => {
             "it is not signed by the authority that is known here under its issuer's name".into()
         }
-        error => error.to_string(),
+        error => tls::certificate_words(error).unwrap_or_else(|| error.to_string()),
     }
 }
 

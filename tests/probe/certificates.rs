@@ -43,6 +43,26 @@ fn an_unknown_authority_ends_the_probe_before_anything_is_sent() {
 }
 
 #[test]
+fn an_authoritys_own_certificate_is_told_in_plain_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let pem = params.self_signed(&key).unwrap().pem();
+    let server = server_until(folder.path(), (2050, 1, 1));
+    std::fs::write(folder.path().join("cert.pem"), &pem).unwrap();
+    std::fs::write(folder.path().join("ca.pem"), &pem).unwrap();
+    std::fs::write(folder.path().join("key.pem"), key.serialize_pem()).unwrap();
+    let text = std::fs::read_to_string(server.file("turnserver.toml")).unwrap();
+    let server = TestServer::start(&text.replace(server.file("secret").as_str(), "@DIR@/secret"));
+    let ca = folder.path().join("ca.pem");
+    let probed = Probe::of(&url(&server, Transport::Tls, "127.0.0.1")).args(&["--ca", ca.to_str().unwrap()]).run();
+    probed.expect_exit(2, "fail").expect("certificate", "fail", "an authority's certificate (CA:TRUE)");
+    let said = probed.step("certificate")["message"].as_str().unwrap().to_owned();
+    assert!(!said.contains("OtherError"), "{said}");
+}
+
+#[test]
 fn insecure_goes_on_and_says_so_loudly() {
     let server = Spec::local().start();
     let other = Spec::local().start();
