@@ -26,7 +26,7 @@ and, with everything on one machine, --dev, which allows peers on loopback.
 
 Exit code 1 when nothing arrived, 3 when the server refused what the measurement needs.";
 
-/// Put load on a TURN server and report what arrives, how late, and what it costs the server.
+/// Put load on a TURN server, and report what arrives, how late and at what cost.
 ///
 /// The clients and their peers are all in this process, and check every packet.
 #[derive(Args)]

@@ -16,7 +16,7 @@ use crate::text;
 use super::input::ConfigFlags;
 use super::output::{CliError, Exit, Printer, Tone, permission_hint, unix_now};
 
-/// Read the configuration and look for mistakes in it, in the certificate and in the machine.
+/// Look for mistakes in the configuration, the certificate and the machine.
 #[derive(Args)]
 #[command(after_help = "\
 What the server will read and write is judged for the user and the sandbox of the installed

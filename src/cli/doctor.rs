@@ -36,8 +36,7 @@ Exit codes, those of turnstone probe:
   2  a check failed, or wrong usage
   3  the report could not be written";
 
-/// Look at this host and at the server on it: limits, ports, firewall, buffers, addresses, clock, secrets, certificate, and
-/// every listener as a client sees it.
+/// Check this host, the server on it, and every listener as a client sees it.
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct DoctorArgs {

@@ -73,6 +73,12 @@ impl Reading {
     }
 }
 
+/// Help texts begin like sentences; in the manual page these stand in one.
+fn capitalized(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}
+
 impl FromArgMatches for ConfigFlags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut flags = Self::default();
@@ -98,7 +104,7 @@ impl Args for ConfigFlags {
             .short('c')
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
-            .help(format!("configuration file [default: {DEFAULT_FILE}] [variable: {CONFIG_ENV}]"));
+            .help(format!("Configuration file [default: {DEFAULT_FILE}] [variable: {CONFIG_ENV}]"));
         OVERRIDABLE.iter().fold(command.arg(config), |command, overridable| {
             let Some(flag) = overridable.flag else { return command };
             command.arg(
@@ -106,7 +112,7 @@ impl Args for ConfigFlags {
                     .long(flag)
                     .value_name(overridable.value_name)
                     .action(if overridable.list { ArgAction::Append } else { ArgAction::Set })
-                    .help(format!("{} [variable: {}]", overridable.help, overridable.env))
+                    .help(format!("{} [variable: {}]", capitalized(overridable.help), overridable.env))
                     .help_heading("Instead of the file's values"),
             )
         })

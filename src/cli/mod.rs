@@ -29,7 +29,7 @@ use output::{CliError, Exit, Printer, permission_hint};
 const EXIT_CODES: &str = "\
 Exit codes:
   0  success
-  1  a check found something (a credential that is not valid; warnings, with --strict), or there is no such session
+  1  a check found something, such as warnings with --strict, or there is no such session
   2  wrong usage or configuration
   3  a failure while running";
 

@@ -13,6 +13,8 @@ use super::login::Login;
 use super::output::{CliError, Exit, Printer};
 
 const AFTER_HELP: &str = "\
+From DNS to data through the relay, at this server or any other.
+
 Examples:
   ssh turn.example.org sudo turnstone credentials --user probe --ttl 10m --json |
     turnstone probe turn:turn.example.org --credential -
@@ -35,7 +37,7 @@ Exit codes, as monitoring systems in the manner of Nagios read them:
 /// A step that failed. The number is that of wrong usage; monitoring systems call it critical.
 pub(super) const FAILED: Exit = Exit::Usage;
 
-/// Check a STUN or TURN server, this one or any other, step by step as a client: from DNS to data through the relay.
+/// Check any STUN or TURN server step by step, as a client.
 #[derive(Args)]
 #[command(after_help = AFTER_HELP, args_override_self = true)]
 pub(super) struct ProbeArgs {

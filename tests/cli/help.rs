@@ -99,6 +99,17 @@ fn the_man_page_has_its_sections_and_each_command_has_a_page() {
 }
 
 #[test]
+fn every_command_has_one_line_in_the_overview() {
+    let place = Place::new();
+    let help = ran(&mut place.command(&["--help"])).ok();
+    let commands = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    for line in commands.lines() {
+        let name = line.split_whitespace().next().unwrap();
+        assert!(name == "help" || COMMANDS.contains(&name), "the line of another command goes on: {line}");
+    }
+}
+
+#[test]
 fn every_command_that_prints_prints_json_when_asked() {
     let place = Place::new();
     let quiet = ["serve", "import", "man", "completions", "config"];

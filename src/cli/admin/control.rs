@@ -23,7 +23,7 @@ const WAIT_INTERVAL: Duration = Duration::from_millis(500);
 /// Looks in a row that may fail.
 const FAILURES_MAX: u32 = 60;
 
-/// Make the server read its configuration and certificates again, and print what changed.
+/// Read configuration and certificates again, and print what changed.
 #[derive(Args)]
 #[command(after_help = "Examples:
   turnstone reload --dry-run
@@ -49,11 +49,13 @@ pub(in crate::cli) struct ReloadArgs {
     server: AdminFlags,
 }
 
-/// Make the server take no new allocation, and end with its last one. Again, with another deadline, while it drains.
+/// Take no new allocation, and end the server with its last one.
 #[derive(Args)]
 #[command(after_help = "Examples:
   turnstone drain --deadline 1h
-  turnstone drain --deadline none --wait")]
+  turnstone drain --deadline none --wait
+
+While it drains, the same again changes the deadline.")]
 pub(in crate::cli) struct DrainArgs {
     /// How long allocations may live on, such as 30m or 1h, at most 1d; none is without an end [default: [drain] deadline of
     /// the server's configuration]

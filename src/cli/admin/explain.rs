@@ -18,7 +18,7 @@ use super::{print_json, read};
 /// As many as the API tells at once.
 const LIMIT: &str = "1000";
 
-/// Say why the server refused a user, a client's address or a peer's address: the last refusals, the newest first.
+/// Say why a user, a client's address or a peer's address was refused.
 #[derive(Args)]
 #[command(after_help = "Examples:
   turnstone explain alice
@@ -26,7 +26,7 @@ const LIMIT: &str = "1000";
 
 For an address, it also says whether clients may have it as a peer now, and by which rule: of an address without a port, also at
 each port that was refused. The 401 that every client gets to its first request is
-not kept. Exit code 0 also when nothing is kept.")]
+not kept. The newest comes first. Exit code 0 also when nothing is kept.")]
 pub(in crate::cli) struct ExplainArgs {
     /// A username, the user part of a time-limited credential, an IP address, or ADDRESS:PORT.
     #[arg(value_name = "USER|ADDRESS")]

@@ -82,11 +82,13 @@ pub(in crate::cli) struct ShowArgs {
     server: AdminFlags,
 }
 
-/// End a session, or all sessions of a user. Their credential stays good: change the secret or remove the user to keep them out.
+/// End a session, or all sessions of a user.
 #[derive(Args)]
 #[command(group = ArgGroup::new("whom").required(true), after_help = "Examples:
   turnstone kick 5f3a9c1e-0-17
   turnstone kick --user mallory --yes
+
+Their credential stays good: change the secret or remove the user to keep them out.
 
 It shows what will end, and asks, unless --yes is given. Exit code 1 when nothing was ended.")]
 pub(in crate::cli) struct KickArgs {

@@ -15,7 +15,7 @@ use super::text::{Fields, count, traffic};
 use super::whereabouts::AdminFlags;
 use super::{print_json, read};
 
-/// Show the state of the running server: listeners, allocations, relay ports, traffic, refusals, drain.
+/// Show the state of the running server.
 #[derive(Args)]
 pub(in crate::cli) struct StatusArgs {
     /// Print the API's answer.

@@ -33,12 +33,13 @@ const USERS_SHOWN: usize = 20;
 /// Reasons of refusals that are named.
 const REASONS_SHOWN: usize = 4;
 
-/// Show, live, what the running server does: packets and bits per second of all and of each user, allocations, refusals.
-/// q or Ctrl-C ends it. Without a terminal, or with --once, it prints what happens within one interval.
+/// Show live what the running server and its users do.
 #[derive(Args)]
 #[command(after_help = "Examples:
   turnstone top --sort packets
-  turnstone top --once --interval 10s")]
+  turnstone top --once --interval 10s
+
+q or Ctrl-C ends it. Without a terminal, or with --once or --json, it prints what happens within one interval.")]
 pub(in crate::cli) struct TopArgs {
     /// How often to look, 200ms to 1h.
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = interval)]
