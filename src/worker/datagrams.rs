@@ -19,7 +19,7 @@ use crate::turn::{Client, ClientLink, Encapsulation, Outcome, RelayId, ToClient,
 pub(super) const LISTENER_DEPTH: usize = 64;
 /// Messages that one read of a listener should not bring many more of, each datagram being up to 64 that the kernel has
 /// coalesced.
-const LISTENER_MESSAGES: usize = 256;
+const LISTENER_MESSAGES: usize = 512;
 /// Messages taken from a relay socket that has become readable before others have their turn.
 const RELAY_MESSAGES: usize = 64;
 /// ICMP errors passed on per turn of a relay socket.
@@ -413,8 +413,8 @@ mod tests {
         assert_eq!(next_listener_depth(LISTENER_DEPTH, 64, 64), LISTENER_DEPTH);
         assert_eq!(next_listener_depth(LISTENER_DEPTH, 3, 3), LISTENER_DEPTH, "a short read says nothing of trains");
         let mut depth = next_listener_depth(LISTENER_DEPTH, 64, 64 * 64);
-        assert_eq!(depth, 4, "four trains of 64 at once");
-        for grown in 5..=LISTENER_DEPTH {
+        assert_eq!(depth, 8, "eight trains of 64 at once");
+        for grown in 9..=LISTENER_DEPTH {
             depth = next_listener_depth(depth, depth, depth);
             assert_eq!(depth, grown);
         }

@@ -24,7 +24,7 @@ const BUSY_AFTER: u32 = 64;
 /// Datagrams taken from a relay socket at once, at most.
 const DEPTH_MAX: u8 = 32;
 /// Messages that one read should not bring many more of, each datagram being up to 64 that the kernel has coalesced.
-const READ_MESSAGES: usize = 256;
+const READ_MESSAGES: usize = 512;
 /// Slots one worker can have; the owner table has 20 bits for it.
 const SLOTS_MAX: usize = 1 << 20;
 
