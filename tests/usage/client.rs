@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use turnstone::bench::client::{Answer, Client, ClientError, Credential, Event, Request};
 
@@ -47,7 +48,11 @@ impl Allocated {
         let credentials = server.credentials(user);
         let credential =
             Credential { username: credentials.username, password: credentials.password.into(), sha256: false };
-        let turn = Client::new(Some(Arc::new(credential)), [7; 16]);
+        // Two clients that come from one port must not send the same bytes: the second would be taken for a retransmission.
+        static CLIENTS: AtomicU64 = AtomicU64::new(0);
+        let mut seed = [7; 16];
+        seed[..8].copy_from_slice(&CLIENTS.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+        let turn = Client::new(Some(Arc::new(credential)), seed);
         let mut this = Allocated { link, turn, local, relayed: local, echoed: (0, 0) };
         let allocated = this.ask(Request::Allocate { family: None, lifetime_secs: None });
         let Answer::Allocated { relayed, .. } = allocated else { panic!("{allocated:?}") };
