@@ -91,7 +91,8 @@ impl Manager {
         write!(
             toml,
             "[tls]\ncertificate = \"{dir}/certificate.pem\"\nkey = \"{dir}/key.pem\"\n\
-             [relay]\nipv4 = \"127.0.0.1\"\nipv6 = \"off\"\nports = \"10000-29999\"\n\
+             [relay]\nipv4 = \"127.0.0.1\"\nipv6 = \"off\"\nports = \"20000-27999\"\n\
+             [streams]\nconnections-max = 1000\n\
              [limits]\nunauthenticated-replies-per-second = \"unlimited\"\n\
              [[auth.secrets]]\nid = \"test\"\nfile = \"{dir}/secret\"\n"
         )
