@@ -68,8 +68,10 @@ fn strangers_leave_descriptors_for_allocations_and_those_the_last_for_the_operat
     let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     assert_eq!(line.split_whitespace().nth(3), Some("420"), "{line}");
     // How many connections that leaves is said at the start.
-    let started = server.log();
-    assert!(started.contains("LimitNOFILE") && started.contains("connections=72"), "{started}");
+    wait_until("what is said of them", LIMIT, || {
+        let log = server.log();
+        (log.contains("LimitNOFILE") && log.contains("connections=72")).then_some(())
+    });
 
     // More than there are descriptors; they make room for each other, and not for nothing are they fewer than half.
     let address = server.address(Transport::Tcp, "127.0.0.1");

@@ -223,12 +223,30 @@ fn the_result_listens_where_coturn_answers() {
         let addresses = ["127.0.0.1", second, "::1"].map(|ip| ip.parse::<IpAddr>().unwrap());
         let places: Vec<SocketAddr> =
             addresses.iter().flat_map(|ip| ports.iter().map(|port| SocketAddr::new(*ip, *port))).collect();
-        let (mut theirs, mut ours) = (BTreeSet::new(), BTreeSet::new());
-        for address in places {
-            theirs.extend((ask(address, BINDING) == Some(0x0101)).then(|| format!("udp {address}")));
-            theirs.extend(TcpStream::connect(address).is_ok().then(|| format!("stream {address}")));
-            ours.extend(listens(address, true).then(|| format!("udp {address}")));
-            ours.extend(listens(address, false).then(|| format!("stream {address}")));
+        let ours: BTreeSet<String> = places
+            .iter()
+            .flat_map(|address| {
+                let udp = listens(*address, true).then(|| format!("udp {address}"));
+                udp.into_iter().chain(listens(*address, false).then(|| format!("stream {address}")))
+            })
+            .collect();
+        let answered = || {
+            let mut theirs = BTreeSet::new();
+            for &address in &places {
+                theirs.extend((ask(address, BINDING) == Some(0x0101)).then(|| format!("udp {address}")));
+                theirs.extend(TcpStream::connect(address).is_ok().then(|| format!("stream {address}")));
+            }
+            theirs
+        };
+        // It opens its listeners one after the other, and says nothing when it has the last one.
+        let mut theirs = answered();
+        for _ in 0..20 {
+            let again = answered();
+            if theirs == ours && again == theirs {
+                break;
+            }
+            theirs = again;
+            std::thread::sleep(Duration::from_millis(100));
         }
         drop(coturn);
         assert_eq!(ours, theirs, "{directives}");
