@@ -16,6 +16,9 @@ use crate::net::{Arena, Span, sys};
 /// Plaintext that is encrypted at once, a full record: more of it waits where it can still be dropped.
 const TLS_BUFFER: usize = 16 * 1024;
 
+/// What a record has beside its plaintext, at most.
+const RECORD_OVERHEAD: usize = 64;
+
 /// What a client may send until its handshake is complete. A ClientHello has 300 to 2,000 bytes, with large key shares and
 /// tickets a few thousand; what follows it is short.
 const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
@@ -158,7 +161,7 @@ impl Connection {
     ) -> (WriteState, u64) {
         let mut sent = 0;
         if self.queue.is_empty() {
-            match self.write_now(memory, pieces) {
+            match self.write_now(memory, pieces, frames) {
                 Ok(count) => sent = count,
                 Err(error) if would_block(&error) => {}
                 Err(_) => return (WriteState::Broken, 0),
@@ -226,22 +229,29 @@ impl Connection {
     }
 
     /// Writes pieces at once; returns how many bytes of them are on their way.
-    fn write_now(&mut self, memory: &[u8], pieces: &[Span]) -> io::Result<usize> {
+    fn write_now(&mut self, memory: &[u8], pieces: &[Span], frames: &[FrameEnd]) -> io::Result<usize> {
+        if let Some(tls) = &mut self.tls {
+            let mut records = Records::begin(tls, &self.socket)?;
+            let mut first_piece = 0;
+            for end in frames {
+                let frame = pieces.get(first_piece..end.piece).unwrap_or_default();
+                first_piece = end.piece;
+                let mut slices = [IoSlice::new(&[]); GATHERED_MAX];
+                for (slice, piece) in slices.iter_mut().zip(frame) {
+                    *slice = IoSlice::new(bytes_of(memory, *piece));
+                }
+                if !records.add(slices.get_mut(..frame.len()).unwrap_or_default())? {
+                    break;
+                }
+            }
+            return records.end();
+        }
         let mut sent = 0;
         for chunk in pieces.chunks(GATHERED_MAX) {
             let len = chunk.iter().map(|piece| piece.len as usize).sum::<usize>();
-            let count = match &mut self.tls {
-                None => match sys::send_stream(self.socket.as_fd(), memory, chunk) {
-                    Err(error) if would_block(&error) => 0,
-                    other => other?,
-                },
-                Some(tls) => {
-                    let mut slices = [IoSlice::new(&[]); GATHERED_MAX];
-                    for (slice, piece) in slices.iter_mut().zip(chunk) {
-                        *slice = IoSlice::new(bytes_of(memory, *piece));
-                    }
-                    encrypt(tls, &self.socket, slices.get_mut(..chunk.len()).unwrap_or_default())?
-                }
+            let count = match sys::send_stream(self.socket.as_fd(), memory, chunk) {
+                Err(error) if would_block(&error) => 0,
+                other => other?,
             };
             sent += count;
             if count < len {
@@ -253,21 +263,82 @@ impl Connection {
 
     fn write_waiting(&mut self) -> io::Result<()> {
         if let Some(tls) = &mut self.tls {
-            flush_tls(tls, &self.socket)?;
+            let mut records = Records::begin(tls, &self.socket)?;
+            while !self.queue.is_empty() {
+                let before = records.sent;
+                let goes_on = records.add(&mut self.queue.first_frame());
+                self.queue.advance(records.sent - before);
+                if !goes_on? {
+                    break;
+                }
+            }
+            records.end()?;
+            return Ok(());
         }
         while !self.queue.is_empty() {
-            let mut slices = self.queue.slices();
+            let slices = self.queue.slices();
             let len = slices.iter().map(|slice| slice.len()).sum::<usize>();
-            let count = match &mut self.tls {
-                None => (&self.socket).write_vectored(&slices)?,
-                Some(tls) => encrypt(tls, &self.socket, &mut slices)?,
-            };
+            let count = (&self.socket).write_vectored(&slices)?;
             self.queue.advance(count);
             if count < len {
                 break;
             }
         }
         Ok(())
+    }
+}
+
+/// Frames on their way over TLS, each a record of its own, as many of them as there is room for in one write.
+///
+/// Several frames in a record would be shorter. But there are clients that take what one read of their TLS library gives
+/// them, a record, for one message: coturn's `turnutils_uclient` loses all but the first.
+struct Records<'c> {
+    tls: &'c mut ServerConnection,
+    socket: &'c TcpStream,
+    /// Plaintext that may still be encrypted before the socket has taken what is. What is encrypted cannot be dropped any more.
+    room: usize,
+    /// Bytes of plaintext that are encrypted.
+    sent: usize,
+}
+
+impl<'c> Records<'c> {
+    /// Begins when the socket has taken all earlier records.
+    fn begin(tls: &'c mut ServerConnection, socket: &'c TcpStream) -> io::Result<Self> {
+        flush_tls(tls, socket)?;
+        Ok(Self { tls, socket, room: TLS_BUFFER, sent: 0 })
+    }
+
+    /// Encrypts a frame; `false` when some of it has to wait for the socket.
+    fn add(&mut self, mut slices: &mut [IoSlice<'_>]) -> io::Result<bool> {
+        let len = slices.iter().map(|slice| slice.len()).sum::<usize>();
+        let mut left = len;
+        while left > 0 {
+            // What is larger than all the room is divided.
+            if left > self.room && self.room < TLS_BUFFER {
+                match flush_tls(self.tls, self.socket) {
+                    Err(error) if would_block(&error) => return Ok(false),
+                    other => other?,
+                }
+                self.room = TLS_BUFFER;
+            }
+            let count = self.tls.writer().write_vectored(slices)?;
+            if count == 0 {
+                return Ok(false);
+            }
+            IoSlice::advance_slices(&mut slices, count);
+            left = left.saturating_sub(count);
+            self.sent += count;
+            self.room = self.room.saturating_sub(count + RECORD_OVERHEAD);
+        }
+        Ok(true)
+    }
+
+    /// Sends what the socket takes; returns how many bytes of plaintext are on their way.
+    fn end(self) -> io::Result<usize> {
+        match flush_tls(self.tls, self.socket) {
+            Err(error) if !would_block(&error) => Err(error),
+            _ => Ok(self.sent),
+        }
     }
 }
 
@@ -283,28 +354,6 @@ fn read_some(mut socket: &TcpStream, buffer: &mut [u8]) -> Result<usize, ReadErr
 
 fn bytes_of(memory: &[u8], piece: Span) -> &[u8] {
     memory.get(piece.at as usize..(piece.at + piece.len) as usize).unwrap_or_default()
-}
-
-/// Encrypts and sends, as few records as hold it; returns how many bytes of plaintext are on their way. More is encrypted only when
-/// the socket has taken all earlier records: what is encrypted cannot be dropped any more.
-fn encrypt(tls: &mut ServerConnection, socket: &TcpStream, mut slices: &mut [IoSlice<'_>]) -> io::Result<usize> {
-    let mut sent = 0;
-    IoSlice::advance_slices(&mut slices, 0);
-    loop {
-        match flush_tls(tls, socket) {
-            Err(error) if would_block(&error) => return Ok(sent),
-            other => other?,
-        }
-        if slices.is_empty() {
-            return Ok(sent);
-        }
-        let count = tls.writer().write_vectored(slices)?;
-        if count == 0 {
-            return Ok(sent);
-        }
-        sent += count;
-        IoSlice::advance_slices(&mut slices, count);
-    }
 }
 
 /// Feeds ciphertext to rustls and takes the plaintext out; handshake answers are sent on the way.
@@ -444,7 +493,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_that_leave_together_over_tls_are_one_record_with_their_padding() {
+    fn each_frame_over_tls_is_one_record_with_its_padding_because_clients_take_a_record_for_a_message() {
         let (mut server, mut client, mut stream) = established();
         // The tickets for another session are the client's already, or come as records of their own before.
         let mut memory = vec![0; 1000];
@@ -457,20 +506,19 @@ mod tests {
         server.close();
         let mut cipher = Vec::new();
         stream.read_to_end(&mut cipher).unwrap();
-        let mut plain = Vec::new();
-        let mut with_data = 0;
+        let mut records = Vec::new();
         let mut rest = cipher.as_slice();
         while let [_, _, _, high, low, ..] = rest {
             let len = 5 + usize::from(u16::from_be_bytes([*high, *low]));
             let mut record = rest.get(..len).unwrap();
             client.read_tls(&mut record).unwrap();
             client.process_new_packets().unwrap();
-            let before = plain.len();
+            let mut plain = Vec::new();
             let _ = client.reader().read_to_end(&mut plain);
-            with_data += usize::from(plain.len() > before);
+            records.extend((!plain.is_empty()).then_some(plain));
             rest = rest.get(len..).unwrap();
         }
-        assert_eq!((plain.as_slice(), with_data), (&b"first\0\0\0second\0\0"[..], 1));
+        assert_eq!(records, [&b"first\0\0\0"[..], b"second\0\0"]);
     }
 
     #[test]

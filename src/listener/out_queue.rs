@@ -77,6 +77,19 @@ impl OutQueue {
         [begun, answers.0, answers.1, payload.0, payload.1].map(IoSlice::new)
     }
 
+    /// The first of [`Self::slices`], no more than one frame (or what is left of it).
+    pub(super) fn first_frame(&self) -> [IoSlice<'_>; 2] {
+        let begun = self.begun.get(self.begun_sent..).unwrap_or_default();
+        if !begun.is_empty() {
+            return [begun, &[]].map(IoSlice::new);
+        }
+        let queue = if self.answers.is_empty() { &self.payload } else { &self.answers };
+        let len = queue.frames.front().map_or(0, |frame| frame.len as usize);
+        let (start, end) = queue.bytes.as_slices();
+        let of_start = len.min(start.len());
+        [start.get(..of_start), end.get(..len - of_start)].map(|part| IoSlice::new(part.unwrap_or_default()))
+    }
+
     /// Notes that `count` bytes of [`Self::slices`] are sent.
     pub(super) fn advance(&mut self, count: usize) {
         let of_begun = count.min(self.begun.len() - self.begun_sent);
@@ -158,6 +171,26 @@ mod tests {
 
     fn waiting(queue: &OutQueue) -> Vec<u8> {
         queue.slices().iter().flat_map(|slice| slice.to_vec()).collect()
+    }
+
+    #[test]
+    fn the_first_frame_is_one_wherever_it_lies_in_the_ring() {
+        let mut queue = OutQueue::default();
+        push(&mut queue, 1, 0);
+        queue.push([[2; 8].as_slice()].into_iter(), 0, false, 0);
+        let mut seen = Vec::new();
+        for byte in 3..200 {
+            let frame: Vec<u8> = queue.first_frame().iter().flat_map(|slice| slice.to_vec()).collect();
+            queue.advance(frame.len());
+            seen.push(frame);
+            push(&mut queue, byte, 0);
+            push(&mut queue, byte, 0);
+        }
+        assert_eq!(seen.first(), Some(&vec![2; 8]), "answers go first");
+        assert_eq!(seen.get(1), Some(&vec![1; 10]));
+        assert!(seen.iter().skip(1).all(|frame| frame.len() == 10 && frame.iter().all(|byte| byte == &frame[0])));
+        queue.advance(4);
+        assert_eq!(queue.first_frame().iter().map(|slice| slice.len()).sum::<usize>(), 6, "what is left of it");
     }
 
     const TWO_FRAMES: usize = 2 * (10 + OVERHEAD);
