@@ -95,7 +95,8 @@ fn read(path: &Path, readers: Readers, mib_max: u64) -> Result<Zeroizing<Vec<u8>
 
 /// Says why a file's mode is refused, or `None`.
 fn open_to_others(path: &Path, mode: u32, readers: Readers) -> Option<String> {
-    let group = mode & 0o060 != 0 && readers == Readers::Owner;
+    // Whoever may read it, nobody but its owner may write to it.
+    let group = mode & if readers == Readers::Owner { 0o060 } else { 0o020 } != 0;
     let everybody = mode & if readers == Readers::Everybody { 0o002 } else { 0o006 } != 0;
     let who = match (group, everybody) {
         (false, false) => return None,

@@ -52,8 +52,8 @@ fn modes_that_containers_give_are_accepted_when_asked_for_and_no_wider_ones() {
     let content = "a-user:and-a-password";
     for (readers, accepted, refused) in [
         ("owner", &[0o400, 0o600][..], &[0o440, 0o444, 0o640][..]),
-        ("group", &[0o400, 0o440, 0o640], &[0o444, 0o604]),
-        ("everybody", &[0o400, 0o440, 0o444, 0o644], &[0o446, 0o666]),
+        ("group", &[0o400, 0o440, 0o640], &[0o444, 0o604, 0o660, 0o420]),
+        ("everybody", &[0o400, 0o440, 0o444, 0o644], &[0o446, 0o666, 0o664]),
     ] {
         for mode in accepted {
             file(directory.path(), "file", content, *mode);
