@@ -44,6 +44,8 @@ impl Config {
         let (before, after) = (self.flat(), new.flat());
         let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
         let recorded = &new.usage;
+        // A share of other ports than those that are kept.
+        let waits_for_ports = |key: &str| new.quota_shares.has(key) && self.relay.ports != new.relay.ports;
         let mut changes = Vec::new();
         for key in keys {
             let (old, new) = (before.get(key), after.get(key));
@@ -52,7 +54,8 @@ impl Config {
                 let still_used = new.is_none() && key.starts_with("tls.") && self.has_tls_listener();
                 let fixed =
                     key.strip_prefix("usage.").is_some_and(|key| Usage::needs_restart(&self.usage, recorded, key));
-                let effect = if still_used || fixed { Effect::NeedsRestart } else { effect(key) };
+                let effect =
+                    if still_used || fixed || waits_for_ports(key) { Effect::NeedsRestart } else { effect(key) };
                 changes.push(Change { key: key.clone(), before: shown(old), after: shown(new), effect });
             }
         }

@@ -41,6 +41,15 @@ pub struct QuotaShares {
 }
 
 impl QuotaShares {
+    /// Whether this key of the configuration is one of them.
+    pub(super) fn has(self, key: &str) -> bool {
+        match key {
+            "quota.allocations-per-user" => self.per_user,
+            "quota.reservations-per-user" => self.reservations,
+            _ => false,
+        }
+    }
+
     /// Works out those that are shares.
     pub(super) fn apply(self, quota: &mut QuotaLimits, relay: &Relay) {
         /// Some browser calls with `iceCandidatePoolSize: 10`, over two transports and two networks.

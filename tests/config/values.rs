@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use turnstone::addr::{LoggedAddresses, PeerAddr, Transport};
 use turnstone::auth::NonceKeys;
-use turnstone::config::{AutoRelay, Listener, Loaded, LogFormat, OwnAddresses, RelayAddress, TlsVersion};
+use turnstone::config::{AutoRelay, Effect, Listener, Loaded, LogFormat, OwnAddresses, RelayAddress, TlsVersion};
 use turnstone::policy::{AllocationRate, QuotaLimits, RateLimit};
 use turnstone::turn::OnExpiry;
 
@@ -187,6 +187,9 @@ fn a_share_is_one_of_the_ports_that_are_used_until_a_restart() {
     let old = with_secret("[relay]\nports = \"49152-65535\"").config();
     let mut new = with_secret("[relay]\nports = \"10000-10999\"").config();
     assert_eq!(new.quota.per_user, Some(250));
+    let changes = old.changes(&new);
+    assert_eq!(changes.len(), 3, "{changes:?}");
+    assert!(changes.iter().all(|change| change.effect == Effect::NeedsRestart), "{changes:?}");
     new.keep_until_restart(&old);
     assert_eq!((new.quota.per_user, new.quota.reservations_per_user), (Some(4096), Some(2048)));
     assert_eq!(old.changes(&new), []);
