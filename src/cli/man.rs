@@ -112,6 +112,7 @@ fn closing() -> Roff {
                 ("INT", "stop the server at once"),
                 ("USR1", "drain the server: no new allocation, and the end with the last one"),
                 ("HUP", "read configuration and certificates again"),
+                ("USR2", "read the certificate again"),
             ],
         ),
         (

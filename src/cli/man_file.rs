@@ -9,7 +9,12 @@ const REFERENCE: &str = include_str!("../../turnserver.toml");
 /// A line of the reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Line<'r> {
+    /// Between paragraphs of one comment.
     Blank,
+    /// Between comments and options.
+    End,
+    /// In front of a section and what is said of it.
+    Rule,
     /// `[relay]`, `[[listen]]`, also where it is an example.
     Section(&'r str),
     /// `key = value`, active, default or example.
@@ -28,8 +33,9 @@ impl<'r> Line<'r> {
                 && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         };
         match rest {
+            "" if line.is_empty() => Self::End,
             "" => Self::Blank,
-            _ if rest.starts_with("----") => Self::Blank,
+            _ if rest.starts_with("----") => Self::Rule,
             _ if rest.starts_with('[') && rest.ends_with(']') && !rest.contains(' ') => Self::Section(rest),
             _ if is_key(rest) => Self::Key(rest),
             _ => Self::Text(bare.strip_prefix(' ').unwrap_or(bare)),
@@ -46,11 +52,22 @@ pub(super) fn page() -> Roff {
     roff.control("SH", ["DESCRIPTION"]);
     let mut text: Vec<&str> = Vec::new();
     let mut keys: Vec<&str> = Vec::new();
+    let mut section = "";
+    // What stands in front of a section is said of it.
+    let mut is_of_next = false;
     for line in REFERENCE.lines().map(Line::of) {
         match line {
             Line::Section(name) => {
-                write(&mut roff, &mut keys, &mut text);
-                roff.control("SH", [name]);
+                if !keys.is_empty() {
+                    write(&mut roff, &mut keys, &mut text);
+                }
+                if name != section {
+                    roff.control("SH", [name]);
+                }
+                (section, is_of_next) = (name, false);
+                if !text.is_empty() {
+                    write(&mut roff, &mut keys, &mut text);
+                }
             }
             Line::Key(key) => keys.push(key),
             Line::Text(line) => {
@@ -59,8 +76,13 @@ pub(super) fn page() -> Roff {
                 }
                 text.push(line);
             }
-            Line::Blank if keys.is_empty() => text.push(""),
-            Line::Blank => write(&mut roff, &mut keys, &mut text),
+            Line::Rule => {
+                write(&mut roff, &mut keys, &mut text);
+                is_of_next = true;
+            }
+            Line::End if !is_of_next => write(&mut roff, &mut keys, &mut text),
+            Line::Blank | Line::End if keys.is_empty() => text.push(""),
+            Line::Blank | Line::End => write(&mut roff, &mut keys, &mut text),
         }
     }
     write(&mut roff, &mut keys, &mut text);
@@ -70,6 +92,9 @@ pub(super) fn page() -> Roff {
 
 /// Keys in bold with the text before them below; text alone as paragraphs.
 fn write(roff: &mut Roff, keys: &mut Vec<&str>, text: &mut Vec<&str>) {
+    while text.last().is_some_and(|line| line.is_empty()) {
+        text.pop();
+    }
     if !keys.is_empty() {
         roff.control("PP", []).control("nf", []);
         for key in keys.drain(..) {
@@ -108,7 +133,30 @@ mod tests {
             Line::of("# With default = \"deny\", what is reachable."),
             Line::Text("With default = \"deny\", what is reachable.")
         );
-        assert_eq!((Line::of("# -----"), Line::of("#")), (Line::Blank, Line::Blank));
+        assert_eq!((Line::of("# -----"), Line::of("#"), Line::of("")), (Line::Rule, Line::Blank, Line::End));
+    }
+
+    #[test]
+    fn what_is_said_of_a_section_is_below_its_heading_and_what_is_said_of_the_file_is_no_options() {
+        let page = page().to_roff().replace("\\-", "-");
+        let places: Vec<_> = [
+            "every option, with its default",
+            "\\fBworkers = 0",
+            ".SH [[listen]]",
+            "any number of [[listen]]",
+            "\\fBaddress = ",
+            ".SH [peers]",
+            "Which peers may be reached",
+            "\\fBdefault = ",
+            ".SH [quota]",
+            "How many allocations",
+            "\\fBallocations-per-user = ",
+        ]
+        .into_iter()
+        .map(|text| page.find(text).unwrap_or_else(|| panic!("no {text}: {page}")))
+        .collect();
+        assert!(places.is_sorted(), "{places:?}");
+        assert_eq!(page.matches(".SH [[listen]]").count(), 1);
     }
 
     #[test]

@@ -26,6 +26,9 @@ use clap_complete::Shell;
 
 use output::{CliError, Exit, Printer, permission_hint};
 
+/// What help is wrapped at.
+const HELP_COLUMNS: usize = 100;
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  success
@@ -44,7 +47,7 @@ Examples:
 /// A STUN/TURN server for WebRTC.
 #[derive(Parser)]
 #[command(name = "turnstone", version, about, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
-#[command(max_term_width = 100, arg_required_else_help = true, subcommand_required = true)]
+#[command(max_term_width = HELP_COLUMNS, arg_required_else_help = true, subcommand_required = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -133,4 +136,28 @@ fn completions(shell: Shell, printer: &mut Printer) -> Result<Exit, CliError> {
     clap_complete::generate(shell, &mut Cli::command(), "turnstone", &mut script);
     printer.print(&String::from_utf8_lossy(&script))?;
     Ok(Exit::Success)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_all_below(command: clap::Command) -> Vec<clap::Command> {
+        let below: Vec<_> = command.get_subcommands().cloned().flat_map(with_all_below).collect();
+        std::iter::once(command).chain(below).collect()
+    }
+
+    #[test]
+    fn no_line_of_help_is_broken_twice() {
+        for command in with_all_below(Cli::command()) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let mut lines = help.lines().peekable();
+            while let Some(line) = lines.next() {
+                // A paragraph in one line is wrapped where it is shown.
+                let is_paragraph = !line.starts_with(' ') && lines.peek().is_none_or(|next| next.is_empty());
+                let columns = line.chars().count();
+                assert!(columns <= HELP_COLUMNS || is_paragraph, "{}, {columns} columns: {line}", command.get_name());
+            }
+        }
+    }
 }

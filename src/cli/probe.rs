@@ -21,12 +21,12 @@ Examples:
   turnstone probe turns:turn.example.org:443?transport=tcp -u alice --password-env PW --format json
   turnstone probe stun:stun.example.org stuns:stun.example.org -4
 
-Steps: resolve, connect, tls, certificate, alpn, binding,
-  unauthenticated; then for IPv4 and IPv6 relays
-  allocate, relayed-address, allocate-second, permission, echo-send, channel, echo-channel,
-  safety, release, integrity.
-Without a credential it stops at the 401: nothing is relayed then. The secret need not leave the server:
-a credential that is made there, as above, is enough. The echo is between two allocations of one user. SRV and NAPTR records are not looked up.
+Steps: resolve, connect, tls, certificate, alpn, binding, unauthenticated (binding-udp for stuns:);
+  then for IPv4 and IPv6 relays allocate, relayed-address, allocate-second, permission, echo-send,
+  channel, echo-channel, safety, release, integrity.
+Without a credential it stops at the 401: nothing is relayed then. The secret need not leave the
+server: a credential that is made there, as above, is enough. The echo is between two allocations of
+one user. SRV and NAPTR records are not looked up.
 On the server itself, turnstone doctor takes the same steps at every listener.
 
 Exit codes, as monitoring systems in the manner of Nagios read them:

@@ -26,8 +26,8 @@ const STDIN_BYTES_MAX: u64 = 64 * 1024;
 /// Say whether the server would accept a username and password, and if not, why.
 #[derive(Args)]
 #[command(
-    after_help = "It knows what is often done wrong: another secret, hexadecimal in place of base64, milliseconds in place of seconds, a newline too
-many, and so on.
+    after_help = "It knows what is often done wrong: another secret, hexadecimal in place of base64, milliseconds in
+place of seconds, a newline too many, and so on.
 
 Exit code 0 when it is valid, 1 when it is not."
 )]

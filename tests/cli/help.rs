@@ -90,6 +90,10 @@ fn the_man_page_has_its_sections_and_each_command_has_a_page() {
     for section in sections {
         assert!(page.contains(&format!(".SH {section}\n")), "no {section}:\n{page}");
     }
+    let serve = ran(&mut place.command(&["serve", "--help"])).ok();
+    for signal in ["TERM", "INT", "USR1", "HUP", "USR2"] {
+        assert!(page.contains(&format!("\\fB{signal}\\fR\n")) && serve.contains(signal), "{signal}:\n{page}");
+    }
     for command in [&["serve"][..], &["credentials"], &["credentials", "verify"], &["config", "show"]] {
         let page = ran(place.command(&["man"]).args(command)).ok();
         let name = format!("turnstone\\-{}", command.join("\\-"));

@@ -29,9 +29,11 @@ const FAILURES_MAX: u32 = 60;
   turnstone reload --dry-run
   turnstone reload --strict
 
-A configuration that is not valid is refused with its mistakes, and the running one stays (exit code 2). Exit code 1 only with
---strict: something needs a restart, or there is a warning. The server reads the file it was started with; --config here only
-says where its admin API is.")]
+A configuration that is not valid is refused with its mistakes, and the running one stays. The
+server reads the file it was started with; --config here only says where its admin API is.
+
+Exit code 2 when it was refused, 1 only with --strict: something needs a restart, or there is a
+warning.")]
 pub(in crate::cli) struct ReloadArgs {
     /// Only print what a reload would change.
     #[arg(long)]

@@ -24,9 +24,11 @@ const LIMIT: &str = "1000";
   turnstone explain alice
   turnstone explain 198.51.100.7
 
-For an address, it also says whether clients may have it as a peer now, and by which rule: of an address without a port, also at
-each port that was refused. The 401 that every client gets to its first request is
-not kept. The newest comes first. Exit code 0 also when nothing is kept.")]
+The newest refusal comes first. The 401 that every client gets to its first request is not kept.
+For an address, it also says whether clients may have it as a peer now, and by which rule: of an
+address without a port, also at each port that was refused.
+
+Exit code 0 also when nothing is kept.")]
 pub(in crate::cli) struct ExplainArgs {
     /// A username, the user part of a time-limited credential, an IP address, or ADDRESS:PORT.
     #[arg(value_name = "USER|ADDRESS")]
