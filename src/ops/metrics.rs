@@ -186,8 +186,8 @@ impl Observed {
             [("listener", |counters| &counters.listener_drops), ("relay", |counters| &counters.relay_drops)];
         out.counters(
             "turnstone_kernel_receive_drops",
-            "Datagrams that the kernel dropped at UDP sockets, mostly for want of buffer. Told by the next datagram that \
-             the socket receives, or when a relay is closed.",
+            "Datagrams that the kernel dropped at UDP sockets, mostly for want of buffer. Counted with the next datagram \
+             that the socket receives, or when a relay is closed.",
             "socket",
             kernel_drops.map(|(socket, counter)| (socket, self.sum(counter))),
         )?;
