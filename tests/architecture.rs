@@ -85,7 +85,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
 /// `cli` may use everything.
 const UNRULED: &[&str] = &["cli", "lib", "main"];
 
-/// The only modules with `unsafe`: the system calls of the server, and those of the load generator.
+/// The only modules with `unsafe`: the system calls.
 const UNSAFE_HOMES: &[&[&str]] = &[&["net", "sys"]];
 
 const MODULE_LINES_MAX: usize = 600;
@@ -301,6 +301,25 @@ fn no_module_is_too_long_to_know_which_room_one_is_in() {
         let lines = source.text.lines().count();
         assert!(lines <= MODULE_LINES_MAX, "{} has {lines} lines", source.path.display());
     }
+}
+
+#[test]
+fn every_module_every_file_of_the_worker_and_every_kind_of_test_is_on_the_page() {
+    let page = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let mut wanted: Vec<String> = RULES.iter().map(|(module, ..)| format!("`{module}`")).collect();
+    let of_worker = |source: &Source| match source.module.as_slice() {
+        [top, file] if top == "worker" => Some(format!("`{file}`")),
+        _ => None,
+    };
+    wanted.extend(sources().iter().filter_map(of_worker));
+    for entry in fs::read_dir(root().join("tests")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "rs") || path.join("main.rs").is_file() {
+            wanted.push(format!("`tests/{}`", path.file_stem().unwrap().to_str().unwrap()));
+        }
+    }
+    let missing: Vec<_> = wanted.iter().filter(|name| !page.contains(name.as_str())).collect();
+    assert!(wanted.len() > 50 && missing.is_empty(), "ARCHITECTURE.md does not name {missing:?}");
 }
 
 #[test]
