@@ -16,7 +16,7 @@ use super::output::{CliError, Exit, Printer};
 const EXAMPLES: &str = "\
 Examples:
   turnstone bench client-to-peer 127.0.0.1 --secret-file secret --server-pid $(pidof turnstone)
-  turnstone bench round-trip turn.example.org --transport tls -u alice --password-env PASSWORD -r 2000
+  turnstone bench round-trip turn.example.org --transport tls -u alice --password-env PW -r 2000
   turnstone bench hold 127.0.0.1 --clients 10000 --secret-file secret --server-pid 4711 --json
 
 The clients are one user of one network, which a server does not let take all it has. A server under
