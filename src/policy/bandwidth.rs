@@ -7,6 +7,9 @@ use super::buckets::{Paid, Rates, UserBuckets, forgiven, price};
 use crate::addr::Family;
 use crate::user::User;
 
+/// A table of fewer users is not worth giving memory back for.
+const SHRINK_MIN: usize = 1024;
+
 /// Caps in bytes and packets per second and direction; `None` is unlimited, 0 lets nothing through.
 ///
 /// A packet counts for its payload and the IP and UDP headers around it, and for no less than 128 bytes.
@@ -76,7 +79,7 @@ impl UserBandwidths {
             return;
         }
         if entry.buckets.are_full(now_nanos) {
-            state.users.remove(user);
+            state.forget(user);
         } else {
             entry.is_departed = true;
             state.departed.push_back(user.clone());
@@ -96,9 +99,19 @@ impl UsersState {
         if entry.meters > 0 {
             entry.is_departed = false;
         } else if entry.buckets.are_full(self.now_nanos) {
-            self.users.remove(&user);
+            self.forget(&user);
         } else {
             self.departed.push_back(user);
+        }
+    }
+
+    /// Forgets a user, and gives memory back after a peak.
+    fn forget(&mut self, user: &User) {
+        self.users.remove(user);
+        let kept = self.users.len();
+        if self.users.capacity() > SHRINK_MIN && kept < self.users.capacity() / 8 {
+            self.users.shrink_to(kept * 2);
+            self.departed.shrink_to(kept * 2);
         }
     }
 }
@@ -379,6 +392,18 @@ mod tests {
             assert!(!fixture.meter(None, Some(100_000)).to_peer(now_micros, 20_000));
         }
         assert!(fixture.meter(None, Some(100_000)).to_peer(SECOND, 100_000));
+    }
+
+    #[test]
+    fn after_a_peak_of_users_memory_is_given_back() {
+        let users = Arc::<UserBandwidths>::default();
+        let limits = BandwidthLimits { per_user: Some(100_000), ..BandwidthLimits::default() };
+        let meter = |number: u64| Meter::new(limits, &users, &User::fixed(number.to_string()), 0);
+        let meters: Vec<_> = (0..20_000).map(meter).collect();
+        assert_eq!(users.users(), 20_000);
+        drop(meters);
+        assert_eq!(users.users(), 0);
+        assert!(users.lock().users.capacity() <= 2 * SHRINK_MIN, "{}", users.lock().users.capacity());
     }
 
     #[test]
