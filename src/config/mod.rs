@@ -239,12 +239,13 @@ pub struct WantedSockets {
 impl Config {
     /// The sockets that all of it may need.
     pub fn wanted_sockets(&self) -> WantedSockets {
-        let families = u64::from(self.relay.ipv4.is_some()) + u64::from(self.relay.ipv6.is_some());
+        // An address that is waited for has relays one day.
+        let families = (u64::from(self.relay.ipv4.is_some()) + u64::from(self.relay.ipv6.is_some())).max(1);
         let ports = u64::from(self.relay.ports.1.saturating_sub(self.relay.ports.0)) + 1;
         let has_streams = self.listeners.iter().any(|listener| listener.transport.is_stream());
         WantedSockets {
-            // Each worker waits with one descriptor, and is woken by another one.
-            listeners: self.workers as u64 * (self.listeners.len() as u64 + 2),
+            // Each worker waits with two descriptors, and is woken by another one.
+            listeners: self.workers as u64 * (self.listeners.len() as u64 + 3),
             relays: if self.turn { ports * families } else { 0 },
             connections: if has_streams { self.streams.connections_max as u64 } else { 0 },
         }

@@ -439,6 +439,17 @@ mod tests {
     }
 
     #[test]
+    fn relays_have_their_part_of_the_descriptors_before_there_is_an_address() {
+        let mut config = config("");
+        assert_eq!(config.wanted_sockets().relays, 16_384);
+        let auto = config.relay.auto_of(Family::V4).unwrap();
+        config.relay.set(Family::V4, Some(auto.at("5.44.1.1".parse().unwrap())));
+        assert_eq!(config.wanted_sockets().relays, 16_384);
+        config.turn = false;
+        assert_eq!(config.wanted_sockets().relays, 0);
+    }
+
+    #[test]
     fn without_any_address_both_automatic_families_are_offered_and_with_one_only_that() {
         let mut config = config("");
         let relays = OwnRelays::new(None, None, config.relay.ports);
