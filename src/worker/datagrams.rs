@@ -101,7 +101,7 @@ impl Worker {
                 match outcome {
                     Outcome::Reply => {
                         self.counters.answers.add(1);
-                        self.answer(now, client);
+                        self.answer(now, client, false);
                     }
                     Outcome::ToPeer(way, range) => {
                         let payload = message.inner(range.start, range.len());
@@ -119,14 +119,14 @@ impl Worker {
         }
     }
 
-    /// Queues `self.reply` for a client.
-    fn answer(&mut self, now: Now, client: &Client) {
+    /// Queues `self.reply` for a client. Over a stream, what is droppable gives way when the client does not read it.
+    fn answer(&mut self, now: Now, client: &Client, droppable: bool) {
         if self.reply.len() > self.arena.scratch_left() {
             self.send_gathered(now);
         }
         let Some(span) = self.arena.store(&self.reply) else { return };
         if client.five_tuple.transport.is_stream() {
-            self.streams.queue_frame(client.link, Pieces::whole(span), false);
+            self.streams.queue_frame(client.link, Pieces::whole(span), droppable);
         } else {
             let way = self.way_to_client(client, 0);
             self.to_clients.add_single(way, Pieces::whole(span));
@@ -200,12 +200,12 @@ impl Worker {
     /// Datagrams, or ICMP errors, of peers: up to some number, then others have their turn. The sockets are edge-triggered;
     /// whether it may have more.
     pub(super) fn on_relay(&mut self, now: Now, id: RelayId, busy: bool, readable: bool, error: bool) -> More {
-        if error && self.on_icmp_errors(now, id, busy) {
-            return More::WithErrors;
-        }
+        let mut has_errors = error && self.on_icmp_errors(now, id, busy);
+        let nothing_more = |has_errors| if has_errors { More::WithErrors } else { More::None };
         if !readable {
-            return More::None;
+            return nothing_more(has_errors);
         }
+        let mut is_retry = false;
         let mut messages = 0;
         while messages < RELAY_MESSAGES {
             let Some(depth) = self.relays.get(id).map(|relay| relay.depth.next()) else { return More::None };
@@ -214,8 +214,12 @@ impl Worker {
             let Some(socket) = self.relays.get(id).and_then(|relay| relay.reading_fd(busy)) else { return More::None };
             let count = match self.recv.receive(socket, &mut self.arena, first, depth) {
                 Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return More::None,
-                // A pending ICMP error is told before the datagrams behind it.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return nothing_more(has_errors),
+                // The kernel has told of a pending ICMP error in place of the datagrams, which do not wait until there is none.
+                Err(_) if !is_retry => {
+                    (is_retry, has_errors) = (true, true);
+                    continue;
+                }
                 Err(_) => return More::WithErrors,
             };
             self.next_slot += count;
@@ -224,11 +228,11 @@ impl Worker {
                 relay.depth.note(depth, count, here);
             }
             if count < depth {
-                return More::None;
+                return nothing_more(has_errors);
             }
             messages += here;
         }
-        More::Datagrams
+        if has_errors { More::WithErrors } else { More::Datagrams }
     }
 
     /// What a read of a relay socket has brought; returns how many messages that was.
@@ -311,7 +315,8 @@ impl Worker {
             let icmp = (error.kind, error.code, error.info.to_be_bytes());
             if let Some(client) = self.server.handle_icmp(now, id, error.destination, icmp, &mut self.reply) {
                 self.counters.icmp_errors.add(1);
-                self.answer(now, &client);
+                // Peers can bring about any number of them.
+                self.answer(now, &client, true);
             }
         }
         true

@@ -1,8 +1,9 @@
 //! One worker: a thread with its own listener sockets, allocations, relay sockets and buffers. Nothing on the packet path is
 //! shared with another worker.
 //!
-//! The loop is one plain epoll: datagrams, streams, relay sockets and the mailbox alike. What a wake-up brings is received
-//! into the arena, routed by the core, joined into runs, and flushed before the next wait.
+//! The loop is one plain epoll: datagrams, streams, relay sockets and the mailbox alike; only connections without an allocation have
+//! one of their own behind it. What a wake-up brings is received into the arena, routed by the core, joined into runs, and flushed
+//! before the next wait.
 
 mod datagrams;
 mod encapsulate;
@@ -120,6 +121,9 @@ enum ListenerSocket {
 pub struct Worker {
     number: u16,
     epoll: Arc<Epoll>,
+    /// Watches the connections without an allocation; the other one watches it.
+    strangers: Epoll,
+    stranger_events: Events,
     listeners: Vec<ListenerSocket>,
     server: Server,
     relays: RelaySockets,
@@ -183,6 +187,8 @@ impl Worker {
         if let Some(mailbox) = context.mailboxes.get(usize::from(number)) {
             epoll.add(mailbox.wake_fd().as_fd(), Token::Mailbox.pack(), Interest::Read)?;
         }
+        let strangers = Epoll::new()?;
+        epoll.add(strangers.as_fd(), Token::Strangers.pack(), Interest::Read)?;
         let relays = RelaySockets::new(
             number,
             Arc::clone(&epoll),
@@ -196,6 +202,8 @@ impl Worker {
         Ok(Self {
             number,
             epoll,
+            strangers,
+            stranger_events: Events::new(EVENTS),
             listeners: sockets,
             server,
             relays,

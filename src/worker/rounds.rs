@@ -2,20 +2,23 @@
 //! source, however much it sends, keeps the others waiting for more than a few milliseconds.
 //!
 //! Datagrams go first: listeners, and relay sockets that have just become readable. A relay socket with more than its share
-//! joins the list of those that have waited before, as does every stream; from these lists a round takes a part.
+//! joins the list of those that have waited before, as does every stream; from these lists a round takes a part. Connections without
+//! an allocation are watched apart: ten thousand that always have something to read would fill what a wait brings, and all else would
+//! be seen once in forty rounds.
 
 use std::collections::VecDeque;
 
-use super::Worker;
 use super::datagrams::More;
+use super::stream_table::Line;
 use super::token::Token;
+use super::{EVENTS, Worker};
 use crate::clock::Now;
 use crate::net::sys::{Events, Ready};
 use crate::turn::RelayId;
 
 /// Messages of relay sockets that have just become readable, in one round; the others of them join the list.
 const FRESH_MESSAGES: u32 = 512;
-/// Messages of each list in one round: what other workers have handed over, relay sockets, streams.
+/// Messages of each list in one round: what other workers have handed over, relay sockets, streams with and without an allocation.
 const LISTED_MESSAGES: u32 = 256;
 /// What a turn costs that brings nothing.
 const TURN_WEIGHT: u32 = 2;
@@ -38,6 +41,7 @@ impl Worker {
                 Some(Token::Relay(id)) => self.on_fresh_relay(now, id, false, ready, &mut of_relays),
                 Some(Token::BusyPeer(id)) => self.on_fresh_relay(now, id, true, ready, &mut of_relays),
                 Some(Token::Stream { index, generation }) => self.streams.wait_for_turn((index, generation), ready),
+                Some(Token::Strangers) => self.look_at_strangers(),
                 Some(Token::Mailbox) => self.on_mailbox(now),
                 None => {}
             }
@@ -66,14 +70,16 @@ impl Worker {
             self.spent += TURN_WEIGHT;
             self.serve_listed_relay(now);
         }
-        let until = self.spent + LISTED_MESSAGES;
-        for _ in 0..self.streams.waiting() {
-            if self.spent >= until {
-                break;
-            }
-            self.spent += TURN_WEIGHT;
-            if let Some((id, ready)) = self.streams.next_turn() {
-                self.on_stream(now, id, ready);
+        for line in [Line::Allocated, Line::Strangers] {
+            let until = self.spent + LISTED_MESSAGES;
+            for _ in 0..self.streams.waiting(line) {
+                if self.spent >= until {
+                    break;
+                }
+                self.spent += TURN_WEIGHT;
+                if let Some((id, ready)) = self.streams.next_turn(line) {
+                    self.on_stream(now, id, ready);
+                }
             }
         }
         self.shake_hands(now);
@@ -88,6 +94,20 @@ impl Worker {
     pub(super) fn take_handover(&mut self) {
         if let Some(mailbox) = self.context.mailboxes.get(usize::from(self.number)) {
             mailbox.take_handover(&mut self.inbox);
+        }
+    }
+
+    /// Lets the connections without an allocation that are ready wait for their turn, unless many do already.
+    fn look_at_strangers(&mut self) {
+        if self.streams.waiting(Line::Strangers) >= EVENTS {
+            return;
+        }
+        let Ok(count) = self.strangers.wait(&mut self.stranger_events, 0) else { return };
+        for index in 0..count {
+            let Some(ready) = self.stranger_events.get(index) else { break };
+            if let Some(Token::Stream { index, generation }) = Token::unpack(ready.token) {
+                self.streams.wait_for_turn((index, generation), ready);
+            }
         }
     }
 
@@ -135,6 +155,7 @@ mod tests {
     use std::net::{SocketAddr, TcpStream, UdpSocket};
     use std::os::fd::AsFd;
     use std::sync::Arc;
+    use std::time::Duration;
 
     use super::super::mailbox::HandoverBatch;
     use super::super::{Mailbox, Reservations, WorkerContext, WorkerListener};
@@ -151,7 +172,7 @@ mod tests {
 
     const CHANNEL: u16 = 0x4000;
     /// The most that a round may count for: the bounds above, one source's share over each, and a listener's datagrams.
-    const ROUND_MAX: u32 = FRESH_MESSAGES + 3 * LISTED_MESSAGES + 4 * 64 + 64 * 9;
+    const ROUND_MAX: u32 = FRESH_MESSAGES + 4 * LISTED_MESSAGES + 5 * 64 + 64 * 9;
 
     /// A worker that is driven round by round, with a listener for datagrams and one for streams on loopback.
     struct Driven {
@@ -191,7 +212,7 @@ mod tests {
                 own_relays: OwnRelays::new(Some((loopback, loopback)), None, (20_000, 29_999)),
                 reservations: Arc::new(Reservations::new(10)),
                 shortages: Arc::default(),
-                connection_limits: ConnectionLimits::new(100, None, None),
+                connection_limits: ConnectionLimits::new(1000, None, None),
                 tls: Arc::default(),
                 streams: config.streams,
                 mailboxes: vec![Arc::clone(&mailbox)],
@@ -322,6 +343,62 @@ mod tests {
         }
         assert_eq!(answers, [REQUESTS; 10]);
         assert!(rounds >= 10 * REQUESTS as u32 * 9 / (LISTED_MESSAGES + 64) - 1, "{rounds}");
+    }
+
+    #[test]
+    fn strangers_whose_connections_are_always_readable_keep_no_datagram_waiting() {
+        let mut driven = Driven::new();
+        let quiet = driven.call();
+        quiet.peer.set_nonblocking(true).unwrap();
+        let mut streams = Vec::new();
+        // More than one wait can bring.
+        for open in 1..=600 {
+            streams.push(TcpStream::connect(driven.streams).unwrap());
+            while driven.counters.connections.get() < open {
+                driven.round();
+            }
+        }
+        for stream in &mut streams {
+            stream.write_all(&b"\0\x01\0\0\x21\x12\xa4\x42transaction.".repeat(20)).unwrap();
+        }
+        let mut buffer = [0; 2048];
+        let mut rounds = 0;
+        driven.round();
+        while driven.worker.has_backlog() {
+            quiet.client.send(&[0x40, 0, 0, 1, 7]).unwrap();
+            quiet.peer.send_to(b"voice", quiet.relayed).unwrap();
+            driven.round();
+            assert_eq!(quiet.peer.recv(&mut buffer).unwrap(), 1, "round {rounds}");
+            assert_eq!(quiet.client.recv(&mut buffer).unwrap(), 9, "round {rounds}");
+            rounds += 1;
+        }
+        assert!(rounds >= 100, "{rounds}");
+        for stream in &mut streams {
+            let mut answers = [0; 20 * 32];
+            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            stream.read_exact(&mut answers).unwrap();
+        }
+    }
+
+    #[test]
+    fn icmp_errors_without_end_keep_no_datagram_of_their_relay_waiting() {
+        let mut driven = Driven::new();
+        let Call { client, peer, relayed } = driven.call();
+        drop(peer);
+        for _ in 0..40 {
+            client.send(&[0x40, 0, 0, 1, 7]).unwrap();
+        }
+        while driven.relayed() < 40 {
+            driven.round();
+        }
+        let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+        other.send_to(b"voice", relayed).unwrap();
+        driven.round();
+        let told = driven.counters.icmp_errors.get();
+        assert!((1..20).contains(&told), "{told} errors were told");
+        assert_eq!(driven.relayed(), 41, "the datagram waits for all errors to be told");
+        driven.settle();
+        assert!(driven.counters.icmp_errors.get() > told);
     }
 
     #[test]

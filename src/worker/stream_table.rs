@@ -18,6 +18,17 @@ const STREAM_LINK: u64 = 1 << 63;
 /// Entries of connections that are gone, beyond which the queues of times are swept.
 const STALE_MAX: usize = 1024;
 
+/// Where a connection waits for its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    /// With an allocation.
+    Allocated,
+    /// Without one.
+    Strangers,
+    /// Before the handshake is complete.
+    Handshakes,
+}
+
 /// Which connection: slot and generation.
 pub(super) type StreamId = (u32, u32);
 
@@ -75,9 +86,8 @@ pub(super) struct StreamTable {
     /// The most that were open since memory was last given back.
     peak: usize,
     pub(super) dirty: Vec<StreamId>,
-    /// Connections that wait for their turn: those that are established, and those that are not.
-    waiting: VecDeque<StreamId>,
-    handshaking: VecDeque<StreamId>,
+    /// Connections that wait for their turn, by [`Line`].
+    waiting: [VecDeque<StreamId>; 3],
     /// In the order their first message is due, their silence is judged, their allocation is due, and their clients are to read.
     unheard: DueQueue,
     idle: DueQueue,
@@ -100,8 +110,7 @@ impl StreamTable {
             open: 0,
             peak: 0,
             dirty: Vec::new(),
-            waiting: VecDeque::new(),
-            handshaking: VecDeque::new(),
+            waiting: Default::default(),
             unheard: VecDeque::new(),
             idle: VecDeque::new(),
             strangers: VecDeque::new(),
@@ -224,34 +233,29 @@ impl StreamTable {
             return;
         }
         stream.waiting = Some(ready);
-        let queue = if stream.connection.established() { &mut self.waiting } else { &mut self.handshaking };
-        queue.push_back(id);
+        let line = match (stream.connection.established(), stream.holds) {
+            (false, _) => Line::Handshakes,
+            (true, false) => Line::Strangers,
+            (true, true) => Line::Allocated,
+        };
+        if let Some(queue) = self.waiting.get_mut(line as usize) {
+            queue.push_back(id);
+        }
     }
 
     /// Whether a connection waits for its turn.
     pub(super) fn has_waiting(&self) -> bool {
-        !(self.waiting.is_empty() && self.handshaking.is_empty())
+        self.waiting.iter().any(|queue| !queue.is_empty())
     }
 
-    /// How many established connections wait for their turn.
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting.len()
+    /// How many wait for their turn in a line.
+    pub(super) fn waiting(&self, line: Line) -> usize {
+        self.waiting.get(line as usize).map_or(0, VecDeque::len)
     }
 
-    /// How many wait to go on with their handshakes.
-    pub(super) fn handshaking(&self) -> usize {
-        self.handshaking.len()
-    }
-
-    /// The next established connection whose turn it is, unless it has been closed meanwhile.
-    pub(super) fn next_turn(&mut self) -> Option<(StreamId, Ready)> {
-        let id = self.waiting.pop_front()?;
-        Some((id, self.get_mut(id)?.waiting.take()?))
-    }
-
-    /// The next connection to go on with its handshake, unless it has been closed meanwhile.
-    pub(super) fn next_handshake(&mut self) -> Option<(StreamId, Ready)> {
-        let id = self.handshaking.pop_front()?;
+    /// The connection of a line whose turn it is, unless it has been closed meanwhile.
+    pub(super) fn next_turn(&mut self, line: Line) -> Option<(StreamId, Ready)> {
+        let id = self.waiting.get_mut(line as usize)?.pop_front()?;
         Some((id, self.get_mut(id)?.waiting.take()?))
     }
 
@@ -354,9 +358,7 @@ impl StreamTable {
         self.free.retain(|index| (*index as usize) < used);
         self.free.shrink_to_fit();
         self.dirty.shrink_to(STALE_MAX);
-        for queue in [&mut self.waiting, &mut self.handshaking] {
-            queue.shrink_to(STALE_MAX);
-        }
+        self.waiting.iter_mut().for_each(|queue| queue.shrink_to(STALE_MAX));
         self.forget_closed();
         true
     }
@@ -455,14 +457,20 @@ mod tests {
         for id in [ids[1], ids[0], ids[1], ids[2], ids[0]] {
             table.wait_for_turn(id, Ready::READABLE);
         }
-        assert_eq!((table.waiting(), table.handshaking()), (3, 0));
-        let mut next = || table.next_turn().map(|(id, _)| id);
+        assert_eq!([Line::Strangers, Line::Handshakes].map(|line| table.waiting(line)), [3, 0]);
+        let mut next = || table.next_turn(Line::Strangers).map(|(id, _)| id);
         assert_eq!(next(), Some(ids[1]));
         // Who has more to be handled is behind those that have had no turn yet.
         table.wait_for_turn(ids[1], Ready::READABLE);
-        let mut next = || table.next_turn().map(|(id, _)| id);
+        let mut next = || table.next_turn(Line::Strangers).map(|(id, _)| id);
         assert_eq!([next(), next(), next(), next()], [Some(ids[0]), Some(ids[2]), Some(ids[1]), None]);
         assert!(!table.has_waiting());
+        // Who has an allocation waits only for others who have one.
+        table.wait_for_turn(ids[0], Ready::READABLE);
+        table.set_holds(at(1), ids[2], true);
+        table.wait_for_turn(ids[2], Ready::READABLE);
+        assert_eq!(table.next_turn(Line::Allocated).map(|(id, _)| id), Some(ids[2]));
+        assert!(table.has_waiting() && table.next_turn(Line::Allocated).is_none());
     }
 
     #[test]

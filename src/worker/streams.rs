@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::datagrams::Payload;
-use super::stream_table::{StreamId, stream_of};
+use super::stream_table::{Line, StreamId, stream_of};
 use super::token::Token;
 use super::{ListenerSocket, Shortage, Worker};
 use crate::addr::{ClientAddr, FiveTuple, Transport};
@@ -50,7 +50,7 @@ impl Worker {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS)) => {
+                Err(error) if has_run_out(&error) => {
                     self.context.shortages.note(now.micros, Shortage::Sockets);
                     return self.rest_listener(now, listener);
                 }
@@ -77,7 +77,7 @@ impl Worker {
         let connection = Connection::new(socket, tls.as_ref()).ok()?;
         let id = self.streams.insert(now, connection, five_tuple, permit);
         let stream = self.streams.get(id)?;
-        if self.epoll.add(stream.connection.fd(), token(id), Interest::Read).is_err() {
+        if self.strangers.add(stream.connection.fd(), token(id), Interest::Read).is_err() {
             self.streams.remove(id);
             return None;
         }
@@ -120,15 +120,22 @@ impl Worker {
         let Some(stream) = self.streams.get(id) else { return false };
         let holds = self.server.has_allocation(&stream.client.five_tuple);
         if holds != stream.holds {
+            let fd = stream.connection.fd();
             if holds {
-                widen_stream_buffers(stream.connection.fd());
+                widen_stream_buffers(fd);
             }
+            let [before, after] = [!holds, holds].map(|holds| if holds { &*self.epoll } else { &self.strangers });
+            let moved = before.remove(fd).and_then(|()| after.add(fd, token(id), stream.interest));
             self.streams.set_holds(now, id, holds);
+            if moved.is_err() {
+                // Nothing would ever be heard of it again.
+                self.streams.end(id);
+            }
         }
         holds
     }
 
-    /// Out of descriptors: a level-triggered listener would spin, so it rests a moment.
+    /// Out of descriptors or memory: a level-triggered listener would spin, so it rests a moment.
     fn rest_listener(&mut self, now: Now, listener: u32) {
         if let Some(ListenerSocket::Tcp { socket, .. }) = self.listeners.get(listener as usize) {
             let _ = self.epoll.modify(socket.as_fd(), Token::Listener(listener).pack(), Interest::None);
@@ -165,13 +172,13 @@ impl Worker {
     /// Goes on with the handshakes that wait for it, in turn, for as long as one round of the loop allows.
     pub(super) fn shake_hands(&mut self, now: Now) {
         let mut until_micros = None;
-        for _ in 0..self.streams.handshaking() {
+        for _ in 0..self.streams.waiting(Line::Handshakes) {
             // A handshake costs what a hundred packets do, one more look at the clock next to nothing.
             let clock = clocks().0;
             if clock > *until_micros.get_or_insert(clock + HANDSHAKES_MICROS_PER_ROUND) {
                 break;
             }
-            if let Some((id, ready)) = self.streams.next_handshake() {
+            if let Some((id, ready)) = self.streams.next_turn(Line::Handshakes) {
                 self.on_stream(now, id, ready);
             }
         }
@@ -233,11 +240,11 @@ impl Worker {
             stream.last_heard_micros = now.micros;
         }
         let (has_more, holds, state) = (stream.has_more, stream.holds, stream.connection.state());
-        if has_more {
-            self.streams.wait_for_turn(id, Ready::READABLE);
-        }
         if at > 0 && !holds {
             self.note_allocation(now, id);
+        }
+        if has_more {
+            self.streams.wait_for_turn(id, Ready::READABLE);
         }
         // A handshake flight may have found the socket full.
         self.after_write(now, id, state);
@@ -295,7 +302,8 @@ impl Worker {
         let Some(stream) = self.streams.get_mut(id).filter(|stream| stream.interest != interest) else { return };
         stream.interest = interest;
         let (goes_on, is_held_back) = (was_held_back && stream.has_more, stream.is_held_back());
-        let _ = self.epoll.modify(stream.connection.fd(), token(id), interest);
+        let epoll = if stream.holds { &*self.epoll } else { &self.strangers };
+        let _ = epoll.modify(stream.connection.fd(), token(id), interest);
         if is_held_back {
             self.streams.hold_back(now, id);
         }
@@ -364,6 +372,11 @@ impl Worker {
             self.counters.connections.set(self.streams.open() as u64);
         }
     }
+}
+
+/// Whether a connection could not be accepted for want of descriptors or memory: the next try will be no better.
+fn has_run_out(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
 fn token((index, generation): StreamId) -> u64 {

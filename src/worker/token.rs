@@ -15,6 +15,8 @@ pub(super) enum Token {
     BusyPeer(RelayId),
     /// A stream connection: slot and use count.
     Stream { index: u32, generation: u32 },
+    /// What watches the connections without an allocation.
+    Strangers,
 }
 
 const KIND_SHIFT: u32 = 60;
@@ -33,6 +35,7 @@ impl Token {
             Self::Relay(id) => (2, id.index, id.generation),
             Self::Stream { index, generation } => (3, index, generation),
             Self::BusyPeer(id) => (4, id.index, id.generation),
+            Self::Strangers => (5, 0, 0),
         };
         (kind << KIND_SHIFT) | ((u64::from(index) & INDEX_MASK) << INDEX_SHIFT) | u64::from(generation)
     }
@@ -46,6 +49,7 @@ impl Token {
             2 => Some(Self::Relay(RelayId { index, generation })),
             3 => Some(Self::Stream { index, generation }),
             4 => Some(Self::BusyPeer(RelayId { index, generation })),
+            5 => Some(Self::Strangers),
             _ => None,
         }
     }
@@ -63,6 +67,7 @@ mod tests {
             Token::Relay(RelayId { index: 0xF_FFFF, generation: u32::MAX }),
             Token::Stream { index: 12, generation: 3 },
             Token::BusyPeer(RelayId { index: 5, generation: 1 }),
+            Token::Strangers,
         ] {
             assert_eq!(Token::unpack(token.pack()), Some(token));
         }

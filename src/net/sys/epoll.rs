@@ -80,6 +80,12 @@ impl Events {
 /// An epoll instance; level-triggered but for the interests that say otherwise.
 pub struct Epoll(OwnedFd);
 
+impl AsFd for Epoll {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl Epoll {
     /// A new instance.
     ///
@@ -107,6 +113,14 @@ impl Epoll {
     /// What `epoll_ctl` says.
     pub fn modify(&self, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, fd, token, interest)
+    }
+
+    /// Watches a descriptor no more.
+    ///
+    /// # Errors
+    /// What `epoll_ctl` says.
+    pub fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_DEL, fd, 0, Interest::None)
     }
 
     /// Waits until something is ready or `timeout_ms` passed (-1: without end); returns the number of events.
