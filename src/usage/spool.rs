@@ -231,7 +231,9 @@ impl Spool {
             fs::rename(&path, self.directory.join(ASIDE_BEFORE))?;
         }
         let mut file = OpenOptions::new().append(true).create(true).mode(0o640).open(&path)?;
-        file.write_all(body.as_bytes())?;
+        let before = file.metadata()?.len();
+        // A full disk may take a part: it must not run into the whole record that comes later.
+        file.write_all(body.as_bytes()).inspect_err(|_| drop(file.set_len(before)))?;
         self.done(batch);
         Ok(path)
     }

@@ -30,9 +30,9 @@ const DIVIDE_AFTER: u32 = 3;
 const SUSPICIOUS_MAX: u32 = 5;
 /// While so many batches wait, none is divided for want of others to try.
 const PARTS_MAX: usize = 16;
-/// Batches and parts of them that may be refused in a row before there is a pause after each.
-const REFUSED_AT_ONCE: u32 = 64;
-const REFUSED_PAUSE: Duration = Duration::from_millis(50);
+/// Batches and parts of them that are refused in a row before it is the webhook that must be wrong, and not all of these records:
+/// they wait then as for one that fails, and none is set aside until another was taken.
+const REFUSED_IN_A_ROW_MAX: u32 = 64;
 /// Records named in the log when they are set aside: so many in this time.
 const TOLD_MAX: u32 = 10;
 const TOLD_INTERVAL: Duration = Duration::from_secs(60);
@@ -133,7 +133,13 @@ impl Sender {
                     continue;
                 }
             };
-            let stops = match self.post(&body) {
+            let attempt = match self.post(&body) {
+                Attempt::Refused(problem) if self.refused_in_a_row >= REFUSED_IN_A_ROW_MAX => {
+                    Attempt::Failed { problem, after: None, suspects: Suspects::Records }
+                }
+                attempt => attempt,
+            };
+            let stops = match attempt {
                 Attempt::Taken => {
                     self.spool.done(&batch);
                     self.succeeded();
@@ -143,9 +149,8 @@ impl Sender {
                     Ok(()) => {
                         self.stats.count_attempt(false);
                         self.failures = 0;
-                        self.refused_in_a_row = self.refused_in_a_row.saturating_add(1);
-                        // Perhaps it is another server than was meant, which shall not be flooded.
-                        self.refused_in_a_row > REFUSED_AT_ONCE && self.spool.pause(REFUSED_PAUSE)
+                        self.refused_in_a_row += 1;
+                        false
                     }
                     Err(problem) => self.failed(&problem, None),
                 },
@@ -282,7 +287,7 @@ impl Sender {
 /// What an answer means. What may be a matter of who sends, when or where keeps the batch as it is; only what can be a matter
 /// of the records themselves divides it.
 fn judge(status: StatusCode, after: Option<Duration>) -> Attempt {
-    const OF_THE_SENDER: [u16; 7] = [401, 403, 404, 407, 408, 425, 429];
+    const OF_THE_SENDER: [u16; 14] = [401, 402, 403, 404, 405, 406, 407, 408, 410, 411, 415, 421, 425, 429];
     let problem = format!("HTTP status {}", status.as_u16());
     if status.is_success() {
         Attempt::Taken
@@ -363,6 +368,8 @@ mod tests {
             (401, "failed"),
             (403, "failed"),
             (404, "failed"),
+            (405, "failed"),
+            (415, "failed"),
             (413, "refused"),
             (422, "refused"),
             (429, "failed"),

@@ -21,7 +21,7 @@ fn bill(records: &[Record]) -> BTreeMap<String, u64> {
     }
     let mut bill = BTreeMap::new();
     for record in last.values() {
-        *bill.entry(record.text("user").to_owned()).or_insert(0) +=
+        *bill.entry(format!("{} {}", record.text("credential"), record.text("user"))).or_insert(0) +=
             record.traffic("to_peers").1 + record.traffic("to_client").1;
     }
     bill
@@ -93,9 +93,9 @@ fn after_a_kill_the_bill_is_what_was_sent_up_to_the_last_interim_record() {
     assert_ne!(instances[0], instances[1]);
     assert!(!records.iter().any(|record| record.kind() == "server-stop" && record.text("server") == instances[0]));
     let expected = BTreeMap::from([
-        ("alice".to_owned(), billed[0] + 2 * again.echoed.1),
-        ("bob".to_owned(), billed[1]),
-        ("carol".to_owned(), billed[2]),
+        ("time-limited alice".to_owned(), billed[0] + 2 * again.echoed.1),
+        ("time-limited bob".to_owned(), billed[1]),
+        ("time-limited carol".to_owned(), billed[2]),
     ]);
     assert_eq!(bill(&records), expected);
     if let Some(by_jq) = bill_by_jq(&text) {

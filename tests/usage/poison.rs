@@ -107,3 +107,24 @@ fn a_webhook_that_fails_with_everything_loses_nothing_however_long() {
     assert_eq!(seqs, (1..=41).collect::<Vec<_>>());
     assert_eq!((aside(folder.path()).len(), lost(&server)), (0, 0.0));
 }
+
+#[test]
+fn a_webhook_that_refuses_everything_has_few_records_set_aside_and_gets_the_rest_once_it_takes_them() {
+    const USERS: u64 = 100;
+    let folder = tempfile::tempdir().unwrap();
+    let refusing = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let refuses = std::sync::Arc::clone(&refusing);
+    let hook = Hook::judging(move |_| {
+        Reply::Status(if refuses.load(std::sync::atomic::Ordering::Relaxed) { 400 } else { 200 })
+    });
+    let server = spec(&usage(&hook.url(), folder.path())).start();
+    (0..USERS).for_each(|number| Allocated::over_udp(&server, &format!("u{number}")).release());
+    hook.wait_for_posts(66);
+    refusing.store(false, std::sync::atomic::Ordering::Relaxed);
+    wait_until("an empty spool", LIMIT, || (batches(folder.path()) == 0).then_some(()));
+    let aside = aside(folder.path());
+    assert!((1..64).contains(&aside.len()) && lost(&server) == aside.len() as f64, "{}", aside.len());
+    let mut seqs: Vec<u64> = hook.taken().iter().chain(&aside).map(Record::seq).collect();
+    seqs.sort_unstable();
+    assert_eq!(seqs, (1..=1 + 2 * USERS).collect::<Vec<_>>());
+}
