@@ -4,6 +4,8 @@ use super::coturn;
 
 /// Directives of coturn that are keys of ours, too.
 const SHARED_NAMES: [&str; 3] = ["realm", "external-ip", "software"];
+/// Parts of names whose values are not shown: secrets of ours, and of coturn's.
+const SECRET_NAMES: [&str; 7] = ["secret", "password", "token", "user", "pwd", "statsdb", "credential"];
 /// So many of coturn's directives are named.
 const NAMED_MAX: usize = 3;
 
@@ -49,8 +51,8 @@ pub(super) fn quoted_line(line: &str) -> Option<String> {
     if key.is_empty() || !key.chars().all(is_key) || value.is_empty() || is_quoted || value.contains(['"', '\\']) {
         return None;
     }
-    // A secret is not shown.
-    let is_secret = ["secret", "password", "token"].iter().any(|word| key.contains(word));
+    // A secret is not shown, nor what a URL has as its query or in front of its host.
+    let is_secret = SECRET_NAMES.iter().any(|word| key.contains(word)) || value.contains(['?', '@']);
     Some(format!("a text must be in quotes: {key} = \"{}\"", if is_secret { "..." } else { value }))
 }
 
@@ -100,6 +102,17 @@ mod tests {
         assert_eq!(quoted("ports = 49152-65535 # all"), "a text must be in quotes: ports = \"49152-65535\"");
         assert_eq!(quoted("  realm=example.org"), "a text must be in quotes: realm = \"example.org\"");
         assert_eq!(quoted("secret = 3f9a-77"), "a text must be in quotes: secret = \"...\"");
+        for line in [
+            "user=alice:hunter2",
+            "webhook = https://billing.example.org/turn?key=hunter2",
+            "webhook = https://alice:hunter2@billing.example.org/",
+            "redis-userdb=ip=127.0.0.1 password=hunter2",
+            "redis-statsdb=ip=127.0.0.1 password=hunter2",
+            "pkey-pwd=hunter2",
+        ] {
+            let said = quoted(line);
+            assert!(said.ends_with(" = \"...\"") && !said.contains("hunter2"), "{said}");
+        }
         for line in ["workers = ", "[relay", "a = \"b", "a = [1", "nonsense", "a b = c"] {
             assert_eq!(quoted_line(line), None, "{line}");
         }
