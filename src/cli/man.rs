@@ -101,7 +101,7 @@ fn closing() -> Roff {
             "FILES",
             &[
                 (DEFAULT_FILE, "the configuration; the file that comes with turnstone explains every option"),
-                ("/run/turnstone/admin.sock", "where the admin API usually listens, if [admin] is configured"),
+                ("/run/turnstone/admin.sock", "where the admin API listens, as that file has it"),
                 ("/etc/turnstone/secret", "the shared secret, as that file has it; readable by its owner only"),
             ],
         ),

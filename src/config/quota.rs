@@ -5,6 +5,9 @@ use crate::policy::{AllocationRate, QuotaLimits};
 use super::Relay;
 use super::reader::Section;
 
+/// Allocations that a user may make at once, where nobody says otherwise and the rate is no higher.
+const BURST: u32 = 1000;
+
 pub(super) fn read_quota(root: &Section<'_, '_>, relay: &Relay) -> (QuotaLimits, QuotaShares) {
     const RATE: &str = r#"a whole number from 1 to 1000000, or "unlimited""#;
     let section = root.section("quota");
@@ -21,8 +24,9 @@ pub(super) fn read_quota(root: &Section<'_, '_>, relay: &Relay) -> (QuotaLimits,
     let burst = section.number("allocations-per-user-burst", "a whole number from 1 to 1000000", 1..=1_000_000);
     section.report_unknown_keys();
     let per_second = per_second.map_or(Some(50), |limit| limit.value.map(narrow));
-    let burst = burst.map_or(1000, |burst| narrow(burst.value));
-    let rate = per_second.map(|per_second| AllocationRate { per_second, burst: burst.max(per_second) });
+    let burst = burst.map(|burst| narrow(burst.value));
+    let rate = per_second
+        .map(|per_second| AllocationRate { per_second, burst: burst.unwrap_or_else(|| per_second.max(BURST)) });
     let shares = QuotaShares { per_user: per_user.is_none(), reservations: reservations.is_none() };
     let mut quota =
         QuotaLimits { per_user: per_user.flatten(), total, rate, reservations_per_user: reservations.flatten() };

@@ -52,6 +52,10 @@ fn help_lists_every_command_and_the_exit_codes() {
         assert!(of_command.contains(&format!("Usage: turnstone {command}")), "{of_command}");
         assert!(INSTALLER.contains(&format!(" {command}")), "{command}");
     }
+    let page = ran(&mut place.command(&["man"])).ok();
+    for signal in ["TERM", "INT", "USR1", "USR2", "HUP"] {
+        assert!(page.contains(&format!("\\fB{signal}\\fR\n")), "no {signal} in:\n{page}");
+    }
     for code in ["  0  success", "  1  a check found", "  2  wrong usage", "  3  a failure"] {
         assert!(help.contains(code), "{help}");
     }

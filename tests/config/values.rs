@@ -174,6 +174,8 @@ fn without_a_limit_a_user_may_have_a_share_of_the_ports() {
     }
     let config = with_secret("[quota]\nallocations-per-user-per-second = 5000").config();
     assert_eq!(config.quota.rate, Some(AllocationRate { per_second: 5000, burst: 5000 }));
+    let config = with_secret("[quota]\nallocations-per-user-burst = 20").config();
+    assert_eq!(config.quota.rate, Some(AllocationRate { per_second: 50, burst: 20 }), "a burst that is given counts");
     let text = "[quota]\nallocations-per-user = \"unlimited\"\nallocations-per-user-per-second = \"unlimited\"\n\
                 reservations-per-user = \"unlimited\"";
     let unlimited = with_secret(text).config();
