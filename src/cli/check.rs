@@ -1,6 +1,7 @@
 //! `turnstone check`: looks for what would stop the server, or disappoint its clients, without starting it.
 
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -131,7 +132,7 @@ pub(super) fn run(args: &CheckArgs, printer: &mut Printer) -> Result<Exit, CliEr
                 findings.add(Level::Warning, &warning.place.to_string(), warning.message);
             }
             check_mode(&mut findings, &reading.source.name, reading.source.mode);
-            check_config(&mut findings, &loaded.config, args.bind);
+            check_config(&mut findings, &loaded.config, args.bind, service.is_running_this());
             let plan = Plan { config: &loaded.config, source: &reading.source, overrides: &reading.overrides };
             findings.take(service.judge(plan));
         }
@@ -203,9 +204,17 @@ fn check_mode(findings: &mut Findings, name: &str, mode: Option<u32>) {
     }
 }
 
-fn check_config(findings: &mut Findings, config: &Config, bind: bool) {
+/// `is_service` is whether the running service asks, before it takes over a changed file.
+fn check_config(findings: &mut Findings, config: &Config, bind: bool, is_service: bool) {
     for listener in config.listeners.iter().filter(|listener| listener.address.port() == 0) {
         let message = format!("{} {}: port 0 is another one at every start", listener.transport, listener.address);
+        findings.add(Level::Warning, "listener", message);
+    }
+    for listener in config.listeners.iter().filter(|listener| is_elsewhere(listener.address.ip())) {
+        let (transport, address) = (listener.transport, listener.address);
+        let message = format!(
+            "{transport} {address} is not an address of this host now: nobody reaches the server there until it is"
+        );
         findings.add(Level::Warning, "listener", message);
     }
     if let Some(tls) = &config.tls {
@@ -216,7 +225,7 @@ fn check_config(findings: &mut Findings, config: &Config, bind: bool) {
     findings.take(doctor::clients::judge(config));
     if config.turn {
         for relay in [config.relay.ipv4, config.relay.ipv6].into_iter().flatten() {
-            check_relay(findings, relay);
+            check_relay(findings, relay, is_service);
             findings.take(doctor::network::judge_external_ip(config, relay));
         }
         let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
@@ -239,13 +248,26 @@ fn check_config(findings: &mut Findings, config: &Config, bind: bool) {
     }
 }
 
-fn check_relay(findings: &mut Findings, relay: RelayAddress) {
+/// Whether the kernel says that an address is not here.
+fn is_elsewhere(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable)
+}
+
+fn check_relay(findings: &mut Findings, relay: RelayAddress, is_service: bool) {
     match UdpSocket::bind((relay.bind, 0)) {
         Ok(_) if relay.bind == relay.external => findings.add(Level::Ok, "relay", format!("from {}", relay.bind)),
         Ok(_) => findings.add(Level::Ok, "relay", format!("from {}, known outside as {}", relay.bind, relay.external)),
         Err(error) => {
-            let message = format!("{} is not an address of this host: {error}", relay.bind);
-            findings.add(Level::Error, "relay", message);
+            let reason = match error.kind() {
+                ErrorKind::AddrNotAvailable => String::new(),
+                _ => format!(" ({error})"),
+            };
+            let message = format!(
+                "{} is not an address of this host{reason}: the server waits for it, and relays nothing until it is",
+                relay.bind
+            );
+            // One that the running server has lost, or waits for, must not keep other changes from it.
+            findings.add(if is_service { Level::Warning } else { Level::Error }, "relay", message);
         }
     }
 }
@@ -260,8 +282,8 @@ fn check_bind(findings: &mut Findings, subject: &str, transport: Transport, addr
         Ok(()) => findings.add(Level::Ok, subject, format!("{message} can be bound")),
         Err(error) => {
             let hint = match error.kind() {
-                std::io::ErrorKind::AddrInUse => "; is the server running?",
-                std::io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
+                ErrorKind::AddrInUse => "; is the server running?",
+                ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
                 _ => "",
             };
             findings.add(Level::Error, subject, format!("{message} cannot be bound: {error}{hint}"));

@@ -83,7 +83,48 @@ fn a_relay_address_of_another_host_is_an_error() {
     let place = Place::new();
     let ran = place.run(&["check", "--relay-ipv4", "198.51.100.77"]);
     assert_eq!(ran.code, 2);
-    assert!(ran.out.contains("error    relay: 198.51.100.77 is not an address of this host"), "{}", ran.out);
+    assert!(
+        ran.out.contains("error    relay: 198.51.100.77 is not an address of this host: the server waits"),
+        "{}",
+        ran.out
+    );
+    assert!(!ran.out.contains("os error"), "{}", ran.out);
+    // The service asks before a reload: what it waits for anyway is no reason to refuse other changes.
+    let user = rustix::process::geteuid().as_raw().to_string();
+    let mut inside = place.command(&["check", "--config", "turnserver.toml", "--user", &user]);
+    inside.args(["--relay-ipv4", "198.51.100.77"]).env("CREDENTIALS_DIRECTORY", place.path(""));
+    let ran = super::ran(&mut inside);
+    assert!(ran.code == 0 && ran.out.contains("warning  relay: 198.51.100.77 is not"), "{}", ran.out);
+}
+
+#[test]
+fn a_listener_at_an_address_of_another_host_is_warned_about() {
+    let place = Place::new();
+    let ran = place.run(&["check", "--listen", "udp://198.51.100.77:3478"]);
+    let words = "warning  listener: udp 198.51.100.77:3478 is not an address of this host now";
+    assert!(ran.code == 0 && ran.out.contains(words), "{}", ran.out);
+}
+
+#[test]
+fn a_file_of_usage_records_that_stays_where_it_is_needs_no_writable_directory() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new();
+    set_folder(&place, 0o755);
+    let nobody = |name: &str| std::os::unix::fs::chown(place.path(name), Some(65534), None).unwrap();
+    place.file("usage.jsonl", "", 0o600);
+    place.append("[usage]\nfile = \"usage.jsonl\"\n");
+    ["secret", "usage.jsonl"].into_iter().for_each(nobody);
+    let check = |place: &Place| place.run(&["check", "--user", "nobody"]);
+    let folder = place.path("").display().to_string();
+    let words =
+        format!("usage.jsonl: permission denied: user nobody may make no file in {}", folder.trim_end_matches('/'));
+    let ran = check(&place);
+    assert!(ran.code == 2 && ran.out.contains(&words), "it is put aside: {}", ran.out);
+    place.append("rotate-bytes = \"off\"\nrotate-interval = \"off\"\n");
+    let ran = check(&place);
+    assert_eq!(ran.code, 0, "{}", ran.out);
 }
 
 #[test]

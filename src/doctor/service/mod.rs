@@ -65,14 +65,20 @@ impl Service {
         Ok(Self { unit, user })
     }
 
+    /// Whether this process is in the service's own namespaces, as its user: before a reload the unit has it so.
+    pub fn is_running_this(&self) -> bool {
+        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|directory| !directory.is_empty());
+        let is_user = |user: &User| rustix::process::geteuid().as_raw() == user.uid;
+        credentials.is_some() && self.user.as_ref().is_ok_and(is_user)
+    }
+
     /// Judges what the service needs: files that it reads and writes, credentials, low ports.
     pub fn judge(&self, plan: Plan<'_>) -> Vec<Step> {
         let user = match &self.user {
             Ok(user) => user,
             Err(problem) => return vec![finding("service", Status::Warn, format!("not judged: {problem}"))],
         };
-        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|directory| !directory.is_empty());
-        let is_inside = credentials.is_some() && rustix::process::geteuid().as_raw() == user.uid;
+        let is_inside = self.is_running_this();
         let mut judge = Judge {
             plan,
             user,
@@ -189,7 +195,8 @@ impl Judge<'_> {
         }
         if let Some(usage) = &config.usage {
             if let Some(file) = &usage.file {
-                self.write(&place("usage.file"), "file in [usage]", &file.path, Made::File);
+                let is_put_aside = file.rotate_bytes.is_some() || file.rotate_interval.is_some();
+                self.write(&place("usage.file"), "file in [usage]", &file.path, Made::File { is_put_aside });
             }
             if let Some(webhook) = &usage.webhook {
                 let directory = &webhook.spool_directory;
@@ -255,9 +262,9 @@ impl Judge<'_> {
         }
         let name = self.user.name.as_str();
         let tried = self.user.act(|| {
-            made.attempt(path).map_err(|error| match error.kind() {
+            made.attempt(path).map_err(|(at, error)| match error.kind() {
                 ErrorKind::Other => error.to_string(),
-                _ => why_not(name, path, Wanted::Write, &error),
+                _ => why_not(name, &at, Wanted::Write, &error),
             })
         });
         self.tried(tried, place, key, path);
@@ -299,7 +306,10 @@ impl Judge<'_> {
 /// What the server makes at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Made {
-    File,
+    /// One that is put aside, or not: for that its directory must be writable, too.
+    File {
+        is_put_aside: bool,
+    },
     Directory,
     Socket,
 }
@@ -320,28 +330,34 @@ impl Made {
 
     fn usual(self) -> &'static str {
         match self {
-            Self::File => "/var/log/turnstone",
+            Self::File { .. } => "/var/log/turnstone",
             Self::Directory => "/var/lib/turnstone",
             Self::Socket => "/run/turnstone",
         }
     }
 
-    /// Does what the server will do, and leaves nothing behind.
-    fn attempt(self, path: &Path) -> Result<(), Error> {
-        match std::fs::metadata(path) {
-            Ok(there) if self == Self::File && !there.is_file() => {
-                return Err(Error::other("there is something that is not a regular file"));
+    /// Does what the server will do, and leaves nothing behind. An error comes with the path that it is about.
+    fn attempt(self, path: &Path) -> Result<(), (PathBuf, Error)> {
+        let of_path = |error| (path.to_owned(), error);
+        match (self, std::fs::metadata(path)) {
+            (Self::File { .. }, Ok(there)) if !there.is_file() => {
+                return Err(of_path(Error::other("there is something that is not a regular file")));
             }
-            Ok(there) if self == Self::Socket && !there.file_type().is_socket() => {
-                return Err(Error::other("there is a file that is not a socket"));
+            (Self::Socket, Ok(there)) if !there.file_type().is_socket() => {
+                return Err(of_path(Error::other("there is a file that is not a socket")));
             }
-            Ok(_) if self == Self::File => drop(File::options().append(true).open(path)?),
+            (Self::File { is_put_aside }, Ok(_)) => {
+                File::options().append(true).open(path).map_err(of_path)?;
+                if !is_put_aside {
+                    return Ok(());
+                }
+            }
             _ => {}
         }
         // A file that is made and has its name taken away is the only question that every file system answers truly.
         let scratch = self.directory(path).join(format!(".turnstone-check-{}", std::process::id()));
-        File::options().write(true).create_new(true).open(&scratch)?;
-        std::fs::remove_file(&scratch)
+        let tried = File::options().write(true).create_new(true).open(&scratch);
+        tried.and_then(|_| std::fs::remove_file(&scratch)).map_err(|error| (scratch, error))
     }
 }
 
