@@ -121,10 +121,13 @@ pub fn run() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(CliError::ClosedPipe) => Exit::Success.into(),
         Err(CliError::Failed(exit, message)) => {
-            printer.error(&message);
             // The service is not started by a person who could use sudo.
-            if let (false, Some(hint)) = (is_service, permission_hint(&message)) {
-                printer.error(hint);
+            match is_service {
+                true => printer.error(crate::ops::log::start_error(&message)),
+                false => {
+                    printer.error(&message);
+                    permission_hint(&message).into_iter().for_each(|hint| printer.error(hint));
+                }
             }
             exit.into()
         }

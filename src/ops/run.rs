@@ -173,7 +173,11 @@ impl RunningServer {
         let tls = Arc::new(ArcSwapOption::empty());
         if let Some(files) = &config.tls {
             watch.judged(files, Stamp::of(files));
-            let certificate = certificates::load(files).map_err(|problem| RunError::of_key("tls", true, problem))?;
+            let certificate = certificates::load(files).map_err(|problem| {
+                // One that can be read but not used may be half renewed: the rest comes in a moment.
+                let stays = std::fs::File::open(&files.certificate).is_err_and(|error| lasts(&error));
+                RunError::of_key("tls", stays, problem)
+            })?;
             status.set_certificate_not_after(Some(certificate.not_after_unix));
             tls.store(Some(certificate.config));
         }

@@ -152,3 +152,21 @@ fn a_missing_certificate_is_an_error_of_check() {
     has(&ran, "error    certificate: cannot read no.pem: ");
     has(&ran, "error    key: cannot read no-key.pem: no such file or directory");
 }
+
+#[test]
+fn files_that_may_be_half_renewed_let_the_unit_try_again_and_absent_ones_do_not() {
+    let authority = authority("issuer");
+    let ((chain, _), (_, key)) = (leaf(&authority, -1, 90), leaf(&authority, -1, 90));
+    let half = chain.get(..chain.len() / 2).unwrap();
+    for (found, code) in [(Some(chain.as_str()), 3), (Some(half), 3), (None, 2)] {
+        let place = Place::new();
+        place.file("key.pem", &key, 0o600);
+        place.append("[tls]\ncertificate = \"chain.pem\"\nkey = \"key.pem\"\n");
+        if let Some(found) = found {
+            place.file("chain.pem", found, 0o644);
+        }
+        let ran = place.run(&["serve", "--listen", "udp://127.0.0.1:0"]);
+        assert_eq!(ran.code, code, "{}", ran.err);
+        assert!(ran.err.contains("turnserver.toml:13:") && ran.err.contains("chain.pem"), "{}", ran.err);
+    }
+}

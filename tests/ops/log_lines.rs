@@ -149,6 +149,23 @@ fn the_journal_gets_priorities_and_no_second_time() {
 }
 
 #[test]
+fn a_start_that_fails_is_an_error_in_the_journal_line_by_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("turnserver.toml");
+    std::fs::write(&config, "workers = -1\n[log]\nlevel = \"x\"\n").unwrap();
+    let path = directory.path().join("log");
+    let log = File::create(&path).unwrap();
+    let stream = log.metadata().unwrap();
+    let mut server = Command::new(env!("CARGO_BIN_EXE_turnstone"));
+    server.arg("serve").arg("--config").arg(&config).stdout(Stdio::null()).stderr(log.try_clone().unwrap());
+    server.env("JOURNAL_STREAM", format!("{}:{}", stream.dev(), stream.ino()));
+    assert_eq!(server.status().unwrap().code(), Some(2));
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.lines().count() >= 2 && text.lines().all(|line| line.starts_with("<3>")), "{text}");
+    assert!(text.contains("<3>") && text.contains("turnserver.toml:1:11: workers"), "{text}");
+}
+
+#[test]
 fn fail2ban_finds_those_who_guess_and_nobody_else() {
     let server = TestServer::start(&config("[log]\nlevel = \"info,turnstone::auth=debug\"\n"));
     let guess = |password: &str, user: &str| {

@@ -33,6 +33,14 @@ impl Sink {
     }
 }
 
+/// What a line that is an error has in front where it goes past the log: the journal's priority, or nothing.
+pub(super) fn error_prefix() -> String {
+    match Sink::of_stderr() {
+        Sink::Journal => format!("<{}>", priority(Level::ERROR)),
+        Sink::Colours | Sink::Plain => String::new(),
+    }
+}
+
 /// Whether `JOURNAL_STREAM` names this very file: the variable is inherited by programs whose output was redirected since.
 fn is_journal(stream: Option<&str>, file: Option<(u64, u64)>) -> bool {
     let named = stream.and_then(|stream| stream.split_once(':'));

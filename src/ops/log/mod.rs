@@ -101,6 +101,12 @@ pub fn init(log: &Log) -> Result<LogControl, LogError> {
     set_filter.map(|set_filter| LogControl { set_filter, filter: RefCell::new(log.filter.clone()), _rest: rest })
 }
 
+/// Why a service has not started, each line with the priority that the journal reads: its log may not be there yet.
+pub fn start_error(message: &str) -> String {
+    let prefix = line::error_prefix();
+    message.lines().map(|line| format!("{prefix}{line}")).collect::<Vec<_>>().join("\n")
+}
+
 type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error>>;
 
 fn install<N, F>(builder: SubscriberBuilder<N, Line<F>, EnvFilter, NonBlocking>) -> Result<SetFilter, LogError>
