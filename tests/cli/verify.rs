@@ -52,7 +52,10 @@ fn who_may_not_read_the_secret_is_told_of_sudo() {
     }
     let place = Place::new();
     let program = place.path("turnstone");
-    std::fs::copy(env!("CARGO_BIN_EXE_turnstone"), &program).unwrap();
+    // By another process: one that this one forks meanwhile would have it open for writing, and nobody could execute it.
+    assert!(
+        std::process::Command::new("cp").arg(env!("CARGO_BIN_EXE_turnstone")).arg(&program).status().unwrap().success()
+    );
     let directory = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(place.path(""), directory).unwrap();
     for (args, has_hint) in [(&["credentials", "verify", "a", "b"][..], true), (&["check"], true), (&["serve"], false)]
