@@ -6,9 +6,15 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 
 use crate::config::{
-    CONFIG_ENV, Config, ConfigError, DEFAULT_FILE, Host, Loaded, OVERRIDABLE, Overrides, Source, Surroundings,
+    CONFIG_ENV, Config, ConfigError, DEFAULT_FILE, Host, Loaded, OVERRIDABLE, Overrides, READERS_ENV, Readers, Source,
+    Surroundings,
 };
 use crate::ops::host;
+
+/// Who may read the files of secrets that a client's flags name: in a container they have the modes that the server's have.
+pub(super) fn secret_readers() -> Readers {
+    Readers::of_variable(std::env::var(READERS_ENV).ok().as_deref())
+}
 
 /// `--config` and the flags that win over the file.
 #[derive(Clone, Debug, Default)]

@@ -9,8 +9,9 @@ use zeroize::Zeroizing;
 
 use crate::auth::{mint, prepare};
 use crate::bench::client::Credential;
-use crate::config::{Readers, read_private_file};
+use crate::config::read_private_file;
 
+use super::input::secret_readers;
 use super::output::unix_now;
 
 /// How long a minted credential is valid, seconds.
@@ -94,7 +95,7 @@ fn read_credential(path: &Path, sha256: bool) -> Result<Credential, String> {
         }
         false => (
             path.display().to_string(),
-            read_private_file(path, None, Readers::Owner).map_err(|problem| format!("--credential: {problem}"))?,
+            read_private_file(path, None, secret_readers()).map_err(|problem| format!("--credential: {problem}"))?,
         ),
     };
     let printed: Printed = serde_json::from_slice(&text).map_err(|_| {
@@ -114,7 +115,7 @@ fn read_secret(variable: Option<&str>, file: Option<&Path>) -> Result<Option<Zer
         return Ok(Some(Zeroizing::new(value)));
     }
     let Some(path) = file else { return Ok(None) };
-    let bytes = read_private_file(path, None, Readers::Owner)?;
+    let bytes = read_private_file(path, None, secret_readers())?;
     let text = std::str::from_utf8(&bytes).map_err(|_| format!("{}: is not text in UTF-8", path.display()))?;
     Ok(Some(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned())))
 }

@@ -10,7 +10,7 @@ use super::access::read_secret;
 use super::error::{ConfigError, Located};
 use super::file::{Source, Surroundings, overlap, read_readers};
 use super::operation::parse_endpoint;
-use super::overrides::Overrides;
+use super::overrides::{Overrides, READERS, READERS_ENV};
 use super::reader::{Document, Section};
 use super::secret::{check_secret, trim_line_end};
 use super::{Endpoint, Listener, Metrics};
@@ -47,7 +47,10 @@ impl Admin {
         around: &Surroundings<'_>,
         wants_token: bool,
     ) -> Result<Option<Self>, ConfigError> {
-        let overrides = Overrides::default();
+        let mut overrides = Overrides::default();
+        if let Some(readers) = (around.env)(READERS_ENV).filter(|readers| !readers.is_empty()) {
+            overrides.set_default(READERS, READERS_ENV, vec![readers]);
+        }
         let document = Document::new(&source.name, &source.text, &overrides);
         let (table, _) = DeTable::parse_recoverable(&source.text);
         let root = Section::root(&document, table.get_ref());

@@ -18,7 +18,7 @@ use super::error::{ConfigError, Located, Place, Problem};
 use super::host::Host;
 use super::lan;
 use super::operation::{read_drain, read_metrics};
-use super::overrides::Overrides;
+use super::overrides::{Overrides, READERS};
 use super::quota::read_quota;
 use super::reader::{Document, Section};
 use super::secret::Readers;
@@ -202,7 +202,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
 
 /// Who may read the files of secrets. Asked for before any of them is read.
 pub(super) fn read_readers(document: &Document<'_>, root: &Section<'_, '_>) -> Readers {
-    let readers = root.text("secret-files-readable-by", r#""owner", "group" or "everybody""#, Readers::parse);
+    let readers = root.text(READERS, r#""owner", "group" or "everybody""#, Readers::parse);
     let readers = readers.map(|readers| readers.value).unwrap_or_default();
     document.set_secret_readers(readers);
     readers

@@ -57,8 +57,8 @@ pub const OVERRIDABLE: &[Overridable] = &[
         "file with the shared secret, replacing every [[auth.secrets]]; the variable TURNSTONE_SECRET holds the secret itself",
     ),
     one(
-        "secret-files-readable-by",
-        "TURNSTONE_SECRET_FILES_READABLE_BY",
+        READERS,
+        READERS_ENV,
         Some("secret-files-readable-by"),
         "WHO",
         "who may read files with secrets: owner, or for the modes that containers give them group (0440) or everybody (0444)",
@@ -73,6 +73,11 @@ pub const OVERRIDABLE: &[Overridable] = &[
         "how much of clients' and peers' addresses the log has: full, prefix or off",
     ),
 ];
+
+/// The key of who may read files of secrets.
+pub(super) const READERS: &str = "secret-files-readable-by";
+/// Its variable.
+pub const READERS_ENV: &str = "TURNSTONE_SECRET_FILES_READABLE_BY";
 
 /// The pseudo-key of the secret in the environment.
 pub(super) const SECRET: &str = "secret";

@@ -40,6 +40,11 @@ impl Readers {
         }
     }
 
+    /// Those whom a variable names; the owner alone without one, or with one that makes no sense.
+    pub fn of_variable(value: Option<&str>) -> Self {
+        value.and_then(|text| Self::parse(text).ok()).unwrap_or_default()
+    }
+
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let all = [Self::Owner, Self::Group, Self::Everybody];
         all.into_iter().find(|readers| readers.name() == text).ok_or_else(|| format!("{text:?} is none of them"))

@@ -140,3 +140,26 @@ fn a_secret_file_that_others_can_read_is_refused() {
     assert!(ran.err.starts_with("turnserver.toml:12:8: in [[auth.secrets]] "), "{}", ran.err);
     assert!(ran.err.contains("(mode 0644); run: chmod 600 "), "{}", ran.err);
 }
+
+#[test]
+fn the_commands_of_a_client_take_secrets_of_a_container_s_modes_when_the_variable_says_so() {
+    let place = Place::with("[admin]\nlisten = \"127.0.0.1:1\"\ntoken-file = \"token\"");
+    place.file("token", "0123456789abcdef", 0o444);
+    place.file("secret", SECRET, 0o444);
+    place.file("credential", r#"{"username":"9999999999:a","password":"p"}"#, 0o444);
+    let config = &["status", "--config", "turnserver.toml"][..];
+    let token = &["status", "--admin", "127.0.0.1:1", "--admin-token-file", "token"];
+    let secret = &["probe", "turn:127.0.0.1:1", "--timeout", "0.1", "--user", "a", "--secret-file", "secret"];
+    let credential = &["probe", "turn:127.0.0.1:1", "--timeout", "0.1", "--credential", "credential"];
+    for args in [config, token, secret, credential] {
+        let said = |variable: &str| {
+            let ran = ran(place.command(args).env("TURNSTONE_SECRET_FILES_READABLE_BY", variable));
+            format!("{}{}", ran.out, ran.err)
+        };
+        for refused in ["", "group"] {
+            assert!(said(refused).contains("is open to"), "{args:?} {refused}: {}", said(refused));
+        }
+        let accepted = said("everybody");
+        assert!(!accepted.contains("is open to") && !accepted.is_empty(), "{args:?}: {accepted}");
+    }
+}

@@ -9,12 +9,13 @@ use clap::Args;
 use zeroize::Zeroizing;
 
 use crate::config::{
-    ADMIN_ENV, ADMIN_TOKEN_ENV, Admin, AdminToken, CONFIG_ENV, ConfigError, DEFAULT_FILE, Endpoint, Readers, Source,
+    ADMIN_ENV, ADMIN_TOKEN_ENV, Admin, AdminToken, CONFIG_ENV, ConfigError, DEFAULT_FILE, Endpoint, Source,
     Surroundings, read_private_file, trim_line_end,
 };
 use crate::ops::host;
 
 use super::super::dev_socket;
+use super::super::input::secret_readers;
 use super::super::output::CliError;
 use super::client::Client;
 
@@ -87,7 +88,7 @@ impl AdminFlags {
     fn named_token(&self) -> Result<Option<AdminToken>, CliError> {
         let (source, bytes) = match (&self.admin_token_file, variable(ADMIN_TOKEN_ENV)) {
             (Some(path), _) => {
-                let read = read_private_file(path, None, Readers::Owner)
+                let read = read_private_file(path, None, secret_readers())
                     .map_err(|problem| wrong("--admin-token-file", problem))?;
                 ("--admin-token-file", trim_line_end(read))
             }
