@@ -18,6 +18,8 @@ struct Machine {
     folder: tempfile::TempDir,
     unshare: Child,
     pid_1: String,
+    /// All machines have the same cgroups below them, which only one systemd may rule at a time.
+    _alone: std::fs::File,
 }
 
 impl Machine {
@@ -31,6 +33,8 @@ impl Machine {
             skipped("systemd is not installed (apt-get install systemd)");
             return None;
         }
+        let alone = std::fs::File::open("/sys/fs/cgroup").unwrap();
+        rustix::fs::flock(&alone, rustix::fs::FlockOperation::LockExclusive).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str| folder.path().join(name);
         std::fs::write(file("configuration"), configuration).unwrap();
@@ -60,7 +64,7 @@ impl Machine {
             }
             assert!(!is_over, "systemd did not start:\n{output}");
             if !pid_1.is_empty() && output.contains("Edit /etc/turnstone/turnserver.toml") {
-                return Machine { folder, unshare, pid_1 }.wait_for_systemd(deadline);
+                return Machine { folder, unshare, pid_1, _alone: alone }.wait_for_systemd(deadline);
             }
             std::thread::sleep(Duration::from_millis(20));
         }
