@@ -232,11 +232,11 @@ impl Connection {
     fn write_now(&mut self, memory: &[u8], pieces: &[Span], frames: &[FrameEnd]) -> io::Result<usize> {
         if let Some(tls) = &mut self.tls {
             let mut records = Records::begin(tls, &self.socket)?;
+            let mut slices = [IoSlice::new(&[]); GATHERED_MAX];
             let mut first_piece = 0;
             for end in frames {
                 let frame = pieces.get(first_piece..end.piece).unwrap_or_default();
                 first_piece = end.piece;
-                let mut slices = [IoSlice::new(&[]); GATHERED_MAX];
                 for (slice, piece) in slices.iter_mut().zip(frame) {
                     *slice = IoSlice::new(bytes_of(memory, *piece));
                 }
