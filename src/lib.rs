@@ -8,8 +8,11 @@
 //! | [`policy`] | peer rules, quotas, bandwidth, rate limits |
 //! | [`net`] | sockets and system calls |
 //! | [`worker`] | the packet loop |
-//! | [`listener`] | stream transports: framing, TLS |
+//! | [`stream`](mod@stream) | stream transports: framing, TLS |
 //! | [`config`] | `turnserver.toml` |
+//! | [`import`] | a `turnserver.toml` from another server's configuration |
+//! | [`counters`] | what workers count |
+//! | [`client`] | a TURN client for measuring and checking |
 //! | [`bench`](mod@bench) | the load generator |
 //! | [`probe`](mod@probe) | a client that checks a server step by step |
 //! | [`usage`] | records of what each allocation has used |
@@ -17,22 +20,20 @@
 //! | [`ops`] | logs, signals, service manager |
 //! | [`cli`] | the commands |
 
-pub mod addr;
-pub mod auth;
+pub use turnstone_client as client;
+pub use turnstone_net as net;
+pub use turnstone_stun as stun;
+pub use turnstone_turn as turn;
+pub use turnstone_turn::{addr, auth, clock, policy, reject, text, user};
+
 pub mod bench;
 pub mod cli;
-pub mod clock;
 pub mod config;
+pub mod counters;
 pub mod doctor;
-pub mod listener;
-pub mod net;
+pub mod import;
 pub mod ops;
-pub mod policy;
 pub mod probe;
-pub mod reject;
-pub mod stun;
-pub mod text;
-pub mod turn;
+pub mod stream;
 pub mod usage;
-pub mod user;
 pub mod worker;

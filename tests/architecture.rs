@@ -19,6 +19,9 @@ const SHARED: &[&str] = &["addr", "clock", "reject", "text", "user"];
 
 /// A module, what it may use besides [`SHARED`] (a module, or one path below it), and the words that would mean it touches
 /// what is not its own.
+///
+/// What crates may use of each other stands in their `Cargo.toml`, too; rows are about the modules inside `crates/turn`, and
+/// about words.
 const RULES: &[(&str, &[&str], &[&str])] = &[
     ("addr", &[], &[]),
     ("clock", &[], &["std::time"]),
@@ -34,8 +37,10 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("auth", &["stun"], &["UdpSocket", "TcpStream", "tokio", "libc", "socket2"]),
     ("policy", &[], &["UdpSocket", "TcpStream", "tokio", "libc", "socket2"]),
     ("net", &[], &["rustls", "tracing"]),
+    // It judges servers from outside: it shares the wire format with ours, and none of its fast paths.
+    ("client", &["stun"], &["tokio", "libc"]),
     (
-        "listener",
+        "stream",
         &[
             "stun",
             "turn",
@@ -50,10 +55,12 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ),
     (
         "worker",
-        &["stun", "turn", "net", "listener", "policy", "config::Streams", "ops::counters", "usage::UsageSender"],
+        &["stun", "turn", "net", "stream", "policy", "counters", "config::Streams", "usage::UsageSender"],
         &["std::fs", "tokio", "RwLock"],
     ),
-    ("config", &["auth", "policy", "turn"], &["TcpStream", "tokio", "libc"]),
+    ("counters", &["turn"], &["std::fs", "tokio", "RwLock"]),
+    ("config", &["auth", "policy", "turn", "import"], &["TcpStream", "tokio", "libc"]),
+    ("import", &["auth", "config", "policy"], &["std::fs", "TcpStream", "tokio", "libc"]),
     // Its threads are its own: no packet waits for a disk or a webhook.
     (
         "usage",
@@ -70,16 +77,12 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         &["tokio", "libc", "TcpStream", "UdpSocket"],
     ),
     // The load generator judges the server from outside: it shares the wire format with it, and none of its fast paths.
-    ("bench", &["stun", "net::sys"], &["tokio", "libc"]),
+    ("bench", &["stun", "client", "net::sys"], &["tokio", "libc"]),
     // It judges servers from outside, too, with the load generator's client.
-    (
-        "probe",
-        &["stun", "auth::TimeLimited", "bench::client", "bench::tls", "bench::wire", "listener::framing"],
-        &["tokio", "std::fs"],
-    ),
+    ("probe", &["stun", "auth::TimeLimited", "client", "stream::framing"], &["tokio", "std::fs"]),
     // It looks at the host, and at the server from outside.
-    ("doctor", &["config", "probe", "net", "auth", "bench::client"], &["tokio", "libc"]),
-    ("ops", &["config", "worker", "listener", "net", "turn", "stun", "auth", "policy", "usage"], &[]),
+    ("doctor", &["config", "probe", "net", "auth", "client"], &["tokio", "libc"]),
+    ("ops", &["config", "counters", "worker", "stream", "net", "turn", "stun", "auth", "policy", "usage"], &[]),
 ];
 
 /// `cli` may use everything.
@@ -92,8 +95,12 @@ const MODULE_LINES_MAX: usize = 600;
 
 struct Source {
     path: PathBuf,
-    /// The module path, e.g. `["turn", "server"]`.
+    /// The module path, e.g. `["turn", "server"]`, or `["auth", "nonce"]` where a crate has rows for its modules.
     module: Vec<String>,
+    /// How many of its segments are below the root of its crate.
+    depth: usize,
+    /// The crate, but for the program's own.
+    of_crate: Option<String>,
     text: String,
 }
 
@@ -108,21 +115,42 @@ fn root() -> &'static Path {
 }
 
 fn sources() -> Vec<Source> {
-    let src = root().join("src");
+    let mut found = sources_of(&root().join("src"), None);
+    for entry in fs::read_dir(root().join("crates")).unwrap() {
+        let folder = entry.unwrap().path();
+        let name = folder.file_name().unwrap().to_str().unwrap();
+        found.extend(sources_of(&folder.join("src"), Some(name)));
+    }
+    assert!(found.len() > 200, "found only {} sources", found.len());
+    found
+}
+
+fn sources_of(src: &Path, of_crate: Option<&str>) -> Vec<Source> {
     let mut found = Vec::new();
-    for path in files_below(&src) {
+    for path in files_below(src) {
         if path.extension().is_none_or(|extension| extension != "rs") {
             continue;
         }
-        let relative = path.strip_prefix(&src).unwrap().with_extension("");
+        let relative = path.strip_prefix(src).unwrap().with_extension("");
         let mut module: Vec<String> = relative.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
-        if module.last().is_some_and(|last| last == "mod") {
+        if module.last().is_some_and(|last| last == "mod" || (of_crate.is_some() && last == "lib")) {
             module.pop();
         }
-        found.push(Source { module, text: fs::read_to_string(&path).unwrap(), path });
+        let depth = module.len();
+        if let Some(name) = of_crate
+            && !module.first().is_some_and(|first| has_row(name, first))
+        {
+            module.insert(0, name.to_owned());
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        found.push(Source { module, depth, of_crate: of_crate.map(str::to_owned), text, path });
     }
-    assert!(found.len() > 20, "found only {} sources", found.len());
     found
+}
+
+/// Whether a module of a crate has a row of its own; the rest of the crate has the crate's.
+fn has_row(of_crate: &str, module: &str) -> bool {
+    of_crate == "turn" && (SHARED.contains(&module) || ["auth", "policy"].contains(&module))
 }
 
 fn files_below(folder: &Path) -> Vec<PathBuf> {
@@ -168,18 +196,28 @@ fn product_code(text: &str) -> String {
     code
 }
 
-/// What `code` names of the rest of the crate, through `crate::` or enough `super::`, to two segments: `ops::counters`.
-fn edges(code: &str, depth: usize) -> BTreeSet<String> {
+/// What a source names of the rest, through `crate::`, enough `super::` or a crate's name, to two segments: `net::sys`.
+fn edges(source: &Source, code: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    for (at, _) in code.match_indices("crate::") {
-        if !code[..at].ends_with(['_', '$', ':']) {
-            found.extend(paths(&code[at + "crate::".len()..]));
+    let climb = "super::".repeat(source.depth.max(1));
+    for start in ["crate::", &climb] {
+        for (at, _) in code.match_indices(start) {
+            if !code[..at].ends_with(['_', '$', ':']) {
+                found.extend(paths(&code[at + start.len()..]).into_iter().map(|name| match &source.of_crate {
+                    Some(of_crate) if !has_row(of_crate, name.split("::").next().unwrap()) => {
+                        format!("{of_crate}::{name}")
+                    }
+                    _ => name,
+                }));
+            }
         }
     }
-    let climb = "super::".repeat(depth.max(1));
-    for (at, _) in code.match_indices(&climb) {
-        if !code[..at].ends_with("super::") {
-            found.extend(paths(&code[at + climb.len()..]));
+    for (at, _) in code.match_indices("turnstone_") {
+        let rest = &code[at + "turnstone_".len()..];
+        let named = identifier(rest);
+        for below in rest[named.len()..].strip_prefix("::").map(paths).unwrap_or_default() {
+            let first = below.split("::").next().unwrap();
+            found.insert(if has_row(&named, first) { below } else { format!("{named}::{first}") });
         }
     }
     found.into_iter().filter(|name| name.starts_with(|c: char| c.is_ascii_lowercase())).collect()
@@ -236,10 +274,19 @@ fn is_within(used: &str, allowed: &str) -> bool {
 fn the_reader_of_edges_sees_paths_groups_and_climbs_and_nothing_in_comments_or_tests() {
     let code = product_code(
         "//! crate::comment\nuse crate::{addr::{A, B}, turn::C, Thing};\nlet x = super::super::auth::y(\"crate::text\");\n\
-         let q = ('\"', crate::stun::Z);\nsuper::sibling::f();\n#[cfg(test)]\nmod tests { use crate::worker::W; }",
+         let q = ('\"', crate::stun::Z);\nsuper::sibling::f();\nturnstone_net::sys::f();\n#[cfg(test)]\nmod tests { use crate::worker::W; }",
     );
-    let expected = ["addr::A", "addr::B", "auth::y", "stun::Z", "turn::C"].map(str::to_owned);
-    assert_eq!(edges(&code, 2), BTreeSet::from(expected));
+    let expected = ["addr::A", "addr::B", "auth::y", "net::sys", "stun::Z", "turn::C"].map(str::to_owned);
+    let of_crate = |name: Option<&str>| Source {
+        path: PathBuf::new(),
+        module: vec!["worker".to_owned(), "file".to_owned()],
+        depth: 2,
+        of_crate: name.map(str::to_owned),
+        text: String::new(),
+    };
+    assert_eq!(edges(&of_crate(None), &code), BTreeSet::from(expected));
+    let inside = edges(&of_crate(Some("turn")), "use crate::{addr::A, server::S};");
+    assert_eq!(inside, BTreeSet::from(["addr::A", "turn::server::S"].map(str::to_owned)));
 }
 
 #[test]
@@ -255,7 +302,7 @@ fn no_module_reaches_past_its_row() {
             wrong.push(format!("{}: module `{top}` has no row in tests/architecture.rs", source.path.display()));
             continue;
         };
-        for used in edges(&product_code(&source.text), source.module.len()) {
+        for used in edges(&source, &product_code(&source.text)) {
             if !std::iter::once(&top).chain(SHARED).chain(*uses).any(|allowed| is_within(&used, allowed)) {
                 wrong.push(format!("{}: `{top}` may not use `{used}`", source.path.display()));
             }

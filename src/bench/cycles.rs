@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use crate::addr::{Family, unspecified};
 
-use super::client::{Answer, Credential, Request};
 use super::error::BenchError;
 use super::leg::Dial;
 use super::measure::Run;
@@ -14,6 +13,7 @@ use super::options::Options;
 use super::poll::Poll;
 use super::session::Session;
 use super::stats::Arrival;
+use crate::client::client::{Answer, Credential, Request};
 use crate::net::sys::RecvBuffers;
 
 /// Ports that UDP clients take one after the other. A port that came again at once, as random ones do, could meet a server

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::io;
 
-use super::client::ClientError;
-use super::tls::certificate_words;
+use crate::client::client::ClientError;
+use crate::client::tls::certificate_words;
 use crate::stun::ErrorCode;
 
 /// Why a measurement could not be made.

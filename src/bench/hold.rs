@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::client::Request;
 use super::error::BenchError;
 use super::leg::Dial;
 use super::measure::Clock;
@@ -14,7 +13,8 @@ use super::progress::Progress;
 use super::relay::open_sessions;
 use super::report::{Hold, Report};
 use super::session::drive;
-use super::wire::CHANNEL;
+use crate::client::client::Request;
+use crate::client::wire::CHANNEL;
 
 /// Time for the server to come to rest between two readings.
 const SETTLE: Duration = Duration::from_millis(1500);

@@ -4,7 +4,6 @@
 //! time, context switches and memory of its process, when that runs on the same machine. It also says how busy it is
 //! itself, so that its own limit is not taken for the server's.
 
-pub mod client;
 mod cycles;
 mod error;
 mod forwarder;
@@ -21,15 +20,13 @@ mod report;
 mod requests;
 mod session;
 mod stats;
-pub(crate) mod tls;
-pub(crate) mod wire;
 
+pub use crate::client::tls::{Roots, Trust};
 pub use error::BenchError;
 pub use forwarder::forward;
-pub use options::{Mode, Options, Trust};
+pub use options::{Mode, Options};
 pub use progress::Progress;
 pub use report::{Generator, Hold, Latency, Report, Server};
-pub use tls::Roots;
 
 use std::io;
 use std::sync::Arc;
@@ -37,6 +34,7 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 
 use crate::addr::Transport;
+use crate::client::tls;
 use crate::net::sys;
 
 use leg::Dial;

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use crate::addr::Transport;
 
-use super::client::Credential;
 use super::error::BenchError;
 use super::payload;
-use super::tls::Roots;
+use crate::client::client::Credential;
+use crate::client::tls::Trust;
 
 /// Bytes of the largest burst that one GSO send can carry.
 const MAX_GSO_BYTES: usize = 65_000;
@@ -67,15 +67,6 @@ impl Mode {
             Self::Stun | Self::Flood => "request",
         }
     }
-}
-
-/// How a server certificate is judged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trust {
-    /// By certificate authorities.
-    Authorities(Roots),
-    /// Not at all.
-    Nothing,
 }
 
 /// What to measure.

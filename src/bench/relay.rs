@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use super::client::{Answer, Request};
 use super::error::BenchError;
 use super::leg::{Dial, Leg};
 use super::measure::{Clock, Run};
@@ -15,7 +14,8 @@ use super::poll::Poll;
 use super::progress::Progress;
 use super::session::{Session, drive};
 use super::stats::Sequence;
-use super::wire;
+use crate::client::client::{Answer, Request};
+use crate::client::wire;
 use crate::net::sys::{self, RecvBuffers, SendBuffers};
 
 /// Ports that peers take: neither ephemeral nor in the usual relay ranges, because a server on this address may rightly

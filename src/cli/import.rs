@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::config::Source;
-use crate::config::coturn::{Finding, FindingKind, Grade, Import, Spot, import, import_coturn};
+use crate::import::{Finding, FindingKind, Grade, Import, Spot, import, import_coturn};
 
 use super::output::{CliError, Exit, Printer};
 

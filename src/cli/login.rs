@@ -8,7 +8,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::auth::{mint, prepare};
-use crate::bench::client::Credential;
+use crate::client::client::Credential;
 use crate::config::read_private_file;
 
 use super::input::secret_readers;

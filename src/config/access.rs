@@ -80,7 +80,7 @@ pub(super) fn read_auth(
     }
 }
 
-pub(super) fn parse_realm(text: &str) -> Result<String, String> {
+pub(crate) fn parse_realm(text: &str) -> Result<String, String> {
     if prepare(text).is_err() || text.contains(['"', '\\']) {
         return Err(format!("{text:?} is empty or has a character that is not allowed"));
     }
@@ -90,7 +90,7 @@ pub(super) fn parse_realm(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-pub(super) fn parse_host(text: &str) -> Result<String, String> {
+pub(crate) fn parse_host(text: &str) -> Result<String, String> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     if bare.parse::<std::net::Ipv6Addr>().is_ok() {
         return Ok(format!("[{bare}]"));

@@ -29,7 +29,7 @@ pub(super) fn warn_about_peers(document: &Document<'_>, root: &Section<'_, '_>, 
 }
 
 /// Whether hosts of a local network have such an address. Link-local ones are not: the cloud's metadata service has one.
-pub(super) fn is_of_lan(ip: IpAddr) -> bool {
+pub(crate) fn is_of_lan(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_private() || matches!(ip.octets(), [100, second, ..] if second & 0xc0 == 64),
         IpAddr::V6(ip) => ip.is_unique_local(),
@@ -37,7 +37,7 @@ pub(super) fn is_of_lan(ip: IpAddr) -> bool {
 }
 
 /// The network that such an address is likely to be in.
-pub(super) fn network_of(ip: IpAddr) -> String {
+pub(crate) fn network_of(ip: IpAddr) -> String {
     match ip {
         IpAddr::V4(ip) => format!("{}/24", Ipv4Addr::from_bits(ip.to_bits() & 0xffff_ff00)),
         IpAddr::V6(ip) => format!("{}/64", Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64))),

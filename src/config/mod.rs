@@ -1,14 +1,13 @@
 //! The typed configuration: what `turnserver.toml`, the environment and the flags come to once they are valid.
 
-mod access;
+pub(crate) mod access;
 mod admin;
 mod changes;
-pub mod coturn;
 mod denied;
 mod error;
 mod file;
 mod host;
-mod lan;
+pub(crate) mod lan;
 mod named_files;
 mod operation;
 mod overrides;
@@ -18,8 +17,8 @@ mod reader;
 mod secret;
 mod sections;
 mod settings;
-mod show;
-mod units;
+pub(crate) mod show;
+pub(crate) mod units;
 mod usage;
 mod words;
 

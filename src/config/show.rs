@@ -196,6 +196,6 @@ fn list(texts: &[String]) -> String {
     format!("[{}]", items.join(", "))
 }
 
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }

@@ -1,6 +1,6 @@
 //! Plain words for what is easily got wrong: misspelt keys, text without quotes, a file that is another program's.
 
-use super::coturn;
+use crate::import;
 
 /// Directives of coturn that are keys of ours, too.
 const SHARED_NAMES: [&str; 3] = ["realm", "external-ip", "software"];
@@ -64,7 +64,7 @@ pub(super) fn coturn_directives(text: &str) -> Option<String> {
     let name = |line: &'_ str| line.split(['=', ' ', '\t']).next().unwrap_or_default().to_owned();
     let names = text.lines().map(|line| name(line.trim_start()));
     let mut found: Vec<String> = names
-        .filter(|name| !SHARED_NAMES.contains(&name.as_str()) && coturn::directives().any(|known| known == name))
+        .filter(|name| !SHARED_NAMES.contains(&name.as_str()) && import::directives().any(|known| known == name))
         .collect();
     found.dedup();
     found.truncate(NAMED_MAX);

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::addr::{Family, Transport};
 use crate::auth::mint;
-use crate::bench::client::Credential;
+use crate::client::client::Credential;
 use crate::config::{Auth, Config, Listener};
 use crate::probe::{self, Status, Step, Target, TurnUrl};
 

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config::TlsFiles;
-use crate::listener::load_tls;
+use crate::stream::load_tls;
 
 /// How long a change must last, and how often the files are looked at where their folders cannot be watched.
 const SETTLE: Duration = Duration::from_secs(2);

@@ -11,9 +11,9 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::counters::{Counter, Counters, Cut, Direction, Histogram, Traffic};
 use super::status::Status;
 use crate::addr::{Family, Transport};
+use crate::counters::{Counter, Counters, Cut, Direction, Histogram, Traffic};
 use crate::net::OwnRelays;
 use crate::reject::{Dropped, Reason};
 use crate::turn::EndReason;

@@ -3,7 +3,6 @@
 mod addresses;
 mod admin;
 mod certificates;
-pub mod counters;
 mod drain;
 mod endpoint;
 mod exposition;

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, Error};
 
-use crate::bench::tls;
+use crate::client::tls;
 
 use crate::addr::Family;
-use crate::bench::client::{Answer, ClientError, Request};
+use crate::client::client::{Answer, ClientError, Request};
 use crate::clock::span;
 use crate::stun::{AttributeType, ErrorCode, Message};
 

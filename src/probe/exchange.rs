@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::bench::wire::{self, Received};
+use crate::client::wire::{self, Received};
 
 use super::session::Session;
 use super::verdict::Failure;

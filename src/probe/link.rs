@@ -8,8 +8,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::{AlertDescription, ClientConnection};
 
 use crate::addr::{Family, unspecified};
-use crate::bench::wire::CHANNEL;
-use crate::listener::framing::first_frame;
+use crate::client::wire::CHANNEL;
+use crate::stream::framing::first_frame;
 
 use super::verdict::Failure;
 

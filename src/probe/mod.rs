@@ -16,7 +16,7 @@ mod tls;
 mod url;
 mod verdict;
 
-pub use crate::bench::tls::Roots;
+pub use crate::client::tls::Roots;
 pub(crate) use report::millis;
 pub use report::{Counts, Endpoint, Progress, Report, SCHEMA, Status, Step, Target, worst};
 pub use url::{Scheme, TurnUrl, UrlError};
@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::addr::Family;
-use crate::bench::client::Credential;
+use crate::client::client::Credential;
 
 use report::Recorder;
 use tls::TlsSetup;

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::addr::Family;
-use crate::bench::client::{Answer, Credential, Request};
-use crate::bench::wire::CHANNEL;
+use crate::client::client::{Answer, Credential, Request};
+use crate::client::wire::CHANNEL;
 use crate::stun::ErrorCode;
 
 use super::endpoint::{Dialer, with_code};

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::bench::client::{Answer, Client, ClientError, Credential, Event, Request};
+use crate::client::client::{Answer, Client, ClientError, Credential, Event, Request};
 use crate::stun::{ErrorCode, Message};
 
 use super::link::Link;

@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, Error};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::bench::tls::{CertificateVerdict, Lenient, Roots};
+use crate::client::tls::{CertificateVerdict, Lenient, Roots};
 
 /// What all handshakes share.
 pub(super) struct TlsSetup {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::auth::TimeLimited;
-use crate::bench::client::{ClientError, Credential};
+use crate::client::client::{ClientError, Credential};
 use crate::clock::span;
 use crate::stun::{AttributeType, ErrorCode, Message, decode_address};
 

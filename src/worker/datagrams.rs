@@ -9,9 +9,9 @@ use super::plan::{Pieces, Via, Way};
 use super::{ListenerSocket, SCRATCH_RESERVE, Worker, log};
 use crate::addr::{ClientAddr, Family, FiveTuple, PeerAddr, Transport};
 use crate::clock::Now;
+use crate::counters::Direction;
 use crate::net::sys::{Datagram, read_error_queue};
 use crate::net::{HEADROOM, RelayOwner, Span};
-use crate::ops::counters::Direction;
 use crate::reject::Dropped;
 use crate::turn::{Client, ClientLink, Encapsulation, Outcome, RelayId, ToClient, ToPeer};
 

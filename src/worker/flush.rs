@@ -7,9 +7,9 @@ use super::plan::{Pieces, Plan, Run, Via};
 use super::{ListenerSocket, Worker};
 use crate::addr::Family;
 use crate::clock::Now;
+use crate::counters::Counters;
 use crate::net::sys::{self, PIECES_MAX, SendOptions, clocks, send, send_pieces, send_to};
 use crate::net::{Arena, Span};
-use crate::ops::counters::Counters;
 
 impl Worker {
     /// Ends the batch: sends what it has gathered; afterwards every receive slot and the scratch space are free.

@@ -41,11 +41,11 @@ pub use shortage::{Shortage, Shortages};
 use crate::addr::Transport;
 use crate::clock::Now;
 use crate::config::Streams;
-use crate::listener::ConnectionLimits;
+use crate::counters::Counters;
 use crate::net::sys::{Descriptors, Epoll, Events, Interest, RecvBatch, clocks, kernel_drops, trim_memory};
 use crate::net::{Arena, OwnRelays, RelayAddresses};
-use crate::ops::counters::Counters;
 use crate::reject::Dropped;
+use crate::stream::ConnectionLimits;
 use crate::turn::{Event, Server, Settings, Shared};
 use crate::usage::UsageSender;
 

@@ -9,9 +9,9 @@ use super::plan::RunHint;
 use super::reservations::Reservations;
 use super::token::Token;
 use crate::addr::{Family, RelayedAddr};
+use crate::counters::Counters;
 use crate::net::sys::{Descriptors, Epoll, Interest, kernel_drops};
 use crate::net::{OwnRelays, PortLease, RelayOwner, bind_connected, bind_relay};
-use crate::ops::counters::Counters;
 use crate::turn::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
 use crate::user::User;
 

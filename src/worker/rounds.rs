@@ -162,12 +162,12 @@ mod tests {
     use super::*;
     use crate::addr::{PeerAddr, Transport};
     use crate::auth::NonceKeys;
-    use crate::bench::client::{Answer, Client, Credential, Event, Request};
+    use crate::client::client::{Answer, Client, Credential, Event, Request};
     use crate::config::{Config, Host, Overrides, OwnAddresses, Source, Surroundings};
-    use crate::listener::ConnectionLimits;
+    use crate::counters::Counters;
     use crate::net::sys::{Descriptors, SendOptions, send_pieces};
     use crate::net::{OwnRelays, Span, bind_tcp_listener, bind_udp_listener};
-    use crate::ops::counters::Counters;
+    use crate::stream::ConnectionLimits;
     use crate::turn::Shared;
 
     const CHANNEL: u16 = 0x4000;

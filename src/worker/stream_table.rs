@@ -8,9 +8,9 @@ use super::plan::Pieces;
 use crate::addr::FiveTuple;
 use crate::clock::Now;
 use crate::config::Streams;
-use crate::listener::{Connection, ConnectionPermit, FrameEnd};
 use crate::net::Span;
 use crate::net::sys::{Interest, Ready};
+use crate::stream::{Connection, ConnectionPermit, FrameEnd};
 use crate::turn::{Client, ClientLink};
 
 /// Marks the link of a stream client.
@@ -405,7 +405,7 @@ mod tests {
 
     use super::*;
     use crate::addr::{ClientAddr, Transport};
-    use crate::listener::ConnectionLimits;
+    use crate::stream::ConnectionLimits;
 
     const SECOND: u64 = 1_000_000;
 

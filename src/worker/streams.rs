@@ -10,12 +10,12 @@ use super::token::Token;
 use super::{ListenerSocket, Shortage, Worker};
 use crate::addr::{ClientAddr, FiveTuple, Transport};
 use crate::clock::Now;
-use crate::listener::framing::{MAX_UNALLOCATED_FRAME, first_frame};
-use crate::listener::{Connection, ConnectionPermit, Full, ReadError, WriteState};
+use crate::counters::Cut;
 use crate::net::sys::{Interest, Ready, bound_stream_buffers, clocks, trim_memory, widen_stream_buffers};
 use crate::net::tune_accepted;
-use crate::ops::counters::Cut;
 use crate::reject::Dropped;
+use crate::stream::framing::{MAX_UNALLOCATED_FRAME, first_frame};
+use crate::stream::{Connection, ConnectionPermit, Full, ReadError, WriteState};
 use crate::turn::Client;
 
 /// Connections accepted per wake-up of a listener.

@@ -5,7 +5,7 @@ use std::net::{TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use turnstone::bench::client::{Answer, Client, Credential, Event, Request};
+use turnstone::client::client::{Answer, Client, Credential, Event, Request};
 
 use crate::support::{RELAY_PORTS, TestServer, Transport, wait_until};
 use crate::{LIMIT, socket};

@@ -1,7 +1,7 @@
 //! coturn's command line, as containers have it.
 
 use turnstone::addr::Family;
-use turnstone::config::coturn::{FindingKind, Grade, Spot, import_coturn};
+use turnstone::import::{FindingKind, Grade, Spot, import_coturn};
 
 use super::{Imported, judged};
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use turnstone::addr::Transport as Via;
-use turnstone::config::coturn::import_coturn;
+use turnstone::import::import_coturn;
 
 use crate::support::{
     Credentials, EchoPeer, Finished, RELAY_PORTS, TestAuthority, TestServer, Transport, require_tool, run,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
-use turnstone::config::coturn::directives;
+use turnstone::import::directives;
 
 use super::imported;
 use crate::support::{require_tool, run};

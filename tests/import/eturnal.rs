@@ -1,7 +1,7 @@
 //! `eturnal.yml`.
 
 use turnstone::addr::Family;
-use turnstone::config::coturn::{Grade, import};
+use turnstone::import::{Grade, import};
 use turnstone::policy::PeerAcl;
 use turnstone::turn::OnExpiry;
 

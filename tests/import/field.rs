@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use turnstone::addr::PeerAddr;
-use turnstone::config::coturn::{FindingKind, Grade, import};
+use turnstone::import::{FindingKind, Grade, import};
 use turnstone::policy::PeerAcl;
 
 use super::{Imported, imported, judged, with_secret};

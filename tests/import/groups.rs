@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use turnstone::addr::Family;
-use turnstone::config::coturn::Grade;
+use turnstone::import::Grade;
 
 use super::{imported, with_secret};
 

@@ -22,8 +22,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::OnceLock;
 
-use turnstone::config::coturn::{Finding, FindingKind, Grade, Import, Spot, import_coturn};
 use turnstone::config::{Config, ConfigError, Host, Loaded, Overrides, Source, Surroundings};
+use turnstone::import::{Finding, FindingKind, Grade, Import, Spot, import_coturn};
 
 /// A conversion and the configuration it came to.
 pub(crate) struct Imported {

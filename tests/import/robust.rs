@@ -1,7 +1,7 @@
 //! Whatever text comes in, a valid configuration comes out, and every finding is one printable line.
 
 use proptest::prelude::*;
-use turnstone::config::coturn::{Spot, directives, import, import_coturn};
+use turnstone::import::{Spot, directives, import, import_coturn};
 
 use super::parse;
 

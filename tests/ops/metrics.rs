@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rustix::process::Signal;
 use turnstone::addr::{Family, Transport};
-use turnstone::ops::counters::Direction;
+use turnstone::counters::Direction;
 use turnstone::reject::{Dropped, Reason};
 use turnstone::turn::EndReason;
 

@@ -21,11 +21,11 @@ use hyper::{Method, Request, StatusCode};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::counters::Counters;
 use super::endpoint::{Answer, Handler, response};
 use super::run::Bound;
 use super::status::Status;
 use crate::config::{Admin, Endpoint};
+use crate::counters::Counters;
 use crate::net::{OwnRelays, sys};
 use crate::text;
 use crate::worker::Mailbox;

@@ -7,8 +7,8 @@ use super::control::{Order, Overview};
 use super::error::Refused;
 use super::sessions::traffic;
 use crate::addr::{Family, Transport};
+use crate::counters::{Counter, Counters, Direction};
 use crate::net::sys;
-use crate::ops::counters::{Counter, Counters, Direction};
 use crate::reject::{Dropped, Reason};
 
 impl AdminApi {

@@ -1,0 +1,7 @@
+//! A TURN client (RFC 8656) that load generator, probe and doctor share.
+//!
+//! It judges servers from outside: it shares the wire format with ours, and none of its ways.
+
+pub mod client;
+pub mod tls;
+pub mod wire;

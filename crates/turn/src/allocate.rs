@@ -1,0 +1,196 @@
+//! Allocate (RFC 8656 section 7.2).
+
+use std::sync::Arc;
+
+use crate::addr::Family;
+use crate::policy::Meter;
+use crate::reject::{Reason, Reject};
+use turnstone_stun::{AttributeType, Encoder, ErrorCode};
+
+use super::allocation::{Allocation, cut_in_secs, granted_lifetime_secs, in_secs};
+use super::output::{AllocationId, Event};
+use super::relays::{OpenRelay, PortRequest, RelayError, Relays, ReservationToken};
+use super::request::Request;
+use super::server::Server;
+
+/// The protocol number of UDP, the only transport between server and peers.
+const UDP: u8 = 17;
+
+/// What the request asks for, checked.
+struct Wish {
+    placement: Placement,
+    lifetime_secs: Option<u32>,
+}
+
+/// Where the relayed transport addresses come from.
+enum Placement {
+    Reserved(ReservationToken),
+    Single { family: Family, port: PortWish },
+    Dual { port: PortWish },
+}
+
+#[derive(Clone, Copy)]
+enum PortWish {
+    Any,
+    Even,
+    EvenAndNext,
+}
+
+/// The relays opened for an allocation.
+struct Opened {
+    first: OpenRelay,
+    second: Option<OpenRelay>,
+    /// The family of a dual allocation that could not be had, and why.
+    missing: Option<(Family, ErrorCode)>,
+}
+
+impl Server {
+    /// Makes an allocation. The 5-tuple has none.
+    pub(super) fn allocate<R: Relays>(
+        &mut self,
+        request: &Request<'_>,
+        relays: &mut R,
+        reply: &mut Vec<u8>,
+    ) -> Result<(), Reject> {
+        let wish = read_wish(request, relays)?;
+        if self.draining {
+            let alternate = self.alternate(request.five_tuple());
+            return Err(alternate.map_or(Reason::Draining, |_| Reason::Redirected).into());
+        }
+        let (now, settings, identity) = (request.now, request.settings, &request.auth.identity);
+        let quota = self.shared.quotas.reserve(settings.quota, &identity.user, now.micros)?;
+        let opened = open(request, &wish.placement, relays)?;
+
+        let granted = granted_lifetime_secs(settings, wish.lifetime_secs);
+        let lifetime_secs = cut_in_secs(settings, now, identity).map_or(granted, |cut| cut.min(granted));
+        let meter = Meter::new(settings.bandwidth, &self.shared.user_bandwidths, &identity.user, now.micros);
+        let id = AllocationId(self.next_id);
+        self.next_id += 1;
+        let is_frequent = quota.is_frequent();
+        let mut allocation = Allocation::new(id, *request.client, now, request.auth, meter, quota);
+        for relay in [Some(opened.first), opened.second].iter().flatten() {
+            allocation.add_relay(relay, in_secs(now, lifetime_secs));
+        }
+        let slot = self.allocations.insert(&self.hash, allocation);
+        self.arm(now, slot);
+        self.events.push(Event::Allocated {
+            id,
+            five_tuple: *request.five_tuple(),
+            username: Arc::clone(&identity.username),
+            user: identity.user.clone(),
+            is_frequent,
+            relayed: [Some(opened.first), opened.second].iter().flatten().map(|relay| relay.relayed).collect(),
+        });
+        request.responder.success(reply, |encoder| write_success(encoder, request, &opened, lifetime_secs));
+        Ok(())
+    }
+}
+
+/// Checks the attributes in the order of RFC 8656 section 7.2.
+fn read_wish<R: Relays>(request: &Request<'_>, relays: &R) -> Result<Wish, Reject> {
+    let requested_transport: [u8; 4] =
+        request.fixed(AttributeType::REQUESTED_TRANSPORT)?.ok_or(Reason::MissingAttribute)?;
+    if requested_transport.first() != Some(&UDP) {
+        return Err(Reason::TransportUnsupported.into());
+    }
+    let token: Option<ReservationToken> = request.fixed(AttributeType::RESERVATION_TOKEN)?;
+    let even_port: Option<[u8; 1]> = request.fixed(AttributeType::EVEN_PORT)?;
+    let family: Option<[u8; 4]> = request.fixed(AttributeType::REQUESTED_ADDRESS_FAMILY)?;
+    let additional: Option<[u8; 4]> = request.fixed(AttributeType::ADDITIONAL_ADDRESS_FAMILY)?;
+    let lifetime_secs = request.lifetime_secs()?;
+
+    if let Some(token) = token {
+        if even_port.is_some() || family.is_some() || additional.is_some() {
+            return Err(Reason::ConflictingAttributes.into());
+        }
+        return Ok(Wish { placement: Placement::Reserved(token), lifetime_secs });
+    }
+    if family.is_some() && additional.is_some() {
+        return Err(Reason::ConflictingAttributes.into());
+    }
+    let port = match even_port {
+        None => PortWish::Any,
+        Some([flags]) if flags & 0x80 == 0 => PortWish::Even,
+        Some(_) => PortWish::EvenAndNext,
+    };
+    let Some([additional, ..]) = additional else {
+        let family = match family {
+            // A client of either family that names none gets IPv4.
+            None => Family::V4,
+            Some([value, ..]) => Family::from_wire(value).ok_or(Reason::FamilyUnsupported)?,
+        };
+        if !relays.supports(family) {
+            return Err(Reason::FamilyUnsupported.into());
+        }
+        return Ok(Wish { placement: Placement::Single { family, port }, lifetime_secs });
+    };
+    if matches!(port, PortWish::EvenAndNext) {
+        return Err(Reason::ConflictingAttributes.into());
+    }
+    if Family::from_wire(additional) != Some(Family::V6) {
+        return Err(Reason::MalformedAttribute.into());
+    }
+    Ok(Wish { placement: Placement::Dual { port }, lifetime_secs })
+}
+
+fn open<R: Relays>(request: &Request<'_>, placement: &Placement, relays: &mut R) -> Result<Opened, Reject> {
+    let user = &request.auth.identity.user;
+    let per_user_max = request.settings.quota.reservations_per_user;
+    let now_micros = request.now.micros;
+    let port_request = |port| match port {
+        PortWish::Any => PortRequest::Any,
+        PortWish::Even => PortRequest::Even,
+        PortWish::EvenAndNext => PortRequest::EvenAndReserveNext { user, per_user_max },
+    };
+    let single = |first| Opened { first, second: None, missing: None };
+    match *placement {
+        Placement::Reserved(token) => relays.open_reserved(now_micros, token, user).map(single).map_err(reject),
+        Placement::Single { family, port } => {
+            relays.open(now_micros, family, port_request(port)).map(single).map_err(reject)
+        }
+        Placement::Dual { port } => {
+            let v4 = relays.open(now_micros, Family::V4, port_request(port));
+            let v6 = relays.open(now_micros, Family::V6, port_request(port));
+            match (v4, v6) {
+                (Ok(first), Ok(second)) => Ok(Opened { first, second: Some(second), missing: None }),
+                (Ok(first), Err(error)) => {
+                    Ok(Opened { first, second: None, missing: Some((Family::V6, reject(error).code)) })
+                }
+                (Err(error), Ok(first)) => {
+                    Ok(Opened { first, second: None, missing: Some((Family::V4, reject(error).code)) })
+                }
+                (Err(RelayError::NoFamily), Err(error)) | (Err(error), Err(_)) => Err(reject(error)),
+            }
+        }
+    }
+}
+
+fn reject(error: RelayError) -> Reject {
+    match error {
+        RelayError::NoFamily => Reason::FamilyUnsupported.into(),
+        RelayError::NoPort => Reason::NoPort.into(),
+        RelayError::UserReservations => Reason::UserReservations.into(),
+        RelayError::NoReservation => Reason::NoReservation.into(),
+        RelayError::UnknownToken => Reason::UnknownReservation.into(),
+        RelayError::NoAddress => Reason::NoRelayAddress.into(),
+        RelayError::System => Reason::SystemError.into(),
+    }
+}
+
+fn write_success(encoder: &mut Encoder<'_>, request: &Request<'_>, opened: &Opened, lifetime_secs: u32) {
+    encoder.xor_address(AttributeType::XOR_RELAYED_ADDRESS, opened.first.relayed.get());
+    if let Some(second) = opened.second {
+        encoder.xor_address(AttributeType::XOR_RELAYED_ADDRESS, second.relayed.get());
+    }
+    encoder.u32(AttributeType::LIFETIME, lifetime_secs);
+    if let Some(token) = opened.first.reservation {
+        encoder.attribute(AttributeType::RESERVATION_TOKEN, &token);
+    }
+    encoder.xor_address(AttributeType::XOR_MAPPED_ADDRESS, request.five_tuple().client.get());
+    if let Some((family, code)) = opened.missing {
+        let number = code.value();
+        let mut value = vec![family.to_wire(), 0, (number / 100) as u8, (number % 100) as u8];
+        value.extend_from_slice(code.phrase().as_bytes());
+        encoder.attribute(AttributeType::ADDRESS_ERROR_CODE, &value);
+    }
+}

@@ -1,0 +1,362 @@
+//! The long-term credential mechanism, server side (RFC 8489 section 9.2.4).
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::addr::ClientAddr;
+use crate::clock::Now;
+use crate::reject::Reason;
+use crate::text::is_deceptive;
+use crate::user::User;
+use turnstone_stun::{AttributeType, Encoder, IntegrityKind, Key, Message, PasswordAlgorithm, userhash};
+
+use super::nonce::{Features, NonceKeys, NonceState};
+use super::password::{PrepareError, prepare};
+use super::rest::{NOT_SECONDS, SharedSecret, TimeLimited, password_of};
+use super::users::{Directory, StaticUser, USERNAME_MAX, Users};
+
+/// What PASSWORD-ALGORITHMS offers, in the order of our preference (RFC 8489 section 14.11): a client takes the first that
+/// it knows, and MD5 is only for compatibility (section 18.5.1.1). Clients of RFC 5389 ignore the attribute and use MD5.
+const PASSWORD_ALGORITHMS: [u8; 8] = [0, 2, 0, 0, 0, 1, 0, 0];
+/// Longest realm in characters (RFC 8489 section 14.9: fewer than 128).
+const REALM_MAX_CHARS: usize = 127;
+
+/// Who sent an authenticated request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The whole username, as in USERNAME.
+    pub username: Arc<str>,
+    /// What quotas and bandwidth count on: the user part of a time-limited username, else the username. A time-limited
+    /// username without a user part counts as a whole, so that strangers do not share one quota.
+    pub user: User,
+    /// When the credential expires (seconds since the Unix epoch); `None` for a static user.
+    pub expires_unix: Option<u64>,
+}
+
+/// A request that passed.
+#[derive(Debug)]
+pub struct Authenticated {
+    /// Who.
+    pub identity: Identity,
+    /// The key that verified, for the response and for the allocation to hold.
+    pub key: Key,
+    /// The password algorithm of `key`.
+    pub algorithm: PasswordAlgorithm,
+    /// Which integrity attribute the response carries.
+    ///
+    /// RFC 8489 section 9.2.4 asks for MESSAGE-INTEGRITY-SHA256, unless the request had neither PASSWORD-ALGORITHMS nor
+    /// PASSWORD-ALGORITHM. A request that has both and yet is protected by MESSAGE-INTEGRITY alone (against section 9.2.5,
+    /// but there are such clients, which choose MD5 from our list) gets MESSAGE-INTEGRITY, the one its sender can verify.
+    pub integrity: IntegrityKind,
+}
+
+/// The credential an allocation was made with; it stays good for that allocation's requests after the secret was rotated
+/// away or the credential expired (what the caller makes of expiry is `OnExpiry`'s matter).
+#[derive(Clone, Copy, Debug)]
+pub struct HeldCredential<'a> {
+    /// Who made the allocation.
+    pub identity: &'a Identity,
+    /// Its key.
+    pub key: &'a Key,
+    /// The algorithm of `key`.
+    pub algorithm: PasswordAlgorithm,
+}
+
+/// An immutable snapshot of who may allocate; `Arc`-shared by all workers.
+///
+/// USERHASH is understood for static users. Time-limited usernames are not known beforehand and cannot be found by their
+/// hash, so the nonce's anonymity bit, which obliges clients to send USERHASH, is set only when there are static users and
+/// no shared secrets.
+pub struct Credentials {
+    realm: String,
+    directory: Directory,
+    secrets: Vec<SharedSecret>,
+    nonce_keys: Arc<NonceKeys>,
+    features: Features,
+    /// Verified with when the user is unknown, so that the answer takes as long as for a wrong password.
+    nobody: Key,
+}
+
+/// What [`Credentials`] is built from.
+#[derive(Debug)]
+pub struct CredentialsBuilder {
+    /// The realm; prepared by `build`.
+    pub realm: String,
+    /// Static users.
+    pub users: Users,
+    /// Shared secrets of time-limited credentials; each is tried in turn.
+    pub secrets: Vec<SharedSecret>,
+    /// The nonce keys, which outlive reloads.
+    pub nonce_keys: Arc<NonceKeys>,
+}
+
+/// Why credentials cannot be built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CredentialsError {
+    /// The realm is empty or has a character that is not allowed; quotes are not, since clients strip them
+    /// (RFC 8489 section 9.2.2).
+    Realm,
+    /// The realm has more than 127 characters (RFC 8489 section 14.9).
+    RealmTooLong,
+    /// The shared secret of this id is empty.
+    EmptySecret(String),
+}
+
+impl fmt::Display for CredentialsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Realm => write!(f, "the realm has a quote, {PrepareError}"),
+            Self::RealmTooLong => write!(f, "the realm has more than {REALM_MAX_CHARS} characters"),
+            Self::EmptySecret(id) => write!(f, "shared secret {id:?} is empty"),
+        }
+    }
+}
+
+impl std::error::Error for CredentialsError {}
+
+impl CredentialsBuilder {
+    /// Prepares the realm and derives the keys of the static users.
+    ///
+    /// # Errors
+    /// [`CredentialsError`] says what is refused.
+    pub fn build(self) -> Result<Credentials, CredentialsError> {
+        let realm = prepare(&self.realm).map_err(|PrepareError| CredentialsError::Realm)?;
+        if realm.contains('"') {
+            return Err(CredentialsError::Realm);
+        }
+        if realm.chars().count() > REALM_MAX_CHARS {
+            return Err(CredentialsError::RealmTooLong);
+        }
+        if let Some(secret) = self.secrets.iter().find(|secret| secret.bytes.is_empty()) {
+            return Err(CredentialsError::EmptySecret(secret.id.clone()));
+        }
+        Ok(Credentials {
+            directory: Directory::new(&self.users, &realm),
+            features: Features {
+                password_algorithms: true,
+                username_anonymity: !self.users.is_empty() && self.secrets.is_empty(),
+            },
+            realm,
+            secrets: self.secrets,
+            nonce_keys: self.nonce_keys,
+            nobody: Key::long_term(PasswordAlgorithm::Sha256, b"", b"", b""),
+        })
+    }
+}
+
+impl Credentials {
+    /// The realm.
+    pub fn realm(&self) -> &str {
+        &self.realm
+    }
+
+    /// Checks a request in the order of RFC 8489 section 9.2.4, but the nonce before username and MAC, so that a forged
+    /// message costs no key derivation. Allocates nothing before the MAC has verified.
+    ///
+    /// `held` is the credential of the allocation on this 5-tuple, if any: a request with the same username is verified
+    /// with its key first, whatever the credential's expiry. A request of another username authenticates as if there were
+    /// no allocation; that it may not use the allocation is for the caller to see.
+    ///
+    /// A static user's name goes before a time-limited reading of the same name. Static names were prepared; the text of a
+    /// time-limited one comes from whoever mints credentials, and often from that one's users: it is looked at here, before
+    /// anything keeps it.
+    ///
+    /// # Errors
+    /// The reason; its `code()` is 400, 401 or 438. For 401 and 438 the response gets [`Self::challenge`]. An unknown user
+    /// and a wrong password are both answered by 401.
+    pub fn authenticate(
+        &self,
+        now: Now,
+        client: ClientAddr,
+        message: &Message<'_>,
+        held: Option<HeldCredential<'_>>,
+    ) -> Result<Authenticated, Reason> {
+        let protection = message.integrity().ok_or(Reason::MissingIntegrity)?;
+        let claim = Claim::read(message).ok_or(Reason::IncompleteCredential)?;
+        let NonceState::Fresh(features) = self.nonce_keys.check(now.unix_secs, client, claim.nonce) else {
+            return Err(Reason::StaleNonce);
+        };
+        let (algorithm, legacy) = claim.password_algorithm(features)?;
+        if claim.realm != self.realm.as_bytes() {
+            return Err(Reason::WrongRealm);
+        }
+
+        let (identity, key) = match held {
+            Some(held)
+                if held.algorithm == algorithm
+                    && self.is_same_user(claim.user, held.identity)
+                    && message.verify_integrity(held.key) =>
+            {
+                (held.identity.clone(), held.key.clone())
+            }
+            _ => self.verify(now, message, claim.user, algorithm, legacy)?,
+        };
+        let integrity = if legacy { IntegrityKind::Sha1 } else { protection };
+        Ok(Authenticated { identity, key, algorithm, integrity })
+    }
+
+    /// Appends REALM, NONCE and PASSWORD-ALGORITHMS to a 401 or 438 response.
+    pub fn challenge(&self, now: Now, client: ClientAddr, response: &mut Encoder<'_>) {
+        let nonce = self.nonce_keys.issue(now.unix_secs, client, self.features);
+        response
+            .attribute(AttributeType::REALM, self.realm.as_bytes())
+            .attribute(AttributeType::NONCE, nonce.as_bytes())
+            .attribute(AttributeType::PASSWORD_ALGORITHMS, &PASSWORD_ALGORITHMS);
+    }
+
+    fn is_same_user(&self, claimed: ClaimedUser<'_>, identity: &Identity) -> bool {
+        let username = identity.username.as_bytes();
+        match claimed {
+            ClaimedUser::Name(name) => name == username,
+            ClaimedUser::Hash(hash) => hash == userhash(username, self.realm.as_bytes()),
+        }
+    }
+
+    fn verify(
+        &self,
+        now: Now,
+        message: &Message<'_>,
+        claimed: ClaimedUser<'_>,
+        algorithm: PasswordAlgorithm,
+        legacy: bool,
+    ) -> Result<(Identity, Key), Reason> {
+        match claimed {
+            ClaimedUser::Hash(hash) => {
+                if let Some(user) = <&[u8; 32]>::try_from(hash).ok().and_then(|hash| self.directory.by_hash(hash)) {
+                    return verify_static(message, user, algorithm, legacy);
+                }
+            }
+            ClaimedUser::Name(name) if name.len() <= USERNAME_MAX => {
+                if let Ok(name) = std::str::from_utf8(name) {
+                    if let Some(user) = self.directory.by_name(name) {
+                        return verify_static(message, user, algorithm, legacy);
+                    }
+                    if !self.secrets.is_empty()
+                        && let Some(time_limited) = TimeLimited::parse(name)
+                    {
+                        return self.verify_time_limited(now, message, name, time_limited, algorithm);
+                    }
+                }
+            }
+            ClaimedUser::Name(_) => {}
+        }
+        std::hint::black_box(message.verify_integrity(&self.nobody));
+        Err(Reason::UnknownUser)
+    }
+
+    fn verify_time_limited(
+        &self,
+        now: Now,
+        message: &Message<'_>,
+        username: &str,
+        time_limited: TimeLimited<'_>,
+        algorithm: PasswordAlgorithm,
+    ) -> Result<(Identity, Key), Reason> {
+        for secret in &self.secrets {
+            let password = password_of(&secret.bytes, username.as_bytes());
+            let key = Key::long_term(algorithm, username.as_bytes(), self.realm.as_bytes(), &*password);
+            if !message.verify_integrity(&key) {
+                continue;
+            }
+            if time_limited.expires_unix >= NOT_SECONDS {
+                return Err(Reason::TimestampInMilliseconds);
+            }
+            if time_limited.expires_unix < now.unix_secs {
+                return Err(Reason::CredentialExpired);
+            }
+            if time_limited.is_ambiguous(now.unix_secs) {
+                return Err(Reason::AmbiguousExpiry);
+            }
+            if username.contains(is_deceptive) {
+                return Err(Reason::MalformedUsername);
+            }
+            let username: Arc<str> = username.into();
+            let user = match time_limited.user {
+                "" => User::time_limited(Arc::clone(&username)),
+                user => User::time_limited(user),
+            };
+            return Ok((Identity { username, user, expires_unix: Some(time_limited.expires_unix) }, key));
+        }
+        Err(Reason::WrongPassword)
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("realm", &self.realm)
+            .field("users", &self.directory.len())
+            .field("secrets", &self.secrets)
+            .finish_non_exhaustive()
+    }
+}
+
+fn verify_static(
+    message: &Message<'_>,
+    user: &StaticUser,
+    algorithm: PasswordAlgorithm,
+    legacy: bool,
+) -> Result<(Identity, Key), Reason> {
+    let rfc5389_key = user.rfc5389_key().filter(|_| legacy);
+    std::iter::once(user.key(algorithm))
+        .chain(rfc5389_key)
+        .find(|key| message.verify_integrity(key))
+        .map(|key| (user.identity.clone(), key.clone()))
+        .ok_or(Reason::WrongPassword)
+}
+
+/// USERNAME or USERHASH, as sent; USERNAME counts when both are there.
+#[derive(Clone, Copy)]
+enum ClaimedUser<'a> {
+    Name(&'a [u8]),
+    Hash(&'a [u8]),
+}
+
+/// The attributes by which a request says who sent it.
+struct Claim<'a> {
+    user: ClaimedUser<'a>,
+    realm: &'a [u8],
+    nonce: &'a [u8],
+    password_algorithm: Option<&'a [u8]>,
+    password_algorithms: Option<&'a [u8]>,
+}
+
+impl<'a> Claim<'a> {
+    /// `None` when the user, REALM or NONCE is missing. The first attribute of a type counts.
+    fn read(message: &Message<'a>) -> Option<Self> {
+        let (mut username, mut userhash, mut realm, mut nonce) = (None, None, None, None);
+        let (mut password_algorithm, mut password_algorithms) = (None, None);
+        for attribute in message.attributes() {
+            let slot = match attribute.kind {
+                AttributeType::USERNAME => &mut username,
+                AttributeType::USERHASH => &mut userhash,
+                AttributeType::REALM => &mut realm,
+                AttributeType::NONCE => &mut nonce,
+                AttributeType::PASSWORD_ALGORITHM => &mut password_algorithm,
+                AttributeType::PASSWORD_ALGORITHMS => &mut password_algorithms,
+                _ => continue,
+            };
+            slot.get_or_insert(attribute.value);
+        }
+        let user = username.map(ClaimedUser::Name).or(userhash.map(ClaimedUser::Hash))?;
+        Some(Self { user, realm: realm?, nonce: nonce?, password_algorithm, password_algorithms })
+    }
+
+    /// The algorithm of the request's key, and whether it is MD5 for want of both attributes, as clients of RFC 5389 send
+    /// requests. `features` are those of the request's nonce, which is ours: they say what its challenge offered.
+    fn password_algorithm(&self, features: Features) -> Result<(PasswordAlgorithm, bool), Reason> {
+        let offered: &[u8] = if features.password_algorithms { &PASSWORD_ALGORITHMS } else { &[] };
+        match (self.password_algorithm, self.password_algorithms) {
+            (None, None) => Ok((PasswordAlgorithm::Md5, true)),
+            (Some(chosen), Some(list)) if list == offered && offered.chunks(4).any(|entry| entry == chosen) => chosen
+                .first_chunk()
+                .and_then(|number| PasswordAlgorithm::from_wire(u16::from_be_bytes(*number)))
+                .map(|algorithm| (algorithm, false))
+                .ok_or(Reason::PasswordAlgorithmMismatch),
+            _ => Err(Reason::PasswordAlgorithmMismatch),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

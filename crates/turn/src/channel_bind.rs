@@ -1,0 +1,59 @@
+//! ChannelBind (RFC 8656 section 12.2).
+
+use crate::policy::Verdict;
+use crate::reject::{Reason, Reject};
+use turnstone_stun::AttributeType;
+
+use super::allocation::in_secs;
+use super::channels::{Channel, NUMBERS, RFC5766_NUMBERS};
+use super::output::Event;
+use super::peer::{Peer, judge};
+use super::request::Request;
+use super::server::Server;
+
+impl Server {
+    /// Binds a channel or refreshes it, and the permission of its peer.
+    pub(super) fn channel_bind(&mut self, request: &Request<'_>, slot: u32, reply: &mut Vec<u8>) -> Result<(), Reject> {
+        let (now, settings) = (request.now, request.settings);
+        let [high, low, _, _] = request.fixed(AttributeType::CHANNEL_NUMBER)?.ok_or(Reason::MissingAttribute)?;
+        let number = u16::from_be_bytes([high, low]);
+        let peer = request.message.get(AttributeType::XOR_PEER_ADDRESS).ok_or(Reason::MissingAttribute)?;
+        let numbers = if settings.rfc5766_channel_numbers { RFC5766_NUMBERS } else { NUMBERS };
+        if !numbers.contains(&number) {
+            return Err(Reason::ChannelConflict.into());
+        }
+        let peer = request.peer(peer)?;
+        let allocation = self.allocations.get_mut(slot).ok_or(Reason::AllocationMismatch)?;
+        let is_new =
+            allocation.channels.check(&self.hash, number, peer, now.micros).map_err(|_| Reason::ChannelConflict)?;
+        let relay = allocation.live_relay(peer.family(), now.micros).ok_or(Reason::PeerFamilyMismatch)?.id;
+        let verdict = judge(&settings.peer_acl, Peer::Address(peer))?;
+        let limit = settings.max_peers_per_allocation;
+        if !allocation.permissions.has_room_for(&self.hash, &[peer.ip()], now.micros, limit) {
+            return Err(Reason::TooManyPeers.into());
+        }
+        let id = allocation.id;
+        if is_new {
+            // An expired binding of the number or the peer must not be found in place of the new one.
+            allocation.drop_expired_channels(&self.hash, now, &mut self.events);
+            if allocation.channels.len() >= limit {
+                return Err(Reason::TooManyPeers.into());
+            }
+        }
+        let until_micros = in_secs(now, settings.lifetimes.channel_secs);
+        let own_relay = verdict == Verdict::OwnRelay;
+        allocation.channels.bind(&self.hash, Channel { number, own_relay, peer, until_micros });
+        allocation.permissions.install(&self.hash, peer.ip(), in_secs(now, settings.lifetimes.permission_secs));
+        self.events.push(Event::RouteBound {
+            id,
+            five_tuple: *request.five_tuple(),
+            channel: number,
+            relay,
+            peer,
+            until_micros,
+        });
+        self.arm(now, slot);
+        request.responder.success(reply, |_| {});
+        Ok(())
+    }
+}

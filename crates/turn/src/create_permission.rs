@@ -1,0 +1,61 @@
+//! CreatePermission (RFC 8656 section 10.2): all of its peers or none.
+
+use std::net::IpAddr;
+
+use crate::addr::PeerAddr;
+use crate::reject::{Reason, Reject};
+use turnstone_stun::AttributeType;
+
+use super::allocation::in_secs;
+use super::peer::{Peer, judge};
+use super::request::Request;
+use super::server::Server;
+
+impl Server {
+    pub(super) fn create_permission(
+        &mut self,
+        request: &Request<'_>,
+        slot: u32,
+        reply: &mut Vec<u8>,
+    ) -> Result<(), Reject> {
+        let (now, settings) = (request.now, request.settings);
+        let peers = read_peers(request)?;
+        let allocation = self.allocations.get_mut(slot).ok_or(Reason::AllocationMismatch)?;
+        if peers.iter().any(|peer| !allocation.reaches(*peer, now.micros)) {
+            return Err(Reason::PeerFamilyMismatch.into());
+        }
+        let mut ips: Vec<IpAddr> = peers.iter().map(|peer| peer.ip()).collect();
+        ips.sort_unstable();
+        ips.dedup();
+        for ip in &ips {
+            judge(&settings.peer_acl, Peer::Ip(*ip))?;
+        }
+        if !allocation.permissions.has_room_for(&self.hash, &ips, now.micros, settings.max_peers_per_allocation) {
+            return Err(Reason::TooManyPeers.into());
+        }
+        for ip in ips {
+            allocation.permissions.install(&self.hash, ip, in_secs(now, settings.lifetimes.permission_secs));
+        }
+        self.arm(now, slot);
+        request.responder.success(reply, |_| {});
+        Ok(())
+    }
+}
+
+fn read_peers(request: &Request<'_>) -> Result<Vec<PeerAddr>, Reject> {
+    let mut peers = Vec::with_capacity(1);
+    let mut form = Ok(());
+    for attribute in request.message.attributes().filter(|found| found.kind == AttributeType::XOR_PEER_ADDRESS) {
+        match request.peer(attribute.value) {
+            Ok(peer) => peers.push(peer),
+            // A value that cannot be decoded goes before a peer that is forbidden.
+            Err(reject) if reject.reason == Reason::PeerForm => form = Err(reject),
+            Err(reject) => return Err(reject),
+        }
+    }
+    form?;
+    if peers.is_empty() {
+        return Err(Reason::MissingAttribute.into());
+    }
+    Ok(peers)
+}

@@ -1,0 +1,67 @@
+//! The TURN server's state machine (RFC 8656), without sockets or clock.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `server` | owns the state, dispatches messages, timers and reloads |
+//! | `request` | the way of a TURN request: retransmission, authentication, dispatch, response |
+//! | `binding`, `allocate`, `refresh`, `create_permission`, `channel_bind`, `send`, `icmp` | one method each |
+//! | `route` | the data path, both directions |
+//! | `allocation`, `allocations` | one allocation; all of them, by 5-tuple and by relay |
+//! | `permissions`, `channels`, `index` | an allocation's peers |
+//! | `five_tuple`, `hash` | the 5-tuple table and its keyed hash |
+//! | `timer`, `retransmit`, `events`, `refusal` | the wheel, remembered responses, the event queue, what it says of a refusal |
+//! | `view` | what an operator sees, and how an allocation is ended from outside |
+//! | `pass` | going over all allocations in parts, and judging them by a new snapshot |
+//! | `peer`, `response`, `transaction` | the question to the peer policy, what all responses share, transaction ids |
+
+pub mod addr;
+pub mod auth;
+pub mod clock;
+pub mod policy;
+pub mod reject;
+pub mod text;
+pub mod user;
+
+mod allocate;
+mod allocation;
+mod allocations;
+mod binding;
+mod channel_bind;
+mod channels;
+mod create_permission;
+mod drain;
+mod events;
+mod five_tuple;
+mod hash;
+mod icmp;
+mod index;
+mod output;
+mod pass;
+mod peer;
+mod permissions;
+mod refresh;
+mod refusal;
+mod relays;
+mod request;
+mod response;
+mod retransmit;
+mod route;
+mod send;
+mod server;
+mod settings;
+mod timer;
+mod transaction;
+mod view;
+
+pub use drain::{AlternateServer, Alternates};
+pub use events::RefusalCounts;
+pub use output::{
+    AllocationId, AllocationSummary, Client, ClientLink, Encapsulation, EndReason, Event, Outcome, ToClient, ToPeer,
+    is_told_alone,
+};
+pub use pass::Judgement;
+pub use refusal::{Excerpt, Refusal};
+pub use relays::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
+pub use server::{FillRandom, Server};
+pub use settings::{Lifetimes, OnExpiry, Settings, Shared};
+pub use view::{AllocationDetail, AllocationFilter, AllocationView, Kick, Listing, Totals, UserTotal};

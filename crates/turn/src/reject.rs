@@ -1,0 +1,177 @@
+//! Why a request is refused or a packet dropped: one closed list that answers, logs and metrics share.
+
+use turnstone_stun::ErrorCode;
+
+/// A refusal: the error code on the wire and the reason behind it, which the wire does not carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reject {
+    /// The STUN error code sent.
+    pub code: ErrorCode,
+    /// The reason, for logs and metrics.
+    pub reason: Reason,
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $code:ident, $label:literal;)*) => {
+        /// The closed list of refusal reasons.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason { $($(#[$doc])* $name,)* }
+
+        impl Reason {
+            /// Every reason, for metrics that start at zero.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The error code this reason is answered with.
+            pub fn code(self) -> ErrorCode {
+                match self { $(Self::$name => ErrorCode::$code,)* }
+            }
+
+            /// The stable name used as a metric label and in logs.
+            pub fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// A required attribute is missing.
+    MissingAttribute = BAD_REQUEST, "missing-attribute";
+    /// An attribute's value cannot be decoded.
+    MalformedAttribute = BAD_REQUEST, "malformed-attribute";
+    /// Attributes that exclude each other (RFC 8656 section 7.2).
+    ConflictingAttributes = BAD_REQUEST, "conflicting-attributes";
+    /// MESSAGE-INTEGRITY without USERNAME/USERHASH, REALM or NONCE.
+    IncompleteCredential = BAD_REQUEST, "incomplete-credential";
+    /// PASSWORD-ALGORITHM(S) differ from what the challenge offered (bid-down protection).
+    PasswordAlgorithmMismatch = BAD_REQUEST, "password-algorithm-mismatch";
+    /// USERNAME has a character that no name needs (RFC 8265 OpaqueString): a control character, or one that deceives.
+    MalformedUsername = BAD_REQUEST, "malformed-username";
+    /// Channel number outside 0x4000-0x4FFF, or bound to another peer, or the peer to another channel.
+    ChannelConflict = BAD_REQUEST, "channel-conflict";
+    /// No MESSAGE-INTEGRITY: the challenge of every first request.
+    MissingIntegrity = UNAUTHENTICATED, "missing-integrity";
+    /// USERNAME or USERHASH names nobody.
+    UnknownUser = UNAUTHENTICATED, "unknown-user";
+    /// REALM is not ours.
+    WrongRealm = UNAUTHENTICATED, "wrong-realm";
+    /// MESSAGE-INTEGRITY does not match: wrong password or wrong shared secret.
+    WrongPassword = UNAUTHENTICATED, "wrong-password";
+    /// The time-limited credential has expired.
+    CredentialExpired = UNAUTHENTICATED, "credential-expired";
+    /// The time-limited credential's timestamp counts milliseconds: it would practically never expire.
+    TimestampInMilliseconds = UNAUTHENTICATED, "timestamp-in-milliseconds";
+    /// Both sides of the time-limited username's colon are numbers, and the expiry is not to be told from the user.
+    AmbiguousExpiry = UNAUTHENTICATED, "ambiguous-expiry";
+    /// The peer address is denied by a configured rule.
+    PeerDenied = FORBIDDEN, "peer-denied";
+    /// The peer address is in a range denied by default (private, loopback, multicast, ...).
+    PeerDeniedByDefault = FORBIDDEN, "peer-denied-by-default";
+    /// The peer address is one of this server's own listeners or interface addresses.
+    PeerIsServer = FORBIDDEN, "peer-is-server";
+    /// The peer address is of a form no peer has (IPv4-mapped, port 0).
+    PeerForm = FORBIDDEN, "peer-form";
+    /// The port of the peer is denied.
+    PeerPortDenied = FORBIDDEN, "peer-port-denied";
+    /// Comprehension-required attributes we do not know.
+    UnknownAttribute = UNKNOWN_ATTRIBUTE, "unknown-attribute";
+    /// The 5-tuple has an allocation already, or has none.
+    AllocationMismatch = ALLOCATION_MISMATCH, "allocation-mismatch";
+    /// The nonce is not one of ours, is another client's, or is too old.
+    StaleNonce = STALE_NONCE, "stale-nonce";
+    /// No relay of the requested address family.
+    FamilyUnsupported = ADDRESS_FAMILY_NOT_SUPPORTED, "family-unsupported";
+    /// The username is not the one that made the allocation.
+    WrongUser = WRONG_CREDENTIALS, "wrong-user";
+    /// REQUESTED-TRANSPORT is not UDP.
+    TransportUnsupported = UNSUPPORTED_TRANSPORT, "transport-unsupported";
+    /// The peer's family is not that of any relayed address of the allocation.
+    PeerFamilyMismatch = PEER_FAMILY_MISMATCH, "peer-family-mismatch";
+    /// The user has as many allocations as allowed.
+    UserQuota = QUOTA_REACHED, "user-quota";
+    /// The server has as many allocations as allowed.
+    TotalQuota = QUOTA_REACHED, "total-quota";
+    /// The user makes allocations faster than allowed.
+    UserRate = QUOTA_REACHED, "user-rate";
+    /// The user has as many reserved ports as allowed that were not redeemed yet.
+    UserReservations = QUOTA_REACHED, "user-reservations";
+    /// As many ports are reserved as may be.
+    NoReservation = INSUFFICIENT_CAPACITY, "no-reservation";
+    /// No relay port is free.
+    NoPort = INSUFFICIENT_CAPACITY, "no-port";
+    /// The relay address is not on this host at this moment.
+    NoRelayAddress = INSUFFICIENT_CAPACITY, "no-relay-address";
+    /// RESERVATION-TOKEN is unknown, expired or another user's.
+    UnknownReservation = INSUFFICIENT_CAPACITY, "unknown-reservation";
+    /// The allocation has as many permissions or channels as allowed.
+    TooManyPeers = INSUFFICIENT_CAPACITY, "too-many-peers";
+    /// The operating system refused. To the client it is a lack of capacity like the others.
+    SystemError = INSUFFICIENT_CAPACITY, "system-error";
+    /// The server is draining.
+    Draining = INSUFFICIENT_CAPACITY, "draining";
+    /// The server is draining and names another one.
+    Redirected = TRY_ALTERNATE, "redirected";
+}
+
+impl From<Reason> for Reject {
+    fn from(reason: Reason) -> Self {
+        Self { code: reason.code(), reason }
+    }
+}
+
+/// Why a packet was dropped without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Dropped {
+    /// Not STUN, not ChannelData, or malformed.
+    Malformed,
+    /// No allocation on the 5-tuple.
+    NoAllocation,
+    /// The channel is not bound or has expired.
+    NoChannel,
+    /// No permission for the peer, or it has expired.
+    NoPermission,
+    /// Peer policy.
+    PeerDenied,
+    /// The allocation's or the user's bandwidth is used up.
+    Bandwidth,
+    /// The budget for answers to unauthenticated requests is used up.
+    RateLimited,
+    /// A method we do not implement, such as those of RFC 6062, or a request of a method that has only indications.
+    UnknownMethod,
+    /// One of our own relays has sent it to one of our own listeners.
+    OwnRelay,
+    /// A well-formed message that asks for nothing: a response, or an indication without effect here.
+    Ignored,
+}
+
+impl Dropped {
+    /// Every reason, for metrics that start at zero.
+    pub const ALL: &'static [Self] = &[
+        Self::Malformed,
+        Self::NoAllocation,
+        Self::NoChannel,
+        Self::NoPermission,
+        Self::PeerDenied,
+        Self::Bandwidth,
+        Self::RateLimited,
+        Self::UnknownMethod,
+        Self::OwnRelay,
+        Self::Ignored,
+    ];
+
+    /// The stable name used as a metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::NoAllocation => "no-allocation",
+            Self::NoChannel => "no-channel",
+            Self::NoPermission => "no-permission",
+            Self::PeerDenied => "peer-denied",
+            Self::Bandwidth => "bandwidth",
+            Self::RateLimited => "rate-limited",
+            Self::UnknownMethod => "unknown-method",
+            Self::OwnRelay => "own-relay",
+            Self::Ignored => "ignored",
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! The way of a TURN request: retransmission, authentication, unknown attributes, owner, method, response.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::addr::{FiveTuple, PeerAddr, Transport};
+use crate::auth::Authenticated;
+use crate::clock::Now;
+use crate::reject::{Dropped, Reason, Reject};
+use turnstone_stun::{AttributeType, ErrorCode, Message, Method, decode_xor_address};
+
+use super::allocation::in_secs;
+use super::output::{Client, Outcome};
+use super::peer::{Peer, judge};
+use super::refusal::{Excerpt, Refusal};
+use super::relays::Relays;
+use super::response::{Responder, is_known};
+use super::retransmit::{REMEMBERED_SECS, Remembered, RequestDigest};
+use super::server::Server;
+use super::settings::Settings;
+
+/// A request whose MESSAGE-INTEGRITY has verified.
+pub(super) struct Request<'r> {
+    pub(super) now: Now,
+    pub(super) client: &'r Client,
+    pub(super) message: &'r Message<'r>,
+    pub(super) auth: &'r Authenticated,
+    pub(super) settings: &'r Settings,
+    pub(super) responder: Responder<'r>,
+}
+
+impl Request<'_> {
+    pub(super) fn five_tuple(&self) -> &FiveTuple {
+        &self.client.five_tuple
+    }
+
+    /// An attribute of exactly `N` bytes.
+    pub(super) fn fixed<const N: usize>(&self, kind: AttributeType) -> Result<Option<[u8; N]>, Reject> {
+        match self.message.get(kind) {
+            None => Ok(None),
+            Some(value) => match value.try_into() {
+                Ok(value) => Ok(Some(value)),
+                Err(_) => Err(Reason::MalformedAttribute.into()),
+            },
+        }
+    }
+
+    /// LIFETIME in seconds.
+    pub(super) fn lifetime_secs(&self) -> Result<Option<u32>, Reject> {
+        Ok(self.fixed(AttributeType::LIFETIME)?.map(u32::from_be_bytes))
+    }
+
+    /// Decodes an XOR-PEER-ADDRESS value.
+    pub(super) fn peer(&self, value: &[u8]) -> Result<PeerAddr, Reject> {
+        let addr = decode_xor_address(value, self.message.transaction_id()).ok_or(Reason::MalformedAttribute)?;
+        PeerAddr::new(addr).map_err(|_| Reason::PeerForm.into())
+    }
+}
+
+impl Server {
+    /// Handles a request of a TURN method.
+    pub(super) fn turn_request<R: Relays>(
+        &mut self,
+        now: Now,
+        client: &Client,
+        message: &Message<'_>,
+        relays: &mut R,
+        reply: &mut Vec<u8>,
+    ) -> Outcome {
+        let method = message.method();
+        let settings = Arc::clone(&self.settings);
+        // RFC 8489 section 6.3: a message of a method that is not supported is discarded in silence.
+        if !(settings.turn && is_turn(method)) {
+            return Outcome::Dropped(Dropped::UnknownMethod);
+        }
+        if message.integrity().is_none() {
+            let reason = match self.redirects_stranger(&client.five_tuple, message) {
+                true => Reason::Redirected,
+                false => Reason::MissingIntegrity,
+            };
+            return self.refuse_stranger(now, client, message, reason, reply);
+        }
+        let slot = self.live_slot(now, &client.five_tuple, relays);
+        let digest = self.digest_of(client, message, slot);
+        if let Some(response) = digest.and_then(|digest| self.remembered(now, slot, digest)) {
+            reply.extend_from_slice(response);
+            return Outcome::Reply;
+        }
+        let held = slot.and_then(|slot| self.allocations.get(slot)).map(|allocation| allocation.credential());
+        let auth = match settings.credentials.authenticate(now, client.five_tuple.client, message, held) {
+            Ok(auth) => auth,
+            Err(reason) => return self.refuse_stranger(now, client, message, reason, reply),
+        };
+        let start = reply.len();
+        let responder = Responder {
+            request: message,
+            software: settings.software.as_deref(),
+            integrity: Some((auth.integrity, &auth.key)),
+        };
+        let request = Request { now, client, message, auth: &auth, settings: &settings, responder };
+        let unknown = message.unknown_required(is_known);
+        let result = if !unknown.is_empty() {
+            Err(Reason::UnknownAttribute.into())
+        } else {
+            self.dispatch(&request, slot, relays, reply)
+        };
+        if let Err(reject) = result {
+            reply.truncate(start);
+            let peer = self.refused_peer(message, reject);
+            self.refused_with = Some((reject.reason, peer));
+            self.events.refused(refusal(now, client, message, reject.reason, peer));
+            match reject.code {
+                ErrorCode::UNKNOWN_ATTRIBUTE => request.responder.unknown_attributes(reply, reject, &unknown),
+                ErrorCode::UNAUTHENTICATED => request.responder.error(reply, reject, |encoder| {
+                    settings.credentials.challenge(now, client.five_tuple.client, encoder);
+                }),
+                ErrorCode::TRY_ALTERNATE => request.responder.error(reply, reject, |encoder| {
+                    self.write_alternate(&client.five_tuple, encoder);
+                }),
+                _ => request.responder.error(reply, reject, |_| {}),
+            }
+        }
+        self.remember(now, client, message, digest, reply.get(start..).unwrap_or_default());
+        Outcome::Reply
+    }
+
+    fn dispatch<R: Relays>(
+        &mut self,
+        request: &Request<'_>,
+        slot: Option<u32>,
+        relays: &mut R,
+        reply: &mut Vec<u8>,
+    ) -> Result<(), Reject> {
+        if request.message.method() == Method::ALLOCATE {
+            return match slot {
+                Some(_) => Err(Reason::AllocationMismatch.into()),
+                None => self.allocate(request, relays, reply),
+            };
+        }
+        let slot = slot.ok_or(Reason::AllocationMismatch)?;
+        let owner = self.allocations.get(slot).map(|allocation| &allocation.identity.username);
+        if owner != Some(&request.auth.identity.username) {
+            return Err(Reason::WrongUser.into());
+        }
+        match request.message.method() {
+            Method::REFRESH => self.refresh(request, slot, relays, reply),
+            Method::CREATE_PERMISSION => self.create_permission(request, slot, reply),
+            Method::CHANNEL_BIND => self.channel_bind(request, slot, reply),
+            // No other method comes here: see `is_turn`.
+            _ => Err(Reason::AllocationMismatch.into()),
+        }
+    }
+
+    /// Answers a request that nobody has authenticated, if the budget allows.
+    fn refuse_stranger(
+        &mut self,
+        now: Now,
+        client: &Client,
+        message: &Message<'_>,
+        reason: Reason,
+        reply: &mut Vec<u8>,
+    ) -> Outcome {
+        if !self.may_answer_stranger(now, client) {
+            return Outcome::Dropped(Dropped::RateLimited);
+        }
+        self.events.stranger_answered();
+        self.refused_with = Some((reason, None));
+        match had_fresh_nonce(reason) {
+            true => self.events.refused(refusal(now, client, message, reason, None)),
+            false => self.events.count_refusal(reason),
+        }
+        let responder = Responder { request: message, software: self.settings.software.as_deref(), integrity: None };
+        let reject = Reject::from(reason);
+        responder.error(reply, reject, |encoder| match reject.code {
+            ErrorCode::UNAUTHENTICATED | ErrorCode::STALE_NONCE => {
+                self.settings.credentials.challenge(now, client.five_tuple.client, encoder);
+            }
+            ErrorCode::TRY_ALTERNATE => self.write_alternate(&client.five_tuple, encoder),
+            _ => {}
+        });
+        Outcome::Reply
+    }
+
+    /// The first of the request's peers that policy denies, or whose family is the wrong one.
+    fn refused_peer(&self, message: &Message<'_>, reject: Reject) -> Option<SocketAddr> {
+        let about_family = reject.reason == Reason::PeerFamilyMismatch;
+        if reject.code != ErrorCode::FORBIDDEN && !about_family {
+            return None;
+        }
+        let named = message.attributes().filter(|found| found.kind == AttributeType::XOR_PEER_ADDRESS);
+        let mut peers = named.filter_map(|found| decode_xor_address(found.value, message.transaction_id()));
+        let judged = |address: &SocketAddr| match PeerAddr::new(*address) {
+            Ok(peer) if message.method() == Method::CREATE_PERMISSION => Peer::Ip(peer.ip()),
+            Ok(peer) => Peer::Address(peer),
+            Err(_) => Peer::Ip(address.ip()),
+        };
+        peers.find(|address| about_family || judge(&self.settings.peer_acl, judged(address)).is_err())
+    }
+
+    /// Takes a token of the client's prefix; a stream has proved its address and needs none.
+    pub(super) fn may_answer_stranger(&mut self, now: Now, client: &Client) -> bool {
+        let FiveTuple { transport, client, .. } = client.five_tuple;
+        transport.is_stream() || self.limiter.allow(now.micros, client.get().ip())
+    }
+
+    /// The digest of a request that may be a copy of an earlier one. Looked at before any key work, and made only if there is
+    /// something the request could repeat.
+    fn digest_of(&self, client: &Client, message: &Message<'_>, slot: Option<u32>) -> Option<RequestDigest> {
+        let answered = slot.and_then(|slot| self.allocations.get(slot)).is_some_and(|of| of.remembered.is_some());
+        let released = message.method() == Method::REFRESH && !self.tombstones.is_empty();
+        (client.five_tuple.transport == Transport::Udp && (answered || released))
+            .then(|| self.digester.digest(&client.five_tuple, message.as_bytes()))
+    }
+
+    /// The response to an earlier copy of the request.
+    fn remembered(&self, now: Now, slot: Option<u32>, request: RequestDigest) -> Option<&[u8]> {
+        let last = slot.and_then(|slot| self.allocations.get(slot)?.remembered.as_deref());
+        match last {
+            Some(last) if last.request == request && last.until_micros > now.micros => Some(&last.response),
+            _ => self.tombstones.find(now.micros, request),
+        }
+    }
+
+    /// Keeps the response with the allocation, or as a tombstone when the request has ended it.
+    fn remember(
+        &mut self,
+        now: Now,
+        client: &Client,
+        message: &Message<'_>,
+        digest: Option<RequestDigest>,
+        response: &[u8],
+    ) {
+        let slot = self.allocations.find(&self.hash, &client.five_tuple);
+        let released = slot.is_none() && message.method() == Method::REFRESH && is_success(response);
+        if client.five_tuple.transport != Transport::Udp || !(slot.is_some() || released) {
+            return;
+        }
+        let request = digest.unwrap_or_else(|| self.digester.digest(&client.five_tuple, message.as_bytes()));
+        let until_micros = in_secs(now, REMEMBERED_SECS);
+        let remembered = Remembered { request, response: response.into(), until_micros };
+        let Some(slot) = slot else {
+            self.tombstones.add(now.micros, remembered);
+            return;
+        };
+        if let Some(allocation) = self.allocations.get_mut(slot) {
+            allocation.remembered = Some(Box::new(remembered));
+        }
+        self.arm(now, slot);
+    }
+}
+
+fn refusal(now: Now, client: &Client, message: &Message<'_>, reason: Reason, peer: Option<SocketAddr>) -> Refusal {
+    Refusal {
+        unix_secs: now.unix_secs,
+        reason,
+        method: message.method(),
+        client: client.five_tuple.client,
+        transport: client.five_tuple.transport,
+        username: Excerpt::of(message.get(AttributeType::USERNAME).unwrap_or_default()),
+        peer,
+        times: 1,
+    }
+}
+
+/// Whether a refusal to authenticate came after the nonce was found fresh: its sender receives at its address.
+fn had_fresh_nonce(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::PasswordAlgorithmMismatch
+            | Reason::WrongRealm
+            | Reason::UnknownUser
+            | Reason::WrongPassword
+            | Reason::CredentialExpired
+            | Reason::TimestampInMilliseconds
+            | Reason::AmbiguousExpiry
+            | Reason::MalformedUsername
+    )
+}
+
+fn is_turn(method: Method) -> bool {
+    matches!(method, Method::ALLOCATE | Method::REFRESH | Method::CREATE_PERMISSION | Method::CHANNEL_BIND)
+}
+
+/// Whether an encoded response is of the success class.
+fn is_success(response: &[u8]) -> bool {
+    matches!(response, [first, second, ..] if first & 0x01 == 0x01 && second & 0x10 == 0)
+}

@@ -1,0 +1,97 @@
+//! The data path: ChannelData from clients (RFC 8656 section 12.6) and datagrams from peers (sections 11.3 and 12.7).
+//!
+//! No heap, no clock, no lock: two look-ups each, lifetimes by comparison.
+
+use std::ops::Range;
+
+use crate::addr::{FiveTuple, PeerAddr};
+use crate::clock::Now;
+use crate::reject::Dropped;
+use turnstone_stun::Method;
+
+use super::channels::RFC5766_NUMBERS;
+use super::output::{Encapsulation, ToClient, ToPeer};
+use super::peer::{Peer, judge};
+use super::relays::RelayId;
+use super::server::Server;
+
+/// Length of the ChannelData header.
+const HEADER_LEN: usize = 4;
+
+impl Server {
+    /// Routes one ChannelData message (first byte 64-79), header included; returns its way and the payload's range.
+    /// What follows the payload is padding and does not count.
+    ///
+    /// # Errors
+    /// Why the packet is dropped.
+    #[inline]
+    pub fn route_channel_data(
+        &mut self,
+        now: Now,
+        five_tuple: &FiveTuple,
+        message: &[u8],
+    ) -> Result<(ToPeer, Range<usize>), Dropped> {
+        let Some((&[n0, n1, l0, l1], rest)) = message.split_first_chunk::<HEADER_LEN>() else {
+            return Err(Dropped::Malformed);
+        };
+        let number = u16::from_be_bytes([n0, n1]);
+        let len = usize::from(u16::from_be_bytes([l0, l1]));
+        if !RFC5766_NUMBERS.contains(&number) || len > rest.len() {
+            return Err(Dropped::Malformed);
+        }
+        let slot = self.allocations.find(&self.hash, five_tuple).ok_or(Dropped::NoAllocation)?;
+        let allocation = self.allocations.get_mut(slot).ok_or(Dropped::NoAllocation)?;
+        let Some(channel) = allocation.channels.by_number(&self.hash, number, now.micros) else {
+            return Err(if allocation.is_live(now.micros) { Dropped::NoChannel } else { Dropped::NoAllocation });
+        };
+        let (peer, own_relay) = (channel.peer, channel.own_relay);
+        let relay = allocation.live_relay(peer.family(), now.micros).ok_or(Dropped::NoAllocation)?.id;
+        if !allocation.meter.admit_to_peer(now.micros, peer.family(), len) {
+            allocation.throttled += 1;
+            self.events.throttled_to_peer(len);
+            return Err(Dropped::Bandwidth);
+        }
+        allocation.to_peers.count(len);
+        Ok((ToPeer { relay, peer, own_relay, dont_fragment: false }, HEADER_LEN..HEADER_LEN + len))
+    }
+
+    /// Routes one datagram of `len` bytes that `peer` sent to a relay socket.
+    ///
+    /// # Errors
+    /// Why the packet is dropped.
+    #[inline]
+    pub fn route_from_peer(
+        &mut self,
+        now: Now,
+        relay: RelayId,
+        peer: PeerAddr,
+        len: usize,
+    ) -> Result<ToClient, Dropped> {
+        let slot = self.allocations.find_relay(relay).ok_or(Dropped::NoAllocation)?;
+        let allocation = self.allocations.get_mut(slot).ok_or(Dropped::NoAllocation)?;
+        if allocation.live_relay(peer.family(), now.micros).is_none_or(|live| live.id != relay) {
+            return Err(Dropped::NoAllocation);
+        }
+        let encapsulation = match allocation.channels.by_peer(&self.hash, peer, now.micros) {
+            // A bound channel permits its peer for as long as it is bound, 600 s and not only 300: clients such as aioice
+            // refresh the binding and nothing else, and expect what coturn does.
+            Some(channel) => Encapsulation::Channel(channel.number),
+            None => {
+                if !allocation.permissions.permits(&self.hash, peer.ip(), now.micros) {
+                    return Err(Dropped::NoPermission);
+                }
+                if let Err(reason) = judge(&self.settings.peer_acl, Peer::Address(peer)) {
+                    return Err(self.refuse_data(now, slot, Method::DATA, (peer, reason)));
+                }
+                Encapsulation::Data { peer, transaction_id: self.transaction_ids.next() }
+            }
+        };
+        if !allocation.meter.admit_to_client(now.micros, peer.family(), len) {
+            allocation.throttled += 1;
+            self.events.throttled_to_client(len);
+            return Err(Dropped::Bandwidth);
+        }
+        allocation.to_client.count(len);
+        Ok(ToClient { client: allocation.client, encapsulation })
+    }
+}

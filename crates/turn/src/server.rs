@@ -1,0 +1,287 @@
+//! The server: one per worker. Inputs are borrowed messages, outputs are values.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::addr::{Family, FiveTuple};
+use crate::clock::Now;
+use crate::policy::RateLimiter;
+use crate::reject::{Dropped, Reason};
+use turnstone_stun::{Class, Message, Method};
+
+use super::allocation::Allocation;
+use super::allocations::Allocations;
+use super::drain::Alternates;
+use super::events::{Events, RefusalCounts};
+use super::hash::AddressHash;
+use super::output::{Client, EndReason, Event, Outcome};
+use super::pass::Judging;
+use super::relays::Relays;
+use super::retransmit::{Digester, Tombstones};
+use super::settings::{OnExpiry, Settings, Shared};
+use super::timer::{Armed, Timer, Wheel};
+use super::transaction::TransactionIds;
+
+/// Allocations looked at in one [`Server::handle_timeout`].
+const SWEEPS_MAX: usize = 64;
+
+/// Fills a buffer from the CSPRNG.
+pub type FillRandom = Box<dyn FnMut(&mut [u8]) + Send>;
+
+/// One worker's TURN server.
+pub struct Server {
+    pub(super) settings: Arc<Settings>,
+    pub(super) shared: Shared,
+    pub(super) hash: AddressHash,
+    pub(super) allocations: Allocations,
+    pub(super) limiter: RateLimiter,
+    pub(super) transaction_ids: TransactionIds,
+    pub(super) digester: Digester,
+    pub(super) tombstones: Tombstones,
+    pub(super) events: Events,
+    pub(super) next_id: u64,
+    pub(super) draining: bool,
+    pub(super) alternates: Arc<Alternates>,
+    pub(super) refused_with: Option<(Reason, Option<SocketAddr>)>,
+    pub(super) judging: Option<Judging>,
+    wheel: Wheel,
+    /// Timers that have fired, and how many of them have been looked at.
+    due: Vec<Timer>,
+    due_done: usize,
+}
+
+impl Server {
+    /// A server without allocations. `fill_random` is the CSPRNG.
+    pub fn new(settings: Arc<Settings>, shared: Shared, mut fill_random: FillRandom) -> Self {
+        let mut digest_key = [0; 16];
+        fill_random(&mut digest_key);
+        Self {
+            limiter: RateLimiter::new(settings.unauthenticated, Arc::clone(&shared.answer_budgets)),
+            hash: AddressHash::new(&mut *fill_random),
+            transaction_ids: TransactionIds::new(&mut *fill_random),
+            digester: Digester::new(digest_key),
+            settings,
+            shared,
+            allocations: Allocations::new(),
+            tombstones: Tombstones::default(),
+            events: Events::default(),
+            next_id: 1,
+            draining: false,
+            alternates: Arc::default(),
+            refused_with: None,
+            wheel: Wheel::new(),
+            due: Vec::new(),
+            due_done: 0,
+            judging: None,
+        }
+    }
+
+    /// Why the message handled last was refused, and the peer that it was about; `None` when it was not.
+    pub fn refused_with(&self) -> Option<(Reason, Option<SocketAddr>)> {
+        self.refused_with
+    }
+
+    /// Handles one STUN message (first byte 0-3) of a client. The answer, if any, is appended to `reply`.
+    pub fn handle_message<R: Relays>(
+        &mut self,
+        now: Now,
+        client: &Client,
+        message: &[u8],
+        relays: &mut R,
+        reply: &mut Vec<u8>,
+    ) -> Outcome {
+        self.refused_with = None;
+        let Ok(message) = Message::parse(message) else { return Outcome::Dropped(Dropped::Malformed) };
+        match (message.class(), message.method()) {
+            (Class::Request, Method::BINDING) => self.binding(now, client, &message, reply),
+            (Class::Request, _) => self.turn_request(now, client, &message, relays, reply),
+            (Class::Indication, Method::SEND) => self.send(now, client, &message),
+            // A Binding indication keeps a NAT binding alive and asks for nothing.
+            (Class::Indication | Class::Success | Class::Error, _) => Outcome::Dropped(Dropped::Ignored),
+        }
+    }
+
+    /// The client's connection closed: its allocation ends (RFC 8656 section 7).
+    pub fn client_gone<R: Relays>(&mut self, now: Now, five_tuple: &FiveTuple, relays: &mut R) {
+        if let Some(slot) = self.live_slot(now, five_tuple, relays) {
+            self.end(now, slot, EndReason::ClientGone, relays);
+        }
+    }
+
+    /// Ends what has expired: the next of it, when much expires at once.
+    pub fn handle_timeout<R: Relays>(&mut self, now: Now, relays: &mut R) {
+        self.tombstones.sweep(now.micros);
+        if !self.has_due() {
+            self.due.clear();
+            self.due.shrink_to(64);
+            self.due_done = 0;
+            self.wheel.take_due(now.micros, &mut self.due);
+        }
+        for _ in 0..SWEEPS_MAX {
+            let Some(timer) = self.due.get(self.due_done).copied() else { break };
+            self.due_done += 1;
+            let Some(allocation) = self.allocations.get_mut(timer.slot) else { continue };
+            if allocation.armed.is_some_and(|armed| armed.tick == timer.tick) {
+                allocation.armed = None;
+                self.sweep(now, timer.slot, relays);
+            }
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is due, in monotonic microseconds: at once while there is more of what has expired, `None`
+    /// when nothing can expire.
+    pub fn next_timeout(&self) -> Option<u64> {
+        if self.has_due() { Some(0) } else { self.wheel.next_micros() }
+    }
+
+    fn has_due(&self) -> bool {
+        self.due_done < self.due.len()
+    }
+
+    /// Gives memory back after a peak of allocations.
+    pub fn shrink(&mut self) {
+        self.allocations.shrink(&self.hash);
+        self.wheel.shrink();
+    }
+
+    /// Ends every allocation, e.g. at shutdown.
+    pub fn end_all<R: Relays>(&mut self, now: Now, reason: EndReason, relays: &mut R) {
+        let mut pass = self.pass(None);
+        while let Some(slot) = self.next_in(&mut pass) {
+            self.end(now, slot, reason, relays);
+        }
+    }
+
+    /// Whether a client has an allocation.
+    pub fn has_allocation(&self, five_tuple: &FiveTuple) -> bool {
+        self.allocations.contains(&self.hash, five_tuple)
+    }
+
+    /// Live allocations of this worker.
+    pub fn allocations(&self) -> usize {
+        self.allocations.len()
+    }
+
+    /// Timers that are set: one for each allocation at most.
+    pub fn timers(&self) -> usize {
+        self.wheel.len()
+    }
+
+    /// The oldest event not yet taken.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop()
+    }
+
+    /// Refusals that were not reported as events because too many events waited.
+    pub fn refusals_dropped(&self) -> u64 {
+        self.events.refusals_dropped()
+    }
+
+    /// Requests refused since the start, reported as events or not.
+    pub fn refusals(&self) -> &RefusalCounts {
+        self.events.refusals()
+    }
+
+    /// Answers to requests that nobody has authenticated, Binding included, since the start.
+    pub fn stranger_replies(&self) -> u64 {
+        self.events.stranger_replies()
+    }
+
+    /// Bytes of payload that bandwidth caps have dropped since the start: to peers, and to clients.
+    pub fn throttled_bytes(&self) -> (u64, u64) {
+        self.events.throttled_bytes()
+    }
+
+    /// The slot of the live allocation on a 5-tuple; ends one whose time is over.
+    pub(super) fn live_slot<R: Relays>(&mut self, now: Now, five_tuple: &FiveTuple, relays: &mut R) -> Option<u32> {
+        let slot = self.allocations.find(&self.hash, five_tuple)?;
+        if self.allocations.get(slot)?.is_live(now.micros) {
+            return Some(slot);
+        }
+        self.sweep(now, slot, relays);
+        None
+    }
+
+    /// Sees to it that the wheel looks at an allocation when its next deadline passes.
+    pub(super) fn arm(&mut self, now: Now, slot: u32) {
+        let Some(allocation) = self.allocations.get_mut(slot) else { return };
+        let Some(deadline) = allocation.next_deadline(now) else { return };
+        let tick = self.wheel.tick_for(now.micros, deadline);
+        if allocation.armed.is_some_and(|armed| armed.tick <= tick) {
+            return;
+        }
+        let before = allocation.armed.replace(self.wheel.add(Timer { tick, slot }));
+        self.disarm(slot, before);
+    }
+
+    /// Takes a timer of a slot out of the wheel.
+    fn disarm(&mut self, slot: u32, armed: Option<Armed>) {
+        let Some((moved, armed)) = armed.and_then(|armed| self.wheel.cancel(slot, armed)) else { return };
+        if let Some(allocation) = self.allocations.get_mut(moved) {
+            allocation.armed = Some(armed);
+        }
+    }
+
+    /// Ends what has expired of one allocation, or all of it, and arms it for what is left.
+    pub(super) fn sweep<R: Relays>(&mut self, now: Now, slot: u32, relays: &mut R) {
+        let Some(allocation) = self.allocations.get_mut(slot) else { return };
+        if !allocation.is_live(now.micros) {
+            let credential_over = allocation.identity.expires_unix.is_some_and(|expires| expires <= now.unix_secs);
+            let cut = self.settings.on_expiry == OnExpiry::Cut && credential_over;
+            let reason = if cut { EndReason::CredentialExpired } else { EndReason::Expired };
+            self.end(now, slot, reason, relays);
+            return;
+        }
+        allocation.drop_expired_channels(&self.hash, now, &mut self.events);
+        allocation.permissions.retain(&self.hash, |_, until_micros| until_micros > now.micros);
+        allocation.remembered.take_if(|remembered| remembered.until_micros <= now.micros);
+        for family in [Family::V4, Family::V6] {
+            let over = |allocation: &Allocation| {
+                allocation
+                    .relays()
+                    .any(|relay| relay.relayed.family() == family && relay.open && relay.until_micros <= now.micros)
+            };
+            if self.allocations.get(slot).is_some_and(over) {
+                self.close_family(slot, family, relays);
+            }
+        }
+        self.arm(now, slot);
+    }
+
+    /// Closes one relay of a dual allocation, with the permissions and channels of its family.
+    pub(super) fn close_family<R: Relays>(&mut self, slot: u32, family: Family, relays: &mut R) {
+        let Some(allocation) = self.allocations.get_mut(slot) else { return };
+        let id = allocation.id;
+        let events = &mut self.events;
+        allocation.channels.retain(&self.hash, |channel| {
+            let keep = channel.peer.family() != family;
+            if !keep {
+                events.push(Event::RouteGone { id, channel: channel.number });
+            }
+            keep
+        });
+        allocation.permissions.retain(&self.hash, |ip, _| Family::of(ip) != family);
+        let mut closed = None;
+        for relay in allocation.relays_mut().filter(|relay| relay.open && relay.relayed.family() == family) {
+            relay.open = false;
+            closed = Some(relay.id);
+        }
+        if let Some(relay) = closed {
+            self.allocations.forget_relay(relay);
+            relays.close(relay);
+        }
+    }
+
+    /// Ends an allocation: its relays are closed, its quota is given back, its summary is reported.
+    pub(super) fn end<R: Relays>(&mut self, now: Now, slot: u32, reason: EndReason, relays: &mut R) {
+        let Some(allocation) = self.allocations.remove(&self.hash, slot) else { return };
+        for relay in allocation.relays().filter(|relay| relay.open) {
+            relays.close(relay.id);
+        }
+        for channel in allocation.channels.iter() {
+            self.events.push(Event::RouteGone { id: allocation.id, channel: channel.number });
+        }
+        self.events.push(Event::Ended(Box::new(allocation.summary(now, reason))));
+        self.disarm(slot, allocation.armed);
+    }
+}
