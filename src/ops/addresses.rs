@@ -17,7 +17,7 @@ use super::notify;
 use super::run::{RunError, RunningServer};
 use crate::addr::Family;
 use crate::config::{Config, OwnAddresses, RelayAddress};
-use crate::net::{LocalAddresses, OwnRelays, subscribe_to_addresses, take_changes};
+use crate::net::{LocalAddresses, RelayPorts, subscribe_to_addresses, take_changes};
 use crate::policy::PeerAcl;
 use crate::turn::Settings;
 
@@ -147,7 +147,7 @@ impl AddressWatch {
     }
 
     /// The server's own addresses, for the peer policy.
-    pub(super) fn own(&self, config: &Config, endpoints: &[std::net::SocketAddr], relays: &OwnRelays) -> OwnAddresses {
+    pub(super) fn own(&self, config: &Config, endpoints: &[std::net::SocketAddr], relays: &RelayPorts) -> OwnAddresses {
         let current = [config.relay.ipv4, config.relay.ipv6];
         let all = relays.all_addresses().into_iter().map(|(bind, external)| RelayAddress { bind, external });
         OwnAddresses {
@@ -196,9 +196,9 @@ impl RunningServer {
                     });
                 }
             }
-            offer(&self.config, &self.context.own_relays);
+            offer(&self.config, &self.context.relay_ports);
         }
-        let (_, is_counting) = self.context.own_relays.forget_earlier();
+        let (_, is_counting) = self.context.relay_ports.forget_earlier();
         self.follow_policy();
         let is_first = self.tell_readiness();
         self.addresses.rest(self.addresses.missing.is_some() || !has_answer, is_counting);
@@ -207,7 +207,7 @@ impl RunningServer {
 
     /// Gives the workers a peer policy that knows the addresses of this moment.
     fn follow_policy(&mut self) {
-        let own = self.addresses.own(&self.config, &self.endpoints, &self.context.own_relays);
+        let own = self.addresses.own(&self.config, &self.endpoints, &self.context.relay_ports);
         let rules = self.config.peer_rules(own);
         let before = &self.context.settings.peer_acl;
         if *before.rules() == rules {
@@ -312,7 +312,7 @@ pub(super) fn find_relays(config: &mut Config, local: &LocalAddresses) {
 }
 
 /// Has relays made at the configured addresses.
-pub(super) fn offer(config: &Config, relays: &OwnRelays) {
+pub(super) fn offer(config: &Config, relays: &RelayPorts) {
     let relay = &config.relay;
     let has_none = relay.ipv4.is_none() && relay.ipv6.is_none();
     for family in Family::ALL {
@@ -452,9 +452,9 @@ mod tests {
     #[test]
     fn without_any_address_both_automatic_families_are_offered_and_with_one_only_that() {
         let mut config = config("");
-        let relays = OwnRelays::new(None, None, config.relay.ports);
+        let relays = RelayPorts::new(None, None, config.relay.ports);
         let offered =
-            |relays: &OwnRelays| Family::ALL.map(|family| (relays.supports(family), relays.has_address(family)));
+            |relays: &RelayPorts| Family::ALL.map(|family| (relays.supports(family), relays.has_address(family)));
         offer(&config, &relays);
         assert_eq!(offered(&relays), [(true, false), (true, false)]);
         let auto = config.relay.auto_of(Family::V6).unwrap();

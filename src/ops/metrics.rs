@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 use super::status::Status;
 use crate::addr::{Family, Transport};
 use crate::counters::{Counter, Counters, Cut, Direction, Histogram, Traffic};
-use crate::net::OwnRelays;
+use crate::net::RelayPorts;
 use crate::reject::{Dropped, Reason};
 use crate::turn::EndReason;
 use crate::usage::Lost;
@@ -26,12 +26,12 @@ pub(super) struct Metrics(Registry);
 impl Metrics {
     pub(super) fn new(
         counters: Vec<Arc<Counters>>,
-        own_relays: Arc<OwnRelays>,
+        relay_ports: Arc<RelayPorts>,
         reservations: Arc<Reservations>,
         status: Arc<Status>,
     ) -> Self {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Observed { counters, own_relays, reservations, status }));
+        registry.register_collector(Box::new(Observed { counters, relay_ports, reservations, status }));
         Self(registry)
     }
 
@@ -52,7 +52,7 @@ type TrafficOf = fn(&Traffic) -> &Counter;
 /// Where the numbers come from.
 struct Observed {
     counters: Vec<Arc<Counters>>,
-    own_relays: Arc<OwnRelays>,
+    relay_ports: Arc<RelayPorts>,
     reservations: Arc<Reservations>,
     status: Arc<Status>,
 }
@@ -233,13 +233,13 @@ impl Observed {
         let help = "Relay ports: of allocations, reserved for an allocation to come (EVEN-PORT), and free.";
         let mut ports = out.0.encode_descriptor("turnstone_relay_ports", help, None, MetricType::Gauge)?;
         for family in Family::ALL {
-            if !self.own_relays.supports(family) {
+            if !self.relay_ports.supports(family) {
                 continue;
             }
             let reserved = self.reservations.held(family);
-            let held = self.own_relays.used(family);
+            let held = self.relay_ports.used(family);
             let used = held.saturating_sub(reserved);
-            let free = self.own_relays.capacity().saturating_sub(held);
+            let free = self.relay_ports.capacity().saturating_sub(held);
             for (state, count) in [("used", used), ("reserved", reserved), ("free", free)] {
                 ports.encode_family(&[("family", family.name()), ("state", state)])?.encode_gauge(&i64::from(count))?;
             }

@@ -27,7 +27,7 @@ use crate::addr::Transport;
 use crate::auth::NonceKeys;
 use crate::config::{Config, Endpoint, Loaded, OwnAddresses, Unusable, Wanted, WantedSockets, lasts, why};
 use crate::counters::Counters;
-use crate::net::{Inherited, OwnRelays, sys};
+use crate::net::{Inherited, RelayPorts, sys};
 use crate::stream::ConnectionLimits;
 use crate::turn::{AllocationFilter, EndReason, Settings, Shared};
 use crate::usage::{AskWorker, UsageRecords};
@@ -192,9 +192,9 @@ impl RunningServer {
         let mut master = [0; 32];
         fill_from_system(&mut master);
         let nonce_keys = Arc::new(NonceKeys::new(master, config.auth.nonce_lifetime_secs));
-        let own_relays = OwnRelays::new(None, None, config.relay.ports);
-        addresses::offer(&config, &own_relays);
-        let reservations_max = (own_relays.capacity() / 4).max(1) as usize;
+        let relay_ports = RelayPorts::new(None, None, config.relay.ports);
+        addresses::offer(&config, &relay_ports);
+        let reservations_max = (relay_ports.capacity() / 4).max(1) as usize;
         let mailboxes = (0..config.workers)
             .map(|_| Mailbox::new().map(Arc::new))
             .collect::<io::Result<Vec<_>>>()
@@ -206,9 +206,9 @@ impl RunningServer {
         });
         let usage = usage.transpose()?;
         let context = WorkerContext {
-            settings: Arc::new(settings(&config, addresses.own(&config, &endpoints, &own_relays), &nonce_keys)?),
+            settings: Arc::new(settings(&config, addresses.own(&config, &endpoints, &relay_ports), &nonce_keys)?),
             shared: Shared::default(),
-            own_relays,
+            relay_ports,
             reservations: Arc::new(Reservations::new(reservations_max)),
             shortages: Arc::default(),
             connection_limits: ConnectionLimits::new(
@@ -244,7 +244,7 @@ impl RunningServer {
             tracing::info!(endpoint = %listener.endpoint, "serving /metrics, /healthz and /readyz");
             let metrics = Metrics::new(
                 counters.clone(),
-                Arc::clone(&context.own_relays),
+                Arc::clone(&context.relay_ports),
                 Arc::clone(&context.reservations),
                 Arc::clone(&status),
             );
@@ -264,7 +264,7 @@ impl RunningServer {
                     status: Arc::clone(&status),
                     mailboxes: context.mailboxes.clone(),
                     counters: counters.clone(),
-                    own_relays: Arc::clone(&context.own_relays),
+                    relay_ports: Arc::clone(&context.relay_ports),
                     bound: bound.clone(),
                 },
             );
@@ -376,7 +376,7 @@ impl RunningServer {
 
     /// The snapshot for the workers, with what the server knows of itself.
     pub(super) fn settings(&self, config: &Config) -> Result<Settings, RunError> {
-        let own = self.addresses.own(config, &self.endpoints, &self.context.own_relays);
+        let own = self.addresses.own(config, &self.endpoints, &self.context.relay_ports);
         settings(config, own, &self.nonce_keys)
     }
 

@@ -43,7 +43,7 @@ use crate::clock::Now;
 use crate::config::Streams;
 use crate::counters::Counters;
 use crate::net::sys::{Descriptors, Epoll, Events, Interest, RecvBatch, clocks, kernel_drops, trim_memory};
-use crate::net::{Arena, OwnRelays, RelayAddresses};
+use crate::net::{Arena, RelayAddresses, RelayPorts};
 use crate::reject::Dropped;
 use crate::stream::ConnectionLimits;
 use crate::turn::{Event, Server, Settings, Shared};
@@ -89,7 +89,7 @@ pub struct WorkerContext {
     /// Counters that hold over all workers.
     pub shared: Shared,
     /// The relay ports.
-    pub own_relays: Arc<OwnRelays>,
+    pub relay_ports: Arc<RelayPorts>,
     /// The reserved ports.
     pub reservations: Arc<Reservations>,
     /// Warnings that something has run out.
@@ -192,7 +192,7 @@ impl Worker {
         let relays = RelaySockets::new(
             number,
             Arc::clone(&epoll),
-            Arc::clone(&context.own_relays),
+            Arc::clone(&context.relay_ports),
             Arc::clone(&context.reservations),
             Arc::clone(&counters),
             fill_from_system,
@@ -207,7 +207,7 @@ impl Worker {
             listeners: sockets,
             server,
             relays,
-            own_relays: context.own_relays.addresses(),
+            own_relays: context.relay_ports.addresses(),
             streams: StreamTable::new(&context.streams),
             arena: Arena::new(SLOTS, SCRATCH),
             next_slot: 0,

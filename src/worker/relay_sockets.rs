@@ -11,7 +11,7 @@ use super::token::Token;
 use crate::addr::{Family, RelayedAddr};
 use crate::counters::Counters;
 use crate::net::sys::{Descriptors, Epoll, Interest, kernel_drops};
-use crate::net::{OwnRelays, PortLease, RelayOwner, bind_connected, bind_relay};
+use crate::net::{PortLease, RelayOwner, RelayPorts, bind_connected, bind_relay};
 use crate::turn::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
 use crate::user::User;
 
@@ -150,7 +150,7 @@ struct Slot {
 pub(super) struct RelaySockets {
     worker: u16,
     epoll: Arc<Epoll>,
-    own: Arc<OwnRelays>,
+    ports: Arc<RelayPorts>,
     reservations: Arc<Reservations>,
     counters: Arc<Counters>,
     fill_random: fn(&mut [u8]),
@@ -166,7 +166,7 @@ impl RelaySockets {
     pub(super) fn new(
         worker: u16,
         epoll: Arc<Epoll>,
-        own: Arc<OwnRelays>,
+        ports: Arc<RelayPorts>,
         reservations: Arc<Reservations>,
         counters: Arc<Counters>,
         fill_random: fn(&mut [u8]),
@@ -176,7 +176,7 @@ impl RelaySockets {
         Self {
             worker,
             epoll,
-            own,
+            ports,
             reservations,
             counters,
             fill_random,
@@ -253,21 +253,21 @@ impl RelaySockets {
         even: bool,
         pair: bool,
     ) -> Result<[Option<(OwnedFd, PortLease)>; 2], RelayError> {
-        if !self.own.supports(family) {
+        if !self.ports.supports(family) {
             return Err(RelayError::NoFamily);
         }
-        if !self.own.has_address(family) {
+        if !self.ports.has_address(family) {
             return Err(RelayError::NoAddress);
         }
         let mut random = [0; 4];
         (self.fill_random)(&mut random);
         let mut tries = 0;
-        for port in self.own.candidates(family, u32::from_ne_bytes(random)) {
+        for port in self.ports.candidates(family, u32::from_ne_bytes(random)) {
             if even && port % 2 != 0 {
                 continue;
             }
-            let Some(lease) = self.own.claim(family, port) else { continue };
-            let next = if pair { port.checked_add(1).and_then(|port| self.own.claim(family, port)) } else { None };
+            let Some(lease) = self.ports.claim(family, port) else { continue };
+            let next = if pair { port.checked_add(1).and_then(|port| self.ports.claim(family, port)) } else { None };
             if pair && next.is_none() {
                 continue;
             }
@@ -321,7 +321,7 @@ impl RelaySockets {
 
 impl Relays for RelaySockets {
     fn supports(&self, family: Family) -> bool {
-        self.own.supports(family)
+        self.ports.supports(family)
     }
 
     fn open(&mut self, now_micros: u64, family: Family, port: PortRequest<'_>) -> Result<OpenRelay, RelayError> {

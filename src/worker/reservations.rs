@@ -109,13 +109,13 @@ impl Reservations {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::OwnRelays;
+    use crate::net::RelayPorts;
     use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
     #[test]
     fn a_reserved_port_counts_for_its_family_until_it_is_redeemed() {
         let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let relays = OwnRelays::new(Some((local, local)), None, (50000, 50001));
+        let relays = RelayPorts::new(Some((local, local)), None, (50000, 50001));
         let reservations = Reservations::new(10);
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap().into();
         let lease = relays.claim(Family::V4, 50001).unwrap();
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn a_user_s_reservations_are_limited_and_so_are_all_together_each_by_its_own_reason() {
         let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let relays = OwnRelays::new(Some((local, local)), None, (50000, 50009));
+        let relays = RelayPorts::new(Some((local, local)), None, (50000, 50009));
         let reservations = Reservations::new(3);
         let (ann, bob, guest) = (User::fixed("ann"), User::fixed("bob"), User::time_limited("ann"));
         let hold = |number: u8, user: &User| {

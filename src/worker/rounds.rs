@@ -166,7 +166,7 @@ mod tests {
     use crate::config::{Config, Host, Overrides, OwnAddresses, Source, Surroundings};
     use crate::counters::Counters;
     use crate::net::sys::{Descriptors, SendOptions, send_pieces};
-    use crate::net::{OwnRelays, Span, bind_tcp_listener, bind_udp_listener};
+    use crate::net::{RelayPorts, Span, bind_tcp_listener, bind_udp_listener};
     use crate::stream::ConnectionLimits;
     use crate::turn::Shared;
 
@@ -209,7 +209,7 @@ mod tests {
             let context = WorkerContext {
                 settings: Arc::new(settings),
                 shared: Shared::default(),
-                own_relays: OwnRelays::new(Some((loopback, loopback)), None, (20_000, 29_999)),
+                relay_ports: RelayPorts::new(Some((loopback, loopback)), None, (20_000, 29_999)),
                 reservations: Arc::new(Reservations::new(10)),
                 shortages: Arc::default(),
                 connection_limits: ConnectionLimits::new(1000, None, None),

@@ -4,14 +4,14 @@ mod arena;
 mod inherited;
 mod local_addresses;
 mod netlink;
-mod own_relays;
+mod relay_ports;
 mod sockets;
 pub mod sys;
 
 pub use arena::{Arena, HEADROOM, Span};
 pub use inherited::{Adopted, InheritError, Inherited, Leftover, SocketKind};
 pub use local_addresses::{Changes, LocalAddresses, subscribe_to_addresses, take_changes};
-pub use own_relays::{OwnRelays, PortLease, RelayAddresses, RelayOwner};
+pub use relay_ports::{PortLease, RelayAddresses, RelayOwner, RelayPorts};
 pub use sockets::LISTENER_BUFFER;
 pub use sockets::{
     bind_connected, bind_endpoint, bind_relay, bind_tcp_listener, bind_udp_listener, tune_accepted, tune_tcp_listener,

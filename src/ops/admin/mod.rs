@@ -26,7 +26,7 @@ use super::run::Bound;
 use super::status::Status;
 use crate::config::{Admin, Endpoint};
 use crate::counters::Counters;
-use crate::net::{OwnRelays, sys};
+use crate::net::{RelayPorts, sys};
 use crate::text;
 use crate::worker::Mailbox;
 
@@ -60,7 +60,7 @@ pub(super) struct AdminApi {
     status: Arc<Status>,
     workers: Workers,
     counters: Vec<Arc<Counters>>,
-    own_relays: Arc<OwnRelays>,
+    relay_ports: Arc<RelayPorts>,
     bound: Bound,
     orders: mpsc::Sender<Order>,
     clock: Clock,
@@ -71,7 +71,7 @@ pub(super) struct Shown {
     pub(super) status: Arc<Status>,
     pub(super) mailboxes: Vec<Arc<Mailbox>>,
     pub(super) counters: Vec<Arc<Counters>>,
-    pub(super) own_relays: Arc<OwnRelays>,
+    pub(super) relay_ports: Arc<RelayPorts>,
     pub(super) bound: Bound,
 }
 
@@ -79,9 +79,9 @@ impl AdminApi {
     /// The API, and the orders that the supervisor has to carry out.
     pub(super) fn new(admin: Admin, shown: Shown) -> (Self, Orders) {
         let (orders, received) = control::channel();
-        let Shown { status, mailboxes, counters, own_relays, bound } = shown;
+        let Shown { status, mailboxes, counters, relay_ports, bound } = shown;
         let workers = Workers::new(mailboxes);
-        (Self { admin, status, workers, counters, own_relays, bound, orders, clock: Clock::new() }, received)
+        (Self { admin, status, workers, counters, relay_ports, bound, orders, clock: Clock::new() }, received)
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Refused> {

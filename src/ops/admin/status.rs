@@ -77,9 +77,9 @@ impl AdminApi {
     /// Relay ports of each family that is offered.
     fn ports(&self) -> Value {
         let families = [(Family::V4, "ipv4"), (Family::V6, "ipv6")];
-        let offered = families.into_iter().filter(|(family, _)| self.own_relays.supports(*family));
+        let offered = families.into_iter().filter(|(family, _)| self.relay_ports.supports(*family));
         let ports = offered.map(|(family, name)| {
-            let ports = json!({ "used": self.own_relays.used(family), "total": self.own_relays.capacity() });
+            let ports = json!({ "used": self.relay_ports.used(family), "total": self.relay_ports.capacity() });
             (name.to_owned(), ports)
         });
         Value::Object(ports.collect())

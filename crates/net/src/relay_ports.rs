@@ -46,7 +46,7 @@ impl RelayOwner {
 ///
 /// A family's address may change while the server runs. Allocations made before keep their sockets and their ports at the
 /// earlier address, which is known for as long as one of them is held.
-pub struct OwnRelays {
+pub struct RelayPorts {
     addresses: Arc<ArcSwap<Addresses>>,
     first_port: u16,
     last_port: u16,
@@ -131,15 +131,15 @@ impl RelayAddresses {
     }
 }
 
-impl OwnRelays {
+impl RelayPorts {
     /// `(bind, external)` addresses per family and the inclusive port range.
     pub fn new(v4: Option<(IpAddr, IpAddr)>, v6: Option<(IpAddr, IpAddr)>, ports: (u16, u16)) -> Arc<Self> {
         let (first_port, last_port) = ports;
-        let own = Self { addresses: Arc::default(), first_port, last_port };
+        let relays = Self { addresses: Arc::default(), first_port, last_port };
         for (family, address) in [(Family::V4, v4), (Family::V6, v6)] {
-            own.set_address(family, address, address.is_some());
+            relays.set_address(family, address, address.is_some());
         }
-        Arc::new(own)
+        Arc::new(relays)
     }
 
     /// Binds new relays of a family to another `(bind, external)` address from now on, or to none. `offered` says whether
@@ -310,10 +310,10 @@ mod tests {
     use super::*;
     use std::net::Ipv4Addr;
 
-    fn pool(first: u16, last: u16) -> Arc<OwnRelays> {
+    fn pool(first: u16, last: u16) -> Arc<RelayPorts> {
         let bind = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 5));
         let external = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7));
-        OwnRelays::new(Some((bind, external)), None, (first, last))
+        RelayPorts::new(Some((bind, external)), None, (first, last))
     }
 
     #[test]
