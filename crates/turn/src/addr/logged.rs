@@ -1,7 +1,7 @@
 //! Clients' and peers' addresses as the log may have them: `[log] addresses`.
 //!
 //! The log is one for the whole process, and so is this. Whatever logs the address of a client or a peer wraps it in
-//! [`Logged`]; `tests/architecture.rs` looks for those that do not.
+//! [`Logged`]; `tests/architecture` looks for those that do not.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

@@ -1,0 +1,114 @@
+//! The sources of the workspace, and what of them is built into the product.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+pub struct Source {
+    pub path: PathBuf,
+    /// Its crate, then its module path, e.g. `["turn", "auth", "nonce"]`; the program's crate is `turnstone`.
+    pub module: Vec<String>,
+    pub text: String,
+}
+
+impl Source {
+    /// The room: a module of the program, a crate, or a module of a crate that has a row of its own.
+    pub fn room(&self) -> &str {
+        room(&self.module)
+    }
+}
+
+/// The room that a module, or a path into it, belongs to.
+pub fn room(path: &[String]) -> &str {
+    match path {
+        [of_crate, module, ..] if of_crate == "turnstone" || has_row(of_crate, module) => module,
+        [of_crate, ..] if of_crate != "turnstone" => of_crate,
+        _ => "lib",
+    }
+}
+
+/// A path as the rows have it: a room and one name below it.
+pub fn in_rows(path: &[String]) -> String {
+    let room = room(path);
+    let below = path.iter().skip_while(|segment| *segment != room).nth(1);
+    below.map_or_else(|| room.to_owned(), |below| format!("{room}::{below}"))
+}
+
+/// Whether a module of a crate has a row of its own; the rest of the crate has the crate's.
+fn has_row(of_crate: &str, module: &str) -> bool {
+    of_crate == "turn" && (super::SHARED.contains(&module) || ["auth", "policy"].contains(&module))
+}
+
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+pub fn sources() -> Vec<Source> {
+    let mut found = sources_of(&root().join("src"), "turnstone");
+    for entry in fs::read_dir(root().join("crates")).unwrap() {
+        let folder = entry.unwrap().path();
+        found.extend(sources_of(&folder.join("src"), folder.file_name().unwrap().to_str().unwrap()));
+    }
+    assert!(found.len() > 200, "found only {} sources", found.len());
+    found
+}
+
+fn sources_of(src: &Path, of_crate: &str) -> Vec<Source> {
+    let mut found = Vec::new();
+    for path in files_below(src) {
+        if path.extension().is_none_or(|extension| extension != "rs") {
+            continue;
+        }
+        let relative = path.strip_prefix(src).unwrap().with_extension("");
+        let mut module = vec![of_crate.to_owned()];
+        module.extend(relative.iter().map(|part| part.to_str().unwrap().to_owned()));
+        if module.last().is_some_and(|last| last == "mod" || last == "lib") {
+            module.pop();
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        found.push(Source { path, module, text });
+    }
+    found
+}
+
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_symlink() || [".git", ".venv", "target", "node_modules", "corpus", "artifacts"].contains(&name) {
+            continue;
+        }
+        if path.is_dir() {
+            found.extend(files_below(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The code that is built into the product: without comments, string contents and the test module at the end.
+pub fn product_code(text: &str) -> String {
+    let text = match text.find("#[cfg(test)]\nmod ") {
+        Some(at) => &text[..at],
+        None => text,
+    };
+    let mut code = String::new();
+    let mut rest = text.chars().peekable();
+    let mut in_string = false;
+    while let Some(c) = rest.next() {
+        match c {
+            '\\' if in_string => drop(rest.next()),
+            '\'' if !in_string && rest.peek() == Some(&'"') => drop(rest.next()),
+            '"' => {
+                in_string = !in_string;
+                code.push(c);
+            }
+            _ if in_string => {}
+            '/' if rest.peek() == Some(&'/') => while rest.next_if(|&next| next != '\n').is_some() {},
+            _ => code.push(c),
+        }
+    }
+    code
+}
