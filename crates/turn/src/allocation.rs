@@ -242,7 +242,7 @@ mod tests {
     fn an_idle_allocation_with_a_permission_and_a_channel_stays_well_below_a_kilobyte() {
         let permission = 32;
         let five_tuple_entry = 2 * 49;
-        let relay_entry_slot_and_timer = 8 + 8 + 16;
+        let relay_entry_slot_and_timer = 8 + 16 + 16;
         let owned = size_of::<Allocation>() + size_of::<Channel>() + permission;
         let total = owned + five_tuple_entry + relay_entry_slot_and_timer;
         assert!(total < 800, "{total} bytes");

@@ -9,6 +9,7 @@ use super::five_tuple::FiveTuples;
 use super::hash::AddressHash;
 use super::output::AllocationId;
 use super::relays::RelayId;
+use super::slots::Slots;
 
 /// A slot that is in use by no allocation.
 const NONE: u32 = u32::MAX;
@@ -22,8 +23,7 @@ struct RelayEntry {
 
 /// Slots are reused; who keeps a slot over time must look whether it is still the same allocation's.
 pub(super) struct Allocations {
-    slots: Vec<Option<Box<Allocation>>>,
-    free: Vec<u32>,
+    slots: Slots<Box<Allocation>>,
     five_tuples: FiveTuples,
     relays: Vec<RelayEntry>,
     /// The slots by id: what goes over all of them does it in this order, and takes up where it has left off.
@@ -32,18 +32,12 @@ pub(super) struct Allocations {
 
 impl Allocations {
     pub(super) fn new() -> Self {
-        Self {
-            slots: Vec::new(),
-            free: Vec::new(),
-            five_tuples: FiveTuples::new(),
-            relays: Vec::new(),
-            ids: BTreeMap::new(),
-        }
+        Self { slots: Slots::default(), five_tuples: FiveTuples::new(), relays: Vec::new(), ids: BTreeMap::new() }
     }
 
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots.len()
     }
 
     /// The slot of the allocation on a 5-tuple.
@@ -66,12 +60,12 @@ impl Allocations {
 
     #[inline]
     pub(super) fn get(&self, slot: u32) -> Option<&Allocation> {
-        self.slots.get(slot as usize)?.as_deref()
+        self.slots.at(slot).map(Box::as_ref)
     }
 
     #[inline]
     pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Allocation> {
-        self.slots.get_mut(slot as usize)?.as_deref_mut()
+        self.slots.at_mut(slot).map(Box::as_mut)
     }
 
     /// The slot of the allocation with this id.
@@ -86,10 +80,7 @@ impl Allocations {
 
     /// Adds an allocation with its relays.
     pub(super) fn insert(&mut self, hash: &AddressHash, allocation: Allocation) -> u32 {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            (self.slots.len() - 1) as u32
-        });
+        let slot = self.slots.next_id().index;
         self.five_tuples.insert(hash, &allocation.client.five_tuple, slot);
         self.ids.insert(allocation.id, slot);
         for relay in allocation.relays() {
@@ -101,16 +92,12 @@ impl Allocations {
                 *entry = RelayEntry { generation: relay.id.generation, slot };
             }
         }
-        if let Some(place) = self.slots.get_mut(slot as usize) {
-            *place = Some(Box::new(allocation));
-        }
-        slot
+        self.slots.insert(Box::new(allocation)).index
     }
 
     /// Takes an allocation out, with its 5-tuple and the relays it still has open.
     pub(super) fn remove(&mut self, hash: &AddressHash, slot: u32) -> Option<Box<Allocation>> {
-        let allocation = self.slots.get_mut(slot as usize)?.take()?;
-        self.free.push(slot);
+        let allocation = self.slots.remove_at(slot)?;
         self.five_tuples.remove(hash, &allocation.client.five_tuple);
         self.ids.remove(&allocation.id);
         for relay in allocation.relays().filter(|relay| relay.open) {
@@ -121,11 +108,7 @@ impl Allocations {
 
     /// Gives memory back that a peak has left.
     pub(super) fn shrink(&mut self, hash: &AddressHash) {
-        let used = self.slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
-        self.slots.truncate(used);
-        self.slots.shrink_to_fit();
-        self.free.retain(|slot| (*slot as usize) < used);
-        self.free.shrink_to_fit();
+        self.slots.shrink();
         let open = self.relays.iter().rposition(|entry| entry.slot != NONE).map_or(0, |last| last + 1);
         self.relays.truncate(open);
         self.relays.shrink_to_fit();

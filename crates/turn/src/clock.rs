@@ -12,13 +12,6 @@ pub struct Now {
 /// Microseconds in a second.
 pub const SECOND: u64 = 1_000_000;
 
-impl Now {
-    /// The monotonic moment `secs` seconds from now.
-    pub fn after_secs(self, secs: u32) -> u64 {
-        self.micros.saturating_add(u64::from(secs) * SECOND)
-    }
-}
-
 /// A UTC time such as `2026-11-20T16:13:27Z`.
 pub fn utc_text(unix_secs: u64) -> String {
     let [year, month, day, hour, minute, second] = civil(unix_secs);

@@ -6,6 +6,7 @@
 //! | `request` | the way of a TURN request: retransmission, authentication, dispatch, response |
 //! | `binding`, `allocate`, `refresh`, `create_permission`, `channel_bind`, `send`, `icmp` | one method each |
 //! | `route` | the data path, both directions |
+//! | [`slots`] | the slot table that allocations, relay sockets and connections are kept in |
 //! | `allocation`, `allocations` | one allocation; all of them, by 5-tuple and by relay |
 //! | `permissions`, `channels`, `index` | an allocation's peers |
 //! | `five_tuple`, `hash` | the 5-tuple table and its keyed hash |
@@ -19,6 +20,7 @@ pub mod auth;
 pub mod clock;
 pub mod policy;
 pub mod reject;
+pub mod slots;
 pub mod text;
 pub mod user;
 
