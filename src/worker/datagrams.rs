@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use super::encapsulate::Wrapping;
 use super::plan::{Pieces, Via, Way};
-use super::{ListenerSocket, SCRATCH_RESERVE, Worker, log};
+use super::{ListenerSocket, Worker, log};
 use crate::addr::{ClientAddr, Family, FiveTuple, PeerAddr, Transport};
 use crate::clock::Now;
 use crate::counters::Direction;
@@ -129,7 +129,7 @@ impl Worker {
             self.streams.queue_frame(client.link, Pieces::whole(span), droppable);
         } else {
             let way = self.way_to_client(client, 0);
-            self.to_clients.add_single(way, Pieces::whole(span));
+            self.outbox.add_single_to_client(way, Pieces::whole(span));
         }
     }
 
@@ -142,16 +142,16 @@ impl Worker {
     }
 
     fn relay_to_socket(&mut self, transport: Transport, way: ToPeer, payload: Payload) {
-        let Some(relay) = self.relays.get_mut(way.relay) else { return };
         self.counters.payload.count(transport, way.peer.family(), Direction::ToPeers, payload.span.len as usize);
+        let relay = way.relay;
         let way = Way {
-            via: Via::Relay(way.relay),
+            via: Via::Relay(relay),
             to: way.peer.get(),
             from_ip: None,
             tos: payload.tos,
             dont_fragment: way.dont_fragment,
         };
-        self.to_peers.add(&mut relay.to_peer, way, Pieces::whole(payload.span));
+        self.outbox.add_to_peer(relay, way, Pieces::whole(payload.span));
     }
 
     /// The peer is a relayed address of this process: no socket in between.
@@ -291,11 +291,9 @@ impl Worker {
         }
         let tos = payload.tos;
         let to = self.way_to_client(&way.client, tos);
-        match self.relays.get_mut(relay) {
-            Some(socket) if matches!(way.encapsulation, Encapsulation::Channel(_)) => {
-                self.to_clients.add(&mut socket.to_client, to, pieces);
-            }
-            _ => self.to_clients.add_single(to, pieces),
+        match way.encapsulation {
+            Encapsulation::Channel(_) => self.outbox.add_to_client(relay, to, pieces),
+            Encapsulation::Data { .. } => self.outbox.add_single_to_client(to, pieces),
         }
     }
 
@@ -320,14 +318,6 @@ impl Worker {
             }
         }
         true
-    }
-
-    /// Flushes when fewer than `slots` receive slots are left, so that the next datagrams have a place.
-    pub(super) fn make_room(&mut self, now: Now, slots: usize) {
-        let full = self.next_slot + slots > self.arena.slots();
-        if full || self.arena.scratch_left() < SCRATCH_RESERVE {
-            self.flush(now);
-        }
     }
 
     fn way_to_client(&self, client: &Client, tos: u8) -> Way {

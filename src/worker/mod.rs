@@ -8,16 +8,17 @@
 mod datagrams;
 mod encapsulate;
 mod ends;
-mod flush;
 mod jobs;
 mod log;
 mod mailbox;
+mod outbox;
 mod plan;
 mod random;
 mod refusals;
 mod relay_sockets;
 mod reservations;
 mod rounds;
+mod run;
 mod shortage;
 mod stream_table;
 mod streams;
@@ -52,7 +53,7 @@ use crate::usage::UsageSender;
 use ends::Ends;
 use jobs::{Job, Jobs};
 use mailbox::{HandoverBatch, Inbox};
-use plan::Plan;
+use outbox::Outbox;
 use refusals::RefusalRing;
 use relay_sockets::RelaySockets;
 use rounds::Backlog;
@@ -138,14 +139,12 @@ pub struct Worker {
     /// Messages handled in this round, by which rounds are bounded.
     spent: u32,
     reply: Vec<u8>,
-    to_peers: Plan,
-    to_clients: Plan,
+    outbox: Outbox,
     handovers: Vec<HandoverBatch>,
     inbox: Inbox,
     jobs: Jobs,
     counters: Arc<Counters>,
     context: WorkerContext,
-    gso: bool,
     refusals_reported: u64,
     refusals: RefusalRing,
     ends: Ends,
@@ -215,13 +214,11 @@ impl Worker {
             backlog: Backlog::default(),
             spent: 0,
             reply: Vec::with_capacity(2048),
-            to_peers: Plan::new(),
-            to_clients: Plan::new(),
+            outbox: Outbox::new(context.gso),
             handovers: context.mailboxes.iter().map(|_| HandoverBatch::default()).collect(),
             inbox: Inbox::default(),
             jobs: Jobs::default(),
             counters,
-            gso: context.gso,
             context,
             refusals_reported: 0,
             refusals: RefusalRing::new(),
@@ -244,20 +241,6 @@ impl Worker {
             self.round(&mut events)?;
         }
         self.close_streams();
-        Ok(())
-    }
-
-    /// One wait, what it brings, and what has waited for its turn; all of it is sent before the next wait.
-    fn round(&mut self, events: &mut Events) -> io::Result<()> {
-        let count = self.epoll.wait(events, self.wait_ms())?;
-        let now = now();
-        self.on_events(now, events, count);
-        self.serve_backlog(now);
-        self.work_on_jobs(now);
-        self.on_time(now);
-        self.flush(now);
-        self.report();
-        self.time_setups(now);
         Ok(())
     }
 
@@ -372,6 +355,7 @@ impl Worker {
             self.peak = live;
             self.server.shrink();
             self.relays.shrink();
+            self.outbox.shrink(self.relays.slots());
             trim_memory();
         }
     }

@@ -79,9 +79,9 @@ pub(super) struct Run {
     last: u32,
 }
 
-/// Remembers a flow's latest run, so that the next datagram finds it without a search.
+/// The latest run of a flow, so that the next datagram finds it without a search.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct RunHint {
+struct Latest {
     batch: u32,
     run: u32,
 }
@@ -91,29 +91,32 @@ pub(super) struct Plan {
     batch: u32,
     runs: Vec<Run>,
     segments: Vec<(Pieces, u32)>,
+    /// The latest run of each relay's flow, by the relay's slot.
+    latest: Vec<Latest>,
 }
 
 impl Plan {
     pub(super) fn new() -> Self {
-        Self { batch: 1, runs: Vec::new(), segments: Vec::new() }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.runs.is_empty()
+        Self { batch: 1, runs: Vec::new(), segments: Vec::new(), latest: Vec::new() }
     }
 
     pub(super) fn runs(&self) -> &[Run] {
         &self.runs
     }
 
-    /// Adds a datagram, to the flow's open run if it fits.
-    pub(super) fn add(&mut self, hint: &mut RunHint, way: Way, pieces: Pieces) {
+    /// Adds a datagram that a relay sends or has received, to the relay's open run if it fits.
+    pub(super) fn add(&mut self, relay: RelayId, way: Way, pieces: Pieces) {
+        let flow = relay.index as usize;
+        if flow >= self.latest.len() {
+            self.latest.resize(flow + 1, Latest::default());
+        }
+        let Some(latest) = self.latest.get_mut(flow) else { return };
         let len = pieces.len();
-        let segment = self.segments.len() as u32;
-        self.segments.push((pieces, END));
-        if hint.batch == self.batch
-            && let Some(run) = self.runs.get_mut(hint.run as usize).filter(|run| run.takes(&way, len))
+        if latest.batch == self.batch
+            && let Some(run) = self.runs.get_mut(latest.run as usize).filter(|run| run.takes(&way, len))
         {
+            let segment = self.segments.len() as u32;
+            self.segments.push((pieces, END));
             if let Some(last) = self.segments.get_mut(run.last as usize) {
                 last.1 = segment;
             }
@@ -123,14 +126,16 @@ impl Plan {
             run.closed = len < run.segment_len;
             return;
         }
-        *hint = RunHint { batch: self.batch, run: self.runs.len() as u32 };
-        let closed = len == 0;
-        self.runs.push(Run { way, segment_len: len, count: 1, total: len, closed, first: segment, last: segment });
+        *latest = Latest { batch: self.batch, run: self.runs.len() as u32 };
+        self.add_single(way, pieces);
     }
 
     /// Adds a datagram that is the start of no run, such as an answer.
     pub(super) fn add_single(&mut self, way: Way, pieces: Pieces) {
-        self.add(&mut RunHint::default(), way, pieces);
+        let (len, segment) = (pieces.len(), self.segments.len() as u32);
+        self.segments.push((pieces, END));
+        let closed = len == 0;
+        self.runs.push(Run { way, segment_len: len, count: 1, total: len, closed, first: segment, last: segment });
     }
 
     /// The datagrams of a run.
@@ -143,11 +148,17 @@ impl Plan {
         })
     }
 
-    /// Empties the plan; hints of this batch no longer count.
+    /// Empties the plan; the runs of this batch are nobody's latest any more.
     pub(super) fn clear(&mut self) {
         self.runs.clear();
         self.segments.clear();
         self.batch = self.batch.wrapping_add(1).max(1);
+    }
+
+    /// Gives memory back after a peak of relays; there are no more than `slots` now.
+    pub(super) fn shrink(&mut self, slots: usize) {
+        self.latest.truncate(slots);
+        self.latest.shrink_to_fit();
     }
 }
 
@@ -171,15 +182,19 @@ mod tests {
         Way { via: Via::Listener(1), to, from_ip: None, tos: 0, dont_fragment: false }
     }
 
+    fn relay(index: u32) -> RelayId {
+        RelayId { index, generation: 0 }
+    }
+
     fn pieces(at: u32, len: u32) -> Pieces {
         Pieces::whole(Span { at, len })
     }
 
     #[test]
     fn equal_datagrams_of_a_flow_join_and_a_shorter_one_ends_the_run() {
-        let (mut plan, mut hint) = (Plan::new(), RunHint::default());
+        let mut plan = Plan::new();
         for len in [100, 100, 60, 100] {
-            plan.add(&mut hint, way(1), pieces(0, len));
+            plan.add(relay(0), way(1), pieces(0, len));
         }
         let counts: Vec<_> = plan.runs().iter().map(|run| (run.count, run.segment_len)).collect();
         assert_eq!(counts, [(3, 100), (1, 100)]);
@@ -187,42 +202,53 @@ mod tests {
 
     #[test]
     fn a_longer_datagram_another_way_or_an_empty_one_starts_a_new_run() {
-        let (mut plan, mut hint) = (Plan::new(), RunHint::default());
-        plan.add(&mut hint, way(1), pieces(0, 100));
-        plan.add(&mut hint, way(1), pieces(0, 101));
-        plan.add(&mut hint, way(2), pieces(0, 101));
-        plan.add(&mut hint, way(2), pieces(0, 0));
-        plan.add(&mut hint, way(2), pieces(0, 0));
+        let mut plan = Plan::new();
+        plan.add(relay(0), way(1), pieces(0, 100));
+        plan.add(relay(0), way(1), pieces(0, 101));
+        plan.add(relay(0), way(2), pieces(0, 101));
+        plan.add(relay(0), way(2), pieces(0, 0));
+        plan.add(relay(0), way(2), pieces(0, 0));
         assert_eq!(plan.runs().len(), 5);
     }
 
     #[test]
-    fn interleaved_flows_keep_their_order_and_hints_end_with_the_batch() {
+    fn interleaved_flows_keep_their_order_and_runs_end_with_the_batch() {
         let mut plan = Plan::new();
-        let mut hints = [RunHint::default(); 2];
         for at in 0..6u32 {
-            let flow = (at % 2) as usize;
-            plan.add(&mut hints[flow], way(flow as u16), pieces(at, 10));
+            let flow = at % 2;
+            plan.add(relay(flow), way(flow as u16), pieces(at, 10));
         }
         let order: Vec<Vec<u32>> =
             plan.runs().iter().map(|run| plan.datagrams(run).map(|pieces| pieces.payload.at).collect()).collect();
         assert_eq!(order, [[0, 2, 4], [1, 3, 5]]);
         plan.clear();
-        plan.add(&mut hints[0], way(0), pieces(9, 10));
+        plan.add(relay(0), way(0), pieces(9, 10));
         assert_eq!(plan.runs().len(), 1);
         assert_eq!(plan.runs()[0].count, 1);
     }
 
     #[test]
+    fn answers_join_no_run_and_a_flow_goes_on_after_a_peak() {
+        let mut plan = Plan::new();
+        plan.add(relay(7), way(1), pieces(0, 100));
+        plan.add_single(way(1), pieces(0, 100));
+        plan.add(relay(7), way(1), pieces(0, 100));
+        assert_eq!(plan.runs().iter().map(|run| run.count).collect::<Vec<_>>(), [2, 1]);
+        plan.shrink(3);
+        plan.add(relay(7), way(1), pieces(0, 100));
+        assert_eq!((plan.runs().len(), plan.latest.len()), (3, 8));
+    }
+
+    #[test]
     fn a_run_is_bounded_in_datagrams_and_bytes() {
-        let (mut plan, mut hint) = (Plan::new(), RunHint::default());
+        let mut plan = Plan::new();
         for _ in 0..130 {
-            plan.add(&mut hint, way(1), pieces(0, 100));
+            plan.add(relay(0), way(1), pieces(0, 100));
         }
         assert_eq!(plan.runs().iter().map(|run| run.count).collect::<Vec<_>>(), [64, 64, 2]);
         plan.clear();
         for _ in 0..7 {
-            plan.add(&mut hint, way(1), pieces(0, 10_000));
+            plan.add(relay(0), way(1), pieces(0, 10_000));
         }
         assert_eq!(plan.runs().iter().map(|run| run.count).collect::<Vec<_>>(), [6, 1]);
     }

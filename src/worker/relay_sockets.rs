@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use super::plan::RunHint;
 use super::reservations::Reservations;
 use super::token::Token;
 use crate::addr::{Family, RelayedAddr};
@@ -35,9 +34,6 @@ pub(super) struct RelaySocket {
     /// The kernel's drops at it that have been counted.
     drops: u32,
     _lease: PortLease,
-    /// The open run towards a peer, and the one towards the client.
-    pub(super) to_peer: RunHint,
-    pub(super) to_client: RunHint,
     pub(super) depth: Depth,
     waiting: Waiting,
     busy: Option<BusyPeer>,
@@ -109,7 +105,7 @@ impl RelaySocket {
     }
 
     /// The socket to send to `peer` with, and whether it is connected to it.
-    pub(super) fn fd_towards(&self, peer: SocketAddr) -> (BorrowedFd<'_>, bool) {
+    fn fd_towards(&self, peer: SocketAddr) -> (BorrowedFd<'_>, bool) {
         match &self.busy {
             Some(busy) if busy.peer == peer => (busy.socket.as_fd(), true),
             _ => (self.socket.as_fd(), false),
@@ -117,7 +113,7 @@ impl RelaySocket {
     }
 
     /// Counts `datagrams` to `peer`; whether it has become worth a connected socket.
-    pub(super) fn has_become_busy(&mut self, peer: SocketAddr, datagrams: u16) -> bool {
+    fn has_become_busy(&mut self, peer: SocketAddr, datagrams: u16) -> bool {
         if self.busy.as_ref().is_some_and(|busy| busy.peer == peer) {
             return false;
         }
@@ -149,17 +145,23 @@ struct Slot {
 /// All of a worker's relay sockets.
 pub(super) struct RelaySockets {
     worker: u16,
-    epoll: Arc<Epoll>,
     ports: Arc<RelayPorts>,
     reservations: Arc<Reservations>,
-    counters: Arc<Counters>,
     fill_random: fn(&mut [u8]),
     slots: Vec<Slot>,
     free: Vec<u32>,
     /// The generation new slots begin with.
     first_generation: u32,
-    busy: usize,
+    sockets: Sockets,
+}
+
+/// What opening and closing a socket takes.
+struct Sockets {
+    epoll: Arc<Epoll>,
     descriptors: Descriptors,
+    counters: Arc<Counters>,
+    /// Relays that have a socket connected to their busiest peer.
+    busy: usize,
 }
 
 impl RelaySockets {
@@ -173,19 +175,8 @@ impl RelaySockets {
         descriptors: Descriptors,
     ) -> Self {
         let (slots, free) = (Vec::new(), Vec::new());
-        Self {
-            worker,
-            epoll,
-            ports,
-            reservations,
-            counters,
-            fill_random,
-            slots,
-            free,
-            first_generation: 0,
-            busy: 0,
-            descriptors,
-        }
+        let sockets = Sockets { epoll, descriptors, counters, busy: 0 };
+        Self { worker, ports, reservations, fill_random, slots, free, first_generation: 0, sockets }
     }
 
     /// Slots there are, in use or not.
@@ -205,29 +196,15 @@ impl RelaySockets {
         self.free.shrink_to_fit();
     }
 
-    /// Gives a relay a socket connected to its busiest peer. That it cannot be had costs nothing but the gain.
-    pub(super) fn connect_busy(&mut self, id: RelayId, peer: SocketAddr) {
-        let room = (self.busy as u64) < self.descriptors.busy_sockets;
-        let epoll = Arc::clone(&self.epoll);
-        let (counters, descriptors) = (Arc::clone(&self.counters), self.descriptors);
-        let Some(relay) = self.get_mut(id) else { return };
-        if relay.busy.is_none() && !room {
-            return;
+    /// The socket for `datagrams` from a relay to a peer, and whether it is connected to it; `None` when the relay has been closed
+    /// since they were gathered, and they are lost with it.
+    pub(super) fn towards(&mut self, id: RelayId, peer: SocketAddr, datagrams: u16) -> Option<(BorrowedFd<'_>, bool)> {
+        let slot = self.slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)?;
+        let relay = slot.relay.as_mut()?;
+        if relay.has_become_busy(peer, datagrams) {
+            self.sockets.connect_busy(relay, id, peer);
         }
-        let mut waiting = Waiting::default();
-        let before = relay.busy.take().map_or(0, |busy| {
-            counters.relay_drops.add(u64::from(busy.last_drops()));
-            // The list names the relay and not the socket.
-            waiting = busy.waiting;
-            1
-        });
-        let socket = bind_connected(&relay.socket, peer).and_then(|socket| descriptors.admit(socket));
-        let watched = socket.and_then(|socket| {
-            epoll.add(socket.as_fd(), Token::BusyPeer(id).pack(), Interest::ReadEdge)?;
-            Ok(socket)
-        });
-        relay.busy = watched.ok().map(|socket| BusyPeer { peer, socket, drops: 0, waiting });
-        self.busy = self.busy - before + usize::from(self.get(id).is_some_and(|relay| relay.busy.is_some()));
+        Some(relay.fd_towards(peer))
     }
 
     /// The relay socket of an id, unless it was closed.
@@ -240,10 +217,6 @@ impl RelaySockets {
     pub(super) fn get(&self, id: RelayId) -> Option<&RelaySocket> {
         let slot = self.slots.get(id.index as usize)?;
         if slot.generation == id.generation { slot.relay.as_ref() } else { None }
-    }
-
-    fn bind(&self, lease: PortLease) -> Result<(OwnedFd, PortLease), io::Error> {
-        Ok((self.descriptors.admit(bind_relay(lease.bind_address())?)?, lease))
     }
 
     /// Binds a free port that `fits`, in random order; with `pair` also the port after it.
@@ -271,8 +244,10 @@ impl RelaySockets {
             if pair && next.is_none() {
                 continue;
             }
-            let bound =
-                self.bind(lease).and_then(|first| Ok([Some(first), next.map(|lease| self.bind(lease)).transpose()?]));
+            let bound = self
+                .sockets
+                .bind(lease)
+                .and_then(|first| Ok([Some(first), next.map(|lease| self.sockets.bind(lease)).transpose()?]));
             match bound {
                 Ok(sockets) => return Ok(sockets),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < BIND_TRIES_MAX => tries += 1,
@@ -297,7 +272,7 @@ impl RelaySockets {
         };
         let Some(slot) = self.slots.get_mut(index as usize) else { return Err(RelayError::System) };
         let id = RelayId { index, generation: slot.generation };
-        if self.epoll.add(socket.as_fd(), Token::relay(id).pack(), Interest::ReadEdge).is_err() {
+        if self.sockets.epoll.add(socket.as_fd(), Token::Relay(id).pack(), Interest::ReadEdge).is_err() {
             self.free.push(index);
             return Err(RelayError::System);
         }
@@ -307,8 +282,6 @@ impl RelaySockets {
             socket,
             drops: 0,
             _lease: lease,
-            to_peer: RunHint::default(),
-            to_client: RunHint::default(),
             depth: Depth::default(),
             waiting: Waiting::default(),
             busy: None,
@@ -316,6 +289,44 @@ impl RelaySockets {
             in_a_row: 0,
         });
         Ok(OpenRelay { id, relayed, reservation: None })
+    }
+}
+
+impl Sockets {
+    fn bind(&self, lease: PortLease) -> io::Result<(OwnedFd, PortLease)> {
+        Ok((self.descriptors.admit(bind_relay(lease.bind_address())?)?, lease))
+    }
+
+    /// Gives a relay a socket connected to its busiest peer. That it cannot be had costs nothing but the gain.
+    #[cold]
+    fn connect_busy(&mut self, relay: &mut RelaySocket, id: RelayId, peer: SocketAddr) {
+        if relay.busy.is_none() && self.busy as u64 >= self.descriptors.busy_sockets {
+            return;
+        }
+        let mut waiting = Waiting::default();
+        if let Some(before) = relay.busy.take() {
+            self.busy -= 1;
+            self.counters.relay_drops.add(u64::from(before.last_drops()));
+            // The list names the relay and not the socket.
+            waiting = before.waiting;
+        }
+        let socket = bind_connected(&relay.socket, peer).and_then(|socket| self.descriptors.admit(socket));
+        let watched = socket.and_then(|socket| {
+            self.epoll.add(socket.as_fd(), Token::BusyPeer(id).pack(), Interest::ReadEdge)?;
+            Ok(socket)
+        });
+        if let Ok(socket) = watched {
+            relay.busy = Some(BusyPeer { peer, socket, drops: 0, waiting });
+            self.busy += 1;
+        }
+    }
+
+    /// Counts what the kernel has dropped at a relay that is about to be closed.
+    fn note_closed(&mut self, relay: &RelaySocket) {
+        self.busy -= usize::from(relay.busy.is_some());
+        let busy_drops = relay.busy.as_ref().map_or(0, BusyPeer::last_drops);
+        let drops = unreported(&relay.socket, relay.drops);
+        self.counters.relay_drops.add(u64::from(drops) + u64::from(busy_drops));
     }
 }
 
@@ -361,10 +372,7 @@ impl Relays for RelaySockets {
         {
             slot.generation = slot.generation.wrapping_add(1);
             self.free.push(relay.index);
-            self.busy -= usize::from(closed.busy.is_some());
-            let busy_drops = closed.busy.as_ref().map_or(0, BusyPeer::last_drops);
-            let drops = unreported(&closed.socket, closed.drops);
-            self.counters.relay_drops.add(u64::from(drops) + u64::from(busy_drops));
+            self.sockets.note_closed(&closed);
         }
     }
 }

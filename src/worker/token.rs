@@ -24,10 +24,6 @@ const INDEX_SHIFT: u32 = 32;
 const INDEX_MASK: u64 = (1 << (KIND_SHIFT - INDEX_SHIFT)) - 1;
 
 impl Token {
-    pub(super) fn relay(id: RelayId) -> Self {
-        Self::Relay(id)
-    }
-
     pub(super) fn pack(self) -> u64 {
         let (kind, index, generation) = match self {
             Self::Mailbox => (0, 0, 0),

@@ -1,94 +1,72 @@
-//! Everything out: runs to peers and clients, frames to streams, payload to other workers.
+//! What a batch sends: runs of datagrams to peers and clients, gathered while it is routed and sent when the round says so.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::plan::{Pieces, Plan, Run, Via};
-use super::{ListenerSocket, Worker};
+use super::ListenerSocket;
+use super::plan::{Pieces, Plan, Run, Via, Way};
+use super::relay_sockets::RelaySockets;
 use crate::addr::Family;
-use crate::clock::Now;
 use crate::counters::Counters;
-use crate::net::sys::{self, PIECES_MAX, SendOptions, clocks, send, send_pieces, send_to};
+use crate::net::sys::{self, PIECES_MAX, SendOptions, send, send_pieces, send_to};
 use crate::net::{Arena, Span};
+use crate::turn::RelayId;
 
-impl Worker {
-    /// Ends the batch: sends what it has gathered; afterwards every receive slot and the scratch space are free.
-    pub(super) fn flush(&mut self, now: Now) {
-        self.send_gathered(now);
-        self.next_slot = 0;
+/// The datagrams of a batch that wait to be sent.
+pub(super) struct Outbox {
+    to_peers: Plan,
+    to_clients: Plan,
+    /// Whether the kernel segments what is sent as one (UDP GSO).
+    gso: bool,
+}
+
+impl Outbox {
+    pub(super) fn new(gso: bool) -> Self {
+        Self { to_peers: Plan::new(), to_clients: Plan::new(), gso }
     }
 
-    /// Sends what has been gathered so far and frees the scratch space. The receive slots stay taken: what is received is
-    /// still being read, and what is gathered from it next must not be overwritten.
-    pub(super) fn send_gathered(&mut self, now: Now) {
-        self.flush_to_peers();
-        self.flush_to_clients();
-        self.flush_streams(now);
-        self.flush_handovers();
-        self.arena.reset_scratch();
-        self.time_relayed(now);
+    /// Gathers a datagram from a relay to a peer.
+    pub(super) fn add_to_peer(&mut self, relay: RelayId, way: Way, pieces: Pieces) {
+        self.to_peers.add(relay, way, pieces);
     }
 
-    /// Notes the time since the wake-up for every packet relayed since the last flush. One reading of the clock for all of
-    /// them, and the same one tells the loop how long it may sleep.
-    fn time_relayed(&mut self, now: Now) {
-        self.flushed_micros = clocks().0;
-        let packets = self.counters.payload.packets();
-        let relayed = packets.wrapping_sub(self.timed_packets);
-        if relayed > 0 {
-            self.timed_packets = packets;
-            self.counters.relay_times.observe(self.flushed_micros.saturating_sub(now.micros), relayed);
-        }
+    /// Gathers a datagram that a relay has received, for its client.
+    pub(super) fn add_to_client(&mut self, relay: RelayId, way: Way, pieces: Pieces) {
+        self.to_clients.add(relay, way, pieces);
     }
 
-    /// Notes the time since the wake-up for every allocation whose answer has been sent.
-    pub(super) fn time_setups(&mut self, now: Now) {
-        if self.made > 0 {
-            self.counters.setup_times.observe(self.flushed_micros.saturating_sub(now.micros), self.made);
-            self.made = 0;
-        }
+    /// Gathers a datagram for a client that is like no other, such as an answer.
+    pub(super) fn add_single_to_client(&mut self, way: Way, pieces: Pieces) {
+        self.to_clients.add_single(way, pieces);
     }
 
-    fn flush_to_peers(&mut self) {
-        if self.to_peers.is_empty() {
-            return;
-        }
-        for run in self.to_peers.runs() {
+    /// Sends everything, and is empty.
+    pub(super) fn send(
+        &mut self,
+        arena: &Arena,
+        relays: &mut RelaySockets,
+        listeners: &[ListenerSocket],
+        counters: &Counters,
+    ) {
+        let Self { to_peers, to_clients, gso } = self;
+        for run in to_peers.runs() {
             let Via::Relay(id) = run.way.via else { continue };
-            // Closed in the same batch: what was sent before the release is lost with it.
-            let Some(relay) = self.relays.get_mut(id) else { continue };
-            if relay.has_become_busy(run.way.to, run.count) {
-                self.relays.connect_busy(id, run.way.to);
-            }
-            let Some(relay) = self.relays.get(id) else { continue };
-            let (socket, connected) = relay.fd_towards(run.way.to);
-            let sender = Sender { socket, connected, arena: &self.arena, counters: &self.counters, gso: &mut self.gso };
-            sender.send(&self.to_peers, run);
+            let Some((socket, connected)) = relays.towards(id, run.way.to, run.count) else { continue };
+            Sender { socket, connected, arena, counters, gso }.send(to_peers, run);
         }
-        self.to_peers.clear();
-    }
-
-    fn flush_to_clients(&mut self) {
-        if self.to_clients.is_empty() {
-            return;
-        }
-        for run in self.to_clients.runs() {
+        to_peers.clear();
+        for run in to_clients.runs() {
             let Via::Listener(index) = run.way.via else { continue };
-            let Some(ListenerSocket::Udp { socket, .. }) = self.listeners.get(index as usize) else { continue };
-            let (socket, gso) = (socket.as_fd(), &mut self.gso);
-            let sender = Sender { socket, connected: false, arena: &self.arena, counters: &self.counters, gso };
-            sender.send(&self.to_clients, run);
+            let Some(ListenerSocket::Udp { socket, .. }) = listeners.get(index as usize) else { continue };
+            Sender { socket: socket.as_fd(), connected: false, arena, counters, gso }.send(to_clients, run);
         }
-        self.to_clients.clear();
+        to_clients.clear();
     }
 
-    pub(super) fn flush_handovers(&mut self) {
-        for (batch, mailbox) in self.handovers.iter_mut().zip(&self.context.mailboxes) {
-            if !batch.is_empty() {
-                let lost = mailbox.hand_over(batch);
-                self.counters.mailbox_drops.add(lost as u64);
-            }
-        }
+    /// Gives memory back after a peak of relays; there are no more than `slots` now.
+    pub(super) fn shrink(&mut self, slots: usize) {
+        self.to_peers.shrink(slots);
+        self.to_clients.shrink(slots);
     }
 }
 
@@ -187,9 +165,7 @@ fn segmentation_failed(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::{RunHint, Way};
     use super::*;
-    use crate::turn::RelayId;
     use std::net::UdpSocket;
     use std::time::Duration;
 
@@ -199,13 +175,13 @@ mod tests {
         receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
         prepare(&sender);
-        let via = Via::Relay(RelayId { index: 0, generation: 0 });
+        let relay = RelayId { index: 0, generation: 0 };
         let to = receiver.local_addr().unwrap();
-        let way = Way { via, to, from_ip: None, tos: 0, dont_fragment: false };
-        let (mut arena, mut plan, mut hint) = (Arena::new(1, 8192), Plan::new(), RunHint::default());
+        let way = Way { via: Via::Relay(relay), to, from_ip: None, tos: 0, dont_fragment: false };
+        let (mut arena, mut plan) = (Arena::new(1, 8192), Plan::new());
         for (number, len) in [(1, 900), (2, 900), (3, 900), (4, 900), (5, 30)] {
             let payload = arena.store(&vec![number; len]).unwrap();
-            plan.add(&mut hint, way, Pieces::whole(payload));
+            plan.add(relay, way, Pieces::whole(payload));
         }
         let (counters, mut gso) = (Counters::default(), true);
         let run = plan.runs()[0];
