@@ -13,7 +13,7 @@ use crate::counters::Direction;
 use crate::net::sys::{Datagram, read_error_queue};
 use crate::net::{HEADROOM, RelayOwner, Span};
 use crate::reject::Dropped;
-use crate::turn::{Client, ClientLink, Encapsulation, Outcome, RelayId, ToClient, ToPeer};
+use crate::turn::{Client, DatagramPath, Encapsulation, Outcome, Path, RelayId, ToClient, ToPeer};
 
 /// Datagrams taken from a listener at once, at most.
 pub(super) const LISTENER_DEPTH: usize = 64;
@@ -125,11 +125,9 @@ impl Worker {
             self.send_gathered(now);
         }
         let Some(span) = self.arena.store(&self.reply) else { return };
-        if client.five_tuple.transport.is_stream() {
-            self.streams.queue_frame(client.link, Pieces::whole(span), droppable);
-        } else {
-            let way = self.way_to_client(client, 0);
-            self.outbox.add_single_to_client(way, Pieces::whole(span));
+        match client.path {
+            Path::Datagrams(path) => self.outbox.add_single_to_client(way_to_client(path, 0), Pieces::whole(span)),
+            Path::Stream(id) => self.streams.queue_frame(id, Pieces::whole(span), droppable),
         }
     }
 
@@ -269,9 +267,8 @@ impl Worker {
 
     fn relay_to_client(&mut self, now: Now, relay: RelayId, family: Family, way: &ToClient, payload: Payload) {
         let transport = way.client.five_tuple.transport;
-        let is_stream = transport.is_stream();
         let len = payload.span.len as usize;
-        let Some(wrapping) = Wrapping::new(way.encapsulation, len, is_stream) else { return };
+        let Some(wrapping) = Wrapping::new(way.encapsulation, len, transport.is_stream()) else { return };
         self.counters.payload.count(transport, family, Direction::ToClients, len);
         let header = wrapping.header();
         let mut pieces = Pieces { padding: self.arena.zeros(wrapping.padding), ..Pieces::default() };
@@ -285,12 +282,10 @@ impl Worker {
             pieces.header = stored;
             pieces.payload = payload.span;
         }
-        if is_stream {
-            self.streams.queue_frame(way.client.link, pieces, true);
-            return;
-        }
-        let tos = payload.tos;
-        let to = self.way_to_client(&way.client, tos);
+        let to = match way.client.path {
+            Path::Datagrams(path) => way_to_client(path, payload.tos),
+            Path::Stream(id) => return self.streams.queue_frame(id, pieces, true),
+        };
         match way.encapsulation {
             Encapsulation::Channel(_) => self.outbox.add_to_client(relay, to, pieces),
             Encapsulation::Data { .. } => self.outbox.add_single_to_client(to, pieces),
@@ -320,17 +315,6 @@ impl Worker {
         true
     }
 
-    fn way_to_client(&self, client: &Client, tos: u8) -> Way {
-        let listener = client.link.0 as u32;
-        let server = client.five_tuple.server.ip();
-        let from_ip = match self.listeners.get(listener as usize) {
-            Some(ListenerSocket::Udp { address, .. }) if address.ip().is_unspecified() => Some(server),
-            _ => None,
-        };
-        let to = client.five_tuple.client.get();
-        Way { via: Via::Listener(listener), to, from_ip, tos, dont_fragment: false }
-    }
-
     fn client_of(&self, listener: u32, datagram: &Datagram) -> Option<Client> {
         let Some(ListenerSocket::Udp { address, .. }) = self.listeners.get(listener as usize) else { return None };
         let server = server_address(*address, datagram.local_ip);
@@ -338,7 +322,8 @@ impl Worker {
         // Source port 0 cannot be answered.
         (datagram.source.port() != 0).then_some(())?;
         let five_tuple = FiveTuple { transport: Transport::Udp, client, server };
-        Some(Client { five_tuple, link: ClientLink(u64::from(listener)) })
+        let from_ip = address.ip().is_unspecified().then(|| server.ip());
+        Some(Client { five_tuple, path: Path::Datagrams(DatagramPath { socket: listener, to: client.get(), from_ip }) })
     }
 
     fn count_kernel_drops(&mut self, listener: u32, drops: u32) {
@@ -386,6 +371,11 @@ fn segments(datagram: &Datagram) -> impl Iterator<Item = (usize, usize)> + use<>
     let (total, each) = (datagram.span.len as usize, datagram.segment_len.max(1));
     // An empty datagram is one segment of no bytes.
     (0..total.max(1)).step_by(each).map(move |at| (at, each.min(total - at)))
+}
+
+fn way_to_client(path: DatagramPath, tos: u8) -> Way {
+    let DatagramPath { socket, to, from_ip } = path;
+    Way { via: Via::Listener(socket), to, from_ip, tos, dont_fragment: false }
 }
 
 fn server_address(bound: SocketAddr, local_ip: Option<IpAddr>) -> SocketAddr {

@@ -40,7 +40,7 @@ impl Worker {
                 Some(Token::Listener(index)) => self.on_listener(now, index),
                 Some(Token::Relay(id)) => self.on_fresh_relay(now, id, false, ready, &mut of_relays),
                 Some(Token::BusyPeer(id)) => self.on_fresh_relay(now, id, true, ready, &mut of_relays),
-                Some(Token::Stream { index, generation }) => self.streams.wait_for_turn((index, generation), ready),
+                Some(Token::Stream(id)) => self.streams.wait_for_turn(id, ready),
                 Some(Token::Strangers) => self.look_at_strangers(),
                 Some(Token::Mailbox) => self.on_mailbox(now),
                 None => {}
@@ -105,8 +105,8 @@ impl Worker {
         let Ok(count) = self.strangers.wait(&mut self.stranger_events, 0) else { return };
         for index in 0..count {
             let Some(ready) = self.stranger_events.get(index) else { break };
-            if let Some(Token::Stream { index, generation }) = Token::unpack(ready.token) {
-                self.streams.wait_for_turn((index, generation), ready);
+            if let Some(Token::Stream(id)) = Token::unpack(ready.token) {
+                self.streams.wait_for_turn(id, ready);
             }
         }
     }

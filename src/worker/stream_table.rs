@@ -11,10 +11,8 @@ use crate::config::Streams;
 use crate::net::Span;
 use crate::net::sys::{Interest, Ready};
 use crate::stream::{Connection, ConnectionPermit, FrameEnd};
-use crate::turn::{Client, ClientLink};
+use crate::turn::{Client, Path, StreamId};
 
-/// Marks the link of a stream client.
-const STREAM_LINK: u64 = 1 << 63;
 /// Entries of connections that are gone, beyond which the queues of times are swept.
 const STALE_MAX: usize = 1024;
 
@@ -28,9 +26,6 @@ pub(super) enum Line {
     /// Before the handshake is complete.
     Handshakes,
 }
-
-/// Which connection: slot and generation.
-pub(super) type StreamId = (u32, u32);
 
 pub(super) struct Stream {
     pub(super) connection: Connection,
@@ -123,8 +118,7 @@ impl StreamTable {
     }
 
     /// Queues a frame for a stream client; it is written when the batch is flushed.
-    pub(super) fn queue_frame(&mut self, link: ClientLink, frame: Pieces, droppable: bool) {
-        let id = stream_of(link);
+    pub(super) fn queue_frame(&mut self, id: StreamId, frame: Pieces, droppable: bool) {
         let Some(stream) = self.get_mut(id) else { return };
         let was_clean = stream.frames.is_empty();
         stream.pieces.extend(frame.spans());
@@ -153,12 +147,12 @@ impl StreamTable {
         self.open
     }
 
-    pub(super) fn get(&self, (index, generation): StreamId) -> Option<&Stream> {
+    pub(super) fn get(&self, StreamId { index, generation }: StreamId) -> Option<&Stream> {
         let slot = self.slots.get(index as usize)?;
         if slot.generation == generation { slot.stream.as_deref() } else { None }
     }
 
-    pub(super) fn get_mut(&mut self, (index, generation): StreamId) -> Option<&mut Stream> {
+    pub(super) fn get_mut(&mut self, StreamId { index, generation }: StreamId) -> Option<&mut Stream> {
         let slot = self.slots.get_mut(index as usize)?;
         if slot.generation == generation { slot.stream.as_deref_mut() } else { None }
     }
@@ -176,11 +170,11 @@ impl StreamTable {
         });
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
-        let link = ClientLink(STREAM_LINK | (u64::from(index) << 32) | u64::from(generation));
+        let id = StreamId { index, generation };
         let stranger_until_micros = now.micros + self.stranger_micros;
         let stream = Box::new(Stream {
             connection,
-            client: Client { five_tuple, link },
+            client: Client { five_tuple, path: Path::Stream(id) },
             pieces: Vec::new(),
             frames: Vec::new(),
             interest: Interest::Read,
@@ -199,7 +193,6 @@ impl StreamTable {
             self.open += 1;
             self.peak = self.peak.max(self.open);
         }
-        let id = (index, generation);
         self.unheard.push_back((now.micros + self.handshake_micros, id));
         self.strangers.push_back((stranger_until_micros, id));
         self.sweep();
@@ -207,7 +200,7 @@ impl StreamTable {
     }
 
     pub(super) fn remove(&mut self, id: StreamId) -> Option<Box<Stream>> {
-        let (index, generation) = id;
+        let StreamId { index, generation } = id;
         let slot = self.slots.get_mut(index as usize)?;
         if slot.generation != generation {
             return None;
@@ -374,7 +367,7 @@ impl StreamTable {
 
     fn forget_closed(&mut self) {
         let slots = &self.slots;
-        let open = |(index, generation): StreamId| {
+        let open = |StreamId { index, generation }: StreamId| {
             let slot = slots.get(index as usize).filter(|slot| slot.generation == generation)?;
             slot.stream.as_deref()
         };
@@ -386,11 +379,6 @@ impl StreamTable {
             queue.shrink_to(queue.len() + STALE_MAX);
         }
     }
-}
-
-/// The slot and generation of a stream client's link.
-pub(super) fn stream_of(link: ClientLink) -> StreamId {
-    ((link.0 >> 32) as u32 & 0x7FFF_FFFF, link.0 as u32)
 }
 
 fn take_due(queue: &mut DueQueue, now: Now) -> Option<StreamId> {

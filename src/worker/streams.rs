@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::datagrams::Payload;
-use super::stream_table::{Line, StreamId, stream_of};
+use super::stream_table::Line;
 use super::token::Token;
 use super::{ListenerSocket, Shortage, Worker};
 use crate::addr::{ClientAddr, FiveTuple, Transport};
@@ -16,7 +16,7 @@ use crate::net::tune_accepted;
 use crate::reject::Dropped;
 use crate::stream::framing::{MAX_UNALLOCATED_FRAME, first_frame};
 use crate::stream::{Connection, ConnectionPermit, Full, ReadError, WriteState};
-use crate::turn::Client;
+use crate::turn::{Client, Path, StreamId};
 
 /// Connections accepted per wake-up of a listener.
 const ACCEPT_BURST: usize = 32;
@@ -342,8 +342,9 @@ impl Worker {
 
     /// Closes the connection a client came by, if it came by one.
     pub(super) fn close_client(&mut self, now: Now, client: &Client) {
-        if client.five_tuple.transport.is_stream() {
-            self.close_stream(now, stream_of(client.link));
+        match client.path {
+            Path::Stream(id) => self.close_stream(now, id),
+            Path::Datagrams(_) => {}
         }
     }
 
@@ -379,6 +380,6 @@ fn has_run_out(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
-fn token((index, generation): StreamId) -> u64 {
-    Token::Stream { index, generation }.pack()
+fn token(id: StreamId) -> u64 {
+    Token::Stream(id).pack()
 }

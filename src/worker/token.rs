@@ -1,6 +1,6 @@
 //! What an epoll token stands for.
 
-use crate::turn::RelayId;
+use crate::turn::{RelayId, StreamId};
 
 /// The kind of a descriptor and which one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,8 +13,8 @@ pub(super) enum Token {
     Relay(RelayId),
     /// The socket a relay has for its busiest peer.
     BusyPeer(RelayId),
-    /// A stream connection: slot and use count.
-    Stream { index: u32, generation: u32 },
+    /// A stream connection.
+    Stream(StreamId),
     /// What watches the connections without an allocation.
     Strangers,
 }
@@ -29,7 +29,7 @@ impl Token {
             Self::Mailbox => (0, 0, 0),
             Self::Listener(index) => (1, index, 0),
             Self::Relay(id) => (2, id.index, id.generation),
-            Self::Stream { index, generation } => (3, index, generation),
+            Self::Stream(id) => (3, id.index, id.generation),
             Self::BusyPeer(id) => (4, id.index, id.generation),
             Self::Strangers => (5, 0, 0),
         };
@@ -43,7 +43,7 @@ impl Token {
             0 => Some(Self::Mailbox),
             1 => Some(Self::Listener(index)),
             2 => Some(Self::Relay(RelayId { index, generation })),
-            3 => Some(Self::Stream { index, generation }),
+            3 => Some(Self::Stream(StreamId { index, generation })),
             4 => Some(Self::BusyPeer(RelayId { index, generation })),
             5 => Some(Self::Strangers),
             _ => None,
@@ -61,7 +61,7 @@ mod tests {
             Token::Mailbox,
             Token::Listener(7),
             Token::Relay(RelayId { index: 0xF_FFFF, generation: u32::MAX }),
-            Token::Stream { index: 12, generation: 3 },
+            Token::Stream(StreamId { index: 12, generation: 3 }),
             Token::BusyPeer(RelayId { index: 5, generation: 1 }),
             Token::Strangers,
         ] {

@@ -236,6 +236,20 @@ fn no_module_touches_what_is_not_its_own() {
 }
 
 #[test]
+fn the_core_carries_paths_to_clients_and_never_looks_into_one() {
+    let mut carriers = 0;
+    for source in sources().iter().filter(|source| source.module.first().is_some_and(|of_crate| of_crate == "turn")) {
+        let code = product_code(&source.text);
+        carriers += usize::from(code.contains("path::Path"));
+        let is_home = source.path.ends_with("src/path.rs") || source.path.ends_with("src/lib.rs");
+        let looks_inside =
+            ["Path::", "DatagramPath", "StreamId", ".path."].into_iter().find(|inside| code.contains(inside));
+        assert!(is_home || looks_inside.is_none(), "{}: {looks_inside:?}", source.path.display());
+    }
+    assert!(carriers > 0, "nothing carries a path");
+}
+
+#[test]
 fn unsafe_is_only_where_system_calls_are() {
     for source in sources() {
         let is_home = source.module.starts_with(&UNSAFE_HOME.map(str::to_owned));

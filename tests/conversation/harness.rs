@@ -10,8 +10,8 @@ use turnstone::policy::{BandwidthLimits, PeerAcl, PeerRules, QuotaLimits};
 use turnstone::reject::{Dropped, Reason};
 use turnstone::stun::{AttributeType, Class, Encoder, Key, Message, Method, PasswordAlgorithm, TransactionId};
 use turnstone::turn::{
-    AllocationFilter, AllocationId, Client, ClientLink, Event, Lifetimes, OnExpiry, Outcome, RelayId, Server, Settings,
-    Shared, ToClient, ToPeer,
+    AllocationFilter, AllocationId, Client, DatagramPath, Event, Lifetimes, OnExpiry, Outcome, Path, RelayId, Server,
+    Settings, Shared, ToClient, ToPeer,
 };
 
 pub use crate::fake_relays::FakeRelays;
@@ -50,7 +50,9 @@ pub fn client_over(transport: Transport, n: u16) -> Client {
         client: ClientAddr::new(SocketAddr::from(([91, 20, high, low], 10_000 + n))),
         server: "5.45.96.1:3478".parse().unwrap(),
     };
-    Client { five_tuple, link: ClientLink(u64::from(n)) }
+    // Not the client's address: what is sent to it goes where the path says.
+    let to = SocketAddr::from(([10, 9, high, low], 1));
+    Client { five_tuple, path: Path::Datagrams(DatagramPath { socket: u32::from(n), to, from_ip: None }) }
 }
 
 /// A world with many allocations, each with one channel.

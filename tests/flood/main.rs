@@ -52,7 +52,7 @@ fn source(number: u32) -> Client {
     } else {
         SocketAddr::new([100, b, c, d].into(), 1024 + (number % 60_000) as u16)
     };
-    world::client(Transport::Udp, addr, u64::from(number))
+    world::client(Transport::Udp, addr, number)
 }
 
 /// Every way to talk to the server without a credential.

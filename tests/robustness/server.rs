@@ -57,7 +57,7 @@ impl Chaos {
         let talkers = (0..40_u16).map(|number| {
             let text = if number % 5 == 0 { "[2001:db8::5]" } else { "198.51.100.7" };
             let addr: SocketAddr = format!("{text}:{}", 2000 + number).parse().unwrap();
-            let client = world::client(transports[usize::from(number) % 3], addr, u64::from(number));
+            let client = world::client(transports[usize::from(number) % 3], addr, u32::from(number));
             Talker { client, signer: None }
         });
         let peers = ["8.8.4.4:1000", "1.1.1.1:53", "[2620:fe::fe]:9", "10.0.0.1:9", "192.0.2.10:49152", "127.0.0.1:1"];

@@ -14,7 +14,7 @@ use turnstone::stun::{
     AttributeType, Class, Encoder, IntegrityKind, Key, Message, Method, PasswordAlgorithm, TransactionId,
 };
 use turnstone::turn::{
-    Client, ClientLink, Lifetimes, OnExpiry, OpenRelay, Outcome, PortRequest, RelayError, RelayId, Relays,
+    Client, DatagramPath, Lifetimes, OnExpiry, OpenRelay, Outcome, Path, PortRequest, RelayError, RelayId, Relays,
     ReservationToken, Server, Settings, Shared,
 };
 use turnstone::user::User;
@@ -209,9 +209,10 @@ pub(crate) fn server_addr(family: Family) -> SocketAddr {
     SocketAddr::new(relay_ip(family), 3478)
 }
 
-pub(crate) fn client(transport: Transport, addr: SocketAddr, link: u64) -> Client {
+pub(crate) fn client(transport: Transport, addr: SocketAddr, socket: u32) -> Client {
     let server = server_addr(Family::of(addr.ip()));
-    Client { five_tuple: FiveTuple { transport, client: ClientAddr::new(addr), server }, link: ClientLink(link) }
+    let path = Path::Datagrams(DatagramPath { socket, to: addr, from_ip: None });
+    Client { five_tuple: FiveTuple { transport, client: ClientAddr::new(addr), server }, path }
 }
 
 /// A request before it is signed.

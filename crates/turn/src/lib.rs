@@ -9,6 +9,7 @@
 //! | [`slots`] | the slot table that allocations, relay sockets and connections are kept in |
 //! | `allocation`, `allocations` | one allocation; all of them, by 5-tuple and by relay |
 //! | `permissions`, `channels`, `index` | an allocation's peers |
+//! | `path` | the way to a client, which the server carries and never looks into |
 //! | `five_tuple`, `hash` | the 5-tuple table and its keyed hash |
 //! | `timer`, `retransmit`, `events`, `refusal` | the wheel, remembered responses, the event queue, what it says of a refusal |
 //! | `view` | what an operator sees, and how an allocation is ended from outside |
@@ -39,6 +40,7 @@ mod icmp;
 mod index;
 mod output;
 mod pass;
+mod path;
 mod peer;
 mod permissions;
 mod refresh;
@@ -58,10 +60,10 @@ mod view;
 pub use drain::{AlternateServer, Alternates};
 pub use events::RefusalCounts;
 pub use output::{
-    AllocationId, AllocationSummary, Client, ClientLink, Encapsulation, EndReason, Event, Outcome, ToClient, ToPeer,
-    is_told_alone,
+    AllocationId, AllocationSummary, Client, Encapsulation, EndReason, Event, Outcome, ToClient, ToPeer, is_told_alone,
 };
 pub use pass::Judgement;
+pub use path::{DatagramPath, Path, StreamId};
 pub use refusal::{Excerpt, Refusal};
 pub use relays::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
 pub use server::{FillRandom, Server};

@@ -7,12 +7,9 @@ use crate::addr::{FiveTuple, PeerAddr, RelayedAddr};
 use crate::reject::Dropped;
 use crate::user::User;
 
+use super::path::Path;
 use super::refusal::Refusal;
 use super::relays::RelayId;
-
-/// How the worker reaches a client; opaque to the core.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ClientLink(pub u64);
 
 /// Where a message came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +17,7 @@ pub struct Client {
     /// The 5-tuple.
     pub five_tuple: FiveTuple,
     /// How to reach it.
-    pub link: ClientLink,
+    pub path: Path,
 }
 
 /// A live allocation of this worker; never reused for another.

@@ -1,0 +1,35 @@
+//! The way to a client.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// How a client is reached, which is not who it is: that is its 5-tuple. Behind a proxy the two differ.
+///
+/// The server keeps the path of a client with its allocation and gives it back with what is to be sent. It never looks inside:
+/// only whoever has the sockets knows what the numbers stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Path {
+    /// Datagrams.
+    Datagrams(DatagramPath),
+    /// A connection.
+    Stream(StreamId),
+}
+
+/// Where datagrams for a client go, and from where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DatagramPath {
+    /// The socket, by the number that its owner has given it.
+    pub socket: u32,
+    /// The address to send to.
+    pub to: SocketAddr,
+    /// The address to send from, if the socket has more than one.
+    pub from_ip: Option<IpAddr>,
+}
+
+/// A connection, by the place its owner has given it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StreamId {
+    /// The place.
+    pub index: u32,
+    /// Tells it from those that had the place before.
+    pub generation: u32,
+}
