@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use crate::stun::{AttributeType, Class, Encoder, ErrorCode, Message, Method, decode_xor_address};
+use crate::stun::{AttributeType, Class, Encoder, ErrorCode, Message, Method};
 
 use super::error::BenchError;
 use super::poll::Poll;
@@ -219,8 +219,7 @@ impl Forwarder {
             self.flows.push(Flow { client, peer: None, socket });
         }
         let flow = self.by_client.get(&client).and_then(|index| self.flows.get_mut(*index));
-        let peer = message.get(AttributeType::XOR_PEER_ADDRESS);
-        let peer = peer.and_then(|value| decode_xor_address(value, message.transaction_id()));
+        let peer = message.xor_address(AttributeType::XOR_PEER_ADDRESS);
         let mut out = std::mem::take(&mut self.answer);
         out.clear();
         let (method, id) = (message.method(), message.transaction_id());

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::stun::{AttributeType, Class, Encoder, ErrorCode, Message, Method, TransactionId, decode_xor_address};
+use crate::stun::{AttributeType, Class, Encoder, ErrorCode, Message, Method, TransactionId};
 
 use super::error::BenchError;
 use super::leg::Dial;
@@ -118,8 +118,7 @@ impl Flow {
         }
         if !self.is_right(mode, &message) {
             run.refused(|| {
-                let code = message.get(AttributeType::ERROR_CODE).and_then(ErrorCode::decode);
-                let code = code.map_or(String::new(), |(code, _)| format!(" {code}"));
+                let code = message.error_code().map_or(String::new(), |code| format!(" {code}"));
                 format!("answered by {:?}{code}", message.class())
             });
         }
@@ -139,17 +138,14 @@ impl Flow {
     }
 
     fn is_right(&mut self, mode: Mode, message: &Message<'_>) -> bool {
-        let get = |kind| message.get(kind);
         if mode == Mode::Stun {
-            let mapped = get(AttributeType::XOR_MAPPED_ADDRESS)
-                .and_then(|value| decode_xor_address(value, message.transaction_id()));
+            let mapped = message.xor_address(AttributeType::XOR_MAPPED_ADDRESS);
             let same = mapped.is_some() && self.mapped.is_none_or(|first| Some(first) == mapped);
             self.mapped = self.mapped.or(mapped);
             return same && message.class() == Class::Success && message.method() == Method::BINDING;
         }
-        let code = get(AttributeType::ERROR_CODE).and_then(ErrorCode::decode).map(|(code, _)| code);
-        let challenge = get(AttributeType::REALM).is_some() && get(AttributeType::NONCE).is_some();
-        challenge && code == Some(ErrorCode::UNAUTHENTICATED) && message.method() == Method::ALLOCATE
+        let challenge = message.get(AttributeType::REALM).is_some() && message.get(AttributeType::NONCE).is_some();
+        challenge && message.error_code() == Some(ErrorCode::UNAUTHENTICATED) && message.method() == Method::ALLOCATE
     }
 }
 

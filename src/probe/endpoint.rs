@@ -277,7 +277,7 @@ fn challenge_step(
         };
         return (with_code(step(Status::Fail, message), &failure), false);
     };
-    let code = response.get(AttributeType::ERROR_CODE).and_then(ErrorCode::decode).map(|(code, _)| code);
+    let code = response.error_code();
     let (realm, nonce) = (response.get(AttributeType::REALM), response.get(AttributeType::NONCE));
     let sha256 = response.get(AttributeType::PASSWORD_ALGORITHMS).is_some();
     let shown = realm.map(printable).unwrap_or_default();

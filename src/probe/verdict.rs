@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::auth::TimeLimited;
 use crate::client::client::{ClientError, Credential};
 use crate::clock::span;
-use crate::stun::{AttributeType, ErrorCode, Message, decode_address};
+use crate::stun::{AttributeType, ErrorCode, Message};
 
 /// Bytes of a foreign answer that are shown.
 const SHOWN_BYTES: usize = 40;
@@ -161,7 +161,7 @@ fn age(credential: &Credential) -> Option<u64> {
 }
 
 fn alternate(response: &Message<'_>) -> Option<std::net::SocketAddr> {
-    response.get(AttributeType::ALTERNATE_SERVER).and_then(decode_address)
+    response.address(AttributeType::ALTERNATE_SERVER)
 }
 
 #[cfg(test)]

@@ -147,8 +147,7 @@ fn name_of(outcome: &Outcome) -> &'static str {
 }
 
 fn error_code(reply: &[u8]) -> Option<ErrorCode> {
-    let reply = Message::parse(reply).ok()?;
-    Some(ErrorCode::decode(reply.get(AttributeType::ERROR_CODE)?)?.0)
+    Message::parse(reply).ok()?.error_code()
 }
 
 /// The USERNAME of a request, which nobody may have verified.

@@ -67,7 +67,7 @@ fn what_ice_agents_put_into_a_binding_request_is_ignored() {
         request.attribute(AttributeType::PRIORITY, &[0x6E, 0, 0x1E, 0xFF]);
         request.attribute(AttributeType::USE_CANDIDATE, b"");
         request.attribute(AttributeType(0x802A), &[1; 8]);
-        request.integrity(IntegrityKind::Sha1, &Key::short_term(b"whatever").unwrap());
+        request.integrity(IntegrityKind::Sha1, &Key::short_term(b"whatever"));
         request.fingerprint();
     });
     let reply = world.hand_in(client(1), &request).reply();

@@ -18,7 +18,7 @@ fn read_all(bytes: &[u8]) -> bool {
     }
     assert!(20 + total <= bytes.len());
     let unknown = message.unknown_required(|kind| kind == AttributeType::USERNAME);
-    assert!(unknown.types().iter().all(|kind| *kind < 0x8000));
+    assert!(unknown.types().iter().all(|kind| kind.comprehension_required()));
     let _ = format!("{message:?}");
     true
 }
@@ -40,7 +40,7 @@ fn survives_a_round_trip(bytes: &[u8], scratch: &mut Vec<u8>) {
 fn no_mutated_message_upsets_the_parser() {
     let mut rng = Rng(crate::seed());
     let corpus = world::corpus();
-    let never = Key::short_term(b"a key that signed none of these").unwrap();
+    let never = Key::short_term(b"a key that signed none of these");
     let (mut input, mut scratch) = (Vec::new(), Vec::new());
     let (count, mut parsed) = (crate::inputs(45), 0);
     for _ in 0..count {
@@ -61,7 +61,7 @@ fn no_mutated_message_upsets_the_parser() {
 #[test]
 fn a_mutated_message_never_verifies_unless_what_is_covered_is_unchanged() {
     let mut rng = Rng(crate::seed() ^ 1);
-    let key = Key::short_term(b"the key").unwrap();
+    let key = Key::short_term(b"the key");
     for kind in [IntegrityKind::Sha1, IntegrityKind::Sha256] {
         let mut original = Vec::new();
         Encoder::new(&mut original, stun::Class::Request, stun::Method::ALLOCATE, stun::TransactionId([1; 12]))

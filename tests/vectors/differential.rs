@@ -27,7 +27,7 @@ enum Part {
     Raw(u16, Vec<u8>),
     XorAddress(u16, SocketAddr),
     Error(u16),
-    Unknown(Vec<u16>),
+    Unknown(Vec<AttributeType>),
 }
 
 #[derive(Clone, Debug)]
@@ -50,7 +50,7 @@ fn part() -> impl Strategy<Value = Part> {
         4 => (kind, prop::collection::vec(any::<u8>(), 0..70)).prop_map(|(kind, value)| Part::Raw(kind, value)),
         2 => (prop::sample::select(vec![0x0020_u16, 0x0012, 0x0016]), address).prop_map(|(k, a)| Part::XorAddress(k, a)),
         1 => error.prop_map(Part::Error),
-        1 => prop::collection::vec(any::<u16>(), 0..8).prop_map(Part::Unknown),
+        1 => prop::collection::vec(any::<u16>().prop_map(AttributeType), 0..8).prop_map(Part::Unknown),
     ]
 }
 
@@ -127,7 +127,7 @@ fn encode_theirs(random: &Random) -> Vec<u8> {
                 ErrorCodeAttribute { code, reason }.add_to(&mut message).unwrap();
             }
             Part::Unknown(types) => {
-                let types = types.iter().map(|kind| AttrType(*kind)).collect();
+                let types = types.iter().map(|kind| AttrType(kind.0)).collect();
                 UnknownAttributes(types).add_to(&mut message).unwrap();
             }
         }
@@ -219,7 +219,7 @@ proptest! {
                     prop_assert_eq!(phrase, decoded.phrase().as_bytes());
                 }
                 Part::Unknown(types) => {
-                    let bytes: Vec<u8> = types.iter().flat_map(|kind| kind.to_be_bytes()).collect();
+                    let bytes: Vec<u8> = types.iter().flat_map(|kind| kind.0.to_be_bytes()).collect();
                     prop_assert_eq!(attribute.value, &bytes[..]);
                 }
             }

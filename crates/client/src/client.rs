@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use turnstone_stun::{
     AttributeType, Class, Encoder, ErrorCode, IntegrityKind, Key, Message, Method, ParseError, PasswordAlgorithm,
-    TransactionId, decode_xor_address,
+    TransactionId,
 };
 use turnstone_turn::addr::Family;
 
@@ -341,12 +341,7 @@ fn write_attributes(message: &mut Encoder<'_>, request: Request) {
 
 fn read_answer(message: &Message<'_>, request: Request) -> Result<Answer, ClientError> {
     let method = request.method();
-    let address = |kind| {
-        let value = message.get(kind);
-        value
-            .and_then(|value| decode_xor_address(value, message.transaction_id()))
-            .ok_or(ClientError::Incomplete { method, attribute: kind })
-    };
+    let address = |kind| message.xor_address(kind).ok_or(ClientError::Incomplete { method, attribute: kind });
     let lifetime_secs = || {
         let kind = AttributeType::LIFETIME;
         let value = message.get(kind).and_then(|value| <[u8; 4]>::try_from(value).ok());

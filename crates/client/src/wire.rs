@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use turnstone_stun::{AttributeType, Class, Encoder, Message, Method, TransactionId, decode_xor_address};
+use turnstone_stun::{AttributeType, Class, Encoder, Message, Method, TransactionId};
 
 /// The channel number that every client uses: the first one.
 pub const CHANNEL: u16 = 0x4000;
@@ -65,11 +65,7 @@ pub fn payload(frame: &[u8], peer: SocketAddr) -> Received<'_> {
     if message.method() != Method::DATA || message.class() != Class::Indication {
         return Received::Response;
     }
-    let source = message.get(AttributeType::XOR_PEER_ADDRESS);
-    match (
-        source.and_then(|value| decode_xor_address(value, message.transaction_id())),
-        message.get(AttributeType::DATA),
-    ) {
+    match (message.xor_address(AttributeType::XOR_PEER_ADDRESS), message.get(AttributeType::DATA)) {
         (Some(source), Some(data)) if source == peer => Received::Payload(data),
         (Some(_), Some(_)) => Received::WrongSource,
         _ => Received::Damaged,

@@ -65,7 +65,7 @@ attribute_types! {
     XOR_MAPPED_ADDRESS = 0x0020, "XOR-MAPPED-ADDRESS";
     /// RESERVATION-TOKEN (RFC 8656).
     RESERVATION_TOKEN = 0x0022, "RESERVATION-TOKEN";
-    /// PRIORITY (RFC 8445); sent by ICE agents, of no meaning here.
+    /// PRIORITY (RFC 8445); sent by ICE agents, of no meaning to STUN and TURN.
     PRIORITY = 0x0024, "PRIORITY";
     /// USE-CANDIDATE (RFC 8445).
     USE_CANDIDATE = 0x0025, "USE-CANDIDATE";
@@ -109,7 +109,7 @@ pub struct Attribute<'a> {
     pub value: &'a [u8],
 }
 
-/// A password algorithm of RFC 8489 section 18.5.
+/// A password algorithm of RFC 8489 section 18.5. Exhaustive: a server must not compile until it has the key of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PasswordAlgorithm {
     /// MD5 of `username:realm:password`, the algorithm of RFC 5389.
@@ -127,7 +127,7 @@ impl PasswordAlgorithm {
         }
     }
 
-    /// The algorithm of a registered number, if we know it.
+    /// The algorithm of a registered number, if it is one of those here.
     pub fn from_wire(value: u16) -> Option<Self> {
         match value {
             1 => Some(Self::Md5),

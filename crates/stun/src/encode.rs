@@ -10,6 +10,10 @@ use super::header::{Class, HEADER_LEN, MAGIC_COOKIE, Method, TransactionId, mess
 use super::integrity::{self, IntegrityKind, Key};
 
 /// Writes one message at the end of a buffer. The length field is right after every call.
+///
+/// Attributes are written in the order of the calls: [`integrity`](Self::integrity) after all that it is to cover,
+/// [`fingerprint`](Self::fingerprint) last.
+#[derive(Debug)]
 pub struct Encoder<'b> {
     out: &'b mut Vec<u8>,
     start: usize,
@@ -74,12 +78,12 @@ impl<'b> Encoder<'b> {
         self.attribute(AttributeType::ERROR_CODE, value.get(..len).unwrap_or_default())
     }
 
-    /// Appends UNKNOWN-ATTRIBUTES.
-    pub fn unknown_attributes(&mut self, types: &[u16]) -> &mut Self {
+    /// Appends UNKNOWN-ATTRIBUTES, of at most eight types.
+    pub fn unknown_attributes(&mut self, types: &[AttributeType]) -> &mut Self {
         let mut value = [0; 16];
         let mut len = 0;
         for (to, from) in value.chunks_exact_mut(2).zip(types) {
-            to.copy_from_slice(&from.to_be_bytes());
+            to.copy_from_slice(&from.0.to_be_bytes());
             len += 2;
         }
         self.attribute(AttributeType::UNKNOWN_ATTRIBUTES, value.get(..len).unwrap_or_default())
@@ -163,7 +167,7 @@ mod tests {
 
     #[test]
     fn integrity_covers_what_precedes_it_and_fingerprint_is_not_covered() {
-        let key = Key::short_term(b"key").unwrap();
+        let key = Key::short_term(b"key");
         for kind in [IntegrityKind::Sha1, IntegrityKind::Sha256] {
             let mut out = Vec::new();
             binding(&mut out).u32(AttributeType::LIFETIME, 1).integrity(kind, &key).fingerprint();
@@ -180,7 +184,7 @@ mod tests {
     #[test]
     fn unknown_attributes_lists_at_most_eight() {
         let mut out = Vec::new();
-        binding(&mut out).unknown_attributes(&[1, 2, 3, 4, 5, 6, 7, 8, 9]).unknown_attributes(&[]);
+        binding(&mut out).unknown_attributes(&[AttributeType::SOFTWARE; 9]).unknown_attributes(&[]);
         let message = Message::parse(&out).unwrap();
         let lengths: Vec<_> = message.attributes().map(|attribute| attribute.value.len()).collect();
         assert_eq!(lengths, [16, 0]);

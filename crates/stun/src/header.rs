@@ -20,7 +20,7 @@ pub enum Class {
     Error,
 }
 
-/// A STUN method, 12 bits.
+/// A STUN method, 12 bits. The constants are those of STUN and TURN; any other is made by [`new`](Self::new).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Method(u16);
 
@@ -72,6 +72,9 @@ impl fmt::Debug for Method {
 }
 
 /// The 96-bit transaction id.
+///
+/// A client draws it at random, by a cryptographic generator: whoever can guess it can forge the response
+/// (RFC 8489 section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TransactionId(pub [u8; 12]);
 

@@ -10,8 +10,9 @@ use zeroize::Zeroize;
 use super::attribute::PasswordAlgorithm;
 use super::header::HEADER_LEN;
 
-/// Which of the two integrity attributes.
+/// Which of the integrity attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum IntegrityKind {
     /// MESSAGE-INTEGRITY: HMAC-SHA1, 20 bytes.
     Sha1,
@@ -31,9 +32,13 @@ impl IntegrityKind {
 
 /// An HMAC key; zeroed when dropped and never printed.
 #[derive(Clone)]
-pub struct Key {
-    bytes: [u8; 32],
-    len: u8,
+pub struct Key(Bytes);
+
+#[derive(Clone)]
+enum Bytes {
+    Md5([u8; 16]),
+    Sha256([u8; 32]),
+    Password(Box<[u8]>),
 }
 
 impl Key {
@@ -46,41 +51,35 @@ impl Key {
             PasswordAlgorithm::Md5 => {
                 let mut digest = Md5::new();
                 parts.iter().for_each(|part| digest.update(part));
-                Self::copy(&digest.finalize())
+                Self(Bytes::Md5(digest.finalize().into()))
             }
             PasswordAlgorithm::Sha256 => {
                 let mut digest = Sha256::new();
                 parts.iter().for_each(|part| digest.update(part));
-                Self::copy(&digest.finalize())
+                Self(Bytes::Sha256(digest.finalize().into()))
             }
         }
     }
 
-    /// A short-term key (RFC 8489 section 9.1.1) of at most 32 bytes, used by test vectors.
-    pub fn short_term(password: &[u8]) -> Option<Self> {
-        (password.len() <= 32).then(|| Self::copy(password))
+    /// The short-term credential's key (RFC 8489 section 9.1.1): the password itself, as prepared. ICE uses it.
+    pub fn short_term(password: &[u8]) -> Self {
+        Self(Bytes::Password(password.into()))
     }
 
     /// The key's bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..usize::from(self.len)).unwrap_or_default()
-    }
-
-    fn copy(source: &[u8]) -> Self {
-        let mut bytes = [0; 32];
-        let mut len = 0;
-        for (to, from) in bytes.iter_mut().zip(source) {
-            *to = *from;
-            len += 1;
+        match &self.0 {
+            Bytes::Md5(digest) => digest,
+            Bytes::Sha256(digest) => digest,
+            Bytes::Password(password) => password,
         }
-        Self { bytes, len }
     }
 }
 
 impl PartialEq for Key {
-    /// In constant time, like every comparison of secrets.
+    /// In constant time, like every comparison of secrets; only the lengths are not one.
     fn eq(&self, other: &Self) -> bool {
-        bool::from(self.len.ct_eq(&other.len) & self.bytes.ct_eq(&other.bytes))
+        bool::from(self.as_bytes().ct_eq(other.as_bytes()))
     }
 }
 
@@ -88,7 +87,11 @@ impl Eq for Key {}
 
 impl Drop for Key {
     fn drop(&mut self) {
-        self.bytes.zeroize();
+        match &mut self.0 {
+            Bytes::Md5(digest) => digest.zeroize(),
+            Bytes::Sha256(digest) => digest.zeroize(),
+            Bytes::Password(password) => password.zeroize(),
+        }
     }
 }
 
@@ -160,14 +163,23 @@ mod tests {
     }
 
     #[test]
-    fn a_short_term_key_has_at_most_32_bytes() {
-        assert_eq!(Key::short_term(&[1; 32]).unwrap().as_bytes(), [1; 32]);
-        assert!(Key::short_term(&[1; 33]).is_none());
+    fn a_short_term_key_is_the_password_however_long() {
+        // The MACs of ICE's longest password, beyond the block of the digests, were computed with Python's hmac.
+        let key = Key::short_term(&[b'p'; 256]);
+        let covered = [0; 20];
+        assert_eq!(
+            hex(&compute(IntegrityKind::Sha1, &key, &covered)[..20]),
+            "6530f36836a3a924482872edb96b9fa30bc97e9f"
+        );
+        assert_eq!(
+            hex(&compute(IntegrityKind::Sha256, &key, &covered)),
+            "f53720d1a596cee967d229a4be90a05b6e04293283f4bde3d31d8a0e01a3824c"
+        );
     }
 
     #[test]
     fn keys_are_equal_only_when_their_bytes_and_lengths_are() {
-        let key = |bytes: &[u8]| Key::short_term(bytes).unwrap();
+        let key = Key::short_term;
         assert_eq!(key(b"same"), key(b"same"));
         assert_ne!(key(b"same"), key(b"sane"));
         assert_ne!(key(b"same"), key(b"same\0"));
@@ -175,12 +187,12 @@ mod tests {
 
     #[test]
     fn a_key_is_never_printed() {
-        assert_eq!(format!("{:?}", Key::short_term(b"secret").unwrap()), "Key(..)");
+        assert_eq!(format!("{:?}", Key::short_term(b"secret")), "Key(..)");
     }
 
     #[test]
     fn a_value_of_any_other_length_does_not_verify_however_right_its_bytes_are() {
-        let key = Key::short_term(b"key").unwrap();
+        let key = Key::short_term(b"key");
         let covered = [0; 20];
         for kind in [IntegrityKind::Sha1, IntegrityKind::Sha256] {
             let mut mac = compute(kind, &key, &covered).to_vec();
@@ -194,7 +206,7 @@ mod tests {
 
     #[test]
     fn one_wrong_bit_does_not_verify() {
-        let key = Key::short_term(b"key").unwrap();
+        let key = Key::short_term(b"key");
         for kind in [IntegrityKind::Sha1, IntegrityKind::Sha256] {
             let mut mac = compute(kind, &key, &[0; 20]);
             mac[kind.value_len() - 1] ^= 1;

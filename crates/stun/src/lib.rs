@@ -1,4 +1,6 @@
-//! STUN wire format (RFC 8489): a strict borrowed parser and an encoder, without time, I/O or heap while parsing.
+//! The wire format of STUN (RFC 8489): a strict parser that borrows, an encoder, MESSAGE-INTEGRITY and FINGERPRINT.
+//!
+#![doc = include_str!("../README.md")]
 
 mod address;
 mod attribute;

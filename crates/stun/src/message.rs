@@ -1,46 +1,43 @@
 //! The borrowed, structurally validated message (RFC 8489 sections 5, 6.3 and 14).
 
 use std::fmt;
+use std::net::SocketAddr;
 
+use thiserror::Error;
+
+use super::address::{decode_address, decode_xor_address};
 use super::attribute::{Attribute, AttributeType};
+use super::error_code::ErrorCode;
 use super::fingerprint;
 use super::header::{Class, HEADER_LEN, MAGIC_COOKIE, Method, TransactionId, split_type};
 use super::integrity::{self, IntegrityKind, Key};
 
 /// Why bytes are not a STUN message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum ParseError {
     /// Fewer than 20 bytes.
+    #[error("shorter than a STUN header")]
     TooShort,
-    /// The two top bits are not zero.
+    /// The two top bits are not zero: ChannelData, (D)TLS or RTP, which may share a socket with STUN (RFC 7983).
+    #[error("top bits are not zero")]
     NotStun,
     /// The magic cookie is missing: an RFC 3489 client, or not STUN.
+    #[error("no magic cookie")]
     NoMagicCookie,
     /// The length field is not a multiple of 4, or is not the number of bytes that follow.
+    #[error("bad length")]
     BadLength,
     /// An attribute reaches past the end.
+    #[error("attribute past the end")]
     BadAttribute,
     /// MESSAGE-INTEGRITY(-SHA256) or FINGERPRINT of a length the RFC does not allow, or not in its place.
+    #[error("malformed MESSAGE-INTEGRITY or FINGERPRINT")]
     BadIntegrity,
     /// FINGERPRINT does not match.
+    #[error("FINGERPRINT mismatch")]
     BadFingerprint,
 }
-
-impl fmt::Display for ParseError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::TooShort => "shorter than a STUN header",
-            Self::NotStun => "top bits are not zero",
-            Self::NoMagicCookie => "no magic cookie",
-            Self::BadLength => "bad length",
-            Self::BadAttribute => "attribute past the end",
-            Self::BadIntegrity => "malformed MESSAGE-INTEGRITY or FINGERPRINT",
-            Self::BadFingerprint => "FINGERPRINT mismatch",
-        })
-    }
-}
-
-impl std::error::Error for ParseError {}
 
 /// A message whose structure has been checked. Attributes are borrowed.
 ///
@@ -164,6 +161,21 @@ impl<'a> Message<'a> {
         self.attributes().find(|attribute| attribute.kind == kind).map(|attribute| attribute.value)
     }
 
+    /// The address in an attribute such as XOR-MAPPED-ADDRESS; `None` too when its value is malformed.
+    pub fn xor_address(&self, kind: AttributeType) -> Option<SocketAddr> {
+        decode_xor_address(self.get(kind)?, self.transaction_id)
+    }
+
+    /// The address in an attribute that is not XORed, such as ALTERNATE-SERVER; `None` too when its value is malformed.
+    pub fn address(&self, kind: AttributeType) -> Option<SocketAddr> {
+        decode_address(self.get(kind)?)
+    }
+
+    /// The code of ERROR-CODE; `None` too when its value is malformed. [`ErrorCode::decode`] reads the phrase as well.
+    pub fn error_code(&self) -> Option<ErrorCode> {
+        ErrorCode::decode(self.get(AttributeType::ERROR_CODE)?).map(|(code, _)| code)
+    }
+
     /// Whether a FINGERPRINT is present (it has been verified).
     pub fn has_fingerprint(&self) -> bool {
         self.has_fingerprint
@@ -179,6 +191,8 @@ impl<'a> Message<'a> {
     }
 
     /// Verifies the strongest integrity attribute with `key`, in constant time. `false` when there is none.
+    ///
+    /// Who asked for SHA-256 must see to it that [`integrity`](Self::integrity) says so: an attacker can take it away.
     pub fn verify_integrity(&self, key: &Key) -> bool {
         let (kind, at) = match (self.sha256_at, self.sha1_at) {
             (Some(at), _) => (IntegrityKind::Sha256, at),
@@ -191,7 +205,7 @@ impl<'a> Message<'a> {
 
     /// The comprehension-required attributes that `known` does not name (RFC 8489 section 6.3.1).
     pub fn unknown_required(&self, known: impl Fn(AttributeType) -> bool) -> UnknownAttributes {
-        let mut unknown = UnknownAttributes::default();
+        let mut unknown = UnknownAttributes::NONE;
         for attribute in self.attributes() {
             if attribute.kind.comprehension_required() && !known(attribute.kind) {
                 unknown.push(attribute.kind);
@@ -208,29 +222,31 @@ impl fmt::Debug for Message<'_> {
 }
 
 /// Up to eight attribute types for UNKNOWN-ATTRIBUTES; more are not listed, so that the answer stays small.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownAttributes {
-    types: [u16; 8],
+    types: [AttributeType; 8],
     len: usize,
 }
 
 impl UnknownAttributes {
+    const NONE: Self = Self { types: [AttributeType(0); 8], len: 0 };
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// The types, each once.
-    pub fn types(&self) -> &[u16] {
+    pub fn types(&self) -> &[AttributeType] {
         self.types.get(..self.len).unwrap_or_default()
     }
 
     fn push(&mut self, kind: AttributeType) {
-        if self.types().contains(&kind.0) {
+        if self.types().contains(&kind) {
             return;
         }
         if let Some(slot) = self.types.get_mut(self.len) {
-            *slot = kind.0;
+            *slot = kind;
             self.len += 1;
         }
     }
@@ -352,6 +368,29 @@ mod tests {
     }
 
     #[test]
+    fn an_address_or_a_code_is_read_from_its_attribute_and_a_malformed_one_is_none() {
+        let (mapped, alternate) = ("[2001:db8::1]:443".parse().unwrap(), "192.0.2.1:3478".parse().unwrap());
+        let bytes = encode(|encoder| {
+            encoder.xor_address(AttributeType::XOR_MAPPED_ADDRESS, mapped);
+            encoder.address(AttributeType::ALTERNATE_SERVER, alternate).error_code(ErrorCode::TRY_ALTERNATE);
+        });
+        let message = Message::parse(&bytes).unwrap();
+        assert_eq!(message.xor_address(AttributeType::XOR_MAPPED_ADDRESS), Some(mapped));
+        assert_eq!(message.address(AttributeType::ALTERNATE_SERVER), Some(alternate));
+        assert_eq!(message.error_code(), Some(ErrorCode::TRY_ALTERNATE));
+        assert_eq!(message.xor_address(AttributeType::XOR_RELAYED_ADDRESS), None);
+
+        let bytes = encode(|encoder| {
+            encoder.attribute(AttributeType::XOR_MAPPED_ADDRESS, &[0; 7]).u32(AttributeType::ERROR_CODE, 0);
+            encoder.u32(AttributeType::ALTERNATE_SERVER, 0);
+        });
+        let message = Message::parse(&bytes).unwrap();
+        assert_eq!(message.xor_address(AttributeType::XOR_MAPPED_ADDRESS), None);
+        assert_eq!(message.address(AttributeType::ALTERNATE_SERVER), None);
+        assert_eq!(message.error_code(), None);
+    }
+
+    #[test]
     fn attributes_behind_message_integrity_do_not_count() {
         for kind in [IntegrityKind::Sha1, IntegrityKind::Sha256] {
             let bytes = encode(|encoder| {
@@ -371,7 +410,7 @@ mod tests {
 
     #[test]
     fn of_two_integrities_the_sha256_counts_and_only_what_precedes_both() {
-        let other = Key::short_term(b"other").unwrap();
+        let other = Key::short_term(b"other");
         let bytes = encode(|encoder| {
             encoder.u32(AttributeType::LIFETIME, 1).integrity(IntegrityKind::Sha1, &other);
             encoder.u32(AttributeType::EVEN_PORT, 0).integrity(IntegrityKind::Sha256, &key());
@@ -395,7 +434,7 @@ mod tests {
 
     #[test]
     fn the_first_of_two_equal_integrities_counts() {
-        let other = Key::short_term(b"other").unwrap();
+        let other = Key::short_term(b"other");
         for kind in [IntegrityKind::Sha1, IntegrityKind::Sha256] {
             let bytes = encode(|encoder| {
                 encoder.integrity(kind, &key()).integrity(kind, &other);
@@ -462,7 +501,10 @@ mod tests {
         });
         let message = Message::parse(&bytes).unwrap();
         let unknown = message.unknown_required(|kind| kind == AttributeType::LIFETIME);
-        assert_eq!(unknown.types(), [0x7000, 0x7001, 0x7002, 0x7003, 0x7004, 0x7005, 0x7006, 0x7007]);
+        assert_eq!(
+            unknown.types(),
+            [0x7000, 0x7001, 0x7002, 0x7003, 0x7004, 0x7005, 0x7006, 0x7007].map(AttributeType)
+        );
         assert!(message.unknown_required(|_| true).is_empty());
     }
 }
