@@ -42,12 +42,16 @@ impl Handler for Monitor {
             refusal.headers_mut().insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
             return refusal;
         }
+        if path == "/readyz" {
+            if self.status.draining() {
+                return response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n");
+            }
+            if let Some(reason) = self.status.not_ready() {
+                return response(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{reason}\n"));
+            }
+        }
         match path {
             "/metrics" => self.metrics(&request),
-            "/readyz" if self.status.draining() => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n"),
-            "/readyz" if let Some(reason) = self.status.not_ready() => {
-                response(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{reason}\n"))
-            }
             _ => match self.stuck_worker().await {
                 None if path == "/readyz" => response(StatusCode::OK, TEXT, "ready\n"),
                 None => response(StatusCode::OK, TEXT, "healthy\n"),
