@@ -21,7 +21,7 @@ const ACCEPTOR: u64 = u64::MAX - 1;
 /// In the token of a stream; those of flows are without.
 const STREAM: u64 = 1 << 32;
 /// Bytes of the listener's receive buffer.
-const RECEIVE_BUFFER: i32 = 4 << 20;
+const RECEIVE_BUFFER: usize = 4 << 20;
 /// Bytes of a stream that are read at once.
 const READ_BYTES: usize = 65_536;
 /// Ports that are tried when any will do.

@@ -15,7 +15,7 @@ use crate::net::sys::{self, RecvBuffers};
 /// How long a TCP connection may take to be set up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Receive buffer of a UDP client socket, bytes; the window is meant to be the limit, not this.
-const RECEIVE_BUFFER: i32 = 4 << 20;
+const RECEIVE_BUFFER: usize = 4 << 20;
 /// Bytes taken from a connection at once.
 const STREAM_READ: usize = 64 * 1024;
 

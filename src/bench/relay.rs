@@ -22,7 +22,7 @@ use crate::net::sys::{self, RecvBuffers, SendBuffers};
 /// say of a port in its own relay range that no allocation has it.
 const PEER_PORTS: std::ops::Range<u16> = 10_240..20_000;
 /// Receive buffer of a peer socket, bytes.
-const PEER_RECEIVE_BUFFER: i32 = 32 << 20;
+const PEER_RECEIVE_BUFFER: usize = 32 << 20;
 /// Every client refreshes its allocation or its permission, in turn, this often; a permission lasts 300 s.
 const REFRESH_NS: u64 = 60_000_000_000;
 /// Set in an epoll token of a peer socket.

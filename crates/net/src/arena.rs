@@ -83,11 +83,6 @@ impl Arena {
         &self.bytes
     }
 
-    /// Everything, to receive into.
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes
-    }
-
     /// Writes `header` right in front of `payload`, which must have `header.len()` bytes of room there.
     pub fn prepend(&mut self, header: &[u8], payload: Span) -> Span {
         let Some(at) = (payload.at as usize).checked_sub(header.len()) else { return payload };

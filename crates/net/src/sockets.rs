@@ -117,13 +117,14 @@ pub fn tune_tcp_listener(socket: &OwnedFd) -> io::Result<()> {
 pub fn tune_accepted(socket: &OwnedFd) -> io::Result<()> {
     const PROBE_AFTER: Duration = Duration::from_secs(30);
     const PROBE_EVERY: Duration = Duration::from_secs(10);
-    const UNACKNOWLEDGED_MS: i32 = 30_000;
+    const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
     let reference = SockRef::from(socket);
     reference.set_nonblocking(true)?;
     reference.set_tcp_nodelay(true)?;
     reference
         .set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(3))?;
-    sys::set_tcp_user_timeout(socket.as_fd(), UNACKNOWLEDGED_MS)
+    // What was sent and stays unacknowledged for so long ends the connection.
+    reference.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))
 }
 
 /// A relay socket.

@@ -1,6 +1,6 @@
 //! Datagrams in bulk, for the load generator: batches that own their buffers, from and to many peers, with UDP GRO and GSO.
 //!
-//! The server's own batches ([`super::RecvBatch`], [`super::SendBatch`]) leave payload where it was received. These copy
+//! The server's own batches ([`super::RecvBatch`]) and sends ([`super::send_pieces`]) leave payload where it was received. These copy
 //! it once, and in return know no arena and send to connected sockets.
 
 use std::io;
@@ -8,7 +8,10 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use super::address::{Control, NAME_LEN, Name, control_messages, push_control};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::SendFlags;
+
+use super::address::{Control, NAME_LEN, NO_BYTES, Name, control_messages, empty_message, push_control};
 
 /// Messages that one recvmmsg or sendmmsg carries at most.
 const BATCH: usize = 64;
@@ -38,14 +41,13 @@ impl RecvBuffers {
     /// Makes the buffers; with `gro`, for aggregates of up to 64 kB.
     pub fn new(gro: bool) -> Self {
         let (count, stride) = if gro { (GRO_BATCH, GRO_BUFFER) } else { (BATCH, PLAIN_BUFFER) };
-        // SAFETY: mmsghdr and iovec are plain old data; all-zero is valid (null pointers, zero lengths).
-        let (header, iovec) = unsafe { (std::mem::zeroed::<libc::mmsghdr>(), std::mem::zeroed::<libc::iovec>()) };
+        let header = libc::mmsghdr { msg_hdr: empty_message(), msg_len: 0 };
         let mut batch = Self {
             buffers: vec![0; count * stride],
             stride,
             names: vec![Name::empty(); count],
             controls: vec![Control([0; CONTROL_LEN]); count],
-            iovecs: vec![iovec; count],
+            iovecs: vec![NO_BYTES; count],
             headers: vec![header; count],
             received: 0,
         };
@@ -141,13 +143,12 @@ struct Outgoing {
 impl SendBuffers {
     /// An empty batch.
     pub fn new() -> Self {
-        // SAFETY: mmsghdr and iovec are plain old data; all-zero is valid (null pointers, zero lengths).
-        let (header, iovec) = unsafe { (std::mem::zeroed::<libc::mmsghdr>(), std::mem::zeroed::<libc::iovec>()) };
+        let header = libc::mmsghdr { msg_hdr: empty_message(), msg_len: 0 };
         Self {
             arena: Vec::new(),
             messages: Vec::with_capacity(BATCH),
             headers: vec![header; BATCH],
-            iovecs: vec![iovec; BATCH],
+            iovecs: vec![NO_BYTES; BATCH],
             names: vec![Name::empty(); BATCH],
             controls: vec![Control([0; CONTROL_LEN]); BATCH],
         }
@@ -210,17 +211,11 @@ impl SendBuffers {
 
     fn send_one(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
         loop {
-            // SAFETY: the arena holds exactly the one message, and outlives the call.
-            let n =
-                unsafe { libc::send(fd.as_raw_fd(), self.arena.as_ptr().cast(), self.arena.len(), libc::MSG_DONTWAIT) };
-            if n >= 0 {
-                return Ok(());
-            }
-            match io::Error::last_os_error() {
-                e if is_transient(&e) => {
+            match rustix::net::send(fd, &self.arena, SendFlags::DONTWAIT).map_err(io::Error::from) {
+                Err(e) if is_transient(&e) => {
                     let _ = wait_writable(fd, Duration::from_millis(10));
                 }
-                e => return Err(e),
+                sent => return sent.map(drop),
             }
         }
     }
@@ -260,12 +255,9 @@ impl SendBuffers {
 }
 
 fn wait_writable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<()> {
-    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
-    // SAFETY: one structure, which outlives the call.
-    match unsafe { libc::poll(&raw mut poll, 1, timeout.as_millis() as i32) } {
-        0.. => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    let timeout = Timespec { tv_sec: 0, tv_nsec: timeout.subsec_nanos().into() };
+    poll(&mut [PollFd::new(&fd, PollFlags::OUT)], Some(&timeout))?;
+    Ok(())
 }
 
 /// Nothing there, no room, interrupted, or the report of an ICMP error about an earlier datagram.

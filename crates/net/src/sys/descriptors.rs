@@ -2,10 +2,13 @@
 //! given away to be kept (sd_notify(3), SCM_RIGHTS).
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::address::{Control, push_control};
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+
 use super::check;
 
 /// The first descriptor that a service manager passes (`SD_LISTEN_FDS_START`).
@@ -27,16 +30,15 @@ pub fn take_passed_descriptors(count: usize) -> io::Result<Vec<OwnedFd>> {
 
 fn take(fd: RawFd) -> io::Result<OwnedFd> {
     let problem = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("descriptor {fd} {what}"));
-    // SAFETY: fcntl with these commands reads and sets a flag of the descriptor and touches no memory; a number that is
-    // no descriptor is an error.
+    // SAFETY: this command reads a flag of the descriptor and touches no memory; a number that is no descriptor is an error.
     let flags = check(unsafe { libc::fcntl(fd, libc::F_GETFD) }).map_err(|_| problem("is not open"))?;
     if flags & libc::FD_CLOEXEC as usize != 0 {
         return Err(problem("was not passed to this process"));
     }
-    // SAFETY: as above.
-    check(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
     // SAFETY: the descriptor is open and came from exec, so nothing in this process owns it, and it is taken only once.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    let passed = unsafe { OwnedFd::from_raw_fd(fd) };
+    fcntl_setfd(&passed, FdFlags::CLOEXEC)?;
+    Ok(passed)
 }
 
 /// Removes environment variables, so that no child gets them. Only while this is the only thread; returns whether it was.
@@ -56,29 +58,24 @@ pub fn remove_variables(names: &[&str]) -> bool {
 /// # Errors
 /// What sendmsg says.
 pub fn send_descriptor(socket: BorrowedFd<'_>, message: &[u8], descriptor: BorrowedFd<'_>) -> io::Result<()> {
-    let mut control = Control([0; 32]);
-    let fd = descriptor.as_raw_fd().to_ne_bytes();
-    let control_len = push_control(&mut control.0, 0, libc::SOL_SOCKET, libc::SCM_RIGHTS, &fd);
-    let mut iovec = libc::iovec { iov_base: message.as_ptr().cast_mut().cast(), iov_len: message.len() };
-    // SAFETY: msghdr is plain old data; all-zero is valid (null pointers, zero lengths).
-    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-    header.msg_iov = &raw mut iovec;
-    header.msg_iovlen = 1;
-    header.msg_control = control.0.as_mut_ptr().cast();
-    header.msg_controllen = control_len as _;
-    // SAFETY: message, iovec and control outlive the call, with the lengths given; sendmsg writes to none of them.
-    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_NOSIGNAL) };
-    match usize::try_from(sent) {
-        Ok(len) if len == message.len() => Ok(()),
-        Ok(_) => Err(io::ErrorKind::WriteZero.into()),
-        Err(_) => Err(io::Error::last_os_error()),
+    let descriptors = [descriptor];
+    let rights = SendAncillaryMessage::ScmRights(&descriptors);
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(rights) {
+        return Err(io::ErrorKind::OutOfMemory.into());
+    }
+    match sendmsg(socket, &[io::IoSlice::new(message)], &mut control, SendFlags::NOSIGNAL)? {
+        len if len == message.len() => Ok(()),
+        _ => Err(io::ErrorKind::WriteZero.into()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+    use std::os::fd::{AsFd, AsRawFd};
 
     #[test]
     fn what_this_process_opened_itself_is_not_taken() {
@@ -92,10 +89,17 @@ mod tests {
     #[test]
     fn a_descriptor_is_sent_with_its_message() {
         let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
-        let null = std::fs::File::open("/dev/null").unwrap();
-        send_descriptor(ours.as_fd(), b"FDSTORE=1\n", null.as_fd()).unwrap();
-        let mut message = [0; 64];
-        let len = theirs.recv(&mut message).unwrap();
-        assert_eq!(&message[..len], b"FDSTORE=1\n");
+        let wake = rustix::event::eventfd(5, rustix::event::EventfdFlags::CLOEXEC).unwrap();
+        send_descriptor(ours.as_fd(), b"FDSTORE=1\n", wake.as_fd()).unwrap();
+        let (mut message, mut space) = ([0; 64], [MaybeUninit::uninit(); 64]);
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut buffers = [io::IoSliceMut::new(&mut message)];
+        let received = recvmsg(&theirs, &mut buffers, &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
+        assert_eq!(&message[..received.bytes], b"FDSTORE=1\n");
+        let Some(RecvAncillaryMessage::ScmRights(mut rights)) = control.drain().next() else { panic!("no descriptor") };
+        // It is the same one: its count is read where it has come to.
+        let mut count = [0; 8];
+        rustix::io::read(rights.next().unwrap(), &mut count).unwrap();
+        assert_eq!((u64::from_ne_bytes(count), rights.count()), (5, 0));
     }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::address::{Control, NAME_LEN, Name, control_messages};
+use super::address::{Control, NAME_LEN, Name, control_messages, empty_message};
 
 /// An ICMP error that came back for a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +33,7 @@ pub fn read_error_queue(socket: BorrowedFd<'_>) -> Option<IcmpError> {
 fn read_one(socket: BorrowedFd<'_>) -> Option<Option<IcmpError>> {
     let mut name = Name::empty();
     let mut control = Control([0; 256]);
-    // SAFETY: msghdr is plain old data; all-zero is valid.
-    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    let mut header = empty_message();
     header.msg_name = (&raw mut name).cast();
     header.msg_namelen = NAME_LEN;
     header.msg_control = control.0.as_mut_ptr().cast();

@@ -1,5 +1,6 @@
 //! What this process is to others, and acting as another user.
 
+use rustix::fs::Gid;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 /// Lets no core be dumped of this process, which holds keys, and none of its user's other processes read its memory.
@@ -25,11 +26,8 @@ pub fn with_files_of<T: Send>(
 ) -> std::io::Result<T> {
     let done = std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            // SAFETY: `groups` is live and as long as is said. The bare call changes this thread alone, unlike the library's.
-            let set = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
-            if set != 0 {
-                return Err(std::io::Error::last_os_error());
-            }
+            // The bare call changes this thread alone, unlike the C library's.
+            rustix::thread::set_thread_groups(&groups.iter().map(|gid| Gid::from_raw(*gid)).collect::<Vec<_>>())?;
             // SAFETY: no pointers. Each call returns the value before it, and an impossible one changes nothing.
             let now = unsafe {
                 libc::setfsgid(gid);

@@ -1,24 +1,21 @@
 //! What the kernel says of processes and of this machine, beyond /proc.
 
+use std::num::NonZeroU64;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// Lifts this process's soft limit of open files to its hard limit, and returns what holds then.
 pub fn raise_open_files() -> u64 {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` outlives both calls.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && limit.rlim_cur < limit.rlim_max {
-            let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
-            if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) == 0 {
-                limit = raised;
-            }
-        }
-    }
-    limit.rlim_cur
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    let holds = if setrlimit(Resource::Nofile, raised.clone()).is_ok() { raised } else { limit };
+    // `None` is without limit.
+    holds.current.unwrap_or(u64::MAX)
 }
 
 /// Lets timed waits of this thread end on time rather than up to 50 µs late.
 pub fn sharpen_timers() {
-    // SAFETY: no pointers.
-    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1, 0, 0, 0) };
+    let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
 }
 
 /// CPUs that are switched on, whatever this process is pinned to.
@@ -35,7 +32,7 @@ pub fn process_cpu_ns(pid: u32) -> Option<u64> {
     let pid = libc::pid_t::try_from(pid).ok()?;
     let mut clock = 0;
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: both results outlive the calls.
+    // SAFETY: both results outlive the calls. (rustix has the clocks of this process only.)
     let ok = unsafe {
         libc::clock_getcpuclockid(pid, &raw mut clock) == 0 && libc::clock_gettime(clock, &raw mut time) == 0
     };
@@ -45,17 +42,15 @@ pub fn process_cpu_ns(pid: u32) -> Option<u64> {
 
 /// Whether something keeps this machine's clock right (adjtimex(2)); `None` where the kernel does not say.
 pub fn clock_is_synchronised() -> Option<bool> {
-    // SAFETY: a timex of zeros is valid: it asks, and sets nothing.
-    let mut state: libc::timex = unsafe { std::mem::zeroed() };
-    // SAFETY: `state` outlives the call.
-    match unsafe { libc::adjtimex(&raw mut state) } {
-        -1 => None,
-        _ => Some(state.status & libc::STA_UNSYNC == 0),
-    }
+    // SAFETY: a timex of zeros is valid, asks and sets nothing, and outlives the call.
+    let (result, state) = unsafe {
+        let mut state: libc::timex = std::mem::zeroed();
+        (libc::adjtimex(&raw mut state), state)
+    };
+    (result != -1).then_some(state.status & libc::STA_UNSYNC == 0)
 }
 
 /// Bytes in a page of memory.
 pub fn page_size() -> u64 {
-    // SAFETY: no pointers.
-    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+    rustix::param::page_size() as u64
 }

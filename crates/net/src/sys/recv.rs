@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::address::{Control, NAME_LEN, Name, control_messages, pktinfo_ip};
+use super::address::{Control, NAME_LEN, NO_BYTES, Name, control_messages, empty_message, pktinfo_ip};
 use super::check;
 use crate::arena::{Arena, Span};
 
@@ -44,11 +44,9 @@ unsafe impl Send for RecvBatch {}
 impl RecvBatch {
     /// Room for batches of up to `max` datagrams.
     pub fn new(max: usize) -> Self {
-        // SAFETY: mmsghdr and iovec are plain old data; all-zero is valid (null pointers, zero lengths).
-        let (header, iovec) = unsafe { (std::mem::zeroed::<libc::mmsghdr>(), std::mem::zeroed::<libc::iovec>()) };
         Self {
-            headers: vec![header; max],
-            iovecs: vec![iovec; max],
+            headers: vec![libc::mmsghdr { msg_hdr: empty_message(), msg_len: 0 }; max],
+            iovecs: vec![NO_BYTES; max],
             names: vec![Name::empty(); max],
             controls: vec![Control([0; CONTROL_LEN]); max],
         }

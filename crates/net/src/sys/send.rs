@@ -2,14 +2,17 @@
 //!
 //! There is no `sendmmsg`: it copies a header per message, which costs more than the system calls it saves.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::address::{Control, Name, push_control};
+use rustix::net::{SendAncillaryBuffer, SendFlags};
+
+use super::address::{Control, Name, empty_message, push_control};
 use crate::arena::Span;
 
 const CONTROL_LEN: usize = 96;
+const NOW: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 /// Pieces one call gathers at most; two for each of 64 segments.
 pub const PIECES_MAX: usize = 128;
 
@@ -17,31 +20,18 @@ pub const PIECES_MAX: usize = 128;
 ///
 /// # Errors
 /// What `sendto` says.
+#[inline]
 pub fn send_to(socket: BorrowedFd<'_>, bytes: &[u8], to: SocketAddr) -> io::Result<usize> {
-    let (name, name_len) = Name::new(to);
-    // SAFETY: `bytes` and `name` are live for the call and the lengths are theirs.
-    let sent = unsafe {
-        libc::sendto(
-            socket.as_raw_fd(),
-            bytes.as_ptr().cast(),
-            bytes.len(),
-            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
-            (&raw const name).cast(),
-            name_len,
-        )
-    };
-    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    Ok(rustix::net::sendto(socket, bytes, NOW, &to)?)
 }
 
 /// Sends one datagram on a connected socket, without control messages.
 ///
 /// # Errors
 /// What `send` says.
+#[inline]
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: `bytes` is live for the call and the length is its own.
-    let sent = unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
-    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    Ok(rustix::net::send(socket, bytes, NOW)?)
 }
 
 /// Everything about a gathered send but its bytes.
@@ -65,24 +55,23 @@ pub struct SendOptions {
 /// What `sendmsg` says: `EIO`, `EINVAL` or `EMSGSIZE` when segmentation is not possible here.
 pub fn send_pieces(socket: BorrowedFd<'_>, memory: &[u8], pieces: &[Span], options: &SendOptions) -> io::Result<usize> {
     let (mut name, name_len) = Name::new(options.to);
-    let mut iovecs = Iovecs::new();
-    iovecs.gather(memory, pieces);
+    let mut list = [IoSlice::new(&[]); PIECES_MAX];
+    let pieces = gather(&mut list, memory, pieces);
     let mut control = Control([0; CONTROL_LEN]);
     let used = controls(&mut control.0, options);
-    let iovecs = iovecs.as_mut_slice();
-    // SAFETY: msghdr is plain old data; all-zero is valid.
-    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    let mut header = empty_message();
     if !options.connected {
         header.msg_name = (&raw mut name).cast();
         header.msg_namelen = name_len;
     }
-    header.msg_iov = iovecs.as_mut_ptr();
-    header.msg_iovlen = iovecs.len() as _;
+    // An IoSlice is an iovec on Unix, as its documentation guarantees.
+    header.msg_iov = pieces.as_ptr().cast_mut().cast();
+    header.msg_iovlen = pieces.len() as _;
     if used > 0 {
         header.msg_control = control.0.as_mut_ptr().cast();
         header.msg_controllen = used as _;
     }
-    // SAFETY: `header` points to live locals and to `memory`, which is borrowed for the call.
+    // SAFETY: `header` points to live locals and to `memory`, which is borrowed for the call; sendmsg writes to none of them.
     let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
@@ -92,16 +81,18 @@ pub fn send_pieces(socket: BorrowedFd<'_>, memory: &[u8], pieces: &[Span], optio
 /// # Errors
 /// What `sendmsg` says; `WouldBlock` when the socket's buffer is full.
 pub fn send_stream(socket: BorrowedFd<'_>, memory: &[u8], pieces: &[Span]) -> io::Result<usize> {
-    let mut iovecs = Iovecs::new();
-    iovecs.gather(memory, pieces);
-    let slice = iovecs.as_mut_slice();
-    // SAFETY: msghdr is plain old data; all-zero is valid.
-    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-    header.msg_iov = slice.as_mut_ptr();
-    header.msg_iovlen = slice.len() as _;
-    // SAFETY: the iovecs point into `memory`, which is borrowed for the call.
-    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
-    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    let mut list = [IoSlice::new(&[]); PIECES_MAX];
+    let pieces = gather(&mut list, memory, pieces);
+    Ok(rustix::net::sendmsg(socket, pieces, &mut SendAncillaryBuffer::default(), NOW)?)
+}
+
+fn gather<'a, 'm>(list: &'a mut [IoSlice<'m>; PIECES_MAX], memory: &'m [u8], pieces: &[Span]) -> &'a [IoSlice<'m>] {
+    let mut used = 0;
+    for (slot, piece) in list.iter_mut().zip(pieces) {
+        *slot = IoSlice::new(memory.get(piece.at as usize..(piece.at + piece.len) as usize).unwrap_or_default());
+        used += 1;
+    }
+    list.get(..used).unwrap_or_default()
 }
 
 /// Writes the control messages a send needs; returns their length.
@@ -138,35 +129,4 @@ fn controls(control: &mut [u8], options: &SendOptions) -> usize {
         };
     }
     used
-}
-
-fn iovec(memory: &[u8], piece: Span) -> libc::iovec {
-    let bytes = memory.get(piece.at as usize..(piece.at + piece.len) as usize).unwrap_or_default();
-    // The kernel only reads from it.
-    libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
-}
-
-/// Gathered pieces on the stack.
-struct Iovecs {
-    list: [libc::iovec; PIECES_MAX],
-    len: usize,
-}
-
-impl Iovecs {
-    fn new() -> Self {
-        // SAFETY: iovec is plain old data; all-zero is valid.
-        Self { list: unsafe { std::mem::zeroed() }, len: 0 }
-    }
-
-    fn gather(&mut self, memory: &[u8], pieces: &[Span]) {
-        self.len = 0;
-        for (slot, piece) in self.list.iter_mut().zip(pieces) {
-            *slot = iovec(memory, *piece);
-            self.len += 1;
-        }
-    }
-
-    fn as_mut_slice(&mut self) -> &mut [libc::iovec] {
-        self.list.get_mut(..self.len).unwrap_or_default()
-    }
 }

@@ -1,7 +1,9 @@
-//! Socket options that socket2 does not have.
+//! Socket options by what they are for, those that neither socket2 nor rustix has among them.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 
 use super::check;
 use turnstone_turn::addr::Family;
@@ -36,9 +38,10 @@ pub fn set_recv_pktinfo(socket: BorrowedFd<'_>, family: Family) -> io::Result<()
 /// What `setsockopt` says.
 pub fn set_recv_tos(socket: BorrowedFd<'_>, family: Family) -> io::Result<()> {
     match family {
-        Family::V4 => set(socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1),
-        Family::V6 => set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1),
+        Family::V4 => sockopt::set_ip_recvtos(socket, true)?,
+        Family::V6 => sockopt::set_ipv6_recvtclass(socket, true)?,
     }
+    Ok(())
 }
 
 /// Reports the count of datagrams the kernel dropped because the receive buffer was full.
@@ -89,9 +92,10 @@ pub fn set_ip_recverr(socket: BorrowedFd<'_>, family: Family) -> io::Result<()> 
 /// What `setsockopt` says.
 pub fn set_no_path_mtu_discovery(socket: BorrowedFd<'_>, family: Family) -> io::Result<()> {
     match family {
-        Family::V4 => set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT),
-        Family::V6 => set(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT),
+        Family::V4 => sockopt::set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::DONT)?,
+        Family::V6 => sockopt::set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::DONT)?,
     }
+    Ok(())
 }
 
 /// Sends with DF = 1, whatever the known path MTU (DONT-FRAGMENT, RFC 8656 section 14).
@@ -100,25 +104,18 @@ pub fn set_no_path_mtu_discovery(socket: BorrowedFd<'_>, family: Family) -> io::
 /// What `setsockopt` says.
 pub fn set_dont_fragment(socket: BorrowedFd<'_>, family: Family) -> io::Result<()> {
     match family {
-        Family::V4 => set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE),
-        Family::V6 => set(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE),
+        Family::V4 => sockopt::set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::PROBE)?,
+        Family::V6 => sockopt::set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::PROBE)?,
     }
+    Ok(())
 }
 
 /// Makes the receive buffer as large as asked, past the system's limit if this process may, else up to the limit.
-pub fn grow_recv_buffer(socket: BorrowedFd<'_>, bytes: i32) {
-    if set(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes).is_err() {
+pub fn grow_recv_buffer(socket: BorrowedFd<'_>, bytes: usize) {
+    if sockopt::set_socket_recv_buffer_size_force(socket, bytes).is_err() {
         // This never fails: the kernel cuts the value to its limit.
-        let _ = set(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, bytes);
+        let _ = sockopt::set_socket_recv_buffer_size(socket, bytes);
     }
-}
-
-/// Ends a connection whose sent data stays unacknowledged for so long.
-///
-/// # Errors
-/// What `setsockopt` says.
-pub fn set_tcp_user_timeout(socket: BorrowedFd<'_>, milliseconds: i32) -> io::Result<()> {
-    set(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, milliseconds)
 }
 
 /// Has the kernel heed what a request for a dump asks for, rather than send everything (Linux 4.20).
