@@ -166,14 +166,20 @@ fn segmentation_failed(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::UdpSocket;
+    use socket2::{Domain, Protocol, Socket, Type};
+    use std::net::{SocketAddr, UdpSocket};
     use std::time::Duration;
 
+    fn socket(protocol: Protocol) -> UdpSocket {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(protocol)).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        socket.into()
+    }
+
     /// Sends five datagrams as one run; returns them as received, the fallbacks counted, and whether GSO is still on.
-    fn send_run_of_five(prepare: impl Fn(&UdpSocket)) -> (Vec<Vec<u8>>, u64, bool) {
-        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
-        receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    fn send_run_of_five(protocol: Protocol, prepare: impl Fn(&UdpSocket)) -> (Vec<Vec<u8>>, u64, bool) {
+        let [receiver, sender] = [(); 2].map(|()| socket(protocol));
         prepare(&sender);
         let relay = RelayId { index: 0, generation: 0 };
         let to = receiver.local_addr().unwrap();
@@ -202,13 +208,18 @@ mod tests {
 
     #[test]
     fn a_run_arrives_as_the_datagrams_it_was_made_of() {
-        let (received, fallbacks, gso) = send_run_of_five(|_| {});
-        assert_eq!((received, fallbacks, gso), (five(), 0, true));
+        assert_eq!(send_run_of_five(Protocol::UDP, |_| {}), (five(), 0, true));
     }
 
     #[test]
-    fn where_the_socket_refuses_segmentation_every_datagram_is_sent_by_itself() {
-        let (received, fallbacks, _) = send_run_of_five(|socket| sys::set_no_checksum(socket.as_fd()).unwrap());
-        assert_eq!((received, fallbacks), (five(), 1));
+    fn where_the_kernel_refuses_to_segment_one_run_its_datagrams_are_sent_one_by_one() {
+        let sent = send_run_of_five(Protocol::UDP, |socket| sys::set_no_checksum(socket.as_fd()).unwrap());
+        assert_eq!(sent, (five(), 1, true));
+    }
+
+    #[test]
+    fn where_the_kernel_cannot_segment_it_is_not_asked_again() {
+        // What UDP-Lite is answered is what a tunnel or a device without checksums is: EIO.
+        assert_eq!(send_run_of_five(Protocol::UDPLITE, |_| {}), (five(), 1, false));
     }
 }

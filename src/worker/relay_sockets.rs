@@ -11,6 +11,7 @@ use crate::addr::{Family, RelayedAddr};
 use crate::counters::Counters;
 use crate::net::sys::{Descriptors, Epoll, Interest, kernel_drops};
 use crate::net::{PortLease, RelayOwner, RelayPorts, bind_connected, bind_relay};
+use crate::turn::slots::{SlotId, Slots};
 use crate::turn::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
 use crate::user::User;
 
@@ -25,7 +26,7 @@ const DEPTH_MAX: u8 = 32;
 /// Messages that one read should not bring many more of, each datagram being up to 64 that the kernel has coalesced.
 const READ_MESSAGES: usize = 512;
 /// Slots one worker can have; the owner table has 20 bits for it.
-const SLOTS_MAX: usize = 1 << 20;
+const SLOTS_MAX: u32 = 1 << 20;
 
 /// A relay socket; dropping it closes the socket and gives the port back.
 pub(super) struct RelaySocket {
@@ -137,21 +138,13 @@ fn unreported(socket: &OwnedFd, counted: u32) -> u32 {
     kernel_drops(socket.as_fd()).map_or(0, |drops| drops.wrapping_sub(counted))
 }
 
-struct Slot {
-    generation: u32,
-    relay: Option<RelaySocket>,
-}
-
 /// All of a worker's relay sockets.
 pub(super) struct RelaySockets {
     worker: u16,
     ports: Arc<RelayPorts>,
     reservations: Arc<Reservations>,
     fill_random: fn(&mut [u8]),
-    slots: Vec<Slot>,
-    free: Vec<u32>,
-    /// The generation new slots begin with.
-    first_generation: u32,
+    relays: Slots<RelaySocket>,
     sockets: Sockets,
 }
 
@@ -174,33 +167,24 @@ impl RelaySockets {
         fill_random: fn(&mut [u8]),
         descriptors: Descriptors,
     ) -> Self {
-        let (slots, free) = (Vec::new(), Vec::new());
         let sockets = Sockets { epoll, descriptors, counters, busy: 0 };
-        Self { worker, ports, reservations, fill_random, slots, free, first_generation: 0, sockets }
+        Self { worker, ports, reservations, fill_random, relays: Slots::default(), sockets }
     }
 
     /// Slots there are, in use or not.
     pub(super) fn slots(&self) -> usize {
-        self.slots.len()
+        self.relays.slots()
     }
 
     /// Gives memory back after a peak.
     pub(super) fn shrink(&mut self) {
-        let used = self.slots.iter().rposition(|slot| slot.relay.is_some()).map_or(0, |last| last + 1);
-        // Whoever still holds the id of a slot that goes must not take a later slot of this number for it.
-        let gone = self.slots.iter().skip(used).map(|slot| slot.generation).max();
-        self.first_generation = self.first_generation.max(gone.unwrap_or_default());
-        self.slots.truncate(used);
-        self.slots.shrink_to_fit();
-        self.free.retain(|index| (*index as usize) < used);
-        self.free.shrink_to_fit();
+        self.relays.shrink();
     }
 
     /// The socket for `datagrams` from a relay to a peer, and whether it is connected to it; `None` when the relay has been closed
     /// since they were gathered, and they are lost with it.
     pub(super) fn towards(&mut self, id: RelayId, peer: SocketAddr, datagrams: u16) -> Option<(BorrowedFd<'_>, bool)> {
-        let slot = self.slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)?;
-        let relay = slot.relay.as_mut()?;
+        let relay = self.relays.get_mut(slot(id))?;
         if relay.has_become_busy(peer, datagrams) {
             self.sockets.connect_busy(relay, id, peer);
         }
@@ -209,14 +193,12 @@ impl RelaySockets {
 
     /// The relay socket of an id, unless it was closed.
     pub(super) fn get_mut(&mut self, id: RelayId) -> Option<&mut RelaySocket> {
-        let slot = self.slots.get_mut(id.index as usize)?;
-        if slot.generation == id.generation { slot.relay.as_mut() } else { None }
+        self.relays.get_mut(slot(id))
     }
 
     /// The relay socket of an id, unless it was closed.
     pub(super) fn get(&self, id: RelayId) -> Option<&RelaySocket> {
-        let slot = self.slots.get(id.index as usize)?;
-        if slot.generation == id.generation { slot.relay.as_ref() } else { None }
+        self.relays.get(slot(id))
     }
 
     /// Binds a free port that `fits`, in random order; with `pair` also the port after it.
@@ -262,22 +244,15 @@ impl RelaySockets {
     /// Puts a bound socket into a slot and makes it known.
     fn install(&mut self, socket: OwnedFd, lease: PortLease) -> Result<OpenRelay, RelayError> {
         let relayed = RelayedAddr::new(lease.external_address());
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None if self.slots.len() < SLOTS_MAX => {
-                self.slots.push(Slot { generation: self.first_generation, relay: None });
-                (self.slots.len() - 1) as u32
-            }
-            None => return Err(RelayError::System),
-        };
-        let Some(slot) = self.slots.get_mut(index as usize) else { return Err(RelayError::System) };
-        let id = RelayId { index, generation: slot.generation };
-        if self.sockets.epoll.add(socket.as_fd(), Token::Relay(id).pack(), Interest::ReadEdge).is_err() {
-            self.free.push(index);
+        let SlotId { index, generation } = self.relays.next_id();
+        if index >= SLOTS_MAX {
             return Err(RelayError::System);
         }
-        lease.set_owner(RelayOwner { worker: self.worker, index, generation: slot.generation });
-        slot.relay = Some(RelaySocket {
+        let id = RelayId { index, generation };
+        let watched = self.sockets.epoll.add(socket.as_fd(), Token::Relay(id).pack(), Interest::ReadEdge);
+        watched.map_err(|_| RelayError::System)?;
+        lease.set_owner(RelayOwner { worker: self.worker, index, generation });
+        self.relays.insert(RelaySocket {
             relayed,
             socket,
             drops: 0,
@@ -366,13 +341,91 @@ impl Relays for RelaySockets {
     }
 
     fn close(&mut self, relay: RelayId) {
-        if let Some(slot) = self.slots.get_mut(relay.index as usize)
-            && slot.generation == relay.generation
-            && let Some(closed) = slot.relay.take()
-        {
-            slot.generation = slot.generation.wrapping_add(1);
-            self.free.push(relay.index);
+        if let Some(closed) = self.relays.remove(slot(relay)) {
             self.sockets.note_closed(&closed);
         }
+    }
+}
+
+/// Where the relay of an id is.
+fn slot(RelayId { index, generation }: RelayId) -> SlotId {
+    SlotId { index, generation }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::random::fill_from_system;
+    use super::*;
+    use std::net::{IpAddr, UdpSocket};
+
+    /// The relay sockets of one address of this host, which no other test uses.
+    fn relays(ip: &str, ports: (u16, u16), busy_sockets: u64, fill_random: fn(&mut [u8])) -> RelaySockets {
+        let ip: IpAddr = ip.parse().unwrap();
+        let mut descriptors = Descriptors::share_out(1 << 16, 0, 1000, 0);
+        descriptors.busy_sockets = busy_sockets;
+        RelaySockets::new(
+            0,
+            Arc::new(Epoll::new().unwrap()),
+            RelayPorts::new(Some((ip, ip)), None, ports),
+            Arc::new(Reservations::new(10)),
+            Arc::default(),
+            fill_random,
+            descriptors,
+        )
+    }
+
+    /// Sockets of somebody else.
+    fn foreign(ip: &str, ports: impl Iterator<Item = u16>) -> Vec<UdpSocket> {
+        ports.map(|port| UdpSocket::bind((ip, port)).unwrap()).collect()
+    }
+
+    #[test]
+    fn ports_that_other_programs_hold_are_passed_over_and_given_back() {
+        const IP: &str = "127.77.1.1";
+        let mut relays = relays(IP, (20_000, 20_039), 0, fill_from_system);
+        let mut others = foreign(IP, (20_000..=20_039).filter(|port| *port != 20_021));
+        let open =
+            |relays: &mut RelaySockets, port| relays.open(0, Family::V4, port).map(|open| open.relayed.get().port());
+        assert_eq!(open(&mut relays, PortRequest::Any), Ok(20_021));
+        for port in [PortRequest::Any, PortRequest::Even] {
+            assert_eq!(open(&mut relays, port), Err(RelayError::NoPort));
+        }
+        assert_eq!(relays.ports.used(Family::V4), 1, "the ports that were tried are not held");
+        // Of a pair, both have to be free.
+        let user = User::fixed("ann");
+        let pair = PortRequest::EvenAndReserveNext { user: &user, per_user_max: None };
+        drop(others.remove(10));
+        assert_eq!(open(&mut relays, pair), Err(RelayError::NoPort));
+        drop(others.remove(10));
+        assert_eq!(open(&mut relays, pair), Ok(20_010));
+        assert_eq!(relays.ports.used(Family::V4), 3);
+    }
+
+    #[test]
+    fn the_search_among_ports_that_other_programs_hold_has_an_end() {
+        const IP: &str = "127.77.1.2";
+        // With this random number, ports are tried in their order.
+        let mut relays = relays(IP, (20_000, 20_999), 0, |random| random.fill(0));
+        let mut others = foreign(IP, (20_000..).take(BIND_TRIES_MAX + 1));
+        assert_eq!(relays.open(0, Family::V4, PortRequest::Any), Err(RelayError::NoPort));
+        others.pop();
+        let open = relays.open(0, Family::V4, PortRequest::Any).unwrap();
+        assert_eq!(usize::from(open.relayed.get().port()), 20_000 + BIND_TRIES_MAX);
+    }
+
+    #[test]
+    fn no_more_relays_than_allowed_have_a_socket_for_their_busiest_peer() {
+        let mut relays = relays("127.77.1.3", (20_000, 20_009), 1, fill_from_system);
+        let peers = [(); 2].map(|()| UdpSocket::bind("127.77.1.3:0").unwrap().local_addr().unwrap());
+        let [first, second] = [(); 2].map(|()| relays.open(0, Family::V4, PortRequest::Any).unwrap().id);
+        let mut connected = |id, peer, count| relays.towards(id, peer, count).unwrap().1;
+        assert!(!connected(first, peers[0], BUSY_AFTER as u16 - 1) && connected(first, peers[0], 1));
+        assert!(!connected(second, peers[0], 64) && !connected(second, peers[0], 64));
+        // Another peer gets it in place of the first.
+        assert!(connected(first, peers[1], 64) && !connected(first, peers[0], 1));
+        relays.close(first);
+        assert!(relays.towards(first, peers[1], 64).is_none());
+        assert!(relays.towards(second, peers[1], 64).unwrap().1, "there is room again");
+        assert_eq!(relays.sockets.busy, 1);
     }
 }

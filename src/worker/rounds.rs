@@ -165,7 +165,7 @@ mod tests {
     use crate::client::client::{Answer, Client, Credential, Event, Request};
     use crate::config::{Config, Host, Overrides, OwnAddresses, Source, Surroundings};
     use crate::counters::Counters;
-    use crate::net::sys::{Descriptors, SendOptions, send_pieces};
+    use crate::net::sys::{Descriptors, SendOptions, kernel_drops, read_error_queue, send_pieces, send_to};
     use crate::net::{RelayPorts, Span, bind_tcp_listener, bind_udp_listener};
     use crate::stream::ConnectionLimits;
     use crate::turn::Shared;
@@ -399,6 +399,43 @@ mod tests {
         assert_eq!(driven.relayed(), 41, "the datagram waits for all errors to be told");
         driven.settle();
         assert!(driven.counters.icmp_errors.get() > told);
+    }
+
+    #[test]
+    fn an_icmp_error_that_found_no_room_in_the_queue_keeps_no_datagram_waiting() {
+        let mut driven = Driven::new();
+        let Call { peer, relayed, .. } = driven.call();
+        let owner = driven.worker.own_relays.owner(relayed).unwrap();
+        let id = RelayId { index: owner.index, generation: owner.generation };
+        let sent = 4000;
+        for _ in 0..sent {
+            peer.send_to(&[7; 1200], relayed).unwrap();
+        }
+        let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let socket = driven.worker.relays.get(id).unwrap().reading_fd(false).unwrap();
+        send_to(socket, b"voice", nobody).unwrap();
+        assert_eq!(read_error_queue(socket), None, "the buffer has room left");
+        let lost = u64::from(kernel_drops(socket).unwrap());
+        driven.round();
+        driven.settle();
+        assert_eq!((driven.relayed() + lost, driven.counters.icmp_errors.get()), (sent, 0));
+        assert!(lost > 0);
+    }
+
+    #[test]
+    fn what_finds_no_room_in_a_mailbox_is_counted() {
+        let mut driven = Driven::new();
+        let call = driven.call();
+        let from = PeerAddr::new(call.peer.local_addr().unwrap()).unwrap();
+        for _ in 0..20_000 {
+            driven.worker.handovers[0].push(from, call.relayed, 0, b"");
+        }
+        driven.worker.flush_handovers();
+        let lost = driven.counters.mailbox_drops.get();
+        assert!((1..20_000).contains(&lost), "{lost}");
+        driven.round();
+        driven.settle();
+        assert_eq!(driven.relayed() + lost, 20_000);
     }
 
     #[test]

@@ -5,9 +5,13 @@ use std::net::{TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use turnstone::client::client::{Answer, Client, Credential, Event, Request};
+use turnstone::net::sys::process_cpu_ns;
 
-use crate::support::{RELAY_PORTS, TestServer, Transport, wait_until};
+use crate::strangers::binding_is_answered;
+use crate::streams::connect;
+use crate::support::{RELAY_PORTS, Spec, TestServer, Transport, wait_until};
 use crate::{LIMIT, socket};
 
 /// An allocation of its own user, or nothing if that is refused.
@@ -42,6 +46,14 @@ fn healthz(server: &TestServer) -> String {
     answer
 }
 
+/// The soft and the hard limit of open files.
+fn open_files(pid: u32) -> [u64; 2] {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let mut limits = line.split_whitespace().map(|limit| limit.parse().unwrap());
+    [(); 2].map(|()| limits.next().unwrap())
+}
+
 #[test]
 fn strangers_leave_descriptors_for_allocations_and_those_the_last_for_the_operator() {
     const HARD: usize = 420;
@@ -64,9 +76,7 @@ fn strangers_leave_descriptors_for_allocations_and_those_the_last_for_the_operat
         RELAY_PORTS.0, RELAY_PORTS.1
     );
     let server = TestServer::start_with_descriptors(&config, (100, HARD));
-    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.process_id())).unwrap();
-    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
-    assert_eq!(line.split_whitespace().nth(3), Some("420"), "{line}");
+    assert_eq!(open_files(server.process_id()), [HARD as u64; 2]);
     // How many connections that leaves is said at the start.
     wait_until("what is said of them", LIMIT, || {
         let log = server.log();
@@ -87,4 +97,26 @@ fn strangers_leave_descriptors_for_allocations_and_those_the_last_for_the_operat
     drop(strangers);
     // With the last connection of a stranger, there is room again.
     wait_until("another allocation", LIMIT, || allocate(&server, HARD));
+}
+
+#[test]
+fn without_descriptors_a_listener_rests_and_goes_on_when_there_are_some_again() {
+    let server = Spec::local().start();
+    assert!(binding_is_answered(&mut connect(&server, Transport::Tcp)));
+    let pid = server.process_id();
+    // The hard limit stays as it is: not everybody may raise it again.
+    let maximum = Some(open_files(pid)[1]);
+    let limit_to = |current| {
+        prlimit(Pid::from_raw(pid.cast_signed()), Resource::Nofile, Rlimit { current, maximum }).unwrap();
+    };
+    limit_to(Some(3));
+    let mut stream = connect(&server, Transport::Tcp);
+    wait_until("the warning", LIMIT, || server.log().contains("the operating system gave no socket").then_some(()));
+    // The connection waits in the kernel, and nobody spins over it meanwhile.
+    let (used, waited) = (process_cpu_ns(pid).unwrap(), std::time::Duration::from_millis(500));
+    std::thread::sleep(waited);
+    let used = std::time::Duration::from_nanos(process_cpu_ns(pid).unwrap() - used);
+    assert!(used < waited / 4, "{used:?} of {waited:?} are spent on waiting");
+    limit_to(maximum);
+    assert!(binding_is_answered(&mut stream), "it is accepted once there are descriptors");
 }

@@ -35,7 +35,7 @@ fn tls(server: &TestServer) -> StreamOwned<ClientConnection, TcpStream> {
     tls_over(connect(server, Transport::Tls), server.file("authority.pem"))
 }
 
-fn binding_is_answered(stream: &mut (impl Read + Write)) -> bool {
+pub(crate) fn binding_is_answered(stream: &mut (impl Read + Write)) -> bool {
     let mut head = [0; 20];
     if stream.write_all(&BINDING).and_then(|()| stream.read_exact(&mut head)).is_err() {
         return false;
@@ -165,6 +165,28 @@ fn an_honest_client_is_accepted_while_ten_addresses_hold_every_connection() {
         assert!(matches!(refreshed, Answer::Refreshed { .. }), "{refreshed:?}");
     }
     drop((held, more));
+}
+
+#[test]
+fn connections_are_bounded_by_address_and_in_all_and_a_place_comes_back() {
+    let server = server("connections-max = 3\nconnections-per-ip-max = 2\n");
+    let allocate = || Request::Allocate { family: None, lifetime_secs: None };
+    let hold = |ip: &str| {
+        let mut stream = connect_from(&server, ip);
+        ask(&mut stream, &mut client(&server), allocate());
+        stream
+    };
+    let first = hold("127.0.5.1");
+    let _second = hold("127.0.5.1");
+    assert!(!binding_is_answered(&mut connect_from(&server, "127.0.5.1")), "a third of one address");
+    let _third = hold("127.0.5.2");
+    // All have an allocation: nobody makes room.
+    assert!(!binding_is_answered(&mut connect_from(&server, "127.0.5.3")), "a fourth in all");
+    for key in ["connections-per-ip-max", "connections-max"] {
+        wait_until("the warning", LIMIT, || server.log().contains(&format!("raise [streams] {key}")).then_some(()));
+    }
+    drop(first);
+    wait_until("the place", LIMIT, || binding_is_answered(&mut connect_from(&server, "127.0.5.1")).then_some(()));
 }
 
 #[test]

@@ -171,7 +171,7 @@ type Pwait2 = fn(BorrowedFd<'_>, &mut [epoll::Event], Timespec) -> rustix::io::R
 fn epoll_pwait2(epoll: BorrowedFd<'_>, events: &mut [epoll::Event], timeout: Timespec) -> rustix::io::Result<usize> {
     let max = libc::c_int::try_from(events.len()).unwrap_or(libc::c_int::MAX);
     // The kernel's own form of the time, 64 bits wide everywhere.
-    let time = [timeout.tv_sec, timeout.tv_nsec.into()];
+    let time: [i64; 2] = [timeout.tv_sec, timeout.tv_nsec];
     // SAFETY: the list has room for `max` events, which rustix lays out as the kernel does, and is borrowed mutably; the
     // timeout is live for the call; there is no signal mask.
     let ready = unsafe {

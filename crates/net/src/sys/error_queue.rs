@@ -44,7 +44,7 @@ fn read_one(socket: BorrowedFd<'_>) -> Option<Option<IcmpError>> {
     if received < 0 {
         return None;
     }
-    let used = (header.msg_controllen as usize).min(control.0.len());
+    let used = header.msg_controllen.min(control.0.len());
     let control = control.0.get(..used).unwrap_or_default();
     Some(control_messages(control).find_map(|(level, kind, data)| {
         let is_error =

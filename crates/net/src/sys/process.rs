@@ -8,7 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub fn raise_open_files() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, ..limit };
-    let holds = if setrlimit(Resource::Nofile, raised.clone()).is_ok() { raised } else { limit };
+    let holds = if setrlimit(Resource::Nofile, raised).is_ok() { raised } else { limit };
     // `None` is without limit.
     holds.current.unwrap_or(u64::MAX)
 }
