@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use crate::addr::Transport;
 use crate::auth::{SharedSecret, mint};
 use crate::config::{Config, Endpoint, Overrides, Relay};
+use crate::ops::Bound;
 use crate::ops::host;
-use crate::ops::run::Bound;
 
 use super::dev_socket;
 use super::output::{CliError, Printer, unix_now, utc_text};

@@ -53,7 +53,7 @@ pub(super) fn run(args: &ServeArgs, printer: &mut Printer) -> Result<Exit, CliEr
     }
     let announcement = args.dev.then(|| dev::Announcement::new(&config, reading.has_file, port_taken.take()));
     let config_file = reading.has_file.then(|| reading.source.name.clone());
-    let hooks = ops::run::Hooks {
+    let hooks = ops::Hooks {
         inherited,
         on_ready: Box::new(|bound| {
             if let Some(announcement) = announcement {
@@ -65,21 +65,21 @@ pub(super) fn run(args: &ServeArgs, printer: &mut Printer) -> Result<Exit, CliEr
         config_file,
         log,
     };
-    match ops::run::run(config, hooks) {
+    match ops::run(config, hooks) {
         Ok(()) => Ok(Exit::Success),
         Err(error) => {
-            let place = error.key.map(|key| format!("{}: {key}: ", reading.source.place_of(key, &reading.overrides)));
-            let exit = if error.lasts { Exit::Usage } else { Exit::RunTime };
+            let place = error.key().map(|key| format!("{}: {key}: ", reading.source.place_of(key, &reading.overrides)));
+            let exit = if error.lasts() { Exit::Usage } else { Exit::RunTime };
             Err(CliError::Failed(exit, format!("error: {}{error}", place.unwrap_or_default())))
         }
     }
 }
 
 /// Reads file, variables and flags again, for a reload.
-fn reload(args: &ServeArgs) -> Result<Loaded, String> {
-    let reading = args.flags.read(args.dev).map_err(|error| error.to_string())?;
+fn reload(args: &ServeArgs) -> Result<Loaded, ops::Unread> {
+    let reading = args.flags.read(args.dev)?;
     if !reading.has_file {
-        return Err("there is no configuration file to read again".to_owned());
+        return Err("there is no configuration file to read again".into());
     }
-    reading.load(args.dev).map_err(|error| error.to_string())
+    Ok(reading.load(args.dev)?)
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +12,15 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 
+use super::error::RunError;
 use super::host::{self, can_bind};
+use super::listeners::Bound;
 use super::notify;
-use super::run::{RunError, RunningServer};
+use super::status::Status;
 use crate::addr::Family;
 use crate::config::{Config, OwnAddresses, RelayAddress};
 use crate::net::{LocalAddresses, RelayPorts, subscribe_to_addresses, take_changes};
-use crate::policy::PeerAcl;
-use crate::turn::Settings;
+use crate::policy::{PeerAcl, PeerRules};
 
 /// Changes come in groups, such as an address with its routes: so long after the first one, the kernel is asked.
 const GATHER: Duration = Duration::from_millis(50);
@@ -37,8 +38,14 @@ const TOLD_PERIOD: Duration = Duration::from_secs(600);
 /// Addresses shown in one log line.
 const SHOWN_MAX: usize = 8;
 
-/// What is known of the host's addresses, and when to look again.
+/// What is known of the host's addresses, what the server makes of them, and when to look again.
 pub(super) struct AddressWatch {
+    bound: Bound,
+    /// Addresses of the server that no peer may have: of listeners, endpoints and the webhook.
+    endpoints: Vec<SocketAddr>,
+    relay_ports: Arc<RelayPorts>,
+    /// Whether a relay address of before is still in use.
+    has_earlier_relays: bool,
     subscription: Option<AsyncFd<OwnedFd>>,
     local: LocalAddresses,
     looked_at: Instant,
@@ -46,7 +53,7 @@ pub(super) struct AddressWatch {
     /// What is missing, as it was told last.
     missing: Option<String>,
     /// Whether the service manager has been told that the server is ready.
-    pub(super) announced: bool,
+    announced: bool,
     /// Addresses come and go more often than what the server needs: the one must not silence the other.
     changes_log: LogBudget,
     readiness_log: LogBudget,
@@ -57,7 +64,11 @@ impl AddressWatch {
     ///
     /// # Errors
     /// The addresses cannot be listed: the peer policy would not know them.
-    pub(super) fn new() -> Result<Self, RunError> {
+    pub(super) fn new(
+        bound: Bound,
+        endpoints: Vec<SocketAddr>,
+        relay_ports: Arc<RelayPorts>,
+    ) -> Result<Self, RunError> {
         let subscription = subscribe_to_addresses().and_then(|socket| {
             // Deprecated for types whose descriptor may change under way: that of an `OwnedFd` does not.
             #[allow(deprecated)]
@@ -67,18 +78,13 @@ impl AddressWatch {
             let every_secs = IMPATIENCE.as_secs();
             tracing::warn!(%error, every_secs, "the kernel does not tell of changed addresses; they are looked at again and again");
         }
-        let local = LocalAddresses::read().map_err(|error| {
-            let what = "cannot list the addresses of this host, which no peer may have";
-            RunError::new(
-                what,
-                format_args!(
-                    "{error}; allow AF_NETLINK sockets: RestrictAddressFamilies= of the unit, or the seccomp profile of the container"
-                ),
-            )
-        })?;
         Ok(Self {
+            bound,
+            endpoints,
+            relay_ports,
+            has_earlier_relays: false,
             subscription: subscription.ok(),
-            local,
+            local: LocalAddresses::read().map_err(RunError::HostAddresses)?,
             looked_at: Instant::now(),
             next_look: None,
             missing: None,
@@ -117,7 +123,7 @@ impl AddressWatch {
     }
 
     /// Asks the kernel; whether it has answered.
-    fn look(&mut self) -> bool {
+    pub(super) fn look(&mut self) -> bool {
         self.looked_at = Instant::now();
         // What has been told so far is in the answer.
         if let Some(subscription) = &self.subscription {
@@ -137,8 +143,10 @@ impl AddressWatch {
         }
     }
 
-    fn rest(&mut self, is_waiting: bool, is_counting: bool) {
-        let wait = match (is_waiting || self.subscription.is_none(), is_counting) {
+    /// Says when to look again, if nothing is told before.
+    pub(super) fn rest(&mut self, has_answer: bool) {
+        let is_waiting = self.missing.is_some() || !has_answer || self.subscription.is_none();
+        let wait = match (is_waiting, self.has_earlier_relays) {
             (true, _) => Some(IMPATIENCE),
             (false, true) => Some(REST),
             (false, false) => None,
@@ -147,14 +155,117 @@ impl AddressWatch {
     }
 
     /// The server's own addresses, for the peer policy.
-    pub(super) fn own(&self, config: &Config, endpoints: &[std::net::SocketAddr], relays: &RelayPorts) -> OwnAddresses {
+    pub(super) fn own(&self, config: &Config) -> OwnAddresses {
         let current = [config.relay.ipv4, config.relay.ipv6];
-        let all = relays.all_addresses().into_iter().map(|(bind, external)| RelayAddress { bind, external });
+        let all = self.relay_ports.all_addresses().into_iter().map(|(bind, external)| RelayAddress { bind, external });
         OwnAddresses {
-            endpoints: endpoints.to_vec(),
+            endpoints: self.endpoints.clone(),
             addresses: self.local.interfaces.clone(),
             networks: self.local.networks.clone(),
             earlier_relays: all.filter(|relay| !current.contains(&Some(*relay))).collect(),
+        }
+    }
+
+    /// Gives relays the addresses of this moment.
+    pub(super) fn follow_relays(&mut self, config: &mut Config) {
+        let before = config.relay;
+        find_relays(config, &self.local);
+        let changed = |family: &Family| before.of(*family) != config.relay.of(*family);
+        for family in Family::ALL.into_iter().filter(changed) {
+            let shown = |relay: Option<RelayAddress>| relay.map_or("none".to_owned(), |relay| relay.bind.to_string());
+            let (before, now) = (shown(before.of(family)), shown(config.relay.of(family)));
+            self.readiness_log.tell(|more| {
+                tracing::warn!(%family, %before, %now, "the relay address has changed, for new allocations{more}");
+            });
+        }
+        if config.relay != before {
+            offer(config, &self.relay_ports);
+        }
+        (_, self.has_earlier_relays) = self.relay_ports.forget_earlier();
+    }
+
+    /// The peer policy that knows the addresses of this moment, if it differs from the one before.
+    pub(super) fn changed_policy(&mut self, config: &Config, before: &PeerRules) -> Option<PeerAcl> {
+        let rules = config.peer_rules(self.own(config));
+        if *before == rules {
+            return None;
+        }
+        let (peer_acl, without_effect) = match PeerAcl::compile_anew(&rules) {
+            Ok(compiled) => compiled,
+            Err(error) => {
+                self.changes_log.tell(|more| {
+                    tracing::error!(%error, "the peer policy cannot take in the addresses of this host and stays as it was{more}");
+                });
+                return None;
+            }
+        };
+        let names = |rules: &PeerRules| -> BTreeSet<String> {
+            let addresses = rules.own_addresses.iter().map(ToString::to_string);
+            addresses.chain(rules.own_networks.iter().map(ToString::to_string)).collect()
+        };
+        let (old, new) = (names(before), names(&rules));
+        let (added, removed) = (Listed(new.difference(&old)), Listed(old.difference(&new)));
+        self.changes_log.tell(|more| {
+            tracing::info!(%added, %removed, "the addresses of this host have changed; the peer policy follows{more}");
+            if let Some(error) = &without_effect {
+                tracing::warn!(%error, "a rule in [peers] has no effect with these addresses");
+            }
+        });
+        Some(peer_acl)
+    }
+
+    /// Tells log, `/readyz` and the service manager what is missing, when that has changed. Returns whether the server is ready
+    /// for the first time now.
+    pub(super) fn tell_readiness(&mut self, config: &Config, status: &Status) -> bool {
+        let missing = missing(config, &self.bound, &self.local);
+        let missing = Some(missing.join("; ")).filter(|missing| !missing.is_empty());
+        let Self { announced, readiness_log: log, missing: told, .. } = self;
+        let is_first = missing.is_none() && !*announced;
+        *announced |= is_first;
+        if !*announced {
+            notify::extend_timeout(EXTENSION);
+        }
+        if *told != missing {
+            match &missing {
+                Some(missing) if *announced => log.tell(|more| tracing::warn!("not ready: {missing}{more}")),
+                Some(missing) => log.tell(|more| tracing::warn!("waiting: {missing}{more}")),
+                None => log.tell(|more| tracing::info!("ready: what was missing is there{more}")),
+            }
+            told.clone_from(&missing);
+            status.set_not_ready(missing);
+            self.notify_state(status);
+        } else if is_first {
+            self.notify_state(status);
+        }
+        is_first
+    }
+
+    /// Tells the service manager of a reload; what is returned tells it of the end.
+    pub(super) fn announce_reload(&self, status: &Arc<Status>) -> impl FnOnce() + Send + 'static {
+        // Before that it waits for the first word of readiness, which this is not.
+        let announced = self.announced;
+        if announced {
+            notify::reloading();
+        }
+        let (bound, status) = (self.bound.to_string(), Arc::clone(status));
+        move || {
+            if announced {
+                notify::ready(&bound);
+            }
+            if let (true, Some(missing)) = (announced, status.not_ready()) {
+                notify::status(&format!("not ready: {missing}"));
+            }
+        }
+    }
+
+    /// What the server is doing, for the service manager.
+    fn notify_state(&self, status: &Status) {
+        match &self.missing {
+            // A drain has a text of its own.
+            _ if status.draining() => {}
+            None => notify::ready(&self.bound.to_string()),
+            Some(missing) if self.announced => notify::status(&format!("not ready: {missing}")),
+            Some(missing) => notify::status(&format!("waiting: {missing}")),
         }
     }
 }
@@ -177,128 +288,8 @@ async fn change(subscription: Option<&AsyncFd<OwnedFd>>) -> std::io::Result<bool
     Ok(changes.matter)
 }
 
-impl RunningServer {
-    /// Looks at the addresses, and follows them: relays, peer policy, readiness. Returns whether the server is ready for the
-    /// first time now.
-    pub(super) fn follow_addresses(&mut self) -> bool {
-        let has_answer = self.addresses.look();
-        let relay_before = self.config.relay;
-        find_relays(&mut self.config, &self.addresses.local);
-        if self.config.relay != relay_before {
-            for family in Family::ALL {
-                let (before, now) = (relay_before.of(family), self.config.relay.of(family));
-                if before != now {
-                    let shown =
-                        |relay: Option<RelayAddress>| relay.map_or("none".to_owned(), |relay| relay.bind.to_string());
-                    let (before, now) = (shown(before), shown(now));
-                    self.addresses.readiness_log.tell(|more| {
-                        tracing::warn!(%family, %before, %now, "the relay address has changed, for new allocations{more}");
-                    });
-                }
-            }
-            offer(&self.config, &self.context.relay_ports);
-        }
-        let (_, is_counting) = self.context.relay_ports.forget_earlier();
-        self.follow_policy();
-        let is_first = self.tell_readiness();
-        self.addresses.rest(self.addresses.missing.is_some() || !has_answer, is_counting);
-        is_first
-    }
-
-    /// Gives the workers a peer policy that knows the addresses of this moment.
-    fn follow_policy(&mut self) {
-        let own = self.addresses.own(&self.config, &self.endpoints, &self.context.relay_ports);
-        let rules = self.config.peer_rules(own);
-        let before = &self.context.settings.peer_acl;
-        if *before.rules() == rules {
-            return;
-        }
-        let (peer_acl, without_effect) = match PeerAcl::compile_anew(&rules) {
-            Ok(compiled) => compiled,
-            Err(error) => {
-                self.addresses.changes_log.tell(|more| {
-                    tracing::error!(%error, "the peer policy cannot take in the addresses of this host and stays as it was{more}");
-                });
-                return;
-            }
-        };
-        let names = |rules: &crate::policy::PeerRules| -> BTreeSet<String> {
-            let addresses = rules.own_addresses.iter().map(ToString::to_string);
-            addresses.chain(rules.own_networks.iter().map(ToString::to_string)).collect()
-        };
-        let (old, new) = (names(before.rules()), names(&rules));
-        let (added, removed) = (Listed(new.difference(&old)), Listed(old.difference(&new)));
-        self.addresses.changes_log.tell(|more| {
-            tracing::info!(%added, %removed, "the addresses of this host have changed; the peer policy follows{more}");
-            if let Some(error) = &without_effect {
-                tracing::warn!(%error, "a rule in [peers] has no effect with these addresses");
-            }
-        });
-        let peer_acl = Arc::new(peer_acl);
-        self.status.set_peer_acl(Arc::clone(&peer_acl));
-        let settings = Arc::new(Settings { peer_acl, ..Settings::clone(&self.context.settings) });
-        // Nobody waits for the end of it.
-        let _ = self.apply_settings(&settings);
-    }
-
-    /// Tells log, `/readyz` and the service manager what is missing, when that has changed. Returns whether the server is ready
-    /// for the first time now.
-    pub(super) fn tell_readiness(&mut self) -> bool {
-        let missing = missing(&self.config, &self.bound.listeners, &self.addresses.local);
-        let missing = Some(missing.join("; ")).filter(|missing| !missing.is_empty());
-        let AddressWatch { announced, readiness_log: log, missing: told, .. } = &mut self.addresses;
-        let is_first = missing.is_none() && !*announced;
-        *announced |= is_first;
-        if !*announced {
-            notify::extend_timeout(EXTENSION);
-        }
-        if *told != missing {
-            match &missing {
-                Some(missing) if *announced => log.tell(|more| tracing::warn!("not ready: {missing}{more}")),
-                Some(missing) => log.tell(|more| tracing::warn!("waiting: {missing}{more}")),
-                None => log.tell(|more| tracing::info!("ready: what was missing is there{more}")),
-            }
-            told.clone_from(&missing);
-            self.status.set_not_ready(missing);
-            self.notify_state();
-        } else if is_first {
-            self.notify_state();
-        }
-        is_first
-    }
-
-    /// Tells the service manager of a reload; what is returned tells it of the end.
-    pub(super) fn announce_reload(&self) -> impl FnOnce() + Send + 'static {
-        // Before that it waits for the first word of readiness, which this is not.
-        let announced = self.addresses.announced;
-        if announced {
-            notify::reloading();
-        }
-        let (bound, status) = (self.bound.to_string(), Arc::clone(&self.status));
-        move || {
-            if announced {
-                notify::ready(&bound);
-            }
-            if let (true, Some(missing)) = (announced, status.not_ready()) {
-                notify::status(&format!("not ready: {missing}"));
-            }
-        }
-    }
-
-    /// What the server is doing, for the service manager.
-    fn notify_state(&self) {
-        match &self.addresses.missing {
-            // A drain has a text of its own.
-            _ if self.draining.is_some() => {}
-            None => notify::ready(&self.bound.to_string()),
-            Some(missing) if self.addresses.announced => notify::status(&format!("not ready: {missing}")),
-            Some(missing) => notify::status(&format!("waiting: {missing}")),
-        }
-    }
-}
-
 /// Gives each family with an automatic address the one it has now.
-pub(super) fn find_relays(config: &mut Config, local: &LocalAddresses) {
+fn find_relays(config: &mut Config, local: &LocalAddresses) {
     let relay = &mut config.relay;
     for family in Family::ALL {
         let Some(auto) = relay.auto_of(family) else { continue };
@@ -324,11 +315,7 @@ pub(super) fn offer(config: &Config, relays: &RelayPorts) {
 }
 
 /// What the server needs and this host does not have.
-fn missing(
-    config: &Config,
-    listeners: &[(crate::addr::Transport, std::net::SocketAddr)],
-    local: &LocalAddresses,
-) -> Vec<String> {
+fn missing(config: &Config, bound: &Bound, local: &LocalAddresses) -> Vec<String> {
     let relay = &config.relay;
     let mut missing = Vec::new();
     if config.turn && relay.ipv4.is_none() && relay.ipv6.is_none() {
@@ -342,7 +329,7 @@ fn missing(
             ));
         }
     }
-    let listening: BTreeSet<IpAddr> = listeners.iter().map(|(_, address)| address.ip()).collect();
+    let listening: BTreeSet<IpAddr> = bound.listeners.iter().map(|(_, address)| address.ip()).collect();
     for ip in listening.into_iter().filter(|ip| !ip.is_unspecified() && !local.contains(*ip)) {
         missing.push(format!(
             "the listener's address {ip} is not on this host; add it, or name one that is in [[listen]]"
@@ -422,10 +409,11 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named_with_its_remedy() {
-        let listeners = |ips: &[&str]| -> Vec<_> {
-            ips.iter().map(|ip| (Transport::Udp, std::net::SocketAddr::new(ip.parse().unwrap(), 3478))).collect()
+        let missing = |text: &str, listening: &[&str]| {
+            let listener = |ip: &&str| (Transport::Udp, SocketAddr::new(ip.parse().unwrap(), 3478));
+            let bound = Bound { listeners: listening.iter().map(listener).collect() };
+            missing(&config(text), &bound, &local(&["::1"]))
         };
-        let missing = |text: &str, listening: &[&str]| missing(&config(text), &listeners(listening), &local(&["::1"]));
         let local_relay = "[relay]\nipv4 = \"127.0.0.1\"";
         assert_eq!(missing(local_relay, &["0.0.0.0", "::", "::1", "127.9.9.9"]), [""; 0]);
         assert_eq!(missing("turn = false", &["0.0.0.0"]), [""; 0]);

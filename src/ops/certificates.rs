@@ -2,21 +2,23 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
+use thiserror::Error;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::nom;
+use x509_parser::prelude::{FromDer, X509Certificate, X509Error};
 
 use crate::config::TlsFiles;
-use crate::stream::load_tls;
+use crate::stream::{TlsError, load_tls};
 
 /// How long a change must last, and how often the files are looked at where their folders cannot be watched.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -24,6 +26,30 @@ const SETTLE: Duration = Duration::from_secs(2);
 const REST: Duration = Duration::from_secs(60);
 /// Room for some events of inotify(7).
 const EVENTS_BYTES: usize = 4096;
+
+/// Why certificate and key cannot be used; names the file.
+#[derive(Debug, Error)]
+pub enum CertificateError {
+    /// They are no good to TLS.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
+    /// A file holds no certificate.
+    #[error("{}: {error}", path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: pem::Error,
+    },
+    /// A certificate is malformed.
+    #[error("{}: {error}", path.display())]
+    X509 {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: nom::Err<X509Error>,
+    },
+}
 
 /// A certificate and key that belong together.
 pub(super) struct Certificate {
@@ -35,16 +61,18 @@ pub(super) struct Certificate {
 /// Reads and checks certificate and key.
 ///
 /// # Errors
-/// One line that names the file.
-pub(super) fn load(files: &TlsFiles) -> Result<Certificate, String> {
-    let config = load_tls(files).map_err(|error| error.to_string())?;
+/// [`CertificateError`].
+pub(super) fn load(files: &TlsFiles) -> Result<Certificate, CertificateError> {
+    let config = load_tls(files)?;
     let not_after_unix = not_after(&files.certificate)?;
     Ok(Certificate { config, not_after_unix })
 }
 
-fn not_after(path: &Path) -> Result<i64, String> {
-    let der = CertificateDer::from_pem_file(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let (_, certificate) = X509Certificate::from_der(&der).map_err(|error| format!("{}: {error}", path.display()))?;
+fn not_after(path: &Path) -> Result<i64, CertificateError> {
+    let der =
+        CertificateDer::from_pem_file(path).map_err(|error| CertificateError::Pem { path: path.into(), error })?;
+    let (_, certificate) =
+        X509Certificate::from_der(&der).map_err(|error| CertificateError::X509 { path: path.into(), error })?;
     Ok(certificate.validity().not_after.timestamp())
 }
 

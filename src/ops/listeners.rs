@@ -5,22 +5,36 @@
 //! backlogs: across a restart no client is refused.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
+use super::error::RunError;
 use super::notify;
-use super::run::{RunError, why_not_bound};
 use crate::addr::Transport;
-use crate::config::{Config, Listener, lasts};
+use crate::config::{Config, Listener};
 use crate::net::{Adopted, Inherited, SocketKind, bind_tcp_listener, bind_udp_listener};
 use crate::net::{tune_tcp_listener, tune_udp_listener};
 use crate::worker::WorkerListener;
 
+/// What the server listens on, with real ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// Each listener's transport and address, in the order of the configuration.
+    pub listeners: Vec<(Transport, SocketAddr)>,
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("listening on")?;
+        self.listeners.iter().try_for_each(|(transport, address)| write!(f, " {transport}/{address}"))
+    }
+}
+
 /// The listeners, open.
 pub(super) struct Opened {
-    /// Transport and address with the real port, in the order of the configuration.
-    pub(super) bound: Vec<(Transport, SocketAddr)>,
+    pub(super) bound: Bound,
     /// Each worker's sockets.
     pub(super) per_worker: Vec<Vec<WorkerListener>>,
 }
@@ -34,15 +48,15 @@ pub(super) struct Opened {
 /// A socket that cannot be opened.
 pub(super) fn open(config: &Config, mut inherited: Inherited) -> Result<Opened, RunError> {
     let workers = config.workers.max(1);
-    let mut opened = Opened { bound: Vec::new(), per_worker: Vec::new() };
-    opened.per_worker.resize_with(workers, Vec::new);
+    let mut bound = Bound { listeners: Vec::new() };
+    let mut per_worker: Vec<_> = (0..workers).map(|_| Vec::new()).collect();
     let mut groups = Vec::with_capacity(config.listeners.len());
     let mut adopted = 0;
     for listener in &config.listeners {
-        let group = Group::open(*listener, &mut inherited, workers).map_err(|error| {
-            let problem = why_not_bound(listener.address, &error);
-            let message = format!("cannot listen on {}/{}: {problem}", listener.transport, listener.address);
-            RunError::of_key("listen", lasts(&error), message)
+        let group = Group::open(*listener, &mut inherited, workers).map_err(|error| RunError::Listener {
+            transport: listener.transport,
+            address: listener.address,
+            error,
         })?;
         adopted += group.sockets.iter().filter(|socket| !matches!(socket.origin, Origin::Bound(_))).count();
         groups.push(group);
@@ -54,10 +68,10 @@ pub(super) fn open(config: &Config, mut inherited: Inherited) -> Result<Opened, 
     close_leftovers(inherited);
     give_to_keep(&groups);
     for group in groups {
-        opened.bound.push((group.listener.transport, group.listener.address));
-        group.deal(&mut opened.per_worker)?;
+        bound.listeners.push((group.listener.transport, group.listener.address));
+        group.deal(&mut per_worker)?;
     }
-    Ok(opened)
+    Ok(Opened { bound, per_worker })
 }
 
 /// The sockets on one listener's address.
@@ -135,7 +149,7 @@ impl Group {
         if self.kind == SocketKind::Tcp {
             for GroupSocket { socket, .. } in self.sockets.iter().cycle().take(want.saturating_sub(have)) {
                 let copy = socket.try_clone();
-                shared.push(copy.map_err(|error| RunError::new(format!("cannot share {transport}/{address}"), error))?);
+                shared.push(copy.map_err(|error| RunError::Share { transport, address, error })?);
             }
         }
         let sockets = self.sockets.into_iter().map(|socket| socket.socket).chain(shared);

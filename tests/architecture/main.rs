@@ -103,7 +103,7 @@ const CENTRES: &[(&str, &str)] =
 
 /// Rooms whose circles are not undone yet.
 const TO_DO: &[&str] =
-    &["turn", "auth", "policy", "cli", "config", "import", "doctor", "ops", "probe", "usage", "worker", "stream"];
+    &["turn", "auth", "policy", "cli", "config", "import", "doctor", "probe", "usage", "worker", "stream"];
 
 const MODULE_LINES_MAX: usize = 600;
 

@@ -6,7 +6,7 @@ use hyper::header::{ALLOW, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Method, StatusCode};
 use serde_json::json;
 
-use super::super::endpoint::Answer;
+use super::super::http::{Answer, json as json_answer};
 
 /// A refusal: `{"error":{"code":...,"message":...}}`.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl Refused {
 
     pub(super) fn answer(self) -> Answer {
         let body = json!({ "error": { "code": self.code, "message": self.message } });
-        let mut answer = super::json(self.status, &body);
+        let mut answer = json_answer(self.status, &body);
         if self.status == StatusCode::UNAUTHORIZED {
             answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde_json::{Value, json};
 
-use super::AdminApi;
+use super::api::Api;
 use super::error::Refused;
 use super::input::Query;
 use crate::auth::TimeLimited;
@@ -25,36 +25,33 @@ const LIMIT_MAX: usize = 1000;
 /// Ports of one address that are judged each by itself.
 const PORTS_MAX: usize = 16;
 
-impl AdminApi {
-    /// `GET /v1/refusals`: the newest first.
-    pub(super) async fn list_refusals(&self, query: &Query) -> Result<Value, Refused> {
-        let user = query.text("user")?;
-        let address: Option<Address> = query.parsed("address", "an IP address, or ADDRESS:PORT of a client or peer")?;
-        let limit = query.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
-        let of_workers = self.workers.ask_all(Command::Refusals).await?;
-        // A worker whose ring is full knows nothing of what was before; the others remember everything since the start.
-        let started_unix = self.status.started_unix_secs() as u64;
-        let kept_since = |kept: &Vec<Refusal>| match kept.first() {
-            Some(oldest) if kept.len() >= REFUSALS_KEPT => oldest.unix_secs,
-            _ => started_unix,
-        };
-        let kept_since_unix = of_workers.iter().map(kept_since).max();
-        let mut found: Vec<Refusal> = of_workers.into_iter().flat_map(|kept| kept.into_iter().rev()).collect();
-        found.retain(|refusal| {
-            user.is_none_or(|user| is_of(&refusal.username, user))
-                && address.is_none_or(|address| address.is_in(refusal))
-        });
-        found.sort_by_key(|refusal| Reverse(refusal.unix_secs));
-        let peer_acl = self.status.peer_acl();
-        let shown = found.iter().take(limit).map(|refusal| shown(refusal, peer_acl.as_deref()));
-        let mut answer = json!({ "refusals": shown.collect::<Vec<_>>(), "kept_since_unix": kept_since_unix });
-        if let (Some(address), Some(acl)) = (address, peer_acl.as_deref())
-            && let Value::Object(fields) = &mut answer
-        {
-            fields.insert("as_peer".to_owned(), as_peer(address, &found, acl));
-        }
-        Ok(answer)
+/// `GET /v1/refusals`: the newest first.
+pub(super) async fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
+    let user = query.text("user")?;
+    let address: Option<Address> = query.parsed("address", "an IP address, or ADDRESS:PORT of a client or peer")?;
+    let limit = query.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
+    let of_workers = api.workers.ask_all(Command::Refusals).await?;
+    // A worker whose ring is full knows nothing of what was before; the others remember everything since the start.
+    let started_unix = api.status.started_unix_secs() as u64;
+    let kept_since = |kept: &Vec<Refusal>| match kept.first() {
+        Some(oldest) if kept.len() >= REFUSALS_KEPT => oldest.unix_secs,
+        _ => started_unix,
+    };
+    let kept_since_unix = of_workers.iter().map(kept_since).max();
+    let mut found: Vec<Refusal> = of_workers.into_iter().flat_map(|kept| kept.into_iter().rev()).collect();
+    found.retain(|refusal| {
+        user.is_none_or(|user| is_of(&refusal.username, user)) && address.is_none_or(|address| address.is_in(refusal))
+    });
+    found.sort_by_key(|refusal| Reverse(refusal.unix_secs));
+    let peer_acl = api.status.peer_acl();
+    let shown = found.iter().take(limit).map(|refusal| shown(refusal, peer_acl.as_deref()));
+    let mut answer = json!({ "refusals": shown.collect::<Vec<_>>(), "kept_since_unix": kept_since_unix });
+    if let (Some(address), Some(acl)) = (address, peer_acl.as_deref())
+        && let Value::Object(fields) = &mut answer
+    {
+        fields.insert("as_peer".to_owned(), as_peer(address, &found, acl));
     }
+    Ok(answer)
 }
 
 /// An IP address, or one with a port.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde_json::{Value, json};
 
-use super::AdminApi;
+use super::api::Api;
 use super::error::Refused;
 use super::input::{Query, wrong};
 use crate::addr::Transport;
@@ -20,124 +20,119 @@ pub(super) const LIST_KEYS: &[&str] = &["user", "client", "peer", "relayed", "tr
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 
-impl AdminApi {
-    /// `GET /v1/sessions`
-    pub(super) async fn list_sessions(&self, query: &Query) -> Result<Value, Refused> {
-        let filter = filter(query)?;
-        let limit = query.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
-        let cursor: Option<Cursor> = query.parsed("cursor", "the next_cursor of an earlier answer")?;
-        let first = cursor.map_or(0, |cursor| cursor.worker);
-        let mut found: Vec<(usize, AllocationView)> = Vec::new();
-        for worker in first..self.workers.count() {
-            let after = cursor.filter(|cursor| cursor.worker == worker).map(|cursor| cursor.after);
-            // One more than is shown tells whether there is a next page.
-            let missing = (limit + 1).saturating_sub(found.len());
-            if missing == 0 {
-                break;
-            }
-            let filter = filter.clone();
-            let question = |reply| Command::List { filter, after, limit: missing, reply };
-            let views = self.workers.ask(worker, question).await?.unwrap_or_default();
-            found.extend(views.into_iter().map(|view| (worker, view)));
+/// `GET /v1/sessions`
+pub(super) async fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
+    let filter = filter(query)?;
+    let limit = query.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
+    let cursor: Option<Cursor> = query.parsed("cursor", "the next_cursor of an earlier answer")?;
+    let first = cursor.map_or(0, |cursor| cursor.worker);
+    let mut found: Vec<(usize, AllocationView)> = Vec::new();
+    for worker in first..api.workers.count() {
+        let after = cursor.filter(|cursor| cursor.worker == worker).map(|cursor| cursor.after);
+        // One more than is shown tells whether there is a next page.
+        let missing = (limit + 1).saturating_sub(found.len());
+        if missing == 0 {
+            break;
         }
-        let has_more = found.len() > limit;
-        found.truncate(limit);
-        let last = found.last().map(|(worker, view)| Cursor { worker: *worker, after: view.id });
-        let next_cursor = last.filter(|_| has_more).map(|cursor| cursor.to_string());
-        let sessions: Vec<_> = found.iter().map(|(worker, view)| self.session(*worker, view)).collect();
-        Ok(json!({ "sessions": sessions, "next_cursor": next_cursor }))
+        let filter = filter.clone();
+        let question = |reply| Command::List { filter, after, limit: missing, reply };
+        let views = api.workers.ask(worker, question).await?.unwrap_or_default();
+        found.extend(views.into_iter().map(|view| (worker, view)));
     }
+    let has_more = found.len() > limit;
+    found.truncate(limit);
+    let last = found.last().map(|(worker, view)| Cursor { worker: *worker, after: view.id });
+    let next_cursor = last.filter(|_| has_more).map(|cursor| cursor.to_string());
+    let sessions: Vec<_> = found.iter().map(|(worker, view)| session(api, *worker, view)).collect();
+    Ok(json!({ "sessions": sessions, "next_cursor": next_cursor }))
+}
 
-    /// `GET /v1/sessions/{id}`
-    pub(super) async fn show_session(&self, id: &str) -> Result<Value, Refused> {
-        let SessionId { worker, allocation, .. } = self.own_session(id)?;
-        let shown = self.workers.ask(worker, |reply| Command::Show(allocation, reply)).await?.flatten();
-        let detail = shown.ok_or_else(|| no_session(id))?;
-        let now_micros = sys::clocks().0;
-        let mut session = self.session(worker, &detail.allocation);
-        let permissions = detail.permissions.iter().map(|(ip, until_micros)| {
-            json!({ "address": ip.to_string(), "expires_in_secs": secs_until(*until_micros, now_micros) })
-        });
-        let channels = detail.channels.iter().map(|(number, peer, until_micros)| {
-            json!({
-                "number": number,
-                "peer": peer.get().to_string(),
-                "expires_in_secs": secs_until(*until_micros, now_micros),
-            })
-        });
-        if let Value::Object(fields) = &mut session {
-            fields.insert("permissions".to_owned(), permissions.collect());
-            fields.insert("channels".to_owned(), channels.collect());
-        }
-        Ok(session)
-    }
-
-    /// `DELETE /v1/sessions/{id}`
-    pub(super) async fn end_session(&self, id: &str) -> Result<Value, Refused> {
-        let SessionId { worker, allocation, .. } = self.own_session(id)?;
-        let kick = |reply| Command::Kick(AllocationFilter::default(), Some(allocation), reply);
-        let unknown =
-            |_: &Refused| tracing::warn!(id, "the admin API ends an allocation; its worker has not answered yet");
-        match self.workers.ask(worker, kick).await.inspect_err(unknown)? {
-            Some(ended) if ended > 0 => {
-                tracing::info!(id, "an allocation was ended by the admin API");
-                Ok(json!({ "ended": ended }))
-            }
-            _ => Err(no_session(id)),
-        }
-    }
-
-    /// `DELETE /v1/sessions`
-    pub(super) async fn end_sessions(&self, query: &Query) -> Result<Value, Refused> {
-        let filter = filter(query)?;
-        let Some(user) = &filter.user else {
-            return Err(Refused::bad_request(
-                "whose sessions are to end? expected user=NAME; the other filters narrow it",
-            ));
-        };
-        let kick = |reply| Command::Kick(filter.clone(), None, reply);
-        let unknown = |_: &Refused| {
-            tracing::warn!(?user, "the admin API ends a user's allocations; not every worker has answered yet")
-        };
-        let ended: usize = self.workers.ask_all(kick).await.inspect_err(unknown)?.into_iter().sum();
-        tracing::info!(?user, ended, "allocations of a user were ended by the admin API");
-        Ok(json!({ "ended": ended }))
-    }
-
-    /// The id taken apart, if it is one of this run of the server.
-    fn own_session(&self, id: &str) -> Result<SessionId, Refused> {
-        let parsed: SessionId =
-            id.parse().map_err(|()| wrong("session", format_args!("{id:?}"), "an id such as 5f3a9c1e-0-17"))?;
-        match parsed.instance == self.status.instance() {
-            true => Ok(parsed),
-            false => Err(Refused::not_found(format!("allocation {id} was one of an earlier run of the server"))),
-        }
-    }
-
-    fn session(&self, worker: usize, view: &AllocationView) -> Value {
-        let now_micros = sys::clocks().0;
-        let id = SessionId { instance: self.status.instance(), worker, allocation: view.id };
-        let relayed = view.relayed.iter().map(|(address, until_micros)| {
-            json!({ "address": address.get().to_string(), "expires_in_secs": secs_until(*until_micros, now_micros) })
-        });
+/// `GET /v1/sessions/{id}`
+pub(super) async fn show(api: &Api, id: &str) -> Result<Value, Refused> {
+    let SessionId { worker, allocation, .. } = own(api, id)?;
+    let shown = api.workers.ask(worker, |reply| Command::Show(allocation, reply)).await?.flatten();
+    let detail = shown.ok_or_else(|| no_session(id))?;
+    let now_micros = sys::clocks().0;
+    let mut session = session(api, worker, &detail.allocation);
+    let permissions = detail.permissions.iter().map(|(ip, until_micros)| {
+        json!({ "address": ip.to_string(), "expires_in_secs": secs_until(*until_micros, now_micros) })
+    });
+    let channels = detail.channels.iter().map(|(number, peer, until_micros)| {
         json!({
-            "id": id.to_string(),
-            "transport": view.five_tuple.transport.name(),
-            "client": view.five_tuple.client.to_string(),
-            "server": view.five_tuple.server.to_string(),
-            "username": &*view.username,
-            "user": &**view.user.name(),
-            "credential_expires_unix": view.credential_expires_unix,
-            "relayed": relayed.collect::<Vec<_>>(),
-            "started_unix": self.clock.unix_secs(view.made_micros),
-            "age_secs": now_micros.saturating_sub(view.made_micros) / 1_000_000,
-            "to_peers": traffic(view.to_peers),
-            "to_client": traffic(view.to_client),
-            "throttled_packets": view.throttled,
-            "permissions": view.permissions,
-            "channels": view.channels,
+            "number": number,
+            "peer": peer.get().to_string(),
+            "expires_in_secs": secs_until(*until_micros, now_micros),
         })
+    });
+    if let Value::Object(fields) = &mut session {
+        fields.insert("permissions".to_owned(), permissions.collect());
+        fields.insert("channels".to_owned(), channels.collect());
     }
+    Ok(session)
+}
+
+/// `DELETE /v1/sessions/{id}`
+pub(super) async fn end(api: &Api, id: &str) -> Result<Value, Refused> {
+    let SessionId { worker, allocation, .. } = own(api, id)?;
+    let kick = |reply| Command::Kick(AllocationFilter::default(), Some(allocation), reply);
+    let unknown = |_: &Refused| tracing::warn!(id, "the admin API ends an allocation; its worker has not answered yet");
+    match api.workers.ask(worker, kick).await.inspect_err(unknown)? {
+        Some(ended) if ended > 0 => {
+            tracing::info!(id, "an allocation was ended by the admin API");
+            Ok(json!({ "ended": ended }))
+        }
+        _ => Err(no_session(id)),
+    }
+}
+
+/// `DELETE /v1/sessions`
+pub(super) async fn end_all(api: &Api, query: &Query) -> Result<Value, Refused> {
+    let filter = filter(query)?;
+    let Some(user) = &filter.user else {
+        return Err(Refused::bad_request("whose sessions are to end? expected user=NAME; the other filters narrow it"));
+    };
+    let kick = |reply| Command::Kick(filter.clone(), None, reply);
+    let unknown = |_: &Refused| {
+        tracing::warn!(?user, "the admin API ends a user's allocations; not every worker has answered yet")
+    };
+    let ended: usize = api.workers.ask_all(kick).await.inspect_err(unknown)?.into_iter().sum();
+    tracing::info!(?user, ended, "allocations of a user were ended by the admin API");
+    Ok(json!({ "ended": ended }))
+}
+
+/// The id taken apart, if it is one of this run of the server.
+fn own(api: &Api, id: &str) -> Result<SessionId, Refused> {
+    let parsed: SessionId =
+        id.parse().map_err(|()| wrong("session", format_args!("{id:?}"), "an id such as 5f3a9c1e-0-17"))?;
+    match parsed.instance == api.status.instance() {
+        true => Ok(parsed),
+        false => Err(Refused::not_found(format!("allocation {id} was one of an earlier run of the server"))),
+    }
+}
+
+fn session(api: &Api, worker: usize, view: &AllocationView) -> Value {
+    let now_micros = sys::clocks().0;
+    let id = SessionId { instance: api.status.instance(), worker, allocation: view.id };
+    let relayed = view.relayed.iter().map(|(address, until_micros)| {
+        json!({ "address": address.get().to_string(), "expires_in_secs": secs_until(*until_micros, now_micros) })
+    });
+    json!({
+        "id": id.to_string(),
+        "transport": view.five_tuple.transport.name(),
+        "client": view.five_tuple.client.to_string(),
+        "server": view.five_tuple.server.to_string(),
+        "username": &*view.username,
+        "user": &**view.user.name(),
+        "credential_expires_unix": view.credential_expires_unix,
+        "relayed": relayed.collect::<Vec<_>>(),
+        "started_unix": api.clock.unix_secs(view.made_micros),
+        "age_secs": now_micros.saturating_sub(view.made_micros) / 1_000_000,
+        "to_peers": traffic(view.to_peers),
+        "to_client": traffic(view.to_client),
+        "throttled_packets": view.throttled,
+        "permissions": view.permissions,
+        "channels": view.channels,
+    })
 }
 
 /// Packets and bytes as JSON.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::AdminApi;
+use super::api::Api;
 use super::error::Refused;
 use super::input::Query;
 use super::sessions::traffic;
@@ -27,37 +27,35 @@ const ORDERS: &[(&str, By)] = &[
     ("sessions", |total| total.allocations),
 ];
 
-impl AdminApi {
-    /// `GET /v1/users`: the users with the most first.
-    pub(super) async fn list_users(&self, query: &Query) -> Result<Value, Refused> {
-        let by = query.one_of("sort", ORDERS)?.unwrap_or(BY_BYTES);
-        let limit = query.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
-        let mut totals: HashMap<Arc<str>, UserTotal> = HashMap::new();
-        for more in self.workers.ask_all(Command::Users).await?.into_iter().flatten() {
-            match totals.get_mut(&more.user) {
-                Some(total) => add(total, &more),
-                None => drop(totals.insert(Arc::clone(&more.user), more)),
-            }
+/// `GET /v1/users`: the users with the most first.
+pub(super) async fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
+    let by = query.one_of("sort", ORDERS)?.unwrap_or(BY_BYTES);
+    let limit = query.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
+    let mut totals: HashMap<Arc<str>, UserTotal> = HashMap::new();
+    for more in api.workers.ask_all(Command::Users).await?.into_iter().flatten() {
+        match totals.get_mut(&more.user) {
+            Some(total) => add(total, &more),
+            None => drop(totals.insert(Arc::clone(&more.user), more)),
         }
-        let mut users: Vec<_> = totals.into_values().collect();
-        let total_users = users.len();
-        let order = |a: &UserTotal, b: &UserTotal| (Reverse(by(a)), &a.user).cmp(&(Reverse(by(b)), &b.user));
-        if limit < users.len() {
-            // Only what is shown needs an order: this thread may share its CPU with a worker.
-            users.select_nth_unstable_by(limit, order);
-            users.truncate(limit);
-        }
-        users.sort_unstable_by(order);
-        let shown = users.iter().map(|total| {
-            json!({
-                "user": &*total.user,
-                "sessions": total.allocations,
-                "to_peers": traffic(total.to_peers),
-                "to_client": traffic(total.to_client),
-            })
-        });
-        Ok(json!({ "users": shown.collect::<Vec<_>>(), "total_users": total_users }))
     }
+    let mut users: Vec<_> = totals.into_values().collect();
+    let total_users = users.len();
+    let order = |a: &UserTotal, b: &UserTotal| (Reverse(by(a)), &a.user).cmp(&(Reverse(by(b)), &b.user));
+    if limit < users.len() {
+        // Only what is shown needs an order: this thread may share its CPU with a worker.
+        users.select_nth_unstable_by(limit, order);
+        users.truncate(limit);
+    }
+    users.sort_unstable_by(order);
+    let shown = users.iter().map(|total| {
+        json!({
+            "user": &*total.user,
+            "sessions": total.allocations,
+            "to_peers": traffic(total.to_peers),
+            "to_client": traffic(total.to_client),
+        })
+    });
+    Ok(json!({ "users": shown.collect::<Vec<_>>(), "total_users": total_users }))
 }
 
 fn add(total: &mut UserTotal, more: &UserTotal) {

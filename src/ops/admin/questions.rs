@@ -12,12 +12,12 @@ use crate::worker::{Command, Mailbox, Reply};
 /// A worker that has not answered within this makes no progress.
 const LIMIT: Duration = Duration::from_secs(2);
 
-pub(super) struct Workers {
+pub(super) struct Questions {
     mailboxes: Vec<Arc<Mailbox>>,
     turn: Mutex<()>,
 }
 
-impl Workers {
+impl Questions {
     pub(super) fn new(mailboxes: Vec<Arc<Mailbox>>) -> Self {
         Self { mailboxes, turn: Mutex::new(()) }
     }
@@ -63,7 +63,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_worker_that_does_not_answer_is_given_up_and_holds_up_nobody_for_ever() {
-        let workers = Workers::new(vec![Arc::new(Mailbox::new().unwrap())]);
+        let workers = Questions::new(vec![Arc::new(Mailbox::new().unwrap())]);
         let told = |answer: Result<Option<Vec<_>>, Refused>| format!("{:?}", answer.unwrap_err());
         let stuck = told(workers.ask(0, Command::Users).await);
         assert!(stuck.contains("worker_stuck") && stuck.contains("worker 0 does not answer"), "{stuck}");

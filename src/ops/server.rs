@@ -1,0 +1,96 @@
+//! The running server as the control runtime has it: what is in force, and who is told when that changes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use rustls::ServerConfig;
+
+use super::addresses::AddressWatch;
+use super::certificates::{Certificate, Watch};
+use super::drain::Draining;
+use super::status::Status;
+use super::workers::{Judging, Workers};
+use crate::auth::NonceKeys;
+use crate::config::{Config, ConfigError};
+use crate::turn::Settings;
+use crate::usage::UsageRecords;
+use crate::worker::Command;
+
+pub(super) struct Server {
+    /// What is in force.
+    pub(super) config: Config,
+    pub(super) workers: Workers,
+    pub(super) status: Arc<Status>,
+    pub(super) addresses: AddressWatch,
+    pub(super) certificates: Watch,
+    pub(super) draining: Option<Draining>,
+    pub(super) usage: Option<UsageRecords>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) tls: Arc<ArcSwapOption<ServerConfig>>,
+    pub(super) nonce_keys: Arc<NonceKeys>,
+}
+
+impl Server {
+    /// The snapshot that a configuration makes for the workers, with what the server knows of itself.
+    pub(super) fn settings_of(&self, config: &Config) -> Result<Settings, ConfigError> {
+        config.settings(Arc::clone(&self.nonce_keys), self.addresses.own(config))
+    }
+
+    /// Hands a snapshot to every worker.
+    pub(super) fn apply(&mut self, settings: Arc<Settings>) -> Judging {
+        self.status.set_peer_acl(Arc::clone(&settings.peer_acl));
+        let judging = self.workers.apply(&settings);
+        self.settings = settings;
+        judging
+    }
+
+    /// Has the listeners use this certificate from now on, or none.
+    pub(super) fn use_certificate(&self, certificate: Option<&Certificate>) {
+        self.status.set_certificate_not_after(certificate.map(|certificate| certificate.not_after_unix));
+        self.tls.store(certificate.map(|certificate| Arc::clone(&certificate.config)));
+    }
+
+    /// Looks at the host's addresses, and follows them: relays, peer policy, readiness. Returns whether the server is ready for the
+    /// first time now.
+    pub(super) fn follow_addresses(&mut self) -> bool {
+        let has_answer = self.addresses.look();
+        self.addresses.follow_relays(&mut self.config);
+        if let Some(peer_acl) = self.addresses.changed_policy(&self.config, self.settings.peer_acl.rules()) {
+            // Nobody waits for the end of it.
+            let _ = self.apply(Arc::new(Settings { peer_acl: Arc::new(peer_acl), ..Settings::clone(&self.settings) }));
+        }
+        let is_first = self.addresses.tell_readiness(&self.config, &self.status);
+        self.addresses.rest(has_answer);
+        is_first
+    }
+
+    /// Gives a drain under way another deadline, counted from now on, or none; begins one where there is none. Without a deadline
+    /// it lasts until the last allocation has ended.
+    pub(super) fn drain_until(&mut self, deadline: Option<Duration>) -> &Draining {
+        if let Some(draining) = &mut self.draining {
+            draining.set_deadline(deadline);
+        } else {
+            self.status.set_draining();
+            self.send_drain();
+        }
+        let alternates = self.config.drain.alternates.servers.len();
+        self.draining.get_or_insert_with(|| Draining::new(&self.workers, deadline, alternates))
+    }
+
+    /// The deadline that the configuration gives to drains that nobody waits for; zero is none.
+    pub(super) fn configured_deadline(&self) -> Option<Duration> {
+        Some(self.config.drain.deadline).filter(|deadline| !deadline.is_zero())
+    }
+
+    /// Tells the workers, the alternate servers included.
+    pub(super) fn send_drain(&self) {
+        let alternates = Arc::new(self.config.drain.alternates.clone());
+        self.workers.tell(|| Command::Drain(Arc::clone(&alternates)));
+    }
+
+    /// Whether a drain under way is over.
+    pub(super) fn has_drained(&mut self) -> bool {
+        self.draining.as_mut().is_some_and(|draining| draining.is_over(&self.workers))
+    }
+}

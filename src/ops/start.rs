@@ -1,0 +1,153 @@
+//! The start: everything that the server needs, opened and put together.
+
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use tokio::task::JoinHandle;
+
+use super::addresses::{AddressWatch, offer};
+use super::admin::{AdminApi, Api};
+use super::certificates::{self, Stamp, Watch};
+use super::error::RunError;
+use super::http::EndpointListener;
+use super::listeners::{self, Bound};
+use super::metrics::Metrics;
+use super::monitor::Monitor;
+use super::orders::Orders;
+use super::server::Server;
+use super::status::Status;
+use super::workers::{Threads, Workers};
+use crate::auth::NonceKeys;
+use crate::config::{Config, Endpoint, WantedSockets, lasts};
+use crate::net::{Inherited, RelayPorts, sys};
+use crate::stream::ConnectionLimits;
+use crate::turn::Shared;
+use crate::usage::UsageRecords;
+use crate::worker::{Reservations, WorkerContext, fill_from_system};
+
+/// A server whose workers run.
+pub(super) struct Started {
+    pub(super) server: Server,
+    pub(super) bound: Bound,
+    pub(super) threads: Threads,
+    /// The endpoints.
+    pub(super) tasks: Vec<JoinHandle<()>>,
+    pub(super) orders: Option<Orders>,
+}
+
+pub(super) fn start(config: Config, inherited: Inherited) -> Result<Started, RunError> {
+    let descriptors = share_out_descriptors(&config);
+    let (status, mut watch) = (Arc::new(Status::new()), Watch::new());
+    let tls = Arc::new(ArcSwapOption::empty());
+    if let Some(files) = &config.tls {
+        watch.judged(files, Stamp::of(files));
+        let certificate = certificates::load(files).map_err(|error| {
+            // One that can be read but not used may be half renewed: the rest comes in a moment.
+            let lasts = std::fs::File::open(&files.certificate).is_err_and(|error| lasts(&error));
+            RunError::Certificate { error, lasts }
+        })?;
+        status.set_certificate_not_after(Some(certificate.not_after_unix));
+        tls.store(Some(certificate.config));
+    }
+    let listeners::Opened { bound, per_worker: sockets } = listeners::open(&config, inherited)?;
+    let monitor =
+        config.metrics.as_ref().map(|metrics| bind_endpoint(&metrics.listen, "metrics.listen")).transpose()?;
+    let admin = config.admin.as_ref().map(|admin| bind_endpoint(&admin.listen, "admin.listen")).transpose()?;
+    let mut endpoints: Vec<SocketAddr> = bound.listeners.iter().map(|(_, address)| *address).collect();
+    endpoints.extend([&monitor, &admin].into_iter().flatten().filter_map(EndpointListener::address));
+    endpoints.extend(config.usage.iter().flat_map(|usage| &usage.webhook).filter_map(|webhook| webhook.address));
+    let mut master = [0; 32];
+    fill_from_system(&mut master);
+    let nonce_keys = Arc::new(NonceKeys::new(master, config.auth.nonce_lifetime_secs));
+    let relay_ports = RelayPorts::new(None, None, config.relay.ports);
+    offer(&config, &relay_ports);
+    let addresses = AddressWatch::new(bound.clone(), endpoints, Arc::clone(&relay_ports))?;
+    let settings = Arc::new(config.settings(Arc::clone(&nonce_keys), addresses.own(&config))?);
+    status.set_peer_acl(Arc::clone(&settings.peer_acl));
+    let reservations_max = (relay_ports.capacity() / 4).max(1) as usize;
+    let reservations = Arc::new(Reservations::new(reservations_max));
+    let workers = Workers::new(config.workers).map_err(RunError::Mailbox)?;
+    let usage = config.usage.as_ref().map(|usage| {
+        let (stats, instance) = (Arc::clone(&status.usage), format!("{:08x}", status.instance()));
+        UsageRecords::start(usage, &instance, config.workers, stats, workers.ask_for_usage()).map_err(RunError::Usage)
+    });
+    let usage = usage.transpose()?;
+    let context = WorkerContext {
+        settings: Arc::clone(&settings),
+        shared: Shared::default(),
+        relay_ports: Arc::clone(&relay_ports),
+        reservations: Arc::clone(&reservations),
+        shortages: Arc::default(),
+        connection_limits: ConnectionLimits::new(
+            config.streams.connections_max.min(usize::try_from(descriptors.connections).unwrap_or(usize::MAX)),
+            config.streams.connections_per_ip_max,
+            config.streams.unallocated_per_network_max,
+        ),
+        tls: Arc::clone(&tls),
+        streams: config.streams,
+        usage: usage.as_ref().map(UsageRecords::sender),
+        mailboxes: workers.mailboxes.clone(),
+        descriptors: descriptors.of_each(config.workers),
+        loopback_peers: config.peers.allow_loopback,
+        gso: gso_available(),
+    };
+    let threads = Threads::start(sockets, &workers, &context)?;
+    let mut tasks = Vec::new();
+    if let Some(listener) = monitor {
+        tracing::info!(endpoint = %listener.endpoint, "serving /metrics, /healthz and /readyz");
+        // A socket in the file system is beyond the reach of web pages.
+        let any_host = config.metrics.as_ref().is_none_or(|metrics| metrics.allow_remote)
+            || matches!(listener.endpoint, Endpoint::Unix(_));
+        let metrics =
+            Metrics::new(workers.counters.clone(), Arc::clone(&relay_ports), reservations, Arc::clone(&status));
+        let monitor = Monitor { any_host, metrics, status: Arc::clone(&status), workers: workers.clone() };
+        tasks.push(tokio::spawn(listener.serve(Arc::new(monitor))));
+    }
+    let mut orders = None;
+    if let (Some(listener), Some(admin)) = (admin, config.admin.clone()) {
+        tracing::info!(endpoint = %listener.endpoint, "serving the admin API");
+        let (api, received) = Api::new(Arc::clone(&status), workers.clone(), relay_ports, bound.clone());
+        orders = Some(received);
+        tasks.push(tokio::spawn(listener.serve(Arc::new(AdminApi::new(admin, api)))));
+    }
+    let server = Server {
+        config,
+        workers,
+        status,
+        addresses,
+        certificates: watch,
+        draining: None,
+        usage,
+        settings,
+        tls,
+        nonce_keys,
+    };
+    Ok(Started { server, bound, threads, tasks, orders })
+}
+
+fn bind_endpoint(endpoint: &Endpoint, key: &'static str) -> Result<EndpointListener, RunError> {
+    EndpointListener::bind(endpoint).map_err(|error| RunError::Endpoint { key, endpoint: endpoint.clone(), error })
+}
+
+fn gso_available() -> bool {
+    std::net::UdpSocket::bind(("127.0.0.1", 0)).is_ok_and(|socket| sys::enable_udp_gso_probe(socket.as_fd()))
+}
+
+/// Shares out the descriptors there are: as many as the hard limit allows.
+fn share_out_descriptors(config: &Config) -> sys::Descriptors {
+    let WantedSockets { listeners, relays, connections } = config.wanted_sockets();
+    let descriptors = sys::Descriptors::share_out(sys::raise_open_files(), listeners, relays, connections);
+    let sys::Descriptors { limit, needed, connections, .. } = descriptors;
+    if needed > limit {
+        tracing::warn!(
+            limit,
+            needed,
+            connections,
+            "this process may have fewer descriptors than [relay] ports and [streams] connections-max may need: it accepts at most \
+             so many connections, and the relays have the rest; raise LimitNOFILE= of the unit (ulimit -n), or lower the two"
+        );
+    }
+    descriptors
+}

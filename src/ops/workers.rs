@@ -1,0 +1,179 @@
+//! The workers as the control runtime sees them: what all of them are told, what they answer, and their threads.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::error::{RunError, WorkerEnd};
+use crate::counters::Counters;
+use crate::net::sys;
+use crate::turn::{AllocationFilter, Judgement, Settings};
+use crate::usage::AskWorker;
+use crate::worker::{Command, Mailbox, Worker, WorkerContext, WorkerListener};
+
+/// How long the workers may take to judge their allocations before that is told.
+const JUDGING_LIMIT: Duration = Duration::from_secs(10);
+
+/// How to reach the workers, and what they count, by their numbers.
+#[derive(Clone)]
+pub(super) struct Workers {
+    pub(super) mailboxes: Vec<Arc<Mailbox>>,
+    pub(super) counters: Vec<Arc<Counters>>,
+}
+
+impl Workers {
+    pub(super) fn new(count: usize) -> io::Result<Self> {
+        let mailboxes = (0..count).map(|_| Mailbox::new().map(Arc::new)).collect::<io::Result<_>>()?;
+        Ok(Self { mailboxes, counters: (0..count).map(|_| Arc::default()).collect() })
+    }
+
+    pub(super) fn tell(&self, order: impl Fn() -> Command) {
+        self.mailboxes.iter().for_each(|mailbox| mailbox.send(order()));
+    }
+
+    /// Asks every one for a sign of life, which it gives when it has carried out what it was told before.
+    pub(super) fn ping(&self) -> Ping {
+        let asked_micros = sys::clocks().0;
+        let seen = self.mailboxes.iter().map(|mailbox| {
+            let seen = Arc::new(AtomicU64::new(0));
+            mailbox.send(Command::Ping(Arc::clone(&seen)));
+            seen
+        });
+        Ping { asked_micros, seen: seen.collect() }
+    }
+
+    /// Hands a snapshot to every one.
+    pub(super) fn apply(&self, settings: &Arc<Settings>) -> Judging {
+        let judging = self.mailboxes.iter().map(|mailbox| {
+            let (send, judgement) = oneshot::channel();
+            let reply = Box::new(move |judgement| {
+                let _ = send.send(judgement);
+            });
+            mailbox.send(Command::Apply(Arc::clone(settings), reply));
+            judgement
+        });
+        Judging(judging.collect())
+    }
+
+    pub(super) fn live_allocations(&self) -> u64 {
+        self.counters.iter().map(|counters| counters.allocations.get()).sum()
+    }
+
+    /// Lets the writer of usage records ask a worker for its live allocations.
+    pub(super) fn ask_for_usage(&self) -> AskWorker {
+        let mailboxes = self.mailboxes.clone();
+        Box::new(move |worker, after, limit, take| {
+            let Some(mailbox) = mailboxes.get(worker) else { return };
+            let reply = Box::new(move |views| take(sys::clocks().0, views));
+            mailbox.send(Command::List { filter: AllocationFilter::default(), after, limit, reply });
+        })
+    }
+}
+
+/// Who has given a sign of life since it was asked for.
+pub(super) struct Ping {
+    pub(super) asked_micros: u64,
+    seen: Vec<Arc<AtomicU64>>,
+}
+
+impl Ping {
+    /// The number of one that has given none yet.
+    pub(super) fn silent(&self) -> Option<usize> {
+        self.seen.iter().position(|seen| seen.load(Ordering::Acquire) < self.asked_micros)
+    }
+}
+
+/// The workers judge their allocations by what was applied.
+pub(super) struct Judging(Vec<oneshot::Receiver<Judgement>>);
+
+/// Why it is not known what came of that.
+pub(super) enum Unjudged {
+    /// The server stops.
+    Stopping,
+    /// A worker has not answered in time; it goes on judging.
+    Late,
+}
+
+impl Judging {
+    /// What came of it, over all workers.
+    pub(super) async fn end(self) -> Result<Judgement, Unjudged> {
+        let sum = async {
+            let mut sum = Judgement::default();
+            for worker in self.0 {
+                let of_worker = worker.await.map_err(|_| Unjudged::Stopping)?;
+                sum.allocations += of_worker.allocations;
+                sum.permissions_ended += of_worker.permissions_ended;
+                sum.channels_ended += of_worker.channels_ended;
+                sum.allocations_ended += of_worker.allocations_ended;
+            }
+            Ok(sum)
+        };
+        timeout(JUDGING_LIMIT, sum).await.unwrap_or(Err(Unjudged::Late))
+    }
+}
+
+/// The threads, by number.
+pub(super) struct Threads {
+    running: Vec<JoinHandle<io::Result<()>>>,
+    ended: mpsc::UnboundedReceiver<usize>,
+}
+
+impl Threads {
+    /// Starts a worker on each list of sockets.
+    pub(super) fn start(
+        sockets: Vec<Vec<WorkerListener>>,
+        workers: &Workers,
+        context: &WorkerContext,
+    ) -> Result<Self, RunError> {
+        let (end, ended) = mpsc::unbounded_channel();
+        let mut running = Vec::with_capacity(sockets.len());
+        for (number, (listeners, counters)) in sockets.into_iter().zip(&workers.counters).enumerate() {
+            let failed = |error| RunError::WorkerStart { number, error };
+            let worker =
+                Worker::new(number as u16, listeners, Arc::clone(counters), context.clone()).map_err(failed)?;
+            let end = EndNotice { number, end: end.clone() };
+            let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                let _notice = end;
+                worker.run()
+            });
+            running.push(thread.map_err(failed)?);
+        }
+        Ok(Self { running, ended })
+    }
+
+    /// Waits for the end of one that nobody has told to stop.
+    pub(super) async fn failure(&mut self) -> RunError {
+        let number = self.ended.recv().await.unwrap_or_default();
+        let end = if number < self.running.len() { Some(self.running.swap_remove(number).join()) } else { None };
+        let end = match end {
+            None | Some(Ok(Ok(()))) => WorkerEnd::Silent,
+            Some(Ok(Err(error))) => WorkerEnd::Failed(error),
+            Some(Err(_)) => WorkerEnd::Panicked,
+        };
+        RunError::WorkerEnd { number, end }
+    }
+
+    /// Waits for all of them, which have been told to stop.
+    pub(super) fn join(self) {
+        for worker in self.running {
+            let _ = worker.join();
+        }
+    }
+}
+
+/// Says that a worker's thread has ended, however it ended.
+struct EndNotice {
+    number: usize,
+    end: mpsc::UnboundedSender<usize>,
+}
+
+impl Drop for EndNotice {
+    fn drop(&mut self) {
+        let _ = self.end.send(self.number);
+    }
+}
