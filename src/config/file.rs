@@ -196,7 +196,6 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         turn,
         rfc5766_channel_numbers,
         secret_readers,
-        dev: around.dev,
     }
 }
 

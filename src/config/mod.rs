@@ -97,8 +97,6 @@ pub struct Config {
     pub rfc5766_channel_numbers: bool,
     /// Who may read the files that secrets come from.
     pub secret_readers: Readers,
-    /// Whether this is `serve --dev`.
-    pub dev: bool,
 }
 
 /// One listening address.

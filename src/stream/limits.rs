@@ -66,11 +66,6 @@ impl ConnectionLimits {
         Ok(ConnectionPermit { limits: Arc::clone(self), address, network, is_stranger: true })
     }
 
-    /// The most connections there may be.
-    pub fn total_max(&self) -> usize {
-        self.total_max
-    }
-
     fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -284,7 +284,6 @@ mod tests {
             user: User::time_limited("alice"),
             is_frequent: false,
             relayed: Vec::new(),
-            made_micros: 0,
             duration_micros: 1,
             to_peers: (0, 0),
             to_client: (0, 0),

@@ -32,7 +32,7 @@ fn without_options_the_server_listens_on_3478_and_relays_from_its_public_address
     assert_eq!(config.unauthenticated, Some(RateLimit { per_second: 100, burst: 500 }));
     assert_eq!((config.auth.realm.as_str(), config.auth.nonce_lifetime_secs), ("turnstone", 600));
     assert_eq!((config.lifetimes.allocation_default_secs, config.lifetimes.allocation_max_secs), (600, 3600));
-    assert!(config.turn && !config.dev && !config.peers.allow_loopback);
+    assert!(config.turn && !config.peers.allow_loopback);
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn dev_makes_up_a_secret_and_allows_loopback_peers() {
     let mut given = given("");
     (given.dev, given.host.ipv4, given.host.ipv6) = (true, None, None);
     let (one, other) = (given.config(), given.config());
-    assert!(one.peers.allow_loopback && one.dev);
+    assert!(one.peers.allow_loopback);
     assert_eq!(one.relay.ipv4.map(|relay| relay.bind.to_string()).as_deref(), Some("127.0.0.1"));
     let (one, other) = (&one.auth.secrets[0].bytes, &other.auth.secrets[0].bytes);
     assert!(one.len() >= 32);

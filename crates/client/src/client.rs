@@ -199,12 +199,6 @@ impl Client {
         Self { credential, challenge: None, ids: TransactionIds { seed, counter: 0 }, pending: None }
     }
 
-    /// Forgets the challenge, so that the next request is a first one again.
-    pub fn forget_challenge(&mut self) {
-        self.challenge = None;
-        self.pending = None;
-    }
-
     /// Starts a request and writes it at the end of `out`.
     pub fn start(&mut self, request: Request, out: &mut Vec<u8>) {
         self.send(request, 0, out);

@@ -254,11 +254,6 @@ pub struct PortLease {
 }
 
 impl PortLease {
-    /// The port.
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
     /// The family.
     pub fn family(&self) -> Family {
         Family::of(self.pool.bind)

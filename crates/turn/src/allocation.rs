@@ -189,7 +189,6 @@ impl Allocation {
             user: self.identity.user.clone(),
             is_frequent: self.quota.is_frequent(),
             relayed: self.relays().map(|relay| relay.relayed).collect(),
-            made_micros: self.made_micros,
             duration_micros: now.micros.saturating_sub(self.made_micros),
             to_peers: self.to_peers.both(),
             to_client: self.to_client.both(),

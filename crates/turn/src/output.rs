@@ -129,8 +129,6 @@ pub struct AllocationSummary {
     pub is_frequent: bool,
     /// The relayed transport addresses.
     pub relayed: Vec<RelayedAddr>,
-    /// When it was made, in monotonic microseconds.
-    pub made_micros: u64,
     /// How long it lived, in microseconds.
     pub duration_micros: u64,
     /// Packets and bytes of payload from client to peers.
