@@ -10,6 +10,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::addr::Framing;
 use crate::net::sys::{self, RecvBuffers};
 
 /// How long a TCP connection may take to be set up.
@@ -71,9 +72,20 @@ impl Leg {
         Ok(Self::Stream(Box::new(Stream { tcp: socket.into(), tls, inbound: Vec::new(), outbound: Vec::new() })))
     }
 
-    /// Whether ChannelData is padded to four bytes on this leg (RFC 8656 section 12.5).
-    pub(super) fn is_stream(&self) -> bool {
-        matches!(self, Self::Stream(_))
+    /// How messages are framed on it.
+    pub(super) fn framing(&self) -> Framing {
+        match self {
+            Self::Udp(_) => Framing::Datagrams,
+            Self::Stream(_) => Framing::Stream,
+        }
+    }
+
+    /// Whether what is sent need not be repeated.
+    pub(super) fn is_reliable(&self) -> bool {
+        match self {
+            Self::Udp(_) => false,
+            Self::Stream(_) => true,
+        }
     }
 
     /// Sends one STUN message, or on a stream any number of frames.

@@ -14,6 +14,7 @@ use super::poll::Poll;
 use super::progress::Progress;
 use super::session::{Session, drive};
 use super::stats::Sequence;
+use crate::addr::Framing;
 use crate::client::client::{Answer, Request};
 use crate::client::wire;
 use crate::net::sys::{self, RecvBuffers, SendBuffers};
@@ -216,16 +217,16 @@ impl<'a> Relay<'a> {
         flow.next_sequence += u64::from(options.burst);
         let (remote, numbers) = (flow.remote, first..flow.next_sequence);
         let from_peer = options.mode == Mode::PeerToClient;
-        let stream = self.sessions.get(client).is_some_and(|session| session.leg.is_stream());
+        let framing = self.sessions.get(client).map_or(Framing::Datagrams, |session| session.leg.framing());
         let write = |number: u64, out: &mut Vec<u8>| {
             let payload = |out: &mut Vec<u8>| pattern.write(client as u32, number, now_ns, size, out);
             match (from_peer, options.indications) {
                 (true, _) => payload(out),
-                (false, false) => wire::channel_data(size, stream, out, payload),
+                (false, false) => wire::channel_data(size, framing, out, payload),
                 (false, true) => wire::send_indication(remote, number, out, payload),
             }
         };
-        if stream && !from_peer {
+        if framing == Framing::Stream && !from_peer {
             let Some(session) = self.sessions.get_mut(client) else { return Ok(()) };
             self.frames.clear();
             numbers.for_each(|number| write(number, &mut self.frames));
@@ -249,7 +250,7 @@ impl<'a> Relay<'a> {
             }
             let segment = match (from_peer, options.indications) {
                 (true, _) => size,
-                (false, false) => wire::channel_data_len(size, false),
+                (false, false) => wire::channel_data_len(size, framing),
                 (false, true) => wire::send_indication_len(remote, size),
             };
             self.outbox.push(to, u16::try_from(segment).ok(), |out| numbers.for_each(|number| write(number, out)));

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::measure::{Readings, Run};
 use super::options::Options;
 use super::stats::Histogram;
+use crate::addr::Transport;
 
 /// The result of a measurement. In JSON, what was not measured is `null`.
 #[derive(Clone, Debug, Serialize)]
@@ -345,7 +346,8 @@ impl Report {
     /// What a loss may come from that is no lack of speed.
     fn note_on_loss(&self) -> Option<&'static str> {
         let strangers = [super::Mode::Stun, super::Mode::Flood, super::Mode::Allocate].map(super::Mode::name);
-        let is_limited = strangers.contains(&self.mode) && self.transport == crate::addr::Transport::Udp.name();
+        let is_limited = strangers.contains(&self.mode)
+            && Transport::from_name(self.transport).is_some_and(|transport| !transport.proves_address());
         match self.loss_percent >= LOSS_NOTED_PERCENT {
             true if is_limited => Some(LIMITED),
             true if self.server.is_none_or(|server| server.cpu_percent < 85.0) => Some(

@@ -11,6 +11,7 @@ use super::options::{Mode, Options};
 use super::poll::Poll;
 use super::relay::open_legs;
 use super::stats::{Arrival, Sequence};
+use crate::addr::Framing;
 use crate::net::sys::{RecvBuffers, SendBuffers};
 
 /// Where the transaction id is in a message.
@@ -55,7 +56,7 @@ pub(super) fn run(options: &Options, dial: &Dial, run: &mut Run<'_>) -> Result<(
                         slot.copy_from_slice(&id);
                     }
                 };
-                if leg.is_stream() {
+                if leg.framing() == Framing::Stream {
                     write(&mut stream_frames);
                     continue;
                 }
@@ -64,10 +65,9 @@ pub(super) fn run(options: &Options, dial: &Dial, run: &mut Run<'_>) -> Result<(
                 }
                 outbox.push(None, None, write);
             }
-            if leg.is_stream() {
-                leg.send(&stream_frames).map_err(BenchError::io("sending"))?;
-            } else {
-                outbox.flush(leg).map_err(BenchError::io("sending"))?;
+            match leg.framing() {
+                Framing::Stream => leg.send(&stream_frames).map_err(BenchError::io("sending"))?,
+                Framing::Datagrams => outbox.flush(leg).map_err(BenchError::io("sending"))?,
             }
             run.sent(burst);
             budget -= burst;

@@ -127,14 +127,14 @@ impl Session {
         if self.request.is_none() || now_ns < self.deadline_ns {
             return Ok(true);
         }
-        if self.leg.is_stream() || self.sends >= MAX_SENDS {
+        if self.leg.is_reliable() || self.sends >= MAX_SENDS {
             return Ok(false);
         }
         self.transmit(now_ns).map(|()| true)
     }
 
     fn transmit(&mut self, now_ns: u64) -> io::Result<()> {
-        let patience = if self.leg.is_stream() { STREAM_TIMEOUT_NS } else { RTO_NS << self.sends.min(8) };
+        let patience = if self.leg.is_reliable() { STREAM_TIMEOUT_NS } else { RTO_NS << self.sends.min(8) };
         self.sends += 1;
         self.deadline_ns = now_ns.saturating_add(patience);
         self.leg.send(&self.sent)

@@ -189,7 +189,7 @@ fn options(args: &BenchArgs) -> Result<Options, String> {
         TransportArg::Tcp => Transport::Tcp,
         TransportArg::Tls => Transport::Tls,
     };
-    let (host, addr) = resolve(server, if transport == Transport::Tls { 5349 } else { 3478 })?;
+    let (host, addr) = resolve(server, if transport.is_encrypted() { 5349 } else { 3478 })?;
     Ok(Options {
         mode: match mode {
             ModeArg::ClientToPeer => Mode::ClientToPeer,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use crate::addr::Transport;
+use crate::addr::{SocketKind, Transport};
 use crate::config::{Admin, Config, Endpoint, Metrics, RelayAddress};
 use crate::doctor::service::{Plan, Service};
 use crate::doctor::{self, certificate};
@@ -273,9 +273,9 @@ fn check_relay(findings: &mut Findings, relay: RelayAddress, is_service: bool) {
 }
 
 fn check_bind(findings: &mut Findings, subject: &str, transport: Transport, address: SocketAddr) {
-    let bound = match transport {
-        Transport::Udp => UdpSocket::bind(address).map(drop),
-        Transport::Tcp | Transport::Tls => TcpListener::bind(address).map(drop),
+    let bound = match transport.socket_kind() {
+        SocketKind::Udp => UdpSocket::bind(address).map(drop),
+        SocketKind::Tcp => TcpListener::bind(address).map(drop),
     };
     let message = format!("{transport} {address}");
     match bound {

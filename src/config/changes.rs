@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::{Config, Usage};
-use crate::addr::{Family, Transport};
+use crate::addr::Family;
 
 /// What becomes of a changed value on reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl Config {
     }
 
     fn has_tls_listener(&self) -> bool {
-        self.listeners.iter().any(|listener| listener.transport == Transport::Tls)
+        self.listeners.iter().any(|listener| listener.transport.is_encrypted())
     }
 
     /// Every key that has a printable value.

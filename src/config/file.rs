@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use crate::addr::Transport;
+use crate::addr::{SocketKind, Transport};
 
 use super::access::read_auth;
 use super::admin::read_admin;
@@ -281,7 +281,7 @@ fn check_overlaps(document: &Document<'_>, listeners: &[Located<Listener>]) {
 pub(super) fn overlap(one: Listener, other: Listener) -> bool {
     let (a, b) = (one.address, other.address);
     let covers = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
-    one.transport.is_stream() == other.transport.is_stream()
+    one.transport.socket_kind() == other.transport.socket_kind()
         && a.port() == b.port()
         && a.port() != 0
         && a.is_ipv4() == b.is_ipv4()
@@ -316,13 +316,10 @@ fn parse_address(text: &str, host: Host) -> Result<Vec<SocketAddr>, String> {
 }
 
 pub(super) fn parse_transport(text: &str) -> Result<Transport, String> {
-    match text {
-        "udp" => Ok(Transport::Udp),
-        "tcp" => Ok(Transport::Tcp),
-        "tls" => Ok(Transport::Tls),
-        "dtls" => Err("\"dtls\" is not supported; browsers do not use it".to_owned()),
-        _ => Err(format!("{text:?} is not a transport")),
-    }
+    Transport::from_name(text).ok_or_else(|| match text {
+        "dtls" => "\"dtls\" is not supported; browsers do not use it".to_owned(),
+        _ => format!("{text:?} is not a transport"),
+    })
 }
 
 fn read_tls(
@@ -352,7 +349,7 @@ fn read_tls(
             document.problem(given.place, "[tls] has a key but no certificate");
         }
         (None, None) if !section.has("key") && !section.has("certificate") => {
-            if let Some(listener) = listeners.iter().find(|listener| listener.value.transport == Transport::Tls) {
+            if let Some(listener) = listeners.iter().find(|listener| listener.value.transport.is_encrypted()) {
                 let message = "a tls listener needs a certificate: expected [tls] with certificate and key";
                 document.problem(listener.place.clone(), message);
             }
@@ -505,7 +502,7 @@ pub(crate) fn is_private(ip: IpAddr) -> bool {
 /// A UDP listener on a relay port would take the port from an allocation.
 fn check_relay_ports(document: &Document<'_>, relay: &Located<Relay>, listeners: &[Located<Listener>]) {
     let (low, high) = relay.value.ports;
-    for listener in listeners.iter().filter(|listener| listener.value.transport == Transport::Udp) {
+    for listener in listeners.iter().filter(|listener| listener.value.transport.socket_kind() == SocketKind::Udp) {
         let port = listener.value.address.port();
         if (low..=high).contains(&port) {
             let message = format!("port {port} of this udp listener is one of the relay ports {low}-{high}");

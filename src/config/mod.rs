@@ -30,7 +30,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use zeroize::Zeroizing;
 
-use crate::addr::{Family, LoggedAddresses, Transport};
+use crate::addr::{Family, LoggedAddresses, SocketKind, Transport};
 use crate::auth::{SharedSecret, Users};
 use crate::policy::{BandwidthLimits, PeerRules, QuotaLimits, RateLimit};
 use crate::turn::{Alternates, Lifetimes, OnExpiry};
@@ -239,7 +239,7 @@ impl Config {
         // An address that is waited for has relays one day.
         let families = (u64::from(self.relay.ipv4.is_some()) + u64::from(self.relay.ipv6.is_some())).max(1);
         let ports = u64::from(self.relay.ports.1.saturating_sub(self.relay.ports.0)) + 1;
-        let has_streams = self.listeners.iter().any(|listener| listener.transport.is_stream());
+        let has_streams = self.listeners.iter().any(|listener| listener.transport.socket_kind() == SocketKind::Tcp);
         WantedSockets {
             // Each worker waits with two descriptors, and is woken by another one.
             listeners: self.workers as u64 * (self.listeners.len() as u64 + 3),

@@ -102,7 +102,7 @@ pub(super) fn read_drain(document: &Document<'_>, root: &Section<'_, '_>, listen
 }
 
 fn is_for_tls(alternate: &AlternateServer) -> bool {
-    alternate.transport.is_none_or(|transport| transport == Transport::Tls)
+    alternate.transport.is_none_or(Transport::is_encrypted)
 }
 
 /// RFC 8489 section 14.16 wants a DNS name in ASCII, RFC 6125 one that a certificate can have.

@@ -1,5 +1,6 @@
 //! Socket buffers and what the kernel has thrown away because one was full: UDP loses in silence.
 
+use crate::addr::SocketKind;
 use crate::config::Config;
 use crate::net::LISTENER_BUFFER;
 use crate::probe::{Status, Step};
@@ -70,7 +71,8 @@ pub(super) fn dropped_at(config: &Config, sockets: &[Socket]) -> u64 {
             && relays.iter().flatten().any(|relay| relay.bind == socket.local.ip())
     };
     let is_own = |socket: &&Socket| {
-        !socket.is_stream && (is_relay(socket) || config.listeners.iter().any(|listener| socket.serves(*listener)))
+        socket.kind == SocketKind::Udp
+            && (is_relay(socket) || config.listeners.iter().any(|listener| socket.serves(*listener)))
     };
     sockets.iter().filter(is_own).map(|socket| socket.drops).sum()
 }

@@ -16,7 +16,8 @@ pub fn judge(config: &Config) -> Vec<Step> {
     }
     let mut steps = Vec::new();
     let has = |transport| config.listeners.iter().any(|listener| listener.transport == transport);
-    if has(Transport::Tls) && config.auth.public_host.is_none() {
+    let is_encrypted = config.listeners.iter().any(|listener| listener.transport.is_encrypted());
+    if is_encrypted && config.auth.public_host.is_none() {
         let message = "there is a tls listener, but no public-host in [auth]: URLs are printed with an address, and browsers take \
                        a certificate only for the name in the URL";
         steps.push(finding("public-host", Status::Warn, message));

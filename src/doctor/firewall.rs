@@ -1,6 +1,6 @@
 //! Whether a packet filter of this host keeps clients from the listeners or peers from the relay ports.
 
-use crate::addr::Family;
+use crate::addr::{Family, SocketKind};
 use crate::config::Config;
 use crate::probe::{Status, Step};
 
@@ -65,7 +65,10 @@ fn wanted(config: &Config) -> Vec<Wanted> {
     let mut list = Vec::new();
     let listeners = config.listeners.iter().filter(|listener| !listener.address.ip().is_loopback());
     for listener in listeners {
-        let packet = Packet { family: Family::of(listener.address.ip()), is_tcp: listener.transport.is_stream() };
+        let packet = Packet {
+            family: Family::of(listener.address.ip()),
+            is_tcp: listener.transport.socket_kind() == SocketKind::Tcp,
+        };
         let ports = Ports::of([(listener.address.port(), listener.address.port())]);
         list.push(Wanted { what: "the listener", packet, ports });
     }

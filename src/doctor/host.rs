@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use socket2::SockRef;
 
+use crate::addr::SocketKind;
 use crate::net;
 use crate::net::LocalAddresses;
 
@@ -56,10 +57,10 @@ pub(super) fn granted_buffer() -> Option<u64> {
 /// All UDP sockets and listening TCP sockets of this network namespace; `None` when they cannot be seen.
 pub(super) fn sockets() -> Option<Vec<Socket>> {
     let mut found = Vec::new();
-    for (name, is_stream) in [("udp", false), ("tcp", true)] {
-        found.extend(read_table(&text(&format!("/proc/net/{name}"))?, is_stream));
+    for (name, kind) in [("udp", SocketKind::Udp), ("tcp", SocketKind::Tcp)] {
+        found.extend(read_table(&text(&format!("/proc/net/{name}"))?, kind));
         // A kernel without IPv6 has none of these.
-        found.extend(read_table(&text(&format!("/proc/net/{name}6")).unwrap_or_default(), is_stream));
+        found.extend(read_table(&text(&format!("/proc/net/{name}6")).unwrap_or_default(), kind));
     }
     Some(found)
 }

@@ -102,14 +102,14 @@ fn reachable(config: &Config, listening: SocketAddr) -> SocketAddr {
 }
 
 fn url(turn: bool, transport: Transport, name: Option<&str>, address: SocketAddr) -> Result<TurnUrl, String> {
-    let is_tls = transport == Transport::Tls;
-    let scheme = match (turn, is_tls) {
+    let is_encrypted = transport.is_encrypted();
+    let scheme = match (turn, is_encrypted) {
         (true, true) => "turns",
         (true, false) => "turn",
         (false, true) => "stuns",
         (false, false) => "stun",
     };
-    let host = match (name, is_tls) {
+    let host = match (name, is_encrypted) {
         (Some(name), true) => format!("{name}:{}", address.port()),
         _ => SocketAddr::new(address.ip(), address.port()).to_string(),
     };

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::addr::SocketKind;
 use crate::config::{Config, Listener, WantedSockets};
 use crate::net::sys::Descriptors;
 use crate::probe::{Status, Step};
@@ -18,7 +19,7 @@ const SERVICE_MANAGER: u32 = 1;
 /// An open UDP socket, or a TCP socket that listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Socket {
-    pub(super) is_stream: bool,
+    pub(super) kind: SocketKind,
     pub(super) local: SocketAddr,
     pub(super) inode: u64,
     /// Datagrams dropped at it.
@@ -31,7 +32,7 @@ impl Socket {
         let (own, wanted) = (self.local.ip(), listener.address.ip());
         let any =
             own == IpAddr::V6(Ipv6Addr::UNSPECIFIED) || (own.is_unspecified() && own.is_ipv4() == wanted.is_ipv4());
-        self.is_stream == listener.transport.is_stream()
+        self.kind == listener.transport.socket_kind()
             && self.local.port() == listener.address.port()
             && (own == wanted || any)
     }
@@ -65,17 +66,20 @@ impl Server {
 }
 
 /// The sockets of a table such as /proc/net/udp6.
-pub(super) fn read_table(text: &str, is_stream: bool) -> Vec<Socket> {
+pub(super) fn read_table(text: &str, kind: SocketKind) -> Vec<Socket> {
     let socket = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        if is_stream && fields.get(3) != Some(&TCP_LISTEN) {
+        if kind == SocketKind::Tcp && fields.get(3) != Some(&TCP_LISTEN) {
             return None;
         }
         Some(Socket {
-            is_stream,
+            kind,
             local: read_address(fields.get(1)?)?,
             inode: fields.get(9)?.parse().ok()?,
-            drops: if is_stream { 0 } else { fields.get(12).and_then(|drops| drops.parse().ok()).unwrap_or(0) },
+            drops: match kind {
+                SocketKind::Udp => fields.get(12).and_then(|drops| drops.parse().ok()).unwrap_or(0),
+                SocketKind::Tcp => 0,
+            },
         })
     };
     text.lines().skip(1).filter_map(socket).collect()
@@ -240,9 +244,10 @@ mod tests {
     #[test]
     #[cfg(target_endian = "little")]
     fn socket_tables_are_read_and_only_listening_tcp_counts() {
-        let expected = Socket { is_stream: false, local: "127.0.0.1:3478".parse().unwrap(), inode: 4711, drops: 17 };
-        assert_eq!(read_table(UDP, false), [expected]);
-        let [any]: [Socket; 1] = read_table(TCP6, true).try_into().unwrap();
+        let expected =
+            Socket { kind: SocketKind::Udp, local: "127.0.0.1:3478".parse().unwrap(), inode: 4711, drops: 17 };
+        assert_eq!(read_table(UDP, SocketKind::Udp), [expected]);
+        let [any]: [Socket; 1] = read_table(TCP6, SocketKind::Tcp).try_into().unwrap();
         assert_eq!((any.local, any.inode, any.drops), ("[::]:3478".parse().unwrap(), 815, 0));
         assert_eq!(read_address("B80D0120000000000000000001000000:0001"), "[2001:db8::1]:1".parse().ok());
         for text in ["", "0100007F", "0100007F:x", "0100007F0100007F:1", "zz00007F:1", "0100007\u{fc}:1"] {
@@ -252,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_wildcard_socket_serves_its_family_and_the_one_of_ipv6_both() {
-        let socket = |local: &str| Socket { is_stream: true, local: local.parse().unwrap(), inode: 1, drops: 0 };
+        let socket = |local: &str| Socket { kind: SocketKind::Tcp, local: local.parse().unwrap(), inode: 1, drops: 0 };
         let wanted = listener(Transport::Tls, "192.0.2.1:443");
         assert!(socket("0.0.0.0:443").serves(wanted) && socket("[::]:443").serves(wanted));
         assert!(socket("192.0.2.1:443").serves(wanted));
@@ -265,7 +270,8 @@ mod tests {
     fn found(open: &[&str], owner: Option<&str>) -> (Server, Vec<(Status, String)>) {
         let config = config("[[listen]]\naddress = \"127.0.0.1:3478\"\ntransport = [\"udp\", \"tcp\"]\n");
         let local = "127.0.0.1:3478".parse().unwrap();
-        let sockets = open.iter().map(|name| Socket { is_stream: *name == "tcp", local, inode: 5, drops: 0 }).collect();
+        let kind = |name: &str| Transport::from_name(name).unwrap().socket_kind();
+        let sockets = open.iter().map(|name| Socket { kind: kind(name), local, inode: 5, drops: 0 }).collect();
         let owner = owner.map(|name| (5, vec![Process { pid: 7, name: name.to_owned() }]));
         let (server, steps) = find(&config, Some(sockets), &owner.into_iter().collect(), Vec::new(), None);
         (server, steps.into_iter().map(|step| (step.status, step.message)).collect())
@@ -298,7 +304,7 @@ mod tests {
     fn sockets_that_only_the_service_manager_has_are_kept_for_the_server() {
         let config = config("");
         let local = config.listeners[0].address;
-        let socket = Socket { is_stream: false, local, inode: 5, drops: 0 };
+        let socket = Socket { kind: SocketKind::Udp, local, inode: 5, drops: 0 };
         let process = |pid, name: &str| Process { pid, name: name.to_owned() };
         let find = |owners: Vec<Process>| {
             let (server, steps) = find(&config, Some(vec![socket]), &HashMap::from([(5, owners)]), Vec::new(), None);

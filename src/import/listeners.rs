@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::findings::{FindingKind, Grade, Spot};
 use super::read::{At, Conf, Origin};
+use crate::addr::Transport;
 
 const PLAIN_PORT: u16 = 3478;
 const TLS_PORT: u16 = 5349;
@@ -28,14 +29,14 @@ pub(super) struct Listener {
 impl Listener {
     /// Whether it has the socket that another would want.
     pub(super) fn covers(&self, ip: Option<IpAddr>, port: u16, transport: &str) -> bool {
-        let is_stream = |transport: &str| transport != "udp";
+        let kind = |transport: &str| Transport::from_name(transport).map(Transport::socket_kind);
         let same_address = match (self.ip, ip) {
             (None, _) | (_, None) => true,
             (Some(own), Some(ip)) => {
                 own == ip || own.is_ipv4() == ip.is_ipv4() && (own.is_unspecified() || ip.is_unspecified())
             }
         };
-        let same_kind = self.transports.iter().any(|own| is_stream(own) == is_stream(transport));
+        let same_kind = self.transports.iter().any(|own| kind(own) == kind(transport));
         self.port == port && same_address && same_kind
     }
 }

@@ -12,9 +12,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::error::RunError;
 use super::notify;
-use crate::addr::Transport;
+use crate::addr::{SocketKind, Transport};
 use crate::config::{Config, Listener};
-use crate::net::{Adopted, Inherited, SocketKind, bind_tcp_listener, bind_udp_listener};
+use crate::net::{Adopted, Inherited, bind_tcp_listener, bind_udp_listener, name_in_store};
 use crate::net::{tune_tcp_listener, tune_udp_listener};
 use crate::worker::WorkerListener;
 
@@ -99,10 +99,7 @@ enum Origin {
 
 impl Group {
     fn open(mut listener: Listener, inherited: &mut Inherited, workers: usize) -> io::Result<Self> {
-        let kind = match listener.transport {
-            Transport::Udp => SocketKind::Udp,
-            Transport::Tcp | Transport::Tls => SocketKind::Tcp,
-        };
+        let kind = listener.transport.socket_kind();
         let mut sockets = Vec::with_capacity(workers);
         for Adopted { socket, number } in inherited.adopt(kind, listener.address) {
             match kind {
@@ -180,7 +177,9 @@ fn give_to_keep(groups: &[Group]) {
     let new: Vec<_> = sockets
         .clone()
         .filter_map(|(group, socket)| match socket.origin {
-            Origin::Bound(number) => Some((group.kind.name(group.listener.address, number), socket.socket.as_fd())),
+            Origin::Bound(number) => {
+                Some((name_in_store(group.kind, group.listener.address, number), socket.socket.as_fd()))
+            }
             Origin::Store(_) | Origin::SocketUnit => None,
         })
         .collect();

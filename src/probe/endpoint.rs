@@ -9,7 +9,7 @@ use rustls::{CertificateError, Error};
 
 use crate::client::tls;
 
-use crate::addr::Family;
+use crate::addr::{Family, SocketKind};
 use crate::client::client::{Answer, ClientError, Request};
 use crate::clock::span;
 use crate::stun::{AttributeType, ErrorCode, Message};
@@ -35,7 +35,7 @@ pub(super) fn probe(context: &Context<'_>, url: &TurnUrl, address: SocketAddr, r
 fn ask_as_chromium(context: &Context<'_>, address: SocketAddr) -> Option<Step> {
     let started = Instant::now();
     let timeout = context.options.timeout;
-    let asked = Link::open(false, address, timeout).and_then(|link| Session::new(link, None, timeout));
+    let asked = Link::open(SocketKind::Udp, address, timeout).and_then(|link| Session::new(link, None, timeout));
     let answer = match asked {
         // What there is to say is said.
         Err(error) if is_no_route(&error) => return None,
@@ -50,7 +50,7 @@ fn ask_as_chromium(context: &Context<'_>, address: SocketAddr) -> Option<Step> {
         }
         Ok(_) => step(Status::Warn, "an answer to another request".to_owned()),
         Err(failure) => {
-            let words = failure.words(false);
+            let words = failure.words(SocketKind::Udp);
             let message = format!(
                 "{words}. Chromium asks the port of a stuns: URL by plain UDP: it gets no server-reflexive candidate here, \
                  and waits for one; udp beside tls on this port cures that"
@@ -95,8 +95,8 @@ pub(super) struct Dialer<'a> {
 }
 
 impl Dialer<'_> {
-    pub(super) fn is_stream(&self) -> bool {
-        self.url.transport.is_stream()
+    pub(super) fn socket_kind(&self) -> SocketKind {
+        self.url.transport.socket_kind()
     }
 
     /// A further client, after the first one was let through.
@@ -105,8 +105,8 @@ impl Dialer<'_> {
     /// In words.
     pub(super) fn open(&self) -> Result<Session, String> {
         let options = self.context.options;
-        let mut link = Link::open(self.is_stream(), self.address, options.timeout)
-            .map_err(|error| io_words(&error, self.is_stream()))?;
+        let mut link = Link::open(self.socket_kind(), self.address, options.timeout)
+            .map_err(|error| io_words(&error, self.socket_kind()))?;
         if self.url.scheme.is_secure() {
             let (_, verdict) = self.start_tls(&mut link, self.alpn).map_err(|failure| tls_words(&failure))?;
             if let (Err(error), false) = (verdict, options.insecure || options.past_certificate) {
@@ -134,10 +134,13 @@ impl Dialer<'_> {
     fn connect(&self, recorder: &mut Recorder<'_>) -> Option<Link> {
         let started = Instant::now();
         let step = |status, message: String| Step::new("connect", status, started.elapsed(), message);
-        match Link::open(self.is_stream(), self.address, self.context.options.timeout) {
+        match Link::open(self.socket_kind(), self.address, self.context.options.timeout) {
             Ok(link) => {
                 let local = link.local().map_or_else(|_| String::new(), |local| local.to_string());
-                let what = if self.is_stream() { "connected" } else { "socket open" };
+                let what = match self.socket_kind() {
+                    SocketKind::Udp => "socket open",
+                    SocketKind::Tcp => "connected",
+                };
                 recorder.add(step(Status::Ok, format!("{what}, from {local}")).fact("local", local));
                 Some(link)
             }
@@ -147,7 +150,7 @@ impl Dialer<'_> {
                 None
             }
             Err(error) => {
-                recorder.add(step(Status::Fail, io_words(&error, self.is_stream())));
+                recorder.add(step(Status::Fail, io_words(&error, self.socket_kind())));
                 None
             }
         }
@@ -160,7 +163,7 @@ impl Dialer<'_> {
         let refused_alpn = matches!(shaken, Err(TlsFailure::NoProtocol));
         if refused_alpn {
             self.alpn = None;
-            match Link::open(true, self.address, self.context.options.timeout) {
+            match Link::open(SocketKind::Tcp, self.address, self.context.options.timeout) {
                 Ok(fresh) => {
                     link = fresh;
                     shaken = self.start_tls(&mut link, None);
@@ -205,11 +208,11 @@ fn reach(context: &Context<'_>, url: &TurnUrl, session: &mut Session, recorder: 
     let started = Instant::now();
     let binding = session.request(Request::Binding);
     let took = started.elapsed();
-    let stream = url.transport.is_stream();
+    let kind = url.transport.socket_kind();
     let failure = match binding {
         Ok(reply) => {
             recorder.add(binding_step(&reply, session.local(), took));
-            return url.scheme.is_turn() && challenge(context, stream, session, recorder);
+            return url.scheme.is_turn() && challenge(context, kind, session, recorder);
         }
         Err(failure) => failure,
     };
@@ -222,7 +225,7 @@ fn reach(context: &Context<'_>, url: &TurnUrl, session: &mut Session, recorder: 
             let allocate = session.request(ALLOCATE);
             if !matches!(allocate, Err(Failure::Silent { .. })) {
                 recorder.add(step(Status::Warn, "no answer to Binding; TURN requests are answered".into()));
-                let (step, goes_on) = challenge_step(context, stream, session, allocate, asked.elapsed());
+                let (step, goes_on) = challenge_step(context, kind, session, allocate, asked.elapsed());
                 recorder.add(step);
                 return goes_on;
             }
@@ -230,16 +233,16 @@ fn reach(context: &Context<'_>, url: &TurnUrl, session: &mut Session, recorder: 
         }
         _ => false,
     };
-    recorder.add(step(Status::Fail, failure.words(stream)));
-    answers && url.scheme.is_turn() && challenge(context, stream, session, recorder)
+    recorder.add(step(Status::Fail, failure.words(kind)));
+    answers && url.scheme.is_turn() && challenge(context, kind, session, recorder)
 }
 
 const ALLOCATE: Request = Request::Allocate { family: None, lifetime_secs: None };
 
-fn challenge(context: &Context<'_>, stream: bool, session: &mut Session, recorder: &mut Recorder<'_>) -> bool {
+fn challenge(context: &Context<'_>, kind: SocketKind, session: &mut Session, recorder: &mut Recorder<'_>) -> bool {
     let started = Instant::now();
     let outcome = session.request(ALLOCATE);
-    let (step, goes_on) = challenge_step(context, stream, session, outcome, started.elapsed());
+    let (step, goes_on) = challenge_step(context, kind, session, outcome, started.elapsed());
     recorder.add(step);
     goes_on
 }
@@ -247,7 +250,7 @@ fn challenge(context: &Context<'_>, stream: bool, session: &mut Session, recorde
 /// What an Allocate without credentials got: 401 with realm and nonce is right (RFC 8489 section 9.2.4).
 fn challenge_step(
     context: &Context<'_>,
-    stream: bool,
+    kind: SocketKind,
     session: &mut Session,
     outcome: Result<Reply, Failure>,
     took: Duration,
@@ -269,7 +272,7 @@ fn challenge_step(
         .response()
         .filter(|_| matches!(&failure, Failure::Client { error, .. } if *error == ClientError::NoCredential));
     let Some(response) = challenge else {
-        let words = failure.advice(stream, None, context.now_unix);
+        let words = failure.advice(kind, None, context.now_unix);
         let message = match failure.code() {
             // A server may redirect before it challenges (RFC 8489 section 10).
             Some(ErrorCode::TRY_ALTERNATE) => words,
@@ -372,7 +375,7 @@ fn tls_words(failure: &TlsFailure) -> String {
         TlsFailure::NoProtocol => "the server refuses the protocols offered by ALPN".into(),
         TlsFailure::Closed => "the server closed the connection: this is hardly a TLS port".into(),
         TlsFailure::Silent => "no answer to the TLS handshake: this is hardly a TLS port".into(),
-        TlsFailure::Io(error) => io_words(error, true),
+        TlsFailure::Io(error) => io_words(error, SocketKind::Tcp),
         TlsFailure::Tls(error @ Error::InvalidMessage(_)) => format!("the server does not speak TLS here ({error})"),
         TlsFailure::Tls(error) => error.to_string(),
     }

@@ -48,8 +48,8 @@ pub(super) fn carry(from: &mut Party, to: &mut Party, by: By, len: usize, timeou
             wire::send_indication(to.relayed, number, &mut frame, |out| out.extend_from_slice(&payload));
         }
         By::Channel => {
-            let padded = from.session.link.is_stream();
-            wire::channel_data(len, padded, &mut frame, |out| out.extend_from_slice(&payload));
+            let framing = from.session.link.framing();
+            wire::channel_data(len, framing, &mut frame, |out| out.extend_from_slice(&payload));
         }
     }
     let deadline = Instant::now() + timeout;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustls::pki_types::CertificateDer;
 use rustls::{AlertDescription, ClientConnection};
 
-use crate::addr::{Family, unspecified};
+use crate::addr::{Family, Framing, SocketKind, unspecified};
 use crate::client::wire::CHANNEL;
 use crate::stream::framing::first_frame;
 
@@ -27,15 +27,19 @@ impl Link {
     ///
     /// # Errors
     /// Of the socket calls.
-    pub(super) fn open(stream: bool, server: SocketAddr, timeout: Duration) -> io::Result<Self> {
-        if stream {
-            let tcp = TcpStream::connect_timeout(&server, timeout)?;
-            tcp.set_nodelay(true)?;
-            return Ok(Self::Stream(Box::new(Stream { tcp, tls: None, inbound: Vec::new() })));
+    pub(super) fn open(kind: SocketKind, server: SocketAddr, timeout: Duration) -> io::Result<Self> {
+        match kind {
+            SocketKind::Udp => {
+                let socket = UdpSocket::bind(unspecified(Family::of(server.ip())))?;
+                socket.connect(server)?;
+                Ok(Self::Udp(socket))
+            }
+            SocketKind::Tcp => {
+                let tcp = TcpStream::connect_timeout(&server, timeout)?;
+                tcp.set_nodelay(true)?;
+                Ok(Self::Stream(Box::new(Stream { tcp, tls: None, inbound: Vec::new() })))
+            }
         }
-        let socket = UdpSocket::bind(unspecified(Family::of(server.ip())))?;
-        socket.connect(server)?;
-        Ok(Self::Udp(socket))
     }
 
     /// The address on this side.
@@ -46,8 +50,20 @@ impl Link {
         }
     }
 
-    pub(super) fn is_stream(&self) -> bool {
-        matches!(self, Self::Stream(_))
+    /// How messages are framed on it.
+    pub(super) fn framing(&self) -> Framing {
+        match self {
+            Self::Udp(_) => Framing::Datagrams,
+            Self::Stream(_) => Framing::Stream,
+        }
+    }
+
+    /// Whether what is sent need not be repeated.
+    pub(super) fn is_reliable(&self) -> bool {
+        match self {
+            Self::Udp(_) => false,
+            Self::Stream(_) => true,
+        }
     }
 
     /// Goes through the TLS handshake.

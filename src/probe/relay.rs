@@ -324,7 +324,7 @@ impl Relay<'_, '_> {
     }
 
     fn words(&self, failure: &Failure) -> String {
-        failure.advice(self.dialer.is_stream(), Some(self.credential), self.dialer.context.now_unix)
+        failure.advice(self.dialer.socket_kind(), Some(self.credential), self.dialer.context.now_unix)
     }
 
     fn add_failure(&mut self, name: &'static str, status: Status, started: Instant, context: &str, failure: &Failure) {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::addr::Framing;
 use crate::client::client::{Answer, Client, ClientError, Credential, Event, Request};
 use crate::stun::{ErrorCode, Message};
 
@@ -60,7 +61,7 @@ impl Session {
         loop {
             self.link.send(&message, deadline)?;
             sends += 1;
-            let is_last = self.link.is_stream() || sends == MAX_SENDS;
+            let is_last = self.link.is_reliable() || sends == MAX_SENDS;
             let wait_until = if is_last { deadline } else { deadline.min(Instant::now() + rto) };
             rto *= 2;
             while let Some(bytes) = self.link.recv(wait_until)? {
@@ -83,7 +84,9 @@ impl Session {
                         self.verified += u32::from(self.verify(&bytes) == Some(true));
                         return Ok(Reply { answer, response: bytes });
                     }
-                    Err(ClientError::Malformed(_)) if !self.link.is_stream() && !looks_like_stun(&bytes) => {
+                    Err(ClientError::Malformed(_))
+                        if self.link.framing() == Framing::Datagrams && !looks_like_stun(&bytes) =>
+                    {
                         doubt = Some(Failure::NotStun(bytes));
                     }
                     Err(error @ (ClientError::Malformed(_) | ClientError::BadIntegrity { .. })) => {

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use crate::addr::SocketKind;
 use crate::auth::TimeLimited;
 use crate::client::client::{ClientError, Credential};
 use crate::clock::span;
@@ -50,19 +51,20 @@ impl Failure {
         }
     }
 
-    /// In words; `stream` tells how the server was reached.
-    pub(super) fn words(&self, stream: bool) -> String {
+    /// In words; `kind` tells how the server was reached.
+    pub(super) fn words(&self, kind: SocketKind) -> String {
         match self {
-            Self::Io(error) => io_words(error, stream),
+            Self::Io(error) => io_words(error, kind),
             Self::Closed => "the server closed the connection without an answer".into(),
             Self::Silent { sends, waited } => {
                 let secs = waited.as_secs_f64();
-                if stream {
-                    format!("connected, but no answer within {secs:.1} s: this is hardly a STUN server")
-                } else {
-                    format!(
+                match kind {
+                    SocketKind::Udp => format!(
                         "no answer within {secs:.1} s ({sends} transmissions): a firewall drops UDP, or there is no STUN server"
-                    )
+                    ),
+                    SocketKind::Tcp => {
+                        format!("connected, but no answer within {secs:.1} s: this is hardly a STUN server")
+                    }
                 }
             }
             Self::NotStun(bytes) => {
@@ -75,8 +77,8 @@ impl Failure {
     }
 
     /// In words, with what an operator would look at next.
-    pub(super) fn advice(&self, stream: bool, credential: Option<&Credential>, now_unix: u64) -> String {
-        let words = self.words(stream);
+    pub(super) fn advice(&self, kind: SocketKind, credential: Option<&Credential>, now_unix: u64) -> String {
+        let words = self.words(kind);
         let hint = match self.code() {
             Some(ErrorCode::UNAUTHENTICATED | ErrorCode::WRONG_CREDENTIALS) => match credential.map(age) {
                 Some(Some(expires_unix)) if expires_unix <= now_unix => {
@@ -100,9 +102,11 @@ impl Failure {
 }
 
 /// What is wrong with a socket, in words.
-pub(super) fn io_words(error: &io::Error, stream: bool) -> String {
+pub(super) fn io_words(error: &io::Error, kind: SocketKind) -> String {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused if stream => "connection refused: nothing listens on this port".into(),
+        io::ErrorKind::ConnectionRefused if kind == SocketKind::Tcp => {
+            "connection refused: nothing listens on this port".into()
+        }
         io::ErrorKind::ConnectionRefused => "nothing listens on this port (ICMP port unreachable)".into(),
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
             "no answer to the connection attempt: a firewall drops it, or the machine is off".into()

@@ -268,7 +268,7 @@ impl Worker {
     fn relay_to_client(&mut self, now: Now, relay: RelayId, family: Family, way: &ToClient, payload: Payload) {
         let transport = way.client.five_tuple.transport;
         let len = payload.span.len as usize;
-        let Some(wrapping) = Wrapping::new(way.encapsulation, len, transport.is_stream()) else { return };
+        let Some(wrapping) = Wrapping::new(way.encapsulation, len, transport.framing()) else { return };
         self.counters.payload.count(transport, family, Direction::ToClients, len);
         let header = wrapping.header();
         let mut pieces = Pieces { padding: self.arena.zeros(wrapping.padding), ..Pieces::default() };

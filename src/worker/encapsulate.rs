@@ -1,5 +1,6 @@
 //! Wraps a peer's payload for its client: ChannelData or a Data indication (RFC 8656 sections 11.3, 12.4 and 12.5).
 
+use crate::addr::Framing;
 use crate::stun::{AttributeType, HEADER_LEN, MAGIC_COOKIE, TransactionId, encode_xor_address};
 use crate::turn::Encapsulation;
 
@@ -18,21 +19,20 @@ pub(super) struct Wrapping {
 
 impl Wrapping {
     /// The wrapping of `payload_len` bytes; `None` when it cannot be expressed in 16 bits.
-    pub(super) fn new(encapsulation: Encapsulation, payload_len: usize, is_stream: bool) -> Option<Self> {
+    pub(super) fn new(encapsulation: Encapsulation, payload_len: usize, framing: Framing) -> Option<Self> {
         let len = u16::try_from(payload_len).ok()?;
-        let to_multiple_of_4 = payload_len.next_multiple_of(4) - payload_len;
         let mut header = [0; 64];
         match encapsulation {
             Encapsulation::Channel(number) => {
                 let ([n0, n1], [l0, l1]) = (number.to_be_bytes(), len.to_be_bytes());
                 *header.first_chunk_mut()? = [n0, n1, l0, l1];
-                // Over UDP padding is not required, over streams it is (RFC 8656 section 12.5).
-                Some(Self { header, header_len: 4, padding: if is_stream { to_multiple_of_4 } else { 0 } })
+                Some(Self { header, header_len: 4, padding: framing.channel_data_padding(payload_len) })
             }
             Encapsulation::Data { peer, transaction_id } => {
                 // Written by hand, not by the encoder, because the payload is not copied into the message.
                 let mut address = [0; 20];
                 let address_len = encode_xor_address(peer.get(), TransactionId(transaction_id), &mut address);
+                let to_multiple_of_4 = payload_len.next_multiple_of(4) - payload_len;
                 let header_len = HEADER_LEN + ATTRIBUTE_HEADER + address_len + ATTRIBUTE_HEADER;
                 let body = u16::try_from(header_len - HEADER_LEN + payload_len + to_multiple_of_4).ok()?;
                 let mut at = 0;
@@ -73,7 +73,7 @@ mod tests {
             for len in [0usize, 1, 3, 4, 5, 1200] {
                 let peer = PeerAddr::new(peer.parse().unwrap()).unwrap();
                 let data = Encapsulation::Data { peer, transaction_id: [7; 12] };
-                let wrapping = Wrapping::new(data, len, false).unwrap();
+                let wrapping = Wrapping::new(data, len, Framing::Datagrams).unwrap();
                 let payload = vec![0xA5; len];
                 let message = [wrapping.header(), &payload, &vec![0; wrapping.padding]].concat();
                 let parsed = Message::parse(&message).unwrap();
@@ -87,10 +87,10 @@ mod tests {
 
     #[test]
     fn channel_data_is_padded_on_streams_only() {
-        let datagram = Wrapping::new(Encapsulation::Channel(0x4001), 5, false).unwrap();
+        let datagram = Wrapping::new(Encapsulation::Channel(0x4001), 5, Framing::Datagrams).unwrap();
         assert_eq!((datagram.header(), datagram.padding), (&[0x40, 0x01, 0, 5][..], 0));
-        let stream = Wrapping::new(Encapsulation::Channel(0x4001), 5, true).unwrap();
+        let stream = Wrapping::new(Encapsulation::Channel(0x4001), 5, Framing::Stream).unwrap();
         assert_eq!((stream.header(), stream.padding), (&[0x40, 0x01, 0, 5][..], 3));
-        assert!(Wrapping::new(Encapsulation::Channel(0x4001), 65_536, false).is_none());
+        assert!(Wrapping::new(Encapsulation::Channel(0x4001), 65_536, Framing::Datagrams).is_none());
     }
 }

@@ -175,12 +175,13 @@ impl Worker {
         for (index, listener) in listeners.into_iter().enumerate() {
             epoll.add(listener.socket.as_fd(), Token::Listener(index as u32).pack(), Interest::Read)?;
             let WorkerListener { transport, address, socket } = listener;
-            sockets.push(if transport == Transport::Udp {
-                // A socket from before a restart has dropped datagrams that were counted then.
-                let kernel_drops = kernel_drops(socket.as_fd()).unwrap_or_default();
-                ListenerSocket::Udp { socket, address, kernel_drops, depth: datagrams::LISTENER_DEPTH }
-            } else {
-                ListenerSocket::Tcp { socket: TcpListener::from(socket), transport }
+            sockets.push(match transport {
+                Transport::Udp => {
+                    // A socket from before a restart has dropped datagrams that were counted then.
+                    let kernel_drops = kernel_drops(socket.as_fd()).unwrap_or_default();
+                    ListenerSocket::Udp { socket, address, kernel_drops, depth: datagrams::LISTENER_DEPTH }
+                }
+                Transport::Tcp | Transport::Tls => ListenerSocket::Tcp { socket: TcpListener::from(socket), transport },
             });
         }
         if let Some(mailbox) = context.mailboxes.get(usize::from(number)) {

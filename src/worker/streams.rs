@@ -70,10 +70,7 @@ impl Worker {
         tune_accepted(&socket).and_then(|()| bound_stream_buffers(socket.as_fd())).ok()?;
         let socket = std::net::TcpStream::from(socket);
         let five_tuple = FiveTuple { transport, client, server: socket.local_addr().ok()? };
-        let tls = match transport {
-            Transport::Tls => Some(self.context.tls.load_full()?),
-            _ => None,
-        };
+        let tls = if transport.is_encrypted() { Some(self.context.tls.load_full()?) } else { None };
         let connection = Connection::new(socket, tls.as_ref()).ok()?;
         let id = self.streams.insert(now, connection, five_tuple, permit);
         let stream = self.streams.get(id)?;

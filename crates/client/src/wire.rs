@@ -3,18 +3,19 @@
 use std::net::SocketAddr;
 
 use turnstone_stun::{AttributeType, Class, Encoder, Message, Method, TransactionId};
+use turnstone_turn::addr::Framing;
 
 /// The channel number that every client uses: the first one.
 pub const CHANNEL: u16 = 0x4000;
 
 /// Bytes of a ChannelData message with a payload of `len` bytes.
-pub fn channel_data_len(len: usize, padded: bool) -> usize {
-    4 + if padded { len.next_multiple_of(4) } else { len }
+pub fn channel_data_len(len: usize, framing: Framing) -> usize {
+    4 + len + framing.channel_data_padding(len)
 }
 
-/// Appends a ChannelData message; `payload` writes `len` bytes. Padded on streams.
-pub fn channel_data(len: usize, padded: bool, out: &mut Vec<u8>, payload: impl FnOnce(&mut Vec<u8>)) {
-    let end = out.len() + channel_data_len(len, padded);
+/// Appends a ChannelData message; `payload` writes `len` bytes.
+pub fn channel_data(len: usize, framing: Framing, out: &mut Vec<u8>, payload: impl FnOnce(&mut Vec<u8>)) {
+    let end = out.len() + channel_data_len(len, framing);
     out.extend_from_slice(&CHANNEL.to_be_bytes());
     out.extend_from_slice(&(len as u16).to_be_bytes());
     payload(out);
@@ -82,11 +83,11 @@ mod tests {
 
     #[test]
     fn channel_data_comes_back_with_and_without_padding() {
-        for padded in [false, true] {
+        for (framing, padded_len) in [(Framing::Datagrams, 9), (Framing::Stream, 12)] {
             let mut frame = Vec::new();
-            channel_data(5, padded, &mut frame, |out| out.extend_from_slice(b"hello"));
-            assert_eq!(frame.len(), channel_data_len(5, padded));
-            assert_eq!(frame.len(), if padded { 12 } else { 9 });
+            channel_data(5, framing, &mut frame, |out| out.extend_from_slice(b"hello"));
+            assert_eq!(frame.len(), channel_data_len(5, framing));
+            assert_eq!(frame.len(), padded_len);
             assert_eq!(payload(&frame, peer(1)), Received::Payload(b"hello"));
             frame[1] = 1;
             assert_eq!(payload(&frame, peer(1)), Received::WrongSource);

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use socket2::{Domain, Protocol, SockRef, Type};
+use turnstone_turn::addr::SocketKind;
 
 use super::sys;
 
@@ -18,29 +19,18 @@ const COUNT: &str = "LISTEN_FDS";
 const NAMES: &str = "LISTEN_FDNAMES";
 const PID_FD: &str = "LISTEN_PIDFDID";
 
-/// The protocol of a listener socket; TLS is TCP here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SocketKind {
-    /// Bound.
-    Udp,
-    /// Listening.
-    Tcp,
+/// The name under which the service manager keeps the `number`-th socket of a kind on this address, e.g.
+/// `listen-udp-203.0.113.5-3478-0`; in it a colon, which names must not have, is an underscore.
+pub fn name_in_store(kind: SocketKind, address: SocketAddr, number: u32) -> String {
+    format!("{}{number}", stem(kind, address))
 }
 
-impl SocketKind {
-    /// The name under which the service manager keeps the `number`-th socket on this address, e.g.
-    /// `listen-udp-203.0.113.5-3478-0`; in it a colon, which names must not have, is an underscore.
-    pub fn name(self, address: SocketAddr, number: u32) -> String {
-        format!("{}{number}", self.stem(address))
-    }
-
-    fn stem(self, address: SocketAddr) -> String {
-        let kind = match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-        };
-        format!("listen-{kind}-{}-{}-", address.ip(), address.port()).replace(':', "_")
-    }
+fn stem(kind: SocketKind, address: SocketAddr) -> String {
+    let kind = match kind {
+        SocketKind::Udp => "udp",
+        SocketKind::Tcp => "tcp",
+    };
+    format!("listen-{kind}-{}-{}-", address.ip(), address.port()).replace(':', "_")
 }
 
 /// Why the sockets that were passed cannot be taken. The message names the variable.
@@ -108,7 +98,7 @@ impl Inherited {
 
     /// The sockets on this address: first those without a number, in the order they were passed, then by their number.
     pub fn adopt(&mut self, kind: SocketKind, address: SocketAddr) -> Vec<Adopted> {
-        let stem = kind.stem(address);
+        let stem = stem(kind, address);
         let passed = std::mem::take(&mut self.passed);
         let (asked_for, rest): (Vec<_>, Vec<_>) =
             passed.into_iter().partition(|passed| passed.is == Ok((kind, address)));
@@ -132,7 +122,7 @@ impl Inherited {
     /// What nobody has asked for.
     pub fn leftovers(self) -> impl Iterator<Item = Leftover> {
         self.passed.into_iter().map(|Passed { name, fd, is }| {
-            let was_listener = is.as_ref().is_ok_and(|(kind, address)| name.starts_with(&kind.stem(*address)));
+            let was_listener = is.as_ref().is_ok_and(|(kind, address)| name.starts_with(&stem(*kind, *address)));
             let what = match is {
                 Ok((SocketKind::Udp, address)) => format!("udp/{address}"),
                 Ok((SocketKind::Tcp, address)) => format!("tcp/{address}"),
@@ -219,7 +209,7 @@ mod tests {
         let unit = bind_udp_listener(address).unwrap();
         let mut expected = vec![cookie(&unit)];
         expected.extend(sockets.iter().map(cookie));
-        let names = (0..).map(|number| SocketKind::Udp.name(address, number));
+        let names = (0..).map(|number| name_in_store(SocketKind::Udp, address, number));
         let mut list: Vec<_> = names.zip(sockets).collect();
         list.reverse();
         list.insert(3, ("turnstone.socket".to_owned(), unit));
@@ -262,7 +252,7 @@ mod tests {
         dual.listen(1).unwrap();
         let silent = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         let ours = bind_udp_listener("127.0.0.1:0".parse().unwrap()).unwrap();
-        let our_name = SocketKind::Udp.name(address_of(&ours), 0);
+        let our_name = name_in_store(SocketKind::Udp, address_of(&ours), 0);
         let cases: Vec<(&str, OwnedFd)> = vec![
             ("no socket", std::fs::File::open("/dev/null").unwrap().into()),
             ("neither UDP nor TCP", std::os::unix::net::UnixDatagram::unbound().unwrap().into()),
@@ -286,11 +276,11 @@ mod tests {
     fn names_have_no_character_that_the_service_manager_forbids() {
         for address in ["203.0.113.5:3478", "[2001:db8::1]:443", "[::]:65535"] {
             for kind in [SocketKind::Udp, SocketKind::Tcp] {
-                let name = kind.name(address.parse().unwrap(), 511);
+                let name = name_in_store(kind, address.parse().unwrap(), 511);
                 assert!(name.len() < 255 && name.chars().all(|c| c.is_ascii_graphic() && c != ':'), "{name}");
             }
         }
-        let name = SocketKind::Udp.name("203.0.113.5:3478".parse().unwrap(), 0);
+        let name = name_in_store(SocketKind::Udp, "203.0.113.5:3478".parse().unwrap(), 0);
         assert_eq!(name, "listen-udp-203.0.113.5-3478-0");
     }
 

@@ -9,7 +9,7 @@ mod sockets;
 pub mod sys;
 
 pub use arena::{Arena, HEADROOM, Span};
-pub use inherited::{Adopted, InheritError, Inherited, Leftover, SocketKind};
+pub use inherited::{Adopted, InheritError, Inherited, Leftover, name_in_store};
 pub use local_addresses::{Changes, LocalAddresses, subscribe_to_addresses, take_changes};
 pub use relay_ports::{PortLease, RelayAddresses, RelayOwner, RelayPorts};
 pub use sockets::LISTENER_BUFFER;

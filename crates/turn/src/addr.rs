@@ -1,11 +1,13 @@
-//! The three kinds of transport address of RFC 8656, as types that cannot be swapped.
+//! The three kinds of transport address of RFC 8656, as types that cannot be swapped, and the transports.
 
 mod logged;
+mod transport;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 pub use logged::{Logged, LoggedAddresses};
+pub use transport::{Framing, SocketKind, Transport};
 
 /// An IP address family (RFC 8656 section 18.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,42 +57,6 @@ impl Family {
 }
 
 impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// The transport a client uses towards the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Transport {
-    /// UDP datagrams.
-    Udp,
-    /// A TCP connection.
-    Tcp,
-    /// TLS over TCP.
-    Tls,
-}
-
-impl Transport {
-    /// Every transport, for metrics that start at zero.
-    pub const ALL: [Self; 3] = [Self::Udp, Self::Tcp, Self::Tls];
-
-    /// Whether messages are framed on a byte stream (RFC 8489 section 6.2.2).
-    pub fn is_stream(self) -> bool {
-        !matches!(self, Self::Udp)
-    }
-
-    /// The name used in logs, metrics and the admin API.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-            Self::Tls => "tls",
-        }
-    }
-}
-
-impl fmt::Display for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }

@@ -62,7 +62,8 @@ impl Server {
         if let Some(alternate) = self.alternate(five_tuple) {
             encoder.address(AttributeType::ALTERNATE_SERVER, alternate);
         }
-        if let (Transport::Tls, Some(domain)) = (five_tuple.transport, &self.alternates.domain) {
+        let domain = self.alternates.domain.as_deref().filter(|_| five_tuple.transport.is_encrypted());
+        if let Some(domain) = domain {
             encoder.attribute(AttributeType::ALTERNATE_DOMAIN, domain.as_bytes());
         }
     }

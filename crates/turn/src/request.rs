@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::addr::{FiveTuple, PeerAddr, Transport};
+use crate::addr::{FiveTuple, PeerAddr};
 use crate::auth::Authenticated;
 use crate::clock::Now;
 use crate::reject::{Dropped, Reason, Reject};
@@ -197,10 +197,10 @@ impl Server {
         peers.find(|address| about_family || judge(&self.settings.peer_acl, judged(address)).is_err())
     }
 
-    /// Takes a token of the client's prefix; a stream has proved its address and needs none.
+    /// Takes a token of the client's prefix; who is known to receive at its address needs none.
     pub(super) fn may_answer_stranger(&mut self, now: Now, client: &Client) -> bool {
         let FiveTuple { transport, client, .. } = client.five_tuple;
-        transport.is_stream() || self.limiter.allow(now.micros, client.get().ip())
+        transport.proves_address() || self.limiter.allow(now.micros, client.get().ip())
     }
 
     /// The digest of a request that may be a copy of an earlier one. Looked at before any key work, and made only if there is
@@ -208,7 +208,7 @@ impl Server {
     fn digest_of(&self, client: &Client, message: &Message<'_>, slot: Option<u32>) -> Option<RequestDigest> {
         let answered = slot.and_then(|slot| self.allocations.get(slot)).is_some_and(|of| of.remembered.is_some());
         let released = message.method() == Method::REFRESH && !self.tombstones.is_empty();
-        (client.five_tuple.transport == Transport::Udp && (answered || released))
+        (!client.five_tuple.transport.is_reliable() && (answered || released))
             .then(|| self.digester.digest(&client.five_tuple, message.as_bytes()))
     }
 
@@ -232,7 +232,7 @@ impl Server {
     ) {
         let slot = self.allocations.find(&self.hash, &client.five_tuple);
         let released = slot.is_none() && message.method() == Method::REFRESH && is_success(response);
-        if client.five_tuple.transport != Transport::Udp || !(slot.is_some() || released) {
+        if client.five_tuple.transport.is_reliable() || !(slot.is_some() || released) {
             return;
         }
         let request = digest.unwrap_or_else(|| self.digester.digest(&client.five_tuple, message.as_bytes()));
