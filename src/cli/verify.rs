@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::addr::ClientAddr;
-use crate::auth::{CredentialsBuilder, Diagnosis, Features, Identity, NonceKeys, diagnose};
+use crate::auth::{Credentials, Diagnosis, Features, Identity, NonceKeys, diagnose};
 use crate::clock::Now;
 use crate::config::Auth;
 use crate::reject::Reason;
@@ -82,12 +82,8 @@ fn authenticate(auth: &Auth, user: &str, password: &str, now_unix: u64) -> Resul
     let nonce_keys = Arc::new(NonceKeys::new([0; 32], NONCE_LIFETIME_SECS));
     let client = ClientAddr::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
     let nonce = nonce_keys.issue(now_unix, client, Features::default());
-    let credentials = CredentialsBuilder {
-        realm: auth.realm.clone(),
-        users: auth.users.clone(),
-        secrets: auth.secrets.clone(),
-        nonce_keys,
-    };
+    let credentials = Credentials::builder(&auth.realm, nonce_keys);
+    let credentials = credentials.users(auth.users.clone()).secrets(auth.secrets.clone());
     let credentials = credentials.build().map_err(CliError::usage)?;
 
     let realm = credentials.realm().as_bytes();

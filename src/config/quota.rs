@@ -5,9 +5,6 @@ use crate::policy::{AllocationRate, QuotaLimits};
 use super::Relay;
 use super::reader::Section;
 
-/// Allocations that a user may make at once, where nobody says otherwise and the rate is no higher.
-const BURST: u32 = 1000;
-
 pub(super) fn read_quota(root: &Section<'_, '_>, relay: &Relay) -> (QuotaLimits, QuotaShares) {
     const RATE: &str = r#"a whole number from 1 to 1000000, or "unlimited""#;
     let section = root.section("quota");
@@ -23,10 +20,11 @@ pub(super) fn read_quota(root: &Section<'_, '_>, relay: &Relay) -> (QuotaLimits,
     let per_second = section.limit("allocations-per-user-per-second", RATE, 1..=1_000_000);
     let burst = section.number("allocations-per-user-burst", "a whole number from 1 to 1000000", 1..=1_000_000);
     section.report_unknown_keys();
-    let per_second = per_second.map_or(Some(50), |limit| limit.value.map(narrow));
+    let default = AllocationRate::default();
+    let per_second = per_second.map_or(Some(default.per_second), |limit| limit.value.map(narrow));
     let burst = burst.map(|burst| narrow(burst.value));
     let rate = per_second
-        .map(|per_second| AllocationRate { per_second, burst: burst.unwrap_or_else(|| per_second.max(BURST)) });
+        .map(|per_second| AllocationRate { per_second, burst: burst.unwrap_or_else(|| per_second.max(default.burst)) });
     let shares = QuotaShares { per_user: per_user.is_none(), reservations: reservations.is_none() };
     let mut quota =
         QuotaLimits { per_user: per_user.flatten(), total, rate, reservations_per_user: reservations.flatten() };
@@ -34,13 +32,12 @@ pub(super) fn read_quota(root: &Section<'_, '_>, relay: &Relay) -> (QuotaLimits,
     (quota, shares)
 }
 
-/// Which quotas of one user are shares of the relay ports, because nobody has said otherwise: nobody may take them all, and
-/// whatever one user may need for calls fits.
+/// Which quotas of one user are shares of the relay ports ([`QuotaLimits::for_ports`]), because nobody has said otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QuotaShares {
-    /// Allocations: a quarter of the ports; of few ports, up to 64 but no more than half.
+    /// Allocations.
     pub per_user: bool,
-    /// Reserved ports: an eighth.
+    /// Reserved ports.
     pub reservations: bool,
 }
 
@@ -56,15 +53,13 @@ impl QuotaShares {
 
     /// Works out those that are shares.
     pub(super) fn apply(self, quota: &mut QuotaLimits, relay: &Relay) {
-        /// Some browser calls with `iceCandidatePoolSize: 10`, over two transports and two networks.
-        const FEW: u32 = 64;
         let (low, high) = relay.ports;
-        let ports = u32::from(high.saturating_sub(low)) + 1;
+        let shares = QuotaLimits::for_ports(u32::from(high.saturating_sub(low)) + 1);
         if self.per_user {
-            quota.per_user = Some((ports / 4).max(FEW.min(ports / 2)).max(1));
+            quota.per_user = shares.per_user;
         }
         if self.reservations {
-            quota.reservations_per_user = Some((ports / 8).max(1));
+            quota.reservations_per_user = shares.reservations_per_user;
         }
     }
 }

@@ -106,8 +106,9 @@ pub(super) fn read_limits(root: &Section<'_, '_>) -> (Option<RateLimit>, usize) 
     let peers = section.number("peers-per-allocation", "a whole number from 1 to 65535", 1..=65535);
     section.report_unknown_keys();
     let narrow = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-    let per_second = per_second.map_or(Some(100), |limit| limit.value.map(narrow));
-    let burst = burst.map_or(500, |burst| narrow(burst.value));
+    let default = RateLimit::default();
+    let per_second = per_second.map_or(Some(default.per_second), |limit| limit.value.map(narrow));
+    let burst = burst.map_or(default.burst, |burst| narrow(burst.value));
     let unauthenticated = per_second.map(|per_second| RateLimit { per_second, burst: burst.max(per_second) });
     (unauthenticated, peers.and_then(|peers| usize::try_from(peers.value).ok()).unwrap_or(128))
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::auth::{CredentialsBuilder, NonceKeys};
+use crate::auth::{Credentials, NonceKeys};
 use crate::policy::{PeerAcl, PeerRules};
 use crate::turn::Settings;
 
@@ -16,32 +16,26 @@ impl Config {
     /// # Errors
     /// A realm or a rule that cannot be used.
     pub fn settings(&self, nonce_keys: Arc<NonceKeys>, own: OwnAddresses) -> Result<Settings, ConfigError> {
-        let credentials = CredentialsBuilder {
-            realm: self.auth.realm.clone(),
-            users: self.auth.users.clone(),
-            secrets: self.auth.secrets.clone(),
-            nonce_keys,
-        };
-        let credentials = credentials
+        let credentials = Credentials::builder(&self.auth.realm, nonce_keys)
+            .users(self.auth.users.clone())
+            .secrets(self.auth.secrets.clone())
             .build()
             .map_err(|error| ConfigError::one(Place::Source("[auth]".to_owned()), error.to_string()))?;
         let peer_acl = PeerAcl::compile(&self.peer_rules(own)).map_err(|error| {
             let message = format!("{:?}: {}", error.rule, error.problem);
             ConfigError::one(Place::Source("[peers]".to_owned()), message)
         })?;
-        Ok(Settings {
-            credentials: Arc::new(credentials),
-            peer_acl: Arc::new(peer_acl),
-            lifetimes: self.lifetimes,
-            on_expiry: self.auth.on_expiry,
-            quota: self.quota,
-            bandwidth: self.bandwidth,
-            unauthenticated: self.unauthenticated,
-            max_peers_per_allocation: self.max_peers_per_allocation,
-            rfc5766_channel_numbers: self.rfc5766_channel_numbers,
-            software: self.software.clone(),
-            turn: self.turn,
-        })
+        let settings = Settings::builder(Arc::new(credentials), Arc::new(peer_acl))
+            .lifetimes(self.lifetimes)
+            .on_expiry(self.auth.on_expiry)
+            .quota(self.quota)
+            .bandwidth(self.bandwidth)
+            .unauthenticated(self.unauthenticated)
+            .max_peers_per_allocation(self.max_peers_per_allocation)
+            .rfc5766_channel_numbers(self.rfc5766_channel_numbers)
+            .software(self.software.clone())
+            .turn(self.turn);
+        Ok(settings.build())
     }
 
     /// The operator's rules, and the addresses that are our own: listeners and interfaces, to be denied, and relay

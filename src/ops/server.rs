@@ -39,7 +39,7 @@ impl Server {
 
     /// Hands a snapshot to every worker.
     pub(super) fn apply(&mut self, settings: Arc<Settings>) -> Judging {
-        self.status.set_peer_acl(Arc::clone(&settings.peer_acl));
+        self.status.set_peer_acl(Arc::clone(settings.peer_acl()));
         let judging = self.workers.apply(&settings);
         self.settings = settings;
         judging
@@ -56,9 +56,9 @@ impl Server {
     pub(super) fn follow_addresses(&mut self) -> bool {
         let has_answer = self.addresses.look();
         self.addresses.follow_relays(&mut self.config);
-        if let Some(peer_acl) = self.addresses.changed_policy(&self.config, self.settings.peer_acl.rules()) {
+        if let Some(peer_acl) = self.addresses.changed_policy(&self.config, self.settings.peer_acl().rules()) {
             // Nobody waits for the end of it.
-            let _ = self.apply(Arc::new(Settings { peer_acl: Arc::new(peer_acl), ..Settings::clone(&self.settings) }));
+            let _ = self.apply(Arc::new(self.settings.with_peer_acl(Arc::new(peer_acl))));
         }
         let is_first = self.addresses.tell_readiness(&self.config, &self.status);
         self.addresses.rest(has_answer);

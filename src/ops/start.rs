@@ -65,7 +65,7 @@ pub(super) fn start(config: Config, inherited: Inherited) -> Result<Started, Run
     offer(&config, &relay_ports);
     let addresses = AddressWatch::new(bound.clone(), endpoints, Arc::clone(&relay_ports))?;
     let settings = Arc::new(config.settings(Arc::clone(&nonce_keys), addresses.own(&config))?);
-    status.set_peer_acl(Arc::clone(&settings.peer_acl));
+    status.set_peer_acl(Arc::clone(settings.peer_acl()));
     let reservations_max = (relay_ports.capacity() / 4).max(1) as usize;
     let reservations = Arc::new(Reservations::new(reservations_max));
     let workers = Workers::new(config.workers).map_err(RunError::Mailbox)?;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use turnstone::addr::{ClientAddr, Family, FiveTuple, PeerAddr, Transport};
-use turnstone::auth::{Credentials, CredentialsBuilder, NonceKeys, SharedSecret, Users, mint};
+use turnstone::auth::{Credentials, NonceKeys, SharedSecret, Users, mint};
 use turnstone::clock::{Now, SECOND};
 use turnstone::policy::{BandwidthLimits, PeerAcl, PeerRules, QuotaLimits};
 use turnstone::reject::{Dropped, Reason};
@@ -114,32 +114,27 @@ impl Default for Options {
 impl Options {
     fn credentials(&self, nonce_keys: &Arc<NonceKeys>) -> Credentials {
         let secrets = self.secrets.iter().enumerate();
-        CredentialsBuilder {
-            realm: REALM.to_owned(),
-            users: Users::from_pairs(self.users.iter().copied()).unwrap(),
-            secrets: secrets
-                .map(|(n, bytes)| SharedSecret { id: n.to_string(), bytes: bytes.to_vec().into() })
-                .collect(),
-            nonce_keys: Arc::clone(nonce_keys),
-        }
-        .build()
-        .unwrap()
+        let secrets = secrets.map(|(n, bytes)| SharedSecret { id: n.to_string(), bytes: bytes.to_vec().into() });
+        Credentials::builder(REALM, Arc::clone(nonce_keys))
+            .users(Users::from_pairs(self.users.iter().copied()).unwrap())
+            .secrets(secrets.collect())
+            .build()
+            .unwrap()
     }
 
     fn settings(&self, nonce_keys: &Arc<NonceKeys>) -> Arc<Settings> {
-        Arc::new(Settings {
-            credentials: Arc::new(self.credentials(nonce_keys)),
-            peer_acl: Arc::new(PeerAcl::compile(&self.rules).unwrap()),
-            lifetimes: self.lifetimes,
-            on_expiry: self.on_expiry,
-            quota: self.quota,
-            bandwidth: self.bandwidth,
-            unauthenticated: self.unauthenticated,
-            max_peers_per_allocation: self.max_peers,
-            rfc5766_channel_numbers: self.rfc5766_channel_numbers,
-            software: self.software.clone(),
-            turn: self.turn,
-        })
+        let credentials = Arc::new(self.credentials(nonce_keys));
+        let settings = Settings::builder(credentials, Arc::new(PeerAcl::compile(&self.rules).unwrap()))
+            .lifetimes(self.lifetimes)
+            .on_expiry(self.on_expiry)
+            .quota(self.quota)
+            .bandwidth(self.bandwidth)
+            .unauthenticated(self.unauthenticated)
+            .max_peers_per_allocation(self.max_peers)
+            .rfc5766_channel_numbers(self.rfc5766_channel_numbers)
+            .software(self.software.clone())
+            .turn(self.turn);
+        Arc::new(settings.build())
     }
 }
 

@@ -7,15 +7,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use turnstone::addr::{ClientAddr, Family, FiveTuple, RelayedAddr, Transport};
-use turnstone::auth::{Credentials, CredentialsBuilder, NonceKeys, Users};
+use turnstone::auth::{Credentials, NonceKeys, Users};
 use turnstone::clock::{Now, SECOND};
 use turnstone::policy::{BandwidthLimits, PeerAcl, PeerRules, QuotaLimits, Quotas, RateLimit};
 use turnstone::stun::{
     AttributeType, Class, Encoder, IntegrityKind, Key, Message, Method, PasswordAlgorithm, TransactionId,
 };
 use turnstone::turn::{
-    Client, DatagramPath, Lifetimes, OnExpiry, OpenRelay, Outcome, Path, PortRequest, RelayError, RelayId, Relays,
-    ReservationToken, Server, Settings, Shared,
+    Client, DatagramPath, OpenRelay, Outcome, Path, PortRequest, RelayError, RelayId, Relays, ReservationToken, Server,
+    Settings, Shared,
 };
 use turnstone::user::User;
 
@@ -152,7 +152,7 @@ impl World {
 
     /// Reloads with a peer rule more or less.
     pub(crate) fn reload(&mut self, denied: &[&str]) {
-        self.settings.peer_acl = peer_acl(denied);
+        self.settings = self.settings.with_peer_acl(peer_acl(denied));
         self.server.apply(Arc::new(self.settings.clone()));
         // In parts, with whatever comes in between.
         self.server.judge(self.now, 1, &mut self.relays);
@@ -169,29 +169,20 @@ impl World {
 }
 
 fn settings(unauthenticated: Option<RateLimit>) -> Settings {
-    Settings {
-        credentials: Arc::new(credentials()),
-        peer_acl: peer_acl(&[]),
-        lifetimes: Lifetimes::default(),
-        on_expiry: OnExpiry::Keep,
-        quota: QuotaLimits { per_user: Some(24), total: Some(30), ..QuotaLimits::default() },
-        bandwidth: BandwidthLimits {
-            per_allocation: Some(1_000_000),
-            per_user: Some(4_000_000),
-            ..BandwidthLimits::default()
-        },
-        unauthenticated,
-        max_peers_per_allocation: 16,
-        software: None,
-        turn: true,
-        rfc5766_channel_numbers: false,
-    }
+    let bandwidth =
+        BandwidthLimits { per_allocation: Some(1_000_000), per_user: Some(4_000_000), ..BandwidthLimits::default() };
+    Settings::builder(Arc::new(credentials()), peer_acl(&[]))
+        .quota(QuotaLimits { per_user: Some(24), total: Some(30), ..QuotaLimits::default() })
+        .bandwidth(bandwidth)
+        .unauthenticated(unauthenticated)
+        .max_peers_per_allocation(16)
+        .build()
 }
 
 fn credentials() -> Credentials {
     let users = Users::from_pairs([(USER, PASSWORD), ("bob", "another password")]).unwrap();
     let nonce_keys = Arc::new(NonceKeys::new([7; 32], 3600));
-    CredentialsBuilder { realm: REALM.to_owned(), users, secrets: Vec::new(), nonce_keys }.build().unwrap()
+    Credentials::builder(REALM, nonce_keys).users(users).build().unwrap()
 }
 
 fn peer_acl(denied: &[&str]) -> Arc<PeerAcl> {

@@ -67,5 +67,5 @@ pub use path::{DatagramPath, Path, StreamId};
 pub use refusal::{Excerpt, Refusal};
 pub use relays::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
 pub use server::{FillRandom, Server};
-pub use settings::{Lifetimes, OnExpiry, Settings, Shared};
+pub use settings::{Lifetimes, OnExpiry, Settings, SettingsBuilder, Shared};
 pub use view::{AllocationDetail, AllocationFilter, AllocationView, Kick, Listing, Totals, UserTotal};

@@ -1,5 +1,7 @@
 //! The relay sockets, as the core sees them: a trait the worker implements, and a fake in tests.
 
+use thiserror::Error;
+
 use crate::addr::{Family, RelayedAddr};
 use crate::user::User;
 
@@ -42,22 +44,30 @@ pub struct OpenRelay {
     pub reservation: Option<ReservationToken>,
 }
 
-/// Why no relay socket could be opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why no relay socket could be opened, and the error code that the client gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum RelayError {
     /// No relay address of that family is configured: 440.
+    #[error("no relay address of the family is configured")]
     NoFamily,
     /// No free port: 508.
+    #[error("no port is free")]
     NoPort,
     /// The user has as many reservations as allowed: 486.
+    #[error("the user has as many reservations as allowed")]
     UserReservations,
     /// As many ports are reserved as may be: 508.
+    #[error("as many ports are reserved as may be")]
     NoReservation,
     /// The token is unknown, expired, or another user's: 508.
+    #[error("the token is unknown, expired, or another user's")]
     UnknownToken,
     /// The family has no relay address at this moment: 508.
+    #[error("the family has no relay address at this moment")]
     NoAddress,
     /// The operating system refused, e.g. no file descriptor left: 508.
+    #[error("the operating system refused")]
     System,
 }
 

@@ -36,35 +36,128 @@ impl Default for Lifetimes {
     }
 }
 
-/// One immutable snapshot; reload builds a new one and hands it to every worker.
-#[derive(Clone)]
+/// Permissions and channel bindings of one allocation, where nobody says otherwise: more than any conference needs.
+const PEERS_PER_ALLOCATION_MAX: usize = 128;
+
+/// One immutable snapshot: who may do what. A reload builds a new one and hands it to every worker's [`Server`](super::Server).
+#[derive(Clone, Debug)]
 pub struct Settings {
-    /// Who may allocate.
-    pub credentials: Arc<Credentials>,
-    /// Which peers may be reached.
-    pub peer_acl: Arc<PeerAcl>,
-    /// Lifetimes.
-    pub lifetimes: Lifetimes,
-    /// What becomes of allocations whose credential expired.
-    pub on_expiry: OnExpiry,
-    /// Allocation quotas.
-    pub quota: QuotaLimits,
-    /// Bandwidth caps.
-    pub bandwidth: BandwidthLimits,
-    /// Budget for answers to unauthenticated UDP requests per /24 and /64, over all workers; `None` is unlimited.
-    pub unauthenticated: Option<RateLimit>,
-    /// Permissions and channel bindings one allocation may have (each).
-    pub max_peers_per_allocation: usize,
-    /// Whether ChannelBind may name a channel of RFC 5766's wider range (0x4000-0x7FFE) and not only RFC 8656's.
-    pub rfc5766_channel_numbers: bool,
-    /// SOFTWARE in responses; none by default.
-    pub software: Option<String>,
-    /// Whether TURN is offered, or only STUN Binding.
-    pub turn: bool,
+    pub(super) credentials: Arc<Credentials>,
+    pub(super) peer_acl: Arc<PeerAcl>,
+    pub(super) lifetimes: Lifetimes,
+    pub(super) on_expiry: OnExpiry,
+    pub(super) quota: QuotaLimits,
+    pub(super) bandwidth: BandwidthLimits,
+    pub(super) unauthenticated: Option<RateLimit>,
+    pub(super) max_peers_per_allocation: usize,
+    pub(super) rfc5766_channel_numbers: bool,
+    pub(super) software: Option<String>,
+    pub(super) turn: bool,
 }
 
-/// What the workers share: counters that must hold over all of them.
-#[derive(Clone, Default)]
+impl Settings {
+    /// Who may allocate, and which peers may be reached, must be said; the rest has defaults that are safe on the Internet.
+    pub fn builder(credentials: Arc<Credentials>, peer_acl: Arc<PeerAcl>) -> SettingsBuilder {
+        let (first_port, last_port) = peer_acl.rules().relay_ports;
+        SettingsBuilder(Self {
+            credentials,
+            peer_acl,
+            lifetimes: Lifetimes::default(),
+            on_expiry: OnExpiry::default(),
+            quota: QuotaLimits::for_ports(u32::from(last_port.saturating_sub(first_port)) + 1),
+            bandwidth: BandwidthLimits::default(),
+            unauthenticated: Some(RateLimit::default()),
+            max_peers_per_allocation: PEERS_PER_ALLOCATION_MAX,
+            rfc5766_channel_numbers: false,
+            software: None,
+            turn: true,
+        })
+    }
+
+    /// Who may allocate.
+    pub fn credentials(&self) -> &Arc<Credentials> {
+        &self.credentials
+    }
+
+    /// Which peers may be reached.
+    pub fn peer_acl(&self) -> &Arc<PeerAcl> {
+        &self.peer_acl
+    }
+
+    /// The same settings with another peer policy, for when the host's addresses have changed.
+    pub fn with_peer_acl(&self, peer_acl: Arc<PeerAcl>) -> Self {
+        Self { peer_acl, ..self.clone() }
+    }
+}
+
+/// Builds [`Settings`]; see [`Settings::builder`].
+#[derive(Clone, Debug)]
+pub struct SettingsBuilder(Settings);
+
+impl SettingsBuilder {
+    /// Lifetimes of allocations, permissions and channels. Those of RFC 8656 by default.
+    pub fn lifetimes(mut self, lifetimes: Lifetimes) -> Self {
+        self.0.lifetimes = lifetimes;
+        self
+    }
+
+    /// What becomes of allocations whose credential has expired. They are kept by default.
+    pub fn on_expiry(mut self, on_expiry: OnExpiry) -> Self {
+        self.0.on_expiry = on_expiry;
+        self
+    }
+
+    /// Allocation quotas. By default those of [`QuotaLimits::for_ports`], for the relay ports in the peer policy.
+    pub fn quota(mut self, quota: QuotaLimits) -> Self {
+        self.0.quota = quota;
+        self
+    }
+
+    /// Bandwidth caps. None by default.
+    pub fn bandwidth(mut self, bandwidth: BandwidthLimits) -> Self {
+        self.0.bandwidth = bandwidth;
+        self
+    }
+
+    /// The budget for answers to unauthenticated UDP requests per /24 and /64, over all workers; `None` is unlimited, which makes
+    /// the server useful for reflecting traffic at others.
+    pub fn unauthenticated(mut self, unauthenticated: Option<RateLimit>) -> Self {
+        self.0.unauthenticated = unauthenticated;
+        self
+    }
+
+    /// How many permissions, and how many channel bindings, one allocation may have. 128 by default.
+    pub fn max_peers_per_allocation(mut self, max: usize) -> Self {
+        self.0.max_peers_per_allocation = max;
+        self
+    }
+
+    /// Whether ChannelBind may name a channel of RFC 5766's wider range (0x4000-0x7FFE) and not only RFC 8656's. No by default.
+    pub fn rfc5766_channel_numbers(mut self, may: bool) -> Self {
+        self.0.rfc5766_channel_numbers = may;
+        self
+    }
+
+    /// SOFTWARE in responses. None by default.
+    pub fn software(mut self, software: Option<String>) -> Self {
+        self.0.software = software;
+        self
+    }
+
+    /// Whether TURN is offered, or only STUN Binding. It is by default.
+    pub fn turn(mut self, turn: bool) -> Self {
+        self.0.turn = turn;
+        self
+    }
+
+    /// The settings.
+    pub fn build(self) -> Settings {
+        self.0
+    }
+}
+
+/// What the workers of one process share: counters that must hold over all of them. Each [`Server`](super::Server) gets a clone.
+#[derive(Clone, Debug, Default)]
 pub struct Shared {
     /// Live allocations per user and in total.
     pub quotas: Arc<Quotas>,
@@ -72,4 +165,28 @@ pub struct Shared {
     pub user_bandwidths: Arc<UserBandwidths>,
     /// What strangers have been answered.
     pub answer_budgets: Arc<AnswerBudgets>,
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::auth::NonceKeys;
+    use crate::policy::PeerRules;
+
+    use super::*;
+
+    #[test]
+    fn what_nobody_sets_is_safe_on_the_internet() {
+        let credentials = Credentials::builder("example.org", Arc::new(NonceKeys::new([7; 32], 600))).build().unwrap();
+        let relay_addresses = vec!["5.45.96.1".parse().unwrap()];
+        let rules = PeerRules { relay_addresses, relay_ports: (50_000, 50_999), ..PeerRules::default() };
+        let peer_acl = Arc::new(PeerAcl::compile(&rules).unwrap());
+        let settings = Settings::builder(Arc::new(credentials), peer_acl).build();
+        for denied in ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "fe80::1"] {
+            assert!(settings.peer_acl().judge_ip(denied.parse().unwrap()).is_err(), "{denied}");
+        }
+        let quota = settings.quota;
+        assert_eq!((quota.per_user, quota.reservations_per_user, quota.total), (Some(250), Some(125), None));
+        assert!(quota.rate.is_some() && settings.unauthenticated.is_some());
+        assert_eq!((settings.max_peers_per_allocation, settings.rfc5766_channel_numbers), (128, false));
+    }
 }

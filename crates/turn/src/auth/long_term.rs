@@ -77,17 +77,13 @@ pub struct Credentials {
     nobody: Key,
 }
 
-/// What [`Credentials`] is built from.
+/// Builds [`Credentials`]; see [`Credentials::builder`].
 #[derive(Debug)]
 pub struct CredentialsBuilder {
-    /// The realm; prepared by `build`.
-    pub realm: String,
-    /// Static users.
-    pub users: Users,
-    /// Shared secrets of time-limited credentials; each is tried in turn.
-    pub secrets: Vec<SharedSecret>,
-    /// The nonce keys, which outlive reloads.
-    pub nonce_keys: Arc<NonceKeys>,
+    realm: String,
+    users: Users,
+    secrets: Vec<SharedSecret>,
+    nonce_keys: Arc<NonceKeys>,
 }
 
 /// Why credentials cannot be built.
@@ -115,6 +111,18 @@ impl fmt::Display for CredentialsError {
 impl std::error::Error for CredentialsError {}
 
 impl CredentialsBuilder {
+    /// The static users. None by default.
+    pub fn users(mut self, users: Users) -> Self {
+        self.users = users;
+        self
+    }
+
+    /// The shared secrets of time-limited credentials; each is tried in turn. None by default.
+    pub fn secrets(mut self, secrets: Vec<SharedSecret>) -> Self {
+        self.secrets = secrets;
+        self
+    }
+
     /// Prepares the realm and derives the keys of the static users.
     ///
     /// # Errors
@@ -145,6 +153,11 @@ impl CredentialsBuilder {
 }
 
 impl Credentials {
+    /// The credentials of a realm: nobody's, until the builder is given users or shared secrets. The nonce keys outlive reloads.
+    pub fn builder(realm: &str, nonce_keys: Arc<NonceKeys>) -> CredentialsBuilder {
+        CredentialsBuilder { realm: realm.to_owned(), users: Users::default(), secrets: Vec::new(), nonce_keys }
+    }
+
     /// The realm.
     pub fn realm(&self) -> &str {
         &self.realm

@@ -22,13 +22,34 @@ pub struct QuotaLimits {
     pub reservations_per_user: Option<u32>,
 }
 
-/// A token bucket's parameters, each at least 1.
+impl QuotaLimits {
+    /// For a server with so many relay ports: whatever one user may need for calls fits, and nobody can take all of them. A user
+    /// may have a quarter of the ports (of few ports, up to 64 but no more than half), and an eighth reserved.
+    pub fn for_ports(ports: u32) -> Self {
+        /// Some browser calls with `iceCandidatePoolSize: 10`, over two transports and two networks.
+        const FEW: u32 = 64;
+        Self {
+            per_user: Some((ports / 4).max(FEW.min(ports / 2)).max(1)),
+            total: None,
+            rate: Some(AllocationRate::default()),
+            reservations_per_user: Some((ports / 8).max(1)),
+        }
+    }
+}
+
+/// A token bucket's parameters, each at least 1. By default 50 a second, and 1000 at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AllocationRate {
     /// Allocations per second in the long run.
     pub per_second: u32,
     /// Allocations that may be made at once after a pause.
     pub burst: u32,
+}
+
+impl Default for AllocationRate {
+    fn default() -> Self {
+        Self { per_second: 50, burst: 1000 }
+    }
 }
 
 /// The pace up to which each of a user's allocations is told of by itself, in the log and in usage records. What is made

@@ -7,13 +7,19 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// The budget of one /24 or /64. If either is zero, nothing is answered. Wider prefixes have multiples of it: [`RateLimit::WIDE`],
-/// [`RateLimit::FAR`], [`RateLimit::ALL`].
+/// [`RateLimit::FAR`], [`RateLimit::ALL`]. By default 100 answers a second, and 500 at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
     /// Answers per second and prefix.
     pub per_second: u32,
     /// Answers that may be sent at once after silence.
     pub burst: u32,
+}
+
+impl Default for RateLimit {
+    fn default() -> Self {
+        Self { per_second: 100, burst: 500 }
+    }
 }
 
 impl RateLimit {

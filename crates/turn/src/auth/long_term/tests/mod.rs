@@ -33,14 +33,11 @@ fn secret(id: &str, bytes: &str) -> SharedSecret {
 }
 
 fn build(users: &[(&str, &str)], secrets: &[&str]) -> Credentials {
-    CredentialsBuilder {
-        realm: REALM.to_owned(),
-        users: Users::from_pairs(users.iter().copied()).unwrap(),
-        secrets: secrets.iter().map(|bytes| secret(bytes, bytes)).collect(),
-        nonce_keys: Arc::new(NonceKeys::new([1; 32], NONCE_LIFETIME_SECS)),
-    }
-    .build()
-    .unwrap()
+    Credentials::builder(REALM, Arc::new(NonceKeys::new([1; 32], NONCE_LIFETIME_SECS)))
+        .users(Users::from_pairs(users.iter().copied()).unwrap())
+        .secrets(secrets.iter().map(|bytes| secret(bytes, bytes)).collect())
+        .build()
+        .unwrap()
 }
 
 /// One static user and two secrets.
@@ -169,7 +166,7 @@ fn anonymity_bit_is_set_only_with_users_and_without_secrets() {
 fn realm_and_secrets_are_checked_when_built() {
     let build = |realm: &str, secrets| {
         let nonce_keys = Arc::new(NonceKeys::new([1; 32], 600));
-        CredentialsBuilder { realm: realm.to_owned(), users: Users::default(), secrets, nonce_keys }.build()
+        Credentials::builder(realm, nonce_keys).secrets(secrets).build()
     };
     assert_eq!(build("e\u{301}", vec![]).unwrap().realm(), "\u{e9}");
     assert_eq!(build("", vec![]).unwrap_err(), CredentialsError::Realm);
@@ -188,7 +185,7 @@ fn debug_shows_neither_secrets_nor_passwords() {
     let users = Users::from_pairs([("bob", "builder")]).unwrap();
     let secrets = vec![secret("id-of-it", "north")];
     let nonce_keys = Arc::new(NonceKeys::new([0x55; 32], 600));
-    let builder = CredentialsBuilder { realm: REALM.to_owned(), users, secrets, nonce_keys };
+    let builder = Credentials::builder(REALM, nonce_keys).users(users).secrets(secrets);
     shown += &format!("{builder:?}");
     shown += &format!("{:?}", builder.build().unwrap());
     shown += &format!("{:?}", Request::new(&credentials, "bob", "builder").send(&credentials).unwrap());
