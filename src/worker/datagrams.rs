@@ -299,7 +299,7 @@ impl Worker {
             self.spent += STUN_WEIGHT;
             let Some(error) = read_error_queue(socket) else {
                 if count == 0 {
-                    // The queue had no room for it: the pending error alone would wake the loop for ever.
+                    // The queue had no room for it: while it is pending, every event tells of it.
                     let _ = socket2::SockRef::from(&socket).take_error();
                 }
                 return false;

@@ -407,9 +407,10 @@ mod tests {
         let Call { peer, relayed, .. } = driven.call();
         let owner = driven.worker.own_relays.owner(relayed).unwrap();
         let id = RelayId { index: owner.index, generation: owner.generation };
-        let sent = 4000;
-        for _ in 0..sent {
-            peer.send_to(&[7; 1200], relayed).unwrap();
+        // Small ones last, so that there is no room for an error either.
+        let sent = 8000;
+        for number in 0..sent {
+            peer.send_to(&[7; 1200][..if number < sent / 2 { 1200 } else { 0 }], relayed).unwrap();
         }
         let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let socket = driven.worker.relays.get(id).unwrap().reading_fd(false).unwrap();
