@@ -100,8 +100,8 @@ pub enum WorkerEnd {
     #[error("{0}")]
     Failed(io::Error),
     /// By a bug.
-    #[error("it panicked")]
-    Panicked,
+    #[error("it panicked: {0}")]
+    Panicked(String),
 }
 
 impl RunError {

@@ -1,5 +1,6 @@
 //! The workers as the control runtime sees them: what all of them are told, what they answer, and their threads.
 
+use std::any::Any;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -120,6 +121,7 @@ impl Judging {
 /// The threads, by number.
 pub(super) struct Threads {
     running: Vec<JoinHandle<io::Result<()>>>,
+    end: mpsc::UnboundedSender<usize>,
     ended: mpsc::UnboundedReceiver<usize>,
 }
 
@@ -130,20 +132,31 @@ impl Threads {
         workers: &Workers,
         context: &WorkerContext,
     ) -> Result<Self, RunError> {
-        let (end, ended) = mpsc::unbounded_channel();
-        let mut running = Vec::with_capacity(sockets.len());
+        let mut threads = Self::new();
         for (number, (listeners, counters)) in sockets.into_iter().zip(&workers.counters).enumerate() {
             let failed = |error| RunError::WorkerStart { number, error };
             let worker =
                 Worker::new(number as u16, listeners, Arc::clone(counters), context.clone()).map_err(failed)?;
-            let end = EndNotice { number, end: end.clone() };
-            let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-                let _notice = end;
-                worker.run()
-            });
-            running.push(thread.map_err(failed)?);
+            threads.spawn(|| worker.run()).map_err(failed)?;
         }
-        Ok(Self { running, ended })
+        Ok(threads)
+    }
+
+    fn new() -> Self {
+        let (end, ended) = mpsc::unbounded_channel();
+        Self { running: Vec::new(), end, ended }
+    }
+
+    /// Starts the next one.
+    fn spawn(&mut self, run: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+        let number = self.running.len();
+        let notice = EndNotice { number, end: self.end.clone() };
+        let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            let _notice = notice;
+            run()
+        });
+        self.running.push(thread?);
+        Ok(())
     }
 
     /// Waits for the end of one that nobody has told to stop.
@@ -153,7 +166,7 @@ impl Threads {
         let end = match end {
             None | Some(Ok(Ok(()))) => WorkerEnd::Silent,
             Some(Ok(Err(error))) => WorkerEnd::Failed(error),
-            Some(Err(_)) => WorkerEnd::Panicked,
+            Some(Err(payload)) => WorkerEnd::Panicked(message_of(&*payload)),
         };
         RunError::WorkerEnd { number, end }
     }
@@ -166,6 +179,12 @@ impl Threads {
     }
 }
 
+/// What a panic says.
+fn message_of(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a word").to_owned()
+}
+
 /// Says that a worker's thread has ended, however it ended.
 struct EndNotice {
     number: usize,
@@ -175,5 +194,41 @@ struct EndNotice {
 impl Drop for EndNotice {
     fn drop(&mut self) {
         let _ = self.end.send(self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What ends the server, of two workers one of which runs on.
+    async fn failure_of(run: fn() -> io::Result<()>) -> RunError {
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let mut threads = Threads::new();
+        let runs_on = move || {
+            let _ = stopped.recv();
+            Ok(())
+        };
+        threads.spawn(runs_on).unwrap();
+        threads.spawn(run).unwrap();
+        let failure = timeout(Duration::from_secs(20), threads.failure()).await.unwrap();
+        drop(stop);
+        threads.join();
+        failure
+    }
+
+    #[tokio::test]
+    async fn however_a_worker_ends_unasked_it_ends_the_server_with_its_reason_and_a_start_is_tried_again() {
+        let ends: [(fn() -> io::Result<()>, &str); 5] = [
+            (|| panic!("slot {} of none", 7), "it panicked: slot 7 of none"),
+            (|| panic!("at once"), "it panicked: at once"),
+            (|| std::panic::panic_any(7), "it panicked: without a word"),
+            (|| Err(io::Error::other("no epoll")), "no epoll"),
+            (|| Ok(()), "it ended"),
+        ];
+        for (run, reason) in ends {
+            let failure = failure_of(run).await;
+            assert_eq!((failure.to_string(), failure.lasts()), (format!("worker 1: {reason}"), false));
+        }
     }
 }
