@@ -11,6 +11,7 @@ use crate::config::Streams;
 use crate::net::Span;
 use crate::net::sys::{Interest, Ready};
 use crate::stream::{Connection, ConnectionPermit, FrameEnd};
+use crate::turn::slots::{SlotId, Slots};
 use crate::turn::{Client, Path, StreamId};
 
 /// Entries of connections that are gone, beyond which the queues of times are swept.
@@ -62,22 +63,12 @@ impl Stream {
     }
 }
 
-#[derive(Default)]
-struct Slot {
-    generation: u32,
-    stream: Option<Box<Stream>>,
-}
-
 /// Connections and the time at which each is judged, in that order.
 type DueQueue = VecDeque<(u64, StreamId)>;
 
 /// A worker's stream connections.
 pub(super) struct StreamTable {
-    slots: Vec<Slot>,
-    free: Vec<u32>,
-    /// The generation of the next connection. No two have the same one, so that slots can go and come back.
-    next_generation: u32,
-    open: usize,
+    streams: Slots<Box<Stream>>,
     /// The most that were open since memory was last given back.
     peak: usize,
     pub(super) dirty: Vec<StreamId>,
@@ -99,10 +90,7 @@ impl StreamTable {
     pub(super) fn new(options: &Streams) -> Self {
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX >> 1);
         Self {
-            slots: Vec::new(),
-            free: Vec::new(),
-            next_generation: 0,
-            open: 0,
+            streams: Slots::default(),
             peak: 0,
             dirty: Vec::new(),
             waiting: Default::default(),
@@ -144,17 +132,15 @@ impl StreamTable {
     }
 
     pub(super) fn open(&self) -> usize {
-        self.open
+        self.streams.len()
     }
 
-    pub(super) fn get(&self, StreamId { index, generation }: StreamId) -> Option<&Stream> {
-        let slot = self.slots.get(index as usize)?;
-        if slot.generation == generation { slot.stream.as_deref() } else { None }
+    pub(super) fn get(&self, id: StreamId) -> Option<&Stream> {
+        self.streams.get(slot(id)).map(Box::as_ref)
     }
 
-    pub(super) fn get_mut(&mut self, StreamId { index, generation }: StreamId) -> Option<&mut Stream> {
-        let slot = self.slots.get_mut(index as usize)?;
-        if slot.generation == generation { slot.stream.as_deref_mut() } else { None }
+    pub(super) fn get_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
+        self.streams.get_mut(slot(id)).map(Box::as_mut)
     }
 
     pub(super) fn insert(
@@ -164,15 +150,10 @@ impl StreamTable {
         five_tuple: FiveTuple,
         permit: ConnectionPermit,
     ) -> StreamId {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::default());
-            (self.slots.len() - 1) as u32
-        });
-        let generation = self.next_generation;
-        self.next_generation = generation.wrapping_add(1);
+        let SlotId { index, generation } = self.streams.next_id();
         let id = StreamId { index, generation };
         let stranger_until_micros = now.micros + self.stranger_micros;
-        let stream = Box::new(Stream {
+        self.streams.insert(Box::new(Stream {
             connection,
             client: Client { five_tuple, path: Path::Stream(id) },
             pieces: Vec::new(),
@@ -187,12 +168,8 @@ impl StreamTable {
             stranger_until_micros,
             held_until_micros: 0,
             permit,
-        });
-        if let Some(slot) = self.slots.get_mut(index as usize) {
-            *slot = Slot { generation, stream: Some(stream) };
-            self.open += 1;
-            self.peak = self.peak.max(self.open);
-        }
+        }));
+        self.peak = self.peak.max(self.open());
         self.unheard.push_back((now.micros + self.handshake_micros, id));
         self.strangers.push_back((stranger_until_micros, id));
         self.sweep();
@@ -200,20 +177,12 @@ impl StreamTable {
     }
 
     pub(super) fn remove(&mut self, id: StreamId) -> Option<Box<Stream>> {
-        let StreamId { index, generation } = id;
-        let slot = self.slots.get_mut(index as usize)?;
-        if slot.generation != generation {
-            return None;
-        }
-        let stream = slot.stream.take()?;
-        self.free.push(index);
-        self.open -= 1;
-        Some(stream)
+        self.streams.remove(slot(id))
     }
 
     /// Takes all connections, at the end.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Box<Stream>> {
-        self.slots.iter_mut().filter_map(|slot| slot.stream.take())
+        self.streams.drain()
     }
 
     /// Lets a connection wait for its turn; one that waits already keeps its place.
@@ -341,15 +310,12 @@ impl StreamTable {
 
     /// Gives memory back after a peak; whether there was one.
     pub(super) fn shrink(&mut self) -> bool {
-        if self.slots.len() < PEAK_MIN || self.open > self.peak / 4 || self.open == self.peak {
+        let open = self.open();
+        if self.streams.slots() < PEAK_MIN || open > self.peak / 4 || open == self.peak {
             return false;
         }
-        self.peak = self.open;
-        let used = self.slots.iter().rposition(|slot| slot.stream.is_some()).map_or(0, |last| last + 1);
-        self.slots.truncate(used);
-        self.slots.shrink_to_fit();
-        self.free.retain(|index| (*index as usize) < used);
-        self.free.shrink_to_fit();
+        self.peak = open;
+        self.streams.shrink();
         self.dirty.shrink_to(STALE_MAX);
         self.waiting.iter_mut().for_each(|queue| queue.shrink_to(STALE_MAX));
         self.forget_closed();
@@ -358,7 +324,7 @@ impl StreamTable {
 
     /// Entries of connections that are gone go when they are more than those of connections that are there.
     fn sweep(&mut self) {
-        let most = STALE_MAX + 2 * self.open;
+        let most = STALE_MAX + 2 * self.open();
         let queues = [&self.unheard, &self.idle, &self.strangers, &self.held_back];
         if queues.iter().any(|queue| queue.len() > most) {
             self.forget_closed();
@@ -366,11 +332,8 @@ impl StreamTable {
     }
 
     fn forget_closed(&mut self) {
-        let slots = &self.slots;
-        let open = |StreamId { index, generation }: StreamId| {
-            let slot = slots.get(index as usize).filter(|slot| slot.generation == generation)?;
-            slot.stream.as_deref()
-        };
+        let streams = &self.streams;
+        let open = |id: StreamId| streams.get(slot(id));
         self.unheard.retain(|(_, id)| open(*id).is_some());
         self.idle.retain(|(_, id)| open(*id).is_some());
         self.strangers.retain(|(due, id)| open(*id).is_some_and(|stream| stream.is_stranger_until(*due)));
@@ -379,6 +342,11 @@ impl StreamTable {
             queue.shrink_to(queue.len() + STALE_MAX);
         }
     }
+}
+
+/// Where the connection of an id is.
+fn slot(StreamId { index, generation }: StreamId) -> SlotId {
+    SlotId { index, generation }
 }
 
 fn take_due(queue: &mut DueQueue, now: Now) -> Option<StreamId> {
@@ -521,7 +489,7 @@ mod tests {
         }
         assert!(world.table.shrink() && !world.table.shrink());
         let table = &world.table;
-        assert_eq!((table.slots.capacity(), table.free.capacity(), table.open()), (0, 0, 0));
+        assert_eq!((table.streams.slots(), table.open()), (0, 0));
         assert_eq!((table.unheard.len(), table.strangers.len()), (0, 0));
         let new = world.connect(at(1));
         assert!(!ids.contains(&new) && ids.iter().all(|id| world.table.get(*id).is_none()));
