@@ -5,11 +5,11 @@
 
 use std::fmt;
 
-use super::Worker;
+use super::relay_sockets::RelaySockets;
 use crate::addr::{Logged, PeerAddr, RelayedAddr};
 use crate::reject::{Dropped, Reason};
 use crate::stun::{AttributeType, Class, ErrorCode, Message};
-use crate::turn::{AllocationSummary, Client, Outcome, RelayId};
+use crate::turn::{AllocationSummary, Client, Outcome, RelayId, Server};
 
 /// A username is shown up to so many characters.
 const USERNAME_CHARS_MAX: usize = 96;
@@ -48,76 +48,80 @@ pub(super) fn wants_messages() -> bool {
     tracing::enabled!(target: "turnstone::message", tracing::Level::TRACE)
 }
 
-impl Worker {
-    /// What a STUN message of a client came to; `self.reply` has the answer.
-    #[cold]
-    pub(super) fn log_message(&self, client: &Client, bytes: &[u8], outcome: &Outcome) {
-        let Ok(message) = Message::parse(bytes) else {
-            return log_dropped(client, bytes.len(), Dropped::Malformed);
-        };
-        let (method, five_tuple) = (message.method().name(), &client.five_tuple);
-        let (from, transport) = (Logged(five_tuple.client.get()), five_tuple.transport);
-        let class = message.class();
-        let length = bytes.len();
-        tracing::trace!(target: "turnstone::message", client = %from, %transport, %method, ?class, length, outcome = %name_of(outcome), "message");
-        if class != Class::Request {
+/// What a STUN message of a client came to, and the answer.
+#[cold]
+pub(super) fn message(server: &Server, client: &Client, bytes: &[u8], outcome: &Outcome, reply: &[u8]) {
+    let Ok(message) = Message::parse(bytes) else {
+        return no_message(client, bytes.len(), Dropped::Malformed);
+    };
+    let (method, five_tuple) = (message.method().name(), &client.five_tuple);
+    let (from, transport) = (Logged(five_tuple.client.get()), five_tuple.transport);
+    let class = message.class();
+    let length = bytes.len();
+    tracing::trace!(target: "turnstone::message", client = %from, %transport, %method, ?class, length, outcome = %name_of(outcome), "message");
+    if class != Class::Request {
+        return;
+    }
+    let username = Username::of(&message);
+    let user = username.0.as_str();
+    let refused = match outcome {
+        Outcome::Dropped(reason) => {
+            let reason = reason.label();
+            tracing::debug!(target: "turnstone::turn", client = %from, %transport, %method, %reason, user, "not answered");
             return;
         }
-        let username = Username::of(&message);
-        let user = username.0.as_str();
-        let refused = match outcome {
-            Outcome::Dropped(reason) => {
-                let reason = reason.label();
-                tracing::debug!(target: "turnstone::turn", client = %from, %transport, %method, %reason, user, "not answered");
-                return;
+        _ => server.refused_with(),
+    };
+    let code = error_code(reply).map(ErrorCode::value);
+    let Some((reason, peer)) = refused else {
+        // A copy of an earlier request gets its answer again, which may have been a refusal.
+        match code {
+            None => {
+                tracing::debug!(target: "turnstone::turn", client = %from, %transport, %method, user, "answered")
             }
-            _ => self.server.refused_with(),
-        };
-        let code = error_code(&self.reply).map(ErrorCode::value);
-        let Some((reason, peer)) = refused else {
-            // A copy of an earlier request gets its answer again, which may have been a refusal.
-            match code {
-                None => {
-                    tracing::debug!(target: "turnstone::turn", client = %from, %transport, %method, user, "answered")
-                }
-                Some(code) => {
-                    tracing::debug!(target: "turnstone::turn", client = %from, %transport, %method, code, user, "refused again");
-                }
+            Some(code) => {
+                tracing::debug!(target: "turnstone::turn", client = %from, %transport, %method, code, user, "refused again");
             }
-            return;
-        };
-        let code = code.unwrap_or(reason.code().value());
-        let label = reason.label();
-        if is_about_credential(reason) {
-            // systemd/fail2ban has a filter for this line: the address comes before anything that the client chose.
-            tracing::debug!(target: "turnstone::auth", client = %from, %transport, %method, code, reason = %label, user, "authentication refused");
-            return;
         }
-        let peer = peer.map(|peer| Logged(peer).to_string());
-        tracing::debug!(target: "turnstone::turn", client = %from, %transport, %method, code, reason = %label, peer, user, "refused");
+        return;
+    };
+    let code = code.unwrap_or(reason.code().value());
+    let label = reason.label();
+    if is_about_credential(reason) {
+        // systemd/fail2ban has a filter for this line: the address comes before anything that the client chose.
+        tracing::debug!(target: "turnstone::auth", client = %from, %transport, %method, code, reason = %label, user, "authentication refused");
+        return;
     }
+    let peer = peer.map(|peer| Logged(peer).to_string());
+    tracing::debug!(target: "turnstone::turn", client = %from, %transport, %method, code, reason = %label, peer, user, "refused");
+}
 
-    /// ChannelData of a client.
-    #[cold]
-    pub(super) fn log_channel_data(&self, client: &Client, bytes: &[u8], dropped: Option<Dropped>) {
-        let channel = bytes.first_chunk::<2>().map_or(0, |number| u16::from_be_bytes(*number));
-        let (from, transport) = (Logged(client.five_tuple.client.get()), client.five_tuple.transport);
-        let (length, dropped) = (bytes.len(), dropped.map(Dropped::label));
-        tracing::trace!(target: "turnstone::message", client = %from, %transport, channel, length, dropped, "channel data");
-    }
+/// ChannelData of a client.
+#[cold]
+pub(super) fn channel_data(client: &Client, bytes: &[u8], dropped: Option<Dropped>) {
+    let channel = bytes.first_chunk::<2>().map_or(0, |number| u16::from_be_bytes(*number));
+    let (from, transport) = (Logged(client.five_tuple.client.get()), client.five_tuple.transport);
+    let (length, dropped) = (bytes.len(), dropped.map(Dropped::label));
+    tracing::trace!(target: "turnstone::message", client = %from, %transport, channel, length, dropped, "channel data");
+}
 
-    /// A packet of a peer.
-    #[cold]
-    pub(super) fn log_from_peer(&self, relay: RelayId, peer: PeerAddr, length: usize, dropped: Option<Dropped>) {
-        let relayed = self.relays.get(relay).map(|relay| relay.relayed.to_string()).unwrap_or_default();
-        let (from, dropped) = (Logged(peer.get()), dropped.map(Dropped::label));
-        tracing::trace!(target: "turnstone::message", peer = %from, relayed, length, dropped, "packet of a peer");
-    }
+/// A packet of a peer.
+#[cold]
+pub(super) fn packet_of_peer(
+    relays: &RelaySockets,
+    relay: RelayId,
+    peer: PeerAddr,
+    length: usize,
+    dropped: Option<Dropped>,
+) {
+    let relayed = relays.get(relay).map(|relay| relay.relayed().to_string()).unwrap_or_default();
+    let (from, dropped) = (Logged(peer.get()), dropped.map(Dropped::label));
+    tracing::trace!(target: "turnstone::message", peer = %from, relayed, length, dropped, "packet of a peer");
 }
 
 /// Bytes of a client that are no message.
 #[cold]
-pub(super) fn log_dropped(client: &Client, length: usize, reason: Dropped) {
+pub(super) fn no_message(client: &Client, length: usize, reason: Dropped) {
     let (from, transport) = (Logged(client.five_tuple.client.get()), client.five_tuple.transport);
     tracing::trace!(target: "turnstone::message", client = %from, %transport, length, dropped = %reason.label(), "no message");
 }

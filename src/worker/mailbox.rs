@@ -121,13 +121,13 @@ impl HandoverBatch {
 
 /// What a worker has taken out of its mailbox and works off in slices.
 #[derive(Default)]
-pub(super) struct Inbox {
+pub(super) struct Taken {
     batch: HandoverBatch,
     next: usize,
     next_byte: usize,
 }
 
-impl Inbox {
+impl Taken {
     /// The next packet and where its payload is in [`Self::bytes`].
     pub(super) fn next(&mut self) -> Option<(Handover, Range<usize>)> {
         let packet = *self.batch.packets.get(self.next)?;
@@ -232,14 +232,14 @@ impl Mailbox {
     }
 
     /// Takes all payload, if what was taken before has been worked off.
-    pub(super) fn take_handover(&self, inbox: &mut Inbox) {
-        if !inbox.is_empty() {
+    pub(super) fn take_handover(&self, taken: &mut Taken) {
+        if !taken.is_empty() {
             return;
         }
-        inbox.recycle();
+        taken.recycle();
         let mut content = self.lock();
         if !content.handover.is_empty() {
-            std::mem::swap(&mut content.handover, &mut inbox.batch);
+            std::mem::swap(&mut content.handover, &mut taken.batch);
             content.lanes.fill(0);
         }
     }
@@ -270,10 +270,10 @@ mod tests {
         lost + mailbox.hand_over(&mut batch)
     }
 
-    fn taken(mailbox: &Mailbox) -> Vec<(u16, usize)> {
-        let mut inbox = Inbox::default();
-        mailbox.take_handover(&mut inbox);
-        std::iter::from_fn(|| inbox.next()).map(|(packet, range)| (packet.from.get().port(), range.len())).collect()
+    fn take_all(mailbox: &Mailbox) -> Vec<(u16, usize)> {
+        let mut taken = Taken::default();
+        mailbox.take_handover(&mut taken);
+        std::iter::from_fn(|| taken.next()).map(|(packet, range)| (packet.from.get().port(), range.len())).collect()
     }
 
     fn memory(batch: &HandoverBatch) -> usize {
@@ -285,7 +285,7 @@ mod tests {
         for len in [0, 1, 160, 1200, 65_000] {
             let mailbox = Mailbox::new().unwrap();
             let lost = flood(&mailbox, 49_152, 100_000 / (1 + len / 100), len);
-            let waiting = taken(&mailbox).len();
+            let waiting = take_all(&mailbox).len();
             assert_eq!(waiting + lost, 100_000 / (1 + len / 100), "{len} bytes: none is lost without being told");
             assert!(waiting <= WAITING_MAX / 2 / PACKET_MIN, "{waiting} packets of {len} bytes wait");
             flood(&mailbox, 49_152, 100_000 / (1 + len / 100), len);
@@ -303,7 +303,7 @@ mod tests {
         }
         assert!(flood(&mailbox, 50_020, 10_000, 1200) > 0, "no second one floods the rest of the room");
         assert_eq!(flood(&mailbox, 50_021, 20, 1200), 0);
-        assert_eq!(taken(&mailbox).iter().filter(|(port, _)| *port == 50_001).count(), 20);
+        assert_eq!(take_all(&mailbox).iter().filter(|(port, _)| *port == 50_001).count(), 20);
         assert_eq!(flood(&mailbox, 50_000, 1000, 0), 0, "what was taken out counts no more");
     }
 
@@ -316,34 +316,34 @@ mod tests {
             batch.push(from(49_152), to, number, &vec![number; usize::from(number)]);
         }
         assert_eq!(mailbox.hand_over(&mut batch), 0);
-        let mut inbox = Inbox::default();
-        mailbox.take_handover(&mut inbox);
+        let mut taken = Taken::default();
+        mailbox.take_handover(&mut taken);
         let mut seen = Vec::new();
-        while let Some((packet, range)) = inbox.next() {
-            seen.push((packet.tos, inbox.bytes(range).to_vec()));
+        while let Some((packet, range)) = taken.next() {
+            seen.push((packet.tos, taken.bytes(range).to_vec()));
             // What comes meanwhile waits until these have been worked off.
             batch.push(from(49_152), to, 99, b"later");
             mailbox.hand_over(&mut batch);
-            if !inbox.is_empty() {
-                mailbox.take_handover(&mut inbox);
+            if !taken.is_empty() {
+                mailbox.take_handover(&mut taken);
             }
         }
         assert_eq!(seen, (0..10u8).map(|number| (number, vec![number; usize::from(number)])).collect::<Vec<_>>());
-        mailbox.take_handover(&mut inbox);
-        assert_eq!(std::iter::from_fn(|| inbox.next()).count(), 10);
+        mailbox.take_handover(&mut taken);
+        assert_eq!(std::iter::from_fn(|| taken.next()).count(), 10);
     }
 
     #[test]
     fn the_memory_of_a_peak_is_given_back_once_it_is_worked_off() {
         let mailbox = Mailbox::new().unwrap();
-        let mut inbox = Inbox::default();
+        let mut taken = Taken::default();
         for _ in 0..3 {
             flood(&mailbox, 49_152, 100_000, 1200);
-            mailbox.take_handover(&mut inbox);
-            while inbox.next().is_some() {}
+            mailbox.take_handover(&mut taken);
+            while taken.next().is_some() {}
         }
-        mailbox.take_handover(&mut inbox);
-        let kept = memory(&inbox.batch) + memory(&mailbox.lock().handover);
+        mailbox.take_handover(&mut taken);
+        let kept = memory(&taken.batch) + memory(&mailbox.lock().handover);
         assert!(kept <= 2 * (KEPT_PACKETS * size_of::<Handover>() + KEPT_BYTES), "{kept} bytes are kept");
     }
 }

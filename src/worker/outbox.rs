@@ -1,43 +1,64 @@
 //! What a batch sends: runs of datagrams to peers and clients, gathered while it is routed and sent when the round says so.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
-use super::ListenerSocket;
+use super::inbox::Payload;
+use super::listeners::ListenerSocket;
 use super::plan::{Pieces, Plan, Run, Via, Way};
 use super::relay_sockets::RelaySockets;
 use crate::addr::Family;
 use crate::counters::Counters;
 use crate::net::sys::{self, PIECES_MAX, SendOptions, send, send_pieces, send_to};
 use crate::net::{Arena, Span};
-use crate::turn::RelayId;
+use crate::turn::{DatagramPath, RelayId, ToPeer};
 
 /// The datagrams of a batch that wait to be sent.
 pub(super) struct Outbox {
     to_peers: Plan,
     to_clients: Plan,
+    /// The answer to the message that is being handled.
+    reply: Vec<u8>,
     /// Whether the kernel segments what is sent as one (UDP GSO).
     gso: bool,
 }
 
 impl Outbox {
     pub(super) fn new(gso: bool) -> Self {
-        Self { to_peers: Plan::new(), to_clients: Plan::new(), gso }
+        Self { to_peers: Plan::new(), to_clients: Plan::new(), reply: Vec::with_capacity(2048), gso }
+    }
+
+    /// Room for an answer.
+    pub(super) fn new_reply(&mut self) -> &mut Vec<u8> {
+        self.reply.clear();
+        &mut self.reply
+    }
+
+    /// The answer.
+    pub(super) fn reply(&self) -> &[u8] {
+        &self.reply
     }
 
     /// Gathers a datagram from a relay to a peer.
-    pub(super) fn add_to_peer(&mut self, relay: RelayId, way: Way, pieces: Pieces) {
-        self.to_peers.add(relay, way, pieces);
+    pub(super) fn add_to_peer(&mut self, to: &ToPeer, payload: Payload) {
+        let way = Way {
+            via: Via::Relay(to.relay),
+            to: to.peer.get(),
+            from_ip: None,
+            tos: payload.tos,
+            dont_fragment: to.dont_fragment,
+        };
+        self.to_peers.add(to.relay, way, Pieces::whole(payload.span));
     }
 
-    /// Gathers a datagram that a relay has received, for its client.
-    pub(super) fn add_to_client(&mut self, relay: RelayId, way: Way, pieces: Pieces) {
-        self.to_clients.add(relay, way, pieces);
-    }
-
-    /// Gathers a datagram for a client that is like no other, such as an answer.
-    pub(super) fn add_single_to_client(&mut self, way: Way, pieces: Pieces) {
-        self.to_clients.add_single(way, pieces);
+    /// Gathers a datagram for a client, one of the flow from a relay, or one that is like no other, such as an answer.
+    pub(super) fn add_to_client(&mut self, flow: Option<RelayId>, path: DatagramPath, tos: u8, pieces: Pieces) {
+        let DatagramPath { socket, to, from_ip } = path;
+        let way = Way { via: Via::Listener(socket), to, from_ip, tos, dont_fragment: false };
+        match flow {
+            Some(relay) => self.to_clients.add(relay, way, pieces),
+            None => self.to_clients.add_single(way, pieces),
+        }
     }
 
     /// Sends everything, and is empty.
@@ -48,7 +69,7 @@ impl Outbox {
         listeners: &[ListenerSocket],
         counters: &Counters,
     ) {
-        let Self { to_peers, to_clients, gso } = self;
+        let Self { to_peers, to_clients, gso, .. } = self;
         for run in to_peers.runs() {
             let Via::Relay(id) = run.way.via else { continue };
             let Some((socket, connected)) = relays.towards(id, run.way.to, run.count) else { continue };
@@ -57,8 +78,8 @@ impl Outbox {
         to_peers.clear();
         for run in to_clients.runs() {
             let Via::Listener(index) = run.way.via else { continue };
-            let Some(ListenerSocket::Udp { socket, .. }) = listeners.get(index as usize) else { continue };
-            Sender { socket: socket.as_fd(), connected: false, arena, counters, gso }.send(to_clients, run);
+            let Some(ListenerSocket::Udp(listener)) = listeners.get(index as usize) else { continue };
+            Sender { socket: listener.fd(), connected: false, arena, counters, gso }.send(to_clients, run);
         }
         to_clients.clear();
     }
@@ -168,6 +189,7 @@ mod tests {
     use super::*;
     use socket2::{Domain, Protocol, Socket, Type};
     use std::net::{SocketAddr, UdpSocket};
+    use std::os::fd::AsFd;
     use std::time::Duration;
 
     fn socket(protocol: Protocol) -> UdpSocket {

@@ -1,142 +1,28 @@
 //! One worker's relay sockets, in slots that the core knows by [`RelayId`].
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use super::PEAK_MIN;
+use super::relay_socket::{Read, RelaySocket, Waiting};
 use super::reservations::Reservations;
 use super::token::Token;
-use crate::addr::{Family, RelayedAddr};
+use crate::addr::{Family, PeerAddr, RelayedAddr};
+use crate::clock::Now;
 use crate::counters::Counters;
-use crate::net::sys::{Descriptors, Epoll, Interest, kernel_drops};
-use crate::net::{PortLease, RelayOwner, RelayPorts, bind_connected, bind_relay};
+use crate::net::sys::{Descriptors, Epoll, Interest};
+use crate::net::{PortLease, RelayAddresses, RelayOwner, RelayPorts, bind_relay};
 use crate::turn::slots::{SlotId, Slots};
 use crate::turn::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
 use crate::user::User;
 
 /// Ports tried before giving up when other processes hold ports of the range.
 const BIND_TRIES_MAX: usize = 512;
-/// Datagrams in a row to one peer after which the relay gets a socket connected to it.
-///
-/// A connected socket saves a quarter of a microsecond per datagram and costs about eight to make.
-const BUSY_AFTER: u32 = 64;
-/// Datagrams taken from a relay socket at once, at most.
-const DEPTH_MAX: u8 = 32;
-/// Messages that one read should not bring many more of, each datagram being up to 64 that the kernel has coalesced.
-const READ_MESSAGES: usize = 512;
 /// Slots one worker can have; the owner table has 20 bits for it.
 const SLOTS_MAX: u32 = 1 << 20;
-
-/// A relay socket; dropping it closes the socket and gives the port back.
-pub(super) struct RelaySocket {
-    pub(super) relayed: RelayedAddr,
-    socket: OwnedFd,
-    /// The kernel's drops at it that have been counted.
-    drops: u32,
-    _lease: PortLease,
-    pub(super) depth: Depth,
-    waiting: Waiting,
-    busy: Option<BusyPeer>,
-    /// The peer that was sent to last, and how many datagrams in a row.
-    last_peer: Option<SocketAddr>,
-    in_a_row: u32,
-}
-
-/// The peer that gets most, and the socket connected to it.
-struct BusyPeer {
-    peer: SocketAddr,
-    socket: OwnedFd,
-    drops: u32,
-    waiting: Waiting,
-}
-
-/// Whether a socket is in the list of those that wait for their turn, and whether its error queue does, too.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Waiting {
-    pub(super) is_listed: bool,
-    pub(super) error: bool,
-}
-
-/// How many datagrams to ask a relay socket for.
-#[derive(Clone, Copy)]
-pub(super) struct Depth {
-    next: u8,
-    /// The most: fewer while each is a train of many that the kernel has coalesced.
-    max: u8,
-}
-
-impl Default for Depth {
-    fn default() -> Self {
-        Self { next: 0, max: DEPTH_MAX }
-    }
-}
-
-impl Depth {
-    pub(super) fn next(self) -> usize {
-        usize::from(self.next.clamp(2, self.max))
-    }
-
-    /// Takes note of a read that asked for `asked` datagrams and brought `count`, of `messages` in all.
-    ///
-    /// One more than there is shows the end; asking for many in vain costs.
-    pub(super) fn note(&mut self, asked: usize, count: usize, messages: usize) {
-        let each = messages.div_ceil(count.max(1)).max(1);
-        let room = u8::try_from(READ_MESSAGES / each).unwrap_or(u8::MAX);
-        self.max = room.min(self.max.saturating_add(1)).clamp(2, DEPTH_MAX);
-        self.next = if count == asked { DEPTH_MAX } else { (count as u8).saturating_add(1) };
-    }
-}
-
-impl RelaySocket {
-    /// The socket connected to the busiest peer, if there is one, or the one for all others.
-    pub(super) fn reading_fd(&self, busy: bool) -> Option<BorrowedFd<'_>> {
-        if busy { self.busy.as_ref().map(|busy| busy.socket.as_fd()) } else { Some(self.socket.as_fd()) }
-    }
-
-    /// Whether one of the two sockets waits for its turn; `None` when there is no such socket.
-    pub(super) fn waiting_mut(&mut self, busy: bool) -> Option<&mut Waiting> {
-        if busy { self.busy.as_mut().map(|busy| &mut busy.waiting) } else { Some(&mut self.waiting) }
-    }
-
-    /// Takes over what the kernel reports of its drops at a socket; returns how many are new.
-    pub(super) fn new_drops(&mut self, busy: bool, drops: u32) -> u32 {
-        let counted = if busy { self.busy.as_mut().map(|busy| &mut busy.drops) } else { Some(&mut self.drops) };
-        counted.map_or(0, |counted| drops.wrapping_sub(std::mem::replace(counted, drops)))
-    }
-
-    /// The socket to send to `peer` with, and whether it is connected to it.
-    fn fd_towards(&self, peer: SocketAddr) -> (BorrowedFd<'_>, bool) {
-        match &self.busy {
-            Some(busy) if busy.peer == peer => (busy.socket.as_fd(), true),
-            _ => (self.socket.as_fd(), false),
-        }
-    }
-
-    /// Counts `datagrams` to `peer`; whether it has become worth a connected socket.
-    fn has_become_busy(&mut self, peer: SocketAddr, datagrams: u16) -> bool {
-        if self.busy.as_ref().is_some_and(|busy| busy.peer == peer) {
-            return false;
-        }
-        if self.last_peer != Some(peer) {
-            (self.last_peer, self.in_a_row) = (Some(peer), 0);
-        }
-        let before = self.in_a_row;
-        self.in_a_row = before.saturating_add(u32::from(datagrams));
-        before < BUSY_AFTER && self.in_a_row >= BUSY_AFTER
-    }
-}
-
-impl BusyPeer {
-    /// Drops that no datagram after them has reported.
-    fn last_drops(&self) -> u32 {
-        unreported(&self.socket, self.drops)
-    }
-}
-
-fn unreported(socket: &OwnedFd, counted: u32) -> u32 {
-    kernel_drops(socket.as_fd()).map_or(0, |drops| drops.wrapping_sub(counted))
-}
 
 /// All of a worker's relay sockets.
 pub(super) struct RelaySockets {
@@ -146,6 +32,34 @@ pub(super) struct RelaySockets {
     fill_random: fn(&mut [u8]),
     relays: Slots<RelaySocket>,
     sockets: Sockets,
+    /// The relay addresses of this process, this worker's and the others'.
+    addresses: RelayAddresses,
+    /// Those that may have more to read, and wait for their turn.
+    waiting: VecDeque<Turn>,
+    /// The most allocations since memory was last given back.
+    peak: usize,
+    /// Whether peers on this host's loopback are allowed.
+    loopback_peers: bool,
+}
+
+/// What relay sockets are made from.
+pub(super) struct RelaySources {
+    pub(super) ports: Arc<RelayPorts>,
+    pub(super) reservations: Arc<Reservations>,
+    pub(super) descriptors: Descriptors,
+    pub(super) fill_random: fn(&mut [u8]),
+    /// Whether peers on this host's loopback are allowed.
+    pub(super) loopback_peers: bool,
+}
+
+/// One of a relay's two sockets, to be read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turn {
+    pub(super) id: RelayId,
+    /// The one that is connected to the busiest peer.
+    pub(super) busy: bool,
+    /// Its error queue, too.
+    pub(super) error: bool,
 }
 
 /// What opening and closing a socket takes.
@@ -158,17 +72,100 @@ struct Sockets {
 }
 
 impl RelaySockets {
-    pub(super) fn new(
-        worker: u16,
-        epoll: Arc<Epoll>,
-        ports: Arc<RelayPorts>,
-        reservations: Arc<Reservations>,
-        counters: Arc<Counters>,
-        fill_random: fn(&mut [u8]),
-        descriptors: Descriptors,
-    ) -> Self {
-        let sockets = Sockets { epoll, descriptors, counters, busy: 0 };
-        Self { worker, ports, reservations, fill_random, relays: Slots::default(), sockets }
+    pub(super) fn new(worker: u16, epoll: Arc<Epoll>, counters: Arc<Counters>, from: RelaySources) -> Self {
+        let RelaySources { ports, reservations, descriptors, fill_random, loopback_peers } = from;
+        Self {
+            worker,
+            addresses: ports.addresses(),
+            ports,
+            reservations,
+            fill_random,
+            relays: Slots::default(),
+            sockets: Sockets { epoll, descriptors, counters, busy: 0 },
+            waiting: VecDeque::new(),
+            peak: 0,
+            loopback_peers,
+        }
+    }
+
+    /// The number of this worker.
+    pub(super) fn worker(&self) -> u16 {
+        self.worker
+    }
+
+    /// Who has a relayed transport address of this process.
+    pub(super) fn owner(&mut self, relayed: SocketAddr) -> Option<RelayOwner> {
+        self.addresses.owner(relayed)
+    }
+
+    /// Whether a datagram that came from this address was sent by a relay of this process.
+    pub(super) fn sent(&mut self, source: SocketAddr) -> bool {
+        self.addresses.sent(source)
+    }
+
+    /// Whether a relayed address that nobody has may be another program's.
+    pub(super) fn may_be_foreign(&self, peer: PeerAddr) -> bool {
+        self.loopback_peers && peer.ip().is_loopback()
+    }
+
+    /// Whether it is a socket's turn that has become readable: not if it waits already, or is no more.
+    pub(super) fn is_next(&mut self, turn: Turn) -> bool {
+        let Some(waiting) = self.waiting_mut(turn) else { return false };
+        waiting.error |= turn.error && waiting.is_listed;
+        !waiting.is_listed
+    }
+
+    /// Lets a socket wait for its turn; one that waits already keeps its place.
+    pub(super) fn wait_for_turn(&mut self, turn: Turn) {
+        let Some(waiting) = self.waiting_mut(turn) else { return };
+        waiting.error |= turn.error;
+        if !std::mem::replace(&mut waiting.is_listed, true) {
+            self.waiting.push_back(turn);
+        }
+    }
+
+    /// How many wait for their turn.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The socket whose turn it is, unless it has been closed meanwhile.
+    pub(super) fn next_turn(&mut self) -> Option<Turn> {
+        let turn = self.waiting.pop_front()?;
+        let error = std::mem::take(self.waiting_mut(turn)?).error;
+        Some(Turn { error, ..turn })
+    }
+
+    /// Takes note of what a read has brought.
+    pub(super) fn note_read(&mut self, id: RelayId, busy: bool, read: Read) {
+        let drops = self.get_mut(id).map_or(0, |relay| relay.note_read(busy, read));
+        if drops > 0 {
+            self.sockets.counters.relay_drops.add(u64::from(drops));
+        }
+    }
+
+    fn waiting_mut(&mut self, turn: Turn) -> Option<&mut Waiting> {
+        self.get_mut(turn.id)?.waiting_mut(turn.busy)
+    }
+
+    /// Gives expired reservations back.
+    pub(super) fn sweep(&self, now: Now) {
+        self.reservations.sweep(now.micros);
+    }
+
+    /// When [`Self::sweep`] has something to do.
+    pub(super) fn next_timeout(&self) -> Option<u64> {
+        self.reservations.next_expiry()
+    }
+
+    /// Whether there is memory worth giving back after a peak, now that there are `allocations`.
+    pub(super) fn is_past_peak(&mut self, allocations: usize) -> bool {
+        self.peak = self.peak.max(allocations);
+        let is_past = self.slots() >= PEAK_MIN && allocations <= self.peak / 4 && allocations < self.peak;
+        if is_past {
+            self.peak = allocations;
+        }
+        is_past
     }
 
     /// Slots there are, in use or not.
@@ -192,7 +189,7 @@ impl RelaySockets {
     }
 
     /// The relay socket of an id, unless it was closed.
-    pub(super) fn get_mut(&mut self, id: RelayId) -> Option<&mut RelaySocket> {
+    fn get_mut(&mut self, id: RelayId) -> Option<&mut RelaySocket> {
         self.relays.get_mut(slot(id))
     }
 
@@ -252,17 +249,7 @@ impl RelaySockets {
         let watched = self.sockets.epoll.add(socket.as_fd(), Token::Relay(id).pack(), Interest::ReadEdge);
         watched.map_err(|_| RelayError::System)?;
         lease.set_owner(RelayOwner { worker: self.worker, index, generation });
-        self.relays.insert(RelaySocket {
-            relayed,
-            socket,
-            drops: 0,
-            _lease: lease,
-            depth: Depth::default(),
-            waiting: Waiting::default(),
-            busy: None,
-            last_peer: None,
-            in_a_row: 0,
-        });
+        self.relays.insert(RelaySocket::new(socket, lease));
         Ok(OpenRelay { id, relayed, reservation: None })
     }
 }
@@ -275,33 +262,30 @@ impl Sockets {
     /// Gives a relay a socket connected to its busiest peer. That it cannot be had costs nothing but the gain.
     #[cold]
     fn connect_busy(&mut self, relay: &mut RelaySocket, id: RelayId, peer: SocketAddr) {
-        if relay.busy.is_none() && self.busy as u64 >= self.descriptors.busy_sockets {
+        if !relay.has_busy() && self.busy as u64 >= self.descriptors.busy_sockets {
             return;
         }
         let mut waiting = Waiting::default();
-        if let Some(before) = relay.busy.take() {
+        if let Some((drops, waited)) = relay.close_busy() {
             self.busy -= 1;
-            self.counters.relay_drops.add(u64::from(before.last_drops()));
-            // The list names the relay and not the socket.
-            waiting = before.waiting;
+            self.counters.relay_drops.add(u64::from(drops));
+            waiting = waited;
         }
-        let socket = bind_connected(&relay.socket, peer).and_then(|socket| self.descriptors.admit(socket));
+        let socket = relay.connected_to(peer).and_then(|socket| self.descriptors.admit(socket));
         let watched = socket.and_then(|socket| {
             self.epoll.add(socket.as_fd(), Token::BusyPeer(id).pack(), Interest::ReadEdge)?;
             Ok(socket)
         });
         if let Ok(socket) = watched {
-            relay.busy = Some(BusyPeer { peer, socket, drops: 0, waiting });
+            relay.set_busy(peer, socket, waiting);
             self.busy += 1;
         }
     }
 
     /// Counts what the kernel has dropped at a relay that is about to be closed.
     fn note_closed(&mut self, relay: &RelaySocket) {
-        self.busy -= usize::from(relay.busy.is_some());
-        let busy_drops = relay.busy.as_ref().map_or(0, BusyPeer::last_drops);
-        let drops = unreported(&relay.socket, relay.drops);
-        self.counters.relay_drops.add(u64::from(drops) + u64::from(busy_drops));
+        self.busy -= usize::from(relay.has_busy());
+        self.counters.relay_drops.add(u64::from(relay.last_drops()));
     }
 }
 
@@ -355,6 +339,7 @@ fn slot(RelayId { index, generation }: RelayId) -> SlotId {
 #[cfg(test)]
 mod tests {
     use super::super::random::fill_from_system;
+    use super::super::relay_socket::BUSY_AFTER;
     use super::*;
     use std::net::{IpAddr, UdpSocket};
 
@@ -363,15 +348,14 @@ mod tests {
         let ip: IpAddr = ip.parse().unwrap();
         let mut descriptors = Descriptors::share_out(1 << 16, 0, 1000, 0);
         descriptors.busy_sockets = busy_sockets;
-        RelaySockets::new(
-            0,
-            Arc::new(Epoll::new().unwrap()),
-            RelayPorts::new(Some((ip, ip)), None, ports),
-            Arc::new(Reservations::new(10)),
-            Arc::default(),
-            fill_random,
+        let from = RelaySources {
+            ports: RelayPorts::new(Some((ip, ip)), None, ports),
+            reservations: Arc::new(Reservations::new(10)),
             descriptors,
-        )
+            fill_random,
+            loopback_peers: false,
+        };
+        RelaySockets::new(0, Arc::new(Epoll::new().unwrap()), Arc::default(), from)
     }
 
     /// Sockets of somebody else.

@@ -6,15 +6,12 @@
 //! an allocation are watched apart: ten thousand that always have something to read would fill what a wait brings, and all else would
 //! be seen once in forty rounds.
 
-use std::collections::VecDeque;
-
-use super::datagrams::More;
+use super::relay_sockets::Turn;
 use super::stream_table::Line;
 use super::token::Token;
 use super::{EVENTS, Worker};
 use crate::clock::Now;
-use crate::net::sys::{Events, Ready};
-use crate::turn::RelayId;
+use crate::net::sys::Events;
 
 /// Messages of relay sockets that have just become readable, in one round; the others of them join the list.
 const FRESH_MESSAGES: u32 = 512;
@@ -22,12 +19,6 @@ const FRESH_MESSAGES: u32 = 512;
 const LISTED_MESSAGES: u32 = 256;
 /// What a turn costs that brings nothing.
 const TURN_WEIGHT: u32 = 2;
-
-/// Relay sockets that may have more to read.
-#[derive(Default)]
-pub(super) struct Backlog {
-    relays: VecDeque<(RelayId, bool)>,
-}
 
 impl Worker {
     /// What the wait has brought: all of it is looked at, what is expensive is put on its list.
@@ -38,8 +29,14 @@ impl Worker {
             let Some(ready) = events.get(index) else { break };
             match Token::unpack(ready.token) {
                 Some(Token::Listener(index)) => self.on_listener(now, index),
-                Some(Token::Relay(id)) => self.on_fresh_relay(now, id, false, ready, &mut of_relays),
-                Some(Token::BusyPeer(id)) => self.on_fresh_relay(now, id, true, ready, &mut of_relays),
+                Some(Token::Relay(id)) => {
+                    let turn = Turn { id, busy: false, error: ready.error };
+                    self.on_fresh_relay(now, turn, ready.readable, &mut of_relays);
+                }
+                Some(Token::BusyPeer(id)) => {
+                    let turn = Turn { id, busy: true, error: ready.error };
+                    self.on_fresh_relay(now, turn, ready.readable, &mut of_relays);
+                }
                 Some(Token::Stream(id)) => self.streams.wait_for_turn(id, ready),
                 Some(Token::Strangers) => self.look_at_strangers(),
                 Some(Token::Mailbox) => self.on_mailbox(now),
@@ -57,18 +54,22 @@ impl Worker {
         if self.stopped {
             return;
         }
-        if !self.inbox.is_empty() {
-            self.on_handover(now, LISTED_MESSAGES as usize);
+        if self.mail.has_payload() {
+            self.serve_mail(now, LISTED_MESSAGES as usize);
             // What has come meanwhile has not woken us.
-            self.take_handover();
+            self.mail.take_payload();
         }
         let until = self.spent + LISTED_MESSAGES;
-        for _ in 0..self.backlog.relays.len() {
+        for _ in 0..self.relays.waiting() {
             if self.spent >= until {
                 break;
             }
             self.spent += TURN_WEIGHT;
-            self.serve_listed_relay(now);
+            if let Some(turn) = self.relays.next_turn()
+                && let Some(rest) = self.serve_relay(now, turn, true)
+            {
+                self.relays.wait_for_turn(rest);
+            }
         }
         for line in [Line::Allocated, Line::Strangers] {
             let until = self.spent + LISTED_MESSAGES;
@@ -87,14 +88,8 @@ impl Worker {
 
     /// Whether there is something to do without waiting.
     pub(super) fn has_backlog(&self) -> bool {
-        let waits = !self.backlog.relays.is_empty() || self.streams.has_waiting() || !self.inbox.is_empty();
+        let waits = self.relays.waiting() > 0 || self.streams.has_waiting() || self.mail.has_payload();
         waits || !self.jobs.is_empty()
-    }
-
-    pub(super) fn take_handover(&mut self) {
-        if let Some(mailbox) = self.context.mailboxes.get(usize::from(self.number)) {
-            mailbox.take_handover(&mut self.inbox);
-        }
     }
 
     /// Lets the connections without an allocation that are ready wait for their turn, unless many do already.
@@ -111,40 +106,18 @@ impl Worker {
         }
     }
 
-    fn on_fresh_relay(&mut self, now: Now, id: RelayId, busy: bool, ready: Ready, of_relays: &mut u32) {
-        let Some(waiting) = self.relays.get_mut(id).and_then(|relay| relay.waiting_mut(busy)) else { return };
-        if waiting.is_listed {
-            waiting.error |= ready.error;
+    fn on_fresh_relay(&mut self, now: Now, turn: Turn, readable: bool, of_relays: &mut u32) {
+        if !self.relays.is_next(turn) {
             return;
         }
         if *of_relays >= FRESH_MESSAGES {
-            return self.list_relay(id, busy, ready.error);
+            return self.relays.wait_for_turn(turn);
         }
         let before = self.spent;
-        let more = self.on_relay(now, id, busy, ready.readable, ready.error);
+        let rest = self.serve_relay(now, turn, readable);
         *of_relays += self.spent - before + TURN_WEIGHT;
-        if more != More::None {
-            self.list_relay(id, busy, more == More::WithErrors);
-        }
-    }
-
-    fn serve_listed_relay(&mut self, now: Now) {
-        let Some((id, busy)) = self.backlog.relays.pop_front() else { return };
-        let Some(waiting) = self.relays.get_mut(id).and_then(|relay| relay.waiting_mut(busy)) else { return };
-        let error = std::mem::take(waiting).error;
-        let more = self.on_relay(now, id, busy, true, error);
-        if more != More::None {
-            self.list_relay(id, busy, more == More::WithErrors);
-        }
-    }
-
-    fn list_relay(&mut self, id: RelayId, busy: bool, error: bool) {
-        if let Some(waiting) = self.relays.get_mut(id).and_then(|relay| relay.waiting_mut(busy)) {
-            waiting.error |= error;
-            if !waiting.is_listed {
-                waiting.is_listed = true;
-                self.backlog.relays.push_back((id, busy));
-            }
+        if let Some(rest) = rest {
+            self.relays.wait_for_turn(rest);
         }
     }
 }
@@ -168,7 +141,7 @@ mod tests {
     use crate::net::sys::{Descriptors, SendOptions, kernel_drops, read_error_queue, send_pieces, send_to};
     use crate::net::{RelayPorts, Span, bind_tcp_listener, bind_udp_listener};
     use crate::stream::ConnectionLimits;
-    use crate::turn::Shared;
+    use crate::turn::{RelayId, Shared};
 
     const CHANNEL: u16 = 0x4000;
     /// The most that a round may count for: the bounds above, one source's share over each, and a listener's datagrams.
@@ -405,7 +378,7 @@ mod tests {
     fn an_icmp_error_that_found_no_room_in_the_queue_keeps_no_datagram_waiting() {
         let mut driven = Driven::new();
         let Call { peer, relayed, .. } = driven.call();
-        let owner = driven.worker.own_relays.owner(relayed).unwrap();
+        let owner = driven.worker.relays.owner(relayed).unwrap();
         let id = RelayId { index: owner.index, generation: owner.generation };
         // Small ones last, so that there is no room for an error either.
         let sent = 8000;
@@ -429,14 +402,15 @@ mod tests {
         let call = driven.call();
         let from = PeerAddr::new(call.peer.local_addr().unwrap()).unwrap();
         for _ in 0..20_000 {
-            driven.worker.handovers[0].push(from, call.relayed, 0, b"");
+            let _ = driven.worker.mail.add(0, from, call.relayed, 0, b"");
         }
-        driven.worker.flush_handovers();
+        call.client.send(&[0x40, 0, 0, 1, 7]).unwrap();
+        driven.round();
         let lost = driven.counters.mailbox_drops.get();
         assert!((1..20_000).contains(&lost), "{lost}");
         driven.round();
         driven.settle();
-        assert_eq!(driven.relayed() + lost, 20_000);
+        assert_eq!(driven.relayed() + lost, 1 + 20_000);
     }
 
     #[test]

@@ -4,10 +4,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::datagrams::Payload;
+use super::inbox::Payload;
+use super::listeners::ListenerSocket;
 use super::stream_table::Line;
 use super::token::Token;
-use super::{ListenerSocket, Shortage, Worker};
+use super::{Shortage, Worker};
 use crate::addr::{ClientAddr, FiveTuple, Transport};
 use crate::clock::Now;
 use crate::counters::Cut;
@@ -46,12 +47,12 @@ impl Worker {
             match accepted {
                 Ok((socket, remote)) => {
                     if self.admit(now, transport, socket.into(), remote).is_none() {
-                        self.counters.connections_refused.add(1);
+                        self.observers.counters().connections_refused.add(1);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if has_run_out(&error) => {
-                    self.context.shortages.note(now.micros, Shortage::Sockets);
+                    self.observers.note_shortage(now.micros, Shortage::Sockets);
                     return self.rest_listener(now, listener);
                 }
                 // The client gave up in between.
@@ -63,7 +64,7 @@ impl Worker {
     fn admit(&mut self, now: Now, transport: Transport, socket: OwnedFd, remote: SocketAddr) -> Option<()> {
         let client = ClientAddr::new(remote);
         let Ok(socket) = self.context.descriptors.admit(socket) else {
-            self.context.shortages.note(now.micros, Shortage::Sockets);
+            self.observers.note_shortage(now.micros, Shortage::Sockets);
             return None;
         };
         let permit = self.place_for(now, client)?;
@@ -78,7 +79,7 @@ impl Worker {
             self.streams.remove(id);
             return None;
         }
-        self.counters.connections.set(self.streams.open() as u64);
+        self.observers.counters().connections.set(self.streams.open() as u64);
         Some(())
     }
 
@@ -98,7 +99,7 @@ impl Worker {
             Err(Full::OfAddress) => Shortage::ConnectionsOfAddress,
             Err(Full::OfNetwork) => Shortage::ConnectionsOfNetwork,
         };
-        self.context.shortages.note(now.micros, shortage);
+        self.observers.note_shortage(now.micros, shortage);
         None
     }
 
@@ -158,7 +159,7 @@ impl Worker {
             let limits = self.context.streams;
             let Some(stream) = self.streams.get_mut(id) else { return };
             let (state, dropped) = stream.connection.on_writable(now.micros, &limits);
-            self.counters.stream_queue_drops.add(dropped);
+            self.observers.counters().stream_queue_drops.add(dropped);
             self.after_write(now, id, state);
         }
         if ready.readable || ready.error {
@@ -185,43 +186,45 @@ impl Worker {
     fn read_stream(&mut self, now: Now, id: StreamId) {
         // One slot for the plaintext, one for the ciphertext.
         self.make_room(now, 2);
-        let (slot, cipher) = (self.arena.slot(self.next_slot), self.arena.slot(self.next_slot + 1));
         let Some(stream) = self.streams.get_mut(id) else { return };
         if stream.is_held_back() || stream.is_ending {
             return;
         }
         let was_established = stream.connection.established();
         let most = if stream.holds { READ_MAX } else { STRANGER_READ_MAX };
-        let read = if std::mem::take(&mut stream.has_more) {
-            Ok(stream.connection.unparsed(&mut self.arena, slot))
-        } else {
-            stream.connection.read(&mut self.arena, slot, cipher, most)
-        };
+        let has_more = std::mem::take(&mut stream.has_more);
+        let read = self.inbox.read(|arena, slot, cipher| {
+            if has_more {
+                Ok(stream.connection.unparsed(arena, slot))
+            } else {
+                stream.connection.read(arena, slot, cipher, most)
+            }
+        });
         let read = match read {
             Ok(read) => read,
             Err(error) => {
                 if matches!(error, ReadError::Tls) && !was_established {
-                    self.counters.tls_failures.add(1);
+                    self.observers.counters().tls_failures.add(1);
                 }
                 return self.streams.end(id);
             }
         };
-        self.next_slot += 1;
         let client = stream.client;
         let until = self.spent + MESSAGES_PER_TURN;
         let mut at = 0;
         while at < read.len as usize && self.spent < until {
             let rest = read.part(at, read.len as usize - at);
-            let frame = match first_frame(self.arena.get(rest), self.frame_max(&client, self.arena.get(rest))) {
+            let frame = match first_frame(self.inbox.bytes(rest), self.frame_max(&client, self.inbox.bytes(rest))) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
                 Err(_) => {
-                    self.drop_packet(Dropped::Malformed);
+                    self.observers.counters().drop_packet(Dropped::Malformed);
                     return self.streams.end(id);
                 }
             };
             let message = Payload { span: rest.part(0, frame.len), room: 0, tos: 0 };
-            self.on_client_message(now, &client, message);
+            let room = self.on_client_message(now, &client, message);
+            self.make_room_again(now, room);
             at += frame.next;
             if self.streams.get(id).is_none() {
                 // Its answers could not be written: what it asks for next would outlive it.
@@ -230,7 +233,7 @@ impl Worker {
         }
         let Some(stream) = self.streams.get_mut(id) else { return };
         let rest = read.part(at, (read.len as usize).saturating_sub(at));
-        stream.connection.keep(self.arena.get(rest));
+        stream.connection.keep(self.inbox.bytes(rest));
         stream.has_more = self.spent >= until && rest.len > 0;
         if at > 0 {
             stream.heard = true;
@@ -262,12 +265,12 @@ impl Worker {
         for id in dirty.drain(..) {
             let limits = self.context.streams;
             let Some(stream) = self.streams.get_mut(id) else { continue };
-            let memory = self.arena.bytes();
+            let memory = self.inbox.arena().bytes();
             let (state, dropped) = stream.connection.send(memory, &stream.pieces, &stream.frames, now.micros, &limits);
             stream.pieces.clear();
             stream.frames.clear();
             let is_ending = stream.is_ending;
-            self.counters.stream_queue_drops.add(dropped);
+            self.observers.counters().stream_queue_drops.add(dropped);
             if is_ending {
                 self.close_stream(now, id);
             } else {
@@ -352,13 +355,13 @@ impl Worker {
 
     /// Closes a connection that takes more than its share, and counts why.
     fn cut_stream(&mut self, now: Now, id: StreamId, why: Cut) {
-        self.counters.cut_connection(why);
+        self.observers.counters().cut_connection(why);
         if matches!(why, Cut::Unread)
             && let Some(stream) = self.streams.remove(id)
         {
             self.server.client_gone(now, &stream.client.five_tuple, &mut self.relays);
             stream.connection.reset();
-            return self.counters.connections.set(self.streams.open() as u64);
+            return self.observers.counters().connections.set(self.streams.open() as u64);
         }
         self.close_stream(now, id);
     }
@@ -367,7 +370,7 @@ impl Worker {
         if let Some(stream) = self.streams.remove(id) {
             self.server.client_gone(now, &stream.client.five_tuple, &mut self.relays);
             stream.connection.close();
-            self.counters.connections.set(self.streams.open() as u64);
+            self.observers.counters().connections.set(self.streams.open() as u64);
         }
     }
 }

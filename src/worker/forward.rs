@@ -1,0 +1,177 @@
+//! One message through the rooms: from a client to the server or a peer, from a peer to the client of its relay. What is to be sent
+//! is gathered; each step says whether there is room for another.
+
+use super::encapsulate::Wrapping;
+use super::inbox::Payload;
+use super::mailbox::Handover;
+use super::plan::Pieces;
+use super::room::Room;
+use super::{Worker, log};
+use crate::addr::{Family, PeerAddr, Transport};
+use crate::clock::Now;
+use crate::counters::Direction;
+use crate::net::RelayOwner;
+use crate::net::sys::IcmpError;
+use crate::reject::Dropped;
+use crate::turn::{Client, Encapsulation, Outcome, Path, RelayId, ToClient, ToPeer};
+
+/// What a STUN message counts for beside a packet of payload.
+pub(super) const STUN_WEIGHT: u32 = 8;
+
+impl Worker {
+    /// One datagram, or one frame of a stream, of a client.
+    pub(super) fn on_client_message(&mut self, now: Now, client: &Client, message: Payload) -> Room {
+        let bytes = self.inbox.bytes(message.span);
+        let transport = client.five_tuple.transport;
+        self.spent += 1;
+        match bytes.first().map(|first| first >> 6) {
+            Some(1) => {
+                let routed = self.server.route_channel_data(now, &client.five_tuple, bytes);
+                if log::wants_messages() {
+                    log::channel_data(client, bytes, routed.as_ref().err().copied());
+                }
+                match routed {
+                    Ok((way, range)) => {
+                        let payload = message.inner(range.start, range.len());
+                        self.relay_to_peer(now, transport, &way, payload)
+                    }
+                    Err(reason) => self.drop_packet(reason),
+                }
+            }
+            Some(0) => {
+                self.spent += STUN_WEIGHT;
+                let reply = self.outbox.new_reply();
+                let outcome = self.server.handle_message(now, client, bytes, &mut self.relays, reply);
+                if log::wants_requests() {
+                    log::message(&self.server, client, bytes, &outcome, reply);
+                }
+                match outcome {
+                    Outcome::Reply => {
+                        self.observers.counters().answers.add(1);
+                        self.answer(client, false)
+                    }
+                    Outcome::ToPeer(way, range) => {
+                        let payload = message.inner(range.start, range.len());
+                        self.relay_to_peer(now, transport, &way, payload)
+                    }
+                    Outcome::Dropped(reason) => self.drop_packet(reason),
+                }
+            }
+            _ => {
+                if log::wants_messages() {
+                    log::no_message(client, bytes.len(), Dropped::Malformed);
+                }
+                self.drop_packet(Dropped::Malformed)
+            }
+        }
+    }
+
+    /// Gathers the reply for a client. Over a stream, what is droppable gives way when the client does not read it.
+    fn answer(&mut self, client: &Client, droppable: bool) -> Room {
+        if let Some(pieces) = self.inbox.store(self.outbox.reply()) {
+            self.send_to_client((client.path, None), 0, pieces, droppable);
+        }
+        self.inbox.room()
+    }
+
+    /// Gathers a payload for a peer, or hands it to our own allocation there.
+    fn relay_to_peer(&mut self, now: Now, transport: Transport, way: &ToPeer, payload: Payload) -> Room {
+        if way.own_relay {
+            self.relay_to_own(now, transport, way, payload)
+        } else {
+            self.relay_to_socket(transport, way, payload)
+        }
+    }
+
+    fn relay_to_socket(&mut self, transport: Transport, way: &ToPeer, payload: Payload) -> Room {
+        let counters = self.observers.counters();
+        counters.payload.count(transport, way.peer.family(), Direction::ToPeers, payload.len());
+        self.outbox.add_to_peer(way, payload);
+        Room::Left
+    }
+
+    /// The peer is a relayed address of this process: no socket in between.
+    fn relay_to_own(&mut self, now: Now, transport: Transport, way: &ToPeer, payload: Payload) -> Room {
+        let Some(from) = self.relays.get(way.relay).map(|relay| relay.relayed().as_peer()) else { return Room::Left };
+        let Some(owner) = self.relays.owner(way.peer.get()) else {
+            // Relaying from loopback, the ports of the range are also those of every other program on this host.
+            if self.relays.may_be_foreign(way.peer) {
+                return self.relay_to_socket(transport, way, payload);
+            }
+            return self.drop_packet(Dropped::NoAllocation);
+        };
+        let counters = self.observers.counters();
+        counters.payload.count(transport, way.peer.family(), Direction::ToPeers, payload.len());
+        counters.own_relayed.count(payload.len());
+        if owner.worker == self.relays.worker() {
+            return self.on_peer_message(now, relay_id(owner), from, payload);
+        }
+        self.mail.add(owner.worker, from, way.peer.get(), payload.tos, self.inbox.bytes(payload.span))
+    }
+
+    /// One payload from another worker's allocation.
+    pub(super) fn on_handed_over(&mut self, now: Now, packet: Handover, payload: Payload) -> Room {
+        // The port may have changed hands since: the owner is asked anew.
+        match self.relays.owner(packet.to).filter(|owner| owner.worker == self.relays.worker()) {
+            Some(owner) => self.on_peer_message(now, relay_id(owner), packet.from, payload),
+            None => self.drop_packet(Dropped::NoAllocation),
+        }
+    }
+
+    /// A peer's payload to a relay.
+    pub(super) fn on_peer_message(&mut self, now: Now, relay: RelayId, peer: PeerAddr, payload: Payload) -> Room {
+        self.spent += 1;
+        let routed = self.server.route_from_peer(now, relay, peer, payload.len());
+        if log::wants_messages() {
+            log::packet_of_peer(&self.relays, relay, peer, payload.len(), routed.as_ref().err().copied());
+        }
+        match routed {
+            Ok(way) => self.relay_to_client(relay, peer.family(), &way, payload),
+            Err(reason) => self.drop_packet(reason),
+        }
+    }
+
+    fn relay_to_client(&mut self, relay: RelayId, family: Family, way: &ToClient, payload: Payload) -> Room {
+        let transport = way.client.five_tuple.transport;
+        let len = payload.len();
+        let Some(wrapping) = Wrapping::new(way.encapsulation, len, transport.framing()) else { return Room::Left };
+        self.observers.counters().payload.count(transport, family, Direction::ToClients, len);
+        if let Some(pieces) = self.inbox.wrap(&wrapping, payload) {
+            let flow = match way.encapsulation {
+                Encapsulation::Channel(_) => Some(relay),
+                Encapsulation::Data { .. } => None,
+            };
+            self.send_to_client((way.client.path, flow), payload.tos, pieces, true);
+        }
+        self.inbox.room()
+    }
+
+    /// An ICMP error that came back to a relay.
+    pub(super) fn on_icmp_error(&mut self, now: Now, relay: RelayId, error: &IcmpError) -> Room {
+        let icmp = (error.kind, error.code, error.info.to_be_bytes());
+        let reply = self.outbox.new_reply();
+        let Some(client) = self.server.handle_icmp(now, relay, error.destination, icmp, reply) else {
+            return Room::Left;
+        };
+        self.observers.counters().icmp_errors.add(1);
+        // Peers can bring about any number of them.
+        self.answer(&client, true)
+    }
+
+    /// Gathers what is sent to a client; a relay's datagrams in a row make a flow.
+    fn send_to_client(&mut self, (path, flow): (Path, Option<RelayId>), tos: u8, pieces: Pieces, droppable: bool) {
+        match path {
+            Path::Datagrams(path) => self.outbox.add_to_client(flow, path, tos, pieces),
+            Path::Stream(id) => self.streams.queue_frame(id, pieces, droppable),
+        }
+    }
+
+    pub(super) fn drop_packet(&self, reason: Dropped) -> Room {
+        self.observers.counters().drop_packet(reason);
+        Room::Left
+    }
+}
+
+fn relay_id(owner: RelayOwner) -> RelayId {
+    RelayId { index: owner.index, generation: owner.generation }
+}

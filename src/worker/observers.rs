@@ -1,0 +1,143 @@
+//! What a worker tells of itself: its counters, the last refusals, lines and records of allocations, and times.
+
+use std::sync::Arc;
+
+use super::ends::Ends;
+use super::refusals::RefusalRing;
+use super::shortage::{Shortage, Shortages};
+use crate::clock::Now;
+use crate::counters::Counters;
+use crate::net::sys::clocks;
+use crate::turn::{Event, Refusal, Server};
+use crate::usage::UsageSender;
+
+/// Everything that looks on.
+pub(super) struct Observers {
+    worker: u16,
+    counters: Arc<Counters>,
+    usage: Option<UsageSender>,
+    shortages: Arc<Shortages>,
+    refusals: RefusalRing,
+    refusals_reported: u64,
+    ends: Ends,
+    /// When something was last sent, or might have been.
+    flushed_micros: u64,
+    /// Packets of payload whose time to their sending has been taken.
+    timed_packets: u64,
+    /// Allocations made since the last flush.
+    made: u64,
+}
+
+impl Observers {
+    pub(super) fn new(
+        worker: u16,
+        counters: Arc<Counters>,
+        usage: Option<UsageSender>,
+        shortages: Arc<Shortages>,
+    ) -> Self {
+        Self {
+            worker,
+            counters,
+            usage,
+            shortages,
+            refusals: RefusalRing::new(),
+            refusals_reported: 0,
+            ends: Ends::default(),
+            flushed_micros: clocks().0,
+            timed_packets: 0,
+            made: 0,
+        }
+    }
+
+    #[inline]
+    pub(super) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Something has run out.
+    #[cold]
+    pub(super) fn note_shortage(&self, now_micros: u64, shortage: Shortage) {
+        self.shortages.note(now_micros, shortage);
+    }
+
+    /// Counts and logs what the core reports. At the worker's end, sums are not waited for.
+    pub(super) fn report(&mut self, server: &mut Server, is_end: bool) {
+        while let Some(event) = server.poll_event() {
+            self.note(event, is_end);
+        }
+        self.ends.sum_up(self.flushed_micros, is_end);
+        let refusals = server.refusals();
+        if refusals.total() != self.refusals_reported {
+            self.refusals_reported = refusals.total();
+            self.counters.set_refused(refusals);
+        }
+        self.counters.stranger_replies.set(server.stranger_replies());
+        let (to_peers, to_clients) = server.throttled_bytes();
+        for (counter, bytes) in self.counters.throttled_bytes.iter().zip([to_peers, to_clients]) {
+            counter.set(bytes);
+        }
+        self.counters.allocations.set(server.allocations() as u64);
+    }
+
+    fn note(&mut self, event: Event, is_end: bool) {
+        match event {
+            Event::Allocated { id, five_tuple, username, user, is_frequent, relayed } => {
+                self.made += 1;
+                self.counters.allocation_made(five_tuple.transport);
+                if let Some(usage) = self.usage.as_ref().filter(|_| !is_frequent) {
+                    usage.started(self.worker, id, five_tuple, (username, user), relayed);
+                }
+            }
+            Event::Ended(summary) => {
+                let transport = summary.five_tuple.transport;
+                self.counters.allocation_ended(transport, summary.reason, summary.duration_micros);
+                self.ends.log(self.flushed_micros, &summary);
+                if let Some(usage) = &self.usage {
+                    usage.ended(self.worker, &summary, is_end);
+                }
+            }
+            Event::Refused(refusal) => {
+                if let Some(shortage) = Shortage::behind(refusal.reason) {
+                    self.note_shortage(self.flushed_micros, shortage);
+                }
+                self.refusals.push(refusal);
+            }
+            Event::RouteBound { .. } | Event::RouteGone { .. } => {}
+        }
+    }
+
+    /// The last refusals, the oldest first.
+    pub(super) fn last_refusals(&self) -> Vec<Refusal> {
+        self.refusals.oldest_first()
+    }
+
+    /// Notes the time since the wake-up for every packet relayed since the last flush. One reading of the clock for all of
+    /// them, and the same one tells the loop how long it may sleep.
+    pub(super) fn time_relayed(&mut self, now: Now) {
+        self.flushed_micros = clocks().0;
+        let packets = self.counters.payload.packets();
+        let relayed = packets.wrapping_sub(self.timed_packets);
+        if relayed > 0 {
+            self.timed_packets = packets;
+            self.counters.relay_times.observe(self.flushed_micros.saturating_sub(now.micros), relayed);
+        }
+    }
+
+    /// Notes the time since the wake-up for every allocation whose answer has been sent.
+    pub(super) fn time_setups(&mut self, now: Now) {
+        if self.made > 0 {
+            self.counters.setup_times.observe(self.flushed_micros.saturating_sub(now.micros), self.made);
+            self.made = 0;
+        }
+    }
+
+    /// When something was last sent, or might have been.
+    pub(super) fn flushed_micros(&self) -> u64 {
+        self.flushed_micros
+    }
+
+    /// When [`Self::report`] has something to do by itself.
+    pub(super) fn due(&self) -> Option<u64> {
+        self.ends.due()
+    }
+}
