@@ -1,9 +1,11 @@
 //! Live counters of one worker: written by its thread only, read by anyone, never locked.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::addr::{Family, Transport};
 use crate::reject::{Dropped, Reason};
+use crate::traffic::{Direction, Traffic};
 use crate::turn::{EndReason, RefusalCounts};
 
 const MILLISECOND: u64 = 1000;
@@ -74,42 +76,25 @@ impl Counter {
     }
 }
 
-/// Packets and bytes of payload.
+/// The counters of payload of one kind.
 #[derive(Debug, Default)]
-pub struct Traffic {
+pub struct TrafficCounters {
     /// Packets.
     pub packets: Counter,
     /// Bytes.
     pub bytes: Counter,
 }
 
-impl Traffic {
+impl TrafficCounters {
     /// Counts one packet.
     pub fn count(&self, bytes: usize) {
         self.packets.add(1);
         self.bytes.add(bytes as u64);
     }
-}
 
-/// Where payload goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// From clients to peers.
-    ToPeers,
-    /// From peers to clients.
-    ToClients,
-}
-
-impl Direction {
-    /// Both, for metrics that start at zero.
-    pub const ALL: [Self; 2] = [Self::ToPeers, Self::ToClients];
-
-    /// The stable name used as a metric label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::ToPeers => "to-peers",
-            Self::ToClients => "to-clients",
-        }
+    /// What was counted.
+    pub fn get(&self) -> Traffic {
+        Traffic { packets: self.packets.get(), bytes: self.bytes.get() }
     }
 }
 
@@ -117,7 +102,7 @@ const FLOWS: usize = Transport::ALL.len() * Family::ALL.len() * Direction::ALL.l
 
 /// Payload relayed, by the client's transport, the peer's family, and direction.
 #[derive(Debug, Default)]
-pub struct Payload([Traffic; FLOWS]);
+pub struct Payload([TrafficCounters; FLOWS]);
 
 impl Payload {
     /// Counts one packet.
@@ -128,18 +113,18 @@ impl Payload {
 
     /// What was relayed of one kind.
     #[inline]
-    pub fn of(&self, transport: Transport, family: Family, direction: Direction) -> &Traffic {
+    pub fn of(&self, transport: Transport, family: Family, direction: Direction) -> &TrafficCounters {
         let index = (transport as usize * Family::ALL.len() + family as usize) * Direction::ALL.len();
         // It is always there.
         self.0.get(index + direction as usize).unwrap_or(&self.0[0])
     }
 
-    /// Packets and bytes of one direction.
-    pub fn total(&self, direction: Direction) -> (u64, u64) {
+    /// All of one direction.
+    pub fn total(&self, direction: Direction) -> Traffic {
         let flows = Transport::ALL.into_iter().flat_map(|transport| Family::ALL.map(|family| (transport, family)));
-        flows
-            .map(|(transport, family)| self.of(transport, family, direction))
-            .fold((0, 0), |(packets, bytes), of| (packets + of.packets.get(), bytes + of.bytes.get()))
+        let mut total = Traffic::default();
+        flows.for_each(|(transport, family)| total += self.of(transport, family, direction).get());
+        total
     }
 
     /// Packets of every kind, in both directions.
@@ -234,7 +219,7 @@ pub struct Counters {
     /// Bytes of payload dropped by bandwidth caps, by [`Direction`].
     pub throttled_bytes: [Counter; Direction::ALL.len()],
     /// Payload handed from one of our allocations to another in process.
-    pub own_relayed: Traffic,
+    pub own_relayed: TrafficCounters,
     /// STUN messages answered.
     pub answers: Counter,
     /// Answers to requests that nobody has authenticated, Binding included.
@@ -279,7 +264,7 @@ impl Default for Counters {
             payload: Payload::default(),
             relay_times: Histogram::new(&RELAY_TIMES),
             throttled_bytes: counters(),
-            own_relayed: Traffic::default(),
+            own_relayed: TrafficCounters::default(),
             answers: Counter::default(),
             stranger_replies: Counter::default(),
             refused: counters(),
@@ -338,4 +323,28 @@ impl Counters {
 
 fn counters<const N: usize>() -> [Counter; N] {
     std::array::from_fn(|_| Counter::default())
+}
+
+/// A value of all workers, added up.
+pub fn sum(workers: &[Arc<Counters>], value: impl Fn(&Counters) -> u64) -> u64 {
+    workers.iter().map(|counters| value(counters)).fold(0, u64::wrapping_add)
+}
+
+/// The same of one of the counters in a list.
+pub fn sum_at(workers: &[Arc<Counters>], list: impl Fn(&Counters) -> &[Counter], index: usize) -> u64 {
+    sum(workers, |counters| list(counters).get(index).map_or(0, Counter::get))
+}
+
+/// Payload of all workers, added up.
+pub fn sum_traffic(workers: &[Arc<Counters>], traffic: impl Fn(&Counters) -> Traffic) -> Traffic {
+    let mut total = Traffic::default();
+    workers.iter().for_each(|counters| total += traffic(counters));
+    total
+}
+
+/// Live allocations of all workers, by the client's transport.
+pub fn live_allocations(workers: &[Arc<Counters>], transport: Transport) -> u64 {
+    // The end first: what ends meanwhile then counts as live, and nothing counts below zero.
+    let ended = sum_at(workers, |counters| &counters.ended, transport as usize);
+    sum_at(workers, |counters| &counters.allocated, transport as usize).saturating_sub(ended)
 }

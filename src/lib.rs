@@ -24,7 +24,7 @@ pub use turnstone_client as client;
 pub use turnstone_net as net;
 pub use turnstone_stun as stun;
 pub use turnstone_turn as turn;
-pub use turnstone_turn::{addr, auth, clock, policy, reject, text, user};
+pub use turnstone_turn::{addr, auth, clock, policy, reject, text, traffic, user};
 
 pub mod bench;
 pub mod cli;

@@ -13,9 +13,10 @@ use prometheus_client::registry::Registry;
 
 use super::status::Status;
 use crate::addr::{Family, Transport};
-use crate::counters::{Counter, Counters, Cut, Direction, Histogram, Traffic};
+use crate::counters::{self, Counter, Counters, Cut, Histogram, TrafficCounters};
 use crate::net::RelayPorts;
 use crate::reject::{Dropped, Reason};
+use crate::traffic::Direction;
 use crate::turn::EndReason;
 use crate::usage::Lost;
 use crate::worker::Reservations;
@@ -47,7 +48,7 @@ impl Metrics {
 }
 
 type CounterOf = fn(&Counters) -> &Counter;
-type TrafficOf = fn(&Traffic) -> &Counter;
+type TrafficOf = fn(&TrafficCounters) -> &Counter;
 
 /// Where the numbers come from.
 struct Observed {
@@ -121,12 +122,8 @@ impl Observed {
 
     fn encode_allocations(&self, out: &mut Out<'_>) -> fmt::Result {
         let of = |list: fn(&Counters) -> &[Counter], index: usize| self.sum_at(list, index);
-        let live = Transport::ALL.map(|transport| {
-            let index = transport as usize;
-            // The end first: what ends meanwhile then counts as live, and nothing counts below zero.
-            let ended = of(|counters| &counters.ended, index);
-            (transport.name(), of(|counters| &counters.allocated, index).saturating_sub(ended))
-        });
+        let live =
+            Transport::ALL.map(|transport| (transport.name(), counters::live_allocations(&self.counters, transport)));
         out.gauges("turnstone_allocations", "Live allocations, by client transport.", "transport", live)?;
         let made =
             Transport::ALL.map(|transport| (transport.name(), of(|counters| &counters.allocated, transport as usize)));
@@ -296,7 +293,8 @@ impl Observed {
         for transport in Transport::ALL {
             for family in Family::ALL {
                 for direction in Direction::ALL {
-                    let count = self.sum_with(|counters| of(counters.payload.of(transport, family, direction)).get());
+                    let of = |counters: &Counters| of(counters.payload.of(transport, family, direction)).get();
+                    let count = counters::sum(&self.counters, of);
                     let labels =
                         [("transport", transport.name()), ("family", family.name()), ("direction", direction.label())];
                     metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
@@ -317,25 +315,21 @@ impl Observed {
         let bounds = first.bounds_micros().iter().map(|micros| *micros as f64 / 1e6).chain([f64::MAX]);
         let classes = bounds.enumerate().map(|(index, bound)| {
             let of = |counters: &Counters| histogram(counters).classes().get(index).map_or(0, Counter::get);
-            (bound, self.sum_with(of))
+            (bound, counters::sum(&self.counters, of))
         });
         let classes: Vec<(f64, u64)> = classes.collect();
         let count = classes.iter().map(|(_, count)| count).sum();
-        let secs = self.sum_with(|counters| histogram(counters).sum_micros()) as f64 / 1e6;
+        let secs = counters::sum(&self.counters, |counters| histogram(counters).sum_micros()) as f64 / 1e6;
         let mut metric = out.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
         metric.encode_histogram::<NoLabelSet>(secs, count, &classes, None)
     }
 
     fn sum(&self, counter: CounterOf) -> u64 {
-        self.sum_with(|counters| counter(counters).get())
+        counters::sum(&self.counters, |counters| counter(counters).get())
     }
 
     fn sum_at(&self, list: fn(&Counters) -> &[Counter], index: usize) -> u64 {
-        self.sum_with(|counters| list(counters).get(index).map_or(0, Counter::get))
-    }
-
-    fn sum_with(&self, value: impl Fn(&Counters) -> u64) -> u64 {
-        self.counters.iter().map(|counters| value(counters)).sum()
+        counters::sum_at(&self.counters, list, index)
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::error::{RunError, WorkerEnd};
-use crate::counters::Counters;
+use crate::counters::{self, Counters};
 use crate::net::sys;
 use crate::turn::{AllocationFilter, Judgement, Settings};
 use crate::usage::AskWorker;
@@ -62,7 +62,7 @@ impl Workers {
     }
 
     pub(super) fn live_allocations(&self) -> u64 {
-        self.counters.iter().map(|counters| counters.allocations.get()).sum()
+        counters::sum(&self.counters, |counters| counters.allocations.get())
     }
 
     /// Lets the writer of usage records ask a worker for its live allocations.

@@ -63,14 +63,16 @@ impl Merged {
 impl Sum {
     /// The time runs from the first one's beginning to the last one's end.
     fn add(&mut self, last: Session) {
-        let add = |one: (u64, u64), other: (u64, u64)| (one.0.saturating_add(other.0), one.1.saturating_add(other.1));
         let before = &self.session;
+        let (mut to_peers, mut to_client) = (before.to_peers, before.to_client);
+        to_peers += last.to_peers;
+        to_client += last.to_client;
         let apart = last.at.duration_since(before.at).unwrap_or_default();
         let since_first = before.age_micros.saturating_add(u64::try_from(apart.as_micros()).unwrap_or(u64::MAX));
         self.session = Session {
             age_micros: last.age_micros.max(since_first),
-            to_peers: add(before.to_peers, last.to_peers),
-            to_client: add(before.to_client, last.to_client),
+            to_peers,
+            to_client,
             throttled: before.throttled.saturating_add(last.throttled),
             ..last
         };
@@ -85,6 +87,7 @@ mod tests {
     use super::super::record::Kind;
     use super::*;
     use crate::addr::{ClientAddr, FiveTuple, Transport};
+    use crate::traffic::Traffic;
     use crate::turn::{AllocationId, EndReason};
 
     fn ended(user: User, id: u64, at: SystemTime) -> Session {
@@ -92,15 +95,14 @@ mod tests {
         Session {
             kind: Kind::Stop(EndReason::Released),
             at,
-            worker: 0,
-            id: AllocationId(id),
+            id: AllocationId::new(0, id).unwrap(),
             five_tuple: FiveTuple { transport: Transport::Udp, client: ClientAddr::new(address), server: address },
             username: user.name().as_ref().into(),
             user,
             relayed: Vec::new(),
             age_micros: 1_000_000,
-            to_peers: (2, 300),
-            to_client: (1, 70),
+            to_peers: Traffic { packets: 2, bytes: 300 },
+            to_client: Traffic { packets: 1, bytes: 70 },
             throttled: 1,
         }
     }
@@ -118,9 +120,10 @@ mod tests {
         let mut taken = merged.take(start + SUM_FOR, false);
         taken.sort_by_key(|(_, _, sessions)| *sessions);
         let [(_, other, 1), (_, sum, 50_000)] = taken.as_slice() else { panic!("{taken:?}") };
-        assert_eq!(other.to_peers, (2, 300));
-        assert_eq!((sum.to_peers, sum.to_client, sum.throttled), ((100_000, 15_000_000), (50_000, 3_500_000), 50_000));
-        assert_eq!((sum.id, sum.age_micros), (AllocationId(49_999), 1_000_000 + 49_999_000));
+        assert_eq!(other.to_peers, Traffic { packets: 2, bytes: 300 });
+        let sums = [sum.to_peers, sum.to_client].map(|traffic| (traffic.packets, traffic.bytes));
+        assert_eq!((sums, sum.throttled), ([(100_000, 15_000_000), (50_000, 3_500_000)], 50_000));
+        assert_eq!((sum.id, sum.age_micros), (AllocationId::new(0, 49_999).unwrap(), 1_000_000 + 49_999_000));
         assert_eq!(merged.due(), None);
         assert!(merged.take(start + SUM_FOR * 2, true).is_empty());
     }

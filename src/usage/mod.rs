@@ -23,6 +23,7 @@ pub use stats::{Lost, UsageStats};
 
 use crate::addr::{FiveTuple, RelayedAddr};
 use crate::config::{Unusable, Usage, Wanted};
+use crate::traffic::Traffic;
 use crate::turn::{AllocationId, AllocationSummary, AllocationView, is_told_alone};
 use crate::user::User;
 
@@ -93,7 +94,6 @@ impl UsageSender {
     /// An allocation was made, not of a user who makes too many for a record each.
     pub fn started(
         &self,
-        worker: u16,
         id: AllocationId,
         five_tuple: FiveTuple,
         identity: (Arc<str>, User),
@@ -103,15 +103,14 @@ impl UsageSender {
         let session = Session {
             kind: Kind::Start,
             at: SystemTime::now(),
-            worker,
             id,
             five_tuple,
             username,
             user,
             relayed,
             age_micros: 0,
-            to_peers: (0, 0),
-            to_client: (0, 0),
+            to_peers: Traffic::default(),
+            to_client: Traffic::default(),
             throttled: 0,
         };
         self.send(Message::Fact(Box::new(session)), 1, Instant::now());
@@ -119,8 +118,8 @@ impl UsageSender {
 
     /// An allocation has ended. A worker that stops has no packets to hold up: it waits for room in the queue, some seconds
     /// at most.
-    pub fn ended(&self, worker: u16, summary: &AllocationSummary, stops: bool) {
-        let session = Session::stop(worker, SystemTime::now(), summary);
+    pub fn ended(&self, summary: &AllocationSummary, stops: bool) {
+        let session = Session::stop(SystemTime::now(), summary);
         let now = Instant::now();
         let until = if stops { *self.stop_until.get_or_init(|| now + STOP_WAIT) } else { now };
         let alone = is_told_alone(summary.is_frequent, summary.to_peers, summary.to_client);
@@ -278,15 +277,15 @@ mod tests {
     fn summary(id: u64) -> AllocationSummary {
         let address = "127.0.0.1:3478".parse().unwrap();
         AllocationSummary {
-            id: AllocationId(id),
+            id: AllocationId::new(0, id).unwrap(),
             five_tuple: FiveTuple { transport: Transport::Udp, client: ClientAddr::new(address), server: address },
             username: Arc::from("1:alice"),
             user: User::time_limited("alice"),
             is_frequent: false,
             relayed: Vec::new(),
             duration_micros: 1,
-            to_peers: (0, 0),
-            to_client: (0, 0),
+            to_peers: Traffic::default(),
+            to_client: Traffic::default(),
             throttled: 0,
             reason: EndReason::Shutdown,
         }
@@ -297,11 +296,11 @@ mod tests {
         let (queue, _facts) = sync_channel(1);
         let sender = UsageSender { queue, stats: Arc::default(), stop_until: Arc::default() };
         let began = Instant::now();
-        (0..1000).for_each(|id| sender.ended(0, &summary(id), false));
+        (0..1000).for_each(|id| sender.ended(&summary(id), false));
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
         assert_eq!(sender.stats.lost(Lost::Queue), 999);
         let began = Instant::now();
-        (0..1000).for_each(|id| sender.ended(0, &summary(id), true));
+        (0..1000).for_each(|id| sender.ended(&summary(id), true));
         let waited = began.elapsed();
         assert!(waited >= STOP_WAIT && waited < STOP_WAIT * 2, "{waited:?}");
         assert_eq!(sender.stats.lost(Lost::Queue), 1999);
@@ -324,13 +323,13 @@ mod tests {
                 .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["seq"].as_u64().unwrap())
                 .collect()
         };
-        sender.ended(0, &summary(1), false);
+        sender.ended(&summary(1), false);
         let until = Instant::now() + Duration::from_secs(20);
         while seqs().len() < 2 && Instant::now() < until {
             thread::sleep(Duration::from_millis(2));
         }
         stats.count_lost(Lost::Queue, 7);
-        sender.ended(0, &summary(2), false);
+        sender.ended(&summary(2), false);
         records.stop();
         assert_eq!(seqs(), [1, 2, 10, 11]);
     }

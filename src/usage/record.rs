@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::addr::{FiveTuple, RelayedAddr};
 use crate::clock::civil;
 use crate::text::json;
+use crate::traffic::Traffic;
 use crate::turn::{AllocationId, AllocationSummary, AllocationView, EndReason};
 use crate::user::User;
 
@@ -19,15 +20,14 @@ const SCHEMA: u32 = 1;
 pub(super) struct Session {
     pub(super) kind: Kind,
     pub(super) at: SystemTime,
-    pub(super) worker: u16,
     pub(super) id: AllocationId,
     pub(super) five_tuple: FiveTuple,
     pub(super) username: Arc<str>,
     pub(super) user: User,
     pub(super) relayed: Vec<RelayedAddr>,
     pub(super) age_micros: u64,
-    pub(super) to_peers: (u64, u64),
-    pub(super) to_client: (u64, u64),
+    pub(super) to_peers: Traffic,
+    pub(super) to_client: Traffic,
     pub(super) throttled: u64,
 }
 
@@ -41,11 +41,10 @@ pub(super) enum Kind {
 
 impl Session {
     /// An allocation that lives.
-    pub(super) fn interim(worker: u16, at: SystemTime, now_micros: u64, view: AllocationView) -> Self {
+    pub(super) fn interim(at: SystemTime, now_micros: u64, view: AllocationView) -> Self {
         Self {
             kind: Kind::Interim,
             at,
-            worker,
             id: view.id,
             five_tuple: view.five_tuple,
             username: view.username,
@@ -59,11 +58,10 @@ impl Session {
     }
 
     /// An allocation that has ended.
-    pub(super) fn stop(worker: u16, at: SystemTime, summary: &AllocationSummary) -> Self {
+    pub(super) fn stop(at: SystemTime, summary: &AllocationSummary) -> Self {
         Self {
             kind: Kind::Stop(summary.reason),
             at,
-            worker,
             id: summary.id,
             five_tuple: summary.five_tuple,
             username: Arc::clone(&summary.username),
@@ -78,7 +76,7 @@ impl Session {
 
     /// The record's line, its end included.
     pub(super) fn line(&self, server: &str, seq: u64) -> String {
-        self.line_as(format!("{server}-{}-{}", self.worker, self.id.0), None, server, seq)
+        self.line_as(format!("{server}-{}", self.id), None, server, seq)
     }
 
     /// The same under the name of a session that stands for so many.
@@ -93,7 +91,6 @@ impl Session {
             Kind::Stop(reason) => ("stop", Some(reason.label())),
         };
         let started = self.at.checked_sub(Duration::from_micros(self.age_micros)).unwrap_or(UNIX_EPOCH);
-        let traffic = |(packets, bytes)| Traffic { packets, bytes };
         let record = SessionRecord {
             head: Head { schema: SCHEMA, kind, at: timestamp(self.at), seq, server },
             session,
@@ -107,8 +104,8 @@ impl Session {
             relayed: self.relayed.iter().map(ToString::to_string).collect(),
             started_at: timestamp(started),
             duration_secs: (self.age_micros / 1000) as f64 / 1000.0,
-            to_peers: traffic(self.to_peers),
-            to_client: traffic(self.to_client),
+            to_peers: self.to_peers,
+            to_client: self.to_client,
             throttled_packets: self.throttled,
             reason,
         };
@@ -162,12 +159,6 @@ struct ServerRecord<'a> {
     #[serde(flatten)]
     head: Head<'a>,
     version: &'static str,
-}
-
-#[derive(Serialize)]
-struct Traffic {
-    packets: u64,
-    bytes: u64,
 }
 
 fn line(record: &impl Serialize) -> String {

@@ -115,7 +115,7 @@ impl Writer {
                 }
                 let told = |view: &AllocationView| is_told_alone(view.is_frequent, view.to_peers, view.to_client);
                 for view in views.into_iter().filter(told) {
-                    let session = Session::interim(worker as u16, at, now_micros, view);
+                    let session = Session::interim(at, now_micros, view);
                     progress.add(&self.stats, |seq| session.line(&self.server, seq));
                 }
             }

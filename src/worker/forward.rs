@@ -9,10 +9,10 @@ use super::room::Room;
 use super::{Worker, log};
 use crate::addr::{Family, PeerAddr, Transport};
 use crate::clock::Now;
-use crate::counters::Direction;
 use crate::net::RelayOwner;
 use crate::net::sys::IcmpError;
 use crate::reject::Dropped;
+use crate::traffic::Direction;
 use crate::turn::{Client, Encapsulation, Outcome, Path, RelayId, ToClient, ToPeer};
 
 /// What a STUN message counts for beside a packet of payload.

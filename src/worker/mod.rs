@@ -52,7 +52,7 @@ use crate::counters::Counters;
 use crate::net::RelayPorts;
 use crate::net::sys::{Descriptors, Epoll, Events, Interest, clocks};
 use crate::stream::ConnectionLimits;
-use crate::turn::{Server, Settings, Shared};
+use crate::turn::{AllocationIds, Server, Settings, Shared};
 use crate::usage::UsageSender;
 
 use inbox::Inbox;
@@ -161,7 +161,8 @@ impl Worker {
         let strangers = Epoll::new()?;
         epoll.add(strangers.as_fd(), Token::Strangers.pack(), Interest::Read)?;
         let relays = RelaySockets::new(number, Arc::clone(&epoll), Arc::clone(&counters), relay_sources(&context));
-        let server = Server::new(Arc::clone(&context.settings), context.shared.clone(), Box::new(fill_from_system));
+        let server = Server::new(Arc::clone(&context.settings), context.shared.clone(), Box::new(fill_from_system))
+            .with_ids(AllocationIds::of_worker(number));
         Ok(Self {
             epoll,
             strangers,
@@ -174,7 +175,7 @@ impl Worker {
             outbox: Outbox::new(context.gso),
             mail,
             jobs: Jobs::default(),
-            observers: Observers::new(number, counters, context.usage.clone(), Arc::clone(&context.shortages)),
+            observers: Observers::new(counters, context.usage.clone(), Arc::clone(&context.shortages)),
             context,
             spent: 0,
             stopped: false,

@@ -13,7 +13,6 @@ use crate::usage::UsageSender;
 
 /// Everything that looks on.
 pub(super) struct Observers {
-    worker: u16,
     counters: Arc<Counters>,
     usage: Option<UsageSender>,
     shortages: Arc<Shortages>,
@@ -29,14 +28,8 @@ pub(super) struct Observers {
 }
 
 impl Observers {
-    pub(super) fn new(
-        worker: u16,
-        counters: Arc<Counters>,
-        usage: Option<UsageSender>,
-        shortages: Arc<Shortages>,
-    ) -> Self {
+    pub(super) fn new(counters: Arc<Counters>, usage: Option<UsageSender>, shortages: Arc<Shortages>) -> Self {
         Self {
-            worker,
             counters,
             usage,
             shortages,
@@ -85,7 +78,7 @@ impl Observers {
                 self.made += 1;
                 self.counters.allocation_made(five_tuple.transport);
                 if let Some(usage) = self.usage.as_ref().filter(|_| !is_frequent) {
-                    usage.started(self.worker, id, five_tuple, (username, user), relayed);
+                    usage.started(id, five_tuple, (username, user), relayed);
                 }
             }
             Event::Ended(summary) => {
@@ -93,7 +86,7 @@ impl Observers {
                 self.counters.allocation_ended(transport, summary.reason, summary.duration_micros);
                 self.ends.log(self.flushed_micros, &summary);
                 if let Some(usage) = &self.usage {
-                    usage.ended(self.worker, &summary, is_end);
+                    usage.ended(&summary, is_end);
                 }
             }
             Event::Refused(refusal) => {

@@ -21,7 +21,7 @@ use graph::{Circle, Graph, circles};
 use source::{Source, files_below, in_rows, product_code, room, root, sources};
 
 /// Vocabulary that every module may use.
-const SHARED: &[&str] = &["addr", "clock", "reject", "text", "user"];
+const SHARED: &[&str] = &["addr", "clock", "reject", "text", "traffic", "user"];
 
 /// A module, what it may use besides [`SHARED`] (a module, or one path below it), and the words that would mean it touches
 /// what is not its own.
@@ -33,6 +33,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("clock", &[], &["std::time"]),
     ("reject", &["stun"], &[]),
     ("text", &[], &["std::time", "std::fs", "std::io", "tokio", "libc", "tracing"]),
+    ("traffic", &[], &["std::time", "std::fs", "std::io", "tokio", "libc", "tracing"]),
     ("user", &[], &["std::time", "std::fs", "std::io", "tokio", "libc", "tracing"]),
     ("stun", &[], &["std::time", "std::fs", "std::io", "std::sync", "tokio", "libc", "socket2", "tracing"]),
     (

@@ -9,6 +9,7 @@ use turnstone::clock::{Now, SECOND};
 use turnstone::policy::{BandwidthLimits, PeerAcl, PeerRules, QuotaLimits};
 use turnstone::reject::{Dropped, Reason};
 use turnstone::stun::{AttributeType, Class, Encoder, Key, Message, Method, PasswordAlgorithm, TransactionId};
+use turnstone::traffic::Traffic;
 use turnstone::turn::{
     AllocationFilter, AllocationId, Client, DatagramPath, Event, Lifetimes, OnExpiry, Outcome, Path, RelayId, Server,
     Settings, Shared, ToClient, ToPeer,
@@ -36,6 +37,11 @@ pub fn peer6(n: u16) -> PeerAddr {
 
 pub fn peer_at(addr: SocketAddr) -> PeerAddr {
     PeerAddr::new(addr).unwrap()
+}
+
+/// What was counted of payload.
+pub fn traffic(packets: u64, bytes: u64) -> Traffic {
+    Traffic { packets, bytes }
 }
 
 /// A client of its own address and port, over UDP.

@@ -45,8 +45,8 @@ fn each_direction_of_an_allocation_has_its_own_cap_over_channels_and_indications
     let events = world.events();
     let Some(Event::Ended(summary)) = events.last() else { panic!("{events:?}") };
     assert_eq!(summary.throttled, 4);
-    assert_eq!(summary.to_peers, ((up + again) as u64, (up + again) as u64 * 1000));
-    assert_eq!(summary.to_client, (down as u64, down as u64 * 1000));
+    assert_eq!(summary.to_peers, traffic((up + again) as u64, (up + again) as u64 * 1000));
+    assert_eq!(summary.to_client, traffic(down as u64, down as u64 * 1000));
 }
 
 #[test]

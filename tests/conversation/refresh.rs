@@ -65,7 +65,7 @@ fn zero_ends_the_allocation_and_reports_it_once() {
     assert_eq!(&*summary.username, "alice");
     assert_eq!(summary.relayed, [relayed]);
     assert_eq!(summary.duration_micros, 10_000_000);
-    assert_eq!((summary.to_peers, summary.to_client, summary.throttled), ((1, 5), (1, 7), 0));
+    assert_eq!((summary.to_peers, summary.to_client, summary.throttled), (traffic(1, 5), traffic(1, 7), 0));
     assert_eq!(world.inbound(relay, peer(2), 7), Err(Dropped::NoAllocation));
     world.pass(10_000);
     assert!(world.events().is_empty());

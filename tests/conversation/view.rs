@@ -48,12 +48,12 @@ fn one_allocation_is_shown_with_its_peers_and_its_traffic() {
     let id = world.list(&AllocationFilter::default(), None, 1)[0].id;
 
     let shown = world.server.show(world.now, id).expect("it lives");
-    assert_eq!(shown.allocation.to_peers, (1, 5));
+    assert_eq!(shown.allocation.to_peers, traffic(1, 5));
     assert_eq!(shown.channels.iter().map(|channel| (channel.0, channel.1)).collect::<Vec<_>>(), [(0x4000, peer(2))]);
     let permitted: Vec<_> = shown.permissions.iter().map(|permission| permission.0).collect();
     assert!(permitted.contains(&peer(1).ip()) && permitted.contains(&peer(2).ip()), "{permitted:?}");
     let totals = world.user_totals();
-    assert_eq!((totals.len(), totals[0].allocations, totals[0].to_peers), (1, 1, (1, 5)));
+    assert_eq!((totals.len(), totals[0].allocations, totals[0].to_peers), (1, 1, traffic(1, 5)));
 
     world.pass(3600);
     assert_eq!(world.server.show(world.now, id), None);

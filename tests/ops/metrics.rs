@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use rustix::process::Signal;
 use turnstone::addr::{Family, Transport};
-use turnstone::counters::Direction;
 use turnstone::reject::{Dropped, Reason};
+use turnstone::traffic::Direction;
 use turnstone::turn::EndReason;
 
 use crate::client::{Allocated, connect};

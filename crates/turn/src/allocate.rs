@@ -8,7 +8,7 @@ use crate::reject::{Reason, Reject};
 use turnstone_stun::{AttributeType, Encoder, ErrorCode};
 
 use super::allocation::{Allocation, cut_in_secs, granted_lifetime_secs, in_secs};
-use super::output::{AllocationId, Event};
+use super::output::Event;
 use super::relays::{OpenRelay, PortRequest, RelayError, Relays, ReservationToken};
 use super::request::Request;
 use super::server::Server;
@@ -64,14 +64,13 @@ impl Server {
         let granted = granted_lifetime_secs(settings, wish.lifetime_secs);
         let lifetime_secs = cut_in_secs(settings, now, identity).map_or(granted, |cut| cut.min(granted));
         let meter = Meter::new(settings.bandwidth, &self.shared.user_bandwidths, &identity.user, now.micros);
-        let id = AllocationId(self.next_id);
-        self.next_id += 1;
+        let id = self.ids.take();
         let is_frequent = quota.is_frequent();
         let mut allocation = Allocation::new(id, *request.client, now, request.auth, meter, quota);
         for relay in [Some(opened.first), opened.second].iter().flatten() {
             allocation.add_relay(relay, in_secs(now, lifetime_secs));
         }
-        let slot = self.allocations.insert(&self.hash, allocation);
+        let slot = self.allocations.insert(&self.hash, Box::new(allocation));
         self.arm(now, slot);
         self.events.push(Event::Allocated {
             id,

@@ -6,12 +6,14 @@ use crate::addr::{Family, PeerAddr, RelayedAddr};
 use crate::auth::{Authenticated, HeldCredential, Identity};
 use crate::clock::{Now, SECOND};
 use crate::policy::{Meter, Reservation};
+use crate::traffic::Traffic;
 use turnstone_stun::{Key, PasswordAlgorithm};
 
 use super::channels::Channels;
 use super::events::Events;
 use super::hash::AddressHash;
-use super::output::{AllocationId, AllocationSummary, Client, EndReason, Event};
+use super::ids::AllocationId;
+use super::output::{AllocationSummary, Client, EndReason, Event};
 use super::peer::RefusedData;
 use super::permissions::Permissions;
 use super::relays::{OpenRelay, RelayId};
@@ -40,31 +42,12 @@ impl Relay {
     }
 }
 
-/// Packets and bytes of payload.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Traffic {
-    packets: u64,
-    bytes: u64,
-}
-
-impl Traffic {
-    #[inline]
-    pub(super) fn count(&mut self, len: usize) {
-        self.packets += 1;
-        self.bytes += len as u64;
-    }
-
-    pub(super) fn both(self) -> (u64, u64) {
-        (self.packets, self.bytes)
-    }
-}
-
 /// An allocation, single or dual.
 pub(super) struct Allocation {
     pub(super) id: AllocationId,
     pub(super) client: Client,
-    v4: Option<Relay>,
-    v6: Option<Relay>,
+    pub(super) v4: Option<Relay>,
+    pub(super) v6: Option<Relay>,
     pub(super) channels: Channels,
     pub(super) permissions: Permissions,
     pub(super) meter: Meter,
@@ -77,8 +60,8 @@ pub(super) struct Allocation {
     pub(super) armed: Option<Armed>,
     pub(super) remembered: Option<Box<Remembered>>,
     pub(super) identity: Identity,
-    key: Key,
-    algorithm: PasswordAlgorithm,
+    pub(super) key: Key,
+    pub(super) algorithm: PasswordAlgorithm,
     pub(super) quota: Reservation,
 }
 
@@ -190,14 +173,14 @@ impl Allocation {
             is_frequent: self.quota.is_frequent(),
             relayed: self.relays().map(|relay| relay.relayed).collect(),
             duration_micros: now.micros.saturating_sub(self.made_micros),
-            to_peers: self.to_peers.both(),
-            to_client: self.to_client.both(),
+            to_peers: self.to_peers,
+            to_client: self.to_client,
             throttled: self.throttled,
             reason,
         }
     }
 
-    fn slot(&mut self, family: Family) -> &mut Option<Relay> {
+    pub(super) fn slot(&mut self, family: Family) -> &mut Option<Relay> {
         match family {
             Family::V4 => &mut self.v4,
             Family::V6 => &mut self.v6,

@@ -7,7 +7,7 @@ use crate::addr::FiveTuple;
 use super::allocation::Allocation;
 use super::five_tuple::FiveTuples;
 use super::hash::AddressHash;
-use super::output::AllocationId;
+use super::ids::AllocationId;
 use super::relays::RelayId;
 use super::slots::Slots;
 
@@ -73,17 +73,22 @@ impl Allocations {
         self.ids.get(&id).copied()
     }
 
+    /// The highest id there is.
+    pub(super) fn last_id(&self) -> Option<AllocationId> {
+        self.ids.last_key_value().map(|(id, _)| *id)
+    }
+
     /// The allocation with the lowest id that is at least this one, and its slot.
     pub(super) fn first_from(&self, id: AllocationId) -> Option<(AllocationId, u32)> {
         self.ids.range(id..).next().map(|(id, slot)| (*id, *slot))
     }
 
-    /// Adds an allocation with its relays.
-    pub(super) fn insert(&mut self, hash: &AddressHash, allocation: Allocation) -> u32 {
+    /// Adds an allocation with the relays it has open.
+    pub(super) fn insert(&mut self, hash: &AddressHash, allocation: Box<Allocation>) -> u32 {
         let slot = self.slots.next_id().index;
         self.five_tuples.insert(hash, &allocation.client.five_tuple, slot);
         self.ids.insert(allocation.id, slot);
-        for relay in allocation.relays() {
+        for relay in allocation.relays().filter(|relay| relay.open) {
             let index = relay.id.index as usize;
             if index >= self.relays.len() {
                 self.relays.resize(index + 1, RelayEntry { generation: 0, slot: NONE });
@@ -92,7 +97,7 @@ impl Allocations {
                 *entry = RelayEntry { generation: relay.id.generation, slot };
             }
         }
-        self.slots.insert(Box::new(allocation)).index
+        self.slots.insert(allocation).index
     }
 
     /// Takes an allocation out, with its 5-tuple and the relays it still has open.

@@ -12,6 +12,7 @@
 //! | `path` | the way to a client, which the server carries and never looks into |
 //! | `five_tuple`, `hash` | the 5-tuple table and its keyed hash |
 //! | `timer`, `retransmit`, `events`, `refusal` | the wheel, remembered responses, the event queue, what it says of a refusal |
+//! | `ids` | ids of allocations, which no two ever have |
 //! | `view` | what an operator sees, and how an allocation is ended from outside |
 //! | `pass` | going over all allocations in parts, and judging them by a new snapshot |
 //! | `peer`, `response`, `transaction` | the question to the peer policy, what all responses share, transaction ids |
@@ -23,6 +24,7 @@ pub mod policy;
 pub mod reject;
 pub mod slots;
 pub mod text;
+pub mod traffic;
 pub mod user;
 
 mod allocate;
@@ -37,6 +39,7 @@ mod events;
 mod five_tuple;
 mod hash;
 mod icmp;
+mod ids;
 mod index;
 mod output;
 mod pass;
@@ -59,8 +62,9 @@ mod view;
 
 pub use drain::{AlternateServer, Alternates};
 pub use events::RefusalCounts;
+pub use ids::{AllocationId, AllocationIds, NoAllocationId};
 pub use output::{
-    AllocationId, AllocationSummary, Client, Encapsulation, EndReason, Event, Outcome, ToClient, ToPeer, is_told_alone,
+    AllocationSummary, Client, Encapsulation, EndReason, Event, Outcome, ToClient, ToPeer, is_told_alone,
 };
 pub use pass::Judgement;
 pub use path::{DatagramPath, Path, StreamId};

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use crate::addr::{FiveTuple, PeerAddr, RelayedAddr};
 use crate::reject::Dropped;
+use crate::traffic::Traffic;
 use crate::user::User;
 
+use super::ids::AllocationId;
 use super::path::Path;
 use super::refusal::Refusal;
 use super::relays::RelayId;
@@ -19,10 +21,6 @@ pub struct Client {
     /// How to reach it.
     pub path: Path,
 }
-
-/// A live allocation of this worker; never reused for another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct AllocationId(pub u64);
 
 /// What to do after a STUN message of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,8 +108,8 @@ impl EndReason {
 const TOLD_FROM_BYTES: u64 = 10_000;
 
 /// Whether an allocation gets lines and records of its own. Figures only grow: what is once told of stays so.
-pub fn is_told_alone(is_frequent: bool, to_peers: (u64, u64), to_client: (u64, u64)) -> bool {
-    !is_frequent || to_peers.1.saturating_add(to_client.1) >= TOLD_FROM_BYTES
+pub fn is_told_alone(is_frequent: bool, to_peers: Traffic, to_client: Traffic) -> bool {
+    !is_frequent || to_peers.bytes.saturating_add(to_client.bytes) >= TOLD_FROM_BYTES
 }
 
 /// The one record of an ended allocation.
@@ -131,10 +129,10 @@ pub struct AllocationSummary {
     pub relayed: Vec<RelayedAddr>,
     /// How long it lived, in microseconds.
     pub duration_micros: u64,
-    /// Packets and bytes of payload from client to peers.
-    pub to_peers: (u64, u64),
-    /// Packets and bytes of payload from peers to client.
-    pub to_client: (u64, u64),
+    /// Payload from client to peers.
+    pub to_peers: Traffic,
+    /// Payload from peers to client.
+    pub to_client: Traffic,
     /// Payload packets dropped by bandwidth caps.
     pub throttled: u64,
     /// Why it ended.

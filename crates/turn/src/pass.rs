@@ -6,7 +6,8 @@ use crate::clock::Now;
 use crate::policy::Verdict;
 
 use super::allocation::{cut_in_secs, in_secs};
-use super::output::{AllocationId, Event};
+use super::ids::{AllocationId, AllocationIds};
+use super::output::Event;
 use super::peer::{Peer, judge};
 use super::relays::Relays;
 use super::server::Server;
@@ -16,14 +17,16 @@ use super::settings::Settings;
 /// start is no part of it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pass {
-    next: u64,
-    end: u64,
+    next: AllocationId,
+    end: AllocationId,
+    /// The ids of what the server makes after the start: what has moved here from others may have higher ones.
+    made_later: (AllocationId, AllocationId),
 }
 
 impl Pass {
     /// A pass over one allocation.
     pub(super) fn over(id: AllocationId) -> Self {
-        Self { next: id.0, end: id.0.saturating_add(1) }
+        Self { next: id, end: id.following(), made_later: (id, id) }
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -52,7 +55,7 @@ pub struct Judgement {
 /// A judgement under way.
 pub(super) struct Judging {
     pass: Pass,
-    so_far: Judgement,
+    pub(super) so_far: Judgement,
 }
 
 impl Server {
@@ -93,14 +96,24 @@ impl Server {
 
     /// A pass over the allocations after this one.
     pub(super) fn pass(&self, after: Option<AllocationId>) -> Pass {
-        Pass { next: after.map_or(0, |after| after.0.saturating_add(1)), end: self.next_id }
+        let first = AllocationIds::of_worker(0).next();
+        Pass {
+            next: after.map_or(first, AllocationId::following),
+            end: self.allocations.last_id().map_or(first, AllocationId::following),
+            made_later: (self.ids.next(), self.ids.end()),
+        }
     }
 
     /// The slot of the next allocation of a pass.
     pub(super) fn next_in(&self, pass: &mut Pass) -> Option<u32> {
-        match self.allocations.first_from(AllocationId(pass.next)).filter(|(id, _)| id.0 < pass.end) {
+        let (made_from, made_to) = pass.made_later;
+        let mut found = self.allocations.first_from(pass.next);
+        if found.is_some_and(|(id, _)| (made_from..made_to).contains(&id)) {
+            found = self.allocations.first_from(made_to);
+        }
+        match found.filter(|(id, _)| *id < pass.end) {
             Some((id, slot)) => {
-                pass.next = id.0.saturating_add(1);
+                pass.next = id.following();
                 Some(slot)
             }
             None => {
@@ -111,7 +124,7 @@ impl Server {
     }
 
     /// Asks the new peer policy about every permission and channel of an allocation. Returns how many there were.
-    fn judge_again(&mut self, slot: u32, judgement: &mut Judgement) -> usize {
+    pub(super) fn judge_again(&mut self, slot: u32, judgement: &mut Judgement) -> usize {
         let Some(allocation) = self.allocations.get_mut(slot) else { return 0 };
         let id = allocation.id;
         let (acl, events) = (&self.settings.peer_acl, &mut self.events);
@@ -133,7 +146,7 @@ impl Server {
     }
 
     /// New bandwidth caps count at once; a new expiry policy of `cut` shortens lifetimes granted before it.
-    fn apply_limits(&mut self, now: Now, slot: u32) {
+    pub(super) fn apply_limits(&mut self, now: Now, slot: u32) {
         let Some(allocation) = self.allocations.get_mut(slot) else { return };
         let (limits, users) = (self.settings.bandwidth, &self.shared.user_bandwidths);
         allocation.meter.set_limits(limits, users, &allocation.identity.user, now.micros);

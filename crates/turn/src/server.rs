@@ -14,6 +14,7 @@ use super::allocations::Allocations;
 use super::drain::Alternates;
 use super::events::{Events, RefusalCounts};
 use super::hash::AddressHash;
+use super::ids::AllocationIds;
 use super::output::{Client, EndReason, Event, Outcome};
 use super::pass::Judging;
 use super::relays::Relays;
@@ -39,7 +40,7 @@ pub struct Server {
     pub(super) digester: Digester,
     pub(super) tombstones: Tombstones,
     pub(super) events: Events,
-    pub(super) next_id: u64,
+    pub(super) ids: AllocationIds,
     pub(super) draining: bool,
     pub(super) alternates: Arc<Alternates>,
     pub(super) refused_with: Option<(Reason, Option<SocketAddr>)>,
@@ -51,7 +52,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server without allocations. `fill_random` is the CSPRNG.
+    /// A server without allocations, the only one of its process or worker 0 of it. `fill_random` is the CSPRNG.
     pub fn new(settings: Arc<Settings>, shared: Shared, mut fill_random: FillRandom) -> Self {
         let mut digest_key = [0; 16];
         fill_random(&mut digest_key);
@@ -65,7 +66,7 @@ impl Server {
             allocations: Allocations::new(),
             tombstones: Tombstones::default(),
             events: Events::default(),
-            next_id: 1,
+            ids: AllocationIds::of_worker(0),
             draining: false,
             alternates: Arc::default(),
             refused_with: None,
@@ -74,6 +75,18 @@ impl Server {
             due_done: 0,
             judging: None,
         }
+    }
+
+    /// The same as another worker of the process, or as one that goes on from where another process has stopped.
+    #[must_use]
+    pub fn with_ids(mut self, ids: AllocationIds) -> Self {
+        self.ids = ids;
+        self
+    }
+
+    /// Where its ids go on.
+    pub fn ids(&self) -> AllocationIds {
+        self.ids
     }
 
     /// Why the message handled last was refused, and the peer that it was about; `None` when it was not.
@@ -215,7 +228,7 @@ impl Server {
     }
 
     /// Takes a timer of a slot out of the wheel.
-    fn disarm(&mut self, slot: u32, armed: Option<Armed>) {
+    pub(super) fn disarm(&mut self, slot: u32, armed: Option<Armed>) {
         let Some((moved, armed)) = armed.and_then(|armed| self.wheel.cancel(slot, armed)) else { return };
         if let Some(allocation) = self.allocations.get_mut(moved) {
             allocation.armed = Some(armed);

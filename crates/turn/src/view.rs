@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use crate::addr::{FiveTuple, PeerAddr, RelayedAddr, Transport};
 use crate::clock::Now;
+use crate::traffic::Traffic;
 use crate::user::User;
 
 use super::allocation::Allocation;
-use super::output::{AllocationId, Client, EndReason};
+use super::ids::AllocationId;
+use super::output::{Client, EndReason};
 use super::pass::Pass;
 use super::relays::Relays;
 use super::server::Server;
@@ -33,10 +35,10 @@ pub struct AllocationView {
     pub relayed: Vec<(RelayedAddr, u64)>,
     /// When it was made.
     pub made_micros: u64,
-    /// Packets and bytes of payload from client to peers.
-    pub to_peers: (u64, u64),
-    /// Packets and bytes of payload from peers to client.
-    pub to_client: (u64, u64),
+    /// Payload from client to peers.
+    pub to_peers: Traffic,
+    /// Payload from peers to client.
+    pub to_client: Traffic,
     /// Payload packets dropped by bandwidth caps.
     pub throttled: u64,
     /// How many permissions it has.
@@ -78,10 +80,10 @@ pub struct UserTotal {
     pub user: Arc<str>,
     /// Live allocations.
     pub allocations: u64,
-    /// Packets and bytes of payload from clients to peers.
-    pub to_peers: (u64, u64),
-    /// Packets and bytes of payload from peers to clients.
-    pub to_client: (u64, u64),
+    /// Payload from clients to peers.
+    pub to_peers: Traffic,
+    /// Payload from peers to clients.
+    pub to_client: Traffic,
 }
 
 impl AllocationFilter {
@@ -198,12 +200,12 @@ impl Server {
             let total = totals.by_user.entry(Arc::clone(user)).or_insert_with(|| UserTotal {
                 user: Arc::clone(user),
                 allocations: 0,
-                to_peers: (0, 0),
-                to_client: (0, 0),
+                to_peers: Traffic::default(),
+                to_client: Traffic::default(),
             });
             total.allocations += 1;
-            add(&mut total.to_peers, allocation.to_peers.both());
-            add(&mut total.to_client, allocation.to_client.both());
+            total.to_peers += allocation.to_peers;
+            total.to_client += allocation.to_client;
         }
     }
 
@@ -226,7 +228,8 @@ impl Server {
         clients
     }
 
-    fn live(&self, now: Now, slot: u32) -> Option<&Allocation> {
+    /// The allocation in a slot, if its time is not over.
+    pub(super) fn live(&self, now: Now, slot: u32) -> Option<&Allocation> {
         self.allocations.get(slot).filter(|allocation| allocation.is_live(now.micros))
     }
 }
@@ -241,8 +244,8 @@ fn view(allocation: &Allocation, now_micros: u64) -> AllocationView {
         credential_expires_unix: allocation.identity.expires_unix,
         relayed: relays(allocation, now_micros).collect(),
         made_micros: allocation.made_micros,
-        to_peers: allocation.to_peers.both(),
-        to_client: allocation.to_client.both(),
+        to_peers: allocation.to_peers,
+        to_client: allocation.to_client,
         throttled: allocation.throttled,
         permissions: permissions(allocation, now_micros).count(),
         channels: channels(allocation, now_micros).count(),
@@ -267,9 +270,4 @@ fn channels(allocation: &Allocation, now_micros: u64) -> impl Iterator<Item = (u
 fn has_peer(allocation: &Allocation, ip: IpAddr, now_micros: u64) -> bool {
     permissions(allocation, now_micros).any(|(permitted, _)| permitted == ip)
         || channels(allocation, now_micros).any(|(_, peer, _)| peer.ip() == ip)
-}
-
-fn add(total: &mut (u64, u64), more: (u64, u64)) {
-    total.0 = total.0.saturating_add(more.0);
-    total.1 = total.1.saturating_add(more.1);
 }

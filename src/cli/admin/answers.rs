@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use crate::traffic::Traffic;
+
 #[derive(Deserialize)]
 pub(super) struct SessionPage {
     pub(super) sessions: Vec<Session>,
@@ -45,12 +47,6 @@ pub(super) struct Channel {
     pub(super) number: u16,
     pub(super) peer: String,
     pub(super) expires_in_secs: u64,
-}
-
-#[derive(Clone, Copy, Default, Deserialize)]
-pub(super) struct Traffic {
-    pub(super) packets: u64,
-    pub(super) bytes: u64,
 }
 
 #[derive(Deserialize)]

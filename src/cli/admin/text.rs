@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::super::output::printable;
-use super::answers::Traffic;
+use crate::traffic::Traffic;
 
 /// The longest cell of a table, in characters.
 const CELL_CHARS_MAX: usize = 48;

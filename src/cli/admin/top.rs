@@ -16,9 +16,10 @@ use tokio::time::sleep;
 use crate::clock::span;
 use crate::config::parse_duration;
 use crate::reject::Reason;
+use crate::traffic::Traffic;
 
 use super::super::output::{CliError, Exit, Printer, printable, unix_now, utc_text};
-use super::answers::{Status, Traffic, UserList, UserTotal};
+use super::answers::{Status, UserList, UserTotal};
 use super::client::{Call, Client, runtime};
 use super::text::{Table, bit_rate, bytes, count, cut, rate};
 use super::whereabouts::AdminFlags;

@@ -44,10 +44,6 @@ impl Api {
         self.orders.send(order(send)).await.map_err(|_| Refused::stopping())?;
         answer.await.map_err(|_| Refused::stopping())
     }
-
-    pub(super) fn sum(&self, value: impl Fn(&Counters) -> u64) -> u64 {
-        self.counters.iter().map(|counters| value(counters)).fold(0, u64::wrapping_add)
-    }
 }
 
 /// From the workers' monotonic clock to the calendar. The distance of the two is read once, so that a moment is shown alike

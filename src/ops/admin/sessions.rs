@@ -43,17 +43,23 @@ pub(super) async fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
     found.truncate(limit);
     let last = found.last().map(|(worker, view)| Cursor { worker: *worker, after: view.id });
     let next_cursor = last.filter(|_| has_more).map(|cursor| cursor.to_string());
-    let sessions: Vec<_> = found.iter().map(|(worker, view)| session(api, *worker, view)).collect();
+    let sessions: Vec<_> = found.iter().map(|(_, view)| session(api, view)).collect();
     Ok(json!({ "sessions": sessions, "next_cursor": next_cursor }))
 }
 
 /// `GET /v1/sessions/{id}`
 pub(super) async fn show(api: &Api, id: &str) -> Result<Value, Refused> {
-    let SessionId { worker, allocation, .. } = own(api, id)?;
-    let shown = api.workers.ask(worker, |reply| Command::Show(allocation, reply)).await?.flatten();
+    let SessionId { allocation, .. } = own(api, id)?;
+    let mut shown = None;
+    for worker in holders(api, allocation) {
+        shown = api.workers.ask(worker, |reply| Command::Show(allocation, reply)).await?.flatten();
+        if shown.is_some() {
+            break;
+        }
+    }
     let detail = shown.ok_or_else(|| no_session(id))?;
     let now_micros = sys::clocks().0;
-    let mut session = session(api, worker, &detail.allocation);
+    let mut session = session(api, &detail.allocation);
     let permissions = detail.permissions.iter().map(|(ip, until_micros)| {
         json!({ "address": ip.to_string(), "expires_in_secs": secs_until(*until_micros, now_micros) })
     });
@@ -73,16 +79,17 @@ pub(super) async fn show(api: &Api, id: &str) -> Result<Value, Refused> {
 
 /// `DELETE /v1/sessions/{id}`
 pub(super) async fn end(api: &Api, id: &str) -> Result<Value, Refused> {
-    let SessionId { worker, allocation, .. } = own(api, id)?;
-    let kick = |reply| Command::Kick(AllocationFilter::default(), Some(allocation), reply);
+    let SessionId { allocation, .. } = own(api, id)?;
     let unknown = |_: &Refused| tracing::warn!(id, "the admin API ends an allocation; its worker has not answered yet");
-    match api.workers.ask(worker, kick).await.inspect_err(unknown)? {
-        Some(ended) if ended > 0 => {
+    for worker in holders(api, allocation) {
+        let kick = |reply| Command::Kick(AllocationFilter::default(), Some(allocation), reply);
+        let ended = api.workers.ask(worker, kick).await.inspect_err(unknown)?.unwrap_or_default();
+        if ended > 0 {
             tracing::info!(id, "an allocation was ended by the admin API");
-            Ok(json!({ "ended": ended }))
+            return Ok(json!({ "ended": ended }));
         }
-        _ => Err(no_session(id)),
     }
+    Err(no_session(id))
 }
 
 /// `DELETE /v1/sessions`
@@ -100,6 +107,12 @@ pub(super) async fn end_all(api: &Api, query: &Query) -> Result<Value, Refused> 
     Ok(json!({ "ended": ended }))
 }
 
+/// The workers that may have an allocation: first the one that made it, then those that it may have moved to.
+fn holders(api: &Api, allocation: AllocationId) -> impl Iterator<Item = usize> + use<> {
+    let maker = usize::from(allocation.worker());
+    std::iter::once(maker).chain((0..api.workers.count()).filter(move |worker| *worker != maker))
+}
+
 /// The id taken apart, if it is one of this run of the server.
 fn own(api: &Api, id: &str) -> Result<SessionId, Refused> {
     let parsed: SessionId =
@@ -110,9 +123,9 @@ fn own(api: &Api, id: &str) -> Result<SessionId, Refused> {
     }
 }
 
-fn session(api: &Api, worker: usize, view: &AllocationView) -> Value {
+fn session(api: &Api, view: &AllocationView) -> Value {
     let now_micros = sys::clocks().0;
-    let id = SessionId { instance: api.status.instance(), worker, allocation: view.id };
+    let id = SessionId { instance: api.status.instance(), allocation: view.id };
     let relayed = view.relayed.iter().map(|(address, until_micros)| {
         json!({ "address": address.get().to_string(), "expires_in_secs": secs_until(*until_micros, now_micros) })
     });
@@ -127,17 +140,12 @@ fn session(api: &Api, worker: usize, view: &AllocationView) -> Value {
         "relayed": relayed.collect::<Vec<_>>(),
         "started_unix": api.clock.unix_secs(view.made_micros),
         "age_secs": now_micros.saturating_sub(view.made_micros) / 1_000_000,
-        "to_peers": traffic(view.to_peers),
-        "to_client": traffic(view.to_client),
+        "to_peers": view.to_peers,
+        "to_client": view.to_client,
         "throttled_packets": view.throttled,
         "permissions": view.permissions,
         "channels": view.channels,
     })
-}
-
-/// Packets and bytes as JSON.
-pub(super) fn traffic((packets, bytes): (u64, u64)) -> Value {
-    json!({ "packets": packets, "bytes": bytes })
 }
 
 fn filter(query: &Query) -> Result<AllocationFilter, Refused> {
@@ -159,17 +167,16 @@ fn no_session(id: &str) -> Refused {
     Refused::not_found(format!("no allocation {id}"))
 }
 
-/// `INSTANCE-WORKER-ID`: the run of the server in 8 hexadecimal digits, the worker, and the allocation there.
+/// `INSTANCE-WORKER-NUMBER`: the run of the server in 8 hexadecimal digits, and the allocation, by the worker that made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct SessionId {
     instance: u32,
-    worker: usize,
     allocation: AllocationId,
 }
 
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:08x}-{}-{}", self.instance, self.worker, self.allocation.0)
+        write!(f, "{:08x}-{}", self.instance, self.allocation)
     }
 }
 
@@ -177,21 +184,20 @@ impl FromStr for SessionId {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        let (instance, rest) = text.split_once('-').ok_or(())?;
-        let (worker, allocation) = rest.split_once('-').ok_or(())?;
+        let (instance, allocation) = text.split_once('-').ok_or(())?;
         let is_hex = instance.len() == 8 && instance.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         if !is_hex {
             return Err(());
         }
         Ok(Self {
             instance: u32::from_str_radix(instance, 16).map_err(drop)?,
-            worker: number(worker)?,
-            allocation: AllocationId(number(allocation)?),
+            allocation: allocation.parse().map_err(drop)?,
         })
     }
 }
 
-/// Where a page ended: `WORKER-ID`.
+/// Where a page ended: the worker that was asked last, and the allocation that it named last. `WORKER-NUMBER`, or
+/// `WORKER-WORKER-NUMBER` where another one made that allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cursor {
     worker: usize,
@@ -200,7 +206,10 @@ struct Cursor {
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.worker, self.after.0)
+        match usize::from(self.after.worker()) == self.worker {
+            true => self.after.fmt(f),
+            false => write!(f, "{}-{}", self.worker, self.after),
+        }
     }
 }
 
@@ -208,15 +217,15 @@ impl FromStr for Cursor {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
+        if let Ok(after) = text.parse::<AllocationId>() {
+            return Ok(Self { worker: usize::from(after.worker()), after });
+        }
         let (worker, after) = text.split_once('-').ok_or(())?;
-        Ok(Self { worker: number(worker)?, after: AllocationId(number(after)?) })
+        // `parse` alone would also take a sign.
+        let is_number = worker.bytes().all(|byte| byte.is_ascii_digit());
+        let worker = worker.parse().ok().filter(|_| is_number).ok_or(())?;
+        Ok(Self { worker, after: after.parse().map_err(drop)? })
     }
-}
-
-/// Digits only: `parse` alone would also take a sign.
-fn number<T: FromStr>(text: &str) -> Result<T, ()> {
-    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-    if is_number { text.parse().map_err(drop) } else { Err(()) }
 }
 
 #[cfg(test)]
@@ -225,7 +234,7 @@ mod tests {
 
     #[test]
     fn ids_are_read_as_they_are_written_and_nothing_else_is_one() {
-        let id = SessionId { instance: 0x0f3a_9c1e, worker: 1, allocation: AllocationId(17) };
+        let id = SessionId { instance: 0x0f3a_9c1e, allocation: AllocationId::new(1, 17).unwrap() };
         assert_eq!(id.to_string(), "0f3a9c1e-1-17");
         assert_eq!(id.to_string().parse(), Ok(id));
         for text in [
@@ -241,7 +250,12 @@ mod tests {
         ] {
             assert_eq!(text.parse::<SessionId>(), Err(()), "{text}");
         }
-        assert_eq!("1-17".parse(), Ok(Cursor { worker: 1, after: AllocationId(17) }));
-        assert_eq!("1-99999999999999999999".parse::<Cursor>(), Err(()));
+        for (text, worker) in [("1-17", 1), ("0-1-17", 0), ("2-1-17", 2)] {
+            let cursor = Cursor { worker, after: AllocationId::new(1, 17).unwrap() };
+            assert_eq!((cursor.to_string().as_str(), text.parse()), (text, Ok(cursor)));
+        }
+        for text in ["1", "1-", "+1-17", "+1-0-17", "-0-17", "1-0-99999999999999999999"] {
+            assert_eq!(text.parse::<Cursor>(), Err(()), "{text}");
+        }
     }
 }

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use super::api::Api;
 use super::error::Refused;
 use super::input::Query;
-use super::sessions::traffic;
 use crate::turn::UserTotal;
 use crate::worker::Command;
 
@@ -20,10 +19,10 @@ const LIMIT_MAX: usize = 1000;
 
 type By = fn(&UserTotal) -> u64;
 
-const BY_BYTES: By = |total| total.to_peers.1.saturating_add(total.to_client.1);
+const BY_BYTES: By = |total| total.to_peers.bytes.saturating_add(total.to_client.bytes);
 const ORDERS: &[(&str, By)] = &[
     ("bytes", BY_BYTES),
-    ("packets", |total| total.to_peers.0.saturating_add(total.to_client.0)),
+    ("packets", |total| total.to_peers.packets.saturating_add(total.to_client.packets)),
     ("sessions", |total| total.allocations),
 ];
 
@@ -51,16 +50,15 @@ pub(super) async fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
         json!({
             "user": &*total.user,
             "sessions": total.allocations,
-            "to_peers": traffic(total.to_peers),
-            "to_client": traffic(total.to_client),
+            "to_peers": total.to_peers,
+            "to_client": total.to_client,
         })
     });
     Ok(json!({ "users": shown.collect::<Vec<_>>(), "total_users": total_users }))
 }
 
 fn add(total: &mut UserTotal, more: &UserTotal) {
-    let both = |a: (u64, u64), b: (u64, u64)| (a.0.saturating_add(b.0), a.1.saturating_add(b.1));
     total.allocations = total.allocations.saturating_add(more.allocations);
-    total.to_peers = both(total.to_peers, more.to_peers);
-    total.to_client = both(total.to_client, more.to_client);
+    total.to_peers += more.to_peers;
+    total.to_client += more.to_client;
 }

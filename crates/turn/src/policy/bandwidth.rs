@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::buckets::{Paid, Rates, UserBuckets, forgiven, price};
 use crate::addr::Family;
+use crate::traffic::Direction;
 use crate::user::User;
 
 /// A table of fewer users is not worth giving memory back for.
@@ -116,6 +117,20 @@ impl UsersState {
     }
 }
 
+/// What the buckets of an allocation were charged, and those it shares with others of its user: what goes along when it moves to
+/// another process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MeterState {
+    /// The allocation's own, towards peers.
+    pub to_peer: Paid,
+    /// The allocation's own, towards the client.
+    pub to_client: Paid,
+    /// The user's, towards peers.
+    pub user_to_peer: Paid,
+    /// The user's, towards clients.
+    pub user_to_client: Paid,
+}
+
 /// What one allocation is metered by; kept in the allocation. One pointer, null when nothing is limited.
 #[derive(Debug)]
 pub struct Meter {
@@ -130,12 +145,46 @@ impl Meter {
         meter
     }
 
+    /// The meter of an allocation that comes from another process: what it was charged there counts here. Of a debt that is more than a
+    /// burst by the limits here, one burst is left.
+    pub fn resume(
+        limits: BandwidthLimits,
+        users: &Arc<UserBandwidths>,
+        user: &User,
+        now_micros: u64,
+        state: MeterState,
+    ) -> Self {
+        let mut meter = Self::new(limits, users, user, now_micros);
+        let now_nanos = now_micros.saturating_mul(1000);
+        if let Some(metered) = &mut meter.metered {
+            metered.to_peer = state.to_peer.bounded(metered.rates, now_nanos);
+            metered.to_client = state.to_client.bounded(metered.rates, now_nanos);
+            if let Some((rates, share)) = &metered.user {
+                share.buckets.to_peer.raise(state.user_to_peer.bounded(*rates, now_nanos));
+                share.buckets.to_client.raise(state.user_to_client.bounded(*rates, now_nanos));
+            }
+        }
+        meter
+    }
+
+    /// What its buckets were charged; nothing where nothing is limited.
+    pub fn state(&self) -> MeterState {
+        let Some(metered) = &self.metered else { return MeterState::default() };
+        let user = metered.user.as_ref().map(|(_, share)| &share.buckets);
+        MeterState {
+            to_peer: metered.to_peer,
+            to_client: metered.to_client,
+            user_to_peer: user.map(|buckets| buckets.to_peer.load()).unwrap_or_default(),
+            user_to_client: user.map(|buckets| buckets.to_client.load()).unwrap_or_default(),
+        }
+    }
+
     /// Whether `payload` bytes from client to peer may pass; takes their price from the buckets if so.
     #[inline]
     pub fn admit_to_peer(&mut self, now_micros: u64, peer: Family, payload: usize) -> bool {
         match &mut self.metered {
             None => true,
-            Some(metered) => metered.admit(now_micros, price(peer, payload), Direction::ToPeer),
+            Some(metered) => metered.admit(now_micros, price(peer, payload), Direction::ToPeers),
         }
     }
 
@@ -144,7 +193,7 @@ impl Meter {
     pub fn admit_to_client(&mut self, now_micros: u64, peer: Family, payload: usize) -> bool {
         match &mut self.metered {
             None => true,
-            Some(metered) => metered.admit(now_micros, price(peer, payload), Direction::ToClient),
+            Some(metered) => metered.admit(now_micros, price(peer, payload), Direction::ToClients),
         }
     }
 
@@ -175,12 +224,6 @@ impl Meter {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Direction {
-    ToPeer,
-    ToClient,
-}
-
 /// What an allocation and its user may pass, and what the allocation has passed.
 #[derive(Debug, Default)]
 struct Metered {
@@ -194,15 +237,15 @@ impl Metered {
     fn admit(&mut self, now_micros: u64, price: u64, direction: Direction) -> bool {
         let now_nanos = now_micros.saturating_mul(1000);
         let own = match direction {
-            Direction::ToPeer => &mut self.to_peer,
-            Direction::ToClient => &mut self.to_client,
+            Direction::ToPeers => &mut self.to_peer,
+            Direction::ToClients => &mut self.to_client,
         };
         // The allocation's buckets are charged last: only then is it certain that all of them let the packet pass.
         let Some(charged) = self.rates.charge(*own, now_nanos, price) else { return false };
         if let Some((rates, share)) = &self.user {
             let buckets = match direction {
-                Direction::ToPeer => &share.buckets.to_peer,
-                Direction::ToClient => &share.buckets.to_client,
+                Direction::ToPeers => &share.buckets.to_peer,
+                Direction::ToClients => &share.buckets.to_client,
             };
             if !buckets.charge(rates, now_nanos, price) {
                 return false;

@@ -89,10 +89,22 @@ fn cost_nanos(per_unit: u64, amount: u64) -> u64 {
 
 /// Token buckets, each kept as one point in time (generic cell rate algorithm): a packet moves it by the time that it takes at
 /// the rate, and passes if the point is not further ahead of the clock than the burst takes.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Paid {
-    pub(super) bytes_until_nanos: u64,
-    pub(super) packets_until_nanos: u64,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Paid {
+    /// The point in time of the bucket of bytes, in monotonic nanoseconds.
+    pub bytes_until_nanos: u64,
+    /// The same of the bucket of packets.
+    pub packets_until_nanos: u64,
+}
+
+impl Paid {
+    /// The same, but no bucket owes more than the burst of its rate.
+    pub(super) fn bounded(self, rates: Rates, now_nanos: u64) -> Self {
+        Self {
+            bytes_until_nanos: forgiven(None, rates.bytes, self.bytes_until_nanos, now_nanos),
+            packets_until_nanos: forgiven(None, rates.packets, self.packets_until_nanos, now_nanos),
+        }
+    }
 }
 
 /// A bucket that owes more than the burst of its new rate owes that burst.
@@ -139,6 +151,19 @@ pub(super) struct SharedPaid {
 }
 
 impl SharedPaid {
+    pub(super) fn load(&self) -> Paid {
+        Paid {
+            bytes_until_nanos: self.bytes_until_nanos.load(Ordering::Relaxed),
+            packets_until_nanos: self.packets_until_nanos.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Charges what was charged elsewhere, if that is more: all allocations of a user bring the same.
+    pub(super) fn raise(&self, paid: Paid) {
+        self.bytes_until_nanos.fetch_max(paid.bytes_until_nanos, Ordering::Relaxed);
+        self.packets_until_nanos.fetch_max(paid.packets_until_nanos, Ordering::Relaxed);
+    }
+
     pub(super) fn charge(&self, rates: &Rates, now_nanos: u64, price: u64) -> bool {
         let charge = |bucket: &AtomicU64, rate: Rate, amount| {
             let charged = |until_nanos| rate.charge(until_nanos, now_nanos, amount);

@@ -6,7 +6,8 @@ mod peer_acl;
 mod quota;
 mod rate_limit;
 
-pub use bandwidth::{BandwidthLimits, Meter, UserBandwidths};
+pub use bandwidth::{BandwidthLimits, Meter, MeterState, UserBandwidths};
+pub use buckets::Paid;
 pub use peer_acl::{AclError, Allowance, Denial, OwnService, PeerAcl, PeerRules, Verdict, default_denials};
 pub use quota::{AllocationRate, QuotaLimits, Quotas, Reservation};
 pub use rate_limit::{AnswerBudgets, RateLimit, RateLimiter};
