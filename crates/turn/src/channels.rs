@@ -104,10 +104,20 @@ impl Channels {
         if self.entries.len() != before {
             self.last = 0;
             self.entries.shrink_to(self.entries.len());
-            let entries = &self.entries;
-            self.by_number.rebuild(entries.len(), |at| entries.get(at).map_or(0, |entry| hash.number(entry.number)));
-            self.by_peer.rebuild(entries.len(), |at| entries.get(at).map_or(0, |entry| hash.peer(entry.peer)));
+            self.rebuild(hash);
         }
+    }
+
+    /// Bindings that cannot be looked up until [`Self::moved`] has indexed them.
+    pub(super) fn unindexed(entries: Vec<Channel>) -> Self {
+        Self { entries, ..Self::default() }
+    }
+
+    /// The bindings of an allocation that has moved here, where addresses hash otherwise.
+    pub(super) fn moved(self, hash: &AddressHash) -> Self {
+        let mut moved = Self { entries: self.entries, ..Self::default() };
+        moved.rebuild(hash);
+        moved
     }
 
     /// All of them, expired ones included until they are swept.
@@ -123,6 +133,12 @@ impl Channels {
     /// When the first of them expires.
     pub(super) fn next_expiry(&self) -> Option<u64> {
         self.entries.iter().map(|entry| entry.until_micros).min()
+    }
+
+    fn rebuild(&mut self, hash: &AddressHash) {
+        let entries = &self.entries;
+        self.by_number.rebuild(entries.len(), |at| entries.get(at).map_or(0, |entry| hash.number(entry.number)));
+        self.by_peer.rebuild(entries.len(), |at| entries.get(at).map_or(0, |entry| hash.peer(entry.peer)));
     }
 
     #[inline]

@@ -12,7 +12,7 @@
 //! | `path` | the way to a client, which the server carries and never looks into |
 //! | `five_tuple`, `hash` | the 5-tuple table and its keyed hash |
 //! | `timer`, `retransmit`, `events`, `refusal` | the wheel, remembered responses, the event queue, what it says of a refusal |
-//! | `ids` | ids of allocations, which no two ever have |
+//! | `parcel`, `ids` | an allocation on its way to another server; ids that move with it |
 //! | `view` | what an operator sees, and how an allocation is ended from outside |
 //! | `pass` | going over all allocations in parts, and judging them by a new snapshot |
 //! | `peer`, `response`, `transaction` | the question to the peer policy, what all responses share, transaction ids |
@@ -42,6 +42,7 @@ mod icmp;
 mod ids;
 mod index;
 mod output;
+mod parcel;
 mod pass;
 mod path;
 mod peer;
@@ -66,10 +67,12 @@ pub use ids::{AllocationId, AllocationIds, NoAllocationId};
 pub use output::{
     AllocationSummary, Client, Encapsulation, EndReason, Event, Outcome, ToClient, ToPeer, is_told_alone,
 };
+pub use parcel::{Parcel, ParcelRelay, Parts, PutInError, RememberedResponse, Returned};
 pub use pass::Judgement;
 pub use path::{DatagramPath, Path, StreamId};
 pub use refusal::{Excerpt, Refusal};
 pub use relays::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
+pub use retransmit::DigestKey;
 pub use server::{FillRandom, Server};
 pub use settings::{Lifetimes, OnExpiry, Settings, SettingsBuilder, Shared};
 pub use view::{AllocationDetail, AllocationFilter, AllocationView, Kick, Listing, Totals, UserTotal};

@@ -14,7 +14,7 @@ use super::server::Server;
 use super::settings::Settings;
 
 /// How far a pass has come. It goes by ids, so that what ends or is made meanwhile does not disturb it; what is made after its
-/// start is no part of it.
+/// start is no part of it. What moves in meanwhile may be part of it or not: see [`Server::put_in`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pass {
     next: AllocationId,

@@ -32,9 +32,9 @@ pub(super) fn judge(acl: &PeerAcl, peer: Peer) -> Result<Verdict, Reason> {
 #[derive(Clone, Copy, Default)]
 pub(super) struct RefusedData {
     /// Datagrams that no refusal stands for yet.
-    untold: u32,
+    pub(super) untold: u32,
     /// When the next one is told.
-    tell_micros: u64,
+    pub(super) tell_micros: u64,
 }
 
 impl Server {

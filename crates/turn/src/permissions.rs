@@ -64,9 +64,21 @@ impl Permissions {
         if self.entries.len() != before {
             self.last = 0;
             self.entries.shrink_to(self.entries.len());
-            let entries = &self.entries;
-            self.index.rebuild(entries.len(), |at| entries.get(at).map_or(0, |entry| hash.ip(entry.ip)));
+            self.rebuild(hash);
         }
+    }
+
+    /// Permissions that cannot be looked up until [`Self::moved`] has indexed them.
+    pub(super) fn unindexed(permissions: Vec<(IpAddr, u64)>) -> Self {
+        let entries = permissions.into_iter().map(|(ip, until_micros)| Permission { ip, until_micros }).collect();
+        Self { entries, ..Self::default() }
+    }
+
+    /// The permissions of an allocation that has moved here, where addresses hash otherwise.
+    pub(super) fn moved(self, hash: &AddressHash) -> Self {
+        let mut moved = Self { entries: self.entries, ..Self::default() };
+        moved.rebuild(hash);
+        moved
     }
 
     /// All of them and until when, expired ones included until they are swept.
@@ -82,6 +94,11 @@ impl Permissions {
     /// How many are held, expired ones included until they are swept.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    fn rebuild(&mut self, hash: &AddressHash) {
+        let entries = &self.entries;
+        self.index.rebuild(entries.len(), |at| entries.get(at).map_or(0, |entry| hash.ip(entry.ip)));
     }
 
     #[inline]

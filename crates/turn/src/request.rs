@@ -15,7 +15,7 @@ use super::peer::{Peer, judge};
 use super::refusal::{Excerpt, Refusal};
 use super::relays::Relays;
 use super::response::{Responder, is_known};
-use super::retransmit::{REMEMBERED_SECS, Remembered, RequestDigest};
+use super::retransmit::{REMEMBERED_SECS, Remembered, RequestDigest, Tombstone};
 use super::server::Server;
 use super::settings::Settings;
 
@@ -239,7 +239,7 @@ impl Server {
         let until_micros = in_secs(now, REMEMBERED_SECS);
         let remembered = Remembered { request, response: response.into(), until_micros };
         let Some(slot) = slot else {
-            self.tombstones.add(now.micros, remembered);
+            self.tombstones.add(now.micros, Tombstone { five_tuple: client.five_tuple, remembered });
             return;
         };
         if let Some(allocation) = self.allocations.get_mut(slot) {

@@ -54,13 +54,11 @@ pub struct Server {
 impl Server {
     /// A server without allocations, the only one of its process or worker 0 of it. `fill_random` is the CSPRNG.
     pub fn new(settings: Arc<Settings>, shared: Shared, mut fill_random: FillRandom) -> Self {
-        let mut digest_key = [0; 16];
-        fill_random(&mut digest_key);
         Self {
             limiter: RateLimiter::new(settings.unauthenticated, Arc::clone(&shared.answer_budgets)),
             hash: AddressHash::new(&mut *fill_random),
             transaction_ids: TransactionIds::new(&mut *fill_random),
-            digester: Digester::new(digest_key),
+            digester: shared.request_digests.digester(&mut *fill_random),
             settings,
             shared,
             allocations: Allocations::new(),

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use crate::auth::Credentials;
 use crate::policy::{AnswerBudgets, BandwidthLimits, PeerAcl, QuotaLimits, Quotas, RateLimit, UserBandwidths};
 
+use super::retransmit::DigestKey;
+
 /// What becomes of an allocation when the credential that made it expires.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnExpiry {
@@ -156,7 +158,8 @@ impl SettingsBuilder {
     }
 }
 
-/// What the workers of one process share: counters that must hold over all of them. Each [`Server`](super::Server) gets a clone.
+/// What the workers of one process share: counters that must hold over all of them, and what has to be the same for all. Each
+/// [`Server`](super::Server) gets a clone.
 #[derive(Clone, Debug, Default)]
 pub struct Shared {
     /// Live allocations per user and in total.
@@ -165,6 +168,8 @@ pub struct Shared {
     pub user_bandwidths: Arc<UserBandwidths>,
     /// What strangers have been answered.
     pub answer_budgets: Arc<AnswerBudgets>,
+    /// The key by which copies of requests are known again.
+    pub request_digests: Arc<DigestKey>,
 }
 
 #[cfg(test)]

@@ -157,6 +157,18 @@ impl Quotas {
         Ok(Reservation { quotas: Arc::clone(self), user: user.clone(), is_frequent })
     }
 
+    /// Counts an allocation that was made elsewhere, above the limits if need be: nobody's call ends because it moves. What it
+    /// cost of the user's rate was paid where it was made.
+    pub fn readmit(self: &Arc<Self>, user: &User, is_frequent: bool) -> Reservation {
+        let mut state = self.lock();
+        let entry = state.users.entry(user.clone()).or_default();
+        entry.live += 1;
+        let is_first = entry.live == 1;
+        state.present += usize::from(is_first);
+        self.total.fetch_add(1, Ordering::Relaxed);
+        Reservation { quotas: Arc::clone(self), user: user.clone(), is_frequent }
+    }
+
     /// Live allocations in total.
     pub fn in_use(&self) -> u32 {
         self.total.load(Ordering::Relaxed)
