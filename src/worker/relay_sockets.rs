@@ -15,7 +15,7 @@ use crate::clock::Now;
 use crate::counters::Counters;
 use crate::net::sys::{Descriptors, Epoll, Interest};
 use crate::net::{PortLease, RelayAddresses, RelayOwner, RelayPorts, bind_relay};
-use crate::turn::slots::{SlotId, Slots};
+use crate::turn::slots::Slots;
 use crate::turn::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
 use crate::user::User;
 
@@ -181,7 +181,7 @@ impl RelaySockets {
     /// The socket for `datagrams` from a relay to a peer, and whether it is connected to it; `None` when the relay has been closed
     /// since they were gathered, and they are lost with it.
     pub(super) fn towards(&mut self, id: RelayId, peer: SocketAddr, datagrams: u16) -> Option<(BorrowedFd<'_>, bool)> {
-        let relay = self.relays.get_mut(slot(id))?;
+        let relay = self.relays.get_mut(id.into())?;
         if relay.has_become_busy(peer, datagrams) {
             self.sockets.connect_busy(relay, id, peer);
         }
@@ -190,12 +190,12 @@ impl RelaySockets {
 
     /// The relay socket of an id, unless it was closed.
     fn get_mut(&mut self, id: RelayId) -> Option<&mut RelaySocket> {
-        self.relays.get_mut(slot(id))
+        self.relays.get_mut(id.into())
     }
 
     /// The relay socket of an id, unless it was closed.
     pub(super) fn get(&self, id: RelayId) -> Option<&RelaySocket> {
-        self.relays.get(slot(id))
+        self.relays.get(id.into())
     }
 
     /// Binds a free port that `fits`, in random order; with `pair` also the port after it.
@@ -241,11 +241,10 @@ impl RelaySockets {
     /// Puts a bound socket into a slot and makes it known.
     fn install(&mut self, socket: OwnedFd, lease: PortLease) -> Result<OpenRelay, RelayError> {
         let relayed = RelayedAddr::new(lease.external_address());
-        let SlotId { index, generation } = self.relays.next_id();
+        let id @ RelayId { index, generation } = RelayId::from(self.relays.next_id());
         if index >= SLOTS_MAX {
             return Err(RelayError::System);
         }
-        let id = RelayId { index, generation };
         let watched = self.sockets.epoll.add(socket.as_fd(), Token::Relay(id).pack(), Interest::ReadEdge);
         watched.map_err(|_| RelayError::System)?;
         lease.set_owner(RelayOwner { worker: self.worker, index, generation });
@@ -325,15 +324,10 @@ impl Relays for RelaySockets {
     }
 
     fn close(&mut self, relay: RelayId) {
-        if let Some(closed) = self.relays.remove(slot(relay)) {
+        if let Some(closed) = self.relays.remove(relay.into()) {
             self.sockets.note_closed(&closed);
         }
     }
-}
-
-/// Where the relay of an id is.
-fn slot(RelayId { index, generation }: RelayId) -> SlotId {
-    SlotId { index, generation }
 }
 
 #[cfg(test)]

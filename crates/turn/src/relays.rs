@@ -3,15 +3,29 @@
 use thiserror::Error;
 
 use crate::addr::{Family, RelayedAddr};
+use crate::slots::SlotId;
 use crate::user::User;
 
-/// A relay socket of this worker. `index` is small and dense, so that tables can be indexed by it.
+/// A relay socket of this worker. `index` is small and dense, so that tables can be indexed by it: keep the sockets in
+/// [`Slots`](crate::slots::Slots).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RelayId {
     /// The slot.
     pub index: u32,
     /// Counts the uses of the slot, so that a late event of an earlier use is recognised.
     pub generation: u32,
+}
+
+impl From<SlotId> for RelayId {
+    fn from(SlotId { index, generation }: SlotId) -> Self {
+        Self { index, generation }
+    }
+}
+
+impl From<RelayId> for SlotId {
+    fn from(RelayId { index, generation }: RelayId) -> Self {
+        Self { index, generation }
+    }
 }
 
 /// The value of RESERVATION-TOKEN (RFC 8656 section 18.10), from the CSPRNG.

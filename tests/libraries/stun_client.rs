@@ -1,20 +1,12 @@
-//! The libraries' examples do what they say: against the program, and against clients that we did not write.
-
-// A helper that cannot do its work must fail the test that called it; clippy counts only `#[test]` functions as tests.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-#[path = "support/mod.rs"]
-mod support;
-
-#[allow(dead_code)] // Its `main` prints what the test asks for.
-#[path = "../crates/stun/examples/binding.rs"]
-mod binding;
+//! The STUN client of `turnstone-stun`.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::thread;
 
-use support::{Spec, Transport};
 use turnstone::stun::{AttributeType, Class, Encoder, ErrorCode, Message, Method, TransactionId};
+
+use crate::binding;
+use crate::support::{Spec, Transport};
 
 #[test]
 fn the_stun_client_learns_its_address_from_the_program() {
