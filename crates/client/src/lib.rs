@@ -1,6 +1,7 @@
 //! A TURN client (RFC 8656) that load generator, probe and doctor share.
 //!
-//! It judges servers from outside: it shares the wire format with ours, and none of its ways.
+//! It judges servers from outside: it shares the wire format with ours, and none of its ways. A part of Turnstone, for its own use:
+//! it is not published, and changes with the program.
 
 pub mod client;
 pub mod tls;

@@ -1,4 +1,6 @@
 //! Sockets, options, batches and the relay port pool. What is Linux's own, and all `unsafe`, stays in [`sys`].
+//!
+//! A part of the TURN server Turnstone, for its own use: it is not published, and changes with the server.
 
 mod arena;
 mod inherited;

@@ -1,21 +1,23 @@
-//! The TURN server's state machine (RFC 8656), without sockets or clock.
+//! A TURN server (RFC 8656) as a state machine: no sockets, no clock, no threads.
 //!
-//! | file | what it does |
-//! |---|---|
-//! | `server` | owns the state, dispatches messages, timers and reloads |
-//! | `request` | the way of a TURN request: retransmission, authentication, dispatch, response |
-//! | `binding`, `allocate`, `refresh`, `create_permission`, `channel_bind`, `send`, `icmp` | one method each |
-//! | `route` | the data path, both directions |
-//! | [`slots`] | the slot table that allocations, relay sockets and connections are kept in |
-//! | `allocation`, `allocations` | one allocation; all of them, by 5-tuple and by relay |
-//! | `permissions`, `channels`, `index` | an allocation's peers |
-//! | `path` | the way to a client, which the server carries and never looks into |
-//! | `five_tuple`, `hash` | the 5-tuple table and its keyed hash |
-//! | `timer`, `retransmit`, `events`, `refusal` | the wheel, remembered responses, the event queue, what it says of a refusal |
-//! | `parcel`, `ids` | an allocation on its way to another server; ids that move with it |
-//! | `view` | what an operator sees, and how an allocation is ended from outside |
-//! | `pass` | going over all allocations in parts, and judging them by a new snapshot |
-//! | `peer`, `response`, `transaction` | the question to the peer policy, what all responses share, transaction ids |
+#![doc = include_str!("../README.md")]
+
+// | file | what it does |
+// |---|---|
+// | `server` | owns the state, dispatches messages, timers and reloads |
+// | `request` | the way of a TURN request: retransmission, authentication, dispatch, response |
+// | `binding`, `allocate`, `refresh`, `create_permission`, `channel_bind`, `send`, `icmp` | one method each |
+// | `route` | the data path, both directions |
+// | `slots` | the slot table that allocations, relay sockets and connections are kept in |
+// | `allocation`, `allocations` | one allocation; all of them, by 5-tuple and by relay |
+// | `permissions`, `channels`, `index` | an allocation's peers |
+// | `path` | the way to a client, which the server carries and never looks into |
+// | `five_tuple`, `hash` | the 5-tuple table and its keyed hash |
+// | `timer`, `retransmit`, `events`, `refusal` | the wheel, remembered responses, the event queue, what it says of a refusal |
+// | `parcel`, `ids` | an allocation on its way to another server; ids that move with it |
+// | `view` | what an operator sees, and how an allocation is ended from outside |
+// | `pass` | going over all allocations in parts, and judging them by a new snapshot |
+// | `peer`, `response`, `transaction` | the question to the peer policy, what all responses share, transaction ids |
 
 pub mod addr;
 pub mod auth;
