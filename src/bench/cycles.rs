@@ -13,7 +13,7 @@ use super::options::Options;
 use super::poll::Poll;
 use super::session::Session;
 use super::stats::Arrival;
-use crate::client::client::{Answer, Credential, Request};
+use crate::client::{Answer, Credential, Request};
 use crate::net::sys::RecvBuffers;
 
 /// Ports that UDP clients take one after the other. A port that came again at once, as random ones do, could meet a server

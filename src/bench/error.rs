@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use crate::client::client::ClientError;
+use crate::client::ClientError;
 use crate::client::tls::certificate_words;
 use crate::stun::ErrorCode;
 

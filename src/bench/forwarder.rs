@@ -13,7 +13,7 @@ use crate::stun::{AttributeType, Class, Encoder, ErrorCode, Message, Method};
 
 use super::error::BenchError;
 use super::poll::Poll;
-use crate::client::wire::CHANNEL;
+use crate::client::data::CHANNEL;
 use crate::net::sys;
 
 const LISTENER: u64 = u64::MAX;

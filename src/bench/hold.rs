@@ -13,8 +13,8 @@ use super::progress::Progress;
 use super::relay::open_sessions;
 use super::report::{Hold, Report};
 use super::session::drive;
-use crate::client::client::Request;
-use crate::client::wire::CHANNEL;
+use crate::client::Request;
+use crate::client::data::CHANNEL;
 
 /// Time for the server to come to rest between two readings.
 const SETTLE: Duration = Duration::from_millis(1500);

@@ -7,7 +7,7 @@ use crate::addr::Transport;
 
 use super::error::BenchError;
 use super::payload;
-use crate::client::client::Credential;
+use crate::client::Credential;
 use crate::client::tls::Trust;
 
 /// Bytes of the largest burst that one GSO send can carry.

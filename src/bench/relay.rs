@@ -15,8 +15,8 @@ use super::progress::Progress;
 use super::session::{Session, drive};
 use super::stats::Sequence;
 use crate::addr::Framing;
-use crate::client::client::{Answer, Request};
-use crate::client::wire;
+use crate::client::data;
+use crate::client::{Answer, Request};
 use crate::net::sys::{self, RecvBuffers, SendBuffers};
 
 /// Ports that peers take: neither ephemeral nor in the usual relay ranges, because a server on this address may rightly
@@ -222,8 +222,8 @@ impl<'a> Relay<'a> {
             let payload = |out: &mut Vec<u8>| pattern.write(client as u32, number, now_ns, size, out);
             match (from_peer, options.indications) {
                 (true, _) => payload(out),
-                (false, false) => wire::channel_data(size, framing, out, payload),
-                (false, true) => wire::send_indication(remote, number, out, payload),
+                (false, false) => data::channel_data(size, framing, out, payload),
+                (false, true) => data::send_indication(remote, number, out, payload),
             }
         };
         if framing == Framing::Stream && !from_peer {
@@ -250,8 +250,8 @@ impl<'a> Relay<'a> {
             }
             let segment = match (from_peer, options.indications) {
                 (true, _) => size,
-                (false, false) => wire::channel_data_len(size, framing),
-                (false, true) => wire::send_indication_len(remote, size),
+                (false, false) => data::channel_data_len(size, framing),
+                (false, true) => data::send_indication_len(remote, size),
             };
             self.outbox.push(to, u16::try_from(segment).ok(), |out| numbers.for_each(|number| write(number, out)));
             return Ok(());
@@ -310,17 +310,17 @@ impl<'a> Relay<'a> {
         let Some(flow) = self.flows.get_mut(sender) else { return Ok(()) };
         let (pattern, size) = (&self.pattern, self.options.size);
         let now_ns = run.clock.now_ns();
-        let answer = session.recv(&mut self.inbox, now_ns, |frame| match wire::payload(frame, remote) {
-            wire::Received::Payload(payload) => match pattern.check(payload, size) {
+        let answer = session.recv(&mut self.inbox, now_ns, |frame| match data::payload(frame, remote) {
+            data::Received::Payload(payload) => match pattern.check(payload, size) {
                 Some(stamp) if stamp.flow as usize == sender => {
                     flow.arrive(run, stamp.sequence, stamp.sent_ns, now_ns);
                 }
                 Some(_) => run.counts.misrouted += 1,
                 None => run.counts.damaged += 1,
             },
-            wire::Received::WrongSource => run.counts.misrouted += 1,
-            wire::Received::Damaged => run.counts.damaged += 1,
-            wire::Received::Response => {}
+            data::Received::WrongSource => run.counts.misrouted += 1,
+            data::Received::Damaged => run.counts.damaged += 1,
+            data::Received::Response => {}
         })?;
         if let Err(error) = answer {
             run.refused(|| error.to_string());
@@ -373,7 +373,7 @@ fn flush(outbox: &mut SendBuffers, owner: Option<Sender>, sessions: &[Session], 
 fn grant(options: &Options, flow: Option<&Flow>) -> Request {
     let peer = flow.map_or(options.server, |flow| flow.remote);
     match options.indications {
-        false => Request::ChannelBind { channel: wire::CHANNEL, peer },
+        false => Request::ChannelBind { channel: data::CHANNEL, peer },
         true => Request::CreatePermission { peer },
     }
 }

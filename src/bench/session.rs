@@ -9,7 +9,7 @@ use super::error::BenchError;
 use super::leg::{Dial, Leg};
 use super::measure::Clock;
 use super::poll::Poll;
-use crate::client::client::{Answer, Client, ClientError, Credential, Event, Request};
+use crate::client::{Answer, Client, ClientError, Credential, Event, Request};
 use crate::net::sys::RecvBuffers;
 
 /// Requests under way at once while clients are set up.

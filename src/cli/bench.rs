@@ -155,7 +155,7 @@ pub(super) fn run(args: &BenchArgs, printer: &mut Printer) -> Result<Exit, CliEr
         })
         .map_err(failed)?;
     }
-    let options = options(args).map_err(CliError::usage)?;
+    let options = options(args)?;
     let show = std::io::stderr().is_terminal();
     let erase = || {
         if show {
@@ -180,9 +180,9 @@ pub(super) fn run(args: &BenchArgs, printer: &mut Printer) -> Result<Exit, CliEr
     }
 }
 
-fn options(args: &BenchArgs) -> Result<Options, String> {
+fn options(args: &BenchArgs) -> Result<Options, CliError> {
     let (Some(mode), Some(server)) = (args.mode, &args.server) else {
-        return Err("a mode and a server are needed".into());
+        return Err(CliError::usage("a mode and a server are needed"));
     };
     let transport = match args.transport {
         TransportArg::Udp => Transport::Udp,
@@ -229,17 +229,19 @@ fn options(args: &BenchArgs) -> Result<Options, String> {
 }
 
 /// The host as written, and the first address of it.
-fn resolve(server: &str, default_port: u16) -> Result<(String, SocketAddr), String> {
+fn resolve(server: &str, default_port: u16) -> Result<(String, SocketAddr), CliError> {
     if let Ok(ip) = server.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
         return Ok((ip.to_string(), SocketAddr::new(ip, default_port)));
     }
     let (host, port) = match server.rsplit_once(':') {
-        Some((host, port)) => (host, port.parse().map_err(|_| format!("{server}: {port} is not a port"))?),
+        Some((host, port)) => {
+            (host, port.parse().map_err(|_| CliError::usage(format_args!("{server}: {port} is not a port")))?)
+        }
         None => (server, default_port),
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let mut addrs = (host, port).to_socket_addrs().map_err(|e| format!("{host}: {e}"))?;
-    let addr = addrs.next().ok_or_else(|| format!("{host} has no address"))?;
+    let mut addrs = (host, port).to_socket_addrs().map_err(|error| CliError::usage(format_args!("{host}: {error}")))?;
+    let addr = addrs.next().ok_or_else(|| CliError::usage(format_args!("{host} has no address")))?;
     Ok((host.to_owned(), addr))
 }
 
@@ -254,7 +256,9 @@ mod tests {
 
     #[test]
     fn servers_are_named_in_every_usual_form() {
-        let addr = |text: &str| resolve(text, 3478).map(|(host, addr)| (host, addr.to_string()));
+        let addr = |text: &str| {
+            resolve(text, 3478).map(|(host, addr)| (host, addr.to_string())).map_err(|error| error.to_string())
+        };
         let ok = |host: &str, addr: &str| Ok((host.to_owned(), addr.to_owned()));
         assert_eq!(addr("127.0.0.1"), ok("127.0.0.1", "127.0.0.1:3478"));
         assert_eq!(addr("127.0.0.1:99"), ok("127.0.0.1", "127.0.0.1:99"));

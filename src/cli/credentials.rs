@@ -1,22 +1,20 @@
 //! `turnstone credentials`: makes time-limited credentials.
 
-use std::io::Read;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use crate::auth::{SharedSecret, mint, prepare};
-use crate::config::{Config, parse_duration};
+use crate::config::parse_duration;
 
-use super::input::{ConfigFlags, Reading};
+use super::input::{ConfigFlags, read_stdin};
 use super::output::{CliError, Exit, Printer, unix_now, utc_text};
 use super::urls::{ice_servers, turn_urls};
 use super::verify::{self, VerifyArgs};
 
 const USERNAME_BYTES_MAX: usize = 508;
 const TTL_MAX: Duration = Duration::from_secs(366 * 86_400);
-const STDIN_BYTES_MAX: u64 = 64 * 1024;
 
 /// Make a time-limited credential, or say why one does not work.
 ///
@@ -84,9 +82,9 @@ pub(super) fn run(args: &CredentialsArgs, printer: &mut Printer) -> Result<Exit,
 
     let mut reading = args.flags.read(false)?;
     if args.secret_stdin {
-        reading.overrides.set_secret("--secret-stdin", read_stdin()?);
+        reading.overrides.set_secret("--secret-stdin", read_secret()?);
     }
-    let config = load(&reading, printer)?;
+    let config = reading.load_credentials(printer)?;
     let secret = choose(&config.auth.secrets, args.secret_id.as_deref())?;
     let password = mint(&secret.bytes, &username);
     let listeners = config.listeners.iter().map(|listener| (listener.transport, listener.address));
@@ -108,15 +106,6 @@ pub(super) fn run(args: &CredentialsArgs, printer: &mut Printer) -> Result<Exit,
         Format::IceServers => printer.line(ice_servers(&urls, &username, &password))?,
     }
     Ok(Exit::Success)
-}
-
-/// Reads the configuration; what is wrong only for running a server is no matter here, so a host without a network serves.
-pub(super) fn load(reading: &Reading, printer: &mut Printer) -> Result<Config, CliError> {
-    let loaded = reading.load_offline()?;
-    for warning in loaded.warnings.iter().filter(|warning| warning.message.contains("secret")) {
-        printer.error(format_args!("warning: {warning}"));
-    }
-    Ok(loaded.config)
 }
 
 fn username(expires_unix: u64, user: &str) -> Result<String, CliError> {
@@ -143,10 +132,8 @@ fn choose<'s>(secrets: &'s [SharedSecret], id: Option<&str>) -> Result<&'s Share
     })
 }
 
-fn read_stdin() -> Result<String, CliError> {
-    let mut secret = String::new();
-    let read = std::io::stdin().lock().take(STDIN_BYTES_MAX).read_to_string(&mut secret);
-    read.map_err(|error| CliError::usage(format!("--secret-stdin: {error}")))?;
+fn read_secret() -> Result<String, CliError> {
+    let mut secret = read_stdin().map_err(|error| CliError::usage(format!("--secret-stdin: {error}")))?;
     let end = secret.strip_suffix('\n').map(|rest| rest.strip_suffix('\r').unwrap_or(rest).len());
     secret.truncate(end.unwrap_or(secret.len()));
     Ok(secret)

@@ -1,5 +1,6 @@
 //! Where the configuration comes from: `--config`, the flags of `config::OVERRIDABLE`, the environment.
 
+use std::io::{self, Read};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,17 @@ use crate::config::{
     Surroundings,
 };
 use crate::ops::host;
+
+use super::output::{CliError, Printer};
+
+const STDIN_BYTES_MAX: u64 = 64 * 1024;
+
+/// Reads standard input as text, to its end or bound.
+pub(super) fn read_stdin() -> io::Result<String> {
+    let mut text = String::new();
+    io::stdin().lock().take(STDIN_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
 
 /// Who may read the files of secrets that a client's flags name: in a container they have the modes that the server's have.
 pub(super) fn secret_readers() -> Readers {
@@ -66,10 +78,14 @@ impl Reading {
         self.parse(host::detect(), dev)
     }
 
-    /// Parses it for a command that opens no relay: a machine without a network will do.
-    pub(super) fn load_offline(&self) -> Result<Loaded, ConfigError> {
+    /// Parses it for a command that is about credentials. It opens no relay: a machine without a network will do.
+    pub(super) fn load_credentials(&self, printer: &mut Printer) -> Result<Config, CliError> {
         let host = host::detect();
-        self.parse(Host { ipv4: host.ipv4.or(Some(Ipv4Addr::LOCALHOST)), ..host }, false)
+        let loaded = self.parse(Host { ipv4: host.ipv4.or(Some(Ipv4Addr::LOCALHOST)), ..host }, false)?;
+        for warning in loaded.warnings.iter().filter(|warning| warning.message.contains("secret")) {
+            printer.error(format_args!("warning: {warning}"));
+        }
+        Ok(loaded.config)
     }
 
     fn parse(&self, host: Host, dev: bool) -> Result<Loaded, ConfigError> {

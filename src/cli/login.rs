@@ -1,6 +1,5 @@
 //! Who a client command is at a server: the flags for it, and what becomes of them.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -8,15 +7,14 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::auth::{mint, prepare};
-use crate::client::client::Credential;
+use crate::client::Credential;
 use crate::config::read_private_file;
 
-use super::input::secret_readers;
-use super::output::unix_now;
+use super::input::{read_stdin, secret_readers};
+use super::output::{CliError, unix_now};
 
 /// How long a minted credential is valid, seconds.
 const CREDENTIAL_SECS: u64 = 24 * 3600;
-const CREDENTIAL_BYTES_MAX: u64 = 64 * 1024;
 
 #[derive(Args)]
 pub(super) struct Login {
@@ -48,8 +46,8 @@ impl Login {
     /// The credential of the flags: a user and password, or one minted from a secret.
     ///
     /// # Errors
-    /// In words, when the flags do not fit together.
-    pub(super) fn credential(&self) -> Result<Option<Credential>, String> {
+    /// When the flags do not fit together, or name what cannot be read.
+    pub(super) fn credential(&self) -> Result<Option<Credential>, CliError> {
         if let Some(path) = &self.credential {
             return read_credential(path, self.sha256).map(Some);
         }
@@ -63,13 +61,13 @@ impl Login {
                 (username, password)
             }
             (None, Some(password), Some(user)) => {
-                let password =
-                    prepare(&password).map_err(|_| "the password has a character that passwords may not have")?;
+                let password = prepare(&password)
+                    .map_err(|_| CliError::usage("the password has a character that passwords may not have"))?;
                 (user.to_owned(), Zeroizing::new(password))
             }
-            (None, Some(_), None) => return Err("a password needs --user".into()),
+            (None, Some(_), None) => return Err(CliError::usage("a password needs --user")),
             (None, None, Some(_)) => {
-                return Err("--user needs --password-env, --password-file or a shared secret".into());
+                return Err(CliError::usage("--user needs --password-env, --password-file or a shared secret"));
             }
             (None, None, None) => return Ok(None),
         };
@@ -85,38 +83,40 @@ struct Printed {
     password: String,
 }
 
-fn read_credential(path: &Path, sha256: bool) -> Result<Credential, String> {
+fn read_credential(path: &Path, sha256: bool) -> Result<Credential, CliError> {
     let (name, text) = match path == Path::new("-") {
         true => {
-            let mut text = String::new();
-            let read = std::io::stdin().lock().take(CREDENTIAL_BYTES_MAX).read_to_string(&mut text);
-            read.map_err(|error| format!("--credential: standard input: {error}"))?;
+            let text =
+                read_stdin().map_err(|error| CliError::usage(format_args!("--credential: standard input: {error}")))?;
             ("standard input".to_owned(), Zeroizing::new(text.into_bytes()))
         }
         false => (
             path.display().to_string(),
-            read_private_file(path, None, secret_readers()).map_err(|problem| format!("--credential: {problem}"))?,
+            read_private_file(path, None, secret_readers())
+                .map_err(|problem| CliError::usage(format_args!("--credential: {problem}")))?,
         ),
     };
     let printed: Printed = serde_json::from_slice(&text).map_err(|_| {
-        format!(
+        CliError::usage(format_args!(
             "--credential: {name} is not what turnstone credentials --json prints: an object with username and password"
-        )
+        ))
     })?;
     let password = prepare(&printed.password)
-        .map_err(|_| "--credential: the password has a character that passwords may not have")?;
+        .map_err(|_| CliError::usage("--credential: the password has a character that passwords may not have"))?;
     Ok(Credential { username: printed.username, password: Zeroizing::new(password), sha256 })
 }
 
 /// A secret from a variable or from a file that only its owner may read.
-fn read_secret(variable: Option<&str>, file: Option<&Path>) -> Result<Option<Zeroizing<String>>, String> {
+fn read_secret(variable: Option<&str>, file: Option<&Path>) -> Result<Option<Zeroizing<String>>, CliError> {
     if let Some(name) = variable {
-        let value = std::env::var(name).map_err(|e| format!("environment variable {name}: {e}"))?;
+        let value = std::env::var(name)
+            .map_err(|error| CliError::usage(format_args!("environment variable {name}: {error}")))?;
         return Ok(Some(Zeroizing::new(value)));
     }
     let Some(path) = file else { return Ok(None) };
-    let bytes = read_private_file(path, None, secret_readers())?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| format!("{}: is not text in UTF-8", path.display()))?;
+    let bytes = read_private_file(path, None, secret_readers()).map_err(CliError::usage)?;
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|_| CliError::usage(format_args!("{}: is not text in UTF-8", path.display())))?;
     Ok(Some(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned())))
 }
 
@@ -135,7 +135,9 @@ mod tests {
             let _ = fs::remove_file(&path);
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-            read_credential(&path, false).map(|found| (found.username, found.password.to_string()))
+            read_credential(&path, false)
+                .map(|found| (found.username, found.password.to_string()))
+                .map_err(|error| error.to_string())
         };
         let good = Ok(("9:a".to_owned(), "p".to_owned()));
         assert_eq!(read(r#"{"username":"9:a","password":"p","ttl":1,"uris":[]}"#), good);
@@ -151,7 +153,7 @@ mod tests {
         let path = dir.path().join("secret");
         fs::write(&path, "s3cret\n").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(read_secret(None, Some(&path)).unwrap_err().contains("chmod 600"));
+        assert!(read_secret(None, Some(&path)).unwrap_err().to_string().contains("chmod 600"));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(read_secret(None, Some(&path)).unwrap().unwrap().as_str(), "s3cret");
     }

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 pub(super) use crate::clock::utc_text;
+use thiserror::Error;
+
 use crate::config::ConfigError;
 use crate::ops::terminal::shows_colours;
 use crate::probe::Status;
@@ -25,11 +27,13 @@ impl From<Exit> for ExitCode {
 }
 
 /// Why a command ends early.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub(super) enum CliError {
     /// Nobody reads the output any more.
+    #[error("nobody reads the output")]
     ClosedPipe,
     /// A message for standard error, and the exit code.
+    #[error("{1}")]
     Failed(Exit, String),
 }
 

@@ -85,7 +85,7 @@ enum Format {
 pub(super) fn run(args: &ProbeArgs, printer: &mut Printer) -> Result<Exit, CliError> {
     let options = Options {
         urls: args.urls.clone(),
-        credential: args.login.credential().map_err(CliError::usage)?,
+        credential: args.login.credential()?,
         roots: args.ca.clone().map_or(Roots::System, Roots::File),
         insecure: args.insecure,
         past_certificate: false,

@@ -1,6 +1,5 @@
 //! `turnstone credentials verify`: asks the server's own code whether a credential passes, and says why not.
 
-use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -17,11 +16,8 @@ use crate::stun::{
 };
 use crate::text::json_pretty;
 
-use super::credentials::load;
-use super::input::ConfigFlags;
+use super::input::{self, ConfigFlags};
 use super::output::{CliError, Exit, Printer, unix_now};
-
-const STDIN_BYTES_MAX: u64 = 64 * 1024;
 
 /// Say whether the server would accept a username and password, and if not, why.
 #[derive(Args)]
@@ -48,7 +44,7 @@ pub(super) struct VerifyArgs {
 
 pub(super) fn run(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit, CliError> {
     let password = if args.password == "-" { read_stdin()? } else { args.password.clone() };
-    let auth = load(&args.flags.read(false)?, printer)?.auth;
+    let auth = args.flags.read(false)?.load_credentials(printer)?.auth;
     let (is_valid, text) = judge(&auth, &args.user, &password, unix_now())?;
     match args.json {
         true => printer.line(json_pretty(&json!({ "valid": is_valid, "reason": text })))?,
@@ -103,9 +99,8 @@ fn authenticate(auth: &Auth, user: &str, password: &str, now_unix: u64) -> Resul
 }
 
 fn read_stdin() -> Result<String, CliError> {
-    let mut password = String::new();
-    let read = std::io::stdin().lock().take(STDIN_BYTES_MAX).read_to_string(&mut password);
-    read.map_err(|error| CliError::usage(format!("cannot read the password: {error}")))?;
+    let password =
+        input::read_stdin().map_err(|error| CliError::usage(format!("cannot read the password: {error}")))?;
     let trimmed = password.strip_suffix('\n').unwrap_or(&password);
     Ok(trimmed.to_owned())
 }

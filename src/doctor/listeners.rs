@@ -3,13 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use secrecy::ExposeSecret;
+use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::addr::{Family, Transport};
 use crate::auth::mint;
-use crate::client::client::Credential;
+use crate::client::Credential;
+use crate::client::tls::TrustError;
 use crate::config::{Auth, Config, Listener};
-use crate::probe::{self, Status, Step, Target, TurnUrl};
+use crate::probe::{self, Status, Step, Target, TurnUrl, UrlError};
 
 use super::{Options, Progress, finding};
 
@@ -29,10 +31,19 @@ pub(super) fn credential(auth: &Auth, now_unix: u64) -> Option<Credential> {
     Some(Credential { username: name.to_owned(), password, sha256: false })
 }
 
+/// Why a listener could not be tried at all.
+#[derive(Debug, Error)]
+pub(super) enum Untried {
+    #[error("{0}")]
+    Url(#[from] UrlError),
+    #[error("{transport} {address} was not tried: {error}")]
+    Trust { transport: Transport, address: SocketAddr, error: TrustError },
+}
+
 /// Probes a listener. `name` is what its certificate has to be for.
 ///
 /// # Errors
-/// Why it could not be tried at all.
+/// [`Untried`].
 pub(super) fn probe(
     config: &Config,
     listener: Listener,
@@ -40,7 +51,7 @@ pub(super) fn probe(
     credential: Option<Credential>,
     options: &Options,
     progress: &mut (dyn FnMut(Progress<'_>) + '_),
-) -> Result<Target, String> {
+) -> Result<Target, Untried> {
     let address = reachable(config, listener.address);
     let url = url(config.turn, listener.transport, name, address)?;
     let options = probe::Options {
@@ -53,8 +64,8 @@ pub(super) fn probe(
         timeout: options.timeout,
         safety: true,
     };
-    let unprobed = |problem| format!("{} {} was not tried: {problem}", listener.transport, listener.address);
-    probe::run_at(&options, &url, address, &mut |step| progress(Progress::Listener(step))).map_err(unprobed)
+    probe::run_at(&options, &url, address, &mut |step| progress(Progress::Listener(step)))
+        .map_err(|error| Untried::Trust { transport: listener.transport, address: listener.address, error })
 }
 
 /// Whether browsers are answered where a `stuns:` URL sends them: Chromium asks its port by plain UDP.
@@ -101,7 +112,7 @@ fn reachable(config: &Config, listening: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listening.port())
 }
 
-fn url(turn: bool, transport: Transport, name: Option<&str>, address: SocketAddr) -> Result<TurnUrl, String> {
+fn url(turn: bool, transport: Transport, name: Option<&str>, address: SocketAddr) -> Result<TurnUrl, UrlError> {
     let is_encrypted = transport.is_encrypted();
     let scheme = match (turn, is_encrypted) {
         (true, true) => "turns",
@@ -113,7 +124,7 @@ fn url(turn: bool, transport: Transport, name: Option<&str>, address: SocketAddr
         (Some(name), true) => format!("{name}:{}", address.port()),
         _ => SocketAddr::new(address.ip(), address.port()).to_string(),
     };
-    let mut url: TurnUrl = format!("{scheme}:{host}").parse().map_err(|error: probe::UrlError| error.to_string())?;
+    let mut url: TurnUrl = format!("{scheme}:{host}").parse()?;
     url.transport = transport;
     Ok(url)
 }

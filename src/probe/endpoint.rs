@@ -1,27 +1,20 @@
 //! The steps at one address of a server: connect, TLS, Binding, the 401, and then its relays.
 
 use std::net::SocketAddr;
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{CertificateError, Error};
-
-use crate::client::tls;
-
 use crate::addr::{Family, SocketKind};
-use crate::client::client::{Answer, ClientError, Request};
-use crate::clock::span;
+use crate::client::{Answer, ClientError, Request};
 use crate::stun::{AttributeType, ErrorCode, Message};
 
-use super::Context;
-use super::WARN_DAYS_LEFT;
-use super::link::{Handshake, Link, TlsFailure};
+use super::context::Context;
+use super::dial::Dialer;
+use super::link::Link;
 use super::relay;
 use super::report::{Recorder, Status, Step};
 use super::session::{Reply, Session};
-use super::url::{Host, Scheme, TurnUrl};
-use super::verdict::{Failure, io_words, is_no_route, printable};
+use super::url::{Scheme, TurnUrl};
+use super::verdict::{Failure, is_no_route, printable, with_code};
 
 /// Takes all steps and records each.
 pub(super) fn probe(context: &Context<'_>, url: &TurnUrl, address: SocketAddr, recorder: &mut Recorder<'_>) {
@@ -61,7 +54,7 @@ fn ask_as_chromium(context: &Context<'_>, address: SocketAddr) -> Option<Step> {
 }
 
 fn take_steps(context: &Context<'_>, url: &TurnUrl, address: SocketAddr, recorder: &mut Recorder<'_>) {
-    let mut dialer = Dialer { context, url, address, alpn: Some(alpn_of(url)) };
+    let mut dialer = Dialer::new(context, url, address);
     let Some(mut session) = dialer.open_first(recorder) else { return };
     if !reach(context, url, &mut session, recorder) {
         return;
@@ -83,123 +76,6 @@ fn take_steps(context: &Context<'_>, url: &TurnUrl, address: SocketAddr, recorde
     if families.is_empty() {
         let message = "the server relays neither IPv4 nor IPv6";
         recorder.add(Step::new("allocate", Status::Fail, Duration::ZERO, message));
-    }
-}
-
-/// Opens connections to the address, the later ones as the first one could be opened.
-pub(super) struct Dialer<'a> {
-    pub(super) context: &'a Context<'a>,
-    pub(super) url: &'a TurnUrl,
-    pub(super) address: SocketAddr,
-    alpn: Option<&'static str>,
-}
-
-impl Dialer<'_> {
-    pub(super) fn socket_kind(&self) -> SocketKind {
-        self.url.transport.socket_kind()
-    }
-
-    /// A further client, after the first one was let through.
-    ///
-    /// # Errors
-    /// In words.
-    pub(super) fn open(&self) -> Result<Session, String> {
-        let options = self.context.options;
-        let mut link = Link::open(self.socket_kind(), self.address, options.timeout)
-            .map_err(|error| io_words(&error, self.socket_kind()))?;
-        if self.url.scheme.is_secure() {
-            let (_, verdict) = self.start_tls(&mut link, self.alpn).map_err(|failure| tls_words(&failure))?;
-            if let (Err(error), false) = (verdict, options.insecure || options.past_certificate) {
-                return Err(format!("another certificate than before, which is not trusted: {error}"));
-            }
-        }
-        Session::new(link, self.context.credential.clone(), options.timeout).map_err(|error| error.to_string())
-    }
-
-    /// The first client, without a credential, each step recorded; `None` when there is no getting in.
-    fn open_first(&mut self, recorder: &mut Recorder<'_>) -> Option<Session> {
-        let mut link = self.connect(recorder)?;
-        if self.url.scheme.is_secure() {
-            link = self.shake_hands(link, recorder)?;
-        }
-        match Session::new(link, None, self.context.options.timeout) {
-            Ok(session) => Some(session),
-            Err(error) => {
-                recorder.add(Step::new("connect", Status::Fail, Duration::ZERO, error.to_string()));
-                None
-            }
-        }
-    }
-
-    fn connect(&self, recorder: &mut Recorder<'_>) -> Option<Link> {
-        let started = Instant::now();
-        let step = |status, message: String| Step::new("connect", status, started.elapsed(), message);
-        match Link::open(self.socket_kind(), self.address, self.context.options.timeout) {
-            Ok(link) => {
-                let local = link.local().map_or_else(|_| String::new(), |local| local.to_string());
-                let what = match self.socket_kind() {
-                    SocketKind::Udp => "socket open",
-                    SocketKind::Tcp => "connected",
-                };
-                recorder.add(step(Status::Ok, format!("{what}, from {local}")).fact("local", local));
-                Some(link)
-            }
-            Err(error) if is_no_route(&error) => {
-                let message = format!("not tried: this machine has no route there ({error})");
-                recorder.add(step(Status::Warn, message).fact("no_route", true));
-                None
-            }
-            Err(error) => {
-                recorder.add(step(Status::Fail, io_words(&error, self.socket_kind())));
-                None
-            }
-        }
-    }
-
-    /// The handshake, the certificate and ALPN. A server that knows no protocol we offer is asked again without.
-    fn shake_hands(&mut self, mut link: Link, recorder: &mut Recorder<'_>) -> Option<Link> {
-        let started = Instant::now();
-        let mut shaken = self.start_tls(&mut link, self.alpn);
-        let refused_alpn = matches!(shaken, Err(TlsFailure::NoProtocol));
-        if refused_alpn {
-            self.alpn = None;
-            match Link::open(SocketKind::Tcp, self.address, self.context.options.timeout) {
-                Ok(fresh) => {
-                    link = fresh;
-                    shaken = self.start_tls(&mut link, None);
-                }
-                Err(error) => shaken = Err(TlsFailure::Io(error)),
-            }
-        }
-        let took = started.elapsed();
-        let (handshake, verdict) = match shaken {
-            Ok(shaken) => shaken,
-            Err(failure) => {
-                recorder.add(Step::new("tls", Status::Fail, took, tls_words(&failure)));
-                return None;
-            }
-        };
-        recorder.add(Step::new("tls", Status::Ok, took, handshake.version).fact("version", handshake.version));
-        let insecure = self.context.options.insecure;
-        let certificate = certificate_step(&handshake.chain, verdict, insecure, self.context.now_unix);
-        let trusted = certificate.status != Status::Fail;
-        recorder.add(certificate);
-        recorder.add(alpn_step(alpn_of(self.url), handshake.alpn.as_deref(), refused_alpn));
-        (trusted || self.context.options.past_certificate).then_some(link)
-    }
-
-    fn start_tls(&self, link: &mut Link, alpn: Option<&str>) -> Result<(Handshake, Result<(), Error>), TlsFailure> {
-        let name = match &self.url.host {
-            Host::Ip(ip) => ServerName::from(*ip),
-            Host::Name(name) => ServerName::try_from(name.trim_end_matches('.').to_owned())
-                .map_err(|_| TlsFailure::Tls(Error::General("this name cannot be in a certificate".into())))?,
-        };
-        let setup = self.context.tls.as_ref();
-        let setup = setup.ok_or_else(|| TlsFailure::Tls(Error::General("TLS is not set up".into())))?;
-        let (connection, verdict) = setup.connection(name, alpn).map_err(TlsFailure::Tls)?;
-        let handshake = link.start_tls(connection, Instant::now() + self.context.options.timeout)?;
-        let verdict = verdict.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Ok((handshake, verdict.unwrap_or(Err(Error::NoCertificatesPresented))))
     }
 }
 
@@ -311,80 +187,4 @@ fn binding_step(reply: &Reply, local: Option<SocketAddr>, took: Duration) -> Ste
         .fact("mapped", mapped.to_string())
         .fact("nat", natted)
         .fact("software", software)
-}
-
-fn certificate_step(chain: &[CertificateDer<'_>], verdict: Result<(), Error>, insecure: bool, now_unix: u64) -> Step {
-    let not_after = chain.first().and_then(super::tls::not_after_unix);
-    let days_left = not_after.map(|end| (end as i64 - now_unix as i64).div_euclid(86_400));
-    let expiry = match not_after {
-        Some(end) if end < now_unix => format!("expired {} ago", span(now_unix - end)),
-        Some(end) => format!("valid for another {}", span(end - now_unix)),
-        None => "of unknown end".into(),
-    };
-    let soon = not_after.is_none_or(|end| end < now_unix + WARN_DAYS_LEFT * 86_400);
-    let (status, message) = match (&verdict, insecure) {
-        (Ok(()), false) if soon => (Status::Warn, format!("trusted, but only {expiry}")),
-        (Ok(()), false) => (Status::Ok, format!("trusted, {expiry}")),
-        (Ok(()), true) => (Status::Warn, format!("NOT CHECKED (--insecure), though it would be trusted; {expiry}")),
-        (Err(error), true) => (
-            Status::Warn,
-            format!("NOT TRUSTED and accepted (--insecure): {}; {expiry}", certificate_words(error, &expiry)),
-        ),
-        (Err(error), false) => (Status::Fail, certificate_words(error, &expiry)),
-    };
-    Step::new("certificate", status, Duration::ZERO, message)
-        .fact("trusted", verdict.is_ok())
-        .fact("not_after_unix", not_after)
-        .fact("days_left", days_left)
-        .fact("chain_length", chain.len())
-}
-
-fn certificate_words(error: &Error, expiry: &str) -> String {
-    match error {
-        Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
-            format!("certificate {expiry}")
-        }
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "its issuer is not known here: the server does not send the whole chain, or a private authority needs --ca"
-                .into()
-        }
-        Error::InvalidCertificate(CertificateError::BadSignature) => {
-            "it is not signed by the authority that is known here under its issuer's name".into()
-        }
-        error => tls::certificate_words(error).unwrap_or_else(|| error.to_string()),
-    }
-}
-
-/// RFC 7443: a server need not know ALPN, but one that does must know these names.
-fn alpn_step(offered: &str, chosen: Option<&str>, refused: bool) -> Step {
-    let (status, message) = match chosen {
-        _ if refused => (Status::Warn, format!("the server refuses clients that ask for {offered} (RFC 7443)")),
-        Some(chosen) if chosen == offered => (Status::Ok, chosen.to_owned()),
-        Some(chosen) => (Status::Warn, format!("the server chose {chosen}, which was not offered")),
-        None => (Status::Ok, "the server does not use it".to_owned()),
-    };
-    Step::new("alpn", status, Duration::ZERO, message).fact("offered", offered).fact("chosen", chosen)
-}
-
-fn alpn_of(url: &TurnUrl) -> &'static str {
-    if url.scheme.is_turn() { "stun.turn" } else { "stun.nat-discovery" }
-}
-
-fn tls_words(failure: &TlsFailure) -> String {
-    match failure {
-        TlsFailure::NoProtocol => "the server refuses the protocols offered by ALPN".into(),
-        TlsFailure::Closed => "the server closed the connection: this is hardly a TLS port".into(),
-        TlsFailure::Silent => "no answer to the TLS handshake: this is hardly a TLS port".into(),
-        TlsFailure::Io(error) => io_words(error, SocketKind::Tcp),
-        TlsFailure::Tls(error @ Error::InvalidMessage(_)) => format!("the server does not speak TLS here ({error})"),
-        TlsFailure::Tls(error) => error.to_string(),
-    }
-}
-
-/// Adds the server's error code to the facts, when there is one.
-pub(super) fn with_code(step: Step, failure: &Failure) -> Step {
-    match failure.code() {
-        Some(code) => step.fact("error_code", code.value()),
-        None => step,
-    }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::client::wire::{self, Received};
+use crate::client::data::{self, Received};
 
 use super::session::Session;
 use super::verdict::Failure;
@@ -45,11 +45,11 @@ pub(super) fn carry(from: &mut Party, to: &mut Party, by: By, len: usize, timeou
         By::Indication => {
             // The transaction id of an indication is nobody's key: nothing answers it.
             let number = payload.iter().fold(0_u64, |number, byte| number.rotate_left(8) ^ u64::from(*byte));
-            wire::send_indication(to.relayed, number, &mut frame, |out| out.extend_from_slice(&payload));
+            data::send_indication(to.relayed, number, &mut frame, |out| out.extend_from_slice(&payload));
         }
         By::Channel => {
             let framing = from.session.link.framing();
-            wire::channel_data(len, framing, &mut frame, |out| out.extend_from_slice(&payload));
+            data::channel_data(len, framing, &mut frame, |out| out.extend_from_slice(&payload));
         }
     }
     let deadline = Instant::now() + timeout;
@@ -60,7 +60,7 @@ pub(super) fn carry(from: &mut Party, to: &mut Party, by: By, len: usize, timeou
         let wait_until = deadline.min(Instant::now() + wait);
         wait *= 2;
         while let Some(bytes) = to.session.link.recv(wait_until).map_err(Lost::Failed)? {
-            match wire::payload(&bytes, from.relayed) {
+            match data::payload(&bytes, from.relayed) {
                 Received::Payload(received) if received == payload => return Ok(()),
                 Received::Payload(_) => doubt = Some("other bytes than were sent"),
                 Received::WrongSource => doubt = Some("data that names another peer than the one that sent it"),

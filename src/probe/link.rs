@@ -8,7 +8,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::{AlertDescription, ClientConnection};
 
 use crate::addr::{Family, Framing, SocketKind, unspecified};
-use crate::client::wire::CHANNEL;
+use crate::client::data::CHANNEL;
 use crate::stream::framing::first_frame;
 
 use super::verdict::Failure;
@@ -127,6 +127,7 @@ pub(super) struct Handshake {
 }
 
 /// Why a handshake failed.
+#[derive(Debug)]
 pub(super) enum TlsFailure {
     /// The server knows none of the protocols offered by ALPN.
     NoProtocol,

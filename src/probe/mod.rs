@@ -5,6 +5,8 @@
 //! family: two allocations, permissions, data between their relayed addresses by indications and by channels, requests that
 //! a safe relay refuses, and the release. It blocks, in one thread, and never waits longer than the timeout in one step.
 
+mod context;
+mod dial;
 mod endpoint;
 mod exchange;
 mod link;
@@ -17,51 +19,25 @@ mod url;
 mod verdict;
 
 pub use crate::client::tls::Roots;
+pub use context::{Options, WARN_DAYS_LEFT};
 pub(crate) use report::millis;
 pub use report::{Counts, Endpoint, Progress, Report, SCHEMA, Status, Step, Target, worst};
 pub use url::{Scheme, TurnUrl, UrlError};
 pub use verdict::not_public;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use crate::addr::Family;
-use crate::client::client::Credential;
+use crate::client::tls::TrustError;
 
+use context::Context;
 use report::Recorder;
-use tls::TlsSetup;
-
-/// A certificate with fewer days left is a warning: renewals come 30 days before the end, and one that has failed for 9 days
-/// needs somebody.
-pub const WARN_DAYS_LEFT: u64 = 21;
-
-/// What to probe.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The servers, probed one after the other.
-    pub urls: Vec<TurnUrl>,
-    /// The credential for `turn:` and `turns:`; without one, the probe ends at the server's 401.
-    pub credential: Option<Credential>,
-    /// Which authorities the server's certificate is judged by.
-    pub roots: Roots,
-    /// Go on where the certificate is not trusted; the certificate is then a warning, whatever it is.
-    pub insecure: bool,
-    /// Take the other steps, too, where the certificate is not trusted, which stays a failure.
-    pub past_certificate: bool,
-    /// Only addresses of this family.
-    pub family: Option<Family>,
-    /// The longest that one step may take.
-    pub timeout: Duration,
-    /// Ask for permissions towards private addresses, which a safe relay refuses.
-    pub safety: bool,
-}
 
 /// Probes every URL. `progress` is called as each step ends.
 ///
 /// # Errors
-/// When the authorities cannot be read; the message names the file. What is wrong with a server is in the report.
-pub fn run(options: &Options, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Report, String> {
+/// When the authorities cannot be read. What is wrong with a server is in the report.
+pub fn run(options: &Options, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Report, TrustError> {
     let started = Instant::now();
     let context = Context::new(options, options.urls.iter().any(|url| url.scheme.is_secure()))?;
     let targets = options.urls.iter().map(|url| probe_url(&context, url, progress)).collect();
@@ -78,26 +54,10 @@ pub fn run_at(
     url: &TurnUrl,
     address: SocketAddr,
     progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<Target, String> {
+) -> Result<Target, TrustError> {
     let context = Context::new(options, url.scheme.is_secure())?;
     progress(Progress::Target(&url.to_string()));
     Ok(Target::new(url.to_string(), Vec::new(), vec![probe_address(&context, url, address, progress)]))
-}
-
-/// What all steps share.
-struct Context<'a> {
-    options: &'a Options,
-    credential: Option<Arc<Credential>>,
-    tls: Option<TlsSetup>,
-    now_unix: u64,
-}
-
-impl<'a> Context<'a> {
-    fn new(options: &'a Options, needs_tls: bool) -> Result<Self, String> {
-        let now_unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let tls = if needs_tls { Some(TlsSetup::new(&options.roots)?) } else { None };
-        Ok(Self { options, credential: options.credential.clone().map(Arc::new), tls, now_unix })
-    }
 }
 
 fn probe_url(context: &Context<'_>, url: &TurnUrl, progress: &mut dyn FnMut(Progress<'_>)) -> Target {

@@ -4,15 +4,17 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use thiserror::Error;
+
 use crate::addr::Family;
-use crate::client::client::{Answer, Credential, Request};
-use crate::client::wire::CHANNEL;
+use crate::client::data::CHANNEL;
+use crate::client::{Answer, Credential, Request};
 use crate::stun::ErrorCode;
 
-use super::endpoint::{Dialer, with_code};
+use super::dial::{Dialer, Unopened};
 use super::exchange::{By, Lost, Party, carry};
 use super::report::{Recorder, Status, Step};
-use super::verdict::{Failure, not_public};
+use super::verdict::{Failure, not_public, with_code};
 
 /// Bytes of data: a small odd size, which needs padding, and that of a full packet of media.
 const SIZES: [usize; 2] = [173, 1200];
@@ -80,7 +82,18 @@ struct Relay<'a, 'p> {
 /// Why there is no allocation.
 enum Denied {
     Failure(Failure),
-    Words(String),
+    Useless(Useless),
+}
+
+/// What is no answer to an Allocate.
+#[derive(Debug, Error)]
+enum Useless {
+    #[error("{0}")]
+    Unopened(Unopened),
+    #[error("{} was asked for and {given} given", family_name(*wanted))]
+    OtherFamily { wanted: Family, given: SocketAddr },
+    #[error("an answer to another request")]
+    OtherAnswer,
 }
 
 impl Relay<'_, '_> {
@@ -93,8 +106,8 @@ impl Relay<'_, '_> {
                 self.recorder.add(step.fact("relayed", party.relayed.to_string()).fact("lifetime_secs", lifetime_secs));
                 return Ok(party);
             }
-            Err(Denied::Words(words)) => {
-                self.add("allocate", Status::Fail, started, words);
+            Err(Denied::Useless(why)) => {
+                self.add("allocate", Status::Fail, started, why.to_string());
                 return Err(Outcome::Failed);
             }
             Err(Denied::Failure(failure)) => failure,
@@ -122,8 +135,8 @@ impl Relay<'_, '_> {
                 self.recorder.add(step.fact("relayed", party.relayed.to_string()));
                 return Some(party);
             }
-            Err(Denied::Words(words)) => {
-                self.add("allocate-second", Status::Fail, started, format!("{context}{words}"));
+            Err(Denied::Useless(why)) => {
+                self.add("allocate-second", Status::Fail, started, format!("{context}{why}"));
             }
             Err(Denied::Failure(failure)) => {
                 let quota = failure.code() == Some(ErrorCode::QUOTA_REACHED);
@@ -135,17 +148,17 @@ impl Relay<'_, '_> {
     }
 
     fn try_allocate(&self) -> Result<(Party, u32), Denied> {
-        let mut session = self.dialer.open().map_err(Denied::Words)?;
+        let mut session = self.dialer.open().map_err(|error| Denied::Useless(Useless::Unopened(error)))?;
         // IPv4 is what a server takes when nothing is said, and old ones do not know how to be asked for it.
         let family = (self.family == Family::V6).then_some(self.family);
         let reply = session.request(Request::Allocate { family, lifetime_secs: None }).map_err(Denied::Failure)?;
         match reply.answer {
             Answer::Allocated { relayed, .. } if Family::of(relayed.ip()) != self.family => {
                 let _ = session.request(Request::Refresh { lifetime_secs: 0 });
-                Err(Denied::Words(format!("{} was asked for and {relayed} given", family_name(self.family))))
+                Err(Denied::Useless(Useless::OtherFamily { wanted: self.family, given: relayed }))
             }
             Answer::Allocated { relayed, lifetime_secs, .. } => Ok((Party { session, relayed }, lifetime_secs)),
-            _ => Err(Denied::Words("an answer to another request".into())),
+            _ => Err(Denied::Useless(Useless::OtherAnswer)),
         }
     }
 

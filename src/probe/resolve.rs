@@ -6,9 +6,11 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use thiserror::Error;
+
 use crate::addr::Family;
 
-use super::Context;
+use super::context::Context;
 use super::report::{Recorder, Status, Step};
 use super::url::{Host, TurnUrl};
 
@@ -23,7 +25,7 @@ pub(super) fn resolve(context: &Context<'_>, url: &TurnUrl, recorder: &mut Recor
     let mut found = match found {
         Ok(found) => found,
         Err(problem) => {
-            recorder.add(step(Status::Fail, problem));
+            recorder.add(step(Status::Fail, problem.to_string()));
             return Vec::new();
         }
     };
@@ -41,8 +43,19 @@ pub(super) fn resolve(context: &Context<'_>, url: &TurnUrl, recorder: &mut Recor
     found
 }
 
+/// Why there is no address.
+#[derive(Debug, Error)]
+enum Unresolved {
+    #[error("{name} cannot be resolved: {error}")]
+    System { name: String, error: io::Error },
+    #[error("{name} cannot be resolved: no answer within {} s", waited.as_secs_f64())]
+    Silent { name: String, waited: Duration },
+    #[error("{0} has no address")]
+    Nothing(String),
+}
+
 /// Asks the system's resolver, which knows no timeout of its own: a thread that waits too long is left to itself.
-fn look_up(name: &str, port: u16, timeout: Duration) -> Result<Vec<SocketAddr>, String> {
+fn look_up(name: &str, port: u16, timeout: Duration) -> Result<Vec<SocketAddr>, Unresolved> {
     let (sender, receiver) = mpsc::channel::<io::Result<Vec<SocketAddr>>>();
     let host = name.to_owned();
     std::thread::spawn(move || {
@@ -52,8 +65,8 @@ fn look_up(name: &str, port: u16, timeout: Duration) -> Result<Vec<SocketAddr>, 
     });
     let found = match receiver.recv_timeout(timeout) {
         Ok(Ok(found)) => found,
-        Ok(Err(error)) => return Err(format!("{name} cannot be resolved: {error}")),
-        Err(_) => return Err(format!("{name} cannot be resolved: no answer within {} s", timeout.as_secs_f64())),
+        Ok(Err(error)) => return Err(Unresolved::System { name: name.to_owned(), error }),
+        Err(_) => return Err(Unresolved::Silent { name: name.to_owned(), waited: timeout }),
     };
     let mut addresses: Vec<SocketAddr> = Vec::new();
     for address in found {
@@ -63,5 +76,5 @@ fn look_up(name: &str, port: u16, timeout: Duration) -> Result<Vec<SocketAddr>, 
             addresses.push(address);
         }
     }
-    if addresses.is_empty() { Err(format!("{name} has no address")) } else { Ok(addresses) }
+    if addresses.is_empty() { Err(Unresolved::Nothing(name.to_owned())) } else { Ok(addresses) }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::addr::Framing;
-use crate::client::client::{Answer, Client, ClientError, Credential, Event, Request};
+use crate::client::{Answer, Client, ClientError, Credential, Event, Request};
 use crate::stun::{ErrorCode, Message};
 
 use super::link::Link;

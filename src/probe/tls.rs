@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, Error};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::client::tls::{CertificateVerdict, Lenient, Roots};
+use crate::client::tls::{CertificateVerdict, Lenient, Roots, TrustError};
 
 /// What all handshakes share.
 pub(super) struct TlsSetup {
@@ -21,11 +21,11 @@ impl TlsSetup {
     /// Reads the authorities.
     ///
     /// # Errors
-    /// When there is none that can be used; the message says where.
-    pub(super) fn new(roots: &Roots) -> Result<Self, String> {
+    /// When there is none that can be used.
+    pub(super) fn new(roots: &Roots) -> Result<Self, TrustError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let judge = WebPkiServerVerifier::builder_with_provider(Arc::new(roots.read()?), Arc::clone(&provider)).build();
-        let judge = judge.map_err(|error| format!("certificate authorities: {error}"))?;
+        let judge = judge.map_err(TrustError::Verifier)?;
         Ok(Self { provider, judge })
     }
 

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use thiserror::Error;
+
 use crate::addr::Transport;
 
 /// The four schemes.
@@ -62,23 +64,64 @@ pub struct TurnUrl {
     pub transport: Transport,
 }
 
-/// Why a text is not such a URI, in words that name the place.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UrlError(String);
-
-impl fmt::Display for UrlError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+/// Why a text is not such a URI.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("\"{}\": {problem}", text.escape_debug())]
+pub struct UrlError {
+    text: String,
+    problem: UrlProblem,
 }
 
-impl std::error::Error for UrlError {}
+/// What is wrong in it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+enum UrlProblem {
+    #[error("'{}' is not a character of a URL; an international name is written in its xn-- form", .0.escape_debug())]
+    Character(char),
+    #[error("a URL begins with stun:, stuns:, turn: or turns:")]
+    NoScheme,
+    #[error("{0}: is not stun:, stuns:, turn: or turns:")]
+    UnknownScheme(String),
+    #[error("there is no // after {}: (RFC 7064, RFC 7065)", .0.name())]
+    Slashes(Scheme),
+    #[error("a user does not belong into the URL: give --user")]
+    User,
+    #[error("there is no # in such a URL")]
+    Fragment,
+    #[error("the ] of the IPv6 address is missing")]
+    OpenBracket,
+    #[error("{0:?} after the IPv6 address is no port")]
+    AfterBracket(String),
+    #[error("an IPv6 address goes into brackets: [{0}]")]
+    NoBrackets(String),
+    #[error("there is more than one port")]
+    TwoPorts,
+    #[error("port {0:?} is not a number from 1 to 65535")]
+    Port(String),
+    #[error("{0:?} is not an IPv6 address")]
+    NotIpv6(String),
+    #[error("{0:?} is not an IPv4 address")]
+    NotIpv4(String),
+    #[error("the host is missing")]
+    NoHost,
+    #[error("'{0}' does not belong into a host name")]
+    HostCharacter(char),
+    #[error("{0:?} is not a host name: its parts have 1 to 63 characters, the whole up to 253")]
+    HostParts(String),
+    #[error("{}: URLs have nothing after the port (RFC 7064)", .0.name())]
+    StunQuery(Scheme),
+    #[error("?{0} is not ?transport=udp or tcp")]
+    UnknownQuery(String),
+    #[error("turns: over UDP is DTLS, which this program does not speak")]
+    Dtls,
+    #[error("transport {0:?} is not udp or tcp")]
+    UnknownTransport(String),
+}
 
 impl FromStr for TurnUrl {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        read(text).map_err(|problem| UrlError(format!("\"{}\": {problem}", text.escape_debug())))
+        read(text).map_err(|problem| UrlError { text: text.to_owned(), problem })
     }
 }
 
@@ -99,27 +142,23 @@ impl fmt::Display for TurnUrl {
     }
 }
 
-fn read(text: &str) -> Result<TurnUrl, String> {
+fn read(text: &str) -> Result<TurnUrl, UrlProblem> {
     if let Some(bad) = text.chars().find(|c| !c.is_ascii_graphic()) {
-        return Err(format!(
-            "'{}' is not a character of a URL; an international name is written in its xn-- form",
-            bad.escape_debug()
-        ));
+        return Err(UrlProblem::Character(bad));
     }
-    let (scheme, rest) = text.split_once(':').ok_or("a URL begins with stun:, stuns:, turn: or turns:")?;
+    let (scheme, rest) = text.split_once(':').ok_or(UrlProblem::NoScheme)?;
     let scheme = [Scheme::Stun, Scheme::Stuns, Scheme::Turn, Scheme::Turns]
         .into_iter()
         .find(|known| known.name().eq_ignore_ascii_case(scheme))
-        .ok_or_else(|| format!("{scheme}: is not stun:, stuns:, turn: or turns:"))?;
-    let name = scheme.name();
+        .ok_or_else(|| UrlProblem::UnknownScheme(scheme.to_owned()))?;
     if rest.starts_with("//") {
-        return Err(format!("there is no // after {name}: (RFC 7064, RFC 7065)"));
+        return Err(UrlProblem::Slashes(scheme));
     }
     if rest.contains('@') {
-        return Err("a user does not belong into the URL: give --user".into());
+        return Err(UrlProblem::User);
     }
     if rest.contains('#') {
-        return Err("there is no # in such a URL".into());
+        return Err(UrlProblem::Fragment);
     }
     let (authority, query) = match rest.split_once('?') {
         Some((authority, query)) => (authority, Some(query)),
@@ -135,69 +174,69 @@ fn read(text: &str) -> Result<TurnUrl, String> {
     Ok(TurnUrl { scheme, host, port, transport: read_transport(scheme, query)? })
 }
 
-fn split_port(authority: &str) -> Result<(&str, Option<&str>), String> {
+fn split_port(authority: &str) -> Result<(&str, Option<&str>), UrlProblem> {
     if authority.starts_with('[') {
-        let end = authority.find(']').ok_or("the ] of the IPv6 address is missing")?;
+        let end = authority.find(']').ok_or(UrlProblem::OpenBracket)?;
         let (host, rest) = authority.split_at(end + 1);
         return match rest.strip_prefix(':') {
             Some(port) => Ok((host, Some(port))),
             None if rest.is_empty() => Ok((host, None)),
-            None => Err(format!("{rest:?} after the IPv6 address is no port")),
+            None => Err(UrlProblem::AfterBracket(rest.to_owned())),
         };
     }
     if authority.parse::<Ipv6Addr>().is_ok() {
-        return Err(format!("an IPv6 address goes into brackets: [{authority}]"));
+        return Err(UrlProblem::NoBrackets(authority.to_owned()));
     }
     match authority.split_once(':') {
-        Some((_, port)) if port.contains(':') => Err("there is more than one port".into()),
+        Some((_, port)) if port.contains(':') => Err(UrlProblem::TwoPorts),
         Some((host, port)) => Ok((host, Some(port))),
         None => Ok((authority, None)),
     }
 }
 
-fn read_port(port: &str) -> Result<u16, String> {
+fn read_port(port: &str) -> Result<u16, UrlProblem> {
     let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
     let number = if digits { port.parse().ok().filter(|&number| number != 0) } else { None };
-    number.ok_or_else(|| format!("port {port:?} is not a number from 1 to 65535"))
+    number.ok_or_else(|| UrlProblem::Port(port.to_owned()))
 }
 
-fn read_host(host: &str) -> Result<Host, String> {
+fn read_host(host: &str) -> Result<Host, UrlProblem> {
     if let Some(inner) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        let ip = inner.parse::<Ipv6Addr>().map_err(|_| format!("{inner:?} is not an IPv6 address"))?;
+        let ip = inner.parse::<Ipv6Addr>().map_err(|_| UrlProblem::NotIpv6(inner.to_owned()))?;
         return Ok(Host::Ip(IpAddr::V6(ip)));
     }
     if host.is_empty() {
-        return Err("the host is missing".into());
+        return Err(UrlProblem::NoHost);
     }
     if let Ok(ip) = host.parse::<Ipv4Addr>() {
         return Ok(Host::Ip(IpAddr::V4(ip)));
     }
     let labels = host.strip_suffix('.').unwrap_or(host);
     if let Some(bad) = host.chars().find(|c| !c.is_ascii_alphanumeric() && !"-._".contains(*c)) {
-        return Err(format!("'{bad}' does not belong into a host name"));
+        return Err(UrlProblem::HostCharacter(bad));
     }
     if labels.len() > 253 || labels.split('.').any(|label| label.is_empty() || label.len() > 63) {
-        return Err(format!("{host:?} is not a host name: its parts have 1 to 63 characters, the whole up to 253"));
+        return Err(UrlProblem::HostParts(host.to_owned()));
     }
     if labels.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit())) {
-        return Err(format!("{host:?} is not an IPv4 address"));
+        return Err(UrlProblem::NotIpv4(host.to_owned()));
     }
     Ok(Host::Name(host.to_owned()))
 }
 
-fn read_transport(scheme: Scheme, query: Option<&str>) -> Result<Transport, String> {
+fn read_transport(scheme: Scheme, query: Option<&str>) -> Result<Transport, UrlProblem> {
     let secure = scheme.is_secure();
     let Some(query) = query else { return Ok(if secure { Transport::Tls } else { Transport::Udp }) };
     if !scheme.is_turn() {
-        return Err(format!("{}: URLs have nothing after the port (RFC 7064)", scheme.name()));
+        return Err(UrlProblem::StunQuery(scheme));
     }
-    let value = query.strip_prefix("transport=").ok_or_else(|| format!("?{query} is not ?transport=udp or tcp"))?;
+    let value = query.strip_prefix("transport=").ok_or_else(|| UrlProblem::UnknownQuery(query.to_owned()))?;
     match (value.to_ascii_lowercase().as_str(), secure) {
         ("udp", false) => Ok(Transport::Udp),
         ("tcp", false) => Ok(Transport::Tcp),
         ("tcp", true) => Ok(Transport::Tls),
-        ("udp", true) => Err("turns: over UDP is DTLS, which this program does not speak".into()),
-        _ => Err(format!("transport {value:?} is not udp or tcp")),
+        ("udp", true) => Err(UrlProblem::Dtls),
+        _ => Err(UrlProblem::UnknownTransport(value.to_owned())),
     }
 }
 

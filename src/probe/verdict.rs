@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use crate::addr::SocketKind;
 use crate::auth::TimeLimited;
-use crate::client::client::{ClientError, Credential};
+use crate::client::{ClientError, Credential};
 use crate::clock::span;
 use crate::stun::{AttributeType, ErrorCode, Message};
+
+use super::report::Step;
 
 /// Bytes of a foreign answer that are shown.
 const SHOWN_BYTES: usize = 40;
@@ -166,6 +168,14 @@ fn age(credential: &Credential) -> Option<u64> {
 
 fn alternate(response: &Message<'_>) -> Option<std::net::SocketAddr> {
     response.address(AttributeType::ALTERNATE_SERVER)
+}
+
+/// Adds the server's error code to the facts, when there is one.
+pub(super) fn with_code(step: Step, failure: &Failure) -> Step {
+    match failure.code() {
+        Some(code) => step.fact("error_code", code.value()),
+        None => step,
+    }
 }
 
 #[cfg(test)]

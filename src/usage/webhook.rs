@@ -1,6 +1,7 @@
 //! Sends batches of records: a POST each, again until it is taken or out of the spool. What is refused for what it says is
 //! divided until the record is found.
 
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -122,7 +123,7 @@ impl Sender {
                 }
                 Ok(body) => body,
                 // Somebody has deleted it.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     self.spool.done(&batch);
                     continue;
                 }
@@ -152,14 +153,14 @@ impl Sender {
                         self.refused_in_a_row += 1;
                         false
                     }
-                    Err(problem) => self.failed(&problem, None),
+                    Err(error) => self.failed(&unwritable(&problem, &error), None),
                 },
                 Attempt::Failed { problem, after, suspects } => {
                     let learned = match suspects {
                         Suspects::Nothing => Ok(()),
                         _ => self.learn_from_failure(batch, &body, &problem, suspects),
                     };
-                    self.failed(&learned.err().unwrap_or(problem), after)
+                    self.failed(&learned.err().map_or(problem.clone(), |error| unwritable(&problem, &error)), after)
                 }
             };
             if stops {
@@ -170,12 +171,11 @@ impl Sender {
 
     /// The webhook does not take these records: half of them is tried by itself, until one is left, which is set aside. One
     /// record must not cost the others of its batch, nor hold up those behind it.
-    fn divide_or_set_aside(&mut self, batch: &Batch, body: &str, problem: &str) -> Result<(), String> {
-        let done = match count_lines(body) {
+    fn divide_or_set_aside(&mut self, batch: &Batch, body: &str, problem: &str) -> io::Result<()> {
+        match count_lines(body) {
             0 | 1 => self.spool.set_aside(batch, body).map(|path| self.tell_refused(body, problem, &path)),
             _ => self.spool.divide(batch, body),
-        };
-        done.map_err(|error| format!("{problem}; and the spool cannot be written: {error}"))
+        }
     }
 
     /// A webhook that is out of order fails with every batch; one that a record puts out of order takes others meanwhile. So a
@@ -187,7 +187,7 @@ impl Sender {
         body: &str,
         problem: &str,
         suspects: Suspects,
-    ) -> Result<(), String> {
+    ) -> io::Result<()> {
         let is_one = count_lines(body) <= 1;
         let is_suspicious = batch.failures.taken_before.is_some_and(|before| self.taken > before);
         let is_time = self.failures % DIVIDE_AFTER == DIVIDE_AFTER - 1;
@@ -284,6 +284,11 @@ impl Sender {
     }
 }
 
+/// Why nothing comes of a failure.
+fn unwritable(problem: &str, error: &io::Error) -> String {
+    format!("{problem}; and the spool cannot be written: {error}")
+}
+
 /// What an answer means. What may be a matter of who sends, when or where keeps the batch as it is; only what can be a matter
 /// of the records themselves divides it.
 fn judge(status: StatusCode, after: Option<Duration>) -> Attempt {
@@ -303,7 +308,7 @@ fn judge(status: StatusCode, after: Option<Duration>) -> Attempt {
 
 /// Whether a request has failed before anything of it was sent.
 fn is_before_sending(error: &ureq::Error) -> bool {
-    use std::io::ErrorKind;
+    use io::ErrorKind;
     use ureq::{Error, Timeout};
     match error {
         Error::HostNotFound | Error::ConnectionFailed => true,

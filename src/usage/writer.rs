@@ -8,10 +8,10 @@ use crate::turn::{AllocationId, AllocationView, is_told_alone};
 
 use super::file::RecordFile;
 use super::merged::Merged;
+use super::queue::{AskWorker, Message, Orders, PAGE, Stop, UsageSender};
 use super::record::{Session, server_line};
 use super::spool::Spool;
 use super::stats::{Lost, UsageStats};
-use super::{AskWorker, Message, Orders, PAGE, Stop, UsageSender};
 
 /// Facts that are made records of before they are written.
 const BATCH: usize = 1024;

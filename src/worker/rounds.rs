@@ -135,7 +135,7 @@ mod tests {
     use super::*;
     use crate::addr::{PeerAddr, Transport};
     use crate::auth::NonceKeys;
-    use crate::client::client::{Answer, Client, Credential, Event, Request};
+    use crate::client::{Answer, Client, Credential, Event, Request};
     use crate::config::{Config, Host, Overrides, OwnAddresses, Source, Surroundings};
     use crate::counters::Counters;
     use crate::net::sys::{Descriptors, SendOptions, kernel_drops, read_error_queue, send_pieces, send_to};

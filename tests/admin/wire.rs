@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use rustls::{ClientConnection, StreamOwned};
-use turnstone::client::client::{Answer, Client, ClientError, Credential, Event, Request};
+use turnstone::client::{Answer, Client, ClientError, Credential, Event, Request};
 
 use crate::LIMIT;
 use crate::support::{Credentials, TestServer, Transport, tls_over};

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::source::{Source, product_code};
 
 /// A module: its crate (`turnstone` is the program's), then its path.
-pub type Module = Vec<String>;
+pub(crate) type Module = Vec<String>;
 
 /// Every module by what it declares, imports and names.
-pub struct Graph {
+pub(crate) struct Graph {
     files: BTreeMap<Module, File>,
 }
 
@@ -33,19 +33,19 @@ enum Target {
 }
 
 impl Graph {
-    pub fn new(sources: &[Source]) -> Self {
+    pub(crate) fn new(sources: &[Source]) -> Self {
         Self { files: sources.iter().map(|source| (source.module.clone(), File::read(source))).collect() }
     }
 
     /// The paths that a file names, from the crate on, as they are written: re-exports are not followed.
-    pub fn named(&self, module: &Module) -> BTreeSet<Vec<String>> {
+    pub(crate) fn named(&self, module: &Module) -> BTreeSet<Vec<String>> {
         let Some(file) = self.files.get(module) else { return BTreeSet::new() };
         let imports = file.imports.iter().map(|import| import.path.clone());
         imports.chain(file.paths()).filter_map(|path| self.absolute(module, &path, 0)).collect()
     }
 
     /// The files that each file uses.
-    pub fn edges(&self) -> BTreeMap<Module, BTreeSet<Module>> {
+    pub(crate) fn edges(&self) -> BTreeMap<Module, BTreeSet<Module>> {
         let mut edges: BTreeMap<Module, BTreeSet<Module>> = BTreeMap::new();
         for (module, file) in &self.files {
             let used = edges.entry(module.clone()).or_default();
@@ -344,13 +344,13 @@ fn tree(tokens: &[String], prefix: &[String], found: &mut Vec<(Vec<String>, Stri
 }
 
 /// Nodes that reach each other.
-pub struct Circle<N> {
+pub(crate) struct Circle<N> {
     /// The shortest way from the group's first node to itself.
-    pub shortest: Vec<N>,
-    pub group: BTreeSet<N>,
+    pub(crate) shortest: Vec<N>,
+    pub(crate) group: BTreeSet<N>,
 }
 
-pub fn circles<N: Ord + Clone>(edges: &BTreeMap<N, BTreeSet<N>>) -> Vec<Circle<N>> {
+pub(crate) fn circles<N: Ord + Clone>(edges: &BTreeMap<N, BTreeSet<N>>) -> Vec<Circle<N>> {
     // What is reached from a node, each with the node before it.
     let reach = |from: &N| {
         let mut before: BTreeMap<N, N> = BTreeMap::new();

@@ -3,22 +3,22 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-pub struct Source {
-    pub path: PathBuf,
+pub(crate) struct Source {
+    pub(crate) path: PathBuf,
     /// Its crate, then its module path, e.g. `["turn", "auth", "nonce"]`; the program's crate is `turnstone`.
-    pub module: Vec<String>,
-    pub text: String,
+    pub(crate) module: Vec<String>,
+    pub(crate) text: String,
 }
 
 impl Source {
     /// The room: a module of the program, a crate, or a module of a crate that has a row of its own.
-    pub fn room(&self) -> &str {
+    pub(crate) fn room(&self) -> &str {
         room(&self.module)
     }
 }
 
 /// The room that a module, or a path into it, belongs to.
-pub fn room(path: &[String]) -> &str {
+pub(crate) fn room(path: &[String]) -> &str {
     match path {
         [of_crate, module, ..] if of_crate == "turnstone" || has_row(of_crate, module) => module,
         [of_crate, ..] if of_crate != "turnstone" => of_crate,
@@ -27,7 +27,7 @@ pub fn room(path: &[String]) -> &str {
 }
 
 /// A path as the rows have it: a room and one name below it.
-pub fn in_rows(path: &[String]) -> String {
+pub(crate) fn in_rows(path: &[String]) -> String {
     let room = room(path);
     let below = path.iter().skip_while(|segment| *segment != room).nth(1);
     below.map_or_else(|| room.to_owned(), |below| format!("{room}::{below}"))
@@ -38,11 +38,11 @@ fn has_row(of_crate: &str, module: &str) -> bool {
     of_crate == "turn" && (super::SHARED.contains(&module) || ["auth", "policy"].contains(&module))
 }
 
-pub fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-pub fn sources() -> Vec<Source> {
+pub(crate) fn sources() -> Vec<Source> {
     let mut found = sources_of(&root().join("src"), "turnstone");
     for entry in fs::read_dir(root().join("crates")).unwrap() {
         let folder = entry.unwrap().path();
@@ -70,7 +70,7 @@ fn sources_of(src: &Path, of_crate: &str) -> Vec<Source> {
     found
 }
 
-pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -88,12 +88,17 @@ pub fn files_below(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// The part of a source in front of its test module.
+pub(crate) fn without_tests(text: &str) -> &str {
+    const MARK: &str = "#[cfg(test)]\n";
+    let mut marks = text.match_indices(MARK).map(|(at, _)| at);
+    let is_module = |at: &usize| text[at + MARK.len()..].lines().next().is_some_and(|line| line.contains("mod "));
+    marks.find(is_module).map_or(text, |at| &text[..at])
+}
+
 /// The code that is built into the product: without comments, string contents and the test module at the end.
-pub fn product_code(text: &str) -> String {
-    let text = match text.find("#[cfg(test)]\nmod ") {
-        Some(at) => &text[..at],
-        None => text,
-    };
+pub(crate) fn product_code(text: &str) -> String {
+    let text = without_tests(text);
     let mut code = String::new();
     let mut rest = text.chars().peekable();
     let mut in_string = false;

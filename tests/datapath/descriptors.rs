@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
-use turnstone::client::client::{Answer, Client, Credential, Event, Request};
+use turnstone::client::{Answer, Client, Credential, Event, Request};
 use turnstone::net::sys::process_cpu_ns;
 
 use crate::strangers::binding_is_answered;

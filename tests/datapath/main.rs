@@ -18,7 +18,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use support::{Spec, TestServer, wait_until};
 use turnstone::addr::Family;
-use turnstone::client::client::{Answer, Client, Credential, Event, Request};
+use turnstone::client::{Answer, Client, Credential, Event, Request};
 use turnstone::net::Arena;
 use turnstone::net::sys::{RecvBatch, set_recv_tos};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustls::{ClientConnection, StreamOwned};
 use socket2::{Domain, Socket, Type};
-use turnstone::client::client::{Answer, Request};
+use turnstone::client::{Answer, Request};
 
 use crate::LIMIT;
 use crate::streams::{ask, client, connect, read_frame, resident_kib};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
-use turnstone::client::client::{Answer, Client, Credential, Event, Request};
+use turnstone::client::{Answer, Client, Credential, Event, Request};
 
 use crate::support::{Spec, TestServer, Transport};
 use crate::{CHANNEL, LIMIT, channel_data};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use turnstone::client::client::{Answer, Request};
+use turnstone::client::{Answer, Request};
 
 use crate::client::{Client, Target};
 use crate::measure::kernel_drops_at;

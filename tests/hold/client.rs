@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustls::{ClientConnection, StreamOwned};
 use socket2::{Domain, Socket, Type};
-use turnstone::client::client::{Answer, Client as Turn, ClientError, Credential, Event, Request};
+use turnstone::client::{Answer, Client as Turn, ClientError, Credential, Event, Request};
 
 use crate::support::{Credentials, TestServer, Transport, time_limited, tls_over};
 

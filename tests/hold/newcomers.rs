@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use turnstone::client::client::Request;
+use turnstone::client::Request;
 
 use crate::calls::TRANSPORTS;
 use crate::client::{Client, PATIENCE, Target};

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 
 use turnstone::addr::{Family, Transport};
-use turnstone::client::client::{Answer, Client, Credential, Event, Request};
+use turnstone::client::{Answer, Client, Credential, Event, Request};
 
 use crate::LIMIT;
 use crate::support::{self, TestServer, tls_over};

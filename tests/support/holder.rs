@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
 
-use turnstone::client::client::{Answer, Client, Credential, Event, Request};
+use turnstone::client::{Answer, Client, Credential, Event, Request};
 
 use super::Credentials;
 

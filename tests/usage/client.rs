@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use turnstone::client::client::{Answer, Client, ClientError, Credential, Event, Request};
+use turnstone::client::{Answer, Client, ClientError, Credential, Event, Request};
 
 use crate::LIMIT;
 use crate::support::TestServer;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use turnstone::client::client::Answer;
+use turnstone::client::Answer;
 
 use crate::client::Allocated;
 use crate::hook::{Hook, Reply, read_request};

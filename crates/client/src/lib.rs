@@ -3,6 +3,8 @@
 //! It judges servers from outside: it shares the wire format with ours, and none of its ways. A part of Turnstone, for its own use:
 //! it is not published, and changes with the program.
 
-pub mod client;
+mod client;
+pub mod data;
 pub mod tls;
-pub mod wire;
+
+pub use client::{Answer, Client, ClientError, Credential, Event, Request};

@@ -3,12 +3,46 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use thiserror::Error as ThisError;
+
+/// Why a certificate could not be judged.
+#[derive(Debug, ThisError)]
+pub enum TrustError {
+    /// A file of authorities cannot be read, or holds no PEM.
+    #[error("{}: {error}", path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: pem::Error,
+    },
+    /// A certificate of an authority is of no use.
+    #[error("{}: {error}", path.display())]
+    Certificate {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        error: Error,
+    },
+    /// A file without a certificate.
+    #[error("{}: no certificate in this file", .0.display())]
+    NoCertificate(PathBuf),
+    /// The system trusts nobody.
+    #[error("this system has no certificate authorities{}: install ca-certificates or give --ca", .0.as_ref().map_or_else(String::new, |error| format!(" ({error})")))]
+    NoAuthorities(Option<rustls_native_certs::Error>),
+    /// The authorities make no verifier.
+    #[error("certificate authorities: {0}")]
+    Verifier(VerifierBuilderError),
+    /// The library has no TLS version that it could offer.
+    #[error("{0}")]
+    Versions(Error),
+}
 
 /// Which authorities are trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,10 +57,10 @@ impl Roots {
     /// Reads them.
     ///
     /// # Errors
-    /// When there is none that can be used; the message says where.
-    pub fn read(&self) -> Result<RootCertStore, String> {
+    /// When there is none that can be used.
+    pub fn read(&self) -> Result<RootCertStore, TrustError> {
         match self {
-            Self::File(path) => read_file(path).map_err(|problem| format!("{}: {problem}", path.display())),
+            Self::File(path) => read_file(path),
             Self::System => read_system(),
         }
     }
@@ -44,12 +78,12 @@ pub enum Trust {
 /// Makes the settings that all connections share.
 ///
 /// # Errors
-/// When a file cannot be read or holds no certificate; the message names it.
-pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, String> {
+/// When a file cannot be read or holds no certificate.
+pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TrustError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
+        .map_err(TrustError::Versions)?;
     Ok(Arc::new(match trust {
         Trust::Authorities(roots) => builder.with_root_certificates(roots.read()?).with_no_client_auth(),
         Trust::Nothing => {
@@ -59,22 +93,22 @@ pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, String> {
     }))
 }
 
-fn read_file(path: &Path) -> Result<RootCertStore, String> {
+fn read_file(path: &Path) -> Result<RootCertStore, TrustError> {
+    let pem = |error| TrustError::Pem { path: path.into(), error };
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| error.to_string())? {
-        roots.add(certificate.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
+    for certificate in CertificateDer::pem_file_iter(path).map_err(pem)? {
+        roots.add(certificate.map_err(pem)?).map_err(|error| TrustError::Certificate { path: path.into(), error })?;
     }
-    if roots.is_empty() { Err("no certificate in this file".into()) } else { Ok(roots) }
+    if roots.is_empty() { Err(TrustError::NoCertificate(path.into())) } else { Ok(roots) }
 }
 
-fn read_system() -> Result<RootCertStore, String> {
+fn read_system() -> Result<RootCertStore, TrustError> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     // Distributions ship some that webpki cannot use; the others count.
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
-        let why = found.errors.first().map_or_else(String::new, |error| format!(" ({error})"));
-        return Err(format!("this system has no certificate authorities{why}: install ca-certificates or give --ca"));
+        return Err(TrustError::NoAuthorities(found.errors.into_iter().next()));
     }
     Ok(roots)
 }

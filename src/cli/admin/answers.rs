@@ -3,6 +3,24 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::super::output::{CliError, Exit, Printer};
+use crate::text::json_pretty;
+
+/// Prints an answer as it is.
+pub(super) fn print_json(answer: &Value, printer: &mut Printer) -> Result<(), CliError> {
+    printer.line(json_pretty(answer))
+}
+
+/// What is used of an answer. Fields that this version does not know are left alone.
+pub(super) fn read<T: DeserializeOwned>(answer: Value) -> Result<T, CliError> {
+    serde_json::from_value(answer).map_err(|error| {
+        let message = format!("error: the server's answer is not understood ({error}); is it of another version?");
+        CliError::Failed(Exit::RunTime, message)
+    })
+}
 
 use crate::traffic::Traffic;
 

@@ -11,12 +11,11 @@ use serde_json::json;
 use crate::config::parse_duration;
 
 use super::super::output::{CliError, Exit, Printer, printable, unix_now};
-use super::answers::{Change, Drain, Judgement, LogLevel, Reload, Status};
+use super::answers::{Change, Drain, Judgement, LogLevel, Reload, Status, print_json, read};
 use super::client::{Call, Client, ClientError};
 use super::status;
 use super::text::{Table, count};
 use super::whereabouts::AdminFlags;
-use super::{print_json, read};
 
 /// How often a drain is looked at.
 const WAIT_INTERVAL: Duration = Duration::from_millis(500);

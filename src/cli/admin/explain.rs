@@ -9,11 +9,10 @@ use crate::auth::TimeLimited;
 use crate::clock::span;
 
 use super::super::output::{CliError, Exit, Printer, printable, unix_now, utc_text};
-use super::answers::{AsPort, Refusal, RefusalList};
+use super::answers::{AsPort, Refusal, RefusalList, print_json, read};
 use super::client::Call;
 use super::text::{Table, count};
 use super::whereabouts::AdminFlags;
-use super::{print_json, read};
 
 /// As many as the API tells at once.
 const LIMIT: &str = "1000";

@@ -10,11 +10,10 @@ use serde_json::{Value, json};
 use crate::clock::span;
 
 use super::super::output::{CliError, Exit, Printer, printable, utc_text};
-use super::answers::{Ended, Expiring, Session, SessionDetail, SessionPage};
+use super::answers::{Ended, Expiring, Session, SessionDetail, SessionPage, print_json, read};
 use super::client::{Call, Client};
 use super::text::{Fields, Table, bytes, count, traffic};
 use super::whereabouts::AdminFlags;
-use super::{print_json, read};
 
 const LIMIT_DEFAULT: usize = 100;
 /// As many as one answer of the API holds.

@@ -9,11 +9,10 @@ use crate::clock::span;
 use crate::reject::Reason;
 
 use super::super::output::{CliError, Exit, Printer, unix_now, utc_text};
-use super::answers::{DrainUnderWay, Status};
+use super::answers::{DrainUnderWay, Status, print_json, read};
 use super::client::Call;
 use super::text::{Fields, count, traffic};
 use super::whereabouts::AdminFlags;
-use super::{print_json, read};
 
 /// Show the state of the running server.
 #[derive(Args)]

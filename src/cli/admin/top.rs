@@ -19,11 +19,11 @@ use crate::reject::Reason;
 use crate::traffic::Traffic;
 
 use super::super::output::{CliError, Exit, Printer, printable, unix_now, utc_text};
-use super::answers::{Status, UserList, UserTotal};
+use super::answers::{Status, UserList, UserTotal, print_json, read};
 use super::client::{Call, Client, runtime};
+use super::status;
 use super::text::{Table, bit_rate, bytes, count, cut, rate};
 use super::whereabouts::AdminFlags;
-use super::{print_json, read, status};
 
 const INTERVAL_MIN: Duration = Duration::from_millis(200);
 const INTERVAL_MAX: Duration = Duration::from_secs(3600);

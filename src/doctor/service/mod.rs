@@ -13,11 +13,14 @@ use std::io::{Error, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use thiserror::Error as ThisError;
+
 use crate::config::{Config, Endpoint, Overrides, Source, Wanted, why_not};
 use crate::probe::{Status, Step};
 
 use super::finding;
 use unit::Unit;
+pub use user::NoUser;
 use user::User;
 
 /// The first port that every user may bind, where the kernel does not say.
@@ -27,7 +30,32 @@ const UNPRIVILEGED_PORT: u16 = 1024;
 #[derive(Clone, Debug)]
 pub struct Service {
     unit: Option<Unit>,
-    user: Result<User, String>,
+    user: Result<User, Unjudged>,
+}
+
+/// Why nothing can be judged for the service's user.
+#[derive(Clone, Debug, ThisError)]
+enum Unjudged {
+    #[error("its user is made up at every start (DynamicUser=)")]
+    DynamicUser,
+    #[error("{0}; run: systemd-sysusers")]
+    NoUser(NoUser),
+}
+
+/// The unit or the user that was asked for is not there.
+#[derive(Debug, ThisError)]
+pub enum ServiceError {
+    /// The unit cannot be read.
+    #[error("cannot read {}: {error}", path.display())]
+    Unit {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        error: Error,
+    },
+    /// There is no such user.
+    #[error("{0}")]
+    User(#[from] NoUser),
 }
 
 /// What is judged.
@@ -45,11 +73,10 @@ impl Service {
     /// The installed unit, or this one; its user, or this one. Without both, this process.
     ///
     /// # Errors
-    /// The unit or the user that was asked for is not there.
-    pub fn find(user: Option<&str>, unit: Option<&Path>) -> Result<Self, String> {
-        let cannot_read = |path: &Path, error| format!("cannot read {}: {error}", path.display());
+    /// [`ServiceError`].
+    pub fn find(user: Option<&str>, unit: Option<&Path>) -> Result<Self, ServiceError> {
         let unit = match unit {
-            Some(path) => Some(Unit::at(path).map_err(|error| cannot_read(path, error))?),
+            Some(path) => Some(Unit::at(path).map_err(|error| ServiceError::Unit { path: path.to_owned(), error })?),
             None => Unit::installed(Path::new("/")),
         };
         if let Some(name) = user {
@@ -57,10 +84,10 @@ impl Service {
         }
         let user = match &unit {
             None => Ok(User::own()),
-            Some(unit) if unit.has_dynamic_user => Err("its user is made up at every start (DynamicUser=)".to_owned()),
+            Some(unit) if unit.has_dynamic_user => Err(Unjudged::DynamicUser),
             Some(unit) => User::named(unit.user.as_deref().unwrap_or("root"))
                 .map(|user| user.with_groups(unit.group.as_deref(), &unit.groups))
-                .map_err(|problem| format!("{problem}; run: systemd-sysusers")),
+                .map_err(Unjudged::NoUser),
         };
         Ok(Self { unit, user })
     }
@@ -227,9 +254,8 @@ impl Judge<'_> {
                 format!("{place}: {key}: {shown}: the service does not see it: {why}; keep it in /etc/turnstone");
             return self.steps.push(finding("service", Status::Fail, message));
         }
-        let name = self.user.name.as_str();
-        let tried = self.user.act(|| File::open(path).map(drop).map_err(|error| why_not(name, path, wanted, &error)));
-        self.tried(tried, place, key, path);
+        let tried = self.user.act(|| File::open(path).map(drop).map_err(|error| (path.to_owned(), error)));
+        self.tried(tried, wanted, place, key, path);
     }
 
     fn write(&mut self, place: &str, key: &str, path: &Path, made: Made) {
@@ -260,21 +286,20 @@ impl Judge<'_> {
                 return self.steps.push(finding("service", status, message));
             }
         }
-        let name = self.user.name.as_str();
-        let tried = self.user.act(|| {
-            made.attempt(path).map_err(|(at, error)| match error.kind() {
-                ErrorKind::Other => error.to_string(),
-                _ => why_not(name, &at, Wanted::Write, &error),
-            })
-        });
-        self.tried(tried, place, key, path);
+        let tried = self.user.act(|| made.attempt(path));
+        self.tried(tried, Wanted::Write, place, key, path);
     }
 
-    fn tried(&mut self, tried: Option<Result<(), String>>, place: &str, key: &str, path: &Path) {
+    /// What came of an attempt; an error comes with the path that it is about.
+    fn tried(&mut self, tried: Option<Attempt>, wanted: Wanted, place: &str, key: &str, path: &Path) {
         match tried {
             None => self.was_tried = false,
             Some(Ok(())) => self.good += 1,
-            Some(Err(problem)) => {
+            Some(Err((at, error))) => {
+                let problem = match error.kind() {
+                    ErrorKind::Other => error.to_string(),
+                    _ => why_not(&self.user.name, &at, wanted, &error),
+                };
                 let message = format!("{place}: {key}: {}: {problem}", path.display());
                 self.steps.push(finding("service", Status::Fail, message));
             }
@@ -302,6 +327,8 @@ impl Judge<'_> {
         }
     }
 }
+
+type Attempt = Result<(), (PathBuf, Error)>;
 
 /// What the server makes at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -337,7 +364,7 @@ impl Made {
     }
 
     /// Does what the server will do, and leaves nothing behind. An error comes with the path that it is about.
-    fn attempt(self, path: &Path) -> Result<(), (PathBuf, Error)> {
+    fn attempt(self, path: &Path) -> Attempt {
         let of_path = |error| (path.to_owned(), error);
         match (self, std::fs::metadata(path)) {
             (Self::File { .. }, Ok(there)) if !there.is_file() => {

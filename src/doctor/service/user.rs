@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use thiserror::Error;
+
 use crate::net::sys;
 
 /// A user with the groups that count when it opens a file.
@@ -15,15 +17,19 @@ pub(super) struct User {
     pub(super) groups: Vec<u32>,
 }
 
+/// Nobody has this name or number.
+#[derive(Clone, Debug, Error)]
+#[error("there is no user {0} in /etc/passwd")]
+pub struct NoUser(String);
+
 impl User {
     /// A user by name or number.
     ///
     /// # Errors
     /// There is none in /etc/passwd.
-    pub(super) fn named(name: &str) -> Result<Self, String> {
+    pub(super) fn named(name: &str) -> Result<Self, NoUser> {
         let read = |path: &str| std::fs::read_to_string(Path::new(path)).unwrap_or_default();
-        Self::find(name, &read("/etc/passwd"), &read("/etc/group"))
-            .ok_or_else(|| format!("there is no user {name} in /etc/passwd"))
+        Self::find(name, &read("/etc/passwd"), &read("/etc/group")).ok_or_else(|| NoUser(name.to_owned()))
     }
 
     fn find(name: &str, passwd: &str, group: &str) -> Option<Self> {

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use turnstone::client::client::Request;
+use turnstone::client::Request;
 use turnstone::stun::{AttributeType, Class, Encoder, Method, TransactionId};
 
 use super::Until;

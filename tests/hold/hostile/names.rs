@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use turnstone::client::client::Request;
+use turnstone::client::Request;
 
 use super::Until;
 use crate::client::{Client, Target};

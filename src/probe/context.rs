@@ -1,0 +1,52 @@
+//! What to probe, and what all steps share.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::addr::Family;
+use crate::client::Credential;
+use crate::client::tls::{Roots, TrustError};
+
+use super::tls::TlsSetup;
+use super::url::TurnUrl;
+
+/// A certificate with fewer days left is a warning: renewals come 30 days before the end, and one that has failed for 9 days
+/// needs somebody.
+pub const WARN_DAYS_LEFT: u64 = 21;
+
+/// What to probe.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The servers, probed one after the other.
+    pub urls: Vec<TurnUrl>,
+    /// The credential for `turn:` and `turns:`; without one, the probe ends at the server's 401.
+    pub credential: Option<Credential>,
+    /// Which authorities the server's certificate is judged by.
+    pub roots: Roots,
+    /// Go on where the certificate is not trusted; the certificate is then a warning, whatever it is.
+    pub insecure: bool,
+    /// Take the other steps, too, where the certificate is not trusted, which stays a failure.
+    pub past_certificate: bool,
+    /// Only addresses of this family.
+    pub family: Option<Family>,
+    /// The longest that one step may take.
+    pub timeout: Duration,
+    /// Ask for permissions towards private addresses, which a safe relay refuses.
+    pub safety: bool,
+}
+
+/// What all steps share.
+pub(super) struct Context<'a> {
+    pub(super) options: &'a Options,
+    pub(super) credential: Option<Arc<Credential>>,
+    pub(super) tls: Option<TlsSetup>,
+    pub(super) now_unix: u64,
+}
+
+impl<'a> Context<'a> {
+    pub(super) fn new(options: &'a Options, needs_tls: bool) -> Result<Self, TrustError> {
+        let now_unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let tls = if needs_tls { Some(TlsSetup::new(&options.roots)?) } else { None };
+        Ok(Self { options, credential: options.credential.clone().map(Arc::new), tls, now_unix })
+    }
+}
