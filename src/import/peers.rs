@@ -260,7 +260,7 @@ fn convert_allowed(rule: &At<PeerRange>, peers: &mut Peers, own: &Own, findings:
             PeerRules { allowed: vec![text.clone()], default_deny_all: peers.default_deny, ..PeerRules::default() };
         match PeerAcl::compile(&judged) {
             Ok(_) => peers.allowed.push(text),
-            Err(error) => remark(FindingKind::NotConverted, Grade::Clients, &error.problem),
+            Err(error) => remark(FindingKind::NotConverted, Grade::Clients, &error.problem.to_string()),
         }
     }
 }

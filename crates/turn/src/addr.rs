@@ -6,7 +6,7 @@ mod transport;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-pub use logged::{Logged, LoggedAddresses};
+pub use logged::{Logged, LoggedAddresses, NotAChoice};
 pub use transport::{Framing, SocketKind, Transport};
 
 /// An IP address family (RFC 8656 section 18.6).

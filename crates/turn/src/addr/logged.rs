@@ -59,12 +59,17 @@ impl LoggedAddresses {
     }
 }
 
-impl FromStr for LoggedAddresses {
-    type Err = String;
+/// A text that is none of [`LoggedAddresses`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a choice")]
+pub struct NotAChoice(pub String);
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl FromStr for LoggedAddresses {
+    type Err = NotAChoice;
+
+    fn from_str(text: &str) -> Result<Self, NotAChoice> {
         let found = [Self::Full, Self::Prefix, Self::Off].into_iter().find(|choice| choice.name() == text);
-        found.ok_or_else(|| format!("{text:?} is not a choice"))
+        found.ok_or_else(|| NotAChoice(text.to_owned()))
     }
 }
 

@@ -87,28 +87,20 @@ pub struct CredentialsBuilder {
 }
 
 /// Why credentials cannot be built.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CredentialsError {
     /// The realm is empty or has a character that is not allowed; quotes are not, since clients strip them
     /// (RFC 8489 section 9.2.2).
+    #[error("the realm has a quote, {PrepareError}")]
     Realm,
     /// The realm has more than 127 characters (RFC 8489 section 14.9).
+    #[error("the realm has more than {REALM_MAX_CHARS} characters")]
     RealmTooLong,
     /// The shared secret of this id is empty.
+    #[error("shared secret {0:?} is empty")]
     EmptySecret(String),
 }
-
-impl fmt::Display for CredentialsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Realm => write!(f, "the realm has a quote, {PrepareError}"),
-            Self::RealmTooLong => write!(f, "the realm has more than {REALM_MAX_CHARS} characters"),
-            Self::EmptySecret(id) => write!(f, "shared secret {id:?} is empty"),
-        }
-    }
-}
-
-impl std::error::Error for CredentialsError {}
 
 impl CredentialsBuilder {
     /// The static users. None by default.

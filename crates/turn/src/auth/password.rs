@@ -1,22 +1,13 @@
 //! Preparation of usernames, realms and passwords (RFC 8265 OpaqueString; RFC 4013 where RFC 5389 clients differ).
 
-use std::fmt;
-
 use precis_profiles::OpaqueString;
 use precis_profiles::precis_core::profile::PrecisFastInvocation;
 use zeroize::Zeroizing;
 
 /// A string that OpaqueString does not allow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is empty or has a character that RFC 8265 (OpaqueString) does not allow")]
 pub struct PrepareError;
-
-impl fmt::Display for PrepareError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("is empty or has a character that RFC 8265 (OpaqueString) does not allow")
-    }
-}
-
-impl std::error::Error for PrepareError {}
 
 /// Prepares a password, username or realm (RFC 8265 section 4.2).
 ///

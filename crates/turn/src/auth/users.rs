@@ -10,7 +10,7 @@ use crate::user::User;
 use turnstone_stun::{Key, PasswordAlgorithm, userhash};
 
 use super::long_term::Identity;
-use super::password::{prepare, prepare_rfc5389};
+use super::password::{PrepareError, prepare, prepare_rfc5389};
 
 /// Longest username in bytes (RFC 8489 section 14.3: fewer than 509).
 pub(super) const USERNAME_MAX: usize = 508;
@@ -22,30 +22,22 @@ pub struct Users {
 }
 
 /// Why a list of users is refused. It names the user, never the password.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum UsersError {
     /// The name is empty or has a character that OpaqueString does not allow.
+    #[error("user {0:?}: the name {PrepareError}")]
     Name(String),
     /// The name is longer than 508 bytes (RFC 8489 section 14.3).
+    #[error("user {0:?}: the name is longer than {USERNAME_MAX} bytes")]
     NameTooLong(String),
     /// The password is empty or has a character that OpaqueString does not allow.
+    #[error("user {0:?}: the password {PrepareError}")]
     Password(String),
     /// The name was given twice, perhaps in two spellings that OpaqueString makes one.
+    #[error("user {0:?} is given twice")]
     Duplicate(String),
 }
-
-impl fmt::Display for UsersError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Name(name) => write!(f, "user {name:?}: the name {}", super::PrepareError),
-            Self::NameTooLong(name) => write!(f, "user {name:?}: the name is longer than {USERNAME_MAX} bytes"),
-            Self::Password(name) => write!(f, "user {name:?}: the password {}", super::PrepareError),
-            Self::Duplicate(name) => write!(f, "user {name:?} is given twice"),
-        }
-    }
-}
-
-impl std::error::Error for UsersError {}
 
 impl Users {
     /// Prepares names and passwords as RFC 8265 OpaqueString asks.

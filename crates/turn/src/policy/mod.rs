@@ -8,6 +8,9 @@ mod rate_limit;
 
 pub use bandwidth::{BandwidthLimits, Meter, MeterState, UserBandwidths};
 pub use buckets::Paid;
-pub use peer_acl::{AclError, Allowance, Denial, OwnService, PeerAcl, PeerRules, Verdict, default_denials};
+pub use peer_acl::{
+    AclError, Allowance, Denial, NoEffect, OwnService, OwnServiceError, PeerAcl, PeerRules, RuleProblem, Verdict,
+    default_denials,
+};
 pub use quota::{AllocationRate, QuotaLimits, Quotas, Reservation};
 pub use rate_limit::{AnswerBudgets, RateLimit, RateLimiter};

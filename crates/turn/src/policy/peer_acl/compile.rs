@@ -5,11 +5,12 @@ use std::net::IpAddr;
 
 use crate::addr::Family;
 
+use super::PeerRules;
 use super::defaults::{Lifted, default_denials, is_host_address};
 use super::embedded::Nat64Prefix;
+use super::error::{AclError, NoEffect, RuleProblem};
 use super::range_map::{Class, RangeMap};
 use super::rule::{AddrRange, parse_allowed, parse_denied, parse_ipv6_prefix};
-use super::{AclError, PeerRules};
 
 /// What the rules compile to.
 pub(super) struct Tables {
@@ -79,11 +80,11 @@ pub(super) fn claims(rules: &PeerRules) -> Result<(Vec<Claim<'_>>, Vec<Nat64Pref
     let mut prefixes = Vec::new();
     for text in &rules.nat64_prefixes {
         let (range, length) = parse_ipv6_prefix(text)?;
-        let error = |problem: String| AclError { rule: text.trim().to_owned(), problem };
-        prefixes.push(Nat64Prefix::new(range.first, length).map_err(|problem| error(problem.to_owned()))?);
+        let error = |problem| AclError::new(text, problem);
+        prefixes.push(Nat64Prefix::new(range.first, length).map_err(error)?);
         let forbidden = |claim: &&Claim<'_>| claim.effect.is_unconditional() && claim.range.overlaps(&range);
         if let Some(claim) = claims.iter().find(forbidden) {
-            return Err(error(format!("a NAT64 prefix cannot lie in {}", claim.name)));
+            return Err(error(RuleProblem::Nat64In(claim.name.to_owned())));
         }
         claims.push(Claim { range, effect: Effect::Nat64, name: text.trim() });
     }
@@ -95,8 +96,7 @@ pub(super) fn claims(rules: &PeerRules) -> Result<(Vec<Claim<'_>>, Vec<Nat64Pref
     }
     for ip in rules.relay_addresses.iter().map(IpAddr::to_canonical) {
         if !is_host_address(ip) {
-            let problem = "a relay address is the address of one host".to_owned();
-            return Err(AclError { rule: ip.to_string(), problem });
+            return Err(AclError::new(&ip.to_string(), RuleProblem::NotOneHost));
         }
         claims.push(Claim { range: AddrRange::single(ip), effect: Effect::Relay, name: "a relay address" });
     }
@@ -251,39 +251,30 @@ impl Active {
 
 /// Says why an `allowed` rule changes nothing, and what to write instead.
 fn no_effect(rule: &Claim<'_>, claims: &[Claim<'_>], default_deny_all: bool) -> AclError {
-    let error = |problem: String| AclError { rule: rule.name.to_owned(), problem };
+    AclError::new(rule.name, RuleProblem::NoEffect(why_no_effect(rule, claims, default_deny_all)))
+}
+
+fn why_no_effect(rule: &Claim<'_>, claims: &[Claim<'_>], default_deny_all: bool) -> NoEffect {
     if rule.effect == Effect::Allow && !default_deny_all {
-        return error(format!(
-            "has no effect, because peers that nothing denies are allowed anyway; write `{} override` to lift a denial, or \
-             set `default = \"deny\"` to reach allowed peers only",
-            rule.name
-        ));
+        return NoEffect::AllowedAnyway(rule.name.to_owned());
     }
     let covering = |wanted: fn(Effect) -> bool| {
         let covering = claims.iter().filter(|claim| wanted(claim.effect) && claim.range.overlaps(&rule.range));
-        covering.min_by_key(|claim| (!claim.range.contains(&rule.range), claim.range.size()))
+        let smallest = covering.min_by_key(|claim| (!claim.range.contains(&rule.range), claim.range.size()));
+        smallest.map(|claim| claim.name.to_owned())
     };
     if let Some(own) = covering(|effect| matches!(effect, Effect::Server | Effect::Relay)) {
-        return error(format!("has no effect: it is {}, which no rule can allow", own.name));
+        return NoEffect::Own(own);
     }
-    if let Some(claim) = covering(Effect::is_unconditional) {
-        return error(format!("has no effect: no rule can allow {}", claim.name));
+    if let Some(range) = covering(Effect::is_unconditional) {
+        return NoEffect::Never(range);
     }
-    if let Some(claim) = covering(|effect| effect == Effect::Default(Lifted::ByNat64Prefix)) {
-        return error(format!(
-            "has no effect on {}; list the NAT64 prefix itself, so that the inner IPv4 addresses are judged",
-            claim.name
-        ));
+    if let Some(range) = covering(|effect| effect == Effect::Default(Lifted::ByNat64Prefix)) {
+        return NoEffect::Nat64(range);
     }
     match covering(|effect| matches!(effect, Effect::Configured | Effect::Default(Lifted::ByOverride))) {
-        Some(claim) if rule.effect == Effect::Allow => error(format!(
-            "has no effect, because deny wins over allow and this is denied: {}; write `{} override` to lift that",
-            claim.name, rule.name
-        )),
-        Some(claim) => error(format!(
-            "has no effect, because deny wins over an allow rule that is not more specific: {}; write smaller ranges",
-            claim.name
-        )),
-        None => error("has no effect: nothing denies these peers, so there is nothing to override".to_owned()),
+        Some(by) if rule.effect == Effect::Allow => NoEffect::Denied { rule: rule.name.to_owned(), by },
+        Some(by) => NoEffect::Wider(by),
+        None => NoEffect::NothingToLift,
     }
 }

@@ -1,5 +1,7 @@
 //! IPv4 addresses inside IPv6 addresses: what a translator or tunnel on the way would make of the address.
 
+use super::error::RuleProblem;
+
 /// The IPv4 addresses that an IPv6 address carries by its form. Several can be there at once: Teredo holds two, and an
 /// ISATAP interface identifier can stand in any prefix.
 ///
@@ -49,12 +51,12 @@ impl Nat64Prefix {
     ///
     /// # Errors
     /// What is wrong with it: a length that RFC 6052 does not define, or bits 64 to 71 set.
-    pub(super) fn new(network: u128, length: u8) -> Result<Self, &'static str> {
+    pub(super) fn new(network: u128, length: u8) -> Result<Self, RuleProblem> {
         if !matches!(length, 32 | 40 | 48 | 56 | 64 | 96) {
-            return Err("a NAT64 prefix is 32, 40, 48, 56, 64 or 96 bits long (RFC 6052)");
+            return Err(RuleProblem::Nat64Length);
         }
         if u_octet(network) != 0 {
-            return Err("bits 64 to 71 of a NAT64 prefix are zero (RFC 6052)");
+            return Err(RuleProblem::Nat64Bits);
         }
         Ok(Self { network, length })
     }

@@ -7,12 +7,12 @@ mod allowance;
 mod compile;
 mod defaults;
 mod embedded;
+mod error;
 mod explain;
 mod own_service;
 mod range_map;
 mod rule;
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
@@ -21,8 +21,9 @@ use crate::addr::PeerAddr;
 use crate::reject::Reason;
 
 pub use allowance::Allowance;
+pub use error::{AclError, NoEffect, RuleProblem};
 pub use explain::Denial;
-pub use own_service::OwnService;
+pub use own_service::{OwnService, OwnServiceError};
 
 use compile::compile_tables;
 use embedded::{Nat64Inner, Nat64Prefix, embedded_ipv4};
@@ -82,23 +83,6 @@ pub struct PeerRules {
     pub relay_ports: (u16, u16),
 }
 
-/// A rule that cannot be understood or can have no effect; it stops the start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AclError {
-    /// The rule as written.
-    pub rule: String,
-    /// What is wrong with it.
-    pub problem: String,
-}
-
-impl fmt::Display for AclError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "peer rule `{}`: {}", self.rule, self.problem)
-    }
-}
-
-impl std::error::Error for AclError {}
-
 /// The ranges that are denied without any rule: first and last address, and whether an `allowed` rule marked `override`
 /// can lift it. Ranges may lie within one another.
 pub fn default_denials() -> impl Iterator<Item = (IpAddr, IpAddr, bool)> {
@@ -150,10 +134,7 @@ impl PeerAcl {
     pub fn compile_anew(rules: &PeerRules) -> Result<(Self, Option<AclError>), AclError> {
         let (first_port, last_port) = rules.relay_ports;
         if first_port > last_port {
-            return Err(AclError {
-                rule: format!("{first_port}-{last_port}"),
-                problem: "the relay port range ends before it starts".to_owned(),
-            });
+            return Err(AclError::new(&format!("{first_port}-{last_port}"), RuleProblem::ReversedPorts));
         }
         let (tables, without_effect) = compile_tables(rules)?;
         let acl = Self {

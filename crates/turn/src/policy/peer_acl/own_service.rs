@@ -15,6 +15,27 @@ pub struct OwnService {
     pub last_port: u16,
 }
 
+/// What is wrong with a service as written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OwnServiceError {
+    /// There is no colon.
+    #[error("it has no port")]
+    NoPort,
+    /// What stands in front of the port is no address.
+    #[error("{0:?} is not an IP address")]
+    NotAnAddress(String),
+    /// Loopback, a wildcard, multicast, or IPv4 in IPv6.
+    #[error("{0} is never a peer")]
+    NeverAPeer(IpAddr),
+    /// A port that is none.
+    #[error("{0:?} is not a port")]
+    NotAPort(String),
+    /// Ports whose ends are swapped.
+    #[error("the ports {0} end before they start")]
+    Reversed(String),
+}
+
 impl OwnService {
     pub(super) fn has(&self, ip: IpAddr, port: u16) -> bool {
         self.ip == ip && (self.first_port..=self.last_port).contains(&port)
@@ -29,20 +50,23 @@ impl fmt::Display for OwnService {
 }
 
 impl FromStr for OwnService {
-    type Err = String;
+    type Err = OwnServiceError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (ip, ports) = text.rsplit_once(':').ok_or("it has no port")?;
+    fn from_str(text: &str) -> Result<Self, OwnServiceError> {
+        let (ip, ports) = text.rsplit_once(':').ok_or(OwnServiceError::NoPort)?;
         let ip = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
-        let ip: IpAddr = ip.parse().map_err(|_| format!("{ip:?} is not an IP address"))?;
+        let ip: IpAddr = ip.parse().map_err(|_| OwnServiceError::NotAnAddress(ip.to_owned()))?;
         if ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || ip.to_canonical() != ip {
-            return Err(format!("{ip} is never a peer"));
+            return Err(OwnServiceError::NeverAPeer(ip));
         }
         let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-        let port = |text: &str| text.parse().ok().filter(|port| *port > 0).ok_or(format!("{text:?} is not a port"));
+        let port = |text: &str| {
+            let port = text.parse().ok().filter(|port| *port > 0);
+            port.ok_or_else(|| OwnServiceError::NotAPort(text.to_owned()))
+        };
         let (first_port, last_port) = (port(first)?, port(last)?);
         if first_port > last_port {
-            return Err(format!("the ports {ports} end before they start"));
+            return Err(OwnServiceError::Reversed(ports.to_owned()));
         }
         Ok(Self { ip, first_port, last_port })
     }

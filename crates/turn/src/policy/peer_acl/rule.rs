@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::addr::Family;
 
-use super::AclError;
+use super::error::{AclError, RuleProblem};
 
 /// An inclusive range of addresses of one family. IPv4 addresses are the numbers up to `u32::MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub(super) fn parse_allowed(text: &str) -> Result<(AddrRange, bool), AclError> {
 /// Parses a rule of `denied`.
 pub(super) fn parse_denied(text: &str) -> Result<AddrRange, AclError> {
     if text.trim().ends_with("override") {
-        return Err(error(text, "only rules of `allowed` can be marked `override`"));
+        return Err(AclError::new(text, RuleProblem::OverrideOfDenial));
     }
     parse_range(text, text)
 }
@@ -58,10 +58,10 @@ pub(super) fn parse_ipv6_prefix(text: &str) -> Result<(AddrRange, u8), AclError>
             let (range, length) = parse_cidr(text, network, length)?;
             match range.family {
                 Family::V6 => Ok((range, length)),
-                Family::V4 => Err(error(text, "this must be an IPv6 prefix")),
+                Family::V4 => Err(AclError::new(text, RuleProblem::NotIpv6)),
             }
         }
-        None => Err(error(text, "this must be a prefix with its length, such as `64:ff9b::/96`")),
+        None => Err(AclError::new(text, RuleProblem::NotAPrefix)),
     }
 }
 
@@ -75,10 +75,10 @@ fn parse_range(rule: &str, range: &str) -> Result<AddrRange, AclError> {
     };
     let (first, last) = (parse_ip(rule, first.trim())?, parse_ip(rule, last.trim())?);
     if Family::of(first) != Family::of(last) {
-        return Err(error(rule, "a range must begin and end with addresses of one family"));
+        return Err(AclError::new(rule, RuleProblem::TwoFamilies));
     }
     if first > last {
-        return Err(error(rule, &format!("the range ends before it starts; write `{last}-{first}`")));
+        return Err(AclError::new(rule, RuleProblem::Reversed { first, last }));
     }
     Ok(AddrRange { family: Family::of(first), first: bits(first), last: bits(last) })
 }
@@ -91,9 +91,11 @@ fn parse_cidr(rule: &str, network: &str, length: &str) -> Result<(AddrRange, u8)
         Family::V6 => 128,
     };
     let is_number = !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit());
-    let length = length.parse::<u8>().ok().filter(|length| is_number && *length <= width).ok_or_else(|| {
-        error(rule, &format!("the prefix length of an {family} network is a number from 0 to {width}, not `{length}`"))
-    })?;
+    let length = length
+        .parse::<u8>()
+        .ok()
+        .filter(|length| is_number && *length <= width)
+        .ok_or_else(|| AclError::new(rule, RuleProblem::Length { family, width, length: length.to_owned() }))?;
     let host_bits = match width - length {
         0 => 0,
         host_width => u128::MAX >> (128 - u32::from(host_width)),
@@ -101,28 +103,17 @@ fn parse_cidr(rule: &str, network: &str, length: &str) -> Result<(AddrRange, u8)
     let first = bits(ip);
     if first & host_bits != 0 {
         let network = from_bits(family, first & !host_bits);
-        return Err(error(
-            rule,
-            &format!(
-                "the address has bits set beyond the prefix; write `{network}/{length}` for the network or `{ip}` for the address"
-            ),
-        ));
+        return Err(AclError::new(rule, RuleProblem::HostBits { address: ip, network, length }));
     }
     Ok((AddrRange { family, first, last: first | host_bits }, length))
 }
 
 fn parse_ip(rule: &str, text: &str) -> Result<IpAddr, AclError> {
-    let ip: IpAddr = text.parse().map_err(|_| error(rule, &format!("`{text}` is not an IP address")))?;
+    let ip: IpAddr = text.parse().map_err(|_| AclError::new(rule, RuleProblem::NotAnAddress(text.to_owned())))?;
     match ip {
-        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
-            Err(error(rule, "IPv4-mapped addresses are always denied; write the IPv4 address or network itself"))
-        }
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Err(AclError::new(rule, RuleProblem::Mapped)),
         _ => Ok(ip),
     }
-}
-
-fn error(rule: &str, problem: &str) -> AclError {
-    AclError { rule: rule.trim().to_owned(), problem: problem.to_owned() }
 }
 
 fn bits(ip: IpAddr) -> u128 {

@@ -36,7 +36,7 @@ fn assert_peer(acl: &PeerAcl, peer: &str, expected: Result<Verdict, Reason>) {
 fn assert_problem(rules: &PeerRules, rule: &str, part_of_problem: &str) {
     let error = PeerAcl::compile(rules).unwrap_err();
     assert_eq!(error.rule, rule);
-    assert!(error.problem.contains(part_of_problem), "{error}");
+    assert!(error.problem.to_string().contains(part_of_problem), "{error}");
 }
 
 fn denied(rules: &[&str]) -> PeerRules {
