@@ -1,4 +1,4 @@
-//! Where the configuration comes from: `--config`, the flags of `config::OVERRIDABLE`, the environment.
+//! Where the configuration comes from: `--config`, the flags of `config::overridable`, the environment.
 
 use std::io::{self, Read};
 use std::net::Ipv4Addr;
@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 
 use crate::config::{
-    CONFIG_ENV, Config, ConfigError, DEFAULT_FILE, Host, Loaded, OVERRIDABLE, Overrides, READERS_ENV, Readers, Source,
-    Surroundings,
+    CONFIG_ENV, Config, ConfigError, DEFAULT_FILE, Host, Loaded, Overrides, Place, READERS_ENV, Readers, Source,
+    Surroundings, overridable,
 };
+use crate::import::coturn_directives;
 use crate::ops::host;
 
 use super::output::{CliError, Printer};
@@ -91,7 +92,14 @@ impl Reading {
     fn parse(&self, host: Host, dev: bool) -> Result<Loaded, ConfigError> {
         let env = |name: &str| std::env::var(name).ok();
         let around = Surroundings { host, env: &env, dev };
-        Config::parse(&self.source, &self.overrides, &around)
+        Config::parse(&self.source, &self.overrides, &around).map_err(|error| {
+            let Some(directives) = coturn_directives(&self.source.text) else { return error };
+            let name = &self.source.name;
+            let message = format!(
+                "this is a configuration of coturn ({directives}); convert it: turnstone import {name} --output turnserver.toml"
+            );
+            ConfigError::one(Place::Source(name.clone()), message)
+        })
     }
 }
 
@@ -110,7 +118,7 @@ impl FromArgMatches for ConfigFlags {
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         self.config = matches.get_one::<PathBuf>("config").cloned();
-        for flag in OVERRIDABLE.iter().filter_map(|overridable| overridable.flag) {
+        for flag in overridable().filter_map(|overridable| overridable.flag) {
             if let Some(values) = matches.get_many::<String>(flag) {
                 self.values.push((flag, values.cloned().collect()));
             }
@@ -127,7 +135,7 @@ impl Args for ConfigFlags {
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
             .help(format!("Configuration file [default: {DEFAULT_FILE}] [variable: {CONFIG_ENV}]"));
-        OVERRIDABLE.iter().fold(command.arg(config), |command, overridable| {
+        overridable().fold(command.arg(config), |command, overridable| {
             let Some(flag) = overridable.flag else { return command };
             command.arg(
                 Arg::new(flag)

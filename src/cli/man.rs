@@ -4,7 +4,7 @@ use clap::Args;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use crate::config::{ADMIN_ENV, ADMIN_TOKEN_ENV, CONFIG_ENV, DEFAULT_FILE, OVERRIDABLE};
+use crate::config::{ADMIN_ENV, ADMIN_TOKEN_ENV, CONFIG_ENV, DEFAULT_FILE, overridable};
 
 use super::man_file;
 use super::output::{CliError, Exit, Printer};
@@ -78,7 +78,7 @@ fn environment() -> Roff {
         "A variable wins over the configuration file, a flag over a variable. An empty one counts as unset.",
     )]);
     roff.control("TP", []).text([bold(CONFIG_ENV)]).text([roman("the configuration file, as --config")]);
-    for overridable in OVERRIDABLE {
+    for overridable in overridable() {
         let as_flag = match (overridable.flag, overridable.list) {
             (Some(flag), true) => format!("{}; separated by commas, as --{flag}", overridable.help),
             (Some(flag), false) => format!("{}; as --{flag}", overridable.help),

@@ -1,6 +1,7 @@
 //! `[auth]`: the realm, shared secrets and static users, each from a file, a variable or the service manager.
 
 use std::collections::HashSet;
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -8,17 +9,16 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
 use crate::auth::{SharedSecret, TimeLimited, Users, prepare};
-use crate::turn::OnExpiry;
 
-use super::error::{Located, Place};
-use super::file::parse_path;
-use super::overrides::{SECRET, SECRET_FILE};
-use super::reader::{Document, Section};
-use super::secret::{Readers, check_secret, read_private_file, read_users_file, trim_line_end};
-use super::{Auth, Source, Surroundings, units};
+use super::error::{Located, Place, ValueError};
+use super::keys::{ON_EXPIRY, READERS, SECRET, SECRET_FILE};
+use super::reader::{Document, Section, or_default};
+use super::secret::{Readers, SecretError, check_secret, read_private_file, read_users_file, trim_line_end};
+use super::snapshot::Auth;
+use super::source::{Source, Surroundings};
+use super::value::choose;
 
 const REALM_CHARS_MAX: usize = 127;
-const ID: &str = "a name of at most 64 letters, digits, dots, dashes and underscores";
 /// What the only secret is called unless it has an id.
 const ONLY_ID: &str = "main";
 const SECRET_SOURCES: [&str; 4] = ["credential", "file", "env", "secret"];
@@ -32,21 +32,10 @@ pub(super) fn read_auth(
     around: &Surroundings<'_>,
 ) -> Auth {
     let section = root.section("auth");
-    let realm = section.text("realm", "a text of at most 127 characters without quotes", parse_realm);
-    let on_expiry = section.text("on-expiry", r#""keep", "no-refresh" or "cut""#, |text| match text {
-        "keep" => Ok(OnExpiry::Keep),
-        "no-refresh" => Ok(OnExpiry::NoRefresh),
-        "cut" => Ok(OnExpiry::Cut),
-        _ => Err(format!("{text:?} is not a policy")),
-    });
-    let nonce_lifetime_secs = section.text("nonce-lifetime", units::DURATION, |text| {
-        let lifetime = units::parse_duration(text)?;
-        match u32::try_from(lifetime.as_secs()) {
-            Ok(secs @ 30..=86_400) => Ok(secs),
-            _ => Err(format!("{text:?} is not from 30s to 1d")),
-        }
-    });
-    let public_host = section.text("public-host", "a host name or an IP address", parse_host);
+    let realm = section.text("realm", parse_realm);
+    let on_expiry = section.text("on-expiry", |text| choose(ON_EXPIRY, text, "a policy"));
+    let nonce_lifetime = or_default(section.duration("nonce-lifetime"));
+    let public_host = section.text("public-host", parse_host);
     let reader = SecretReader { document, source, around };
     let secrets = reader.secrets(&section);
     let users = reader.users(&section);
@@ -71,26 +60,41 @@ pub(super) fn read_auth(
         }
     }
     Auth {
-        realm: realm.map_or_else(|| "turnstone".to_owned(), |realm| realm.value),
+        realm: or_default(realm),
         secrets,
         users,
-        on_expiry: on_expiry.map(|policy| policy.value).unwrap_or_default(),
-        nonce_lifetime_secs: nonce_lifetime_secs.map_or(600, |lifetime| lifetime.value),
+        on_expiry: or_default(on_expiry),
+        nonce_lifetime_secs: u32::try_from(nonce_lifetime.as_secs()).unwrap_or(u32::MAX),
         public_host: public_host.map(|host| host.value),
     }
 }
 
-pub(crate) fn parse_realm(text: &str) -> Result<String, String> {
+/// Who may read the files of secrets. Asked for before any of them is read.
+pub(super) fn read_readers(document: &Document<'_>, root: &Section<'_, '_>) -> Readers {
+    let readers = or_default(root.text(READERS, Readers::parse));
+    document.set_secret_readers(readers);
+    readers
+}
+
+/// A path in the file; a relative one is relative to the file.
+pub(super) fn parse_path(text: &str, directory: &Path) -> Result<PathBuf, ValueError> {
+    if text.is_empty() || text.contains('\0') {
+        return Err(ValueError::is_not(text, "a path"));
+    }
+    Ok(directory.join(text))
+}
+
+pub(crate) fn parse_realm(text: &str) -> Result<String, ValueError> {
     if prepare(text).is_err() || text.contains(['"', '\\']) {
-        return Err(format!("{text:?} is empty or has a character that is not allowed"));
+        return Err(ValueError::unfit(text, "empty or has a character that is not allowed"));
     }
     if text.chars().count() > REALM_CHARS_MAX {
-        return Err("it is too long".to_owned());
+        return Err(ValueError::Text("too long"));
     }
     Ok(text.to_owned())
 }
 
-pub(crate) fn parse_host(text: &str) -> Result<String, String> {
+pub(crate) fn parse_host(text: &str) -> Result<String, ValueError> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     if bare.parse::<std::net::Ipv6Addr>().is_ok() {
         return Ok(format!("[{bare}]"));
@@ -101,7 +105,7 @@ pub(crate) fn parse_host(text: &str) -> Result<String, String> {
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
     };
     if text.len() > 253 || !text.strip_suffix('.').unwrap_or(text).split('.').all(label) {
-        return Err(format!("{text:?} is not a host name"));
+        return Err(ValueError::is_not(text, "a host name"));
     }
     Ok(text.to_owned())
 }
@@ -155,7 +159,7 @@ impl SecretReader<'_, '_> {
         let bytes = match bytes.and_then(|bytes| check_secret(&bytes).map(|()| bytes)) {
             Ok(bytes) => bytes,
             Err(problem) => {
-                self.document.problem(place, problem);
+                self.document.problem(place, problem.to_string());
                 return None;
             }
         };
@@ -166,16 +170,16 @@ impl SecretReader<'_, '_> {
         let replaced = self.document.replacement(SECRET).or(self.document.replacement(SECRET_FILE)).is_some();
         let mut ids = HashSet::new();
         let mut secrets = Vec::new();
-        let tables = section.sections("secrets", "auth.secrets");
+        let tables = section.sections("secrets");
         let is_only = tables.len() == 1;
         for table in tables {
-            let mut id = table.text("id", ID, parse_id);
+            let mut id = table.text("id", parse_id);
             if id.is_none() && !table.has("id") {
                 match is_only {
                     true => id = Some(Located { value: ONLY_ID.to_owned(), place: table.place() }),
                     false => {
-                        let message = format!("[[auth.secrets]] has no id, which each of several needs; expected {ID}");
-                        self.document.problem(table.place(), message);
+                        let message = "[[auth.secrets]] has no id, which each of several needs; expected ";
+                        self.document.problem(table.place(), message.to_owned() + &table.expected("id"));
                     }
                 }
             }
@@ -216,10 +220,10 @@ impl SecretReader<'_, '_> {
             };
             self.document.problem(place, problem);
         };
-        for table in section.sections("users", "auth.users") {
-            let name = table.text("name", "the user's name", |text| Ok(text.to_owned()));
-            if name.is_none() && !table.has("name") {
-                self.document.problem(table.place(), "[[auth.users]] has no name; expected the user's name");
+        for table in section.sections("users") {
+            let name = table.text("name", |text| Ok::<_, Infallible>(text.to_owned()));
+            if !table.has("name") {
+                table.report_missing("name");
             }
             let found = self.find(&table, PASSWORD_SOURCES, true);
             table.report_unknown_keys();
@@ -227,9 +231,7 @@ impl SecretReader<'_, '_> {
                 add(name.place, &name.value, &trim_line_end(found.value));
             }
         }
-        let path = section.text("users-file", "the path of a file with a name:password a line", |text| {
-            parse_path(text, &self.source.directory)
-        });
+        let path = section.text("users-file", |text| parse_path(text, &self.source.directory));
         if let Some(path) = path {
             match read_users_file(&path.value, self.document.secret_readers()) {
                 Ok(bytes) => read_users(&path, &bytes, add, self.document),
@@ -251,10 +253,10 @@ impl SecretReader<'_, '_> {
     ) -> Option<Located<Zeroizing<Vec<u8>>>> {
         let [credential_key, file_key, env_key, inline_key] = keys;
         let shown = table.shown();
-        let credential = table.text(credential_key, "the name of a systemd credential", parse_id);
-        let file = table.text(file_key, "the path of a file", |text| parse_path(text, &self.source.directory));
-        let env = table.text(env_key, "the name of an environment variable", parse_variable);
-        let inline = table.text(inline_key, "a text", |text| Ok(Zeroizing::new(text.to_owned())));
+        let credential = table.text(credential_key, parse_id);
+        let file = table.text(file_key, |text| parse_path(text, &self.source.directory));
+        let env = table.text(env_key, parse_variable);
+        let inline = table.text(inline_key, |text| Ok::<_, Infallible>(Zeroizing::new(text.to_owned())));
         let given: Vec<_> = keys.into_iter().filter(|key| table.has(key)).collect();
         let one_source = given.len() == 1 || given == [credential_key, file_key];
         if !one_source {
@@ -268,22 +270,23 @@ impl SecretReader<'_, '_> {
         }
         let (place, bytes) = if let Some(inline) = inline {
             (inline.place, self.inline_allowed().map(|()| Zeroizing::new(inline.value.as_bytes().to_vec())))
+        } else if !read {
+            return None;
         } else if let Some(env) = env {
-            let value = if read { (self.around.env)(&env.value) } else { None };
-            let value = value.filter(|value| !value.is_empty()).map(|value| Zeroizing::new(value.into_bytes()));
-            (env.place, value.ok_or_else(|| format!("the variable {} is not set", env.value)))
+            let value = (self.around.env)(&env.value).filter(|value| !value.is_empty());
+            let value = value.map(|value| Zeroizing::new(value.into_bytes()));
+            (env.place, value.ok_or(SecretError::NoVariable(env.value)))
         } else if let Some(file) = &file
             && (credential.is_none() || self.credentials_directory().is_none())
         {
-            (file.place.clone(), if read { self.read_file(&file.value) } else { Err(String::new()) })
+            (file.place.clone(), self.read_file(&file.value))
         } else if let Some(credential) = credential {
-            (credential.place, if read { self.read_credential(&credential.value) } else { Err(String::new()) })
+            (credential.place, self.read_credential(&credential.value))
         } else {
             return None;
         };
         match bytes {
             Ok(value) => Some(Located { value, place }),
-            Err(_) if !read => None,
             Err(problem) => {
                 self.document.problem(place, format!("{shown} {problem}"));
                 None
@@ -291,29 +294,20 @@ impl SecretReader<'_, '_> {
         }
     }
 
-    fn inline_allowed(&self) -> Result<(), String> {
+    fn inline_allowed(&self) -> Result<(), SecretError> {
         let forbidden = if self.document.secret_readers() == Readers::Everybody { 0o002 } else { 0o006 };
         match self.source.mode {
-            Some(mode) if mode & forbidden != 0 => Err(format!(
-                "a secret is written in a file that everybody can read (mode {:04o}); run: chmod 600 {}",
-                mode & 0o7777,
-                self.source.name
-            )),
+            Some(mode) if mode & forbidden != 0 => Err(SecretError::Inline(self.source.name.clone(), mode & 0o7777)),
             _ => Ok(()),
         }
     }
 
-    fn read_credential(&self, name: &str) -> Result<Zeroizing<Vec<u8>>, String> {
-        let directory = self.credentials_directory().ok_or_else(|| {
-            format!(
-                "credential {name:?} needs CREDENTIALS_DIRECTORY, which systemd sets for LoadCredential={name}:...; for commands \
-                 outside of the service, name its file beside it, too"
-            )
-        })?;
+    fn read_credential(&self, name: &str) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+        let directory = self.credentials_directory().ok_or_else(|| SecretError::NoCredentials(name.to_owned()))?;
         self.read_file(&directory.join(name))
     }
 
-    fn read_file(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    fn read_file(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretError> {
         read_private_file(path, self.credentials_directory().as_deref(), self.document.secret_readers())
     }
 
@@ -339,17 +333,17 @@ fn read_users(path: &Located<PathBuf>, bytes: &[u8], mut add: impl FnMut(Place, 
     }
 }
 
-fn parse_id(text: &str) -> Result<String, String> {
+fn parse_id(text: &str) -> Result<String, ValueError> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     if text.is_empty() || text.len() > 64 || !text.bytes().all(allowed) || text.starts_with('.') {
-        return Err(format!("{text:?} is not such a name"));
+        return Err(ValueError::is_not(text, "such a name"));
     }
     Ok(text.to_owned())
 }
 
-fn parse_variable(text: &str) -> Result<String, String> {
+fn parse_variable(text: &str) -> Result<String, ValueError> {
     if text.is_empty() || text.contains(['=', '\0']) {
-        return Err(format!("{text:?} is not a name"));
+        return Err(ValueError::is_not(text, "a name"));
     }
     Ok(text.to_owned())
 }

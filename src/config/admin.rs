@@ -1,40 +1,32 @@
 //! `[admin]`: where the admin API listens, and who may use it.
 
-use std::fmt;
-
-use subtle::ConstantTimeEq;
 use toml::de::DeTable;
-use zeroize::Zeroizing;
 
-use super::access::read_secret;
-use super::error::{ConfigError, Located};
-use super::file::{Source, Surroundings, overlap, read_readers};
+use super::access::{read_readers, read_secret};
+use super::error::{ConfigError, Located, Place, ValueError};
+use super::key::Key;
+use super::keys::{self, READERS, READERS_ENV};
+use super::listen::overlap;
 use super::operation::parse_endpoint;
-use super::overrides::{Overrides, READERS, READERS_ENV};
+use super::overrides::Overrides;
 use super::reader::{Document, Section};
-use super::secret::{check_secret, trim_line_end};
-use super::{Endpoint, Listener, Metrics};
+use super::secret::{AdminToken, trim_line_end};
+use super::snapshot::{Admin, Endpoint, Listener, Metrics};
+use super::source::{Source, Surroundings};
 use crate::addr::Transport;
 
-const ENDPOINT: &str = r#""unix:/run/turnstone/admin.sock", or ADDRESS:PORT on loopback such as "127.0.0.1:9642""#;
 const TOKEN_SOURCES: [&str; 4] = ["token-credential", "token-file", "token-env", "token"];
 
-/// The admin API.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admin {
-    /// Where it listens: a socket in the file system, or a port on loopback.
-    pub listen: Endpoint,
-    /// What a client must show; there always is one for a port.
-    pub token: Option<AdminToken>,
-}
-
 impl Admin {
-    /// An address as `listen` has it.
+    /// An address as `listen` has it; `source` is named where it is none.
     ///
     /// # Errors
     /// What is wrong with it, and what was expected.
-    pub fn parse_listen(text: &str) -> Result<Endpoint, String> {
-        parse_loopback(text, &Source::default()).map_err(|problem| format!("{problem}; expected {ENDPOINT}"))
+    pub fn parse_listen(source: &str, text: &str) -> Result<Endpoint, ConfigError> {
+        let expected = keys::find("admin.listen").map(Key::expected).unwrap_or_default();
+        parse_loopback(text, &Source::default()).map_err(|problem| {
+            ConfigError::one(Place::Source(source.to_owned()), format!("{problem}; expected {expected}"))
+        })
     }
 
     /// Where a configuration says that the admin API is, read without the rest of it: for a client on this host, which may not be
@@ -60,52 +52,6 @@ impl Admin {
         let token = if wants_token { read_token(&document, &section, source, around) } else { None };
         document.finish()?;
         Ok(listen.map(|listen| Self { listen: listen.value, token }))
-    }
-}
-
-/// The token of the admin API, at least 16 bytes. Never printed.
-#[derive(Clone)]
-pub struct AdminToken(Zeroizing<Vec<u8>>);
-
-impl AdminToken {
-    /// A token of these bytes.
-    ///
-    /// # Errors
-    /// It is too short, or does not fit into the header of a request.
-    pub fn new(bytes: Zeroizing<Vec<u8>>) -> Result<Self, String> {
-        check_secret(&bytes)?;
-        match bytes.iter().all(u8::is_ascii_graphic) {
-            true => Ok(Self(bytes)),
-            false => Err("it has characters other than printable ASCII without spaces".to_owned()),
-        }
-    }
-
-    /// Whether these bytes are the token; how long the comparison takes tells only their number.
-    pub fn is(&self, bytes: &[u8]) -> bool {
-        self.0.ct_eq(bytes).into()
-    }
-
-    /// Its bytes, for a client on this host.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-}
-
-impl PartialEq for AdminToken {
-    fn eq(&self, other: &Self) -> bool {
-        self.is(&other.0)
-    }
-}
-
-impl Eq for AdminToken {}
-
-impl fmt::Debug for AdminToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AdminToken(..)")
     }
 }
 
@@ -150,14 +96,12 @@ pub(super) fn read_admin(
 }
 
 fn read_listen(section: &Section<'_, '_>, source: &Source) -> Option<Located<Endpoint>> {
-    section.text("listen", ENDPOINT, |text| parse_loopback(text, source))
+    section.text("listen", |text| parse_loopback(text, source))
 }
 
-fn parse_loopback(text: &str, source: &Source) -> Result<Endpoint, String> {
+fn parse_loopback(text: &str, source: &Source) -> Result<Endpoint, ValueError> {
     match parse_endpoint(text, source)? {
-        Endpoint::Tcp(address) if !address.ip().is_loopback() => Err(format!(
-            "{address} is not a loopback address, and whoever reaches the admin API rules the server; put a proxy with TLS in front"
-        )),
+        Endpoint::Tcp(address) if !address.ip().is_loopback() => Err(ValueError::NotLoopback(address)),
         endpoint => Ok(endpoint),
     }
 }

@@ -4,8 +4,6 @@ use std::fmt;
 use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use super::secret::plain;
-
 /// What a file was wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
@@ -126,6 +124,15 @@ fn own_name() -> String {
         (fields.nth(1) == Some(uid.as_str())).then(|| name.to_owned())
     });
     name.unwrap_or(uid)
+}
+
+/// An I/O error without the `(os error N)` tail.
+fn plain(error: &Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((message, _)) => message.to_lowercase(),
+        None => text,
+    }
 }
 
 #[cfg(test)]

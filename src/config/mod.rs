@@ -1,341 +1,59 @@
 //! The typed configuration: what `turnserver.toml`, the environment and the flags come to once they are valid.
 
-pub(crate) mod access;
+mod access;
 mod admin;
 mod changes;
 mod denied;
 mod error;
 mod file;
 mod host;
-pub(crate) mod lan;
+mod key;
+mod keys;
+mod listen;
 mod named_files;
 mod operation;
 mod overrides;
 mod places;
-mod quota;
 mod reader;
+mod records;
+mod relay;
 mod secret;
 mod sections;
 mod settings;
-pub(crate) mod show;
-pub(crate) mod units;
+mod show;
+mod snapshot;
+mod source;
+mod units;
+mod unshown;
 mod usage;
+mod value;
 mod words;
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
-use std::time::Duration;
-
-use ipnet::IpNet;
-use zeroize::Zeroizing;
-
-use crate::addr::{Family, LoggedAddresses, SocketKind, Transport};
-use crate::auth::{SharedSecret, Users};
-use crate::policy::{BandwidthLimits, PeerRules, QuotaLimits, RateLimit};
-use crate::turn::{Alternates, Lifetimes, OnExpiry};
-
-pub use admin::{Admin, AdminToken};
 pub use changes::{Change, Effect};
 pub use denied::Unusable;
 pub(crate) use denied::{Wanted, lasts, why, why_not};
-pub use error::{ConfigError, Place, Problem};
-pub use file::{DEFAULT_FILE, Loaded, Source, Surroundings};
+pub use error::{ConfigError, Place, Problem, ValueError};
 pub use host::Host;
+pub use key::Overridable;
+pub use keys::{READERS_ENV, overridable};
 pub use named_files::NamedSecret;
-pub use overrides::{ADMIN_ENV, ADMIN_TOKEN_ENV, CONFIG_ENV, OVERRIDABLE, Overridable, Overrides, READERS_ENV};
-pub use quota::QuotaShares;
-pub use secret::{Readers, SECRET_BYTES_MIN, check_secret, judge_mode, read_private_file, trim_line_end};
+pub use overrides::{ADMIN_ENV, ADMIN_TOKEN_ENV, CONFIG_ENV, Overrides};
+pub use secret::{
+    AdminToken, Readers, SECRET_BYTES_MIN, SecretError, WebhookToken, check_secret, judge_mode, read_private_file,
+    trim_line_end,
+};
 pub use sections::check_log_filter;
+pub use snapshot::{
+    Admin, Auth, AutoRelay, Config, Drain, Endpoint, Listener, Log, LogFormat, Metrics, OwnAddresses, QuotaShares,
+    Relay, RelayAddress, Streams, TlsFiles, TlsVersion, WantedSockets,
+};
+pub use source::{DEFAULT_FILE, Loaded, Source, Surroundings};
 pub use units::parse_duration;
-pub use usage::{Usage, UsageFile, Webhook, WebhookToken, WebhookUrl};
+pub use usage::{Usage, UsageFile, Webhook, WebhookUrl};
 
-/// A complete, valid configuration. It is an immutable snapshot; a reload builds another one.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Worker threads, at least 1; already resolved to the cores this process may use when the file says 0.
-    pub workers: usize,
-    /// Where clients reach the server; at least one.
-    pub listeners: Vec<Listener>,
-    /// Certificate and key; present when a listener is TLS.
-    pub tls: Option<TlsFiles>,
-    /// Where relayed transport addresses come from.
-    pub relay: Relay,
-    /// Who may allocate.
-    pub auth: Auth,
-    /// Peer rules. `own_endpoints`, `own_addresses` and `relay_*` are filled in by [`Config::settings`].
-    pub peers: PeerRules,
-    /// Lifetimes in seconds.
-    pub lifetimes: Lifetimes,
-    /// Allocation quotas.
-    pub quota: QuotaLimits,
-    /// Which of them follow from the number of relay ports.
-    pub quota_shares: QuotaShares,
-    /// Bandwidth caps in bytes per second.
-    pub bandwidth: BandwidthLimits,
-    /// Budget for answers to unauthenticated requests per /24 and /64; `None` is unlimited.
-    pub unauthenticated: Option<RateLimit>,
-    /// Permissions and channel bindings one allocation may have (each).
-    pub max_peers_per_allocation: usize,
-    /// Client connections over TCP and TLS.
-    pub streams: Streams,
-    /// SOFTWARE in responses; none by default.
-    pub software: Option<String>,
-    /// Logs.
-    pub log: Log,
-    /// The endpoint for metrics and health; none by default.
-    pub metrics: Option<Metrics>,
-    /// The admin API; none by default.
-    pub admin: Option<Admin>,
-    /// How the server stops.
-    pub drain: Drain,
-    /// Records of what each allocation has used; none by default.
-    pub usage: Option<Usage>,
-    /// Whether TURN is offered, or only STUN Binding.
-    pub turn: bool,
-    /// Whether channel numbers of RFC 5766 beyond 0x4FFF may be bound.
-    pub rfc5766_channel_numbers: bool,
-    /// Who may read the files that secrets come from.
-    pub secret_readers: Readers,
-}
-
-/// One listening address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Listener {
-    /// Address and port; the address may be unspecified, the port is 0 only in tests.
-    pub address: SocketAddr,
-    /// The transport.
-    pub transport: Transport,
-}
-
-/// PEM files of the TLS listeners.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The certificate chain, the server's own first.
-    pub certificate: PathBuf,
-    /// The private key: PKCS#8, PKCS#1 or SEC1.
-    pub key: PathBuf,
-    /// The lowest version offered.
-    pub min_version: TlsVersion,
-    /// Who may read the key, besides its group.
-    pub key_readers: Readers,
-}
-
-impl TlsFiles {
-    /// Reads the key's PEM. Its group may read it, as certificate tools arrange; everybody only if the configuration says so.
-    ///
-    /// # Errors
-    /// Why it is refused.
-    pub fn read_key(&self) -> Result<Zeroizing<Vec<u8>>, String> {
-        secret::read_key_file(&self.key, self.key_readers)
-    }
-}
-
-/// A TLS version.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TlsVersion {
-    /// TLS 1.2 (RFC 5246).
-    #[default]
-    Tls12,
-    /// TLS 1.3 (RFC 8446).
-    Tls13,
-}
-
-/// Where relayed transport addresses come from. At least one family is present, or may come to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Relay {
-    /// The IPv4 relay address, if offered.
-    pub ipv4: Option<RelayAddress>,
-    /// The IPv6 relay address, if offered.
-    pub ipv6: Option<RelayAddress>,
-    /// Set when the IPv4 address is `"auto"`: it is the host's, and follows it while the server runs.
-    pub auto_ipv4: Option<AutoRelay>,
-    /// The same for IPv6.
-    pub auto_ipv6: Option<AutoRelay>,
-    /// Relay ports, inclusive at both ends.
-    pub ports: (u16, u16),
-}
-
-impl Relay {
-    /// The relay address of a family.
-    pub fn of(&self, family: Family) -> Option<RelayAddress> {
-        match family {
-            Family::V4 => self.ipv4,
-            Family::V6 => self.ipv6,
-        }
-    }
-
-    /// How the address of a family is found, if it is not written down.
-    pub fn auto_of(&self, family: Family) -> Option<AutoRelay> {
-        match family {
-            Family::V4 => self.auto_ipv4,
-            Family::V6 => self.auto_ipv6,
-        }
-    }
-
-    /// Takes another address for a family.
-    pub fn set(&mut self, family: Family, address: Option<RelayAddress>) {
-        match family {
-            Family::V4 => self.ipv4 = address,
-            Family::V6 => self.ipv6 = address,
-        }
-    }
-}
-
-/// A relay address that is looked for on the host.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AutoRelay {
-    /// The public half, if `external-ip` has one of the family.
-    pub external: Option<IpAddr>,
-}
-
-impl AutoRelay {
-    /// The relay address that an address of the host makes.
-    pub fn at(self, bind: IpAddr) -> RelayAddress {
-        RelayAddress { bind, external: self.external.unwrap_or(bind) }
-    }
-}
-
-/// One relay address: never unspecified, because XOR-RELAYED-ADDRESS must be real.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RelayAddress {
-    /// The address relay sockets are bound to.
-    pub bind: IpAddr,
-    /// The address clients and peers see: `bind` unless `external-ip` is set.
-    pub external: IpAddr,
-}
-
-/// Who may allocate.
-#[derive(Clone, Debug)]
-pub struct Auth {
-    /// The realm (RFC 8489 section 9.2).
-    pub realm: String,
-    /// Shared secrets of time-limited credentials; each is tried in turn, the first one mints.
-    pub secrets: Vec<SharedSecret>,
-    /// Static users.
-    pub users: Users,
-    /// What becomes of allocations whose credential expired.
-    pub on_expiry: OnExpiry,
-    /// How long a nonce is fresh.
-    pub nonce_lifetime_secs: u32,
-    /// The host name or address in printed URLs.
-    pub public_host: Option<String>,
-}
-
-/// How many sockets a configuration may need.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WantedSockets {
-    /// Listeners, and what the workers wait with.
-    pub listeners: u64,
-    /// Relays, each a port.
-    pub relays: u64,
-    /// Client connections over TCP and TLS.
-    pub connections: u64,
-}
-
-impl Config {
-    /// The sockets that all of it may need.
-    pub fn wanted_sockets(&self) -> WantedSockets {
-        // An address that is waited for has relays one day.
-        let families = (u64::from(self.relay.ipv4.is_some()) + u64::from(self.relay.ipv6.is_some())).max(1);
-        let ports = u64::from(self.relay.ports.1.saturating_sub(self.relay.ports.0)) + 1;
-        let has_streams = self.listeners.iter().any(|listener| listener.transport.socket_kind() == SocketKind::Tcp);
-        WantedSockets {
-            // Each worker waits with two descriptors, and is woken by another one.
-            listeners: self.workers as u64 * (self.listeners.len() as u64 + 3),
-            relays: if self.turn { ports * families } else { 0 },
-            connections: if has_streams { self.streams.connections_max as u64 } else { 0 },
-        }
-    }
-}
-
-/// Client connections over TCP and TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Streams {
-    /// How old data that waits for a slow client may get before the oldest is dropped.
-    pub queue: Duration,
-    /// How many bytes may wait for one client.
-    pub queue_bytes_max: usize,
-    /// A connection without an allocation is closed after so long without a message.
-    pub idle_timeout: Duration,
-    /// A TLS handshake, and the first message, must be complete within this.
-    pub handshake_timeout: Duration,
-    /// A connection is closed when it has had no allocation for so long, whatever else it asks for.
-    pub allocation_timeout: Duration,
-    /// Connections over all workers.
-    pub connections_max: usize,
-    /// Connections per IPv4 address or IPv6 /64; `None` is unlimited.
-    pub connections_per_ip_max: Option<usize>,
-    /// Connections without an allocation per IPv4 /24 or IPv6 /48; `None` is unlimited.
-    pub unallocated_per_network_max: Option<usize>,
-}
-
-/// Logs, on standard error.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Log {
-    /// Text or JSON.
-    pub format: LogFormat,
-    /// A level, or the directives of `tracing-subscriber`'s `EnvFilter`.
-    pub filter: String,
-    /// How much of clients' and peers' addresses is in it.
-    pub addresses: LoggedAddresses,
-}
-
-/// How a log line looks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One line for a human.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// The endpoint for metrics and health.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Metrics {
-    /// Where it listens.
-    pub listen: Endpoint,
-    /// Whether it may listen on other addresses than loopback.
-    pub allow_remote: bool,
-}
-
-/// Where a program on this host, or an operator's tool, reaches the server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Endpoint {
-    /// TCP; the port is 0 only in tests.
-    Tcp(SocketAddr),
-    /// A socket in the file system.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-/// How the server stops.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Drain {
-    /// How long allocations may live on after SIGTERM; zero ends them at once.
-    pub deadline: Duration,
-    /// Where clients are sent meanwhile.
-    pub alternates: Alternates,
-}
-
-/// What the server learns of itself at the start, for the peer rules.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OwnAddresses {
-    /// Listeners, the metrics endpoint and the admin API as bound.
-    pub endpoints: Vec<SocketAddr>,
-    /// The host's interface addresses.
-    pub addresses: Vec<IpAddr>,
-    /// Networks of which every address is delivered to the host.
-    pub networks: Vec<IpNet>,
-    /// Relay addresses from before the present ones, at which allocations live on.
-    pub earlier_relays: Vec<RelayAddress>,
-}
+// For `import`, which writes what is read here.
+pub(crate) use access::{parse_host, parse_realm};
+pub(crate) use relay::{is_of_lan, network_of};
+pub(crate) use units::{duration_text, rate_text};
+pub(crate) use value::quoted;
+pub(crate) use words::edits;

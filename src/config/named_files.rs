@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::Source;
 use super::error::Place;
 use super::overrides::Overrides;
 use super::reader::Document;
+use super::source::Source;
 
 /// Where a secret comes from, if not from a variable or the file itself.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,22 +1,17 @@
 //! The sections for whoever runs the server: `[metrics]` and `[drain]`.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use crate::addr::Transport;
 use crate::turn::{AlternateServer, Alternates};
 
-use super::error::Located;
-use super::file::{Source, overlap, parse_path, parse_transport};
-use super::reader::{Document, Section};
-use super::sections::duration;
-use super::{Drain, Endpoint, Listener, Metrics};
+use super::access::parse_path;
+use super::error::{Located, ValueError};
+use super::listen::{overlap, parse_transport};
+use super::reader::{Document, Section, or_default};
+use super::snapshot::{Drain, Endpoint, Listener, Metrics};
+use super::source::Source;
 
-const ENDPOINT: &str = r#"ADDRESS:PORT such as "127.0.0.1:9641", or "unix:/run/turnstone/metrics.sock""#;
-const ALTERNATE: &str =
-    r#"servers such as "203.0.113.6:3478", or "tls://203.0.113.6:443" for the clients of one transport"#;
-const DOMAIN: &str = r#"the name in the certificate of the alternate servers, such as "turn2.example.org""#;
-const DAY: Duration = Duration::from_secs(86_400);
 /// What a socket's path may have (`sun_path` of unix(7)).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
@@ -27,8 +22,8 @@ pub(super) fn read_metrics(
     listeners: &[Located<Listener>],
 ) -> Option<Metrics> {
     let section = root.section("metrics");
-    let listen = section.text("listen", ENDPOINT, |text| parse_endpoint(text, source));
-    let allow_remote = section.boolean("allow-remote").is_some_and(|allow| allow.value);
+    let listen = section.text("listen", |text| parse_endpoint(text, source));
+    let allow_remote = section.boolean("allow-remote");
     section.report_unknown_keys();
     let listen = listen?;
     if let Endpoint::Tcp(address) = listen.value {
@@ -51,28 +46,25 @@ pub(super) fn read_metrics(
     Some(Metrics { listen: listen.value, allow_remote })
 }
 
-pub(super) fn parse_endpoint(text: &str, source: &Source) -> Result<Endpoint, String> {
+pub(super) fn parse_endpoint(text: &str, source: &Source) -> Result<Endpoint, ValueError> {
     if let Some(path) = text.strip_prefix("unix:") {
         let path = parse_path(path, &source.directory)?;
         return match path.as_os_str().len() {
             0..=SOCKET_PATH_BYTES_MAX => Ok(Endpoint::Unix(path)),
-            _ => {
-                Err(format!("{text:?} is longer than the {SOCKET_PATH_BYTES_MAX} bytes that a socket's path may have"))
-            }
+            _ => Err(ValueError::unfit(text, "longer than the 107 bytes that a socket's path may have")),
         };
     }
     match text.parse::<SocketAddr>() {
-        Ok(address) if address.ip().is_multicast() => Err(format!("{text:?} is a multicast address")),
+        Ok(address) if address.ip().is_multicast() => Err(ValueError::unfit(text, "a multicast address")),
         Ok(address) => Ok(Endpoint::Tcp(address)),
-        Err(_) => Err(format!("{text:?} is not an address and port")),
+        Err(_) => Err(ValueError::is_not(text, "an address and port")),
     }
 }
 
 pub(super) fn read_drain(document: &Document<'_>, root: &Section<'_, '_>, listeners: &[Located<Listener>]) -> Drain {
     let section = root.section("drain");
-    let deadline = duration(&section, "deadline", Duration::ZERO..=DAY);
-    let alternates = section.texts("alternate-server", ALTERNATE, parse_alternate).unwrap_or_default();
-    let domain = section.text("alternate-domain", DOMAIN, parse_domain);
+    let alternates = section.texts("alternate-server", parse_alternate);
+    let domain = section.text("alternate-domain", parse_domain);
     section.report_unknown_keys();
     if let Some(domain) = domain.as_ref().filter(|_| !alternates.iter().any(|alternate| is_for_tls(&alternate.value))) {
         let message = "alternate-domain in [drain]: it is for clients over TLS, and no alternate-server is for them";
@@ -93,7 +85,7 @@ pub(super) fn read_drain(document: &Document<'_>, root: &Section<'_, '_>, listen
         }
     }
     Drain {
-        deadline: deadline.map_or(Duration::ZERO, |deadline| deadline.value),
+        deadline: or_default(section.duration("deadline")),
         alternates: Alternates {
             servers: alternates.into_iter().map(|alternate| alternate.value).collect(),
             domain: domain.map(|domain| domain.value),
@@ -106,7 +98,7 @@ fn is_for_tls(alternate: &AlternateServer) -> bool {
 }
 
 /// RFC 8489 section 14.16 wants a DNS name in ASCII, RFC 6125 one that a certificate can have.
-fn parse_domain(text: &str) -> Result<String, String> {
+fn parse_domain(text: &str) -> Result<String, ValueError> {
     let label = |label: &str| {
         matches!(label.len(), 1..=63)
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
@@ -116,18 +108,18 @@ fn parse_domain(text: &str) -> Result<String, String> {
     let is_address = text.parse::<std::net::IpAddr>().is_ok();
     match text.len() <= 253 && text.split('.').all(label) && !is_address {
         true => Ok(text.to_owned()),
-        false => Err(format!("{text:?} is not a host name in ASCII")),
+        false => Err(ValueError::is_not(text, "a host name in ASCII")),
     }
 }
 
-fn parse_alternate(text: &str) -> Result<AlternateServer, String> {
+fn parse_alternate(text: &str) -> Result<AlternateServer, ValueError> {
     let (transport, address) = match text.split_once("://") {
         Some((transport, address)) => (Some(parse_transport(transport)?), address),
         None => (None, text),
     };
-    let address: SocketAddr = address.parse().map_err(|_| format!("{text:?} is not an address and port"))?;
+    let address: SocketAddr = address.parse().map_err(|_| ValueError::is_not(text, "an address and port"))?;
     if address.ip().is_unspecified() || address.ip().is_multicast() || address.port() == 0 {
-        return Err(format!("{text:?} is not an address that a client can go to"));
+        return Err(ValueError::is_not(text, "an address that a client can go to"));
     }
     Ok(AlternateServer { transport, address })
 }

@@ -3,10 +3,10 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::Source;
 use super::error::Place;
 use super::overrides::Overrides;
 use super::reader::Document;
+use super::source::Source;
 
 impl Source {
     /// Where the value of a key such as `tls.key` comes from: a flag, a variable, its line, or the file as a whole where it is

@@ -6,13 +6,17 @@
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::ops::{Range, RangeInclusive};
+use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{ConfigError, Located, Place, Problem};
+use super::error::{ConfigError, Located, Place, Problem, ValueError};
+use super::key::{Key, Kind};
+use super::keys;
 use super::overrides::{Override, Overrides};
 use super::secret::Readers;
+use super::units;
 use super::words::nearest;
 
 /// A document being read, with the problems found so far.
@@ -107,7 +111,7 @@ impl<'d> Document<'d> {
     }
 }
 
-/// One table of the document; the keys asked for are the keys it may have.
+/// One table of the document. Which keys it may have, and how they are written, stands in `keys`.
 pub(super) struct Section<'d, 'i> {
     document: &'d Document<'d>,
     /// `""`, `"relay"`, `"auth.secrets"`.
@@ -116,14 +120,12 @@ pub(super) struct Section<'d, 'i> {
     shown: String,
     place: Place,
     table: Option<&'i DeTable<'i>>,
-    asked: RefCell<Vec<&'static str>>,
 }
 
 impl<'d, 'i> Section<'d, 'i> {
     pub(super) fn root(document: &'d Document<'d>, table: &'i DeTable<'i>) -> Self {
         let place = document.whole();
-        let asked = RefCell::default();
-        Self { document, path: "", shown: "at the top level".to_owned(), place, table: Some(table), asked }
+        Self { document, path: "", shown: "at the top level".to_owned(), place, table: Some(table) }
     }
 
     /// Where the section begins, for what it lacks.
@@ -136,235 +138,237 @@ impl<'d, 'i> Section<'d, 'i> {
         &self.shown
     }
 
-    /// A value written as text. `parse` says what is wrong, `expected` what would be right.
-    pub(super) fn text<T>(
+    /// A value written as text; the default where nothing is written. `parse` says what is wrong.
+    pub(super) fn text<T, E: Display>(
         &self,
-        key: &'static str,
-        expected: &str,
-        parse: impl Fn(&str) -> Result<T, String>,
+        name: &'static str,
+        parse: impl Fn(&str) -> Result<T, E>,
     ) -> Option<Located<T>> {
-        if let Some(winner) = self.winner(key) {
-            return self.parse_override(winner, expected, &parse).into_iter().next();
-        }
-        let value = self.value(key)?;
-        self.parse_text(key, value, expected, &parse)
+        self.texts(name, parse).into_iter().next()
     }
 
-    /// One text or an array of texts.
-    pub(super) fn texts<T>(
+    /// One text or, where the key may have several, an array of texts.
+    pub(super) fn texts<T, E: Display>(
         &self,
-        key: &'static str,
-        expected: &str,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Option<Vec<Located<T>>> {
+        name: &'static str,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Vec<Located<T>> {
+        let Some(key) = self.key(name) else { return Vec::new() };
         if let Some(winner) = self.winner(key) {
-            return Some(self.parse_override(winner, expected, &parse));
+            let parsed = winner.values.iter().map(|text| parse(text));
+            return parsed.filter_map(|parsed| self.overridden(key, winner, parsed)).collect();
         }
-        let value = self.value(key)?;
-        let DeValue::Array(items) = value.get_ref() else {
-            return Some(self.parse_text(key, value, expected, &parse).into_iter().collect());
+        let Some(value) = self.value(name) else {
+            let parsed = key.default.and_then(|text| self.accept(key, self.place(), parse(text)));
+            return parsed.into_iter().collect();
         };
-        Some(items.iter().filter_map(|item| self.parse_text(key, item, expected, &parse)).collect())
+        let one = |value: &Spanned<DeValue<'i>>| {
+            let DeValue::String(text) = value.get_ref() else { return self.mismatch(key, value) };
+            self.accept(key, self.document.place(value.span()), parse(text))
+        };
+        match value.get_ref() {
+            DeValue::Array(items) if matches!(key.kind, Kind::Texts(_)) => items.iter().filter_map(one).collect(),
+            _ => one(value).into_iter().collect(),
+        }
     }
 
-    /// A whole number.
-    pub(super) fn number(&self, key: &'static str, expected: &str, range: RangeInclusive<u64>) -> Option<Located<u64>> {
+    /// A duration within the key's bounds.
+    pub(super) fn duration(&self, name: &'static str) -> Option<Located<Duration>> {
+        let Some(Kind::Duration(range)) = self.key(name).map(|key| &key.kind) else { return None };
+        self.text(name, |text| within(text, units::parse_duration, range, units::duration_text))
+    }
+
+    /// A duration within the key's bounds, or `"off"`.
+    pub(super) fn duration_or_off(&self, name: &'static str) -> Option<Located<Option<Duration>>> {
+        let Some(Kind::DurationOrOff(range)) = self.key(name).map(|key| &key.kind) else { return None };
+        self.text(name, unless("off", |text| within(text, units::parse_duration, range, units::duration_text)))
+    }
+
+    /// A size in bytes within the key's bounds.
+    pub(super) fn size(&self, name: &'static str) -> Option<Located<u64>> {
+        let Some(Kind::Size(range)) = self.key(name).map(|key| &key.kind) else { return None };
+        self.text(name, |text| within(text, units::parse_size, range, units::size_text))
+    }
+
+    /// A size in bytes within the key's bounds, or `"off"`.
+    pub(super) fn size_or_off(&self, name: &'static str) -> Option<Located<Option<u64>>> {
+        let Some(Kind::SizeOrOff(range)) = self.key(name).map(|key| &key.kind) else { return None };
+        self.text(name, unless("off", |text| within(text, units::parse_size, range, units::size_text)))
+    }
+
+    /// A rate in bytes per second; `"unlimited"` is `None`.
+    pub(super) fn rate(&self, name: &'static str) -> Option<Located<Option<u64>>> {
+        /// Less than one packet a second is no cap but a refusal.
+        const RATE_MIN_BYTES: u64 = 1000;
+        self.text(
+            name,
+            unless("unlimited", |text| match units::parse_rate(text)? {
+                0..RATE_MIN_BYTES => Err(ValueError::unfit(text, "less than one packet a second (8kbit/s)")),
+                rate => Ok(rate),
+            }),
+        )
+    }
+
+    /// A whole number within the key's bounds.
+    pub(super) fn number(&self, name: &'static str) -> Option<Located<u64>> {
+        let key = self.key(name)?;
         if let Some(winner) = self.winner(key) {
-            let parse = |text: &str| in_range(text, 10, &range);
-            return self.parse_override(winner, expected, &parse).into_iter().next();
+            let parsed = in_range(winner.values.first()?, 10, key);
+            return self.overridden(key, winner, parsed);
         }
-        let value = self.value(key)?;
-        self.parse_number(key, value, expected, &range)
+        match self.value(name) {
+            Some(value) => self.accept_number(key, value),
+            None => self.accept(key, self.place(), in_range(key.default?, 10, key)),
+        }
     }
 
-    /// A whole number or `"unlimited"`, which is `None`.
-    pub(super) fn limit(
-        &self,
-        key: &'static str,
-        expected: &str,
-        range: RangeInclusive<u64>,
-    ) -> Option<Located<Option<u64>>> {
-        let value = self.value(key)?;
-        if let DeValue::String(text) = value.get_ref()
-            && text == "unlimited"
-        {
-            return Some(Located { value: None, place: self.document.place(value.span()) });
-        }
-        let number = self.parse_number(key, value, expected, &range)?;
+    /// A whole number within the key's bounds; `"unlimited"` is `None`.
+    pub(super) fn limit(&self, name: &'static str) -> Option<Located<Option<u64>>> {
+        let key = self.key(name)?;
+        let number = match self.value(name) {
+            Some(value) if value.get_ref().as_str() == Some("unlimited") => {
+                return Some(Located { value: None, place: self.document.place(value.span()) });
+            }
+            None if key.default == Some("unlimited") => return Some(Located { value: None, place: self.place() }),
+            _ => self.number(name)?,
+        };
         Some(Located { value: Some(number.value), place: number.place })
     }
 
-    /// An array of whole numbers.
-    pub(super) fn numbers(
-        &self,
-        key: &'static str,
-        expected: &str,
-        range: RangeInclusive<u64>,
-    ) -> Option<Vec<Located<u64>>> {
-        let value = self.value(key)?;
+    /// An array of whole numbers within the key's bounds.
+    pub(super) fn numbers(&self, name: &'static str) -> Vec<u64> {
+        let (Some(key), Some(value)) = (self.key(name), self.value(name)) else { return Vec::new() };
         let DeValue::Array(items) = value.get_ref() else {
-            self.mismatch(key, value, expected);
-            return None;
+            self.mismatch::<()>(key, value);
+            return Vec::new();
         };
-        Some(items.iter().filter_map(|item| self.parse_number(key, item, expected, &range)).collect())
+        items.iter().filter_map(|item| Some(self.accept_number(key, item)?.value)).collect()
     }
 
     /// `true` or `false`.
-    pub(super) fn boolean(&self, key: &'static str) -> Option<Located<bool>> {
-        let value = self.value(key)?;
-        if let DeValue::Boolean(boolean) = value.get_ref() {
-            return Some(Located { value: *boolean, place: self.document.place(value.span()) });
+    pub(super) fn boolean(&self, name: &'static str) -> bool {
+        let Some(key) = self.key(name) else { return false };
+        match self.value(name).map(|value| (value, value.get_ref())) {
+            Some((_, DeValue::Boolean(boolean))) => *boolean,
+            Some((value, _)) => self.mismatch(key, value).unwrap_or_default(),
+            None => key.default == Some("true"),
         }
-        self.mismatch(key, value, "true or false");
-        None
     }
 
-    /// A sub-table. When it is absent its keys still count as asked for, and flags still reach them.
-    pub(super) fn section(&self, key: &'static str) -> Section<'d, 'i> {
-        let value = self.value(key);
+    /// A sub-table. Flags reach its keys also when it is absent.
+    pub(super) fn section(&self, name: &'static str) -> Section<'d, 'i> {
+        let value = self.value(name);
         let table = match value.map(|value| (value, value.get_ref())) {
             Some((_, DeValue::Table(table))) => Some(table),
             Some((value, _)) => {
-                self.mismatch(key, value, &format!("a table, written as [{key}]"));
+                self.refuse(name, value, &format!("a table, written as [{name}]"));
                 None
             }
             None => None,
         };
         let place = value.map_or_else(|| self.document.whole(), |value| self.document.place(value.span()));
-        let shown = format!("in [{key}]");
-        Section { document: self.document, path: key, shown, place, table, asked: RefCell::default() }
+        Section { document: self.document, path: name, shown: format!("in [{name}]"), place, table }
     }
 
-    /// The tables of an array of tables; `path` is its full name.
-    pub(super) fn sections(&self, key: &'static str, path: &'static str) -> Vec<Section<'d, 'i>> {
-        let expected = format!("tables, each written as [[{path}]]");
-        let Some(value) = self.value(key) else { return Vec::new() };
+    /// The tables of an array of tables.
+    pub(super) fn sections(&self, name: &'static str) -> Vec<Section<'d, 'i>> {
+        let (Some(key), Some(value)) = (self.key(name), self.value(name)) else { return Vec::new() };
         let DeValue::Array(items) = value.get_ref() else {
-            self.mismatch(key, value, &expected);
+            self.mismatch::<()>(key, value);
             return Vec::new();
         };
-        let mut sections = Vec::new();
-        for item in items.iter() {
-            let DeValue::Table(table) = item.get_ref() else {
-                self.mismatch(key, item, &expected);
-                continue;
-            };
-            let place = self.document.place(item.span());
-            let shown = format!("in [[{path}]]");
-            let asked = RefCell::default();
-            sections.push(Section { document: self.document, path, shown, place, table: Some(table), asked });
-        }
-        sections
+        let section = |item: &'i Spanned<DeValue<'i>>| {
+            let DeValue::Table(table) = item.get_ref() else { return self.mismatch(key, item) };
+            let (place, shown) = (self.document.place(item.span()), format!("in [[{}]]", key.name));
+            Some(Section { document: self.document, path: key.name, shown, place, table: Some(table) })
+        };
+        items.iter().filter_map(section).collect()
     }
 
     /// Whether the key has a value, good or bad, in the file or from a flag or variable.
-    pub(super) fn has(&self, key: &'static str) -> bool {
-        self.value(key).is_some() || self.winner(key).is_some()
+    pub(super) fn has(&self, name: &'static str) -> bool {
+        self.value(name).is_some() || self.key(name).is_some_and(|key| self.winner(key).is_some())
     }
 
     /// Whether the key's value is `[]`.
-    pub(super) fn is_empty_array(&self, key: &'static str) -> bool {
-        self.value(key).is_some_and(|value| matches!(value.get_ref(), DeValue::Array(items) if items.is_empty()))
+    pub(super) fn is_empty_array(&self, name: &'static str) -> bool {
+        self.value(name).is_some_and(|value| matches!(value.get_ref(), DeValue::Array(items) if items.is_empty()))
     }
 
-    /// Reports the keys that nobody asked for. To be called last.
+    /// What a key's value should be.
+    pub(super) fn expected(&self, name: &str) -> String {
+        self.key(name).map(Key::expected).unwrap_or_default()
+    }
+
+    /// Reports that a key which every such table needs is not there.
+    pub(super) fn report_missing(&self, name: &str) {
+        let message = format!("[[{}]] has no {name}; expected {}", self.path, self.expected(name));
+        self.document.problem(self.place(), message);
+    }
+
+    /// Reports the keys that there are not.
     pub(super) fn report_unknown_keys(&self) {
-        let mut asked = self.asked.borrow().clone();
-        asked.sort_unstable();
-        asked.dedup();
+        let known = keys::names_in(self.path);
         for (key, _) in self.table.into_iter().flatten() {
             let name = key.get_ref().as_ref();
-            if !asked.contains(&name) {
-                let meant = nearest(name, &asked).map_or(String::new(), |key| format!(" (did you mean {key:?}?)"));
-                let expected = asked.join(", ");
+            if !known.contains(&name) {
+                let meant = nearest(name, &known).map_or(String::new(), |key| format!(" (did you mean {key:?}?)"));
+                let expected = known.join(", ");
                 let message = format!("unknown key {name:?} {}{meant}; expected one of {expected}", self.shown);
                 self.document.problem(self.document.place(key.span()), message);
             }
         }
     }
 
-    fn value(&self, key: &'static str) -> Option<&'i Spanned<DeValue<'i>>> {
-        self.asked.borrow_mut().push(key);
-        self.table?.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
+    /// What is known of one of its keys.
+    fn key(&self, name: &str) -> Option<&'static Key> {
+        let key = if self.path.is_empty() { keys::find(name) } else { keys::find(&format!("{}.{name}", self.path)) };
+        debug_assert!(key.is_some(), "{name} {} is not in keys::KEYS", self.shown);
+        key
     }
 
-    /// The flag or variable that wins over this key. Entries of an array of tables have none.
-    fn winner(&self, key: &'static str) -> Option<&'d Override> {
-        if self.shown.starts_with("in [[") {
-            return None;
-        }
-        let full = if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
-        let winner = self.document.overrides.get(&full)?;
-        self.asked.borrow_mut().push(key);
-        Some(winner)
+    fn value(&self, name: &str) -> Option<&'i Spanned<DeValue<'i>>> {
+        self.table?.iter().find(|(key, _)| key.get_ref() == name).map(|(_, value)| value)
     }
 
-    fn parse_override<T>(
-        &self,
-        winner: &Override,
-        expected: &str,
-        parse: &dyn Fn(&str) -> Result<T, String>,
-    ) -> Vec<Located<T>> {
-        let mut parsed = Vec::new();
-        for text in &winner.values {
-            match parse(text) {
-                Ok(value) => parsed.push(Located { value, place: winner.place.clone() }),
-                Err(problem) => {
-                    self.document.problem(winner.place.clone(), format!("{problem}; expected {expected}"));
-                }
-            }
-        }
-        parsed
+    /// The flag or variable that wins over this key.
+    fn winner(&self, key: &Key) -> Option<&'d Override> {
+        self.document.overrides.get(key.name)
     }
 
-    fn parse_text<T>(
-        &self,
-        key: &str,
-        value: &Spanned<DeValue<'i>>,
-        expected: &str,
-        parse: &dyn Fn(&str) -> Result<T, String>,
-    ) -> Option<Located<T>> {
-        let DeValue::String(text) = value.get_ref() else {
-            self.mismatch(key, value, expected);
-            return None;
-        };
-        let place = self.document.place(value.span());
-        match parse(text) {
+    fn overridden<T, E: Display>(&self, key: &Key, winner: &Override, parsed: Result<T, E>) -> Option<Located<T>> {
+        let place = winner.place.clone();
+        match parsed {
             Ok(value) => Some(Located { value, place }),
             Err(problem) => {
-                self.refuse(key, place, problem, expected);
+                self.document.problem(place, format!("{problem}; expected {}", key.expected()));
                 None
             }
         }
     }
 
-    fn parse_number(
-        &self,
-        key: &str,
-        value: &Spanned<DeValue<'i>>,
-        expected: &str,
-        range: &RangeInclusive<u64>,
-    ) -> Option<Located<u64>> {
-        let DeValue::Integer(number) = value.get_ref() else {
-            self.mismatch(key, value, expected);
-            return None;
-        };
-        let place = self.document.place(value.span());
-        match in_range(number.as_str(), number.radix(), range) {
+    fn accept<T, E: Display>(&self, key: &Key, place: Place, parsed: Result<T, E>) -> Option<Located<T>> {
+        match parsed {
             Ok(value) => Some(Located { value, place }),
             Err(problem) => {
-                self.refuse(key, place, problem, expected);
+                let message = format!("{} {}: {problem}; expected {}", key.last_name(), self.shown, key.expected());
+                self.document.problem(place, message);
                 None
             }
         }
     }
 
-    fn refuse(&self, key: &str, place: Place, problem: impl Display, expected: &str) {
-        let message = format!("{key} {}: {problem}; expected {expected}", self.shown);
-        self.document.problem(place, message);
+    fn accept_number(&self, key: &Key, value: &Spanned<DeValue<'i>>) -> Option<Located<u64>> {
+        let DeValue::Integer(number) = value.get_ref() else { return self.mismatch(key, value) };
+        self.accept(key, self.document.place(value.span()), in_range(number.as_str(), number.radix(), key))
     }
 
-    fn mismatch(&self, key: &str, value: &Spanned<DeValue<'i>>, expected: &str) {
+    fn mismatch<T>(&self, key: &Key, value: &Spanned<DeValue<'i>>) -> Option<T> {
+        self.refuse(key.last_name(), value, &key.expected());
+        None
+    }
+
+    fn refuse(&self, name: &str, value: &Spanned<DeValue<'i>>, expected: &str) {
         let found = match value.get_ref() {
             DeValue::String(_) => "a string",
             DeValue::Integer(_) => "a whole number",
@@ -374,13 +378,43 @@ impl<'d, 'i> Section<'d, 'i> {
             DeValue::Array(_) => "an array",
             DeValue::Table(_) => "a table",
         };
-        self.refuse(key, self.document.place(value.span()), format!("found {found}"), expected);
+        let message = format!("{name} {}: found {found}; expected {expected}", self.shown);
+        self.document.problem(self.document.place(value.span()), message);
     }
 }
 
-fn in_range(text: &str, radix: u32, range: &RangeInclusive<u64>) -> Result<u64, String> {
+/// What was read. Of what was refused it does not matter: the whole configuration is.
+pub(super) fn or_default<T: Default>(read: Option<Located<T>>) -> T {
+    read.map_or_else(T::default, |read| read.value)
+}
+
+/// `word` is `None`, everything else is parsed.
+fn unless<T>(
+    word: &'static str,
+    parse: impl Fn(&str) -> Result<T, ValueError>,
+) -> impl Fn(&str) -> Result<Option<T>, ValueError> {
+    move |text| if text == word { Ok(None) } else { parse(text).map(Some) }
+}
+
+fn within<T: PartialOrd + Copy>(
+    text: &str,
+    parse: fn(&str) -> Result<T, ValueError>,
+    range: &RangeInclusive<T>,
+    show: fn(T) -> String,
+) -> Result<T, ValueError> {
+    let value = parse(text)?;
+    if range.contains(&value) {
+        return Ok(value);
+    }
+    Err(ValueError::NotWithin(text.to_owned(), show(*range.start()), show(*range.end())))
+}
+
+fn in_range(text: &str, radix: u32, key: &Key) -> Result<u64, ValueError> {
+    let (Kind::Number(range, _) | Kind::Limit(range, _) | Kind::Numbers(range, _)) = &key.kind else {
+        return Err(ValueError::OutOfRange(text.to_owned()));
+    };
     match u64::from_str_radix(text, radix) {
         Ok(number) if range.contains(&number) => Ok(number),
-        _ => Err(format!("{text} is out of range")),
+        _ => Err(ValueError::OutOfRange(text.to_owned())),
     }
 }

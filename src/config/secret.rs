@@ -1,13 +1,17 @@
 //! Secrets come from a file, an environment variable or the service manager; never from a file that others can read.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::denied::{Wanted, why};
+use super::error::ValueError;
+use super::value::{Choices, name_of};
 
 /// The shortest shared secret accepted, in bytes (128 bits, if random).
 pub const SECRET_BYTES_MIN: usize = 16;
@@ -16,6 +20,55 @@ pub const SECRET_BYTES_MIN: usize = 16;
 const FILE_MIB_MAX: u64 = 1;
 /// The same for a file of users: some hundred thousand, which take a second to read and to prepare.
 const USERS_FILE_MIB_MAX: u64 = 16;
+
+const WEBHOOK_TOKEN_BYTES_MAX: usize = 4096;
+
+/// Why a secret is refused; never with a word of it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SecretError {
+    /// Its file cannot be read: why, in words, and what helps.
+    #[error("cannot read {}: {}", .0.display(), .1)]
+    Unreadable(PathBuf, String),
+    /// In place of its file there is a directory.
+    #[error("{} is a directory", .0.display())]
+    Directory(PathBuf),
+    /// Others than those who may have it can read or change its file.
+    #[error("{} is open to {who} (mode {mode:04o}); run: chmod {fix} {}{accept}", .path.display(), .path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Who can.
+        who: &'static str,
+        /// The permissions.
+        mode: u32,
+        /// The permissions that it should have.
+        fix: &'static str,
+        /// How it can be accepted as it is, where it can.
+        accept: &'static str,
+    },
+    /// Its file is larger than so many MiB.
+    #[error("{} is larger than {} MiB", .0.display(), .1)]
+    TooLarge(PathBuf, u64),
+    /// It could be guessed: its length in bytes.
+    #[error("the secret has {0} bytes; it needs at least {SECRET_BYTES_MIN} (make one with: openssl rand -hex 32)")]
+    TooShort(usize),
+    /// A token that does not fit into a header.
+    #[error("it has characters other than printable ASCII without spaces")]
+    Characters,
+    /// It is in the configuration, a file of this name and these permissions.
+    #[error("a secret is written in a file that everybody can read (mode {1:04o}); run: chmod 600 {0}")]
+    Inline(String, u32),
+    /// A credential of this name, and nobody who hands one over.
+    #[error(
+        "credential {0:?} needs CREDENTIALS_DIRECTORY, which systemd sets for LoadCredential={0}:...; for commands outside of the \
+         service, name its file beside it, too"
+    )]
+    NoCredentials(String),
+    /// There is no variable of this name.
+    #[error("the variable {0} is not set")]
+    NoVariable(String),
+}
 
 /// Who may read a file that holds a secret, `secret-files-readable-by` in the configuration: containers give their secrets modes
 /// that no host should.
@@ -31,13 +84,11 @@ pub enum Readers {
 }
 
 impl Readers {
+    const NAMES: &Choices<Self> = &[("owner", Self::Owner), ("group", Self::Group), ("everybody", Self::Everybody)];
+
     /// As it is written.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Owner => "owner",
-            Self::Group => "group",
-            Self::Everybody => "everybody",
-        }
+        name_of(Self::NAMES, &self).unwrap_or_default()
     }
 
     /// Those whom a variable names; the owner alone without one, or with one that makes no sense.
@@ -45,9 +96,9 @@ impl Readers {
         value.and_then(|text| Self::parse(text).ok()).unwrap_or_default()
     }
 
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let all = [Self::Owner, Self::Group, Self::Everybody];
-        all.into_iter().find(|readers| readers.name() == text).ok_or_else(|| format!("{text:?} is none of them"))
+    pub(super) fn parse(text: &str) -> Result<Self, ValueError> {
+        let found = Self::NAMES.iter().find(|(name, _)| *name == text);
+        found.map(|(_, readers)| *readers).ok_or_else(|| ValueError::unfit(text, "none of them"))
     }
 }
 
@@ -62,54 +113,56 @@ pub fn read_private_file(
     path: &Path,
     credentials_directory: Option<&Path>,
     readers: Readers,
-) -> Result<Zeroizing<Vec<u8>>, String> {
+) -> Result<Zeroizing<Vec<u8>>, SecretError> {
     let is_credential = credentials_directory.is_some_and(|directory| path.parent() == Some(directory));
     let readers = if is_credential { readers.max(Readers::Group) } else { readers };
     read(path, readers, FILE_MIB_MAX)
 }
 
 /// Reads a list of users, as [`read_private_file`] does.
-pub(super) fn read_users_file(path: &Path, readers: Readers) -> Result<Zeroizing<Vec<u8>>, String> {
+pub(super) fn read_users_file(path: &Path, readers: Readers) -> Result<Zeroizing<Vec<u8>>, SecretError> {
     read(path, readers, USERS_FILE_MIB_MAX)
 }
 
 /// Reads a private key's file, which its group may always read, as tools that renew certificates arrange it.
-pub(super) fn read_key_file(path: &Path, readers: Readers) -> Result<Zeroizing<Vec<u8>>, String> {
+pub(super) fn read_key_file(path: &Path, readers: Readers) -> Result<Zeroizing<Vec<u8>>, SecretError> {
     read(path, readers.max(Readers::Group), FILE_MIB_MAX)
 }
 
-fn read(path: &Path, readers: Readers, mib_max: u64) -> Result<Zeroizing<Vec<u8>>, String> {
-    let shown = path.display();
-    let cannot_read = |error: std::io::Error| format!("cannot read {shown}: {}", why(path, Wanted::Secret, &error));
+fn read(path: &Path, readers: Readers, mib_max: u64) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+    let cannot_read = |error: std::io::Error| {
+        let why = why(path, Wanted::Secret, &error);
+        SecretError::Unreadable(path.to_owned(), why)
+    };
     let mut file = File::open(path).map_err(cannot_read)?;
     let metadata = file.metadata().map_err(cannot_read)?;
     if metadata.is_dir() {
-        return Err(format!("{shown} is a directory"));
+        return Err(SecretError::Directory(path.to_owned()));
     }
-    if let Some(refusal) = open_to_others(path, metadata.permissions().mode(), readers) {
-        return Err(refusal);
-    }
+    judge_mode(path, metadata.permissions().mode(), readers)?;
     let mut bytes = Zeroizing::new(Vec::new());
     let bytes_max = mib_max << 20;
     let read = file.by_ref().take(bytes_max + 1).read_to_end(&mut bytes).map_err(cannot_read)?;
     if read as u64 > bytes_max {
-        return Err(format!("{shown} is larger than {mib_max} MiB"));
+        return Err(SecretError::TooLarge(path.to_owned(), mib_max));
     }
     Ok(bytes)
 }
 
-/// Says why a file's mode is refused, or `None`.
-fn open_to_others(path: &Path, mode: u32, readers: Readers) -> Option<String> {
+/// What a file's mode has against it, for a file that these may read.
+///
+/// # Errors
+/// Who else may, and the fix.
+pub fn judge_mode(path: &Path, mode: u32, readers: Readers) -> Result<(), SecretError> {
     // Whoever may read it, nobody but its owner may write to it.
     let group = mode & if readers == Readers::Owner { 0o060 } else { 0o020 } != 0;
     let everybody = mode & if readers == Readers::Everybody { 0o002 } else { 0o006 } != 0;
     let who = match (group, everybody) {
-        (false, false) => return None,
+        (false, false) => return Ok(()),
         (true, false) => "its group",
         (false, true) => "everybody",
         (true, true) => "its group and everybody",
     };
-    let (mode, shown) = (mode & 0o7777, path.display());
     let fix = match readers {
         Readers::Owner => "600",
         Readers::Group => "640",
@@ -121,15 +174,7 @@ fn open_to_others(path: &Path, mode: u32, readers: Readers) -> Option<String> {
         (0, _) => "; or accept what a container makes so: secret-files-readable-by = \"everybody\"",
         _ => "",
     };
-    Some(format!("{shown} is open to {who} (mode {mode:04o}); run: chmod {fix} {shown}{accept}"))
-}
-
-/// What a file's mode has against it, for a file that these may read.
-///
-/// # Errors
-/// Who else may, and the fix.
-pub fn judge_mode(path: &Path, mode: u32, readers: Readers) -> Result<(), String> {
-    open_to_others(path, mode, readers).map_or(Ok(()), Err)
+    Err(SecretError::Open { path: path.to_owned(), who, mode: mode & 0o7777, fix, accept })
 }
 
 /// Takes one line end off the end of a secret: editors and `echo` put it there.
@@ -147,21 +192,72 @@ pub fn trim_line_end(mut bytes: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
 ///
 /// # Errors
 /// It is too short.
-pub fn check_secret(bytes: &[u8]) -> Result<(), String> {
-    if bytes.len() < SECRET_BYTES_MIN {
-        return Err(format!(
-            "the secret has {} bytes; it needs at least {SECRET_BYTES_MIN} (make one with: openssl rand -hex 32)",
-            bytes.len()
-        ));
-    }
-    Ok(())
+pub fn check_secret(bytes: &[u8]) -> Result<(), SecretError> {
+    if bytes.len() < SECRET_BYTES_MIN { Err(SecretError::TooShort(bytes.len())) } else { Ok(()) }
 }
 
-/// An I/O error without the `(os error N)` tail.
-pub(crate) fn plain(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    match text.split_once(" (os error") {
-        Some((message, _)) => message.to_lowercase(),
-        None => text,
+/// The token of the admin API, at least 16 bytes. Never printed.
+#[derive(Clone)]
+pub struct AdminToken(Zeroizing<Vec<u8>>);
+
+impl AdminToken {
+    /// A token of these bytes.
+    ///
+    /// # Errors
+    /// It is too short, or does not fit into the header of a request.
+    pub fn new(bytes: Zeroizing<Vec<u8>>) -> Result<Self, SecretError> {
+        check_secret(&bytes)?;
+        match bytes.iter().all(u8::is_ascii_graphic) {
+            true => Ok(Self(bytes)),
+            false => Err(SecretError::Characters),
+        }
+    }
+
+    /// Whether these bytes are the token; how long the comparison takes tells only their number.
+    pub fn is(&self, bytes: &[u8]) -> bool {
+        self.0.ct_eq(bytes).into()
+    }
+
+    /// Its bytes, for a client on this host.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl PartialEq for AdminToken {
+    fn eq(&self, other: &Self) -> bool {
+        self.is(&other.0)
+    }
+}
+
+impl Eq for AdminToken {}
+
+impl fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AdminToken(..)")
+    }
+}
+
+/// The webhook's token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WebhookToken(Zeroizing<String>);
+
+impl WebhookToken {
+    /// A token of these bytes; `None` if no header may have it.
+    pub(super) fn new(bytes: &[u8]) -> Option<Self> {
+        let is_fit = matches!(bytes.len(), 1..=WEBHOOK_TOKEN_BYTES_MAX) && bytes.iter().all(u8::is_ascii_graphic);
+        let text = std::str::from_utf8(bytes).ok().filter(|_| is_fit)?;
+        Some(Self(Zeroizing::new(text.to_owned())))
+    }
+
+    /// The token, for a header.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for WebhookToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WebhookToken(..)")
     }
 }

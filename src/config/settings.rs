@@ -8,7 +8,7 @@ use crate::policy::{PeerAcl, PeerRules};
 use crate::turn::Settings;
 
 use super::error::{ConfigError, Place};
-use super::{Config, OwnAddresses};
+use super::snapshot::{Config, OwnAddresses};
 
 impl Config {
     /// Builds the snapshot: the keys of the users, and the peer rules with what the server knows of itself.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use zeroize::Zeroizing;
 
-use crate::addr::{Family, LoggedAddresses, Transport};
+use crate::addr::{Family, LoggedAddresses, SocketKind, Transport};
 use crate::auth::{SharedSecret, Users};
 use crate::policy::{BandwidthLimits, PeerRules, QuotaLimits, RateLimit};
 use crate::turn::{Alternates, Lifetimes, OnExpiry};
@@ -53,16 +53,7 @@ pub struct Config {
     pub metrics: Option<Metrics>,
     /// The admin API; none by default.
     pub admin: Option<Admin>,
-    /// The admin API.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admin {
-    /// Where it listens: a socket in the file system, or a port on loopback.
-    pub listen: Endpoint,
-    /// What a client must show; there always is one for a port.
-    pub token: Option<AdminToken>,
-}
-
-/// How the server stops.
+    /// How the server stops.
     pub drain: Drain,
     /// Records of what each allocation has used; none by default.
     pub usage: Option<Usage>,
@@ -72,8 +63,6 @@ pub struct Admin {
     pub rfc5766_channel_numbers: bool,
     /// Who may read the files that secrets come from.
     pub secret_readers: Readers,
-    /// Whether this is `serve --dev`.
-    pub dev: bool,
 }
 
 /// One listening address.
@@ -211,12 +200,16 @@ pub struct WantedSockets {
 }
 
 impl Config {
+    pub(super) fn has_tls_listener(&self) -> bool {
+        self.listeners.iter().any(|listener| listener.transport.is_encrypted())
+    }
+
     /// The sockets that all of it may need.
     pub fn wanted_sockets(&self) -> WantedSockets {
         // An address that is waited for has relays one day.
         let families = (u64::from(self.relay.ipv4.is_some()) + u64::from(self.relay.ipv6.is_some())).max(1);
         let ports = u64::from(self.relay.ports.1.saturating_sub(self.relay.ports.0)) + 1;
-        let has_streams = self.listeners.iter().any(|listener| listener.transport.is_stream());
+        let has_streams = self.listeners.iter().any(|listener| listener.transport.socket_kind() == SocketKind::Tcp);
         WantedSockets {
             // Each worker waits with two descriptors, and is woken by another one.
             listeners: self.workers as u64 * (self.listeners.len() as u64 + 3),
@@ -226,28 +219,25 @@ impl Config {
     }
 }
 
-/// Which quotas of one user are shares of the relay ports, because nobody has said otherwise: nobody may take them all, and
-/// whatever one user may need for calls fits.
+/// Which quotas of one user are shares of the relay ports ([`QuotaLimits::for_ports`]), because nobody has said otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QuotaShares {
-    /// Allocations: a quarter of the ports; of few ports, up to 64 but no more than half.
+    /// Allocations.
     pub per_user: bool,
-    /// Reserved ports: an eighth.
+    /// Reserved ports.
     pub reservations: bool,
 }
 
 impl QuotaShares {
     /// Works out those that are shares.
     pub(super) fn apply(self, quota: &mut QuotaLimits, relay: &Relay) {
-        /// Some browser calls with `iceCandidatePoolSize: 10`, over two transports and two networks.
-        const FEW: u32 = 64;
         let (low, high) = relay.ports;
-        let ports = u32::from(high.saturating_sub(low)) + 1;
+        let shares = QuotaLimits::for_ports(u32::from(high.saturating_sub(low)) + 1);
         if self.per_user {
-            quota.per_user = Some((ports / 4).max(FEW.min(ports / 2)).max(1));
+            quota.per_user = shares.per_user;
         }
         if self.reservations {
-            quota.reservations_per_user = Some((ports / 8).max(1));
+            quota.reservations_per_user = shares.reservations_per_user;
         }
     }
 }
@@ -319,6 +309,15 @@ impl fmt::Display for Endpoint {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
+}
+
+/// The admin API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where it listens: a socket in the file system, or a port on loopback.
+    pub listen: Endpoint,
+    /// What a client must show; there always is one for a port.
+    pub token: Option<AdminToken>,
 }
 
 /// How the server stops.

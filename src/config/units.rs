@@ -2,21 +2,13 @@
 
 use std::time::Duration;
 
-/// What a duration looks like.
-pub(super) const DURATION: &str = r#"a duration such as "200ms", "30s", "10m", "12h" or "1h30m""#;
-/// What a size looks like.
-pub(super) const SIZE: &str = r#"a size such as "64KiB" or "1MiB""#;
-/// What a rate looks like.
-pub(super) const RATE: &str =
-    r#"a rate such as "2Mbit/s", "500kbit/s" (bits) or "1MB/s", "125kB/s" (bytes), or "unlimited""#;
-/// What a port range looks like.
-pub(super) const PORTS: &str = r#"a range such as "49152-65535""#;
+use super::error::ValueError;
 
 /// Reads a duration: one or more `number unit` pairs with the units d, h, m, s, ms, each at most once, from large to small.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
+pub fn parse_duration(text: &str) -> Result<Duration, ValueError> {
     const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
     let mut rest = text;
     let mut total_ms: u64 = 0;
@@ -26,22 +18,23 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         let (unit, after) = split_letters(after);
         if number.is_empty() || unit.is_empty() {
             return Err(if unit.is_empty() && !number.is_empty() {
-                format!("{text:?} has no unit")
+                ValueError::lacks(text, "unit")
             } else {
-                format!("{text:?} is not a duration")
+                ValueError::is_not(text, "a duration")
             });
         }
         let factor = units
             .by_ref()
             .find(|(name, _)| *name == unit)
             .map(|(_, factor)| *factor)
-            .ok_or_else(|| format!("{unit:?} in {text:?} is not a unit, or is not in its place"))?;
+            .ok_or_else(|| ValueError::part(unit, text, "a unit, or is not in its place"))?;
         let millis = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
-        total_ms = millis.and_then(|ms| total_ms.checked_add(ms)).ok_or_else(|| format!("{text:?} is too large"))?;
+        let sum = millis.and_then(|ms| total_ms.checked_add(ms));
+        total_ms = sum.ok_or_else(|| ValueError::TooLarge(text.to_owned()))?;
         rest = after;
     }
     if text.is_empty() {
-        return Err("an empty string is not a duration".to_owned());
+        return Err(ValueError::Empty);
     }
     Ok(Duration::from_millis(total_ms))
 }
@@ -50,7 +43,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn parse_size(text: &str) -> Result<u64, String> {
+pub(super) fn parse_size(text: &str) -> Result<u64, ValueError> {
     let (number, unit) = split_unit(text);
     let factor = match unit {
         "B" => 1,
@@ -60,10 +53,10 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
         "KiB" => 1 << 10,
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
-        "" => return Err(format!("{text:?} has no unit")),
-        _ => return Err(format!("{unit:?} in {text:?} is not a unit of size")),
+        "" => return Err(ValueError::lacks(text, "unit")),
+        _ => return Err(ValueError::part(unit, text, "a unit of size")),
     };
-    scale(number, factor, 1).ok_or_else(|| format!("{text:?} is not a size"))
+    scale(number, factor, 1).ok_or_else(|| ValueError::is_not(text, "a size"))
 }
 
 /// Reads a rate and returns bytes per second. The unit says bits or bytes: `bit/s`, `kbit/s`, `Mbit/s`, `Gbit/s` or
@@ -71,7 +64,7 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn parse_rate(text: &str) -> Result<u64, String> {
+pub(super) fn parse_rate(text: &str) -> Result<u64, ValueError> {
     let (number, unit) = split_unit(text);
     let (factor, divisor) = match unit {
         "bit/s" => (1, 8),
@@ -82,25 +75,25 @@ pub(super) fn parse_rate(text: &str) -> Result<u64, String> {
         "kB/s" => (1000, 1),
         "MB/s" => (1_000_000, 1),
         "GB/s" => (1_000_000_000, 1),
-        "" => return Err(format!("{text:?} has no unit")),
-        _ => return Err(format!("{unit:?} in {text:?} is not a rate whose bits or bytes are spelled out")),
+        "" => return Err(ValueError::lacks(text, "unit")),
+        _ => return Err(ValueError::part(unit, text, "a rate whose bits or bytes are spelled out")),
     };
-    scale(number, factor, divisor).ok_or_else(|| format!("{text:?} is not a rate"))
+    scale(number, factor, divisor).ok_or_else(|| ValueError::is_not(text, "a rate"))
 }
 
 /// Reads `low-high`, both inclusive, neither 0.
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn parse_ports(text: &str) -> Result<(u16, u16), String> {
-    let (low, high) = text.split_once('-').ok_or_else(|| format!("{text:?} is not a range of ports"))?;
+pub(super) fn parse_ports(text: &str) -> Result<(u16, u16), ValueError> {
+    let (low, high) = text.split_once('-').ok_or_else(|| ValueError::is_not(text, "a range of ports"))?;
     let port = |part: &str| match part.trim().parse::<u16>() {
-        Ok(0) | Err(_) => Err(format!("{:?} in {text:?} is not a port from 1 to 65535", part.trim())),
+        Ok(0) | Err(_) => Err(ValueError::part(part.trim(), text, "a port from 1 to 65535")),
         Ok(port) => Ok(port),
     };
     let (low, high) = (port(low)?, port(high)?);
     if low > high {
-        return Err(format!("{text:?} is reversed"));
+        return Err(ValueError::Reversed(text.to_owned()));
     }
     Ok((low, high))
 }

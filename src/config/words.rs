@@ -1,25 +1,19 @@
-//! Plain words for what is easily got wrong: misspelt keys, text without quotes, a file that is another program's.
+//! Plain words for what is easily got wrong: misspelt keys, text without quotes.
 
-use crate::import;
-
-/// Directives of coturn that are keys of ours, too.
-const SHARED_NAMES: [&str; 3] = ["realm", "external-ip", "software"];
 /// Parts of names whose values are not shown: secrets of ours, and of coturn's.
 const SECRET_NAMES: [&str; 7] = ["secret", "password", "token", "user", "pwd", "statsdb", "credential"];
-/// So many of coturn's directives are named.
-const NAMED_MAX: usize = 3;
 
 /// The known key that an unknown one was probably meant to be.
 pub(super) fn nearest<'k>(unknown: &str, known: &[&'k str]) -> Option<&'k str> {
     let meant = unknown.to_lowercase().replace('_', "-");
-    let distances = known.iter().map(|key| (distance(&meant, key), *key));
+    let distances = known.iter().map(|key| (edits(&meant, key), *key));
     let (distance, key) = distances.min()?;
     // A third of the letters wrong is another word.
     (distance <= (meant.chars().count() / 3).min(3)).then_some(key)
 }
 
 /// The single edits between two words, a swap of neighbours being one (optimal string alignment).
-fn distance(one: &str, other: &str) -> usize {
+pub(crate) fn edits(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
     let mut before: Vec<usize> = Vec::new();
     let mut row: Vec<usize> = (0..=other.len()).collect();
@@ -56,21 +50,6 @@ pub(super) fn quoted_line(line: &str) -> Option<String> {
     Some(format!("a text must be in quotes: {key} = \"{}\"", if is_secret { "..." } else { value }))
 }
 
-/// What of a text are directives of coturn, if it is a configuration of coturn's and none of ours.
-pub(super) fn coturn_directives(text: &str) -> Option<String> {
-    if text.lines().any(|line| line.trim_start().starts_with('[')) {
-        return None;
-    }
-    let name = |line: &'_ str| line.split(['=', ' ', '\t']).next().unwrap_or_default().to_owned();
-    let names = text.lines().map(|line| name(line.trim_start()));
-    let mut found: Vec<String> = names
-        .filter(|name| !SHARED_NAMES.contains(&name.as_str()) && import::directives().any(|known| known == name))
-        .collect();
-    found.dedup();
-    found.truncate(NAMED_MAX);
-    (!found.is_empty()).then(|| found.join(", "))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,8 +71,8 @@ mod tests {
         ] {
             assert_eq!(nearest(unknown, &known), meant, "{unknown}");
         }
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!((distance("ab", "ba"), distance("", "abc")), (1, 3));
+        assert_eq!(edits("kitten", "sitting"), 3);
+        assert_eq!((edits("ab", "ba"), edits("", "abc")), (1, 3));
     }
 
     #[test]
@@ -116,13 +95,5 @@ mod tests {
         for line in ["workers = ", "[relay", "a = \"b", "a = [1", "nonsense", "a b = c"] {
             assert_eq!(quoted_line(line), None, "{line}");
         }
-    }
-
-    #[test]
-    fn a_file_of_coturn_is_known_by_its_directives() {
-        let coturn = "# comment\nlistening-port=3478\nuse-auth-secret\nrealm=example.org\nno-cli\nfingerprint\n";
-        assert_eq!(coturn_directives(coturn).as_deref(), Some("listening-port, use-auth-secret, no-cli"));
-        assert_eq!(coturn_directives("realm = \"x\"\nworkers = 1\n"), None);
-        assert_eq!(coturn_directives("fingerprint\n[relay]\n"), None);
     }
 }

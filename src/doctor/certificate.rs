@@ -86,7 +86,7 @@ fn read_key(findings: &mut Vec<Step>, tls: &TlsFiles) -> Option<PrivateKeyDer<'s
     let pem = match tls.read_key() {
         Ok(pem) => pem,
         Err(problem) => {
-            findings.push(finding("key", Status::Fail, problem));
+            findings.push(finding("key", Status::Fail, problem.to_string()));
             return None;
         }
     };

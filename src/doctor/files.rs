@@ -52,7 +52,7 @@ pub(super) fn judge(path: &Path, kind: Kind, state: State, readers: Readers, tru
         && let Err(problem) =
             judge_mode(path, state.mode, if kind == Kind::Key { readers.max(Readers::Group) } else { readers })
     {
-        found(Status::Fail, problem);
+        found(Status::Fail, problem.to_string());
     } else if state.mode & 0o022 != 0 {
         let mode = state.mode & 0o7777;
         found(

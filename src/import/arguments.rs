@@ -1,8 +1,8 @@
 //! coturn's command line, as its `getopt_long` takes it apart: long options whole or begun, with their value behind `=` or in
 //! the next word; short ones one by one or several in a word.
 
+use super::conf::Conf;
 use super::findings::{FindingKind, Grade, Spot};
-use super::read::Conf;
 use super::syntax::Entry;
 use super::table;
 

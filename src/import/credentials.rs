@@ -4,10 +4,13 @@ use zeroize::Zeroizing;
 
 use crate::auth::{TimeLimited, Users};
 
+use super::conf::{At, Conf, Origin};
 use super::findings::{FindingKind, Grade};
 use super::placeholder;
-use super::read::{At, Conf, Origin};
 use super::syntax::Entry;
+
+pub(super) const DATABASE: &str = "there is no user database; list users as name:password in a file (users-file in [auth]), and put \
+                        the secrets that `turnadmin -S` prints into [[auth.secrets]]";
 
 impl Conf {
     pub(super) fn lt_cred_mech(&mut self, entry: &Entry<'_>) {
@@ -107,20 +110,20 @@ impl Conf {
                            [[auth.secrets]]";
             self.note(entry, message);
         } else {
-            self.lost(entry, super::table::DATABASE);
+            self.lost(entry, DATABASE);
         }
     }
 
     pub(super) fn realm(&mut self, entry: &Entry<'_>) {
         let Some(realm) = self.text(entry) else { return };
-        match crate::config::access::parse_realm(&realm) {
+        match crate::config::parse_realm(&realm) {
             Ok(realm) => self.realm = Some(realm),
             Err(problem) => self.invalid(entry, &format!("{problem}; left out")),
         }
     }
 
     pub(super) fn server_name(&mut self, entry: &Entry<'_>) {
-        match crate::config::access::parse_host(entry.value) {
+        match crate::config::parse_host(entry.value) {
             Ok(host) => {
                 self.public_host = Some(host);
                 let message = "coturn uses it for OAuth only; taken as the host name in the URLs that `turnstone credentials` \

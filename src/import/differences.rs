@@ -1,8 +1,8 @@
 //! What is other than in the server that the configuration was for, without any directive saying so.
 
+use super::conf::{Conf, Origin};
 use super::findings::{FindingKind, Grade};
 use super::peers::Peers;
-use super::read::{Conf, Origin};
 
 /// Adds them, once each.
 pub(super) fn add(conf: &mut Conf, has_tls: bool, peers: &Peers) {

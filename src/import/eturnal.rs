@@ -5,15 +5,13 @@ use std::net::IpAddr;
 
 use zeroize::Zeroizing;
 
-use super::Import;
-use super::findings::{FindingKind, Grade, Spot};
-use super::listeners::Extra;
-use super::peers::PeerRange;
+use super::conf::{At, Conf, Extra, Origin};
+use super::findings::{FindingKind, Grade, Import, Spot};
 use super::placeholder;
-use super::read::{At, Conf, Origin};
+use super::range::PeerRange;
 use super::syntax::Entry;
 use super::write;
-use super::yaml::{self, Item};
+use super::yaml::{self, Item, YamlError};
 
 const SECTION: &str = "eturnal";
 const CLIENT_LISTS: &str = "who may connect is a matter for the firewall; peers are judged by [peers]";
@@ -27,7 +25,7 @@ pub(super) fn is_eturnal(text: &str) -> bool {
 ///
 /// # Errors
 /// Where it is no YAML.
-pub(super) fn import(text: &str) -> Result<Import, String> {
+pub(super) fn import(text: &str) -> Result<Import, YamlError> {
     let tree = yaml::read(text)?;
     let mut conf = Conf::default();
     conf.origin = Origin::Eturnal;
@@ -214,7 +212,7 @@ impl Conf {
             "mod_stats_prometheus" => {
                 let port = of("port").and_then(|port| port.parse().ok()).filter(|port: &u16| *port != 0);
                 let address = of("ip").and_then(|ip| ip.parse::<IpAddr>().ok());
-                self.operation.prometheus_of_eturnal(Spot::Line(item.line), port, address);
+                self.prometheus_of_eturnal(Spot::Line(item.line), port, address);
             }
             "mod_stats_influx" => {
                 let message =

@@ -1,6 +1,29 @@
-//! What is said about a conversion.
+//! What a conversion makes, and what is said about it.
 
 use std::fmt;
+
+use zeroize::Zeroizing;
+
+/// What another server's configuration comes to.
+#[derive(Clone, Debug)]
+pub struct Import {
+    /// A complete `turnserver.toml`. Inline secrets are in it when [`Self::has_secrets`] says so.
+    pub toml: Zeroizing<String>,
+    /// Whether secrets or passwords are written in it, so that only its owner may read it.
+    pub has_secrets: bool,
+    /// The name of the server that it was for, as its service is called.
+    pub from: &'static str,
+    /// What was not taken over as it stood: by grade, what matters most first, and then by place. No finding has a secret
+    /// in it.
+    pub findings: Vec<Finding>,
+}
+
+impl Import {
+    /// Whether something that the file asks for, and that does something, is not in the result.
+    pub fn is_lossy(&self) -> bool {
+        self.findings.iter().any(Finding::is_lost)
+    }
+}
 
 /// One remark about the conversion.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Directives about limits, lifetimes, peers and the log, read into [`Conf`].
 
+use super::conf::{At, Conf};
 use super::findings::{FindingKind, Grade};
-use super::peers::PeerRange;
-use super::read::{At, Conf};
+use super::range::PeerRange;
 use super::syntax::Entry;
 
 impl Conf {

@@ -2,21 +2,13 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use super::conf::{At, Conf, Origin};
 use super::findings::{FindingKind, Grade, Spot};
-use super::read::{At, Conf, Origin};
 use crate::addr::Transport;
 
 const PLAIN_PORT: u16 = 3478;
 const TLS_PORT: u16 = 5349;
 const LOOPBACK: &str = "127.0.0.1";
-
-/// A listener that names its transports itself.
-#[derive(Clone, Debug)]
-pub(super) struct Extra {
-    pub(super) ip: IpAddr,
-    pub(super) port: u16,
-    pub(super) transports: Vec<&'static str>,
-}
 
 /// One `[[listen]]`.
 pub(super) struct Listener {
@@ -63,13 +55,6 @@ impl List {
 pub(super) struct Tls {
     pub(super) certificate: String,
     pub(super) key: String,
-}
-
-impl Conf {
-    /// Whether coturn serves TLS.
-    pub(super) fn has_tls(&self) -> bool {
-        self.certificate.is_some() && self.key.is_some() && !self.no_tls
-    }
 }
 
 /// coturn starts its TLS listeners when it finds both files.

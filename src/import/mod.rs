@@ -5,6 +5,7 @@
 //! was read from coturn 4.6.1 and tried with it, and from the reference of 4.17 for the directives that came later.
 
 mod arguments;
+mod conf;
 mod credentials;
 mod differences;
 mod eturnal;
@@ -15,7 +16,9 @@ mod network;
 mod operation;
 mod peers;
 mod placeholder;
+mod range;
 mod read;
+mod recognize;
 mod relays;
 mod syntax;
 mod table;
@@ -23,30 +26,9 @@ mod unknown;
 mod write;
 mod yaml;
 
-use zeroize::Zeroizing;
-
-pub use findings::{Finding, FindingKind, Grade, Spot};
-
-/// What another server's configuration comes to.
-#[derive(Clone, Debug)]
-pub struct Import {
-    /// A complete `turnserver.toml`. Inline secrets are in it when [`Self::has_secrets`] says so.
-    pub toml: Zeroizing<String>,
-    /// Whether secrets or passwords are written in it, so that only its owner may read it.
-    pub has_secrets: bool,
-    /// The name of the server that it was for, as its service is called.
-    pub from: &'static str,
-    /// What was not taken over as it stood: by grade, what matters most first, and then by place. No finding has a secret
-    /// in it.
-    pub findings: Vec<Finding>,
-}
-
-impl Import {
-    /// Whether something that the file asks for, and that does something, is not in the result.
-    pub fn is_lossy(&self) -> bool {
-        self.findings.iter().any(Finding::is_lost)
-    }
-}
+pub use findings::{Finding, FindingKind, Grade, Import, Spot};
+pub use recognize::coturn_directives;
+pub use yaml::YamlError;
 
 /// Converts the text of a `turnserver.conf`, or of an `eturnal.yml`, which is told by its only section.
 ///
@@ -56,7 +38,7 @@ impl Import {
 ///
 /// # Errors
 /// When it is an `eturnal.yml` and no YAML; the message has the line.
-pub fn import(text: &str) -> Result<Import, String> {
+pub fn import(text: &str) -> Result<Import, YamlError> {
     if eturnal::is_eturnal(text) {
         return eturnal::import(text);
     }
@@ -65,11 +47,11 @@ pub fn import(text: &str) -> Result<Import, String> {
 
 /// Converts a `turnserver.conf`, which may be empty, and the command line of a coturn, which goes before it.
 pub fn import_coturn(text: &str, arguments: &[String]) -> Import {
-    let mut conf = read::Conf::default();
+    let mut conf = conf::Conf::default();
     arguments::look_for_file(&mut conf, arguments, !text.is_empty());
     for line in syntax::lines(text) {
         match line {
-            Ok(entry) => conf.take(&entry),
+            Ok(entry) => conf.directive(&entry),
             Err(too_long) => conf.too_long(Spot::Line(too_long)),
         }
     }
@@ -77,7 +59,7 @@ pub fn import_coturn(text: &str, arguments: &[String]) -> Import {
         match entry {
             Ok(entry) => {
                 conf.is_secret_seen |= entry.has_secret();
-                conf.take(&entry);
+                conf.directive(&entry);
             }
             Err(stray) => conf.stray(stray),
         }

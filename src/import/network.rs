@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 
-use super::read::{At, Conf};
+use super::conf::{At, Conf};
 use super::syntax::Entry;
 
+pub(super) const RFC5780: &str =
+    "NAT behaviour discovery (RFC 5780) is not offered; run a STUN server that has it beside this one";
 const COTURN_THREADS_MAX: u64 = 128;
 
 impl Conf {
@@ -39,7 +41,7 @@ impl Conf {
                 self.no_rfc5780 = true;
                 self.harmless(entry, "RFC 5780 is not offered");
             }
-            Some(false) => self.lost(entry, super::table::RFC5780),
+            Some(false) => self.lost(entry, RFC5780),
             None => {}
         }
     }

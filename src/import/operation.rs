@@ -3,10 +3,9 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use super::conf::{At, Conf};
 use super::findings::{FindingKind, Grade, Spot};
-use super::read::{At, Conf};
 use super::syntax::Entry;
-use super::write::separate;
 
 /// coturn's default.
 const PROMETHEUS_PORT: u16 = 9641;
@@ -24,33 +23,18 @@ const USAGE: &str = "\
 #file = \"/var/log/turnstone/usage.jsonl\"
 ";
 
-/// What a `turnserver.conf` says of it.
-#[derive(Default)]
-pub(super) struct Operation {
-    /// The place that turns it on.
-    prometheus: Option<Spot>,
-    port: Option<At<u16>>,
-    address: Option<At<IpAddr>>,
-    /// Another path than /metrics.
-    path: Option<Spot>,
-    cli: Option<bool>,
-    cli_password: Option<Spot>,
-    web_admin: bool,
-    redis_statistics: bool,
-}
-
 /// `[metrics]`.
 pub(super) struct Metrics {
     listen: SocketAddr,
     allow_remote: bool,
 }
 
-impl Operation {
+impl Conf {
     /// eturnal's `mod_stats_prometheus`, with its own default for the port.
     pub(super) fn prometheus_of_eturnal(&mut self, spot: Spot, port: Option<u16>, address: Option<IpAddr>) {
-        self.prometheus = Some(spot);
-        self.port = Some(At { spot, value: port.unwrap_or(8081) });
-        self.address = address.filter(|ip| !ip.is_multicast()).map(|value| At { spot, value });
+        self.operation.prometheus = Some(spot);
+        self.operation.port = Some(At { spot, value: port.unwrap_or(8081) });
+        self.operation.address = address.filter(|ip| !ip.is_multicast()).map(|value| At { spot, value });
     }
 }
 
@@ -195,4 +179,10 @@ pub(super) fn write(out: &mut String, conf: &Conf, metrics: Option<&Metrics>) ->
         out.push_str(USAGE);
     }
     Ok(())
+}
+
+pub(super) fn separate(out: &mut String) {
+    if !out.ends_with("\n\n") {
+        out.push('\n');
+    }
 }

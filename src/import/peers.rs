@@ -13,17 +13,10 @@ use std::net::IpAddr;
 
 use crate::policy::{OwnService, PeerAcl, PeerRules, default_denials};
 
+use super::conf::At;
 use super::findings::{Finding, FindingKind, Grade, Spot};
-use super::read::At;
-use crate::config::lan::{is_of_lan, network_of};
-
-/// An inclusive range of addresses of one family, as numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct PeerRange {
-    is_ipv4: bool,
-    first: u128,
-    last: u128,
-}
+use super::range::{PeerRange, subtract};
+use crate::config::{is_of_lan, network_of};
 
 /// `[peers]`.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -47,108 +40,6 @@ pub(super) struct Own {
     pub(super) directives: [&'static str; 2],
 }
 
-/// ::ffff:0:0/96, which the rules of `turnserver.toml` may not name, because it is always denied.
-const MAPPED: PeerRange = PeerRange { is_ipv4: false, first: 0xffff_0000_0000, last: 0xffff_ffff_ffff };
-
-impl PeerRange {
-    /// Reads `ADDRESS` or `FIRST-LAST`, as coturn does, and a network; says whether it was a network.
-    pub(super) fn parse(text: &str) -> Result<(Self, bool), String> {
-        let address = |text: &str| {
-            let text = text.trim();
-            text.parse::<IpAddr>().map_err(|_| format!("{text:?} is not an IP address"))
-        };
-        if let Some((network, length)) = text.split_once('/') {
-            let network = Self::single(address(network)?);
-            let width: u32 = if network.is_ipv4 { 32 } else { 128 };
-            let length = length.trim().parse::<u32>().ok().filter(|length| *length <= width);
-            let length = length.ok_or_else(|| format!("{text:?} is not a network"))?;
-            let hosts = u128::MAX.checked_shr(128 - (width - length)).unwrap_or(0);
-            let range = Self { first: network.first & !hosts, last: network.first | hosts, ..network };
-            return Ok((range, true));
-        }
-        let Some((first, last)) = text.split_once('-') else {
-            return Ok((Self::single(address(text)?), false));
-        };
-        let (first, last) = (Self::single(address(first)?), Self::single(address(last)?));
-        if first.is_ipv4 != last.is_ipv4 {
-            return Err(format!("{text:?} begins and ends in different families"));
-        }
-        if first.first > last.first {
-            return Err(format!("{text:?} ends before it begins"));
-        }
-        Ok((Self { last: last.first, ..first }, false))
-    }
-
-    fn single(ip: IpAddr) -> Self {
-        let (is_ipv4, bits) = match ip {
-            IpAddr::V4(v4) => (true, u128::from(v4.to_bits())),
-            IpAddr::V6(v6) => (false, v6.to_bits()),
-        };
-        Self { is_ipv4, first: bits, last: bits }
-    }
-
-    fn whole(is_ipv4: bool) -> Self {
-        Self { is_ipv4, first: 0, last: if is_ipv4 { u128::from(u32::MAX) } else { u128::MAX } }
-    }
-
-    fn contains(&self, other: &Self) -> bool {
-        self.is_ipv4 == other.is_ipv4 && self.first <= other.first && other.last <= self.last
-    }
-
-    fn overlaps(&self, other: &Self) -> bool {
-        self.is_ipv4 == other.is_ipv4 && self.first <= other.last && other.first <= self.last
-    }
-
-    fn is_single(&self) -> bool {
-        self.first == self.last
-    }
-
-    /// What is left of it without `hole`: nothing, one or two ranges.
-    fn without(self, hole: &Self) -> impl Iterator<Item = Self> {
-        let (below, above) = match self.overlaps(hole) {
-            false => (Some(self), None),
-            true => {
-                let below = (self.first < hole.first).then(|| Self { last: hole.first.saturating_sub(1), ..self });
-                let above = (hole.last < self.last).then(|| Self { first: hole.last.saturating_add(1), ..self });
-                (below, above)
-            }
-        };
-        below.into_iter().chain(above)
-    }
-
-    fn address(&self, bits: u128) -> IpAddr {
-        match u32::try_from(bits) {
-            Ok(bits) if self.is_ipv4 => IpAddr::V4(bits.into()),
-            _ => IpAddr::V6(bits.into()),
-        }
-    }
-
-    /// As a network where it is one, else as an address or a range.
-    fn text(&self) -> String {
-        let size = self.last - self.first;
-        let (width, full): (u32, u128) = if self.is_ipv4 { (32, u128::from(u32::MAX)) } else { (128, u128::MAX) };
-        let first = self.address(self.first);
-        if self.is_single() {
-            return first.to_string();
-        }
-        if size & size.wrapping_add(1) == 0 && self.first & size == 0 {
-            let length = width.saturating_sub((size & full).count_ones());
-            return format!("{first}/{length}");
-        }
-        format!("{first}-{}", self.address(self.last))
-    }
-}
-
-/// All of `ranges` without all of `holes`.
-fn subtract(mut ranges: Vec<PeerRange>, holes: &[PeerRange]) -> Vec<PeerRange> {
-    for hole in holes {
-        if ranges.iter().any(|range| range.overlaps(hole)) {
-            ranges = ranges.into_iter().flat_map(|range| range.without(hole)).collect();
-        }
-    }
-    ranges
-}
-
 /// The same addresses in as few ranges as they can be in.
 fn merged(rules: &[At<PeerRange>]) -> Vec<PeerRange> {
     let mut ranges: Vec<PeerRange> = rules.iter().map(|rule| rule.value).collect();
@@ -164,6 +55,9 @@ fn merged(rules: &[At<PeerRange>]) -> Vec<PeerRange> {
     }
     merged
 }
+
+/// ::ffff:0:0/96, which the rules of `turnserver.toml` may not name, because it is always denied.
+const MAPPED: PeerRange = PeerRange { is_ipv4: false, first: 0xffff_0000_0000, last: 0xffff_ffff_ffff };
 
 /// Converts the rules.
 pub(super) fn convert(

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
+use super::conf::{At, Conf};
 use super::findings::{FindingKind, Grade};
-use super::read::{At, Conf};
 
 const RELAY_PORTS: (u16, u16) = (49152, 65535);
 

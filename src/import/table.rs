@@ -1,7 +1,13 @@
 //! Every directive of coturn's reference (4.6.1 to 4.17), and what becomes of it.
 
+use super::conf::{Conf, Part};
+use super::credentials::DATABASE;
 use super::findings::Grade;
-use super::read::{Conf, Reader};
+use super::network::RFC5780;
+use super::syntax::Entry;
+
+/// Takes one entry into a [`Conf`].
+pub(super) type Reader = fn(&mut Conf, &Entry<'_>);
 
 /// What becomes of a directive.
 #[derive(Clone, Copy)]
@@ -20,17 +26,6 @@ pub(super) enum Treatment {
     Needless(&'static str),
 }
 
-/// What belongs to something that may be off, and then does nothing.
-#[derive(Clone, Copy)]
-pub(super) struct Part {
-    /// Whether what it belongs to is on, when all is read.
-    pub(super) is_used: fn(&Conf) -> bool,
-    /// Said when it is not.
-    pub(super) unused: &'static str,
-    /// Why it has no counterpart, and what to do.
-    pub(super) why: &'static str,
-}
-
 pub(super) fn find(name: &str) -> Option<(&'static str, Grade, Treatment)> {
     DIRECTIVES.iter().find(|(known, ..)| *known == name).copied()
 }
@@ -43,12 +38,8 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Grade)> {
 use Grade::{Clients, Operation, Security};
 use Treatment::{Always, Missing, Needless, Part as PartOf, Read, Without};
 
-pub(super) const RFC5780: &str =
-    "NAT behaviour discovery (RFC 5780) is not offered; run a STUN server that has it beside this one";
 const PROXY: &str = "the PROXY protocol is not supported; let the load balancer pass TCP and TLS through to a [[listen]] \
                      of this server";
-pub(super) const DATABASE: &str = "there is no user database; list users as name:password in a file (users-file in [auth]), and put \
-                        the secrets that `turnadmin -S` prints into [[auth.secrets]]";
 const ADMIN_PORT: &str = "the admin API is on a socket, /run/turnstone/admin.sock; for a port on loopback set listen and token-file in \
                           [admin], and from another host reach either through ssh";
 const ALTERNATE: &str = "coturn redirects every client to it; here clients are redirected (300 ALTERNATE-SERVER) only while this server drains: see [drain] alternate-server; otherwise \

@@ -1,10 +1,11 @@
 //! Words that are no directives, which may be a secret that stands where a directive should: only what is made of the words
 //! of directives is ever shown.
 
+use super::conf::Conf;
 use super::findings::{FindingKind, Grade, Spot};
-use super::read::Conf;
 use super::syntax::Entry;
 use super::table;
+use crate::config::edits;
 
 /// Longer ones are no directives, however they begin.
 const NAME_BYTES_MAX: usize = 48;
@@ -50,7 +51,7 @@ fn nearest(name: &str) -> Option<&'static str> {
     let allowed = if name.len() < 6 { 0 } else { 2 };
     let lower = name.to_ascii_lowercase().replace('_', "-");
     let near = table::all().map(|(known, _)| known).filter(|known| known.len().abs_diff(lower.len()) <= allowed);
-    let near = near.map(|known| (distance(&lower, known), known));
+    let near = near.map(|known| (edits(&lower, known), known));
     let exact = table::all().find(|(known, _)| *known == name).map(|(known, _)| known);
     exact.or_else(|| near.min().filter(|(distance, _)| *distance <= allowed).map(|(_, known)| known))
 }
@@ -60,35 +61,12 @@ fn is_made_of_known_words(name: &str) -> bool {
     !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.split('-').all(known)
 }
 
-/// How many letters must be put in, taken out or changed (Levenshtein).
-fn distance(one: &str, other: &str) -> usize {
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (at, a) in one.bytes().enumerate() {
-        let mut diagonal = at;
-        let mut left = at + 1;
-        for (cell, b) in row.iter_mut().skip(1).zip(other.bytes()) {
-            let best = (diagonal + usize::from(a != b)).min(left + 1).min(*cell + 1);
-            (diagonal, left) = (*cell, best);
-            *cell = best;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = at + 1;
-        }
-    }
-    row.last().copied().unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn names_are_compared_by_letters() {
-        for (one, other, expected) in
-            [("", "abc", 3), ("abc", "abc", 0), ("kitten", "sitting", 3), ("listning", "listening", 1)]
-        {
-            assert_eq!((distance(one, other), distance(other, one)), (expected, expected), "{one} {other}");
-        }
         assert_eq!(nearest("listning-port"), Some("listening-port"));
         assert_eq!(nearest("static_auth_secret"), Some("static-auth-secret"));
         assert_eq!((nearest("usr"), nearest("0123456789abcdef")), (None, None));

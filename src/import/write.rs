@@ -6,16 +6,14 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::Import;
+use super::conf::{Conf, Origin};
 use super::differences;
-use super::findings::Finding;
+use super::findings::{Finding, Import};
 use super::listeners::{self, Listener, Tls};
-use super::operation;
+use super::operation::{self, separate};
 use super::peers::{self, Own};
-use super::read::{Conf, Origin};
 use super::relays::{self, Bind, Relay};
-use crate::config::show::quoted;
-use crate::config::units::{duration_text, rate_text};
+use crate::config::{duration_text, quoted, rate_text};
 
 const INLINE: &str = "
 # Secrets and passwords are written here: only this file's owner and the server's group may read it
@@ -211,10 +209,4 @@ fn write_limits(out: &mut String, conf: &Conf) -> std::fmt::Result {
     section("streams", &[conf.idle_secs.map(|secs| format!("idle-timeout = \"{}\"", duration(secs)))]);
     section("log", &[conf.log_level.map(|level| format!("level = \"{level}\""))]);
     Ok(())
-}
-
-pub(super) fn separate(out: &mut String) {
-    if !out.ends_with("\n\n") {
-        out.push('\n');
-    }
 }

@@ -46,11 +46,32 @@ impl Item {
     }
 }
 
+/// Why a text is not read; without a word of it, because secrets are in it, but with the line, from 1.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum YamlError {
+    /// It is not YAML.
+    #[error("line {0}: this is no YAML")]
+    NotYaml(usize),
+    /// It is the beginning of YAML.
+    #[error("the YAML ends too early")]
+    TooEarly,
+    /// It goes deeper than a configuration does.
+    #[error("line {0}: more than {DEPTH_MAX} levels, which no configuration has")]
+    TooDeep(usize),
+    /// Something other than a text has a value.
+    #[error("line {0}: a name is expected")]
+    NoName(usize),
+    /// A value that is written elsewhere.
+    #[error("line {0}: aliases (*name) are not read; write the value itself")]
+    Alias(usize),
+}
+
 /// Reads the first document.
 ///
 /// # Errors
 /// Where it is no YAML, or what is not read; without a word of the text, in which secrets are.
-pub(super) fn read(text: &str) -> Result<Item, String> {
+pub(super) fn read(text: &str) -> Result<Item, YamlError> {
     let mut events = Parser::new_from_str(text);
     loop {
         match next(&mut events)? {
@@ -65,17 +86,17 @@ pub(super) fn read(text: &str) -> Result<Item, String> {
 
 type Events<'i> = Parser<'i, saphyr_parser::StrInput<'i>>;
 
-fn next<'i>(events: &mut Events<'i>) -> Result<(Event<'i>, usize), String> {
+fn next<'i>(events: &mut Events<'i>) -> Result<(Event<'i>, usize), YamlError> {
     match events.next_event() {
         Some(Ok((event, span))) => Ok((event, span.start.line())),
-        Some(Err(error)) => Err(format!("line {}: this is no YAML", error.marker().line())),
-        None => Err("the YAML ends too early".to_owned()),
+        Some(Err(error)) => Err(YamlError::NotYaml(error.marker().line())),
+        None => Err(YamlError::TooEarly),
     }
 }
 
-fn item(event: Event<'_>, line: usize, events: &mut Events<'_>, depth: usize) -> Result<Item, String> {
+fn item(event: Event<'_>, line: usize, events: &mut Events<'_>, depth: usize) -> Result<Item, YamlError> {
     if depth > DEPTH_MAX {
-        return Err(format!("line {line}: more than {DEPTH_MAX} levels, which no configuration has"));
+        return Err(YamlError::TooDeep(line));
     }
     let node = match event {
         Event::Scalar(text, style, ..) => {
@@ -99,15 +120,15 @@ fn item(event: Event<'_>, line: usize, events: &mut Events<'_>, depth: usize) ->
                     break Node::Map(entries);
                 }
                 let Event::Scalar(name, ..) = event else {
-                    return Err(format!("line {line}: a name is expected"));
+                    return Err(YamlError::NoName(line));
                 };
                 let (event, _) = next(events)?;
                 let value = item(event, line, events, depth + 1)?;
                 entries.push((name.into_owned(), value));
             }
         }
-        Event::Alias(_) => return Err(format!("line {line}: aliases (*name) are not read; write the value itself")),
-        _ => return Err(format!("line {line}: this is no YAML")),
+        Event::Alias(_) => return Err(YamlError::Alias(line)),
+        _ => return Err(YamlError::NotYaml(line)),
     };
     Ok(Item { line, node })
 }
@@ -143,7 +164,7 @@ mod tests {
             (&"- ".repeat(400), "line 1: more than 16 levels"),
             ("a: \"hunter2", "line"),
         ] {
-            let error = read(text).unwrap_err();
+            let error = read(text).unwrap_err().to_string();
             assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");
         }
         assert_eq!(read("").unwrap().as_text(), Some(""));

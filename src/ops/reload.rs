@@ -117,7 +117,7 @@ fn apply(server: &mut Server, judged: &Judged, hooks: &Hooks<'_>) -> Judging {
         server.send_drain();
     }
     for change in changes {
-        let (key, before, after) = (&change.key, &change.before, &change.after);
+        let (key, before, after) = (change.key, &change.before, &change.after);
         match change.effect {
             Effect::Applied => tracing::info!(%key, %before, %after, "changed"),
             Effect::NeedsRestart => {

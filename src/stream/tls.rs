@@ -8,7 +8,7 @@ use rustls::ServerConfig;
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::config::{TlsFiles, TlsVersion, Wanted, why};
+use crate::config::{SecretError, TlsFiles, TlsVersion, Wanted, why};
 
 /// Why certificate and key cannot be used. The message names the file.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub enum TlsError {
         problem: String,
     },
     /// The key cannot be read, or everybody may read it; names the file.
-    Key(String),
+    Key(SecretError),
     /// Certificate and key do not belong together, or are of a kind rustls cannot use.
     Pair {
         /// The certificate file.

@@ -55,6 +55,18 @@ fn problems_are_findings_with_their_place() {
 }
 
 #[test]
+fn a_file_of_coturn_is_named_as_such_and_nothing_else_is_said() {
+    for text in ["listening-port=3478\nuse-auth-secret\n", "listening-port=3478\nno-cli=1\n"] {
+        let place = Place::new();
+        place.file("turnserver.toml", text, 0o600);
+        let out = place.run(&["check"]).out;
+        let starts = "error    turnserver.toml: this is a configuration of coturn (listening-port, ";
+        let ends = "turnstone import turnserver.toml --output turnserver.toml\n1 error, 0 warnings\n";
+        assert!(out.starts_with(starts) && out.ends_with(ends), "{out}");
+    }
+}
+
+#[test]
 fn warnings_fail_only_when_strict() {
     let place = Place::new();
     place.file(

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use turnstone::config::OVERRIDABLE;
+use turnstone::config::overridable;
 
 use super::{Place, ran};
 
@@ -66,7 +66,7 @@ fn serve_help_and_man_page_name_every_flag_and_variable() {
     let place = Place::new();
     let help = ran(&mut place.command(&["serve", "--help"])).ok();
     let page = ran(&mut place.command(&["man"])).ok().replace("\\-", "-");
-    for overridable in OVERRIDABLE {
+    for overridable in overridable() {
         assert!(page.contains(overridable.env), "{} is not in the man page", overridable.env);
         if let Some(flag) = overridable.flag {
             assert!(help.contains(&format!("--{flag} <")), "--{flag} is not in the help");

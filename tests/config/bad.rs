@@ -148,15 +148,6 @@ fn a_text_without_quotes_is_shown_with_them_and_nothing_else_is_said_of_its_line
 }
 
 #[test]
-fn a_file_of_coturn_is_named_as_such_and_nothing_else_is_said() {
-    for text in ["listening-port=3478\nuse-auth-secret\n", "listening-port=3478\nno-cli=1\n"] {
-        let error = given(text).error();
-        assert!(error.starts_with("turnserver.toml: this is a configuration of coturn (listening-port, "), "{error}");
-        assert!(error.ends_with("turnstone import turnserver.toml --output turnserver.toml"), "{error}");
-    }
-}
-
-#[test]
 fn the_only_secret_needs_no_id() {
     let config = given("[[auth.secrets]]\nsecret = \"0123456789abcdef\"\n").config();
     assert_eq!(config.auth.secrets[0].id, "main");

@@ -1,6 +1,6 @@
 //! A flag over a variable over the file.
 
-use turnstone::config::{OVERRIDABLE, Overrides};
+use turnstone::config::{Overrides, overridable};
 
 use super::{Given, SECRET, given, with_secret};
 
@@ -81,7 +81,7 @@ fn every_variable_and_flag_has_an_effect() {
     };
     let tls = "[tls]\ncertificate = \"/c.pem\"\nkey = \"/k.pem\"\n";
     let before = format!("{:?}", with_secret(tls).config());
-    for overridable in OVERRIDABLE {
+    for overridable in overridable() {
         let value = values(overridable.key);
         let given = with_env(with_secret(tls), &[(overridable.env, value)]);
         match given.parse() {

@@ -201,7 +201,7 @@ fn a_reload_changes_intervals_limits_and_token_and_no_place() {
     let (old, mut new) = (with_secret(old).config(), with_secret(new).config());
     let changes = old.changes(&new);
     let of = |effect| {
-        let keys = changes.iter().filter(move |change| change.effect == effect).map(|change| change.key.as_str());
+        let keys = changes.iter().filter(move |change| change.effect == effect).map(|change| change.key);
         keys.collect::<Vec<_>>()
     };
     assert_eq!(of(Effect::Applied), ["usage.interim", "usage.keep", "usage.rotate-bytes", "usage.webhook-token"]);

@@ -78,7 +78,7 @@ fn what_is_no_yaml_is_refused_by_its_line_without_a_word_of_it() {
         "eturnal: [hunter2\n",
         "eturnal:\n  a: *hunter2\n",
     ] {
-        let error = import(text).unwrap_err();
+        let error = import(text).unwrap_err().to_string();
         assert!(error.contains("line") && !error.contains("hunter2"), "{error}");
     }
 }

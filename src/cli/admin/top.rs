@@ -389,7 +389,7 @@ async fn quit(keys: &mut mpsc::Receiver<u8>) {
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
-    let interval = parse_duration(text)?;
+    let interval = parse_duration(text).map_err(|problem| problem.to_string())?;
     match (INTERVAL_MIN..=INTERVAL_MAX).contains(&interval) {
         true => Ok(interval),
         false => Err("not from 200ms to 1h".to_owned()),

@@ -82,7 +82,7 @@ impl AdminFlags {
             (None, Some(text)) => (ADMIN_ENV, text),
             (None, None) => return Ok(None),
         };
-        Admin::parse_listen(&text).map(Some).map_err(|problem| wrong(source, problem))
+        Admin::parse_listen(source, &text).map(Some).map_err(CliError::usage)
     }
 
     fn named_token(&self) -> Result<Option<AdminToken>, CliError> {

@@ -55,9 +55,9 @@ use range_map::{Class, RangeMap};
 /// covers either of the two.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerRules {
-    /// `denied-peers`: CIDR, single addresses or `a-b` ranges.
+    /// Networks (CIDR), single addresses or `a-b` ranges that are denied.
     pub denied: Vec<String>,
-    /// `allowed-peers`: the same forms; a trailing ` override` lets the rule win over a larger denial.
+    /// What is allowed, in the same forms; a trailing ` override` lets the rule win over a larger denial.
     pub allowed: Vec<String>,
     /// `default = "deny"`: only peers that `allowed` covers are reachable.
     pub default_deny_all: bool,

@@ -1,0 +1,453 @@
+//! Every key of `turnserver.toml`: how it is written, its default, how it is shown, what a reload makes of it, and its variable
+//! and flag. Reading, `show`, `changes` and what waits for a restart are made from this table; the order is that of `show`.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::addr::Family;
+use crate::turn::{AlternateServer, OnExpiry};
+
+use super::key::{Key, Kind, Overridable};
+use super::snapshot::{Config, LogFormat, TlsVersion};
+use super::unshown;
+use super::usage::{Usage, UsageFile, Webhook};
+use super::value::{Choices, Value, name_of};
+
+/// Every setting that can be overridden.
+pub fn overridable() -> impl Iterator<Item = &'static Overridable> {
+    KEYS.iter().filter_map(|key| key.overridable.as_ref())
+}
+
+/// The key of this name.
+pub(super) fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// The names that a table may have in it, subtables included.
+pub(super) fn names_in(section: &str) -> Vec<&'static str> {
+    let below = |key: &'static Key| match section {
+        "" => Some(key.name),
+        _ => key.name.strip_prefix(section)?.strip_prefix('.'),
+    };
+    let in_file = KEYS.iter().filter(|key| !matches!(key.kind, Kind::Outside));
+    let names: BTreeSet<_> = in_file.filter_map(below).filter_map(|name| name.split('.').next()).collect();
+    names.into_iter().collect()
+}
+
+/// The key of who may read files of secrets.
+pub(super) const READERS: &str = "secret-files-readable-by";
+/// The variable that says who may read files of secrets.
+pub const READERS_ENV: &str = "TURNSTONE_SECRET_FILES_READABLE_BY";
+/// The pseudo-key of the secret in the environment.
+pub(super) const SECRET: &str = "secret";
+/// The pseudo-key of the secret in a file.
+pub(super) const SECRET_FILE: &str = "secret-file";
+
+pub(super) const ON_EXPIRY: &Choices<OnExpiry> =
+    &[("keep", OnExpiry::Keep), ("no-refresh", OnExpiry::NoRefresh), ("cut", OnExpiry::Cut)];
+pub(super) const TLS_VERSIONS: &Choices<TlsVersion> = &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
+pub(super) const LOG_FORMATS: &Choices<LogFormat> = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+/// Whether peers that no rule names are denied.
+pub(super) const PEERS_DEFAULTS: &Choices<bool> = &[("public", false), ("deny", true)];
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+const U32_MAX: u64 = u32::MAX as u64;
+
+const FILE: Kind = Kind::Text("the path of a file");
+const CREDENTIAL: Kind = Kind::Text("the name of a systemd credential");
+const VARIABLE: Kind = Kind::Text("the name of an environment variable");
+const INLINE: Kind = Kind::Text("a text");
+const RULES: Kind = Kind::Texts(r#"networks such as "10.0.0.0/8", addresses, or ranges such as "10.0.0.1-10.0.0.9""#);
+const FROM_ONE: &str = r#"a whole number from 1, or "unlimited""#;
+const MILLION: &str = r#"a whole number from 1 to 1000000, or "unlimited""#;
+const PACKETS: Kind = Kind::Limit(1..=U32_MAX, r#"a whole number of packets a second from 1, or "unlimited""#);
+
+pub(super) static KEYS: &[Key] = &[
+    Key::new("workers", Kind::Number(0..=1024, "a whole number up to 1024; 0 is one per core"))
+        .default("0")
+        .shown(|c| number(c.workers))
+        .after_restart(|new, running| new.workers = running.workers)
+        .set_by("TURNSTONE_WORKERS", Some("workers"), "NUMBER", "worker threads; 0 is one per core"),
+    Key::new("turn", Kind::Boolean).default("true").shown(|c| boolean(c.turn)),
+    Key::new("rfc5766-channel-numbers", Kind::Boolean).default("false").shown(|c| boolean(c.rfc5766_channel_numbers)),
+    Key::new(READERS, Kind::Text(r#""owner", "group" or "everybody""#))
+        .default("owner")
+        .shown(|c| text(c.secret_readers.name()))
+        .set_by(
+            READERS_ENV,
+            Some("secret-files-readable-by"),
+            "WHO",
+            "who may read files with secrets: owner, or for the modes that containers give them group (0440) or everybody (0444)",
+        ),
+    Key::new("software", Kind::Text("a text of at most 127 characters")).shown(|c| text(c.software.as_deref()?)),
+    Key::new("listen", Kind::Tables)
+        .unshown(unshown::listen_lines, unshown::listen_change)
+        .after_restart(|new, running| new.listeners.clone_from(&running.listeners))
+        .set_by(
+            "TURNSTONE_LISTEN",
+            Some("listen"),
+            "URL",
+            "listeners such as udp://0.0.0.0:3478, replacing every [[listen]]",
+        ),
+    Key::new(
+        "listen.address",
+        Kind::Text(r#"ADDRESS:PORT such as "0.0.0.0:3478", "[::]:3478", or "*:3478" for every address"#),
+    ),
+    Key::new("listen.transport", Kind::Texts(r#""udp", "tcp" or "tls", or an array of several of them"#)),
+    Key::new("tls.certificate", Kind::Text("the path of a PEM file"))
+        .shown(|c| text(c.tls.as_ref()?.certificate.to_string_lossy()))
+        .after_restart(keep_tls)
+        .set_by("TURNSTONE_TLS_CERTIFICATE", Some("tls-certificate"), "FILE", "certificate chain, PEM"),
+    Key::new("tls.key", Kind::Text("the path of a PEM file"))
+        .shown(|c| text(c.tls.as_ref()?.key.to_string_lossy()))
+        .after_restart(keep_tls)
+        .set_by("TURNSTONE_TLS_KEY", Some("tls-key"), "FILE", "private key, PEM"),
+    Key::new("tls.min-version", Kind::Text(r#""1.2" or "1.3""#))
+        .default("1.2")
+        .shown(|c| text(name_of(TLS_VERSIONS, &c.tls.as_ref()?.min_version)?))
+        .after_restart(keep_tls),
+    Key::new("relay.ipv4", Kind::Text(r#"an IPv4 address of this host, "auto" or "off""#))
+        .default("auto")
+        .shown(|c| relay_bind(c, Family::V4))
+        .after_restart(keep_relay)
+        .set_by("TURNSTONE_RELAY_IPV4", Some("relay-ipv4"), "ADDRESS", "IPv4 address to relay from, auto or off"),
+    Key::new("relay.ipv6", Kind::Text(r#"an IPv6 address of this host, "auto" or "off""#))
+        .default("auto")
+        .shown(|c| relay_bind(c, Family::V6))
+        .after_restart(keep_relay)
+        .set_by("TURNSTONE_RELAY_IPV6", Some("relay-ipv6"), "ADDRESS", "IPv6 address to relay from, auto or off"),
+    Key::new("relay.external-ip", Kind::Texts(r#"public addresses, at most one per family, such as "203.0.113.5""#))
+        .shown(|c| relay_externals(c))
+        .after_restart(keep_relay)
+        .set_by(
+            "TURNSTONE_EXTERNAL_IP",
+            Some("external-ip"),
+            "ADDRESS",
+            "public address of a relay behind 1:1 NAT, one per family",
+        ),
+    Key::new("relay.ports", Kind::Text(r#"a range such as "49152-65535""#))
+        .default("49152-65535")
+        .shown(|c| text(format!("{}-{}", c.relay.ports.0, c.relay.ports.1)))
+        .after_restart(keep_relay)
+        .set_by("TURNSTONE_RELAY_PORTS", Some("relay-ports"), "RANGE", "relay ports such as 49152-65535"),
+    Key::new("auth.realm", Kind::Text("a text of at most 127 characters without quotes"))
+        .default("turnstone")
+        .shown(|c| text(&*c.auth.realm))
+        .set_by("TURNSTONE_REALM", Some("realm"), "REALM", "realm"),
+    Key::new("auth.public-host", Kind::Text("a host name or an IP address"))
+        .shown(|c| text(c.auth.public_host.as_deref()?))
+        .set_by("TURNSTONE_PUBLIC_HOST", Some("public-host"), "HOST", "host name in printed URLs"),
+    Key::new("auth.on-expiry", Kind::Text(r#""keep", "no-refresh" or "cut""#))
+        .default("keep")
+        .shown(|c| text(name_of(ON_EXPIRY, &c.auth.on_expiry)?)),
+    Key::new("auth.nonce-lifetime", Kind::Duration(Duration::from_secs(30)..=DAY))
+        .default("10m")
+        .shown(|c| secs(c.auth.nonce_lifetime_secs))
+        .after_restart(|new, running| new.auth.nonce_lifetime_secs = running.auth.nonce_lifetime_secs),
+    Key::new("auth.secrets", Kind::Tables).unshown(unshown::secrets_lines, unshown::secrets_change),
+    Key::new(
+        "auth.secrets.id",
+        Kind::Text("a name of at most 64 letters, digits, dots, dashes and underscores"),
+    ),
+    Key::new("auth.secrets.credential", CREDENTIAL),
+    Key::new("auth.secrets.file", FILE),
+    Key::new("auth.secrets.env", VARIABLE),
+    Key::new("auth.secrets.secret", INLINE),
+    Key::new(SECRET, Kind::Outside).set_by(
+        "TURNSTONE_SECRET",
+        None,
+        "SECRET",
+        "the shared secret itself, replacing every [[auth.secrets]]",
+    ),
+    Key::new(SECRET_FILE, Kind::Outside).set_by(
+        "TURNSTONE_SECRET_FILE",
+        Some("secret-file"),
+        "FILE",
+        "file with the shared secret, replacing every [[auth.secrets]]; the variable TURNSTONE_SECRET holds the secret itself",
+    ),
+    Key::new("auth.users", Kind::Tables)
+        .unshown(unshown::users_lines, unshown::users_change),
+    Key::new("auth.users.name", Kind::Text("the user's name")),
+    Key::new("auth.users.password-credential", CREDENTIAL),
+    Key::new("auth.users.password-file", FILE),
+    Key::new("auth.users.password-env", VARIABLE),
+    Key::new("auth.users.password", INLINE),
+    Key::new("auth.users-file", Kind::Text("the path of a file with a name:password a line")),
+    Key::new("peers.default", Kind::Text(r#""public" or "deny""#))
+        .default("public")
+        .shown(|c| text(name_of(PEERS_DEFAULTS, &c.peers.default_deny_all)?)),
+    Key::new("peers.denied", RULES).shown(|c| texts(&c.peers.denied)),
+    Key::new("peers.allowed", RULES).shown(|c| texts(&c.peers.allowed)),
+    Key::new("peers.denied-ports", Kind::Numbers(1..=65535, "an array of ports from 1 to 65535"))
+        .shown(|c| Some(Value::List(c.peers.denied_ports.iter().map(|port| Value::Number(u64::from(*port))).collect()))),
+    Key::new(
+        "peers.own-services",
+        Kind::Texts(r#"services of this host such as "203.0.113.7:10000" or "203.0.113.7:20000-20999""#),
+    )
+    .shown(|c| texts(&c.peers.own_services)),
+    Key::new("peers.nat64-prefixes", Kind::Texts(r#"IPv6 prefixes such as "2001:db8:64::/96""#))
+        .shown(|c| texts(&c.peers.nat64_prefixes)),
+    Key::new("quota.allocations-per-user", Kind::Limit(1..=U32_MAX, FROM_ONE))
+        .shown(|c| limit(c.quota.per_user))
+        .after_restart(keep_shares),
+    Key::new("quota.allocations-total", Kind::Limit(1..=U32_MAX, FROM_ONE))
+        .default("unlimited")
+        .shown(|c| limit(c.quota.total)),
+    Key::new("quota.allocations-per-user-per-second", Kind::Limit(1..=1_000_000, MILLION))
+        .default("50")
+        .shown(|c| limit(c.quota.rate.map(|rate| rate.per_second))),
+    Key::new("quota.allocations-per-user-burst", Kind::Number(1..=1_000_000, "a whole number from 1 to 1000000"))
+        .shown(|c| limit(Some(c.quota.rate?.burst))),
+    Key::new("quota.reservations-per-user", Kind::Limit(0..=U32_MAX, r#"a whole number, or "unlimited""#))
+        .shown(|c| limit(c.quota.reservations_per_user))
+        .after_restart(keep_shares),
+    Key::new("bandwidth.per-allocation", Kind::Rate).default("unlimited").shown(|c| rate(c.bandwidth.per_allocation)),
+    Key::new("bandwidth.per-user", Kind::Rate).default("unlimited").shown(|c| rate(c.bandwidth.per_user)),
+    Key::new("bandwidth.packets-per-allocation", PACKETS)
+        .default("unlimited")
+        .shown(|c| limit(c.bandwidth.packets_per_allocation)),
+    Key::new("bandwidth.packets-per-user", PACKETS)
+        .default("unlimited")
+        .shown(|c| limit(c.bandwidth.packets_per_user)),
+    Key::new("lifetimes.allocation-default", Kind::Duration(Duration::from_secs(10)..=DAY))
+        .default("10m")
+        .shown(|c| secs(c.lifetimes.allocation_default_secs)),
+    Key::new("lifetimes.allocation-max", Kind::Duration(Duration::from_secs(10)..=DAY))
+        .default("1h")
+        .shown(|c| secs(c.lifetimes.allocation_max_secs)),
+    Key::new("limits.unauthenticated-replies-per-second", Kind::Limit(1..=1_000_000, MILLION))
+        .default("100")
+        .shown(|c| limit(c.unauthenticated.map(|limit| limit.per_second))),
+    Key::new("limits.unauthenticated-replies-burst", Kind::Number(1..=1_000_000, "a whole number from 1 to 1000000"))
+        .default("500")
+        .shown(|c| limit(Some(c.unauthenticated?.burst))),
+    Key::new("limits.peers-per-allocation", Kind::Number(1..=65535, "a whole number from 1 to 65535"))
+        .default("128")
+        .shown(|c| number(c.max_peers_per_allocation)),
+    Key::new("streams.queue", Kind::Duration(Duration::from_millis(10)..=Duration::from_secs(10)))
+        .default("200ms")
+        .shown(|c| Some(Value::Duration(c.streams.queue)))
+        .after_restart(keep_streams),
+    Key::new("streams.queue-bytes-max", Kind::Size(64 << 10..=64 << 20))
+        .default("1MiB")
+        .shown(|c| Some(Value::Size(c.streams.queue_bytes_max as u64)))
+        .after_restart(keep_streams),
+    Key::new("streams.idle-timeout", Kind::Duration(SECOND..=HOUR))
+        .default("60s")
+        .shown(|c| Some(Value::Duration(c.streams.idle_timeout)))
+        .after_restart(keep_streams),
+    Key::new("streams.handshake-timeout", Kind::Duration(SECOND..=HOUR))
+        .default("10s")
+        .shown(|c| Some(Value::Duration(c.streams.handshake_timeout)))
+        .after_restart(keep_streams),
+    Key::new("streams.allocation-timeout", Kind::Duration(SECOND..=DAY))
+        .default("2m")
+        .shown(|c| Some(Value::Duration(c.streams.allocation_timeout)))
+        .after_restart(keep_streams),
+    Key::new("streams.connections-max", Kind::Number(1..=10_000_000, "a whole number from 1 to 10000000"))
+        .default("10000")
+        .shown(|c| number(c.streams.connections_max))
+        .after_restart(keep_streams),
+    Key::new("streams.connections-per-ip-max", Kind::Limit(1..=10_000_000, FROM_ONE))
+        .default("1000")
+        .shown(|c| limit(c.streams.connections_per_ip_max.map(|max| max as u64)))
+        .after_restart(keep_streams),
+    Key::new("streams.unallocated-per-network-max", Kind::Limit(1..=10_000_000, FROM_ONE))
+        .default("2000")
+        .shown(|c| limit(c.streams.unallocated_per_network_max.map(|max| max as u64)))
+        .after_restart(keep_streams),
+    Key::new("log.level", Kind::Text(r#"error, warn, info, debug, trace, or "info,turnstone::turn=debug""#))
+        .default("info")
+        .shown(|c| text(&*c.log.filter))
+        .set_by("TURNSTONE_LOG_LEVEL", Some("log-level"), "LEVEL", "error, warn, info, debug, trace, or a filter"),
+    Key::new("log.format", Kind::Text(r#""text" or "json""#))
+        .default("text")
+        .shown(|c| text(name_of(LOG_FORMATS, &c.log.format)?))
+        .after_restart(|new, running| new.log.format = running.log.format)
+        .set_by("TURNSTONE_LOG_FORMAT", Some("log-format"), "FORMAT", "text or json"),
+    Key::new("log.addresses", Kind::Text(r#""full", "prefix" or "off""#))
+        .default("full")
+        .shown(|c| text(c.log.addresses.name()))
+        .set_by(
+            "TURNSTONE_LOG_ADDRESSES",
+            Some("log-addresses"),
+            "CHOICE",
+            "how much of clients' and peers' addresses the log has: full, prefix or off",
+        ),
+    Key::new(
+        "metrics.listen",
+        Kind::Text(r#"ADDRESS:PORT such as "127.0.0.1:9641", or "unix:/run/turnstone/metrics.sock""#),
+    )
+    .shown(|c| text(c.metrics.as_ref()?.listen.to_string()))
+    .after_restart(keep_metrics),
+    Key::new("metrics.allow-remote", Kind::Boolean)
+        .default("false")
+        .shown(|c| boolean(c.metrics.as_ref()?.allow_remote))
+        .after_restart(keep_metrics),
+    Key::new(
+        "admin.listen",
+        Kind::Text(r#""unix:/run/turnstone/admin.sock", or ADDRESS:PORT on loopback such as "127.0.0.1:9642""#),
+    )
+        .shown(|c| text(c.admin.as_ref()?.listen.to_string()))
+        .after_restart(keep_admin),
+    Key::new("admin.token-credential", CREDENTIAL),
+    Key::new("admin.token-file", FILE),
+    Key::new("admin.token-env", VARIABLE),
+    Key::new("admin.token", INLINE).unshown(unshown::admin_token_lines, unshown::admin_token_change).after_restart(keep_admin),
+    Key::new("drain.deadline", Kind::Duration(Duration::ZERO..=DAY))
+        .default("0s")
+        .shown(|c| Some(Value::Duration(c.drain.deadline))),
+    Key::new(
+        "drain.alternate-server",
+        Kind::Texts(
+            r#"servers such as "203.0.113.6:3478", or "tls://203.0.113.6:443" for the clients of one transport"#,
+        ),
+    )
+    .shown(|c| Some(Value::List(c.drain.alternates.servers.iter().map(alternate).collect()))),
+    Key::new(
+        "drain.alternate-domain",
+        Kind::Text(r#"the name in the certificate of the alternate servers, such as "turn2.example.org""#),
+    )
+    .shown(|c| text(c.drain.alternates.domain.as_deref()?)),
+    Key::new("usage.interim", Kind::DurationOrOff(Duration::from_secs(10)..=DAY))
+        .default("5m")
+        .shown(|c| or_off(c.usage.as_ref()?.interim.map(Value::Duration))),
+    Key::new("usage.file", FILE)
+        .shown(|c| text(usage_file(c)?.path.to_string_lossy()))
+        .after_restart(keep_usage),
+    Key::new("usage.rotate-bytes", Kind::SizeOrOff(64 << 10..=1 << 40))
+        .default("100MiB")
+        .shown(|c| or_off(usage_file(c)?.rotate_bytes.map(Value::Size))),
+    Key::new("usage.rotate-interval", Kind::DurationOrOff(Duration::from_secs(60)..=Duration::from_secs(30 * 86_400)))
+        .default("1d")
+        .shown(|c| or_off(usage_file(c)?.rotate_interval.map(Value::Duration))),
+    Key::new("usage.keep", Kind::Limit(1..=100_000, r#"a whole number from 1 to 100000, or "unlimited""#))
+        .default("14")
+        .shown(|c| limit(usage_file(c)?.keep.map(|keep| keep as u64))),
+    Key::new(
+        "usage.webhook",
+        Kind::Text(r#"a URL such as "https://billing.example.org/turn", or http:// to a loopback address"#),
+    )
+    .shown(|c| text(webhook(c)?.url.to_string()))
+    .unshown(unshown::webhook_query_lines, unshown::webhook_query_change)
+    .after_restart(keep_usage),
+    Key::new("usage.webhook-timeout", Kind::Duration(SECOND..=Duration::from_secs(60)))
+        .default("10s")
+        .shown(|c| Some(Value::Duration(webhook(c)?.timeout)))
+        .after_restart(keep_usage),
+    Key::new("usage.webhook-token-credential", CREDENTIAL),
+    Key::new("usage.webhook-token-file", FILE),
+    Key::new("usage.webhook-token-env", VARIABLE),
+    Key::new("usage.webhook-token", INLINE)
+        .unshown(unshown::webhook_token_lines, unshown::webhook_token_change),
+    Key::new("usage.spool-directory", Kind::Text("the path of a directory"))
+        .shown(|c| text(webhook(c)?.spool_directory.to_string_lossy()))
+        .after_restart(keep_usage),
+    Key::new("usage.spool-bytes-max", Kind::Size(256 << 10..=1 << 40))
+        .default("256MiB")
+        .shown(|c| Some(Value::Size(webhook(c)?.spool_bytes_max)))
+        .after_restart(keep_usage),
+];
+
+// What only a restart can change: sockets, threads, and what is made with them.
+
+fn keep_tls(new: &mut Config, running: &Config) {
+    if new.tls.is_none() && running.has_tls_listener() {
+        new.tls.clone_from(&running.tls);
+    }
+}
+
+fn keep_relay(new: &mut Config, running: &Config) {
+    new.relay = running.relay;
+}
+
+/// After the relay's ports, which quotas may be shares of.
+fn keep_shares(new: &mut Config, _running: &Config) {
+    new.quota_shares.apply(&mut new.quota, &new.relay);
+}
+
+fn keep_streams(new: &mut Config, running: &Config) {
+    new.streams = running.streams;
+}
+
+fn keep_metrics(new: &mut Config, running: &Config) {
+    new.metrics.clone_from(&running.metrics);
+}
+
+fn keep_admin(new: &mut Config, running: &Config) {
+    new.admin.clone_from(&running.admin);
+}
+
+fn keep_usage(new: &mut Config, running: &Config) {
+    Usage::keep_until_restart(&mut new.usage, &running.usage);
+}
+
+fn boolean(value: bool) -> Option<Value> {
+    Some(Value::Boolean(value))
+}
+
+fn number(number: usize) -> Option<Value> {
+    Some(Value::Number(number as u64))
+}
+
+fn text(text: impl Into<String>) -> Option<Value> {
+    Some(Value::Text(text.into()))
+}
+
+fn texts<T: ToString>(texts: &[T]) -> Option<Value> {
+    Some(Value::List(texts.iter().map(|text| Value::Text(text.to_string())).collect()))
+}
+
+fn limit<T: Into<u64>>(limit: Option<T>) -> Option<Value> {
+    limit.map_or_else(|| text("unlimited"), |limit| Some(Value::Number(limit.into())))
+}
+
+fn rate(limit: Option<u64>) -> Option<Value> {
+    limit.map_or_else(|| text("unlimited"), |bytes| Some(Value::Rate(bytes)))
+}
+
+fn or_off(value: Option<Value>) -> Option<Value> {
+    value.or_else(|| text("off"))
+}
+
+fn secs(secs: u32) -> Option<Value> {
+    Some(Value::Duration(Duration::from_secs(secs.into())))
+}
+
+fn relay_bind(config: &Config, family: Family) -> Option<Value> {
+    match (config.relay.of(family), config.relay.auto_of(family)) {
+        (Some(address), _) => text(address.bind.to_string()),
+        // What is looked for, and not there yet.
+        (None, Some(_)) => text("auto"),
+        (None, None) => text("off"),
+    }
+}
+
+fn relay_externals(config: &Config) -> Option<Value> {
+    let external = |family| match config.relay.of(family) {
+        Some(address) => Some(address.external).filter(|external| *external != address.bind),
+        None => config.relay.auto_of(family)?.external,
+    };
+    let externals: Vec<_> = Family::ALL.into_iter().filter_map(external).collect();
+    if externals.is_empty() { None } else { texts(&externals) }
+}
+
+fn alternate(server: &AlternateServer) -> Value {
+    Value::Text(match server.transport {
+        Some(transport) => format!("{transport}://{}", server.address),
+        None => server.address.to_string(),
+    })
+}
+
+fn usage_file(config: &Config) -> Option<&UsageFile> {
+    config.usage.as_ref()?.file.as_ref()
+}
+
+fn webhook(config: &Config) -> Option<&Webhook> {
+    config.usage.as_ref()?.webhook.as_ref()
+}
+
+#[cfg(test)]
+mod tests;

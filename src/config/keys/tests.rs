@@ -1,0 +1,191 @@
+//! The table against what reads, shows, compares and keeps: a key that one of them lacks is named.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use super::super::changes::Effect;
+use super::super::host::Host;
+use super::super::overrides::Overrides;
+use super::super::source::{Source, Surroundings};
+use super::*;
+use crate::policy::{AllocationRate, RateLimit};
+use crate::turn::Lifetimes;
+
+/// Sections, each with its keys and values; the top level has no name.
+type Document = BTreeMap<&'static str, BTreeMap<&'static str, String>>;
+
+/// A configuration that has something of every section.
+fn everything() -> Document {
+    let mut document = Document::new();
+    for (key, value) in [
+        ("tls.certificate", "\"/c.pem\""),
+        ("tls.key", "\"/k.pem\""),
+        ("relay.ipv4", "\"192.88.100.1\""),
+        ("quota.allocations-per-user", "5"),
+        ("quota.reservations-per-user", "5"),
+        ("metrics.listen", "\"127.0.0.1:9641\""),
+        ("admin.listen", "\"unix:/a\""),
+        ("drain.alternate-server", "[\"203.0.113.6:3478\"]"),
+        ("usage.file", "\"/u\""),
+        ("usage.webhook", "\"https://example.org/\""),
+        ("usage.spool-directory", "\"/s\""),
+    ] {
+        set(&mut document, find(key).unwrap(), value);
+    }
+    document
+}
+
+fn set(document: &mut Document, key: &Key, value: &str) {
+    document.entry(key.section()).or_default().insert(key.last_name(), value.to_owned());
+}
+
+fn parsed(text: &str) -> Result<Config, String> {
+    let source = Source { name: "f.toml".to_owned(), text: text.to_owned(), ..Source::default() };
+    let host = Host { cores: 2, ipv4: Some(Ipv4Addr::new(192, 88, 100, 1)), ipv6: None, has_ipv6: true };
+    let around = Surroundings { host, env: &|_| None, dev: false };
+    let loaded = Config::parse(&source, &Overrides::default(), &around);
+    loaded.map(|loaded| loaded.config).map_err(|error| error.to_string())
+}
+
+fn config(document: &Document) -> Config {
+    let mut text = String::new();
+    for (section, keys) in document {
+        text += &if section.is_empty() { String::new() } else { format!("[{section}]\n") };
+        keys.iter().for_each(|(key, value)| text += &format!("{key} = {value}\n"));
+    }
+    text += "[[auth.secrets]]\nsecret = \"0123456789abcdef\"\n";
+    text += "[[listen]]\naddress = \"127.0.0.1:443\"\ntransport = \"tls\"\n";
+    parsed(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+/// Whether it is in one of many tables, or says where a secret is: there is no one value to be shown.
+fn is_unshown(key: &Key) -> bool {
+    let in_tables = find(key.section()).is_some_and(|section| matches!(section.kind, Kind::Tables));
+    let is_secret = key.name.contains("token") || key.name == "auth.users-file";
+    matches!(key.kind, Kind::Tables | Kind::Outside) || in_tables || is_secret
+}
+
+/// Two values of a key, of which neither changes another one.
+fn samples(key: &Key) -> [String; 2] {
+    let durations = |unit: Duration| [2, 3].map(|times| Value::Duration(unit * times).to_string());
+    let given = |one: &str, other: &str| [one.to_owned(), other.to_owned()];
+    match key.name {
+        "software" | "auth.realm" | "auth.public-host" => given("\"one\"", "\"other\""),
+        READERS => given("\"owner\"", "\"group\""),
+        "tls.certificate" | "tls.key" | "usage.file" | "usage.spool-directory" => given("\"/one\"", "\"/other\""),
+        "tls.min-version" => given("\"1.2\"", "\"1.3\""),
+        "relay.ipv4" => given("\"192.88.100.1\"", "\"192.88.100.2\""),
+        "relay.ipv6" => given("\"off\"", "\"2a00:1::1\""),
+        "relay.external-ip" => given("[\"203.0.113.5\"]", "[\"203.0.113.6\"]"),
+        "relay.ports" => given("\"20000-20099\"", "\"20000-20199\""),
+        "auth.on-expiry" => given("\"keep\"", "\"cut\""),
+        "peers.default" => given("\"public\"", "\"deny\""),
+        "peers.denied" => given("[]", "[\"8.8.8.8\", \"9.0.0.1-9.0.0.9\"]"),
+        "peers.allowed" => given("[]", "[\"10.1.2.0/24 override\"]"),
+        "peers.denied-ports" => given("[53]", "[53, 123]"),
+        "peers.own-services" => given("[]", "[\"203.0.113.7:10000\"]"),
+        "peers.nat64-prefixes" => given("[]", "[\"2001:4860:64::/96\"]"),
+        "lifetimes.allocation-max" => durations(HOUR),
+        "log.level" => given("\"info\"", "\"debug\""),
+        "log.format" => given("\"text\"", "\"json\""),
+        "log.addresses" => given("\"full\"", "\"off\""),
+        "metrics.listen" => given("\"127.0.0.1:9641\"", "\"127.0.0.1:9642\""),
+        "admin.listen" => given("\"unix:/a\"", "\"unix:/b\""),
+        "drain.deadline" => durations(HOUR),
+        "drain.alternate-server" => given("[\"203.0.113.6:3478\"]", "[\"tls://203.0.113.6:443\"]"),
+        "drain.alternate-domain" => given("\"one.example\"", "\"other.example\""),
+        "usage.webhook" => given("\"https://example.org/\"", "\"https://example.org/turn\""),
+        _ => match &key.kind {
+            Kind::Boolean => given("false", "true"),
+            Kind::Number(..) if key.name.ends_with("burst") => given("5000", "6000"),
+            Kind::Number(..) | Kind::Limit(..) => given("7", "8"),
+            Kind::Duration(range) | Kind::DurationOrOff(range) => durations(*range.start()),
+            Kind::Size(range) | Kind::SizeOrOff(range) => {
+                [1, 2].map(|more| Value::Size(range.start() + more).to_string())
+            }
+            Kind::Rate => given("\"1Mbit/s\"", "\"2Mbit/s\""),
+            _ => panic!("there are no samples of {}", key.name),
+        },
+    }
+}
+
+#[test]
+fn every_key_is_read() {
+    for key in KEYS.iter().filter(|key| !matches!(key.kind, Kind::Outside)) {
+        let section = match (key.section(), find(key.section())) {
+            ("", _) => String::new(),
+            (section, Some(_)) => format!("[[{section}]]\n"),
+            (section, None) => format!("[{section}]\n"),
+        };
+        let error = parsed(&format!("{section}{} = 2026-11-27", key.last_name())).unwrap_err();
+        let wanted = format!("{} {}", key.last_name(), if section.is_empty() { "at the top level" } else { "in [" });
+        let is_about_it = |line: &str| line.contains(&wanted) && line.contains(": found a date; expected ");
+        assert!(error.lines().any(is_about_it), "nobody reads {}: {error}", key.name);
+    }
+}
+
+#[test]
+fn every_key_is_shown_compared_and_kept_until_a_restart_where_that_is_so() {
+    // A certificate is kept for as long as there is a listener for it, a quota if it is a share of ports that are kept.
+    let sometimes = |key: &Key| key.section() == "tls" || key.section() == "quota";
+    for key in KEYS.iter().filter(|key| !is_unshown(key)) {
+        let values = samples(key);
+        let [old, new] = [0, 1].map(|index: usize| {
+            let mut document = everything();
+            set(&mut document, key, &values[index]);
+            config(&document)
+        });
+        let line = format!("\n{} = {}\n", key.last_name(), values[1]);
+        let shown = new.to_toml();
+        let section = match key.section() {
+            "" => format!("\n{shown}").split("\n[").next().unwrap().to_owned() + "\n",
+            section => shown.split(&format!("[{section}]")).nth(1).unwrap().to_owned(),
+        };
+        assert!(section.contains(&line), "{} is not shown: {shown}", key.name);
+        let changes = old.changes(&new);
+        let told: Vec<_> =
+            changes.iter().map(|change| (change.key, change.before.clone(), change.after.clone())).collect();
+        let [before, after] = values;
+        assert_eq!(told, [(key.name, before, after)]);
+        let waits = key.keep.is_some() && !sometimes(key);
+        let effect = if waits { Effect::NeedsRestart } else { Effect::Applied };
+        assert_eq!(changes[0].effect, effect, "{}", key.name);
+        let mut kept = new.clone();
+        kept.keep_until_restart(&old);
+        assert_eq!(old.changes(&kept).is_empty(), waits, "{}", key.name);
+    }
+}
+
+#[test]
+fn every_default_of_the_table_is_what_is_so_without_the_key() {
+    for key in KEYS.iter().filter(|key| !is_unshown(key)) {
+        let Some(default) = key.default else { continue };
+        let is_text = !default.bytes().all(|byte| byte.is_ascii_digit()) && !matches!(key.kind, Kind::Boolean);
+        let written = if is_text { format!("\"{default}\"") } else { default.to_owned() };
+        let mut document = everything();
+        document.entry(key.section()).or_default().remove(key.last_name());
+        let without = config(&document);
+        set(&mut document, key, &written);
+        assert_eq!(without.changes(&config(&document)), [], "{}", key.name);
+    }
+    // What the crate has for who embeds the server.
+    let config = config(&everything());
+    assert_eq!(
+        (config.unauthenticated, config.quota.rate),
+        (Some(RateLimit::default()), Some(AllocationRate::default()))
+    );
+    assert_eq!(config.lifetimes, Lifetimes::default());
+}
+
+#[test]
+fn every_key_is_in_the_table_once_and_so_is_every_variable_and_flag() {
+    let once = |mut names: Vec<&str>| {
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    };
+    once(KEYS.iter().map(|key| key.name).collect());
+    once(overridable().map(|overridable| overridable.env).collect());
+    once(overridable().filter_map(|overridable| overridable.flag).collect());
+}

@@ -1,0 +1,165 @@
+//! `[[listen]]` and `[tls]`: where clients reach the server.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::addr::Transport;
+
+use super::access::parse_path;
+use super::error::{Located, ValueError};
+use super::host::Host;
+use super::keys::TLS_VERSIONS;
+use super::reader::{Document, Section, or_default};
+use super::snapshot::{Listener, TlsFiles};
+use super::source::Source;
+use super::value::choose;
+
+pub(super) fn read_listeners(document: &Document<'_>, root: &Section<'_, '_>, host: Host) -> Vec<Located<Listener>> {
+    let mut listeners: Vec<Located<Listener>> = Vec::new();
+    let tables = root.sections("listen");
+    for table in &tables {
+        let addresses = table.text("address", |text| parse_address(text, host));
+        if !table.has("address") {
+            table.report_missing("address");
+        }
+        let transports = table.texts("transport", parse_transport);
+        if !table.has("transport") || table.is_empty_array("transport") {
+            table.report_missing("transport");
+        }
+        let Some(addresses) = addresses else { continue };
+        for transport in transports {
+            listeners.extend(addresses.value.iter().map(|&address| Located {
+                value: Listener { address, transport: transport.value },
+                place: addresses.place.clone(),
+            }));
+        }
+    }
+    tables.iter().for_each(Section::report_unknown_keys);
+
+    if let Some(replacement) = document.replacement("listen") {
+        listeners.clear();
+        for text in &replacement.values {
+            match parse_listener(text, host) {
+                Ok(found) => {
+                    listeners.extend(found.into_iter().map(|value| Located { value, place: replacement.place.clone() }))
+                }
+                Err(problem) => document.problem(
+                    replacement.place.clone(),
+                    format!("{problem}; expected TRANSPORT://ADDRESS:PORT such as udp://0.0.0.0:3478"),
+                ),
+            }
+        }
+    } else if !root.has("listen") {
+        let every_address = parse_address("*:3478", host).unwrap_or_default();
+        for transport in [Transport::Udp, Transport::Tcp] {
+            listeners.extend(
+                every_address
+                    .iter()
+                    .map(|&address| Located { value: Listener { address, transport }, place: document.whole() }),
+            );
+        }
+    } else if root.is_empty_array("listen") {
+        document.problem(document.whole(), "listen is empty; expected at least one [[listen]]");
+    }
+    check_overlaps(document, &listeners);
+    listeners
+}
+
+/// Two listeners of one kind of socket and port may not cover the same address: which one got a packet would be chance.
+fn check_overlaps(document: &Document<'_>, listeners: &[Located<Listener>]) {
+    for (index, later) in listeners.iter().enumerate() {
+        let earlier = listeners.iter().take(index).find(|earlier| overlap(earlier.value, later.value));
+        if let Some(earlier) = earlier {
+            document.problem(
+                later.place.clone(),
+                format!(
+                    "listener {} {} overlaps {} {} at {}",
+                    later.value.transport,
+                    later.value.address,
+                    earlier.value.transport,
+                    earlier.value.address,
+                    earlier.place
+                ),
+            );
+        }
+    }
+}
+
+pub(super) fn overlap(one: Listener, other: Listener) -> bool {
+    let (a, b) = (one.address, other.address);
+    let covers = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+    one.transport.socket_kind() == other.transport.socket_kind()
+        && a.port() == b.port()
+        && a.port() != 0
+        && a.is_ipv4() == b.is_ipv4()
+        && covers
+}
+
+/// `udp://0.0.0.0:3478`, as flags and variables say it.
+fn parse_listener(text: &str, host: Host) -> Result<Vec<Listener>, ValueError> {
+    let (transport, address) = text.split_once("://").ok_or_else(|| ValueError::NoTransport(text.to_owned()))?;
+    let transport = parse_transport(transport)?;
+    Ok(parse_address(address, host)?.into_iter().map(|address| Listener { address, transport }).collect())
+}
+
+fn parse_address(text: &str, host: Host) -> Result<Vec<SocketAddr>, ValueError> {
+    if let Some(port) = text.strip_prefix("*:") {
+        let port = port.parse::<u16>().map_err(|_| ValueError::is_not(port, "a port"))?;
+        let every = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+        let families = if host.has_ipv6 { 2 } else { 1 };
+        return Ok(every.into_iter().take(families).map(|ip| SocketAddr::new(ip, port)).collect());
+    }
+    let address: SocketAddr = text.parse().map_err(|_| match text.parse::<IpAddr>() {
+        Ok(_) => ValueError::lacks(text, "port"),
+        Err(_) => ValueError::is_not(text, "an address and port"),
+    })?;
+    match address.ip() {
+        ip if ip.is_multicast() => Err(ValueError::unfit(text, "a multicast address")),
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
+            Err(ValueError::unfit(text, "an IPv4-mapped address; write it as IPv4"))
+        }
+        _ => Ok(vec![address]),
+    }
+}
+
+pub(super) fn parse_transport(text: &str) -> Result<Transport, ValueError> {
+    Transport::from_name(text).ok_or_else(|| match text {
+        "dtls" => ValueError::is_not(text, "supported; browsers do not use it"),
+        _ => ValueError::is_not(text, "a transport"),
+    })
+}
+
+pub(super) fn read_tls(
+    document: &Document<'_>,
+    section: &Section<'_, '_>,
+    source: &Source,
+    listeners: &[Located<Listener>],
+) -> Option<TlsFiles> {
+    let path = |key| section.text(key, |text| parse_path(text, &source.directory));
+    let (certificate, key) = (path("certificate"), path("key"));
+    let min_version = section.text("min-version", |text| choose(TLS_VERSIONS, text, "a version that is offered"));
+    section.report_unknown_keys();
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => {
+            return Some(TlsFiles {
+                certificate: certificate.value,
+                key: key.value,
+                min_version: or_default(min_version),
+                key_readers: document.secret_readers(),
+            });
+        }
+        (Some(given), None) if !section.has("key") => {
+            document.problem(given.place, "[tls] has a certificate but no key");
+        }
+        (None, Some(given)) if !section.has("certificate") => {
+            document.problem(given.place, "[tls] has a key but no certificate");
+        }
+        (None, None) if !section.has("key") && !section.has("certificate") => {
+            if let Some(listener) = listeners.iter().find(|listener| listener.value.transport.is_encrypted()) {
+                let message = "a tls listener needs a certificate: expected [tls] with certificate and key";
+                document.problem(listener.place.clone(), message);
+            }
+        }
+        _ => {}
+    }
+    None
+}
