@@ -12,6 +12,7 @@
 
 mod graph;
 mod source;
+mod transports;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
