@@ -35,7 +35,7 @@ fn route(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("client to peer", count), |b| {
             b.iter(|| {
                 let (client, _) = &all[next()];
-                world.server.route_channel_data(now, &client.five_tuple, black_box(&message)).unwrap()
+                world.channel_data_raw(client, black_box(&message)).unwrap()
             });
         });
         group.bench_function(BenchmarkId::new("peer to client", count), |b| {

@@ -46,7 +46,7 @@ fuzz_target!(|input: &[u8]| {
                 }
             }
             4 => {
-                if let Ok((_, payload)) = world.server.route_channel_data(world.now, &client.five_tuple, body) {
+                if let Ok((_, payload)) = world.channel_data(&client, body) {
                     assert!(body.get(payload).is_some());
                 }
             }

@@ -201,7 +201,7 @@ impl Stream {
             {
                 return Err(Failure::NotStun(std::mem::take(&mut self.inbound)));
             }
-            match first_frame(&self.inbound, usize::MAX) {
+            match first_frame(&self.inbound, |_| true) {
                 Ok(Some(frame)) => {
                     let rest = self.inbound.split_off(frame.next);
                     return Ok(Some(std::mem::replace(&mut self.inbound, rest)));

@@ -1,25 +1,17 @@
 //! STUN messages and ChannelData on a byte stream (RFC 8489 section 6.2.2, RFC 8656 section 12.5).
 
 use crate::stun::{HEADER_LEN, MAGIC_COOKIE};
+use crate::turn::{ChannelData, MessageKind};
 
 /// The longest frame accepted on a connection without an allocation, in bytes: requests are short, and what is buffered
 /// for strangers stays small.
 pub const MAX_UNALLOCATED_FRAME: usize = 2048;
 
-/// What a frame holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FrameKind {
-    /// A STUN message.
-    Stun,
-    /// ChannelData.
-    ChannelData,
-}
-
 /// The first frame of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {
     /// What it holds.
-    pub kind: FrameKind,
+    pub kind: MessageKind,
     /// Its length without padding.
     pub len: usize,
     /// Where the next frame begins.
@@ -35,53 +27,61 @@ pub enum FramingError {
     TooLong,
 }
 
-/// Reads the first frame of `bytes`; `None` when it is not complete yet.
+/// Reads the first frame of `bytes`; `None` when it is not complete yet. `is_allowed` is asked whether there may be a frame of some
+/// length here.
 ///
 /// # Errors
-/// [`FramingError`] as soon as the bytes that are there cannot begin a frame of at most `max_len` bytes.
-pub fn first_frame(bytes: &[u8], max_len: usize) -> Result<Option<Frame>, FramingError> {
-    let Some(&first) = bytes.first() else { return Ok(None) };
-    let kind = match first >> 6 {
-        0 => FrameKind::Stun,
-        1 => FrameKind::ChannelData,
-        _ => return Err(FramingError::NotTurn),
-    };
-    if kind == FrameKind::Stun {
-        let expected = MAGIC_COOKIE.to_be_bytes();
-        let cookie = bytes.get(4..).unwrap_or_default();
-        if cookie.iter().zip(expected).any(|(byte, expected)| *byte != expected) {
-            return Err(FramingError::NotTurn);
-        }
-    }
-    let Some(&[_, _, l0, l1]) = bytes.first_chunk::<4>() else { return Ok(None) };
-    let length = usize::from(u16::from_be_bytes([l0, l1]));
-    let len = match kind {
-        FrameKind::Stun if length % 4 != 0 => return Err(FramingError::NotTurn),
-        FrameKind::Stun => HEADER_LEN + length,
-        FrameKind::ChannelData => 4 + length,
-    };
-    if len > max_len {
+/// [`FramingError`] as soon as the bytes that are there cannot begin a frame that is allowed.
+pub fn first_frame(bytes: &[u8], is_allowed: impl FnOnce(usize) -> bool) -> Result<Option<Frame>, FramingError> {
+    let Some((kind, len)) = first_header(bytes)? else { return Ok(None) };
+    if !is_allowed(len) {
         return Err(FramingError::TooLong);
     }
     let next = len.next_multiple_of(4);
     Ok((next <= bytes.len()).then_some(Frame { kind, len, next }))
 }
 
+/// What the first frame is, and its length without padding.
+fn first_header(bytes: &[u8]) -> Result<Option<(MessageKind, usize)>, FramingError> {
+    let Some(first) = bytes.first() else { return Ok(None) };
+    let header = bytes.first_chunk::<4>().copied();
+    match first >> 6 {
+        0 => {
+            let expected = MAGIC_COOKIE.to_be_bytes();
+            let cookie = bytes.get(4..).unwrap_or_default();
+            if cookie.iter().zip(expected).any(|(byte, expected)| *byte != expected) {
+                return Err(FramingError::NotTurn);
+            }
+            let Some([_, _, l0, l1]) = header else { return Ok(None) };
+            match usize::from(u16::from_be_bytes([l0, l1])) {
+                length if length % 4 != 0 => Err(FramingError::NotTurn),
+                length => Ok(Some((MessageKind::Stun, HEADER_LEN + length))),
+            }
+        }
+        1 => {
+            let message = header.and_then(ChannelData::from_header);
+            Ok(message.map(|message| (MessageKind::ChannelData(message), message.payload().end)))
+        }
+        _ => Err(FramingError::NotTurn),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ANY: usize = usize::MAX;
+    const ANY: fn(usize) -> bool = |_| true;
 
     #[test]
     fn frames_are_cut_where_they_end_and_padding_is_skipped() {
         let channel_data = [0x40, 0x00, 0x00, 0x05, 1, 2, 3, 4, 5, 9, 9, 9, 0x40];
-        let frame = Frame { kind: FrameKind::ChannelData, len: 9, next: 12 };
+        let kind = MessageKind::ChannelData(ChannelData::from_header([0x40, 0x00, 0x00, 0x05]).unwrap());
+        let frame = Frame { kind, len: 9, next: 12 };
         assert_eq!(first_frame(&channel_data, ANY), Ok(Some(frame)));
         assert_eq!(first_frame(&channel_data[..11], ANY), Ok(None));
         let mut binding = vec![0x00, 0x01, 0x00, 0x00, 0x21, 0x12, 0xA4, 0x42];
         binding.extend([0; 12]);
-        let frame = Frame { kind: FrameKind::Stun, len: 20, next: 20 };
+        let frame = Frame { kind: MessageKind::Stun, len: 20, next: 20 };
         assert_eq!(first_frame(&binding, ANY), Ok(Some(frame)));
         for cut in 0..20 {
             assert_eq!(first_frame(&binding[..cut], ANY), Ok(None));
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_frame_longer_than_allowed_is_refused_before_it_is_buffered() {
-        assert_eq!(first_frame(&[0x40, 0, 0xFF, 0xFF], 2048), Err(FramingError::TooLong));
+        assert_eq!(first_frame(&[0x40, 0, 0xFF, 0xFF], |len| len <= 2048), Err(FramingError::TooLong));
         assert_eq!(first_frame(&[0x40, 0, 0xFF, 0xFF], ANY), Ok(None));
     }
 }

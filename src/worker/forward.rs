@@ -13,32 +13,38 @@ use crate::net::RelayOwner;
 use crate::net::sys::IcmpError;
 use crate::reject::Dropped;
 use crate::traffic::Direction;
-use crate::turn::{Client, Encapsulation, Outcome, Path, RelayId, ToClient, ToPeer};
+use crate::turn::{ChannelData, Client, Encapsulation, MessageKind, Outcome, Path, RelayId, ToClient, ToPeer};
 
 /// What a STUN message counts for beside a packet of payload.
 pub(super) const STUN_WEIGHT: u32 = 8;
 
 impl Worker {
     /// One datagram, or one frame of a stream, of a client.
-    pub(super) fn on_client_message(&mut self, now: Now, client: &Client, message: Payload) -> Room {
+    pub(super) fn on_client_message(
+        &mut self,
+        now: Now,
+        client: &Client,
+        kind: Option<MessageKind>,
+        message: Payload,
+    ) -> Room {
         let bytes = self.inbox.bytes(message.span);
         let transport = client.five_tuple.transport;
         self.spent += 1;
-        match bytes.first().map(|first| first >> 6) {
-            Some(1) => {
-                let routed = self.server.route_channel_data(now, &client.five_tuple, bytes);
+        match kind {
+            Some(MessageKind::ChannelData(header)) => {
+                let routed = self.server.route_channel_data(now, &client.five_tuple, header);
                 if log::wants_messages() {
-                    log::channel_data(client, bytes, routed.as_ref().err().copied());
+                    log::channel_data(client, header.number(), bytes.len(), routed.as_ref().err().copied());
                 }
                 match routed {
-                    Ok((way, range)) => {
-                        let payload = message.inner(range.start, range.len());
+                    Ok(way) => {
+                        let payload = message.inner(ChannelData::HEADER_LEN, header.payload_len());
                         self.relay_to_peer(now, transport, &way, payload)
                     }
                     Err(reason) => self.drop_packet(reason),
                 }
             }
-            Some(0) => {
+            Some(MessageKind::Stun) => {
                 self.spent += STUN_WEIGHT;
                 let reply = self.outbox.new_reply();
                 let outcome = self.server.handle_message(now, client, bytes, &mut self.relays, reply);
@@ -57,9 +63,9 @@ impl Worker {
                     Outcome::Dropped(reason) => self.drop_packet(reason),
                 }
             }
-            _ => {
+            None => {
                 if log::wants_messages() {
-                    log::no_message(client, bytes.len(), Dropped::Malformed);
+                    log::malformed(client, bytes);
                 }
                 self.drop_packet(Dropped::Malformed)
             }

@@ -98,10 +98,9 @@ pub(super) fn message(server: &Server, client: &Client, bytes: &[u8], outcome: &
 
 /// ChannelData of a client.
 #[cold]
-pub(super) fn channel_data(client: &Client, bytes: &[u8], dropped: Option<Dropped>) {
-    let channel = bytes.first_chunk::<2>().map_or(0, |number| u16::from_be_bytes(*number));
+pub(super) fn channel_data(client: &Client, channel: u16, length: usize, dropped: Option<Dropped>) {
     let (from, transport) = (Logged(client.five_tuple.client.get()), client.five_tuple.transport);
-    let (length, dropped) = (bytes.len(), dropped.map(Dropped::label));
+    let dropped = dropped.map(Dropped::label);
     tracing::trace!(target: "turnstone::message", client = %from, %transport, channel, length, dropped, "channel data");
 }
 
@@ -119,9 +118,19 @@ pub(super) fn packet_of_peer(
     tracing::trace!(target: "turnstone::message", peer = %from, relayed, length, dropped, "packet of a peer");
 }
 
+/// A datagram of a client that is no message, or less of one than it says.
+#[cold]
+pub(super) fn malformed(client: &Client, bytes: &[u8]) {
+    if bytes.first().is_some_and(|first| first >> 6 == 1) {
+        let number = bytes.first_chunk().map_or(0, |number| u16::from_be_bytes(*number));
+        return channel_data(client, number, bytes.len(), Some(Dropped::Malformed));
+    }
+    no_message(client, bytes.len(), Dropped::Malformed);
+}
+
 /// Bytes of a client that are no message.
 #[cold]
-pub(super) fn no_message(client: &Client, length: usize, reason: Dropped) {
+fn no_message(client: &Client, length: usize, reason: Dropped) {
     let (from, transport) = (Logged(client.five_tuple.client.get()), client.five_tuple.transport);
     tracing::trace!(target: "turnstone::message", client = %from, %transport, length, dropped = %reason.label(), "no message");
 }

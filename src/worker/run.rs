@@ -14,7 +14,7 @@ use crate::addr::PeerAddr;
 use crate::clock::Now;
 use crate::net::sys::{Events, trim_memory};
 use crate::reject::Dropped;
-use crate::turn::RelayId;
+use crate::turn::{MessageKind, RelayId};
 
 /// Messages taken from a relay socket before others have their turn.
 const RELAY_MESSAGES: usize = 64;
@@ -72,7 +72,8 @@ impl Worker {
             }
             let Some(client) = listener.client(number, &datagram) else { continue };
             for message in segments(&datagram) {
-                let room = self.on_client_message(now, &client, message);
+                let kind = MessageKind::of_datagram(self.inbox.bytes(message.span));
+                let room = self.on_client_message(now, &client, kind, message);
                 self.make_room_again(now, room);
                 messages += 1;
             }

@@ -214,7 +214,9 @@ impl Worker {
         let mut at = 0;
         while at < read.len as usize && self.spent < until {
             let rest = read.part(at, read.len as usize - at);
-            let frame = match first_frame(self.inbox.bytes(rest), self.frame_max(&client, self.inbox.bytes(rest))) {
+            // Strangers may only send what a request needs.
+            let is_allowed = |len| len <= MAX_UNALLOCATED_FRAME || self.server.has_allocation(&client.five_tuple);
+            let frame = match first_frame(self.inbox.bytes(rest), is_allowed) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
                 Err(_) => {
@@ -223,7 +225,7 @@ impl Worker {
                 }
             };
             let message = Payload { span: rest.part(0, frame.len), room: 0, tos: 0 };
-            let room = self.on_client_message(now, &client, message);
+            let room = self.on_client_message(now, &client, Some(frame.kind), message);
             self.make_room_again(now, room);
             at += frame.next;
             if self.streams.get(id).is_none() {
@@ -248,16 +250,6 @@ impl Worker {
         }
         // A handshake flight may have found the socket full.
         self.after_write(now, id, state);
-    }
-
-    /// Strangers may only send what a request needs.
-    fn frame_max(&self, client: &Client, bytes: &[u8]) -> usize {
-        let announced = bytes.get(2..4).map_or(0, |len| len.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte)));
-        if announced + 20 <= MAX_UNALLOCATED_FRAME || self.server.has_allocation(&client.five_tuple) {
-            usize::MAX
-        } else {
-            MAX_UNALLOCATED_FRAME
-        }
     }
 
     pub(super) fn flush_streams(&mut self, now: Now) {

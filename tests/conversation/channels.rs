@@ -221,10 +221,7 @@ fn malformed_channel_data_is_dropped_and_padding_is_not_payload() {
     let mut world = World::new();
     let login = world.allocated(1);
     world.bind(&login, 0x4000, peer(1));
-    let route = |world: &mut World, bytes: &[u8]| {
-        let five_tuple = login.client.five_tuple;
-        world.server.route_channel_data(world.now, &five_tuple, bytes).map(|(_, range)| range)
-    };
+    let route = |world: &mut World, bytes: &[u8]| world.channel_data_raw(&login.client, bytes).map(|(_, range)| range);
     assert_eq!(route(&mut world, &[0x40, 0, 0, 5, 1, 2, 3, 4]), Err(Dropped::Malformed));
     assert_eq!(route(&mut world, &[0x40, 0, 0]), Err(Dropped::Malformed));
     assert_eq!(route(&mut world, &[]), Err(Dropped::Malformed));
@@ -233,8 +230,6 @@ fn malformed_channel_data_is_dropped_and_padding_is_not_payload() {
     assert_eq!(route(&mut world, &[0x40, 0, 0, 0]), Ok(4..4));
     assert_eq!(route(&mut world, &[0x40, 0, 0, 5, 1, 2, 3, 4, 5, 0, 0, 0]), Ok(4..9));
     assert_eq!(route(&mut world, &[0x40, 1, 0, 0]), Err(Dropped::NoChannel));
-    assert_eq!(
-        world.server.route_channel_data(world.now, &client(2).five_tuple, &[0x40, 0, 0, 0]).unwrap_err(),
-        Dropped::NoAllocation
-    );
+    assert_eq!(route(&mut world, &[0x7F, 0xFF, 0, 0]), Err(Dropped::Malformed));
+    assert_eq!(world.channel_data_raw(&client(2), &[0x40, 0, 0, 0]).unwrap_err(), Dropped::NoAllocation);
 }

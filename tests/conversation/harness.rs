@@ -1,6 +1,7 @@
 //! A server in virtual time and clients that speak to it.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use turnstone::addr::{ClientAddr, Family, FiveTuple, PeerAddr, Transport};
@@ -11,8 +12,8 @@ use turnstone::reject::{Dropped, Reason};
 use turnstone::stun::{AttributeType, Class, Encoder, Key, Message, Method, PasswordAlgorithm, TransactionId};
 use turnstone::traffic::Traffic;
 use turnstone::turn::{
-    AllocationFilter, AllocationId, Client, DatagramPath, Event, Lifetimes, OnExpiry, Outcome, Path, RelayId, Server,
-    Settings, Shared, ToClient, ToPeer,
+    AllocationFilter, AllocationId, Client, DatagramPath, Event, Lifetimes, MessageKind, OnExpiry, Outcome, Path,
+    RelayId, Server, Settings, Shared, ToClient, ToPeer,
 };
 
 pub use crate::fake_relays::FakeRelays;
@@ -405,9 +406,18 @@ impl World {
         let mut bytes = channel.to_be_bytes().to_vec();
         bytes.extend_from_slice(&(data.len() as u16).to_be_bytes());
         bytes.extend_from_slice(data);
-        self.server
-            .route_channel_data(self.now, &client.five_tuple, &bytes)
-            .map(|(to_peer, range)| (to_peer, bytes[range].to_vec()))
+        self.channel_data_raw(&client, &bytes).map(|(to_peer, range)| (to_peer, bytes[range].to_vec()))
+    }
+
+    /// Routes a datagram of ChannelData.
+    pub fn channel_data_raw(&mut self, client: &Client, datagram: &[u8]) -> Result<(ToPeer, Range<usize>), Dropped> {
+        match MessageKind::of_datagram(datagram) {
+            Some(MessageKind::ChannelData(message)) => {
+                let to_peer = self.server.route_channel_data(self.now, &client.five_tuple, message)?;
+                Ok((to_peer, message.payload()))
+            }
+            _ => Err(Dropped::Malformed),
+        }
     }
 
     pub fn inbound(&mut self, relay: RelayId, peer: PeerAddr, len: usize) -> Result<ToClient, Dropped> {

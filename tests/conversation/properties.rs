@@ -150,8 +150,8 @@ impl Play {
                 self.world.send(self.logins[client].client, Self::peer(peer, false), &[0; 500]);
             }
             Step::ChannelData { client, bytes } => {
-                let five_tuple = self.logins[client].client.five_tuple;
-                if let Ok((_, range)) = self.world.server.route_channel_data(self.world.now, &five_tuple, &bytes) {
+                let client = self.logins[client].client;
+                if let Ok((_, range)) = self.world.channel_data_raw(&client, &bytes) {
                     assert!(bytes.get(range).is_some());
                 }
             }

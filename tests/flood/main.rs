@@ -102,9 +102,7 @@ impl Attacker {
                 }
                 6..=7 => world::encode(&draft, class, id, None, &mut self.packet),
                 8 => {
-                    let five_tuple = client.five_tuple;
-                    let data = b"\x40\x00\x00\x04data";
-                    assert!(world.server.route_channel_data(world.now, &five_tuple, data).is_err());
+                    assert!(world.channel_data(client, b"\x40\x00\x00\x04data").is_err());
                     self.sent += 1;
                     continue;
                 }
@@ -207,7 +205,7 @@ fn forgeries_in_the_name_of_a_client_do_not_touch_its_allocation() {
         attacker.send(&mut world, &victim);
     }
     let channel_data = b"\x40\x00\x00\x04data";
-    let route = world.server.route_channel_data(world.now, &victim.five_tuple, channel_data).expect("a channel");
+    let route = world.channel_data(&victim, channel_data).expect("a channel");
     let due = world.server.next_timeout();
     while world.server.poll_event().is_some() {}
 
@@ -222,5 +220,5 @@ fn forgeries_in_the_name_of_a_client_do_not_touch_its_allocation() {
     }
     assert_eq!(world.server.allocations(), 1);
     assert_eq!(world.server.next_timeout(), due, "a lifetime changed");
-    assert_eq!(world.server.route_channel_data(world.now, &victim.five_tuple, channel_data), Ok(route));
+    assert_eq!(world.channel_data(&victim, channel_data), Ok(route));
 }

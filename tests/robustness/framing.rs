@@ -9,7 +9,7 @@ use crate::world;
 fn frames_of(stream: &[u8], max_len: usize) -> (Vec<(usize, Frame)>, Option<FramingError>) {
     let (mut frames, mut at) = (Vec::new(), 0);
     loop {
-        match first_frame(&stream[at..], max_len) {
+        match first_frame(&stream[at..], |len| len <= max_len) {
             Ok(Some(frame)) => {
                 assert!(frame.len <= max_len && frame.len >= 4, "{frame:?}");
                 assert!(frame.next >= frame.len && frame.next - frame.len < 4, "{frame:?}");
@@ -29,7 +29,7 @@ fn frames_in_pieces(stream: &[u8], max_len: usize, rng: &mut Rng) -> (Vec<(usize
     while arrived < stream.len() {
         arrived = (arrived + 1 + rng.below(40)).min(stream.len());
         loop {
-            match first_frame(&stream[at..arrived], max_len) {
+            match first_frame(&stream[at..arrived], |len| len <= max_len) {
                 Ok(Some(frame)) => {
                     frames.push((at, frame));
                     at += frame.next;

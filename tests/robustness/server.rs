@@ -187,8 +187,8 @@ impl Chaos {
         if self.rng.chance(3) {
             mutate(&mut self.rng, &mut input, &self.corpus);
         }
-        let five_tuple = self.talkers[talker].client.five_tuple;
-        if let Ok((_, payload)) = self.world.server.route_channel_data(self.world.now, &five_tuple, &input) {
+        let client = self.talkers[talker].client;
+        if let Ok((_, payload)) = self.world.channel_data(&client, &input) {
             assert!(payload.start == 4 && payload.end <= input.len());
             self.reached.routed_to_peer += 1;
         }

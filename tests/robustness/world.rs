@@ -4,18 +4,20 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::sync::Arc;
 
 use turnstone::addr::{ClientAddr, Family, FiveTuple, RelayedAddr, Transport};
 use turnstone::auth::{Credentials, NonceKeys, Users};
 use turnstone::clock::{Now, SECOND};
 use turnstone::policy::{BandwidthLimits, PeerAcl, PeerRules, QuotaLimits, Quotas, RateLimit};
+use turnstone::reject::Dropped;
 use turnstone::stun::{
     AttributeType, Class, Encoder, IntegrityKind, Key, Message, Method, PasswordAlgorithm, TransactionId,
 };
 use turnstone::turn::{
-    Client, DatagramPath, OpenRelay, Outcome, Path, PortRequest, RelayError, RelayId, Relays, ReservationToken, Server,
-    Settings, Shared,
+    Client, DatagramPath, MessageKind, OpenRelay, Outcome, Path, PortRequest, RelayError, RelayId, Relays,
+    ReservationToken, Server, Settings, Shared, ToPeer,
 };
 use turnstone::user::User;
 
@@ -140,6 +142,17 @@ impl World {
 
     pub(crate) fn message(&mut self, client: &Client, message: &[u8], reply: &mut Vec<u8>) -> Outcome {
         self.server.handle_message(self.now, client, message, &mut self.relays, reply)
+    }
+
+    /// Routes a datagram of ChannelData.
+    pub(crate) fn channel_data(&mut self, client: &Client, datagram: &[u8]) -> Result<(ToPeer, Range<usize>), Dropped> {
+        match MessageKind::of_datagram(datagram) {
+            Some(MessageKind::ChannelData(message)) => {
+                let way = self.server.route_channel_data(self.now, &client.five_tuple, message)?;
+                Ok((way, message.payload()))
+            }
+            _ => Err(Dropped::Malformed),
+        }
     }
 
     pub(crate) fn advance(&mut self, micros: u64) {

@@ -20,8 +20,8 @@ use turnstone_turn::policy::{PeerAcl, PeerRules};
 use turnstone_turn::slots::Slots;
 use turnstone_turn::user::User;
 use turnstone_turn::{
-    Client, DatagramPath, Encapsulation, OpenRelay, Outcome, Path, PortRequest, RelayError, RelayId, Relays,
-    ReservationToken, Server, Settings, Shared,
+    Client, DatagramPath, Encapsulation, MessageKind, OpenRelay, Outcome, Path, PortRequest, RelayError, RelayId,
+    Relays, ReservationToken, Server, Settings, Shared,
 };
 
 const RELAY_PORTS: (u16, u16) = (49_152, 65_535);
@@ -72,16 +72,19 @@ pub(crate) fn serve(listener: &Arc<UdpSocket>, settings: Settings) -> Result<(),
                 let five_tuple =
                     FiveTuple { transport: Transport::Udp, client: ClientAddr::new(from), server: address };
                 let path = Path::Datagrams(DatagramPath { socket: 0, to: from, from_ip: None });
-                let to_peer = match bytes.first() {
-                    Some(0x00..=0x03) => {
+                let to_peer = match MessageKind::of_datagram(&bytes) {
+                    Some(MessageKind::Stun) => {
                         let client = Client { five_tuple, path };
                         match server.handle_message(now, &client, &bytes, &mut relays, &mut out) {
                             Outcome::ToPeer(to, payload) => Some((to, payload)),
                             Outcome::Reply | Outcome::Dropped(_) => None,
                         }
                     }
-                    Some(0x40..=0x4F) => server.route_channel_data(now, &five_tuple, &bytes).ok(),
-                    _ => None,
+                    Some(MessageKind::ChannelData(message)) => {
+                        let to_peer = server.route_channel_data(now, &five_tuple, message).ok();
+                        to_peer.map(|to| (to, message.payload()))
+                    }
+                    None => None,
                 };
                 if let Some((to, payload)) = to_peer
                     && let (Some(relay), Some(payload)) = (relays.open.get(to.relay.into()), bytes.get(payload))

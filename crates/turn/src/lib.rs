@@ -11,6 +11,7 @@
 // | `slots` | the slot table that allocations, relay sockets and connections are kept in |
 // | `allocation`, `allocations` | one allocation; all of them, by 5-tuple and by relay |
 // | `permissions`, `channels`, `index` | an allocation's peers |
+// | `message_kind` | what the first bytes of a message say that it is |
 // | `path` | the way to a client, which the server carries and never looks into |
 // | `five_tuple`, `hash` | the 5-tuple table and its keyed hash |
 // | `timer`, `retransmit`, `events`, `refusal` | the wheel, remembered responses, the event queue, what it says of a refusal |
@@ -43,6 +44,7 @@ mod hash;
 mod icmp;
 mod ids;
 mod index;
+mod message_kind;
 mod output;
 mod parcel;
 mod pass;
@@ -66,6 +68,7 @@ mod view;
 pub use drain::{AlternateServer, Alternates};
 pub use events::RefusalCounts;
 pub use ids::{AllocationId, AllocationIds, NoAllocationId};
+pub use message_kind::{ChannelData, MessageKind};
 pub use output::{
     AllocationSummary, Client, Encapsulation, EndReason, Event, Outcome, ToClient, ToPeer, is_told_alone,
 };

@@ -2,25 +2,20 @@
 //!
 //! No heap, no clock, no lock: two look-ups each, lifetimes by comparison.
 
-use std::ops::Range;
-
 use crate::addr::{FiveTuple, PeerAddr};
 use crate::clock::Now;
 use crate::reject::Dropped;
 use turnstone_stun::Method;
 
 use super::channels::RFC5766_NUMBERS;
+use super::message_kind::ChannelData;
 use super::output::{Encapsulation, ToClient, ToPeer};
 use super::peer::{Peer, judge};
 use super::relays::RelayId;
 use super::server::Server;
 
-/// Length of the ChannelData header.
-const HEADER_LEN: usize = 4;
-
 impl Server {
-    /// Routes one ChannelData message (first byte 64-79), header included; returns its way and the payload's range.
-    /// What follows the payload is padding and does not count.
+    /// Routes one ChannelData message; returns the way of its payload.
     ///
     /// # Errors
     /// Why the packet is dropped.
@@ -29,14 +24,10 @@ impl Server {
         &mut self,
         now: Now,
         five_tuple: &FiveTuple,
-        message: &[u8],
-    ) -> Result<(ToPeer, Range<usize>), Dropped> {
-        let Some((&[n0, n1, l0, l1], rest)) = message.split_first_chunk::<HEADER_LEN>() else {
-            return Err(Dropped::Malformed);
-        };
-        let number = u16::from_be_bytes([n0, n1]);
-        let len = usize::from(u16::from_be_bytes([l0, l1]));
-        if !RFC5766_NUMBERS.contains(&number) || len > rest.len() {
+        message: ChannelData,
+    ) -> Result<ToPeer, Dropped> {
+        let (number, len) = (message.number(), message.payload_len());
+        if !RFC5766_NUMBERS.contains(&number) {
             return Err(Dropped::Malformed);
         }
         let slot = self.allocations.find(&self.hash, five_tuple).ok_or(Dropped::NoAllocation)?;
@@ -52,7 +43,7 @@ impl Server {
             return Err(Dropped::Bandwidth);
         }
         allocation.to_peers.count(len);
-        Ok((ToPeer { relay, peer, own_relay, dont_fragment: false }, HEADER_LEN..HEADER_LEN + len))
+        Ok(ToPeer { relay, peer, own_relay, dont_fragment: false })
     }
 
     /// Routes one datagram of `len` bytes that `peer` sent to a relay socket.
