@@ -98,3 +98,18 @@ fn data_that_policy_refuses_is_told_with_its_peer_once_a_second() {
     world.send_raw(client(2), service, b"x").dropped();
     assert_eq!(refused(&mut world), []);
 }
+
+#[test]
+fn a_refusal_names_the_peer_that_it_is_because_of_and_not_another_one_of_the_request() {
+    let mut world = World::with(|options| options.rules.denied = vec!["9.9.9.0/24".to_owned()]);
+    let login = world.allocated(1);
+    let [private, ruled_out] = ["10.0.0.1:9", "9.9.9.9:9"].map(|peer| peer_at(peer.parse().unwrap()));
+    for (peers, reason, about) in [
+        ([peer(1), private, ruled_out], Reason::PeerDeniedByDefault, private),
+        ([peer(1), ruled_out, private], Reason::PeerDenied, ruled_out),
+        ([peer(1), private, peer6(1)], Reason::PeerFamilyMismatch, peer6(1)),
+    ] {
+        assert_eq!(world.permit(&login, &peers).code(), Some(reason.code().value()));
+        assert_eq!(world.server.refused_with(), Some((reason, Some(about.get()))));
+    }
+}

@@ -153,10 +153,10 @@ fn open<R: Relays>(request: &Request<'_>, placement: &Placement, relays: &mut R)
             match (v4, v6) {
                 (Ok(first), Ok(second)) => Ok(Opened { first, second: Some(second), missing: None }),
                 (Ok(first), Err(error)) => {
-                    Ok(Opened { first, second: None, missing: Some((Family::V6, reject(error).code)) })
+                    Ok(Opened { first, second: None, missing: Some((Family::V6, reject(error).code())) })
                 }
                 (Err(error), Ok(first)) => {
-                    Ok(Opened { first, second: None, missing: Some((Family::V4, reject(error).code)) })
+                    Ok(Opened { first, second: None, missing: Some((Family::V4, reject(error).code())) })
                 }
                 (Err(RelayError::NoFamily), Err(error)) | (Err(error), Err(_)) => Err(reject(error)),
             }

@@ -26,8 +26,10 @@ impl Server {
         let allocation = self.allocations.get_mut(slot).ok_or(Reason::AllocationMismatch)?;
         let is_new =
             allocation.channels.check(&self.hash, number, peer, now.micros).map_err(|_| Reason::ChannelConflict)?;
-        let relay = allocation.live_relay(peer.family(), now.micros).ok_or(Reason::PeerFamilyMismatch)?.id;
-        let verdict = judge(&settings.peer_acl, Peer::Address(peer))?;
+        let refused = |reason| Reject::of_peer(reason, peer.get());
+        let relay = allocation.live_relay(peer.family(), now.micros);
+        let relay = relay.ok_or_else(|| refused(Reason::PeerFamilyMismatch))?.id;
+        let verdict = judge(&settings.peer_acl, Peer::Address(peer)).map_err(refused)?;
         let limit = settings.max_peers_per_allocation;
         if !allocation.permissions.has_room_for(&self.hash, &[peer.ip()], now.micros, limit) {
             return Err(Reason::TooManyPeers.into());

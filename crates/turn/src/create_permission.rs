@@ -21,15 +21,15 @@ impl Server {
         let (now, settings) = (request.now, request.settings);
         let peers = read_peers(request)?;
         let allocation = self.allocations.get_mut(slot).ok_or(Reason::AllocationMismatch)?;
-        if peers.iter().any(|peer| !allocation.reaches(*peer, now.micros)) {
-            return Err(Reason::PeerFamilyMismatch.into());
+        if let Some(peer) = peers.iter().find(|peer| !allocation.reaches(**peer, now.micros)) {
+            return Err(Reject::of_peer(Reason::PeerFamilyMismatch, peer.get()));
+        }
+        for peer in &peers {
+            judge(&settings.peer_acl, Peer::Ip(peer.ip())).map_err(|reason| Reject::of_peer(reason, peer.get()))?;
         }
         let mut ips: Vec<IpAddr> = peers.iter().map(|peer| peer.ip()).collect();
         ips.sort_unstable();
         ips.dedup();
-        for ip in &ips {
-            judge(&settings.peer_acl, Peer::Ip(*ip))?;
-        }
         if !allocation.permissions.has_room_for(&self.hash, &ips, now.micros, settings.max_peers_per_allocation) {
             return Err(Reason::TooManyPeers.into());
         }

@@ -1,14 +1,28 @@
 //! Why a request is refused or a packet dropped: one closed list that answers, logs and metrics share.
 
+use std::net::SocketAddr;
+
 use turnstone_stun::ErrorCode;
 
-/// A refusal: the error code on the wire and the reason behind it, which the wire does not carry.
+/// A refusal: the reason, which has an error code on the wire, and the peer it is about, which the wire does not carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reject {
-    /// The STUN error code sent.
-    pub code: ErrorCode,
     /// The reason, for logs and metrics.
     pub reason: Reason,
+    /// The peer that was denied, or that no relayed address reaches.
+    pub peer: Option<SocketAddr>,
+}
+
+impl Reject {
+    /// A refusal because of a peer.
+    pub fn of_peer(reason: Reason, peer: SocketAddr) -> Self {
+        Self { reason, peer: Some(peer) }
+    }
+
+    /// The STUN error code sent.
+    pub fn code(self) -> ErrorCode {
+        self.reason.code()
+    }
 }
 
 macro_rules! reasons {
@@ -115,7 +129,7 @@ reasons! {
 
 impl From<Reason> for Reject {
     fn from(reason: Reason) -> Self {
-        Self { code: reason.code(), reason }
+        Self { reason, peer: None }
     }
 }
 

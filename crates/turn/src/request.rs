@@ -11,7 +11,6 @@ use turnstone_stun::{AttributeType, ErrorCode, Message, Method, decode_xor_addre
 
 use super::allocation::in_secs;
 use super::output::{Client, Outcome};
-use super::peer::{Peer, judge};
 use super::refusal::{Excerpt, Refusal};
 use super::relays::Relays;
 use super::response::{Responder, is_known};
@@ -53,7 +52,7 @@ impl Request<'_> {
     /// Decodes an XOR-PEER-ADDRESS value.
     pub(super) fn peer(&self, value: &[u8]) -> Result<PeerAddr, Reject> {
         let addr = decode_xor_address(value, self.message.transaction_id()).ok_or(Reason::MalformedAttribute)?;
-        PeerAddr::new(addr).map_err(|_| Reason::PeerForm.into())
+        PeerAddr::new(addr).map_err(|_| Reject::of_peer(Reason::PeerForm, addr))
     }
 }
 
@@ -106,10 +105,9 @@ impl Server {
         };
         if let Err(reject) = result {
             reply.truncate(start);
-            let peer = self.refused_peer(message, reject);
-            self.refused_with = Some((reject.reason, peer));
-            self.events.refused(refusal(now, client, message, reject.reason, peer));
-            match reject.code {
+            self.refused_with = Some((reject.reason, reject.peer));
+            self.events.refused(refusal(now, client, message, reject.reason, reject.peer));
+            match reject.code() {
                 ErrorCode::UNKNOWN_ATTRIBUTE => request.responder.unknown_attributes(reply, reject, &unknown),
                 ErrorCode::UNAUTHENTICATED => request.responder.error(reply, reject, |encoder| {
                     settings.credentials.challenge(now, client.five_tuple.client, encoder);
@@ -171,7 +169,7 @@ impl Server {
         }
         let responder = Responder { request: message, software: self.settings.software.as_deref(), integrity: None };
         let reject = Reject::from(reason);
-        responder.error(reply, reject, |encoder| match reject.code {
+        responder.error(reply, reject, |encoder| match reject.code() {
             ErrorCode::UNAUTHENTICATED | ErrorCode::STALE_NONCE => {
                 self.settings.credentials.challenge(now, client.five_tuple.client, encoder);
             }
@@ -179,22 +177,6 @@ impl Server {
             _ => {}
         });
         Outcome::Reply
-    }
-
-    /// The first of the request's peers that policy denies, or whose family is the wrong one.
-    fn refused_peer(&self, message: &Message<'_>, reject: Reject) -> Option<SocketAddr> {
-        let about_family = reject.reason == Reason::PeerFamilyMismatch;
-        if reject.code != ErrorCode::FORBIDDEN && !about_family {
-            return None;
-        }
-        let named = message.attributes().filter(|found| found.kind == AttributeType::XOR_PEER_ADDRESS);
-        let mut peers = named.filter_map(|found| decode_xor_address(found.value, message.transaction_id()));
-        let judged = |address: &SocketAddr| match PeerAddr::new(*address) {
-            Ok(peer) if message.method() == Method::CREATE_PERMISSION => Peer::Ip(peer.ip()),
-            Ok(peer) => Peer::Address(peer),
-            Err(_) => Peer::Ip(address.ip()),
-        };
-        peers.find(|address| about_family || judge(&self.settings.peer_acl, judged(address)).is_err())
     }
 
     /// Takes a token of the client's prefix; who is known to receive at its address needs none.

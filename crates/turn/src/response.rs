@@ -3,10 +3,36 @@
 use crate::reject::Reject;
 use turnstone_stun::{AttributeType, Class, Encoder, IntegrityKind, Key, Message, UnknownAttributes};
 
-/// The attributes we know; others below 0x8000 are answered with 420. Known ones that a method has no use for are ignored
+/// The attributes below 0x8000 that we know; others are answered with 420, whatever name they have in a log. Known ones that a method has no use for are ignored
 /// (RFC 8489 section 6.3), such as PRIORITY in the Binding requests of ICE agents.
-pub(super) fn is_known(kind: AttributeType) -> bool {
-    kind.name() != "unknown"
+#[inline]
+pub(super) const fn is_known(kind: AttributeType) -> bool {
+    matches!(
+        kind,
+        AttributeType::MAPPED_ADDRESS
+            | AttributeType::USERNAME
+            | AttributeType::MESSAGE_INTEGRITY
+            | AttributeType::ERROR_CODE
+            | AttributeType::UNKNOWN_ATTRIBUTES
+            | AttributeType::CHANNEL_NUMBER
+            | AttributeType::LIFETIME
+            | AttributeType::XOR_PEER_ADDRESS
+            | AttributeType::DATA
+            | AttributeType::REALM
+            | AttributeType::NONCE
+            | AttributeType::XOR_RELAYED_ADDRESS
+            | AttributeType::REQUESTED_ADDRESS_FAMILY
+            | AttributeType::EVEN_PORT
+            | AttributeType::REQUESTED_TRANSPORT
+            | AttributeType::DONT_FRAGMENT
+            | AttributeType::MESSAGE_INTEGRITY_SHA256
+            | AttributeType::PASSWORD_ALGORITHM
+            | AttributeType::USERHASH
+            | AttributeType::XOR_MAPPED_ADDRESS
+            | AttributeType::RESERVATION_TOKEN
+            | AttributeType::PRIORITY
+            | AttributeType::USE_CANDIDATE
+    )
 }
 
 /// Writes one response.
@@ -28,7 +54,7 @@ impl Responder<'_> {
     /// An error response with ERROR-CODE and the attributes that `write` adds.
     pub(super) fn error(&self, reply: &mut Vec<u8>, reject: Reject, write: impl FnOnce(&mut Encoder<'_>)) {
         self.respond(reply, Class::Error, |encoder| {
-            encoder.error_code(reject.code);
+            encoder.error_code(reject.code());
             write(encoder);
         });
     }
@@ -52,5 +78,22 @@ impl Responder<'_> {
         if self.request.has_fingerprint() {
             encoder.fingerprint();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_is_a_list_of_its_own() {
+        let known: Vec<u16> = (0..0x8000).filter(|kind| is_known(AttributeType(*kind))).collect();
+        let expected = [
+            0x01, 0x06, 0x08, 0x09, 0x0A, 0x0C, 0x0D, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x1A, 0x1C, 0x1D,
+            0x1E, 0x20, 0x22, 0x24, 0x25,
+        ];
+        assert_eq!(known, expected);
+        // RFC 6062, and MOBILITY-TICKET of RFC 8016: not offered.
+        assert!(!is_known(AttributeType(0x2A)) && !is_known(AttributeType(0x8030)));
     }
 }
