@@ -60,6 +60,8 @@ impl Worker {
                         let payload = message.inner(range.start, range.len());
                         self.relay_to_peer(now, transport, &way, payload)
                     }
+                    // Nobody is asked: the settings have nobody to ask.
+                    Outcome::Waits => Room::Left,
                     Outcome::Dropped(reason) => self.drop_packet(reason),
                 }
             }

@@ -70,7 +70,9 @@ pub(super) fn message(server: &Server, client: &Client, bytes: &[u8], outcome: &
             tracing::debug!(target: "turnstone::turn", client = %from, %transport, %method, %reason, user, "not answered");
             return;
         }
-        _ => server.refused_with(),
+        // Its answer is logged when it comes.
+        Outcome::Waits => return,
+        Outcome::Reply | Outcome::ToPeer(..) => server.refused_with(),
     };
     let code = error_code(reply).map(ErrorCode::value);
     let Some((reason, peer)) = refused else {
@@ -155,6 +157,7 @@ fn name_of(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Reply => "answer",
         Outcome::ToPeer(..) => "to-peer",
+        Outcome::Waits => "waits",
         Outcome::Dropped(reason) => reason.label(),
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use turnstone::addr::{ClientAddr, Family, FiveTuple, PeerAddr, Transport};
-use turnstone::auth::{Credentials, NonceKeys, SharedSecret, Users, mint};
+use turnstone::auth::{AskPolicy, Credentials, NonceKeys, SharedSecret, Users, mint};
 use turnstone::clock::{Now, SECOND};
 use turnstone::policy::{BandwidthLimits, PeerAcl, PeerRules, QuotaLimits};
 use turnstone::reject::{Dropped, Reason};
@@ -91,6 +91,7 @@ pub struct Options {
     pub software: Option<String>,
     pub turn: bool,
     pub users: Vec<(&'static str, &'static str)>,
+    pub asks: Option<AskPolicy>,
     pub secrets: Vec<&'static [u8]>,
 }
 
@@ -113,6 +114,7 @@ impl Default for Options {
             software: None,
             turn: true,
             users: vec![("alice", "wonderland"), ("bob", "builder")],
+            asks: None,
             secrets: vec![SECRET],
         }
     }
@@ -122,11 +124,13 @@ impl Options {
     fn credentials(&self, nonce_keys: &Arc<NonceKeys>) -> Credentials {
         let secrets = self.secrets.iter().enumerate();
         let secrets = secrets.map(|(n, bytes)| SharedSecret { id: n.to_string(), bytes: bytes.to_vec().into() });
-        Credentials::builder(REALM, Arc::clone(nonce_keys))
+        let builder = Credentials::builder(REALM, Arc::clone(nonce_keys))
             .users(Users::from_pairs(self.users.iter().copied()).unwrap())
-            .secrets(secrets.collect())
-            .build()
-            .unwrap()
+            .secrets(secrets.collect());
+        match self.asks {
+            Some(policy) => builder.asking(policy).build().unwrap(),
+            None => builder.build().unwrap(),
+        }
     }
 
     fn settings(&self, nonce_keys: &Arc<NonceKeys>) -> Arc<Settings> {
@@ -268,6 +272,10 @@ impl World {
             Outcome::ToPeer(to_peer, range) => {
                 assert!(reply.is_empty());
                 Answer::ToPeer(to_peer, bytes[range].to_vec())
+            }
+            Outcome::Waits => {
+                assert!(reply.is_empty());
+                Answer::Waits
             }
             Outcome::Dropped(dropped) => {
                 assert!(reply.is_empty());

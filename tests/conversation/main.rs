@@ -23,4 +23,5 @@ mod retransmission;
 #[path = "../policy/rows.rs"]
 mod rows;
 mod view;
+mod waiting;
 mod wire;

@@ -73,6 +73,7 @@ impl Login {
 pub enum Answer {
     Reply(Reply),
     ToPeer(ToPeer, Vec<u8>),
+    Waits,
     Dropped(Dropped),
 }
 

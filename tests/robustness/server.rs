@@ -174,6 +174,7 @@ impl Chaos {
                 assert!(self.reply.is_empty());
                 self.reached.sent += 1;
             }
+            Outcome::Waits => panic!("nobody is asked"),
             Outcome::Dropped(_) => assert!(self.reply.is_empty(), "dropped, yet answered"),
         }
     }

@@ -66,6 +66,16 @@ impl Key {
         Self(Bytes::Password(password.into()))
     }
 
+    /// The long-term credential's key of whoever stores the digest in place of the password, by the MD5 algorithm.
+    pub fn from_md5(digest: [u8; 16]) -> Self {
+        Self(Bytes::Md5(digest))
+    }
+
+    /// As [`Self::from_md5`], by the SHA-256 algorithm.
+    pub fn from_sha256(digest: [u8; 32]) -> Self {
+        Self(Bytes::Sha256(digest))
+    }
+
     /// The key's bytes.
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {

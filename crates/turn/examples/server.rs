@@ -77,7 +77,7 @@ pub(crate) fn serve(listener: &Arc<UdpSocket>, settings: Settings) -> Result<(),
                         let client = Client { five_tuple, path };
                         match server.handle_message(now, &client, &bytes, &mut relays, &mut out) {
                             Outcome::ToPeer(to, payload) => Some((to, payload)),
-                            Outcome::Reply | Outcome::Dropped(_) => None,
+                            Outcome::Reply | Outcome::Waits | Outcome::Dropped(_) => None,
                         }
                     }
                     Some(MessageKind::ChannelData(message)) => {

@@ -6,6 +6,8 @@
 // |---|---|
 // | `server` | owns the state, dispatches messages, timers and reloads |
 // | `request` | the way of a TURN request: retransmission, authentication, dispatch, response |
+// | `waits`, `ask` | requests that wait for an answer from outside: the server's side, and what is asked and answered |
+// | `pending`, `facts` | the table of what waits, and what is kept of answers |
 // | `binding`, `allocate`, `refresh`, `create_permission`, `channel_bind`, `send`, `icmp` | one method each |
 // | `route` | the data path, both directions |
 // | `slots` | the slot table that allocations, relay sockets and connections are kept in |
@@ -33,12 +35,14 @@ pub mod user;
 mod allocate;
 mod allocation;
 mod allocations;
+mod ask;
 mod binding;
 mod channel_bind;
 mod channels;
 mod create_permission;
 mod drain;
 mod events;
+mod facts;
 mod five_tuple;
 mod hash;
 mod icmp;
@@ -50,6 +54,7 @@ mod parcel;
 mod pass;
 mod path;
 mod peer;
+mod pending;
 mod permissions;
 mod refresh;
 mod refusal;
@@ -64,7 +69,9 @@ mod settings;
 mod timer;
 mod transaction;
 mod view;
+mod waits;
 
+pub use ask::{Answer, Ask, AskId, Late, Question, WaitCounts, Waiting};
 pub use drain::{AlternateServer, Alternates};
 pub use events::RefusalCounts;
 pub use ids::{AllocationId, AllocationIds, NoAllocationId};

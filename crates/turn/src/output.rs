@@ -29,6 +29,9 @@ pub enum Outcome {
     Reply,
     /// Send this part of the input to a peer (Send indication).
     ToPeer(ToPeer, Range<usize>),
+    /// Nothing is sent yet: the request waits for an answer from outside, which [`Server::poll_ask`](crate::Server::poll_ask) asks for. It
+    /// waits for nothing unless the settings' credentials are [`asking`](crate::auth::CredentialsBuilder::asking).
+    Waits,
     /// Nothing is sent.
     Dropped(Dropped),
 }

@@ -1,6 +1,7 @@
 //! The way of a TURN request: retransmission, authentication, unknown attributes, owner, method, response.
 
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::addr::{FiveTuple, PeerAddr};
@@ -72,6 +73,9 @@ impl Server {
         if !(settings.turn && is_turn(method)) {
             return Outcome::Dropped(Dropped::UnknownMethod);
         }
+        if self.waits_already(client, message) {
+            return Outcome::Waits;
+        }
         if message.integrity().is_none() {
             let reason = match self.redirects_stranger(&client.five_tuple, message) {
                 true => Reason::Redirected,
@@ -88,7 +92,10 @@ impl Server {
         let held = slot.and_then(|slot| self.allocations.get(slot)).map(|allocation| allocation.credential());
         let auth = match settings.credentials.authenticate(now, client.five_tuple.client, message, held) {
             Ok(auth) => auth,
-            Err(reason) => return self.refuse_stranger(now, client, message, reason, reply),
+            Err(reason) => match self.without_credential(now, client, message, reason, reply) {
+                ControlFlow::Continue(auth) => auth,
+                ControlFlow::Break(outcome) => return outcome,
+            },
         };
         let start = reply.len();
         let responder = Responder {
@@ -150,7 +157,7 @@ impl Server {
     }
 
     /// Answers a request that nobody has authenticated, if the budget allows.
-    fn refuse_stranger(
+    pub(super) fn refuse_stranger(
         &mut self,
         now: Now,
         client: &Client,
@@ -256,6 +263,8 @@ fn had_fresh_nonce(reason: Reason) -> bool {
             | Reason::TimestampInMilliseconds
             | Reason::AmbiguousExpiry
             | Reason::MalformedUsername
+            | Reason::CredentialUnavailable
+            | Reason::TooManyWaiting
     )
 }
 

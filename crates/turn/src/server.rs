@@ -17,6 +17,7 @@ use super::hash::AddressHash;
 use super::ids::AllocationIds;
 use super::output::{Client, EndReason, Event, Outcome};
 use super::pass::Judging;
+use super::pending::Pending;
 use super::relays::Relays;
 use super::retransmit::{Digester, Tombstones};
 use super::settings::{OnExpiry, Settings, Shared};
@@ -45,6 +46,7 @@ pub struct Server {
     pub(super) alternates: Arc<Alternates>,
     pub(super) refused_with: Option<(Reason, Option<SocketAddr>)>,
     pub(super) judging: Option<Judging>,
+    pub(super) pending: Option<Box<Pending>>,
     wheel: Wheel,
     /// Timers that have fired, and how many of them have been looked at.
     due: Vec<Timer>,
@@ -72,6 +74,7 @@ impl Server {
             due: Vec::new(),
             due_done: 0,
             judging: None,
+            pending: None,
         }
     }
 
@@ -112,8 +115,11 @@ impl Server {
         }
     }
 
-    /// The client's connection closed: its allocation ends (RFC 8656 section 7).
+    /// The client's connection closed: its allocation ends (RFC 8656 section 7), and what it has waiting is not answered.
     pub fn client_gone<R: Relays>(&mut self, now: Now, five_tuple: &FiveTuple, relays: &mut R) {
+        if let Some(pending) = &mut self.pending {
+            pending.forget_client(five_tuple);
+        }
         if let Some(slot) = self.live_slot(now, five_tuple, relays) {
             self.end(now, slot, EndReason::ClientGone, relays);
         }
@@ -122,6 +128,9 @@ impl Server {
     /// Ends what has expired: the next of it, when much expires at once.
     pub fn handle_timeout<R: Relays>(&mut self, now: Now, relays: &mut R) {
         self.tombstones.sweep(now.micros);
+        if let Some(pending) = &mut self.pending {
+            pending.expire(now.micros);
+        }
         if !self.has_due() {
             self.due.clear();
             self.due.shrink_to(64);
@@ -142,7 +151,11 @@ impl Server {
     /// When [`Self::handle_timeout`] is due, in monotonic microseconds: at once while there is more of what has expired, `None`
     /// when nothing can expire.
     pub fn next_timeout(&self) -> Option<u64> {
-        if self.has_due() { Some(0) } else { self.wheel.next_micros() }
+        if self.has_due() {
+            return Some(0);
+        }
+        let deadline = self.pending.as_ref().and_then(|pending| pending.next_deadline());
+        self.wheel.next_micros().into_iter().chain(deadline).min()
     }
 
     fn has_due(&self) -> bool {

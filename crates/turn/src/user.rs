@@ -5,7 +5,7 @@ use std::sync::Arc;
 /// A user.
 ///
 /// A static user and the user of a time-limited credential are two, though their names be one: who mints the credentials
-/// chooses the names in them, and that is not who gave the static user a password.
+/// chooses the names in them, and that is not who gave the static user a password. One whose credential was asked for is a third.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct User {
     name: Arc<str>,
@@ -19,6 +19,8 @@ pub enum UserKind {
     Static,
     /// By a time-limited credential.
     TimeLimited,
+    /// By a credential that was asked for: see [`AskPolicy`](crate::auth::AskPolicy).
+    Asked,
 }
 
 impl UserKind {
@@ -27,6 +29,7 @@ impl UserKind {
         match self {
             Self::Static => "static",
             Self::TimeLimited => "time-limited",
+            Self::Asked => "asked",
         }
     }
 }
@@ -40,6 +43,11 @@ impl User {
     /// The user in a time-limited username.
     pub fn time_limited(name: impl Into<Arc<str>>) -> Self {
         Self { name: name.into(), kind: UserKind::TimeLimited }
+    }
+
+    /// A user whose credential was asked for.
+    pub fn asked(name: impl Into<Arc<str>>) -> Self {
+        Self { name: name.into(), kind: UserKind::Asked }
     }
 
     /// The name.

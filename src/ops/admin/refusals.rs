@@ -239,6 +239,8 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
         Reason::UnknownReservation => "the reservation token is unknown, expired or another user's",
         Reason::TooManyPeers => "the allocation has as many peers as [limits] peers-per-allocation allows",
         Reason::SystemError => "the operating system gave no socket; look at the limit of open files (LimitNOFILE)",
+        Reason::TooManyWaiting => "as many requests as may were waiting for somebody to say who their users are",
+        Reason::CredentialUnavailable => "whoever knows the user's credential could not say, or did not in time",
         Reason::Draining => {
             "the server is draining and takes no new allocation; [drain] alternate-server could name another"
         }

@@ -10,10 +10,11 @@ use crate::text::is_deceptive;
 use crate::user::User;
 use turnstone_stun::{AttributeType, Encoder, IntegrityKind, Key, Message, PasswordAlgorithm, userhash};
 
+use super::asked::{AskPolicy, AskedUser};
 use super::nonce::{Features, NonceKeys, NonceState};
 use super::password::{PrepareError, prepare};
 use super::rest::{NOT_SECONDS, SharedSecret, TimeLimited, password_of};
-use super::users::{Directory, StaticUser, USERNAME_MAX, Users};
+use super::users::{Directory, Keys, USERNAME_MAX, Users};
 
 /// What PASSWORD-ALGORITHMS offers, in the order of our preference (RFC 8489 section 14.11): a client takes the first that
 /// it knows, and MD5 is only for compatibility (section 18.5.1.1). Clients of RFC 5389 ignore the attribute and use MD5.
@@ -65,14 +66,15 @@ pub struct HeldCredential<'a> {
 /// An immutable snapshot of who may allocate; `Arc`-shared by all workers.
 ///
 /// USERHASH is understood for static users. Time-limited usernames are not known beforehand and cannot be found by their
-/// hash, so the nonce's anonymity bit, which obliges clients to send USERHASH, is set only when there are static users and
-/// no shared secrets.
+/// hash, nor can usernames that others are asked about; so the nonce's anonymity bit, which obliges clients to send USERHASH, is set only
+/// when there are static users and nothing else.
 pub struct Credentials {
     realm: String,
     directory: Directory,
     secrets: Vec<SharedSecret>,
     nonce_keys: Arc<NonceKeys>,
     features: Features,
+    asks: Option<AskPolicy>,
     /// Verified with when the user is unknown, so that the answer takes as long as for a wrong password.
     nobody: Key,
 }
@@ -84,6 +86,7 @@ pub struct CredentialsBuilder {
     users: Users,
     secrets: Vec<SharedSecret>,
     nonce_keys: Arc<NonceKeys>,
+    asks: Option<AskPolicy>,
 }
 
 /// Why credentials cannot be built.
@@ -115,6 +118,13 @@ impl CredentialsBuilder {
         self
     }
 
+    /// Has the server ask for the credentials of usernames that are neither static nor time-limited: see
+    /// [`Server::poll_ask`](crate::Server::poll_ask). By default nobody is asked, and they are refused.
+    pub fn asking(mut self, policy: AskPolicy) -> Self {
+        self.asks = Some(policy);
+        self
+    }
+
     /// Prepares the realm and derives the keys of the static users.
     ///
     /// # Errors
@@ -134,11 +144,12 @@ impl CredentialsBuilder {
             directory: Directory::new(&self.users, &realm),
             features: Features {
                 password_algorithms: true,
-                username_anonymity: !self.users.is_empty() && self.secrets.is_empty(),
+                username_anonymity: !self.users.is_empty() && self.secrets.is_empty() && self.asks.is_none(),
             },
             realm,
             secrets: self.secrets,
             nonce_keys: self.nonce_keys,
+            asks: self.asks,
             nobody: Key::long_term(PasswordAlgorithm::Sha256, b"", b"", b""),
         })
     }
@@ -147,7 +158,18 @@ impl CredentialsBuilder {
 impl Credentials {
     /// The credentials of a realm: nobody's, until the builder is given users or shared secrets. The nonce keys outlive reloads.
     pub fn builder(realm: &str, nonce_keys: Arc<NonceKeys>) -> CredentialsBuilder {
-        CredentialsBuilder { realm: realm.to_owned(), users: Users::default(), secrets: Vec::new(), nonce_keys }
+        CredentialsBuilder {
+            realm: realm.to_owned(),
+            users: Users::default(),
+            secrets: Vec::new(),
+            nonce_keys,
+            asks: None,
+        }
+    }
+
+    /// The bounds of asking, if anybody is asked.
+    pub fn asks(&self) -> Option<&AskPolicy> {
+        self.asks.as_ref()
     }
 
     /// The realm.
@@ -176,6 +198,51 @@ impl Credentials {
         message: &Message<'_>,
         held: Option<HeldCredential<'_>>,
     ) -> Result<Authenticated, Reason> {
+        let Checked { user, algorithm, legacy, integrity } = self.check(now, client, message)?;
+        let (identity, key) = match held {
+            Some(held)
+                if held.algorithm == algorithm
+                    && self.is_same_user(user, held.identity)
+                    && message.verify_integrity(held.key) =>
+            {
+                (held.identity.clone(), held.key.clone())
+            }
+            _ => self.verify(now, message, user, algorithm, legacy)?,
+        };
+        Ok(Authenticated { identity, key, algorithm, integrity })
+    }
+
+    /// Checks a request that [`Self::authenticate`] knew no user of, by the credential that was asked for.
+    pub(crate) fn authenticate_asked(
+        &self,
+        now: Now,
+        client: ClientAddr,
+        message: &Message<'_>,
+        user: &AskedUser,
+    ) -> Result<Authenticated, Reason> {
+        let Checked { algorithm, legacy, integrity, .. } = self.check(now, client, message)?;
+        let (identity, key) = verify_keys(message, &user.identity, &user.keys, algorithm, legacy)?;
+        if identity.expires_unix.is_some_and(|expires| expires < now.unix_secs) {
+            return Err(Reason::CredentialExpired);
+        }
+        Ok(Authenticated { identity, key, algorithm, integrity })
+    }
+
+    /// The username to ask about, after [`Self::authenticate`] knew no user of it. A hash names nobody who could be asked about, and
+    /// what no name needs is not handed on.
+    pub(crate) fn unknown_name<'m>(&self, message: &Message<'m>) -> Option<&'m str> {
+        let name = message.get(AttributeType::USERNAME).filter(|name| (1..=USERNAME_MAX).contains(&name.len()))?;
+        std::str::from_utf8(name).ok().filter(|name| !name.contains(is_deceptive))
+    }
+
+    /// Takes as long as a wrong password would.
+    pub(crate) fn verify_nobody(&self, message: &Message<'_>) {
+        std::hint::black_box(message.verify_integrity(&self.nobody));
+    }
+
+    /// Everything up to the MAC.
+    #[inline]
+    fn check<'m>(&self, now: Now, client: ClientAddr, message: &Message<'m>) -> Result<Checked<'m>, Reason> {
         let protection = message.integrity().ok_or(Reason::MissingIntegrity)?;
         let claim = Claim::read(message).ok_or(Reason::IncompleteCredential)?;
         let NonceState::Fresh(features) = self.nonce_keys.check(now.unix_secs, client, claim.nonce) else {
@@ -185,19 +252,8 @@ impl Credentials {
         if claim.realm != self.realm.as_bytes() {
             return Err(Reason::WrongRealm);
         }
-
-        let (identity, key) = match held {
-            Some(held)
-                if held.algorithm == algorithm
-                    && self.is_same_user(claim.user, held.identity)
-                    && message.verify_integrity(held.key) =>
-            {
-                (held.identity.clone(), held.key.clone())
-            }
-            _ => self.verify(now, message, claim.user, algorithm, legacy)?,
-        };
         let integrity = if legacy { IntegrityKind::Sha1 } else { protection };
-        Ok(Authenticated { identity, key, algorithm, integrity })
+        Ok(Checked { user: claim.user, algorithm, legacy, integrity })
     }
 
     /// Appends REALM, NONCE and PASSWORD-ALGORITHMS to a 401 or 438 response.
@@ -228,13 +284,13 @@ impl Credentials {
         match claimed {
             ClaimedUser::Hash(hash) => {
                 if let Some(user) = <&[u8; 32]>::try_from(hash).ok().and_then(|hash| self.directory.by_hash(hash)) {
-                    return verify_static(message, user, algorithm, legacy);
+                    return verify_keys(message, &user.identity, &user.keys, algorithm, legacy);
                 }
             }
             ClaimedUser::Name(name) if name.len() <= USERNAME_MAX => {
                 if let Ok(name) = std::str::from_utf8(name) {
                     if let Some(user) = self.directory.by_name(name) {
-                        return verify_static(message, user, algorithm, legacy);
+                        return verify_keys(message, &user.identity, &user.keys, algorithm, legacy);
                     }
                     if !self.secrets.is_empty()
                         && let Some(time_limited) = TimeLimited::parse(name)
@@ -245,7 +301,10 @@ impl Credentials {
             }
             ClaimedUser::Name(_) => {}
         }
-        std::hint::black_box(message.verify_integrity(&self.nobody));
+        // Where somebody is asked, the credential that is known by now is verified with instead.
+        if self.asks.is_none() {
+            self.verify_nobody(message);
+        }
         Err(Reason::UnknownUser)
     }
 
@@ -296,18 +355,29 @@ impl fmt::Debug for Credentials {
     }
 }
 
-fn verify_static(
+fn verify_keys(
     message: &Message<'_>,
-    user: &StaticUser,
+    identity: &Identity,
+    keys: &Keys,
     algorithm: PasswordAlgorithm,
     legacy: bool,
 ) -> Result<(Identity, Key), Reason> {
-    let rfc5389_key = user.rfc5389_key().filter(|_| legacy);
-    std::iter::once(user.key(algorithm))
+    let rfc5389_key = keys.rfc5389_key().filter(|_| legacy);
+    std::iter::once(keys.key(algorithm))
         .chain(rfc5389_key)
         .find(|key| message.verify_integrity(key))
-        .map(|key| (user.identity.clone(), key.clone()))
+        .map(|key| (identity.clone(), key.clone()))
         .ok_or(Reason::WrongPassword)
+}
+
+/// A request whose nonce is fresh and whose realm is ours, before its MAC is looked at.
+struct Checked<'m> {
+    user: ClaimedUser<'m>,
+    algorithm: PasswordAlgorithm,
+    /// MD5 for want of both attributes, as clients of RFC 5389 send requests.
+    legacy: bool,
+    /// See [`Authenticated::integrity`].
+    integrity: IntegrityKind,
 }
 
 /// USERNAME or USERHASH, as sent; USERNAME counts when both are there.

@@ -1,5 +1,6 @@
 //! Who may allocate: stateless nonces, the long-term credential mechanism, static users and time-limited credentials.
 
+mod asked;
 mod diagnose;
 mod long_term;
 mod nonce;
@@ -7,6 +8,8 @@ mod password;
 mod rest;
 mod users;
 
+pub(crate) use asked::AskedUser;
+pub use asked::{AskPolicy, KnownCredential};
 pub use diagnose::{Diagnosis, Mistake, diagnose};
 pub use long_term::{Authenticated, Credentials, CredentialsBuilder, CredentialsError, HeldCredential, Identity};
 pub use nonce::{Features, Nonce, NonceKeys, NonceState};

@@ -66,11 +66,8 @@ impl Users {
         if self.by_name.contains_key(prepared.as_str()) {
             return Err(UsersError::Duplicate(name.to_owned()));
         }
-        let opaque = prepare(password).map_err(|_| UsersError::Password(name.to_owned()))?;
-        let rfc5389 = prepare_rfc5389(password)
-            .filter(|saslprep| **saslprep != opaque)
-            .map(|saslprep| SecretString::from(saslprep.as_str()));
-        self.by_name.insert(prepared.into(), Passwords { opaque: opaque.into(), rfc5389 });
+        let passwords = Passwords::prepare(password).map_err(|PrepareError| UsersError::Password(name.to_owned()))?;
+        self.by_name.insert(prepared.into(), passwords);
         Ok(())
     }
 
@@ -111,11 +108,22 @@ impl fmt::Debug for Users {
     }
 }
 
+/// A password, prepared.
 #[derive(Clone)]
-struct Passwords {
+pub(super) struct Passwords {
     opaque: SecretString,
     /// What SASLprep makes of the password, where it differs: most users have one key to try, not two.
     rfc5389: Option<SecretString>,
+}
+
+impl Passwords {
+    pub(super) fn prepare(password: &str) -> Result<Self, PrepareError> {
+        let opaque = prepare(password)?;
+        let rfc5389 = prepare_rfc5389(password)
+            .filter(|saslprep| **saslprep != opaque)
+            .map(|saslprep| SecretString::from(saslprep.as_str()));
+        Ok(Self { opaque: opaque.into(), rfc5389 })
+    }
 }
 
 /// The static users with their keys in one realm.
@@ -149,22 +157,39 @@ impl Directory {
 
 pub(super) struct StaticUser {
     pub(super) identity: Identity,
+    pub(super) keys: Keys,
+}
+
+impl StaticUser {
+    fn new(name: &Arc<str>, realm: &str, passwords: &Passwords) -> Self {
+        let user = User::fixed(Arc::clone(name));
+        let identity = Identity { username: Arc::clone(name), user, expires_unix: None };
+        Self { identity, keys: Keys::new(name, realm, passwords) }
+    }
+}
+
+/// A user's keys in one realm.
+pub(super) struct Keys {
     md5: Key,
     sha256: Key,
     rfc5389: Option<Key>,
 }
 
-impl StaticUser {
-    fn new(name: &Arc<str>, realm: &str, passwords: &Passwords) -> Self {
+impl Keys {
+    pub(super) fn new(username: &str, realm: &str, passwords: &Passwords) -> Self {
         let key = |algorithm, password: &SecretString| {
-            Key::long_term(algorithm, name.as_bytes(), realm.as_bytes(), password.expose_secret().as_bytes())
+            Key::long_term(algorithm, username.as_bytes(), realm.as_bytes(), password.expose_secret().as_bytes())
         };
         Self {
-            identity: Identity { username: Arc::clone(name), user: User::fixed(Arc::clone(name)), expires_unix: None },
             md5: key(PasswordAlgorithm::Md5, &passwords.opaque),
             sha256: key(PasswordAlgorithm::Sha256, &passwords.opaque),
             rfc5389: passwords.rfc5389.as_ref().map(|password| key(PasswordAlgorithm::Md5, password)),
         }
+    }
+
+    /// Those of somebody whose password nobody here knows.
+    pub(super) fn of_digests(md5: Key, sha256: Key) -> Self {
+        Self { md5, sha256, rfc5389: None }
     }
 
     pub(super) fn key(&self, algorithm: PasswordAlgorithm) -> &Key {
@@ -191,8 +216,8 @@ mod tests {
         let user = directory.by_name("user").unwrap();
         // RFC 8489 section 9.2.2.
         let expected = 0x8493_fbc5_3ba5_82fb_4c04_4c45_6bdc_40eb_u128;
-        assert_eq!(user.key(PasswordAlgorithm::Md5).as_bytes(), expected.to_be_bytes());
-        assert_eq!(user.key(PasswordAlgorithm::Sha256).as_bytes().len(), 32);
+        assert_eq!(user.keys.key(PasswordAlgorithm::Md5).as_bytes(), expected.to_be_bytes());
+        assert_eq!(user.keys.key(PasswordAlgorithm::Sha256).as_bytes().len(), 32);
         assert_eq!(user.identity.expires_unix, None);
         assert_eq!(user.identity.user, User::fixed("user"));
 

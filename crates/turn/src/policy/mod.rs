@@ -13,4 +13,5 @@ pub use peer_acl::{
     default_denials,
 };
 pub use quota::{AllocationRate, QuotaLimits, Quotas, Reservation};
+pub(crate) use rate_limit::networks;
 pub use rate_limit::{AnswerBudgets, RateLimit, RateLimiter};

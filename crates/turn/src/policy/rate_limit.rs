@@ -339,5 +339,17 @@ fn prefixes(ip: IpAddr) -> (u64, [Option<Wider>; 3]) {
     }
 }
 
+/// The networks around a client that bounds are kept for besides the one for all, from near to far: the /24 or /64 and the wider prefixes,
+/// each with how many times as much as the first it may have. The numbers of two are different if these are the same.
+pub(crate) fn networks(ip: IpAddr) -> impl Iterator<Item = (u32, u64)> {
+    let (near, wider) = prefixes(ip);
+    let wider = wider.into_iter().flatten().filter_map(|prefix| match prefix {
+        Wider::Wide(prefix) => Some((RateLimit::WIDE, prefix)),
+        Wider::Far(prefix) => Some((RateLimit::FAR, prefix)),
+        Wider::All => None,
+    });
+    std::iter::once((1, near)).chain(wider)
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,161 @@
+//! Credentials that somebody else knows: what is asked for, within which bounds, and what an answer brings.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::user::User;
+use turnstone_stun::Key;
+
+use super::long_term::Identity;
+use super::password::PrepareError;
+use super::users::{Keys, Passwords};
+
+/// Whether, and within which bounds, requests wait for the credential of a username that nobody configured. All bounds are those of one
+/// server, which is one worker's.
+///
+/// ```
+/// use turnstone_turn::auth::AskPolicy;
+///
+/// let mut asks = AskPolicy::default();
+/// asks.deadline_millis = 2_000;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AskPolicy {
+    /// How long a request waits at most, in milliseconds. Default 5000: clients give up after 9.5 seconds (libwebrtc) to 39.5
+    /// (RFC 8489 section 6.2.1).
+    pub deadline_millis: u32,
+    /// Requests that wait at once. Default 4096, of 2 KiB at most each.
+    pub waiting_max: usize,
+    /// Requests of one IPv4 /24 or IPv6 /64 that wait at once; a /16 or /48 may have ten times as many, a /32 of IPv6 a hundred times.
+    /// Default 64.
+    pub waiting_per_network_max: usize,
+    /// Credentials that are kept for the next request of their user. Default 4096.
+    pub known_max: usize,
+    /// How long a credential is kept, in seconds, if its answer does not say. Default 60.
+    pub known_secs: u32,
+    /// Usernames that are kept as those of nobody. Default 4096.
+    pub unknown_max: usize,
+    /// How long they are, in seconds. Default 5.
+    pub unknown_secs: u32,
+}
+
+impl Default for AskPolicy {
+    fn default() -> Self {
+        Self {
+            deadline_millis: 5_000,
+            waiting_max: 4096,
+            waiting_per_network_max: 64,
+            known_max: 4096,
+            known_secs: 60,
+            unknown_max: 4096,
+            unknown_secs: 5,
+        }
+    }
+}
+
+/// A credential, as an answer brings it. Never printed.
+#[derive(Clone)]
+pub struct KnownCredential {
+    secret: Secret,
+    user: Option<Arc<str>>,
+    expires_unix: Option<u64>,
+    valid_secs: Option<u32>,
+}
+
+#[derive(Clone)]
+enum Secret {
+    Password(Passwords),
+    Keys { md5: Key, sha256: Key },
+}
+
+impl KnownCredential {
+    /// One of a password.
+    ///
+    /// # Errors
+    /// The password is empty or has a character that RFC 8265 OpaqueString does not allow.
+    pub fn from_password(password: &str) -> Result<Self, PrepareError> {
+        Ok(Self::new(Secret::Password(Passwords::prepare(password)?)))
+    }
+
+    /// One of keys, for whoever does not store passwords: the MD5 and the SHA-256 digest of `username:realm:password`
+    /// (RFC 8489 section 9.2.2).
+    pub fn from_keys(md5: [u8; 16], sha256: [u8; 32]) -> Self {
+        Self::new(Secret::Keys { md5: Key::from_md5(md5), sha256: Key::from_sha256(sha256) })
+    }
+
+    fn new(secret: Secret) -> Self {
+        Self { secret, user: None, expires_unix: None, valid_secs: None }
+    }
+
+    /// Whom quotas and bandwidth count on, if that is not the username.
+    #[must_use]
+    pub fn counting_on(mut self, user: impl Into<Arc<str>>) -> Self {
+        self.user = Some(user.into());
+        self
+    }
+
+    /// When the credential expires, in Unix seconds. It is refused from then on; what becomes of its allocations is
+    /// [`OnExpiry`](crate::OnExpiry)'s matter.
+    #[must_use]
+    pub fn expiring_at(mut self, unix_secs: u64) -> Self {
+        self.expires_unix = Some(unix_secs);
+        self
+    }
+
+    /// How long it is used before it is asked for again, in place of [`AskPolicy::known_secs`]. With 0, only the requests that wait
+    /// for it use it.
+    #[must_use]
+    pub fn valid_for_secs(mut self, secs: u32) -> Self {
+        self.valid_secs = Some(secs);
+        self
+    }
+
+    /// How long it is used before it is asked for again, if it says.
+    pub(crate) fn valid_secs(&self) -> Option<u32> {
+        self.valid_secs
+    }
+
+    /// Its user in a realm.
+    pub(crate) fn into_user(self, username: &Arc<str>, realm: &str) -> AskedUser {
+        let user = User::asked(self.user.unwrap_or_else(|| Arc::clone(username)));
+        let keys = match self.secret {
+            Secret::Password(passwords) => Keys::new(username, realm, &passwords),
+            Secret::Keys { md5, sha256 } => Keys::of_digests(md5, sha256),
+        };
+        let identity = Identity { username: Arc::clone(username), user, expires_unix: self.expires_unix };
+        AskedUser { identity, keys }
+    }
+}
+
+impl fmt::Debug for KnownCredential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { user, expires_unix, valid_secs, .. } = self;
+        write!(f, "KnownCredential(user: {user:?}, expires_unix: {expires_unix:?}, valid_secs: {valid_secs:?}, ..)")
+    }
+}
+
+/// A user whose credential was asked for.
+pub(crate) struct AskedUser {
+    pub(super) identity: Identity,
+    pub(super) keys: Keys,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_is_never_printed() {
+        let credential = KnownCredential::from_password("hidden").unwrap().counting_on("tenant").valid_for_secs(9);
+        let printed = format!("{credential:?}");
+        assert!(printed.contains("tenant") && printed.contains('9') && !printed.contains("hidden"), "{printed}");
+        assert!(!format!("{:?}", KnownCredential::from_keys([77; 16], [77; 32])).contains("77"));
+    }
+
+    #[test]
+    fn a_password_that_no_client_can_have_is_refused() {
+        assert!(KnownCredential::from_password("").is_err());
+        assert!(KnownCredential::from_password("a\u{0}b").is_err());
+    }
+}

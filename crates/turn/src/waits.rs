@@ -1,0 +1,156 @@
+//! The server's side of requests that wait: who is asked, what an answer means, and how they go on.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::auth::{Authenticated, Credentials};
+use crate::clock::Now;
+use crate::reject::Reason;
+use turnstone_stun::Message;
+
+use super::ask::{Answer, Ask, AskId, Late, Question, WaitCounts, Waiting};
+use super::facts::Fact;
+use super::output::{Client, Outcome};
+use super::pending::{Fate, Full};
+use super::relays::Relays;
+use super::server::Server;
+
+impl Server {
+    /// The next question to ask, after [`Outcome::Waits`]; `None` when there is none (any more). There never is any unless the settings'
+    /// credentials are [`asking`](crate::auth::CredentialsBuilder::asking).
+    pub fn poll_ask(&mut self) -> Option<Ask> {
+        self.pending.as_mut()?.ask()
+    }
+
+    /// Takes the answer to a question. Afterwards, [`Self::poll_late`] has the requests that waited for it.
+    ///
+    /// An answer that comes when nobody waits for it any more is kept for the next who comes. `false` when the question has been
+    /// answered before, was never asked, or was so long ago that it is forgotten: the answer is ignored then.
+    pub fn answer(&mut self, now: Now, id: AskId, answer: Answer) -> bool {
+        let Some(pending) = &mut self.pending else { return false };
+        let Some((question, waiting)) = pending.take_question(id) else { return false };
+        let Question::Credential { username, .. } = &question;
+        let credentials = &self.settings.credentials;
+        let fate = match (answer, credentials.asks()) {
+            (Answer::Known(credential), Some(policy)) => {
+                let fact = pending.facts.learn(now, (credentials, policy), username, credential);
+                Fate::Told(question, fact)
+            }
+            (Answer::Unknown, Some(policy)) => {
+                let fact = pending.facts.learn_unknown(now, policy, username);
+                Fate::Told(question, fact)
+            }
+            // Nobody is asked any more since a reload: the users that nobody configured are unknown again.
+            (_, None) => Fate::Told(question, Fact::Unknown),
+            (Answer::Failed, Some(_)) => Fate::Failed,
+        };
+        pending.settle(waiting, &fate);
+        true
+    }
+
+    /// The next request that has waited and waits no more, and its outcome; the answer, if there is one, is appended to `reply`. To be
+    /// called until `None` after [`Self::answer`] and after [`Self::handle_timeout`].
+    ///
+    /// A request is handled as if it came now, on the path its last copy came on. Its client may have allocated meanwhile, or been
+    /// refused: it is answered accordingly.
+    pub fn poll_late<R: Relays>(&mut self, now: Now, relays: &mut R, reply: &mut Vec<u8>) -> Option<Late> {
+        loop {
+            let (parked, fate) = self.pending.as_mut()?.pop_ready()?;
+            self.refused_with = None;
+            let Ok(message) = Message::parse(&parked.request) else { continue };
+            let outcome = match fate {
+                Fate::Failed | Fate::TimedOut => {
+                    self.refuse_stranger(now, &parked.client, &message, Reason::CredentialUnavailable, reply)
+                }
+                Fate::Told(question, fact) => {
+                    self.put_at_hand(Some((question, fact)));
+                    let outcome = self.turn_request(now, &parked.client, &message, relays, reply);
+                    self.put_at_hand(None);
+                    outcome
+                }
+            };
+            if outcome != Outcome::Waits {
+                return Some(Late { client: parked.client, request: parked.request, outcome });
+            }
+        }
+    }
+
+    /// What has become of requests that waited, since the start.
+    pub fn wait_counts(&self) -> WaitCounts {
+        self.pending.as_ref().map(|pending| pending.counts).unwrap_or_default()
+    }
+
+    /// What waits, and what is kept of answers.
+    pub fn waiting(&self) -> Waiting {
+        let Some(pending) = &self.pending else { return Waiting::default() };
+        let (requests, bytes, questions) = pending.len();
+        let (known, unknown) = pending.facts.len();
+        Waiting { requests, bytes, questions, known, unknown }
+    }
+
+    /// Whether a request is a copy of one that waits.
+    #[inline]
+    pub(super) fn waits_already(&mut self, client: &Client, message: &Message<'_>) -> bool {
+        self.pending.as_mut().is_some_and(|pending| pending.is_copy(client, message))
+    }
+
+    /// Goes on with a request that did not authenticate: refuses it, or has it wait for the credential that it is lacking, or goes on
+    /// with that if it is known by now. The nonce was found fresh before a user is found to be unknown: nobody waits by a forged
+    /// address.
+    #[cold]
+    pub(super) fn without_credential(
+        &mut self,
+        now: Now,
+        client: &Client,
+        message: &Message<'_>,
+        reason: Reason,
+        reply: &mut Vec<u8>,
+    ) -> ControlFlow<Outcome, Authenticated> {
+        let mut reason = reason;
+        if reason == Reason::UnknownUser && self.settings.credentials.asks().is_some() {
+            let credentials = Arc::clone(&self.settings.credentials);
+            match self.ask_for(now, client, message, &credentials) {
+                Ok(auth) => return ControlFlow::Continue(auth),
+                Err(None) => return ControlFlow::Break(Outcome::Waits),
+                Err(Some(now_known)) => reason = now_known,
+            }
+        }
+        ControlFlow::Break(self.refuse_stranger(now, client, message, reason, reply))
+    }
+
+    /// Authenticates by what was answered. `None` as reason has it wait.
+    fn ask_for(
+        &mut self,
+        now: Now,
+        client: &Client,
+        message: &Message<'_>,
+        credentials: &Credentials,
+    ) -> Result<Authenticated, Option<Reason>> {
+        let (Some(policy), Some(username)) = (credentials.asks(), credentials.unknown_name(message)) else {
+            credentials.verify_nobody(message);
+            return Err(Some(Reason::UnknownUser));
+        };
+        let pending = self.pending.get_or_insert_default();
+        let question = Question::Credential { username: username.into(), realm: credentials.realm().into() };
+        let at_hand = pending.at_hand.as_ref().filter(|(asked, _)| *asked == question).map(|(_, fact)| fact.clone());
+        match at_hand.or_else(|| pending.facts.of(now, credentials, username)) {
+            Some(Fact::Known(user)) => {
+                credentials.authenticate_asked(now, client.five_tuple.client, message, &user).map_err(Some)
+            }
+            Some(Fact::Unknown) => {
+                credentials.verify_nobody(message);
+                Err(Some(Reason::UnknownUser))
+            }
+            None => match pending.park(now.micros, policy, client, message, question) {
+                Ok(()) => Err(None),
+                Err(Full) => Err(Some(Reason::TooManyWaiting)),
+            },
+        }
+    }
+
+    fn put_at_hand(&mut self, at_hand: Option<(Question, Fact)>) {
+        if let Some(pending) = &mut self.pending {
+            pending.at_hand = at_hand;
+        }
+    }
+}
