@@ -4,7 +4,6 @@
 use super::encapsulate::Wrapping;
 use super::inbox::Payload;
 use super::mailbox::Handover;
-use super::plan::Pieces;
 use super::room::Room;
 use super::{Worker, log};
 use crate::addr::{Family, PeerAddr, Transport};
@@ -13,7 +12,7 @@ use crate::net::RelayOwner;
 use crate::net::sys::IcmpError;
 use crate::reject::Dropped;
 use crate::traffic::Direction;
-use crate::turn::{ChannelData, Client, Encapsulation, MessageKind, Outcome, Path, RelayId, ToClient, ToPeer};
+use crate::turn::{ChannelData, Client, Encapsulation, MessageKind, Outcome, RelayId, ToClient, ToPeer};
 
 /// What a STUN message counts for beside a packet of payload.
 pub(super) const STUN_WEIGHT: u32 = 8;
@@ -29,7 +28,7 @@ impl Worker {
     ) -> Room {
         let bytes = self.inbox.bytes(message.span);
         let transport = client.five_tuple.transport;
-        self.spent += 1;
+        self.pace.spend(1);
         match kind {
             Some(MessageKind::ChannelData(header)) => {
                 let routed = self.server.route_channel_data(now, &client.five_tuple, header);
@@ -45,7 +44,7 @@ impl Worker {
                 }
             }
             Some(MessageKind::Stun) => {
-                self.spent += STUN_WEIGHT;
+                self.pace.spend(STUN_WEIGHT);
                 let reply = self.outbox.new_reply();
                 let outcome = self.server.handle_message(now, client, bytes, &mut self.relays, reply);
                 if log::wants_requests() {
@@ -77,7 +76,7 @@ impl Worker {
     /// Gathers the reply for a client. Over a stream, what is droppable gives way when the client does not read it.
     fn answer(&mut self, client: &Client, droppable: bool) -> Room {
         if let Some(pieces) = self.inbox.store(self.outbox.reply()) {
-            self.send_to_client((client.path, None), 0, pieces, droppable);
+            self.clients.gather(&mut self.outbox, (client.path, None), 0, pieces, droppable);
         }
         self.inbox.room()
     }
@@ -128,7 +127,7 @@ impl Worker {
 
     /// A peer's payload to a relay.
     pub(super) fn on_peer_message(&mut self, now: Now, relay: RelayId, peer: PeerAddr, payload: Payload) -> Room {
-        self.spent += 1;
+        self.pace.spend(1);
         let routed = self.server.route_from_peer(now, relay, peer, payload.len());
         if log::wants_messages() {
             log::packet_of_peer(&self.relays, relay, peer, payload.len(), routed.as_ref().err().copied());
@@ -149,7 +148,7 @@ impl Worker {
                 Encapsulation::Channel(_) => Some(relay),
                 Encapsulation::Data { .. } => None,
             };
-            self.send_to_client((way.client.path, flow), payload.tos, pieces, true);
+            self.clients.gather(&mut self.outbox, (way.client.path, flow), payload.tos, pieces, true);
         }
         self.inbox.room()
     }
@@ -166,15 +165,7 @@ impl Worker {
         self.answer(&client, true)
     }
 
-    /// Gathers what is sent to a client; a relay's datagrams in a row make a flow.
-    fn send_to_client(&mut self, (path, flow): (Path, Option<RelayId>), tos: u8, pieces: Pieces, droppable: bool) {
-        match path {
-            Path::Datagrams(path) => self.outbox.add_to_client(flow, path, tos, pieces),
-            Path::Stream(id) => self.streams.queue_frame(id, pieces, droppable),
-        }
-    }
-
-    pub(super) fn drop_packet(&self, reason: Dropped) -> Room {
+    fn drop_packet(&self, reason: Dropped) -> Room {
         self.observers.counters().drop_packet(reason);
         Room::Left
     }

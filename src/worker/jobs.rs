@@ -2,10 +2,12 @@
 
 use std::collections::VecDeque;
 
-use super::Worker;
+use super::clients::Clients;
 use super::mailbox::Reply;
+use super::observers::Observers;
+use super::relay_sockets::RelaySockets;
 use crate::clock::Now;
-use crate::turn::{AllocationView, Judgement, Kick, Listing, Totals, UserTotal};
+use crate::turn::{AllocationView, Judgement, Kick, Listing, Server, Totals, UserTotal};
 
 /// Allocations looked at in one round: some 30 microseconds.
 const LOOKED_AT: usize = 256;
@@ -40,57 +42,52 @@ impl Jobs {
     pub(super) fn tell_judgement(&mut self, reply: Reply<Judgement>) {
         self.judgements.push(reply);
     }
-}
 
-impl Worker {
-    /// A part of the first job, and of the judgement if there is one.
-    pub(super) fn work_on_jobs(&mut self, now: Now) {
-        if self.jobs.is_empty() {
-            return;
-        }
-        if !self.jobs.judgements.is_empty()
-            && let Some(judgement) = self.server.judge(now, JUDGED, &mut self.relays)
+    /// Works on a part of the first job, and of the judgement if there is one.
+    pub(super) fn work(
+        &mut self,
+        now: Now,
+        server: &mut Server,
+        relays: &mut RelaySockets,
+        clients: &mut Clients,
+        observers: &mut Observers,
+    ) {
+        if !self.judgements.is_empty()
+            && let Some(judgement) = server.judge(now, JUDGED, relays)
         {
             // Who hears of it may read the counters next.
-            self.report();
-            self.jobs.judgements.drain(..).for_each(|reply| reply(judgement));
+            observers.report(server);
+            self.judgements.drain(..).for_each(|reply| reply(judgement));
         }
-        if let Some(job) = self.jobs.queue.pop_front()
-            && let Some(unfinished) = self.work_on(now, job)
-        {
-            self.jobs.queue.push_front(unfinished);
-        }
-    }
-
-    fn work_on(&mut self, now: Now, job: Job) -> Option<Job> {
-        match job {
+        let Some(job) = self.queue.pop_front() else { return };
+        let unfinished = match job {
             Job::List(mut listing, reply) => {
-                self.server.list(now, &mut listing, LOOKED_AT);
-                if !listing.is_done() {
-                    return Some(Job::List(listing, reply));
+                server.list(now, &mut listing, LOOKED_AT);
+                if listing.is_done() {
+                    // The record of an allocation's start goes before others of it.
+                    observers.report(server);
+                    return reply(listing.into_found());
                 }
-                // The record of an allocation's start goes before others of it.
-                self.report();
-                reply(listing.into_found());
+                Job::List(listing, reply)
             }
             Job::Users(mut totals, reply) => {
-                self.server.add_up(now, &mut totals, LOOKED_AT);
-                if !totals.is_done() {
-                    return Some(Job::Users(totals, reply));
+                server.add_up(now, &mut totals, LOOKED_AT);
+                if totals.is_done() {
+                    return reply(totals.into_users());
                 }
-                reply(totals.into_users());
+                Job::Users(totals, reply)
             }
             Job::Kick(mut kick, before, reply) => {
-                let kicked = self.server.kick(now, &mut kick, ENDED, &mut self.relays);
-                kicked.iter().for_each(|client| self.close_client(now, client));
+                let kicked = server.kick(now, &mut kick, ENDED, relays);
+                kicked.iter().for_each(|client| clients.end(client));
                 let ended = before + kicked.len();
-                if !kick.is_done() {
-                    return Some(Job::Kick(kick, ended, reply));
+                if kick.is_done() {
+                    observers.report(server);
+                    return reply(ended);
                 }
-                self.report();
-                reply(ended);
+                Job::Kick(kick, ended, reply)
             }
-        }
-        None
+        };
+        self.queue.push_front(unfinished);
     }
 }

@@ -5,12 +5,12 @@
 //! one of their own behind it. What a wake-up brings is received into the arena, routed by the core, joined into runs, and flushed
 //! before the next wait.
 
+mod clients;
 mod encapsulate;
 mod ends;
 mod forward;
 mod inbox;
 mod jobs;
-mod listeners;
 mod log;
 mod mail;
 mod mailbox;
@@ -26,26 +26,21 @@ mod room;
 mod rounds;
 mod run;
 mod shortage;
-mod stream_table;
-mod streams;
 mod token;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwapOption;
 use rustls::ServerConfig;
 
+pub use clients::WorkerListener;
 pub use mailbox::{Command, Mailbox, Reply};
 pub(crate) use random::fill_from_system;
 pub(crate) use refusals::KEPT as REFUSALS_KEPT;
 pub use reservations::Reservations;
 pub use shortage::{Shortage, Shortages};
 
-use crate::addr::Transport;
 use crate::clock::Now;
 use crate::config::Streams;
 use crate::counters::Counters;
@@ -55,14 +50,14 @@ use crate::stream::ConnectionLimits;
 use crate::turn::{AllocationIds, Server, Settings, Shared};
 use crate::usage::UsageSender;
 
+use clients::{ClientSources, Clients};
 use inbox::Inbox;
-use jobs::{Job, Jobs};
-use listeners::{DatagramListener, ListenerSocket};
+use jobs::Jobs;
 use mail::Mail;
 use observers::Observers;
 use outbox::Outbox;
 use relay_sockets::{RelaySockets, RelaySources};
-use stream_table::StreamTable;
+use run::Pace;
 use token::Token;
 
 const EVENTS: usize = 256;
@@ -70,16 +65,6 @@ const EVENTS: usize = 256;
 const PEAK_MIN: usize = 1024;
 /// The longest wait between looks at the clock while something is due later, in milliseconds.
 const WAIT_MAX_MS: u64 = 60_000;
-
-/// A listener socket of one worker.
-pub struct WorkerListener {
-    /// The transport.
-    pub transport: Transport,
-    /// The address it is bound to, with the real port.
-    pub address: SocketAddr,
-    /// The socket: UDP bound, or TCP listening.
-    pub socket: OwnedFd,
-}
 
 /// What all workers are given alike.
 #[derive(Clone)]
@@ -112,25 +97,25 @@ pub struct WorkerContext {
     pub gso: bool,
 }
 
-/// A worker, to be run on a thread of its own.
+/// A worker, to be run on a thread of its own: rooms, each with a state of its own. What a message comes to is in `forward`, whose
+/// turn it is in `rounds`, and when what was gathered is sent in `run`.
 pub struct Worker {
-    epoll: Arc<Epoll>,
-    /// Watches the connections without an allocation; the other one watches it.
-    strangers: Epoll,
-    stranger_events: Events,
-    listeners: Vec<ListenerSocket>,
-    streams: StreamTable,
     server: Server,
+    /// What has been received.
     inbox: Inbox,
+    /// The paths to clients.
+    clients: Clients,
+    /// The sockets towards peers.
     relays: RelaySockets,
+    /// What is to be sent.
     outbox: Outbox,
+    /// What comes from and goes to other threads.
     mail: Mail,
+    /// What goes over all allocations.
     jobs: Jobs,
+    /// What counts, logs and records.
     observers: Observers,
-    context: WorkerContext,
-    /// Messages handled in this round, by which rounds are bounded.
-    spent: u32,
-    stopped: bool,
+    pace: Pace,
 }
 
 impl Worker {
@@ -145,40 +130,35 @@ impl Worker {
         context: WorkerContext,
     ) -> io::Result<Self> {
         let epoll = Arc::new(Epoll::new()?);
-        let mut sockets = Vec::with_capacity(listeners.len());
-        for (index, listener) in listeners.into_iter().enumerate() {
-            epoll.add(listener.socket.as_fd(), Token::Listener(index as u32).pack(), Interest::Read)?;
-            let WorkerListener { transport, address, socket } = listener;
-            sockets.push(match transport {
-                Transport::Udp => ListenerSocket::Udp(DatagramListener::new(socket, address)),
-                Transport::Tcp | Transport::Tls => ListenerSocket::Tcp { socket: TcpListener::from(socket), transport },
-            });
-        }
         let mail = Mail::new(number, &context.mailboxes);
         if let Some(fd) = mail.wake_fd() {
             epoll.add(fd, Token::Mailbox.pack(), Interest::Read)?;
         }
-        let strangers = Epoll::new()?;
-        epoll.add(strangers.as_fd(), Token::Strangers.pack(), Interest::Read)?;
-        let relays = RelaySockets::new(number, Arc::clone(&epoll), Arc::clone(&counters), relay_sources(&context));
-        let server = Server::new(Arc::clone(&context.settings), context.shared.clone(), Box::new(fill_from_system))
+        let of_clients = ClientSources {
+            limits: context.connection_limits,
+            descriptors: context.descriptors,
+            tls: context.tls,
+            options: context.streams,
+        };
+        let of_relays = RelaySources {
+            ports: context.relay_ports,
+            reservations: context.reservations,
+            descriptors: context.descriptors,
+            fill_random: fill_from_system,
+            loopback_peers: context.loopback_peers,
+        };
+        let server = Server::new(context.settings, context.shared, Box::new(fill_from_system))
             .with_ids(AllocationIds::of_worker(number));
         Ok(Self {
-            epoll,
-            strangers,
-            stranger_events: Events::new(EVENTS),
-            listeners: sockets,
-            streams: StreamTable::new(&context.streams),
             server,
             inbox: Inbox::new(),
-            relays,
+            clients: Clients::new(Arc::clone(&epoll), listeners, of_clients)?,
+            relays: RelaySockets::new(number, Arc::clone(&epoll), Arc::clone(&counters), of_relays),
             outbox: Outbox::new(context.gso),
             mail,
             jobs: Jobs::default(),
-            observers: Observers::new(counters, context.usage.clone(), Arc::clone(&context.shortages)),
-            context,
-            spent: 0,
-            stopped: false,
+            observers: Observers::new(counters, context.usage, context.shortages),
+            pace: Pace::new(epoll),
         })
     }
 
@@ -188,76 +168,11 @@ impl Worker {
     /// When epoll itself fails.
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::new(EVENTS);
-        while !self.stopped {
+        while !self.pace.is_over() {
             self.round(&mut events)?;
         }
-        self.close_streams();
+        self.clients.close_all();
         Ok(())
-    }
-
-    fn on_listener(&mut self, now: Now, index: u32) {
-        match self.listeners.get(index as usize) {
-            Some(ListenerSocket::Udp(_)) => self.serve_listener(now, index),
-            Some(ListenerSocket::Tcp { .. }) => self.on_accept(now, index),
-            None => {}
-        }
-    }
-
-    fn on_mailbox(&mut self, now: Now) {
-        for command in self.mail.take() {
-            match command {
-                Command::Apply(settings, reply) => {
-                    self.server.apply(settings);
-                    self.jobs.tell_judgement(reply);
-                }
-                Command::Ping(seen) => {
-                    // Who asks may read the counters next, and compares with the time of asking: this wake-up began before.
-                    self.report();
-                    seen.store(clocks().0, Ordering::Release);
-                }
-                Command::Drain(alternates) => {
-                    self.server.set_alternates(alternates);
-                    self.server.set_draining(true);
-                }
-                Command::List { filter, after, limit, reply } => {
-                    self.jobs.add(Job::List(self.server.listing(filter, after, limit), reply));
-                }
-                Command::Show(id, reply) => reply(self.server.show(now, id)),
-                Command::Users(reply) => self.jobs.add(Job::Users(self.server.totals(), reply)),
-                Command::Refusals(reply) => reply(self.observers.last_refusals()),
-                Command::Kick(filter, id, reply) => {
-                    self.jobs.add(Job::Kick(self.server.kicking(filter, id), 0, reply));
-                }
-                Command::Stop(reason) => {
-                    self.server.end_all(now, reason, &mut self.relays);
-                    self.stopped = true;
-                }
-            }
-        }
-    }
-
-    fn on_time(&mut self, now: Now) {
-        if self.server.next_timeout().is_some_and(|due| due <= now.micros) {
-            self.server.handle_timeout(now, &mut self.relays);
-        }
-        self.relays.sweep(now);
-        self.close_idle_streams(now);
-        self.resume_accepting(now);
-    }
-
-    /// Counts and logs what the core reports.
-    fn report(&mut self) {
-        self.observers.report(&mut self.server, self.stopped);
-    }
-}
-
-fn relay_sources(context: &WorkerContext) -> RelaySources {
-    RelaySources {
-        ports: Arc::clone(&context.relay_ports),
-        reservations: Arc::clone(&context.reservations),
-        descriptors: context.descriptors,
-        fill_random: fill_from_system,
-        loopback_peers: context.loopback_peers,
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) struct Observers {
     timed_packets: u64,
     /// Allocations made since the last flush.
     made: u64,
+    is_end: bool,
 }
 
 impl Observers {
@@ -39,6 +40,7 @@ impl Observers {
             flushed_micros: clocks().0,
             timed_packets: 0,
             made: 0,
+            is_end: false,
         }
     }
 
@@ -53,12 +55,17 @@ impl Observers {
         self.shortages.note(now_micros, shortage);
     }
 
-    /// Counts and logs what the core reports. At the worker's end, sums are not waited for.
-    pub(super) fn report(&mut self, server: &mut Server, is_end: bool) {
+    /// The worker is about to end: from now on sums are not waited for, and records wait for room.
+    pub(super) fn begin_end(&mut self) {
+        self.is_end = true;
+    }
+
+    /// Counts and logs what the core reports.
+    pub(super) fn report(&mut self, server: &mut Server) {
         while let Some(event) = server.poll_event() {
-            self.note(event, is_end);
+            self.note(event);
         }
-        self.ends.sum_up(self.flushed_micros, is_end);
+        self.ends.sum_up(self.flushed_micros, self.is_end);
         let refusals = server.refusals();
         if refusals.total() != self.refusals_reported {
             self.refusals_reported = refusals.total();
@@ -72,7 +79,7 @@ impl Observers {
         self.counters.allocations.set(server.allocations() as u64);
     }
 
-    fn note(&mut self, event: Event, is_end: bool) {
+    fn note(&mut self, event: Event) {
         match event {
             Event::Allocated { id, five_tuple, username, user, is_frequent, relayed } => {
                 self.made += 1;
@@ -86,7 +93,7 @@ impl Observers {
                 self.counters.allocation_ended(transport, summary.reason, summary.duration_micros);
                 self.ends.log(self.flushed_micros, &summary);
                 if let Some(usage) = &self.usage {
-                    usage.ended(&summary, is_end);
+                    usage.ended(&summary, self.is_end);
                 }
             }
             Event::Refused(refusal) => {

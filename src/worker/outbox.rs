@@ -3,8 +3,8 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use super::clients::Clients;
 use super::inbox::Payload;
-use super::listeners::ListenerSocket;
 use super::plan::{Pieces, Plan, Run, Via, Way};
 use super::relay_sockets::RelaySockets;
 use crate::addr::Family;
@@ -62,13 +62,7 @@ impl Outbox {
     }
 
     /// Sends everything, and is empty.
-    pub(super) fn send(
-        &mut self,
-        arena: &Arena,
-        relays: &mut RelaySockets,
-        listeners: &[ListenerSocket],
-        counters: &Counters,
-    ) {
+    pub(super) fn send(&mut self, arena: &Arena, relays: &mut RelaySockets, clients: &Clients, counters: &Counters) {
         let Self { to_peers, to_clients, gso, .. } = self;
         for run in to_peers.runs() {
             let Via::Relay(id) = run.way.via else { continue };
@@ -78,8 +72,8 @@ impl Outbox {
         to_peers.clear();
         for run in to_clients.runs() {
             let Via::Listener(index) = run.way.via else { continue };
-            let Some(ListenerSocket::Udp(listener)) = listeners.get(index as usize) else { continue };
-            Sender { socket: listener.fd(), connected: false, arena, counters, gso }.send(to_clients, run);
+            let Some(socket) = clients.datagram_fd(index) else { continue };
+            Sender { socket, connected: false, arena, counters, gso }.send(to_clients, run);
         }
         to_clients.clear();
     }

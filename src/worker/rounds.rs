@@ -6,29 +6,31 @@
 //! an allocation are watched apart: ten thousand that always have something to read would fill what a wait brings, and all else would
 //! be seen once in forty rounds.
 
+use super::Worker;
+use super::clients::Line;
 use super::relay_sockets::Turn;
-use super::stream_table::Line;
 use super::token::Token;
-use super::{EVENTS, Worker};
 use crate::clock::Now;
-use crate::net::sys::Events;
+use crate::net::sys::{Events, clocks};
 
 /// Messages of relay sockets that have just become readable, in one round; the others of them join the list.
 const FRESH_MESSAGES: u32 = 512;
 /// Messages of each list in one round: what other workers have handed over, relay sockets, streams with and without an allocation.
 const LISTED_MESSAGES: u32 = 256;
+/// How long handshakes are gone on with in one round of the loop; one of them may last longer.
+const HANDSHAKES_MICROS_PER_ROUND: u64 = 1000;
 /// What a turn costs that brings nothing.
 const TURN_WEIGHT: u32 = 2;
 
 impl Worker {
     /// What the wait has brought: all of it is looked at, what is expensive is put on its list.
     pub(super) fn on_events(&mut self, now: Now, events: &Events, count: usize) {
-        self.spent = 0;
+        self.pace.begin();
         let mut of_relays = 0;
         for index in 0..count {
             let Some(ready) = events.get(index) else { break };
             match Token::unpack(ready.token) {
-                Some(Token::Listener(index)) => self.on_listener(now, index),
+                Some(Token::Listener(index)) => self.serve_listener(now, index),
                 Some(Token::Relay(id)) => {
                     let turn = Turn { id, busy: false, error: ready.error };
                     self.on_fresh_relay(now, turn, ready.readable, &mut of_relays);
@@ -37,12 +39,12 @@ impl Worker {
                     let turn = Turn { id, busy: true, error: ready.error };
                     self.on_fresh_relay(now, turn, ready.readable, &mut of_relays);
                 }
-                Some(Token::Stream(id)) => self.streams.wait_for_turn(id, ready),
-                Some(Token::Strangers) => self.look_at_strangers(),
-                Some(Token::Mailbox) => self.on_mailbox(now),
+                Some(Token::Stream(id)) => self.clients.wait_for_turn(id, ready),
+                Some(Token::Strangers) => self.clients.look_at_strangers(),
+                Some(Token::Mailbox) => self.serve_mailbox(now),
                 None => {}
             }
-            if self.stopped {
+            if self.pace.is_over() {
                 // What waits at the listeners is left to the next process; what has been read is answered.
                 break;
             }
@@ -51,7 +53,7 @@ impl Worker {
 
     /// A part of what waits for its turn.
     pub(super) fn serve_backlog(&mut self, now: Now) {
-        if self.stopped {
+        if self.pace.is_over() {
             return;
         }
         if self.mail.has_payload() {
@@ -59,12 +61,12 @@ impl Worker {
             // What has come meanwhile has not woken us.
             self.mail.take_payload();
         }
-        let until = self.spent + LISTED_MESSAGES;
+        let until = self.pace.spent() + LISTED_MESSAGES;
         for _ in 0..self.relays.waiting() {
-            if self.spent >= until {
+            if self.pace.spent() >= until {
                 break;
             }
-            self.spent += TURN_WEIGHT;
+            self.pace.spend(TURN_WEIGHT);
             if let Some(turn) = self.relays.next_turn()
                 && let Some(rest) = self.serve_relay(now, turn, true)
             {
@@ -72,14 +74,14 @@ impl Worker {
             }
         }
         for line in [Line::Allocated, Line::Strangers] {
-            let until = self.spent + LISTED_MESSAGES;
-            for _ in 0..self.streams.waiting(line) {
-                if self.spent >= until {
+            let until = self.pace.spent() + LISTED_MESSAGES;
+            for _ in 0..self.clients.waiting(line) {
+                if self.pace.spent() >= until {
                     break;
                 }
-                self.spent += TURN_WEIGHT;
-                if let Some((id, ready)) = self.streams.next_turn(line) {
-                    self.on_stream(now, id, ready);
+                self.pace.spend(TURN_WEIGHT);
+                if let Some((id, ready)) = self.clients.next_turn(line) {
+                    self.serve_stream(now, id, ready);
                 }
             }
         }
@@ -88,20 +90,21 @@ impl Worker {
 
     /// Whether there is something to do without waiting.
     pub(super) fn has_backlog(&self) -> bool {
-        let waits = self.relays.waiting() > 0 || self.streams.has_waiting() || self.mail.has_payload();
+        let waits = self.relays.waiting() > 0 || self.clients.has_waiting() || self.mail.has_payload();
         waits || !self.jobs.is_empty()
     }
 
-    /// Lets the connections without an allocation that are ready wait for their turn, unless many do already.
-    fn look_at_strangers(&mut self) {
-        if self.streams.waiting(Line::Strangers) >= EVENTS {
-            return;
-        }
-        let Ok(count) = self.strangers.wait(&mut self.stranger_events, 0) else { return };
-        for index in 0..count {
-            let Some(ready) = self.stranger_events.get(index) else { break };
-            if let Some(Token::Stream(id)) = Token::unpack(ready.token) {
-                self.streams.wait_for_turn(id, ready);
+    /// Goes on with the handshakes that wait for it, in turn, for as long as one round of the loop allows.
+    fn shake_hands(&mut self, now: Now) {
+        let mut until_micros = None;
+        for _ in 0..self.clients.waiting(Line::Handshakes) {
+            // A handshake costs what a hundred packets do, one more look at the clock next to nothing.
+            let clock = clocks().0;
+            if clock > *until_micros.get_or_insert(clock + HANDSHAKES_MICROS_PER_ROUND) {
+                break;
+            }
+            if let Some((id, ready)) = self.clients.next_turn(Line::Handshakes) {
+                self.serve_stream(now, id, ready);
             }
         }
     }
@@ -113,9 +116,9 @@ impl Worker {
         if *of_relays >= FRESH_MESSAGES {
             return self.relays.wait_for_turn(turn);
         }
-        let before = self.spent;
+        let before = self.pace.spent();
         let rest = self.serve_relay(now, turn, readable);
-        *of_relays += self.spent - before + TURN_WEIGHT;
+        *of_relays += self.pace.spent() - before + TURN_WEIGHT;
         if let Some(rest) = rest {
             self.relays.wait_for_turn(rest);
         }
@@ -210,8 +213,8 @@ mod tests {
         /// One round, which must have something to do; returns what it counts for.
         fn round(&mut self) -> u32 {
             self.worker.round(&mut self.events).unwrap();
-            assert!(self.worker.spent <= ROUND_MAX, "{} in one round", self.worker.spent);
-            self.worker.spent
+            assert!(self.worker.pace.spent() <= ROUND_MAX, "{} in one round", self.worker.pace.spent());
+            self.worker.pace.spent()
         }
 
         /// Rounds until the worker would sleep.

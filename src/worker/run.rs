@@ -2,36 +2,78 @@
 //! before more is received than there is room for, when a message has left no room for the next, and before the next wait.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::forward::STUN_WEIGHT;
 use super::inbox::segments;
-use super::listeners::{self, ListenerSocket};
+use super::jobs::Job;
+use super::mailbox::Command;
 use super::relay_socket::Read;
 use super::relay_sockets::Turn;
 use super::room::Room;
-use super::{WAIT_MAX_MS, Worker, now};
+use super::{WAIT_MAX_MS, Worker, clients, now};
 use crate::addr::PeerAddr;
 use crate::clock::Now;
-use crate::net::sys::{Events, trim_memory};
+use crate::net::sys::{Epoll, Events, Ready, clocks, trim_memory};
 use crate::reject::Dropped;
-use crate::turn::{MessageKind, RelayId};
+use crate::turn::{MessageKind, RelayId, StreamId};
 
 /// Messages taken from a relay socket before others have their turn.
 const RELAY_MESSAGES: usize = 64;
+/// Messages of one connection that are handled in its turn; as many datagrams leave with one call.
+const MESSAGES_PER_TURN: u32 = 64;
 /// ICMP errors passed on per turn of a relay socket.
 const ICMP_BURST: usize = 4;
+
+/// How long a round lasts, and when the last one is over.
+pub(super) struct Pace {
+    epoll: Arc<Epoll>,
+    /// Messages handled in this round, by which rounds are bounded.
+    spent: u32,
+    is_over: bool,
+}
+
+impl Pace {
+    pub(super) fn new(epoll: Arc<Epoll>) -> Self {
+        Self { epoll, spent: 0, is_over: false }
+    }
+
+    /// A round begins.
+    pub(super) fn begin(&mut self) {
+        self.spent = 0;
+    }
+
+    /// Counts what a message costs beside others.
+    #[inline]
+    pub(super) fn spend(&mut self, weight: u32) {
+        self.spent += weight;
+    }
+
+    /// What this round has cost so far.
+    #[inline]
+    pub(super) fn spent(&self) -> u32 {
+        self.spent
+    }
+
+    /// Whether this is the last round.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over
+    }
+}
 
 impl Worker {
     /// One wait, what it brings, and what has waited for its turn; all of it is sent before the next wait.
     pub(super) fn round(&mut self, events: &mut Events) -> io::Result<()> {
-        let count = self.epoll.wait(events, self.wait_ms())?;
+        let count = self.pace.epoll.wait(events, self.wait_ms())?;
         let now = now();
         self.on_events(now, events, count);
         self.serve_backlog(now);
-        self.work_on_jobs(now);
+        self.jobs.work(now, &mut self.server, &mut self.relays, &mut self.clients, &mut self.observers);
         self.on_time(now);
         self.flush(now);
-        self.report();
+        self.clients.close_ended(now, &mut self.server, &mut self.relays, &self.observers);
+        self.observers.report(&mut self.server);
         self.observers.time_setups(now);
         self.give_memory_back();
         Ok(())
@@ -43,20 +85,71 @@ impl Worker {
             return 0;
         }
         let due =
-            [self.server.next_timeout(), self.streams.next_timeout(), self.relays.next_timeout(), self.observers.due()];
+            [self.server.next_timeout(), self.clients.next_timeout(), self.relays.next_timeout(), self.observers.due()];
         let Some(due) = due.into_iter().flatten().min() else { return -1 };
         let wait = due.saturating_sub(self.observers.flushed_micros()).div_ceil(1000).min(WAIT_MAX_MS);
         i32::try_from(wait).unwrap_or(i32::MAX)
     }
 
-    /// Datagrams of clients.
+    /// Orders and questions. What goes over all allocations becomes a job.
+    pub(super) fn serve_mailbox(&mut self, now: Now) {
+        for command in self.mail.take() {
+            match command {
+                Command::Apply(settings, reply) => {
+                    self.server.apply(settings);
+                    self.jobs.tell_judgement(reply);
+                }
+                Command::Ping(seen) => {
+                    // Who asks may read the counters next, and compares with the time of asking: this wake-up began before.
+                    self.observers.report(&mut self.server);
+                    seen.store(clocks().0, Ordering::Release);
+                }
+                Command::Drain(alternates) => {
+                    self.server.set_alternates(alternates);
+                    self.server.set_draining(true);
+                }
+                Command::List { filter, after, limit, reply } => {
+                    self.jobs.add(Job::List(self.server.listing(filter, after, limit), reply));
+                }
+                Command::Show(id, reply) => reply(self.server.show(now, id)),
+                Command::Users(reply) => self.jobs.add(Job::Users(self.server.totals(), reply)),
+                Command::Refusals(reply) => reply(self.observers.last_refusals()),
+                Command::Kick(filter, id, reply) => {
+                    self.jobs.add(Job::Kick(self.server.kicking(filter, id), 0, reply));
+                }
+                Command::Stop(reason) => {
+                    self.server.end_all(now, reason, &mut self.relays);
+                    self.pace.is_over = true;
+                    self.observers.begin_end();
+                }
+            }
+        }
+    }
+
+    fn on_time(&mut self, now: Now) {
+        if self.server.next_timeout().is_some_and(|due| due <= now.micros) {
+            self.server.handle_timeout(now, &mut self.relays);
+        }
+        self.relays.sweep(now);
+        self.clients.on_time(now, &self.server, &self.observers);
+    }
+
+    /// Datagrams of clients, or connections.
     pub(super) fn serve_listener(&mut self, now: Now, number: u32) {
-        self.make_room(now, listeners::DEPTH_MAX);
-        let Some(ListenerSocket::Udp(listener)) = self.listeners.get_mut(number as usize) else { return };
-        let Ok(count) = listener.receive(&mut self.inbox) else { return };
+        match self.clients.datagrams(number) {
+            Some(_) => self.serve_datagrams(now, number),
+            None => self.clients.accept(now, number, &self.server, &self.observers),
+        }
+    }
+
+    fn serve_datagrams(&mut self, now: Now, number: u32) {
+        self.make_room(now, clients::DEPTH_MAX);
+        let Some(Ok(count)) = self.clients.datagrams(number).map(|listener| listener.receive(&mut self.inbox)) else {
+            return;
+        };
         let mut messages = 0;
         while let Some(datagram) = self.inbox.next_datagram() {
-            let Some(ListenerSocket::Udp(listener)) = self.listeners.get_mut(number as usize) else { return };
+            let Some(listener) = self.clients.datagrams(number) else { return };
             if let Some(drops) = datagram.kernel_drops {
                 self.observers.counters().listener_drops.add(u64::from(listener.new_drops(drops)));
             }
@@ -78,9 +171,32 @@ impl Worker {
                 messages += 1;
             }
         }
-        if let Some(ListenerSocket::Udp(listener)) = self.listeners.get_mut(number as usize) {
+        if let Some(listener) = self.clients.datagrams(number) {
             listener.note_read(count, messages);
         }
+    }
+
+    /// The turn of a connection: as many messages as one turn allows.
+    pub(super) fn serve_stream(&mut self, now: Now, id: StreamId, ready: Ready) {
+        if ready.writable {
+            self.clients.on_writable(now, id, &self.server, &self.observers);
+        }
+        if !ready.readable && !ready.error {
+            return;
+        }
+        // One slot for the plaintext, one for the ciphertext.
+        self.make_room(now, 2);
+        let Some(mut reading) = self.clients.read(id, &mut self.inbox, &self.observers) else { return };
+        let (client, until) = (reading.client(), self.pace.spent + MESSAGES_PER_TURN);
+        while self.pace.spent < until
+            && let Some((kind, message)) =
+                self.clients.next_message(&mut reading, &self.inbox, &self.server, &self.observers)
+        {
+            let room = self.on_client_message(now, &client, Some(kind), message);
+            self.make_room_again(now, room);
+        }
+        let is_turn_over = self.pace.spent >= until;
+        self.clients.keep(now, &reading, is_turn_over, &self.inbox, &self.server, &self.observers);
     }
 
     /// Payload from other workers' allocations, at most `packets`.
@@ -152,7 +268,7 @@ impl Worker {
     fn serve_icmp_errors(&mut self, now: Now, id: RelayId, busy: bool) -> bool {
         for count in 0..ICMP_BURST {
             let Some(relay) = self.relays.get(id) else { return false };
-            self.spent += STUN_WEIGHT;
+            self.pace.spend(STUN_WEIGHT);
             let Some(error) = relay.next_icmp_error(busy, count == 0) else { return false };
             let room = self.on_icmp_error(now, id, &error);
             self.make_room_again(now, room);
@@ -161,7 +277,7 @@ impl Worker {
     }
 
     /// Flushes when fewer than `slots` receive slots are left, so that the next datagrams have a place.
-    pub(super) fn make_room(&mut self, now: Now, slots: usize) {
+    fn make_room(&mut self, now: Now, slots: usize) {
         if !self.inbox.has_room(slots) {
             self.flush(now);
         }
@@ -169,7 +285,7 @@ impl Worker {
 
     /// Sees to it that there is room for the next message, after what one has said of it.
     #[inline]
-    pub(super) fn make_room_again(&mut self, now: Now, room: Room) {
+    fn make_room_again(&mut self, now: Now, room: Room) {
         match room {
             Room::Left => {}
             Room::MailFull => self.send_mail(),
@@ -185,8 +301,8 @@ impl Worker {
 
     /// Sends what has been gathered so far and frees the scratch space.
     fn send_gathered(&mut self, now: Now) {
-        self.outbox.send(self.inbox.arena(), &mut self.relays, &self.listeners, self.observers.counters());
-        self.flush_streams(now);
+        self.outbox.send(self.inbox.arena(), &mut self.relays, &self.clients, self.observers.counters());
+        self.clients.write(now, self.inbox.arena(), &self.server, &self.observers);
         self.send_mail();
         self.inbox.clear_scratch();
         self.observers.time_relayed(now);

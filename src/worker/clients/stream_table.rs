@@ -3,64 +3,29 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::PEAK_MIN;
-use super::plan::Pieces;
+use super::stream::{Ending, Stream};
 use crate::addr::FiveTuple;
 use crate::clock::Now;
 use crate::config::Streams;
-use crate::net::Span;
-use crate::net::sys::{Interest, Ready};
-use crate::stream::{Connection, ConnectionPermit, FrameEnd};
+use crate::net::sys::Ready;
+use crate::stream::{Connection, ConnectionPermit};
 use crate::turn::slots::{SlotId, Slots};
 use crate::turn::{Client, Path, StreamId};
+use crate::worker::PEAK_MIN;
+use crate::worker::plan::Pieces;
 
 /// Entries of connections that are gone, beyond which the queues of times are swept.
 const STALE_MAX: usize = 1024;
 
 /// Where a connection waits for its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Line {
+pub(in crate::worker) enum Line {
     /// With an allocation.
     Allocated,
     /// Without one.
     Strangers,
     /// Before the handshake is complete.
     Handshakes,
-}
-
-pub(super) struct Stream {
-    pub(super) connection: Connection,
-    pub(super) client: Client,
-    pub(super) pieces: Vec<Span>,
-    pub(super) frames: Vec<FrameEnd>,
-    /// What epoll watches it for; without input the client has not read its answers.
-    pub(super) interest: Interest,
-    /// What it is ready for, while it waits for its turn.
-    waiting: Option<Ready>,
-    /// Whether whole frames may be left of what was read.
-    pub(super) has_more: bool,
-    /// To be closed when what is gathered for it is sent.
-    pub(super) is_ending: bool,
-    /// Whether it had an allocation when that was last asked.
-    pub(super) holds: bool,
-    pub(super) heard: bool,
-    pub(super) last_heard_micros: u64,
-    /// When it is closed if it still has no allocation, and if its client still does not read its answers.
-    stranger_until_micros: u64,
-    held_until_micros: u64,
-    permit: ConnectionPermit,
-}
-
-impl Stream {
-    /// Whether it is not read because its client does not read.
-    pub(super) fn is_held_back(&self) -> bool {
-        self.interest == Interest::Write
-    }
-
-    /// Whether an entry with this time is the one that counts.
-    fn is_stranger_until(&self, due_micros: u64) -> bool {
-        !self.holds && self.stranger_until_micros == due_micros
-    }
 }
 
 /// Connections and the time at which each is judged, in that order.
@@ -71,7 +36,10 @@ pub(super) struct StreamTable {
     streams: Slots<Box<Stream>>,
     /// The most that were open since memory was last given back.
     peak: usize,
-    pub(super) dirty: Vec<StreamId>,
+    /// Those for which frames have been gathered.
+    dirty: Vec<StreamId>,
+    /// Those that are to be closed before the round is over.
+    ended: VecDeque<StreamId>,
     /// Connections that wait for their turn, by [`Line`].
     waiting: [VecDeque<StreamId>; 3],
     /// In the order their first message is due, their silence is judged, their allocation is due, and their clients are to read.
@@ -82,8 +50,6 @@ pub(super) struct StreamTable {
     handshake_micros: u64,
     idle_micros: u64,
     stranger_micros: u64,
-    /// When listeners that rest are watched again.
-    pub(super) resting_listeners: Vec<(u64, u32)>,
 }
 
 impl StreamTable {
@@ -93,6 +59,7 @@ impl StreamTable {
             streams: Slots::default(),
             peak: 0,
             dirty: Vec::new(),
+            ended: VecDeque::new(),
             waiting: Default::default(),
             unheard: VecDeque::new(),
             idle: VecDeque::new(),
@@ -101,34 +68,51 @@ impl StreamTable {
             handshake_micros: micros(options.handshake_timeout),
             idle_micros: micros(options.idle_timeout),
             stranger_micros: micros(options.allocation_timeout),
-            resting_listeners: Vec::new(),
         }
     }
 
     /// Queues a frame for a stream client; it is written when the batch is flushed.
     pub(super) fn queue_frame(&mut self, id: StreamId, frame: Pieces, droppable: bool) {
         let Some(stream) = self.get_mut(id) else { return };
-        let was_clean = stream.frames.is_empty();
-        stream.pieces.extend(frame.spans());
-        stream.frames.push(FrameEnd { piece: stream.pieces.len(), droppable });
-        if was_clean {
+        if stream.gather(frame, droppable) {
             self.dirty.push(id);
         }
     }
 
-    /// Has a connection closed as soon as what is gathered for it is sent.
-    pub(super) fn end(&mut self, id: StreamId) {
-        if let Some(stream) = self.get_mut(id) {
-            stream.is_ending = true;
-            self.dirty.push(id);
+    /// Takes the list of connections for which frames have been gathered.
+    pub(super) fn take_dirty(&mut self) -> Vec<StreamId> {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// Gives the memory of that list back.
+    pub(super) fn give_dirty_back(&mut self, dirty: Vec<StreamId>) {
+        if self.dirty.is_empty() {
+            self.dirty = dirty;
         }
     }
 
-    /// When the next connection may have to be closed, or a listener wakes.
+    /// Has a connection closed before the round is over; whether that is new. What is gathered for it is sent first. Its place can be
+    /// had at once.
+    pub(super) fn end(&mut self, id: StreamId, ending: Ending) -> bool {
+        let Some(stream) = self.get_mut(id).filter(|stream| !stream.is_ending()) else { return false };
+        stream.ending = Some(ending);
+        stream.permit = None;
+        self.ended.push_back(id);
+        true
+    }
+
+    /// Takes out the next connection that is to be closed.
+    pub(super) fn next_ended(&mut self) -> Option<(Box<Stream>, Ending)> {
+        let id = self.ended.pop_front()?;
+        let stream = self.remove(id)?;
+        let ending = stream.ending?;
+        Some((stream, ending))
+    }
+
+    /// When the next connection may have to be closed.
     pub(super) fn next_timeout(&self) -> Option<u64> {
         let queues = [self.unheard.front(), self.idle.front(), self.strangers.front(), self.held_back.front()];
-        let due = queues.into_iter().flatten().map(|entry| entry.0);
-        due.chain(self.resting_listeners.iter().map(|entry| entry.0)).min()
+        queues.into_iter().flatten().map(|entry| entry.0).min()
     }
 
     pub(super) fn open(&self) -> usize {
@@ -153,22 +137,8 @@ impl StreamTable {
         let SlotId { index, generation } = self.streams.next_id();
         let id = StreamId { index, generation };
         let stranger_until_micros = now.micros + self.stranger_micros;
-        self.streams.insert(Box::new(Stream {
-            connection,
-            client: Client { five_tuple, path: Path::Stream(id) },
-            pieces: Vec::new(),
-            frames: Vec::new(),
-            interest: Interest::Read,
-            waiting: None,
-            has_more: false,
-            is_ending: false,
-            holds: false,
-            heard: false,
-            last_heard_micros: now.micros,
-            stranger_until_micros,
-            held_until_micros: 0,
-            permit,
-        }));
+        let client = Client { five_tuple, path: Path::Stream(id) };
+        self.streams.insert(Box::new(Stream::new(now, connection, client, permit, stranger_until_micros)));
         self.peak = self.peak.max(self.open());
         self.unheard.push_back((now.micros + self.handshake_micros, id));
         self.strangers.push_back((stranger_until_micros, id));
@@ -228,7 +198,9 @@ impl StreamTable {
         if std::mem::replace(&mut stream.holds, holds) == holds {
             return;
         }
-        stream.permit.set_holder(holds);
+        if let Some(permit) = &mut stream.permit {
+            permit.set_holder(holds);
+        }
         if !holds {
             stream.stranger_until_micros = due;
             self.strangers.push_back((due, id));
@@ -358,9 +330,11 @@ fn take_due(queue: &mut DueQueue, now: Now) -> Option<StreamId> {
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
+    use std::sync::Arc;
 
     use super::*;
     use crate::addr::{ClientAddr, Transport};
+    use crate::net::sys::Interest;
     use crate::stream::ConnectionLimits;
 
     const SECOND: u64 = 1_000_000;
@@ -396,10 +370,14 @@ mod tests {
         }
 
         fn connect(&mut self, now: Now) -> StreamId {
+            self.connect_within(now, &ConnectionLimits::new(10_000, None, None))
+        }
+
+        fn connect_within(&mut self, now: Now, limits: &Arc<ConnectionLimits>) -> StreamId {
             let server = self.listener.local_addr().unwrap();
             self.clients.push(TcpStream::connect(server).unwrap());
             let (socket, client) = self.listener.accept().unwrap();
-            let permit = ConnectionLimits::new(10_000, None, None).admit(client.ip()).unwrap();
+            let permit = limits.admit(client.ip()).unwrap();
             let five_tuple = FiveTuple { transport: Transport::Tcp, client: ClientAddr::new(client), server };
             self.table.insert(now, Connection::new(socket, None).unwrap(), five_tuple, permit)
         }
@@ -443,6 +421,24 @@ mod tests {
         assert_eq!(table.oldest_stranger(Some(at(123))), Some(ids[3]));
         assert_eq!(table.oldest_stranger(Some(at(125))), None);
         assert_eq!(table.oldest_stranger(Some(at(126))), Some(ids[0]));
+    }
+
+    #[test]
+    fn a_connection_ends_once_and_gives_its_place_back_before_it_is_closed() {
+        let mut world = World::new();
+        let limits = ConnectionLimits::new(2, None, None);
+        let (first, second) = (world.connect_within(at(0), &limits), world.connect_within(at(1), &limits));
+        let ip = "127.0.0.1".parse().unwrap();
+        assert!(limits.admit(ip).is_err());
+        let table = &mut world.table;
+        assert!(table.end(first, Ending::Reset) && !table.end(first, Ending::Close));
+        assert!(limits.admit(ip).is_ok());
+        assert_eq!(table.oldest_stranger(None), Some(second), "the first one makes no more room");
+        assert_eq!(table.open(), 2);
+        let ended = table.next_ended().map(|(stream, ending)| (stream.client.path, ending));
+        assert_eq!(ended, Some((Path::Stream(first), Ending::Reset)));
+        assert!(table.next_ended().is_none() && !table.end(first, Ending::Close));
+        assert_eq!(table.open(), 1);
     }
 
     #[test]

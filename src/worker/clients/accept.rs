@@ -1,0 +1,173 @@
+//! Accepting connections: a place for each, and the end of those that have none by right.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::Clients;
+use super::stream::Ending;
+use super::streams::token;
+use crate::addr::{ClientAddr, FiveTuple, Transport};
+use crate::clock::Now;
+use crate::counters::Cut;
+use crate::net::sys::{Interest, bound_stream_buffers, trim_memory, widen_stream_buffers};
+use crate::net::tune_accepted;
+use crate::stream::{Connection, ConnectionPermit, Full};
+use crate::turn::{Server, StreamId};
+use crate::worker::observers::Observers;
+use crate::worker::shortage::Shortage;
+
+/// Connections accepted per wake-up of a listener.
+const ACCEPT_BURST: usize = 32;
+/// Connections closed in one round for each of the reasons that time brings; each costs some system calls.
+const CLOSED_PER_ROUND: usize = 16;
+
+impl Clients {
+    /// Accepts what waits at a listener.
+    pub(in crate::worker) fn accept(&mut self, now: Now, number: u32, server: &Server, observers: &Observers) {
+        for _ in 0..ACCEPT_BURST {
+            let Some((transport, accepted)) = self.listeners.accept(number) else { return };
+            match accepted {
+                Ok((socket, remote)) => {
+                    if self.admit(now, (transport, socket.into(), remote), server, observers).is_none() {
+                        observers.counters().connections_refused.add(1);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if has_run_out(&error) => {
+                    observers.note_shortage(now.micros, Shortage::Sockets);
+                    return self.listeners.rest(now, number);
+                }
+                // The client gave up in between.
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn admit(
+        &mut self,
+        now: Now,
+        (transport, socket, remote): (Transport, OwnedFd, SocketAddr),
+        server: &Server,
+        observers: &Observers,
+    ) -> Option<()> {
+        let client = ClientAddr::new(remote);
+        let Ok(socket) = self.from.descriptors.admit(socket) else {
+            observers.note_shortage(now.micros, Shortage::Sockets);
+            return None;
+        };
+        let permit = self.place_for(now, client, server, observers)?;
+        tune_accepted(&socket).and_then(|()| bound_stream_buffers(socket.as_fd())).ok()?;
+        let socket = std::net::TcpStream::from(socket);
+        let five_tuple = FiveTuple { transport, client, server: socket.local_addr().ok()? };
+        let tls = if transport.is_encrypted() { Some(self.from.tls.load_full()?) } else { None };
+        let connection = Connection::new(socket, tls.as_ref()).ok()?;
+        let id = self.streams.insert(now, connection, five_tuple, permit);
+        let stream = self.streams.get(id)?;
+        if self.strangers.add(stream.connection.fd(), token(id), Interest::Read).is_err() {
+            self.streams.remove(id);
+            return None;
+        }
+        observers.counters().connections.set(self.streams.open() as u64);
+        Some(())
+    }
+
+    /// A place for a new connection. When all are taken, the connection that has been without an allocation for longest makes room.
+    fn place_for(
+        &mut self,
+        now: Now,
+        client: ClientAddr,
+        server: &Server,
+        observers: &Observers,
+    ) -> Option<ConnectionPermit> {
+        let ip = client.get().ip();
+        let mut place = self.from.limits.admit(ip);
+        if matches!(place, Err(Full::InTotal))
+            && let Some(oldest) = self.next_stranger(now, None, server)
+        {
+            self.cut(oldest, Cut::Evicted, observers);
+            place = self.from.limits.admit(ip);
+        }
+        let shortage = match place {
+            Ok(permit) => return Some(permit),
+            Err(Full::InTotal) => Shortage::Connections,
+            Err(Full::OfAddress) => Shortage::ConnectionsOfAddress,
+            Err(Full::OfNetwork) => Shortage::ConnectionsOfNetwork,
+        };
+        observers.note_shortage(now.micros, shortage);
+        None
+    }
+
+    /// The connection that has been without an allocation for longest; with `due`, only if it has been so for too long.
+    fn next_stranger(&mut self, now: Now, due: Option<Now>, server: &Server) -> Option<StreamId> {
+        loop {
+            let id = self.streams.oldest_stranger(due)?;
+            if !self.note_allocation(now, id, server) {
+                return Some(id);
+            }
+        }
+    }
+
+    /// Notes whether a connection has an allocation; returns that.
+    pub(super) fn note_allocation(&mut self, now: Now, id: StreamId, server: &Server) -> bool {
+        let Some(stream) = self.streams.get(id) else { return false };
+        let holds = server.has_allocation(&stream.client.five_tuple);
+        if holds != stream.holds {
+            let fd = stream.connection.fd();
+            if holds {
+                widen_stream_buffers(fd);
+            }
+            let [before, after] = [!holds, holds].map(|holds| if holds { &*self.epoll } else { &self.strangers });
+            let moved = before.remove(fd).and_then(|()| after.add(fd, token(id), stream.interest));
+            self.streams.set_holds(now, id, holds);
+            if moved.is_err() {
+                // Nothing would ever be heard of it again.
+                self.streams.end(id, Ending::Close);
+            }
+        }
+        holds
+    }
+
+    /// Has those listeners watched again that have rested, and ends connections without a first message in time, those that are
+    /// silent and have no allocation, those that have none for too long whatever they say, and those whose clients do not read. Of many
+    /// that are due at once, each round takes some.
+    pub(in crate::worker) fn on_time(&mut self, now: Now, server: &Server, observers: &Observers) {
+        self.listeners.resume(now);
+        for _ in 0..CLOSED_PER_ROUND {
+            let Some(id) = self.streams.next_unheard(now) else { break };
+            self.streams.end(id, Ending::Close);
+        }
+        for _ in 0..CLOSED_PER_ROUND {
+            let Some(id) = self.streams.next_idle(now) else { break };
+            if !self.note_allocation(now, id, server) && self.streams.is_silent(now, id) {
+                self.streams.end(id, Ending::Close);
+            } else {
+                self.streams.judge_again(now, id);
+            }
+        }
+        for _ in 0..CLOSED_PER_ROUND {
+            let Some(id) = self.next_stranger(now, Some(now), server) else { break };
+            self.cut(id, Cut::Unallocated, observers);
+        }
+        for _ in 0..CLOSED_PER_ROUND {
+            let Some(id) = self.streams.next_unread(now) else { break };
+            self.cut(id, Cut::Unread, observers);
+        }
+        if self.streams.shrink() {
+            trim_memory();
+        }
+    }
+
+    /// Ends a connection that takes more than its share, and counts why.
+    pub(super) fn cut(&mut self, id: StreamId, why: Cut, observers: &Observers) {
+        let ending = if matches!(why, Cut::Unread) { Ending::Reset } else { Ending::Close };
+        if self.streams.end(id, ending) {
+            observers.counters().cut_connection(why);
+        }
+    }
+}
+
+/// Whether a connection could not be accepted for want of descriptors or memory: the next try will be no better.
+fn has_run_out(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}

@@ -1,0 +1,189 @@
+//! The listener sockets of one worker.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use crate::addr::{ClientAddr, FiveTuple, Transport};
+use crate::clock::Now;
+use crate::net::sys::{Datagram, Epoll, Interest, kernel_drops};
+use crate::turn::{Client, DatagramPath, Path};
+use crate::worker::inbox::Inbox;
+use crate::worker::token::Token;
+
+/// Datagrams taken from a listener at once, at most.
+pub(in crate::worker) const DEPTH_MAX: usize = 64;
+/// Messages that one read of a listener should not bring many more of, each datagram being up to 64 that the kernel has
+/// coalesced.
+const READ_MESSAGES: usize = 512;
+
+/// How long a listener rests when the process is out of descriptors.
+const ACCEPT_PAUSE_MICROS: u64 = 100_000;
+
+/// A listener socket of one worker.
+pub struct WorkerListener {
+    /// The transport.
+    pub transport: Transport,
+    /// The address it is bound to, with the real port.
+    pub address: SocketAddr,
+    /// The socket: UDP bound, or TCP listening.
+    pub socket: OwnedFd,
+}
+
+/// All listeners of a worker.
+pub(super) struct Listeners {
+    epoll: Arc<Epoll>,
+    sockets: Vec<ListenerSocket>,
+    /// When listeners that rest are watched again.
+    resting: Vec<(u64, u32)>,
+}
+
+enum ListenerSocket {
+    Datagrams(DatagramListener),
+    Streams { socket: TcpListener, transport: Transport },
+}
+
+impl Listeners {
+    pub(super) fn new(epoll: Arc<Epoll>, listeners: Vec<WorkerListener>) -> io::Result<Self> {
+        let mut sockets = Vec::with_capacity(listeners.len());
+        for (number, WorkerListener { transport, address, socket }) in listeners.into_iter().enumerate() {
+            epoll.add(socket.as_fd(), Token::Listener(number as u32).pack(), Interest::Read)?;
+            sockets.push(match transport {
+                Transport::Udp => ListenerSocket::Datagrams(DatagramListener::new(socket, address)),
+                Transport::Tcp | Transport::Tls => {
+                    ListenerSocket::Streams { socket: TcpListener::from(socket), transport }
+                }
+            });
+        }
+        Ok(Self { epoll, sockets, resting: Vec::new() })
+    }
+
+    pub(super) fn datagrams(&mut self, number: u32) -> Option<&mut DatagramListener> {
+        match self.sockets.get_mut(number as usize)? {
+            ListenerSocket::Datagrams(listener) => Some(listener),
+            ListenerSocket::Streams { .. } => None,
+        }
+    }
+
+    pub(super) fn datagram_fd(&self, number: u32) -> Option<BorrowedFd<'_>> {
+        match self.sockets.get(number as usize)? {
+            ListenerSocket::Datagrams(listener) => Some(listener.socket.as_fd()),
+            ListenerSocket::Streams { .. } => None,
+        }
+    }
+
+    /// Accepts a connection.
+    pub(super) fn accept(&self, number: u32) -> Option<(Transport, io::Result<(TcpStream, SocketAddr)>)> {
+        match self.sockets.get(number as usize)? {
+            ListenerSocket::Streams { socket, transport } => Some((*transport, socket.accept())),
+            ListenerSocket::Datagrams(_) => None,
+        }
+    }
+
+    /// Out of descriptors or memory: a level-triggered listener would spin, so it rests a moment.
+    pub(super) fn rest(&mut self, now: Now, number: u32) {
+        self.watch(number, Interest::None);
+        self.resting.push((now.micros + ACCEPT_PAUSE_MICROS, number));
+    }
+
+    /// Has those watched again that have rested.
+    pub(super) fn resume(&mut self, now: Now) {
+        while let Some((due, number)) = self.resting.first().copied() {
+            if due > now.micros {
+                return;
+            }
+            self.resting.remove(0);
+            self.watch(number, Interest::Read);
+        }
+    }
+
+    fn watch(&self, number: u32, interest: Interest) {
+        if let Some(ListenerSocket::Streams { socket, .. }) = self.sockets.get(number as usize) {
+            let _ = self.epoll.modify(socket.as_fd(), Token::Listener(number).pack(), interest);
+        }
+    }
+
+    /// When [`Self::resume`] has something to do.
+    pub(super) fn next_timeout(&self) -> Option<u64> {
+        self.resting.iter().map(|entry| entry.0).min()
+    }
+}
+
+/// Where datagrams of clients come in.
+pub(in crate::worker) struct DatagramListener {
+    socket: OwnedFd,
+    address: SocketAddr,
+    /// The kernel's drops at it that have been counted.
+    drops: u32,
+    /// How many datagrams to ask for.
+    depth: usize,
+}
+
+impl DatagramListener {
+    fn new(socket: OwnedFd, address: SocketAddr) -> Self {
+        // A socket from before a restart has dropped datagrams that were counted then.
+        let drops = kernel_drops(socket.as_fd()).unwrap_or_default();
+        Self { socket, address, drops, depth: DEPTH_MAX }
+    }
+
+    /// Receives what is there, up to some number; returns how many datagrams it was.
+    pub(in crate::worker) fn receive(&self, inbox: &mut Inbox) -> io::Result<usize> {
+        inbox.receive(self.socket.as_fd(), self.depth)
+    }
+
+    /// The client that has sent a datagram to this listener, which is the worker's `number`th.
+    pub(in crate::worker) fn client(&self, number: u32, datagram: &Datagram) -> Option<Client> {
+        let is_any = self.address.ip().is_unspecified();
+        let server = server_address(self.address, datagram.local_ip);
+        let client = ClientAddr::new(datagram.source);
+        // Source port 0 cannot be answered.
+        (datagram.source.port() != 0).then_some(())?;
+        let five_tuple = FiveTuple { transport: Transport::Udp, client, server };
+        let from_ip = is_any.then(|| server.ip());
+        Some(Client { five_tuple, path: Path::Datagrams(DatagramPath { socket: number, to: client.get(), from_ip }) })
+    }
+
+    /// Takes note of a read that brought `count` datagrams, `messages` in all.
+    pub(in crate::worker) fn note_read(&mut self, count: usize, messages: usize) {
+        self.depth = next_depth(self.depth, count, messages);
+    }
+
+    /// Takes over what the kernel reports of its drops; returns how many are new.
+    pub(in crate::worker) fn new_drops(&mut self, drops: u32) -> u32 {
+        drops.wrapping_sub(std::mem::replace(&mut self.drops, drops))
+    }
+}
+
+/// How many datagrams to ask a listener for after a read of `count` that were `messages` in all: fewer while the kernel
+/// coalesces many, so that a client who sends trains of 64 keeps the loop no longer than others; and more again by one at a time,
+/// so that few of his trains find the loop unprepared.
+fn next_depth(depth: usize, count: usize, messages: usize) -> usize {
+    let each = messages.div_ceil(count.max(1)).max(1);
+    (READ_MESSAGES / each).min(depth + 1).clamp(4, DEPTH_MAX)
+}
+
+fn server_address(bound: SocketAddr, local_ip: Option<IpAddr>) -> SocketAddr {
+    match local_ip {
+        Some(ip) if bound.ip().is_unspecified() => SocketAddr::new(ip, bound.port()),
+        _ => bound,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trains_lower_the_depth_of_a_listener_at_once_and_it_grows_again_one_by_one() {
+        assert_eq!(next_depth(DEPTH_MAX, 64, 64), DEPTH_MAX);
+        assert_eq!(next_depth(DEPTH_MAX, 3, 3), DEPTH_MAX, "a short read says nothing of trains");
+        let mut depth = next_depth(DEPTH_MAX, 64, 64 * 64);
+        assert_eq!(depth, 8, "eight trains of 64 at once");
+        for grown in 9..=DEPTH_MAX {
+            depth = next_depth(depth, depth, depth);
+            assert_eq!(depth, grown);
+        }
+        assert_eq!(next_depth(depth, 0, 0), DEPTH_MAX);
+    }
+}

@@ -1,0 +1,176 @@
+//! Every path to a client: the listeners and the connections. A connection that is to end is marked, and closed when the round is
+//! about to be over.
+
+mod accept;
+mod listeners;
+mod stream;
+mod stream_table;
+mod streams;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use rustls::ServerConfig;
+
+pub use listeners::WorkerListener;
+pub(super) use listeners::{DEPTH_MAX, DatagramListener};
+pub(super) use stream_table::Line;
+
+use super::observers::Observers;
+use super::outbox::Outbox;
+use super::plan::Pieces;
+use super::relay_sockets::RelaySockets;
+use super::token::Token;
+use crate::clock::Now;
+use crate::config::Streams;
+use crate::net::sys::{Descriptors, Epoll, Events, Interest, Ready};
+use crate::stream::ConnectionLimits;
+use crate::turn::{Client, Path, RelayId, Server, StreamId};
+
+use listeners::Listeners;
+use stream::Ending;
+use stream_table::StreamTable;
+
+/// What a wait for connections without an allocation may bring, and how many of them may wait for their turn.
+const STRANGERS_MAX: usize = 256;
+
+/// What clients are reached by.
+pub(super) struct Clients {
+    listeners: Listeners,
+    streams: StreamTable,
+    /// The worker's epoll watches the listeners, the connections with an allocation, and the other one, which watches those without.
+    epoll: Arc<Epoll>,
+    strangers: Epoll,
+    stranger_events: Events,
+    from: ClientSources,
+}
+
+/// What connections are made from.
+pub(super) struct ClientSources {
+    pub(super) limits: Arc<ConnectionLimits>,
+    pub(super) descriptors: Descriptors,
+    /// Replaced when certificates are.
+    pub(super) tls: Arc<ArcSwapOption<ServerConfig>>,
+    pub(super) options: Streams,
+}
+
+impl Clients {
+    /// Has the epoll watch the listeners.
+    ///
+    /// # Errors
+    /// When epoll refuses a socket, or there is no descriptor for another epoll.
+    pub(super) fn new(epoll: Arc<Epoll>, listeners: Vec<WorkerListener>, from: ClientSources) -> io::Result<Self> {
+        let strangers = Epoll::new()?;
+        epoll.add(strangers.as_fd(), Token::Strangers.pack(), Interest::Read)?;
+        Ok(Self {
+            listeners: Listeners::new(Arc::clone(&epoll), listeners)?,
+            streams: StreamTable::new(&from.options),
+            epoll,
+            strangers,
+            stranger_events: Events::new(STRANGERS_MAX),
+            from,
+        })
+    }
+
+    /// A listener for datagrams, by its number.
+    pub(super) fn datagrams(&mut self, number: u32) -> Option<&mut DatagramListener> {
+        self.listeners.datagrams(number)
+    }
+
+    /// The socket that datagrams of a path are sent from.
+    pub(super) fn datagram_fd(&self, number: u32) -> Option<BorrowedFd<'_>> {
+        self.listeners.datagram_fd(number)
+    }
+
+    /// Gathers what is sent to a client. A relay's datagrams in a row make a flow. Over a stream, what is droppable gives way when the
+    /// client does not read it.
+    pub(super) fn gather(
+        &mut self,
+        outbox: &mut Outbox,
+        (path, flow): (Path, Option<RelayId>),
+        tos: u8,
+        pieces: Pieces,
+        droppable: bool,
+    ) {
+        match path {
+            Path::Datagrams(path) => outbox.add_to_client(flow, path, tos, pieces),
+            Path::Stream(id) => self.streams.queue_frame(id, pieces, droppable),
+        }
+    }
+
+    /// Lets a connection wait for its turn.
+    pub(super) fn wait_for_turn(&mut self, id: StreamId, ready: Ready) {
+        self.streams.wait_for_turn(id, ready);
+    }
+
+    /// Lets the connections without an allocation that are ready wait for their turn, unless many do already.
+    pub(super) fn look_at_strangers(&mut self) {
+        if self.streams.waiting(Line::Strangers) >= STRANGERS_MAX {
+            return;
+        }
+        let Ok(count) = self.strangers.wait(&mut self.stranger_events, 0) else { return };
+        for index in 0..count {
+            let Some(ready) = self.stranger_events.get(index) else { break };
+            if let Some(Token::Stream(id)) = Token::unpack(ready.token) {
+                self.streams.wait_for_turn(id, ready);
+            }
+        }
+    }
+
+    /// Whether a connection waits for its turn.
+    pub(super) fn has_waiting(&self) -> bool {
+        self.streams.has_waiting()
+    }
+
+    /// How many wait for their turn in a line.
+    pub(super) fn waiting(&self, line: Line) -> usize {
+        self.streams.waiting(line)
+    }
+
+    /// The connection of a line whose turn it is, unless it has been closed meanwhile.
+    pub(super) fn next_turn(&mut self, line: Line) -> Option<(StreamId, Ready)> {
+        self.streams.next_turn(line)
+    }
+
+    /// When a connection may have to be closed, or a listener wakes.
+    pub(super) fn next_timeout(&self) -> Option<u64> {
+        [self.streams.next_timeout(), self.listeners.next_timeout()].into_iter().flatten().min()
+    }
+
+    /// Has the connection a client came by closed, if it came by one.
+    pub(super) fn end(&mut self, client: &Client) {
+        match client.path {
+            Path::Stream(id) => drop(self.streams.end(id, Ending::Close)),
+            Path::Datagrams(_) => {}
+        }
+    }
+
+    /// Closes the connections that have been marked since the last time, and ends their allocations.
+    pub(super) fn close_ended(
+        &mut self,
+        now: Now,
+        server: &mut Server,
+        relays: &mut RelaySockets,
+        observers: &Observers,
+    ) {
+        let mut any = false;
+        while let Some((stream, ending)) = self.streams.next_ended() {
+            any = true;
+            server.client_gone(now, &stream.client.five_tuple, relays);
+            match ending {
+                Ending::Close => stream.connection.close(),
+                Ending::Reset => stream.connection.reset(),
+            }
+        }
+        if any {
+            observers.counters().connections.set(self.streams.open() as u64);
+        }
+    }
+
+    /// Closes every connection at the end, each so that its client sees an end and no reset.
+    pub(super) fn close_all(&mut self) {
+        self.streams.drain().for_each(|stream| stream.connection.close());
+    }
+}
