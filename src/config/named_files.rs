@@ -6,7 +6,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::Place;
+use super::keys::KEYS;
 use super::overrides::Overrides;
+use super::places::find;
 use super::reader::Document;
 use super::source::Source;
 
@@ -32,7 +34,6 @@ impl Source {
         if !errors.is_empty() {
             return Vec::new();
         }
-        let root = table.get_ref();
         let named = |table: &DeTable<'_>, section: &str, prefix: &str| {
             let text = |key: String| {
                 let value: &Spanned<DeValue<'_>> = table.get(key.as_str())?;
@@ -48,32 +49,32 @@ impl Source {
                 place,
             })
         };
-        let section = |key: &str| table_of(root.get(key)?);
+        // Beside a credential there may be a file; of users there is a file alone.
+        let prefixes = KEYS.iter().filter_map(|key| match key.name {
+            "auth.users-file" => Some("auth.users-"),
+            name => name.strip_suffix("credential"),
+        });
         let mut found = Vec::new();
-        if let Some(auth) = section("auth") {
-            for (list, shown, prefix) in [("secrets", "[[auth.secrets]]", ""), ("users", "[[auth.users]]", "password-")]
-            {
-                if let Some(DeValue::Array(items)) = auth.get(list).map(Spanned::get_ref) {
-                    found.extend(items.iter().filter_map(table_of).filter_map(|table| named(table, shown, prefix)));
+        for (section, prefix) in prefixes.filter_map(|prefix| prefix.rsplit_once('.')) {
+            let names: Vec<_> = section.split('.').collect();
+            match find(table.get_ref(), &names).map(Spanned::get_ref) {
+                Some(DeValue::Table(table)) => found.extend(named(table, &format!("[{section}]"), prefix)),
+                Some(DeValue::Array(items)) => {
+                    let tables = items.iter().filter_map(|item| match item.get_ref() {
+                        DeValue::Table(table) => Some(table),
+                        _ => None,
+                    });
+                    found.extend(tables.filter_map(|table| named(table, &format!("[[{section}]]"), prefix)));
                 }
+                _ => {}
             }
-            found.extend(named(auth, "[auth]", "users-"));
         }
-        found.extend(section("admin").and_then(|table| named(table, "[admin]", "token-")));
-        found.extend(section("usage").and_then(|table| named(table, "[usage]", "webhook-token-")));
         found
     }
 
     /// The files among them.
     pub fn secret_files(&self) -> Vec<PathBuf> {
         self.named_secrets().into_iter().filter_map(|secret| secret.file).collect()
-    }
-}
-
-fn table_of<'t, 'i>(value: &'t Spanned<DeValue<'i>>) -> Option<&'t DeTable<'i>> {
-    match value.get_ref() {
-        DeValue::Table(table) => Some(table),
-        _ => None,
     }
 }
 

@@ -22,7 +22,8 @@ impl Source {
     }
 }
 
-fn find<'t, 'i>(table: &'t DeTable<'i>, names: &[&str]) -> Option<&'t Spanned<DeValue<'i>>> {
+/// The value of a key, by the names that lead to it.
+pub(super) fn find<'t, 'i>(table: &'t DeTable<'i>, names: &[&str]) -> Option<&'t Spanned<DeValue<'i>>> {
     let (first, rest) = names.split_first()?;
     let value = table.get(*first)?;
     match value.get_ref() {

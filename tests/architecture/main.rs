@@ -122,7 +122,7 @@ const CENTRES: &[(&str, &str)] =
     &[("turn::server", "one type with a file for each method of the RFC: they take its state, and it calls them")];
 
 /// Rooms whose circles are not undone yet.
-const TO_DO: &[&str] = &["turn", "auth", "policy", "worker", "stream"];
+const TO_DO: &[&str] = &["turn", "worker", "stream"];
 
 const MODULE_LINES_MAX: usize = 600;
 

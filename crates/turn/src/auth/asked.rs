@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::user::User;
 use turnstone_stun::Key;
 
-use super::long_term::Identity;
+use super::identity::Identity;
 use super::password::PrepareError;
 use super::users::{Keys, Passwords};
 

@@ -11,6 +11,7 @@ use crate::user::User;
 use turnstone_stun::{AttributeType, Encoder, IntegrityKind, Key, Message, PasswordAlgorithm, userhash};
 
 use super::asked::{AskPolicy, AskedUser};
+use super::identity::Identity;
 use super::nonce::{Features, NonceKeys, NonceState};
 use super::password::{PrepareError, prepare};
 use super::rest::{NOT_SECONDS, SharedSecret, TimeLimited, password_of};
@@ -21,18 +22,6 @@ use super::users::{Directory, Keys, USERNAME_MAX, Users};
 const PASSWORD_ALGORITHMS: [u8; 8] = [0, 2, 0, 0, 0, 1, 0, 0];
 /// Longest realm in characters (RFC 8489 section 14.9: fewer than 128).
 const REALM_MAX_CHARS: usize = 127;
-
-/// Who sent an authenticated request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The whole username, as in USERNAME.
-    pub username: Arc<str>,
-    /// What quotas and bandwidth count on: the user part of a time-limited username, else the username. A time-limited
-    /// username without a user part counts as a whole, so that strangers do not share one quota.
-    pub user: User,
-    /// When the credential expires (seconds since the Unix epoch); `None` for a static user.
-    pub expires_unix: Option<u64>,
-}
 
 /// A request that passed.
 #[derive(Debug)]

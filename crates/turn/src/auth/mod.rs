@@ -2,6 +2,7 @@
 
 mod asked;
 mod diagnose;
+mod identity;
 mod long_term;
 mod nonce;
 mod password;
@@ -11,7 +12,8 @@ mod users;
 pub(crate) use asked::AskedUser;
 pub use asked::{AskPolicy, KnownCredential};
 pub use diagnose::{Diagnosis, Mistake, diagnose};
-pub use long_term::{Authenticated, Credentials, CredentialsBuilder, CredentialsError, HeldCredential, Identity};
+pub use identity::Identity;
+pub use long_term::{Authenticated, Credentials, CredentialsBuilder, CredentialsError, HeldCredential};
 pub use nonce::{Features, Nonce, NonceKeys, NonceState};
 pub use password::{PrepareError, prepare};
 pub use rest::{SharedSecret, TimeLimited, mint};

@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::user::User;
 use turnstone_stun::{Key, PasswordAlgorithm, userhash};
 
-use super::long_term::Identity;
+use super::identity::Identity;
 use super::password::{PrepareError, prepare, prepare_rfc5389};
 
 /// Longest username in bytes (RFC 8489 section 14.3: fewer than 509).

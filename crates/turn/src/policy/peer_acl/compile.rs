@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 use crate::addr::Family;
 
-use super::PeerRules;
 use super::defaults::{Lifted, default_denials, is_host_address};
 use super::embedded::Nat64Prefix;
 use super::error::{AclError, NoEffect, RuleProblem};
+use super::peer_rules::PeerRules;
 use super::range_map::{Class, RangeMap};
 use super::rule::{AddrRange, parse_allowed, parse_denied, parse_ipv6_prefix};
 

@@ -10,12 +10,11 @@ mod embedded;
 mod error;
 mod explain;
 mod own_service;
+mod peer_rules;
 mod range_map;
 mod rule;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-
-use ipnet::IpNet;
 
 use crate::addr::PeerAddr;
 use crate::reject::Reason;
@@ -24,64 +23,11 @@ pub use allowance::Allowance;
 pub use error::{AclError, NoEffect, RuleProblem};
 pub use explain::Denial;
 pub use own_service::{OwnService, OwnServiceError};
+pub use peer_rules::PeerRules;
 
 use compile::compile_tables;
 use embedded::{Nat64Inner, Nat64Prefix, embedded_ipv4};
 use range_map::{Class, RangeMap};
-
-/// What the operator configured, as text, plus what the server knows of itself.
-///
-/// A rule is a CIDR (`10.0.0.0/8`), a single address or a range (`10.0.0.1-10.0.0.9`). The order of rules does not matter.
-/// A peer is judged like this, the first line that applies being the answer:
-///
-/// 1. A relay address of this server is reachable on the relay ports, unless one of the server's own endpoints has that
-///    port; `own_services` are reachable too; every other port of the server's own addresses is denied.
-/// 2. 0.0.0.0/8, `::`, loopback, multicast, broadcast, Teredo, 6to4 and IPv4 in IPv6 clothing (mapped, compatible, SIIT)
-///    are denied, and no rule lifts that. NAT64 forms (64:ff9b::/96, 64:ff9b:1::/48) are denied unless `nat64_prefixes`
-///    has them.
-/// 3. A `denied` rule denies, unless an `allowed` rule marked `override` covers the peer with *fewer* addresses than every
-///    `denied` rule that covers it.
-/// 4. A range denied by default (private, link-local, reserved, ...) is denied, unless an `allowed` rule marked `override`
-///    covers the peer and is *no larger* than that range.
-/// 5. With [`Self::default_deny_all`], what no `allowed` rule covers is denied; without it, everything else is allowed.
-/// 6. `denied_ports` are denied for every peer but the server's own relay addresses; port 0 is denied always.
-///
-/// An `allowed` rule without `override` therefore means something only with `default_deny_all`, the pattern for a server
-/// in front of an SFU. Unlike in coturn, `allowed` never wins over `denied` by itself. An `allowed` rule that can have no
-/// effect is an error, so that nothing an operator writes is silently ignored.
-///
-/// An IPv4 address embedded in an IPv6 address is judged by the IPv4 rules, and the IPv6 address by the IPv6 rules; both
-/// must pass. With [`Self::default_deny_all`], an address in a listed NAT64 prefix counts as allowed when an `allowed` rule
-/// covers either of the two.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PeerRules {
-    /// Networks (CIDR), single addresses or `a-b` ranges that are denied.
-    pub denied: Vec<String>,
-    /// What is allowed, in the same forms; a trailing ` override` lets the rule win over a larger denial.
-    pub allowed: Vec<String>,
-    /// `default = "deny"`: only peers that `allowed` covers are reachable.
-    pub default_deny_all: bool,
-    /// Operator NAT64 prefixes (RFC 6052), whose inner IPv4 address is judged. Listing one lifts the default denial of the
-    /// IPv6 form, not that of the inner address and not a `denied` rule.
-    pub nat64_prefixes: Vec<String>,
-    /// Whether loopback peers are allowed, with default denials and `default_deny_all` set aside for them (`serve --dev`
-    /// only).
-    pub allow_loopback: bool,
-    /// Peer ports that are denied, e.g. reflectors.
-    pub denied_ports: Vec<u16>,
-    /// Listener, admin and metrics addresses; an unspecified IP, of either family, stands for every own address.
-    pub own_endpoints: Vec<SocketAddr>,
-    /// The host's interface addresses and the private halves of `external-ip`.
-    pub own_addresses: Vec<IpAddr>,
-    /// Networks of which every address is this host's, as AnyIP routes make them.
-    pub own_networks: Vec<IpNet>,
-    /// Programs on this host that may be reached, whatever the other rules say but not on an endpoint's port.
-    pub own_services: Vec<OwnService>,
-    /// Relay addresses as peers see them (after `external-ip`); reachable on `relay_ports` whatever the rules say.
-    pub relay_addresses: Vec<IpAddr>,
-    /// The relay port range, inclusive.
-    pub relay_ports: (u16, u16),
-}
 
 /// The ranges that are denied without any rule: first and last address, and whether an `allowed` rule marked `override`
 /// can lift it. Ranges may lie within one another.
