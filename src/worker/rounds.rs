@@ -134,17 +134,19 @@ mod tests {
     use std::time::Duration;
 
     use super::super::mailbox::HandoverBatch;
-    use super::super::{Mailbox, Reservations, WorkerContext, WorkerListener};
+    use super::super::{Command, Mailbox, PEAK_MIN, Reservations, WorkerContext, WorkerListener};
     use super::*;
     use crate::addr::{PeerAddr, Transport};
     use crate::auth::NonceKeys;
     use crate::client::{Answer, Client, Credential, Event, Request};
     use crate::config::{Config, Host, Overrides, OwnAddresses, Source, Surroundings};
     use crate::counters::Counters;
-    use crate::net::sys::{Descriptors, SendOptions, kernel_drops, read_error_queue, send_pieces, send_to};
+    use crate::net::sys::{
+        Descriptors, SendOptions, kernel_drops, raise_open_files, read_error_queue, send_pieces, send_to,
+    };
     use crate::net::{RelayPorts, Span, bind_tcp_listener, bind_udp_listener};
     use crate::stream::ConnectionLimits;
-    use crate::turn::{RelayId, Shared};
+    use crate::turn::{AllocationFilter, RelayId, Shared};
 
     const CHANNEL: u16 = 0x4000;
     /// The most that a round may count for: the bounds above, one source's share over each, and a listener's datagrams.
@@ -170,8 +172,11 @@ mod tests {
     impl Driven {
         fn new() -> Self {
             let source = Source {
-                text: "[relay]\nports = \"20000-29999\"\n[[auth.users]]\nname = \"ann\"\npassword-env = \"PASSWORD\"\n"
-                    .to_owned(),
+                text:
+                    "[relay]\nports = \"20000-29999\"\n[limits]\nunauthenticated-replies-per-second = \"unlimited\"\n\
+                       [quota]\nallocations-per-user-burst = 10000\n\
+                       [[auth.users]]\nname = \"ann\"\npassword-env = \"PASSWORD\"\n"
+                        .to_owned(),
                 ..Source::absent("none")
             };
             let env = |name: &str| (name == "PASSWORD").then(|| "wonderland".to_owned());
@@ -225,7 +230,11 @@ mod tests {
         }
 
         fn call(&mut self) -> Call {
-            let [client, peer] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+            self.call_from("127.0.0.1")
+        }
+
+        fn call_from(&mut self, client: &str) -> Call {
+            let [client, peer] = [client, "127.0.0.1"].map(|ip| UdpSocket::bind((ip, 0)).unwrap());
             client.connect(self.listener).unwrap();
             client.set_nonblocking(true).unwrap();
             let credential =
@@ -397,6 +406,44 @@ mod tests {
         driven.settle();
         assert_eq!((driven.relayed() + lost, driven.counters.icmp_errors.get()), (sent, 0));
         assert!(lost > 0);
+    }
+
+    #[test]
+    fn after_a_peak_memory_is_given_back_and_the_calls_that_stay_go_on() {
+        raise_open_files();
+        let mut driven = Driven::new();
+        let before = driven.call();
+        let strangers = |driven: &mut Driven| driven.call_from("127.0.0.2");
+        let peak: Vec<Call> = (0..40).map(|_| strangers(&mut driven)).collect();
+        let amidst = driven.call();
+        let after: Vec<Call> = (0..PEAK_MIN).map(|_| strangers(&mut driven)).collect();
+        assert_eq!(driven.worker.relays.slots(), 42 + PEAK_MIN);
+        for call in after.iter().rev().chain(&peak) {
+            let gone = AllocationFilter { relayed: Some(call.relayed), ..AllocationFilter::default() };
+            driven.mailbox.send(Command::Kick(gone, None, Box::new(|_| {})));
+        }
+        while driven.counters.allocations.get() > 2 {
+            driven.round();
+        }
+        let slots = driven.worker.relays.slots();
+        assert!((42..PEAK_MIN / 3).contains(&slots), "{slots} slots are left");
+        let next = driven.call();
+        // What still comes for those that are gone finds nobody.
+        for call in peak.iter().chain(&after) {
+            call.peer.send_to(b"late", call.relayed).unwrap();
+            call.client.send(&[0x40, 0, 0, 1, 7]).unwrap();
+        }
+        let mut buffer = [0; 64];
+        for call in [before, amidst, next] {
+            call.client.send(&[0x40, 0, 0, 1, 7]).unwrap();
+            call.peer.send_to(b"voice", call.relayed).unwrap();
+            call.peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            let relayed = driven.relayed();
+            while driven.relayed() < relayed + 2 {
+                driven.round();
+            }
+            assert_eq!((call.peer.recv(&mut buffer).unwrap(), call.client.recv(&mut buffer).unwrap()), (1, 9));
+        }
     }
 
     #[test]

@@ -65,3 +65,28 @@ impl FiveTuples {
         self.last = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::hash::test_hash;
+    use super::*;
+    use crate::addr::{ClientAddr, Transport};
+
+    #[test]
+    fn after_a_peak_memory_is_given_back_and_who_stays_is_found() {
+        let (mut tuples, hash) = (FiveTuples::new(), test_hash());
+        let server = "203.0.113.5:3478".parse().unwrap();
+        let tuple = |port: u16| {
+            let client = ClientAddr::new(([192, 0, 2, 1], port).into());
+            FiveTuple { transport: Transport::Udp, client, server }
+        };
+        (0..10_000).for_each(|port| tuples.insert(&hash, &tuple(port), u32::from(port)));
+        (0..10_000).filter(|port| port % 1000 != 0).for_each(|port| tuples.remove(&hash, &tuple(port)));
+        tuples.shrink(&hash);
+        assert!(tuples.table.capacity() < 64, "{}", tuples.table.capacity());
+        for port in 0..10_000 {
+            let kept = (port % 1000 == 0).then_some(u32::from(port));
+            assert_eq!(tuples.find(&hash, &tuple(port)), kept);
+        }
+    }
+}

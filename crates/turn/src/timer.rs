@@ -208,6 +208,20 @@ mod tests {
     }
 
     #[test]
+    fn after_a_peak_the_memory_of_its_timers_is_given_back() {
+        let (mut wheel, mut due) = (Wheel::new(), Vec::new());
+        for tick in 1..400 {
+            (0..100).for_each(|owner| _ = arm(&mut wheel, 0, tick * SECOND, owner));
+        }
+        arm(&mut wheel, 0, 450 * SECOND, 7);
+        wheel.take_due(400 * SECOND, &mut due);
+        let kept = |wheel: &Wheel| wheel.slots.iter().map(Vec::capacity).sum::<usize>();
+        assert!(kept(&wheel) > 1000, "what it keeps for the next ones");
+        wheel.shrink();
+        assert_eq!((kept(&wheel), wheel.len()), (1, 1));
+    }
+
+    #[test]
     fn a_timer_fires_at_its_deadline_and_less_than_a_tick_late() {
         for deadline in [1, 500_000, 40 * SECOND, 300 * SECOND, 500 * SECOND] {
             let mut wheel = Wheel::new();

@@ -31,8 +31,6 @@ pub use stream_buffers::{bound_stream_buffers, widen_stream_buffers};
 
 use std::io;
 
-use rustix::time::{ClockId, clock_gettime};
-
 /// Turns a system call's return value into a result.
 fn check(value: libc::c_int) -> io::Result<usize> {
     usize::try_from(value).map_err(|_| io::Error::last_os_error())
@@ -50,8 +48,13 @@ pub fn trim_memory() {
 /// The monotonic clock in microseconds and the Unix time in seconds, one reading each.
 #[inline]
 pub fn clocks() -> (u64, u64) {
-    let monotonic = clock_gettime(ClockId::Monotonic);
-    let micros = u64::try_from(monotonic.tv_nsec).unwrap_or(0) / 1000;
-    let unix_secs = clock_gettime(ClockId::RealtimeCoarse).tv_sec;
-    (u64::try_from(monotonic.tv_sec).unwrap_or(0) * 1_000_000 + micros, u64::try_from(unix_secs).unwrap_or(0))
+    // Not by rustix: what it looks up for its own way to the vDSO crashes the program under valgrind.
+    let read = |clock| {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: `time` is a valid timespec to write to.
+        unsafe { libc::clock_gettime(clock, &raw mut time) };
+        (u64::try_from(time.tv_sec).unwrap_or(0), u64::try_from(time.tv_nsec).unwrap_or(0))
+    };
+    let (secs, nanos) = read(libc::CLOCK_MONOTONIC);
+    (secs * 1_000_000 + nanos / 1000, read(libc::CLOCK_REALTIME_COARSE).0)
 }

@@ -52,5 +52,6 @@ pub fn clock_is_synchronised() -> Option<bool> {
 
 /// Bytes in a page of memory.
 pub fn page_size() -> u64 {
-    rustix::param::page_size() as u64
+    // SAFETY: no pointers.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
