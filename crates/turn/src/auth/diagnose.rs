@@ -54,6 +54,7 @@ pub enum Diagnosis {
 
 /// One way in which a credential differs from what the scheme asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Mistake {
     /// The username has no timestamp.
     NoTimestamp,

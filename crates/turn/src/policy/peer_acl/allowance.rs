@@ -12,6 +12,7 @@ use super::rule::AddrRange;
 
 /// Why a peer that nothing denies may be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Allowance {
     /// Nothing denies it; of an address without a port, these ports are denied nevertheless.
     NotDenied(Vec<u16>),

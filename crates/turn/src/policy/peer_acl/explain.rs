@@ -15,6 +15,7 @@ use super::{PeerAcl, verdict};
 
 /// Why a peer is denied.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Denial {
     /// It lies in a range that is denied by default, such as `10.0.0.0/8, private use`.
     Default {
