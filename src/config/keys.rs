@@ -119,7 +119,7 @@ pub(super) static KEYS: &[Key] = &[
         .after_restart(keep_relay)
         .set_by("TURNSTONE_RELAY_IPV6", Some("relay-ipv6"), "ADDRESS", "IPv6 address to relay from, auto or off"),
     Key::new("relay.external-ip", Kind::Texts(r#"public addresses, at most one per family, such as "203.0.113.5""#))
-        .shown(|c| relay_externals(c))
+        .shown(relay_externals)
         .after_restart(keep_relay)
         .set_by(
             "TURNSTONE_EXTERNAL_IP",

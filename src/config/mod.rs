@@ -53,7 +53,7 @@ pub use usage::{Usage, UsageFile, Webhook, WebhookUrl};
 
 // For `import`, which writes what is read here.
 pub(crate) use access::{parse_host, parse_realm};
-pub(crate) use relay::{is_of_lan, network_of};
+pub(crate) use relay::network_of;
 pub(crate) use units::{duration_text, rate_text};
 pub(crate) use value::quoted;
 pub(crate) use words::edits;

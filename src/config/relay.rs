@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::addr::SocketKind;
+use crate::addr::{Reach, SocketKind};
 use crate::policy::PeerRules;
 
 use super::error::{Located, Place, ValueError};
@@ -119,7 +119,7 @@ fn parse_external(text: &str) -> Result<IpAddr, ValueError> {
 }
 
 fn warn_if_unreachable(document: &Document<'_>, place: Place, relay: RelayAddress, dev: bool) {
-    if !dev && relay.bind == relay.external && is_private(relay.bind) {
+    if !dev && relay.bind == relay.external && Reach::of(relay.bind) != Reach::Public {
         let message = format!(
             "relay address {} is private: peers elsewhere do not reach it; set external-ip in [relay] if this host is \
              behind 1:1 NAT",
@@ -127,15 +127,6 @@ fn warn_if_unreachable(document: &Document<'_>, place: Place, relay: RelayAddres
         );
         document.warning(place, message);
     }
-}
-
-/// Whether an address is of no use to peers elsewhere.
-fn is_private(ip: IpAddr) -> bool {
-    let is_link_local = match ip {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    is_of_lan(ip) || ip.is_loopback() || is_link_local
 }
 
 /// A UDP listener on a relay port would take the port from an allocation.
@@ -163,7 +154,7 @@ pub(super) fn warn_about_peers(document: &Document<'_>, root: &Section<'_, '_>, 
     if says_otherwise || document.has_problems() {
         return;
     }
-    for relay in [relay.ipv4, relay.ipv6].into_iter().flatten().filter(|relay| is_of_lan(relay.external)) {
+    for relay in [relay.ipv4, relay.ipv6].into_iter().flatten().filter(|relay| Reach::of(relay.external).is_of_lan()) {
         let message = format!(
             "peers in the network of the relay address {} are denied (403), as all private ones: where they are to be \
              reached, as by a server for a LAN or in front of an SFU there, expected allowed = [\"{} override\"] in [peers]",
@@ -174,15 +165,7 @@ pub(super) fn warn_about_peers(document: &Document<'_>, root: &Section<'_, '_>, 
     }
 }
 
-/// Whether hosts of a local network have such an address. Link-local ones are not: the cloud's metadata service has one.
-pub(crate) fn is_of_lan(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_private() || matches!(ip.octets(), [100, 64..=127, ..]),
-        IpAddr::V6(ip) => ip.is_unique_local(),
-    }
-}
-
-/// The network that such an address is likely to be in.
+/// The network that an address of a local one is likely to be in.
 pub(crate) fn network_of(ip: IpAddr) -> String {
     match ip {
         IpAddr::V4(ip) => format!("{}/24", Ipv4Addr::from_bits(ip.to_bits() & 0xffff_ff00)),

@@ -1,7 +1,8 @@
 //! Whether peers outside can reach the relayed addresses: private ones without a mapping, 1:1 NAT, containers on a bridge.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
+use crate::addr::Reach;
 use crate::config::{Config, RelayAddress};
 use crate::probe::{Status, Step, not_public};
 
@@ -121,17 +122,10 @@ impl Container {
 
     /// Whether all that it has is a cable to a bridge on its host, and a private address.
     fn is_bridged(&self) -> bool {
-        let outside = |ip: &&IpAddr| !ip.is_loopback() && !is_link_local(**ip);
+        let outside = |ip: &&IpAddr| !matches!(Reach::of(**ip), Reach::Loopback | Reach::Link);
         !self.interfaces.is_empty()
             && self.interfaces.iter().all(|interface| interface.index != interface.link)
             && self.addresses.iter().filter(outside).all(|ip| not_public(*ip).is_some())
-    }
-}
-
-fn is_link_local(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => Ipv6Addr::is_unicast_link_local(&ip),
     }
 }
 

@@ -27,8 +27,7 @@ pub(super) fn is_eturnal(text: &str) -> bool {
 /// Where it is no YAML.
 pub(super) fn import(text: &str) -> Result<Import, YamlError> {
     let tree = yaml::read(text)?;
-    let mut conf = Conf::default();
-    conf.origin = Origin::Eturnal;
+    let mut conf = Conf { origin: Origin::Eturnal, ..Conf::default() };
     for (name, section) in tree.as_map() {
         if name != SECTION {
             let message = "settings of eturnal's run-time system, which nothing here needs";

@@ -16,7 +16,8 @@ use crate::policy::{OwnService, PeerAcl, PeerRules, default_denials};
 use super::conf::At;
 use super::findings::{Finding, FindingKind, Grade, Spot};
 use super::range::{PeerRange, subtract};
-use crate::config::{is_of_lan, network_of};
+use crate::addr::Reach;
+use crate::config::network_of;
 
 /// `[peers]`.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -184,7 +185,7 @@ fn open_own_network(
     peers: &mut Peers,
     findings: &mut Vec<Finding>,
 ) {
-    for ip in own.told.iter().filter(|ip| is_of_lan(**ip)) {
+    for ip in own.told.iter().filter(|ip| Reach::of(**ip).is_of_lan()) {
         let single = PeerRange::single(*ip);
         let holding = default_ranges().filter(|(range, liftable)| *liftable && range.contains(&single));
         let Some((network, _)) = holding.min_by_key(|(range, _)| range.last - range.first) else { continue };

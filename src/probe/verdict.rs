@@ -1,10 +1,10 @@
 //! Plain words for what can go wrong, and for what an address is.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::addr::SocketKind;
+use crate::addr::{Reach, SocketKind};
 use crate::auth::TimeLimited;
 use crate::client::{ClientError, Credential};
 use crate::clock::span;
@@ -126,9 +126,15 @@ pub(super) fn is_no_route(error: &io::Error) -> bool {
 
 /// Why nobody on the Internet can send to an address; `None` when they can.
 pub fn not_public(ip: IpAddr) -> Option<&'static str> {
-    match ip {
-        IpAddr::V4(ip) => not_public_v4(ip),
-        IpAddr::V6(ip) => not_public_v6(ip),
+    match Reach::of(ip) {
+        Reach::Unspecified => Some("the unspecified address"),
+        Reach::Loopback => Some("a loopback address"),
+        Reach::Private => Some("a private address"),
+        Reach::Link => Some("a link-local address"),
+        Reach::Shared => Some("an address of carrier-grade NAT"),
+        Reach::Many if ip.to_canonical().is_ipv4() => Some("a multicast or broadcast address"),
+        Reach::Many => Some("a multicast address"),
+        _ => None,
     }
 }
 
@@ -136,30 +142,6 @@ pub fn not_public(ip: IpAddr) -> Option<&'static str> {
 pub(super) fn printable(bytes: &[u8]) -> String {
     let shown = bytes.get(..bytes.len().min(128)).unwrap_or_default();
     String::from_utf8_lossy(shown).escape_debug().collect()
-}
-
-fn not_public_v4(ip: Ipv4Addr) -> Option<&'static str> {
-    let [a, b, ..] = ip.octets();
-    match () {
-        () if ip.is_unspecified() => Some("the unspecified address"),
-        () if ip.is_loopback() => Some("a loopback address"),
-        () if ip.is_private() => Some("a private address"),
-        () if ip.is_link_local() => Some("a link-local address"),
-        () if a == 100 && b & 0xC0 == 64 => Some("an address of carrier-grade NAT"),
-        () if ip.is_multicast() || ip.is_broadcast() => Some("a multicast or broadcast address"),
-        () => None,
-    }
-}
-
-fn not_public_v6(ip: Ipv6Addr) -> Option<&'static str> {
-    match () {
-        () if ip.is_unspecified() => Some("the unspecified address"),
-        () if ip.is_loopback() => Some("a loopback address"),
-        () if ip.is_unique_local() => Some("a private address"),
-        () if ip.is_unicast_link_local() => Some("a link-local address"),
-        () if ip.is_multicast() => Some("a multicast address"),
-        () => ip.to_ipv4_mapped().and_then(not_public_v4),
-    }
 }
 
 fn age(credential: &Credential) -> Option<u64> {

@@ -78,7 +78,6 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "config::check_secret",
             "config::duration_text",
             "config::edits",
-            "config::is_of_lan",
             "config::network_of",
             "config::parse_host",
             "config::parse_realm",

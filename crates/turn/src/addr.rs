@@ -1,12 +1,14 @@
 //! The three kinds of transport address of RFC 8656, as types that cannot be swapped, and the transports.
 
 mod logged;
+mod reach;
 mod transport;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 pub use logged::{Logged, LoggedAddresses, NotAChoice};
+pub use reach::Reach;
 pub use transport::{Framing, SocketKind, Transport};
 
 /// An IP address family (RFC 8656 section 18.6).

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::api::Api;
 use super::error::Refused;
 use super::input::Query;
+use crate::addr::Reach;
 use crate::auth::TimeLimited;
 use crate::clock::span;
 use crate::policy::{Allowance, Denial, PeerAcl};
@@ -168,13 +169,11 @@ fn is_host_candidate(refusal: &Refusal) -> bool {
     refusal.reason == Reason::PeerDeniedByDefault && refusal.peer.is_some_and(|peer| is_private_host(peer.ip()))
 }
 
-/// Addresses that hosts have in their own networks: private, shared (carriers, overlay networks), unique local, link-local. Not
-/// IPv4 link-local ones, where clouds have their metadata: who asks for these is worth a look.
+/// Addresses that hosts have in their own networks. Not IPv4 link-local ones, where clouds have their metadata: who asks for these
+/// is worth a look.
 fn is_private_host(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(v4) => v4.is_private() || matches!(v4.octets(), [100, 64..=127, ..]),
-        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
-    }
+    let reach = Reach::of(ip);
+    reach.is_of_lan() || reach == Reach::Link && ip.is_ipv6()
 }
 
 fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> String {
