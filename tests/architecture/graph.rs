@@ -44,8 +44,8 @@ impl Graph {
         imports.chain(file.paths()).filter_map(|path| self.absolute(module, &path, 0)).collect()
     }
 
-    /// The files that each file uses.
-    pub(crate) fn edges(&self) -> BTreeMap<Module, BTreeSet<Module>> {
+    /// The files that each file uses. Methods of types in the files `spread` do not count.
+    pub(crate) fn edges(&self, spread: &[Module]) -> BTreeMap<Module, BTreeSet<Module>> {
         let mut edges: BTreeMap<Module, BTreeSet<Module>> = BTreeMap::new();
         for (module, file) in &self.files {
             let used = edges.entry(module.clone()).or_default();
@@ -61,7 +61,7 @@ impl Graph {
                 }
             }
         }
-        self.add_methods(&mut edges);
+        self.add_methods(&mut edges, spread);
         for (module, used) in &mut edges {
             used.remove(module);
         }
@@ -69,7 +69,7 @@ impl Graph {
     }
 
     /// A type's methods may be in other files than the type: whoever of these files calls one uses the file that has it.
-    fn add_methods(&self, edges: &mut BTreeMap<Module, BTreeSet<Module>>) {
+    fn add_methods(&self, edges: &mut BTreeMap<Module, BTreeSet<Module>>, spread: &[Module]) {
         let mut by_type: BTreeMap<(Module, String), BTreeMap<String, Module>> = BTreeMap::new();
         for (module, file) in &self.files {
             for (name, methods) in file.inherent_impls() {
@@ -84,7 +84,7 @@ impl Graph {
         }
         for ((home, _), methods) in by_type {
             let files: BTreeSet<&Module> = methods.values().chain([&home]).collect();
-            if files.len() == 1 {
+            if files.len() == 1 || spread.contains(&home) {
                 continue;
             }
             for user in files {
