@@ -29,7 +29,7 @@ use super::channels::{Channel, Channels};
 use super::ids::AllocationId;
 use super::output::{AllocationSummary, Client, EndReason, Event};
 use super::pass::Judgement;
-use super::path::{DatagramPath, Path};
+use super::path::Path;
 use super::peer::RefusedData;
 use super::permissions::Permissions;
 use super::relays::{RelayId, Relays};
@@ -242,7 +242,8 @@ impl Parcel {
         let channel = |(number, peer, until_micros)| Channel { number, own_relay: false, peer, until_micros };
         let mut allocation = Allocation {
             id: parts.id,
-            client: Client { five_tuple, path: no_path(&five_tuple) },
+            // Nobody takes this path: [`Server::put_in`] names the one here.
+            client: Client { five_tuple, path: Path::nowhere(five_tuple.client) },
             v4: None,
             v6: None,
             channels: Channels::unindexed(parts.channels.into_iter().map(channel).collect()),
@@ -374,11 +375,6 @@ impl Parts {
             paid.packets_until_nanos = shift(paid.packets_until_nanos, 1000);
         }
     }
-}
-
-/// The path of a parcel whose allocation was in another process: nobody takes it, since [`Server::put_in`] names the one here.
-fn no_path(five_tuple: &FiveTuple) -> Path {
-    Path::Datagrams(DatagramPath { socket: u32::MAX, to: five_tuple.client.get(), from_ip: None })
 }
 
 impl From<&Relay> for ParcelRelay {

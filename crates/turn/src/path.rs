@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::addr::ClientAddr;
+
 /// How a client is reached, which is not who it is: that is its 5-tuple. Behind a proxy the two differ.
 ///
 /// The server keeps the path of a client with its allocation and gives it back with what is to be sent. It never looks inside:
@@ -12,6 +14,13 @@ pub enum Path {
     Datagrams(DatagramPath),
     /// A connection.
     Stream(StreamId),
+}
+
+impl Path {
+    /// A path that no socket has.
+    pub(super) fn nowhere(client: ClientAddr) -> Self {
+        Self::Datagrams(DatagramPath { socket: u32::MAX, to: client.get(), from_ip: None })
+    }
 }
 
 /// Where datagrams for a client go, and from where.
