@@ -238,7 +238,7 @@ pub struct Counters {
     pub stream_queue_drops: Counter,
     /// Open stream connections.
     pub connections: Counter,
-    /// Connections refused because of a limit.
+    /// Connections closed at once, because of a limit or because they could not be set up.
     pub connections_refused: Counter,
     /// Connections closed though their clients wanted them, by [`Cut`].
     pub connections_cut: [Counter; Cut::ALL.len()],

@@ -255,9 +255,11 @@ impl Observed {
                     allocation-timeout; and those whose clients did not read their answers.";
         out.counters("turnstone_stream_connections_cut", help, "reason", cut)?;
         let simple: [(&str, &str, CounterOf); 3] = [
-            ("turnstone_stream_connections_refused", "Connections closed at once because of a limit.", |counters| {
-                &counters.connections_refused
-            }),
+            (
+                "turnstone_stream_connections_refused",
+                "Connections closed at once, because of a limit or because they could not be set up.",
+                |counters| &counters.connections_refused,
+            ),
             (
                 "turnstone_stream_queue_drops",
                 "Frames dropped because a TCP or TLS client did not read them in time.",
