@@ -21,6 +21,9 @@ pub struct FakeRelays {
     pub open: HashMap<RelayId, RelayedAddr>,
     /// The relay opened last.
     pub last: Option<RelayId>,
+    /// The server whose turn it is, and the server of each relay: none may close another one's.
+    pub side: usize,
+    pub sides: HashMap<RelayId, usize>,
     taken: BTreeSet<(Family, u16)>,
     reserved: HashMap<ReservationToken, Reserved>,
     generations: Vec<u32>,
@@ -44,6 +47,8 @@ impl Default for FakeRelays {
             broken: false,
             open: HashMap::new(),
             last: None,
+            side: 0,
+            sides: HashMap::new(),
             taken: BTreeSet::new(),
             reserved: HashMap::new(),
             generations: Vec::new(),
@@ -85,8 +90,16 @@ impl FakeRelays {
         let id = RelayId { index, generation: self.generations[index as usize] };
         let relayed = RelayedAddr::new(SocketAddr::new(self.ip(family).unwrap(), port));
         self.open.insert(id, relayed);
+        self.sides.insert(id, self.side);
         self.last = Some(id);
         OpenRelay { id, relayed, reservation: None }
+    }
+
+    /// Moves the socket of a relay to the server whose turn it is; returns its id there.
+    pub fn take_over(&mut self, relay: RelayId) -> RelayId {
+        let relayed = self.open.remove(&relay).expect("only open relays move");
+        assert_ne!(self.sides.remove(&relay), Some(self.side));
+        self.put_up(relayed.family(), relayed.get().port()).id
     }
 }
 
@@ -145,6 +158,7 @@ impl Relays for FakeRelays {
 
     fn close(&mut self, relay: RelayId) {
         let relayed = self.open.remove(&relay).expect("only open relays are closed");
+        assert_eq!(self.sides.remove(&relay), Some(self.side), "closed by a server that has it not");
         assert!(self.taken.remove(&(relayed.family(), relayed.get().port())));
         self.free.push(relay.index);
     }

@@ -1,5 +1,6 @@
 //! A server in virtual time and clients that speak to it.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,8 +13,8 @@ use turnstone::reject::{Dropped, Reason};
 use turnstone::stun::{AttributeType, Class, Encoder, Key, Message, Method, PasswordAlgorithm, TransactionId};
 use turnstone::traffic::Traffic;
 use turnstone::turn::{
-    AllocationFilter, AllocationId, Client, DatagramPath, Event, Lifetimes, MessageKind, OnExpiry, Outcome, Path,
-    RelayId, Server, Settings, Shared, ToClient, ToPeer,
+    AllocationFilter, AllocationId, AllocationIds, Client, DatagramPath, Event, FillRandom, Lifetimes, MessageKind,
+    OnExpiry, Outcome, Parcel, Path, RelayId, Returned, Server, Settings, Shared, ToClient, ToPeer,
 };
 
 pub use crate::fake_relays::FakeRelays;
@@ -156,8 +157,21 @@ pub struct World {
     pub shared: Shared,
     pub now: Now,
     pub options: Options,
+    /// Another server of the same process, whose turn it is not; see [`World::other_side`].
+    pub elsewhere: Option<Server>,
+    pub settings: Arc<Settings>,
     nonce_keys: Arc<NonceKeys>,
     next_transaction: u64,
+}
+
+/// Random numbers that are the same in every run.
+fn fill_random(mut seed: u64) -> FillRandom {
+    Box::new(move |out: &mut [u8]| {
+        for byte in out {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            *byte = (seed >> 56) as u8;
+        }
+    })
 }
 
 impl World {
@@ -170,15 +184,11 @@ impl World {
         change(&mut options);
         let nonce_keys = Arc::new(NonceKeys::new([7; 32], 3600));
         let shared = Shared::default();
-        let mut seed = 1u64;
-        let fill_random = Box::new(move |out: &mut [u8]| {
-            for byte in out {
-                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                *byte = (seed >> 56) as u8;
-            }
-        });
+        let settings = options.settings(&nonce_keys);
         Self {
-            server: Server::new(options.settings(&nonce_keys), shared.clone(), fill_random),
+            server: Server::new(Arc::clone(&settings), shared.clone(), fill_random(1)),
+            elsewhere: None,
+            settings,
             relays: FakeRelays::default(),
             shared,
             now: Now { micros: 5_000 * SECOND, unix_secs: START_UNIX },
@@ -188,18 +198,55 @@ impl World {
         }
     }
 
+    /// Puts a second server beside the first one, as another worker.
+    pub fn split(&mut self) {
+        let server = Server::new(Arc::clone(&self.settings), self.shared.clone(), fill_random(2));
+        self.elsewhere = Some(server.with_ids(AllocationIds::of_worker(1)));
+    }
+
+    /// Makes it the other server's turn, if there are two.
+    pub fn other_side(&mut self) {
+        if let Some(elsewhere) = &mut self.elsewhere {
+            std::mem::swap(&mut self.server, elsewhere);
+            self.relays.side = 1 - self.relays.side;
+        }
+    }
+
+    /// Does the same with each server.
+    fn each_side(&mut self, mut what: impl FnMut(&mut Self)) {
+        what(self);
+        if self.elsewhere.is_some() {
+            self.other_side();
+            what(self);
+            self.other_side();
+        }
+    }
+
+    /// Takes an allocation out of the server whose turn it is and puts it in the other one, whose turn it is then.
+    pub fn move_over(&mut self, id: AllocationId, client: Client) {
+        let parcel = self.server.take_out(self.now, id).expect("it lives here");
+        self.other_side();
+        self.put_in(parcel, client).unwrap();
+    }
+
+    /// Puts a parcel in, with its relay sockets.
+    pub fn put_in(&mut self, parcel: Parcel, client: Client) -> Result<(), Returned> {
+        let relays: Vec<RelayId> = parcel.relays().map(|relay| relay.id).collect();
+        let moved: HashMap<_, _> = relays.iter().map(|relay| (*relay, self.relays.take_over(*relay))).collect();
+        self.server.put_in(self.now, client, parcel, |relay| moved.get(&relay).copied(), &mut self.relays)
+    }
+
     /// Reloads with changed options.
     pub fn reload(&mut self, change: impl FnOnce(&mut Options)) {
-        change(&mut self.options);
-        let settings = self.options.settings(&self.nonce_keys);
-        self.server.apply(settings);
-        while self.server.judge(self.now, usize::MAX, &mut self.relays).is_none() {}
+        self.begin_reload(change);
+        self.each_side(|world| while world.server.judge(world.now, usize::MAX, &mut world.relays).is_none() {});
     }
 
     /// Changes the options, and leaves it to the test to have the allocations judged.
     pub fn begin_reload(&mut self, change: impl FnOnce(&mut Options)) {
         change(&mut self.options);
-        self.server.apply(self.options.settings(&self.nonce_keys));
+        self.settings = self.options.settings(&self.nonce_keys);
+        self.each_side(|world| world.server.apply(Arc::clone(&world.settings)));
     }
 
     /// The allocations that match, in one go.
@@ -225,27 +272,44 @@ impl World {
 
     /// Ends allocations in one go.
     pub fn kick(&mut self, filter: &AllocationFilter, id: Option<AllocationId>) -> Vec<Client> {
-        let mut kick = self.server.kicking(filter.clone(), id);
-        let kicked = self.server.kick(self.now, &mut kick, usize::MAX, &mut self.relays);
-        assert!(kick.is_done());
+        let mut kicked = Vec::new();
+        self.each_side(|world| {
+            let mut kick = world.server.kicking(filter.clone(), id);
+            kicked.extend(world.server.kick(world.now, &mut kick, usize::MAX, &mut world.relays));
+            assert!(kick.is_done());
+        });
         kicked
     }
 
     /// Lets time pass, with every timer at its time.
     pub fn pass(&mut self, secs: u64) {
         let end = self.now.micros + secs * SECOND;
-        while let Some(due) = self.server.next_timeout().filter(|due| *due <= end) {
+        while let Some(due) = self.next_timeout().filter(|due| *due <= end) {
             self.set_micros(due.max(self.now.micros));
             // What is due at once is ended in parts.
             for _ in 0..1000 {
-                self.server.handle_timeout(self.now, &mut self.relays);
-                if self.server.next_timeout().is_none_or(|next| next > self.now.micros) {
+                self.each_side(|world| world.server.handle_timeout(world.now, &mut world.relays));
+                if self.next_timeout().is_none_or(|next| next > self.now.micros) {
                     break;
                 }
             }
-            assert!(self.server.next_timeout().is_none_or(|next| next > self.now.micros), "the timer would spin");
+            assert!(self.next_timeout().is_none_or(|next| next > self.now.micros), "the timer would spin");
         }
         self.set_micros(end);
+    }
+
+    fn servers(&self) -> impl Iterator<Item = &Server> {
+        [&self.server].into_iter().chain(&self.elsewhere)
+    }
+
+    /// When the first timer is due.
+    pub fn next_timeout(&self) -> Option<u64> {
+        self.servers().filter_map(Server::next_timeout).min()
+    }
+
+    /// Live allocations.
+    pub fn allocations(&self) -> usize {
+        self.servers().map(Server::allocations).sum()
     }
 
     /// The same, in milliseconds.
@@ -441,15 +505,19 @@ impl World {
     }
 
     pub fn events(&mut self) -> Vec<Event> {
-        std::iter::from_fn(|| self.server.poll_event()).collect()
+        let servers = [&mut self.server].into_iter().chain(&mut self.elsewhere);
+        servers.flat_map(|server| std::iter::from_fn(|| server.poll_event())).collect()
     }
 
     /// What must hold at any time: quota, allocations and relay sockets agree.
     pub fn check_books(&self) {
-        assert_eq!(self.shared.quotas.in_use() as usize, self.server.allocations(), "quota and allocations");
-        assert_eq!(self.server.timers(), self.server.allocations(), "timers and allocations");
-        assert!(self.relays.open.len() >= self.server.allocations(), "an allocation without a relay");
-        assert!(self.relays.open.len() <= 2 * self.server.allocations(), "a relay without an allocation");
+        let allocations = self.allocations();
+        assert_eq!(self.shared.quotas.in_use() as usize, allocations, "quota and allocations");
+        for server in self.servers() {
+            assert_eq!(server.timers(), server.allocations(), "timers and allocations");
+        }
+        assert!(self.relays.open.len() >= allocations, "an allocation without a relay");
+        assert!(self.relays.open.len() <= 2 * allocations, "a relay without an allocation");
     }
 }
 

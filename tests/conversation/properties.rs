@@ -4,7 +4,9 @@ use proptest::prelude::*;
 use turnstone::addr::{Family, Transport};
 use turnstone::policy::{BandwidthLimits, QuotaLimits, RateLimit};
 use turnstone::stun::{AttributeType, Class, Method};
-use turnstone::turn::{AllocationFilter, EndReason, Event, OnExpiry};
+use turnstone::turn::{
+    AllocationFilter, DatagramPath, Encapsulation, EndReason, Event, OnExpiry, Path, ToClient, ToPeer,
+};
 
 use crate::harness::*;
 
@@ -21,10 +23,11 @@ enum Step {
     ChannelData { client: usize, bytes: Vec<u8> },
     FromPeer { relay: usize, peer: u8 },
     Icmp { relay: usize, peer: u8, kind: u8 },
-    Repeat,
+    Repeat { back: usize },
     Mutate { at: usize, with: u8 },
     Raw { client: usize, bytes: Vec<u8> },
     Gone { client: usize },
+    Kick { client: usize },
     Pass { secs: u64, attended: bool },
     Reload { deny: bool, expiry: u8, max_peers: usize },
     PortsRunOut { left: usize },
@@ -47,11 +50,12 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(client, bytes)| Step::ChannelData { client, bytes }),
         2 => (0..8usize, 0..20u8).prop_map(|(relay, peer)| Step::FromPeer { relay, peer }),
         1 => (0..8usize, 0..20u8, 0..13u8).prop_map(|(relay, peer, kind)| Step::Icmp { relay, peer, kind }),
-        2 => Just(Step::Repeat),
+        2 => (0..4usize).prop_map(|back| Step::Repeat { back }),
         3 => (0..200usize, any::<u8>()).prop_map(|(at, with)| Step::Mutate { at, with }),
         1 => (client.clone(), prop::collection::vec(any::<u8>(), 0..80))
             .prop_map(|(client, bytes)| Step::Raw { client, bytes }),
-        1 => client.prop_map(|client| Step::Gone { client }),
+        1 => client.clone().prop_map(|client| Step::Gone { client }),
+        1 => client.prop_map(|client| Step::Kick { client }),
         3 => (prop_oneof![0..5u64, 0..700u64, 0..8000u64], any::<bool>())
             .prop_map(|(secs, attended)| Step::Pass { secs, attended }),
         1 => (any::<bool>(), 0..3u8, 0..30usize)
@@ -64,9 +68,14 @@ fn step() -> impl Strategy<Value = Step> {
 struct Play {
     world: World,
     logins: Vec<Login>,
-    last: Option<(turnstone::turn::Client, Vec<u8>)>,
+    /// The server that each client's packets come to, where there are two.
+    homes: [usize; CLIENTS],
+    /// The requests so far: who sent them, and their bytes.
+    sent: Vec<(usize, Vec<u8>)>,
     allocated: usize,
     ended: usize,
+    /// What the outside has seen since the last step, ids aside.
+    seen: Vec<String>,
 }
 
 impl Play {
@@ -83,7 +92,7 @@ impl Play {
             world.guest(client(2), "carol", 1000),
             world.login(client(3), "bob", "builder"),
         ];
-        Self { world, logins, last: None, allocated: 0, ended: 0 }
+        Self { world, logins, homes: [0; CLIENTS], sent: Vec::new(), allocated: 0, ended: 0, seen: Vec::new() }
     }
 
     fn peer(n: u8, ipv6: bool) -> turnstone::addr::PeerAddr {
@@ -91,22 +100,67 @@ impl Play {
     }
 
     fn relay(&self, n: usize) -> Option<turnstone::turn::RelayId> {
-        let mut all: Vec<_> = self.world.relays.open.keys().copied().collect();
+        let mut all: Vec<_> = self.world.relays.open.iter().map(|(id, relayed)| (relayed.get(), *id)).collect();
         all.sort_unstable();
-        all.get(n % all.len().max(1)).copied()
+        all.get(n % all.len().max(1)).map(|(_, id)| *id)
+    }
+
+    /// Makes it the turn of the server that this client's packets come to.
+    fn turn_to(&mut self, client: usize) -> turnstone::turn::Client {
+        if self.world.relays.side != self.homes[client] {
+            self.world.other_side();
+        }
+        self.logins[client].client
+    }
+
+    fn turn_to_relay(&mut self, relay: turnstone::turn::RelayId) {
+        if self.world.relays.sides[&relay] != self.world.relays.side {
+            self.world.other_side();
+        }
+    }
+
+    /// Moves a client's allocation to the other server, if there is one; its packets come by another path there.
+    fn change_sides(&mut self, client: usize) {
+        let mut moved = self.turn_to(client);
+        let ip = Some(moved.five_tuple.client.get().ip());
+        let filter = AllocationFilter { client: ip, ..AllocationFilter::default() };
+        let Some(view) = self.world.list(&filter, None, 1).pop() else { return };
+        let (socket, to) = (1000 + self.sent.len() as u32, moved.five_tuple.client.get());
+        moved.path = Path::Datagrams(DatagramPath { socket, to, from_ip: None });
+        self.world.move_over(view.id, moved);
+        self.logins[client].client = moved;
+        self.homes[client] = self.world.relays.side;
+    }
+
+    /// Hands in what a client has sent.
+    fn hand_in(&mut self, client: usize, bytes: &[u8]) -> Answer {
+        let sender = self.turn_to(client);
+        let answer = self.world.hand_in(sender, bytes);
+        self.seen.push(match &answer {
+            Answer::Reply(reply) => format!("{:02x?}", reply.bytes),
+            Answer::ToPeer(way, data) => format!("{} {data:?}", self.shown(way)),
+            Answer::Dropped(dropped) => format!("{dropped:?}"),
+            Answer::Waits => "waits".to_owned(),
+        });
+        answer
+    }
+
+    fn shown(&self, way: &ToPeer) -> String {
+        let ToPeer { relay, peer, own_relay, dont_fragment } = way;
+        assert_eq!(self.world.relays.sides[relay], self.world.relays.side, "no relay of another server is used");
+        format!("{} {peer} {own_relay} {dont_fragment}", self.world.relays.open[relay])
     }
 
     fn ask(&mut self, client: usize, method: Method, build: impl FnOnce(&mut turnstone::stun::Encoder<'_>)) {
         let id = self.world.transaction_id();
         let request = self.logins[client].request(id, method, build);
-        let sender = self.logins[client].client;
-        let reply = self.world.hand_in(sender, &request).reply();
+        let reply = self.hand_in(client, &request).reply();
         if matches!(reply.code(), Some(438)) {
             self.logins[client].nonce = reply.get(AttributeType::NONCE).unwrap();
         } else if reply.integrity.is_some() {
             assert!(reply.is_signed_by(&self.logins[client]));
         }
-        self.last = Some((sender, request));
+        self.sent.push((client, request));
     }
 
     fn play(&mut self, step: Step) {
@@ -147,53 +201,78 @@ impl Play {
                 request.xor_address(AttributeType::XOR_PEER_ADDRESS, Self::peer(peer, ipv6).get());
             }),
             Step::Send { client, peer } => {
-                self.world.send(self.logins[client].client, Self::peer(peer, false), &[0; 500]);
+                let id = self.world.transaction_id();
+                let bytes = message(Class::Indication, Method::SEND, id, |indication| {
+                    indication.xor_address(AttributeType::XOR_PEER_ADDRESS, Self::peer(peer, false).get());
+                    indication.attribute(AttributeType::DATA, &[0; 500]);
+                });
+                self.hand_in(client, &bytes);
             }
             Step::ChannelData { client, bytes } => {
-                let client = self.logins[client].client;
-                if let Ok((_, range)) = self.world.channel_data_raw(&client, &bytes) {
-                    assert!(bytes.get(range).is_some());
+                let client = self.turn_to(client);
+                match self.world.channel_data_raw(&client, &bytes) {
+                    Ok((way, range)) => self.seen.push(format!("{} {:?}", self.shown(&way), &bytes[range])),
+                    Err(dropped) => self.seen.push(format!("{dropped:?}")),
                 }
             }
             Step::FromPeer { relay, peer } => {
                 if let Some(relay) = self.relay(relay) {
+                    self.turn_to_relay(relay);
                     let family = self.world.relays.open[&relay].family();
-                    let _ = self.world.inbound(relay, Self::peer(peer, family == Family::V6), 500);
+                    let way = self.world.inbound(relay, Self::peer(peer, family == Family::V6), 500);
+                    self.seen.push(match way {
+                        Ok(ToClient { client, encapsulation }) => {
+                            assert!(self.logins.iter().any(|login| login.client == client), "by its path of now");
+                            match encapsulation {
+                                Encapsulation::Channel(number) => format!("{:?} {number}", client.five_tuple),
+                                Encapsulation::Data { peer, .. } => format!("{:?} {peer}", client.five_tuple),
+                            }
+                        }
+                        Err(dropped) => format!("{dropped:?}"),
+                    });
                 }
             }
             Step::Icmp { relay, peer, kind } => {
                 if let Some(relay) = self.relay(relay) {
+                    self.turn_to_relay(relay);
                     let peer = Self::peer(peer, kind < 4).get();
                     let mut out = Vec::new();
                     let to = self.world.server.handle_icmp(self.world.now, relay, peer, (kind, 1, [1; 4]), &mut out);
                     assert_eq!(to.is_some(), !out.is_empty());
+                    self.seen.push(format!("{:?} {}", to.map(|to| to.five_tuple), out.len()));
                 }
             }
-            Step::Repeat => {
-                if let Some((sender, request)) = self.last.clone() {
-                    let first = self.world.hand_in(sender, &request).reply();
-                    if sender.five_tuple.transport == Transport::Udp && first.integrity.is_some() {
-                        assert_eq!(self.world.hand_in(sender, &request).reply().code(), first.code());
+            Step::Repeat { back } => {
+                if let Some((client, request)) = self.sent.iter().rev().nth(back).cloned() {
+                    let first = self.hand_in(client, &request).reply();
+                    let is_udp = self.logins[client].client.five_tuple.transport == Transport::Udp;
+                    if is_udp && first.integrity.is_some() {
+                        assert_eq!(self.hand_in(client, &request).reply().code(), first.code());
                     }
                 }
             }
             Step::Mutate { at, with } => {
-                if let Some((sender, mut request)) = self.last.clone() {
+                if let Some((client, mut request)) = self.sent.last().cloned() {
                     let at = at % request.len();
                     request[at] ^= with;
-                    let before = self.world.server.allocations();
-                    self.world.hand_in(sender, &request);
+                    let before = self.world.allocations();
+                    self.hand_in(client, &request);
                     if at >= 20 && with != 0 {
-                        assert!(self.world.server.allocations() <= before, "a forged request made an allocation");
+                        assert!(self.world.allocations() <= before, "a forged request made an allocation");
                     }
                 }
             }
             Step::Raw { client, bytes } => {
-                self.world.hand_in(self.logins[client].client, &bytes);
+                self.hand_in(client, &bytes);
             }
             Step::Gone { client } => {
-                let five_tuple = self.logins[client].client.five_tuple;
+                let five_tuple = self.turn_to(client).five_tuple;
                 self.world.server.client_gone(self.world.now, &five_tuple, &mut self.world.relays);
+            }
+            Step::Kick { client } => {
+                let ip = Some(self.logins[client].client.five_tuple.client.get().ip());
+                let kicked = self.world.kick(&AllocationFilter { client: ip, ..AllocationFilter::default() }, None);
+                self.seen.push(format!("{} kicked", kicked.len()));
             }
             Step::Pass { secs, attended: true } => self.world.pass(secs),
             Step::Pass { secs, attended: false } => self.world.pass_unattended(secs),
@@ -204,16 +283,47 @@ impl Play {
             }),
             Step::PortsRunOut { left } => self.world.relays.ports = (50_000..50_000 + left as u16).collect(),
         }
+        self.take_events();
+        assert_eq!(self.allocated - self.ended, self.world.allocations());
+        assert_eq!(self.world.next_timeout().is_some(), self.world.allocations() > 0);
+        self.world.check_books();
+    }
+
+    fn take_events(&mut self) {
+        let mut shown = Vec::new();
         for event in self.world.events() {
             match event {
-                Event::Allocated { .. } => self.allocated += 1,
-                Event::Ended(_) => self.ended += 1,
-                _ => {}
+                Event::Allocated { five_tuple, username, relayed, .. } => {
+                    self.allocated += 1;
+                    shown.push(format!("{five_tuple:?} {username} {relayed:?}"));
+                }
+                Event::Ended(mut summary) => {
+                    self.ended += 1;
+                    summary.id = "0-0".parse().unwrap();
+                    shown.push(format!("{summary:?}"));
+                }
+                Event::Refused(refusal) => shown.push(format!("{refusal:?} {}", refusal.times)),
+                Event::RouteBound { .. } | Event::RouteGone { .. } => {}
             }
         }
-        assert_eq!(self.allocated - self.ended, self.world.server.allocations());
-        assert_eq!(self.world.server.next_timeout().is_some(), self.world.server.allocations() > 0);
-        self.world.check_books();
+        // What ends at one moment ends in any order.
+        shown.sort();
+        self.seen.extend(shown);
+    }
+
+    /// The allocations as an operator sees them, by their 5-tuples.
+    fn views(&mut self) -> Vec<String> {
+        let mut views = Vec::new();
+        for _ in 0..2 {
+            for mut view in self.world.list(&AllocationFilter::default(), None, 100) {
+                view.id = "0-0".parse().unwrap();
+                views.push(format!("{view:?}"));
+            }
+            self.world.other_side();
+        }
+        views.sort();
+        views.dedup();
+        views
     }
 }
 
@@ -245,6 +355,32 @@ proptest! {
         play.world.reload(|options| *options = Options::default());
         play.world.allocated(77);
         prop_assert_eq!(play.world.relays.taken_ports(), 1);
+    }
+
+    #[test]
+    fn moved_between_servers_at_any_moment_an_allocation_is_what_it_was(
+        steps in prop::collection::vec((step(), prop::collection::vec(0..CLIENTS, 0..3)), 1..60),
+    ) {
+        let (mut one, mut two) = (Play::new(), Play::new());
+        two.world.split();
+        for (step, moves) in steps {
+            for client in moves {
+                two.change_sides(client);
+                two.world.check_books();
+            }
+            one.play(step.clone());
+            two.play(step.clone());
+            prop_assert_eq!(&one.seen, &two.seen, "after {:?}", step);
+            prop_assert_eq!(one.views(), two.views());
+            one.seen.clear();
+            two.seen.clear();
+        }
+        for play in [&mut one, &mut two] {
+            play.play(Step::Pass { secs: 10_000, attended: true });
+        }
+        prop_assert_eq!(&one.seen, &two.seen);
+        prop_assert_eq!(two.world.relays.open.len(), 0);
+        prop_assert_eq!((two.world.shared.quotas.in_use(), two.world.shared.quotas.users()), (0, 0));
     }
 
     #[test]
