@@ -229,6 +229,15 @@ impl World {
         self.put_in(parcel, client).unwrap();
     }
 
+    /// The same as if the other server were one of another process.
+    pub fn move_as_parts(&mut self, id: AllocationId, client: Client) {
+        let parcel = self.server.take_out(self.now, id).expect("it lives here");
+        self.other_side();
+        let arrived = Parcel::from_parts(self.now, parcel.to_parts(), &self.settings, &self.shared);
+        drop(parcel);
+        self.put_in(arrived, client).unwrap();
+    }
+
     /// Puts a parcel in, with its relay sockets.
     pub fn put_in(&mut self, parcel: Parcel, client: Client) -> Result<(), Returned> {
         let relays: Vec<RelayId> = parcel.relays().map(|relay| relay.id).collect();

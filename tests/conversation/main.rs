@@ -13,6 +13,7 @@ mod expiry;
 mod fake_relays;
 mod harness;
 mod limits;
+mod moves;
 mod peer_policy;
 mod permissions;
 mod properties;

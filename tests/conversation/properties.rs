@@ -11,26 +11,96 @@ use turnstone::turn::{
 use crate::harness::*;
 
 const CLIENTS: usize = 4;
+/// The peer that stands for a port of this host.
+const HOST: u8 = 200;
 
 /// One thing that happens.
 #[derive(Clone, Debug)]
 enum Step {
-    Allocate { client: usize, attributes: Vec<(usize, Vec<u8>)> },
-    Refresh { client: usize, lifetime: Option<u32>, family: Option<u8> },
-    Permit { client: usize, peers: Vec<u8>, ipv6: bool },
-    Bind { client: usize, channel: u16, peer: u8, ipv6: bool },
-    Send { client: usize, peer: u8 },
-    ChannelData { client: usize, bytes: Vec<u8> },
-    FromPeer { relay: usize, peer: u8 },
-    Icmp { relay: usize, peer: u8, kind: u8 },
-    Repeat { back: usize },
-    Mutate { at: usize, with: u8 },
-    Raw { client: usize, bytes: Vec<u8> },
-    Gone { client: usize },
-    Kick { client: usize },
-    Pass { secs: u64, attended: bool },
-    Reload { deny: bool, expiry: u8, max_peers: usize },
-    PortsRunOut { left: usize },
+    Allocate {
+        client: usize,
+        attributes: Vec<(usize, Vec<u8>)>,
+    },
+    Refresh {
+        client: usize,
+        lifetime: Option<u32>,
+        family: Option<u8>,
+    },
+    Permit {
+        client: usize,
+        peers: Vec<u8>,
+        ipv6: bool,
+    },
+    Bind {
+        client: usize,
+        channel: u16,
+        peer: u8,
+        ipv6: bool,
+    },
+    /// An allocation with so many peers that they are no longer looked up one by one.
+    Settle {
+        client: usize,
+    },
+    /// A release, and another allocation.
+    Cycle {
+        client: usize,
+    },
+    /// Data in one of the channels that settled clients have.
+    Burst {
+        client: usize,
+        channel: u16,
+        packets: usize,
+    },
+    /// Data to a port of this host, which is denied though its address has a permission.
+    SendToHost {
+        client: usize,
+    },
+    Send {
+        client: usize,
+        peer: u8,
+    },
+    ChannelData {
+        client: usize,
+        bytes: Vec<u8>,
+    },
+    FromPeer {
+        relay: usize,
+        peer: u8,
+    },
+    Icmp {
+        relay: usize,
+        peer: u8,
+        kind: u8,
+    },
+    Repeat {
+        back: usize,
+    },
+    Mutate {
+        at: usize,
+        with: u8,
+    },
+    Raw {
+        client: usize,
+        bytes: Vec<u8>,
+    },
+    Gone {
+        client: usize,
+    },
+    Kick {
+        client: usize,
+    },
+    Pass {
+        secs: u64,
+        attended: bool,
+    },
+    Reload {
+        deny: bool,
+        expiry: u8,
+        max_peers: usize,
+    },
+    PortsRunOut {
+        left: usize,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -45,6 +115,11 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(client, peers, ipv6)| Step::Permit { client, peers, ipv6 }),
         3 => (client.clone(), 0x3FFE..0x4010u16, 0..20u8, any::<bool>())
             .prop_map(|(client, channel, peer, ipv6)| Step::Bind { client, channel, peer, ipv6 }),
+        3 => client.clone().prop_map(|client| Step::Settle { client }),
+        1 => client.clone().prop_map(|client| Step::Cycle { client }),
+        3 => (client.clone(), 0x4000..0x400Cu16, prop_oneof![3 => Just(1usize), 1 => Just(140)])
+            .prop_map(|(client, channel, packets)| Step::Burst { client, channel, packets }),
+        2 => client.clone().prop_map(|client| Step::SendToHost { client }),
         2 => (client.clone(), 0..20u8).prop_map(|(client, peer)| Step::Send { client, peer }),
         2 => (client.clone(), prop::collection::vec(prop_oneof![Just(0x40), Just(0), any::<u8>()], 0..40))
             .prop_map(|(client, bytes)| Step::ChannelData { client, bytes }),
@@ -84,7 +159,7 @@ impl Play {
             options.max_peers = 12;
             options.quota = QuotaLimits { per_user: Some(2), total: Some(3), ..QuotaLimits::default() };
             options.bandwidth =
-                BandwidthLimits { per_allocation: Some(10_000), per_user: Some(15_000), ..BandwidthLimits::default() };
+                BandwidthLimits { per_allocation: Some(10_000), per_user: Some(100_000), ..BandwidthLimits::default() };
         });
         let logins = vec![
             world.alice(client(0)),
@@ -96,7 +171,11 @@ impl Play {
     }
 
     fn peer(n: u8, ipv6: bool) -> turnstone::addr::PeerAddr {
-        if ipv6 { peer6(u16::from(n)) } else { peer(n) }
+        match ipv6 {
+            true => peer6(u16::from(n)),
+            false if n == HOST => peer_at(format!("{RELAY_V4}:22").parse().unwrap()),
+            false => peer(n),
+        }
     }
 
     fn relay(&self, n: usize) -> Option<turnstone::turn::RelayId> {
@@ -119,15 +198,18 @@ impl Play {
         }
     }
 
-    /// Moves a client's allocation to the other server, if there is one; its packets come by another path there.
-    fn change_sides(&mut self, client: usize) {
+    /// Moves a client's allocation to the other server, as a whole or as to another process. Its packets come by another path there.
+    fn change_sides(&mut self, client: usize, as_parts: bool) {
         let mut moved = self.turn_to(client);
         let ip = Some(moved.five_tuple.client.get().ip());
         let filter = AllocationFilter { client: ip, ..AllocationFilter::default() };
         let Some(view) = self.world.list(&filter, None, 1).pop() else { return };
         let (socket, to) = (1000 + self.sent.len() as u32, moved.five_tuple.client.get());
         moved.path = Path::Datagrams(DatagramPath { socket, to, from_ip: None });
-        self.world.move_over(view.id, moved);
+        match as_parts {
+            true => self.world.move_as_parts(view.id, moved),
+            false => self.world.move_over(view.id, moved),
+        }
         self.logins[client].client = moved;
         self.homes[client] = self.world.relays.side;
     }
@@ -200,6 +282,27 @@ impl Play {
                 request.u32(AttributeType::CHANNEL_NUMBER, u32::from(channel) << 16);
                 request.xor_address(AttributeType::XOR_PEER_ADDRESS, Self::peer(peer, ipv6).get());
             }),
+            Step::Settle { client } => {
+                self.play(Step::Allocate { client, attributes: Vec::new() });
+                self.play(Step::Permit { client, peers: vec![11, 12], ipv6: false });
+                (0..10).for_each(|n| {
+                    self.play(Step::Bind { client, channel: 0x4000 + u16::from(n), peer: n, ipv6: false });
+                });
+            }
+            Step::Cycle { client } => {
+                self.play(Step::Refresh { client, lifetime: Some(0), family: None });
+                self.play(Step::Allocate { client, attributes: Vec::new() });
+            }
+            Step::Burst { client, channel, packets } => {
+                let mut bytes = channel.to_be_bytes().to_vec();
+                bytes.extend_from_slice(&500u16.to_be_bytes());
+                bytes.resize(504, 7);
+                (0..packets).for_each(|_| self.play(Step::ChannelData { client, bytes: bytes.clone() }));
+            }
+            Step::SendToHost { client } => {
+                self.play(Step::Permit { client, peers: vec![HOST], ipv6: false });
+                (0..2).for_each(|_| self.play(Step::Send { client, peer: HOST }));
+            }
             Step::Send { client, peer } => {
                 let id = self.world.transaction_id();
                 let bytes = message(Class::Indication, Method::SEND, id, |indication| {
@@ -359,13 +462,13 @@ proptest! {
 
     #[test]
     fn moved_between_servers_at_any_moment_an_allocation_is_what_it_was(
-        steps in prop::collection::vec((step(), prop::collection::vec(0..CLIENTS, 0..3)), 1..60),
+        steps in prop::collection::vec((step(), prop::collection::vec((0..CLIENTS, any::<bool>()), 0..3)), 1..60),
     ) {
         let (mut one, mut two) = (Play::new(), Play::new());
         two.world.split();
         for (step, moves) in steps {
-            for client in moves {
-                two.change_sides(client);
+            for (client, as_parts) in moves {
+                two.change_sides(client, as_parts);
                 two.world.check_books();
             }
             one.play(step.clone());

@@ -329,6 +329,19 @@ mod tests {
     }
 
     #[test]
+    fn what_was_made_elsewhere_counts_above_the_limit_and_costs_nothing_of_the_rate() {
+        let quotas = Arc::new(Quotas::default());
+        let limits = QuotaLimits { per_user: Some(1), total: Some(1), ..rate(1, 1) };
+        let moved: Vec<_> = (0..3).map(|n| quotas.readmit(&user("ann"), n == 1)).collect();
+        assert_eq!(moved.iter().map(Reservation::is_frequent).collect::<Vec<_>>(), [false, true, false]);
+        assert_eq!((quotas.in_use(), quotas.in_use_by(&user("ann")), quotas.users()), (3, 3, 1));
+        assert_eq!(quotas.reserve(limits, &user("ann"), 0).unwrap_err(), Reason::UserQuota);
+        drop(moved);
+        assert_eq!((quotas.in_use(), quotas.users(), quotas.remembered()), (0, 0, 0));
+        assert!(quotas.reserve(limits, &user("ann"), 0).is_ok());
+    }
+
+    #[test]
     fn a_limit_of_zero_refuses_everyone() {
         let quotas = Arc::new(Quotas::default());
         assert_eq!(quotas.reserve(per_user(0), &user("ann"), 0).unwrap_err(), Reason::UserQuota);
