@@ -10,7 +10,9 @@ use turnstone::addr::{ClientAddr, Transport};
 use turnstone::auth::{AskPolicy, KnownCredential};
 use turnstone::reject::Reason;
 use turnstone::stun::{AttributeType, Encoder, Key, Message, Method, PasswordAlgorithm, TransactionId};
-use turnstone::turn::{Answer as Told, Ask, Client, Event, Late, Outcome, Question, WaitCounts, Waiting};
+use turnstone::turn::{
+    AllocationFilter, Answer as Told, Ask, Client, Event, Late, Outcome, Question, WaitCounts, Waiting,
+};
 use turnstone::user::User;
 
 use crate::harness::*;
@@ -99,6 +101,27 @@ fn client_at(address: SocketAddr) -> Client {
     let mut client = client(1);
     client.five_tuple.client = ClientAddr::new(address);
     client
+}
+
+#[test]
+fn what_waits_on_the_5_tuple_of_an_allocation_that_moves_is_not_answered_where_it_was() {
+    let mut world = asking();
+    world.split();
+    let alice = world.allocated(1);
+    let carol = world.someone(client(1), "carol");
+    let bytes = world.wait_for(&carol);
+    let ask = world.asked();
+    let id = world.list(&AllocationFilter::default(), None, 1)[0].id;
+    world.move_over(id, alice.client);
+    assert!(matches!(world.hand_in(carol.client, &bytes), Answer::Waits), "a copy waits where the allocation is");
+    world.other_side();
+    assert_eq!(world.server.waiting().requests, 0);
+    world.tell(&ask, known("carol"));
+    assert!(world.next_late().is_none());
+    world.other_side();
+    let ask = world.asked();
+    assert!(world.tell(&ask, known("carol")));
+    assert_eq!(world.late().1.code(), Some(437), "the 5-tuple has an allocation");
 }
 
 #[test]

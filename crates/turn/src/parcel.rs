@@ -151,7 +151,12 @@ impl Server {
         for channel in allocation.channels.iter() {
             self.events.push(Event::RouteGone { id, channel: channel.number });
         }
-        let released = self.tombstones.take(&allocation.client.five_tuple);
+        let five_tuple = &allocation.client.five_tuple;
+        let released = self.tombstones.take(five_tuple);
+        if let Some(pending) = &mut self.pending {
+            // Answered here, they would be told that there is no allocation. Their copies come to the new server.
+            pending.forget_client(five_tuple);
+        }
         let judged_by = (!self.is_judging()).then(|| Arc::clone(&self.settings));
         Some(Parcel { allocation, released, judged_by })
     }
