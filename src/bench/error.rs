@@ -7,11 +7,13 @@ use crate::client::ClientError;
 use crate::client::tls::certificate_words;
 use crate::stun::ErrorCode;
 
+use super::options::OptionsError;
+
 /// Why a measurement could not be made.
 #[derive(Debug)]
 pub enum BenchError {
     /// The options contradict each other or ask for what cannot be.
-    Options(String),
+    Options(OptionsError),
     /// A system call failed.
     Io {
         /// What was being done.
@@ -44,10 +46,16 @@ impl BenchError {
     }
 }
 
+impl From<OptionsError> for BenchError {
+    fn from(error: OptionsError) -> Self {
+        Self::Options(error)
+    }
+}
+
 impl fmt::Display for BenchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Options(text) => f.write_str(text),
+            Self::Options(error) => error.fmt(f),
             Self::Io { doing, source } => {
                 let tls = source.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
                 match tls.and_then(certificate_words) {

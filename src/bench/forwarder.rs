@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::stun::{AttributeType, Class, Encoder, ErrorCode, Message, Method};
 
 use super::error::BenchError;
+use super::options::OptionsError;
 use super::poll::Poll;
 use crate::client::data::CHANNEL;
 use crate::net::sys;
@@ -37,9 +38,7 @@ const PAYLOAD_BYTES: usize = 65_536;
 /// When `listen` is no loopback address, or of the sockets.
 pub fn forward(listen: SocketAddr, ready: impl FnOnce(SocketAddr)) -> Result<(), BenchError> {
     if !listen.ip().is_loopback() {
-        return Err(BenchError::Options(
-            "the forwarder asks nobody for credentials: it listens on loopback only".into(),
-        ));
+        return Err(OptionsError::Forwarder.into());
     }
     let mut forwarder = Forwarder::bind(listen).map_err(BenchError::io("forwarder"))?;
     ready(forwarder.listener.local_addr().map_err(BenchError::io("forwarder"))?);

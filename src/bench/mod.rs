@@ -24,7 +24,7 @@ mod stats;
 pub use crate::client::tls::{Roots, Trust};
 pub use error::BenchError;
 pub use forwarder::forward;
-pub use options::{Mode, Options};
+pub use options::{Mode, Options, OptionsError};
 pub use progress::Progress;
 pub use report::{Generator, Hold, Latency, Report, Server};
 
@@ -48,10 +48,7 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&Progress)) -> Result<Rep
     options.check()?;
     let open_files = sys::raise_open_files();
     if open_files < u64::from(options.clients) + 64 {
-        return Err(BenchError::Options(format!(
-            "{} clients need as many open files, and the limit is {open_files} (ulimit -n)",
-            options.clients
-        )));
+        return Err(OptionsError::OpenFiles { clients: options.clients, limit: open_files }.into());
     }
     sys::sharpen_timers();
     let dial = dial(options)?;
@@ -81,7 +78,7 @@ fn dial(options: &Options) -> Result<Dial, BenchError> {
             let config = tls::client_config(&options.trust).map_err(io::Error::other);
             let config = config.map_err(BenchError::io("TLS settings"))?;
             let name = ServerName::try_from(options.server_name.clone())
-                .map_err(|e| BenchError::Options(format!("{}: {e}", options.server_name)))?;
+                .map_err(|error| OptionsError::ServerName { name: options.server_name.clone(), error })?;
             Dial::Tls { config: Arc::clone(&config), name }
         }
     })

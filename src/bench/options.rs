@@ -3,12 +3,15 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use rustls::pki_types::InvalidDnsNameError;
+use thiserror::Error;
+
 use crate::addr::Transport;
 
-use super::error::BenchError;
 use super::payload;
 use crate::client::Credential;
 use crate::client::tls::Trust;
+use crate::net::sys::MAX_SEGMENTS;
 
 /// Bytes of the largest burst that one GSO send can carry.
 const MAX_GSO_BYTES: usize = 65_000;
@@ -116,41 +119,87 @@ pub struct Options {
     pub spin: bool,
 }
 
+/// Options that contradict each other or ask for what cannot be.
+#[derive(Debug, Error)]
+pub enum OptionsError {
+    /// Nothing would happen.
+    #[error("clients, burst, peers and rate must be at least 1")]
+    Zero,
+    /// A payload that holds no stamp, or that no datagram holds.
+    #[error("size must be {} to {} bytes", payload::STAMP_LEN, payload::MAX_LEN)]
+    Size,
+    /// A burst that may not be in flight.
+    #[error("the window ({window}) does not hold one burst ({burst})")]
+    Window {
+        /// Units in flight at most.
+        window: u32,
+        /// Packets of one burst.
+        burst: u32,
+    },
+    /// Somebody has no partner.
+    #[error("relay-to-relay needs an even number of clients")]
+    OddClients,
+    /// The kernel does not send so much at once.
+    #[error(
+        "a burst of {burst} packets of {size} bytes is more than one GSO send carries ({} packets, {MAX_GSO_BYTES} bytes)",
+        MAX_SEGMENTS
+    )]
+    Gso {
+        /// Packets of one burst.
+        burst: u32,
+        /// Bytes of payload of each.
+        size: usize,
+    },
+    /// Hold with a rate, or for too long.
+    #[error("hold has no rate, and lasts {} s at most: then permissions end", MAX_HOLD.as_secs())]
+    Hold,
+    /// More sockets than this process may have.
+    #[error("{clients} clients need as many open files, and the limit is {limit} (ulimit -n)")]
+    OpenFiles {
+        /// How many clients.
+        clients: u32,
+        /// Of open files.
+        limit: u64,
+    },
+    /// A name that is in no certificate.
+    #[error("{name}: {error}")]
+    ServerName {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        error: InvalidDnsNameError,
+    },
+    /// The forwarder would serve strangers.
+    #[error("the forwarder asks nobody for credentials: it listens on loopback only")]
+    Forwarder,
+}
+
 impl Options {
     /// Checks what can be checked without the server.
     ///
     /// # Errors
-    /// [`BenchError::Options`] with what is wrong.
-    pub fn check(&self) -> Result<(), BenchError> {
-        let wrong = |text: String| Err(BenchError::Options(text));
+    /// [`OptionsError`].
+    pub fn check(&self) -> Result<(), OptionsError> {
         if self.clients == 0 || self.burst == 0 || self.peers == 0 || self.rate == Some(0) {
-            return wrong("clients, burst, peers and rate must be at least 1".into());
+            return Err(OptionsError::Zero);
         }
         if self.mode.relays() && !(payload::STAMP_LEN..=payload::MAX_LEN).contains(&self.size) {
-            return wrong(format!("size must be {} to {} bytes", payload::STAMP_LEN, payload::MAX_LEN));
+            return Err(OptionsError::Size);
         }
         if self.rate.is_none() && self.window < self.burst {
-            return wrong(format!("the window ({}) does not hold one burst ({})", self.window, self.burst));
+            return Err(OptionsError::Window { window: self.window, burst: self.burst });
         }
         if self.mode == Mode::RelayToRelay && !self.clients.is_multiple_of(2) {
-            return wrong("relay-to-relay needs an even number of clients".into());
+            return Err(OptionsError::OddClients);
         }
         if self.gso && self.burst > 1 {
             let bytes = (self.size + 36) * self.burst as usize;
-            if self.burst as usize > crate::net::sys::MAX_SEGMENTS || bytes > MAX_GSO_BYTES {
-                return wrong(format!(
-                    "a burst of {} packets of {} bytes is more than one GSO send carries ({} packets, {MAX_GSO_BYTES} bytes)",
-                    self.burst,
-                    self.size,
-                    crate::net::sys::MAX_SEGMENTS,
-                ));
+            if self.burst as usize > MAX_SEGMENTS || bytes > MAX_GSO_BYTES {
+                return Err(OptionsError::Gso { burst: self.burst, size: self.size });
             }
         }
         if self.mode == Mode::Hold && (self.rate.is_some() || self.duration > MAX_HOLD) {
-            return wrong(format!(
-                "hold has no rate, and lasts {} s at most: then permissions end",
-                MAX_HOLD.as_secs()
-            ));
+            return Err(OptionsError::Hold);
         }
         Ok(())
     }

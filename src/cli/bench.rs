@@ -145,7 +145,7 @@ enum Format {
 /// Runs the command.
 pub(super) fn run(args: &BenchArgs, printer: &mut Printer) -> Result<Exit, CliError> {
     let failed = |e: BenchError| match e {
-        BenchError::Options(text) => CliError::usage(text),
+        BenchError::Options(error) => CliError::usage(error),
         e => CliError::Failed(Exit::RunTime, format!("error: {e}")),
     };
     if let Some(listen) = args.forwarder {

@@ -1,6 +1,7 @@
 //! A client of the admin API: one request a connection, each over within 10 seconds.
 
-use std::error::Error;
+use std::error::Error as _;
+use std::fmt::Display;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -14,6 +15,7 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Builder, Runtime};
@@ -102,16 +104,16 @@ impl Client {
                 send(stream, request).await
             }
         };
-        let failed = |problem| ClientError::Failed(format!("{}: {problem}", self.endpoint));
-        let (status, body) = answer.map_err(failed)?;
+        let failed = |problem: &dyn Display| ClientError::Failed(format!("{}: {problem}", self.endpoint));
+        let (status, body) = answer.map_err(|error| failed(&error))?;
         let value: Value = serde_json::from_slice(&body)
-            .map_err(|_| failed(format!("the answer ({status}) is not that of an admin API")))?;
+            .map_err(|_| failed(&format_args!("the answer ({status}) is not that of an admin API")))?;
         if (200..300).contains(&status) {
             return Ok(value);
         }
         match value.pointer("/error/message").and_then(Value::as_str) {
             Some(message) => Err(ClientError::Refused { status, message: message.to_owned() }),
-            None => Err(failed(format!("the answer ({status}) is not that of an admin API"))),
+            None => Err(failed(&format_args!("the answer ({status}) is not that of an admin API"))),
         }
     }
 
@@ -176,16 +178,16 @@ impl From<ClientError> for CliError {
     }
 }
 
-async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(u16, Bytes), String>
+async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(u16, Bytes), Unanswered>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| words(&error))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let answer = async move {
-        let response = sender.send_request(request).await.map_err(|error| words(&error))?;
+        let response = sender.send_request(request).await?;
         let status = response.status().as_u16();
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
-        let body = body.collect().await.map_err(|error| format!("the answer broke off: {error}"))?;
+        let body = body.collect().await.map_err(Unanswered::BrokenOff)?;
         Ok((status, body.to_bytes()))
     };
     // What is wrong with the connection shows in the answer.
@@ -193,13 +195,20 @@ where
     answer
 }
 
-fn words(error: &hyper::Error) -> String {
-    if error.is_incomplete_message() || error.is_canceled() {
-        return "the connection was closed without an answer; the server is busy or ending, try again".to_owned();
-    }
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
+/// Why there is no answer.
+#[derive(Debug, Error)]
+enum Unanswered {
+    #[error("the connection was closed without an answer; the server is busy or ending, try again")]
+    Closed,
+    #[error("{error}{}", error.source().map_or_else(String::new, |source| format!(": {source}")))]
+    Http { error: hyper::Error },
+    #[error("the answer broke off: {0}")]
+    BrokenOff(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<hyper::Error> for Unanswered {
+    fn from(error: hyper::Error) -> Self {
+        if error.is_incomplete_message() || error.is_canceled() { Self::Closed } else { Self::Http { error } }
     }
 }
 

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::text::is_deceptive;
 
-use super::rest::{NOT_SECONDS, SharedSecret, TimeLimited, hmac_sha1};
+use super::time_limited::{NOT_SECONDS, SharedSecret, TimeLimited, hmac_sha1};
 
 /// What `credentials verify` found. `Display` gives one sentence, without secret or password.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -331,7 +331,7 @@ impl fmt::Display for Span {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rest::mint;
+    use super::super::time_limited::mint;
     use super::*;
 
     const NOW: u64 = 1_735_689_600;

@@ -14,7 +14,7 @@ use super::asked::{AskPolicy, AskedUser};
 use super::identity::Identity;
 use super::nonce::{Features, NonceKeys, NonceState};
 use super::password::{PrepareError, prepare};
-use super::rest::{NOT_SECONDS, SharedSecret, TimeLimited, password_of};
+use super::time_limited::{NOT_SECONDS, SharedSecret, TimeLimited, password_of};
 use super::users::{Directory, Keys, USERNAME_MAX, Users};
 
 /// What PASSWORD-ALGORITHMS offers, in the order of our preference (RFC 8489 section 14.11): a client takes the first that

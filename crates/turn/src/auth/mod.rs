@@ -6,7 +6,7 @@ mod identity;
 mod long_term;
 mod nonce;
 mod password;
-mod rest;
+mod time_limited;
 mod users;
 
 pub(crate) use asked::AskedUser;
@@ -16,5 +16,5 @@ pub use identity::Identity;
 pub use long_term::{Authenticated, Credentials, CredentialsBuilder, CredentialsError, HeldCredential};
 pub use nonce::{Features, Nonce, NonceKeys, NonceState};
 pub use password::{PrepareError, prepare};
-pub use rest::{SharedSecret, TimeLimited, mint};
+pub use time_limited::{SharedSecret, TimeLimited, mint};
 pub use users::{Users, UsersError};
