@@ -219,7 +219,8 @@ mod tests {
 
     #[tokio::test]
     async fn however_a_worker_ends_unasked_it_ends_the_server_with_its_reason_and_a_start_is_tried_again() {
-        let ends: [(fn() -> io::Result<()>, &str); 5] = [
+        type Run = fn() -> io::Result<()>;
+        let ends: [(Run, &str); 5] = [
             (|| panic!("slot {} of none", 7), "it panicked: slot 7 of none"),
             (|| panic!("at once"), "it panicked: at once"),
             (|| std::panic::panic_any(7), "it panicked: without a word"),

@@ -142,7 +142,9 @@ impl Clients {
     /// Has the connection a client came by closed, if it came by one.
     pub(super) fn end(&mut self, client: &Client) {
         match client.path {
-            Path::Stream(id) => drop(self.streams.end(id, Ending::Close)),
+            Path::Stream(id) => {
+                self.streams.end(id, Ending::Close);
+            }
             Path::Datagrams(_) => {}
         }
     }

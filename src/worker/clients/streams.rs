@@ -156,7 +156,10 @@ impl Clients {
         let unread = stream.connection.unread_answers();
         let was_held_back = stream.is_held_back();
         let interest = match state {
-            WriteState::Broken => return drop(self.streams.end(id, Ending::Close)),
+            WriteState::Broken => {
+                self.streams.end(id, Ending::Close);
+                return;
+            }
             WriteState::Done => Interest::Read,
             WriteState::Blocked if unread > UNREAD_ANSWERS_MAX => {
                 if !server.has_allocation(&stream.client.five_tuple) {
