@@ -18,6 +18,39 @@ use super::server::Server;
 impl Server {
     /// The next question to ask, after [`Outcome::Waits`]; `None` when there is none (any more). There never is any unless the settings'
     /// credentials are [`asking`](crate::auth::CredentialsBuilder::asking).
+    ///
+    /// What a server that asks has to do besides, all of it between two messages:
+    ///
+    /// ```
+    /// use turnstone_turn::clock::Now;
+    /// use turnstone_turn::{Answer, Ask, AskId, Client, Outcome, Relays, Server};
+    ///
+    /// fn between_messages(
+    ///     server: &mut Server,
+    ///     now: Now,
+    ///     relays: &mut impl Relays,
+    ///     mut ask: impl FnMut(Ask),
+    ///     answers: impl IntoIterator<Item = (AskId, Answer)>,
+    ///     mut send: impl FnMut(Client, &[u8]),
+    /// ) {
+    ///     while let Some(question) = server.poll_ask() {
+    ///         ask(question);
+    ///     }
+    ///     for (id, answer) in answers {
+    ///         server.answer(now, id, answer);
+    ///     }
+    ///     if server.next_timeout().is_some_and(|due| due <= now.micros) {
+    ///         server.handle_timeout(now, relays);
+    ///     }
+    ///     let mut reply = Vec::new();
+    ///     while let Some(late) = server.poll_late(now, relays, &mut reply) {
+    ///         if late.outcome == Outcome::Reply {
+    ///             send(late.client, &reply);
+    ///         }
+    ///         reply.clear();
+    ///     }
+    /// }
+    /// ```
     pub fn poll_ask(&mut self) -> Option<Ask> {
         self.pending.as_mut()?.ask()
     }
