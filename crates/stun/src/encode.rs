@@ -24,9 +24,8 @@ impl<'b> Encoder<'b> {
     /// Starts a message after what `out` already holds.
     pub fn new(out: &'b mut Vec<u8>, class: Class, method: Method, transaction_id: TransactionId) -> Self {
         let start = out.len();
-        out.extend_from_slice(&message_type(class, method).to_be_bytes());
-        out.extend_from_slice(&[0, 0]);
-        out.extend_from_slice(&MAGIC_COOKIE.to_be_bytes());
+        let ([t0, t1], [c0, c1, c2, c3]) = (message_type(class, method).to_be_bytes(), MAGIC_COOKIE.to_be_bytes());
+        out.extend_from_slice(&[t0, t1, 0, 0, c0, c1, c2, c3]);
         out.extend_from_slice(&transaction_id.0);
         Self { out, start, transaction_id }
     }
@@ -38,8 +37,8 @@ impl<'b> Encoder<'b> {
         let (Ok(len), true) = (u16::try_from(value.len()), body <= usize::from(u16::MAX)) else {
             return self;
         };
-        self.out.extend_from_slice(&kind.0.to_be_bytes());
-        self.out.extend_from_slice(&len.to_be_bytes());
+        let ([k0, k1], [l0, l1]) = (kind.0.to_be_bytes(), len.to_be_bytes());
+        self.out.extend_from_slice(&[k0, k1, l0, l1]);
         self.out.extend_from_slice(value);
         self.out.resize(self.out.len() + padded - value.len(), 0);
         self.set_length(body);

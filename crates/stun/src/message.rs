@@ -204,6 +204,7 @@ impl<'a> Message<'a> {
     }
 
     /// The comprehension-required attributes that `known` does not name (RFC 8489 section 6.3.1).
+    #[inline]
     pub fn unknown_required(&self, known: impl Fn(AttributeType) -> bool) -> UnknownAttributes {
         let mut unknown = UnknownAttributes::NONE;
         for attribute in self.attributes() {

@@ -154,6 +154,7 @@ impl Allocation {
     ///
     /// An allocation with many peers is swept at intervals: what has expired does not count meanwhile, and peers that
     /// expire one by one must not cost a pass over all of them each.
+    #[inline]
     pub(super) fn next_deadline(&self, now: Now) -> Option<u64> {
         let relays = self.relays().filter(|relay| relay.open).map(|relay| relay.until_micros).min();
         let remembered = self.remembered.as_ref().map(|remembered| remembered.until_micros);

@@ -37,25 +37,29 @@ impl Channels {
     /// The binding of a number, if it has not expired.
     #[inline]
     pub(super) fn by_number(&mut self, hash: &AddressHash, number: u16, now_micros: u64) -> Option<&Channel> {
-        let last = self.last as usize;
-        let position = match self.entries.get(last) {
-            Some(entry) if entry.number == number => last,
-            _ => self.position_of_number(hash, number)?,
+        let found = match self.entries.get(self.last as usize) {
+            Some(entry) if entry.number == number => entry,
+            _ => {
+                let position = self.position_of_number(hash, number)?;
+                self.last = position as u32;
+                self.entries.get(position)?
+            }
         };
-        self.last = position as u32;
-        self.entries.get(position).filter(|entry| entry.until_micros > now_micros)
+        (found.until_micros > now_micros).then_some(found)
     }
 
     /// The binding of a peer, if it has not expired.
     #[inline]
     pub(super) fn by_peer(&mut self, hash: &AddressHash, peer: PeerAddr, now_micros: u64) -> Option<&Channel> {
-        let last = self.last as usize;
-        let position = match self.entries.get(last) {
-            Some(entry) if entry.peer == peer => last,
-            _ => self.position_of_peer(hash, peer)?,
+        let found = match self.entries.get(self.last as usize) {
+            Some(entry) if entry.peer == peer => entry,
+            _ => {
+                let position = self.position_of_peer(hash, peer)?;
+                self.last = position as u32;
+                self.entries.get(position)?
+            }
         };
-        self.last = position as u32;
-        self.entries.get(position).filter(|entry| entry.until_micros > now_micros)
+        (found.until_micros > now_micros).then_some(found)
     }
 
     /// Whether binding `number` to `peer` would be new; expired bindings are as good as none.

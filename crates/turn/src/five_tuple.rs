@@ -23,7 +23,7 @@ impl FiveTuples {
     pub(super) fn find(&mut self, hash: &AddressHash, five_tuple: &FiveTuple) -> Option<u32> {
         let words = five_tuple_words(five_tuple);
         if let Some((last, slot)) = self.last
-            && last == words
+            && is_same(&last, &words)
         {
             return Some(slot);
         }
@@ -64,6 +64,12 @@ impl FiveTuples {
         }
         self.last = None;
     }
+}
+
+/// Without the call of memcmp that comparing arrays of this length is.
+#[inline]
+fn is_same(one: &FiveTupleWords, other: &FiveTupleWords) -> bool {
+    one.iter().zip(other).fold(0, |differs, (one, other)| differs | (one ^ other)) == 0
 }
 
 #[cfg(test)]

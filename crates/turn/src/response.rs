@@ -47,6 +47,7 @@ pub(super) struct Responder<'r> {
 
 impl Responder<'_> {
     /// A success response with the attributes that `write` adds.
+    #[inline]
     pub(super) fn success(&self, reply: &mut Vec<u8>, write: impl FnOnce(&mut Encoder<'_>)) {
         self.respond(reply, Class::Success, write);
     }
@@ -66,6 +67,7 @@ impl Responder<'_> {
         });
     }
 
+    #[inline]
     fn respond(&self, reply: &mut Vec<u8>, class: Class, write: impl FnOnce(&mut Encoder<'_>)) {
         let mut encoder = Encoder::new(reply, class, self.request.method(), self.request.transaction_id());
         write(&mut encoder);

@@ -7,7 +7,9 @@ use crate::clock::Now;
 use crate::reject::Dropped;
 use turnstone_stun::Method;
 
+use super::allocation::Allocation;
 use super::channels::RFC5766_NUMBERS;
+use super::events::Events;
 use super::message_kind::ChannelData;
 use super::output::{Encapsulation, ToClient, ToPeer};
 use super::peer::{Peer, judge};
@@ -63,26 +65,39 @@ impl Server {
         if allocation.live_relay(peer.family(), now.micros).is_none_or(|live| live.id != relay) {
             return Err(Dropped::NoAllocation);
         }
-        let encapsulation = match allocation.channels.by_peer(&self.hash, peer, now.micros) {
-            // A bound channel permits its peer for as long as it is bound, 600 s and not only 300: clients such as aioice
-            // refresh the binding and nothing else, and expect what coturn does.
-            Some(channel) => Encapsulation::Channel(channel.number),
-            None => {
-                if !allocation.permissions.permits(&self.hash, peer.ip(), now.micros) {
-                    return Err(Dropped::NoPermission);
-                }
-                if let Err(reason) = judge(&self.settings.peer_acl, Peer::Address(peer)) {
-                    return Err(self.refuse_data(now, slot, Method::DATA, (peer, reason)));
-                }
-                Encapsulation::Data { peer, transaction_id: self.transaction_ids.next() }
-            }
-        };
-        if !allocation.meter.admit_to_client(now.micros, peer.family(), len) {
-            allocation.throttled += 1;
-            self.events.throttled_to_client(len);
-            return Err(Dropped::Bandwidth);
+        // A bound channel permits its peer for as long as it is bound, 600 s and not only 300: clients such as aioice refresh the
+        // binding and nothing else, and expect what coturn does.
+        if let Some(channel) = allocation.channels.by_peer(&self.hash, peer, now.micros) {
+            let number = channel.number;
+            admit_to_client(now, allocation, &mut self.events, peer, len)?;
+            return Ok(ToClient { client: allocation.client, encapsulation: Encapsulation::Channel(number) });
         }
-        allocation.to_client.count(len);
+        if !allocation.permissions.permits(&self.hash, peer.ip(), now.micros) {
+            return Err(Dropped::NoPermission);
+        }
+        if let Err(reason) = judge(&self.settings.peer_acl, Peer::Address(peer)) {
+            return Err(self.refuse_data(now, slot, Method::DATA, (peer, reason)));
+        }
+        admit_to_client(now, allocation, &mut self.events, peer, len)?;
+        let encapsulation = Encapsulation::Data { peer, transaction_id: self.transaction_ids.next() };
         Ok(ToClient { client: allocation.client, encapsulation })
     }
+}
+
+/// Takes a datagram for a client out of the bandwidth, and counts it.
+#[inline]
+fn admit_to_client(
+    now: Now,
+    allocation: &mut Allocation,
+    events: &mut Events,
+    peer: PeerAddr,
+    len: usize,
+) -> Result<(), Dropped> {
+    if !allocation.meter.admit_to_client(now.micros, peer.family(), len) {
+        allocation.throttled += 1;
+        events.throttled_to_client(len);
+        return Err(Dropped::Bandwidth);
+    }
+    allocation.to_client.count(len);
+    Ok(())
 }

@@ -230,7 +230,7 @@ impl Credentials {
     }
 
     /// Everything up to the MAC.
-    #[inline]
+    #[inline(always)]
     fn check<'m>(&self, now: Now, client: ClientAddr, message: &Message<'m>) -> Result<Checked<'m>, Reason> {
         let protection = message.integrity().ok_or(Reason::MissingIntegrity)?;
         let claim = Claim::read(message).ok_or(Reason::IncompleteCredential)?;

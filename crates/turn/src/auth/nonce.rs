@@ -136,8 +136,13 @@ impl NonceKeys {
             IpAddr::V6(ip) => ip.octets(),
         };
         let mut covered = [0; 25];
-        let bytes = issued.into_iter().chain(features).chain(ip).chain(addr.port().to_be_bytes());
-        covered.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+        if let Some((to_issued, rest)) = covered.split_first_chunk_mut()
+            && let Some((to_features, rest)) = rest.split_first_chunk_mut()
+            && let Some((to_ip, rest)) = rest.split_first_chunk_mut()
+            && let Some(to_port) = rest.first_chunk_mut()
+        {
+            (*to_issued, *to_features, *to_ip, *to_port) = (issued, features, ip, addr.port().to_be_bytes());
+        }
         self.hasher(unix_secs, issued_secs).hash(&covered).to_be_bytes()
     }
 
