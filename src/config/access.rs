@@ -235,7 +235,7 @@ impl SecretReader<'_, '_> {
         if let Some(path) = path {
             match read_users_file(&path.value, self.document.secret_readers()) {
                 Ok(bytes) => read_users(&path, &bytes, add, self.document),
-                Err(problem) => self.document.problem(path.place, format!("users-file in [auth]: {problem}")),
+                Err(problem) => section.problem("users-file", path.place, problem),
             }
         }
         users

@@ -6,7 +6,7 @@ use super::access::{read_readers, read_secret};
 use super::error::{ConfigError, Located, Place, ValueError};
 use super::key::Key;
 use super::keys::{self, READERS, READERS_ENV};
-use super::listen::overlap;
+use super::listen::{check_endpoint, overlap};
 use super::operation::parse_endpoint;
 use super::overrides::Overrides;
 use super::reader::{Document, Section};
@@ -76,21 +76,14 @@ pub(super) fn read_admin(
     };
     if let Endpoint::Tcp(address) = listen.value {
         if !has_token {
-            let message = "listen in [admin]: every user of this host reaches a port; expected a token, such as token-file, or \
-                           a socket: listen = \"unix:/run/turnstone/admin.sock\"";
-            document.problem(listen.place.clone(), message);
+            let message = "every user of this host reaches a port; expected a token, such as token-file, or a socket: listen = \
+                           \"unix:/run/turnstone/admin.sock\"";
+            section.problem("listen", listen.place.clone(), message);
         }
-        let this = Listener { address, transport: Transport::Tcp };
-        if let Some(listener) = listeners.iter().find(|listener| overlap(listener.value, this)) {
-            let message = format!(
-                "listen in [admin]: {address} overlaps the listener {} {} at {}",
-                listener.value.transport, listener.value.address, listener.place
-            );
-            document.problem(listen.place.clone(), message);
-        }
+        check_endpoint(&section, address, &listen.place, listeners);
     }
     if metrics.is_some_and(|metrics| is_taken(&listen.value, &metrics.listen)) {
-        document.problem(listen.place, format!("listen in [admin]: {} overlaps listen in [metrics]", listen.value));
+        section.problem("listen", listen.place, format_args!("{} overlaps listen in [metrics]", listen.value));
     }
     Some(Admin { listen: listen.value, token })
 }

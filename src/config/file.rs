@@ -71,14 +71,14 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
     }
     let ((quota, quota_shares), bandwidth) = (read_quota(root, &relay.value), read_bandwidth(root));
     let (unauthenticated, max_peers_per_allocation) = read_limits(root);
-    let (lifetimes, streams) = (read_lifetimes(document, root), read_streams(document, root));
-    let (peers, log) = (read_peers(document, root, around.dev), read_log(root));
+    let (lifetimes, streams) = (read_lifetimes(root), read_streams(document, root));
+    let (peers, log) = (read_peers(root, around.dev), read_log(root));
     if turn {
         warn_about_peers(document, root, &relay.value, &peers);
     }
-    let metrics = read_metrics(document, root, source, &listeners);
+    let metrics = read_metrics(root, source, &listeners);
     let admin = read_admin(document, root, source, around, &listeners, metrics.as_ref());
-    let drain = read_drain(document, root, &listeners);
+    let drain = read_drain(root, &listeners);
     let usage = read_usage(document, root, source, around);
     let auth = read_auth(document, root, source, turn, around);
     root.report_unknown_keys();

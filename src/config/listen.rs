@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crate::addr::Transport;
 
 use super::access::parse_path;
-use super::error::{Located, ValueError};
+use super::error::{Located, Place, ValueError};
 use super::host::Host;
 use super::keys::TLS_VERSIONS;
 use super::reader::{Document, Section, or_default};
@@ -92,6 +92,21 @@ pub(super) fn overlap(one: Listener, other: Listener) -> bool {
         && a.port() != 0
         && a.is_ipv4() == b.is_ipv4()
         && covers
+}
+
+/// An endpoint for operators may not be where clients reach the server.
+pub(super) fn check_endpoint(
+    section: &Section<'_, '_>,
+    address: SocketAddr,
+    place: &Place,
+    listeners: &[Located<Listener>],
+) {
+    let this = Listener { address, transport: Transport::Tcp };
+    if let Some(listener) = listeners.iter().find(|listener| overlap(listener.value, this)) {
+        let Listener { transport, address: other } = listener.value;
+        let message = format!("{address} overlaps the listener {transport} {other} at {}", listener.place);
+        section.problem("listen", place.clone(), message);
+    }
 }
 
 /// `udp://0.0.0.0:3478`, as flags and variables say it.

@@ -7,8 +7,8 @@ use crate::turn::{AlternateServer, Alternates};
 
 use super::access::parse_path;
 use super::error::{Located, ValueError};
-use super::listen::{overlap, parse_transport};
-use super::reader::{Document, Section, or_default};
+use super::listen::{check_endpoint, parse_transport};
+use super::reader::{Section, or_default};
 use super::snapshot::{Drain, Endpoint, Listener, Metrics};
 use super::source::Source;
 
@@ -16,7 +16,6 @@ use super::source::Source;
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 pub(super) fn read_metrics(
-    document: &Document<'_>,
     root: &Section<'_, '_>,
     source: &Source,
     listeners: &[Located<Listener>],
@@ -29,19 +28,12 @@ pub(super) fn read_metrics(
     if let Endpoint::Tcp(address) = listen.value {
         if !allow_remote && !address.ip().is_loopback() {
             let message = format!(
-                "listen in [metrics]: {address} is not a loopback address, and whoever reaches it reads the metrics; put \
-                 a proxy or a firewall in front and set allow-remote = true, or listen on 127.0.0.1"
+                "{address} is not a loopback address, and whoever reaches it reads the metrics; put a proxy or a firewall in \
+                 front and set allow-remote = true, or listen on 127.0.0.1"
             );
-            document.problem(listen.place.clone(), message);
+            section.problem("listen", listen.place.clone(), message);
         }
-        let this = Listener { address, transport: Transport::Tcp };
-        if let Some(listener) = listeners.iter().find(|listener| overlap(listener.value, this)) {
-            let message = format!(
-                "listen in [metrics]: {address} overlaps the listener {} {} at {}",
-                listener.value.transport, listener.value.address, listener.place
-            );
-            document.problem(listen.place, message);
-        }
+        check_endpoint(&section, address, &listen.place, listeners);
     }
     Some(Metrics { listen: listen.value, allow_remote })
 }
@@ -61,14 +53,14 @@ pub(super) fn parse_endpoint(text: &str, source: &Source) -> Result<Endpoint, Va
     }
 }
 
-pub(super) fn read_drain(document: &Document<'_>, root: &Section<'_, '_>, listeners: &[Located<Listener>]) -> Drain {
+pub(super) fn read_drain(root: &Section<'_, '_>, listeners: &[Located<Listener>]) -> Drain {
     let section = root.section("drain");
     let alternates = section.texts("alternate-server", parse_alternate);
     let domain = section.text("alternate-domain", parse_domain);
     section.report_unknown_keys();
     if let Some(domain) = domain.as_ref().filter(|_| !alternates.iter().any(|alternate| is_for_tls(&alternate.value))) {
-        let message = "alternate-domain in [drain]: it is for clients over TLS, and no alternate-server is for them";
-        document.problem(domain.place.clone(), message);
+        let message = "it is for clients over TLS, and no alternate-server is for them";
+        section.problem("alternate-domain", domain.place.clone(), message);
     }
     for (index, later) in alternates.iter().enumerate() {
         let AlternateServer { transport, address } = later.value;
@@ -76,12 +68,11 @@ pub(super) fn read_drain(document: &Document<'_>, root: &Section<'_, '_>, listen
             earlier.value.transport == transport && earlier.value.address.is_ipv4() == address.is_ipv4()
         };
         if alternates.iter().take(index).any(|earlier| same(&earlier)) {
-            let message = format!("alternate-server in [drain]: {address} is a second one of its transport and family");
-            document.problem(later.place.clone(), message);
+            let message = format!("{address} is a second one of its transport and family");
+            section.problem("alternate-server", later.place.clone(), message);
         }
         if listeners.iter().any(|listener| listener.value.address == address) {
-            let message = format!("alternate-server in [drain]: {address} is this server itself");
-            document.problem(later.place.clone(), message);
+            section.problem("alternate-server", later.place.clone(), format_args!("{address} is this server itself"));
         }
     }
     Drain {

@@ -295,6 +295,11 @@ impl<'d, 'i> Section<'d, 'i> {
         self.value(name).is_some_and(|value| matches!(value.get_ref(), DeValue::Array(items) if items.is_empty()))
     }
 
+    /// Notes a problem of one of its keys.
+    pub(super) fn problem(&self, name: &str, place: Place, message: impl Display) {
+        self.document.problem(place, format!("{name} {}: {message}", self.shown));
+    }
+
     /// What a key's value should be.
     pub(super) fn expected(&self, name: &str) -> String {
         self.key(name).map(Key::expected).unwrap_or_default()
@@ -351,8 +356,7 @@ impl<'d, 'i> Section<'d, 'i> {
         match parsed {
             Ok(value) => Some(Located { value, place }),
             Err(problem) => {
-                let message = format!("{} {}: {problem}; expected {}", key.last_name(), self.shown, key.expected());
-                self.document.problem(place, message);
+                self.problem(key.last_name(), place, format_args!("{problem}; expected {}", key.expected()));
                 None
             }
         }
@@ -378,8 +382,7 @@ impl<'d, 'i> Section<'d, 'i> {
             DeValue::Array(_) => "an array",
             DeValue::Table(_) => "a table",
         };
-        let message = format!("{name} {}: found {found}; expected {expected}", self.shown);
-        self.document.problem(self.document.place(value.span()), message);
+        self.problem(name, self.document.place(value.span()), format_args!("found {found}; expected {expected}"));
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn read_usage(
         if !section.has(what)
             && let Some(given) = keys.iter().find(|key| section.has(key))
         {
-            document.problem(section.place(), format!("{given} in [usage]: there is no {what} that it is for"));
+            section.problem(given, section.place(), format_args!("there is no {what} that it is for"));
         }
     }
     if !section.has("webhook") && !section.has("file") {

@@ -18,7 +18,7 @@ use super::snapshot::{Log, QuotaShares, Relay, Streams};
 use super::units::duration_text;
 use super::value::choose;
 
-pub(super) fn read_peers(document: &Document<'_>, root: &Section<'_, '_>, dev: bool) -> PeerRules {
+pub(super) fn read_peers(root: &Section<'_, '_>, dev: bool) -> PeerRules {
     let section = root.section("peers");
     let as_written = |text: &str| Ok::<_, Infallible>(text.to_owned());
     let mut denied = section.texts("denied", as_written);
@@ -32,8 +32,8 @@ pub(super) fn read_peers(document: &Document<'_>, root: &Section<'_, '_>, dev: b
     // Each rule by itself, so that every malformed one is named with its place.
     let refuse = |key: &'static str, rule: &Located<String>, rules: PeerRules| {
         let AclError { rule: text, problem } = PeerAcl::compile(&rules).err()?;
-        let message = format!("{key} in [peers]: {text:?}: {problem}; expected {}", section.expected(key));
-        document.problem(rule.place.clone(), message);
+        let message = format!("{text:?}: {problem}; expected {}", section.expected(key));
+        section.problem(key, rule.place.clone(), message);
         Some(())
     };
     let one = |rule: &Located<String>| vec![rule.value.clone()];
@@ -100,7 +100,7 @@ pub(super) fn read_limits(root: &Section<'_, '_>) -> (Option<RateLimit>, usize) 
     (unauthenticated, count(or_default(section.number("peers-per-allocation"))))
 }
 
-pub(super) fn read_lifetimes(document: &Document<'_>, root: &Section<'_, '_>) -> Lifetimes {
+pub(super) fn read_lifetimes(root: &Section<'_, '_>) -> Lifetimes {
     let section = root.section("lifetimes");
     let (default, max) = (section.duration("allocation-default"), section.duration("allocation-max"));
     section.report_unknown_keys();
@@ -111,9 +111,8 @@ pub(super) fn read_lifetimes(document: &Document<'_>, root: &Section<'_, '_>) ->
         match place {
             Some(place) => {
                 let default = duration_text(Duration::from_secs(allocation_default_secs.into()));
-                let message =
-                    format!("allocation-max in [lifetimes]: it is less than allocation-default, which is {default}");
-                document.problem(place, message);
+                let message = format!("it is less than allocation-default, which is {default}");
+                section.problem("allocation-max", place, message);
             }
             // A longer default is then the most there is.
             None => allocation_max_secs = allocation_default_secs,
