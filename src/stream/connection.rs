@@ -1,45 +1,23 @@
 //! One TCP or TLS client connection: bytes in, frames out. It knows nothing of what the frames mean.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::{ServerConfig, ServerConnection};
+use rustls::ServerConnection;
 use socket2::SockRef;
 
 use super::out_queue::OutQueue;
+use super::session::{self, ReadError, read_some, would_block};
 use crate::config::Streams;
 use crate::net::{Arena, Span, sys};
-
-/// Plaintext that is encrypted at once, a full record: more of it waits where it can still be dropped.
-const TLS_BUFFER: usize = 16 * 1024;
 
 /// What a record has beside its plaintext, at most.
 const RECORD_OVERHEAD: usize = 64;
 
-/// What a client may send until its handshake is complete. A ClientHello has 300 to 2,000 bytes, with large key shares and
-/// tickets a few thousand; what follows it is short.
-const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
-
 /// Pieces that one call gathers at most.
 const GATHERED_MAX: usize = 96;
-
-/// The longest TLS record, with room to spare.
-const TLS_RECORD: usize = 17 * 1024;
-
-/// Bytes thrown away at most when a connection is closed.
-const UNREAD_MAX: usize = 256 * 1024;
-
-/// Why a connection ends.
-#[derive(Debug)]
-pub enum ReadError {
-    /// The client closed it, or the network did.
-    Closed,
-    /// The TLS handshake or a record is bad, or the handshake does not end.
-    Tls,
-}
 
 /// Whether the socket has taken everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,37 +43,24 @@ pub struct FrameEnd {
 pub struct Connection {
     socket: TcpStream,
     tls: Option<Box<ServerConnection>>,
-    /// What came for the handshake so far.
-    handshake_bytes: usize,
     unparsed: Vec<u8>,
     queue: OutQueue,
 }
 
 impl Connection {
-    /// Takes an accepted, non-blocking socket; with `tls` the handshake is still to come.
-    ///
-    /// # Errors
-    /// When rustls refuses the configuration.
-    pub fn new(socket: TcpStream, tls: Option<&Arc<ServerConfig>>) -> Result<Self, rustls::Error> {
-        let tls = match tls {
-            Some(config) => {
-                let mut session = ServerConnection::new(Arc::clone(config))?;
-                session.set_buffer_limit(Some(TLS_BUFFER));
-                Some(Box::new(session))
-            }
-            None => None,
-        };
-        Ok(Self { socket, tls, handshake_bytes: 0, unparsed: Vec::new(), queue: OutQueue::default() })
+    /// A connection over TCP.
+    pub(super) fn plain(socket: TcpStream) -> Self {
+        Self { socket, tls: None, unparsed: Vec::new(), queue: OutQueue::default() }
+    }
+
+    /// A connection over TLS whose handshake is complete.
+    pub(super) fn encrypted(socket: TcpStream, tls: Box<ServerConnection>) -> Self {
+        Self { socket, tls: Some(tls), unparsed: Vec::new(), queue: OutQueue::default() }
     }
 
     /// The socket, for epoll.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-
-    /// Whether the TLS handshake (if any) is complete.
-    pub fn established(&self) -> bool {
-        self.tls.as_ref().is_none_or(|tls| !tls.is_handshaking())
     }
 
     /// What the client has not read of its answers, bookkeeping included.
@@ -113,21 +78,8 @@ impl Connection {
         let read = match &mut self.tls {
             None => read_some(&self.socket, arena.get_mut(room.part(0, most.min(room.len as usize))))?,
             Some(tls) => {
-                let mut most = most.min(cipher_slot.len as usize);
-                if tls.is_handshaking() {
-                    most = most.min(HANDSHAKE_BYTES_MAX.saturating_sub(self.handshake_bytes));
-                    if most == 0 {
-                        return Err(ReadError::Tls);
-                    }
-                }
-                // rustls may hold most of a record from earlier: the plaintext of all that must fit in `room`.
-                let most = most.min((room.len as usize).saturating_sub(TLS_RECORD));
-                let cipher_slot = cipher_slot.part(0, most);
-                let count = read_some(&self.socket, arena.get_mut(cipher_slot))?;
-                if tls.is_handshaking() {
-                    self.handshake_bytes += count;
-                }
-                decrypt(tls, &self.socket, arena, cipher_slot.part(0, count), room)?
+                let cipher_slot = cipher_slot.part(0, most.min(cipher_slot.len as usize));
+                session::read(tls, &self.socket, arena, cipher_slot, room)?.1
             }
         };
         Ok(slot.part(0, kept + read))
@@ -193,22 +145,10 @@ impl Connection {
         (self.state(), dropped)
     }
 
-    /// Ends the connection in order: TLS by its own notice, TCP by a FIN. What the client has sent and nobody has read is thrown
-    /// away first, because closing a socket that holds some resets the connection, and with it what is on its way to the client.
+    /// Ends the connection in order, after what waits if the socket takes it.
     pub fn close(mut self) {
-        if self.write_waiting().is_ok()
-            && let Some(tls) = &mut self.tls
-        {
-            tls.send_close_notify();
-            let _ = flush_tls(tls, &self.socket);
-        }
-        let mut unread = [0; 4096];
-        for _ in 0..UNREAD_MAX / unread.len() {
-            if !matches!((&self.socket).read(&mut unread), Ok(1..)) {
-                break;
-            }
-        }
-        let _ = self.socket.shutdown(std::net::Shutdown::Write);
+        let can_write = self.write_waiting().is_ok();
+        session::close(&self.socket, self.tls.as_deref_mut().filter(|_| can_write));
     }
 
     /// Ends the connection of a client that does not read: by a reset, so that the kernel does not keep for it what it will
@@ -304,8 +244,8 @@ struct Records<'c> {
 impl<'c> Records<'c> {
     /// Begins when the socket has taken all earlier records.
     fn begin(tls: &'c mut ServerConnection, socket: &'c TcpStream) -> io::Result<Self> {
-        flush_tls(tls, socket)?;
-        Ok(Self { tls, socket, room: TLS_BUFFER, sent: 0 })
+        session::flush(tls, socket)?;
+        Ok(Self { tls, socket, room: session::BUFFER, sent: 0 })
     }
 
     /// Encrypts a frame; `false` when some of it has to wait for the socket.
@@ -314,12 +254,12 @@ impl<'c> Records<'c> {
         let mut left = len;
         while left > 0 {
             // What is larger than all the room is divided.
-            if left > self.room && self.room < TLS_BUFFER {
-                match flush_tls(self.tls, self.socket) {
+            if left > self.room && self.room < session::BUFFER {
+                match session::flush(self.tls, self.socket) {
                     Err(error) if would_block(&error) => return Ok(false),
                     other => other?,
                 }
-                self.room = TLS_BUFFER;
+                self.room = session::BUFFER;
             }
             let count = self.tls.writer().write_vectored(slices)?;
             if count == 0 {
@@ -335,20 +275,10 @@ impl<'c> Records<'c> {
 
     /// Sends what the socket takes; returns how many bytes of plaintext are on their way.
     fn end(self) -> io::Result<usize> {
-        match flush_tls(self.tls, self.socket) {
+        match session::flush(self.tls, self.socket) {
             Err(error) if !would_block(&error) => Err(error),
             _ => Ok(self.sent),
         }
-    }
-}
-
-/// What is there, 0 bytes when that is nothing.
-fn read_some(mut socket: &TcpStream, buffer: &mut [u8]) -> Result<usize, ReadError> {
-    match socket.read(buffer) {
-        Ok(0) => Err(ReadError::Closed),
-        Ok(count) => Ok(count),
-        Err(error) if would_block(&error) => Ok(0),
-        Err(_) => Err(ReadError::Closed),
     }
 }
 
@@ -356,71 +286,12 @@ fn bytes_of(memory: &[u8], piece: Span) -> &[u8] {
     memory.get(piece.at as usize..(piece.at + piece.len) as usize).unwrap_or_default()
 }
 
-/// Feeds ciphertext to rustls and takes the plaintext out; handshake answers are sent on the way.
-fn decrypt(
-    tls: &mut ServerConnection,
-    socket: &TcpStream,
-    arena: &mut Arena,
-    cipher: Span,
-    room: Span,
-) -> Result<usize, ReadError> {
-    let mut fed = 0;
-    let mut plain = 0;
-    loop {
-        let rest = cipher.part(fed, (cipher.len as usize).saturating_sub(fed));
-        if rest.len > 0 {
-            match tls.read_tls(&mut arena.get(rest)) {
-                Ok(count) if count > 0 => fed += count,
-                _ => return Err(ReadError::Tls),
-            }
-        }
-        let state = tls.process_new_packets();
-        let failed = state.is_err();
-        let closed = state.as_ref().is_ok_and(rustls::IoState::peer_has_closed);
-        if tls.wants_write() {
-            // An alert or a handshake flight; if the socket is full, `on_writable` goes on.
-            let _ = flush_tls(tls, socket);
-        }
-        if failed {
-            return Err(ReadError::Tls);
-        }
-        loop {
-            let free = room.part(plain, (room.len as usize).saturating_sub(plain));
-            match tls.reader().read(arena.get_mut(free)) {
-                Ok(0) => break,
-                Ok(count) => plain += count,
-                Err(error) if would_block(&error) => break,
-                Err(_) => return Err(ReadError::Tls),
-            }
-        }
-        if closed && plain == 0 {
-            return Err(ReadError::Closed);
-        }
-        if fed >= cipher.len as usize {
-            return Ok(plain);
-        }
-    }
-}
-
-fn flush_tls(tls: &mut ServerConnection, mut socket: &TcpStream) -> io::Result<()> {
-    while tls.wants_write() {
-        if tls.write_tls(&mut socket)? == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-    }
-    Ok(())
-}
-
-fn would_block(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::net::TcpListener;
 
-    use rustls::{ClientConfig, ClientConnection, RootCertStore};
-
+    use super::super::arriving::tests::arrived_over_tls;
     use super::*;
 
     fn pair() -> (TcpStream, TcpStream) {
@@ -446,41 +317,6 @@ mod tests {
         }
     }
 
-    /// A connection whose handshake is complete, and its client.
-    fn established() -> (Connection, ClientConnection, TcpStream) {
-        let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let certificate = key.cert.der().clone();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.clone()], key.signing_key.into())
-            .unwrap();
-        let mut roots = RootCertStore::empty();
-        roots.add(certificate).unwrap();
-        let client_config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let mut client = ClientConnection::new(Arc::new(client_config), "localhost".try_into().unwrap()).unwrap();
-        let (mut stream, socket) = pair();
-        socket.set_nonblocking(true).unwrap();
-        let mut server = Connection::new(socket, Some(&Arc::new(config))).unwrap();
-        let shaking = std::thread::spawn(move || {
-            client.complete_io(&mut stream).unwrap();
-            (client, stream)
-        });
-        let mut arena = Arena::new(2, 1024);
-        while !server.established() {
-            let (slot, cipher) = (arena.slot(0), arena.slot(1));
-            assert_eq!(server.read(&mut arena, slot, cipher, 4096).unwrap().len, 0);
-        }
-        let (client, stream) = shaking.join().unwrap();
-        (server, client, stream)
-    }
-
     #[test]
     fn a_connection_closed_with_something_unread_ends_without_a_reset() {
         let (mut client, socket) = pair();
@@ -488,13 +324,13 @@ mod tests {
         // Until all of it has come.
         while socket.peek(&mut [0; 10_000]).unwrap() < 10_000 {}
         socket.set_nonblocking(true).unwrap();
-        Connection::new(socket, None).unwrap().close();
+        Connection::plain(socket).close();
         assert_eq!(client.read(&mut [0; 10]).unwrap(), 0);
     }
 
     #[test]
     fn each_frame_over_tls_is_one_record_with_its_padding_because_clients_take_a_record_for_a_message() {
-        let (mut server, mut client, mut stream) = established();
+        let (mut server, mut client, mut stream) = arrived_over_tls();
         // The tickets for another session are the client's already, or come as records of their own before.
         let mut memory = vec![0; 1000];
         memory[..5].copy_from_slice(b"first");
@@ -525,7 +361,7 @@ mod tests {
     fn what_waits_over_tls_comes_whole_and_in_order_when_the_client_reads_again() {
         // The longer ones are more than is encrypted at once: the socket may be full in the midst of one.
         for len in [1000, 40_000] {
-            let (mut server, mut client, mut stream) = established();
+            let (mut server, mut client, mut stream) = arrived_over_tls();
             let memory: Vec<u8> = (0..200_000_u32).flat_map(u32::to_be_bytes).collect();
             let mut now_micros = 0;
             let mut state = WriteState::Done;

@@ -1,11 +1,17 @@
 //! Stream transports: framing, TLS, and connections that a slow client cannot make hold memory.
 
+mod arriving;
 mod connection;
 pub mod framing;
 mod limits;
 mod out_queue;
+mod session;
 mod tls;
 
-pub use connection::{Connection, FrameEnd, ReadError, WriteState};
+#[cfg(test)]
+pub(crate) use arriving::tests::configs as tls_configs;
+pub use arriving::{Accepted, Arrived, Arriving, Progress};
+pub use connection::{Connection, FrameEnd, WriteState};
 pub use limits::{ConnectionLimits, ConnectionPermit, Full};
+pub use session::ReadError;
 pub use tls::{TlsError, load_tls};

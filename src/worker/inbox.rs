@@ -93,7 +93,7 @@ impl Inbox {
     }
 
     /// Has a stream read into one slot, with another one to decrypt from.
-    pub(super) fn read<E>(&mut self, read: impl FnOnce(&mut Arena, Span, Span) -> Result<Span, E>) -> Result<Span, E> {
+    pub(super) fn read<T, E>(&mut self, read: impl FnOnce(&mut Arena, Span, Span) -> Result<T, E>) -> Result<T, E> {
         let (plain, cipher) = (self.arena.slot(self.used), self.arena.slot(self.used + 1));
         let read = read(&mut self.arena, plain, cipher)?;
         self.used += 1;

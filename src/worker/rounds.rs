@@ -85,7 +85,7 @@ impl Worker {
                 }
             }
         }
-        self.shake_hands(now);
+        self.let_arrive(now);
     }
 
     /// Whether there is something to do without waiting.
@@ -94,17 +94,17 @@ impl Worker {
         waits || !self.jobs.is_empty()
     }
 
-    /// Goes on with the handshakes that wait for it, in turn, for as long as one round of the loop allows.
-    fn shake_hands(&mut self, now: Now) {
+    /// Goes on with the connections that arrive, in turn, for as long as one round of the loop allows.
+    fn let_arrive(&mut self, now: Now) {
         let mut until_micros = None;
-        for _ in 0..self.clients.waiting(Line::Handshakes) {
+        for _ in 0..self.clients.waiting(Line::Arriving) {
             // A handshake costs what a hundred packets do, one more look at the clock next to nothing.
             let clock = clocks().0;
             if clock > *until_micros.get_or_insert(clock + HANDSHAKES_MICROS_PER_ROUND) {
                 break;
             }
-            if let Some((id, ready)) = self.clients.next_turn(Line::Handshakes) {
-                self.serve_stream(now, id, ready);
+            if let Some((id, _)) = self.clients.next_turn(Line::Arriving) {
+                self.serve_arriving(now, id);
             }
         }
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::clients::Reading;
 use super::forward::STUN_WEIGHT;
 use super::inbox::segments;
 use super::jobs::Job;
@@ -186,7 +187,20 @@ impl Worker {
         }
         // One slot for the plaintext, one for the ciphertext.
         self.make_room(now, 2);
-        let Some(mut reading) = self.clients.read(id, &mut self.inbox, &self.observers) else { return };
+        if let Some(reading) = self.clients.read(id, &mut self.inbox) {
+            self.serve_messages(now, reading);
+        }
+    }
+
+    /// The turn of a connection that arrives. It may bring its first messages.
+    pub(super) fn serve_arriving(&mut self, now: Now, id: StreamId) {
+        self.make_room(now, 2);
+        if let Some(reading) = self.clients.arrive(now, id, &mut self.inbox, &self.observers) {
+            self.serve_messages(now, reading);
+        }
+    }
+
+    fn serve_messages(&mut self, now: Now, mut reading: Reading) {
         let (client, until) = (reading.client(), self.pace.spent + MESSAGES_PER_TURN);
         while self.pace.spent < until
             && let Some((kind, message)) =

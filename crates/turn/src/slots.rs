@@ -76,6 +76,14 @@ impl<T> Slots<T> {
         self.slots.get_mut(index as usize)?.value.as_mut()
     }
 
+    /// Lets the value with this id become another one, which keeps its slot and its id.
+    pub fn change<R>(&mut self, id: SlotId, change: impl FnOnce(T) -> (T, R)) -> Option<R> {
+        let slot = self.slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)?;
+        let (value, result) = change(slot.value.take()?);
+        slot.value = Some(value);
+        Some(result)
+    }
+
     /// Takes the value with this id out.
     pub fn remove(&mut self, id: SlotId) -> Option<T> {
         self.get(id)?;
@@ -157,6 +165,16 @@ mod tests {
         assert_eq!(slots.slots(), 1000, "no slot is left out");
         assert!(ids.iter().all(|id| slots.get(*id).is_none() == (id.index != 10)));
         assert!(again.iter().all(|id| slots.get(*id).is_some()));
+    }
+
+    #[test]
+    fn a_value_that_becomes_another_keeps_its_slot_and_its_id() {
+        let mut slots = Slots::default();
+        let (gone, id) = (slots.insert(1), slots.insert(2));
+        slots.remove(gone);
+        assert_eq!(slots.change(id, |value| (value + 10, value)), Some(2));
+        assert_eq!((slots.get(id), slots.len()), (Some(&12), 1));
+        assert_eq!(slots.change(gone, |value| (value, ())), None);
     }
 
     #[test]

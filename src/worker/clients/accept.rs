@@ -5,14 +5,15 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::Clients;
+use super::listeners::Opening;
 use super::stream::Ending;
 use super::streams::token;
-use crate::addr::{ClientAddr, FiveTuple, Transport};
+use crate::addr::ClientAddr;
 use crate::clock::Now;
 use crate::counters::Cut;
 use crate::net::sys::{Interest, bound_stream_buffers, trim_memory, widen_stream_buffers};
 use crate::net::tune_accepted;
-use crate::stream::{Connection, ConnectionPermit, Full};
+use crate::stream::{Accepted, ConnectionPermit, Full, Progress};
 use crate::turn::{Server, StreamId};
 use crate::worker::observers::Observers;
 use crate::worker::shortage::Shortage;
@@ -26,10 +27,10 @@ impl Clients {
     /// Accepts what waits at a listener.
     pub(in crate::worker) fn accept(&mut self, now: Now, number: u32, server: &Server, observers: &Observers) {
         for _ in 0..ACCEPT_BURST {
-            let Some((transport, accepted)) = self.listeners.accept(number) else { return };
+            let Some((opening, accepted)) = self.listeners.accept(number) else { return };
             match accepted {
                 Ok((socket, remote)) => {
-                    if self.admit(now, (transport, socket.into(), remote), server, observers).is_none() {
+                    if self.admit(now, (opening, socket.into(), remote), server, observers).is_none() {
                         observers.counters().connections_refused.add(1);
                     }
                 }
@@ -47,24 +48,23 @@ impl Clients {
     fn admit(
         &mut self,
         now: Now,
-        (transport, socket, remote): (Transport, OwnedFd, SocketAddr),
+        (opening, socket, remote): (Opening, OwnedFd, SocketAddr),
         server: &Server,
         observers: &Observers,
     ) -> Option<()> {
-        let client = ClientAddr::new(remote);
         let Ok(socket) = self.from.descriptors.admit(socket) else {
             observers.note_shortage(now.micros, Shortage::Sockets);
             return None;
         };
-        let permit = self.place_for(now, client, server, observers)?;
+        let permit = self.place_for(now, ClientAddr::new(remote), server, observers)?;
         tune_accepted(&socket).and_then(|()| bound_stream_buffers(socket.as_fd())).ok()?;
-        let socket = std::net::TcpStream::from(socket);
-        let five_tuple = FiveTuple { transport, client, server: socket.local_addr().ok()? };
-        let tls = if transport.is_encrypted() { Some(self.from.tls.load_full()?) } else { None };
-        let connection = Connection::new(socket, tls.as_ref()).ok()?;
-        let id = self.streams.insert(now, connection, five_tuple, permit);
-        let stream = self.streams.get(id)?;
-        if self.strangers.add(stream.connection.fd(), token(id), Interest::Read).is_err() {
+        let accepted = Accepted::new(socket.into(), remote).ok()?;
+        let begun = match opening {
+            Opening::Messages => Progress::Arrived(accepted.over_tcp()),
+            Opening::Handshake => Progress::Waits(accepted.over_tls(&self.from.tls.load_full()?).ok()?),
+        };
+        let id = self.streams.insert(now, begun, permit);
+        if self.strangers.add(self.streams.fd(id)?, token(id), Interest::Read).is_err() {
             self.streams.remove(id);
             return None;
         }

@@ -41,7 +41,16 @@ pub(super) struct Listeners {
 
 enum ListenerSocket {
     Datagrams(DatagramListener),
-    Streams { socket: TcpListener, transport: Transport },
+    Streams { socket: TcpListener, opening: Opening },
+}
+
+/// What the connections of a listener begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// Their messages.
+    Messages,
+    /// A TLS handshake.
+    Handshake,
 }
 
 impl Listeners {
@@ -51,9 +60,8 @@ impl Listeners {
             epoll.add(socket.as_fd(), Token::Listener(number as u32).pack(), Interest::Read)?;
             sockets.push(match transport {
                 Transport::Udp => ListenerSocket::Datagrams(DatagramListener::new(socket, address)),
-                Transport::Tcp | Transport::Tls => {
-                    ListenerSocket::Streams { socket: TcpListener::from(socket), transport }
-                }
+                Transport::Tcp => ListenerSocket::Streams { socket: socket.into(), opening: Opening::Messages },
+                Transport::Tls => ListenerSocket::Streams { socket: socket.into(), opening: Opening::Handshake },
             });
         }
         Ok(Self { epoll, sockets, resting: Vec::new() })
@@ -74,9 +82,9 @@ impl Listeners {
     }
 
     /// Accepts a connection.
-    pub(super) fn accept(&self, number: u32) -> Option<(Transport, io::Result<(TcpStream, SocketAddr)>)> {
+    pub(super) fn accept(&self, number: u32) -> Option<(Opening, io::Result<(TcpStream, SocketAddr)>)> {
         match self.sockets.get(number as usize)? {
-            ListenerSocket::Streams { socket, transport } => Some((*transport, socket.accept())),
+            ListenerSocket::Streams { socket, opening } => Some((*opening, socket.accept())),
             ListenerSocket::Datagrams(_) => None,
         }
     }

@@ -3,6 +3,7 @@
 
 mod accept;
 mod listeners;
+mod place;
 mod stream;
 mod stream_table;
 mod streams;
@@ -17,6 +18,7 @@ use rustls::ServerConfig;
 pub use listeners::WorkerListener;
 pub(super) use listeners::{DEPTH_MAX, DatagramListener};
 pub(super) use stream_table::Line;
+pub(super) use streams::Reading;
 
 use super::observers::Observers;
 use super::outbox::Outbox;
@@ -30,6 +32,7 @@ use crate::stream::ConnectionLimits;
 use crate::turn::{Client, Path, RelayId, Server, StreamId};
 
 use listeners::Listeners;
+use place::State;
 use stream::Ending;
 use stream_table::StreamTable;
 
@@ -158,12 +161,15 @@ impl Clients {
         observers: &Observers,
     ) {
         let mut any = false;
-        while let Some((stream, ending)) = self.streams.next_ended() {
+        while let Some((state, ending)) = self.streams.next_ended() {
             any = true;
-            server.client_gone(now, &stream.client.five_tuple, relays);
-            match ending {
-                Ending::Close => stream.connection.close(),
-                Ending::Reset => stream.connection.reset(),
+            if let State::Arrived(stream) = &state {
+                server.client_gone(now, &stream.client.five_tuple, relays);
+            }
+            match (state, ending) {
+                (State::Arriving(newcomer), _) => newcomer.arriving.close(),
+                (State::Arrived(stream), Ending::Close) => stream.connection.close(),
+                (State::Arrived(stream), Ending::Reset) => stream.connection.reset(),
             }
         }
         if any {
@@ -173,6 +179,9 @@ impl Clients {
 
     /// Closes every connection at the end, each so that its client sees an end and no reset.
     pub(super) fn close_all(&mut self) {
-        self.streams.drain().for_each(|stream| stream.connection.close());
+        self.streams.drain().for_each(|state| match state {
+            State::Arriving(newcomer) => newcomer.arriving.close(),
+            State::Arrived(stream) => stream.connection.close(),
+        });
     }
 }

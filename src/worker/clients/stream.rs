@@ -1,10 +1,10 @@
-//! One connection of a client, what is gathered for it, and what is known of it.
+//! One connection that has a client, what is gathered for it, and what is known of it.
 
 use crate::clock::Now;
 use crate::config::Streams;
-use crate::net::sys::{Interest, Ready};
+use crate::net::sys::Interest;
 use crate::net::{Arena, Span};
-use crate::stream::{Connection, ConnectionPermit, FrameEnd, WriteState};
+use crate::stream::{Connection, FrameEnd, WriteState};
 use crate::turn::Client;
 use crate::worker::plan::Pieces;
 
@@ -24,46 +24,29 @@ pub(super) struct Stream {
     frames: Vec<FrameEnd>,
     /// What epoll watches it for; without input the client has not read its answers.
     pub(super) interest: Interest,
-    /// What it is ready for, while it waits for its turn.
-    pub(super) waiting: Option<Ready>,
     /// Whether whole frames may be left of what was read.
     pub(super) has_more: bool,
-    /// Whether it is to be closed before the round is over.
-    pub(super) ending: Option<Ending>,
     /// Whether it had an allocation when that was last asked.
     pub(super) holds: bool,
     pub(super) heard: bool,
     pub(super) last_heard_micros: u64,
-    /// When it is closed if it still has no allocation, and if its client still does not read its answers.
-    pub(super) stranger_until_micros: u64,
+    /// When it is closed if its client still does not read its answers.
     pub(super) held_until_micros: u64,
-    /// Its place, which it gives back as soon as it is to end.
-    pub(super) permit: Option<ConnectionPermit>,
 }
 
 impl Stream {
-    pub(super) fn new(
-        now: Now,
-        connection: Connection,
-        client: Client,
-        permit: ConnectionPermit,
-        stranger_until_micros: u64,
-    ) -> Self {
+    pub(super) fn new(now: Now, connection: Connection, client: Client, interest: Interest) -> Self {
         Self {
             connection,
             client,
             pieces: Vec::new(),
             frames: Vec::new(),
-            interest: Interest::Read,
-            waiting: None,
+            interest,
             has_more: false,
-            ending: None,
             holds: false,
             heard: false,
             last_heard_micros: now.micros,
-            stranger_until_micros,
             held_until_micros: 0,
-            permit: Some(permit),
         }
     }
 
@@ -73,11 +56,6 @@ impl Stream {
         self.pieces.extend(frame.spans());
         self.frames.push(FrameEnd { piece: self.pieces.len(), droppable });
         is_first
-    }
-
-    /// Whether it is to be closed before the round is over.
-    pub(super) fn is_ending(&self) -> bool {
-        self.ending.is_some()
     }
 
     /// Writes what has been gathered for it; returns the state and how many frames were dropped.
@@ -91,10 +69,5 @@ impl Stream {
     /// Whether it is not read because its client does not read.
     pub(super) fn is_held_back(&self) -> bool {
         self.interest == Interest::Write
-    }
-
-    /// Whether an entry with this time is the one that counts.
-    pub(super) fn is_stranger_until(&self, due_micros: u64) -> bool {
-        !self.holds && !self.is_ending() && self.stranger_until_micros == due_micros
     }
 }

@@ -1,14 +1,16 @@
 //! A worker's stream connections: their slots, the order in which they are read, and the times at which each is judged.
 
 use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use super::place::{Newcomer, Place, State};
 use super::stream::{Ending, Stream};
-use crate::addr::FiveTuple;
 use crate::clock::Now;
 use crate::config::Streams;
-use crate::net::sys::Ready;
-use crate::stream::{Connection, ConnectionPermit};
+use crate::net::Span;
+use crate::net::sys::{Interest, Ready};
+use crate::stream::{Arrived, Arriving, ConnectionPermit, Progress, ReadError};
 use crate::turn::slots::{SlotId, Slots};
 use crate::turn::{Client, Path, StreamId};
 use crate::worker::PEAK_MIN;
@@ -24,8 +26,8 @@ pub(in crate::worker) enum Line {
     Allocated,
     /// Without one.
     Strangers,
-    /// Before the handshake is complete.
-    Handshakes,
+    /// Without a client yet.
+    Arriving,
 }
 
 /// Connections and the time at which each is judged, in that order.
@@ -33,7 +35,7 @@ type DueQueue = VecDeque<(u64, StreamId)>;
 
 /// A worker's stream connections.
 pub(super) struct StreamTable {
-    streams: Slots<Box<Stream>>,
+    places: Slots<Place>,
     /// The most that were open since memory was last given back.
     peak: usize,
     /// Those for which frames have been gathered.
@@ -56,7 +58,7 @@ impl StreamTable {
     pub(super) fn new(options: &Streams) -> Self {
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX >> 1);
         Self {
-            streams: Slots::default(),
+            places: Slots::default(),
             peak: 0,
             dirty: Vec::new(),
             ended: VecDeque::new(),
@@ -94,19 +96,19 @@ impl StreamTable {
     /// Has a connection closed before the round is over; whether that is new. What is gathered for it is sent first. Its place can be
     /// had at once.
     pub(super) fn end(&mut self, id: StreamId, ending: Ending) -> bool {
-        let Some(stream) = self.get_mut(id).filter(|stream| !stream.is_ending()) else { return false };
-        stream.ending = Some(ending);
-        stream.permit = None;
+        let place = self.places.get_mut(slot(id)).filter(|place| !place.is_ending());
+        let Some(place) = place else { return false };
+        place.ending = Some(ending);
+        place.permit = None;
         self.ended.push_back(id);
         true
     }
 
     /// Takes out the next connection that is to be closed.
-    pub(super) fn next_ended(&mut self) -> Option<(Box<Stream>, Ending)> {
+    pub(super) fn next_ended(&mut self) -> Option<(State, Ending)> {
         let id = self.ended.pop_front()?;
-        let stream = self.remove(id)?;
-        let ending = stream.ending?;
-        Some((stream, ending))
+        let Place { state, ending, .. } = self.remove(id)?;
+        Some((state, ending?))
     }
 
     /// When the next connection may have to be closed.
@@ -116,29 +118,38 @@ impl StreamTable {
     }
 
     pub(super) fn open(&self) -> usize {
-        self.streams.len()
+        self.places.len()
     }
 
+    /// The connection of an id, if it has a client.
     pub(super) fn get(&self, id: StreamId) -> Option<&Stream> {
-        self.streams.get(slot(id)).map(Box::as_ref)
+        self.places.get(slot(id))?.stream()
     }
 
+    /// The same, to change.
     pub(super) fn get_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
-        self.streams.get_mut(slot(id)).map(Box::as_mut)
+        self.places.get_mut(slot(id))?.stream_mut()
     }
 
-    pub(super) fn insert(
-        &mut self,
-        now: Now,
-        connection: Connection,
-        five_tuple: FiveTuple,
-        permit: ConnectionPermit,
-    ) -> StreamId {
-        let SlotId { index, generation } = self.streams.next_id();
+    /// The same, unless it is to be closed.
+    pub(super) fn lasting_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
+        self.places.get_mut(slot(id)).filter(|place| !place.is_ending())?.stream_mut()
+    }
+
+    /// The socket of a connection, for epoll.
+    pub(super) fn fd(&self, id: StreamId) -> Option<BorrowedFd<'_>> {
+        self.places.get(slot(id)).map(Place::fd)
+    }
+
+    pub(super) fn insert(&mut self, now: Now, accepted: Progress, permit: ConnectionPermit) -> StreamId {
+        let SlotId { index, generation } = self.places.next_id();
         let id = StreamId { index, generation };
         let stranger_until_micros = now.micros + self.stranger_micros;
-        let client = Client { five_tuple, path: Path::Stream(id) };
-        self.streams.insert(Box::new(Stream::new(now, connection, client, permit, stranger_until_micros)));
+        let state = match accepted {
+            Progress::Waits(arriving) => State::Arriving(Box::new(Newcomer::new(arriving))),
+            Progress::Arrived(arrived) => arrived_at(now, id, arrived, Interest::Read).0,
+        };
+        self.places.insert(Place::new(state, permit, stranger_until_micros));
         self.peak = self.peak.max(self.open());
         self.unheard.push_back((now.micros + self.handshake_micros, id));
         self.strangers.push_back((stranger_until_micros, id));
@@ -146,29 +157,68 @@ impl StreamTable {
         id
     }
 
-    pub(super) fn remove(&mut self, id: StreamId) -> Option<Box<Stream>> {
-        self.streams.remove(slot(id))
+    /// Lets a connection that arrives go on. When it has arrived, it keeps its id; returns what it has brought to be framed.
+    ///
+    /// # Errors
+    /// The connection is to be closed.
+    pub(super) fn go_on(
+        &mut self,
+        now: Now,
+        id: StreamId,
+        go_on: impl FnOnce(Arriving) -> Result<Progress, (Arriving, ReadError)>,
+    ) -> Result<Option<Span>, ReadError> {
+        let went_on = self.places.change(slot(id), |mut place| {
+            if place.is_ending() {
+                return (place, Ok(None));
+            }
+            let State::Arriving(newcomer) = place.state else { return (place, Ok(None)) };
+            let Newcomer { arriving, interest } = *newcomer;
+            let stays = |arriving| State::Arriving(Box::new(Newcomer { arriving, interest }));
+            let (state, result) = match go_on(arriving) {
+                Ok(Progress::Waits(arriving)) => (stays(arriving), Ok(None)),
+                Ok(Progress::Arrived(arrived)) => {
+                    let (state, read) = arrived_at(now, id, arrived, interest);
+                    (state, Ok(Some(read)))
+                }
+                Err((arriving, error)) => (stays(arriving), Err(error)),
+            };
+            place.state = state;
+            (place, result)
+        });
+        went_on.unwrap_or(Ok(None))
+    }
+
+    /// A connection that still arrives.
+    pub(super) fn newcomer_mut(&mut self, id: StreamId) -> Option<&mut Newcomer> {
+        match &mut self.places.get_mut(slot(id))?.state {
+            State::Arriving(newcomer) => Some(newcomer),
+            State::Arrived(_) => None,
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: StreamId) -> Option<Place> {
+        self.places.remove(slot(id))
     }
 
     /// Takes all connections, at the end.
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = Box<Stream>> {
-        self.streams.drain()
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = State> {
+        self.places.drain().map(|place| place.state)
     }
 
     /// Lets a connection wait for its turn; one that waits already keeps its place.
     pub(super) fn wait_for_turn(&mut self, id: StreamId, ready: Ready) {
-        let Some(stream) = self.get_mut(id) else { return };
-        if let Some(waiting) = &mut stream.waiting {
+        let Some(place) = self.places.get_mut(slot(id)) else { return };
+        if let Some(waiting) = &mut place.waiting {
             waiting.readable |= ready.readable;
             waiting.writable |= ready.writable;
             waiting.error |= ready.error;
             return;
         }
-        stream.waiting = Some(ready);
-        let line = match (stream.connection.established(), stream.holds) {
-            (false, _) => Line::Handshakes,
-            (true, false) => Line::Strangers,
-            (true, true) => Line::Allocated,
+        place.waiting = Some(ready);
+        let line = match &place.state {
+            State::Arriving(_) => Line::Arriving,
+            State::Arrived(stream) if stream.holds => Line::Allocated,
+            State::Arrived(_) => Line::Strangers,
         };
         if let Some(queue) = self.waiting.get_mut(line as usize) {
             queue.push_back(id);
@@ -188,21 +238,22 @@ impl StreamTable {
     /// The connection of a line whose turn it is, unless it has been closed meanwhile.
     pub(super) fn next_turn(&mut self, line: Line) -> Option<(StreamId, Ready)> {
         let id = self.waiting.get_mut(line as usize)?.pop_front()?;
-        Some((id, self.get_mut(id)?.waiting.take()?))
+        Some((id, self.places.get_mut(slot(id))?.waiting.take()?))
     }
 
     /// Notes that a connection has an allocation, or none any more.
     pub(super) fn set_holds(&mut self, now: Now, id: StreamId, holds: bool) {
         let due = now.micros + self.stranger_micros;
-        let Some(stream) = self.get_mut(id) else { return };
-        if std::mem::replace(&mut stream.holds, holds) == holds {
+        let Some(place) = self.places.get_mut(slot(id)) else { return };
+        let before = place.stream_mut().map(|stream| std::mem::replace(&mut stream.holds, holds));
+        if before.is_none_or(|before| before == holds) {
             return;
         }
-        if let Some(permit) = &mut stream.permit {
+        if let Some(permit) = &mut place.permit {
             permit.set_holder(holds);
         }
         if !holds {
-            stream.stranger_until_micros = due;
+            place.stranger_until_micros = due;
             self.strangers.push_back((due, id));
         }
     }
@@ -211,13 +262,13 @@ impl StreamTable {
     pub(super) fn next_unheard(&mut self, now: Now) -> Option<StreamId> {
         while let Some(id) = take_due(&mut self.unheard, now) {
             let idle_micros = self.idle_micros;
-            match self.get(id) {
-                Some(stream) if stream.heard => {
+            let Some(place) = self.places.get(slot(id)) else { continue };
+            match place.stream().filter(|stream| stream.heard) {
+                Some(stream) => {
                     let due = stream.last_heard_micros + idle_micros;
                     self.idle.push_back((due, id));
                 }
-                Some(_) => return Some(id),
-                None => {}
+                None => return Some(id),
             }
         }
         None
@@ -273,7 +324,7 @@ impl StreamTable {
                 break;
             }
             self.strangers.pop_front();
-            if self.get(id).is_some_and(|stream| stream.is_stranger_until(due)) {
+            if self.places.get(slot(id)).is_some_and(|place| place.is_stranger_until(due)) {
                 return Some(id);
             }
         }
@@ -283,11 +334,11 @@ impl StreamTable {
     /// Gives memory back after a peak; whether there was one.
     pub(super) fn shrink(&mut self) -> bool {
         let open = self.open();
-        if self.streams.slots() < PEAK_MIN || open > self.peak / 4 || open == self.peak {
+        if self.places.slots() < PEAK_MIN || open > self.peak / 4 || open == self.peak {
             return false;
         }
         self.peak = open;
-        self.streams.shrink();
+        self.places.shrink();
         self.dirty.shrink_to(STALE_MAX);
         self.waiting.iter_mut().for_each(|queue| queue.shrink_to(STALE_MAX));
         self.forget_closed();
@@ -304,12 +355,14 @@ impl StreamTable {
     }
 
     fn forget_closed(&mut self) {
-        let streams = &self.streams;
-        let open = |id: StreamId| streams.get(slot(id));
+        let places = &self.places;
+        let open = |id: StreamId| places.get(slot(id));
         self.unheard.retain(|(_, id)| open(*id).is_some());
         self.idle.retain(|(_, id)| open(*id).is_some());
-        self.strangers.retain(|(due, id)| open(*id).is_some_and(|stream| stream.is_stranger_until(*due)));
-        self.held_back.retain(|(due, id)| open(*id).is_some_and(|stream| stream.held_until_micros == *due));
+        self.strangers.retain(|(due, id)| open(*id).is_some_and(|place| place.is_stranger_until(*due)));
+        self.held_back.retain(|(due, id)| {
+            open(*id).and_then(Place::stream).is_some_and(|stream| stream.held_until_micros == *due)
+        });
         for queue in [&mut self.unheard, &mut self.idle, &mut self.strangers, &mut self.held_back] {
             queue.shrink_to(queue.len() + STALE_MAX);
         }
@@ -321,6 +374,13 @@ fn slot(StreamId { index, generation }: StreamId) -> SlotId {
     SlotId { index, generation }
 }
 
+/// A connection that has just arrived, and what it has brought to be framed.
+fn arrived_at(now: Now, id: StreamId, arrived: Arrived, interest: Interest) -> (State, Span) {
+    let Arrived { connection, five_tuple, read } = arrived;
+    let client = Client { five_tuple, path: Path::Stream(id) };
+    (State::Arrived(Box::new(Stream::new(now, connection, client, interest))), read)
+}
+
 fn take_due(queue: &mut DueQueue, now: Now) -> Option<StreamId> {
     let (_, id) = *queue.front().filter(|(due, _)| *due <= now.micros)?;
     queue.pop_front();
@@ -328,178 +388,4 @@ fn take_due(queue: &mut DueQueue, now: Now) -> Option<StreamId> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::{TcpListener, TcpStream};
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::addr::{ClientAddr, Transport};
-    use crate::net::sys::Interest;
-    use crate::stream::ConnectionLimits;
-
-    const SECOND: u64 = 1_000_000;
-
-    fn at(secs: u64) -> Now {
-        Now { micros: secs * SECOND, unix_secs: 0 }
-    }
-
-    /// Time-outs of 10 s for the first message, 60 s for silence and 120 s for an allocation.
-    fn options() -> Streams {
-        Streams {
-            queue: Duration::from_millis(200),
-            queue_bytes_max: 1 << 20,
-            idle_timeout: Duration::from_secs(60),
-            handshake_timeout: Duration::from_secs(10),
-            allocation_timeout: Duration::from_secs(120),
-            connections_max: 10_000,
-            connections_per_ip_max: None,
-            unallocated_per_network_max: None,
-        }
-    }
-
-    struct World {
-        table: StreamTable,
-        listener: TcpListener,
-        clients: Vec<TcpStream>,
-    }
-
-    impl World {
-        fn new() -> Self {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            Self { table: StreamTable::new(&options()), listener, clients: Vec::new() }
-        }
-
-        fn connect(&mut self, now: Now) -> StreamId {
-            self.connect_within(now, &ConnectionLimits::new(10_000, None, None))
-        }
-
-        fn connect_within(&mut self, now: Now, limits: &Arc<ConnectionLimits>) -> StreamId {
-            let server = self.listener.local_addr().unwrap();
-            self.clients.push(TcpStream::connect(server).unwrap());
-            let (socket, client) = self.listener.accept().unwrap();
-            let permit = limits.admit(client.ip()).unwrap();
-            let five_tuple = FiveTuple { transport: Transport::Tcp, client: ClientAddr::new(client), server };
-            self.table.insert(now, Connection::new(socket, None).unwrap(), five_tuple, permit)
-        }
-    }
-
-    #[test]
-    fn connections_are_read_in_the_order_in_which_they_asked_and_each_has_one_place() {
-        let mut world = World::new();
-        let ids: Vec<_> = (0..3).map(|_| world.connect(at(0))).collect();
-        let table = &mut world.table;
-        for id in [ids[1], ids[0], ids[1], ids[2], ids[0]] {
-            table.wait_for_turn(id, Ready::READABLE);
-        }
-        assert_eq!([Line::Strangers, Line::Handshakes].map(|line| table.waiting(line)), [3, 0]);
-        let mut next = || table.next_turn(Line::Strangers).map(|(id, _)| id);
-        assert_eq!(next(), Some(ids[1]));
-        // Who has more to be handled is behind those that have had no turn yet.
-        table.wait_for_turn(ids[1], Ready::READABLE);
-        let mut next = || table.next_turn(Line::Strangers).map(|(id, _)| id);
-        assert_eq!([next(), next(), next(), next()], [Some(ids[0]), Some(ids[2]), Some(ids[1]), None]);
-        assert!(!table.has_waiting());
-        // Who has an allocation waits only for others who have one.
-        table.wait_for_turn(ids[0], Ready::READABLE);
-        table.set_holds(at(1), ids[2], true);
-        table.wait_for_turn(ids[2], Ready::READABLE);
-        assert_eq!(table.next_turn(Line::Allocated).map(|(id, _)| id), Some(ids[2]));
-        assert!(table.has_waiting() && table.next_turn(Line::Allocated).is_none());
-    }
-
-    #[test]
-    fn the_oldest_without_an_allocation_goes_first_and_who_has_one_is_passed_over() {
-        let mut world = World::new();
-        let ids: Vec<_> = (0..4).map(|second| world.connect(at(second))).collect();
-        let table = &mut world.table;
-        table.set_holds(at(5), ids[0], true);
-        assert!(table.remove(ids[1]).is_some() && table.remove(ids[1]).is_none());
-        assert_eq!(table.oldest_stranger(None), Some(ids[2]));
-        // Its time begins again when its allocation has ended.
-        table.set_holds(at(6), ids[0], false);
-        assert_eq!(table.oldest_stranger(Some(at(122))), None);
-        assert_eq!(table.oldest_stranger(Some(at(123))), Some(ids[3]));
-        assert_eq!(table.oldest_stranger(Some(at(125))), None);
-        assert_eq!(table.oldest_stranger(Some(at(126))), Some(ids[0]));
-    }
-
-    #[test]
-    fn a_connection_ends_once_and_gives_its_place_back_before_it_is_closed() {
-        let mut world = World::new();
-        let limits = ConnectionLimits::new(2, None, None);
-        let (first, second) = (world.connect_within(at(0), &limits), world.connect_within(at(1), &limits));
-        let ip = "127.0.0.1".parse().unwrap();
-        assert!(limits.admit(ip).is_err());
-        let table = &mut world.table;
-        assert!(table.end(first, Ending::Reset) && !table.end(first, Ending::Close));
-        assert!(limits.admit(ip).is_ok());
-        assert_eq!(table.oldest_stranger(None), Some(second), "the first one makes no more room");
-        assert_eq!(table.open(), 2);
-        let ended = table.next_ended().map(|(stream, ending)| (stream.client.path, ending));
-        assert_eq!(ended, Some((Path::Stream(first), Ending::Reset)));
-        assert!(table.next_ended().is_none() && !table.end(first, Ending::Close));
-        assert_eq!(table.open(), 1);
-    }
-
-    #[test]
-    fn a_silent_connection_is_judged_by_its_first_message_then_by_its_last() {
-        let mut world = World::new();
-        let (silent, heard) = (world.connect(at(0)), world.connect(at(0)));
-        let table = &mut world.table;
-        let stream = table.get_mut(heard).unwrap();
-        (stream.heard, stream.last_heard_micros) = (true, 5 * SECOND);
-        assert_eq!(table.next_unheard(at(9)), None);
-        assert_eq!(table.next_unheard(at(10)), Some(silent));
-        assert!(table.remove(silent).is_some());
-        assert_eq!((table.next_unheard(at(10)), table.next_idle(at(64))), (None, None));
-        assert_eq!(table.next_idle(at(65)), Some(heard));
-        table.get_mut(heard).unwrap().last_heard_micros = 30 * SECOND;
-        assert!(!table.is_silent(at(65), heard));
-        table.judge_again(at(65), heard);
-        assert_eq!((table.next_idle(at(89)), table.next_idle(at(90))), (None, Some(heard)));
-        assert!(table.is_silent(at(90), heard));
-    }
-
-    #[test]
-    fn who_does_not_read_is_judged_by_the_last_time_it_was_held_back() {
-        let mut world = World::new();
-        let id = world.connect(at(0));
-        let table = &mut world.table;
-        table.hold_back(at(1), id);
-        table.hold_back(at(4), id);
-        table.get_mut(id).unwrap().interest = Interest::Write;
-        assert_eq!((table.next_unread(at(11)), table.next_unread(at(13))), (None, None));
-        assert_eq!((table.next_unread(at(14)), table.next_unread(at(14))), (Some(id), None));
-        table.hold_back(at(20), id);
-        table.get_mut(id).unwrap().interest = Interest::ReadWrite;
-        assert_eq!(table.next_unread(at(40)), None);
-    }
-
-    #[test]
-    fn after_a_peak_memory_is_given_back_and_no_old_id_means_a_new_connection() {
-        let mut world = World::new();
-        let ids: Vec<_> = (0..PEAK_MIN).map(|_| world.connect(at(0))).collect();
-        assert!(!world.table.shrink());
-        for id in &ids {
-            world.table.remove(*id);
-        }
-        assert!(world.table.shrink() && !world.table.shrink());
-        let table = &world.table;
-        assert_eq!((table.streams.slots(), table.open()), (0, 0));
-        assert_eq!((table.unheard.len(), table.strangers.len()), (0, 0));
-        let new = world.connect(at(1));
-        assert!(!ids.contains(&new) && ids.iter().all(|id| world.table.get(*id).is_none()));
-    }
-
-    #[test]
-    fn connections_that_come_and_go_leave_a_bounded_number_of_entries() {
-        let mut world = World::new();
-        for _ in 0..3 * STALE_MAX {
-            let id = world.connect(at(0));
-            world.table.remove(id);
-            world.clients.clear();
-        }
-        assert!(world.table.unheard.len() <= STALE_MAX + 2, "{} entries", world.table.unheard.len());
-        assert!(world.table.strangers.len() <= STALE_MAX + 2);
-    }
-}
+mod tests;

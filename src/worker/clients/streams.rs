@@ -47,17 +47,8 @@ impl Clients {
     }
 
     /// Reads from a connection, unless frames are left of what was read.
-    pub(in crate::worker) fn read(
-        &mut self,
-        id: StreamId,
-        inbox: &mut Inbox,
-        observers: &Observers,
-    ) -> Option<Reading> {
-        let stream = self.streams.get_mut(id)?;
-        if stream.is_held_back() || stream.is_ending() {
-            return None;
-        }
-        let was_established = stream.connection.established();
+    pub(in crate::worker) fn read(&mut self, id: StreamId, inbox: &mut Inbox) -> Option<Reading> {
+        let stream = self.streams.lasting_mut(id).filter(|stream| !stream.is_held_back())?;
         let most = if stream.holds { READ_MAX } else { STRANGER_READ_MAX };
         let has_more = std::mem::take(&mut stream.has_more);
         let read = inbox.read(|arena, slot, cipher| {
@@ -69,14 +60,41 @@ impl Clients {
         });
         match read {
             Ok(rest) => Some(Reading { id, client: stream.client, rest, heard: false }),
-            Err(error) => {
-                if matches!(error, ReadError::Tls) && !was_established {
-                    observers.counters().tls_failures.add(1);
-                }
+            Err(_) => {
                 self.streams.end(id, Ending::Close);
                 None
             }
         }
+    }
+
+    /// Lets a connection that arrives go on, until it has arrived: then with what it has brought.
+    pub(in crate::worker) fn arrive(
+        &mut self,
+        now: Now,
+        id: StreamId,
+        inbox: &mut Inbox,
+        observers: &Observers,
+    ) -> Option<Reading> {
+        let went_on = self.streams.go_on(now, id, |arriving| {
+            inbox.read(|arena, slot, cipher| arriving.go_on(arena, slot, cipher, STRANGER_READ_MAX))
+        });
+        match went_on {
+            Ok(Some(rest)) => {
+                let client = self.streams.get(id)?.client;
+                return Some(Reading { id, client, rest, heard: false });
+            }
+            Ok(None) => {
+                let interest = self.streams.newcomer_mut(id)?.new_interest()?;
+                let _ = self.strangers.modify(self.streams.fd(id)?, token(id), interest);
+            }
+            Err(error) => {
+                if matches!(error, ReadError::Tls) {
+                    observers.counters().tls_failures.add(1);
+                }
+                self.streams.end(id, Ending::Close);
+            }
+        }
+        None
     }
 
     /// The next message of what was read.
@@ -120,7 +138,7 @@ impl Clients {
         observers: &Observers,
     ) {
         let Reading { id, rest, heard, .. } = *reading;
-        let Some(stream) = self.streams.get_mut(id).filter(|stream| !stream.is_ending()) else { return };
+        let Some(stream) = self.streams.lasting_mut(id) else { return };
         stream.connection.keep(inbox.bytes(rest));
         stream.has_more = is_turn_over && rest.len > 0;
         if heard {
@@ -152,7 +170,7 @@ impl Clients {
 
     /// Watches a connection for what it needs next, and stops reading from a client that does not read its answers.
     fn after_write(&mut self, now: Now, id: StreamId, state: WriteState, server: &Server, observers: &Observers) {
-        let Some(stream) = self.streams.get(id).filter(|stream| !stream.is_ending()) else { return };
+        let Some(stream) = self.streams.lasting_mut(id) else { return };
         let unread = stream.connection.unread_answers();
         let was_held_back = stream.is_held_back();
         let interest = match state {

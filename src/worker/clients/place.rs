@@ -1,0 +1,89 @@
+//! The place of one connection, whether it arrives or has a client.
+
+use std::os::fd::BorrowedFd;
+
+use super::stream::{Ending, Stream};
+use crate::net::sys::{Interest, Ready};
+use crate::stream::{Arriving, ConnectionPermit};
+
+/// A connection's place, from its accepting to its end.
+pub(super) struct Place {
+    pub(super) state: State,
+    /// What it is ready for, while it waits for its turn.
+    pub(super) waiting: Option<Ready>,
+    /// Whether it is to be closed before the round is over.
+    pub(super) ending: Option<Ending>,
+    /// When it is closed if it still has no allocation.
+    pub(super) stranger_until_micros: u64,
+    /// Counts it, until it is to end.
+    pub(super) permit: Option<ConnectionPermit>,
+}
+
+/// How far the connection has come.
+pub(super) enum State {
+    /// It has no client yet.
+    Arriving(Box<Newcomer>),
+    /// It has a client.
+    Arrived(Box<Stream>),
+}
+
+/// A connection that arrives.
+pub(super) struct Newcomer {
+    pub(super) arriving: Arriving,
+    /// What epoll watches it for.
+    pub(super) interest: Interest,
+}
+
+impl Newcomer {
+    pub(super) fn new(arriving: Arriving) -> Self {
+        Self { arriving, interest: Interest::Read }
+    }
+
+    /// What epoll is to watch it for from now on, if that is something else.
+    pub(super) fn new_interest(&mut self) -> Option<Interest> {
+        let interest = if self.arriving.wants_write() { Interest::ReadWrite } else { Interest::Read };
+        let before = std::mem::replace(&mut self.interest, interest);
+        (before != interest).then_some(interest)
+    }
+}
+
+impl Place {
+    pub(super) fn new(state: State, permit: ConnectionPermit, stranger_until_micros: u64) -> Self {
+        Self { state, waiting: None, ending: None, stranger_until_micros, permit: Some(permit) }
+    }
+
+    /// The connection's socket, for epoll.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        match &self.state {
+            State::Arriving(newcomer) => newcomer.arriving.fd(),
+            State::Arrived(stream) => stream.connection.fd(),
+        }
+    }
+
+    /// The connection, if it has a client.
+    pub(super) fn stream(&self) -> Option<&Stream> {
+        match &self.state {
+            State::Arriving(_) => None,
+            State::Arrived(stream) => Some(stream),
+        }
+    }
+
+    /// The same, to change.
+    pub(super) fn stream_mut(&mut self) -> Option<&mut Stream> {
+        match &mut self.state {
+            State::Arriving(_) => None,
+            State::Arrived(stream) => Some(stream),
+        }
+    }
+
+    /// Whether it is to be closed before the round is over.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    /// Whether an entry with this time is the one that counts.
+    pub(super) fn is_stranger_until(&self, due_micros: u64) -> bool {
+        let holds = self.stream().is_some_and(|stream| stream.holds);
+        !holds && !self.is_ending() && self.stranger_until_micros == due_micros
+    }
+}
