@@ -233,7 +233,9 @@ impl World {
     pub fn move_as_parts(&mut self, id: AllocationId, client: Client) {
         let parcel = self.server.take_out(self.now, id).expect("it lives here");
         self.other_side();
-        let arrived = Parcel::from_parts(self.now, parcel.to_parts(), &self.settings, &self.shared);
+        let mut parts = parcel.to_parts();
+        parts.key = Key::short_term(parts.key.as_bytes());
+        let arrived = Parcel::from_parts(self.now, parts, &self.settings, &self.shared);
         drop(parcel);
         self.put_in(arrived, client).unwrap();
     }

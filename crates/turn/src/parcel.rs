@@ -83,7 +83,7 @@ pub struct Parts {
     pub five_tuple: FiveTuple,
     /// Who made it.
     pub identity: Identity,
-    /// What the client's requests are verified with.
+    /// What the client's requests are verified with; [`Key::short_term`] makes a key of its bytes again.
     pub key: Key,
     /// The password algorithm of the key.
     pub algorithm: PasswordAlgorithm,
