@@ -254,8 +254,11 @@ impl Judge<'_> {
                 format!("{place}: {key}: {shown}: the service does not see it: {why}; keep it in /etc/turnstone");
             return self.steps.push(finding("service", Status::Fail, message));
         }
-        let tried = self.user.act(|| File::open(path).map(drop).map_err(|error| (path.to_owned(), error)));
-        self.tried(tried, wanted, place, key, path);
+        self.try_as_user(
+            || File::open(path).map(drop).map_err(|error| (path.to_owned(), error)),
+            wanted,
+            (place, key, path),
+        );
     }
 
     fn write(&mut self, place: &str, key: &str, path: &Path, made: Made) {
@@ -286,20 +289,28 @@ impl Judge<'_> {
                 return self.steps.push(finding("service", status, message));
             }
         }
-        let tried = self.user.act(|| made.attempt(path));
-        self.tried(tried, Wanted::Write, place, key, path);
+        self.try_as_user(|| made.attempt(path), Wanted::Write, (place, key, path));
     }
 
-    /// What came of an attempt; an error comes with the path that it is about.
-    fn tried(&mut self, tried: Option<Attempt>, wanted: Wanted, place: &str, key: &str, path: &Path) {
+    /// Tries what the service will do; an error comes with the path that it is about.
+    fn try_as_user(
+        &mut self,
+        what: impl FnOnce() -> Attempt + Send,
+        wanted: Wanted,
+        (place, key, path): (&str, &str, &Path),
+    ) {
+        let name = self.user.name.as_str();
+        // What helps is found out with the user's access, too.
+        let tried = self.user.act(|| {
+            what().map_err(|(at, error)| match error.kind() {
+                ErrorKind::Other => error.to_string(),
+                _ => why_not(name, &at, wanted, &error),
+            })
+        });
         match tried {
             None => self.was_tried = false,
             Some(Ok(())) => self.good += 1,
-            Some(Err((at, error))) => {
-                let problem = match error.kind() {
-                    ErrorKind::Other => error.to_string(),
-                    _ => why_not(&self.user.name, &at, wanted, &error),
-                };
+            Some(Err(problem)) => {
                 let message = format!("{place}: {key}: {}: {problem}", path.display());
                 self.steps.push(finding("service", Status::Fail, message));
             }
