@@ -4,6 +4,7 @@
 use super::encapsulate::Wrapping;
 use super::inbox::Payload;
 use super::mailbox::Handover;
+use super::plan::Pieces;
 use super::room::Room;
 use super::{Worker, log};
 use crate::addr::{Family, PeerAddr, Transport};
@@ -12,7 +13,7 @@ use crate::net::RelayOwner;
 use crate::net::sys::IcmpError;
 use crate::reject::Dropped;
 use crate::traffic::Direction;
-use crate::turn::{ChannelData, Client, Encapsulation, MessageKind, Outcome, RelayId, ToClient, ToPeer};
+use crate::turn::{ChannelData, Client, Encapsulation, MessageKind, Outcome, Path, RelayId, ToClient, ToPeer};
 
 /// What a STUN message counts for beside a packet of payload.
 pub(super) const STUN_WEIGHT: u32 = 8;
@@ -76,7 +77,7 @@ impl Worker {
     /// Gathers the reply for a client. Over a stream, what is droppable gives way when the client does not read it.
     fn answer(&mut self, client: &Client, droppable: bool) -> Room {
         if let Some(pieces) = self.inbox.store(self.outbox.reply()) {
-            self.clients.gather(&mut self.outbox, (client.path, None), 0, pieces, droppable);
+            self.send_to_client((client.path, None), 0, pieces, droppable);
         }
         self.inbox.room()
     }
@@ -148,7 +149,7 @@ impl Worker {
                 Encapsulation::Channel(_) => Some(relay),
                 Encapsulation::Data { .. } => None,
             };
-            self.clients.gather(&mut self.outbox, (way.client.path, flow), payload.tos, pieces, true);
+            self.send_to_client((way.client.path, flow), payload.tos, pieces, true);
         }
         self.inbox.room()
     }
@@ -163,6 +164,14 @@ impl Worker {
         self.observers.counters().icmp_errors.add(1);
         // Peers can bring about any number of them.
         self.answer(&client, true)
+    }
+
+    /// Gathers what is sent to a client; a relay's datagrams in a row make a flow.
+    fn send_to_client(&mut self, (path, flow): (Path, Option<RelayId>), tos: u8, pieces: Pieces, droppable: bool) {
+        match path {
+            Path::Datagrams(path) => self.outbox.add_to_client(flow, path, tos, pieces),
+            Path::Stream(id) => self.clients.gather(id, pieces, droppable),
+        }
     }
 
     fn drop_packet(&self, reason: Dropped) -> Room {

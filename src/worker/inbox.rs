@@ -157,3 +157,26 @@ pub(super) fn segments(datagram: &Datagram) -> impl Iterator<Item = Payload> + u
         Payload { span: span.part(at, each.min(total - at)), room, tos }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_there_is_room_for_another_message_its_answer_fits_however_long() {
+        let mut inbox = Inbox::new();
+        let mut answers = 0;
+        loop {
+            while inbox.room() == Room::Left {
+                assert!(inbox.store(&vec![7; ANSWER_MAX - answers]).is_some());
+                answers += 1;
+            }
+            assert!(!inbox.has_room(1), "a receive waits for the flush sooner than a message");
+            if answers > 100 {
+                break;
+            }
+            inbox.clear_scratch();
+            assert!(inbox.has_room(SLOTS) && !inbox.has_room(SLOTS + 1));
+        }
+    }
+}

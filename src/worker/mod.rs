@@ -16,6 +16,7 @@ mod mail;
 mod mailbox;
 mod observers;
 mod outbox;
+mod peak;
 mod plan;
 mod random;
 mod refusals;
@@ -23,7 +24,6 @@ mod relay_socket;
 mod relay_sockets;
 mod reservations;
 mod room;
-mod rounds;
 mod run;
 mod shortage;
 mod token;
@@ -41,11 +41,10 @@ pub(crate) use refusals::KEPT as REFUSALS_KEPT;
 pub use reservations::Reservations;
 pub use shortage::{Shortage, Shortages};
 
-use crate::clock::Now;
 use crate::config::Streams;
 use crate::counters::Counters;
 use crate::net::RelayPorts;
-use crate::net::sys::{Descriptors, Epoll, Events, Interest, clocks};
+use crate::net::sys::{Descriptors, Epoll, Interest};
 use crate::stream::ConnectionLimits;
 use crate::turn::{AllocationIds, Server, Settings, Shared};
 use crate::usage::UsageSender;
@@ -59,12 +58,6 @@ use outbox::Outbox;
 use relay_sockets::{RelaySockets, RelaySources};
 use run::Pace;
 use token::Token;
-
-const EVENTS: usize = 256;
-/// Slots of relay sockets below which memory is not worth giving back.
-const PEAK_MIN: usize = 1024;
-/// The longest wait between looks at the clock while something is due later, in milliseconds.
-const WAIT_MAX_MS: u64 = 60_000;
 
 /// What all workers are given alike.
 #[derive(Clone)]
@@ -98,7 +91,7 @@ pub struct WorkerContext {
 }
 
 /// A worker, to be run on a thread of its own: rooms, each with a state of its own. What a message comes to is in `forward`, whose
-/// turn it is in `rounds`, and when what was gathered is sent in `run`.
+/// turn it is, and when what was gathered is sent, in `run`.
 pub struct Worker {
     server: Server,
     /// What has been received.
@@ -161,22 +154,4 @@ impl Worker {
             pace: Pace::new(epoll),
         })
     }
-
-    /// Runs until a [`Command::Stop`].
-    ///
-    /// # Errors
-    /// When epoll itself fails.
-    pub fn run(mut self) -> io::Result<()> {
-        let mut events = Events::new(EVENTS);
-        while !self.pace.is_over() {
-            self.round(&mut events)?;
-        }
-        self.clients.close_all();
-        Ok(())
-    }
-}
-
-fn now() -> Now {
-    let (micros, unix_secs) = clocks();
-    Now { micros, unix_secs }
 }

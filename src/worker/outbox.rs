@@ -3,7 +3,6 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use super::clients::Clients;
 use super::inbox::Payload;
 use super::plan::{Pieces, Plan, Run, Via, Way};
 use super::relay_sockets::RelaySockets;
@@ -61,8 +60,14 @@ impl Outbox {
         }
     }
 
-    /// Sends everything, and is empty.
-    pub(super) fn send(&mut self, arena: &Arena, relays: &mut RelaySockets, clients: &Clients, counters: &Counters) {
+    /// Sends everything, and is empty. `listener` has the sockets that clients are reached from.
+    pub(super) fn send<'a>(
+        &mut self,
+        arena: &Arena,
+        relays: &mut RelaySockets,
+        listener: impl Fn(u32) -> Option<BorrowedFd<'a>>,
+        counters: &Counters,
+    ) {
         let Self { to_peers, to_clients, gso, .. } = self;
         for run in to_peers.runs() {
             let Via::Relay(id) = run.way.via else { continue };
@@ -72,7 +77,7 @@ impl Outbox {
         to_peers.clear();
         for run in to_clients.runs() {
             let Via::Listener(index) = run.way.via else { continue };
-            let Some(socket) = clients.datagram_fd(index) else { continue };
+            let Some(socket) = listener(index) else { continue };
             Sender { socket, connected: false, arena, counters, gso }.send(to_clients, run);
         }
         to_clients.clear();

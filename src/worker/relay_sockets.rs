@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use super::PEAK_MIN;
+use super::peak::Peak;
 use super::relay_socket::{Read, RelaySocket, Waiting};
 use super::reservations::Reservations;
 use super::token::Token;
@@ -36,8 +36,7 @@ pub(super) struct RelaySockets {
     addresses: RelayAddresses,
     /// Those that may have more to read, and wait for their turn.
     waiting: VecDeque<Turn>,
-    /// The most allocations since memory was last given back.
-    peak: usize,
+    peak: Peak,
     /// Whether peers on this host's loopback are allowed.
     loopback_peers: bool,
 }
@@ -83,7 +82,7 @@ impl RelaySockets {
             relays: Slots::default(),
             sockets: Sockets { epoll, descriptors, counters, busy: 0 },
             waiting: VecDeque::new(),
-            peak: 0,
+            peak: Peak::default(),
             loopback_peers,
         }
     }
@@ -160,12 +159,8 @@ impl RelaySockets {
 
     /// Whether there is memory worth giving back after a peak, now that there are `allocations`.
     pub(super) fn is_past_peak(&mut self, allocations: usize) -> bool {
-        self.peak = self.peak.max(allocations);
-        let is_past = self.slots() >= PEAK_MIN && allocations <= self.peak / 4 && allocations < self.peak;
-        if is_past {
-            self.peak = allocations;
-        }
-        is_past
+        self.peak.note(allocations);
+        self.peak.is_over(self.slots(), allocations)
     }
 
     /// Slots there are, in use or not.

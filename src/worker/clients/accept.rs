@@ -4,14 +4,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::Clients;
 use super::listeners::Opening;
 use super::stream::Ending;
-use super::streams::token;
+use super::{Clients, token};
 use crate::addr::ClientAddr;
 use crate::clock::Now;
 use crate::counters::Cut;
-use crate::net::sys::{Interest, bound_stream_buffers, trim_memory, widen_stream_buffers};
+use crate::net::sys::{Interest, bound_stream_buffers, trim_memory};
 use crate::net::tune_accepted;
 use crate::stream::{Accepted, ConnectionPermit, Full, Progress};
 use crate::turn::{Server, StreamId};
@@ -108,26 +107,6 @@ impl Clients {
         }
     }
 
-    /// Notes whether a connection has an allocation; returns that.
-    pub(super) fn note_allocation(&mut self, now: Now, id: StreamId, server: &Server) -> bool {
-        let Some(stream) = self.streams.get(id) else { return false };
-        let holds = server.has_allocation(&stream.client.five_tuple);
-        if holds != stream.holds {
-            let fd = stream.connection.fd();
-            if holds {
-                widen_stream_buffers(fd);
-            }
-            let [before, after] = [!holds, holds].map(|holds| if holds { &*self.epoll } else { &self.strangers });
-            let moved = before.remove(fd).and_then(|()| after.add(fd, token(id), stream.interest));
-            self.streams.set_holds(now, id, holds);
-            if moved.is_err() {
-                // Nothing would ever be heard of it again.
-                self.streams.end(id, Ending::Close);
-            }
-        }
-        holds
-    }
-
     /// Has those listeners watched again that have rested, and ends connections without a first message in time, those that are
     /// silent and have no allocation, those that have none for too long whatever they say, and those whose clients do not read. Of many
     /// that are due at once, each round takes some.
@@ -155,14 +134,6 @@ impl Clients {
         }
         if self.streams.shrink() {
             trim_memory();
-        }
-    }
-
-    /// Ends a connection that takes more than its share, and counts why.
-    pub(super) fn cut(&mut self, id: StreamId, why: Cut, observers: &Observers) {
-        let ending = if matches!(why, Cut::Unread) { Ending::Reset } else { Ending::Close };
-        if self.streams.end(id, ending) {
-            observers.counters().cut_connection(why);
         }
     }
 }

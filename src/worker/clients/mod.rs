@@ -21,15 +21,15 @@ pub(super) use stream_table::Line;
 pub(super) use streams::Reading;
 
 use super::observers::Observers;
-use super::outbox::Outbox;
 use super::plan::Pieces;
 use super::relay_sockets::RelaySockets;
 use super::token::Token;
 use crate::clock::Now;
 use crate::config::Streams;
-use crate::net::sys::{Descriptors, Epoll, Events, Interest, Ready};
+use crate::counters::Cut;
+use crate::net::sys::{Descriptors, Epoll, Events, Interest, Ready, widen_stream_buffers};
 use crate::stream::ConnectionLimits;
-use crate::turn::{Client, Path, RelayId, Server, StreamId};
+use crate::turn::{Client, Path, Server, StreamId};
 
 use listeners::Listeners;
 use place::State;
@@ -87,20 +87,10 @@ impl Clients {
         self.listeners.datagram_fd(number)
     }
 
-    /// Gathers what is sent to a client. A relay's datagrams in a row make a flow. Over a stream, what is droppable gives way when the
-    /// client does not read it.
-    pub(super) fn gather(
-        &mut self,
-        outbox: &mut Outbox,
-        (path, flow): (Path, Option<RelayId>),
-        tos: u8,
-        pieces: Pieces,
-        droppable: bool,
-    ) {
-        match path {
-            Path::Datagrams(path) => outbox.add_to_client(flow, path, tos, pieces),
-            Path::Stream(id) => self.streams.queue_frame(id, pieces, droppable),
-        }
+    /// Gathers a frame for a stream client. What is droppable gives way when the client does not read it.
+    #[inline]
+    pub(super) fn gather(&mut self, id: StreamId, frame: Pieces, droppable: bool) {
+        self.streams.queue_frame(id, frame, droppable);
     }
 
     /// Lets a connection wait for its turn.
@@ -144,11 +134,8 @@ impl Clients {
 
     /// Has the connection a client came by closed, if it came by one.
     pub(super) fn end(&mut self, client: &Client) {
-        match client.path {
-            Path::Stream(id) => {
-                self.streams.end(id, Ending::Close);
-            }
-            Path::Datagrams(_) => {}
+        if let Path::Stream(id) = client.path {
+            self.streams.end(id, Ending::Close);
         }
     }
 
@@ -184,4 +171,36 @@ impl Clients {
             State::Arrived(stream) => stream.connection.close(),
         });
     }
+
+    /// Notes whether a connection has an allocation; returns that.
+    fn note_allocation(&mut self, now: Now, id: StreamId, server: &Server) -> bool {
+        let Some(stream) = self.streams.get(id) else { return false };
+        let holds = server.has_allocation(&stream.client.five_tuple);
+        if holds != stream.holds {
+            let fd = stream.connection.fd();
+            if holds {
+                widen_stream_buffers(fd);
+            }
+            let [before, after] = [!holds, holds].map(|holds| if holds { &*self.epoll } else { &self.strangers });
+            let moved = before.remove(fd).and_then(|()| after.add(fd, token(id), stream.interest));
+            self.streams.set_holds(now, id, holds);
+            if moved.is_err() {
+                // Nothing would ever be heard of it again.
+                self.streams.end(id, Ending::Close);
+            }
+        }
+        holds
+    }
+
+    /// Ends a connection that takes more than its share, and counts why.
+    fn cut(&mut self, id: StreamId, why: Cut, observers: &Observers) {
+        let ending = if matches!(why, Cut::Unread) { Ending::Reset } else { Ending::Close };
+        if self.streams.end(id, ending) {
+            observers.counters().cut_connection(why);
+        }
+    }
+}
+
+fn token(id: StreamId) -> u64 {
+    Token::Stream(id).pack()
 }

@@ -13,7 +13,7 @@ use crate::net::sys::{Interest, Ready};
 use crate::stream::{Arrived, Arriving, ConnectionPermit, Progress, ReadError};
 use crate::turn::slots::{SlotId, Slots};
 use crate::turn::{Client, Path, StreamId};
-use crate::worker::PEAK_MIN;
+use crate::worker::peak::Peak;
 use crate::worker::plan::Pieces;
 
 /// Entries of connections that are gone, beyond which the queues of times are swept.
@@ -36,8 +36,7 @@ type DueQueue = VecDeque<(u64, StreamId)>;
 /// A worker's stream connections.
 pub(super) struct StreamTable {
     places: Slots<Place>,
-    /// The most that were open since memory was last given back.
-    peak: usize,
+    peak: Peak,
     /// Those for which frames have been gathered.
     dirty: Vec<StreamId>,
     /// Those that are to be closed before the round is over.
@@ -59,7 +58,7 @@ impl StreamTable {
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX >> 1);
         Self {
             places: Slots::default(),
-            peak: 0,
+            peak: Peak::default(),
             dirty: Vec::new(),
             ended: VecDeque::new(),
             waiting: Default::default(),
@@ -150,7 +149,7 @@ impl StreamTable {
             Progress::Arrived(arrived) => arrived_at(now, id, arrived, Interest::Read).0,
         };
         self.places.insert(Place::new(state, permit, stranger_until_micros));
-        self.peak = self.peak.max(self.open());
+        self.peak.note(self.open());
         self.unheard.push_back((now.micros + self.handshake_micros, id));
         self.strangers.push_back((stranger_until_micros, id));
         self.sweep();
@@ -333,11 +332,9 @@ impl StreamTable {
 
     /// Gives memory back after a peak; whether there was one.
     pub(super) fn shrink(&mut self) -> bool {
-        let open = self.open();
-        if self.places.slots() < PEAK_MIN || open > self.peak / 4 || open == self.peak {
+        if !self.peak.is_over(self.places.slots(), self.open()) {
             return false;
         }
-        self.peak = open;
         self.places.shrink();
         self.dirty.shrink_to(STALE_MAX);
         self.waiting.iter_mut().for_each(|queue| queue.shrink_to(STALE_MAX));

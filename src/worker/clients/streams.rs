@@ -1,7 +1,7 @@
 //! The turn of a connection: what it has to say, frame by frame, and the writing of what is for its client.
 
-use super::Clients;
 use super::stream::Ending;
+use super::{Clients, token};
 use crate::clock::Now;
 use crate::counters::Cut;
 use crate::net::sys::{Interest, Ready};
@@ -12,7 +12,6 @@ use crate::stream::{ReadError, WriteState};
 use crate::turn::{Client, MessageKind, Server, StreamId};
 use crate::worker::inbox::{Inbox, Payload};
 use crate::worker::observers::Observers;
-use crate::worker::token::Token;
 
 /// Bytes read at once from a connection with an allocation, and from one without: requests are short.
 const READ_MAX: usize = 64 * 1024;
@@ -200,8 +199,4 @@ impl Clients {
             self.streams.wait_for_turn(id, Ready::READABLE);
         }
     }
-}
-
-pub(super) fn token(id: StreamId) -> u64 {
-    Token::Stream(id).pack()
 }

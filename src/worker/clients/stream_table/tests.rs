@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::*;
 use crate::net::Arena;
 use crate::stream::{Accepted, ConnectionLimits, tls_configs};
+use crate::worker::peak::SLOTS_MIN;
 
 const SECOND: u64 = 1_000_000;
 
@@ -188,7 +189,7 @@ fn who_does_not_read_is_judged_by_the_last_time_it_was_held_back() {
 #[test]
 fn after_a_peak_memory_is_given_back_and_no_old_id_means_a_new_connection() {
     let mut world = World::new();
-    let ids: Vec<_> = (0..PEAK_MIN).map(|_| world.connect(at(0))).collect();
+    let ids: Vec<_> = (0..SLOTS_MIN).map(|_| world.connect(at(0))).collect();
     assert!(!world.table.shrink());
     for id in &ids {
         world.table.remove(*id);

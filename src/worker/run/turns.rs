@@ -1,24 +1,23 @@
-//! The round: one wait, what it brings, what has waited for its turn, and the sending of it all. Only here is decided when to flush:
-//! before more is received than there is room for, when a message has left no room for the next, and before the next wait.
+//! The turn of each listener, connection, relay and mailbox, and the flush: before more is received than there is room for, and when
+//! a message has left no room for the next.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::clients::Reading;
-use super::forward::STUN_WEIGHT;
-use super::inbox::segments;
-use super::jobs::Job;
-use super::mailbox::Command;
-use super::relay_socket::Read;
-use super::relay_sockets::Turn;
-use super::room::Room;
-use super::{WAIT_MAX_MS, Worker, clients, now};
 use crate::addr::PeerAddr;
 use crate::clock::Now;
-use crate::net::sys::{Epoll, Events, Ready, clocks, trim_memory};
+use crate::net::sys::{Ready, clocks};
 use crate::reject::Dropped;
 use crate::turn::{MessageKind, RelayId, StreamId};
+use crate::worker::clients::Reading;
+use crate::worker::forward::STUN_WEIGHT;
+use crate::worker::inbox::segments;
+use crate::worker::jobs::Job;
+use crate::worker::mailbox::Command;
+use crate::worker::relay_socket::Read;
+use crate::worker::relay_sockets::Turn;
+use crate::worker::room::Room;
+use crate::worker::{Worker, clients};
 
 /// Messages taken from a relay socket before others have their turn.
 const RELAY_MESSAGES: usize = 64;
@@ -27,71 +26,7 @@ const MESSAGES_PER_TURN: u32 = 64;
 /// ICMP errors passed on per turn of a relay socket.
 const ICMP_BURST: usize = 4;
 
-/// How long a round lasts, and when the last one is over.
-pub(super) struct Pace {
-    epoll: Arc<Epoll>,
-    /// Messages handled in this round, by which rounds are bounded.
-    spent: u32,
-    is_over: bool,
-}
-
-impl Pace {
-    pub(super) fn new(epoll: Arc<Epoll>) -> Self {
-        Self { epoll, spent: 0, is_over: false }
-    }
-
-    /// A round begins.
-    pub(super) fn begin(&mut self) {
-        self.spent = 0;
-    }
-
-    /// Counts what a message costs beside others.
-    #[inline]
-    pub(super) fn spend(&mut self, weight: u32) {
-        self.spent += weight;
-    }
-
-    /// What this round has cost so far.
-    #[inline]
-    pub(super) fn spent(&self) -> u32 {
-        self.spent
-    }
-
-    /// Whether this is the last round.
-    pub(super) fn is_over(&self) -> bool {
-        self.is_over
-    }
-}
-
 impl Worker {
-    /// One wait, what it brings, and what has waited for its turn; all of it is sent before the next wait.
-    pub(super) fn round(&mut self, events: &mut Events) -> io::Result<()> {
-        let count = self.pace.epoll.wait(events, self.wait_ms())?;
-        let now = now();
-        self.on_events(now, events, count);
-        self.serve_backlog(now);
-        self.jobs.work(now, &mut self.server, &mut self.relays, &mut self.clients, &mut self.observers);
-        self.on_time(now);
-        self.flush(now);
-        self.clients.close_ended(now, &mut self.server, &mut self.relays, &self.observers);
-        self.observers.report(&mut self.server);
-        self.observers.time_setups(now);
-        self.give_memory_back();
-        Ok(())
-    }
-
-    /// How long the loop may sleep, in milliseconds; without end when nothing is due.
-    fn wait_ms(&self) -> i32 {
-        if self.has_backlog() {
-            return 0;
-        }
-        let due =
-            [self.server.next_timeout(), self.clients.next_timeout(), self.relays.next_timeout(), self.observers.due()];
-        let Some(due) = due.into_iter().flatten().min() else { return -1 };
-        let wait = due.saturating_sub(self.observers.flushed_micros()).div_ceil(1000).min(WAIT_MAX_MS);
-        i32::try_from(wait).unwrap_or(i32::MAX)
-    }
-
     /// Orders and questions. What goes over all allocations becomes a job.
     pub(super) fn serve_mailbox(&mut self, now: Now) {
         for command in self.mail.take() {
@@ -120,19 +55,11 @@ impl Worker {
                 }
                 Command::Stop(reason) => {
                     self.server.end_all(now, reason, &mut self.relays);
-                    self.pace.is_over = true;
+                    self.pace.end();
                     self.observers.begin_end();
                 }
             }
         }
-    }
-
-    fn on_time(&mut self, now: Now) {
-        if self.server.next_timeout().is_some_and(|due| due <= now.micros) {
-            self.server.handle_timeout(now, &mut self.relays);
-        }
-        self.relays.sweep(now);
-        self.clients.on_time(now, &self.server, &self.observers);
     }
 
     /// Datagrams of clients, or connections.
@@ -201,15 +128,15 @@ impl Worker {
     }
 
     fn serve_messages(&mut self, now: Now, mut reading: Reading) {
-        let (client, until) = (reading.client(), self.pace.spent + MESSAGES_PER_TURN);
-        while self.pace.spent < until
+        let (client, until) = (reading.client(), self.pace.spent() + MESSAGES_PER_TURN);
+        while self.pace.spent() < until
             && let Some((kind, message)) =
                 self.clients.next_message(&mut reading, &self.inbox, &self.server, &self.observers)
         {
             let room = self.on_client_message(now, &client, Some(kind), message);
             self.make_room_again(now, room);
         }
-        let is_turn_over = self.pace.spent >= until;
+        let is_turn_over = self.pace.spent() >= until;
         self.clients.keep(now, &reading, is_turn_over, &self.inbox, &self.server, &self.observers);
     }
 
@@ -308,14 +235,15 @@ impl Worker {
     }
 
     /// Ends the batch: sends what it has gathered; afterwards every receive slot and the scratch space are free.
-    fn flush(&mut self, now: Now) {
+    pub(super) fn flush(&mut self, now: Now) {
         self.send_gathered(now);
         self.inbox.clear_slots();
     }
 
     /// Sends what has been gathered so far and frees the scratch space.
     fn send_gathered(&mut self, now: Now) {
-        self.outbox.send(self.inbox.arena(), &mut self.relays, &self.clients, self.observers.counters());
+        let listener = |number| self.clients.datagram_fd(number);
+        self.outbox.send(self.inbox.arena(), &mut self.relays, listener, self.observers.counters());
         self.clients.write(now, self.inbox.arena(), &self.server, &self.observers);
         self.send_mail();
         self.inbox.clear_scratch();
@@ -325,15 +253,5 @@ impl Worker {
     fn send_mail(&mut self) {
         let lost = self.mail.send();
         self.observers.counters().mailbox_drops.add(lost as u64);
-    }
-
-    /// Gives memory back after a peak of allocations.
-    fn give_memory_back(&mut self) {
-        if self.relays.is_past_peak(self.server.allocations()) {
-            self.server.shrink();
-            self.relays.shrink();
-            self.outbox.shrink(self.relays.slots());
-            trim_memory();
-        }
     }
 }

@@ -6,12 +6,12 @@
 //! an allocation are watched apart: ten thousand that always have something to read would fill what a wait brings, and all else would
 //! be seen once in forty rounds.
 
-use super::Worker;
-use super::clients::Line;
-use super::relay_sockets::Turn;
-use super::token::Token;
 use crate::clock::Now;
 use crate::net::sys::{Events, clocks};
+use crate::worker::Worker;
+use crate::worker::clients::Line;
+use crate::worker::relay_sockets::Turn;
+use crate::worker::token::Token;
 
 /// Messages of relay sockets that have just become readable, in one round; the others of them join the list.
 const FRESH_MESSAGES: u32 = 512;
@@ -133,8 +133,6 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use super::super::mailbox::HandoverBatch;
-    use super::super::{Command, Mailbox, PEAK_MIN, Reservations, WorkerContext, WorkerListener};
     use super::*;
     use crate::addr::{PeerAddr, Transport};
     use crate::auth::NonceKeys;
@@ -147,6 +145,9 @@ mod tests {
     use crate::net::{RelayPorts, Span, bind_tcp_listener, bind_udp_listener};
     use crate::stream::ConnectionLimits;
     use crate::turn::{AllocationFilter, RelayId, Shared};
+    use crate::worker::mailbox::HandoverBatch;
+    use crate::worker::peak::SLOTS_MIN;
+    use crate::worker::{Command, Mailbox, Reservations, WorkerContext, WorkerListener};
 
     const CHANNEL: u16 = 0x4000;
     /// The most that a round may count for: the bounds above, one source's share over each, and a listener's datagrams.
@@ -416,8 +417,8 @@ mod tests {
         let strangers = |driven: &mut Driven| driven.call_from("127.0.0.2");
         let peak: Vec<Call> = (0..40).map(|_| strangers(&mut driven)).collect();
         let amidst = driven.call();
-        let after: Vec<Call> = (0..PEAK_MIN).map(|_| strangers(&mut driven)).collect();
-        assert_eq!(driven.worker.relays.slots(), 42 + PEAK_MIN);
+        let after: Vec<Call> = (0..SLOTS_MIN).map(|_| strangers(&mut driven)).collect();
+        assert_eq!(driven.worker.relays.slots(), 42 + SLOTS_MIN);
         for call in after.iter().rev().chain(&peak) {
             let gone = AllocationFilter { relayed: Some(call.relayed), ..AllocationFilter::default() };
             driven.mailbox.send(Command::Kick(gone, None, Box::new(|_| {})));
@@ -426,7 +427,7 @@ mod tests {
             driven.round();
         }
         let slots = driven.worker.relays.slots();
-        assert!((42..PEAK_MIN / 3).contains(&slots), "{slots} slots are left");
+        assert!((42..SLOTS_MIN / 3).contains(&slots), "{slots} slots are left");
         let next = driven.call();
         // What still comes for those that are gone finds nobody.
         for call in peak.iter().chain(&after) {
