@@ -133,6 +133,9 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use arc_swap::ArcSwapOption;
+    use rustls::{ClientConfig, ClientConnection};
+
     use super::*;
     use crate::addr::{PeerAddr, Transport};
     use crate::auth::NonceKeys;
@@ -143,7 +146,7 @@ mod tests {
         Descriptors, SendOptions, kernel_drops, raise_open_files, read_error_queue, send_pieces, send_to,
     };
     use crate::net::{RelayPorts, Span, bind_tcp_listener, bind_udp_listener};
-    use crate::stream::ConnectionLimits;
+    use crate::stream::{ConnectionLimits, tls_configs};
     use crate::turn::{AllocationFilter, RelayId, Shared};
     use crate::worker::mailbox::HandoverBatch;
     use crate::worker::peak::SLOTS_MIN;
@@ -159,6 +162,8 @@ mod tests {
         events: Events,
         listener: SocketAddr,
         streams: SocketAddr,
+        encrypted: SocketAddr,
+        trusting: Arc<ClientConfig>,
         counters: Arc<Counters>,
         mailbox: Arc<Mailbox>,
     }
@@ -187,6 +192,7 @@ mod tests {
             let own = OwnAddresses::default();
             let settings = config.settings(Arc::new(NonceKeys::new([7; 32], 3600)), own).unwrap();
             let mailbox = Arc::new(Mailbox::new().unwrap());
+            let (tls, trusting) = tls_configs();
             let loopback = "127.0.0.1".parse().unwrap();
             let context = WorkerContext {
                 settings: Arc::new(settings),
@@ -195,7 +201,7 @@ mod tests {
                 reservations: Arc::new(Reservations::new(10)),
                 shortages: Arc::default(),
                 connection_limits: ConnectionLimits::new(1000, None, None),
-                tls: Arc::default(),
+                tls: Arc::new(ArcSwapOption::new(Some(tls))),
                 streams: config.streams,
                 mailboxes: vec![Arc::clone(&mailbox)],
                 descriptors: Descriptors::share_out(1 << 16, 0, 1000, 1000),
@@ -204,16 +210,20 @@ mod tests {
                 gso: false,
             };
             let any = "127.0.0.1:0".parse().unwrap();
-            let bound = [(Transport::Udp, bind_udp_listener(any)), (Transport::Tcp, bind_tcp_listener(any))];
+            let bound = [
+                (Transport::Udp, bind_udp_listener(any)),
+                (Transport::Tcp, bind_tcp_listener(any)),
+                (Transport::Tls, bind_tcp_listener(any)),
+            ];
             let listeners = bound.map(|(transport, socket)| {
                 let socket = socket.unwrap();
                 let address = socket2::SockRef::from(&socket).local_addr().unwrap().as_socket().unwrap();
                 WorkerListener { transport, address, socket }
             });
-            let [listener, streams] = [listeners[0].address, listeners[1].address];
+            let [listener, streams, encrypted] = [0, 1, 2].map(|number: usize| listeners[number].address);
             let counters = Arc::new(Counters::default());
             let worker = Worker::new(0, listeners.into(), Arc::clone(&counters), context).unwrap();
-            Self { worker, events: Events::new(256), listener, streams, counters, mailbox }
+            Self { worker, events: Events::new(256), listener, streams, encrypted, trusting, counters, mailbox }
         }
 
         /// One round, which must have something to do; returns what it counts for.
@@ -329,6 +339,40 @@ mod tests {
         }
         assert_eq!(answers, [REQUESTS; 10]);
         assert!(rounds >= 10 * REQUESTS as u32 * 9 / (LISTED_MESSAGES + 64) - 1, "{rounds}");
+    }
+
+    #[test]
+    fn a_connection_over_tls_is_served_when_it_has_arrived_and_what_is_no_handshake_is_counted() {
+        let mut driven = Driven::new();
+        let mut socket = TcpStream::connect(driven.encrypted).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let mut client = ClientConnection::new(Arc::clone(&driven.trusting), "localhost".try_into().unwrap()).unwrap();
+        // Leaves with the end of the handshake.
+        client.writer().write_all(b"\0\x01\0\0\x21\x12\xa4\x42transaction.").unwrap();
+        let mut answer = Vec::new();
+        while answer.len() < 32 {
+            while client.wants_write() {
+                client.write_tls(&mut socket).unwrap();
+            }
+            match client.read_tls(&mut socket) {
+                Ok(count) => assert!(count > 0, "closed"),
+                Err(_) => {
+                    driven.round();
+                }
+            }
+            client.process_new_packets().unwrap();
+            let _ = client.reader().read_to_end(&mut answer);
+        }
+        assert_eq!(answer[..2], [1, 1], "{answer:?}");
+        let mut socket = TcpStream::connect(driven.encrypted).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        let mut alert = [0; 100];
+        while socket.read(&mut alert).is_err() {
+            driven.round();
+        }
+        assert_eq!(alert[0], 21);
+        assert_eq!((driven.counters.tls_failures.get(), driven.counters.connections.get()), (1, 1));
     }
 
     #[test]
