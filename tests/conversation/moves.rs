@@ -9,7 +9,7 @@ use turnstone::reject::Dropped;
 use turnstone::stun::{AttributeType, Method};
 use turnstone::turn::{
     AllocationFilter, AllocationId, Client, DatagramPath, DigestKey, EndReason, Event, Parcel, Path, PutInError,
-    RelayId, Shared,
+    RelayId, Server, Shared,
 };
 
 use crate::harness::*;
@@ -292,7 +292,7 @@ fn another_process_goes_on_with_the_ids_and_the_digests_and_by_its_own_clock() {
     let there = Now { micros: 60 * SECOND, unix_secs: world.now.unix_secs };
     parts.translate(world.now, there);
     let shared = Shared { request_digests: Arc::new(DigestKey::new(key)), ..Shared::default() };
-    let server = turnstone::turn::Server::new(Arc::clone(&world.settings), shared.clone(), Box::new(|out| out.fill(9)));
+    let server = Server::new(Arc::clone(&world.settings), shared.clone(), Box::new(|out| out.fill(9)));
     world.server = server.with_ids(ids);
     world.shared = shared;
     world.now = there;
@@ -315,4 +315,61 @@ fn another_process_goes_on_with_the_ids_and_the_digests_and_by_its_own_clock() {
         world.list(&AllocationFilter::default(), None, 9).iter().map(|view| view.id.to_string()).collect();
     assert_eq!(ids, ["0-1", "0-2"]);
     world.check_books();
+}
+
+#[test]
+fn a_server_that_was_not_told_where_its_ids_go_on_makes_none_that_has_come_from_elsewhere() {
+    let (mut world, login, id) = split(|_| {});
+    let parcel = world.server.take_out(world.now, id).unwrap();
+    // A new process begins its ids anew.
+    let server = Server::new(Arc::clone(&world.settings), world.shared.clone(), Box::new(|out| out.fill(9)));
+    world.server = server;
+    world.server.put_in(world.now, login.client, parcel, Some, &mut world.relays).unwrap();
+    world.allocated(2);
+    let ids: Vec<_> =
+        world.list(&AllocationFilter::default(), None, 9).iter().map(|view| view.id.to_string()).collect();
+    assert_eq!(ids, ["0-1", "0-2"]);
+    assert_eq!(world.kick(&AllocationFilter::default(), None).len(), 2);
+    world.check_books();
+}
+
+#[test]
+fn a_relay_that_another_allocation_has_is_not_given_to_one_that_moves_in() {
+    let (mut world, login, id) = split(|_| {});
+    let parcel = world.server.take_out(world.now, id).unwrap();
+    world.other_side();
+    let other = world.allocated(2);
+    let taken = world.relays.last.unwrap();
+    let to_taken = |_: RelayId| Some(taken);
+    let returned = world.server.put_in(world.now, login.client, parcel, to_taken, &mut world.relays).unwrap_err();
+    assert_eq!(returned.error, PutInError::RelayInUse(taken));
+    world.permit(&other, &[peer(1)]);
+    assert_eq!(world.inbound(taken, peer(1), 9).unwrap().client, other.client);
+    world.put_in(returned.parcel, login.client).unwrap();
+    world.check_books();
+}
+
+#[test]
+fn the_relays_of_a_dual_allocation_stay_two() {
+    let mut world = World::new();
+    world.split();
+    let login = world.allocated_dual(1);
+    let id = world.list(&AllocationFilter::default(), None, 1)[0].id;
+    let parcel = world.server.take_out(world.now, id).unwrap();
+    let one = world.relay(Family::V4);
+    let returned = world.server.put_in(world.now, login.client, parcel, |_| Some(one), &mut world.relays).unwrap_err();
+    assert_eq!(returned.error, PutInError::RelayInUse(one));
+    world.server.put_in(world.now, login.client, returned.parcel, Some, &mut world.relays).unwrap();
+    world.check_books();
+}
+
+#[test]
+fn an_allocation_that_comes_without_a_relay_ends_at_once() {
+    let (mut world, login, id) = split(|_| {});
+    let mut parts = world.server.take_out(world.now, id).unwrap().to_parts();
+    parts.relays.clear();
+    let arrived = Parcel::from_parts(world.now, parts, &world.settings, &world.shared);
+    world.server.put_in(world.now, login.client, arrived, Some, &mut world.relays).unwrap();
+    assert_eq!((world.server.allocations(), world.shared.quotas.in_use()), (0, 0));
+    assert!(world.events().iter().any(|event| matches!(event, Event::Ended(of) if of.id == id)));
 }

@@ -128,6 +128,9 @@ pub enum PutInError {
     /// The caller knows no new id of an open relay.
     #[error("relay {0:?} has no new id")]
     NoRelay(RelayId),
+    /// The new id is that of a relay that is open here, or of another one of the parcel.
+    #[error("relay {0:?} is open here already")]
+    RelayInUse(RelayId),
 }
 
 /// A parcel that could not be put in, as it was.
@@ -142,7 +145,8 @@ pub struct Returned {
 }
 
 impl Server {
-    /// Takes an allocation out, if it lives. Its relay sockets stay where they are: see [`Parcel::relays`].
+    /// Takes an allocation out, if it lives. Its relay sockets stay where they are: see [`Parcel::relays`]. Requests on its 5-tuple that
+    /// wait for an answer from outside are forgotten.
     pub fn take_out(&mut self, now: Now, id: AllocationId) -> Option<Parcel> {
         let slot = self.allocations.find_id(id)?;
         self.live(now, slot)?;
@@ -162,7 +166,7 @@ impl Server {
     }
 
     /// Puts an allocation in, reached as `client` from now on. `moved` knows the new ids of its open relays. A peer that this server's
-    /// policy denies loses its permission and channel, unless the same snapshot has judged it before.
+    /// policy denies loses its permission and channel, unless the same snapshot has judged it before. One whose time is over ends at once.
     ///
     /// A list or a kick that is under way sees it if it has not yet come so far as its id.
     ///
@@ -183,9 +187,8 @@ impl Server {
         if self.live_slot(now, &client.five_tuple, relays).is_some() {
             return Err(Returned { parcel, error: PutInError::FiveTupleInUse });
         }
-        let lost = parcel.relays().map(|relay| relay.id).find(|relay| moved(*relay).is_none());
-        if let Some(relay) = lost {
-            return Err(Returned { parcel, error: PutInError::NoRelay(relay) });
+        if let Err(error) = self.check_relays(&parcel, &moved) {
+            return Err(Returned { parcel, error });
         }
         let Parcel { mut allocation, released, judged_by } = parcel;
         for relay in allocation.relays_mut().filter(|relay| relay.open) {
@@ -202,10 +205,24 @@ impl Server {
         allocation.permissions = std::mem::take(&mut allocation.permissions).moved(&self.hash);
         self.report_routes(&allocation);
         let slot = self.allocations.insert(&self.hash, allocation);
+        self.ids.leave_out(id);
         if judged_by.is_none_or(|by| !Arc::ptr_eq(&by, &self.settings)) {
             self.judge_arrival(now, slot);
         }
-        self.arm(now, slot);
+        // One without an open relay has no deadline, and nothing would ever find it.
+        self.sweep(now, slot, relays);
+        Ok(())
+    }
+
+    /// Whether each open relay of a parcel has a new id of its own.
+    fn check_relays(&self, parcel: &Parcel, moved: impl Fn(RelayId) -> Option<RelayId>) -> Result<(), PutInError> {
+        let mut first = None;
+        for relay in parcel.relays() {
+            let new = moved(relay.id).ok_or(PutInError::NoRelay(relay.id))?;
+            if self.allocations.find_relay(new).is_some() || first.replace(new) == Some(new) {
+                return Err(PutInError::RelayInUse(new));
+            }
+        }
         Ok(())
     }
 
