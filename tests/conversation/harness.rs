@@ -93,6 +93,7 @@ pub struct Options {
     pub turn: bool,
     pub users: Vec<(&'static str, &'static str)>,
     pub asks: Option<AskPolicy>,
+    pub realm: &'static str,
     pub secrets: Vec<&'static [u8]>,
 }
 
@@ -116,6 +117,7 @@ impl Default for Options {
             turn: true,
             users: vec![("alice", "wonderland"), ("bob", "builder")],
             asks: None,
+            realm: REALM,
             secrets: vec![SECRET],
         }
     }
@@ -125,7 +127,7 @@ impl Options {
     fn credentials(&self, nonce_keys: &Arc<NonceKeys>) -> Credentials {
         let secrets = self.secrets.iter().enumerate();
         let secrets = secrets.map(|(n, bytes)| SharedSecret { id: n.to_string(), bytes: bytes.to_vec().into() });
-        let builder = Credentials::builder(REALM, Arc::clone(nonce_keys))
+        let builder = Credentials::builder(self.realm, Arc::clone(nonce_keys))
             .users(Users::from_pairs(self.users.iter().copied()).unwrap())
             .secrets(secrets.collect());
         match self.asks {

@@ -17,6 +17,8 @@ use turnstone::user::User;
 
 use crate::harness::*;
 
+mod hostile;
+
 fn asking() -> World {
     asking_within(|_| {})
 }
@@ -272,9 +274,19 @@ fn an_answer_may_be_keys_may_expire_and_says_whom_quotas_count_on() {
     world.pass(11);
     assert_eq!(world.refresh(&logins[0], None).code(), None, "an allocation outlives its credential");
     let third = world.someone(client(3), "carol");
-    let bytes = world.allocation_of(&third);
-    assert_eq!(world.hand_in(third.client, &bytes).reply().code(), Some(401));
+    world.wait_for(&third);
+    let ask = world.asked();
+    world.tell(&ask, Told::Known(KnownCredential::from_keys(md5, sha256).expiring_at(expires)));
+    assert_eq!(world.late().1.code(), Some(401));
     assert_eq!(world.server.refused_with(), Some((Reason::CredentialExpired, None)));
+    let bytes = world.allocation_of(&third);
+    assert_eq!(world.hand_in(third.client, &bytes).reply().code(), Some(401), "not asked for again at once");
+    world.pass(5);
+    world.wait_for(&third);
+    let ask = world.asked();
+    let renewed = KnownCredential::from_keys(md5, sha256).expiring_at(world.now.unix_secs + 3600);
+    world.tell(&ask, Told::Known(renewed));
+    assert_eq!(world.late().1.code(), None, "it was renewed");
 }
 
 #[test]

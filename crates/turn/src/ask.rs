@@ -6,7 +6,8 @@ use crate::auth::KnownCredential;
 
 use super::output::{Client, Outcome};
 
-/// Names a question, for its answer. Never reused for another.
+/// Names a question of one server, for its answer. Never reused for another of that server; other servers have the same names for
+/// questions of theirs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AskId(pub(super) u64);
 
@@ -61,7 +62,7 @@ pub struct Late {
     pub client: Client,
     /// The request.
     pub request: Box<[u8]>,
-    /// [`Outcome::Reply`], or [`Outcome::Dropped`] when the budget for answers to strangers is used up.
+    /// [`Outcome::Reply`], or [`Outcome::Dropped`] when the budget for answers to strangers is used up or TURN is offered no more.
     pub outcome: Outcome,
 }
 
@@ -75,13 +76,13 @@ pub struct WaitCounts {
     pub answered: u64,
     /// They had none before their deadline.
     pub timed_out: u64,
-    /// Their client's connection closed before.
+    /// Their client's connection closed before, or the allocation on their 5-tuple moved to another server.
     pub gone: u64,
     /// Their client sent something else under the same transaction id.
     pub replaced: u64,
     /// Copies of a request that waited already.
     pub repeated: u64,
-    /// Requests that would have had to wait, but as many did as may, in all or of their network.
+    /// Requests that would have had to wait, but as many did as may, in all or of their network or client, or they were too long.
     pub refused: u64,
     /// Questions handed out by [`Server::poll_ask`](crate::Server::poll_ask).
     pub asked: u64,

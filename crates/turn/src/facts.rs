@@ -43,7 +43,7 @@ impl Facts {
         credential: KnownCredential,
     ) -> Fact {
         self.keep_to(credentials);
-        let valid_secs = credential.valid_secs().unwrap_or(policy.known_secs);
+        let valid_secs = credential.valid_secs(now.unix_secs, policy);
         let user = Arc::new(credential.into_user(username, credentials.realm()));
         self.unknown.forget(username);
         self.known.insert(now.micros, Arc::clone(username), Arc::clone(&user), (valid_secs, policy.known_max));

@@ -5,7 +5,6 @@
 //! of the question says which.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
 
 use crate::addr::FiveTuple;
 use crate::auth::AskPolicy;
@@ -20,6 +19,10 @@ use super::output::Client;
 const REQUEST_BYTES_MAX: usize = 2304;
 /// Questions kept for each request that may wait: half of them are such that nobody waits for any more, whose answer may still come.
 const QUESTIONS_PER_REQUEST: usize = 2;
+/// Requests of one 5-tuple that wait at once. Clients have one transaction at a time, but for some that send the next requests along.
+const OF_CLIENT_MAX: usize = 8;
+/// Requests that are let go in one [`Pending::expire`]: the answers to them cost more than the look at their deadlines.
+const EXPIRED_AT_ONCE_MAX: usize = 64;
 
 /// The requests that wait. There is nothing of it as long as none has.
 #[derive(Default)]
@@ -109,8 +112,7 @@ impl Pending {
         question: Question,
     ) -> Result<(), Full> {
         let request = message.as_bytes();
-        let ip = client.five_tuple.client.get().ip();
-        if request.len() > REQUEST_BYTES_MAX || !self.has_room(policy, ip) {
+        if request.len() > REQUEST_BYTES_MAX || !self.has_room(policy, &client.five_tuple) {
             self.counts.refused += 1;
             return Err(Full);
         }
@@ -121,7 +123,7 @@ impl Pending {
             asking.waiting.insert(seq);
         }
         self.abandoned.remove(&waits_for);
-        for (share, network) in networks(ip) {
+        for (share, network) in networks(client.five_tuple.client.get().ip()) {
             *self.of_network.entry((share, network)).or_default() += 1;
         }
         self.of_client.entry(client.five_tuple).or_default().push(seq);
@@ -164,11 +166,11 @@ impl Pending {
         }
     }
 
-    /// Lets go who has waited long enough.
+    /// Lets go who has waited long enough: the first of them, if they are many.
     pub(super) fn expire(&mut self, now_micros: u64) {
-        while let Some((deadline_micros, seq)) = self.deadlines.first().copied()
-            && deadline_micros <= now_micros
-        {
+        for _ in 0..EXPIRED_AT_ONCE_MAX {
+            let due = self.deadlines.first().copied().filter(|(deadline_micros, _)| *deadline_micros <= now_micros);
+            let Some((deadline_micros, seq)) = due else { return };
             self.deadlines.remove(&(deadline_micros, seq));
             self.stop_waiting(seq);
             self.ready.insert(seq, Fate::TimedOut);
@@ -207,12 +209,15 @@ impl Pending {
         (self.parked.len(), self.bytes, self.questions.len())
     }
 
-    fn has_room(&self, policy: &AskPolicy, ip: IpAddr) -> bool {
+    fn has_room(&self, policy: &AskPolicy, five_tuple: &FiveTuple) -> bool {
+        let half = policy.waiting_max.div_ceil(2);
         let has_room = |(share, network): (u32, u64)| {
             let parked = self.of_network.get(&(share, network)).copied().unwrap_or_default();
-            parked < policy.waiting_per_network_max.saturating_mul(share as usize)
+            parked < policy.waiting_per_network_max.saturating_mul(share as usize).min(half)
         };
-        self.parked.len() < policy.waiting_max && networks(ip).all(has_room)
+        self.parked.len() < policy.waiting_max
+            && self.of_client.get(five_tuple).is_none_or(|seqs| seqs.len() < OF_CLIENT_MAX)
+            && networks(five_tuple.client.get().ip()).all(has_room)
     }
 
     /// The question's name: one that waits for its answer already, or else a new one.

@@ -62,9 +62,10 @@ impl Server {
     pub fn answer(&mut self, now: Now, id: AskId, answer: Answer) -> bool {
         let Some(pending) = &mut self.pending else { return false };
         let Some((question, waiting)) = pending.take_question(id) else { return false };
-        let Question::Credential { username, .. } = &question;
+        let Question::Credential { username, realm } = &question;
         let credentials = &self.settings.credentials;
-        let fate = match (answer, credentials.asks()) {
+        let policy = credentials.asks().filter(|_| **realm == *credentials.realm());
+        let fate = match (answer, policy) {
             (Answer::Known(credential), Some(policy)) => {
                 let fact = pending.facts.learn(now, (credentials, policy), username, credential);
                 Fate::Told(question, fact)
@@ -73,7 +74,7 @@ impl Server {
                 let fact = pending.facts.learn_unknown(now, policy, username);
                 Fate::Told(question, fact)
             }
-            // Nobody is asked any more since a reload: the users that nobody configured are unknown again.
+            // Nobody is asked any more since a reload, or not in this realm: those who wait are refused, and nothing is learnt.
             (_, None) => Fate::Told(question, Fact::Unknown),
             (Answer::Failed, Some(_)) => Fate::Failed,
         };
@@ -82,7 +83,7 @@ impl Server {
     }
 
     /// The next request that has waited and waits no more, and its outcome; the answer, if there is one, is appended to `reply`. To be
-    /// called until `None` after [`Self::answer`] and after [`Self::handle_timeout`].
+    /// called until `None` after [`Self::answer`] and after [`Self::handle_timeout`]; where many waited, other work may come in between.
     ///
     /// A request is handled as if it came now, on the path its last copy came on. Its client may have allocated meanwhile, or been
     /// refused: it is answered accordingly.

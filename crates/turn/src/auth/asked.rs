@@ -27,16 +27,18 @@ pub struct AskPolicy {
     pub deadline_millis: u32,
     /// Requests that wait at once. Default 4096, of 2 KiB at most each.
     pub waiting_max: usize,
-    /// Requests of one IPv4 /24 or IPv6 /64 that wait at once; a /16 or /48 may have ten times as many, a /32 of IPv6 a hundred times.
-    /// Default 64.
+    /// Requests of one IPv4 /24 or IPv6 /64 that wait at once; a /16 or /48 may have ten times as many, a /32 of IPv6 a hundred times, but
+    /// none of them more than half of all. Default 64. One client has eight at most.
     pub waiting_per_network_max: usize,
     /// Credentials that are kept for the next request of their user. Default 4096.
     pub known_max: usize,
-    /// How long a credential is kept, in seconds, if its answer does not say. Default 60.
+    /// How long a credential is kept, in seconds, if its answer does not say. Default 60. For so long a password that was changed is
+    /// refused, and one that was revoked is good.
     pub known_secs: u32,
     /// Usernames that are kept as those of nobody. Default 4096.
     pub unknown_max: usize,
-    /// How long they are, in seconds. Default 5.
+    /// How long they are, in seconds, and how long a credential is that has expired. Default 5. Whoever tries a name again later can tell
+    /// by the time it takes whether it is kept, and so whether it is somebody's; where that must not be, this is `known_secs`.
     pub unknown_secs: u32,
 }
 
@@ -95,8 +97,8 @@ impl KnownCredential {
         self
     }
 
-    /// When the credential expires, in Unix seconds. It is refused from then on; what becomes of its allocations is
-    /// [`OnExpiry`](crate::OnExpiry)'s matter.
+    /// When the credential expires, in Unix seconds. It is refused from then on, and asked for again, since it may have been renewed. What
+    /// becomes of its allocations is [`OnExpiry`](crate::OnExpiry)'s matter.
     #[must_use]
     pub fn expiring_at(mut self, unix_secs: u64) -> Self {
         self.expires_unix = Some(unix_secs);
@@ -111,9 +113,13 @@ impl KnownCredential {
         self
     }
 
-    /// How long it is used before it is asked for again, if it says.
-    pub(crate) fn valid_secs(&self) -> Option<u32> {
-        self.valid_secs
+    /// How long it is used before it is asked for again.
+    pub(crate) fn valid_secs(&self, now_unix: u64, policy: &AskPolicy) -> u32 {
+        let valid_secs = self.valid_secs.unwrap_or(policy.known_secs);
+        let Some(expires_unix) = self.expires_unix else { return valid_secs };
+        // Its last second is that of its expiry.
+        let left_secs = expires_unix.saturating_add(1).saturating_sub(now_unix);
+        valid_secs.min(u32::try_from(left_secs).unwrap_or(u32::MAX).max(policy.unknown_secs))
     }
 
     /// Its user in a realm.
