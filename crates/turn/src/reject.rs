@@ -121,7 +121,8 @@ reasons! {
     TooManyPeers = INSUFFICIENT_CAPACITY, "too-many-peers";
     /// The operating system refused. To the client it is a lack of capacity like the others.
     SystemError = INSUFFICIENT_CAPACITY, "system-error";
-    /// As many requests wait for an answer from outside as may, in all or of the client's network.
+    /// As many requests wait for an answer from outside as may, in all, of the client's network or of the client; or the request is too
+    /// long to wait.
     TooManyWaiting = INSUFFICIENT_CAPACITY, "too-many-waiting";
     /// Whoever knows the user's credential could not say, or did not in time.
     CredentialUnavailable = SERVER_ERROR, "credential-unavailable";

@@ -165,21 +165,23 @@ impl Server {
             return Err(Some(Reason::UnknownUser));
         };
         let pending = self.pending.get_or_insert_default();
-        let question = Question::Credential { username: username.into(), realm: credentials.realm().into() };
-        let at_hand = pending.at_hand.as_ref().filter(|(asked, _)| *asked == question).map(|(_, fact)| fact.clone());
-        match at_hand.or_else(|| pending.facts.of(now, credentials, username)) {
-            Some(Fact::Known(user)) => {
-                credentials.authenticate_asked(now, client.five_tuple.client, message, &user).map_err(Some)
+        let is_it = |(asked, _): &&(Question, Fact)| {
+            let Question::Credential { username: of, realm } = asked;
+            **of == *username && **realm == *credentials.realm()
+        };
+        let at_hand = pending.at_hand.as_ref().filter(is_it).map(|(_, fact)| fact.clone());
+        let user = match at_hand.or_else(|| pending.facts.of(now, credentials, username)) {
+            Some(Fact::Known(user)) => Some(user),
+            Some(Fact::Unknown) => None,
+            None => {
+                let question = Question::Credential { username: username.into(), realm: credentials.realm().into() };
+                return Err(match pending.park(now.micros, policy, client, message, question) {
+                    Ok(()) => None,
+                    Err(Full) => Some(Reason::TooManyWaiting),
+                });
             }
-            Some(Fact::Unknown) => {
-                credentials.verify_nobody(message);
-                Err(Some(Reason::UnknownUser))
-            }
-            None => match pending.park(now.micros, policy, client, message, question) {
-                Ok(()) => Err(None),
-                Err(Full) => Err(Some(Reason::TooManyWaiting)),
-            },
-        }
+        };
+        credentials.authenticate_asked(now, client.five_tuple.client, message, user.as_deref()).map_err(Some)
     }
 
     fn put_at_hand(&mut self, at_hand: Option<(Question, Fact)>) {

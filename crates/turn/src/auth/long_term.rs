@@ -201,15 +201,20 @@ impl Credentials {
         Ok(Authenticated { identity, key, algorithm, integrity })
     }
 
-    /// Checks a request that [`Self::authenticate`] knew no user of, by the credential that was asked for.
+    /// Checks a request that [`Self::authenticate`] knew no user of, by the credential that was asked for; `None` if it is nobody's, which
+    /// takes as long as a wrong password.
     pub(crate) fn authenticate_asked(
         &self,
         now: Now,
         client: ClientAddr,
         message: &Message<'_>,
-        user: &AskedUser,
+        user: Option<&AskedUser>,
     ) -> Result<Authenticated, Reason> {
         let Checked { algorithm, legacy, integrity, .. } = self.check(now, client, message)?;
+        let Some(user) = user else {
+            self.verify_nobody(message);
+            return Err(Reason::UnknownUser);
+        };
         let (identity, key) = verify_keys(message, &user.identity, &user.keys, algorithm, legacy)?;
         if identity.expires_unix.is_some_and(|expires| expires < now.unix_secs) {
             return Err(Reason::CredentialExpired);
