@@ -257,9 +257,14 @@ impl World {
 
     /// Changes the options, and leaves it to the test to have the allocations judged.
     pub fn begin_reload(&mut self, change: impl FnOnce(&mut Options)) {
+        self.announce_reload(change);
+        self.each_side(|world| world.server.apply(Arc::clone(&world.settings)));
+    }
+
+    /// Changes the options, and leaves it to the test to have each server hear of it.
+    pub fn announce_reload(&mut self, change: impl FnOnce(&mut Options)) {
         change(&mut self.options);
         self.settings = self.options.settings(&self.nonce_keys);
-        self.each_side(|world| world.server.apply(Arc::clone(&world.settings)));
     }
 
     /// The allocations that match, in one go.

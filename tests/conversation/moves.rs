@@ -373,3 +373,12 @@ fn an_allocation_that_comes_without_a_relay_ends_at_once() {
     assert_eq!((world.server.allocations(), world.shared.quotas.in_use()), (0, 0));
     assert!(world.events().iter().any(|event| matches!(event, Event::Ended(of) if of.id == id)));
 }
+
+#[test]
+fn what_moves_and_what_is_asked_may_go_to_other_threads() {
+    fn may<T: Send>() {}
+    may::<Parcel>();
+    may::<turnstone::turn::Parts>();
+    may::<turnstone::turn::Ask>();
+    may::<turnstone::turn::Answer>();
+}

@@ -515,6 +515,53 @@ proptest! {
     }
 
     #[test]
+    fn servers_that_hear_of_a_reload_one_after_the_other_leave_no_route_that_it_denies_wherever_allocations_go(
+        before in prop::collection::vec(step(), 1..60),
+        meanwhile in prop::collection::vec((0..6u8, 0..CLIENTS, any::<bool>(), step()), 1..40),
+        part in 1..8usize,
+    ) {
+        let mut play = Play::new();
+        play.world.split();
+        before.into_iter().for_each(|step| play.play(step));
+        play.world.announce_reload(|options| options.rules.denied = vec!["8.8.8.0-8.8.8.9".to_owned()]);
+        let mut has_heard = [false; 2];
+        let rest = (0..2).flat_map(|side| [(0, 0, side == 1, None), (1, 0, side == 1, None)]);
+        let parts = meanwhile.into_iter().map(|(what, client, other, step)| (what, client, other, Some(step)));
+        for (what, client, other, step) in parts.chain(rest) {
+            let last = step.is_none();
+            match (what, step) {
+                (0 | 1, _) => {
+                    if play.world.relays.side != usize::from(other) {
+                        play.world.other_side();
+                    }
+                    let heard = &mut has_heard[usize::from(other)];
+                    if what == 0 && !std::mem::replace(heard, true) {
+                        play.world.server.apply(std::sync::Arc::clone(&play.world.settings));
+                    } else {
+                        let most = if last { usize::MAX } else { part };
+                        play.world.server.judge(play.world.now, most, &mut play.world.relays);
+                    }
+                }
+                (2..=4, _) => play.change_sides(client, other),
+                (_, Some(Step::Reload { .. }) | None) => {}
+                (_, Some(step)) => play.play(step),
+            }
+        }
+        for _ in 0..2 {
+            prop_assert!(!play.world.server.is_judging());
+            for view in play.world.list(&AllocationFilter::default(), None, 1000) {
+                let detail = play.world.server.show(play.world.now, view.id).unwrap();
+                let permitted = detail.permissions.iter().map(|(ip, _)| *ip);
+                let bound = detail.channels.iter().map(|(_, peer, _)| peer.ip());
+                let denied = |ip: std::net::IpAddr| ip >= peer(0).ip() && ip <= peer(9).ip();
+                prop_assert!(!permitted.chain(bound).any(denied), "{detail:?}");
+            }
+            play.world.other_side();
+        }
+        play.world.check_books();
+    }
+
+    #[test]
     fn strangers_get_at_most_one_bounded_answer_and_leave_no_trace(
         messages in prop::collection::vec(
             (0..0x1000u16, any::<bool>(), prop::collection::vec((0..0x40u16, prop::collection::vec(any::<u8>(), 0..60)), 0..6)),
