@@ -1,15 +1,4 @@
 //! An allocation on its way from one server to another, of another worker or of another process.
-//!
-//! Nothing of it begins anew: lifetimes, permissions, channels, what it was charged and what it has carried, the answer to its last
-//! request, its id and its hold on the quotas go along. Neither its end nor a new allocation is reported by a move. Three things do
-//! not go by themselves:
-//!
-//! - **Its relay sockets** are the caller's, who moves them while the parcel is under way ([`Parcel::relays`]) and tells
-//!   [`Server::put_in`] their new ids. A parcel that is dropped, or ended by [`Parcel::end`], closes none: whoever took it out does.
-//! - **Packets.** What reaches the old server for the allocation is answered as if there were none. The caller sends it to the new one.
-//! - **Routes.** The old server reports each channel as gone and the new one as bound, with the relay's new id.
-//!
-//! Times are those of the monotonic clock, which all processes of a boot share; [`Parts::translate`] is for other clocks.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -37,7 +26,37 @@ use super::retransmit::{Remembered, RequestDigest, Tombstone};
 use super::server::Server;
 use super::settings::{Settings, Shared};
 
-/// An allocation that no server has. It counts in the quotas all the same, until it is dropped.
+/// An allocation on its way from one server to another, of another worker or of another process. It counts in the quotas all the same,
+/// until it is dropped.
+///
+/// Nothing of it begins anew: lifetimes, permissions, channels, what it was charged and what it has carried, the answer to its last
+/// request, its id and its hold on the quotas go along. Neither its end nor a new allocation is reported by a move. Three things do
+/// not go by themselves:
+///
+/// - **Its relay sockets** are the caller's, who moves them while the parcel is under way ([`Parcel::relays`]) and tells
+///   [`Server::put_in`] their new ids. A parcel that is dropped, or ended by [`Parcel::end`], closes none: whoever took it out does.
+/// - **Packets.** What reaches the old server for the allocation is answered as if there were none. The caller sends it to the new one,
+///   for 40 seconds after its end, too: a copy of the request that released it may be late.
+/// - **Routes.** The old server reports each channel as gone and the new one as bound, with the relay's new id.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use turnstone_turn::clock::Now;
+/// use turnstone_turn::{AllocationId, Client, RelayId, Relays, Returned, Server};
+///
+/// fn move_over(
+///     (now, id, client): (Now, AllocationId, Client),
+///     old: &mut Server,
+///     (new, new_relays): (&mut Server, &mut impl Relays),
+///     move_socket: impl Fn(RelayId) -> RelayId,
+/// ) -> Result<(), Returned> {
+///     let Some(parcel) = old.take_out(now, id) else { return Ok(()) };
+///     let moved: HashMap<_, _> = parcel.relays().map(|relay| (relay.id, move_socket(relay.id))).collect();
+///     new.put_in(now, client, parcel, |relay| moved.get(&relay).copied(), new_relays)
+/// }
+/// ```
+///
+/// To another process it goes as [`Parts`].
 #[must_use = "dropping a parcel ends its allocation without a word, and leaves its relay sockets open"]
 pub struct Parcel {
     allocation: Box<Allocation>,
@@ -71,7 +90,12 @@ pub struct RememberedResponse {
     pub until_micros: u64,
 }
 
-/// What a parcel consists of, as plain data for another process. Fields will come: begin with [`Parts::new`].
+/// What a parcel consists of, as plain data for another process: [`Parcel::to_parts`] here, [`Parcel::from_parts`] there. Fields will
+/// come: begin with [`Parts::new`].
+///
+/// The server there needs the key of [`Shared::request_digests`] before it is made, for copies of requests, and where the ids go on
+/// ([`Server::ids`], [`Server::with_ids`]). Times are those of the monotonic clock, which all processes of a boot share;
+/// [`Parts::translate`] is for other clocks.
 ///
 /// It has the key that the client's requests are verified with, which is zeroed when this is dropped: so must be what it is written to.
 #[derive(Clone, Debug)]
@@ -133,7 +157,7 @@ pub enum PutInError {
     RelayInUse(RelayId),
 }
 
-/// A parcel that could not be put in, as it was.
+/// A parcel that could not be put in, as it was: its relays have the ids of the server that it was taken out of.
 #[derive(Debug, Error)]
 #[error("the allocation cannot move here: {error}")]
 pub struct Returned {
