@@ -19,6 +19,9 @@ use crate::harness::*;
 
 mod hostile;
 
+/// That of some reloads.
+const OTHER_REALM: &str = "example.net";
+
 fn asking() -> World {
     asking_within(|_| {})
 }
@@ -94,7 +97,7 @@ impl World {
 
 fn username(ask: &Ask) -> String {
     let Question::Credential { username, realm } = &ask.question else { panic!("asked something else") };
-    assert_eq!(&**realm, REALM);
+    assert!([REALM, OTHER_REALM].contains(&&**realm));
     username.to_string()
 }
 
@@ -658,6 +661,11 @@ enum Step {
     Pass {
         millis: u64,
     },
+    /// Nobody is asked any more, or somebody again, in this realm or in another one.
+    Reload {
+        asks: bool,
+        is_other_realm: bool,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -670,6 +678,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (any::<prop::sample::Index>(), 0..4_u8).prop_map(|(which, how)| Step::Answer { which, how }),
         1 => any::<prop::sample::Index>().prop_map(|which| Step::AnswerAgain { which }),
         2 => (0..4_000_u64).prop_map(|millis| Step::Pass { millis }),
+        1 => (prop::bool::weighted(0.7), prop::bool::weighted(0.3))
+            .prop_map(|(asks, is_other_realm)| Step::Reload { asks, is_other_realm }),
     ]
 }
 
@@ -685,6 +695,7 @@ proptest! {
             policy.waiting_max = 8;
             policy.waiting_per_network_max = 4;
         });
+        let policy = world.options.asks;
         let clients: Vec<Client> = (0..6).map(|n| match n % 2 {
             0 => client(n),
             _ => client_over(Transport::Tcp, n),
@@ -754,6 +765,10 @@ proptest! {
                     world.pass_millis(millis);
                     world.server.handle_timeout(world.now, &mut world.relays);
                 }
+                Step::Reload { asks, is_other_realm } => world.reload(|options| {
+                    options.asks = policy.filter(|_| asks);
+                    options.realm = if is_other_realm { OTHER_REALM } else { REALM };
+                }),
             }
             while let Some((to, answer)) = world.next_late() {
                 let reply = answer.reply();

@@ -72,14 +72,14 @@ fn an_answer_for_a_realm_of_before_a_reload_is_not_taken_for_the_realm_of_now() 
     let ask = world.asked();
     world.wait_for(&nobody_before);
     let nobody = world.asked();
-    world.reload(|options| options.realm = "example.net");
+    world.reload(|options| options.realm = OTHER_REALM);
     // Digests of the old realm are no keys in the new one, and who was nobody there may be somebody here.
     assert!(world.tell(&ask, keys_of(&before)) && world.tell(&nobody, Told::Unknown));
     for _ in 0..2 {
         let (_, answer) = world.next_late().unwrap();
         let reply = answer.reply();
         assert_eq!(reply.code(), Some(401));
-        assert_eq!(reply.get(AttributeType::REALM).unwrap(), b"example.net");
+        assert_eq!(reply.get(AttributeType::REALM).unwrap(), OTHER_REALM.as_bytes());
         assert_eq!(world.server.refused_with(), Some((Reason::WrongRealm, None)));
     }
     for (n, name) in [(1, "carol"), (2, "dave")] {
