@@ -84,7 +84,7 @@ fn decrypt(
         let failed = state.is_err();
         let closed = state.as_ref().is_ok_and(rustls::IoState::peer_has_closed);
         if tls.wants_write() {
-            // An alert or a handshake flight; if the socket is full, `on_writable` goes on.
+            // An alert or a handshake flight; if the socket is full, the rest of it is sent when it is writable.
             let _ = flush(tls, socket);
         }
         if failed {

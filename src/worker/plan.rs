@@ -55,7 +55,7 @@ pub(super) enum Via {
 /// Where a datagram goes, and from where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Way {
-    /// The relay socket (slot and use count) or listener to send from.
+    /// The relay socket or listener to send from.
     pub(super) via: Via,
     pub(super) to: SocketAddr,
     /// On listeners bound to every address: the address the client knows.

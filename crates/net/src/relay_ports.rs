@@ -21,7 +21,7 @@ pub struct RelayOwner {
     pub worker: u16,
     /// The relay socket's slot there, below 2^20.
     pub index: u32,
-    /// The use count of the slot.
+    /// Which use of the slot it is.
     pub generation: u32,
 }
 
