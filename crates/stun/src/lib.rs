@@ -17,4 +17,4 @@ pub use encode::Encoder;
 pub use error_code::ErrorCode;
 pub use header::{Class, HEADER_LEN, MAGIC_COOKIE, Method, TransactionId};
 pub use integrity::{IntegrityKind, Key, userhash};
-pub use message::{Message, ParseError, UnknownAttributes};
+pub use message::{Message, ParseError, UnknownAttributes, message_len};

@@ -140,6 +140,11 @@ impl<'a> Message<'a> {
         self.transaction_id
     }
 
+    /// Whether this is a response, success or error, to the request of that method and transaction id.
+    pub fn answers(&self, method: Method, id: TransactionId) -> bool {
+        matches!(self.class, Class::Success | Class::Error) && (self.method, self.transaction_id) == (method, id)
+    }
+
     /// The whole message.
     pub fn as_bytes(&self) -> &'a [u8] {
         self.bytes
@@ -263,6 +268,43 @@ fn read_attribute(bytes: &[u8], at: usize) -> Option<(Attribute<'_>, usize)> {
     }
     let attribute = Attribute { kind: AttributeType(u16::from_be_bytes([t0, t1])), value: rest.get(..len)? };
     Some((attribute, at + 4 + padded))
+}
+
+/// The length of the message that a byte stream begins with (RFC 8489 section 6.2.2); `None` as long as that cannot be told.
+///
+/// Whoever reads from strangers says how long a message may be, and closes the connection before it waits for a longer one.
+///
+/// ```
+/// use turnstone_stun::{Message, message_len};
+///
+/// // What has been read so far: a whole message, and the beginning of the next.
+/// let received = b"\x01\x01\x00\x00\x21\x12\xA4\x42not a random\x00\x01";
+/// let len = message_len(received)?.unwrap();
+/// let (message, rest) = received.split_at_checked(len).unwrap(); // `None`: not all of it has come.
+/// assert!(Message::parse(message).is_ok());
+/// assert_eq!(message_len(rest)?, None);
+/// # Ok::<(), turnstone_stun::ParseError>(())
+/// ```
+///
+/// # Errors
+/// [`ParseError::NotStun`], [`ParseError::NoMagicCookie`] or [`ParseError::BadLength`] as soon as the bytes that are there cannot begin a
+/// message. There is no way to find the next one: the connection is to be closed.
+#[inline]
+pub fn message_len(stream: &[u8]) -> Result<Option<usize>, ParseError> {
+    if stream.first().is_some_and(|first| first >> 6 != 0) {
+        return Err(ParseError::NotStun);
+    }
+    let cookie = stream.get(4..).unwrap_or_default();
+    if cookie.iter().zip(MAGIC_COOKIE.to_be_bytes()).any(|(byte, expected)| *byte != expected) {
+        return Err(ParseError::NoMagicCookie);
+    }
+    match stream {
+        [_, _, l0, l1, ..] => match usize::from(u16::from_be_bytes([*l0, *l1])) {
+            length if length % 4 != 0 => Err(ParseError::BadLength),
+            length => Ok(Some(HEADER_LEN + length)),
+        },
+        _ => Ok(None),
+    }
 }
 
 #[cfg(test)]
