@@ -8,7 +8,7 @@
 //! | [`policy`] | peer rules, quotas, bandwidth, rate limits |
 //! | [`net`] | sockets and system calls |
 //! | [`worker`] | the packet loop |
-//! | [`stream`](mod@stream) | stream transports: framing, TLS |
+//! | [`stream`](mod@stream) | stream transports: TLS |
 //! | [`config`] | `turnserver.toml` |
 //! | [`import`] | a `turnserver.toml` from another server's configuration |
 //! | [`counters`] | what workers count |

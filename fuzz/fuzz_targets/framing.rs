@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use turnstone::stream::framing::first_frame;
+use turnstone::turn::framing::first_frame;
 
 fuzz_target!(|stream: &[u8]| {
     for max_len in [64, 2048, usize::MAX] {

@@ -9,7 +9,7 @@ use rustls::{AlertDescription, ClientConnection};
 
 use crate::addr::{Family, Framing, SocketKind, unspecified};
 use crate::client::data::CHANNEL;
-use crate::stream::framing::first_frame;
+use crate::turn::framing::first_frame;
 
 use super::verdict::Failure;
 

@@ -1,8 +1,7 @@
-//! Stream transports: framing, TLS, and connections that a slow client cannot make hold memory.
+//! Stream transports: TLS, and connections that a slow client cannot make hold memory.
 
 mod arriving;
 mod connection;
-pub mod framing;
 mod limits;
 mod out_queue;
 mod session;

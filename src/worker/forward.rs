@@ -1,7 +1,6 @@
 //! One message through the rooms: from a client to the server or a peer, from a peer to the client of its relay. What is to be sent
 //! is gathered; each step says whether there is room for another.
 
-use super::encapsulate::Wrapping;
 use super::inbox::Payload;
 use super::mailbox::Handover;
 use super::plan::Pieces;
@@ -13,7 +12,9 @@ use crate::net::RelayOwner;
 use crate::net::sys::IcmpError;
 use crate::reject::Dropped;
 use crate::traffic::Direction;
-use crate::turn::{ChannelData, Client, Encapsulation, MessageKind, Outcome, Path, RelayId, ToClient, ToPeer};
+use crate::turn::{
+    ChannelData, Client, Encapsulation, MessageKind, Outcome, Path, RelayId, ToClient, ToPeer, Wrapping,
+};
 
 /// What a STUN message counts for beside a packet of payload.
 pub(super) const STUN_WEIGHT: u32 = 8;

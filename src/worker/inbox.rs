@@ -3,12 +3,12 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use super::encapsulate::Wrapping;
 use super::mailbox::Handover;
 use super::plan::Pieces;
 use super::room::Room;
 use crate::net::sys::{Datagram, RecvBatch};
 use crate::net::{Arena, HEADROOM, Span};
+use crate::turn::Wrapping;
 
 /// Receive slots: what one batch can hold.
 const SLOTS: usize = 128;

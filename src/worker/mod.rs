@@ -6,7 +6,6 @@
 //! before the next wait.
 
 mod clients;
-mod encapsulate;
 mod ends;
 mod forward;
 mod inbox;

@@ -45,11 +45,11 @@ impl Watch for Counts {
 }
 
 /// The example, for alice; its thread goes with the process.
-fn start(rules: PeerRules) -> SocketAddr {
+fn start(allow_loopback: bool) -> SocketAddr {
     let listener = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
     let address = listener.local_addr().unwrap();
-    let settings = server::settings("alice", "wonderland", address, rules).unwrap();
-    std::thread::spawn(move || server::serve(&listener, settings).unwrap());
+    let rules = PeerRules { allow_loopback, ..PeerRules::of_server(address, server::RELAY_PORTS) };
+    std::thread::spawn(move || server::serve(&listener, ("alice", "wonderland"), &rules).unwrap());
     address
 }
 
@@ -75,7 +75,7 @@ async fn client(address: SocketAddr, password: &str) -> (Client, Arc<Watched<Cou
 
 #[tokio::test]
 async fn a_client_we_did_not_write_relays_through_the_server_by_indications_and_channels_both_ways() {
-    let address = start(PeerRules { allow_loopback: true, ..PeerRules::default() });
+    let address = start(true);
     let (client, socket) = client(address, "wonderland").await;
     assert_eq!(
         timeout(LIMIT, client.send_binding_request()).await.unwrap().unwrap(),
@@ -115,13 +115,13 @@ async fn a_client_we_did_not_write_relays_through_the_server_by_indications_and_
 
 #[tokio::test]
 async fn a_wrong_password_gets_no_allocation() {
-    let (client, _socket) = client(start(PeerRules::default()), "guessed").await;
+    let (client, _socket) = client(start(false), "guessed").await;
     assert!(timeout(LIMIT, client.allocate()).await.unwrap().is_err());
 }
 
 #[tokio::test]
 async fn a_peer_on_loopback_is_denied_unless_somebody_allows_it() {
-    let (client, socket) = client(start(PeerRules::default()), "wonderland").await;
+    let (client, socket) = client(start(false), "wonderland").await;
     let relay = timeout(LIMIT, client.allocate()).await.unwrap().unwrap();
     // Not on a port that could be a relay's: those may be reached.
     let peer = (20_000..30_000).find_map(|port| UdpSocket::bind(("127.0.0.1", port)).ok()).unwrap();

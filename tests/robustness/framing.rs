@@ -1,6 +1,6 @@
 //! Mutated byte streams into the framing of TCP and TLS, whole and in pieces.
 
-use turnstone::stream::framing::{Frame, FramingError, first_frame};
+use turnstone::turn::framing::{Frame, FramingError, first_frame};
 
 use crate::mutate::{Rng, mutate};
 use crate::world;

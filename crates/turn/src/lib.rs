@@ -14,6 +14,8 @@
 // | `allocation`, `allocations` | one allocation; all of them, by 5-tuple and by relay |
 // | `permissions`, `channels`, `index` | an allocation's peers |
 // | `message_kind` | what the first bytes of a message say that it is |
+// | `framing` | where the messages of a stream end |
+// | `wrapping` | a peer's payload as its client gets it |
 // | `path` | the way to a client, which the server carries and never looks into |
 // | `five_tuple`, `hash` | the 5-tuple table and its keyed hash |
 // | `timer`, `retransmit`, `events`, `refusal` | the wheel, remembered responses, the event queue, what it says of a refusal |
@@ -25,6 +27,7 @@
 pub mod addr;
 pub mod auth;
 pub mod clock;
+pub mod framing;
 pub mod policy;
 pub mod reject;
 pub mod slots;
@@ -70,6 +73,7 @@ mod timer;
 mod transaction;
 mod view;
 mod waits;
+mod wrapping;
 
 pub use ask::{Answer, Ask, AskId, Late, Question, WaitCounts, Waiting};
 pub use drain::{AlternateServer, Alternates};
@@ -88,3 +92,4 @@ pub use retransmit::DigestKey;
 pub use server::{FillRandom, Server};
 pub use settings::{Lifetimes, OnExpiry, Settings, SettingsBuilder, Shared};
 pub use view::{AllocationDetail, AllocationFilter, AllocationView, Kick, Listing, Totals, UserTotal};
+pub use wrapping::Wrapping;

@@ -1,9 +1,10 @@
 //! What goes into the server and what comes out of it, as plain values.
 
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::addr::{FiveTuple, PeerAddr, RelayedAddr};
+use crate::addr::{ClientAddr, FiveTuple, PeerAddr, RelayedAddr, Transport};
 use crate::reject::Dropped;
 use crate::traffic::Traffic;
 use crate::user::User;
@@ -22,12 +23,21 @@ pub struct Client {
     pub path: Path,
 }
 
-/// What to do after a STUN message of a client.
+impl Client {
+    /// One whose datagrams come to the only socket, number 0, of a server at `server`. A server behind a wildcard address, or with
+    /// several sockets, says more in its [`Path`].
+    pub fn over_udp(client: SocketAddr, server: SocketAddr) -> Self {
+        let five_tuple = FiveTuple { transport: Transport::Udp, client: ClientAddr::new(client), server };
+        Self { five_tuple, path: Path::back_to(client) }
+    }
+}
+
+/// What to do after a message of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// `reply` holds a message for the same client.
     Reply,
-    /// Send this part of the input to a peer (Send indication).
+    /// Send this part of the input to a peer (Send indication or ChannelData).
     ToPeer(ToPeer, Range<usize>),
     /// Nothing is sent yet: the request waits for an answer from outside, which [`Server::poll_ask`](crate::Server::poll_ask) asks for. It
     /// waits for nothing unless the settings' credentials are [`asking`](crate::auth::CredentialsBuilder::asking).
@@ -43,7 +53,8 @@ pub struct ToPeer {
     pub relay: RelayId,
     /// The peer.
     pub peer: PeerAddr,
-    /// The peer is one of our own relayed addresses: hand the payload over in process.
+    /// The peer is one of our own relayed addresses: the payload can be handed over in process. It must be where the host cannot reach
+    /// that address by itself, as behind a NAT that does not hairpin; sent from the socket, it takes the way through the kernel.
     pub own_relay: bool,
     /// DONT-FRAGMENT was in the Send indication.
     pub dont_fragment: bool,

@@ -17,6 +17,11 @@ pub enum Path {
 }
 
 impl Path {
+    /// The way back to who sends datagrams to socket number 0, if that has one address.
+    pub fn back_to(client: SocketAddr) -> Self {
+        Self::Datagrams(DatagramPath { socket: 0, to: client, from_ip: None })
+    }
+
     /// A path that no socket has.
     pub(super) fn nowhere(client: ClientAddr) -> Self {
         Self::Datagrams(DatagramPath { socket: u32::MAX, to: client.get(), from_ip: None })

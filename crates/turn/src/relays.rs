@@ -85,7 +85,7 @@ pub enum RelayError {
     System,
 }
 
-/// Opens and closes relay sockets. The implementation holds ports by guards, so that dropping a socket gives its port back.
+/// Opens and closes relay sockets. Dropping a socket gives its port back.
 pub trait Relays {
     /// Whether a relay address of this family is configured.
     fn supports(&self, family: Family) -> bool;
@@ -96,12 +96,20 @@ pub trait Relays {
     /// See [`RelayError`].
     fn open(&mut self, now_micros: u64, family: Family, port: PortRequest<'_>) -> Result<OpenRelay, RelayError>;
 
-    /// Opens the reserved port of a token; tokens work on any worker.
+    /// Opens the reserved port of a token; tokens work on any worker. By default no token is known, which is right where
+    /// [`Self::open`] refuses [`PortRequest::EvenAndReserveNext`] with [`RelayError::NoReservation`].
     ///
     /// # Errors
     /// [`RelayError::UnknownToken`].
-    fn open_reserved(&mut self, now_micros: u64, token: ReservationToken, user: &User)
-    -> Result<OpenRelay, RelayError>;
+    fn open_reserved(
+        &mut self,
+        now_micros: u64,
+        token: ReservationToken,
+        user: &User,
+    ) -> Result<OpenRelay, RelayError> {
+        let _ = (now_micros, token, user);
+        Err(RelayError::UnknownToken)
+    }
 
     /// Closes a relay socket and gives its port back.
     fn close(&mut self, relay: RelayId);

@@ -15,6 +15,7 @@ use super::drain::Alternates;
 use super::events::{Events, RefusalCounts};
 use super::hash::AddressHash;
 use super::ids::AllocationIds;
+use super::message_kind::MessageKind;
 use super::output::{Client, EndReason, Event, Outcome};
 use super::pass::Judging;
 use super::pending::Pending;
@@ -93,6 +94,47 @@ impl Server {
     /// Why the message handled last was refused, and the peer that it was about; `None` when it was not.
     pub fn refused_with(&self) -> Option<(Reason, Option<SocketAddr>)> {
         self.refused_with
+    }
+
+    /// Handles one datagram of a client, STUN or ChannelData.
+    #[inline]
+    pub fn handle_datagram<R: Relays>(
+        &mut self,
+        now: Now,
+        client: &Client,
+        datagram: &[u8],
+        relays: &mut R,
+        reply: &mut Vec<u8>,
+    ) -> Outcome {
+        match MessageKind::of_datagram(datagram) {
+            Some(kind) => self.handle(now, client, (kind, datagram), relays, reply),
+            None => {
+                self.refused_with = None;
+                Outcome::Dropped(Dropped::Malformed)
+            }
+        }
+    }
+
+    /// Handles one message of a client, whose kind is known. Streams are cut by [`first_frame`](crate::framing::first_frame).
+    #[inline]
+    pub fn handle<R: Relays>(
+        &mut self,
+        now: Now,
+        client: &Client,
+        (kind, message): (MessageKind, &[u8]),
+        relays: &mut R,
+        reply: &mut Vec<u8>,
+    ) -> Outcome {
+        match kind {
+            MessageKind::Stun => self.handle_message(now, client, message, relays, reply),
+            MessageKind::ChannelData(channel_data) => {
+                self.refused_with = None;
+                match self.route_channel_data(now, &client.five_tuple, channel_data) {
+                    Ok(to) => Outcome::ToPeer(to, channel_data.payload()),
+                    Err(reason) => Outcome::Dropped(reason),
+                }
+            }
+        }
     }
 
     /// Handles one STUN message (first byte 0-3) of a client. The answer, if any, is appended to `reply`.

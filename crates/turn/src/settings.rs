@@ -109,7 +109,8 @@ impl SettingsBuilder {
         self
     }
 
-    /// Allocation quotas. By default those of [`QuotaLimits::for_ports`], for the relay ports in the peer policy.
+    /// Allocation quotas. By default those of [`QuotaLimits::for_ports`], for the relay ports in the peer policy:
+    /// one allocation a user if that names none.
     pub fn quota(mut self, quota: QuotaLimits) -> Self {
         self.0.quota = quota;
         self

@@ -339,7 +339,7 @@ mod tests {
     const EARLIER: &str = "1735689420:alice";
 
     fn secret(id: &str, bytes: &[u8]) -> SharedSecret {
-        SharedSecret { id: id.to_owned(), bytes: Zeroizing::new(bytes.to_vec()) }
+        SharedSecret::new(id, bytes)
     }
 
     fn secrets() -> Vec<SharedSecret> {

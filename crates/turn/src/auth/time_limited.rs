@@ -25,6 +25,13 @@ pub struct SharedSecret {
     pub bytes: Zeroizing<Vec<u8>>,
 }
 
+impl SharedSecret {
+    /// A secret, as the service that mints credentials has it: bytes are taken as they are, not decoded.
+    pub fn new(id: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Self {
+        Self { id: id.into(), bytes: Zeroizing::new(bytes.into()) }
+    }
+}
+
 impl fmt::Debug for SharedSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SharedSecret({:?}, ..)", self.id)
@@ -172,7 +179,7 @@ mod tests {
 
     #[test]
     fn secret_is_never_printed() {
-        let secret = SharedSecret { id: "north".to_owned(), bytes: Zeroizing::new(b"hidden".to_vec()) };
+        let secret = SharedSecret::new("north", "hidden");
         assert_eq!(format!("{secret:?}"), r#"SharedSecret("north", ..)"#);
     }
 }

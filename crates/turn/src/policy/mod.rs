@@ -8,6 +8,7 @@ mod rate_limit;
 
 pub use bandwidth::{BandwidthLimits, Meter, MeterState, UserBandwidths};
 pub use buckets::Paid;
+pub use ipnet::IpNet;
 pub use peer_acl::{
     AclError, Allowance, Denial, NoEffect, OwnService, OwnServiceError, PeerAcl, PeerRules, RuleProblem, Verdict,
     default_denials,

@@ -59,3 +59,11 @@ pub struct PeerRules {
     /// The relay port range, inclusive.
     pub relay_ports: (u16, u16),
 }
+
+impl PeerRules {
+    /// Those of a server that listens at `endpoint` and relays on the same address: its service is no peer, its relays are. A host with
+    /// more addresses names them in [`Self::own_addresses`], or whatever listens there can be reached.
+    pub fn of_server(endpoint: SocketAddr, relay_ports: (u16, u16)) -> Self {
+        Self { own_endpoints: vec![endpoint], relay_addresses: vec![endpoint.ip()], relay_ports, ..Self::default() }
+    }
+}

@@ -6,7 +6,6 @@ mod ladder;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
-use zeroize::Zeroizing;
 
 use super::*;
 use crate::auth::mint;
@@ -29,7 +28,7 @@ fn client() -> ClientAddr {
 }
 
 fn secret(id: &str, bytes: &str) -> SharedSecret {
-    SharedSecret { id: id.to_owned(), bytes: Zeroizing::new(bytes.into()) }
+    SharedSecret::new(id, bytes)
 }
 
 fn build(users: &[(&str, &str)], secrets: &[&str]) -> Credentials {

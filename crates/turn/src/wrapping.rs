@@ -1,25 +1,28 @@
 //! Wraps a peer's payload for its client: ChannelData or a Data indication (RFC 8656 sections 11.3, 12.4 and 12.5).
 
 use crate::addr::Framing;
-use crate::stun::{AttributeType, HEADER_LEN, MAGIC_COOKIE, TransactionId, encode_xor_address};
-use crate::turn::Encapsulation;
+use turnstone_stun::{AttributeType, HEADER_LEN, MAGIC_COOKIE, TransactionId, encode_xor_address};
+
+use super::output::{Encapsulation, ToClient};
 
 /// Class indication, method Data, as RFC 8489 figure 3 puts them together.
 const DATA_INDICATION: u16 = 0x0017;
 /// Type and length of an attribute.
 const ATTRIBUTE_HEADER: usize = 4;
 
-/// The header to put in front of a payload, and how many padding bytes go behind it.
-pub(super) struct Wrapping {
+/// The header to put in front of a payload, and how many padding bytes go behind it: for whoever sends all three from where they are.
+/// [`ToClient::wrap`] copies them together.
+pub struct Wrapping {
     header: [u8; 64],
     header_len: usize,
     /// Bytes of zero behind the payload.
-    pub(super) padding: usize,
+    pub padding: usize,
 }
 
 impl Wrapping {
     /// The wrapping of `payload_len` bytes; `None` when it cannot be expressed in 16 bits.
-    pub(super) fn new(encapsulation: Encapsulation, payload_len: usize, framing: Framing) -> Option<Self> {
+    #[inline]
+    pub fn new(encapsulation: Encapsulation, payload_len: usize, framing: Framing) -> Option<Self> {
         let len = u16::try_from(payload_len).ok()?;
         let mut header = [0; 64];
         match encapsulation {
@@ -56,16 +59,38 @@ impl Wrapping {
         }
     }
 
-    pub(super) fn header(&self) -> &[u8] {
+    /// What goes in front of the payload.
+    #[inline]
+    pub fn header(&self) -> &[u8] {
         self.header.get(..self.header_len).unwrap_or_default()
+    }
+}
+
+impl ToClient {
+    /// Appends the message that brings `payload` to its client. Appends nothing if it is too long for a message, as a datagram of
+    /// nearly 64 KiB is.
+    pub fn wrap(&self, payload: &[u8], out: &mut Vec<u8>) {
+        let framing = self.client.five_tuple.transport.framing();
+        if let Some(wrapping) = Wrapping::new(self.encapsulation, payload.len(), framing) {
+            out.extend_from_slice(wrapping.header());
+            out.extend_from_slice(payload);
+            out.resize(out.len() + wrapping.padding, 0);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::addr::PeerAddr;
-    use crate::stun::{Class, Message, Method, decode_xor_address};
+    use crate::addr::{PeerAddr, Transport};
+    use crate::output::Client;
+    use turnstone_stun::{Class, Message, Method, decode_xor_address};
+
+    fn to_client(transport: Transport, encapsulation: Encapsulation) -> ToClient {
+        let mut client = Client::over_udp("192.0.2.7:5000".parse().unwrap(), "203.0.113.5:3478".parse().unwrap());
+        client.five_tuple.transport = transport;
+        ToClient { client, encapsulation }
+    }
 
     #[test]
     fn a_data_indication_made_of_header_payload_and_padding_is_a_valid_message() {
@@ -73,9 +98,9 @@ mod tests {
             for len in [0usize, 1, 3, 4, 5, 1200] {
                 let peer = PeerAddr::new(peer.parse().unwrap()).unwrap();
                 let data = Encapsulation::Data { peer, transaction_id: [7; 12] };
-                let wrapping = Wrapping::new(data, len, Framing::Datagrams).unwrap();
                 let payload = vec![0xA5; len];
-                let message = [wrapping.header(), &payload, &vec![0; wrapping.padding]].concat();
+                let mut message = Vec::new();
+                to_client(Transport::Udp, data).wrap(&payload, &mut message);
                 let parsed = Message::parse(&message).unwrap();
                 assert_eq!((parsed.class(), parsed.method()), (Class::Indication, Method::DATA));
                 assert_eq!(parsed.get(AttributeType::DATA), Some(&payload[..]));
@@ -91,6 +116,22 @@ mod tests {
         assert_eq!((datagram.header(), datagram.padding), (&[0x40, 0x01, 0, 5][..], 0));
         let stream = Wrapping::new(Encapsulation::Channel(0x4001), 5, Framing::Stream).unwrap();
         assert_eq!((stream.header(), stream.padding), (&[0x40, 0x01, 0, 5][..], 3));
-        assert!(Wrapping::new(Encapsulation::Channel(0x4001), 65_536, Framing::Datagrams).is_none());
+        let mut message = Vec::new();
+        to_client(Transport::Tls, Encapsulation::Channel(0x4001)).wrap(b"hello", &mut message);
+        assert_eq!(message, b"\x40\x01\x00\x05hello\0\0\0");
+    }
+
+    #[test]
+    fn what_does_not_fit_into_a_message_makes_none() {
+        let peer = PeerAddr::new("[2001:db8::5]:9".parse().unwrap()).unwrap();
+        for (encapsulation, max) in
+            [(Encapsulation::Channel(0x4001), 65_535), (Encapsulation::Data { peer, transaction_id: [7; 12] }, 65_504)]
+        {
+            let mut message = Vec::new();
+            to_client(Transport::Udp, encapsulation).wrap(&vec![0; max + 1], &mut message);
+            assert!(message.is_empty(), "{encapsulation:?}");
+            to_client(Transport::Udp, encapsulation).wrap(&vec![0; max], &mut message);
+            assert!(message.len() > max, "{encapsulation:?}");
+        }
     }
 }

@@ -1,7 +1,9 @@
 //! STUN messages and ChannelData on a byte stream (RFC 8489 section 6.2.2, RFC 8656 section 12.5).
 
-use crate::stun::{HEADER_LEN, MAGIC_COOKIE};
-use crate::turn::{ChannelData, MessageKind};
+use thiserror::Error;
+use turnstone_stun::message_len;
+
+use super::message_kind::{ChannelData, MessageKind};
 
 /// The longest frame accepted on a connection without an allocation, in bytes: requests are short, and what is buffered
 /// for strangers stays small.
@@ -18,20 +20,50 @@ pub struct Frame {
     pub next: usize,
 }
 
-/// The stream is not STUN or TURN; the connection is closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The stream is not STUN or TURN; the connection is to be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum FramingError {
     /// The first byte, the magic cookie or the length is not that of a STUN message or ChannelData.
+    #[error("neither STUN nor ChannelData")]
     NotTurn,
     /// The frame is longer than allowed here.
+    #[error("longer than allowed")]
     TooLong,
 }
 
-/// Reads the first frame of `bytes`; `None` when it is not complete yet. `is_allowed` is asked whether there may be a frame of some
+/// Reads the first frame of `bytes`, which a client's connection has brought; `None` when it is not complete yet. `is_allowed` is asked whether there may be a frame of some
 /// length here.
+///
+/// ```
+/// use turnstone_turn::framing::{MAX_UNALLOCATED_FRAME, first_frame};
+/// use turnstone_turn::{Client, Outcome, Relays, Server, clock::Now};
+///
+/// /// Handles what is complete of `received`, and leaves the rest.
+/// fn on_bytes(
+///     (server, relays): (&mut Server, &mut impl Relays),
+///     (now, client): (Now, &Client),
+///     received: &mut Vec<u8>,
+///     reply: &mut Vec<u8>,
+///     mut to_peer: impl FnMut(turnstone_turn::ToPeer, &[u8]),
+/// ) -> Result<(), turnstone_turn::framing::FramingError> {
+///     let has_allocation = |server: &Server| server.has_allocation(&client.five_tuple);
+///     while let Some(frame) = first_frame(received, |len| len <= MAX_UNALLOCATED_FRAME || has_allocation(server))? {
+///         let message = &received[..frame.len];
+///         match server.handle(now, client, (frame.kind, message), relays, reply) {
+///             Outcome::ToPeer(to, payload) => to_peer(to, &message[payload]),
+///             // `reply` has one more answer, or none.
+///             Outcome::Reply | Outcome::Waits | Outcome::Dropped(_) => {}
+///         }
+///         received.drain(..frame.next);
+///     }
+///     Ok(())
+/// }
+/// ```
 ///
 /// # Errors
 /// [`FramingError`] as soon as the bytes that are there cannot begin a frame that is allowed.
+#[inline]
 pub fn first_frame(bytes: &[u8], is_allowed: impl FnOnce(usize) -> bool) -> Result<Option<Frame>, FramingError> {
     let Some((kind, len)) = first_header(bytes)? else { return Ok(None) };
     if !is_allowed(len) {
@@ -42,24 +74,16 @@ pub fn first_frame(bytes: &[u8], is_allowed: impl FnOnce(usize) -> bool) -> Resu
 }
 
 /// What the first frame is, and its length without padding.
+#[inline]
 fn first_header(bytes: &[u8]) -> Result<Option<(MessageKind, usize)>, FramingError> {
     let Some(first) = bytes.first() else { return Ok(None) };
-    let header = bytes.first_chunk::<4>().copied();
     match first >> 6 {
         0 => {
-            let expected = MAGIC_COOKIE.to_be_bytes();
-            let cookie = bytes.get(4..).unwrap_or_default();
-            if cookie.iter().zip(expected).any(|(byte, expected)| *byte != expected) {
-                return Err(FramingError::NotTurn);
-            }
-            let Some([_, _, l0, l1]) = header else { return Ok(None) };
-            match usize::from(u16::from_be_bytes([l0, l1])) {
-                length if length % 4 != 0 => Err(FramingError::NotTurn),
-                length => Ok(Some((MessageKind::Stun, HEADER_LEN + length))),
-            }
+            let len = message_len(bytes).map_err(|_| FramingError::NotTurn)?;
+            Ok(len.map(|len| (MessageKind::Stun, len)))
         }
         1 => {
-            let message = header.and_then(ChannelData::from_header);
+            let message = bytes.first_chunk().copied().and_then(ChannelData::from_header);
             Ok(message.map(|message| (MessageKind::ChannelData(message), message.payload().end)))
         }
         _ => Err(FramingError::NotTurn),
