@@ -63,6 +63,7 @@ fn exchanges(address: &str) -> Vec<Exchange> {
 
 #[test]
 fn a_stranger_gets_few_bytes_for_a_byte_and_security_md_says_how_many() {
+    let _alone = crate::ALONE.lock();
     let security = include_str!("../../SECURITY.md");
     for (family, address) in [("IPv4", "198.51.100.1:5000"), ("IPv6", "[2001:db8::1]:5000")] {
         for exchange in exchanges(address) {
@@ -107,6 +108,7 @@ const LIMIT: RateLimit = RateLimit { per_second: 100, burst: 500 };
 
 #[test]
 fn a_victim_of_many_forged_networks_gets_what_security_md_says() {
+    let _alone = crate::ALONE.lock();
     let security = include_str!("../../SECURITY.md");
     let allocate = &world::drafts()[1];
     let (mut packet, mut reply) = (Vec::new(), Vec::new());
