@@ -18,7 +18,7 @@ const EVENTS: usize = 256;
 const WAIT_MAX_MS: u64 = 60_000;
 
 impl Worker {
-    /// Runs until a [`Command::Stop`].
+    /// Runs until a [`Command::Stop`](super::Command::Stop).
     ///
     /// # Errors
     /// When epoll itself fails.
