@@ -49,6 +49,14 @@ pub(crate) fn kernel_drops_at(port: u16) -> u64 {
         .sum()
 }
 
+/// Packets that the kernel dropped before any socket had them, because a core's queue of what came over loopback was full: the second
+/// column of softnet_stat, over all cores.
+pub(crate) fn backlog_drops() -> u64 {
+    let table = std::fs::read_to_string("/proc/net/softnet_stat").unwrap_or_default();
+    let dropped = table.lines().filter_map(|line| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok());
+    dropped.sum()
+}
+
 /// The address of `[metrics]`, from the log.
 pub(crate) fn endpoint(server: &TestServer) -> SocketAddr {
     let port = wait_until("the endpoint in the log", PATIENCE, || {
