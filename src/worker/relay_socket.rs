@@ -24,7 +24,7 @@ pub(super) struct RelaySocket {
     socket: OwnedFd,
     /// The kernel's drops at it that have been counted.
     drops: u32,
-    _lease: PortLease,
+    lease: PortLease,
     depth: Depth,
     waiting: Waiting,
     busy: Option<BusyPeer>,
@@ -96,7 +96,7 @@ impl RelaySocket {
             relayed: RelayedAddr::new(lease.external_address()),
             socket,
             drops: 0,
-            _lease: lease,
+            lease,
             depth: Depth::default(),
             waiting: Waiting::default(),
             busy: None,
@@ -108,6 +108,11 @@ impl RelaySocket {
     /// The relayed transport address.
     pub(super) fn relayed(&self) -> RelayedAddr {
         self.relayed
+    }
+
+    /// The port it holds.
+    pub(super) fn lease(&self) -> &PortLease {
+        &self.lease
     }
 
     /// How many datagrams to ask for next.

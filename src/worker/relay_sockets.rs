@@ -10,7 +10,7 @@ use super::peak::Peak;
 use super::relay_socket::{Read, RelaySocket, Waiting};
 use super::reservations::Reservations;
 use super::token::Token;
-use crate::addr::{Family, PeerAddr, RelayedAddr};
+use crate::addr::{Family, PeerAddr};
 use crate::clock::Now;
 use crate::counters::Counters;
 use crate::net::sys::{Descriptors, Epoll, Interest};
@@ -233,17 +233,57 @@ impl RelaySockets {
         Err(RelayError::NoPort)
     }
 
-    /// Puts a bound socket into a slot and makes it known.
-    fn install(&mut self, socket: OwnedFd, lease: PortLease) -> Result<OpenRelay, RelayError> {
-        let relayed = RelayedAddr::new(lease.external_address());
-        let id @ RelayId { index, generation } = RelayId::from(self.relays.next_id());
-        if index >= SLOTS_MAX {
+    /// Takes a relay out, with its sockets and its port, for [`Self::take_over`] by another worker. What has arrived at its sockets
+    /// and is not read yet goes along; what is gathered to be sent from it is not: give it away after a flush.
+    #[allow(dead_code, reason = "moves between workers are the next step")]
+    pub(super) fn give_away(&mut self, id: RelayId) -> Option<RelaySocket> {
+        let mut relay = self.relays.remove(id.into())?;
+        self.sockets.busy -= usize::from(relay.has_busy());
+        for busy in [false, true] {
+            if let Some(waiting) = relay.waiting_mut(busy) {
+                // Its turn, if it waits for one here, finds nothing.
+                *waiting = Waiting::default();
+            }
+            if let Some(socket) = relay.reading_fd(busy) {
+                let _ = self.sockets.epoll.remove(socket);
+            }
+        }
+        Some(relay)
+    }
+
+    /// Goes on with a relay that another worker has given away. Where it cannot be had, it is closed.
+    #[allow(dead_code, reason = "moves between workers are the next step")]
+    pub(super) fn take_over(&mut self, mut relay: RelaySocket) -> Result<OpenRelay, RelayError> {
+        let (id, busy_token) = (self.next_id()?, |id| Token::BusyPeer(id).pack());
+        if let Some(socket) = relay.reading_fd(true) {
+            let watched = self.sockets.epoll.add(socket, busy_token(id), Interest::ReadEdge);
+            self.sockets.busy += 1;
+            if watched.is_err() {
+                self.sockets.note_closed(&relay);
+                let _ = relay.close_busy();
+                return Err(RelayError::System);
+            }
+        }
+        self.install(relay)
+    }
+
+    fn next_id(&self) -> Result<RelayId, RelayError> {
+        let id = RelayId::from(self.relays.next_id());
+        if id.index >= SLOTS_MAX { Err(RelayError::System) } else { Ok(id) }
+    }
+
+    /// Puts a relay into a slot and makes it known.
+    fn install(&mut self, relay: RelaySocket) -> Result<OpenRelay, RelayError> {
+        let (id, relayed) = (self.next_id()?, relay.relayed());
+        let watched = relay
+            .reading_fd(false)
+            .map(|socket| self.sockets.epoll.add(socket, Token::Relay(id).pack(), Interest::ReadEdge));
+        if !matches!(watched, Some(Ok(()))) {
+            self.sockets.note_closed(&relay);
             return Err(RelayError::System);
         }
-        let watched = self.sockets.epoll.add(socket.as_fd(), Token::Relay(id).pack(), Interest::ReadEdge);
-        watched.map_err(|_| RelayError::System)?;
-        lease.set_owner(RelayOwner { worker: self.worker, index, generation });
-        self.relays.insert(RelaySocket::new(socket, lease));
+        relay.lease().set_owner(RelayOwner { worker: self.worker, index: id.index, generation: id.generation });
+        self.relays.insert(relay);
         Ok(OpenRelay { id, relayed, reservation: None })
     }
 }
@@ -298,7 +338,7 @@ impl Relays for RelaySockets {
         };
         let [first, next] = self.bind_free(family, port != PortRequest::Any, user.is_some())?;
         let (socket, lease) = first.ok_or(RelayError::System)?;
-        let mut open = self.install(socket, lease)?;
+        let mut open = self.install(RelaySocket::new(socket, lease))?;
         if let (Some(user), Some((socket, lease))) = (user, next) {
             let mut token = ReservationToken::default();
             (self.fill_random)(&mut token);
@@ -315,7 +355,7 @@ impl Relays for RelaySockets {
         user: &User,
     ) -> Result<OpenRelay, RelayError> {
         let reserved = self.reservations.redeem(now_micros, token, user).ok_or(RelayError::UnknownToken)?;
-        self.install(reserved.socket, reserved.lease)
+        self.install(RelaySocket::new(reserved.socket, reserved.lease))
     }
 
     fn close(&mut self, relay: RelayId) {
@@ -330,6 +370,7 @@ mod tests {
     use super::super::random::fill_from_system;
     use super::super::relay_socket::BUSY_AFTER;
     use super::*;
+    use crate::net::sys::Events;
     use std::net::{IpAddr, UdpSocket};
 
     /// The relay sockets of one address of this host, which no other test uses.
@@ -400,5 +441,33 @@ mod tests {
         assert!(relays.towards(first, peers[1], 64).is_none());
         assert!(relays.towards(second, peers[1], 64).unwrap().1, "there is room again");
         assert_eq!(relays.sockets.busy, 1);
+    }
+
+    #[test]
+    fn a_relay_that_another_worker_takes_over_keeps_its_port_its_sockets_and_what_has_arrived() {
+        const IP: &str = "127.77.1.4";
+        let mut from = relays(IP, (20_000, 20_009), 1, fill_from_system);
+        let mut to = RelaySockets { worker: 1, ..relays(IP, (1, 1), 1, fill_from_system) };
+        (to.ports, to.addresses) = (Arc::clone(&from.ports), from.ports.addresses());
+        let opened = from.open(0, Family::V4, PortRequest::Any).unwrap();
+        let peers = [(); 2].map(|()| UdpSocket::bind((IP, 0)).unwrap());
+        let [busy, other] = [0, 1].map(|peer: usize| peers[peer].local_addr().unwrap());
+        assert!(from.towards(opened.id, busy, BUSY_AFTER as u16).unwrap().1);
+        for peer in &peers {
+            peer.send_to(b"early", opened.relayed.get()).unwrap();
+        }
+        from.wait_for_turn(Turn { id: opened.id, busy: false, error: false });
+        let given = from.give_away(opened.id).unwrap();
+        assert!(from.towards(opened.id, other, 1).is_none() && from.next_turn().is_none());
+        assert_eq!((from.sockets.busy, from.ports.used(Family::V4)), (0, 1));
+        let taken = to.take_over(given).unwrap();
+        assert_eq!(taken.relayed, opened.relayed);
+        assert_eq!(to.owner(opened.relayed.get()).unwrap().worker, 1);
+        assert!(to.towards(taken.id, busy, 1).unwrap().1 && !to.towards(taken.id, other, 1).unwrap().1);
+        let mut events = Events::new(4);
+        assert_eq!(from.sockets.epoll.wait(&mut events, 0).unwrap(), 0);
+        assert_eq!(to.sockets.epoll.wait(&mut events, 1000).unwrap(), 2, "what came before is there to be read");
+        to.close(taken.id);
+        assert_eq!((to.sockets.busy, from.ports.used(Family::V4)), (0, 0));
     }
 }
