@@ -158,6 +158,41 @@ impl Cut {
     }
 }
 
+/// Why a connection from a proxy was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadHeader {
+    /// It does not begin with a header.
+    Missing,
+    /// The header is not written as the protocol says.
+    Malformed,
+    /// The header is about something else than a connection over IP.
+    Unsupported,
+    /// The header's checksum is wrong.
+    Checksum,
+    /// The header has not come in time.
+    Late,
+    /// The header names a client that has a connection already.
+    Taken,
+}
+
+impl BadHeader {
+    /// All of them, for metrics that start at zero.
+    pub const ALL: [Self; 6] =
+        [Self::Missing, Self::Malformed, Self::Unsupported, Self::Checksum, Self::Late, Self::Taken];
+
+    /// The stable name used as a metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Malformed => "malformed",
+            Self::Unsupported => "unsupported",
+            Self::Checksum => "checksum",
+            Self::Late => "late",
+            Self::Taken => "taken",
+        }
+    }
+}
+
 /// How often something took how long, in classes with fixed upper bounds.
 #[derive(Debug)]
 pub struct Histogram {
@@ -244,6 +279,8 @@ pub struct Counters {
     pub connections_cut: [Counter; Cut::ALL.len()],
     /// TLS handshakes that failed.
     pub tls_failures: Counter,
+    /// Connections from proxies that were closed for their header, by [`BadHeader`].
+    pub proxy_headers_refused: [Counter; BadHeader::ALL.len()],
     /// Datagrams the kernel dropped at the UDP listeners, mostly for want of buffer.
     pub listener_drops: Counter,
     /// The same at the relay sockets.
@@ -277,6 +314,7 @@ impl Default for Counters {
             connections_refused: Counter::default(),
             connections_cut: counters(),
             tls_failures: Counter::default(),
+            proxy_headers_refused: counters(),
             listener_drops: Counter::default(),
             relay_drops: Counter::default(),
             mailbox_drops: Counter::default(),
@@ -309,6 +347,13 @@ impl Counters {
     /// Counts a connection that was closed though its client wanted it.
     pub fn cut_connection(&self, why: Cut) {
         if let Some(counter) = self.connections_cut.get(why as usize) {
+            counter.add(1);
+        }
+    }
+
+    /// Counts a connection from a proxy that was closed for its header.
+    pub fn refuse_header(&self, why: BadHeader) {
+        if let Some(counter) = self.proxy_headers_refused.get(why as usize) {
             counter.add(1);
         }
     }

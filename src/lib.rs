@@ -8,6 +8,7 @@
 //! | [`policy`] | peer rules, quotas, bandwidth, rate limits |
 //! | [`net`] | sockets and system calls |
 //! | [`worker`] | the packet loop |
+//! | [`proxy`] | the header of the PROXY protocol |
 //! | [`stream`](mod@stream) | stream transports: TLS |
 //! | [`config`] | `turnserver.toml` |
 //! | [`import`] | a `turnserver.toml` from another server's configuration |
@@ -34,6 +35,7 @@ pub mod doctor;
 pub mod import;
 pub mod ops;
 pub mod probe;
+pub mod proxy;
 pub mod stream;
 pub mod usage;
 pub mod worker;

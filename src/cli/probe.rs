@@ -89,6 +89,7 @@ pub(super) fn run(args: &ProbeArgs, printer: &mut Printer) -> Result<Exit, CliEr
         roots: args.ca.clone().map_or(Roots::System, Roots::File),
         insecure: args.insecure,
         past_certificate: false,
+        proxy_header: false,
         family: match (args.ipv4, args.ipv6) {
             (true, _) => Some(Family::V4),
             (_, true) => Some(Family::V6),

@@ -118,8 +118,12 @@ fn read_token(
 fn is_taken(endpoint: &Endpoint, other: &Endpoint) -> bool {
     match (endpoint, other) {
         (Endpoint::Tcp(address), Endpoint::Tcp(other)) => {
-            let listener = |address: &std::net::SocketAddr| Listener { address: *address, transport: Transport::Tcp };
-            overlap(listener(address), listener(other))
+            let listener = |address: &std::net::SocketAddr| Listener {
+                address: *address,
+                transport: Transport::Tcp,
+                options: std::sync::Arc::default(),
+            };
+            overlap(&listener(address), &listener(other))
         }
         (Endpoint::Unix(path), Endpoint::Unix(other)) => path == other,
         _ => false,

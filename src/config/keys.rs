@@ -96,6 +96,7 @@ pub(super) static KEYS: &[Key] = &[
         Kind::Text(r#"ADDRESS:PORT such as "0.0.0.0:3478", "[::]:3478", or "*:3478" for every address"#),
     ),
     Key::new("listen.transport", Kind::Texts(r#""udp", "tcp" or "tls", or an array of several of them"#)),
+    Key::new("listen.proxy-from", Kind::Texts(r#"networks or addresses of proxies such as "10.0.0.0/24" or "127.0.0.1""#)),
     Key::new("tls.certificate", Kind::Text("the path of a PEM file"))
         .shown(|c| text(c.tls.as_ref()?.certificate.to_string_lossy()))
         .after_restart(keep_tls)

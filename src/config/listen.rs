@@ -1,15 +1,18 @@
 //! `[[listen]]` and `[tls]`: where clients reach the server.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
-use crate::addr::Transport;
+use ipnet::IpNet;
+
+use crate::addr::{SocketKind, Transport};
 
 use super::access::parse_path;
 use super::error::{Located, Place, ValueError};
 use super::host::Host;
 use super::keys::TLS_VERSIONS;
 use super::reader::{Document, Section, or_default};
-use super::snapshot::{Listener, TlsFiles};
+use super::snapshot::{ListenOptions, Listener, TlsFiles};
 use super::source::Source;
 use super::value::choose;
 
@@ -25,20 +28,21 @@ pub(super) fn read_listeners(document: &Document<'_>, root: &Section<'_, '_>, ho
         if !table.has("transport") || table.is_empty_array("transport") {
             table.report_missing("transport");
         }
+        let options = Arc::new(read_options(table, &transports));
         let Some(addresses) = addresses else { continue };
         for transport in transports {
-            listeners.extend(addresses.value.iter().map(|&address| Located {
-                value: Listener { address, transport: transport.value },
-                place: addresses.place.clone(),
-            }));
+            let listener = |&address| Listener { address, transport: transport.value, options: Arc::clone(&options) };
+            let located = |value| Located { value, place: addresses.place.clone() };
+            listeners.extend(addresses.value.iter().map(listener).map(located));
         }
     }
     tables.iter().for_each(Section::report_unknown_keys);
 
     if let Some(replacement) = document.replacement("listen") {
         listeners.clear();
+        let options = Arc::default();
         for text in &replacement.values {
-            match parse_listener(text, host) {
+            match parse_listener(text, host, &options) {
                 Ok(found) => {
                     listeners.extend(found.into_iter().map(|value| Located { value, place: replacement.place.clone() }))
                 }
@@ -50,12 +54,11 @@ pub(super) fn read_listeners(document: &Document<'_>, root: &Section<'_, '_>, ho
         }
     } else if !root.has("listen") {
         let every_address = parse_address("*:3478", host).unwrap_or_default();
+        let options = Arc::default();
         for transport in [Transport::Udp, Transport::Tcp] {
-            listeners.extend(
-                every_address
-                    .iter()
-                    .map(|&address| Located { value: Listener { address, transport }, place: document.whole() }),
-            );
+            let listener = |&address| Listener { address, transport, options: Arc::clone(&options) };
+            let located = |value| Located { value, place: document.whole() };
+            listeners.extend(every_address.iter().map(listener).map(located));
         }
     } else if root.is_empty_array("listen") {
         document.problem(document.whole(), "listen is empty; expected at least one [[listen]]");
@@ -64,10 +67,45 @@ pub(super) fn read_listeners(document: &Document<'_>, root: &Section<'_, '_>, ho
     listeners
 }
 
-/// Two listeners of one kind of socket and port may not cover the same address: which one got a packet would be chance.
+/// What a table says beside its addresses and transports.
+fn read_options(table: &Section<'_, '_>, transports: &[Located<Transport>]) -> ListenOptions {
+    let proxy_from = table.texts("proxy-from", parse_network);
+    let is_stream = |transport: &Located<Transport>| transport.value.socket_kind() == SocketKind::Tcp;
+    if let (Some(network), false) = (proxy_from.first(), transports.iter().all(is_stream)) {
+        let message = "it is for tcp and tls; give the other transports a [[listen]] of their own";
+        table.problem("proxy-from", network.place.clone(), message);
+    }
+    ListenOptions { proxy_from: proxy_from.into_iter().map(|network| network.value).collect() }
+}
+
+/// A network, or an address, of proxies.
+fn parse_network(text: &str) -> Result<IpNet, ValueError> {
+    let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    let network = network.map_err(|_| ValueError::is_not(text, "a network or an address"))?;
+    if network.trunc() != network {
+        return Err(ValueError::unfit(text, "not a network: it has bits behind its prefix"));
+    }
+    match network {
+        _ if network.prefix_len() == 0 => Err(ValueError::unfit(text, "everybody: anybody could claim to be anybody")),
+        IpNet::V6(v6) if v6.addr().to_ipv4_mapped().is_some() => {
+            Err(ValueError::unfit(text, "an IPv4-mapped network; write it as IPv4"))
+        }
+        _ => Ok(network),
+    }
+}
+
+/// Two listeners of one kind of socket and port may not cover the same address: which one got a packet would be chance. Transports of
+/// one table may have the very same address, if they can be told apart.
 fn check_overlaps(document: &Document<'_>, listeners: &[Located<Listener>]) {
     for (index, later) in listeners.iter().enumerate() {
-        let earlier = listeners.iter().take(index).find(|earlier| overlap(earlier.value, later.value));
+        let may_share = |earlier: &Located<Listener>| {
+            let is_one_table = Arc::ptr_eq(&earlier.value.options, &later.value.options);
+            is_one_table
+                && earlier.value.shares_socket(&later.value)
+                && earlier.value.transport != later.value.transport
+        };
+        let mut earlier = listeners.iter().take(index);
+        let earlier = earlier.find(|earlier| overlap(&earlier.value, &later.value) && !may_share(earlier));
         if let Some(earlier) = earlier {
             document.problem(
                 later.place.clone(),
@@ -84,7 +122,7 @@ fn check_overlaps(document: &Document<'_>, listeners: &[Located<Listener>]) {
     }
 }
 
-pub(super) fn overlap(one: Listener, other: Listener) -> bool {
+pub(super) fn overlap(one: &Listener, other: &Listener) -> bool {
     let (a, b) = (one.address, other.address);
     let covers = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
     one.transport.socket_kind() == other.transport.socket_kind()
@@ -101,19 +139,20 @@ pub(super) fn check_endpoint(
     place: &Place,
     listeners: &[Located<Listener>],
 ) {
-    let this = Listener { address, transport: Transport::Tcp };
-    if let Some(listener) = listeners.iter().find(|listener| overlap(listener.value, this)) {
-        let Listener { transport, address: other } = listener.value;
+    let this = Listener { address, transport: Transport::Tcp, options: Arc::default() };
+    if let Some(listener) = listeners.iter().find(|listener| overlap(&listener.value, &this)) {
+        let Listener { transport, address: other, .. } = &listener.value;
         let message = format!("{address} overlaps the listener {transport} {other} at {}", listener.place);
         section.problem("listen", place.clone(), message);
     }
 }
 
 /// `udp://0.0.0.0:3478`, as flags and variables say it.
-fn parse_listener(text: &str, host: Host) -> Result<Vec<Listener>, ValueError> {
+fn parse_listener(text: &str, host: Host, options: &Arc<ListenOptions>) -> Result<Vec<Listener>, ValueError> {
     let (transport, address) = text.split_once("://").ok_or_else(|| ValueError::NoTransport(text.to_owned()))?;
     let transport = parse_transport(transport)?;
-    Ok(parse_address(address, host)?.into_iter().map(|address| Listener { address, transport }).collect())
+    let listener = |address| Listener { address, transport, options: Arc::clone(options) };
+    Ok(parse_address(address, host)?.into_iter().map(listener).collect())
 }
 
 fn parse_address(text: &str, host: Host) -> Result<Vec<SocketAddr>, ValueError> {

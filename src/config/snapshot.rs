@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -65,13 +66,31 @@ pub struct Config {
     pub secret_readers: Readers,
 }
 
-/// One listening address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// One transport at one listening address. Transports that are told apart by their first bytes may have the same address.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// Address and port; the address may be unspecified, the port is 0 only in tests.
     pub address: SocketAddr,
     /// The transport.
     pub transport: Transport,
+    /// What else its table says: one value for all listeners of one `[[listen]]`.
+    pub options: Arc<ListenOptions>,
+}
+
+impl Listener {
+    /// Whether both have the same socket: they are of one table then. A port that is to be chosen is another one for each.
+    pub fn shares_socket(&self, other: &Self) -> bool {
+        self.address == other.address
+            && self.address.port() != 0
+            && self.transport.socket_kind() == other.transport.socket_kind()
+    }
+}
+
+/// What a `[[listen]]` says beside its addresses and transports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListenOptions {
+    /// The proxies whose connections begin with a header that says whose they are (PROXY protocol).
+    pub proxy_from: Vec<IpNet>,
 }
 
 /// PEM files of the TLS listeners.

@@ -2,19 +2,45 @@
 
 use std::fmt::Write;
 
-use super::snapshot::{Auth, Config};
+use super::snapshot::{Auth, Config, ListenOptions};
 use super::value::quoted;
 
 pub(super) fn listen_lines(config: &Config) -> String {
-    let lines = config.listeners.iter().map(|listener| {
-        format!("\n[[listen]]\naddress = \"{}\"\ntransport = \"{}\"\n", listener.address, listener.transport)
-    });
-    lines.collect()
+    let mut lines = String::new();
+    for (index, first) in config.listeners.iter().enumerate() {
+        // Those that share a socket are in one table again.
+        let (before, behind) = (config.listeners.iter().take(index), config.listeners.iter().skip(index + 1));
+        if before.clone().any(|other| other.shares_socket(first)) {
+            continue;
+        }
+        let sharing = behind.filter(|other| other.shares_socket(first));
+        let sharing: Vec<_> = sharing.map(|listener| quoted(listener.transport.name())).collect();
+        let (address, own) = (first.address, quoted(first.transport.name()));
+        let transports = if sharing.is_empty() { own } else { format!("[{own}, {}]", sharing.join(", ")) };
+        // Writing to a string cannot fail.
+        let _ = write!(lines, "\n[[listen]]\naddress = \"{address}\"\ntransport = {transports}\n");
+        lines += &option_lines(&first.options);
+    }
+    lines
+}
+
+fn option_lines(options: &ListenOptions) -> String {
+    let ListenOptions { proxy_from } = options;
+    let mut lines = String::new();
+    if !proxy_from.is_empty() {
+        let networks: Vec<_> = proxy_from.iter().map(|network| quoted(&network.to_string())).collect();
+        let _ = writeln!(lines, "proxy-from = [{}]", networks.join(", "));
+    }
+    lines
 }
 
 pub(super) fn listen_change(old: &Config, new: &Config) -> Option<(String, String)> {
     let texts = |config: &Config| {
-        let listeners = config.listeners.iter().map(|listener| format!("{}/{}", listener.transport, listener.address));
+        let listeners = config.listeners.iter().map(|listener| {
+            let options = option_lines(&listener.options);
+            let options: Vec<_> = options.lines().map(|line| format!(" {line}")).collect();
+            format!("{}/{}{}", listener.transport, listener.address, options.concat())
+        });
         let mut listeners: Vec<_> = listeners.collect();
         listeners.sort();
         listeners.join(" ")

@@ -72,7 +72,7 @@ pub(super) fn dropped_at(config: &Config, sockets: &[Socket]) -> u64 {
     };
     let is_own = |socket: &&Socket| {
         socket.kind == SocketKind::Udp
-            && (is_relay(socket) || config.listeners.iter().any(|listener| socket.serves(*listener)))
+            && (is_relay(socket) || config.listeners.iter().any(|listener| socket.serves(listener)))
     };
     sockets.iter().filter(is_own).map(|socket| socket.drops).sum()
 }

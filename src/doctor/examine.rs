@@ -85,7 +85,7 @@ impl Doctor<'_, '_> {
         let credential = listeners::credential(&config.auth, self.now_unix);
         for listener in &server.open {
             let name = config.auth.public_host.as_deref().or(judged.name.as_deref());
-            match listeners::probe(config, *listener, name, credential.clone(), self.options, self.progress) {
+            match listeners::probe(config, listener, name, credential.clone(), self.options, self.progress) {
                 Ok(target) => self.listeners.push(target),
                 Err(error) => self.found([finding("probe", Status::Warn, error.to_string())]),
             }

@@ -46,7 +46,7 @@ pub(super) enum Untried {
 /// [`Untried`].
 pub(super) fn probe(
     config: &Config,
-    listener: Listener,
+    listener: &Listener,
     name: Option<&str>,
     credential: Option<Credential>,
     options: &Options,
@@ -60,6 +60,7 @@ pub(super) fn probe(
         roots: options.roots.clone(),
         insecure: false,
         past_certificate: true,
+        proxy_header: listener.options.proxy_from.iter().any(|network| network.contains(&address.ip())),
         family: None,
         timeout: options.timeout,
         safety: true,

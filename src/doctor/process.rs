@@ -28,7 +28,7 @@ pub(super) struct Socket {
 
 impl Socket {
     /// Whether what is sent to the listener's address comes to it.
-    pub(super) fn serves(&self, listener: Listener) -> bool {
+    pub(super) fn serves(&self, listener: &Listener) -> bool {
         let (own, wanted) = (self.local.ip(), listener.address.ip());
         let any =
             own == IpAddr::V6(Ipv6Addr::UNSPECIFIED) || (own.is_unspecified() && own.is_ipv4() == wanted.is_ipv4());
@@ -111,7 +111,7 @@ pub(super) fn find(
 ) -> (Server, Vec<Step>) {
     let (mut steps, mut open, mut missing, mut kept) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (listeners, unnamed): (Vec<_>, Vec<_>) =
-        config.listeners.iter().copied().partition(|listener| listener.address.port() != 0);
+        config.listeners.iter().cloned().partition(|listener| listener.address.port() != 0);
     for listener in &unnamed {
         let message = format!("{} has port 0, another one at every start: it is not looked for", shown(listener));
         steps.push(finding("server", Status::Warn, message));
@@ -123,7 +123,7 @@ pub(super) fn find(
     };
     let mut pid = given;
     for listener in listeners {
-        let serving: Vec<&Socket> = sockets.iter().filter(|socket| socket.serves(listener)).collect();
+        let serving: Vec<&Socket> = sockets.iter().filter(|socket| socket.serves(&listener)).collect();
         let processes: Vec<&Process> = serving.iter().filter_map(|s| owners.get(&s.inode)).flatten().collect();
         let own = processes.iter().find(|process| given.map_or(process.name == NAME, |pid| process.pid == pid));
         match (serving.is_empty(), own, processes.first()) {
@@ -226,6 +226,8 @@ fn read_open_files(limits: &str) -> Option<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::tests::config;
     use super::*;
     use crate::addr::Transport;
@@ -238,7 +240,7 @@ mod tests {
         1: B80D0120000000000000000001000000:0D96 00000000000000000000000000000000:0000 01 00000000:00000000 00:00000000 00000000 0 0 816 1 0 100 0 0 10 0\n";
 
     fn listener(transport: Transport, address: &str) -> Listener {
-        Listener { transport, address: address.parse().unwrap() }
+        Listener { transport, address: address.parse().unwrap(), options: Arc::default() }
     }
 
     #[test]
@@ -258,12 +260,12 @@ mod tests {
     #[test]
     fn a_wildcard_socket_serves_its_family_and_the_one_of_ipv6_both() {
         let socket = |local: &str| Socket { kind: SocketKind::Tcp, local: local.parse().unwrap(), inode: 1, drops: 0 };
-        let wanted = listener(Transport::Tls, "192.0.2.1:443");
+        let wanted = &listener(Transport::Tls, "192.0.2.1:443");
         assert!(socket("0.0.0.0:443").serves(wanted) && socket("[::]:443").serves(wanted));
         assert!(socket("192.0.2.1:443").serves(wanted));
         assert!(!socket("192.0.2.2:443").serves(wanted) && !socket("0.0.0.0:444").serves(wanted));
-        assert!(!socket("0.0.0.0:443").serves(listener(Transport::Tls, "[::1]:443")));
-        assert!(!socket("0.0.0.0:443").serves(listener(Transport::Udp, "192.0.2.1:443")));
+        assert!(!socket("0.0.0.0:443").serves(&listener(Transport::Tls, "[::1]:443")));
+        assert!(!socket("0.0.0.0:443").serves(&listener(Transport::Udp, "192.0.2.1:443")));
     }
 
     /// What is found of a server with a UDP and a TCP listener, when these sockets are open, all owned by one program.

@@ -145,22 +145,14 @@ impl Conf {
             "udp" => vec!["udp"],
             "tcp" => vec!["tcp"],
             "tls" => vec!["tls"],
-            "auto" => {
-                let only = if matches!(port, 443 | 5349) { "tls" } else { "tcp" };
-                let message = format!(
-                    "TCP and TLS on one port, {port}, are not offered yet: {only} is kept; clients that use the other one \
-                     need another port"
-                );
-                self.note(&entry(""), &message);
-                vec![only]
-            }
+            "auto" => vec!["tcp", "tls"],
             _ => return self.invalid(&entry(""), "its transport is not udp, tcp, tls or auto; left out"),
         };
         for (key, wanted, message) in [
             (
                 "proxy_protocol",
                 "true",
-                "the PROXY protocol is not supported; let the load balancer pass TCP and TLS through",
+                "the proxies must be named here: write proxy-from with their addresses into this [[listen]]",
             ),
             ("enable_turn", "false", "every listener offers TURN; turn = false turns it off for all"),
         ] {

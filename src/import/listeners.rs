@@ -28,8 +28,9 @@ impl Listener {
                 own == ip || own.is_ipv4() == ip.is_ipv4() && (own.is_unspecified() || ip.is_unspecified())
             }
         };
-        let same_kind = self.transports.iter().any(|own| kind(own) == kind(transport));
-        self.port == port && same_address && same_kind
+        // Those that are told apart by their first bytes may have the very same address.
+        let is_taken = |own: &str| kind(own) == kind(transport) && (own == transport || self.ip != ip);
+        self.port == port && same_address && self.transports.iter().any(|own| is_taken(own))
     }
 }
 
@@ -129,19 +130,9 @@ fn add_coturns(conf: &mut Conf, has_tls: bool, list: &mut List) {
         (true, false) => &["udp", "tls"],
         (true, true) => &["tls"],
     };
-    let mut plain_there = plain.clone();
-    if has_tls && plain_port == tls_port && !conf.no_tcp {
-        plain_there.retain(|transport| *transport != "tcp");
-        let spot = conf.tls_listening_port.as_ref().map(|port| port.spot);
-        let message = format!(
-            "TCP and TLS on one port, {plain_port}, are not offered yet, and TLS is kept: clients that use turn: over TCP \
-             need a port of their own; add a [[listen]] with another port and transport = \"tcp\", and give out its URL"
-        );
-        conf.find(spot, "tls-listening-port", FindingKind::NotConverted, Grade::Clients, &message);
-    }
     let ips = listening_ips(conf);
     for ip in &ips {
-        list.add(*ip, plain_port, &plain_there);
+        list.add(*ip, plain_port, &plain);
         list.add(*ip, tls_port, secure);
     }
     if has_tls && !ips.is_empty() {
@@ -224,7 +215,7 @@ fn add_named(conf: &mut Conf, has_tls: bool, list: &mut List) {
             conf.find(Some(spot), "listen", FindingKind::NotConverted, Grade::Clients, message);
             transports.retain(|transport| *transport != "tls");
         }
-        if transports == ["tls"] {
+        if transports.contains(&"tls") {
             find_stuns_of_eturnal(conf, spot, value.port);
         }
         if !transports.is_empty() && !list.add(ip, value.port, &transports) {

@@ -38,8 +38,8 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Grade)> {
 use Grade::{Clients, Operation, Security};
 use Treatment::{Always, Missing, Needless, Part as PartOf, Read, Without};
 
-const PROXY: &str = "the PROXY protocol is not supported; let the load balancer pass TCP and TLS through to a [[listen]] \
-                     of this server";
+const PROXY: &str = "add a [[listen]] with this port, transport = \"tcp\", and proxy-from = [...] with the addresses of the proxies, \
+                     which coturn does not ask for";
 const ADMIN_PORT: &str = "the admin API is on a socket, /run/turnstone/admin.sock; for a port on loopback set listen and token-file in \
                           [admin], and from another host reach either through ssh";
 const ALTERNATE: &str = "coturn redirects every client to it; here clients are redirected (300 ALTERNATE-SERVER) only while this server drains: see [drain] alternate-server; otherwise \

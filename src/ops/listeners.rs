@@ -9,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use super::error::RunError;
 use super::notify;
@@ -53,11 +54,18 @@ pub(super) fn open(config: &Config, mut inherited: Inherited) -> Result<Opened, 
     let mut groups = Vec::with_capacity(config.listeners.len());
     let mut adopted = 0;
     for listener in &config.listeners {
-        let group = Group::open(*listener, &mut inherited, workers).map_err(|error| RunError::Listener {
+        let mut earlier: std::slice::IterMut<'_, Group> = groups.iter_mut();
+        if let Some(group) = earlier.find(|group| group.listener.shares_socket(listener)) {
+            group.transports.push(listener.transport);
+            bound.listeners.push((listener.transport, listener.address));
+            continue;
+        }
+        let group = Group::open(listener.clone(), &mut inherited, workers).map_err(|error| RunError::Listener {
             transport: listener.transport,
             address: listener.address,
             error,
         })?;
+        bound.listeners.push((listener.transport, group.listener.address));
         adopted += group.sockets.iter().filter(|socket| !matches!(socket.origin, Origin::Bound(_))).count();
         groups.push(group);
     }
@@ -68,7 +76,6 @@ pub(super) fn open(config: &Config, mut inherited: Inherited) -> Result<Opened, 
     close_leftovers(inherited);
     give_to_keep(&groups);
     for group in groups {
-        bound.listeners.push((group.listener.transport, group.listener.address));
         group.deal(&mut per_worker)?;
     }
     Ok(Opened { bound, per_worker })
@@ -77,6 +84,8 @@ pub(super) fn open(config: &Config, mut inherited: Inherited) -> Result<Opened, 
 /// The sockets on one listener's address.
 struct Group {
     listener: Listener,
+    /// All that it serves: its own, and those that share its sockets.
+    transports: Vec<Transport>,
     kind: SocketKind,
     sockets: Vec<GroupSocket>,
 }
@@ -127,13 +136,13 @@ impl Group {
             listener.address = local.as_socket().unwrap_or(listener.address);
             sockets.push(GroupSocket { socket, origin: Origin::Bound(free.next().unwrap_or_default()) });
         }
-        Ok(Self { listener, kind, sockets })
+        Ok(Self { transports: vec![listener.transport], listener, kind, sockets })
     }
 
     /// Gives each worker its sockets. If there are too few, workers share those of TCP; a UDP socket has one worker, or else a
     /// client's datagrams would come to several.
     fn deal(self, per_worker: &mut [Vec<WorkerListener>]) -> Result<(), RunError> {
-        let Listener { address, transport } = self.listener;
+        let Listener { address, transport, options } = self.listener;
         let (have, want) = (self.sockets.len(), per_worker.len());
         if have < want && self.kind == SocketKind::Udp {
             tracing::warn!(
@@ -152,7 +161,8 @@ impl Group {
         let sockets = self.sockets.into_iter().map(|socket| socket.socket).chain(shared);
         for (index, socket) in sockets.enumerate() {
             if let Some(listeners) = per_worker.get_mut(index % want) {
-                listeners.push(WorkerListener { transport, address, socket });
+                let (transports, options) = (self.transports.clone(), Arc::clone(&options));
+                listeners.push(WorkerListener { transports, address, socket, options });
             }
         }
         Ok(())

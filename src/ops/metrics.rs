@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 
 use super::status::Status;
 use crate::addr::{Family, Transport};
-use crate::counters::{self, Counter, Counters, Cut, Histogram, TrafficCounters};
+use crate::counters::{self, BadHeader, Counter, Counters, Cut, Histogram, TrafficCounters};
 use crate::net::RelayPorts;
 use crate::reject::{Dropped, Reason};
 use crate::traffic::Direction;
@@ -254,6 +254,10 @@ impl Observed {
         let help = "Connections closed by the server: those without an allocation for another one when there was no place left, or after \
                     allocation-timeout; and those whose clients did not read their answers.";
         out.counters("turnstone_stream_connections_cut", help, "reason", cut)?;
+        let refused = |why: BadHeader| self.sum_at(|counters| &counters.proxy_headers_refused, why as usize);
+        let refused = BadHeader::ALL.map(|why| (why.label(), refused(why)));
+        let help = "Connections from addresses of proxy-from that were closed because of their PROXY header.";
+        out.counters("turnstone_proxy_headers_refused", help, "reason", refused)?;
         let simple: [(&str, &str, CounterOf); 3] = [
             (
                 "turnstone_stream_connections_refused",

@@ -27,6 +27,8 @@ pub struct Options {
     pub insecure: bool,
     /// Take the other steps, too, where the certificate is not trusted, which stays a failure.
     pub past_certificate: bool,
+    /// Whether connections begin with the header of a proxy that speaks for itself (PROXY protocol).
+    pub proxy_header: bool,
     /// Only addresses of this family.
     pub family: Option<Family>,
     /// The longest that one step may take.

@@ -63,8 +63,7 @@ impl<'a> Dialer<'a> {
     pub(super) fn open(&self) -> Result<Session, Unopened> {
         let options = self.context.options;
         let kind = self.socket_kind();
-        let mut link =
-            Link::open(kind, self.address, options.timeout).map_err(|error| Unopened::Link { error, kind })?;
+        let mut link = self.link(kind).map_err(|error| Unopened::Link { error, kind })?;
         if self.url.scheme.is_secure() {
             let (_, verdict) = self.start_tls(&mut link, self.alpn)?;
             if let (Err(error), false) = (verdict, options.insecure || options.past_certificate) {
@@ -89,10 +88,18 @@ impl<'a> Dialer<'a> {
         }
     }
 
+    fn link(&self, kind: SocketKind) -> io::Result<Link> {
+        let mut link = Link::open(kind, self.address, self.context.options.timeout)?;
+        if self.context.options.proxy_header && kind == SocketKind::Tcp {
+            link.speak_for_itself()?;
+        }
+        Ok(link)
+    }
+
     fn connect(&self, recorder: &mut Recorder<'_>) -> Option<Link> {
         let started = Instant::now();
         let step = |status, message: String| Step::new("connect", status, started.elapsed(), message);
-        match Link::open(self.socket_kind(), self.address, self.context.options.timeout) {
+        match self.link(self.socket_kind()) {
             Ok(link) => {
                 let local = link.local().map_or_else(|_| String::new(), |local| local.to_string());
                 let what = match self.socket_kind() {
@@ -121,7 +128,7 @@ impl<'a> Dialer<'a> {
         let refused_alpn = matches!(shaken, Err(TlsFailure::NoProtocol));
         if refused_alpn {
             self.alpn = None;
-            match Link::open(SocketKind::Tcp, self.address, self.context.options.timeout) {
+            match self.link(SocketKind::Tcp) {
                 Ok(fresh) => {
                     link = fresh;
                     shaken = self.start_tls(&mut link, None);

@@ -42,6 +42,17 @@ impl Link {
         }
     }
 
+    /// Says in front of a connection that it is nobody else's (PROXY protocol, version 1).
+    ///
+    /// # Errors
+    /// Of the socket.
+    pub(super) fn speak_for_itself(&mut self) -> io::Result<()> {
+        match self {
+            Self::Udp(_) => Ok(()),
+            Self::Stream(stream) => stream.tcp.write_all(b"PROXY UNKNOWN\r\n"),
+        }
+    }
+
     /// The address on this side.
     pub(super) fn local(&self) -> io::Result<SocketAddr> {
         match self {

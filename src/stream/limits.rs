@@ -46,24 +46,42 @@ impl ConnectionLimits {
     /// # Errors
     /// The limit that is reached; that of the total last, because for it another connection may be closed.
     pub fn admit(self: &Arc<Self>, ip: IpAddr) -> Result<ConnectionPermit, Full> {
-        let (address, network) = (prefix(ip, 32, 64), prefix(ip, 24, 48));
         let mut open = self.lock();
-        let reached = |counts: &HashMap<u128, usize>, key, max: Option<usize>| {
-            max.is_some_and(|max| counts.get(&key).copied().unwrap_or(0) >= max)
-        };
-        if reached(&open.by_address, address, self.per_ip_max) {
-            return Err(Full::OfAddress);
-        }
-        if reached(&open.strangers_by_network, network, self.strangers_per_network_max) {
-            return Err(Full::OfNetwork);
-        }
+        let whose = self.judge(&open, ip)?;
         if open.total >= self.total_max {
             return Err(Full::InTotal);
         }
         open.total += 1;
-        *open.by_address.entry(address).or_default() += 1;
-        *open.strangers_by_network.entry(network).or_default() += 1;
-        Ok(ConnectionPermit { limits: Arc::clone(self), address, network, is_stranger: true })
+        open.count(whose);
+        Ok(ConnectionPermit { limits: Arc::clone(self), whose: Some(whose), is_stranger: true })
+    }
+
+    /// A place for a connection from a proxy, of which is not known yet whose it is: [`ConnectionPermit::set_client`] says so.
+    ///
+    /// # Errors
+    /// When all places are taken.
+    pub fn admit_unknown(self: &Arc<Self>) -> Result<ConnectionPermit, Full> {
+        let mut open = self.lock();
+        if open.total >= self.total_max {
+            return Err(Full::InTotal);
+        }
+        open.total += 1;
+        Ok(ConnectionPermit { limits: Arc::clone(self), whose: None, is_stranger: true })
+    }
+
+    /// Whether a connection more of an address may be without an allocation.
+    fn judge(&self, open: &Open, ip: IpAddr) -> Result<Whose, Full> {
+        let whose = Whose { address: prefix(ip, 32, 64), network: prefix(ip, 24, 48) };
+        let reached = |counts: &HashMap<u128, usize>, key, max: Option<usize>| {
+            max.is_some_and(|max| counts.get(&key).copied().unwrap_or(0) >= max)
+        };
+        if reached(&open.by_address, whose.address, self.per_ip_max) {
+            return Err(Full::OfAddress);
+        }
+        if reached(&open.strangers_by_network, whose.network, self.strangers_per_network_max) {
+            return Err(Full::OfNetwork);
+        }
+        Ok(whose)
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -71,25 +89,59 @@ impl ConnectionLimits {
     }
 }
 
+/// Whom a connection counts for.
+#[derive(Clone, Copy)]
+struct Whose {
+    address: u128,
+    network: u128,
+}
+
+impl Open {
+    fn count(&mut self, Whose { address, network }: Whose) {
+        *self.by_address.entry(address).or_default() += 1;
+        *self.strangers_by_network.entry(network).or_default() += 1;
+    }
+
+    fn forget(&mut self, whose: Whose, is_stranger: bool) {
+        take_one(&mut self.by_address, whose.address);
+        if is_stranger {
+            take_one(&mut self.strangers_by_network, whose.network);
+        }
+    }
+}
+
 /// The place of one open connection.
 pub struct ConnectionPermit {
     limits: Arc<ConnectionLimits>,
-    address: u128,
-    network: u128,
+    /// Nothing while its proxy has not said so.
+    whose: Option<Whose>,
     is_stranger: bool,
 }
 
 impl ConnectionPermit {
+    /// Has a connection that came from a proxy count for its client.
+    ///
+    /// # Errors
+    /// The limit that is reached.
+    pub fn set_client(&mut self, ip: IpAddr) -> Result<(), Full> {
+        if self.whose.is_none() {
+            let mut open = self.limits.lock();
+            let whose = self.limits.judge(&open, ip)?;
+            open.count(whose);
+            self.whose = Some(whose);
+        }
+        Ok(())
+    }
+
     /// Notes whether the connection has an allocation: then it no longer counts for its network.
     pub fn set_holder(&mut self, holds: bool) {
-        if holds == self.is_stranger {
-            self.is_stranger = !holds;
-            let counts = &mut self.limits.lock().strangers_by_network;
-            if holds {
-                take_one(counts, self.network);
-            } else {
-                *counts.entry(self.network).or_default() += 1;
-            }
+        let Some(Whose { network, .. }) = self.whose.filter(|_| holds == self.is_stranger) else { return };
+        self.is_stranger = !holds;
+        let counts = &mut self.limits.lock().strangers_by_network;
+        if holds {
+            take_one(counts, network);
+        } else {
+            *counts.entry(network).or_default() += 1;
         }
     }
 }
@@ -98,9 +150,8 @@ impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut open = self.limits.lock();
         open.total = open.total.saturating_sub(1);
-        take_one(&mut open.by_address, self.address);
-        if self.is_stranger {
-            take_one(&mut open.strangers_by_network, self.network);
+        if let Some(whose) = self.whose {
+            open.forget(whose, self.is_stranger);
         }
     }
 }
@@ -174,6 +225,23 @@ mod tests {
             drop((second, third));
         }
         assert!(limits.lock().strangers_by_network.is_empty() && limits.lock().total == 0);
+    }
+
+    #[test]
+    fn a_connection_from_a_proxy_counts_for_its_client_when_that_is_known() {
+        let limits = ConnectionLimits::new(4, Some(1), Some(2));
+        let mut permits: Vec<_> = (0..3).map(|_| limits.admit_unknown().unwrap()).collect();
+        assert!(limits.lock().by_address.is_empty(), "nobody's yet");
+        assert_eq!(permits[0].set_client(ip("192.0.2.1")), Ok(()));
+        assert_eq!(permits[1].set_client(ip("192.0.2.1")), Err(Full::OfAddress));
+        assert_eq!(permits[1].set_client(ip("192.0.2.2")), Ok(()));
+        assert_eq!(permits[2].set_client(ip("192.0.2.3")), Err(Full::OfNetwork));
+        permits[0].set_holder(true);
+        assert_eq!(permits[2].set_client(ip("192.0.2.3")), Ok(()));
+        let _last = limits.admit_unknown().unwrap();
+        assert_eq!(limits.admit_unknown().err(), Some(Full::InTotal));
+        drop(permits);
+        assert_eq!((limits.lock().total, limits.lock().by_address.len()), (1, 0));
     }
 
     #[test]

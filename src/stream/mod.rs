@@ -1,4 +1,4 @@
-//! Stream transports: TLS, and connections that a slow client cannot make hold memory.
+//! Stream transports: headers of proxies, TLS, and connections that a slow client cannot make hold memory.
 
 mod arriving;
 mod connection;
@@ -9,7 +9,7 @@ mod tls;
 
 #[cfg(test)]
 pub(crate) use arriving::tests::configs as tls_configs;
-pub use arriving::{Accepted, Arrived, Arriving, Progress};
+pub use arriving::{Accepted, Arrived, Arriving, Opening, Progress};
 pub use connection::{Connection, FrameEnd, WriteState};
 pub use limits::{ConnectionLimits, ConnectionPermit, Full};
 pub use session::ReadError;

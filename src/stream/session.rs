@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rustls::{ServerConfig, ServerConnection};
 
 use crate::net::{Arena, Span};
+use crate::proxy::HeaderError;
 
 /// Plaintext that is encrypted at once, a full record: more of it waits where it can still be dropped.
 pub(super) const BUFFER: usize = 16 * 1024;
@@ -24,6 +25,8 @@ pub enum ReadError {
     Closed,
     /// The TLS handshake or a record is bad, or the handshake does not end.
     Tls,
+    /// It came from a proxy whose header is wrong.
+    Proxy(HeaderError),
 }
 
 /// A session whose handshake is still to come.
@@ -58,6 +61,16 @@ pub(super) fn read_some(mut socket: &TcpStream, buffer: &mut [u8]) -> Result<usi
         Ok(0) => Err(ReadError::Closed),
         Ok(count) => Ok(count),
         Err(error) if would_block(&error) => Ok(0),
+        Err(_) => Err(ReadError::Closed),
+    }
+}
+
+/// What is there, without taking it; nothing when that is nothing.
+pub(super) fn peek<'b>(socket: &TcpStream, buffer: &'b mut [u8]) -> Result<&'b [u8], ReadError> {
+    match socket.peek(buffer) {
+        Ok(0) => Err(ReadError::Closed),
+        Ok(count) => Ok(buffer.get(..count).unwrap_or_default()),
+        Err(error) if would_block(&error) => Ok(&[]),
         Err(_) => Err(ReadError::Closed),
     }
 }

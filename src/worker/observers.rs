@@ -1,12 +1,14 @@
 //! What a worker tells of itself: its counters, the last refusals, lines and records of allocations, and times.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::ends::Ends;
 use super::refusals::RefusalRing;
 use super::shortage::{Shortage, Shortages};
 use crate::clock::Now;
-use crate::counters::Counters;
+use crate::counters::{BadHeader, Counters};
 use crate::net::sys::clocks;
 use crate::turn::{Event, Refusal, Server};
 use crate::usage::UsageSender;
@@ -53,6 +55,13 @@ impl Observers {
     #[cold]
     pub(super) fn note_shortage(&self, now_micros: u64, shortage: Shortage) {
         self.shortages.note(now_micros, shortage);
+    }
+
+    /// A connection from a proxy is closed for its header.
+    #[cold]
+    pub(super) fn note_header(&self, now_micros: u64, proxy: SocketAddr, why: BadHeader, problem: &dyn fmt::Display) {
+        self.counters.refuse_header(why);
+        self.shortages.note_header(now_micros, proxy, problem);
     }
 
     /// The worker is about to end: from now on sums are not waited for, and records wait for room.

@@ -1,8 +1,11 @@
 //! Warnings that something has run out. Clients can make it happen as often as they like, so each kind has a line a minute,
 //! over all workers; those in between are counted, and the next line says how many there were.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::addr::Logged;
 use crate::reject::Reason;
 
 /// How long a kind is silent after its line.
@@ -23,16 +26,19 @@ pub enum Shortage {
     ConnectionsOfAddress,
     /// Stream connections without an allocation of one network.
     ConnectionsOfNetwork,
+    /// What a proxy should say in front of a connection.
+    ProxyHeaders,
 }
 
 impl Shortage {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::RelayPorts,
         Self::Allocations,
         Self::Sockets,
         Self::Connections,
         Self::ConnectionsOfAddress,
         Self::ConnectionsOfNetwork,
+        Self::ProxyHeaders,
     ];
 
     /// What a refused request has run into, if that is a shortage of the server's, and not of one user's.
@@ -61,6 +67,10 @@ impl Shortage {
                 "connections of one network are refused, so many have no allocation: raise [streams] \
                  unallocated-per-network-max if these are clients that arrive together"
             }
+            Self::ProxyHeaders => {
+                "connections from an address of proxy-from are refused for their PROXY header: have the proxy send one \
+                 (nginx: proxy_protocol on; haproxy: send-proxy-v2), or take the address out of proxy-from"
+            }
             Self::ConnectionsOfAddress => {
                 "connections of one address are refused: raise [streams] connections-per-ip-max if many clients share it"
             }
@@ -75,6 +85,7 @@ impl Shortage {
             Self::Connections => "connections",
             Self::ConnectionsOfAddress => "connections-of-address",
             Self::ConnectionsOfNetwork => "connections-of-network",
+            Self::ProxyHeaders => "proxy-headers",
         }
     }
 }
@@ -99,6 +110,19 @@ impl Shortages {
         if let Some(suppressed) = self.due(now_micros, shortage) {
             let what = shortage.name();
             tracing::warn!(target: "turnstone::capacity", %what, suppressed, "{}", shortage.text());
+        }
+    }
+
+    /// Notes that the header of a proxy is wrong, and how, by the same rule.
+    #[cold]
+    pub(super) fn note_header(&self, now_micros: u64, proxy: SocketAddr, problem: &dyn fmt::Display) {
+        let shortage = Shortage::ProxyHeaders;
+        if let Some(suppressed) = self.due(now_micros, shortage) {
+            let what = shortage.name();
+            tracing::warn!(
+                target: "turnstone::capacity",
+                %what, suppressed, proxy = %Logged(proxy), %problem, "{}", shortage.text()
+            );
         }
     }
 

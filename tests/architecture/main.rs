@@ -47,12 +47,15 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("net", &[], &["rustls", "tracing"]),
     // It judges servers from outside: it shares the wire format with ours, and none of its fast paths.
     ("client", &["stun"], &["tokio", "libc"]),
+    // It reads bytes; who sends them and what becomes of it is others'.
+    ("proxy", &["turn"], &["std::io", "tokio", "libc", "tracing"]),
     (
         "stream",
         &[
             "stun",
             "turn",
             "net",
+            "proxy",
             "config::SecretError",
             "config::Streams",
             "config::TlsFiles",
@@ -64,7 +67,18 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ),
     (
         "worker",
-        &["stun", "turn", "net", "stream", "policy", "counters", "config::Streams", "usage::UsageSender"],
+        &[
+            "stun",
+            "turn",
+            "net",
+            "proxy",
+            "stream",
+            "policy",
+            "counters",
+            "config::ListenOptions",
+            "config::Streams",
+            "usage::UsageSender",
+        ],
         &["std::fs", "tokio", "RwLock"],
     ),
     ("counters", &["turn"], &["std::fs", "tokio", "RwLock"]),

@@ -44,6 +44,26 @@ fn every_mistake_is_named_with_its_place_and_what_was_expected() {
             format!("{}\n{}", listen("\"0.0.0.0:443\"", "\"tcp\""), listen("\"0.0.0.0:443\"", "\"tls\"\n[tls]\ncertificate = \"c\"\nkey = \"k\"")),
             "5:11: listener tls 0.0.0.0:443 overlaps tcp 0.0.0.0:443 at turnserver.toml:2:11".to_owned(),
         ),
+        (
+            listen("\"0.0.0.0:3478\"", "[\"tcp\", \"tcp\"]"),
+            "2:11: listener tcp 0.0.0.0:3478 overlaps tcp 0.0.0.0:3478".to_owned(),
+        ),
+        (
+            listen("\"0.0.0.0:3478\"", "[\"tcp\", \"udp\"]\nproxy-from = \"10.0.0.1\""),
+            "4:14: proxy-from in [[listen]]: it is for tcp and tls; give the other transports".to_owned(),
+        ),
+        (
+            listen("\"0.0.0.0:3478\"", "\"tcp\"\nproxy-from = [\"10.0.0.1\", \"10.0.0.1/24\"]"),
+            "4:27: proxy-from in [[listen]]: \"10.0.0.1/24\" is not a network: it has bits behind its prefix; expected networks or".to_owned(),
+        ),
+        (
+            listen("\"0.0.0.0:3478\"", "\"tcp\"\nproxy-from = \"0.0.0.0/0\""),
+            "4:14: proxy-from in [[listen]]: \"0.0.0.0/0\" is everybody: anybody could claim to be anybody".to_owned(),
+        ),
+        (
+            listen("\"0.0.0.0:3478\"", "\"tcp\"\nproxy-from = \"proxy.example.org\""),
+            "4:14: proxy-from in [[listen]]: \"proxy.example.org\" is not a network or an address".to_owned(),
+        ),
         (listen("\"0.0.0.0:443\"", "\"tls\""), "2:11: a tls listener needs a certificate: expected [tls] with certificate and key".to_owned()),
         (listen("\"0.0.0.0:50000\"", "\"udp\""), "2:11: port 50000 of this udp listener is one of the relay ports 49152-65535".to_owned()),
         ("[tls]\ncertificate = \"c.pem\"".to_owned(), "2:15: [tls] has a certificate but no key".to_owned()),

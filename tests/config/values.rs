@@ -14,7 +14,7 @@ use super::{SECRET, given, with_secret};
 
 fn listeners(text: &str) -> Vec<(Transport, String)> {
     let config = with_secret(text).config();
-    config.listeners.iter().map(|Listener { address, transport }| (*transport, address.to_string())).collect()
+    config.listeners.iter().map(|Listener { address, transport, .. }| (*transport, address.to_string())).collect()
 }
 
 #[test]
@@ -33,6 +33,40 @@ fn without_options_the_server_listens_on_3478_and_relays_from_its_public_address
     assert_eq!((config.auth.realm.as_str(), config.auth.nonce_lifetime_secs), ("turnstone", 600));
     assert_eq!((config.lifetimes.allocation_default_secs, config.lifetimes.allocation_max_secs), (600, 3600));
     assert!(config.turn && !config.peers.allow_loopback);
+}
+
+#[test]
+fn the_transports_of_one_table_share_what_it_says_and_tcp_and_tls_a_port() {
+    let text = r#"
+        [[listen]]
+        address = "127.0.0.1:443"
+        transport = ["tcp", "tls"]
+        proxy-from = ["10.0.0.0/24", "2001:db8::1"]
+        [[listen]]
+        address = "127.0.0.1:3478"
+        transport = "udp"
+        [tls]
+        certificate = "chain.pem"
+        key = "key.pem"
+    "#;
+    let config = with_secret(text).config();
+    let [tcp, tls, udp] = config.listeners.as_slice() else { panic!("{:?}", config.listeners) };
+    assert!(tcp.shares_socket(tls) && Arc::ptr_eq(&tcp.options, &tls.options) && !tcp.shares_socket(udp));
+    assert_eq!(tls.options.proxy_from, ["10.0.0.0/24", "2001:db8::1/128"].map(|text| text.parse().unwrap()));
+    assert!(udp.options.proxy_from.is_empty());
+    let shown = config.to_toml();
+    assert!(
+        shown.contains("transport = [\"tcp\", \"tls\"]\nproxy-from = [\"10.0.0.0/24\", \"2001:db8::1/128\"]\n"),
+        "{shown}"
+    );
+    let again = given(&format!("{shown}\n{SECRET}")).config();
+    assert_eq!(again.listeners, config.listeners, "what is shown is read again");
+    let other = with_secret(&text.replace("10.0.0.0/24", "10.0.1.0/24")).config();
+    let changes = config.changes(&other);
+    assert!(
+        changes.iter().any(|change| change.key == "listen" && change.effect == Effect::NeedsRestart),
+        "{changes:?}"
+    );
 }
 
 #[test]

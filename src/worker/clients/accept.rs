@@ -1,18 +1,19 @@
 //! Accepting connections: a place for each, and the end of those that have none by right.
 
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
 
-use super::listeners::Opening;
+use super::listeners::Newly;
 use super::stream::Ending;
 use super::{Clients, token};
 use crate::addr::ClientAddr;
 use crate::clock::Now;
-use crate::counters::Cut;
+use crate::counters::{BadHeader, Cut};
 use crate::net::sys::{Interest, bound_stream_buffers, trim_memory};
 use crate::net::tune_accepted;
-use crate::stream::{Accepted, ConnectionPermit, Full, Progress};
+use crate::stream::{Accepted, ConnectionPermit, Full, Opening};
 use crate::turn::{Server, StreamId};
 use crate::worker::observers::Observers;
 use crate::worker::shortage::Shortage;
@@ -26,10 +27,10 @@ impl Clients {
     /// Accepts what waits at a listener.
     pub(in crate::worker) fn accept(&mut self, now: Now, number: u32, server: &Server, observers: &Observers) {
         for _ in 0..ACCEPT_BURST {
-            let Some((opening, accepted)) = self.listeners.accept(number) else { return };
+            let Some(accepted) = self.listeners.accept(number) else { return };
             match accepted {
-                Ok((socket, remote)) => {
-                    if self.admit(now, (opening, socket.into(), remote), server, observers).is_none() {
+                Ok(newly) => {
+                    if self.admit(now, newly, server, observers).is_none() {
                         observers.counters().connections_refused.add(1);
                     }
                 }
@@ -47,21 +48,24 @@ impl Clients {
     fn admit(
         &mut self,
         now: Now,
-        (opening, socket, remote): (Opening, OwnedFd, SocketAddr),
+        Newly { socket, remote, has_tcp, has_tls, is_proxied }: Newly,
         server: &Server,
         observers: &Observers,
     ) -> Option<()> {
-        let Ok(socket) = self.from.descriptors.admit(socket) else {
+        let Ok(socket) = self.from.descriptors.admit(socket.into()) else {
             observers.note_shortage(now.micros, Shortage::Sockets);
             return None;
         };
-        let permit = self.place_for(now, ClientAddr::new(remote), server, observers)?;
+        let client = (!is_proxied).then(|| ClientAddr::new(remote).get().ip());
+        let permit = self.place_for(now, client, server, observers)?;
         tune_accepted(&socket).and_then(|()| bound_stream_buffers(socket.as_fd())).ok()?;
         let accepted = Accepted::new(socket.into(), remote).ok()?;
-        let begun = match opening {
-            Opening::Messages => Progress::Arrived(accepted.over_tcp()),
-            Opening::Handshake => Progress::Waits(accepted.over_tls(&self.from.tls.load_full()?).ok()?),
+        let opening = match (has_tcp, has_tls) {
+            (_, false) => Opening::Messages,
+            (false, true) => Opening::Handshake(self.from.tls.load_full()?),
+            (true, true) => Opening::Either(self.from.tls.load_full()?),
         };
+        let begun = accepted.begin(opening, is_proxied).ok()?;
         let id = self.streams.insert(now, begun, permit);
         if self.strangers.add(self.streams.fd(id)?, token(id), Interest::Read).is_err() {
             self.streams.remove(id);
@@ -71,30 +75,24 @@ impl Clients {
         Some(())
     }
 
-    /// A place for a new connection. When all are taken, the connection that has been without an allocation for longest makes room.
+    /// A place for a new connection, whose client may not be known yet. When all are taken, the connection that has been without an allocation for longest makes room.
     fn place_for(
         &mut self,
         now: Now,
-        client: ClientAddr,
+        client: Option<IpAddr>,
         server: &Server,
         observers: &Observers,
     ) -> Option<ConnectionPermit> {
-        let ip = client.get().ip();
-        let mut place = self.from.limits.admit(ip);
+        let limits = Arc::clone(&self.from.limits);
+        let admit = || client.map_or_else(|| limits.admit_unknown(), |ip| limits.admit(ip));
+        let mut place = admit();
         if matches!(place, Err(Full::InTotal))
             && let Some(oldest) = self.next_stranger(now, None, server)
         {
             self.cut(oldest, Cut::Evicted, observers);
-            place = self.from.limits.admit(ip);
+            place = admit();
         }
-        let shortage = match place {
-            Ok(permit) => return Some(permit),
-            Err(Full::InTotal) => Shortage::Connections,
-            Err(Full::OfAddress) => Shortage::ConnectionsOfAddress,
-            Err(Full::OfNetwork) => Shortage::ConnectionsOfNetwork,
-        };
-        observers.note_shortage(now.micros, shortage);
-        None
+        place.inspect_err(|full| observers.note_shortage(now.micros, shortage_of(*full))).ok()
     }
 
     /// The connection that has been without an allocation for longest; with `due`, only if it has been so for too long.
@@ -114,6 +112,11 @@ impl Clients {
         self.listeners.resume(now);
         for _ in 0..CLOSED_PER_ROUND {
             let Some(id) = self.streams.next_unheard(now) else { break };
+            if let Some(newcomer) = self.streams.newcomer_mut(id).filter(|newcomer| newcomer.arriving.awaits_header())
+                && let Some(proxy) = newcomer.arriving.proxy()
+            {
+                observers.note_header(now.micros, proxy, BadHeader::Late, &"no complete header in time");
+            }
             self.streams.end(id, Ending::Close);
         }
         for _ in 0..CLOSED_PER_ROUND {
@@ -135,6 +138,15 @@ impl Clients {
         if self.streams.shrink() {
             trim_memory();
         }
+    }
+}
+
+/// What a limit that is reached is a shortage of.
+pub(super) fn shortage_of(full: Full) -> Shortage {
+    match full {
+        Full::InTotal => Shortage::Connections,
+        Full::OfAddress => Shortage::ConnectionsOfAddress,
+        Full::OfNetwork => Shortage::ConnectionsOfNetwork,
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::addr::{ClientAddr, FiveTuple, Transport};
 use crate::clock::Now;
+use crate::config::ListenOptions;
 use crate::net::sys::{Datagram, Epoll, Interest, kernel_drops};
 use crate::turn::{Client, DatagramPath, Path};
 use crate::worker::inbox::Inbox;
@@ -23,12 +24,14 @@ const ACCEPT_PAUSE_MICROS: u64 = 100_000;
 
 /// A listener socket of one worker.
 pub struct WorkerListener {
-    /// The transport.
-    pub transport: Transport,
+    /// What it serves, at least one; if more, they are told apart by their first bytes.
+    pub transports: Vec<Transport>,
     /// The address it is bound to, with the real port.
     pub address: SocketAddr,
     /// The socket: UDP bound, or TCP listening.
     pub socket: OwnedFd,
+    /// What else the configuration says of it.
+    pub options: Arc<ListenOptions>,
 }
 
 /// All listeners of a worker.
@@ -41,27 +44,40 @@ pub(super) struct Listeners {
 
 enum ListenerSocket {
     Datagrams(DatagramListener),
-    Streams { socket: TcpListener, opening: Opening },
+    Streams(StreamListener),
 }
 
-/// What the connections of a listener begin with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Opening {
-    /// Their messages.
-    Messages,
-    /// A TLS handshake.
-    Handshake,
+/// Where connections of clients come in.
+struct StreamListener {
+    socket: TcpListener,
+    has_tcp: bool,
+    has_tls: bool,
+    options: Arc<ListenOptions>,
+}
+
+/// A connection, accepted.
+pub(super) struct Newly {
+    pub(super) socket: TcpStream,
+    pub(super) remote: SocketAddr,
+    /// Whether it may begin with messages, and with a TLS handshake.
+    pub(super) has_tcp: bool,
+    pub(super) has_tls: bool,
+    /// Whether it begins with the header of a proxy.
+    pub(super) is_proxied: bool,
 }
 
 impl Listeners {
     pub(super) fn new(epoll: Arc<Epoll>, listeners: Vec<WorkerListener>) -> io::Result<Self> {
         let mut sockets = Vec::with_capacity(listeners.len());
-        for (number, WorkerListener { transport, address, socket }) in listeners.into_iter().enumerate() {
+        for (number, listener) in listeners.into_iter().enumerate() {
+            let WorkerListener { transports, address, socket, options } = listener;
             epoll.add(socket.as_fd(), Token::Listener(number as u32).pack(), Interest::Read)?;
-            sockets.push(match transport {
-                Transport::Udp => ListenerSocket::Datagrams(DatagramListener::new(socket, address)),
-                Transport::Tcp => ListenerSocket::Streams { socket: socket.into(), opening: Opening::Messages },
-                Transport::Tls => ListenerSocket::Streams { socket: socket.into(), opening: Opening::Handshake },
+            let has = |transport| transports.contains(&transport);
+            sockets.push(if has(Transport::Udp) {
+                ListenerSocket::Datagrams(DatagramListener::new(socket, address))
+            } else {
+                let (has_tcp, has_tls) = (has(Transport::Tcp), has(Transport::Tls));
+                ListenerSocket::Streams(StreamListener { socket: socket.into(), has_tcp, has_tls, options })
             });
         }
         Ok(Self { epoll, sockets, resting: Vec::new() })
@@ -70,21 +86,21 @@ impl Listeners {
     pub(super) fn datagrams(&mut self, number: u32) -> Option<&mut DatagramListener> {
         match self.sockets.get_mut(number as usize)? {
             ListenerSocket::Datagrams(listener) => Some(listener),
-            ListenerSocket::Streams { .. } => None,
+            ListenerSocket::Streams(_) => None,
         }
     }
 
     pub(super) fn datagram_fd(&self, number: u32) -> Option<BorrowedFd<'_>> {
         match self.sockets.get(number as usize)? {
             ListenerSocket::Datagrams(listener) => Some(listener.socket.as_fd()),
-            ListenerSocket::Streams { .. } => None,
+            ListenerSocket::Streams(_) => None,
         }
     }
 
     /// Accepts a connection.
-    pub(super) fn accept(&self, number: u32) -> Option<(Opening, io::Result<(TcpStream, SocketAddr)>)> {
+    pub(super) fn accept(&self, number: u32) -> Option<io::Result<Newly>> {
         match self.sockets.get(number as usize)? {
-            ListenerSocket::Streams { socket, opening } => Some((*opening, socket.accept())),
+            ListenerSocket::Streams(listener) => Some(listener.accept()),
             ListenerSocket::Datagrams(_) => None,
         }
     }
@@ -107,7 +123,7 @@ impl Listeners {
     }
 
     fn watch(&self, number: u32, interest: Interest) {
-        if let Some(ListenerSocket::Streams { socket, .. }) = self.sockets.get(number as usize) {
+        if let Some(ListenerSocket::Streams(StreamListener { socket, .. })) = self.sockets.get(number as usize) {
             let _ = self.epoll.modify(socket.as_fd(), Token::Listener(number).pack(), interest);
         }
     }
@@ -115,6 +131,15 @@ impl Listeners {
     /// When [`Self::resume`] has something to do.
     pub(super) fn next_timeout(&self) -> Option<u64> {
         self.resting.iter().map(|entry| entry.0).min()
+    }
+}
+
+impl StreamListener {
+    fn accept(&self) -> io::Result<Newly> {
+        let (socket, remote) = self.socket.accept()?;
+        let ip = ClientAddr::new(remote).get().ip();
+        let is_proxied = self.options.proxy_from.iter().any(|network| network.contains(&ip));
+        Ok(Newly { socket, remote, has_tcp: self.has_tcp, has_tls: self.has_tls, is_proxied })
     }
 }
 

@@ -1,10 +1,13 @@
 //! The place of one connection, whether it arrives or has a client.
 
+use std::collections::HashSet;
 use std::os::fd::BorrowedFd;
 
 use super::stream::{Ending, Stream};
+use crate::addr::ClientAddr;
 use crate::net::sys::{Interest, Ready};
-use crate::stream::{Arriving, ConnectionPermit};
+use crate::proxy::Ends;
+use crate::stream::{Arriving, ConnectionPermit, Full, ReadError};
 
 /// A connection's place, from its accepting to its end.
 pub(super) struct Place {
@@ -17,6 +20,8 @@ pub(super) struct Place {
     pub(super) stranger_until_micros: u64,
     /// Counts it, until it is to end.
     pub(super) permit: Option<ConnectionPermit>,
+    /// Its ends, if a proxy has said them.
+    pub(super) proxied: Option<Ends>,
 }
 
 /// How far the connection has come.
@@ -47,9 +52,20 @@ impl Newcomer {
     }
 }
 
+/// Why a connection that arrives is to be closed.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// What it says, or that it says no more.
+    Read(ReadError),
+    /// The proxy says that it is a client's that has too many.
+    Full(Full),
+    /// The proxy says that it has the ends of one that is there.
+    Taken,
+}
+
 impl Place {
     pub(super) fn new(state: State, permit: ConnectionPermit, stranger_until_micros: u64) -> Self {
-        Self { state, waiting: None, ending: None, stranger_until_micros, permit: Some(permit) }
+        Self { state, waiting: None, ending: None, stranger_until_micros, permit: Some(permit), proxied: None }
     }
 
     /// The connection's socket, for epoll.
@@ -86,4 +102,21 @@ impl Place {
         let holds = self.stream().is_some_and(|stream| stream.holds);
         !holds && !self.is_ending() && self.stranger_until_micros == due_micros
     }
+}
+
+/// Takes note of whose connection it is, as its proxy says. What has the ends of another one could send as that one's client.
+pub(super) fn note_client(
+    permit: &mut Option<ConnectionPermit>,
+    proxied: &mut Option<Ends>,
+    ends: Ends,
+    taken: &mut HashSet<Ends>,
+) -> Result<(), Refused> {
+    if let Some(permit) = permit {
+        permit.set_client(ClientAddr::new(ends.client).get().ip()).map_err(Refused::Full)?;
+    }
+    if !taken.insert(ends) {
+        return Err(Refused::Taken);
+    }
+    *proxied = Some(ends);
+    Ok(())
 }

@@ -1,15 +1,16 @@
 //! A worker's stream connections: their slots, the order in which they are read, and the times at which each is judged.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use super::place::{Newcomer, Place, State};
+use super::place::{Newcomer, Place, Refused, State, note_client};
 use super::stream::{Ending, Stream};
 use crate::clock::Now;
 use crate::config::Streams;
 use crate::net::Span;
 use crate::net::sys::{Interest, Ready};
+use crate::proxy::Ends;
 use crate::stream::{Arrived, Arriving, ConnectionPermit, Progress, ReadError};
 use crate::turn::slots::{SlotId, Slots};
 use crate::turn::{Client, Path, StreamId};
@@ -37,6 +38,8 @@ type DueQueue = VecDeque<(u64, StreamId)>;
 pub(super) struct StreamTable {
     places: Slots<Place>,
     peak: Peak,
+    /// The ends of those that came from proxies, which no two have.
+    proxied: HashSet<Ends>,
     /// Those for which frames have been gathered.
     dirty: Vec<StreamId>,
     /// Those that are to be closed before the round is over.
@@ -59,6 +62,7 @@ impl StreamTable {
         Self {
             places: Slots::default(),
             peak: Peak::default(),
+            proxied: HashSet::new(),
             dirty: Vec::new(),
             ended: VecDeque::new(),
             waiting: Default::default(),
@@ -145,7 +149,7 @@ impl StreamTable {
         let id = StreamId { index, generation };
         let stranger_until_micros = now.micros + self.stranger_micros;
         let state = match accepted {
-            Progress::Waits(arriving) => State::Arriving(Box::new(Newcomer::new(arriving))),
+            Progress::Waits(arriving) | Progress::Known(arriving) => State::Arriving(Box::new(Newcomer::new(arriving))),
             Progress::Arrived(arrived) => arrived_at(now, id, arrived, Interest::Read).0,
         };
         self.places.insert(Place::new(state, permit, stranger_until_micros));
@@ -164,8 +168,9 @@ impl StreamTable {
         &mut self,
         now: Now,
         id: StreamId,
-        go_on: impl FnOnce(Arriving) -> Result<Progress, (Arriving, ReadError)>,
-    ) -> Result<Option<Span>, ReadError> {
+        mut go_on: impl FnMut(Arriving) -> Result<Progress, (Arriving, ReadError)>,
+    ) -> Result<Option<Span>, Refused> {
+        let proxied = &mut self.proxied;
         let went_on = self.places.change(slot(id), |mut place| {
             if place.is_ending() {
                 return (place, Ok(None));
@@ -173,8 +178,15 @@ impl StreamTable {
             let State::Arriving(newcomer) = place.state else { return (place, Ok(None)) };
             let Newcomer { arriving, interest } = *newcomer;
             let stays = |arriving| State::Arriving(Box::new(Newcomer { arriving, interest }));
-            let (state, result) = match go_on(arriving) {
-                Ok(Progress::Waits(arriving)) => (stays(arriving), Ok(None)),
+            let mut progress = go_on(arriving).map_err(|(arriving, error)| (arriving, Refused::Read(error)));
+            if let Ok(Progress::Known(arriving)) = progress {
+                progress = match note_client(&mut place.permit, &mut place.proxied, arriving.ends(), proxied) {
+                    Ok(()) => go_on(arriving).map_err(|(arriving, error)| (arriving, Refused::Read(error))),
+                    Err(refused) => Err((arriving, refused)),
+                };
+            }
+            let (state, result) = match progress {
+                Ok(Progress::Waits(arriving) | Progress::Known(arriving)) => (stays(arriving), Ok(None)),
                 Ok(Progress::Arrived(arrived)) => {
                     let (state, read) = arrived_at(now, id, arrived, interest);
                     (state, Ok(Some(read)))
@@ -196,7 +208,11 @@ impl StreamTable {
     }
 
     pub(super) fn remove(&mut self, id: StreamId) -> Option<Place> {
-        self.places.remove(slot(id))
+        let place = self.places.remove(slot(id))?;
+        if let Some(ends) = &place.proxied {
+            self.proxied.remove(ends);
+        }
+        Some(place)
     }
 
     /// Takes all connections, at the end.
@@ -337,6 +353,7 @@ impl StreamTable {
         }
         self.places.shrink();
         self.dirty.shrink_to(STALE_MAX);
+        self.proxied.shrink_to(STALE_MAX);
         self.waiting.iter_mut().for_each(|queue| queue.shrink_to(STALE_MAX));
         self.forget_closed();
         true

@@ -1,11 +1,16 @@
 //! The turn of a connection: what it has to say, frame by frame, and the writing of what is for its client.
 
+use std::fmt;
+
+use super::accept::shortage_of;
+use super::place::Refused;
 use super::stream::Ending;
 use super::{Clients, token};
 use crate::clock::Now;
-use crate::counters::Cut;
+use crate::counters::{BadHeader, Cut};
 use crate::net::sys::{Interest, Ready};
 use crate::net::{Arena, Span};
+use crate::proxy::HeaderError;
 use crate::reject::Dropped;
 use crate::stream::{ReadError, WriteState};
 use crate::turn::framing::{MAX_UNALLOCATED_FRAME, first_frame};
@@ -86,14 +91,38 @@ impl Clients {
                 let interest = self.streams.newcomer_mut(id)?.new_interest()?;
                 let _ = self.strangers.modify(self.streams.fd(id)?, token(id), interest);
             }
-            Err(error) => {
-                if matches!(error, ReadError::Tls) {
-                    observers.counters().tls_failures.add(1);
-                }
+            Err(refused) => {
+                self.note_refused(now, id, &refused, observers);
                 self.streams.end(id, Ending::Close);
             }
         }
         None
+    }
+
+    /// Counts why a connection that arrives is closed, and warns of what an operator can mend.
+    fn note_refused(&mut self, now: Now, id: StreamId, refused: &Refused, observers: &Observers) {
+        let mut bad_header = |problem: &dyn fmt::Display, why| {
+            let proxy = self.streams.newcomer_mut(id).and_then(|newcomer| newcomer.arriving.proxy());
+            proxy.into_iter().for_each(|proxy| observers.note_header(now.micros, proxy, why, problem));
+        };
+        match refused {
+            Refused::Read(ReadError::Closed) => {}
+            Refused::Read(ReadError::Tls) => observers.counters().tls_failures.add(1),
+            Refused::Read(ReadError::Proxy(error)) => {
+                let why = match error {
+                    HeaderError::Missing => BadHeader::Missing,
+                    HeaderError::TooLong | HeaderError::Malformed(_) => BadHeader::Malformed,
+                    HeaderError::Unsupported(_) => BadHeader::Unsupported,
+                    HeaderError::Checksum => BadHeader::Checksum,
+                };
+                bad_header(error, why);
+            }
+            Refused::Taken => bad_header(&"it names the ends of a connection that there is", BadHeader::Taken),
+            Refused::Full(full) => {
+                observers.counters().connections_refused.add(1);
+                observers.note_shortage(now.micros, shortage_of(*full));
+            }
+        }
     }
 
     /// The next message of what was read.

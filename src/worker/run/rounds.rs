@@ -218,7 +218,7 @@ mod tests {
             let listeners = bound.map(|(transport, socket)| {
                 let socket = socket.unwrap();
                 let address = socket2::SockRef::from(&socket).local_addr().unwrap().as_socket().unwrap();
-                WorkerListener { transport, address, socket }
+                WorkerListener { transports: vec![transport], address, socket, options: Arc::default() }
             });
             let [listener, streams, encrypted] = [0, 1, 2].map(|number: usize| listeners[number].address);
             let counters = Arc::new(Counters::default());

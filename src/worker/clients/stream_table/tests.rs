@@ -1,11 +1,12 @@
 //! The order of turns, the times at which connections are judged, and what is left of those that are gone.
 
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
 use super::*;
 use crate::net::Arena;
-use crate::stream::{Accepted, ConnectionLimits, tls_configs};
+use crate::stream::{Accepted, ConnectionLimits, Full, Opening, tls_configs};
 use crate::worker::peak::SLOTS_MIN;
 
 const SECOND: u64 = 1_000_000;
@@ -49,8 +50,8 @@ impl World {
         self.clients.push(TcpStream::connect(server).unwrap());
         let (socket, client) = self.listener.accept().unwrap();
         let permit = limits.admit(client.ip()).unwrap();
-        let arrived = Accepted::new(socket, client).unwrap().over_tcp();
-        self.table.insert(now, Progress::Arrived(arrived), permit)
+        let begun = Accepted::new(socket, client).unwrap().begin(Opening::Messages, false).unwrap();
+        self.table.insert(now, begun, permit)
     }
 }
 
@@ -122,9 +123,9 @@ fn a_connection_that_arrives_has_no_client_until_it_has_arrived_and_keeps_its_id
     let (socket, remote) = world.listener.accept().unwrap();
     socket.set_nonblocking(true).unwrap();
     let permit = ConnectionLimits::new(1, None, None).admit(remote.ip()).unwrap();
-    let arriving = Accepted::new(socket, remote).unwrap().over_tls(&server).unwrap();
+    let begun = Accepted::new(socket, remote).unwrap().begin(Opening::Handshake(server), false).unwrap();
     let table = &mut world.table;
-    let id = table.insert(at(0), Progress::Waits(arriving), permit);
+    let id = table.insert(at(0), begun, permit);
     assert!(table.get(id).is_none() && table.get_mut(id).is_none() && table.fd(id).is_some());
     table.wait_for_turn(id, Ready::READABLE);
     assert_eq!(table.next_turn(Line::Arriving).map(|(id, _)| id), Some(id));
@@ -212,4 +213,42 @@ fn connections_that_come_and_go_leave_a_bounded_number_of_entries() {
     }
     assert!(world.table.unheard.len() <= STALE_MAX + 2, "{} entries", world.table.unheard.len());
     assert!(world.table.strangers.len() <= STALE_MAX + 2);
+}
+
+#[test]
+fn a_connection_from_a_proxy_counts_for_the_client_of_its_header_and_no_two_have_the_same_ends() {
+    let mut world = World::new();
+    let mut arena = Arena::new(2, 1024);
+    let limits = ConnectionLimits::new(10, Some(2), None);
+    let mut arrive = |world: &mut World, line: &str| {
+        let mut stream = TcpStream::connect(world.listener.local_addr().unwrap()).unwrap();
+        let (socket, remote) = world.listener.accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let begun = Accepted::new(socket, remote).unwrap().begin(Opening::Messages, true).unwrap();
+        let id = world.table.insert(at(0), begun, limits.admit_unknown().unwrap());
+        stream.write_all(line.as_bytes()).unwrap();
+        world.clients.push(stream);
+        let (slot, cipher) = (arena.slot(0), arena.slot(1));
+        loop {
+            match world.table.go_on(at(0), id, |a| a.go_on(&mut arena, slot, cipher, 4096)) {
+                Ok(None) => std::thread::yield_now(),
+                Ok(Some(_)) => return Ok(id),
+                Err(refused) => {
+                    world.table.end(id, Ending::Close);
+                    assert!(world.table.next_ended().is_some());
+                    return Err(refused);
+                }
+            }
+        }
+    };
+    let line = |port: u16| format!("PROXY TCP4 192.0.2.1 203.0.113.5 {port} 443\r\n");
+    let first = arrive(&mut world, &line(1000)).unwrap();
+    assert_eq!(world.table.get(first).unwrap().client.five_tuple.client.get(), "192.0.2.1:1000".parse().unwrap());
+    assert!(matches!(arrive(&mut world, &line(1000)), Err(Refused::Taken)));
+    let _second = arrive(&mut world, &line(1001)).unwrap();
+    assert!(matches!(arrive(&mut world, &line(1002)), Err(Refused::Full(Full::OfAddress))));
+    assert!(matches!(arrive(&mut world, "GET / HTTP/1.1"), Err(Refused::Read(_))));
+    world.table.end(first, Ending::Close);
+    assert!(world.table.next_ended().is_some());
+    arrive(&mut world, &line(1000)).unwrap();
 }
