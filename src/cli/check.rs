@@ -224,12 +224,13 @@ fn check_config(findings: &mut Findings, config: &Config, bind: bool, is_service
     }
     findings.take(doctor::clients::judge(config));
     if config.turn {
-        for relay in [config.relay.ipv4, config.relay.ipv6].into_iter().flatten() {
+        for relay in config.relay.addresses.iter().copied() {
             check_relay(findings, relay, is_service);
             findings.take(doctor::network::judge_external_ip(config, relay));
         }
         let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
         let (taken, reserved) = (read("ip_local_port_range"), read("ip_local_reserved_ports"));
+        findings.take(doctor::ports::judge_shared(config));
         findings.take(doctor::ports::judge_ephemeral(config.relay.ports, &taken, &reserved));
     }
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();

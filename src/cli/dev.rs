@@ -84,7 +84,7 @@ impl Announcement {
         Self {
             port_taken,
             admin: config.admin.as_ref().map(|admin| admin.listen.clone()),
-            relay: config.relay,
+            relay: config.relay.clone(),
             public_host: config.auth.public_host.clone(),
             secret: config.auth.secrets.first().cloned(),
             from_file,

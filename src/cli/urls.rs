@@ -49,9 +49,9 @@ fn turn_url(transport: Transport, host: &str, port: u16) -> String {
 }
 
 fn host_of(listener: IpAddr, relay: &Relay) -> Option<String> {
-    let of_family = relay.of(Family::of(listener));
-    let ip = match of_family {
-        Some(relay) if listener.is_unspecified() || listener == relay.bind => relay.external,
+    let mut of_family = relay.of(Family::of(listener));
+    let ip = match of_family.find(|relay| listener.is_unspecified() || listener == relay.bind) {
+        Some(relay) => relay.external,
         None if listener.is_unspecified() => return None,
         _ => listener,
     };

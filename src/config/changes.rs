@@ -55,9 +55,10 @@ impl Config {
     /// Takes over the running relay addresses where both look for them on the host: they are followed without a reload.
     pub fn follow_relays(&mut self, running: &Self) {
         for family in Family::ALL {
-            let autos = (self.relay.auto_of(family), running.relay.auto_of(family));
-            if autos.0.is_some() && autos.0 == autos.1 {
-                self.relay.set(family, running.relay.of(family));
+            let both_auto = self.relay.is_auto(family) && running.relay.is_auto(family);
+            if both_auto && self.relay.externals == running.relay.externals {
+                let address = running.relay.of(family).next();
+                self.relay.set_auto(family, address.map(|address| address.bind));
             }
         }
     }

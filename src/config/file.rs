@@ -8,7 +8,7 @@ use super::error::{ConfigError, Place, ValueError};
 use super::listen::{read_listeners, read_tls};
 use super::operation::{read_drain, read_metrics};
 use super::overrides::Overrides;
-use super::reader::{Document, Section, or_default};
+use super::reader::{Document, Section};
 use super::records::read_usage;
 use super::relay::{check_relay_ports, read_relay, warn_about_peers};
 use super::sections::{read_bandwidth, read_lifetimes, read_limits, read_log, read_peers, read_quota, read_streams};
@@ -52,10 +52,9 @@ impl Config {
 }
 
 fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around: &Surroundings<'_>) -> Config {
-    let workers = match or_default(root.number("workers")) {
-        0 => around.host.cores.max(1),
-        workers => usize::try_from(workers).unwrap_or(1),
-    };
+    let wanted_workers = root.number("workers");
+    let wanted = wanted_workers.as_ref().and_then(|workers| usize::try_from(workers.value).ok()).unwrap_or_default();
+    let mut workers = if wanted == 0 { around.host.cores.max(1) } else { wanted };
     let software = root.text("software", |text| match text.chars().count() {
         0 => Err(ValueError::Text("empty")),
         1..=SOFTWARE_CHARS_MAX if !text.chars().any(char::is_control) => Ok(text.to_owned()),
@@ -68,6 +67,15 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
     let relay = read_relay(document, root, turn, around);
     if turn {
         check_relay_ports(document, &relay, &listeners);
+    }
+    let ports = relay.value.ports_of_address() as usize;
+    if relay.value.shared && workers > ports {
+        // Each worker has shared ports of its own.
+        workers = ports;
+        if let (true, Some(named)) = (wanted > ports, wanted_workers) {
+            let message = format!("{wanted} workers have only {ports} shared relay ports; expected a port for each");
+            document.problem(named.place, message);
+        }
     }
     let ((quota, quota_shares), bandwidth) = (read_quota(root, &relay.value), read_bandwidth(root));
     let (unauthenticated, max_peers_per_allocation) = read_limits(root);

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::addr::Family;
-use crate::turn::{AlternateServer, OnExpiry};
+use crate::turn::{AlternateServer, DefaultFamily, OnExpiry};
 
 use super::key::{Key, Kind, Overridable};
-use super::snapshot::{Config, LogFormat, TlsVersion};
+use super::snapshot::{Config, LogFormat, RelayChoice, TlsVersion};
 use super::unshown;
 use super::usage::{Usage, UsageFile, Webhook};
 use super::value::{Choices, Value, name_of};
@@ -47,6 +47,15 @@ pub(super) const ON_EXPIRY: &Choices<OnExpiry> =
     &[("keep", OnExpiry::Keep), ("no-refresh", OnExpiry::NoRefresh), ("cut", OnExpiry::Cut)];
 pub(super) const TLS_VERSIONS: &Choices<TlsVersion> = &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
 pub(super) const LOG_FORMATS: &Choices<LogFormat> = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+/// Which of several relay addresses.
+pub(super) const RELAY_CHOICES: &Choices<RelayChoice> =
+    &[("least-used", RelayChoice::LeastUsed), ("reached", RelayChoice::Reached)];
+/// The family of clients that name none.
+pub(super) const DEFAULT_FAMILIES: &Choices<DefaultFamily> = &[
+    ("ipv4", DefaultFamily::Always(Family::V4)),
+    ("ipv6", DefaultFamily::Always(Family::V6)),
+    ("as-client", DefaultFamily::AsClient),
+];
 /// Whether peers that no rule names are denied.
 pub(super) const PEERS_DEFAULTS: &Choices<bool> = &[("public", false), ("deny", true)];
 
@@ -109,28 +118,39 @@ pub(super) static KEYS: &[Key] = &[
         .default("1.2")
         .shown(|c| text(name_of(TLS_VERSIONS, &c.tls.as_ref()?.min_version)?))
         .after_restart(keep_tls),
-    Key::new("relay.ipv4", Kind::Text(r#"an IPv4 address of this host, "auto" or "off""#))
+    Key::new("relay.ipv4", Kind::Texts(r#"IPv4 addresses of this host, "auto" or "off""#))
         .default("auto")
         .shown(|c| relay_bind(c, Family::V4))
         .after_restart(keep_relay)
-        .set_by("TURNSTONE_RELAY_IPV4", Some("relay-ipv4"), "ADDRESS", "IPv4 address to relay from, auto or off"),
-    Key::new("relay.ipv6", Kind::Text(r#"an IPv6 address of this host, "auto" or "off""#))
+        .set_by("TURNSTONE_RELAY_IPV4", Some("relay-ipv4"), "ADDRESS", "IPv4 addresses to relay from, auto or off"),
+    Key::new("relay.ipv6", Kind::Texts(r#"IPv6 addresses of this host, "auto" or "off""#))
         .default("auto")
         .shown(|c| relay_bind(c, Family::V6))
         .after_restart(keep_relay)
-        .set_by("TURNSTONE_RELAY_IPV6", Some("relay-ipv6"), "ADDRESS", "IPv6 address to relay from, auto or off"),
-    Key::new("relay.external-ip", Kind::Texts(r#"public addresses, at most one per family, such as "203.0.113.5""#))
+        .set_by("TURNSTONE_RELAY_IPV6", Some("relay-ipv6"), "ADDRESS", "IPv6 addresses to relay from, auto or off"),
+    Key::new("relay.external-ip", Kind::Texts(r#"public addresses such as "203.0.113.5", or pairs PUBLIC/PRIVATE"#))
         .shown(relay_externals)
         .after_restart(keep_relay)
         .set_by(
             "TURNSTONE_EXTERNAL_IP",
             Some("external-ip"),
             "ADDRESS",
-            "public address of a relay behind 1:1 NAT, one per family",
+            "public address of a relay behind 1:1 NAT; PUBLIC/PRIVATE where there are several",
         ),
-    Key::new("relay.ports", Kind::Text(r#"a range such as "49152-65535""#))
+    Key::new("relay.choice", Kind::Text(r#""least-used" or "reached""#))
+        .default("least-used")
+        .shown(|c| text(name_of(RELAY_CHOICES, &c.relay.choice)?))
+        .after_restart(keep_relay),
+    Key::new("relay.address-family", Kind::Text(r#""ipv4", "ipv6" or "as-client""#))
+        .default("ipv4")
+        .shown(|c| text(name_of(DEFAULT_FAMILIES, &c.relay.default_family)?))
+        .after_restart(keep_relay),
+    Key::new("relay.ports", Kind::Text(r#"a range such as "49152-65535", or "shared:3480-3487""#))
         .default("49152-65535")
-        .shown(|c| text(format!("{}-{}", c.relay.ports.0, c.relay.ports.1)))
+        .shown(|c| {
+            let ((low, high), shared) = (c.relay.ports, if c.relay.shared { "shared:" } else { "" });
+            text(format!("{shared}{low}-{high}"))
+        })
         .after_restart(keep_relay)
         .set_by("TURNSTONE_RELAY_PORTS", Some("relay-ports"), "RANGE", "relay ports such as 49152-65535"),
     Key::new("auth.realm", Kind::Text("a text of at most 127 characters without quotes"))
@@ -361,7 +381,7 @@ fn keep_tls(new: &mut Config, running: &Config) {
 }
 
 fn keep_relay(new: &mut Config, running: &Config) {
-    new.relay = running.relay;
+    new.relay.clone_from(&running.relay);
 }
 
 /// After the relay's ports, which quotas may be shares of.
@@ -418,21 +438,18 @@ fn secs(secs: u32) -> Option<Value> {
 }
 
 fn relay_bind(config: &Config, family: Family) -> Option<Value> {
-    match (config.relay.of(family), config.relay.auto_of(family)) {
-        (Some(address), _) => text(address.bind.to_string()),
+    let mut binds = config.relay.of(family).map(|address| address.bind);
+    match (binds.next(), binds.next()) {
+        (Some(_), Some(_)) => texts(&config.relay.of(family).map(|address| address.bind).collect::<Vec<_>>()),
+        (Some(bind), None) => text(bind.to_string()),
         // What is looked for, and not there yet.
-        (None, Some(_)) => text("auto"),
-        (None, None) => text("off"),
+        (None, _) if config.relay.is_auto(family) => text("auto"),
+        (None, _) => text("off"),
     }
 }
 
 fn relay_externals(config: &Config) -> Option<Value> {
-    let external = |family| match config.relay.of(family) {
-        Some(address) => Some(address.external).filter(|external| *external != address.bind),
-        None => config.relay.auto_of(family)?.external,
-    };
-    let externals: Vec<_> = Family::ALL.into_iter().filter_map(external).collect();
-    if externals.is_empty() { None } else { texts(&externals) }
+    if config.relay.externals.is_empty() { None } else { texts(&config.relay.externals) }
 }
 
 fn alternate(server: &AlternateServer) -> Value {

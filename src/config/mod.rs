@@ -44,8 +44,8 @@ pub use secret::{
 };
 pub use sections::check_log_filter;
 pub use snapshot::{
-    Admin, Auth, AutoRelay, Config, Drain, Endpoint, ListenOptions, Listener, Log, LogFormat, Metrics, OwnAddresses,
-    QuotaShares, Relay, RelayAddress, Streams, TlsFiles, TlsVersion, WantedSockets,
+    Admin, Auth, Config, Drain, Endpoint, ExternalIp, ListenOptions, Listener, Log, LogFormat, Metrics, OwnAddresses,
+    QuotaShares, Relay, RelayAddress, RelayChoice, Streams, TlsFiles, TlsVersion, WantedSockets,
 };
 pub use source::{DEFAULT_FILE, Loaded, Source, Surroundings};
 pub use units::parse_duration;

@@ -1,18 +1,22 @@
 //! `[relay]`: where relayed addresses come from, and whether anybody reaches them.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::addr::{Reach, SocketKind};
+use crate::addr::{Family, Reach, SocketKind};
 use crate::policy::PeerRules;
 
 use super::error::{Located, Place, ValueError};
+use super::keys::{DEFAULT_FAMILIES, RELAY_CHOICES};
 use super::reader::{Document, Section, or_default};
-use super::snapshot::{AutoRelay, Listener, Relay, RelayAddress};
+use super::snapshot::{ExternalIp, Listener, RELAY_ADDRESSES_MAX, Relay, RelayAddress};
 use super::source::Surroundings;
 use super::units;
+use super::value::choose;
 
-enum RelayChoice {
+/// Where so many ports can be opened, each allocation can have its own.
+const SHARED_PORTS_MAX: u16 = 1024;
+
+enum Chosen {
     Auto,
     Off,
     Address(IpAddr),
@@ -25,76 +29,157 @@ pub(super) fn read_relay(
     around: &Surroundings<'_>,
 ) -> Located<Relay> {
     let section = root.section("relay");
-    let ipv4 = section.text("ipv4", |text| parse_relay(text, IpAddr::is_ipv4));
-    let ipv6 = section.text("ipv6", |text| parse_relay(text, IpAddr::is_ipv6));
-    let external = section.texts("external-ip", parse_external);
-    let ports = section.text("ports", |text| match units::parse_ports(text)? {
-        (low, _) if low < 1024 => Err(ValueError::WellKnownPorts(text.to_owned())),
-        ports => Ok(ports),
-    });
+    let chosen = [
+        section.texts("ipv4", |text| parse_relay(text, IpAddr::is_ipv4)),
+        section.texts("ipv6", |text| parse_relay(text, IpAddr::is_ipv6)),
+    ];
+    let externals = section.texts("external-ip", parse_external);
+    let choice = section.text("choice", |text| choose(RELAY_CHOICES, text, "a choice of address"));
+    let default_family = section.text("address-family", |text| choose(DEFAULT_FAMILIES, text, "a choice of family"));
+    let ports = section.text("ports", parse_relay_ports);
     let ports_place = if section.has("ports") { ports.as_ref().map(|ports| ports.place.clone()) } else { None };
-    let mut used_external = BTreeSet::new();
-    let mut address = |choice: Option<Located<RelayChoice>>, found: Option<IpAddr>, is: fn(&IpAddr) -> bool| {
-        let place = choice.as_ref().map_or_else(|| section.place(), |choice| choice.place.clone());
-        let (bind, is_auto) = match choice.map(|choice| choice.value) {
-            None | Some(RelayChoice::Auto) => (found, true),
-            Some(RelayChoice::Off) => return (None, None),
-            Some(RelayChoice::Address(ip)) => (Some(ip), false),
-        };
-        let mut mapped = external.iter().enumerate().filter(|(_, external)| is(&external.value));
-        let first = mapped.next();
-        if let Some((_, second)) = mapped.next() {
-            let message = format!("a second external-ip of one family; expected {}", section.expected("external-ip"));
-            document.problem(second.place.clone(), message);
-        }
-        used_external.extend(first.map(|(index, _)| index));
-        let auto = AutoRelay { external: first.map(|(_, external)| external.value) };
-        let relay = bind.map(|bind| auto.at(bind));
-        if let Some(relay) = relay {
-            warn_if_unreachable(document, place, relay, around.dev);
-        } else if let Some((_, external)) = first {
-            let message = format!(
-                "external-ip {} has no relay address of its family to stand for yet: this host has no way to the outside there",
-                external.value
-            );
-            document.warning(external.place.clone(), message);
-        }
-        (relay, is_auto.then_some(auto))
+    let ports = or_default(ports);
+    let mut relay = Relay {
+        externals: externals.iter().map(|external| external.value).collect(),
+        choice: or_default(choice),
+        default_family: or_default(default_family),
+        ports: ports.range,
+        shared: ports.shared,
+        ..Relay::default()
     };
-    let (ipv4, auto_ipv4) = address(ipv4, around.host.ipv4.map(IpAddr::V4), IpAddr::is_ipv4);
-    let (ipv6, auto_ipv6) = address(ipv6, around.host.ipv6.map(IpAddr::V6), IpAddr::is_ipv6);
-    let mut relay = Relay { ipv4, ipv6, auto_ipv4, auto_ipv6, ports: or_default(ports) };
-    for (_, external) in external.iter().enumerate().filter(|(index, _)| !used_external.contains(index)) {
-        if relay_family_is_off(&relay, external.value) {
-            let message = format!("external-ip {} has no relay address of its family to stand for", external.value);
-            document.problem(external.place.clone(), message);
+    let found = [around.host.ipv4.map(IpAddr::V4), around.host.ipv6.map(IpAddr::V6)];
+    for ((key, family), (chosen, found)) in
+        [("ipv4", Family::V4), ("ipv6", Family::V6)].into_iter().zip(chosen.into_iter().zip(found))
+    {
+        let binds = read_family(&section, key, family, chosen, found, &mut relay);
+        for Located { value: bind, place } in binds {
+            let address = relay.at(bind);
+            if relay.addresses.iter().any(|other| other.bind == bind) {
+                section.problem(key, place, format!("{bind} is written twice"));
+                continue;
+            }
+            warn_if_unreachable(document, place, address, around.dev);
+            relay.addresses.push(address);
         }
     }
-    if relay.ipv4.is_none() && relay.ipv6.is_none() && around.dev {
+    check_externals(document, &section, &externals, &relay);
+    if relay.addresses.is_empty() && around.dev {
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        relay.ipv4 = Some(RelayAddress { bind: loopback, external: loopback });
-        relay.auto_ipv4 = None;
-    } else if relay.ipv4.is_none() && relay.ipv6.is_none() && turn && !document.has_problems() {
-        if relay.auto_ipv4.is_some() || relay.auto_ipv6.is_some() {
-            let message = "no relay address yet: this host has no way to the outside; the server will wait for one";
-            document.warning(section.place(), message);
-        } else {
+        relay.addresses.push(RelayAddress { bind: loopback, external: loopback });
+        relay.auto.retain(|family| *family != Family::V4);
+    } else if relay.addresses.is_empty() && turn && !document.has_problems() {
+        if relay.auto.is_empty() {
             let message = "no relay address: ipv4 and ipv6 are off; expected \"auto\" or an address for one of them";
             document.problem(section.place(), message);
+        } else {
+            let message = "no relay address yet: this host has no way to the outside; the server will wait for one";
+            document.warning(section.place(), message);
         }
     }
     section.report_unknown_keys();
     Located { value: relay, place: ports_place.unwrap_or_else(|| document.whole()) }
 }
 
-fn relay_family_is_off(relay: &Relay, external: IpAddr) -> bool {
-    if external.is_ipv4() { relay.ipv4.is_none() } else { relay.ipv6.is_none() }
+/// The addresses of one family that relays are bound to.
+fn read_family(
+    section: &Section<'_, '_>,
+    key: &'static str,
+    family: Family,
+    chosen: Vec<Located<Chosen>>,
+    found: Option<IpAddr>,
+    relay: &mut Relay,
+) -> Vec<Located<IpAddr>> {
+    let several = chosen.len() > 1;
+    if let Some(beyond) = chosen.get(RELAY_ADDRESSES_MAX) {
+        section.problem(key, beyond.place.clone(), format!("more than {RELAY_ADDRESSES_MAX} addresses of one family"));
+    }
+    let mut binds = Vec::new();
+    let mut auto = |place: Place| {
+        relay.auto.push(family);
+        found.map(|value| Located { value, place })
+    };
+    if chosen.is_empty() && !section.has(key) {
+        binds.extend(auto(section.place()));
+    }
+    for Located { value, place } in chosen {
+        match value {
+            Chosen::Auto | Chosen::Off if several => {
+                section.problem(key, place, "\"auto\" and \"off\" stand alone");
+            }
+            Chosen::Auto => binds.extend(auto(place)),
+            Chosen::Off => {}
+            Chosen::Address(value) => binds.push(Located { value, place }),
+        }
+    }
+    binds
 }
 
-fn parse_relay(text: &str, is_family: fn(&IpAddr) -> bool) -> Result<RelayChoice, ValueError> {
+/// Every public address stands for one relay address, and each stands alone.
+fn check_externals(
+    document: &Document<'_>,
+    section: &Section<'_, '_>,
+    externals: &[Located<ExternalIp>],
+    relay: &Relay,
+) {
+    for (index, Located { value: external, place }) in externals.iter().enumerate() {
+        let problem = |message: String| document.problem(place.clone(), message);
+        let family = Family::of(external.ip);
+        let mut earlier = externals.iter().take(index).map(|earlier| earlier.value);
+        let is_auto = relay.is_auto(family);
+        let stands_for = relay.addresses.iter().filter(|address| address.external == external.ip).count();
+        if external.bind.is_none() && relay.of(family).count() > 1 {
+            let which = format!("which of the {family} addresses does {} stand for?", external.ip);
+            problem(format!("{which} expected PUBLIC/PRIVATE"));
+        } else if stands_for > 1 || earlier.clone().any(|earlier| earlier.ip == external.ip) {
+            problem(format!(
+                "external-ip {} stands for two addresses: peers could not tell their ports apart",
+                external.ip
+            ));
+        } else if earlier.any(|other| other.bind == external.bind && Family::of(other.ip) == family) {
+            let message = match external.bind {
+                Some(bind) => format!("{bind} has a public address already"),
+                None => format!("a second external-ip of one family; expected {}", section.expected("external-ip")),
+            };
+            problem(message);
+        } else if relay.of(family).next().is_none() {
+            let message = format!("external-ip {} has no relay address of its family to stand for", external.ip);
+            match is_auto {
+                true => document.warning(place.clone(), message + " yet: this host has no way to the outside there"),
+                false => problem(message),
+            }
+        } else if let Some(bind) = external.bind {
+            if !is_auto && relay.of(family).all(|address| address.bind != bind) {
+                problem(format!("{bind} is no relay address; name it in {family}"));
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct RelayPortRange {
+    range: (u16, u16),
+    shared: bool,
+}
+
+/// `49152-65535`, or `shared:3480-3487`.
+fn parse_relay_ports(text: &str) -> Result<RelayPortRange, ValueError> {
+    let (shared, written) = text.strip_prefix("shared:").map_or((false, text), |rest| (true, rest));
+    let single = if shared { written.parse::<u16>().ok() } else { None };
+    let range = single.map_or_else(|| units::parse_ports(written), |port| Ok((port, port)))?;
+    match range {
+        (low, _) if low < 1024 => Err(ValueError::WellKnownPorts(text.to_owned())),
+        (low, high) if shared && high - low >= SHARED_PORTS_MAX => Err(ValueError::unfit(
+            text,
+            "more than 1024 shared ports; leave out \"shared:\" where so many can be opened",
+        )),
+        range => Ok(RelayPortRange { range, shared }),
+    }
+}
+
+fn parse_relay(text: &str, is_family: fn(&IpAddr) -> bool) -> Result<Chosen, ValueError> {
     match text {
-        "auto" => return Ok(RelayChoice::Auto),
-        "off" => return Ok(RelayChoice::Off),
+        "auto" => return Ok(Chosen::Auto),
+        "off" => return Ok(Chosen::Off),
         _ => {}
     }
     let ip: IpAddr = text.parse().map_err(|_| ValueError::is_not(text, "an address"))?;
@@ -104,14 +189,26 @@ fn parse_relay(text: &str, is_family: fn(&IpAddr) -> bool) -> Result<RelayChoice
     if ip.is_unspecified() {
         return Err(ValueError::unfit(text, "a wildcard, but clients are told the relay address"));
     }
-    if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
-        return Err(ValueError::is_not(text, "a unicast address"));
-    }
-    Ok(RelayChoice::Address(ip))
+    unicast(ip, text).map(Chosen::Address)
 }
 
-fn parse_external(text: &str) -> Result<IpAddr, ValueError> {
-    let ip: IpAddr = text.parse().map_err(|_| ValueError::is_not(text, "an address"))?;
+/// `203.0.113.5`, or `203.0.113.5/10.0.0.5`: public, then private, as coturn has it.
+fn parse_external(text: &str) -> Result<ExternalIp, ValueError> {
+    let address = |part: &str| {
+        let ip: IpAddr = part.parse().map_err(|_| ValueError::is_not(text, "an address"))?;
+        unicast(ip, text)
+    };
+    let Some((public, private)) = text.split_once('/') else {
+        return Ok(ExternalIp { ip: address(text)?, bind: None });
+    };
+    let (ip, bind) = (address(public)?, address(private)?);
+    if ip.is_ipv4() != bind.is_ipv4() {
+        return Err(ValueError::unfit(text, "a pair of two families"));
+    }
+    Ok(ExternalIp { ip, bind: Some(bind) })
+}
+
+fn unicast(ip: IpAddr, text: &str) -> Result<IpAddr, ValueError> {
     if ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
         return Err(ValueError::is_not(text, "a unicast address"));
     }
@@ -154,7 +251,7 @@ pub(super) fn warn_about_peers(document: &Document<'_>, root: &Section<'_, '_>, 
     if says_otherwise || document.has_problems() {
         return;
     }
-    for relay in [relay.ipv4, relay.ipv6].into_iter().flatten().filter(|relay| Reach::of(relay.external).is_of_lan()) {
+    for relay in relay.addresses.iter().filter(|relay| Reach::of(relay.external).is_of_lan()) {
         let message = format!(
             "peers in the network of the relay address {} are denied (403), as all private ones: where they are to be \
              reached, as by a server for a LAN or in front of an SFU there, expected allowed = [\"{} override\"] in [peers]",

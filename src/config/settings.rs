@@ -34,6 +34,7 @@ impl Config {
             .max_peers_per_allocation(self.max_peers_per_allocation)
             .rfc5766_channel_numbers(self.rfc5766_channel_numbers)
             .software(self.software.clone())
+            .default_family(self.relay.default_family)
             .turn(self.turn);
         Ok(settings.build())
     }
@@ -41,7 +42,7 @@ impl Config {
     /// The operator's rules, and the addresses that are our own: listeners and interfaces, to be denied, and relay
     /// addresses, to be reachable on the relay ports.
     pub fn peer_rules(&self, own: OwnAddresses) -> PeerRules {
-        let mut relays: Vec<_> = [self.relay.ipv4, self.relay.ipv6].into_iter().flatten().collect();
+        let mut relays = self.relay.addresses.clone();
         relays.extend(own.earlier_relays);
         let is_external = |ip: IpAddr| relays.iter().any(|relay| relay.external == ip);
         let mut own_addresses = own.addresses;

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use crate::addr::{Family, LoggedAddresses, SocketKind, Transport};
 use crate::auth::{SharedSecret, Users};
 use crate::policy::{BandwidthLimits, PeerRules, QuotaLimits, RateLimit};
-use crate::turn::{Alternates, Lifetimes, OnExpiry};
+use crate::turn::{Alternates, DefaultFamily, Lifetimes, OnExpiry};
 
 use super::secret::{AdminToken, Readers, SecretError, read_key_file};
 use super::usage::Usage;
@@ -126,58 +126,99 @@ pub enum TlsVersion {
     Tls13,
 }
 
-/// Where relayed transport addresses come from. At least one family is present, or may come to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where relayed transport addresses come from. At least one address is present, or may come to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Relay {
-    /// The IPv4 relay address, if offered.
-    pub ipv4: Option<RelayAddress>,
-    /// The IPv6 relay address, if offered.
-    pub ipv6: Option<RelayAddress>,
-    /// Set when the IPv4 address is `"auto"`: it is the host's, and follows it while the server runs.
-    pub auto_ipv4: Option<AutoRelay>,
-    /// The same for IPv6.
-    pub auto_ipv6: Option<AutoRelay>,
+    /// The relay addresses, each once, IPv4 before IPv6 and each family in its written order.
+    pub addresses: Vec<RelayAddress>,
+    /// The families whose address is `"auto"`: it is the host's, and follows it while the server runs.
+    pub auto: Vec<Family>,
+    /// What stands for an address outside: `external-ip`.
+    pub externals: Vec<ExternalIp>,
+    /// Which of several addresses of a family an allocation gets.
+    pub choice: RelayChoice,
+    /// The family of clients that name none.
+    pub default_family: DefaultFamily,
     /// Relay ports, inclusive at both ends.
     pub ports: (u16, u16),
+    /// Whether allocations share them.
+    pub shared: bool,
 }
+
+/// Most relay addresses of one family: a datagram is compared with each.
+pub(super) const RELAY_ADDRESSES_MAX: usize = 16;
 
 impl Relay {
-    /// The relay address of a family.
-    pub fn of(&self, family: Family) -> Option<RelayAddress> {
-        match family {
-            Family::V4 => self.ipv4,
-            Family::V6 => self.ipv6,
-        }
+    /// The relay addresses of a family.
+    pub fn of(&self, family: Family) -> impl Iterator<Item = RelayAddress> {
+        self.addresses.iter().copied().filter(move |address| Family::of(address.bind) == family)
     }
 
-    /// How the address of a family is found, if it is not written down.
-    pub fn auto_of(&self, family: Family) -> Option<AutoRelay> {
-        match family {
-            Family::V4 => self.auto_ipv4,
-            Family::V6 => self.auto_ipv6,
-        }
+    /// Whether the address of a family is looked for on the host, and not written down.
+    pub fn is_auto(&self, family: Family) -> bool {
+        self.auto.contains(&family)
     }
 
-    /// Takes another address for a family.
-    pub fn set(&mut self, family: Family, address: Option<RelayAddress>) {
-        match family {
-            Family::V4 => self.ipv4 = address,
-            Family::V6 => self.ipv6 = address,
-        }
-    }
-}
-
-/// A relay address that is looked for on the host.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AutoRelay {
-    /// The public half, if `external-ip` has one of the family.
-    pub external: Option<IpAddr>,
-}
-
-impl AutoRelay {
     /// The relay address that an address of the host makes.
-    pub fn at(self, bind: IpAddr) -> RelayAddress {
-        RelayAddress { bind, external: self.external.unwrap_or(bind) }
+    pub fn at(&self, bind: IpAddr) -> RelayAddress {
+        let of_family = || self.externals.iter().filter(|external| external.ip.is_ipv4() == bind.is_ipv4());
+        let paired = of_family().find(|external| external.bind == Some(bind));
+        let external = paired.or_else(|| of_family().find(|external| external.bind.is_none()));
+        RelayAddress { bind, external: external.map_or(bind, |external| external.ip) }
+    }
+
+    /// Takes the address that a family has now, which is looked for on the host.
+    pub fn set_auto(&mut self, family: Family, bind: Option<IpAddr>) {
+        self.addresses.retain(|address| Family::of(address.bind) != family);
+        self.addresses.extend(bind.map(|bind| self.at(bind)));
+        self.addresses.sort_by_key(|address| !address.bind.is_ipv4());
+    }
+
+    /// How many ports a family has over all of its addresses: the family that has fewest.
+    pub fn ports_of_family(&self) -> u32 {
+        let counts = Family::ALL.map(|family| self.of(family).count());
+        let fewest = counts.into_iter().filter(|count| *count > 0).min().unwrap_or(1);
+        self.ports_of_address().saturating_mul(u32::try_from(fewest).unwrap_or(u32::MAX))
+    }
+
+    /// How many allocations of a family have room, as far as ports go. Shared ones are as good as a whole range.
+    pub fn room(&self) -> u32 {
+        const AS_GOOD_AS: u32 = 16_384;
+        if self.shared { AS_GOOD_AS } else { self.ports_of_family() }
+    }
+
+    /// How many ports each address has.
+    pub fn ports_of_address(&self) -> u32 {
+        let (low, high) = self.ports;
+        u32::from(high.saturating_sub(low)) + 1
+    }
+}
+
+/// Which of several relay addresses of a family an allocation gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RelayChoice {
+    /// The one with most free ports.
+    #[default]
+    LeastUsed,
+    /// The one that the client has reached the server at, if it is one of them; else that with most free ports.
+    Reached,
+}
+
+/// A public address, and the one of this host that it stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExternalIp {
+    /// What clients and peers see.
+    pub ip: IpAddr,
+    /// The address of this host; `None` is the only one of the family.
+    pub bind: Option<IpAddr>,
+}
+
+impl fmt::Display for ExternalIp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.bind {
+            Some(bind) => write!(f, "{}/{bind}", self.ip),
+            None => self.ip.fmt(f),
+        }
     }
 }
 
@@ -226,13 +267,13 @@ impl Config {
     /// The sockets that all of it may need.
     pub fn wanted_sockets(&self) -> WantedSockets {
         // An address that is waited for has relays one day.
-        let families = (u64::from(self.relay.ipv4.is_some()) + u64::from(self.relay.ipv6.is_some())).max(1);
-        let ports = u64::from(self.relay.ports.1.saturating_sub(self.relay.ports.0)) + 1;
+        let addresses = (self.relay.addresses.len() as u64).max(1);
+        let ports = u64::from(self.relay.ports_of_address());
         let has_streams = self.listeners.iter().any(|listener| listener.transport.socket_kind() == SocketKind::Tcp);
         WantedSockets {
             // Each worker waits with two descriptors, and is woken by another one.
             listeners: self.workers as u64 * (self.listeners.len() as u64 + 3),
-            relays: if self.turn { ports * families } else { 0 },
+            relays: if self.turn { ports * addresses } else { 0 },
             connections: if has_streams { self.streams.connections_max as u64 } else { 0 },
         }
     }
@@ -250,8 +291,7 @@ pub struct QuotaShares {
 impl QuotaShares {
     /// Works out those that are shares.
     pub(super) fn apply(self, quota: &mut QuotaLimits, relay: &Relay) {
-        let (low, high) = relay.ports;
-        let shares = QuotaLimits::for_ports(u32::from(high.saturating_sub(low)) + 1);
+        let shares = QuotaLimits::for_ports(relay.room());
         if self.per_user {
             quota.per_user = shares.per_user;
         }

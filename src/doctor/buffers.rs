@@ -65,10 +65,9 @@ fn read_udp<'t>(value: impl Fn(&str) -> Option<&'t str>) -> Udp {
 /// What was dropped at the server's listeners and relays.
 pub(super) fn dropped_at(config: &Config, sockets: &[Socket]) -> u64 {
     let (low, high) = config.relay.ports;
-    let relays = [config.relay.ipv4, config.relay.ipv6];
+    let relays = &config.relay.addresses;
     let is_relay = |socket: &Socket| {
-        (low..=high).contains(&socket.local.port())
-            && relays.iter().flatten().any(|relay| relay.bind == socket.local.ip())
+        (low..=high).contains(&socket.local.port()) && relays.iter().any(|relay| relay.bind == socket.local.ip())
     };
     let is_own = |socket: &&Socket| {
         socket.kind == SocketKind::Udp

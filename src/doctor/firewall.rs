@@ -72,8 +72,8 @@ fn wanted(config: &Config) -> Vec<Wanted> {
         let ports = Ports::of([(listener.address.port(), listener.address.port())]);
         list.push(Wanted { what: "the listener", packet, ports });
     }
-    let relays = [config.relay.ipv4, config.relay.ipv6];
-    for relay in relays.into_iter().flatten().filter(|relay| config.turn && !relay.bind.is_loopback()) {
+    let relays = &config.relay.addresses;
+    for relay in relays.iter().filter(|relay| config.turn && !relay.bind.is_loopback()) {
         let packet = Packet { family: Family::of(relay.bind), is_tcp: false };
         list.push(Wanted { what: "the relay ports", packet, ports: Ports::of([config.relay.ports]) });
     }

@@ -14,7 +14,7 @@ const PUBLISHED_PORTS_MAX: u64 = 200;
 /// Judges the relay address of each family. `addresses` are those of the interfaces, `can_bind` tells whether a socket can be
 /// bound to an address.
 pub(super) fn judge_relays(config: &Config, addresses: &[IpAddr], can_bind: &dyn Fn(IpAddr) -> bool) -> Vec<Step> {
-    let relays = [config.relay.ipv4, config.relay.ipv6];
+    let relays = &config.relay.addresses;
     let judged = |relay: RelayAddress| {
         if !addresses.contains(&relay.bind) && !can_bind(relay.bind) {
             let message = format!("{} is not an address of this host: every Allocate gets 508", relay.bind);
@@ -23,7 +23,7 @@ pub(super) fn judge_relays(config: &Config, addresses: &[IpAddr], can_bind: &dyn
         let step = judge_external(config, relay, addresses);
         step.fact("bind", relay.bind.to_string()).fact("external", relay.external.to_string())
     };
-    relays.into_iter().flatten().map(judged).collect()
+    relays.iter().copied().map(judged).collect()
 }
 
 /// What is wrong with an address that `external-ip` names: an example, or one that the Internet does not reach.
@@ -140,7 +140,7 @@ pub(super) fn judge_container(config: &Config, container: &Container) -> Step {
     }
     let (low, high) = config.relay.ports;
     let ports = u64::from(high.saturating_sub(low)) + 1;
-    let mapped = [config.relay.ipv4, config.relay.ipv6].into_iter().flatten().any(|r| r.bind != r.external);
+    let mapped = config.relay.addresses.iter().any(|r| r.bind != r.external);
     let advice = "use host networking (docker run --network host)";
     if !mapped {
         let message = format!(

@@ -30,10 +30,38 @@ pub fn judge_ephemeral((low, high): (u16, u16), taken: &str, reserved: &str) -> 
     Some(finding("relay ports", Status::Note, message))
 }
 
+/// What shared relay ports do not go together with.
+pub fn judge_shared(config: &Config) -> Option<Step> {
+    if !config.relay.shared {
+        return None;
+    }
+    let ports = config.relay.ports_of_family();
+    let is_before_sfu = config.peers.default_deny_all || !config.peers.own_services.is_empty();
+    let (status, message) = match config.quota.total {
+        _ if is_before_sfu => (
+            Status::Warn,
+            format!(
+                "{ports} shared ports, and [peers] allows what an SFU or a server has: each of its ports can be used by at most {ports} \
+                 clients at a time, others get 508 (peer-endpoint-taken); open more ports, or a range that is not shared"
+            ),
+        ),
+        None => (
+            Status::Warn,
+            format!(
+                "{ports} shared ports are no limit of allocations; set allocations-total in [quota] to what memory allows"
+            ),
+        ),
+        Some(total) => (Status::Ok, format!("{ports} shared ports for at most {total} allocations")),
+    };
+    Some(finding("relay ports", status, message).fact("ports", ports))
+}
+
 /// Whether there are as many ports as allocations are allowed.
 pub(super) fn judge_quota(config: &Config) -> Step {
-    let (low, high) = config.relay.ports;
-    let ports = u64::from(high.saturating_sub(low)) + 1;
+    if let Some(shared) = judge_shared(config) {
+        return shared;
+    }
+    let ports = u64::from(config.relay.ports_of_family());
     let (status, message) = match config.quota.total {
         Some(total) if u64::from(total) > ports => (
             Status::Warn,

@@ -57,6 +57,12 @@ pub(super) struct Conf {
     pub(super) relay_ips: Vec<At<IpAddr>>,
     /// Public address, and private one if given.
     pub(super) external_ips: Vec<At<(IpAddr, Option<IpAddr>)>>,
+    /// The address family of clients that name none.
+    pub(super) address_family: Option<&'static str>,
+    /// Whether allocations share relay ports, from which port on, and how many peers each may have.
+    pub(super) multiplexes: bool,
+    pub(super) multiplex_port: Option<At<u16>>,
+    pub(super) multiplex_peers: Option<u64>,
     pub(super) workers: Option<u64>,
     pub(super) min_port: Option<At<u16>>,
     pub(super) max_port: Option<At<u16>>,

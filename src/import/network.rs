@@ -136,8 +136,28 @@ impl Conf {
 
     pub(super) fn default_family(&mut self, entry: &Entry<'_>) {
         match entry.value {
-            "ipv4" => self.harmless(entry, "IPv4, as RFC 8656 has it, is the default here"),
-            _ => self.lost(entry, "a client that names no family gets an IPv4 relay, as RFC 8656 has it"),
+            "ipv4" => self.address_family = Some("ipv4"),
+            "ipv6" => self.address_family = Some("ipv6"),
+            "keep" => self.address_family = Some("as-client"),
+            _ => self.invalid(entry, "neither ipv4, ipv6 nor keep"),
+        }
+    }
+
+    pub(super) fn multiplex_peer(&mut self, entry: &Entry<'_>) {
+        self.multiplexes = self.switch(entry).unwrap_or(self.multiplexes);
+    }
+
+    pub(super) fn multiplex_peer_port(&mut self, entry: &Entry<'_>) {
+        self.multiplex_port = self.port(entry);
+    }
+
+    pub(super) fn multiplex_peer_max_peers(&mut self, entry: &Entry<'_>) {
+        self.multiplex_peers = self.number(entry).map(|peers| peers.clamp(1, 65_535));
+    }
+
+    pub(super) fn keep_address_family(&mut self, entry: &Entry<'_>) {
+        if self.switch(entry) == Some(true) {
+            self.address_family = Some("as-client");
         }
     }
 

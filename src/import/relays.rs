@@ -6,30 +6,44 @@ use super::conf::{At, Conf};
 use super::findings::{FindingKind, Grade};
 
 const RELAY_PORTS: (u16, u16) = (49152, 65535);
+/// As many shared ports as coturn has with four threads.
+const SHARED_PORTS: u64 = 8;
+/// What `[relay]` takes of each family.
+const RELAY_ADDRESSES_MAX: usize = 16;
 
-/// The relay of one family.
+/// The relay addresses of one family.
 pub(super) struct Relay {
     pub(super) bind: Bind,
-    /// What clients are told in its place.
-    pub(super) external: Option<IpAddr>,
+    /// What clients are told in place of an address: the public one, and which it stands for if there are several.
+    pub(super) externals: Vec<(IpAddr, Option<IpAddr>)>,
+    /// Whether a client gets the address that it has reached.
+    pub(super) is_reached: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Bind {
     Auto,
     Off,
-    Address(IpAddr),
+    Addresses(Vec<IpAddr>),
 }
 
 impl Relay {
-    /// The address that clients and peers see, as far as the file says it.
-    pub(super) fn told(&self) -> Option<IpAddr> {
-        match (self.bind, self.external) {
-            (Bind::Off, _) => None,
-            (_, Some(external)) => Some(external),
-            (Bind::Address(ip), None) => Some(ip),
-            (Bind::Auto, None) => None,
+    /// The addresses of the host, as far as the file says them.
+    pub(super) fn binds(&self) -> &[IpAddr] {
+        match &self.bind {
+            Bind::Auto | Bind::Off => &[],
+            Bind::Addresses(binds) => binds,
         }
+    }
+
+    /// The addresses that clients and peers see, as far as the file says them.
+    pub(super) fn told(&self) -> Vec<IpAddr> {
+        let has_one = self.binds().len() < 2;
+        let is_mapped = |bind: &IpAddr| {
+            self.externals.iter().any(|(_, private)| private.map_or(has_one, |private| private == *bind))
+        };
+        let plain = self.binds().iter().copied().filter(|bind| !is_mapped(bind));
+        self.externals.iter().map(|(public, _)| *public).chain(plain).collect()
     }
 }
 
@@ -44,55 +58,80 @@ fn relay(conf: &mut Conf, is_ipv4: bool) -> Relay {
     let externals: Vec<_> = conf.external_ips.iter().filter(|at| at.value.0.is_ipv4() == is_ipv4).cloned().collect();
     let of_family = |ips: &[At<IpAddr>]| -> Vec<At<IpAddr>> {
         let usable = |at: &&At<IpAddr>| at.value.is_ipv4() == is_ipv4 && !at.value.is_unspecified();
-        ips.iter().filter(usable).cloned().collect()
+        let mut seen = Vec::new();
+        let is_new = |at: &&At<IpAddr>| {
+            !seen.contains(&at.value) && {
+                seen.push(at.value);
+                true
+            }
+        };
+        ips.iter().filter(usable).filter(is_new).cloned().collect()
     };
+    let privates: Vec<_> = externals.iter().filter_map(|at| Some(At { spot: at.spot, value: at.value.1? })).collect();
     let (relay_ips, listening_ips) = (of_family(&conf.relay_ips), of_family(&conf.listening_ips));
-    let mut bind = Bind::Auto;
-    if let Some(first) = relay_ips.first() {
-        bind = Bind::Address(first.value);
-        let message =
-            format!("one {family} relay address per server: the first is taken; run a second server for the other");
-        for other in relay_ips.iter().skip(1).filter(|other| other.value != first.value) {
-            conf.find(Some(other.spot), "relay-ip", FindingKind::NotConverted, Grade::Clients, &message);
+    let on_loopback = listening_ips.iter().all(|at| at.value.is_loopback());
+    let listening: Vec<_> = listening_ips.iter().filter(|at| on_loopback || !at.value.is_loopback()).cloned().collect();
+    let is_off = conf.names_listening_ip
+        && !conf.listening_ips.is_empty()
+        && conf.listening_ips.iter().all(|at| !at.value.is_unspecified());
+    let (directive, named) = match () {
+        () if !conf.relay_ips.is_empty() => ("relay-ip", relay_ips),
+        () if !privates.is_empty() => ("external-ip", of_family(&privates)),
+        () => ("listening-ip", listening),
+    };
+    // coturn relays from its listening addresses only.
+    let is_off = !conf.relay_ips.is_empty() || (externals.is_empty() && is_off);
+    if named.is_empty() {
+        let unpaired = || externals.iter().filter(|at| at.value.1.is_none());
+        let external = if is_off { None } else { unpaired().next() };
+        let externals = external.map(|at| (at.value.0, None)).into_iter().collect();
+        let spare = conf.external_ips.iter().filter(|at| at.value.0.is_ipv4() == is_ipv4);
+        let spare: Vec<_> = spare.filter(|at| external.is_none_or(|taken| taken.spot != at.spot)).cloned().collect();
+        lose_externals(conf, family, is_off, &spare);
+        return Relay { bind: if is_off { Bind::Off } else { Bind::Auto }, externals, is_reached: false };
+    }
+    let mut relay =
+        Relay { bind: Bind::Off, externals: Vec::new(), is_reached: directive != "relay-ip" && named.len() > 1 };
+    let (mut binds, mut taken) = (Vec::new(), Vec::new());
+    let mut unpaired = externals.iter().find(|at| at.value.1.is_none());
+    let has_unpaired = unpaired.is_some();
+    for At { spot, value: bind } in named {
+        let paired = externals.iter().find(|at| at.value.1 == Some(bind));
+        let external = paired.or_else(|| unpaired.take());
+        if binds.len() >= RELAY_ADDRESSES_MAX || (external.is_none() && has_unpaired) {
+            let message = match external {
+                Some(_) => format!("beyond the {RELAY_ADDRESSES_MAX} {family} relay addresses that a server may have"),
+                None => {
+                    "the public address stands for one of them; write external-ip as PUBLIC/PRIVATE for each".to_owned()
+                }
+            };
+            conf.find(Some(spot), directive, FindingKind::NotConverted, Grade::Clients, &message);
+            continue;
         }
-    } else if !conf.relay_ips.is_empty() {
-        bind = Bind::Off;
-    } else if let Some(private) = externals.iter().find_map(|at| at.value.1) {
-        bind = Bind::Address(private);
-    } else if let Some(first) = listening_ips.iter().find(|at| !at.value.is_loopback()).or(listening_ips.first()) {
-        bind = Bind::Address(first.value);
-        for other in listening_ips.iter().filter(|other| other.value != first.value && !other.value.is_loopback()) {
-            let message = format!(
-                "coturn relays from the address that the client reached, this server from {} always",
-                first.value
-            );
-            conf.find(Some(other.spot), "listening-ip", FindingKind::Note, Grade::Clients, &message);
-        }
-    } else if externals.is_empty() && conf.names_listening_ip {
-        // coturn relays from its listening addresses only.
-        let is_named = !conf.listening_ips.is_empty();
-        if is_named && conf.listening_ips.iter().all(|at| !at.value.is_unspecified()) {
-            bind = Bind::Off;
+        binds.push(bind);
+        if let Some(external) = external {
+            taken.push(external.spot);
+            relay.externals.push((external.value.0, Some(bind)));
         }
     }
-    let external = match bind {
-        Bind::Off => None,
-        Bind::Auto => externals.iter().find(|at| at.value.1.is_none()),
-        Bind::Address(ip) => {
-            let mapped = externals.iter().find(|at| at.value.1 == Some(ip));
-            mapped.or_else(|| externals.iter().find(|at| at.value.1.is_none()))
-        }
+    if let ([_], [(_, private)]) = (&*binds, &mut *relay.externals) {
+        *private = None;
+    }
+    relay.bind = Bind::Addresses(binds);
+    let spare: Vec<_> = externals.iter().filter(|at| !taken.contains(&at.spot)).cloned().collect();
+    lose_externals(conf, family, false, &spare);
+    relay
+}
+
+/// Public addresses that stand for nothing.
+fn lose_externals(conf: &mut Conf, family: &str, is_off: bool, spare: &[At<(IpAddr, Option<IpAddr>)>]) {
+    let message = match is_off {
+        true => format!("no {family} relay address is left to stand for"),
+        false => format!("it is not the public address of an {family} relay address"),
     };
-    for other in externals.iter().filter(|other| external.is_none_or(|taken| taken.spot != other.spot)) {
-        let message = match bind {
-            Bind::Off => format!("no {family} relay address is left to stand for"),
-            _ => format!(
-                "one {family} relay address per server, and this is not its public address; run a second server"
-            ),
-        };
+    for other in spare {
         conf.find(Some(other.spot), "external-ip", FindingKind::NotConverted, Grade::Clients, &message);
     }
-    Relay { bind, external: external.map(|at| at.value.0) }
 }
 
 /// The relay ports, clear of well-known ports and of the ports of UDP listeners.
@@ -115,6 +154,21 @@ pub(super) fn relay_ports(conf: &mut Conf, udp_ports: &[u16]) -> (u16, u16) {
         conf.find(spot, "min-port", FindingKind::Note, Grade::Operation, message);
     }
     clear.or_else(|| longest_gap((1024, u16::MAX), udp_ports)).unwrap_or(RELAY_PORTS)
+}
+
+/// The relay ports that allocations share. coturn has two for each of its threads, of which each family uses one; here each port is
+/// for both families.
+pub(super) fn shared_ports(conf: &mut Conf, udp_ports: &[u16]) -> (u16, u16) {
+    const COTURN_PORT: u16 = 3480;
+    let wanted = conf.multiplex_port.as_ref().map_or(COTURN_PORT, |port| port.value).max(1024);
+    let count = u16::try_from(conf.workers.unwrap_or(SHARED_PORTS / 2) * 2).unwrap_or(u16::MAX);
+    let high = wanted.saturating_add(count.saturating_sub(1));
+    match longest_gap((wanted, high), udp_ports) {
+        Some(clear) => clear,
+        None => {
+            longest_gap((COTURN_PORT, u16::MAX), udp_ports).map_or(RELAY_PORTS, |(low, high)| (low, high.min(low + 7)))
+        }
+    }
 }
 
 fn longest_gap((low, high): (u16, u16), taken: &[u16]) -> Option<(u16, u16)> {

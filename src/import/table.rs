@@ -48,8 +48,6 @@ const UNIT: &str = "the service manager does this (systemctl cat turnstone)";
 const LOG_FILE: &str = "logs go to standard error, which journald collects: journalctl -u turnstone; for a file of their own, \
     StandardError=append:FILE in a drop-in (systemctl edit turnstone)";
 const BATCHES: &str = "packets are received and sent in batches with GRO and GSO; there is nothing to set";
-const MULTIPLEX: &str = "each allocation has a relay port of its own; widen min-port and max-port ([relay] ports) for more, \
-                         and use a second relay address on a second server beyond 64,000";
 const NO_DH: &str = "key exchange is elliptic-curve only (and post-quantum hybrid); there are no DH parameters";
 const OLD_TLS: &str = "TLS below 1.2 is never offered";
 const DTLS: &str = "DTLS is not supported; browsers do not use it. Clients use turns: over TLS on TCP";
@@ -71,13 +69,6 @@ const WEB_ADMIN: Part = part(|conf| conf.has("web-admin"), NO_WEB_ADMIN, ADMIN_P
 const WEB_ADMIN_ON_WORKERS: Part =
     part(|conf| conf.has("web-admin"), NO_WEB_ADMIN, "the admin API never shares a port with clients");
 const NO_WEB_ADMIN: &str = "without web-admin it does nothing, in coturn neither";
-const MULTIPLEX_PORT: Part = part(|conf| conf.has("multiplex-peer"), NO_MULTIPLEX, MULTIPLEX);
-const MULTIPLEX_PEERS: Part = part(
-    |conf| conf.has("multiplex-peer"),
-    NO_MULTIPLEX,
-    "peers-per-allocation in [limits] bounds the peers of an allocation (128)",
-);
-const NO_MULTIPLEX: &str = "without multiplex-peer it does nothing, in coturn neither";
 const SYSLOG: Part = part(|conf| conf.has("syslog"), "without syslog it does nothing, in coturn neither", LOG_FILE);
 const TIMESTAMP: Part = part(
     |conf| conf.has("new-log-timestamp"),
@@ -152,15 +143,15 @@ const DIRECTIVES: &[(&str, Grade, Treatment)] = &[
     ("udp-recvmmsg", Operation, Always(BATCHES)),
     ("udp-recvmmsg-log", Operation, Missing("batches are not logged")),
     ("udp-gso", Operation, Always(BATCHES)),
-    ("multiplex-peer", Clients, Missing(MULTIPLEX)),
-    ("multiplex-peer-port", Clients, PartOf(MULTIPLEX_PORT)),
-    ("multiplex-peer-max-peers", Clients, PartOf(MULTIPLEX_PEERS)),
+    ("multiplex-peer", Clients, Read(Conf::multiplex_peer)),
+    ("multiplex-peer-port", Clients, Read(Conf::multiplex_peer_port)),
+    ("multiplex-peer-max-peers", Clients, Read(Conf::multiplex_peer_max_peers)),
     (
         "server-relay",
         Security,
         Missing("it lifts the check of permissions, which makes an open relay; there is no such switch"),
     ),
-    ("keep-address-family", Clients, Missing("a client that names no family gets an IPv4 relay, as RFC 8656 has it")),
+    ("keep-address-family", Clients, Read(Conf::keep_address_family)),
     ("allocation-default-address-family", Clients, Read(Conf::default_family)),
     (
         "mobility",

@@ -1,7 +1,7 @@
 //! From what a configuration says to the sections of `turnserver.toml`.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use zeroize::Zeroizing;
@@ -14,6 +14,9 @@ use super::operation::{self, separate};
 use super::peers::{self, Own};
 use super::relays::{self, Bind, Relay};
 use crate::config::{duration_text, quoted, rate_text};
+
+/// What coturn allows an allocation on a port that is shared.
+const COTURN_MULTIPLEX_PEERS: u64 = 256;
 
 const INLINE: &str = "
 # Secrets and passwords are written here: only this file's owner and the server's group may read it
@@ -35,7 +38,10 @@ pub(super) fn write(mut conf: Conf) -> Import {
         .map(|listener| listener.port)
         .collect();
     let relays = relays::relays(&mut conf);
-    let ports = relays::relay_ports(&mut conf, &udp_ports);
+    let ports = match conf.multiplexes {
+        true => relays::shared_ports(&mut conf, &udp_ports),
+        false => relays::relay_ports(&mut conf, &udp_ports),
+    };
     let own = own(&conf, &relays, ports);
     let peers = peers::convert(&conf.denied, &conf.allowed, &own, &mut conf.findings);
     let metrics = operation::metrics(&mut conf, |address| {
@@ -45,7 +51,7 @@ pub(super) fn write(mut conf: Conf) -> Import {
     conf.judge_parts();
     // Writing to a string cannot fail.
     let _ = write_top(&mut toml, &conf, &listeners, tls.as_ref());
-    let _ = write_relay(&mut toml, &relays, ports);
+    let _ = write_relay(&mut toml, &conf, &relays, ports);
     let _ = write_auth(&mut toml, &conf, has_secrets);
     let _ = write_peers(&mut toml, &peers);
     let _ = write_limits(&mut toml, &conf);
@@ -64,16 +70,14 @@ fn header(from: &str) -> String {
 }
 
 fn own(conf: &Conf, relays: &[Relay; 2], relay_ports: (u16, u16)) -> Own {
-    let of_host = |relay: &Relay| match relay.bind {
-        Bind::Address(ip) => Some(ip),
-        Bind::Auto | Bind::Off => None,
-    };
-    let mapped = relays.iter().filter_map(|relay| relay.external.filter(|external| of_host(relay) != Some(*external)));
+    let is_of_host = |ip: IpAddr| relays.iter().any(|relay| relay.binds().contains(&ip));
+    let mapped = relays.iter().flat_map(|relay| &relay.externals).map(|(public, _)| *public);
+    let mapped = mapped.filter(|public| !is_of_host(*public));
     let listens_at = |ip| conf.listening_ips.iter().chain(&conf.relay_ips).any(|at| at.value == ip);
     Own {
         addresses: relays::own_addresses(conf),
         mapped: mapped.filter(|ip| !listens_at(*ip)).collect(),
-        told: relays.iter().filter_map(Relay::told).collect(),
+        told: relays.iter().flat_map(Relay::told).collect(),
         relay_ports,
         directives: match conf.origin {
             Origin::Coturn => ["denied-peer-ip", "allowed-peer-ip"],
@@ -117,20 +121,33 @@ fn write_top(out: &mut String, conf: &Conf, listeners: &[Listener], tls: Option<
     Ok(())
 }
 
-fn write_relay(out: &mut String, relays: &[Relay; 2], (low, high): (u16, u16)) -> std::fmt::Result {
+fn write_relay(out: &mut String, conf: &Conf, relays: &[Relay; 2], (low, high): (u16, u16)) -> std::fmt::Result {
     writeln!(out, "\n[relay]")?;
     for (key, relay) in ["ipv4", "ipv6"].iter().zip(relays) {
-        match relay.bind {
-            Bind::Auto => {}
-            Bind::Off => writeln!(out, "{key} = \"off\"")?,
-            Bind::Address(ip) => writeln!(out, "{key} = \"{ip}\"")?,
+        let binds: Vec<_> = relay.binds().iter().map(|ip| format!("\"{ip}\"")).collect();
+        match &*binds {
+            [] if relay.bind == Bind::Off => writeln!(out, "{key} = \"off\"")?,
+            [] => {}
+            [one] => writeln!(out, "{key} = {one}")?,
+            several => writeln!(out, "{key} = [{}]", several.join(", "))?,
         }
     }
-    let externals: Vec<_> = relays.iter().filter_map(|relay| relay.external).map(|ip| format!("\"{ip}\"")).collect();
+    let external = |(public, private): &(IpAddr, Option<IpAddr>)| match private {
+        Some(private) => format!("\"{public}/{private}\""),
+        None => format!("\"{public}\""),
+    };
+    let externals: Vec<_> = relays.iter().flat_map(|relay| &relay.externals).map(external).collect();
+    if relays.iter().any(|relay| relay.is_reached) {
+        writeln!(out, "choice = \"reached\"")?;
+    }
+    if let Some(family) = conf.address_family {
+        writeln!(out, "address-family = \"{family}\"")?;
+    }
     if !externals.is_empty() {
         writeln!(out, "external-ip = [{}]", externals.join(", "))?;
     }
-    writeln!(out, "ports = \"{low}-{high}\"")
+    let shared = if conf.multiplexes { "shared:" } else { "" };
+    writeln!(out, "ports = \"{shared}{low}-{high}\"")
 }
 
 fn write_auth(out: &mut String, conf: &Conf, has_secrets: bool) -> std::fmt::Result {
@@ -204,8 +221,10 @@ fn write_limits(out: &mut String, conf: &Conf) -> std::fmt::Result {
     let max = conf.allocation_max_secs;
     let default = max.filter(|secs| *secs < 600).map(|secs| format!("allocation-default = \"{}\"", duration(secs)));
     section("lifetimes", &[default, max.map(|secs| format!("allocation-max = \"{}\"", duration(secs)))]);
+    let multiplexed = conf.multiplexes.then(|| conf.multiplex_peers.unwrap_or(COTURN_MULTIPLEX_PEERS));
+    let peers = conf.peers_per_allocation.or(multiplexed);
     let unauthenticated = quota("unauthenticated-replies-per-second", conf.unauthenticated_rps);
-    section("limits", &[unauthenticated, quota("peers-per-allocation", conf.peers_per_allocation)]);
+    section("limits", &[unauthenticated, quota("peers-per-allocation", peers)]);
     section("streams", &[conf.idle_secs.map(|secs| format!("idle-timeout = \"{}\"", duration(secs)))]);
     section("log", &[conf.log_level.map(|level| format!("level = \"{level}\""))]);
     Ok(())

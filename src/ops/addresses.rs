@@ -18,7 +18,7 @@ use super::listeners::Bound;
 use super::notify;
 use super::status::Status;
 use crate::addr::Family;
-use crate::config::{Config, OwnAddresses, RelayAddress};
+use crate::config::{Config, OwnAddresses, Relay, RelayAddress};
 use crate::net::{LocalAddresses, RelayPorts, subscribe_to_addresses, take_changes};
 use crate::policy::{PeerAcl, PeerRules};
 
@@ -156,24 +156,24 @@ impl AddressWatch {
 
     /// The server's own addresses, for the peer policy.
     pub(super) fn own(&self, config: &Config) -> OwnAddresses {
-        let current = [config.relay.ipv4, config.relay.ipv6];
         let all = self.relay_ports.all_addresses().into_iter().map(|(bind, external)| RelayAddress { bind, external });
         OwnAddresses {
             endpoints: self.endpoints.clone(),
             addresses: self.local.interfaces.clone(),
             networks: self.local.networks.clone(),
-            earlier_relays: all.filter(|relay| !current.contains(&Some(*relay))).collect(),
+            earlier_relays: all.filter(|relay| !config.relay.addresses.contains(relay)).collect(),
         }
     }
 
     /// Gives relays the addresses of this moment.
     pub(super) fn follow_relays(&mut self, config: &mut Config) {
-        let before = config.relay;
+        let before = config.relay.clone();
         find_relays(config, &self.local);
-        let changed = |family: &Family| before.of(*family) != config.relay.of(*family);
+        let changed = |family: &Family| !before.of(*family).eq(config.relay.of(*family));
         for family in Family::ALL.into_iter().filter(changed) {
-            let shown = |relay: Option<RelayAddress>| relay.map_or("none".to_owned(), |relay| relay.bind.to_string());
-            let (before, now) = (shown(before.of(family)), shown(config.relay.of(family)));
+            let shown =
+                |relay: &Relay| relay.of(family).next().map_or("none".to_owned(), |relay| relay.bind.to_string());
+            let (before, now) = (shown(&before), shown(&config.relay));
             self.readiness_log.tell(|more| {
                 tracing::warn!(%family, %before, %now, "the relay address has changed, for new allocations{more}");
             });
@@ -292,25 +292,22 @@ async fn change(subscription: Option<&AsyncFd<OwnedFd>>) -> std::io::Result<bool
 fn find_relays(config: &mut Config, local: &LocalAddresses) {
     let relay = &mut config.relay;
     for family in Family::ALL {
-        let Some(auto) = relay.auto_of(family) else { continue };
         // An address that works is kept, wherever the way to the outside leads now.
-        if relay.of(family).is_some_and(|relay| local.contains(relay.bind)) {
+        if !relay.is_auto(family) || relay.of(family).any(|relay| local.contains(relay.bind)) {
             continue;
         }
-        let found = host::way_out(family).filter(|ip| local.contains(*ip));
-        relay.set(family, found.map(|ip| auto.at(ip)));
+        relay.set_auto(family, host::way_out(family).filter(|ip| local.contains(*ip)));
     }
 }
 
 /// Has relays made at the configured addresses.
 pub(super) fn offer(config: &Config, relays: &RelayPorts) {
     let relay = &config.relay;
-    let has_none = relay.ipv4.is_none() && relay.ipv6.is_none();
     for family in Family::ALL {
-        let address = relay.of(family);
+        let addresses: Vec<_> = relay.of(family).map(|address| (address.bind, address.external)).collect();
         // While there is no address at all, clients are told to try elsewhere, and not that they should ask for another family.
-        let offered = address.is_some() || (has_none && relay.auto_of(family).is_some());
-        relays.set_address(family, address.map(|address| (address.bind, address.external)), offered);
+        let offered = !addresses.is_empty() || (relay.addresses.is_empty() && relay.is_auto(family));
+        relays.set_addresses(family, &addresses, offered);
     }
 }
 
@@ -318,11 +315,11 @@ pub(super) fn offer(config: &Config, relays: &RelayPorts) {
 fn missing(config: &Config, bound: &Bound, local: &LocalAddresses) -> Vec<String> {
     let relay = &config.relay;
     let mut missing = Vec::new();
-    if config.turn && relay.ipv4.is_none() && relay.ipv6.is_none() {
+    if config.turn && relay.addresses.is_empty() {
         missing.push("this host has no route to the outside, which [relay] would take its address from".to_owned());
     }
-    for family in Family::ALL.into_iter().filter(|_| config.turn) {
-        let Some(RelayAddress { bind, .. }) = relay.of(family) else { continue };
+    for RelayAddress { bind, .. } in relay.addresses.iter().copied().filter(|_| config.turn) {
+        let family = Family::of(bind);
         if !(local.contains(bind) && can_bind(bind)) {
             missing.push(format!(
                 "the relay address {bind} is not on this host; add it, or set {family} in [relay] to one that is, or to \"auto\""
@@ -430,8 +427,7 @@ mod tests {
     fn relays_have_their_part_of_the_descriptors_before_there_is_an_address() {
         let mut config = config("");
         assert_eq!(config.wanted_sockets().relays, 16_384);
-        let auto = config.relay.auto_of(Family::V4).unwrap();
-        config.relay.set(Family::V4, Some(auto.at("5.44.1.1".parse().unwrap())));
+        config.relay.set_auto(Family::V4, Some("5.44.1.1".parse().unwrap()));
         assert_eq!(config.wanted_sockets().relays, 16_384);
         config.turn = false;
         assert_eq!(config.wanted_sockets().relays, 0);
@@ -440,13 +436,12 @@ mod tests {
     #[test]
     fn without_any_address_both_automatic_families_are_offered_and_with_one_only_that() {
         let mut config = config("");
-        let relays = RelayPorts::new(None, None, config.relay.ports);
+        let relays = RelayPorts::new(&[], config.relay.ports);
         let offered =
             |relays: &RelayPorts| Family::ALL.map(|family| (relays.supports(family), relays.has_address(family)));
         offer(&config, &relays);
         assert_eq!(offered(&relays), [(true, false), (true, false)]);
-        let auto = config.relay.auto_of(Family::V6).unwrap();
-        config.relay.set(Family::V6, Some(auto.at("2a00:1::1".parse().unwrap())));
+        config.relay.set_auto(Family::V6, Some("2a00:1::1".parse().unwrap()));
         offer(&config, &relays);
         assert_eq!(offered(&relays), [(false, false), (true, true)]);
     }
@@ -454,14 +449,13 @@ mod tests {
     #[test]
     fn an_automatic_address_stays_while_the_host_has_it() {
         let mut config = config("");
-        let auto = config.relay.auto_of(Family::V4).unwrap();
-        let kept = auto.at("5.44.1.1".parse().unwrap());
-        config.relay.set(Family::V4, Some(kept));
+        let kept = config.relay.at("5.44.1.1".parse().unwrap());
+        config.relay.set_auto(Family::V4, Some(kept.bind));
         find_relays(&mut config, &local(&["5.44.1.1", "5.44.1.2"]));
-        assert_eq!(config.relay.ipv4, Some(kept));
+        assert_eq!(config.relay.addresses, [kept]);
         // Whatever this machine has, it is not in the list.
         find_relays(&mut config, &local(&[]));
-        assert_eq!(config.relay.ipv4, None);
+        assert_eq!(config.relay.addresses, []);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 use super::status::Status;
 use crate::addr::{Family, Transport};
 use crate::counters::{self, BadHeader, Counter, Counters, Cut, Histogram, TrafficCounters};
-use crate::net::RelayPorts;
+use crate::net::{AddressUsage, RelayPorts};
 use crate::reject::{Dropped, Reason};
 use crate::traffic::Direction;
 use crate::turn::EndReason;
@@ -227,18 +227,20 @@ impl Observed {
     }
 
     fn encode_relays(&self, out: &mut Out<'_>) -> fmt::Result {
-        let help = "Relay ports: of allocations, reserved for an allocation to come (EVEN-PORT), and free.";
+        let help = "Relay ports of each relay address: of allocations, reserved for an allocation to come (EVEN-PORT), and free.";
         let mut ports = out.0.encode_descriptor("turnstone_relay_ports", help, None, MetricType::Gauge)?;
         for family in Family::ALL {
             if !self.relay_ports.supports(family) {
                 continue;
             }
-            let reserved = self.reservations.held(family);
-            let held = self.relay_ports.used(family);
-            let used = held.saturating_sub(reserved);
-            let free = self.relay_ports.capacity().saturating_sub(held);
-            for (state, count) in [("used", used), ("reserved", reserved), ("free", free)] {
-                ports.encode_family(&[("family", family.name()), ("state", state)])?.encode_gauge(&i64::from(count))?;
+            for AddressUsage { bind, external, used: held, total } in self.relay_ports.usage(family) {
+                let reserved = self.reservations.held(bind);
+                let (used, free) = (held.saturating_sub(reserved), total.saturating_sub(held));
+                let address = external.to_string();
+                for (state, count) in [("used", used), ("reserved", reserved), ("free", free)] {
+                    let labels = [("address", address.as_str()), ("family", family.name()), ("state", state)];
+                    ports.encode_family(&labels)?.encode_gauge(&i64::from(count))?;
+                }
             }
         }
         Ok(())

@@ -61,12 +61,12 @@ pub(super) fn start(config: Config, inherited: Inherited) -> Result<Started, Run
     let mut master = [0; 32];
     fill_from_system(&mut master);
     let nonce_keys = Arc::new(NonceKeys::new(master, config.auth.nonce_lifetime_secs));
-    let relay_ports = RelayPorts::new(None, None, config.relay.ports);
+    let relay_ports = RelayPorts::new(&[], config.relay.ports);
     offer(&config, &relay_ports);
     let addresses = AddressWatch::new(bound.clone(), endpoints, Arc::clone(&relay_ports))?;
     let settings = Arc::new(config.settings(Arc::clone(&nonce_keys), addresses.own(&config))?);
     status.set_peer_acl(Arc::clone(settings.peer_acl()));
-    let reservations_max = (relay_ports.capacity() / 4).max(1) as usize;
+    let reservations_max = (config.relay.ports_of_family() / 4).max(1) as usize;
     let reservations = Arc::new(Reservations::new(reservations_max));
     let workers = Workers::new(config.workers).map_err(RunError::Mailbox)?;
     let usage = config.usage.as_ref().map(|usage| {
@@ -91,6 +91,8 @@ pub(super) fn start(config: Config, inherited: Inherited) -> Result<Started, Run
         mailboxes: workers.mailboxes.clone(),
         descriptors: descriptors.of_each(config.workers),
         loopback_peers: config.peers.allow_loopback,
+        relay_choice: config.relay.choice,
+        shared_ports: config.relay.shared,
         gso: gso_available(),
     };
     let threads = Threads::start(sockets, &workers, &context)?;

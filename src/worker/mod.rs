@@ -24,6 +24,7 @@ mod relay_sockets;
 mod reservations;
 mod room;
 mod run;
+mod shared_sockets;
 mod shortage;
 mod token;
 
@@ -40,7 +41,7 @@ pub(crate) use refusals::KEPT as REFUSALS_KEPT;
 pub use reservations::Reservations;
 pub use shortage::{Shortage, Shortages};
 
-use crate::config::Streams;
+use crate::config::{RelayChoice, Streams};
 use crate::counters::Counters;
 use crate::net::RelayPorts;
 use crate::net::sys::{Descriptors, Epoll, Interest};
@@ -85,6 +86,10 @@ pub struct WorkerContext {
     pub usage: Option<UsageSender>,
     /// Whether peers on this host's loopback are allowed (`serve --dev`).
     pub loopback_peers: bool,
+    /// Which of several relay addresses an allocation gets.
+    pub relay_choice: RelayChoice,
+    /// Whether allocations share the relay ports, of which each worker has some.
+    pub shared_ports: bool,
     /// Whether the kernel segments datagrams (UDP GSO).
     pub gso: bool,
 }
@@ -138,6 +143,8 @@ impl Worker {
             descriptors: context.descriptors,
             fill_random: fill_from_system,
             loopback_peers: context.loopback_peers,
+            choice: context.relay_choice,
+            sharing_workers: context.shared_ports.then_some(context.mailboxes.len() as u16),
         };
         let server = Server::new(context.settings, context.shared, Box::new(fill_from_system))
             .with_ids(AllocationIds::of_worker(number));

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use super::inbox::Inbox;
 use crate::addr::RelayedAddr;
@@ -21,16 +22,34 @@ const READ_MESSAGES: usize = 512;
 /// A relay socket; dropping it closes the socket and gives the port back.
 pub(super) struct RelaySocket {
     relayed: RelayedAddr,
-    socket: OwnedFd,
+    socket: Socket,
     /// The kernel's drops at it that have been counted.
     drops: u32,
-    lease: PortLease,
+    /// The port; a share of another relay's socket has none.
+    lease: Option<PortLease>,
     depth: Depth,
     waiting: Waiting,
     busy: Option<BusyPeer>,
     /// The peer that was sent to last, and how many datagrams in a row.
     last_peer: Option<SocketAddr>,
     in_a_row: u32,
+}
+
+/// What a relay sends from.
+enum Socket {
+    Own(OwnedFd),
+    /// One of a port that allocations share.
+    Shared(Arc<OwnedFd>),
+}
+
+impl AsFd for Socket {
+    #[inline]
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Own(socket) => socket.as_fd(),
+            Self::Shared(socket) => socket.as_fd(),
+        }
+    }
 }
 
 /// The peer that gets most, and the socket connected to it.
@@ -92,8 +111,24 @@ impl Depth {
 
 impl RelaySocket {
     pub(super) fn new(socket: OwnedFd, lease: PortLease) -> Self {
+        Self::with(RelayedAddr::new(lease.external_address()), Socket::Own(socket), Some(lease))
+    }
+
+    /// The socket of a port that allocations share, and what they share.
+    pub(super) fn shared(socket: OwnedFd, lease: PortLease) -> (Self, Arc<OwnedFd>) {
+        let socket = Arc::new(socket);
+        let relayed = RelayedAddr::new(lease.external_address());
+        (Self::with(relayed, Socket::Shared(Arc::clone(&socket)), Some(lease)), socket)
+    }
+
+    /// One allocation's share of it.
+    pub(super) fn share(relayed: RelayedAddr, socket: Arc<OwnedFd>) -> Self {
+        Self::with(relayed, Socket::Shared(socket), None)
+    }
+
+    fn with(relayed: RelayedAddr, socket: Socket, lease: Option<PortLease>) -> Self {
         Self {
-            relayed: RelayedAddr::new(lease.external_address()),
+            relayed,
             socket,
             drops: 0,
             lease,
@@ -111,8 +146,13 @@ impl RelaySocket {
     }
 
     /// The port it holds.
-    pub(super) fn lease(&self) -> &PortLease {
-        &self.lease
+    pub(super) fn lease(&self) -> Option<&PortLease> {
+        self.lease.as_ref()
+    }
+
+    /// Whether it stays with its worker: other allocations use its socket.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self.socket, Socket::Shared(_))
     }
 
     /// How many datagrams to ask for next.
@@ -168,7 +208,7 @@ impl RelaySocket {
 
     /// Counts `datagrams` to `peer`; whether it has become worth a connected socket.
     pub(super) fn has_become_busy(&mut self, peer: SocketAddr, datagrams: u16) -> bool {
-        if self.busy.as_ref().is_some_and(|busy| busy.peer == peer) {
+        if self.busy.as_ref().is_some_and(|busy| busy.peer == peer) || self.is_shared() {
             return false;
         }
         if self.last_peer != Some(peer) {
@@ -186,7 +226,11 @@ impl RelaySocket {
 
     /// A socket of the same port that is connected to a peer.
     pub(super) fn connected_to(&self, peer: SocketAddr) -> io::Result<OwnedFd> {
-        bind_connected(&self.socket, peer)
+        match &self.socket {
+            Socket::Own(socket) => bind_connected(socket, peer),
+            // What a peer sends there would come to a socket of one allocation and not to the one that is told apart.
+            Socket::Shared(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// Closes the socket for the busiest peer; returns the drops that no datagram has reported, and whether it waited.
@@ -201,17 +245,20 @@ impl RelaySocket {
 
     /// Drops that no datagram after them has reported.
     pub(super) fn last_drops(&self) -> u32 {
-        unreported(&self.socket, self.drops).wrapping_add(self.busy.as_ref().map_or(0, BusyPeer::last_drops))
+        if self.lease.is_none() {
+            return 0;
+        }
+        unreported(self.socket.as_fd(), self.drops).wrapping_add(self.busy.as_ref().map_or(0, BusyPeer::last_drops))
     }
 }
 
 impl BusyPeer {
     /// Drops that no datagram after them has reported.
     fn last_drops(&self) -> u32 {
-        unreported(&self.socket, self.drops)
+        unreported(self.socket.as_fd(), self.drops)
     }
 }
 
-fn unreported(socket: &OwnedFd, counted: u32) -> u32 {
-    kernel_drops(socket.as_fd()).map_or(0, |drops| drops.wrapping_sub(counted))
+fn unreported(socket: BorrowedFd<'_>, counted: u32) -> u32 {
+    kernel_drops(socket).map_or(0, |drops| drops.wrapping_sub(counted))
 }

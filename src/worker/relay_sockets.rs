@@ -2,21 +2,23 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::peak::Peak;
 use super::relay_socket::{Read, RelaySocket, Waiting};
 use super::reservations::Reservations;
+use super::shared_sockets::{Place, SharedPort, SharedSockets};
 use super::token::Token;
 use crate::addr::{Family, PeerAddr};
 use crate::clock::Now;
+use crate::config::RelayChoice;
 use crate::counters::Counters;
 use crate::net::sys::{Descriptors, Epoll, Interest};
-use crate::net::{PortLease, RelayAddresses, RelayOwner, RelayPorts, bind_relay};
+use crate::net::{AddressPorts, PortLease, RelayAddresses, RelayOwner, RelayPorts, bind_relay};
 use crate::turn::slots::Slots;
-use crate::turn::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
+use crate::turn::{Client, OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
 use crate::user::User;
 
 /// Ports tried before giving up when other processes hold ports of the range.
@@ -39,6 +41,9 @@ pub(super) struct RelaySockets {
     peak: Peak,
     /// Whether peers on this host's loopback are allowed.
     loopback_peers: bool,
+    choice: RelayChoice,
+    /// The ports that this worker's allocations share, if they do.
+    shared: Option<SharedSockets>,
 }
 
 /// What relay sockets are made from.
@@ -49,6 +54,10 @@ pub(super) struct RelaySources {
     pub(super) fill_random: fn(&mut [u8]),
     /// Whether peers on this host's loopback are allowed.
     pub(super) loopback_peers: bool,
+    /// Which of several addresses.
+    pub(super) choice: RelayChoice,
+    /// How many workers there are, if allocations share the ports that each of them has.
+    pub(super) sharing_workers: Option<u16>,
 }
 
 /// One of a relay's two sockets, to be read.
@@ -72,7 +81,8 @@ struct Sockets {
 
 impl RelaySockets {
     pub(super) fn new(worker: u16, epoll: Arc<Epoll>, counters: Arc<Counters>, from: RelaySources) -> Self {
-        let RelaySources { ports, reservations, descriptors, fill_random, loopback_peers } = from;
+        let RelaySources { ports, reservations, descriptors, fill_random, loopback_peers, choice, sharing_workers } =
+            from;
         Self {
             worker,
             addresses: ports.addresses(),
@@ -84,6 +94,8 @@ impl RelaySockets {
             waiting: VecDeque::new(),
             peak: Peak::default(),
             loopback_peers,
+            choice,
+            shared: sharing_workers.map(|workers| SharedSockets::new(worker, workers)),
         }
     }
 
@@ -193,12 +205,12 @@ impl RelaySockets {
         self.relays.get(id.into())
     }
 
-    /// Binds a free port that `fits`, in random order; with `pair` also the port after it.
+    /// Binds a free port in random order, at the least used of the addresses that `may_be` holds for; with `pair` also the port after it.
     fn bind_free(
         &self,
         family: Family,
-        even: bool,
-        pair: bool,
+        (even, pair): (bool, bool),
+        may_be: impl Fn(IpAddr, IpAddr) -> bool,
     ) -> Result<[Option<(OwnedFd, PortLease)>; 2], RelayError> {
         if !self.ports.supports(family) {
             return Err(RelayError::NoFamily);
@@ -208,13 +220,32 @@ impl RelaySockets {
         }
         let mut random = [0; 4];
         (self.fill_random)(&mut random);
+        let random = u32::from_ne_bytes(random);
         let mut tries = 0;
-        for port in self.ports.candidates(family, u32::from_ne_bytes(random)) {
+        let mut failure = RelayError::NoFamily;
+        for address in self.ports.least_used(family, random, may_be) {
+            match self.bind_at(&address, random, (even, pair), &mut tries) {
+                Err(error @ (RelayError::NoPort | RelayError::NoAddress)) => failure = error,
+                bound => return bound,
+            }
+        }
+        Err(failure)
+    }
+
+    /// The same at one address.
+    fn bind_at(
+        &self,
+        address: &AddressPorts,
+        random: u32,
+        (even, pair): (bool, bool),
+        tries: &mut usize,
+    ) -> Result<[Option<(OwnedFd, PortLease)>; 2], RelayError> {
+        for port in address.candidates(random) {
             if even && port % 2 != 0 {
                 continue;
             }
-            let Some(lease) = self.ports.claim(family, port) else { continue };
-            let next = if pair { port.checked_add(1).and_then(|port| self.ports.claim(family, port)) } else { None };
+            let Some(lease) = address.claim(port) else { continue };
+            let next = if pair { port.checked_add(1).and_then(|port| address.claim(port)) } else { None };
             if pair && next.is_none() {
                 continue;
             }
@@ -224,7 +255,7 @@ impl RelaySockets {
                 .and_then(|first| Ok([Some(first), next.map(|lease| self.sockets.bind(lease)).transpose()?]));
             match bound {
                 Ok(sockets) => return Ok(sockets),
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < BIND_TRIES_MAX => tries += 1,
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && *tries < BIND_TRIES_MAX => *tries += 1,
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(RelayError::NoPort),
                 Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => return Err(RelayError::NoAddress),
                 Err(_) => return Err(RelayError::System),
@@ -233,10 +264,105 @@ impl RelaySockets {
         Err(RelayError::NoPort)
     }
 
+    /// Opens a relay at one of the addresses that `may_be` holds for.
+    fn open_at(
+        &mut self,
+        now_micros: u64,
+        family: Family,
+        port: PortRequest<'_>,
+        may_be: impl Fn(IpAddr, IpAddr) -> bool,
+    ) -> Result<OpenRelay, RelayError> {
+        if self.shared.is_some() {
+            return self.open_shared(family, port, may_be);
+        }
+        let user = match port {
+            PortRequest::Any | PortRequest::Even => None,
+            PortRequest::EvenAndReserveNext { user, per_user_max } => {
+                self.reservations.check_room(now_micros, user, per_user_max)?;
+                Some(user)
+            }
+        };
+        let [first, next] = self.bind_free(family, (port != PortRequest::Any, user.is_some()), may_be)?;
+        let (socket, lease) = first.ok_or(RelayError::System)?;
+        let mut open = self.install(RelaySocket::new(socket, lease))?;
+        if let (Some(user), Some((socket, lease))) = (user, next) {
+            let mut token = ReservationToken::default();
+            (self.fill_random)(&mut token);
+            self.reservations.hold(now_micros, token, user, socket, lease);
+            open.reservation = Some(token);
+        }
+        Ok(open)
+    }
+
+    /// Opens a share of the least used port that this worker has at one of the addresses that `may_be` holds for.
+    fn open_shared(
+        &mut self,
+        family: Family,
+        port: PortRequest<'_>,
+        may_be: impl Fn(IpAddr, IpAddr) -> bool,
+    ) -> Result<OpenRelay, RelayError> {
+        if port != PortRequest::Any {
+            return Err(RelayError::SharedPorts);
+        }
+        if !self.ports.supports(family) {
+            return Err(RelayError::NoFamily);
+        }
+        if !self.ports.has_address(family) {
+            return Err(RelayError::NoAddress);
+        }
+        let mut random = [0; 4];
+        (self.fill_random)(&mut random);
+        let addresses = self.ports.least_used(family, u32::from_ne_bytes(random), may_be);
+        let Some(shared) = &self.shared else { return Err(RelayError::SharedPorts) };
+        let mut failure = if addresses.is_empty() { RelayError::NoFamily } else { RelayError::NoPort };
+        for place in shared.places(&addresses, u32::from_ne_bytes(random)) {
+            let known = self.shared.as_ref().and_then(|shared| shared.opened(place));
+            let port = match known {
+                Some(port) => Ok(port),
+                None => self.open_port(&addresses, place),
+            };
+            match port {
+                Ok(port) => return self.install_share(port),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    /// Opens a port for allocations to share.
+    fn open_port(&mut self, addresses: &[AddressPorts], place: Place) -> Result<RelayId, RelayError> {
+        let address = addresses.iter().find(|address| address.bind() == place.0);
+        let lease = address.and_then(|address| address.claim(place.1)).ok_or(RelayError::NoPort)?;
+        let (socket, lease) = self.sockets.bind(lease).map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => RelayError::NoPort,
+            io::ErrorKind::AddrNotAvailable => RelayError::NoAddress,
+            _ => RelayError::System,
+        })?;
+        let (relay, socket) = RelaySocket::shared(socket, lease);
+        let relayed = relay.relayed();
+        let port = self.install(relay)?.id;
+        if let Some(shared) = &mut self.shared {
+            shared.add(SharedPort { place, id: port, relayed, socket, shares: 0 });
+        }
+        Ok(port)
+    }
+
+    fn install_share(&mut self, port: RelayId) -> Result<OpenRelay, RelayError> {
+        let id = self.next_id()?;
+        let share = self.shared.as_mut().and_then(|shared| shared.share(port, id));
+        let (relayed, socket) = share.ok_or(RelayError::System)?;
+        self.relays.insert(RelaySocket::share(relayed, socket));
+        Ok(OpenRelay { id, relayed, reservation: None })
+    }
+
     /// Takes a relay out, with its sockets and its port, for [`Self::take_over`] by another worker. What has arrived at its sockets
-    /// and is not read yet goes along; what is gathered to be sent from it is not: give it away after a flush.
+    /// and is not read yet goes along; what is gathered to be sent from it is not: give it away after a flush. `None` for one whose port
+    /// other allocations share, which stays where it is.
     #[allow(dead_code, reason = "moves between workers are the next step")]
     pub(super) fn give_away(&mut self, id: RelayId) -> Option<RelaySocket> {
+        if self.get(id)?.is_shared() {
+            return None;
+        }
         let mut relay = self.relays.remove(id.into())?;
         self.sockets.busy -= usize::from(relay.has_busy());
         for busy in [false, true] {
@@ -282,7 +408,9 @@ impl RelaySockets {
             self.sockets.note_closed(&relay);
             return Err(RelayError::System);
         }
-        relay.lease().set_owner(RelayOwner { worker: self.worker, index: id.index, generation: id.generation });
+        if let Some(lease) = relay.lease() {
+            lease.set_owner(RelayOwner { worker: self.worker, index: id.index, generation: id.generation });
+        }
         self.relays.insert(relay);
         Ok(OpenRelay { id, relayed, reservation: None })
     }
@@ -329,23 +457,25 @@ impl Relays for RelaySockets {
     }
 
     fn open(&mut self, now_micros: u64, family: Family, port: PortRequest<'_>) -> Result<OpenRelay, RelayError> {
-        let user = match port {
-            PortRequest::Any | PortRequest::Even => None,
-            PortRequest::EvenAndReserveNext { user, per_user_max } => {
-                self.reservations.check_room(now_micros, user, per_user_max)?;
-                Some(user)
+        self.open_at(now_micros, family, port, |_, _| true)
+    }
+
+    fn open_for(
+        &mut self,
+        client: &Client,
+        now_micros: u64,
+        family: Family,
+        port: PortRequest<'_>,
+    ) -> Result<OpenRelay, RelayError> {
+        let reached = client.five_tuple.server.ip();
+        if self.choice == RelayChoice::Reached && Family::of(reached) == family {
+            let opened = self.open_at(now_micros, family, port, |bind, external| [bind, external].contains(&reached));
+            // Where it has reached no relay address, each is as good as another.
+            if !matches!(opened, Err(RelayError::NoFamily)) {
+                return opened;
             }
-        };
-        let [first, next] = self.bind_free(family, port != PortRequest::Any, user.is_some())?;
-        let (socket, lease) = first.ok_or(RelayError::System)?;
-        let mut open = self.install(RelaySocket::new(socket, lease))?;
-        if let (Some(user), Some((socket, lease))) = (user, next) {
-            let mut token = ReservationToken::default();
-            (self.fill_random)(&mut token);
-            self.reservations.hold(now_micros, token, user, socket, lease);
-            open.reservation = Some(token);
         }
-        Ok(open)
+        self.open(now_micros, family, port)
     }
 
     fn open_reserved(
@@ -354,6 +484,9 @@ impl Relays for RelaySockets {
         token: ReservationToken,
         user: &User,
     ) -> Result<OpenRelay, RelayError> {
+        if self.shared.is_some() {
+            return Err(RelayError::SharedPorts);
+        }
         let reserved = self.reservations.redeem(now_micros, token, user).ok_or(RelayError::UnknownToken)?;
         self.install(RelaySocket::new(reserved.socket, reserved.lease))
     }
@@ -362,112 +495,18 @@ impl Relays for RelaySockets {
         if let Some(closed) = self.relays.remove(relay.into()) {
             self.sockets.note_closed(&closed);
         }
+        // The last share closes the port.
+        if let Some(port) = self.shared.as_mut().and_then(|shared| shared.close(relay))
+            && let Some(closed) = self.relays.remove(port.into())
+        {
+            self.sockets.note_closed(&closed);
+        }
+    }
+
+    fn shared_port(&self, relay: RelayId) -> Option<RelayId> {
+        self.shared.as_ref()?.port_of(relay)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::random::fill_from_system;
-    use super::super::relay_socket::BUSY_AFTER;
-    use super::*;
-    use crate::net::sys::Events;
-    use std::net::{IpAddr, UdpSocket};
-
-    /// The relay sockets of one address of this host, which no other test uses.
-    fn relays(ip: &str, ports: (u16, u16), busy_sockets: u64, fill_random: fn(&mut [u8])) -> RelaySockets {
-        let ip: IpAddr = ip.parse().unwrap();
-        let mut descriptors = Descriptors::share_out(1 << 16, 0, 1000, 0);
-        descriptors.busy_sockets = busy_sockets;
-        let from = RelaySources {
-            ports: RelayPorts::new(Some((ip, ip)), None, ports),
-            reservations: Arc::new(Reservations::new(10)),
-            descriptors,
-            fill_random,
-            loopback_peers: false,
-        };
-        RelaySockets::new(0, Arc::new(Epoll::new().unwrap()), Arc::default(), from)
-    }
-
-    /// Sockets of somebody else.
-    fn foreign(ip: &str, ports: impl Iterator<Item = u16>) -> Vec<UdpSocket> {
-        ports.map(|port| UdpSocket::bind((ip, port)).unwrap()).collect()
-    }
-
-    #[test]
-    fn ports_that_other_programs_hold_are_passed_over_and_given_back() {
-        const IP: &str = "127.77.1.1";
-        let mut relays = relays(IP, (20_000, 20_039), 0, fill_from_system);
-        let mut others = foreign(IP, (20_000..=20_039).filter(|port| *port != 20_021));
-        let open =
-            |relays: &mut RelaySockets, port| relays.open(0, Family::V4, port).map(|open| open.relayed.get().port());
-        assert_eq!(open(&mut relays, PortRequest::Any), Ok(20_021));
-        for port in [PortRequest::Any, PortRequest::Even] {
-            assert_eq!(open(&mut relays, port), Err(RelayError::NoPort));
-        }
-        assert_eq!(relays.ports.used(Family::V4), 1, "the ports that were tried are not held");
-        // Of a pair, both have to be free.
-        let user = User::fixed("ann");
-        let pair = PortRequest::EvenAndReserveNext { user: &user, per_user_max: None };
-        drop(others.remove(10));
-        assert_eq!(open(&mut relays, pair), Err(RelayError::NoPort));
-        drop(others.remove(10));
-        assert_eq!(open(&mut relays, pair), Ok(20_010));
-        assert_eq!(relays.ports.used(Family::V4), 3);
-    }
-
-    #[test]
-    fn the_search_among_ports_that_other_programs_hold_has_an_end() {
-        const IP: &str = "127.77.1.2";
-        // With this random number, ports are tried in their order.
-        let mut relays = relays(IP, (20_000, 20_999), 0, |random| random.fill(0));
-        let mut others = foreign(IP, (20_000..).take(BIND_TRIES_MAX + 1));
-        assert_eq!(relays.open(0, Family::V4, PortRequest::Any), Err(RelayError::NoPort));
-        others.pop();
-        let open = relays.open(0, Family::V4, PortRequest::Any).unwrap();
-        assert_eq!(usize::from(open.relayed.get().port()), 20_000 + BIND_TRIES_MAX);
-    }
-
-    #[test]
-    fn no_more_relays_than_allowed_have_a_socket_for_their_busiest_peer() {
-        let mut relays = relays("127.77.1.3", (20_000, 20_009), 1, fill_from_system);
-        let peers = [(); 2].map(|()| UdpSocket::bind("127.77.1.3:0").unwrap().local_addr().unwrap());
-        let [first, second] = [(); 2].map(|()| relays.open(0, Family::V4, PortRequest::Any).unwrap().id);
-        let mut connected = |id, peer, count| relays.towards(id, peer, count).unwrap().1;
-        assert!(!connected(first, peers[0], BUSY_AFTER as u16 - 1) && connected(first, peers[0], 1));
-        assert!(!connected(second, peers[0], 64) && !connected(second, peers[0], 64));
-        // Another peer gets it in place of the first.
-        assert!(connected(first, peers[1], 64) && !connected(first, peers[0], 1));
-        relays.close(first);
-        assert!(relays.towards(first, peers[1], 64).is_none());
-        assert!(relays.towards(second, peers[1], 64).unwrap().1, "there is room again");
-        assert_eq!(relays.sockets.busy, 1);
-    }
-
-    #[test]
-    fn a_relay_that_another_worker_takes_over_keeps_its_port_its_sockets_and_what_has_arrived() {
-        const IP: &str = "127.77.1.4";
-        let mut from = relays(IP, (20_000, 20_009), 1, fill_from_system);
-        let mut to = RelaySockets { worker: 1, ..relays(IP, (1, 1), 1, fill_from_system) };
-        (to.ports, to.addresses) = (Arc::clone(&from.ports), from.ports.addresses());
-        let opened = from.open(0, Family::V4, PortRequest::Any).unwrap();
-        let peers = [(); 2].map(|()| UdpSocket::bind((IP, 0)).unwrap());
-        let [busy, other] = [0, 1].map(|peer: usize| peers[peer].local_addr().unwrap());
-        assert!(from.towards(opened.id, busy, BUSY_AFTER as u16).unwrap().1);
-        for peer in &peers {
-            peer.send_to(b"early", opened.relayed.get()).unwrap();
-        }
-        from.wait_for_turn(Turn { id: opened.id, busy: false, error: false });
-        let given = from.give_away(opened.id).unwrap();
-        assert!(from.towards(opened.id, other, 1).is_none() && from.next_turn().is_none());
-        assert_eq!((from.sockets.busy, from.ports.used(Family::V4)), (0, 1));
-        let taken = to.take_over(given).unwrap();
-        assert_eq!(taken.relayed, opened.relayed);
-        assert_eq!(to.owner(opened.relayed.get()).unwrap().worker, 1);
-        assert!(to.towards(taken.id, busy, 1).unwrap().1 && !to.towards(taken.id, other, 1).unwrap().1);
-        let mut events = Events::new(4);
-        assert_eq!(from.sockets.epoll.wait(&mut events, 0).unwrap(), 0);
-        assert_eq!(to.sockets.epoll.wait(&mut events, 1000).unwrap(), 2, "what came before is there to be read");
-        to.close(taken.id);
-        assert_eq!((to.sockets.busy, from.ports.used(Family::V4)), (0, 0));
-    }
-}
+mod tests;

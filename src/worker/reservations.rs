@@ -4,11 +4,11 @@
 //! a redeemed socket moves to the worker that asks, so that Allocate stays one synchronous step.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::addr::Family;
 use crate::clock::SECOND;
 use crate::net::PortLease;
 use crate::turn::{RelayError, ReservationToken};
@@ -76,9 +76,9 @@ impl Reservations {
         table.remove(&token)
     }
 
-    /// Ports of a family that are reserved.
-    pub fn held(&self, family: Family) -> u32 {
-        self.lock().values().filter(|entry| entry.lease.family() == family).count() as u32
+    /// Ports of a relay address that are reserved, by where its sockets are bound.
+    pub fn held(&self, bind: IpAddr) -> u32 {
+        self.lock().values().filter(|entry| entry.lease.bind_address().ip() == bind).count() as u32
     }
 
     /// Gives expired ports back. Costs one load while nothing is due.
@@ -109,20 +109,21 @@ impl Reservations {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::addr::Family;
     use crate::net::RelayPorts;
-    use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+    use std::net::{Ipv4Addr, UdpSocket};
 
     #[test]
     fn a_reserved_port_counts_for_its_family_until_it_is_redeemed() {
         let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let relays = RelayPorts::new(Some((local, local)), None, (50000, 50001));
+        let relays = RelayPorts::new(&[(local, local)], (50000, 50001));
         let reservations = Reservations::new(10);
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap().into();
-        let lease = relays.claim(Family::V4, 50001).unwrap();
+        let lease = relays.least_used(Family::V4, 0, |_, _| true)[0].claim(50001).unwrap();
         reservations.hold(0, ReservationToken::default(), &User::fixed("someone"), socket, lease);
-        assert_eq!((reservations.held(Family::V4), reservations.held(Family::V6)), (1, 0));
+        assert_eq!((reservations.held(local), reservations.held([127, 0, 0, 2].into())), (1, 0));
         let redeemed = reservations.redeem(1, ReservationToken::default(), &User::fixed("someone")).unwrap();
-        assert_eq!((reservations.held(Family::V4), relays.used(Family::V4)), (0, 1));
+        assert_eq!((reservations.held(local), relays.used(Family::V4)), (0, 1));
         drop(redeemed);
         assert_eq!(relays.used(Family::V4), 0);
     }
@@ -130,11 +131,12 @@ mod tests {
     #[test]
     fn a_user_s_reservations_are_limited_and_so_are_all_together_each_by_its_own_reason() {
         let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let relays = RelayPorts::new(Some((local, local)), None, (50000, 50009));
+        let relays = RelayPorts::new(&[(local, local)], (50000, 50009));
         let reservations = Reservations::new(3);
         let (ann, bob, guest) = (User::fixed("ann"), User::fixed("bob"), User::time_limited("ann"));
         let hold = |number: u8, user: &User| {
-            let lease = relays.claim(Family::V4, 50000 + u16::from(number)).unwrap();
+            let addresses = relays.least_used(Family::V4, 0, |_, _| true);
+            let lease = addresses[0].claim(50000 + u16::from(number)).unwrap();
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap().into();
             reservations.hold(0, [number; 8], user, socket, lease);
         };

@@ -138,7 +138,7 @@ fn the_examples_are_valid_too() {
     let all =
         uncommented(SHIPPED).lines().filter(|line| !line.starts_with("users-file")).collect::<Vec<_>>().join("\n");
     let config = shipped(&all, credentials.path()).config();
-    assert_eq!(config.relay.ipv4.unwrap().external.to_string(), "203.0.113.5");
+    assert_eq!(config.relay.addresses[0].external.to_string(), "203.0.113.5");
     assert_eq!(config.auth.public_host.as_deref(), Some("turn.example.org"));
     assert!(config.tls.is_some());
     assert_eq!(config.metrics.unwrap().listen.to_string(), "127.0.0.1:9641");

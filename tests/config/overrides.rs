@@ -31,7 +31,7 @@ fn variables_win_over_the_file_and_flags_over_variables() {
     assert_eq!(config.log.filter, "error", "an empty variable counts as unset");
     let listeners: Vec<_> = config.listeners.iter().map(|listener| listener.address.to_string()).collect();
     assert_eq!(listeners, ["127.0.0.1:1", "[::1]:2"]);
-    assert_eq!(config.relay.ipv6.unwrap().external.to_string(), "2001:db8::1");
+    assert_eq!(config.relay.of(turnstone::addr::Family::V6).next().unwrap().external.to_string(), "2001:db8::1");
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn a_bad_value_is_blamed_on_the_variable_or_flag() {
     let error = given.error();
     for line in [
         "TURNSTONE_WORKERS: many is out of range; expected a whole number up to 1024; 0 is one per core",
-        "TURNSTONE_RELAY_PORTS: \"9-1\" is reversed; expected a range such as \"49152-65535\"",
+        "TURNSTONE_RELAY_PORTS: \"9-1\" is reversed; expected a range such as \"49152-65535\", or \"shared:3480-3487\"",
         "TURNSTONE_LISTEN: \"0.0.0.0:3478\" names no transport; expected TRANSPORT://ADDRESS:PORT such as udp://0.0.0.0:3478",
         "TURNSTONE_LOG_FORMAT: \"yaml\" is not a format; expected \"text\" or \"json\"",
     ] {

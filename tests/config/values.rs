@@ -4,11 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use turnstone::addr::{LoggedAddresses, PeerAddr, Transport};
+use turnstone::addr::{Family, LoggedAddresses, PeerAddr, Transport};
 use turnstone::auth::NonceKeys;
-use turnstone::config::{AutoRelay, Effect, Listener, Loaded, LogFormat, OwnAddresses, RelayAddress, TlsVersion};
+use turnstone::config::{Effect, Listener, Loaded, LogFormat, OwnAddresses, RelayAddress, RelayChoice, TlsVersion};
 use turnstone::policy::{AllocationRate, QuotaLimits, RateLimit};
-use turnstone::turn::OnExpiry;
+use turnstone::turn::{DefaultFamily, OnExpiry};
 
 use super::{SECRET, given, with_secret};
 
@@ -27,7 +27,7 @@ fn without_options_the_server_listens_on_3478_and_relays_from_its_public_address
     }
     assert_eq!(config.workers, 2);
     let ip: IpAddr = "192.88.100.1".parse().unwrap();
-    assert_eq!(config.relay.ipv4, Some(RelayAddress { bind: ip, external: ip }));
+    assert_eq!(config.relay.of(Family::V4).collect::<Vec<_>>(), [RelayAddress { bind: ip, external: ip }]);
     assert_eq!(config.relay.ports, (49152, 65535));
     assert_eq!(config.unauthenticated, Some(RateLimit { per_second: 100, burst: 500 }));
     assert_eq!((config.auth.realm.as_str(), config.auth.nonce_lifetime_secs), ("turnstone", 600));
@@ -137,9 +137,9 @@ fn every_value_of_a_full_file_arrives() {
     let tls = config.tls.unwrap();
     assert_eq!(tls.certificate.to_str(), Some("/etc/turnstone/tls/chain.pem"));
     assert_eq!((tls.key.to_str(), tls.min_version), (Some("/abs/key.pem"), TlsVersion::Tls13));
-    let relay = config.relay.ipv4.unwrap();
+    let relay = config.relay.of(Family::V4).next().unwrap();
     assert_eq!((relay.bind.to_string(), relay.external.to_string()), ("10.0.0.5".into(), "203.0.113.5".into()));
-    assert_eq!((config.relay.ipv6, config.relay.ports), (None, (20000, 20099)));
+    assert_eq!((config.relay.of(Family::V6).count(), config.relay.ports), (0, (20000, 20099)));
     let auth = config.auth;
     assert_eq!((auth.realm.as_str(), auth.public_host.as_deref()), ("example.org", Some("turn.example.org")));
     assert_eq!((auth.on_expiry, auth.nonce_lifetime_secs), (OnExpiry::Cut, 60));
@@ -261,17 +261,61 @@ fn a_private_relay_address_without_external_ip_is_warned_about() {
 }
 
 #[test]
+fn several_relay_addresses_each_have_all_ports_and_a_public_half_of_their_own() {
+    let text = "[relay]\nports = \"20000-20999\"\nipv4 = [\"10.0.0.5\", \"10.0.0.6\", \"192.88.100.9\"]\nipv6 = \"off\"\n\
+                external-ip = [\"203.0.113.5/10.0.0.5\", \"203.0.113.6/10.0.0.6\"]\nchoice = \"reached\"\n\
+                address-family = \"as-client\"\n";
+    let config = with_secret(text).config();
+    let shown = config.relay.of(Family::V4).map(|relay| format!("{}/{}", relay.external, relay.bind));
+    assert_eq!(
+        shown.collect::<Vec<_>>(),
+        ["203.0.113.5/10.0.0.5", "203.0.113.6/10.0.0.6", "192.88.100.9/192.88.100.9"]
+    );
+    assert_eq!((config.relay.choice, config.relay.ports_of_family()), (RelayChoice::Reached, 3000));
+    assert_eq!((config.relay.default_family, config.quota.per_user), (DefaultFamily::AsClient, Some(750)));
+    assert!(
+        config
+            .to_toml()
+            .contains(text.trim_start_matches("[relay]\nports = \"20000-20999\"\n").lines().next().unwrap())
+    );
+    let rules = config.peer_rules(OwnAddresses::default());
+    assert_eq!((rules.relay_addresses.len(), rules.own_addresses.len()), (3, 2), "the private halves are this host");
+    let with_relay = |relay: &str| with_secret(&format!("[relay]\nipv6 = \"off\"\n{relay}\n")).error();
+    for (relay, problem) in [
+        ("ipv4 = [\"10.0.0.5\", \"10.0.0.5\"]", "10.0.0.5 is written twice"),
+        ("ipv4 = [\"auto\", \"10.0.0.5\"]", "\"auto\" and \"off\" stand alone"),
+        ("ipv4 = [\"10.0.0.5\", \"10.0.0.6\"]\nexternal-ip = \"203.0.113.5\"", "expected PUBLIC/PRIVATE"),
+        ("ipv4 = \"10.0.0.5\"\nexternal-ip = \"203.0.113.5/10.0.0.6\"", "10.0.0.6 is no relay address"),
+        ("ipv4 = [\"10.0.0.5\", \"10.0.0.6\"]\nexternal-ip = \"10.0.0.5/10.0.0.6\"", "stands for two addresses"),
+        ("external-ip = [\"203.0.113.5/10.0.0.5\", \"203.0.113.6/10.0.0.5\"]", "10.0.0.5 has a public address already"),
+        ("external-ip = \"203.0.113.5/fd00::5\"", "a pair of two families"),
+        ("choice = \"nearest\"", "\"nearest\" is not a choice of address"),
+    ] {
+        assert!(with_relay(relay).contains(problem), "{relay}: {}", with_relay(relay));
+    }
+    let shared = with_secret("workers = 4\n[relay]\nipv6 = \"off\"\nports = \"shared:3480-3487\"\n").config();
+    assert_eq!((shared.relay.shared, shared.relay.ports, shared.quota.per_user), (true, (3480, 3487), Some(4096)));
+    assert!(shared.to_toml().contains("ports = \"shared:3480-3487\""));
+    assert!(with_relay("ports = \"shared:2000-3024\"").contains("more than 1024 shared ports"));
+    let fewer = |workers: &str| with_secret(&format!("{workers}[relay]\nipv6 = \"off\"\nports = \"shared:3480\"\n"));
+    assert_eq!(fewer("").config().workers, 1, "no more workers than ports");
+    assert!(fewer("workers = 2\n").error().contains("2 workers have only 1 shared relay ports"));
+    let many: Vec<_> = (1..=17).map(|last| format!("\"192.88.100.{last}\"")).collect();
+    assert!(with_relay(&format!("ipv4 = [{}]", many.join(", "))).contains("more than 16 addresses"));
+}
+
+#[test]
 fn a_host_without_a_network_waits_for_a_relay_address_unless_it_wants_none() {
     let mut given = given(SECRET);
     (given.host.ipv4, given.host.ipv6) = (None, None);
     let Loaded { config, warnings } = given.parse().unwrap();
     assert!(warnings[0].message.contains("no relay address yet: this host has no way to the outside"), "{warnings:?}");
-    assert_eq!((config.relay.ipv4, config.relay.auto_ipv4), (None, Some(AutoRelay::default())));
+    assert!(config.relay.addresses.is_empty() && config.relay.is_auto(Family::V4));
     assert!(config.to_toml().contains("ipv4 = \"auto\"\nipv6 = \"auto\""), "{}", config.to_toml());
     let text = given.source.text.clone();
     given.source.text.push_str("[relay]\nexternal-ip = \"203.0.113.5\"\n");
     let bind = "10.0.0.5".parse().unwrap();
-    let found = given.config().relay.auto_ipv4.unwrap().at(bind);
+    let found = given.config().relay.at(bind);
     assert_eq!(found, RelayAddress { bind, external: "203.0.113.5".parse().unwrap() });
     given.source.text = text.clone() + "[relay]\nipv4 = \"off\"\nipv6 = \"off\"\n";
     assert!(given.error().contains("no relay address: ipv4 and ipv6 are off"));
@@ -286,7 +330,7 @@ fn dev_makes_up_a_secret_and_allows_loopback_peers() {
     (given.dev, given.host.ipv4, given.host.ipv6) = (true, None, None);
     let (one, other) = (given.config(), given.config());
     assert!(one.peers.allow_loopback);
-    assert_eq!(one.relay.ipv4.map(|relay| relay.bind.to_string()).as_deref(), Some("127.0.0.1"));
+    assert_eq!(one.relay.addresses[0].bind.to_string(), "127.0.0.1");
     let (one, other) = (&one.auth.secrets[0].bytes, &other.auth.secrets[0].bytes);
     assert!(one.len() >= 32);
     assert_ne!(**one, **other, "each start makes another secret");

@@ -6,7 +6,7 @@ use turnstone::addr::{Family, Transport};
 use turnstone::policy::{QuotaLimits, RateLimit};
 use turnstone::reject::Reason;
 use turnstone::stun::{AttributeType, Class, Encoder, Method};
-use turnstone::turn::{AlternateServer, Alternates, EndReason, Event};
+use turnstone::turn::{AlternateServer, Alternates, DefaultFamily, EndReason, Event};
 
 use crate::harness::*;
 
@@ -184,6 +184,26 @@ fn a_family_is_given_as_requested_and_ipv4_when_none_is_named() {
     over_ipv6.five_tuple.client = turnstone::addr::ClientAddr::new("[2a02::7]:7000".parse().unwrap());
     let login = world.alice(over_ipv6);
     assert_eq!(world.allocate(&login).relayed().ip().to_string(), RELAY_V4);
+}
+
+#[test]
+fn a_client_that_names_no_family_gets_that_of_its_address_or_the_one_configured_if_it_is_so() {
+    let relayed = |default_family, client_addr: &str, has_v6: bool| {
+        let mut world = World::with(|options| options.default_family = default_family);
+        world.relays.v6 = world.relays.v6.filter(|_| has_v6);
+        let mut from = client(1);
+        from.five_tuple.client = turnstone::addr::ClientAddr::new(client_addr.parse().unwrap());
+        let login = world.alice(from);
+        let reply = allocate_with(&mut world, &login, |_| {});
+        if reply.code().is_some() { None } else { Some(reply.relayed().ip().to_string()) }
+    };
+    let (v4, v6) = ("91.20.1.1:7000", "[2a02::7]:7000");
+    let [is_v4, is_v6] = [RELAY_V4, RELAY_V6].map(|ip| Some(ip.to_owned()));
+    assert_eq!(relayed(DefaultFamily::AsClient, v4, true), is_v4);
+    assert_eq!(relayed(DefaultFamily::AsClient, v6, true), is_v6);
+    assert_eq!(relayed(DefaultFamily::AsClient, v6, false), is_v4, "there are no others");
+    assert_eq!(relayed(DefaultFamily::Always(Family::V6), v4, true), is_v6);
+    assert_eq!(relayed(DefaultFamily::Always(Family::V6), v4, false), None, "440");
 }
 
 #[test]

@@ -16,6 +16,10 @@ pub struct FakeRelays {
     pub v6: Option<IpAddr>,
     /// The pool, per family.
     pub ports: Vec<u16>,
+    /// Ports that allocations share, each with the id of its socket; none, if each has its own.
+    pub shared: Vec<(u16, RelayId)>,
+    /// Which of them each relay has a share of.
+    pub shares: HashMap<RelayId, RelayId>,
     /// Opens fail as if descriptors had run out.
     pub broken: bool,
     pub open: HashMap<RelayId, RelayedAddr>,
@@ -44,6 +48,8 @@ impl Default for FakeRelays {
             v4: Some(RELAY_V4.parse().unwrap()),
             v6: Some(RELAY_V6.parse().unwrap()),
             ports: (50_000..50_200).collect(),
+            shared: Vec::new(),
+            shares: HashMap::new(),
             broken: false,
             open: HashMap::new(),
             last: None,
@@ -114,6 +120,16 @@ impl Relays for FakeRelays {
         if self.broken {
             return Err(RelayError::System);
         }
+        if !self.shared.is_empty() {
+            let shares = |port: RelayId| self.shares.values().filter(|of| **of == port).count();
+            let (port, id) = *self.shared.iter().min_by_key(|(_, id)| shares(*id)).unwrap();
+            if request != PortRequest::Any {
+                return Err(RelayError::SharedPorts);
+            }
+            let opened = self.put_up(family, port);
+            self.shares.insert(opened.id, id);
+            return Ok(opened);
+        }
         if let PortRequest::EvenAndReserveNext { user, per_user_max: Some(max) } = request {
             let of_user = self.reserved.values().filter(|reserved| reserved.user == *user).count();
             if of_user >= max as usize {
@@ -159,7 +175,12 @@ impl Relays for FakeRelays {
     fn close(&mut self, relay: RelayId) {
         let relayed = self.open.remove(&relay).expect("only open relays are closed");
         assert_eq!(self.sides.remove(&relay), Some(self.side), "closed by a server that has it not");
-        assert!(self.taken.remove(&(relayed.family(), relayed.get().port())));
+        let is_share = self.shares.remove(&relay).is_some();
+        assert!(is_share || self.taken.remove(&(relayed.family(), relayed.get().port())));
         self.free.push(relay.index);
+    }
+
+    fn shared_port(&self, relay: RelayId) -> Option<RelayId> {
+        self.shares.get(&relay).copied()
     }
 }

@@ -13,8 +13,8 @@ use turnstone::reject::{Dropped, Reason};
 use turnstone::stun::{AttributeType, Class, Encoder, Key, Message, Method, PasswordAlgorithm, TransactionId};
 use turnstone::traffic::Traffic;
 use turnstone::turn::{
-    AllocationFilter, AllocationId, AllocationIds, Client, DatagramPath, Event, FillRandom, Lifetimes, MessageKind,
-    OnExpiry, Outcome, Parcel, Path, RelayId, Returned, Server, Settings, Shared, ToClient, ToPeer,
+    AllocationFilter, AllocationId, AllocationIds, Client, DatagramPath, DefaultFamily, Event, FillRandom, Lifetimes,
+    MessageKind, OnExpiry, Outcome, Parcel, Path, RelayId, Returned, Server, Settings, Shared, ToClient, ToPeer,
 };
 
 pub use crate::fake_relays::FakeRelays;
@@ -95,6 +95,7 @@ pub struct Options {
     pub asks: Option<AskPolicy>,
     pub realm: &'static str,
     pub secrets: Vec<&'static [u8]>,
+    pub default_family: DefaultFamily,
 }
 
 impl Default for Options {
@@ -119,6 +120,7 @@ impl Default for Options {
             asks: None,
             realm: REALM,
             secrets: vec![SECRET],
+            default_family: DefaultFamily::default(),
         }
     }
 }
@@ -147,6 +149,7 @@ impl Options {
             .max_peers_per_allocation(self.max_peers)
             .rfc5766_channel_numbers(self.rfc5766_channel_numbers)
             .software(self.software.clone())
+            .default_family(self.default_family)
             .turn(self.turn);
         Arc::new(settings.build())
     }

@@ -23,6 +23,7 @@ mod reload;
 mod retransmission;
 #[path = "../policy/rows.rs"]
 mod rows;
+mod shared_ports;
 mod view;
 mod waiting;
 mod wire;

@@ -92,6 +92,10 @@ impl Answer {
         }
     }
 
+    pub fn is_to_peer(&self) -> bool {
+        matches!(self, Self::ToPeer(..))
+    }
+
     pub fn dropped(self) -> Dropped {
         match self {
             Self::Dropped(dropped) => dropped,

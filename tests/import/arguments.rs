@@ -16,7 +16,7 @@ fn taken(file: &str, line: &str) -> Imported {
 #[test]
 fn a_containers_command_line_comes_over() {
     let group = taken("", include_str!("fixtures/docker-args.txt"));
-    let relay = group.config.relay.of(Family::V4).unwrap();
+    let relay = group.config.relay.of(Family::V4).next().unwrap();
     assert_eq!((relay.external.to_string(), group.config.relay.ports), ("203.0.113.7".to_owned(), (49160, 49200)));
     assert_eq!(group.config.auth.realm, "example.org");
     assert_eq!(group.config.auth.secrets[0].bytes.as_slice(), b"0123456789abcdef0");

@@ -22,7 +22,7 @@ fn the_sample_of_the_field_comes_over() {
         group.listeners(),
         ["udp 0.0.0.0:3478", "udp [::]:3478", "tcp 0.0.0.0:3478", "tcp [::]:3478", "tls 0.0.0.0:5349", "tls [::]:5349"]
     );
-    let relay = group.config.relay.of(Family::V4).unwrap();
+    let relay = group.config.relay.of(Family::V4).next().unwrap();
     assert_eq!((relay.external.to_string(), group.config.relay.ports), ("203.0.113.7".to_owned(), (49152, 65535)));
     assert_eq!(group.config.auth.secrets[0].bytes.as_slice(), b"0123456789abcdef0");
     assert_eq!(group.config.tls.as_ref().unwrap().key.to_str(), Some("/etc/eturnal/tls/key.pem"));

@@ -12,7 +12,7 @@ const PLACEHOLDERS: &str = include_str!("fixtures/placeholders.conf");
 
 fn acl(group: &Imported) -> PeerAcl {
     let config = &group.config;
-    let relays = [config.relay.ipv4, config.relay.ipv6].into_iter().flatten();
+    let relays = config.relay.addresses.iter();
     let mut rules = config.peers.clone();
     rules.own_addresses = relays.clone().map(|relay| relay.bind).collect();
     rules.relay_addresses = relays.map(|relay| relay.external).collect();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use turnstone::addr::Family;
+use turnstone::config::RelayChoice;
 use turnstone::import::Grade;
 
 use super::{imported, with_secret};
@@ -13,7 +14,7 @@ fn the_sample_of_the_field_comes_over_whole() {
     assert_eq!(sample.listeners(), ["udp 0.0.0.0:3478", "tcp 0.0.0.0:3478", "udp 0.0.0.0:5349", "tls 0.0.0.0:5349"]);
     let tls = sample.config.tls.as_ref().unwrap();
     assert!(tls.certificate.ends_with("live/turn.example.com/fullchain.pem") && tls.key.ends_with("privkey.pem"));
-    let relay = sample.config.relay.of(Family::V4).unwrap();
+    let relay = sample.config.relay.of(Family::V4).next().unwrap();
     assert_eq!((relay.external.to_string(), sample.config.relay.ports), ("203.0.113.7".to_owned(), (49152, 65535)));
     assert_eq!(sample.config.auth.realm, "turn.example.com");
     assert_eq!(sample.config.auth.public_host.as_deref(), Some("turn.example.com"));
@@ -73,7 +74,8 @@ fn tls_shares_no_port_with_tcp_and_needs_both_files() {
 
 #[test]
 fn relays_follow_relay_ip_external_ip_or_listening_ip() {
-    let bind = |conf: &str, family| with_secret(conf).config.relay.of(family).map(|relay| (relay.bind, relay.external));
+    let bind =
+        |conf: &str, family| with_secret(conf).config.relay.of(family).next().map(|relay| (relay.bind, relay.external));
     let pair = |bind: &str, external: &str| Some((bind.parse().unwrap(), external.parse().unwrap()));
     assert_eq!(bind("external-ip=203.0.113.7", Family::V4), pair("192.88.100.1", "203.0.113.7"));
     assert_eq!(bind("external-ip=203.0.113.7/10.0.0.4", Family::V4), pair("10.0.0.4", "203.0.113.7"));
@@ -89,7 +91,20 @@ fn relays_follow_relay_ip_external_ip_or_listening_ip() {
     assert_eq!(bind(both, Family::V4), pair("192.88.100.1", "198.51.100.1"));
     assert_eq!(with_secret(both).findings(), ["3 relay-ip not converted"]);
     let off = with_secret("relay-ip=192.88.100.1\nexternal-ip=2a00:1::9");
-    assert_eq!((off.config.relay.ipv6, off.lost()), (None, vec!["external-ip"]));
+    assert_eq!((off.config.relay.of(Family::V6).count(), off.lost()), (0, vec!["external-ip"]));
+    let several = |conf: &str| {
+        let group = with_secret(conf);
+        let pairs = group.config.relay.of(Family::V4).map(|relay| format!("{}/{}", relay.external, relay.bind));
+        (pairs.collect::<Vec<_>>(), group.config.relay.choice, group.findings().len())
+    };
+    let (plain, mapped) = ("203.0.113.7/10.0.0.4", "203.0.113.8/10.0.0.5");
+    let two = vec![plain.to_owned(), mapped.to_owned()];
+    let pairs = format!("external-ip={plain}\nexternal-ip={mapped}\n");
+    assert_eq!(several(&pairs), (two.clone(), RelayChoice::Reached, 0));
+    let named = format!("{pairs}relay-ip=10.0.0.4\nrelay-ip=10.0.0.5\n");
+    assert_eq!(several(&named), (two, RelayChoice::LeastUsed, 0));
+    let listening = ["192.88.100.1/192.88.100.1", "192.88.100.9/192.88.100.9"].map(str::to_owned).to_vec();
+    assert_eq!(several("listening-ip=192.88.100.1\nlistening-ip=192.88.100.9"), (listening, RelayChoice::Reached, 0));
 }
 
 #[test]

@@ -88,6 +88,41 @@ fn uclients_reach_each_other_from_relay_to_relay() {
 }
 
 #[test]
+fn uclients_share_a_few_relay_ports_towards_peers_and_each_other() {
+    let shared = |relay: &str| Spec {
+        relay_ipv4: Some(relay.to_owned()),
+        relay_ipv6: Some("off".to_owned()),
+        relay_ports: Some("shared:3480-3483".to_owned()),
+        ..spec()
+    };
+    // Twelve clients, each with a peer of its own, on four ports.
+    let runs = TRANSPORTS.into_iter().flat_map(|transport| {
+        [&["-c"][..], &["-c", "-s"], &["-c", "-l", "1201"], &["-c", "-g"]].map(|flags| Echo {
+            transport,
+            flags,
+            ..Echo::default()
+        })
+    });
+    side_by_side_at(&shared("127.0.7.1").start(), &runs.collect::<Vec<_>>());
+    let server = shared("127.0.7.2").start();
+    assert_nothing_lost(&uclient(&server, Transport::Udp, "127.0.0.1", &server.credentials("pair"), &["-y", "-c"]));
+}
+
+#[test]
+fn uclients_are_spread_over_several_relay_addresses() {
+    let relays = "127.0.7.3\", \"127.0.7.4";
+    let server = Spec { relay_ipv4: Some(format!("@{relays}")), relay_ipv6: Some("off".to_owned()), ..spec() }.start();
+    side_by_side_at(&server, &TRANSPORTS.map(|transport| Echo { transport, flags: &["-m", "2"], ..Echo::default() }));
+    assert_nothing_lost(&uclient(
+        &server,
+        Transport::Udp,
+        "127.0.0.1",
+        &server.credentials("pair"),
+        &["-y", "-c", "-m", "4"],
+    ));
+}
+
+#[test]
 fn uclient_with_a_wrong_password_gets_no_allocation() {
     let server = spec().start();
     let wrong = Credentials { password: "not the password".to_owned(), ..server.credentials("mallory") };
@@ -132,10 +167,12 @@ impl Default for Echo {
 
 /// Most of the time of a run is spent waiting, so all of them run at once.
 fn side_by_side(runs: &[Echo]) {
-    let server = spec().start();
+    side_by_side_at(&spec().start(), runs);
+}
+
+fn side_by_side_at(server: &TestServer, runs: &[Echo]) {
     std::thread::scope(|scope| {
         for run in runs {
-            let server = &server;
             scope.spawn(move || {
                 let peer = Peer::start(run.peer_ip);
                 let flags = [&peer.flags(), run.flags].concat();

@@ -54,7 +54,10 @@ fn every_series_is_there_from_the_start_and_zero() {
     assert_eq!(scrape.get("turnstone_config_generation"), 1.0);
     assert_eq!(scrape.get("turnstone_allocation_duration_seconds_count"), 0.0);
     for (state, count) in [("free", 20_000.0), ("used", 0.0), ("reserved", 0.0)] {
-        assert_eq!(scrape.get(&format!("turnstone_relay_ports{{family=\"ipv4\",state=\"{state}\"}}")), count);
+        assert_eq!(
+            scrape.get(&format!("turnstone_relay_ports{{address=\"127.0.0.1\",family=\"ipv4\",state=\"{state}\"}}")),
+            count
+        );
     }
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
     assert!((scrape.get("process_start_time_seconds") - now).abs() < 60.0);
@@ -74,7 +77,7 @@ async fn sums_agree_with_what_clients_sent_while_they_relay() {
         if round == packets / 2 {
             let scrape = Scrape::of(&server);
             assert_eq!(scrape.get("turnstone_allocations{transport=\"udp\"}"), 1.0);
-            assert_eq!(scrape.get("turnstone_relay_ports{family=\"ipv4\",state=\"used\"}"), 1.0);
+            assert_eq!(scrape.get("turnstone_relay_ports{address=\"127.0.0.1\",family=\"ipv4\",state=\"used\"}"), 1.0);
             assert!(scrape.sum("turnstone_payload_packets_total", "direction=\"to-clients\"") >= round as f64);
         }
     }
@@ -98,7 +101,7 @@ async fn sums_agree_with_what_clients_sent_while_they_relay() {
     assert_eq!(scrape.get("turnstone_allocation_duration_seconds_count"), 1.0);
     assert!(scrape.get("turnstone_allocation_duration_seconds_sum") > 0.0);
     assert_eq!(scrape.get("turnstone_allocation_duration_seconds_bucket{le=\"+Inf\"}"), 1.0);
-    assert_eq!(scrape.get("turnstone_relay_ports{family=\"ipv4\",state=\"used\"}"), 0.0);
+    assert_eq!(scrape.get("turnstone_relay_ports{address=\"127.0.0.1\",family=\"ipv4\",state=\"used\"}"), 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

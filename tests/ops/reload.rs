@@ -42,7 +42,7 @@ async fn a_reload_says_what_it_changed_and_loses_no_allocation() {
     assert_eq!(scrape.get("turnstone_config_generation"), 2.0);
     assert_eq!(scrape.get("turnstone_config_reloads_total{result=\"applied\"}"), 1.0);
     assert_eq!(scrape.get("turnstone_workers"), 2.0);
-    assert_eq!(scrape.get("turnstone_relay_ports{family=\"ipv4\",state=\"free\"}"), 19_999.0);
+    assert_eq!(scrape.get("turnstone_relay_ports{address=\"127.0.0.1\",family=\"ipv4\",state=\"free\"}"), 19_999.0);
     assert_eq!(scrape.get("turnstone_allocations{transport=\"udp\"}"), 1.0);
 }
 

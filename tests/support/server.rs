@@ -62,6 +62,8 @@ pub struct Spec {
     pub knows_secret: bool,
     /// Static users: name and password. coturn knows either these or the secret.
     pub users: Vec<(String, String)>,
+    /// Other relay ports than usual.
+    pub relay_ports: Option<String>,
     pub relay_ipv4: Option<String>,
     pub relay_ipv6: Option<String>,
     /// Whether peers on loopback are allowed.
@@ -94,6 +96,7 @@ impl Spec {
             secret: "b64f3c1a9d5e4c8f8f2a7e6d1c0b9a88".to_owned(),
             knows_secret: true,
             users: Vec::new(),
+            relay_ports: None,
             relay_ipv4: Some("127.0.0.1".to_owned()),
             relay_ipv6: Some("::1".to_owned()),
             dev: true,
@@ -125,10 +128,15 @@ impl Spec {
         if self.listeners.iter().any(|(transport, _)| *transport == Transport::Tls) {
             toml.push_str("[tls]\ncertificate = \"@DIR@/certificate.pem\"\nkey = \"@DIR@/key.pem\"\n\n");
         }
-        writeln!(toml, "[relay]\nports = \"{}-{}\"", RELAY_PORTS.0, RELAY_PORTS.1).unwrap();
+        let ports = self.relay_ports.clone().unwrap_or_else(|| format!("{}-{}", RELAY_PORTS.0, RELAY_PORTS.1));
+        writeln!(toml, "[relay]\nports = \"{ports}\"").unwrap();
         for (key, address) in [("ipv4", &self.relay_ipv4), ("ipv6", &self.relay_ipv6)] {
             if let Some(address) = address {
-                writeln!(toml, "{key} = \"{address}\"").unwrap();
+                // Several are written `@ONE", "TWO`.
+                match address.strip_prefix('@') {
+                    Some(several) => writeln!(toml, "{key} = [\"{several}\"]").unwrap(),
+                    None => writeln!(toml, "{key} = \"{address}\"").unwrap(),
+                }
             }
         }
         write!(toml, "\n[auth]\nrealm = \"{}\"\n\n", self.realm).unwrap();

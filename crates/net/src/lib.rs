@@ -13,7 +13,7 @@ pub mod sys;
 pub use arena::{Arena, HEADROOM, Span};
 pub use inherited::{Adopted, InheritError, Inherited, Leftover, name_in_store};
 pub use local_addresses::{Changes, LocalAddresses, subscribe_to_addresses, take_changes};
-pub use relay_ports::{PortLease, RelayAddresses, RelayOwner, RelayPorts};
+pub use relay_ports::{AddressPorts, AddressUsage, PortLease, RelayAddresses, RelayOwner, RelayPorts};
 pub use sockets::LISTENER_BUFFER;
 pub use sockets::{
     bind_connected, bind_endpoint, bind_relay, bind_tcp_listener, bind_udp_listener, tune_accepted, tune_tcp_listener,

@@ -4,6 +4,7 @@
 //! finds its allocation in process. Entries are atomics: no lock, and the packet path only loads.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -61,10 +62,10 @@ struct Addresses {
     v6: OfFamily,
 }
 
-/// The pools of one family. The current one is where new relays are bound.
+/// The pools of one family. The current ones are where new relays are bound.
 #[derive(Clone, Default)]
 struct OfFamily {
-    current: Option<Arc<Pool>>,
+    current: Vec<Arc<Pool>>,
     earlier: Vec<Arc<Pool>>,
     /// Whether relays of this family are offered, even while there is no address for them.
     offered: bool,
@@ -132,34 +133,34 @@ impl RelayAddresses {
 }
 
 impl RelayPorts {
-    /// `(bind, external)` addresses per family and the inclusive port range.
-    pub fn new(v4: Option<(IpAddr, IpAddr)>, v6: Option<(IpAddr, IpAddr)>, ports: (u16, u16)) -> Arc<Self> {
+    /// `(bind, external)` addresses and the inclusive port range that each of them has.
+    pub fn new(addresses: &[(IpAddr, IpAddr)], ports: (u16, u16)) -> Arc<Self> {
         let (first_port, last_port) = ports;
         let relays = Self { addresses: Arc::default(), first_port, last_port };
-        for (family, address) in [(Family::V4, v4), (Family::V6, v6)] {
-            relays.set_address(family, address, address.is_some());
+        for family in Family::ALL {
+            let of_family: Vec<_> = addresses.iter().copied().filter(|(bind, _)| Family::of(*bind) == family).collect();
+            relays.set_addresses(family, &of_family, !of_family.is_empty());
         }
         Arc::new(relays)
     }
 
-    /// Binds new relays of a family to another `(bind, external)` address from now on, or to none. `offered` says whether
+    /// Binds new relays of a family to these `(bind, external)` addresses from now on, which may be none. `offered` says whether
     /// clients are told that there are relays of this family. Returns whether anything is different now.
-    pub fn set_address(&self, family: Family, address: Option<(IpAddr, IpAddr)>, offered: bool) -> bool {
-        let before = self.addresses.load_full();
-        let mut after = Addresses::clone(&before);
+    pub fn set_addresses(&self, family: Family, addresses: &[(IpAddr, IpAddr)], offered: bool) -> bool {
+        let mut after = Addresses::clone(&self.addresses.load_full());
         let of = after.of_mut(family);
-        let current = of.current.as_ref().map(|pool| (pool.bind, pool.external));
-        if current == address && of.offered == offered {
+        let is_same = of.current.iter().map(|pool| (pool.bind, pool.external)).eq(addresses.iter().copied());
+        if is_same && of.offered == offered {
             return false;
         }
         of.offered = offered;
-        if current != address {
-            of.earlier.extend(of.current.take());
-            of.current = address.map(|(bind, external)| {
-                let known = of.earlier.iter().position(|pool| pool.has_address(bind, external));
-                known.map_or_else(|| self.pool(bind, external), |known| of.earlier.swap_remove(known))
-            });
+        of.earlier.append(&mut of.current);
+        for &(bind, external) in addresses {
+            let known = of.earlier.iter().position(|pool| pool.has_address(bind, external));
+            of.current.push(known.map_or_else(|| self.pool(bind, external), |known| of.earlier.swap_remove(known)));
         }
+        // An address at which nothing is held need not be remembered.
+        of.earlier.retain(|pool| pool.used.load(Ordering::Acquire) > 0);
         self.addresses.store(Arc::new(after));
         true
     }
@@ -198,9 +199,28 @@ impl RelayPorts {
         self.addresses.load().of(family).offered
     }
 
-    /// Ports in the range.
-    pub fn capacity(&self) -> u32 {
+    /// Ports of a family, over all addresses that it has now; of one address while it has none.
+    pub fn capacity(&self, family: Family) -> u32 {
+        let addresses = self.addresses.load().of(family).current.len().max(1);
+        self.ports_of_address().saturating_mul(u32::try_from(addresses).unwrap_or(u32::MAX))
+    }
+
+    fn ports_of_address(&self) -> u32 {
         u32::from(self.last_port) - u32::from(self.first_port) + 1
+    }
+
+    /// How each address of a family is used, those of before that still have ports held included.
+    pub fn usage(&self, family: Family) -> Vec<AddressUsage> {
+        let addresses = self.addresses.load();
+        let of = addresses.of(family);
+        let usage = |pool: &Arc<Pool>, total| AddressUsage {
+            bind: pool.bind,
+            external: pool.external,
+            used: pool.used.load(Ordering::Relaxed),
+            total,
+        };
+        let current = of.current.iter().map(|pool| usage(pool, self.ports_of_address()));
+        current.chain(of.earlier.iter().map(|pool| usage(pool, 0))).collect()
     }
 
     /// Ports of a family that are held.
@@ -208,42 +228,81 @@ impl RelayPorts {
         self.addresses.load().of(family).pools().map(|pool| pool.used.load(Ordering::Relaxed)).sum()
     }
 
-    /// The free ports of a family in an order that `random` (from the CSPRNG) decides: all of the range, each once. None while
-    /// the family has no address.
-    pub fn candidates(&self, family: Family, random: u32) -> impl Iterator<Item = u16> + use<> {
-        let pool = self.current(family);
-        let (count, first_port) = (self.capacity(), self.first_port);
+    /// Whether a family has an address now.
+    pub fn has_address(&self, family: Family) -> bool {
+        !self.addresses.load().of(family).current.is_empty()
+    }
+
+    /// The addresses of a family that `may_be` holds for, the least used one first; `random` (from the CSPRNG) decides among equals.
+    pub fn least_used(
+        &self,
+        family: Family,
+        random: u32,
+        may_be: impl Fn(IpAddr, IpAddr) -> bool,
+    ) -> Vec<AddressPorts> {
+        let addresses = self.addresses.load();
+        let current = &addresses.of(family).current;
+        // Equals come in a circle that begins somewhere.
+        let start = random as usize % current.len().max(1);
+        let circle = current.iter().cycle().skip(start).take(current.len());
+        let mut pools: Vec<_> = circle.filter(|pool| may_be(pool.bind, pool.external)).cloned().collect();
+        pools.sort_by_key(|pool| pool.used.load(Ordering::Relaxed));
+        pools.into_iter().map(AddressPorts).collect()
+    }
+
+    fn pool(&self, bind: IpAddr, external: IpAddr) -> Arc<Pool> {
+        let entries = std::iter::repeat_with(|| AtomicU64::new(FREE)).take(self.ports_of_address() as usize).collect();
+        Arc::new(Pool { bind, external, first_port: self.first_port, used: AtomicU32::new(0), entries })
+    }
+}
+
+/// How the ports of one relay address are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressUsage {
+    /// Where its sockets are bound.
+    pub bind: IpAddr,
+    /// What clients and peers see.
+    pub external: IpAddr,
+    /// Ports that are held.
+    pub used: u32,
+    /// Ports there are; none at an address of before.
+    pub total: u32,
+}
+
+/// The ports of one relay address, to claim one.
+pub struct AddressPorts(Arc<Pool>);
+
+impl AddressPorts {
+    /// The address that sockets are bound to.
+    pub fn bind(&self) -> IpAddr {
+        self.0.bind
+    }
+
+    /// All of its ports.
+    pub fn ports(&self) -> RangeInclusive<u16> {
+        let last = usize::from(self.0.first_port) + self.0.entries.len() - 1;
+        self.0.first_port..=u16::try_from(last).unwrap_or(u16::MAX)
+    }
+
+    /// The free ports in an order that `random` (from the CSPRNG) decides: all of the range, each once.
+    pub fn candidates(&self, random: u32) -> impl Iterator<Item = u16> {
+        let count = u32::try_from(self.0.entries.len()).unwrap_or(u32::MAX);
         // A stride coprime to the count visits every port once, and neighbours in time are not neighbours in number.
         let start = random % count;
         let stride = coprime_stride(random.rotate_right(16), count);
         (0..count).filter_map(move |step| {
             let offset = (u64::from(start) + u64::from(step) * u64::from(stride)) % u64::from(count);
-            let port = first_port.checked_add(u16::try_from(offset).ok()?)?;
-            let free = pool.as_ref()?.entry(port)?.load(Ordering::Relaxed) == FREE;
+            let port = self.0.first_port.checked_add(u16::try_from(offset).ok()?)?;
+            let free = self.0.entry(port)?.load(Ordering::Relaxed) == FREE;
             free.then_some(port)
         })
     }
 
-    /// Whether a family has an address now.
-    pub fn has_address(&self, family: Family) -> bool {
-        self.addresses.load().of(family).current.is_some()
-    }
-
-    /// Claims a port at the current address; `None` when it is out of range or held.
-    pub fn claim(&self, family: Family, port: u16) -> Option<PortLease> {
-        let pool = self.current(family)?;
-        pool.entry(port)?.compare_exchange(FREE, CLAIMED, Ordering::AcqRel, Ordering::Relaxed).ok()?;
-        pool.used.fetch_add(1, Ordering::AcqRel);
-        Some(PortLease { pool, port })
-    }
-
-    fn current(&self, family: Family) -> Option<Arc<Pool>> {
-        self.addresses.load().of(family).current.clone()
-    }
-
-    fn pool(&self, bind: IpAddr, external: IpAddr) -> Arc<Pool> {
-        let entries = std::iter::repeat_with(|| AtomicU64::new(FREE)).take(self.capacity() as usize).collect();
-        Arc::new(Pool { bind, external, first_port: self.first_port, used: AtomicU32::new(0), entries })
+    /// Claims a port; `None` when it is out of range or held.
+    pub fn claim(&self, port: u16) -> Option<PortLease> {
+        self.0.entry(port)?.compare_exchange(FREE, CLAIMED, Ordering::AcqRel, Ordering::Relaxed).ok()?;
+        self.0.used.fetch_add(1, Ordering::AcqRel);
+        Some(PortLease { pool: Arc::clone(&self.0), port })
     }
 }
 
@@ -308,7 +367,15 @@ mod tests {
     fn pool(first: u16, last: u16) -> Arc<RelayPorts> {
         let bind = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 5));
         let external = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7));
-        RelayPorts::new(Some((bind, external)), None, (first, last))
+        RelayPorts::new(&[(bind, external)], (first, last))
+    }
+
+    fn address(relays: &RelayPorts, family: Family) -> Option<AddressPorts> {
+        relays.least_used(family, 0, |_, _| true).into_iter().next()
+    }
+
+    fn claim(relays: &RelayPorts, port: u16) -> Option<PortLease> {
+        address(relays, Family::V4)?.claim(port)
     }
 
     #[test]
@@ -316,7 +383,7 @@ mod tests {
         for (first, last) in [(49152, 65535), (50000, 50000), (50000, 50009), (1, 97)] {
             let relays = pool(first, last);
             for random in [0, 1, 7, 0xFFFF_FFFF, 0x1234_5678, 0xABCD_0000] {
-                let mut ports: Vec<u16> = relays.candidates(Family::V4, random).collect();
+                let mut ports: Vec<u16> = address(&relays, Family::V4).unwrap().candidates(random).collect();
                 ports.sort_unstable();
                 assert_eq!(ports, (first..=last).collect::<Vec<_>>());
             }
@@ -326,21 +393,21 @@ mod tests {
     #[test]
     fn a_port_is_held_once_and_comes_back_when_its_lease_drops() {
         let relays = pool(50000, 50001);
-        let lease = relays.claim(Family::V4, 50000).unwrap();
-        assert!(relays.claim(Family::V4, 50000).is_none());
-        assert!(relays.claim(Family::V4, 49999).is_none());
-        assert!(relays.claim(Family::V6, 50001).is_none());
+        let lease = claim(&relays, 50000).unwrap();
+        assert!(claim(&relays, 50000).is_none());
+        assert!(claim(&relays, 49999).is_none());
+        assert!(address(&relays, Family::V6).is_none());
         assert_eq!(relays.used(Family::V4), 1);
-        assert_eq!(relays.candidates(Family::V4, 3).collect::<Vec<_>>(), [50001]);
+        assert_eq!(address(&relays, Family::V4).unwrap().candidates(3).collect::<Vec<_>>(), [50001]);
         drop(lease);
         assert_eq!(relays.used(Family::V4), 0);
-        assert!(relays.claim(Family::V4, 50000).is_some());
+        assert!(claim(&relays, 50000).is_some());
     }
 
     #[test]
     fn the_owner_is_found_by_the_external_address_only() {
         let relays = pool(50000, 50001);
-        let lease = relays.claim(Family::V4, 50001).unwrap();
+        let lease = claim(&relays, 50001).unwrap();
         let external = SocketAddr::from(([203, 0, 113, 7], 50001));
         assert_eq!(relays.addresses().owner(external), None);
         let owner = RelayOwner { worker: 3, index: 70_000, generation: 9 };
@@ -354,13 +421,13 @@ mod tests {
     fn an_address_that_is_gone_keeps_the_ports_that_are_held_there() {
         let relays = pool(50000, 50001);
         let (old, new) = ("203.0.113.7:50000", "203.0.113.8:50000");
-        let lease = relays.claim(Family::V4, 50000).unwrap();
+        let lease = claim(&relays, 50000).unwrap();
         lease.set_owner(RelayOwner { worker: 1, index: 2, generation: 3 });
         let moved = (IpAddr::from([10, 0, 0, 6]), IpAddr::from([203, 0, 113, 8]));
-        let move_there = || relays.set_address(Family::V4, Some(moved), true);
+        let move_there = || relays.set_addresses(Family::V4, &[moved], true);
         assert!(move_there() && !move_there());
         // The same port at the new address is another one.
-        let other = relays.claim(Family::V4, 50000).unwrap();
+        let other = claim(&relays, 50000).unwrap();
         other.set_owner(RelayOwner { worker: 4, index: 5, generation: 6 });
         assert_eq!(relays.addresses().owner(old.parse().unwrap()).unwrap().worker, 1);
         assert_eq!(relays.addresses().owner(new.parse().unwrap()).unwrap().worker, 4);
@@ -374,16 +441,15 @@ mod tests {
     #[test]
     fn an_address_that_comes_back_finds_its_ports_as_they_were() {
         let relays = pool(50000, 50000);
-        let address = relays.all_addresses().first().copied();
-        let lease = relays.claim(Family::V4, 50000).unwrap();
-        relays.set_address(Family::V4, None, true);
+        let known = relays.all_addresses();
+        let lease = claim(&relays, 50000).unwrap();
+        relays.set_addresses(Family::V4, &[], true);
         assert!(relays.supports(Family::V4) && !relays.has_address(Family::V4));
-        assert_eq!(relays.candidates(Family::V4, 0).count(), 0);
-        assert!(relays.claim(Family::V4, 50000).is_none());
-        relays.set_address(Family::V4, address, true);
-        assert!(relays.claim(Family::V4, 50000).is_none(), "still held");
+        assert!(claim(&relays, 50000).is_none());
+        relays.set_addresses(Family::V4, &known, true);
+        assert!(claim(&relays, 50000).is_none(), "still held");
         drop(lease);
-        assert!(relays.claim(Family::V4, 50000).is_some());
+        assert!(claim(&relays, 50000).is_some());
     }
 
     #[test]
@@ -391,12 +457,36 @@ mod tests {
         let relays = pool(50000, 50001);
         let sent = |source: &str| relays.addresses().sent(source.parse().unwrap());
         assert!(!sent("10.0.0.5:50000"));
-        let lease = relays.claim(Family::V4, 50000).unwrap();
+        let lease = claim(&relays, 50000).unwrap();
         assert!(sent("10.0.0.5:50000") && sent("203.0.113.7:50000") && sent("[::ffff:10.0.0.5]:50000"));
         for other in ["10.0.0.5:50001", "10.0.0.5:3478", "10.0.0.6:50000", "[2001:db8::1]:50000"] {
             assert!(!sent(other), "{other}");
         }
         drop(lease);
         assert!(!sent("10.0.0.5:50000"));
+    }
+
+    #[test]
+    fn of_several_addresses_the_least_used_one_comes_first_and_chance_decides_among_equals() {
+        let ip = |last: u8| IpAddr::from([10, 0, 0, last]);
+        let relays = RelayPorts::new(&[1, 2, 3].map(|last| (ip(last), ip(100 + last))), (50000, 50009));
+        assert_eq!((relays.capacity(Family::V4), relays.capacity(Family::V6)), (30, 10));
+        let first = |random| relays.least_used(Family::V4, random, |_, _| true).swap_remove(0);
+        let begins: Vec<_> = (0..3).map(|random| first(random).claim(50000).unwrap()).collect();
+        let mut binds: Vec<_> = begins.iter().map(|lease| lease.bind_address().ip()).collect();
+        binds.sort_unstable();
+        assert_eq!(binds, [ip(1), ip(2), ip(3)], "the used ones come last");
+        let more: Vec<_> = (0..6).map(|_| first(0).claim(50001).or_else(|| first(0).claim(50002)).unwrap()).collect();
+        assert!(relays.usage(Family::V4).iter().all(|usage| (usage.used, usage.total) == (3, 10)));
+        let only = |bind, external| bind == ip(2) || external == ip(103);
+        let mut left: Vec<_> = relays.least_used(Family::V4, 7, only).iter().map(|ports| ports.0.bind).collect();
+        left.sort_unstable();
+        assert_eq!(left, [ip(2), ip(3)]);
+        // One of three goes: what is held there is known until it is given back.
+        relays.set_addresses(Family::V4, &[(ip(1), ip(101)), (ip(3), ip(103))], true);
+        assert_eq!((relays.capacity(Family::V4), relays.used(Family::V4)), (20, 9));
+        assert!(relays.addresses().sent(SocketAddr::new(ip(102), 50000)));
+        drop((begins, more));
+        assert_eq!((relays.forget_earlier(), relays.used(Family::V4)), ((true, false), 0));
     }
 }

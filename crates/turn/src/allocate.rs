@@ -12,6 +12,7 @@ use super::output::Event;
 use super::relays::{OpenRelay, PortRequest, RelayError, Relays, ReservationToken};
 use super::request::Request;
 use super::server::Server;
+use super::settings::DefaultFamily;
 
 /// The protocol number of UDP, the only transport between server and peers.
 const UDP: u8 = 17;
@@ -71,6 +72,9 @@ impl Server {
             allocation.add_relay(relay, in_secs(now, lifetime_secs));
         }
         let slot = self.allocations.insert(&self.hash, Box::new(allocation));
+        for relay in [Some(opened.first), opened.second].iter().flatten() {
+            self.share(relay.id, relays);
+        }
         self.arm(now, slot);
         self.events.push(Event::Allocated {
             id,
@@ -114,8 +118,7 @@ fn read_wish<R: Relays>(request: &Request<'_>, relays: &R) -> Result<Wish, Rejec
     };
     let Some([additional, ..]) = additional else {
         let family = match family {
-            // A client of either family that names none gets IPv4.
-            None => Family::V4,
+            None => default_family(request, relays),
             Some([value, ..]) => Family::from_wire(value).ok_or(Reason::FamilyUnsupported)?,
         };
         if !relays.supports(family) {
@@ -132,6 +135,17 @@ fn read_wish<R: Relays>(request: &Request<'_>, relays: &R) -> Result<Wish, Rejec
     Ok(Wish { placement: Placement::Dual { port }, lifetime_secs })
 }
 
+/// The family of a client that names none.
+fn default_family<R: Relays>(request: &Request<'_>, relays: &R) -> Family {
+    match request.settings.default_family {
+        DefaultFamily::Always(family) => family,
+        DefaultFamily::AsClient => {
+            let of_client = Family::of(request.five_tuple().client.get().ip());
+            if relays.supports(of_client) { of_client } else { Family::V4 }
+        }
+    }
+}
+
 fn open<R: Relays>(request: &Request<'_>, placement: &Placement, relays: &mut R) -> Result<Opened, Reject> {
     let user = &request.auth.identity.user;
     let per_user_max = request.settings.quota.reservations_per_user;
@@ -145,11 +159,11 @@ fn open<R: Relays>(request: &Request<'_>, placement: &Placement, relays: &mut R)
     match *placement {
         Placement::Reserved(token) => relays.open_reserved(now_micros, token, user).map(single).map_err(reject),
         Placement::Single { family, port } => {
-            relays.open(now_micros, family, port_request(port)).map(single).map_err(reject)
+            relays.open_for(request.client, now_micros, family, port_request(port)).map(single).map_err(reject)
         }
         Placement::Dual { port } => {
-            let v4 = relays.open(now_micros, Family::V4, port_request(port));
-            let v6 = relays.open(now_micros, Family::V6, port_request(port));
+            let v4 = relays.open_for(request.client, now_micros, Family::V4, port_request(port));
+            let v6 = relays.open_for(request.client, now_micros, Family::V6, port_request(port));
             match (v4, v6) {
                 (Ok(first), Ok(second)) => Ok(Opened { first, second: Some(second), missing: None }),
                 (Ok(first), Err(error)) => {
@@ -168,6 +182,7 @@ fn reject(error: RelayError) -> Reject {
     match error {
         RelayError::NoFamily => Reason::FamilyUnsupported.into(),
         RelayError::NoPort => Reason::NoPort.into(),
+        RelayError::SharedPorts => Reason::SharedPorts.into(),
         RelayError::UserReservations => Reason::UserReservations.into(),
         RelayError::NoReservation => Reason::NoReservation.into(),
         RelayError::UnknownToken => Reason::UnknownReservation.into(),

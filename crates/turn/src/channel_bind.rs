@@ -42,10 +42,16 @@ impl Server {
                 return Err(Reason::TooManyPeers.into());
             }
         }
+        let permitted_until = in_secs(now, settings.lifetimes.permission_secs);
+        if self.shared_ports.is_some() {
+            self.claim(now, relay, peer).map_err(|unclaimed| refused(unclaimed.reason()))?;
+            self.note_permission(now, relay, peer.ip(), permitted_until);
+        }
+        let allocation = self.allocations.get_mut(slot).ok_or(Reason::AllocationMismatch)?;
         let until_micros = in_secs(now, settings.lifetimes.channel_secs);
         let own_relay = verdict == Verdict::OwnRelay;
         allocation.channels.bind(&self.hash, Channel { number, own_relay, peer, until_micros });
-        allocation.permissions.install(&self.hash, peer.ip(), in_secs(now, settings.lifetimes.permission_secs));
+        allocation.permissions.install(&self.hash, peer.ip(), permitted_until);
         self.events.push(Event::RouteBound {
             id,
             five_tuple: *request.five_tuple(),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::addr::PeerAddr;
+use crate::addr::{Family, PeerAddr};
 use crate::reject::{Reason, Reject};
 use turnstone_stun::AttributeType;
 
@@ -33,8 +33,14 @@ impl Server {
         if !allocation.permissions.has_room_for(&self.hash, &ips, now.micros, settings.max_peers_per_allocation) {
             return Err(Reason::TooManyPeers.into());
         }
-        for ip in ips {
-            allocation.permissions.install(&self.hash, ip, in_secs(now, settings.lifetimes.permission_secs));
+        let until_micros = in_secs(now, settings.lifetimes.permission_secs);
+        for ip in &ips {
+            allocation.permissions.install(&self.hash, *ip, until_micros);
+        }
+        if self.shared_ports.is_some() {
+            let live = |ip: IpAddr| allocation.live_relay(Family::of(ip), now.micros).map(|relay| (relay.id, ip));
+            let on_relays: Vec<_> = ips.into_iter().filter_map(live).collect();
+            on_relays.into_iter().for_each(|(relay, ip)| self.note_permission(now, relay, ip, until_micros));
         }
         self.arm(now, slot);
         request.responder.success(reply, |_| {});

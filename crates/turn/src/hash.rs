@@ -7,6 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::addr::{FiveTuple, PeerAddr, Transport};
 
+use super::relays::RelayId;
+
 /// A 5-tuple as words: equal words mean equal 5-tuples.
 pub(super) type FiveTupleWords = [u64; 5];
 
@@ -41,6 +43,18 @@ impl AddressHash {
     pub(super) fn peer(&self, peer: PeerAddr) -> u64 {
         let (w0, w1, family) = ip_words(peer.ip());
         self.nh([w0, w1, family, u64::from(peer.port()), 0, 0])
+    }
+
+    /// A peer at one of several relay ports.
+    pub(super) fn peer_at(&self, port: RelayId, peer: PeerAddr) -> u64 {
+        let (w0, w1, family) = ip_words(peer.ip());
+        self.nh([w0, w1, family, u64::from(peer.port()), u64::from(port.index), u64::from(port.generation)])
+    }
+
+    /// The same of an address.
+    pub(super) fn ip_at(&self, port: RelayId, ip: IpAddr) -> u64 {
+        let (w0, w1, family) = ip_words(ip);
+        self.nh([w0, w1, family, 0, u64::from(port.index), u64::from(port.generation)])
     }
 
     pub(super) fn number(&self, number: u16) -> u64 {

@@ -31,7 +31,13 @@ impl Server {
         if !relayed {
             return None;
         }
-        let slot = self.allocations.find_relay(relay)?;
+        let (relay, slot) = match self.allocations.find_relay(relay) {
+            Some(slot) => (relay, slot),
+            None => {
+                let owner = self.endpoint_owner(relay, peer)?;
+                (owner, self.allocations.find_relay(owner)?)
+            }
+        };
         let allocation = self.allocations.get_mut(slot)?;
         allocation.live_relay(peer.family(), now.micros).filter(|live| live.id == relay)?;
         if !allocation.permissions.permits(&self.hash, peer.ip(), now.micros) {

@@ -181,6 +181,11 @@ impl Server {
         }
         let five_tuple = &allocation.client.five_tuple;
         let released = self.tombstones.take(five_tuple);
+        for relay in allocation.relays().filter(|relay| relay.open) {
+            if let Some(shared) = &mut self.shared_ports {
+                shared.forget(&self.hash, relay.id);
+            }
+        }
         if let Some(pending) = &mut self.pending {
             // Answered here, they would be told that there is no allocation. Their copies come to the new server.
             pending.forget_client(five_tuple);
@@ -233,6 +238,7 @@ impl Server {
         if judged_by.is_none_or(|by| !Arc::ptr_eq(&by, &self.settings)) {
             self.judge_arrival(now, slot);
         }
+        self.share_moved(now, slot, relays);
         // One without an open relay has no deadline, and nothing would ever find it.
         self.sweep(now, slot, relays);
         Ok(())

@@ -115,6 +115,10 @@ reasons! {
     NoPort = INSUFFICIENT_CAPACITY, "no-port";
     /// The relay address is not on this host at this moment.
     NoRelayAddress = INSUFFICIENT_CAPACITY, "no-relay-address";
+    /// EVEN-PORT or RESERVATION-TOKEN, where allocations share their relay ports.
+    SharedPorts = INSUFFICIENT_CAPACITY, "shared-ports";
+    /// On a shared relay port, another allocation has the peer's address and port.
+    PeerEndpointTaken = INSUFFICIENT_CAPACITY, "peer-endpoint-taken";
     /// RESERVATION-TOKEN is unknown, expired or another user's.
     UnknownReservation = INSUFFICIENT_CAPACITY, "unknown-reservation";
     /// The allocation has as many permissions or channels as allowed.
@@ -149,6 +153,10 @@ pub enum Dropped {
     NoChannel,
     /// No permission for the peer, or it has expired.
     NoPermission,
+    /// On a shared relay port, more than one allocation has a permission for the address of a peer that none has sent to.
+    SeveralPermissions,
+    /// On a shared relay port, another allocation has the peer's address and port, or this one has as many as it may.
+    PeerEndpointTaken,
     /// Peer policy.
     PeerDenied,
     /// The allocation's or the user's bandwidth is used up.
@@ -170,6 +178,8 @@ impl Dropped {
         Self::NoAllocation,
         Self::NoChannel,
         Self::NoPermission,
+        Self::SeveralPermissions,
+        Self::PeerEndpointTaken,
         Self::PeerDenied,
         Self::Bandwidth,
         Self::RateLimited,
@@ -185,6 +195,8 @@ impl Dropped {
             Self::NoAllocation => "no-allocation",
             Self::NoChannel => "no-channel",
             Self::NoPermission => "no-permission",
+            Self::SeveralPermissions => "several-permissions",
+            Self::PeerEndpointTaken => "peer-endpoint-taken",
             Self::PeerDenied => "peer-denied",
             Self::Bandwidth => "bandwidth",
             Self::RateLimited => "rate-limited",

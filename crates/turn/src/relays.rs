@@ -6,6 +6,8 @@ use crate::addr::{Family, RelayedAddr};
 use crate::slots::SlotId;
 use crate::user::User;
 
+use super::output::Client;
+
 /// A relay socket of this worker. `index` is small and dense, so that tables can be indexed by it: keep the sockets in
 /// [`Slots`](crate::slots::Slots).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -77,6 +79,9 @@ pub enum RelayError {
     /// The token is unknown, expired, or another user's: 508.
     #[error("the token is unknown, expired, or another user's")]
     UnknownToken,
+    /// EVEN-PORT, or a reservation, where allocations share their ports: 508.
+    #[error("allocations share their ports")]
+    SharedPorts,
     /// The family has no relay address at this moment: 508.
     #[error("the family has no relay address at this moment")]
     NoAddress,
@@ -96,6 +101,21 @@ pub trait Relays {
     /// See [`RelayError`].
     fn open(&mut self, now_micros: u64, family: Family, port: PortRequest<'_>) -> Result<OpenRelay, RelayError>;
 
+    /// The same for a client: which of several relay addresses it gets can depend on where it has come to. By default it does not.
+    ///
+    /// # Errors
+    /// See [`RelayError`].
+    fn open_for(
+        &mut self,
+        client: &Client,
+        now_micros: u64,
+        family: Family,
+        port: PortRequest<'_>,
+    ) -> Result<OpenRelay, RelayError> {
+        let _ = client;
+        self.open(now_micros, family, port)
+    }
+
     /// Opens the reserved port of a token; tokens work on any worker. By default no token is known, which is right where
     /// [`Self::open`] refuses [`PortRequest::EvenAndReserveNext`] with [`RelayError::NoReservation`].
     ///
@@ -109,6 +129,14 @@ pub trait Relays {
     ) -> Result<OpenRelay, RelayError> {
         let _ = (now_micros, token, user);
         Err(RelayError::UnknownToken)
+    }
+
+    /// The socket that a relay shares with others, by the id under which what comes to it is handed to
+    /// [`Server::route_from_peer`](crate::Server::route_from_peer); `None` for one that has its own, as all have by default. The server
+    /// then tells by the peer whose a datagram is.
+    fn shared_port(&self, relay: RelayId) -> Option<RelayId> {
+        let _ = relay;
+        None
     }
 
     /// Closes a relay socket and gives its port back.

@@ -60,7 +60,22 @@ impl Server {
         peer: PeerAddr,
         len: usize,
     ) -> Result<ToClient, Dropped> {
-        let slot = self.allocations.find_relay(relay).ok_or(Dropped::NoAllocation)?;
+        match self.allocations.find_relay(relay) {
+            Some(slot) => self.route_to_slot(now, slot, relay, peer, len),
+            None => self.route_from_shared(now, relay, peer, len),
+        }
+    }
+
+    /// Routes it to the allocation in a slot, which has this relay.
+    #[inline]
+    pub(super) fn route_to_slot(
+        &mut self,
+        now: Now,
+        slot: u32,
+        relay: RelayId,
+        peer: PeerAddr,
+        len: usize,
+    ) -> Result<ToClient, Dropped> {
         let allocation = self.allocations.get_mut(slot).ok_or(Dropped::NoAllocation)?;
         if allocation.live_relay(peer.family(), now.micros).is_none_or(|live| live.id != relay) {
             return Err(Dropped::NoAllocation);

@@ -56,6 +56,15 @@ impl Server {
             Ok(verdict) => verdict,
             Err(reason) => return Err(self.refuse_data(now, slot, Method::SEND, (peer, reason))),
         };
+        let allocation = if self.shared_ports.is_some() {
+            if let Err(unclaimed) = self.claim(now, relay, peer) {
+                self.refuse_data(now, slot, Method::SEND, (peer, unclaimed.reason()));
+                return Err(Dropped::PeerEndpointTaken);
+            }
+            self.allocations.get_mut(slot).ok_or(Dropped::NoAllocation)?
+        } else {
+            allocation
+        };
         if !allocation.meter.admit_to_peer(now.micros, peer.family(), data.len()) {
             allocation.throttled += 1;
             self.events.throttled_to_peer(data.len());

@@ -22,6 +22,7 @@ use super::pending::Pending;
 use super::relays::Relays;
 use super::retransmit::{Digester, Tombstones};
 use super::settings::{OnExpiry, Settings, Shared};
+use super::shared_ports::SharedPorts;
 use super::timer::{Armed, Timer, Wheel};
 use super::transaction::TransactionIds;
 
@@ -48,6 +49,8 @@ pub struct Server {
     pub(super) refused_with: Option<(Reason, Option<SocketAddr>)>,
     pub(super) judging: Option<Judging>,
     pub(super) pending: Option<Box<Pending>>,
+    /// None while no relay port is shared.
+    pub(super) shared_ports: Option<Box<SharedPorts>>,
     wheel: Wheel,
     /// Timers that have fired, and how many of them have been looked at.
     due: Vec<Timer>,
@@ -76,6 +79,7 @@ impl Server {
             due_done: 0,
             judging: None,
             pending: None,
+            shared_ports: None,
         }
     }
 
@@ -334,6 +338,7 @@ impl Server {
         }
         if let Some(relay) = closed {
             self.allocations.forget_relay(relay);
+            self.unshare(relay);
             relays.close(relay);
         }
     }
@@ -342,6 +347,7 @@ impl Server {
     pub(super) fn end<R: Relays>(&mut self, now: Now, slot: u32, reason: EndReason, relays: &mut R) {
         let Some(allocation) = self.allocations.remove(&self.hash, slot) else { return };
         for relay in allocation.relays().filter(|relay| relay.open) {
+            self.unshare(relay.id);
             relays.close(relay.id);
         }
         for channel in allocation.channels.iter() {

@@ -1,7 +1,9 @@
 //! The configuration snapshot the core works by, and what all workers share.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::addr::Family;
 use crate::auth::Credentials;
 use crate::policy::{AnswerBudgets, BandwidthLimits, PeerAcl, QuotaLimits, Quotas, RateLimit, UserBandwidths};
 
@@ -38,6 +40,21 @@ impl Default for Lifetimes {
     }
 }
 
+/// The address family of a relay for a client that names none (no REQUESTED-ADDRESS-FAMILY).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DefaultFamily {
+    /// Always this one. IPv4 is what RFC 8656 section 7.2 says.
+    Always(Family),
+    /// That of the client's own address, if there are relays of it; IPv4 otherwise.
+    AsClient,
+}
+
+impl Default for DefaultFamily {
+    fn default() -> Self {
+        Self::Always(Family::V4)
+    }
+}
+
 /// Permissions and channel bindings of one allocation, where nobody says otherwise: more than any conference needs.
 const PEERS_PER_ALLOCATION_MAX: usize = 128;
 
@@ -55,24 +72,31 @@ pub struct Settings {
     pub(super) rfc5766_channel_numbers: bool,
     pub(super) software: Option<String>,
     pub(super) turn: bool,
+    pub(super) default_family: DefaultFamily,
 }
 
 impl Settings {
     /// Who may allocate, and which peers may be reached, must be said; the rest has defaults that are safe on the Internet.
     pub fn builder(credentials: Arc<Credentials>, peer_acl: Arc<PeerAcl>) -> SettingsBuilder {
         let (first_port, last_port) = peer_acl.rules().relay_ports;
+        let ports = u32::from(last_port.saturating_sub(first_port)) + 1;
+        let of_family = |is: fn(&IpAddr) -> bool| peer_acl.rules().relay_addresses.iter().filter(|ip| is(ip)).count();
+        let addresses = [of_family(IpAddr::is_ipv4), of_family(IpAddr::is_ipv6)];
+        let addresses = addresses.into_iter().filter(|count| *count > 0).min().unwrap_or(1);
+        let ports = ports.saturating_mul(u32::try_from(addresses).unwrap_or(u32::MAX));
         SettingsBuilder(Self {
             credentials,
             peer_acl,
             lifetimes: Lifetimes::default(),
             on_expiry: OnExpiry::default(),
-            quota: QuotaLimits::for_ports(u32::from(last_port.saturating_sub(first_port)) + 1),
+            quota: QuotaLimits::for_ports(ports),
             bandwidth: BandwidthLimits::default(),
             unauthenticated: Some(RateLimit::default()),
             max_peers_per_allocation: PEERS_PER_ALLOCATION_MAX,
             rfc5766_channel_numbers: false,
             software: None,
             turn: true,
+            default_family: DefaultFamily::default(),
         })
     }
 
@@ -150,6 +174,12 @@ impl SettingsBuilder {
     /// Whether TURN is offered, or only STUN Binding. It is by default.
     pub fn turn(mut self, turn: bool) -> Self {
         self.0.turn = turn;
+        self
+    }
+
+    /// The address family of relays for clients that name none. IPv4 by default, as RFC 8656 says.
+    pub fn default_family(mut self, family: DefaultFamily) -> Self {
+        self.0.default_family = family;
         self
     }
 

@@ -78,6 +78,8 @@ fn samples(key: &Key) -> [String; 2] {
         "relay.ipv6" => given("\"off\"", "\"2a00:1::1\""),
         "relay.external-ip" => given("[\"203.0.113.5\"]", "[\"203.0.113.6\"]"),
         "relay.ports" => given("\"20000-20099\"", "\"20000-20199\""),
+        "relay.choice" => given("\"least-used\"", "\"reached\""),
+        "relay.address-family" => given("\"ipv4\"", "\"as-client\""),
         "auth.on-expiry" => given("\"keep\"", "\"cut\""),
         "peers.default" => given("\"public\"", "\"deny\""),
         "peers.denied" => given("[]", "[\"8.8.8.8\", \"9.0.0.1-9.0.0.9\"]"),

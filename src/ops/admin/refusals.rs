@@ -234,6 +234,11 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
         }
         Reason::NoReservation => "a quarter of the relay ports is reserved (EVEN-PORT), which is as many as may be",
         Reason::NoPort => "no relay port is free; widen [relay] ports",
+        Reason::SharedPorts => "EVEN-PORT and reservations are not to be had where [relay] ports are shared",
+        Reason::PeerEndpointTaken => {
+            "another client has this peer on the same shared relay port, and the peer could not tell the two apart; open more \
+             [relay] ports"
+        }
         Reason::NoRelayAddress => "the relay address was not on this host at that moment; the log and /readyz say why",
         Reason::UnknownReservation => "the reservation token is unknown, expired or another user's",
         Reason::TooManyPeers => "the allocation has as many peers as [limits] peers-per-allocation allows",

@@ -69,7 +69,7 @@ fn ports(api: &Api) -> Value {
     let families = [(Family::V4, "ipv4"), (Family::V6, "ipv6")];
     let offered = families.into_iter().filter(|(family, _)| api.relay_ports.supports(*family));
     let ports = offered.map(|(family, name)| {
-        let ports = json!({ "used": api.relay_ports.used(family), "total": api.relay_ports.capacity() });
+        let ports = json!({ "used": api.relay_ports.used(family), "total": api.relay_ports.capacity(family) });
         (name.to_owned(), ports)
     });
     Value::Object(ports.collect())

@@ -197,7 +197,7 @@ mod tests {
             let context = WorkerContext {
                 settings: Arc::new(settings),
                 shared: Shared::default(),
-                relay_ports: RelayPorts::new(Some((loopback, loopback)), None, (20_000, 29_999)),
+                relay_ports: RelayPorts::new(&[(loopback, loopback)], (20_000, 29_999)),
                 reservations: Arc::new(Reservations::new(10)),
                 shortages: Arc::default(),
                 connection_limits: ConnectionLimits::new(1000, None, None),
@@ -207,6 +207,8 @@ mod tests {
                 descriptors: Descriptors::share_out(1 << 16, 0, 1000, 1000),
                 usage: None,
                 loopback_peers: true,
+                relay_choice: config.relay.choice,
+                shared_ports: config.relay.shared,
                 gso: false,
             };
             let any = "127.0.0.1:0".parse().unwrap();
