@@ -10,7 +10,7 @@ use super::operation::{read_drain, read_metrics};
 use super::overrides::Overrides;
 use super::reader::{Document, Section};
 use super::records::read_usage;
-use super::relay::{check_relay_ports, read_relay, warn_about_peers};
+use super::relay::{check_listener_relays, check_relay_ports, read_relay, warn_about_peers};
 use super::sections::{read_bandwidth, read_lifetimes, read_limits, read_log, read_peers, read_quota, read_streams};
 use super::snapshot::Config;
 use super::source::{Loaded, Source, Surroundings};
@@ -67,6 +67,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
     let relay = read_relay(document, root, turn, around);
     if turn {
         check_relay_ports(document, &relay, &listeners);
+        check_listener_relays(document, &relay.value, &listeners);
     }
     let ports = relay.value.ports_of_address() as usize;
     if relay.value.shared && workers > ports {

@@ -106,6 +106,7 @@ pub(super) static KEYS: &[Key] = &[
     ),
     Key::new("listen.transport", Kind::Texts(r#""udp", "tcp" or "tls", or an array of several of them"#)),
     Key::new("listen.proxy-from", Kind::Texts(r#"networks or addresses of proxies such as "10.0.0.0/24" or "127.0.0.1""#)),
+    Key::new("listen.relay", Kind::Texts(r#"addresses of [relay], such as "203.0.113.5""#)),
     Key::new("tls.certificate", Kind::Text("the path of a PEM file"))
         .shown(|c| text(c.tls.as_ref()?.certificate.to_string_lossy()))
         .after_restart(keep_tls)

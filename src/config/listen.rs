@@ -75,7 +75,16 @@ fn read_options(table: &Section<'_, '_>, transports: &[Located<Transport>]) -> L
         let message = "it is for tcp and tls; give the other transports a [[listen]] of their own";
         table.problem("proxy-from", network.place.clone(), message);
     }
-    ListenOptions { proxy_from: proxy_from.into_iter().map(|network| network.value).collect() }
+    let relay = table.texts("relay", |text| text.parse::<IpAddr>().map_err(|_| ValueError::is_not(text, "an address")));
+    if let (Some(first), true) = (relay.first(), !proxy_from.is_empty()) {
+        let message =
+            "not together with proxy-from: which listener such a client has reached, its address does not say";
+        table.problem("relay", first.place.clone(), message);
+    }
+    ListenOptions {
+        proxy_from: proxy_from.into_iter().map(|network| network.value).collect(),
+        relay: relay.into_iter().map(|address| address.value).collect(),
+    }
 }
 
 /// A network, or an address, of proxies.

@@ -147,10 +147,10 @@ fn check_externals(
                 true => document.warning(place.clone(), message + " yet: this host has no way to the outside there"),
                 false => problem(message),
             }
-        } else if let Some(bind) = external.bind {
-            if !is_auto && relay.of(family).all(|address| address.bind != bind) {
-                problem(format!("{bind} is no relay address; name it in {family}"));
-            }
+        } else if let Some(bind) = external.bind.filter(|_| !is_auto)
+            && relay.of(family).all(|address| address.bind != bind)
+        {
+            problem(format!("{bind} is no relay address; name it in {family}"));
         }
     }
 }
@@ -238,6 +238,18 @@ pub(super) fn check_relay_ports(document: &Document<'_>, relay: &Located<Relay>,
                 _ => listener.place.clone(),
             };
             document.problem(place, message);
+        }
+    }
+}
+
+/// What a listener's clients are relayed from must be relay addresses.
+pub(super) fn check_listener_relays(document: &Document<'_>, relay: &Relay, listeners: &[Located<Listener>]) {
+    for Located { value: listener, place } in listeners {
+        for ip in &listener.options.relay {
+            let is_known = relay.of(Family::of(*ip)).any(|address| [address.bind, address.external].contains(ip));
+            if !is_known && !relay.is_auto(Family::of(*ip)) {
+                document.problem(place.clone(), format!("relay in [[listen]]: {ip} is no address of [relay]"));
+            }
         }
     }
 }

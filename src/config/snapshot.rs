@@ -91,6 +91,8 @@ impl Listener {
 pub struct ListenOptions {
     /// The proxies whose connections begin with a header that says whose they are (PROXY protocol).
     pub proxy_from: Vec<IpNet>,
+    /// The relay addresses of its clients, by either half; of a family with none in it, all.
+    pub relay: Vec<IpAddr>,
 }
 
 /// PEM files of the TLS listeners.

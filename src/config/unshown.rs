@@ -25,8 +25,12 @@ pub(super) fn listen_lines(config: &Config) -> String {
 }
 
 fn option_lines(options: &ListenOptions) -> String {
-    let ListenOptions { proxy_from } = options;
+    let ListenOptions { proxy_from, relay } = options;
     let mut lines = String::new();
+    if !relay.is_empty() {
+        let addresses: Vec<_> = relay.iter().map(|address| quoted(&address.to_string())).collect();
+        let _ = writeln!(lines, "relay = [{}]", addresses.join(", "));
+    }
     if !proxy_from.is_empty() {
         let networks: Vec<_> = proxy_from.iter().map(|network| quoted(&network.to_string())).collect();
         let _ = writeln!(lines, "proxy-from = [{}]", networks.join(", "));

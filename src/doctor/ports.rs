@@ -111,4 +111,22 @@ mod tests {
     fn ranges_are_read_and_what_is_none_is_passed_over() {
         assert_eq!(read_ranges("8080,9148-9200, 7 ,x,1-,99999\n"), [(8080, 8080), (9148, 9200), (7, 7)]);
     }
+
+    #[test]
+    fn shared_ports_before_an_sfu_or_without_a_limit_of_allocations_are_warned_about() {
+        let judged = |more: &str| {
+            let text = format!("workers = 1\n[relay]\nipv4 = \"5.44.1.1\"\nipv6 = \"off\"\n{more}");
+            judge_shared(&super::super::tests::config(&text)).map(|step| (step.status, step.message))
+        };
+        assert_eq!(judged(""), None);
+        let shared = |more: &str| judged(&format!("ports = \"shared:3480-3487\"\n{more}")).unwrap();
+        let (status, message) = shared("");
+        assert!(status == Status::Warn && message.contains("set allocations-total"), "{message}");
+        let limited = "[quota]\nallocations-total = 5000\n";
+        assert_eq!(shared(limited).0, Status::Ok);
+        for peers in ["default = \"deny\"\nallowed = [\"5.44.2.0/24\"]", "own-services = [\"5.44.1.1:10000\"]"] {
+            let (status, message) = shared(&format!("{limited}[peers]\n{peers}\n"));
+            assert!(status == Status::Warn && message.contains("at most 8 clients"), "{message}");
+        }
+    }
 }

@@ -55,7 +55,7 @@ use jobs::Jobs;
 use mail::Mail;
 use observers::Observers;
 use outbox::Outbox;
-use relay_sockets::{RelaySockets, RelaySources};
+use relay_sockets::{ListenerRelays, RelaySockets, RelaySources};
 use run::Pace;
 use token::Token;
 
@@ -144,6 +144,7 @@ impl Worker {
             fill_random: fill_from_system,
             loopback_peers: context.loopback_peers,
             choice: context.relay_choice,
+            by_listener: listeners.iter().filter_map(ListenerRelays::of).collect(),
             sharing_workers: context.shared_ports.then_some(context.mailboxes.len() as u16),
         };
         let server = Server::new(context.settings, context.shared, Box::new(fill_from_system))

@@ -6,19 +6,20 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use super::WorkerListener;
 use super::peak::Peak;
 use super::relay_socket::{Read, RelaySocket, Waiting};
 use super::reservations::Reservations;
 use super::shared_sockets::{Place, SharedPort, SharedSockets};
 use super::token::Token;
-use crate::addr::{Family, PeerAddr};
+use crate::addr::{Family, FiveTuple, PeerAddr, SocketKind};
 use crate::clock::Now;
 use crate::config::RelayChoice;
 use crate::counters::Counters;
 use crate::net::sys::{Descriptors, Epoll, Interest};
 use crate::net::{AddressPorts, PortLease, RelayAddresses, RelayOwner, RelayPorts, bind_relay};
 use crate::turn::slots::Slots;
-use crate::turn::{Client, OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
+use crate::turn::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
 use crate::user::User;
 
 /// Ports tried before giving up when other processes hold ports of the range.
@@ -42,6 +43,7 @@ pub(super) struct RelaySockets {
     /// Whether peers on this host's loopback are allowed.
     loopback_peers: bool,
     choice: RelayChoice,
+    by_listener: Vec<ListenerRelays>,
     /// The ports that this worker's allocations share, if they do.
     shared: Option<SharedSockets>,
 }
@@ -56,8 +58,37 @@ pub(super) struct RelaySources {
     pub(super) loopback_peers: bool,
     /// Which of several addresses.
     pub(super) choice: RelayChoice,
+    /// The listeners whose clients have relay addresses of their own.
+    pub(super) by_listener: Vec<ListenerRelays>,
     /// How many workers there are, if allocations share the ports that each of them has.
     pub(super) sharing_workers: Option<u16>,
+}
+
+/// The relay addresses of one listener's clients.
+pub(super) struct ListenerRelays {
+    kind: SocketKind,
+    address: SocketAddr,
+    relays: Arc<[IpAddr]>,
+}
+
+impl ListenerRelays {
+    /// What a listener says; `None` when its clients get what all get.
+    pub(super) fn of(listener: &WorkerListener) -> Option<Self> {
+        let kind = listener.transports.first()?.socket_kind();
+        let relays = &listener.options.relay;
+        (!relays.is_empty()).then(|| Self { kind, address: listener.address, relays: relays.as_slice().into() })
+    }
+
+    fn is_of(&self, five_tuple: &FiveTuple) -> bool {
+        let server = five_tuple.server;
+        let is_same_ip = self.address.ip() == server.ip()
+            || (self.address.ip().is_unspecified() && self.address.is_ipv4() == server.is_ipv4());
+        five_tuple.transport.socket_kind() == self.kind && server.port() == self.address.port() && is_same_ip
+    }
+}
+
+fn has_family(relays: &[IpAddr], family: Family) -> bool {
+    relays.iter().any(|ip| Family::of(*ip) == family)
 }
 
 /// One of a relay's two sockets, to be read.
@@ -81,8 +112,16 @@ struct Sockets {
 
 impl RelaySockets {
     pub(super) fn new(worker: u16, epoll: Arc<Epoll>, counters: Arc<Counters>, from: RelaySources) -> Self {
-        let RelaySources { ports, reservations, descriptors, fill_random, loopback_peers, choice, sharing_workers } =
-            from;
+        let RelaySources {
+            ports,
+            reservations,
+            descriptors,
+            fill_random,
+            loopback_peers,
+            choice,
+            by_listener,
+            sharing_workers,
+        } = from;
         Self {
             worker,
             addresses: ports.addresses(),
@@ -95,6 +134,7 @@ impl RelaySockets {
             peak: Peak::default(),
             loopback_peers,
             choice,
+            by_listener,
             shared: sharing_workers.map(|workers| SharedSockets::new(worker, workers)),
         }
     }
@@ -462,12 +502,21 @@ impl Relays for RelaySockets {
 
     fn open_for(
         &mut self,
-        client: &Client,
+        five_tuple: &FiveTuple,
         now_micros: u64,
         family: Family,
         port: PortRequest<'_>,
     ) -> Result<OpenRelay, RelayError> {
-        let reached = client.five_tuple.server.ip();
+        let named = self.by_listener.iter().find(|listener| listener.is_of(five_tuple));
+        if let Some(named) = named.map(|listener| Arc::clone(&listener.relays)).filter(|of| has_family(of, family)) {
+            let may_be = |bind, external| named.contains(&bind) || named.contains(&external);
+            // None of them is there at this moment.
+            return self.open_at(now_micros, family, port, may_be).map_err(|error| match error {
+                RelayError::NoFamily if self.ports.supports(family) => RelayError::NoAddress,
+                error => error,
+            });
+        }
+        let reached = five_tuple.server.ip();
         if self.choice == RelayChoice::Reached && Family::of(reached) == family {
             let opened = self.open_at(now_micros, family, port, |bind, external| [bind, external].contains(&reached));
             // Where it has reached no relay address, each is as good as another.

@@ -76,6 +76,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "policy",
             "counters",
             "config::ListenOptions",
+            "config::RelayChoice",
             "config::Streams",
             "usage::UsageSender",
         ],

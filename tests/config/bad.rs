@@ -12,7 +12,7 @@ const SOURCES: &str = "credential, file, env, secret";
 fn every_mistake_is_named_with_its_place_and_what_was_expected() {
     let listen = |address: &str, transport: &str| format!("[[listen]]\naddress = {address}\ntransport = {transport}");
     let cases = [
-        ("[relay]\nfoo = 1".to_owned(), "2:1: unknown key \"foo\" in [relay]; expected one of external-ip, ipv4, ipv6, ports".to_owned()),
+        ("[relay]\nfoo = 1".to_owned(), "2:1: unknown key \"foo\" in [relay]; expected one of address-family, choice, external-ip, ipv4, ipv6, ports".to_owned()),
         (
             "wokers = 2".to_owned(),
             "1:1: unknown key \"wokers\" at the top level (did you mean \"workers\"?); expected one of admin, auth, bandwidth, drain, lifetimes, limits, listen, log, metrics, \
@@ -74,7 +74,7 @@ fn every_mistake_is_named_with_its_place_and_what_was_expected() {
         ("[relay]\nports = \"1024-70000\"".to_owned(), "2:9: ports in [relay]: \"70000\" in \"1024-70000\" is not a port from 1 to 65535".to_owned()),
         ("[relay]\nports = 49152".to_owned(), "2:9: ports in [relay]: found a whole number".to_owned()),
         ("[relay]\nipv4 = \"0.0.0.0\"".to_owned(), "2:8: ipv4 in [relay]: \"0.0.0.0\" is a wildcard, but clients are told the relay address".to_owned()),
-        ("[relay]\nipv4 = \"2a00:1::1\"".to_owned(), "2:8: ipv4 in [relay]: \"2a00:1::1\" is of the other family; expected an IPv4 address of this host".to_owned()),
+        ("[relay]\nipv4 = \"2a00:1::1\"".to_owned(), "2:8: ipv4 in [relay]: \"2a00:1::1\" is of the other family; expected IPv4 addresses of this host".to_owned()),
         ("[relay]\nipv6 = \"off\"\nexternal-ip = \"2001:db8::1\"".to_owned(), "3:15: external-ip 2001:db8::1 has no relay address of its family to stand for".to_owned()),
         ("[relay]\nexternal-ip = [\"203.0.113.1\", \"203.0.113.2\"]".to_owned(), "2:31: a second external-ip of one family".to_owned()),
         ("[relay]\nexternal-ip = \"example.org\"".to_owned(), "2:15: external-ip in [relay]: \"example.org\" is not an address".to_owned()),

@@ -293,6 +293,14 @@ fn several_relay_addresses_each_have_all_ports_and_a_public_half_of_their_own() 
     ] {
         assert!(with_relay(relay).contains(problem), "{relay}: {}", with_relay(relay));
     }
+    let by_listener = "[[listen]]\naddress = \"0.0.0.0:3478\"\ntransport = \"udp\"\nrelay = \"203.0.113.5\"\n";
+    let with_listener = |more: &str| with_secret(&format!("{by_listener}{more}{text}"));
+    let config = with_listener("").config();
+    assert_eq!(config.listeners[0].options.relay, ["203.0.113.5".parse::<IpAddr>().unwrap()]);
+    assert!(config.to_toml().contains("relay = [\"203.0.113.5\"]"), "{}", config.to_toml());
+    let other = format!("{}{text}", by_listener.replace("203.0.113.5", "203.0.113.9"));
+    assert!(with_secret(&other).error().contains("203.0.113.9 is no address of [relay]"));
+    assert!(with_listener("proxy-from = \"10.0.0.1\"\n").error().contains("not together with proxy-from"));
     let shared = with_secret("workers = 4\n[relay]\nipv6 = \"off\"\nports = \"shared:3480-3487\"\n").config();
     assert_eq!((shared.relay.shared, shared.relay.ports, shared.quota.per_user), (true, (3480, 3487), Some(4096)));
     assert!(shared.to_toml().contains("ports = \"shared:3480-3487\""));

@@ -103,9 +103,17 @@ fn uclients_share_a_few_relay_ports_towards_peers_and_each_other() {
             ..Echo::default()
         })
     });
-    side_by_side_at(&shared("127.0.7.1").start(), &runs.collect::<Vec<_>>());
-    let server = shared("127.0.7.2").start();
-    assert_nothing_lost(&uclient(&server, Transport::Udp, "127.0.0.1", &server.credentials("pair"), &["-y", "-c"]));
+    let server = shared("127.0.7.1").start();
+    std::thread::scope(|scope| {
+        for run in runs {
+            let server = &server;
+            scope.spawn(move || {
+                let peer = Peer::start(run.peer_ip);
+                uclient_without_pairs(server, run.transport, &[&peer.flags(), run.flags].concat());
+            });
+        }
+    });
+    uclient_without_pairs(&shared("127.0.7.2").start(), Transport::Udp, &["-y", "-c"]);
 }
 
 #[test]
@@ -209,6 +217,16 @@ pub(crate) fn uclient(
         .args(flags)
         .arg(server_ip);
     run(&mut command, LIMIT)
+}
+
+/// Every other time, it asks for an even port, whatever its flags say. That is refused where ports are shared (508).
+fn uclient_without_pairs(server: &TestServer, transport: Transport, flags: &[&str]) {
+    let runs = std::iter::repeat_with(|| uclient(server, transport, "127.0.0.1", &server.credentials("shared"), flags));
+    let served = runs.take(40).find(|finished| {
+        let output = finished.all_output();
+        finished.code == Some(0) || !output.contains("error 508 (Insufficient Capacity)")
+    });
+    assert_nothing_lost(&served.expect("uclient asks for an even port every time"));
 }
 
 /// Reads the totals that `turnutils_uclient` prints at its end.

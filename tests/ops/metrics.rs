@@ -134,7 +134,8 @@ async fn relay_to_relay_and_refusals_are_told_apart_without_a_name_or_address() 
     assert!(scrape.get("turnstone_own_relayed_packets_total") >= 20.0);
     assert!(scrape.get("turnstone_own_relayed_bytes_total") >= 20.0 * 7.0);
     assert!(scrape.get("turnstone_refusals_total{code=\"401\",reason=\"credential-expired\"}") >= 1.0);
-    for sample in scrape.0.keys() {
+    // The relay ports have the address that the configuration names.
+    for sample in scrape.0.keys().filter(|sample| !sample.starts_with("turnstone_relay_ports{address=\"127.0.0.1\"")) {
         for name in ["zaphod", "trillian", "marvin", "127.0.0.1"] {
             assert!(!sample.contains(name), "{sample}");
         }

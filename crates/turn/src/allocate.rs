@@ -159,11 +159,11 @@ fn open<R: Relays>(request: &Request<'_>, placement: &Placement, relays: &mut R)
     match *placement {
         Placement::Reserved(token) => relays.open_reserved(now_micros, token, user).map(single).map_err(reject),
         Placement::Single { family, port } => {
-            relays.open_for(request.client, now_micros, family, port_request(port)).map(single).map_err(reject)
+            relays.open_for(request.five_tuple(), now_micros, family, port_request(port)).map(single).map_err(reject)
         }
         Placement::Dual { port } => {
-            let v4 = relays.open_for(request.client, now_micros, Family::V4, port_request(port));
-            let v6 = relays.open_for(request.client, now_micros, Family::V6, port_request(port));
+            let v4 = relays.open_for(request.five_tuple(), now_micros, Family::V4, port_request(port));
+            let v6 = relays.open_for(request.five_tuple(), now_micros, Family::V6, port_request(port));
             match (v4, v6) {
                 (Ok(first), Ok(second)) => Ok(Opened { first, second: Some(second), missing: None }),
                 (Ok(first), Err(error)) => {

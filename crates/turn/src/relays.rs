@@ -2,11 +2,9 @@
 
 use thiserror::Error;
 
-use crate::addr::{Family, RelayedAddr};
+use crate::addr::{Family, FiveTuple, RelayedAddr};
 use crate::slots::SlotId;
 use crate::user::User;
-
-use super::output::Client;
 
 /// A relay socket of this worker. `index` is small and dense, so that tables can be indexed by it: keep the sockets in
 /// [`Slots`](crate::slots::Slots).
@@ -107,12 +105,12 @@ pub trait Relays {
     /// See [`RelayError`].
     fn open_for(
         &mut self,
-        client: &Client,
+        five_tuple: &FiveTuple,
         now_micros: u64,
         family: Family,
         port: PortRequest<'_>,
     ) -> Result<OpenRelay, RelayError> {
-        let _ = client;
+        let _ = five_tuple;
         self.open(now_micros, family, port)
     }
 

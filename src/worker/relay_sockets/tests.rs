@@ -4,6 +4,7 @@ use super::super::random::fill_from_system;
 use super::super::relay_socket::BUSY_AFTER;
 use super::*;
 use crate::net::sys::Events;
+use crate::turn::Client;
 use std::net::UdpSocket;
 
 /// The relay sockets of one address of this host, which no other test uses.
@@ -18,6 +19,7 @@ fn relays(ip: &str, ports: (u16, u16), busy_sockets: u64, fill_random: fn(&mut [
         fill_random,
         loopback_peers: false,
         choice: RelayChoice::LeastUsed,
+        by_listener: Vec::new(),
         sharing_workers: None,
     };
     RelaySockets::new(0, Arc::new(Epoll::new().unwrap()), Arc::default(), from)
@@ -114,13 +116,23 @@ fn of_several_addresses_a_client_gets_the_one_it_has_reached_or_else_the_least_u
     relays.addresses = relays.ports.addresses();
     let open = |relays: &mut RelaySockets, reached: &str, port| {
         let client = Client::over_udp(([198, 51, 100, 1], 4000).into(), format!("{reached}:3478").parse().unwrap());
-        relays.open_for(&client, 0, Family::V4, port).map(|open| open.relayed.get().ip())
+        relays.open_for(&client.five_tuple, 0, Family::V4, port).map(|open| open.relayed.get().ip())
     };
     let spread: Vec<_> = (0..4).map(|_| open(&mut relays, "127.77.1.5", PortRequest::Any).unwrap()).collect();
     assert_eq!(spread.iter().filter(|ip| **ip == outside[0]).count(), 2);
+    let listener = ListenerRelays {
+        kind: SocketKind::Udp,
+        address: "0.0.0.0:3478".parse().unwrap(),
+        relays: Arc::new([outside[1]]),
+    };
+    relays.by_listener.push(listener);
+    for _ in 0..2 {
+        assert_eq!(open(&mut relays, "127.77.1.5", PortRequest::Any), Ok(outside[1]), "the listener names it");
+    }
+    relays.by_listener[0].address.set_port(3479);
     relays.choice = RelayChoice::Reached;
     for reached in ["127.77.1.6", "203.0.113.6"] {
-        for _ in 0..4 {
+        for _ in 0..3 {
             assert_eq!(open(&mut relays, reached, PortRequest::Any), Ok(outside[1]));
         }
     }
