@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn shared_ports_before_an_sfu_or_without_a_limit_of_allocations_are_warned_about() {
         let judged = |more: &str| {
-            let text = format!("workers = 1\n[relay]\nipv4 = \"5.44.1.1\"\nipv6 = \"off\"\n{more}");
+            let text = format!("[relay]\nipv4 = \"5.44.1.1\"\nipv6 = \"off\"\n{more}");
             judge_shared(&super::super::tests::config(&text)).map(|step| (step.status, step.message))
         };
         assert_eq!(judged(""), None);

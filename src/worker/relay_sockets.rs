@@ -17,7 +17,7 @@ use crate::clock::Now;
 use crate::config::RelayChoice;
 use crate::counters::Counters;
 use crate::net::sys::{Descriptors, Epoll, Interest};
-use crate::net::{AddressPorts, PortLease, RelayAddresses, RelayOwner, RelayPorts, bind_relay};
+use crate::net::{AddressPorts, PortLease, RelayAddresses, RelayOwner, RelayPorts, bind_relay, bind_shared_relay};
 use crate::turn::slots::Slots;
 use crate::turn::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
 use crate::user::User;
@@ -296,9 +296,7 @@ impl RelaySockets {
             match bound {
                 Ok(sockets) => return Ok(sockets),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && *tries < BIND_TRIES_MAX => *tries += 1,
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(RelayError::NoPort),
-                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => return Err(RelayError::NoAddress),
-                Err(_) => return Err(RelayError::System),
+                Err(error) => return Err(bind_error(&error)),
             }
         }
         Err(RelayError::NoPort)
@@ -356,13 +354,9 @@ impl RelaySockets {
         let Some(shared) = &self.shared else { return Err(RelayError::SharedPorts) };
         let mut failure = if addresses.is_empty() { RelayError::NoFamily } else { RelayError::NoPort };
         for place in shared.places(&addresses, u32::from_ne_bytes(random)) {
-            let known = self.shared.as_ref().and_then(|shared| shared.opened(place));
-            let port = match known {
-                Some(port) => Ok(port),
-                None => self.open_port(&addresses, place),
-            };
-            match port {
-                Ok(port) => return self.install_share(port),
+            let is_open = self.shared.as_ref().is_some_and(|shared| shared.is_open(place));
+            match if is_open { Ok(()) } else { self.open_port(&addresses, place) } {
+                Ok(()) => return self.install_share(place),
                 Err(error) => failure = error,
             }
         }
@@ -370,26 +364,22 @@ impl RelaySockets {
     }
 
     /// Opens a port for allocations to share.
-    fn open_port(&mut self, addresses: &[AddressPorts], place: Place) -> Result<RelayId, RelayError> {
+    fn open_port(&mut self, addresses: &[AddressPorts], place: Place) -> Result<(), RelayError> {
         let address = addresses.iter().find(|address| address.bind() == place.0);
         let lease = address.and_then(|address| address.claim(place.1)).ok_or(RelayError::NoPort)?;
-        let (socket, lease) = self.sockets.bind(lease).map_err(|error| match error.kind() {
-            io::ErrorKind::AddrInUse => RelayError::NoPort,
-            io::ErrorKind::AddrNotAvailable => RelayError::NoAddress,
-            _ => RelayError::System,
-        })?;
-        let (relay, socket) = RelaySocket::shared(socket, lease);
+        let socket = bind_shared_relay(lease.bind_address()).and_then(|socket| self.sockets.descriptors.admit(socket));
+        let (relay, socket) = RelaySocket::shared(socket.map_err(|error| bind_error(&error))?, lease);
         let relayed = relay.relayed();
-        let port = self.install(relay)?.id;
+        let id = self.install(relay)?.id;
         if let Some(shared) = &mut self.shared {
-            shared.add(SharedPort { place, id: port, relayed, socket, shares: 0 });
+            shared.add(place, SharedPort { id, relayed, socket, shares: 0 });
         }
-        Ok(port)
+        Ok(())
     }
 
-    fn install_share(&mut self, port: RelayId) -> Result<OpenRelay, RelayError> {
+    fn install_share(&mut self, place: Place) -> Result<OpenRelay, RelayError> {
         let id = self.next_id()?;
-        let share = self.shared.as_mut().and_then(|shared| shared.share(port, id));
+        let share = self.shared.as_mut().and_then(|shared| shared.share(place, id));
         let (relayed, socket) = share.ok_or(RelayError::System)?;
         self.relays.insert(RelaySocket::share(relayed, socket));
         Ok(OpenRelay { id, relayed, reservation: None })
@@ -453,6 +443,14 @@ impl RelaySockets {
         }
         self.relays.insert(relay);
         Ok(OpenRelay { id, relayed, reservation: None })
+    }
+}
+
+fn bind_error(error: &io::Error) -> RelayError {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => RelayError::NoPort,
+        io::ErrorKind::AddrNotAvailable => RelayError::NoAddress,
+        _ => RelayError::System,
     }
 }
 

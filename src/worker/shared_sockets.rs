@@ -20,13 +20,12 @@ pub(super) type Place = (IpAddr, u16);
 pub(super) struct SharedSockets {
     worker: u16,
     workers: u16,
-    open: Vec<SharedPort>,
-    shares: HashMap<RelayId, RelayId>,
+    open: HashMap<Place, SharedPort>,
+    shares: HashMap<RelayId, Place>,
 }
 
 /// One that is open.
 pub(super) struct SharedPort {
-    pub(super) place: Place,
     /// Of its socket.
     pub(super) id: RelayId,
     pub(super) relayed: RelayedAddr,
@@ -37,7 +36,7 @@ pub(super) struct SharedPort {
 impl SharedSockets {
     /// Those of one of so many workers.
     pub(super) fn new(worker: u16, workers: u16) -> Self {
-        Self { worker, workers: workers.max(1), open: Vec::new(), shares: HashMap::new() }
+        Self { worker, workers: workers.max(1), open: HashMap::new(), shares: HashMap::new() }
     }
 
     /// This worker's ports at these addresses, the least used one first; `random` decides among equals.
@@ -51,39 +50,38 @@ impl SharedSockets {
         let mut places: Vec<Place> = addresses.iter().flat_map(of_worker).collect();
         let turn = random as usize % places.len().max(1);
         places.rotate_left(turn);
-        places.sort_by_key(|place| self.open.iter().find(|port| port.place == *place).map_or(0, |port| port.shares));
+        places.sort_by_cached_key(|place| self.open.get(place).map_or(0, |port| port.shares));
         places
     }
 
-    /// The port at a place, if it is open.
-    pub(super) fn opened(&self, place: Place) -> Option<RelayId> {
-        self.open.iter().find(|port| port.place == place).map(|port| port.id)
+    /// Whether the port at a place is open.
+    pub(super) fn is_open(&self, place: Place) -> bool {
+        self.open.contains_key(&place)
     }
 
-    pub(super) fn add(&mut self, port: SharedPort) {
-        self.open.push(port);
+    pub(super) fn add(&mut self, place: Place, port: SharedPort) {
+        self.open.insert(place, port);
     }
 
-    /// Gives a relay a share of a port.
-    pub(super) fn share(&mut self, port: RelayId, relay: RelayId) -> Option<(RelayedAddr, Arc<OwnedFd>)> {
-        let port = self.open.iter_mut().find(|open| open.id == port)?;
+    /// Gives a relay a share of an open port.
+    pub(super) fn share(&mut self, place: Place, relay: RelayId) -> Option<(RelayedAddr, Arc<OwnedFd>)> {
+        let port = self.open.get_mut(&place)?;
         port.shares += 1;
-        self.shares.insert(relay, port.id);
+        self.shares.insert(relay, place);
         Some((port.relayed, Arc::clone(&port.socket)))
     }
 
     /// The port that a relay has a share of.
     pub(super) fn port_of(&self, relay: RelayId) -> Option<RelayId> {
-        self.shares.get(&relay).copied()
+        Some(self.open.get(self.shares.get(&relay)?)?.id)
     }
 
     /// Takes a relay's share back; returns the port if that was the last one.
     pub(super) fn close(&mut self, relay: RelayId) -> Option<RelayId> {
-        let port = self.shares.remove(&relay)?;
-        let at = self.open.iter().position(|open| open.id == port)?;
-        let open = self.open.get_mut(at)?;
-        open.shares = open.shares.saturating_sub(1);
-        let is_last = open.shares == 0;
-        is_last.then(|| self.open.swap_remove(at).id)
+        let place = self.shares.remove(&relay)?;
+        let port = self.open.get_mut(&place)?;
+        port.shares = port.shares.saturating_sub(1);
+        let is_last = port.shares == 0;
+        if is_last { self.open.remove(&place).map(|port| port.id) } else { None }
     }
 }

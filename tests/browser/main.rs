@@ -35,6 +35,19 @@ fn chromium_relays_ten_megabytes_and_video_over_udp() {
 }
 
 #[test]
+fn chromium_relays_ten_megabytes_and_video_over_relay_ports_that_are_shared() {
+    let relay_ports = Some("shared:3480-3483".to_owned());
+    let server = Spec {
+        relay_ipv4: Some("127.0.7.6".to_owned()),
+        relay_ipv6: Some("off".to_owned()),
+        relay_ports,
+        ..Spec::local()
+    };
+    let server = server.start();
+    relays(&server, &format!("turn:{}?transport=udp", server.udp()), "udp", Trust::Nobody);
+}
+
+#[test]
 fn chromium_relays_ten_megabytes_and_video_over_tcp() {
     let server = Spec::local().start();
     relays(&server, &format!("turn:{}?transport=tcp", server.tcp()), "tcp", Trust::TestAuthority);

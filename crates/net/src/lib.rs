@@ -16,6 +16,6 @@ pub use local_addresses::{Changes, LocalAddresses, subscribe_to_addresses, take_
 pub use relay_ports::{AddressPorts, AddressUsage, PortLease, RelayAddresses, RelayOwner, RelayPorts};
 pub use sockets::LISTENER_BUFFER;
 pub use sockets::{
-    bind_connected, bind_endpoint, bind_relay, bind_tcp_listener, bind_udp_listener, tune_accepted, tune_tcp_listener,
-    tune_udp_listener,
+    bind_connected, bind_endpoint, bind_relay, bind_shared_relay, bind_tcp_listener, bind_udp_listener, tune_accepted,
+    tune_tcp_listener, tune_udp_listener,
 };

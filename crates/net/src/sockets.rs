@@ -139,6 +139,18 @@ pub fn bind_relay(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
+/// A relay socket that many allocations share: what one of them would lose in a burst, all would.
+///
+/// # Errors
+/// As [`bind_relay`].
+pub fn bind_shared_relay(address: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = bind_relay(address)?;
+    let reference = SockRef::from(&socket);
+    let _ = reference.set_recv_buffer_size(LISTENER_BUFFER);
+    let _ = reference.set_send_buffer_size(LISTENER_BUFFER);
+    Ok(socket)
+}
+
 fn tune_relay(socket: &Socket, family: Family) -> io::Result<()> {
     let fd = socket.as_fd();
     // A key frame comes as a burst; the kernel grants at most net.core.rmem_max, which is twice its default.
