@@ -259,6 +259,10 @@ pub struct Counters {
     pub answers: Counter,
     /// Answers to requests that nobody has authenticated, Binding included.
     pub stranger_replies: Counter,
+    /// Answers that left from another address than the request came to, or went to another port than it came from (RFC 5780).
+    pub detours: Counter,
+    /// Answers to RFC 3489 clients.
+    pub classic_replies: Counter,
     /// Requests refused, by reason.
     pub refused: [Counter; Reason::ALL.len()],
     /// Packets dropped, by reason.
@@ -304,6 +308,8 @@ impl Default for Counters {
             own_relayed: TrafficCounters::default(),
             answers: Counter::default(),
             stranger_replies: Counter::default(),
+            detours: Counter::default(),
+            classic_replies: Counter::default(),
             refused: counters(),
             dropped: counters(),
             send_errors: Counter::default(),

@@ -10,6 +10,7 @@ use crate::config::parse_duration;
 
 use super::input::{ConfigFlags, read_stdin};
 use super::output::{CliError, Exit, Printer, unix_now, utc_text};
+use super::token::{self, TokenArgs};
 use super::urls::{ice_servers, turn_urls};
 use super::verify::{self, VerifyArgs};
 
@@ -57,6 +58,7 @@ pub(super) struct CredentialsArgs {
 #[derive(Subcommand)]
 enum CredentialsCommand {
     Verify(VerifyArgs),
+    Token(TokenArgs),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -70,8 +72,10 @@ enum Format {
 }
 
 pub(super) fn run(args: &CredentialsArgs, printer: &mut Printer) -> Result<Exit, CliError> {
-    if let Some(CredentialsCommand::Verify(verify)) = &args.command {
-        return verify::run(verify, printer);
+    match &args.command {
+        Some(CredentialsCommand::Verify(verify)) => return verify::run(verify, printer),
+        Some(CredentialsCommand::Token(token)) => return token::run(token, printer),
+        None => {}
     }
     let ttl = parse_duration(&args.ttl).map_err(|problem| CliError::usage(format!("--ttl: {problem}")))?;
     if ttl.as_secs() == 0 || ttl > TTL_MAX {

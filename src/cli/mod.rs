@@ -16,6 +16,7 @@ mod output;
 mod probe;
 mod serve;
 mod show;
+mod token;
 mod urls;
 mod verify;
 

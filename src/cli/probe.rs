@@ -21,7 +21,8 @@ Examples:
   turnstone probe turns:turn.example.org:443?transport=tcp -u alice --password-env PW --format json
   turnstone probe stun:stun.example.org stuns:stun.example.org -4
 
-Steps: resolve, connect, tls, certificate, alpn, binding, unauthenticated (binding-udp for stuns:);
+Steps: resolve, connect, tls, certificate, alpn, binding, unauthenticated (binding-udp for stuns:,
+  nat over UDP where the server has another address for it, RFC 5780);
   then for IPv4 and IPv6 relays allocate, relayed-address, allocate-second, permission, echo-send,
   channel, echo-channel, safety, release, integrity.
 Without a credential it stops at the 401: nothing is relayed then. The secret need not leave the

@@ -1,17 +1,19 @@
-//! `[auth]`: the realm, shared secrets and static users, each from a file, a variable or the service manager.
+//! `[auth]`: the realm, shared secrets, static users and keys of access tokens, each from a file, a variable or the service manager.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE_NO_PAD};
+use base64::{Engine, alphabet};
+use toml::value::{Datetime, Offset};
 use zeroize::Zeroizing;
 
-use crate::auth::{SharedSecret, TimeLimited, Users, prepare};
+use crate::auth::{AccessTokens, SharedSecret, TimeLimited, TokenKey, Users, prepare};
 
 use super::error::{Located, Place, ValueError};
-use super::keys::{ON_EXPIRY, READERS, SECRET, SECRET_FILE};
+use super::keys::{ON_EXPIRY, READERS, SECRET, SECRET_FILE, TOKEN_ALGORITHMS};
 use super::reader::{Document, Section, or_default};
 use super::secret::{Readers, SecretError, check_secret, read_private_file, read_users_file, trim_line_end};
 use super::snapshot::Auth;
@@ -19,9 +21,12 @@ use super::source::{Source, Surroundings};
 use super::value::choose;
 
 const REALM_CHARS_MAX: usize = 127;
+const SERVER_NAME_BYTES_MAX: usize = 255;
+const KEY_ID_BYTES_MAX: usize = 128;
 /// What the only secret is called unless it has an id.
 const ONLY_ID: &str = "main";
 const SECRET_SOURCES: [&str; 4] = ["credential", "file", "env", "secret"];
+const TOKEN_KEY_SOURCES: [&str; 4] = ["credential", "file", "env", "key"];
 const PASSWORD_SOURCES: [&str; 4] = ["password-credential", "password-file", "password-env", "password"];
 
 pub(super) fn read_auth(
@@ -39,6 +44,8 @@ pub(super) fn read_auth(
     let reader = SecretReader { document, source, around };
     let secrets = reader.secrets(&section);
     let users = reader.users(&section);
+    let server_name = section.text("server-name", parse_server_name);
+    let token_keys = reader.token_keys(&section);
     section.report_unknown_keys();
 
     let mut secrets = match reader.secret_from_environment() {
@@ -50,7 +57,7 @@ pub(super) fn read_auth(
         }
         None => secrets,
     };
-    if secrets.is_empty() && users.is_empty() && !document.has_problems() {
+    if secrets.is_empty() && users.is_empty() && token_keys.is_empty() && !document.has_problems() {
         if around.dev {
             secrets.extend(fresh_secret(document));
         } else if turn {
@@ -59,10 +66,14 @@ pub(super) fn read_auth(
             document.problem(document.whole(), message);
         }
     }
+    let realm = or_default(realm);
+    let tokens =
+        AccessTokens { server_name: server_name.map_or_else(|| realm.clone(), |name| name.value), keys: token_keys };
     Auth {
-        realm: or_default(realm),
+        realm,
         secrets,
         users,
+        tokens,
         on_expiry: or_default(on_expiry),
         nonce_lifetime_secs: u32::try_from(nonce_lifetime.as_secs()).unwrap_or(u32::MAX),
         public_host: public_host.map(|host| host.value),
@@ -205,6 +216,51 @@ impl SecretReader<'_, '_> {
         secrets
     }
 
+    fn token_keys(&self, section: &Section<'_, '_>) -> Vec<TokenKey> {
+        let mut keys: Vec<TokenKey> = Vec::new();
+        for table in section.sections("token-keys") {
+            let id = table.text("id", parse_key_id);
+            if !table.has("id") {
+                table.report_missing("id");
+            }
+            let algorithm =
+                table.text("algorithm", |text| choose(TOKEN_ALGORITHMS, text, "an algorithm that is known"));
+            let not_before = table.text("not-before", parse_moment).map(|moment| moment.value);
+            let not_after = table.text("not-after", parse_moment);
+            let found = self.find(&table, TOKEN_KEY_SOURCES, true);
+            table.report_unknown_keys();
+            if let (Some(from), Some(to)) = (not_before, &not_after)
+                && to.value <= from
+            {
+                self.document.problem(to.place.clone(), "not-after in [[auth.token-keys]] is not after not-before");
+            }
+            let (Some(id), Some(found)) = (id, found) else { continue };
+            if keys.iter().any(|key| key.id() == id.value) {
+                self.document.problem(id.place, format!("a second key with the id {:?}", id.value));
+                continue;
+            }
+            let algorithm = or_default(algorithm);
+            let what = format!("key {:?} in [[auth.token-keys]]", id.value);
+            let Some(bytes) = token_key_bytes(&found.value) else {
+                self.document
+                    .problem(found.place, format!("{what} is not base64; make one with: openssl rand -base64 32"));
+                continue;
+            };
+            let wanted = algorithm.key_len();
+            if bytes.len() > wanted {
+                let message = format!("{what} has {} bytes, of which the first {wanted} count", bytes.len());
+                self.document.warning(found.place.clone(), message);
+            }
+            match TokenKey::new(&id.value, algorithm, &bytes) {
+                Ok(key) => keys.push(key.valid(not_before, not_after.map(|moment| moment.value))),
+                Err(problem) => {
+                    self.document.problem(found.place, format!("{what}: {problem}, which takes {wanted}"));
+                }
+            }
+        }
+        keys
+    }
+
     fn users(&self, section: &Section<'_, '_>) -> Users {
         let mut users = Users::default();
         let mut add = |place: Place, name: &str, password: &[u8]| {
@@ -316,6 +372,41 @@ impl SecretReader<'_, '_> {
     }
 }
 
+/// The key that others write in base64, as JSON Web Keys do or with padding; at most this much more than its algorithm takes.
+fn token_key_bytes(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let decode = |alphabet| GeneralPurpose::new(alphabet, config).decode(text.trim_ascii()).ok();
+    decode(&alphabet::STANDARD).or_else(|| decode(&alphabet::URL_SAFE)).map(Zeroizing::new)
+}
+
+/// A moment in UTC such as `2026-11-30T12:00:00Z`, in Unix seconds.
+fn parse_moment(text: &str) -> Result<u64, ValueError> {
+    let wrong = || ValueError::is_not(text, "a moment");
+    let moment: Datetime = text.parse().map_err(|_| wrong())?;
+    let (Some(date), Some(time), Some(Offset::Z)) = (moment.date, moment.time, moment.offset) else {
+        return Err(wrong());
+    };
+    let days = days_from_epoch(date.year.into(), date.month.into(), date.day.into()).ok_or_else(wrong)?;
+    let seconds = u64::from(time.second.unwrap_or(0)).min(59);
+    Ok(days * 86_400 + u64::from(time.hour) * 3600 + u64::from(time.minute) * 60 + seconds)
+}
+
+/// Days since 1970-01-01 in the Gregorian calendar.
+fn days_from_epoch(year: u64, month: u64, day: u64) -> Option<u64> {
+    let is_leap = |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
+    let of_years: u64 = (1970..year).map(|year| 365 + u64::from(is_leap(year))).sum();
+    let lengths = [31, 28 + u64::from(is_leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let of_months: u64 = lengths.iter().take(usize::try_from(month.checked_sub(1)?).ok()?).sum();
+    (year >= 1970).then_some(of_years + of_months + day.checked_sub(1)?)
+}
+
+fn parse_server_name(text: &str) -> Result<String, ValueError> {
+    match text.len() {
+        1..=SERVER_NAME_BYTES_MAX if text.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(text.to_owned()),
+        _ => Err(ValueError::is_not(text, "such a name")),
+    }
+}
+
 /// A `name:password` a line; the password is everything after the first colon. `#` begins a comment line.
 fn read_users(path: &Located<PathBuf>, bytes: &[u8], mut add: impl FnMut(Place, &str, &[u8]), document: &Document<'_>) {
     for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
@@ -339,6 +430,14 @@ fn parse_id(text: &str) -> Result<String, ValueError> {
         return Err(ValueError::is_not(text, "such a name"));
     }
     Ok(text.to_owned())
+}
+
+/// A key's id is what clients have as USERNAME.
+fn parse_key_id(text: &str) -> Result<String, ValueError> {
+    match text.len() {
+        1..=KEY_ID_BYTES_MAX if text.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(text.to_owned()),
+        _ => Err(ValueError::is_not(text, "such a name")),
+    }
 }
 
 fn parse_variable(text: &str) -> Result<String, ValueError> {

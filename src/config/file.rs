@@ -6,12 +6,15 @@ use super::access::{read_auth, read_readers};
 use super::admin::read_admin;
 use super::error::{ConfigError, Place, ValueError};
 use super::listen::{read_listeners, read_tls};
+use super::nat_discovery::read_nat_discovery;
 use super::operation::{read_drain, read_metrics};
 use super::overrides::Overrides;
 use super::reader::{Document, Section};
 use super::records::read_usage;
 use super::relay::{check_listener_relays, check_relay_ports, read_relay, warn_about_peers};
-use super::sections::{read_bandwidth, read_lifetimes, read_limits, read_log, read_peers, read_quota, read_streams};
+use super::sections::{
+    read_bandwidth, read_lifetimes, read_limits, read_log, read_peers, read_quota, read_rfc3489, read_streams,
+};
 use super::snapshot::Config;
 use super::source::{Loaded, Source, Surroundings};
 use super::words::quoted_line;
@@ -62,7 +65,8 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
     });
     let secret_readers = read_readers(document, root);
     let (turn, rfc5766_channel_numbers) = (root.boolean("turn"), root.boolean("rfc5766-channel-numbers"));
-    let listeners = read_listeners(document, root, around.host);
+    let mut listeners = read_listeners(document, root, around.host);
+    let nat_discovery = read_nat_discovery(document, root, &mut listeners, around.dev);
     let tls = read_tls(document, &root.section("tls"), source, &listeners);
     let relay = read_relay(document, root, turn, around);
     if turn {
@@ -113,6 +117,8 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         usage,
         turn,
         rfc5766_channel_numbers,
+        nat_discovery,
+        rfc3489: read_rfc3489(root),
         secret_readers,
     }
 }

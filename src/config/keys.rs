@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::addr::Family;
+use crate::auth::TokenAlgorithm;
 use crate::turn::{AlternateServer, DefaultFamily, OnExpiry};
 
 use super::key::{Key, Kind, Overridable};
@@ -45,6 +46,8 @@ pub(super) const SECRET_FILE: &str = "secret-file";
 
 pub(super) const ON_EXPIRY: &Choices<OnExpiry> =
     &[("keep", OnExpiry::Keep), ("no-refresh", OnExpiry::NoRefresh), ("cut", OnExpiry::Cut)];
+pub(super) const TOKEN_ALGORITHMS: &Choices<TokenAlgorithm> =
+    &[("A256GCM", TokenAlgorithm::A256Gcm), ("A128GCM", TokenAlgorithm::A128Gcm)];
 pub(super) const TLS_VERSIONS: &Choices<TlsVersion> = &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
 pub(super) const LOG_FORMATS: &Choices<LogFormat> = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 /// Which of several relay addresses.
@@ -107,6 +110,16 @@ pub(super) static KEYS: &[Key] = &[
     Key::new("listen.transport", Kind::Texts(r#""udp", "tcp" or "tls", or an array of several of them"#)),
     Key::new("listen.proxy-from", Kind::Texts(r#"networks or addresses of proxies such as "10.0.0.0/24" or "127.0.0.1""#)),
     Key::new("listen.relay", Kind::Texts(r#"addresses of [relay], such as "203.0.113.5""#)),
+    Key::new("nat-discovery.addresses", Kind::Texts("two addresses of this host, or two of each family"))
+        .shown(|c| texts(&c.nat_discovery.iter().flat_map(|pair| pair.addresses).collect::<Vec<_>>()))
+        .after_restart(keep_nat_discovery),
+    Key::new("nat-discovery.external-addresses", Kind::Texts("a public address for each of the addresses, in their order"))
+        .shown(|c| texts(&c.nat_discovery.iter().flat_map(|pair| pair.external).collect::<Vec<_>>()))
+        .after_restart(keep_nat_discovery),
+    Key::new("nat-discovery.ports", Kind::Numbers(1..=65535, "an array of two ports from 1 to 65535"))
+        .shown(|c| Some(Value::List(c.nat_discovery.first()?.ports.iter().map(|port| Value::Number(u64::from(*port))).collect())))
+        .after_restart(keep_nat_discovery),
+    Key::new("compatibility.rfc3489", Kind::Boolean).default("false").shown(|c| boolean(c.rfc3489)),
     Key::new("tls.certificate", Kind::Text("the path of a PEM file"))
         .shown(|c| text(c.tls.as_ref()?.certificate.to_string_lossy()))
         .after_restart(keep_tls)
@@ -189,6 +202,17 @@ pub(super) static KEYS: &[Key] = &[
         "FILE",
         "file with the shared secret, replacing every [[auth.secrets]]; the variable TURNSTONE_SECRET holds the secret itself",
     ),
+    Key::new("auth.server-name", Kind::Text("a name of at most 255 printable ASCII characters without spaces"))
+        .shown(|c| text(&*c.auth.tokens.server_name).filter(|_| c.auth.tokens.is_on())),
+    Key::new("auth.token-keys", Kind::Tables).unshown(unshown::token_keys_lines, unshown::token_keys_change),
+    Key::new("auth.token-keys.id", Kind::Text("a name of at most 128 printable ASCII characters without spaces")),
+    Key::new("auth.token-keys.algorithm", Kind::Text(r#""A256GCM" or "A128GCM""#)).default("A256GCM"),
+    Key::new("auth.token-keys.not-before", Kind::Text(r#"a moment in UTC such as "2026-11-30T12:00:00Z""#)),
+    Key::new("auth.token-keys.not-after", Kind::Text(r#"a moment in UTC such as "2026-12-31T00:00:00Z""#)),
+    Key::new("auth.token-keys.credential", CREDENTIAL),
+    Key::new("auth.token-keys.file", FILE),
+    Key::new("auth.token-keys.env", VARIABLE),
+    Key::new("auth.token-keys.key", INLINE),
     Key::new("auth.users", Kind::Tables)
         .unshown(unshown::users_lines, unshown::users_change),
     Key::new("auth.users.name", Kind::Text("the user's name")),
@@ -379,6 +403,10 @@ fn keep_tls(new: &mut Config, running: &Config) {
     if new.tls.is_none() && running.has_tls_listener() {
         new.tls.clone_from(&running.tls);
     }
+}
+
+fn keep_nat_discovery(new: &mut Config, running: &Config) {
+    new.nat_discovery.clone_from(&running.nat_discovery);
 }
 
 fn keep_relay(new: &mut Config, running: &Config) {

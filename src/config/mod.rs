@@ -11,6 +11,7 @@ mod key;
 mod keys;
 mod listen;
 mod named_files;
+mod nat_discovery;
 mod operation;
 mod overrides;
 mod places;

@@ -100,6 +100,12 @@ pub(super) fn read_limits(root: &Section<'_, '_>) -> (Option<RateLimit>, usize) 
     (unauthenticated, count(or_default(section.number("peers-per-allocation"))))
 }
 
+pub(super) fn read_rfc3489(root: &Section<'_, '_>) -> bool {
+    let section = root.section("compatibility");
+    section.report_unknown_keys();
+    section.boolean("rfc3489")
+}
+
 pub(super) fn read_lifetimes(root: &Section<'_, '_>) -> Lifetimes {
     let section = root.section("lifetimes");
     let (default, max) = (section.duration("allocation-default"), section.duration("allocation-max"));

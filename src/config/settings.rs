@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::auth::{Credentials, NonceKeys};
 use crate::policy::{PeerAcl, PeerRules};
-use crate::turn::Settings;
+use crate::turn::{NatDiscovery, Settings};
 
 use super::error::{ConfigError, Place};
 use super::snapshot::{Config, OwnAddresses};
@@ -19,6 +19,7 @@ impl Config {
         let credentials = Credentials::builder(&self.auth.realm, nonce_keys)
             .users(self.auth.users.clone())
             .secrets(self.auth.secrets.clone())
+            .access_tokens(self.auth.tokens.clone())
             .build()
             .map_err(|error| ConfigError::one(Place::Source("[auth]".to_owned()), error.to_string()))?;
         let peer_acl = PeerAcl::compile(&self.peer_rules(own)).map_err(|error| {
@@ -33,6 +34,8 @@ impl Config {
             .unauthenticated(self.unauthenticated)
             .max_peers_per_allocation(self.max_peers_per_allocation)
             .rfc5766_channel_numbers(self.rfc5766_channel_numbers)
+            .nat_discovery(self.nat_discovery.clone())
+            .rfc3489(self.rfc3489)
             .software(self.software.clone())
             .default_family(self.relay.default_family)
             .turn(self.turn);
@@ -47,6 +50,9 @@ impl Config {
         let is_external = |ip: IpAddr| relays.iter().any(|relay| relay.external == ip);
         let mut own_addresses = own.addresses;
         own_addresses.extend(relays.iter().map(|relay| relay.bind).filter(|bind| !is_external(*bind)));
+        // What is reached by its public half is ours as well, unless it is where relays are.
+        let pairs = self.nat_discovery.iter().flat_map(|pair| pair.external);
+        own_addresses.extend(pairs.filter(|external| !is_external(*external)));
         own_addresses.sort_unstable();
         own_addresses.dedup();
         // A listener on the private half is reached by the public one, too.
@@ -56,6 +62,7 @@ impl Config {
             halves.map(|relay| SocketAddr::new(relay.external, endpoint.port()))
         });
         own_endpoints.extend(mapped.collect::<Vec<_>>());
+        own_endpoints.extend(self.nat_discovery.iter().flat_map(NatDiscovery::external_endpoints));
         PeerRules {
             own_endpoints,
             own_addresses,

@@ -10,9 +10,9 @@ use ipnet::IpNet;
 use zeroize::Zeroizing;
 
 use crate::addr::{Family, LoggedAddresses, SocketKind, Transport};
-use crate::auth::{SharedSecret, Users};
+use crate::auth::{AccessTokens, SharedSecret, Users};
 use crate::policy::{BandwidthLimits, PeerRules, QuotaLimits, RateLimit};
-use crate::turn::{Alternates, DefaultFamily, Lifetimes, OnExpiry};
+use crate::turn::{Alternates, DefaultFamily, Lifetimes, NatDiscovery, OnExpiry};
 
 use super::secret::{AdminToken, Readers, SecretError, read_key_file};
 use super::usage::Usage;
@@ -62,6 +62,10 @@ pub struct Config {
     pub turn: bool,
     /// Whether channel numbers of RFC 5766 beyond 0x4FFF may be bound.
     pub rfc5766_channel_numbers: bool,
+    /// The pairs of addresses for NAT behaviour discovery; none by default.
+    pub nat_discovery: Vec<NatDiscovery>,
+    /// Whether clients of RFC 3489 are answered.
+    pub rfc3489: bool,
     /// Who may read the files that secrets come from.
     pub secret_readers: Readers,
 }
@@ -242,6 +246,8 @@ pub struct Auth {
     pub secrets: Vec<SharedSecret>,
     /// Static users.
     pub users: Users,
+    /// Whose access tokens are taken (RFC 7635).
+    pub tokens: AccessTokens,
     /// What becomes of allocations whose credential expired.
     pub on_expiry: OnExpiry,
     /// How long a nonce is fresh.

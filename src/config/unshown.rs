@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::snapshot::{Auth, Config, ListenOptions};
 use super::value::quoted;
+use crate::auth::TokenKey;
 
 pub(super) fn listen_lines(config: &Config) -> String {
     let mut lines = String::new();
@@ -73,6 +74,23 @@ pub(super) fn secrets_change(old: &Config, new: &Config) -> Option<(String, Stri
     }
     let (before, after) = (ids(&old.auth), ids(&new.auth));
     let note = if before == after { " (another secret under the same id)" } else { "" };
+    Some((before, format!("{after}{note}")))
+}
+
+pub(super) fn token_keys_lines(config: &Config) -> String {
+    let keys = config.auth.tokens.keys.iter();
+    keys.map(|key| format!("# [[auth.token-keys]] id = {}\n", quoted(key.id()))).collect()
+}
+
+/// Keys are told by their ids.
+pub(super) fn token_keys_change(old: &Config, new: &Config) -> Option<(String, String)> {
+    let (old, new) = (&old.auth.tokens.keys, &new.auth.tokens.keys);
+    let ids = |keys: &[TokenKey]| keys.iter().map(TokenKey::id).collect::<Vec<_>>().join(" ");
+    if old == new {
+        return None;
+    }
+    let (before, after) = (ids(old), ids(new));
+    let note = if before == after { " (another key, or other times, under the same id)" } else { "" };
     Some((before, format!("{after}{note}")))
 }
 

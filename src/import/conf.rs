@@ -53,6 +53,11 @@ pub(super) struct Conf {
     pub(super) no_tls: bool,
     pub(super) no_dtls: bool,
     pub(super) no_rfc5780: bool,
+    /// Where it is asked for.
+    pub(super) rfc5780: Option<Spot>,
+    /// What is made of it.
+    pub(super) nat_discovery: Option<NatDiscovery>,
+    pub(super) rfc3489: bool,
     pub(super) no_tcp_relay: bool,
     pub(super) relay_ips: Vec<At<IpAddr>>,
     /// Public address, and private one if given.
@@ -92,6 +97,12 @@ pub(super) struct Conf {
     pub(super) no_tls12: bool,
     pub(super) log_level: Option<&'static str>,
     pub(super) operation: Operation,
+}
+
+/// The addresses and ports for RFC 5780.
+pub(super) struct NatDiscovery {
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) ports: [u16; 2],
 }
 
 /// A listener that names its transports itself.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::conf::{At, Conf, Origin};
+use super::conf::{At, Conf, NatDiscovery, Origin};
 use super::findings::{FindingKind, Grade, Spot};
 use crate::addr::Transport;
 
@@ -138,6 +138,8 @@ fn add_coturns(conf: &mut Conf, has_tls: bool, list: &mut List) {
     if has_tls && !ips.is_empty() {
         find_stuns(conf, tls_port);
     }
+    let alternative_port = conf.alt_listening_port.as_ref().map(|port| port.value);
+    find_nat_discovery(conf, &ips, (plain_port, alternative_port));
     add_alternatives(conf, &ips, &plain, secure, list);
     for aux in std::mem::take(&mut conf.aux_servers) {
         let ip = Some(aux.value.ip()).filter(|ip| *ip != IpAddr::V6(Ipv6Addr::UNSPECIFIED));
@@ -196,12 +198,33 @@ fn add_alternatives(
         let (grade, message) = match added {
             0 => (Grade::Harmless, "another listener has this port"),
             _ => {
-                let message = "taken as a listener like the others, which it is in coturn, too; NAT behaviour discovery (RFC \
-                               5780), which it is meant for, is not offered";
-                (Grade::Clients, message)
+                let message = "taken as a listener like the others, which it is in coturn, too";
+                (Grade::Harmless, message)
             }
         };
         conf.find(Some(spot), directive, FindingKind::Note, grade, message);
+    }
+}
+
+/// coturn has RFC 5780 where it is asked for, with two addresses and no external-ip; before 4.7 there was nothing to ask by but the
+/// alternative port, which is for nothing else.
+fn find_nat_discovery(conf: &mut Conf, ips: &[Option<IpAddr>], (port, alternative): (u16, Option<u16>)) {
+    if conf.no_rfc5780 || conf.no_udp || conf.rfc5780.is_none() && alternative.is_none() {
+        return;
+    }
+    let mut addresses = Vec::new();
+    for is_family in [IpAddr::is_ipv4, IpAddr::is_ipv6] {
+        match *ips.iter().flatten().filter(|ip| is_family(ip) && !ip.is_unspecified()).collect::<Vec<_>>() {
+            [one, other] if one != other => addresses.extend([*one, *other]),
+            _ => {}
+        }
+    }
+    let ports = [port, alternative.unwrap_or(port.saturating_add(1))];
+    if !addresses.is_empty() && conf.external_ips.is_empty() && ports[0] != ports[1] {
+        conf.nat_discovery = Some(NatDiscovery { addresses, ports });
+    } else if let Some(spot) = conf.rfc5780 {
+        let message = "it needs two listening-ip of one family, which coturn may have found on the host by itself, and no external-ip:                        name two addresses in [nat-discovery], and external-addresses if this host is behind 1:1 NAT";
+        conf.find(Some(spot), "rfc5780", FindingKind::NotConverted, Grade::Clients, message);
     }
 }
 

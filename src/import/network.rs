@@ -5,8 +5,6 @@ use std::net::SocketAddr;
 use super::conf::{At, Conf};
 use super::syntax::Entry;
 
-pub(super) const RFC5780: &str =
-    "NAT behaviour discovery (RFC 5780) is not offered; run a STUN server that has it beside this one";
 const COTURN_THREADS_MAX: u64 = 128;
 
 impl Conf {
@@ -35,14 +33,35 @@ impl Conf {
         port
     }
 
+    /// What comes of it depends on the addresses.
+    pub(super) fn rfc5780(&mut self, entry: &Entry<'_>) {
+        match self.switch(entry) {
+            Some(true) => self.rfc5780 = Some(entry.spot),
+            Some(false) => self.rfc5780 = None,
+            None => {}
+        }
+    }
+
     pub(super) fn no_rfc5780(&mut self, entry: &Entry<'_>) {
         match self.switch(entry) {
             Some(true) => {
                 self.no_rfc5780 = true;
-                self.harmless(entry, "RFC 5780 is not offered");
+                self.harmless(entry, "RFC 5780 is not offered without [nat-discovery]");
             }
-            Some(false) => self.lost(entry, RFC5780),
+            Some(false) => self.rfc5780 = Some(entry.spot),
             None => {}
+        }
+    }
+
+    pub(super) fn rfc3489(&mut self, entry: &Entry<'_>) {
+        if let Some(on) = self.switch(entry) {
+            self.rfc3489 = on;
+        }
+    }
+
+    pub(super) fn no_rfc3489(&mut self, entry: &Entry<'_>) {
+        if let Some(off) = self.switch(entry) {
+            self.rfc3489 = !off;
         }
     }
 

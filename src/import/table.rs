@@ -3,7 +3,6 @@
 use super::conf::{Conf, Part};
 use super::credentials::DATABASE;
 use super::findings::Grade;
-use super::network::RFC5780;
 use super::syntax::Entry;
 
 /// Takes one entry into a [`Conf`].
@@ -38,6 +37,9 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Grade)> {
 use Grade::{Clients, Operation, Security};
 use Treatment::{Always, Missing, Needless, Part as PartOf, Read, Without};
 
+const OAUTH: &str = "coturn has the keys of access tokens (RFC 7635) in its database, the table oauth_key: turnadmin does not print them, but \
+                      SELECT does; write each as [[auth.token-keys]] (kid as id, ikm_key as key, as_rs_alg as algorithm), and \
+                      coturn's realm or server-name as server-name in [auth]";
 const PROXY: &str = "add a [[listen]] with this port, transport = \"tcp\", and proxy-from = [...] with the addresses of the proxies, \
                      which coturn does not ask for";
 const ADMIN_PORT: &str = "the admin API is on a socket, /run/turnstone/admin.sock; for a port on loopback set listen and token-file in \
@@ -52,7 +54,6 @@ const NO_DH: &str = "key exchange is elliptic-curve only (and post-quantum hybri
 const OLD_TLS: &str = "TLS below 1.2 is never offered";
 const DTLS: &str = "DTLS is not supported; browsers do not use it. Clients use turns: over TLS on TCP";
 const SOFTWARE: &str = "SOFTWARE is not sent unless `software` is set";
-const OLD_STUN: &str = "RFC 3489 and MAPPED-ADDRESS beside XOR-MAPPED-ADDRESS are not offered";
 const DEVICE: &str =
     "sockets are bound to addresses, not to devices; use listening-ip and relay-ip with the device's address";
 const DYNAMIC: &str = "there is no database to look into";
@@ -168,7 +169,7 @@ const DIRECTIVES: &[(&str, Grade, Treatment)] = &[
     ("user", Clients, Read(Conf::user)),
     ("realm", Clients, Read(Conf::realm)),
     ("server-name", Operation, Read(Conf::server_name)),
-    ("oauth", Clients, Missing("third-party authorization (RFC 7635) is not offered; use time-limited credentials")),
+    ("oauth", Clients, Missing(OAUTH)),
     ("check-origin-consistency", Security, Missing("ORIGIN is not judged: any client can write what it likes there")),
     ("stale-nonce", Clients, Read(Conf::stale_nonce)),
     ("stateless-nonce", Security, Always("nonces are stateless, keyed and bound to the client's address")),
@@ -240,12 +241,12 @@ const DIRECTIVES: &[(&str, Grade, Treatment)] = &[
     ("software-attribute", Operation, Read(Conf::software_attribute)),
     ("no-software-attribute", Security, Always(SOFTWARE)),
     ("prod", Security, Always(SOFTWARE)),
-    ("rfc5780", Clients, Missing(RFC5780)),
+    ("rfc5780", Clients, Read(Conf::rfc5780)),
     ("no-rfc5780", Clients, Read(Conf::no_rfc5780)),
-    ("response-origin-only-with-rfc5780", Clients, Always("RESPONSE-ORIGIN is never sent")),
-    ("stun-backward-compatibility", Clients, Missing(OLD_STUN)),
-    ("no-stun-backward-compatibility", Clients, Always(OLD_STUN)),
-    ("rfc3489-compatibility", Clients, Missing(OLD_STUN)),
+    ("response-origin-only-with-rfc5780", Clients, Always("RESPONSE-ORIGIN is sent only with [nat-discovery]")),
+    ("stun-backward-compatibility", Clients, Read(Conf::rfc3489)),
+    ("no-stun-backward-compatibility", Clients, Read(Conf::no_rfc3489)),
+    ("rfc3489-compatibility", Clients, Read(Conf::rfc3489)),
     ("rfc5766-channel-numbers", Clients, Read(Conf::rfc5766_channel_numbers)),
     ("include-reason-string", Clients, Always("every error has a reason phrase")),
     // TLS.

@@ -112,6 +112,13 @@ fn write_top(out: &mut String, conf: &Conf, listeners: &[Listener], tls: Option<
         let transports: Vec<_> = listener.transports.iter().map(|transport| format!("\"{transport}\"")).collect();
         writeln!(out, "\n[[listen]]\naddress = \"{address}\"\ntransport = [{}]", transports.join(", "))?;
     }
+    if let Some(pair) = &conf.nat_discovery {
+        let addresses: Vec<_> = pair.addresses.iter().map(|ip| format!("\"{ip}\"")).collect();
+        writeln!(out, "\n[nat-discovery]\naddresses = [{}]\nports = {:?}", addresses.join(", "), pair.ports)?;
+    }
+    if conf.rfc3489 {
+        writeln!(out, "\n[compatibility]\nrfc3489 = true")?;
+    }
     if let Some(tls) = tls {
         writeln!(out, "\n[tls]\ncertificate = {}\nkey = {}", quoted(&tls.certificate), quoted(&tls.key))?;
         if conf.no_tls12 {

@@ -327,6 +327,11 @@ fn missing(config: &Config, bound: &Bound, local: &LocalAddresses) -> Vec<String
         }
     }
     let listening: BTreeSet<IpAddr> = bound.listeners.iter().map(|(_, address)| address.ip()).collect();
+    let discovery = config.nat_discovery.iter().flat_map(|pair| pair.addresses);
+    // Where a wildcard listener covers it, no listener names it.
+    for ip in discovery.filter(|ip| !listening.contains(ip) && !local.contains(*ip)) {
+        missing.push(format!("the address {ip} in [nat-discovery] is not on this host; add it, or name one that is"));
+    }
     for ip in listening.into_iter().filter(|ip| !ip.is_unspecified() && !local.contains(*ip)) {
         missing.push(format!(
             "the listener's address {ip} is not on this host; add it, or name one that is in [[listen]]"

@@ -214,6 +214,16 @@ impl Observed {
             "Answers to requests that nobody has authenticated: Binding, and the challenge of each first request.",
             self.sum(|counters| &counters.stranger_replies),
         )?;
+        out.counter(
+            "turnstone_answers_elsewhere",
+            "Answers from another address than asked, or to another port than asked from (NAT behaviour discovery, RFC 5780).",
+            self.sum(|counters| &counters.detours),
+        )?;
+        out.counter(
+            "turnstone_rfc3489_answers",
+            "Answers to clients of RFC 3489, whose requests have no magic cookie.",
+            self.sum(|counters| &counters.classic_replies),
+        )?;
         let help = "Requests refused, by error code and by the reason behind it.";
         let mut refusals = out.0.encode_descriptor("turnstone_refusals", help, None, MetricType::Counter)?;
         for reason in Reason::ALL {

@@ -10,6 +10,7 @@ use crate::stun::{AttributeType, ErrorCode, Message};
 use super::context::Context;
 use super::dial::Dialer;
 use super::link::Link;
+use super::nat;
 use super::relay;
 use super::report::{Recorder, Status, Step};
 use super::session::{Reply, Session};
@@ -56,7 +57,7 @@ fn ask_as_chromium(context: &Context<'_>, address: SocketAddr) -> Option<Step> {
 fn take_steps(context: &Context<'_>, url: &TurnUrl, address: SocketAddr, recorder: &mut Recorder<'_>) {
     let mut dialer = Dialer::new(context, url, address);
     let Some(mut session) = dialer.open_first(recorder) else { return };
-    if !reach(context, url, &mut session, recorder) {
+    if !reach(context, (url, address), &mut session, recorder) {
         return;
     }
     let Some(credential) = &context.credential else {
@@ -80,7 +81,12 @@ fn take_steps(context: &Context<'_>, url: &TurnUrl, address: SocketAddr, recorde
 }
 
 /// Binding, and with TURN the Allocate without credentials; whether relays are to be tried.
-fn reach(context: &Context<'_>, url: &TurnUrl, session: &mut Session, recorder: &mut Recorder<'_>) -> bool {
+fn reach(
+    context: &Context<'_>,
+    (url, address): (&TurnUrl, SocketAddr),
+    session: &mut Session,
+    recorder: &mut Recorder<'_>,
+) -> bool {
     let started = Instant::now();
     let binding = session.request(Request::Binding);
     let took = started.elapsed();
@@ -88,6 +94,9 @@ fn reach(context: &Context<'_>, url: &TurnUrl, session: &mut Session, recorder: 
     let failure = match binding {
         Ok(reply) => {
             recorder.add(binding_step(&reply, session.local(), took));
+            if let (SocketKind::Udp, Some(other)) = (kind, other_address(&reply)) {
+                recorder.add(nat::discover(address, other, context.options.timeout));
+            }
             return url.scheme.is_turn() && challenge(context, kind, session, recorder);
         }
         Err(failure) => failure,
@@ -171,6 +180,11 @@ fn challenge_step(
         .fact("realm", shown)
         .fact("sha256_offered", sha256);
     (step, status == Status::Ok)
+}
+
+/// OTHER-ADDRESS, of a server that has NAT behaviour discovery.
+fn other_address(reply: &Reply) -> Option<SocketAddr> {
+    Message::parse(&reply.response).ok()?.address(AttributeType::OTHER_ADDRESS)
 }
 
 fn binding_step(reply: &Reply, local: Option<SocketAddr>, took: Duration) -> Step {

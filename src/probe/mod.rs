@@ -1,7 +1,7 @@
 //! The client behind `turnstone probe`: it walks the way of a WebRTC client through any STUN or TURN server, one step after
 //! the other, and says of each what it found and how long it took.
 //!
-//! The order is resolve, connect, TLS, Binding, an Allocate without credentials, and with a credential for each address
+//! The order is resolve, connect, TLS, Binding, how the NAT behaves if the server helps with that, an Allocate without credentials, and with a credential for each address
 //! family: two allocations, permissions, data between their relayed addresses by indications and by channels, requests that
 //! a safe relay refuses, and the release. It blocks, in one thread, and never waits longer than the timeout in one step.
 
@@ -10,6 +10,7 @@ mod dial;
 mod endpoint;
 mod exchange;
 mod link;
+mod nat;
 mod relay;
 mod report;
 mod resolve;

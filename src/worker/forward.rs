@@ -13,7 +13,7 @@ use crate::net::sys::IcmpError;
 use crate::reject::Dropped;
 use crate::traffic::Direction;
 use crate::turn::{
-    ChannelData, Client, Encapsulation, MessageKind, Outcome, Path, RelayId, ToClient, ToPeer, Wrapping,
+    ChannelData, Client, Detour, Encapsulation, MessageKind, Outcome, Path, RelayId, ToClient, ToPeer, Wrapping,
 };
 
 /// What a STUN message counts for beside a packet of payload.
@@ -57,6 +57,10 @@ impl Worker {
                         self.observers.counters().answers.add(1);
                         self.answer(client, false)
                     }
+                    Outcome::Detour(detour) => {
+                        self.observers.counters().answers.add(1);
+                        self.answer_elsewhere(client, detour)
+                    }
                     Outcome::ToPeer(way, range) => {
                         let payload = message.inner(range.start, range.len());
                         self.relay_to_peer(now, transport, &way, payload)
@@ -79,6 +83,19 @@ impl Worker {
     fn answer(&mut self, client: &Client, droppable: bool) -> Room {
         if let Some(pieces) = self.inbox.store(self.outbox.reply()) {
             self.send_to_client((client.path, None), 0, pieces, droppable);
+        }
+        self.inbox.room()
+    }
+
+    /// Gathers the reply from another of our addresses, or to another port of the client.
+    fn answer_elsewhere(&mut self, client: &Client, detour: Detour) -> Room {
+        let Some(path) = self.clients.detour(client, detour) else {
+            self.observers.counters().send_errors.add(1);
+            return Room::Left;
+        };
+        if let Some(pieces) = self.inbox.store(self.outbox.reply()) {
+            self.observers.counters().detours.add(1);
+            self.outbox.add_to_client(None, path, 0, pieces);
         }
         self.inbox.room()
     }

@@ -52,7 +52,12 @@ pub(super) fn wants_messages() -> bool {
 #[cold]
 pub(super) fn message(server: &Server, client: &Client, bytes: &[u8], outcome: &Outcome, reply: &[u8]) {
     let Ok(message) = Message::parse(bytes) else {
-        return no_message(client, bytes.len(), Dropped::Malformed);
+        return match outcome {
+            Outcome::Reply | Outcome::Detour(_) => classic(server, client, bytes.len()),
+            Outcome::ToPeer(..) | Outcome::Waits | Outcome::Dropped(_) => {
+                no_message(client, bytes.len(), Dropped::Malformed);
+            }
+        };
     };
     let (method, five_tuple) = (message.method().name(), &client.five_tuple);
     let (from, transport) = (Logged(five_tuple.client.get()), five_tuple.transport);
@@ -72,7 +77,7 @@ pub(super) fn message(server: &Server, client: &Client, bytes: &[u8], outcome: &
         }
         // Its answer is logged when it comes.
         Outcome::Waits => return,
-        Outcome::Reply | Outcome::ToPeer(..) => server.refused_with(),
+        Outcome::Reply | Outcome::Detour(_) | Outcome::ToPeer(..) => server.refused_with(),
     };
     let code = error_code(reply).map(ErrorCode::value);
     let Some((reason, peer)) = refused else {
@@ -96,6 +101,15 @@ pub(super) fn message(server: &Server, client: &Client, bytes: &[u8], outcome: &
     }
     let peer = peer.map(|peer| Logged(peer).to_string());
     tracing::debug!(target: "turnstone::turn", client = %from, %transport, %method, code, reason = %label, peer, user, "refused");
+}
+
+/// A Binding request of RFC 3489 that was answered.
+#[cold]
+fn classic(server: &Server, client: &Client, length: usize) {
+    let (from, transport) = (Logged(client.five_tuple.client.get()), client.five_tuple.transport);
+    tracing::trace!(target: "turnstone::message", client = %from, %transport, method = "Binding", length, "message of RFC 3489");
+    let refused = server.refused_with().map(|(reason, _)| reason.label());
+    tracing::debug!(target: "turnstone::turn", client = %from, %transport, method = "Binding", refused, "answered as by RFC 3489");
 }
 
 /// ChannelData of a client.
@@ -150,12 +164,18 @@ fn is_about_credential(reason: Reason) -> bool {
             | Reason::AmbiguousExpiry
             | Reason::MalformedUsername
             | Reason::PasswordAlgorithmMismatch
+            | Reason::UnknownTokenKey
+            | Reason::TokenKeyExpired
+            | Reason::TokenUnreadable
+            | Reason::TokenExpired
+            | Reason::WrongSessionKey
     )
 }
 
 fn name_of(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Reply => "answer",
+        Outcome::Detour(_) => "answer-elsewhere",
         Outcome::ToPeer(..) => "to-peer",
         Outcome::Waits => "waits",
         Outcome::Dropped(reason) => reason.label(),

@@ -81,6 +81,7 @@ impl Observers {
             self.counters.set_refused(refusals);
         }
         self.counters.stranger_replies.set(server.stranger_replies());
+        self.counters.classic_replies.set(server.classic_replies());
         let (to_peers, to_clients) = server.throttled_bytes();
         for (counter, bytes) in self.counters.throttled_bytes.iter().zip([to_peers, to_clients]) {
             counter.set(bytes);

@@ -163,3 +163,32 @@ fn the_commands_of_a_client_take_secrets_of_a_container_s_modes_when_the_variabl
         assert!(!accepted.contains("is open to") && !accepted.is_empty(), "{args:?}: {accepted}");
     }
 }
+
+#[test]
+fn an_access_token_passes_its_own_verification_and_another_servers_does_not() {
+    let place = Place::new();
+    place.append(
+        "[[auth.token-keys]]\nid = \"old\"\nnot-after = \"2020-01-01T00:00:00Z\"\nkey = \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"\n\
+         [[auth.token-keys]]\nid = \"k\"\nkey = \"MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\"\n",
+    );
+    let made: Value = serde_json::from_str(&place.run(&["credentials", "token", "--ttl", "10m"]).ok()).unwrap();
+    assert_eq!((&made["kid"], &made["expires_in"], &made["token_type"]), (&"k".into(), &600.into(), &"pop".into()));
+    let token = made["access_token"].as_str().unwrap();
+    let verify = |place: &Place, token: &str| place.run(&["credentials", "token", "--verify", token]);
+    let valid = verify(&place, token).ok();
+    assert!(valid.starts_with("valid: of the key \"k\", for "), "{valid}");
+    let old: Value = serde_json::from_str(&place.run(&["credentials", "token", "--key-id", "old"]).ok()).unwrap();
+    for (token, why) in [
+        (old["access_token"].as_str().unwrap(), "its key \"old\" is not good at this moment"),
+        ("no base64", "not valid: it is not base64"),
+        ("AAAA", "no key in [[auth.token-keys]] opens it for \"turnstone\""),
+    ] {
+        let refused = verify(&place, token);
+        assert!(refused.code == 1 && refused.out.contains(why), "{}", refused.out);
+    }
+    let elsewhere = Place::with("[auth]\nserver-name = \"elsewhere.example\"\n");
+    elsewhere.append("[[auth.token-keys]]\nid = \"k\"\nkey = \"MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\"\n");
+    assert!(verify(&elsewhere, token).out.contains("for \"elsewhere.example\""));
+    let none = Place::new().run(&["credentials", "token"]);
+    assert!(none.code == 2 && none.err.contains("has no [[auth.token-keys]]"), "{}", none.err);
+}

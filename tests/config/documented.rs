@@ -70,7 +70,7 @@ fn every_documented_key_is_accepted_and_every_accepted_key_is_documented() {
         let mut keys = keys.clone();
         match section.as_str() {
             "" => keys.extend(tables.clone()),
-            "[auth]" => keys.extend(["secrets".to_owned(), "users".to_owned()]),
+            "[auth]" => keys.extend(["secrets".to_owned(), "token-keys".to_owned(), "users".to_owned()]),
             _ => {}
         }
         assert_eq!(keys, accepted_keys(section), "in {section:?}");
@@ -99,6 +99,9 @@ fn the_documented_defaults_are_the_defaults() {
     let is_example = |line: &str| {
         [
             "external-ip =",
+            "addresses = [\"203",
+            "external-addresses =",
+            "server-name =",
             "certificate =",
             "key =",
             "software =",
@@ -141,6 +144,8 @@ fn the_examples_are_valid_too() {
     assert_eq!(config.relay.addresses[0].external.to_string(), "203.0.113.5");
     assert_eq!(config.auth.public_host.as_deref(), Some("turn.example.org"));
     assert!(config.tls.is_some());
+    assert_eq!(config.nat_discovery[0].addresses[1].to_string(), "203.0.113.6");
+    assert_eq!(config.auth.tokens.server_name, "turn.example.org");
     assert_eq!(config.metrics.unwrap().listen.to_string(), "127.0.0.1:9641");
     assert_eq!(config.admin.unwrap().listen.to_string(), "unix:/run/turnstone/admin.sock");
     assert_eq!(config.drain.alternates.servers.len(), 2);

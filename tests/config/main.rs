@@ -8,6 +8,7 @@ mod documented;
 mod modes;
 mod operation;
 mod overrides;
+mod rfcs;
 mod robust;
 mod usage;
 mod values;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use turnstone::addr::{ClientAddr, Family, FiveTuple, PeerAddr, Transport};
-use turnstone::auth::{AskPolicy, Credentials, NonceKeys, SharedSecret, Users, mint};
+use turnstone::auth::{AccessTokens, AskPolicy, Credentials, NonceKeys, SharedSecret, Users, mint};
 use turnstone::clock::{Now, SECOND};
 use turnstone::policy::{BandwidthLimits, PeerAcl, PeerRules, QuotaLimits};
 use turnstone::reject::{Dropped, Reason};
@@ -89,10 +89,13 @@ pub struct Options {
     pub unauthenticated: Option<turnstone::policy::RateLimit>,
     pub max_peers: usize,
     pub rfc5766_channel_numbers: bool,
+    pub nat_discovery: Vec<turnstone::turn::NatDiscovery>,
+    pub rfc3489: bool,
     pub software: Option<String>,
     pub turn: bool,
     pub users: Vec<(&'static str, &'static str)>,
     pub asks: Option<AskPolicy>,
+    pub tokens: AccessTokens,
     pub realm: &'static str,
     pub secrets: Vec<&'static [u8]>,
     pub default_family: DefaultFamily,
@@ -114,10 +117,13 @@ impl Default for Options {
             unauthenticated: None,
             max_peers: 100,
             rfc5766_channel_numbers: false,
+            nat_discovery: Vec::new(),
+            rfc3489: false,
             software: None,
             turn: true,
             users: vec![("alice", "wonderland"), ("bob", "builder")],
             asks: None,
+            tokens: AccessTokens::default(),
             realm: REALM,
             secrets: vec![SECRET],
             default_family: DefaultFamily::default(),
@@ -131,7 +137,8 @@ impl Options {
         let secrets = secrets.map(|(n, bytes)| SharedSecret { id: n.to_string(), bytes: bytes.to_vec().into() });
         let builder = Credentials::builder(self.realm, Arc::clone(nonce_keys))
             .users(Users::from_pairs(self.users.iter().copied()).unwrap())
-            .secrets(secrets.collect());
+            .secrets(secrets.collect())
+            .access_tokens(self.tokens.clone());
         match self.asks {
             Some(policy) => builder.asking(policy).build().unwrap(),
             None => builder.build().unwrap(),
@@ -148,6 +155,8 @@ impl Options {
             .unauthenticated(self.unauthenticated)
             .max_peers_per_allocation(self.max_peers)
             .rfc5766_channel_numbers(self.rfc5766_channel_numbers)
+            .nat_discovery(self.nat_discovery.clone())
+            .rfc3489(self.rfc3489)
             .software(self.software.clone())
             .default_family(self.default_family)
             .turn(self.turn);
@@ -354,6 +363,7 @@ impl World {
         let mut reply = Vec::new();
         match self.server.handle_message(self.now, &client, bytes, &mut self.relays, &mut reply) {
             Outcome::Reply => Answer::Reply(Reply::read(reply)),
+            Outcome::Detour(detour) => Answer::Detour(detour, Reply::read(reply)),
             Outcome::ToPeer(to_peer, range) => {
                 assert!(reply.is_empty());
                 Answer::ToPeer(to_peer, bytes[range].to_vec())

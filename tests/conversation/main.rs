@@ -7,8 +7,10 @@ mod allocate;
 mod authentication;
 mod binding;
 mod channels;
+mod classic;
 mod cost;
 mod data;
+mod discovery;
 mod expiry;
 mod fake_relays;
 mod harness;
@@ -24,6 +26,7 @@ mod retransmission;
 #[path = "../policy/rows.rs"]
 mod rows;
 mod shared_ports;
+mod tokens;
 mod view;
 mod waiting;
 mod wire;

@@ -223,6 +223,7 @@ impl Play {
             Answer::ToPeer(way, data) => format!("{} {data:?}", self.shown(way)),
             Answer::Dropped(dropped) => format!("{dropped:?}"),
             Answer::Waits => "waits".to_owned(),
+            Answer::Detour(detour, reply) => format!("{detour:?} {:02x?}", reply.bytes),
         });
         answer
     }

@@ -7,7 +7,7 @@ use turnstone::stun::{
     AttributeType, Class, Encoder, ErrorCode, IntegrityKind, Key, Message, Method, PasswordAlgorithm, TransactionId,
     decode_xor_address,
 };
-use turnstone::turn::{Client, ToPeer};
+use turnstone::turn::{Client, Detour, ToPeer};
 
 /// A message put together by `build`.
 pub fn message(
@@ -72,6 +72,7 @@ impl Login {
 #[derive(Debug)]
 pub enum Answer {
     Reply(Reply),
+    Detour(Detour, Reply),
     ToPeer(ToPeer, Vec<u8>),
     Waits,
     Dropped(Dropped),
@@ -82,6 +83,13 @@ impl Answer {
         match self {
             Self::Reply(reply) => reply,
             other => panic!("no reply but {other:?}"),
+        }
+    }
+
+    pub fn detour(self) -> (Detour, Reply) {
+        match self {
+            Self::Detour(detour, reply) => (detour, reply),
+            other => panic!("no detour but {other:?}"),
         }
     }
 

@@ -58,6 +58,22 @@ fn exchanges(address: &str) -> Vec<Exchange> {
         Draft { method: drafts[0].method, attributes: (0x7000..0x7008).map(|kind| (kind, Vec::new())).collect() };
     found.push(exchange("Binding with 8 unknown attributes", &unknown, Class::Request, None).0);
     found.push(exchange("Send indication", &drafts[13], Class::Indication, None).0);
+    let mut world = World::offering_all(12, None);
+    for (what, draft) in [
+        ("Binding with [nat-discovery]", &drafts[0]),
+        ("CHANGE-REQUEST", &drafts[14]),
+        ("RESPONSE-PORT", &drafts[15]),
+        ("PADDING of 200 bytes", &drafts[16]),
+    ] {
+        world::encode(draft, Class::Request, ID, None, &mut packet);
+        reply.clear();
+        world.message(&client, &packet, &mut reply);
+        found.push(Exchange { what, request: packet.len(), response: reply.len() });
+    }
+    let classic = [&[0, 1, 0, 0][..], &[0x5A; 16]].concat();
+    reply.clear();
+    world.message(&client, &classic, &mut reply);
+    found.push(Exchange { what: "Binding of RFC 3489 with both", request: classic.len(), response: reply.len() });
     found
 }
 

@@ -143,6 +143,44 @@ fn alternative_ports_are_listeners_where_coturn_opens_them() {
 }
 
 #[test]
+fn rfc_5780_is_taken_over_where_coturn_has_it() {
+    let pair = |conf: &str| with_secret(conf).config.nat_discovery.first().map(|pair| (pair.addresses, pair.ports));
+    let addresses = ["12.0.0.1", "12.0.0.2"].map(|ip| ip.parse().unwrap());
+    let two = "listening-ip=12.0.0.1\nlistening-ip=12.0.0.2\n";
+    assert_eq!(pair(&format!("{two}rfc5780")), Some((addresses, [3478, 3479])));
+    assert_eq!(pair(&format!("{two}alt-listening-port=80")), Some((addresses, [3478, 80])));
+    assert_eq!(
+        pair(&format!("{two}listening-port=1000\nrfc5780\nalt-listening-port=0")),
+        Some((addresses, [1000, 1001]))
+    );
+    for without in ["", "rfc5780\nno-rfc5780", "rfc5780\nno-udp"] {
+        assert_eq!(pair(&format!("{two}{without}")), None, "{without}");
+    }
+    for lost in ["rfc5780", "listening-ip=12.0.0.1\nrfc5780", &format!("{two}external-ip=12.0.0.9\nrfc5780")] {
+        let group = with_secret(lost);
+        assert!(
+            group.config.nat_discovery.is_empty() && group.lost().contains(&"rfc5780"),
+            "{lost}: {:?}",
+            group.lost()
+        );
+    }
+}
+
+#[test]
+fn clients_of_rfc_3489_are_served_where_coturn_serves_them() {
+    for (conf, expected) in [
+        ("stun-backward-compatibility", true),
+        ("rfc3489-compatibility", true),
+        ("rfc3489-compatibility=false", false),
+        ("no-stun-backward-compatibility", false),
+        ("", false),
+    ] {
+        let group = with_secret(conf);
+        assert_eq!((group.config.rfc3489, group.lost().len()), (expected, 0), "{conf}");
+    }
+}
+
+#[test]
 fn the_peers_of_a_lan_are_reached() {
     let group = imported(include_str!("fixtures/lan-only.conf"));
     assert_eq!(group.config.peers.allowed, ["10.0.0.0/8 override"]);

@@ -12,6 +12,7 @@ mod turn_client;
 mod aiortc;
 mod libnice;
 mod redirect;
+mod third_party;
 mod turn_crate;
 mod turn_proto;
 mod uclient;

@@ -257,7 +257,7 @@ fn admin(server: &TestServer, path: &str) -> String {
     get(&server.file("admin.sock"), path)
 }
 
-fn get(socket: &str, path: &str) -> String {
+pub(crate) fn get(socket: &str, path: &str) -> String {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(LIMIT)).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();

@@ -12,6 +12,7 @@ mod support;
 mod turn_client;
 
 mod addresses;
+mod discovery;
 mod internet;
 mod multi_homed;
 mod namespace;

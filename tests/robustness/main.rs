@@ -18,7 +18,9 @@ mod config;
 mod framing;
 mod messages;
 mod mutate;
+mod sealing;
 mod server;
+mod tokens;
 mod world;
 
 /// This test's share, in percent, of the inputs asked for.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use turnstone::addr::{PeerAddr, Transport};
 use turnstone::clock::SECOND;
-use turnstone::stun::{Class, Message, Method};
+use turnstone::stun::{Class, MAGIC_COOKIE, Message, Method};
 use turnstone::turn::{Client, EndReason, Outcome};
 
 use crate::mutate::{Rng, mutate, repair_length};
@@ -27,15 +27,16 @@ struct Reached {
     routed_to_client: u64,
     icmp: u64,
     refused: u64,
+    detoured: u64,
+    classic: u64,
 }
 
 impl Reached {
     fn everything(&self) -> bool {
-        let Self { allocated, refreshed, permitted, bound, sent, routed_to_peer, routed_to_client, icmp, refused } =
-            self;
-        [allocated, refreshed, permitted, bound, sent, routed_to_peer, routed_to_client, icmp, refused]
-            .iter()
-            .all(|count| **count > 0)
+        #[rustfmt::skip]
+        let Self { allocated, refreshed, permitted, bound, sent, routed_to_peer, routed_to_client, icmp, refused, detoured, classic } = self;
+        let counts = [allocated, refreshed, permitted, bound, sent, routed_to_peer, routed_to_client, icmp, refused];
+        counts.into_iter().chain([detoured, classic]).all(|count| *count > 0)
     }
 }
 
@@ -63,7 +64,7 @@ impl Chaos {
         let peers = ["8.8.4.4:1000", "1.1.1.1:53", "[2620:fe::fe]:9", "10.0.0.1:9", "192.0.2.10:49152", "127.0.0.1:1"];
         Self {
             reached: Reached::default(),
-            world: World::new(seed, None),
+            world: World::offering_all(seed, None),
             rng: Rng(seed),
             drafts: world::drafts(),
             corpus: world::corpus(),
@@ -152,7 +153,15 @@ impl Chaos {
         let client = self.talkers[talker].client;
         let outcome = self.world.message(&client, &self.input, &mut self.reply);
         match outcome {
-            Outcome::Reply => {
+            Outcome::Reply | Outcome::Detour(_) if self.input[4..8] != MAGIC_COOKIE.to_be_bytes() => {
+                // A client of RFC 3489.
+                assert!(matches!(self.reply[..2], [0x01, 0x01 | 0x11]), "an answer is a message");
+                assert_eq!(self.reply[4..20], self.input[4..20], "an answer to something else");
+                assert!(self.reply.len() <= 100, "an answer of {} bytes", self.reply.len());
+                self.reached.classic += 1;
+            }
+            Outcome::Reply | Outcome::Detour(_) => {
+                self.reached.detoured += u64::from(matches!(outcome, Outcome::Detour(_)));
                 let reply = Message::parse(&self.reply).expect("an answer is a message");
                 assert_eq!(reply.transaction_id().0, self.input[8..20], "an answer to something else");
                 assert!(matches!(reply.class(), Class::Success | Class::Error));

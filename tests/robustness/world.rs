@@ -16,8 +16,8 @@ use turnstone::stun::{
     AttributeType, Class, Encoder, IntegrityKind, Key, Message, Method, PasswordAlgorithm, TransactionId,
 };
 use turnstone::turn::{
-    Client, DatagramPath, MessageKind, OpenRelay, Outcome, Path, PortRequest, RelayError, RelayId, Relays,
-    ReservationToken, Server, Settings, Shared, ToPeer,
+    Client, DatagramPath, MessageKind, NatDiscovery, OpenRelay, Outcome, Path, PortRequest, RelayError, RelayId,
+    Relays, ReservationToken, Server, Settings, SettingsBuilder, Shared, ToPeer,
 };
 use turnstone::user::User;
 
@@ -131,7 +131,20 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(seed: u64, unauthenticated: Option<RateLimit>) -> Self {
-        let settings = settings(unauthenticated);
+        Self::of(seed, settings(unauthenticated).build())
+    }
+
+    /// One that offers what is off by default, too.
+    pub(crate) fn offering_all(seed: u64, unauthenticated: Option<RateLimit>) -> Self {
+        let pair = |[one, other]: [&str; 2]| {
+            let addresses = [one, other].map(|ip| ip.parse().unwrap());
+            NatDiscovery { addresses, external: addresses, ports: [3478, 3479] }
+        };
+        let pairs = vec![pair(["192.0.2.10", "192.0.2.11"]), pair(["2001:db8::10", "2001:db8::11"])];
+        Self::of(seed, settings(unauthenticated).nat_discovery(pairs).rfc3489(true).build())
+    }
+
+    fn of(seed: u64, settings: Settings) -> Self {
         let shared = Shared::default();
         let quotas = Arc::clone(&shared.quotas);
         let mut rng = Rng(seed);
@@ -181,7 +194,7 @@ impl World {
     }
 }
 
-fn settings(unauthenticated: Option<RateLimit>) -> Settings {
+fn settings(unauthenticated: Option<RateLimit>) -> SettingsBuilder {
     let bandwidth =
         BandwidthLimits { per_allocation: Some(1_000_000), per_user: Some(4_000_000), ..BandwidthLimits::default() };
     Settings::builder(Arc::new(credentials()), peer_acl(&[]))
@@ -189,7 +202,6 @@ fn settings(unauthenticated: Option<RateLimit>) -> Settings {
         .bandwidth(bandwidth)
         .unauthenticated(unauthenticated)
         .max_peers_per_allocation(16)
-        .build()
 }
 
 fn credentials() -> Credentials {
@@ -326,13 +338,16 @@ pub(crate) fn drafts() -> Vec<Draft> {
             Method::SEND,
             &[(AttributeType::XOR_PEER_ADDRESS, &peer("8.8.4.4:1000")), (AttributeType::DATA, b"to a peer")],
         ),
+        draft(Method::BINDING, &[(AttributeType::CHANGE_REQUEST, &[0, 0, 0, 6])]),
+        draft(Method::BINDING, &[(AttributeType::RESPONSE_PORT, &[0x9C, 0x40, 0, 0])]),
+        draft(Method::BINDING, &[(AttributeType::PADDING, &[0; 200])]),
     ]
 }
 
 /// The drafts as bytes, unsigned and signed, with and without FINGERPRINT, and the server's answers to them.
 pub(crate) fn corpus() -> Vec<Vec<u8>> {
     let mut corpus = Vec::new();
-    let mut world = World::new(1, None);
+    let mut world = World::offering_all(1, None);
     let client = client(Transport::Udp, "198.51.100.1:5000".parse().unwrap(), 1);
     let mut reply = Vec::new();
     let mut bytes = Vec::new();
@@ -352,6 +367,8 @@ pub(crate) fn corpus() -> Vec<Vec<u8>> {
     encode(&Draft { method: 1, ..Draft::default() }, Class::Request, ID, None, &mut bytes);
     bytes.extend_from_slice(&[0x80, 0x28, 0, 4, 0, 0, 0, 0]);
     corpus.push(bytes);
+    // RFC 3489, with CHANGE-REQUEST and USERNAME.
+    corpus.push(b"\x00\x01\x00\x10classic exchange\x00\x03\x00\x04\0\0\0\x06\x00\x06\x00\x04user".to_vec());
     corpus.push(b"\x40\x00\x00\x05hello\0\0\0".to_vec());
     corpus.retain(|message| !message.is_empty());
     corpus

@@ -96,7 +96,8 @@ fn start(python: &Path, setup: &PeerSetup, role: &str, bytes: usize) -> Interact
 }
 
 /// The interpreter of the environment that `tests/interop/setup.sh` makes, which this does on demand.
-fn python() -> PathBuf {
+/// The interpreter with aiortc and the `cryptography` package that it brings.
+pub fn python() -> PathBuf {
     require_tool("python3", "python3-venv");
     let target = target_dir();
     let mut setup = Command::new(manifest_dir().join("tests/interop/setup.sh"));

@@ -26,7 +26,8 @@ pub fn encode_xor_address(addr: SocketAddr, transaction_id: TransactionId, out: 
     encode_address(xor(addr, transaction_id), out)
 }
 
-pub(crate) fn encode_address(addr: SocketAddr, out: &mut [u8; 20]) -> usize {
+/// Encodes a MAPPED-ADDRESS value into `out`; returns its length, 8 or 20 bytes.
+pub fn encode_address(addr: SocketAddr, out: &mut [u8; 20]) -> usize {
     let [p0, p1] = addr.port().to_be_bytes();
     match addr.ip() {
         IpAddr::V4(ip) => {

@@ -108,6 +108,11 @@ impl<'b> Encoder<'b> {
         self.u32(AttributeType::FINGERPRINT, value)
     }
 
+    /// The length of the message so far, header included.
+    pub fn message_len(&self) -> usize {
+        self.out.len() - self.start
+    }
+
     fn set_length(&mut self, body: usize) {
         if let Some(field) = self.out.get_mut(self.start + 2..self.start + 4) {
             field.copy_from_slice(&(body as u16).to_be_bytes());

@@ -81,7 +81,7 @@ impl ErrorCode {
     }
 
     /// The four leading bytes of an ERROR-CODE value.
-    pub(crate) fn to_wire(self) -> [u8; 4] {
+    pub fn to_wire(self) -> [u8; 4] {
         [0, 0, (self.0 / 100) as u8, (self.0 % 100) as u8]
     }
 }

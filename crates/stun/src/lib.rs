@@ -11,7 +11,7 @@ mod header;
 mod integrity;
 mod message;
 
-pub use address::{decode_address, decode_xor_address, encode_xor_address};
+pub use address::{decode_address, decode_xor_address, encode_address, encode_xor_address};
 pub use attribute::{Attribute, AttributeType, PasswordAlgorithm};
 pub use encode::Encoder;
 pub use error_code::ErrorCode;

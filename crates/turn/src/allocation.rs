@@ -150,6 +150,13 @@ impl Allocation {
         HeldCredential { identity: &self.identity, key: &self.key, algorithm: self.algorithm }
     }
 
+    /// With a new access token, further requests are signed by its key (RFC 7635 section 9). Whom quotas count on stays who it was.
+    pub(super) fn take_token(&mut self, auth: &Authenticated) {
+        let user = self.identity.user.clone();
+        self.identity = Identity { user, ..auth.identity.clone() };
+        (self.key, self.algorithm) = (auth.key.clone(), auth.algorithm);
+    }
+
     /// The first deadline among lifetimes, bindings and the remembered response.
     ///
     /// An allocation with many peers is swept at intervals: what has expired does not count meanwhile, and peers that
@@ -199,7 +206,8 @@ pub(super) fn granted_lifetime_secs(settings: &Settings, requested_secs: Option<
 /// Seconds until the policy ends an allocation of this identity, at least one; `None` when it does not.
 pub(super) fn cut_in_secs(settings: &Settings, now: Now, identity: &Identity) -> Option<u32> {
     match (settings.on_expiry, identity.expires_unix) {
-        (OnExpiry::Cut, Some(expires)) => {
+        // No lifetime is longer than that of the token, whatever the policy (RFC 7635 section 9).
+        (_, Some(expires)) if settings.on_expiry == OnExpiry::Cut || identity.is_token() => {
             Some(u32::try_from(expires.saturating_sub(now.unix_secs)).unwrap_or(u32::MAX).max(1))
         }
         _ => None,

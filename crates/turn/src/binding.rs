@@ -4,6 +4,7 @@ use crate::clock::Now;
 use crate::reject::{Dropped, Reason};
 use turnstone_stun::{AttributeType, Message};
 
+use super::discovery::{Asked, Vantage, is_of_discovery, trailer_len};
 use super::output::{Client, Outcome};
 use super::response::{Responder, is_known};
 use super::server::Server;
@@ -15,15 +16,40 @@ impl Server {
         }
         self.events.stranger_answered();
         let responder = Responder { request: message, software: self.settings.software.as_deref(), integrity: None };
-        let unknown = message.unknown_required(is_known);
-        if unknown.is_empty() {
-            responder.success(reply, |encoder| {
-                encoder.xor_address(AttributeType::XOR_MAPPED_ADDRESS, client.five_tuple.client.get());
-            });
+        // Without a second address, CHANGE-REQUEST and its like are unknown (RFC 5780 section 6).
+        let vantage = Vantage::of(&self.settings.nat_discovery, &client.five_tuple);
+        let unknown = message.unknown_required(|kind| is_known(kind) || (vantage.is_some() && is_of_discovery(kind)));
+        let reason = if unknown.is_empty() {
+            let mapped = client.five_tuple.client.get();
+            let Some(vantage) = vantage else {
+                responder.success(reply, |encoder| {
+                    encoder.xor_address(AttributeType::XOR_MAPPED_ADDRESS, mapped);
+                });
+                return Outcome::Reply;
+            };
+            match Asked::of(message) {
+                Ok(asked) => {
+                    let (_, origin) = vantage.origin(&asked);
+                    responder.success(reply, |encoder| {
+                        encoder
+                            .xor_address(AttributeType::XOR_MAPPED_ADDRESS, mapped)
+                            .address(AttributeType::MAPPED_ADDRESS, mapped)
+                            .address(AttributeType::RESPONSE_ORIGIN, origin)
+                            .address(AttributeType::OTHER_ADDRESS, vantage.other());
+                        asked.pad(encoder, message, trailer_len(message, responder.software));
+                    });
+                    return vantage.detour(&asked, &client.five_tuple).map_or(Outcome::Reply, Outcome::Detour);
+                }
+                Err(reason) => reason,
+            }
         } else {
-            self.refused_with = Some((Reason::UnknownAttribute, None));
-            self.events.count_refusal(Reason::UnknownAttribute);
-            responder.unknown_attributes(reply, Reason::UnknownAttribute.into(), &unknown);
+            Reason::UnknownAttribute
+        };
+        self.refused_with = Some((reason, None));
+        self.events.count_refusal(reason);
+        match reason {
+            Reason::UnknownAttribute => responder.unknown_attributes(reply, reason.into(), &unknown),
+            _ => responder.error(reply, reason.into(), |_| {}),
         }
         Outcome::Reply
     }

@@ -17,6 +17,7 @@ pub(super) struct Events {
     refusals_dropped: u64,
     refusals: RefusalCounts,
     stranger_replies: u64,
+    classic_replies: u64,
     throttled_bytes: (u64, u64),
 }
 
@@ -77,6 +78,11 @@ impl Events {
         self.stranger_replies += 1;
     }
 
+    /// Counts an answer to an RFC 3489 client.
+    pub(super) fn classic_answered(&mut self) {
+        self.classic_replies += 1;
+    }
+
     /// Counts payload to a peer that a bandwidth cap has dropped.
     pub(super) fn throttled_to_peer(&mut self, len: usize) {
         self.throttled_bytes.0 += len as u64;
@@ -97,6 +103,10 @@ impl Events {
 
     pub(super) fn stranger_replies(&self) -> u64 {
         self.stranger_replies
+    }
+
+    pub(super) fn classic_replies(&self) -> u64 {
+        self.classic_replies
     }
 
     pub(super) fn pop(&mut self) -> Option<Event> {

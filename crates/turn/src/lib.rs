@@ -42,7 +42,9 @@ mod ask;
 mod binding;
 mod channel_bind;
 mod channels;
+mod classic;
 mod create_permission;
+mod discovery;
 mod drain;
 mod events;
 mod facts;
@@ -77,6 +79,7 @@ mod waits;
 mod wrapping;
 
 pub use ask::{Answer, Ask, AskId, Late, Question, WaitCounts, Waiting};
+pub use discovery::{Detour, NatDiscovery};
 pub use drain::{AlternateServer, Alternates};
 pub use events::RefusalCounts;
 pub use ids::{AllocationId, AllocationIds, NoAllocationId};

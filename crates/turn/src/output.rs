@@ -9,6 +9,7 @@ use crate::reject::Dropped;
 use crate::traffic::Traffic;
 use crate::user::User;
 
+use super::discovery::Detour;
 use super::ids::AllocationId;
 use super::path::Path;
 use super::refusal::Refusal;
@@ -37,6 +38,9 @@ impl Client {
 pub enum Outcome {
     /// `reply` holds a message for the same client.
     Reply,
+    /// `reply` holds a message for the same client, which leaves from another address of ours or goes to another port of the client's
+    /// (RFC 5780). It comes only where the settings have [`NatDiscovery`](crate::NatDiscovery).
+    Detour(Detour),
     /// Send this part of the input to a peer (Send indication or ChannelData).
     ToPeer(ToPeer, Range<usize>),
     /// Nothing is sent yet: the request waits for an answer from outside, which [`Server::poll_ask`](crate::Server::poll_ask) asks for. It

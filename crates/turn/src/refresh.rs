@@ -47,7 +47,13 @@ impl Server {
             return Ok(());
         }
 
-        if settings.on_expiry == OnExpiry::NoRefresh && has_expired(now, &allocation.identity) {
+        let with = &request.auth.identity;
+        if with.is_token() {
+            if with.expires_unix.is_some_and(|expires| expires <= now.unix_secs) {
+                return Err(Reason::TokenExpired.into());
+            }
+            allocation.take_token(request.auth);
+        } else if settings.on_expiry == OnExpiry::NoRefresh && has_expired(now, &allocation.identity) {
             return Err(Reason::CredentialExpired.into());
         }
         let granted = granted_lifetime_secs(settings, requested_secs);

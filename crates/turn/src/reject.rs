@@ -77,6 +77,16 @@ reasons! {
     TimestampInMilliseconds = UNAUTHENTICATED, "timestamp-in-milliseconds";
     /// Both sides of the time-limited username's colon are numbers, and the expiry is not to be told from the user.
     AmbiguousExpiry = UNAUTHENTICATED, "ambiguous-expiry";
+    /// The access token is of a key that is not configured (RFC 7635).
+    UnknownTokenKey = UNAUTHENTICATED, "unknown-token-key";
+    /// The key of the access token is not good yet or any more.
+    TokenKeyExpired = UNAUTHENTICATED, "token-key-expired";
+    /// The access token cannot be opened: it is of another key or for another server, or malformed.
+    TokenUnreadable = UNAUTHENTICATED, "token-unreadable";
+    /// The access token has expired, or is from the future.
+    TokenExpired = UNAUTHENTICATED, "token-expired";
+    /// MESSAGE-INTEGRITY is not by the session key in the access token.
+    WrongSessionKey = UNAUTHENTICATED, "wrong-session-key";
     /// The peer address is denied by a configured rule.
     PeerDenied = FORBIDDEN, "peer-denied";
     /// The peer address is in a range denied by default (private, loopback, multicast, ...).

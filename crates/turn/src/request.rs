@@ -104,7 +104,8 @@ impl Server {
             integrity: Some((auth.integrity, &auth.key)),
         };
         let request = Request { now, client, message, auth: &auth, settings: &settings, responder };
-        let unknown = message.unknown_required(is_known);
+        // A request with a token came here only where tokens are taken.
+        let unknown = message.unknown_required(|kind| is_known(kind) || kind == AttributeType::ACCESS_TOKEN);
         let result = if !unknown.is_empty() {
             Err(Reason::UnknownAttribute.into())
         } else {
@@ -143,8 +144,8 @@ impl Server {
             };
         }
         let slot = slot.ok_or(Reason::AllocationMismatch)?;
-        let owner = self.allocations.get(slot).map(|allocation| &allocation.identity.username);
-        if owner != Some(&request.auth.identity.username) {
+        let owner = self.allocations.get(slot).map(|allocation| &allocation.identity);
+        if !owner.is_some_and(|owner| owner.may_be_used_by(&request.auth.identity)) {
             return Err(Reason::WrongUser.into());
         }
         match request.message.method() {
@@ -176,6 +177,10 @@ impl Server {
         }
         let responder = Responder { request: message, software: self.settings.software.as_deref(), integrity: None };
         let reject = Reject::from(reason);
+        if reject.code() == ErrorCode::UNKNOWN_ATTRIBUTE {
+            responder.unknown_attributes(reply, reject, &message.unknown_required(is_known));
+            return Outcome::Reply;
+        }
         responder.error(reply, reject, |encoder| match reject.code() {
             ErrorCode::UNAUTHENTICATED | ErrorCode::STALE_NONCE => {
                 self.settings.credentials.challenge(now, client.five_tuple.client, encoder);
@@ -265,6 +270,12 @@ fn had_fresh_nonce(reason: Reason) -> bool {
             | Reason::MalformedUsername
             | Reason::CredentialUnavailable
             | Reason::TooManyWaiting
+            | Reason::UnknownTokenKey
+            | Reason::TokenKeyExpired
+            | Reason::TokenUnreadable
+            | Reason::TokenExpired
+            | Reason::WrongSessionKey
+            | Reason::UnknownAttribute
     )
 }
 

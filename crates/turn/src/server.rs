@@ -7,7 +7,7 @@ use crate::addr::{Family, FiveTuple};
 use crate::clock::Now;
 use crate::policy::RateLimiter;
 use crate::reject::{Dropped, Reason};
-use turnstone_stun::{Class, Message, Method};
+use turnstone_stun::{Class, Message, Method, ParseError};
 
 use super::allocation::Allocation;
 use super::allocations::Allocations;
@@ -151,7 +151,11 @@ impl Server {
         reply: &mut Vec<u8>,
     ) -> Outcome {
         self.refused_with = None;
-        let Ok(message) = Message::parse(message) else { return Outcome::Dropped(Dropped::Malformed) };
+        let message = match Message::parse(message) {
+            Ok(message) => message,
+            Err(ParseError::NoMagicCookie) => return self.classic_binding(now, client, message, reply),
+            Err(_) => return Outcome::Dropped(Dropped::Malformed),
+        };
         match (message.class(), message.method()) {
             (Class::Request, Method::BINDING) => self.binding(now, client, &message, reply),
             (Class::Request, _) => self.turn_request(now, client, &message, relays, reply),
@@ -255,6 +259,11 @@ impl Server {
     /// Answers to requests that nobody has authenticated, Binding included, since the start.
     pub fn stranger_replies(&self) -> u64 {
         self.events.stranger_replies()
+    }
+
+    /// Answers to RFC 3489 clients since the start; they are among those to strangers.
+    pub fn classic_replies(&self) -> u64 {
+        self.events.classic_replies()
     }
 
     /// Bytes of payload that bandwidth caps have dropped since the start: to peers, and to clients.

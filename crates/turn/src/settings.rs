@@ -7,6 +7,7 @@ use crate::addr::Family;
 use crate::auth::Credentials;
 use crate::policy::{AnswerBudgets, BandwidthLimits, PeerAcl, QuotaLimits, Quotas, RateLimit, UserBandwidths};
 
+use super::discovery::NatDiscovery;
 use super::retransmit::DigestKey;
 
 /// What becomes of an allocation when the credential that made it expires.
@@ -70,6 +71,8 @@ pub struct Settings {
     pub(super) unauthenticated: Option<RateLimit>,
     pub(super) max_peers_per_allocation: usize,
     pub(super) rfc5766_channel_numbers: bool,
+    pub(super) nat_discovery: Vec<NatDiscovery>,
+    pub(super) rfc3489: bool,
     pub(super) software: Option<String>,
     pub(super) turn: bool,
     pub(super) default_family: DefaultFamily,
@@ -94,6 +97,8 @@ impl Settings {
             unauthenticated: Some(RateLimit::default()),
             max_peers_per_allocation: PEERS_PER_ALLOCATION_MAX,
             rfc5766_channel_numbers: false,
+            nat_discovery: Vec::new(),
+            rfc3489: false,
             software: None,
             turn: true,
             default_family: DefaultFamily::default(),
@@ -162,6 +167,19 @@ impl SettingsBuilder {
     /// Whether ChannelBind may name a channel of RFC 5766's wider range (0x4000-0x7FFE) and not only RFC 8656's. No by default.
     pub fn rfc5766_channel_numbers(mut self, may: bool) -> Self {
         self.0.rfc5766_channel_numbers = may;
+        self
+    }
+
+    /// The addresses between which clients find out how their NAT behaves (RFC 5780), at most one pair of each family. None by default:
+    /// CHANGE-REQUEST, RESPONSE-PORT and PADDING are then unknown attributes.
+    pub fn nat_discovery(mut self, pairs: Vec<NatDiscovery>) -> Self {
+        self.0.nat_discovery = pairs;
+        self
+    }
+
+    /// Whether Binding requests of RFC 3489 are answered, which have no magic cookie. No by default.
+    pub fn rfc3489(mut self, may: bool) -> Self {
+        self.0.rfc3489 = may;
         self
     }
 

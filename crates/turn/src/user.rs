@@ -21,6 +21,8 @@ pub enum UserKind {
     TimeLimited,
     /// By a credential that was asked for: see [`AskPolicy`](crate::auth::AskPolicy).
     Asked,
+    /// By an access token (RFC 7635).
+    Token,
 }
 
 impl UserKind {
@@ -30,6 +32,7 @@ impl UserKind {
             Self::Static => "static",
             Self::TimeLimited => "time-limited",
             Self::Asked => "asked",
+            Self::Token => "token",
         }
     }
 }
@@ -48,6 +51,11 @@ impl User {
     /// A user whose credential was asked for.
     pub fn asked(name: impl Into<Arc<str>>) -> Self {
         Self { name: name.into(), kind: UserKind::Asked }
+    }
+
+    /// The holder of an access token; the name is of the token.
+    pub fn token(name: impl Into<Arc<str>>) -> Self {
+        Self { name: name.into(), kind: UserKind::Token }
     }
 
     /// The name.

@@ -21,6 +21,9 @@ fn everything() -> Document {
         ("tls.certificate", "\"/c.pem\""),
         ("tls.key", "\"/k.pem\""),
         ("relay.ipv4", "\"192.88.100.1\""),
+        ("nat-discovery.addresses", "[\"203.0.113.1\", \"203.0.113.2\"]"),
+        ("nat-discovery.external-addresses", "[\"203.0.113.1\", \"203.0.113.2\"]"),
+        ("auth.server-name", "\"turn.example\""),
         ("quota.allocations-per-user", "5"),
         ("quota.reservations-per-user", "5"),
         ("metrics.listen", "\"127.0.0.1:9641\""),
@@ -54,6 +57,11 @@ fn config(document: &Document) -> Config {
         keys.iter().for_each(|(key, value)| text += &format!("{key} = {value}\n"));
     }
     text += "[[auth.secrets]]\nsecret = \"0123456789abcdef\"\n";
+    text += "[[auth.token-keys]]\nid = \"k\"\nkey = \"MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\"\n";
+    // They have a listener, so that no other changes the list of those.
+    for port in [3478, 3479] {
+        text += &format!("[[listen]]\naddress = \"*:{port}\"\ntransport = \"udp\"\n");
+    }
     text += "[[listen]]\naddress = \"127.0.0.1:443\"\ntransport = \"tls\"\n";
     parsed(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
@@ -80,6 +88,11 @@ fn samples(key: &Key) -> [String; 2] {
         "relay.ports" => given("\"20000-20099\"", "\"20000-20199\""),
         "relay.choice" => given("\"least-used\"", "\"reached\""),
         "relay.address-family" => given("\"ipv4\"", "\"as-client\""),
+        "nat-discovery.addresses" | "nat-discovery.external-addresses" => {
+            given("[\"203.0.113.1\", \"203.0.113.2\"]", "[\"203.0.113.1\", \"203.0.113.3\"]")
+        }
+        "nat-discovery.ports" => given("[3478, 3479]", "[3479, 3478]"),
+        "auth.server-name" => given("\"one.example\"", "\"other.example\""),
         "auth.on-expiry" => given("\"keep\"", "\"cut\""),
         "peers.default" => given("\"public\"", "\"deny\""),
         "peers.denied" => given("[]", "[\"8.8.8.8\", \"9.0.0.1-9.0.0.9\"]"),

@@ -200,6 +200,15 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
         Reason::WrongRealm => {
             "the client answered the challenge of another realm; it may have been sent to another server before"
         }
+        Reason::UnknownTokenKey => "the access token's key, which the username names, is none of [[auth.token-keys]]",
+        Reason::TokenKeyExpired => {
+            "the access token's key is not good yet or any more: see not-before and not-after in [[auth.token-keys]]"
+        }
+        Reason::TokenUnreadable => {
+            "the access token is of another key or another algorithm, or for another server than [auth] server-name, or is malformed"
+        }
+        Reason::TokenExpired => "the access token had expired, or the authorization server's clock is far ahead",
+        Reason::WrongSessionKey => "the request is not signed by the session key in its access token",
         Reason::MissingIntegrity => "the first request of every client: it is told realm and nonce and comes again",
         Reason::PeerDenied | Reason::PeerDeniedByDefault | Reason::PeerForm => {
             return match denial {

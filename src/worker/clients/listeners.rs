@@ -97,6 +97,19 @@ impl Listeners {
         }
     }
 
+    /// The listener to send datagrams from an address by, and the address, where the listener has more than one.
+    pub(super) fn at(&self, address: SocketAddr) -> Option<(u32, Option<IpAddr>)> {
+        let numbered = (0..).zip(&self.sockets);
+        let mut found = numbered.filter_map(|(number, socket)| match socket {
+            ListenerSocket::Datagrams(listener) if listener.address == address => Some((number, None)),
+            ListenerSocket::Datagrams(listener) if covers(listener.address, address) => {
+                Some((number, Some(address.ip())))
+            }
+            _ => None,
+        });
+        found.next()
+    }
+
     /// Accepts a connection.
     pub(super) fn accept(&self, number: u32) -> Option<io::Result<Newly>> {
         match self.sockets.get(number as usize)? {
@@ -194,6 +207,11 @@ impl DatagramListener {
 fn next_depth(depth: usize, count: usize, messages: usize) -> usize {
     let each = messages.div_ceil(count.max(1)).max(1);
     (READ_MESSAGES / each).min(depth + 1).clamp(4, DEPTH_MAX)
+}
+
+/// Whether a socket that is bound to every address of a family can send from one.
+fn covers(bound: SocketAddr, address: SocketAddr) -> bool {
+    bound.ip().is_unspecified() && bound.is_ipv4() == address.is_ipv4() && bound.port() == address.port()
 }
 
 fn server_address(bound: SocketAddr, local_ip: Option<IpAddr>) -> SocketAddr {

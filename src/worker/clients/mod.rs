@@ -29,7 +29,7 @@ use crate::config::Streams;
 use crate::counters::Cut;
 use crate::net::sys::{Descriptors, Epoll, Events, Interest, Ready, widen_stream_buffers};
 use crate::stream::ConnectionLimits;
-use crate::turn::{Client, Path, Server, StreamId};
+use crate::turn::{Client, DatagramPath, Detour, Path, Server, StreamId};
 
 use listeners::Listeners;
 use place::State;
@@ -85,6 +85,16 @@ impl Clients {
     /// The socket that datagrams of a path are sent from.
     pub(super) fn datagram_fd(&self, number: u32) -> Option<BorrowedFd<'_>> {
         self.listeners.datagram_fd(number)
+    }
+
+    /// The path of an answer that leaves from elsewhere or goes to another port; `None` where this worker has no such listener, or the
+    /// client is reached by way of somebody else.
+    pub(super) fn detour(&self, client: &Client, detour: Detour) -> Option<DatagramPath> {
+        let Path::Datagrams(DatagramPath { mut to, .. }) = client.path else { return None };
+        (to == client.five_tuple.client.get()).then_some(())?;
+        to.set_port(detour.to_port);
+        let (socket, from_ip) = self.listeners.at(detour.from)?;
+        Some(DatagramPath { socket, to, from_ip })
     }
 
     /// Gathers a frame for a stream client. What is droppable gives way when the client does not read it.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::user::User;
+use crate::user::{User, UserKind};
 
 /// Who sent an authenticated request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,4 +14,18 @@ pub struct Identity {
     pub user: User,
     /// When the credential expires (seconds since the Unix epoch); `None` for a static user.
     pub expires_unix: Option<u64>,
+}
+
+impl Identity {
+    /// Whether another request, which is authenticated as well, may be about what this identity has made: only its username tells
+    /// (RFC 8656 section 7.2). With access tokens it names a key and nobody's client. A client refreshes with a new token, of a new key
+    /// once the old one is retired (RFC 7635 section 9); that it is the same client, only its 5-tuple says.
+    pub(crate) fn may_be_used_by(&self, other: &Self) -> bool {
+        self.username == other.username && self.is_token() == other.is_token() || self.is_token() && other.is_token()
+    }
+
+    /// Whether it is of an access token.
+    pub(crate) fn is_token(&self) -> bool {
+        self.user.kind() == UserKind::Token
+    }
 }

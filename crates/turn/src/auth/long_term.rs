@@ -10,6 +10,7 @@ use crate::text::is_deceptive;
 use crate::user::User;
 use turnstone_stun::{AttributeType, Encoder, IntegrityKind, Key, Message, PasswordAlgorithm, userhash};
 
+use super::access_token::AccessTokens;
 use super::asked::{AskPolicy, AskedUser};
 use super::identity::Identity;
 use super::nonce::{Features, NonceKeys, NonceState};
@@ -55,12 +56,13 @@ pub struct HeldCredential<'a> {
 /// An immutable snapshot of who may allocate; `Arc`-shared by all workers.
 ///
 /// USERHASH is understood for static users. Time-limited usernames are not known beforehand and cannot be found by their
-/// hash, nor can usernames that others are asked about; so the nonce's anonymity bit, which obliges clients to send USERHASH, is set only
-/// when there are static users and nothing else.
+/// hash, nor can usernames that others are asked about, nor the ids of access tokens' keys; so the nonce's anonymity bit, which obliges
+/// clients to send USERHASH, is set only when there are static users and nothing else.
 pub struct Credentials {
     realm: String,
     directory: Directory,
     secrets: Vec<SharedSecret>,
+    tokens: AccessTokens,
     nonce_keys: Arc<NonceKeys>,
     features: Features,
     asks: Option<AskPolicy>,
@@ -74,6 +76,7 @@ pub struct CredentialsBuilder {
     realm: String,
     users: Users,
     secrets: Vec<SharedSecret>,
+    tokens: AccessTokens,
     nonce_keys: Arc<NonceKeys>,
     asks: Option<AskPolicy>,
 }
@@ -107,6 +110,12 @@ impl CredentialsBuilder {
         self
     }
 
+    /// Whose access tokens are taken (RFC 7635). Nobody's by default.
+    pub fn access_tokens(mut self, tokens: AccessTokens) -> Self {
+        self.tokens = tokens;
+        self
+    }
+
     /// Has the server ask for the credentials of usernames that are neither static nor time-limited: see
     /// [`Server::poll_ask`](crate::Server::poll_ask). By default nobody is asked, and they are refused.
     pub fn asking(mut self, policy: AskPolicy) -> Self {
@@ -133,10 +142,14 @@ impl CredentialsBuilder {
             directory: Directory::new(&self.users, &realm),
             features: Features {
                 password_algorithms: true,
-                username_anonymity: !self.users.is_empty() && self.secrets.is_empty() && self.asks.is_none(),
+                username_anonymity: !self.users.is_empty()
+                    && self.secrets.is_empty()
+                    && !self.tokens.is_on()
+                    && self.asks.is_none(),
             },
             realm,
             secrets: self.secrets,
+            tokens: self.tokens,
             nonce_keys: self.nonce_keys,
             asks: self.asks,
             nobody: Key::long_term(PasswordAlgorithm::Sha256, b"", b"", b""),
@@ -151,6 +164,7 @@ impl Credentials {
             realm: realm.to_owned(),
             users: Users::default(),
             secrets: Vec::new(),
+            tokens: AccessTokens::default(),
             nonce_keys,
             asks: None,
         }
@@ -177,8 +191,10 @@ impl Credentials {
     /// time-limited one comes from whoever mints credentials, and often from that one's users: it is looked at here, before
     /// anything keeps it.
     ///
+    /// Where there is an access token, its key's id is in place of a username (RFC 7635), and nobody's name.
+    ///
     /// # Errors
-    /// The reason; its `code()` is 400, 401 or 438. For 401 and 438 the response gets [`Self::challenge`]. An unknown user
+    /// The reason; its `code()` is 400, 401, 420 or 438. For 401 and 438 the response gets [`Self::challenge`]. An unknown user
     /// and a wrong password are both answered by 401.
     pub fn authenticate(
         &self,
@@ -187,7 +203,7 @@ impl Credentials {
         message: &Message<'_>,
         held: Option<HeldCredential<'_>>,
     ) -> Result<Authenticated, Reason> {
-        let Checked { user, algorithm, legacy, integrity } = self.check(now, client, message)?;
+        let Checked { user, token, algorithm, legacy, integrity } = self.check(now, client, message)?;
         let (identity, key) = match held {
             Some(held)
                 if held.algorithm == algorithm
@@ -196,7 +212,11 @@ impl Credentials {
             {
                 (held.identity.clone(), held.key.clone())
             }
-            _ => self.verify(now, message, user, algorithm, legacy)?,
+            _ => match (token, user) {
+                (Some(token), ClaimedUser::Name(key_id)) => self.tokens.verify(now, message, key_id, token)?,
+                (Some(_), ClaimedUser::Hash(_)) => return Err(Reason::UnknownTokenKey),
+                (None, user) => self.verify(now, message, user, algorithm, legacy)?,
+            },
         };
         Ok(Authenticated { identity, key, algorithm, integrity })
     }
@@ -242,12 +262,16 @@ impl Credentials {
         let NonceState::Fresh(features) = self.nonce_keys.check(now.unix_secs, client, claim.nonce) else {
             return Err(Reason::StaleNonce);
         };
+        if claim.token.is_some() && !self.tokens.is_on() {
+            // RFC 7635 section 7: it was not asked for.
+            return Err(Reason::UnknownAttribute);
+        }
         let (algorithm, legacy) = claim.password_algorithm(features)?;
         if claim.realm != self.realm.as_bytes() {
             return Err(Reason::WrongRealm);
         }
         let integrity = if legacy { IntegrityKind::Sha1 } else { protection };
-        Ok(Checked { user: claim.user, algorithm, legacy, integrity })
+        Ok(Checked { user: claim.user, token: claim.token, algorithm, legacy, integrity })
     }
 
     /// Appends REALM, NONCE and PASSWORD-ALGORITHMS to a 401 or 438 response.
@@ -257,6 +281,9 @@ impl Credentials {
             .attribute(AttributeType::REALM, self.realm.as_bytes())
             .attribute(AttributeType::NONCE, nonce.as_bytes())
             .attribute(AttributeType::PASSWORD_ALGORITHMS, &PASSWORD_ALGORITHMS);
+        if self.tokens.is_on() {
+            response.attribute(AttributeType::THIRD_PARTY_AUTHORIZATION, self.tokens.server_name.as_bytes());
+        }
     }
 
     fn is_same_user(&self, claimed: ClaimedUser<'_>, identity: &Identity) -> bool {
@@ -367,6 +394,8 @@ fn verify_keys(
 /// A request whose nonce is fresh and whose realm is ours, before its MAC is looked at.
 struct Checked<'m> {
     user: ClaimedUser<'m>,
+    /// ACCESS-TOKEN.
+    token: Option<&'m [u8]>,
     algorithm: PasswordAlgorithm,
     /// MD5 for want of both attributes, as clients of RFC 5389 send requests.
     legacy: bool,
@@ -386,6 +415,7 @@ struct Claim<'a> {
     user: ClaimedUser<'a>,
     realm: &'a [u8],
     nonce: &'a [u8],
+    token: Option<&'a [u8]>,
     password_algorithm: Option<&'a [u8]>,
     password_algorithms: Option<&'a [u8]>,
 }
@@ -394,13 +424,14 @@ impl<'a> Claim<'a> {
     /// `None` when the user, REALM or NONCE is missing. The first attribute of a type counts.
     fn read(message: &Message<'a>) -> Option<Self> {
         let (mut username, mut userhash, mut realm, mut nonce) = (None, None, None, None);
-        let (mut password_algorithm, mut password_algorithms) = (None, None);
+        let (mut token, mut password_algorithm, mut password_algorithms) = (None, None, None);
         for attribute in message.attributes() {
             let slot = match attribute.kind {
                 AttributeType::USERNAME => &mut username,
                 AttributeType::USERHASH => &mut userhash,
                 AttributeType::REALM => &mut realm,
                 AttributeType::NONCE => &mut nonce,
+                AttributeType::ACCESS_TOKEN => &mut token,
                 AttributeType::PASSWORD_ALGORITHM => &mut password_algorithm,
                 AttributeType::PASSWORD_ALGORITHMS => &mut password_algorithms,
                 _ => continue,
@@ -408,7 +439,7 @@ impl<'a> Claim<'a> {
             slot.get_or_insert(attribute.value);
         }
         let user = username.map(ClaimedUser::Name).or(userhash.map(ClaimedUser::Hash))?;
-        Some(Self { user, realm: realm?, nonce: nonce?, password_algorithm, password_algorithms })
+        Some(Self { user, realm: realm?, nonce: nonce?, token, password_algorithm, password_algorithms })
     }
 
     /// The algorithm of the request's key, and whether it is MD5 for want of both attributes, as clients of RFC 5389 send

@@ -1,5 +1,6 @@
-//! Who may allocate: stateless nonces, the long-term credential mechanism, static users and time-limited credentials.
+//! Who may allocate: stateless nonces, the long-term credential mechanism, static users, time-limited credentials and access tokens.
 
+mod access_token;
 mod asked;
 mod diagnose;
 mod identity;
@@ -9,6 +10,7 @@ mod password;
 mod time_limited;
 mod users;
 
+pub use access_token::{AccessTokens, SessionKey, TokenAlgorithm, TokenDiagnosis, TokenKey, TokenKeyTooShort};
 pub(crate) use asked::AskedUser;
 pub use asked::{AskPolicy, KnownCredential};
 pub use diagnose::{Diagnosis, Mistake, diagnose};
