@@ -50,8 +50,9 @@ pub(super) fn probe(
         Err(outcome) => return outcome,
     };
     relay.judge_address(first.relayed);
-    if let Some(mut second) = relay.allocate_second() {
-        if relay.permit(&mut first, &mut second) {
+    if let Some(mut second) = relay.allocate_second(first.relayed) {
+        // Whose data it is, a port that both have cannot tell.
+        if first.relayed != second.relayed && relay.permit(&mut first, &mut second) {
             relay.echo("echo-send", By::Indication, &mut first, &mut second);
             if relay.bind_channels(&mut first, &mut second) {
                 relay.echo("echo-channel", By::Channel, &mut first, &mut second);
@@ -125,13 +126,19 @@ impl Relay<'_, '_> {
     }
 
     /// The other end of the echo. A quota of one allocation is no fault of the server.
-    fn allocate_second(&mut self) -> Option<Party> {
+    fn allocate_second(&mut self, first: SocketAddr) -> Option<Party> {
         let started = Instant::now();
         let context = "the echo needs a second allocation: ";
         match self.try_allocate() {
             Ok((party, _)) => {
-                let step =
-                    self.step("allocate-second", Status::Ok, started, format!("relayed address {}", party.relayed));
+                let mut message = format!("relayed address {}", party.relayed);
+                let mut status = Status::Ok;
+                if party.relayed == first {
+                    status = Status::Note;
+                    message += ", as the first one: the server's clients share its relay ports, and two of them on one port do not reach \
+                                each other, so that there is no echo";
+                }
+                let step = self.step("allocate-second", status, started, message);
                 self.recorder.add(step.fact("relayed", party.relayed.to_string()));
                 return Some(party);
             }

@@ -124,6 +124,20 @@ fn a_quota_of_one_allocation_is_a_warning() {
 }
 
 #[test]
+fn two_clients_on_one_shared_relay_port_are_no_fault_and_on_two_ports_they_reach_each_other() {
+    for (ip, ports, verdict) in [("127.0.7.7", "3480", "note"), ("127.0.7.8", "3480-3483", "ok")] {
+        let server = TestServer::start(&format!(
+            "workers = 1\n[[listen]]\naddress = \"127.0.0.1:0\"\ntransport = \"udp\"\n[relay]\nports = \"shared:{ports}\"\n\
+             ipv4 = \"{ip}\"\nipv6 = \"off\"\n[[auth.secrets]]\nid = \"a\"\nfile = \"@DIR@/secret\"\n"
+        ));
+        let probed = Probe::of_server(&server, Transport::Udp, "127.0.0.1").arg("--strict").arg("--no-safety").run();
+        probed.expect_exit(0, "note").expect("allocate-second", verdict, "relayed address");
+        assert_eq!(probed.has_step("echo-channel"), verdict == "ok");
+        probed.expect("release", "ok", "given back");
+    }
+}
+
+#[test]
 fn the_safety_requests_can_be_left_out() {
     let server = Spec::local().start();
     let probed = Probe::of_server(&server, Transport::Udp, "127.0.0.1").arg("--no-safety").run();
