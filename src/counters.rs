@@ -158,6 +158,37 @@ impl Cut {
     }
 }
 
+/// How a DTLS handshake goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// A client that has shown no cookie was asked for one.
+    Asked,
+    /// One that has shown its cookie found no place.
+    Refused,
+    /// Messages can be exchanged.
+    Completed,
+    /// The two could not agree, or one of them has given up.
+    Failed,
+    /// The client did not end it in time.
+    TimedOut,
+}
+
+impl Handshake {
+    /// All of them, for metrics that start at zero.
+    pub const ALL: [Self; 5] = [Self::Asked, Self::Refused, Self::Completed, Self::Failed, Self::TimedOut];
+
+    /// The stable name used as a metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Refused => "refused",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed-out",
+        }
+    }
+}
+
 /// Why a connection from a proxy was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadHeader {
@@ -285,6 +316,10 @@ pub struct Counters {
     pub tls_failures: Counter,
     /// Connections from proxies that were closed for their header, by [`BadHeader`].
     pub proxy_headers_refused: [Counter; BadHeader::ALL.len()],
+    /// DTLS sessions, those that arrive included.
+    pub dtls_sessions: Counter,
+    /// DTLS handshakes, by [`Handshake`].
+    pub dtls_handshakes: [Counter; Handshake::ALL.len()],
     /// Datagrams the kernel dropped at the UDP listeners, mostly for want of buffer.
     pub listener_drops: Counter,
     /// The same at the relay sockets.
@@ -321,6 +356,8 @@ impl Default for Counters {
             connections_cut: counters(),
             tls_failures: Counter::default(),
             proxy_headers_refused: counters(),
+            dtls_sessions: Counter::default(),
+            dtls_handshakes: counters(),
             listener_drops: Counter::default(),
             relay_drops: Counter::default(),
             mailbox_drops: Counter::default(),
@@ -353,6 +390,13 @@ impl Counters {
     /// Counts a connection that was closed though its client wanted it.
     pub fn cut_connection(&self, why: Cut) {
         if let Some(counter) = self.connections_cut.get(why as usize) {
+            counter.add(1);
+        }
+    }
+
+    /// Counts a step of a DTLS handshake.
+    pub fn count_handshake(&self, step: Handshake) {
+        if let Some(counter) = self.dtls_handshakes.get(step as usize) {
             counter.add(1);
         }
     }

@@ -10,6 +10,7 @@
 //! | [`worker`] | the packet loop |
 //! | [`proxy`] | the header of the PROXY protocol |
 //! | [`stream`](mod@stream) | stream transports: TLS |
+//! | [`dtls`] | what DTLS needs before and beside OpenSSL |
 //! | [`config`] | `turnserver.toml` |
 //! | [`import`] | a `turnserver.toml` from another server's configuration |
 //! | [`counters`] | what workers count |
@@ -32,6 +33,7 @@ pub mod cli;
 pub mod config;
 pub mod counters;
 pub mod doctor;
+pub mod dtls;
 pub mod import;
 pub mod ops;
 pub mod probe;

@@ -74,6 +74,7 @@ fn dial(options: &Options) -> Result<Dial, BenchError> {
     Ok(match options.transport {
         Transport::Udp => Dial::Udp { gro: options.gro },
         Transport::Tcp => Dial::Tcp,
+        Transport::Dtls => return Err(OptionsError::Dtls.into()),
         Transport::Tls => {
             let config = tls::client_config(&options.trust).map_err(io::Error::other);
             let config = config.map_err(BenchError::io("TLS settings"))?;

@@ -161,6 +161,9 @@ pub enum OptionsError {
         /// Of open files.
         limit: u64,
     },
+    /// No client of ours speaks it.
+    #[error("bench does not speak DTLS; measure over UDP or TLS")]
+    Dtls,
     /// A name that is in no certificate.
     #[error("{name}: {error}")]
     ServerName {

@@ -45,6 +45,7 @@ fn turn_url(transport: Transport, host: &str, port: u16) -> String {
         Transport::Udp => format!("turn:{host}:{port}?transport=udp"),
         Transport::Tcp => format!("turn:{host}:{port}?transport=tcp"),
         Transport::Tls => format!("turns:{host}:{port}?transport=tcp"),
+        Transport::Dtls => format!("turns:{host}:{port}?transport=udp"),
     }
 }
 

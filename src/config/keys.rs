@@ -107,7 +107,7 @@ pub(super) static KEYS: &[Key] = &[
         "listen.address",
         Kind::Text(r#"ADDRESS:PORT such as "0.0.0.0:3478", "[::]:3478", or "*:3478" for every address"#),
     ),
-    Key::new("listen.transport", Kind::Texts(r#""udp", "tcp" or "tls", or an array of several of them"#)),
+    Key::new("listen.transport", Kind::Texts(r#""udp", "tcp", "tls" or "dtls", or an array of several of them"#)),
     Key::new("listen.proxy-from", Kind::Texts(r#"networks or addresses of proxies such as "10.0.0.0/24" or "127.0.0.1""#)),
     Key::new("listen.relay", Kind::Texts(r#"addresses of [relay], such as "203.0.113.5""#)),
     Key::new("nat-discovery.addresses", Kind::Texts("two addresses of this host, or two of each family"))

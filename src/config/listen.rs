@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::addr::{SocketKind, Transport};
+use crate::addr::Transport;
 
 use super::access::parse_path;
 use super::error::{Located, Place, ValueError};
@@ -28,7 +28,7 @@ pub(super) fn read_listeners(document: &Document<'_>, root: &Section<'_, '_>, ho
         if !table.has("transport") || table.is_empty_array("transport") {
             table.report_missing("transport");
         }
-        let options = Arc::new(read_options(table, &transports));
+        let options = Arc::new(read_options(table));
         let Some(addresses) = addresses else { continue };
         for transport in transports {
             let listener = |&address| Listener { address, transport: transport.value, options: Arc::clone(&options) };
@@ -68,13 +68,8 @@ pub(super) fn read_listeners(document: &Document<'_>, root: &Section<'_, '_>, ho
 }
 
 /// What a table says beside its addresses and transports.
-fn read_options(table: &Section<'_, '_>, transports: &[Located<Transport>]) -> ListenOptions {
+fn read_options(table: &Section<'_, '_>) -> ListenOptions {
     let proxy_from = table.texts("proxy-from", parse_network);
-    let is_stream = |transport: &Located<Transport>| transport.value.socket_kind() == SocketKind::Tcp;
-    if let (Some(network), false) = (proxy_from.first(), transports.iter().all(is_stream)) {
-        let message = "it is for tcp and tls; give the other transports a [[listen]] of their own";
-        table.problem("proxy-from", network.place.clone(), message);
-    }
     let relay = table.texts("relay", |text| text.parse::<IpAddr>().map_err(|_| ValueError::is_not(text, "an address")));
     if let (Some(first), true) = (relay.first(), !proxy_from.is_empty()) {
         let message =
@@ -185,10 +180,13 @@ fn parse_address(text: &str, host: Host) -> Result<Vec<SocketAddr>, ValueError> 
 }
 
 pub(super) fn parse_transport(text: &str) -> Result<Transport, ValueError> {
-    Transport::from_name(text).ok_or_else(|| match text {
-        "dtls" => ValueError::is_not(text, "supported; browsers do not use it"),
-        _ => ValueError::is_not(text, "a transport"),
-    })
+    match Transport::from_name(text) {
+        Some(Transport::Dtls) if !cfg!(feature = "dtls") => {
+            Err(ValueError::is_not(text, "in this program: it takes one that was built with the cargo feature dtls"))
+        }
+        Some(transport) => Ok(transport),
+        None => Err(ValueError::is_not(text, "a transport")),
+    }
 }
 
 pub(super) fn read_tls(
@@ -218,7 +216,9 @@ pub(super) fn read_tls(
         }
         (None, None) if !section.has("key") && !section.has("certificate") => {
             if let Some(listener) = listeners.iter().find(|listener| listener.value.transport.is_encrypted()) {
-                let message = "a tls listener needs a certificate: expected [tls] with certificate and key";
+                let transport = listener.value.transport;
+                let message =
+                    format!("a {transport} listener needs a certificate: expected [tls] with certificate and key");
                 document.problem(listener.place.clone(), message);
             }
         }

@@ -268,6 +268,11 @@ pub struct WantedSockets {
 }
 
 impl Config {
+    /// Whether there is a listener for DTLS.
+    pub fn has_dtls_listener(&self) -> bool {
+        self.listeners.iter().any(|listener| listener.transport == Transport::Dtls)
+    }
+
     pub(super) fn has_tls_listener(&self) -> bool {
         self.listeners.iter().any(|listener| listener.transport.is_encrypted())
     }

@@ -7,6 +7,7 @@ use crate::config::{Config, ConfigError};
 use crate::net::sys;
 use crate::probe::{Status, Step, Target, WARN_DAYS_LEFT};
 
+use super::listeners::Untried;
 use super::process::{self, Server};
 use super::{Configured, Options, Progress, Report, finding};
 use super::{buffers, certificate, clients, clock, files, firewall, health, host, listeners, network, ports, service};
@@ -87,6 +88,7 @@ impl Doctor<'_, '_> {
             let name = config.auth.public_host.as_deref().or(judged.name.as_deref());
             match listeners::probe(config, listener, name, credential.clone(), self.options, self.progress) {
                 Ok(target) => self.listeners.push(target),
+                Err(error @ Untried::Dtls(_)) => self.found([finding("probe", Status::Note, error.to_string())]),
                 Err(error) => self.found([finding("probe", Status::Warn, error.to_string())]),
             }
         }

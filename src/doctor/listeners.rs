@@ -36,6 +36,8 @@ pub(super) fn credential(auth: &Auth, now_unix: u64) -> Option<Credential> {
 pub(super) enum Untried {
     #[error("{0}")]
     Url(#[from] UrlError),
+    #[error("dtls {0} is open and was not tried: probe does not speak it; openssl s_client -dtls1_2 -connect {0} does")]
+    Dtls(SocketAddr),
     #[error("{transport} {address} was not tried: {error}")]
     Trust { transport: Transport, address: SocketAddr, error: TrustError },
 }
@@ -53,6 +55,9 @@ pub(super) fn probe(
     progress: &mut (dyn FnMut(Progress<'_>) + '_),
 ) -> Result<Target, Untried> {
     let address = reachable(config, listener.address);
+    if listener.transport == Transport::Dtls {
+        return Err(Untried::Dtls(address));
+    }
     let url = url(config.turn, listener.transport, name, address)?;
     let options = probe::Options {
         urls: Vec::new(),

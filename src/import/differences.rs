@@ -40,8 +40,8 @@ pub(super) fn add(conf: &mut Conf, has_tls: bool, peers: &Peers) {
                        TCP on the TLS port, and turns: on the other one, need another URL";
         note(conf, "[[listen]]", Grade::Clients, message);
         if !conf.no_dtls {
-            let message =
-                "DTLS, which coturn before 4.17 serves on the TLS port, is not supported; browsers do not use it";
+            let message = "DTLS, which coturn before 4.17 serves on the TLS port, is left out: browsers do not use it. For other clients add \
+                 \"dtls\" to the transports of that [[listen]]; it takes a program built with the cargo feature dtls";
             note(conf, "[[listen]]", Grade::Clients, message);
         }
     }

@@ -98,7 +98,7 @@ impl Conf {
     pub(super) fn no_dtls(&mut self, entry: &Entry<'_>) {
         match self.switch(entry) {
             Some(true) => self.no_dtls = true,
-            Some(false) => self.lost(entry, "DTLS is not supported; clients use turns: over TLS on TCP"),
+            Some(false) => self.lost(entry, "DTLS is left out: browsers use turns: over TLS on TCP; add \"dtls\" to the transports of the [[listen]] for other clients"),
             None => {}
         }
     }

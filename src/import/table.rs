@@ -52,7 +52,7 @@ const LOG_FILE: &str = "logs go to standard error, which journald collects: jour
 const BATCHES: &str = "packets are received and sent in batches with GRO and GSO; there is nothing to set";
 const NO_DH: &str = "key exchange is elliptic-curve only (and post-quantum hybrid); there are no DH parameters";
 const OLD_TLS: &str = "TLS below 1.2 is never offered";
-const DTLS: &str = "DTLS is not supported; browsers do not use it. Clients use turns: over TLS on TCP";
+const DTLS: &str = "DTLS is left out: browsers use turns: over TLS on TCP; add \"dtls\" to the transports of the [[listen]] for other clients";
 const SOFTWARE: &str = "SOFTWARE is not sent unless `software` is set";
 const DEVICE: &str =
     "sockets are bound to addresses, not to devices; use listening-ip and relay-ip with the device's address";

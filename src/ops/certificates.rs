@@ -18,6 +18,7 @@ use x509_parser::nom;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Error};
 
 use crate::config::TlsFiles;
+use crate::dtls;
 use crate::stream::{TlsError, load_tls};
 
 /// How long a change must last, and how often the files are looked at where their folders cannot be watched.
@@ -54,6 +55,8 @@ pub enum CertificateError {
 /// A certificate and key that belong together.
 pub(super) struct Certificate {
     pub(super) config: Arc<ServerConfig>,
+    /// The same for DTLS, if there is a listener for that.
+    pub(super) dtls: Option<Arc<dtls::Context>>,
     /// When the server's own certificate expires, in Unix seconds.
     pub(super) not_after_unix: i64,
 }
@@ -62,10 +65,11 @@ pub(super) struct Certificate {
 ///
 /// # Errors
 /// [`CertificateError`].
-pub(super) fn load(files: &TlsFiles) -> Result<Certificate, CertificateError> {
+pub(super) fn load(files: &TlsFiles, has_dtls: bool) -> Result<Certificate, CertificateError> {
     let config = load_tls(files)?;
+    let dtls = if has_dtls { dtls::Context::load(files)? } else { None };
     let not_after_unix = not_after(&files.certificate)?;
-    Ok(Certificate { config, not_after_unix })
+    Ok(Certificate { config, dtls, not_after_unix })
 }
 
 fn not_after(path: &Path) -> Result<i64, CertificateError> {

@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 
 use super::status::Status;
 use crate::addr::{Family, Transport};
-use crate::counters::{self, BadHeader, Counter, Counters, Cut, Histogram, TrafficCounters};
+use crate::counters::{self, BadHeader, Counter, Counters, Cut, Handshake, Histogram, TrafficCounters};
 use crate::net::{AddressUsage, RelayPorts};
 use crate::reject::{Dropped, Reason};
 use crate::traffic::Direction;
@@ -73,6 +73,7 @@ impl Collector for Observed {
         self.encode_requests(&mut out)?;
         self.encode_relays(&mut out)?;
         self.encode_streams(&mut out)?;
+        self.encode_dtls(&mut out)?;
         self.encode_usage(&mut out)
     }
 }
@@ -284,6 +285,16 @@ impl Observed {
             ("turnstone_tls_handshake_failures", "TLS handshakes that failed.", |counters| &counters.tls_failures),
         ];
         simple.into_iter().try_for_each(|(name, help, counter)| out.counter(name, help, self.sum(counter)))
+    }
+
+    fn encode_dtls(&self, out: &mut Out<'_>) -> fmt::Result {
+        let help = "DTLS sessions, those whose handshake is under way included.";
+        out.gauge("turnstone_dtls_sessions", help, self.sum(|counters| &counters.dtls_sessions))?;
+        let handshakes =
+            Handshake::ALL.map(|step| (step.label(), self.sum_at(|counters| &counters.dtls_handshakes, step as usize)));
+        let help = "DTLS handshakes by how far they came: clients asked for a cookie, those that showed it and found no place, and what \
+                    became of the others.";
+        out.counters("turnstone_dtls_handshakes", help, "outcome", handshakes)
     }
 
     fn encode_usage(&self, out: &mut Out<'_>) -> fmt::Result {

@@ -91,7 +91,8 @@ fn judge(server: &Server, hooks: &Hooks<'_>) -> Result<Judged, ReloadError> {
     let changes = server.config.changes(&config);
     config.keep_until_restart(&server.config);
     let stamp = config.tls.as_ref().map(Stamp::of);
-    let certificate = config.tls.as_ref().map(certificates::load).transpose()?;
+    let certificate =
+        config.tls.as_ref().map(|files| certificates::load(files, config.has_dtls_listener())).transpose()?;
     let settings = Arc::new(server.settings_of(&config)?);
     log::parse_filter(&config.log.filter)?;
     Ok(Judged { config, changes, warnings, settings, stamp, certificate })
@@ -150,7 +151,7 @@ pub(super) fn reload_certificate(server: &mut Server) {
 }
 
 fn take_certificate(server: &Server, files: &TlsFiles, why: &str) {
-    let loaded = certificates::load(files);
+    let loaded = certificates::load(files, server.config.has_dtls_listener());
     server.status.certificate_reloads.count(loaded.is_ok());
     match loaded {
         Ok(certificate) => {

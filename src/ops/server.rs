@@ -13,6 +13,7 @@ use super::status::Status;
 use super::workers::{Judging, Workers};
 use crate::auth::NonceKeys;
 use crate::config::{Config, ConfigError};
+use crate::dtls;
 use crate::turn::Settings;
 use crate::usage::UsageRecords;
 use crate::worker::Command;
@@ -28,6 +29,7 @@ pub(super) struct Server {
     pub(super) usage: Option<UsageRecords>,
     pub(super) settings: Arc<Settings>,
     pub(super) tls: Arc<ArcSwapOption<ServerConfig>>,
+    pub(super) dtls: Arc<ArcSwapOption<dtls::Context>>,
     pub(super) nonce_keys: Arc<NonceKeys>,
 }
 
@@ -49,6 +51,7 @@ impl Server {
     pub(super) fn use_certificate(&self, certificate: Option<&Certificate>) {
         self.status.set_certificate_not_after(certificate.map(|certificate| certificate.not_after_unix));
         self.tls.store(certificate.map(|certificate| Arc::clone(&certificate.config)));
+        self.dtls.store(certificate.and_then(|certificate| certificate.dtls.clone()));
     }
 
     /// Looks at the host's addresses, and follows them: relays, peer policy, readiness. Returns whether the server is ready for the

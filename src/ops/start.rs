@@ -40,16 +40,17 @@ pub(super) struct Started {
 pub(super) fn start(config: Config, inherited: Inherited) -> Result<Started, RunError> {
     let descriptors = share_out_descriptors(&config);
     let (status, mut watch) = (Arc::new(Status::new()), Watch::new());
-    let tls = Arc::new(ArcSwapOption::empty());
+    let (tls, dtls) = (Arc::new(ArcSwapOption::empty()), Arc::new(ArcSwapOption::empty()));
     if let Some(files) = &config.tls {
         watch.judged(files, Stamp::of(files));
-        let certificate = certificates::load(files).map_err(|error| {
+        let certificate = certificates::load(files, config.has_dtls_listener()).map_err(|error| {
             // One that can be read but not used may be half renewed: the rest comes in a moment.
             let lasts = std::fs::File::open(&files.certificate).is_err_and(|error| lasts(&error));
             RunError::Certificate { error, lasts }
         })?;
         status.set_certificate_not_after(Some(certificate.not_after_unix));
         tls.store(Some(certificate.config));
+        dtls.store(certificate.dtls);
     }
     let listeners::Opened { bound, per_worker: sockets } = listeners::open(&config, inherited)?;
     let monitor =
@@ -81,11 +82,12 @@ pub(super) fn start(config: Config, inherited: Inherited) -> Result<Started, Run
         reservations: Arc::clone(&reservations),
         shortages: Arc::default(),
         connection_limits: ConnectionLimits::new(
-            config.streams.connections_max.min(usize::try_from(descriptors.connections).unwrap_or(usize::MAX)),
+            places(&config, &descriptors),
             config.streams.connections_per_ip_max,
             config.streams.unallocated_per_network_max,
         ),
         tls: Arc::clone(&tls),
+        dtls: Arc::clone(&dtls),
         streams: config.streams,
         usage: usage.as_ref().map(UsageRecords::sender),
         mailboxes: workers.mailboxes.clone(),
@@ -124,6 +126,7 @@ pub(super) fn start(config: Config, inherited: Inherited) -> Result<Started, Run
         usage,
         settings,
         tls,
+        dtls,
         nonce_keys,
     };
     Ok(Started { server, bound, threads, tasks, orders })
@@ -135,6 +138,15 @@ fn bind_endpoint(endpoint: &Endpoint, key: &'static str) -> Result<EndpointListe
 
 fn gso_available() -> bool {
     std::net::UdpSocket::bind(("127.0.0.1", 0)).is_ok_and(|socket| sys::enable_udp_gso_probe(socket.as_fd()))
+}
+
+/// How many connections and DTLS sessions there may be. Of these, only connections need a descriptor each.
+fn places(config: &Config, descriptors: &sys::Descriptors) -> usize {
+    let most = config.streams.connections_max;
+    match config.wanted_sockets().connections {
+        0 => most,
+        _ => most.min(usize::try_from(descriptors.connections).unwrap_or(usize::MAX)),
+    }
 }
 
 /// Shares out the descriptors there are: as many as the hard limit allows.

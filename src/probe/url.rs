@@ -111,7 +111,9 @@ enum UrlProblem {
     StunQuery(Scheme),
     #[error("?{0} is not ?transport=udp or tcp")]
     UnknownQuery(String),
-    #[error("turns: over UDP is DTLS, which this program does not speak")]
+    #[error(
+        "turns: over UDP is DTLS, which probe does not speak; openssl s_client -dtls1_2 -connect HOST:PORT shows whether a server does"
+    )]
     Dtls,
     #[error("transport {0:?} is not udp or tcp")]
     UnknownTransport(String),
@@ -136,7 +138,7 @@ impl fmt::Display for TurnUrl {
         write!(f, ":{}", self.port)?;
         match (self.scheme.is_turn(), self.transport) {
             (false, _) => Ok(()),
-            (true, Transport::Udp) => f.write_str("?transport=udp"),
+            (true, Transport::Udp | Transport::Dtls) => f.write_str("?transport=udp"),
             (true, Transport::Tcp | Transport::Tls) => f.write_str("?transport=tcp"),
         }
     }

@@ -1,7 +1,8 @@
 //! One message through the rooms: from a client to the server or a peer, from a peer to the client of its relay. What is to be sent
 //! is gathered; each step says whether there is room for another.
 
-use super::inbox::Payload;
+use super::clients::Came;
+use super::inbox::{Decrypted, Payload};
 use super::mailbox::Handover;
 use super::plan::Pieces;
 use super::room::Room;
@@ -13,13 +14,53 @@ use crate::net::sys::IcmpError;
 use crate::reject::Dropped;
 use crate::traffic::Direction;
 use crate::turn::{
-    ChannelData, Client, Detour, Encapsulation, MessageKind, Outcome, Path, RelayId, ToClient, ToPeer, Wrapping,
+    ChannelData, Client, DatagramPath, Detour, Encapsulation, MessageKind, Outcome, Path, RelayId, SessionId, ToClient,
+    ToPeer, Wrapping,
 };
 
 /// What a STUN message counts for beside a packet of payload.
 pub(super) const STUN_WEIGHT: u32 = 8;
 
+/// What a DTLS session has brought, decrypted.
+pub(super) struct Opened {
+    pub(super) id: SessionId,
+    pub(super) client: Client,
+    pub(super) messages: Decrypted,
+}
+
 impl Worker {
+    /// A datagram of DTLS. The messages in it, if a session is open for it, are decrypted where it lies.
+    pub(super) fn on_dtls(&mut self, now: Now, client: &Client, datagram: Payload) -> (Option<Opened>, Room) {
+        // The rest is counted with the messages in it.
+        self.pace.spend(2);
+        let reply = self.outbox.new_reply();
+        let bytes = self.inbox.bytes(datagram.span);
+        let id = match self.clients.on_dtls(now, client, bytes, &mut self.server, &self.observers, reply) {
+            Came::Open(id) => id,
+            Came::Answered => return (None, self.answer(client, false)),
+            Came::Done => return (None, Room::Left),
+            Came::Dropped(reason) => return (None, self.drop_packet(reason)),
+        };
+        let client = self.clients.receive_by_dtls(now, id, self.inbox.bytes(datagram.span));
+        let messages = self.inbox.replace(datagram, self.clients.opened());
+        if let Some(way) = self.clients.way_of(id) {
+            // Something of the handshake that the client has missed, or an alert.
+            self.send_records((way, None), 0);
+        }
+        (client.map(|client| Opened { id, client, messages }), self.inbox.room())
+    }
+
+    /// The turn of a DTLS session that arrives.
+    pub(super) fn on_dtls_arriving(&mut self, now: Now) -> Room {
+        if let Some((way, replaced)) = self.clients.arrive_by_dtls(now, &self.observers) {
+            self.send_records((way, None), 0);
+            if let Some(five_tuple) = replaced {
+                self.server.client_gone(now, &five_tuple, &mut self.relays);
+            }
+        }
+        self.inbox.room()
+    }
+
     /// One datagram, or one frame of a stream, of a client.
     pub(super) fn on_client_message(
         &mut self,
@@ -189,6 +230,22 @@ impl Worker {
         match path {
             Path::Datagrams(path) => self.outbox.add_to_client(flow, path, tos, pieces),
             Path::Stream(id) => self.clients.gather(id, pieces, droppable),
+            Path::Session(id) => {
+                let parts = pieces.spans().map(|span| self.inbox.bytes(span));
+                match self.clients.send_by_dtls(id, parts) {
+                    Some(way) => self.send_records((way, flow), tos),
+                    None => self.observers.counters().send_errors.add(1),
+                }
+            }
+        }
+    }
+
+    /// Gathers what a DTLS session has to send.
+    fn send_records(&mut self, (way, flow): (DatagramPath, Option<RelayId>), tos: u8) {
+        for datagram in self.clients.sealed().iter() {
+            if let Some(pieces) = self.inbox.store(datagram) {
+                self.outbox.add_to_client(flow, way, tos, pieces);
+            }
         }
     }
 

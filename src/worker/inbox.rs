@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 use super::mailbox::Handover;
 use super::plan::Pieces;
 use super::room::Room;
+use crate::dtls::Datagrams;
 use crate::net::sys::{Datagram, RecvBatch};
 use crate::net::{Arena, HEADROOM, Span};
 use crate::turn::Wrapping;
@@ -18,6 +19,9 @@ const ANSWER_MAX: usize = 20 + 65_532;
 const SCRATCH: usize = 512 * 1024 + ANSWER_MAX;
 /// Scratch that must be free before more is received.
 const SCRATCH_RESERVE: usize = 128 * 1024 + ANSWER_MAX;
+
+/// Records of one DTLS datagram.
+const DECRYPTED_MAX: usize = 16;
 
 /// A payload inside the inbox and what is known of its datagram.
 #[derive(Clone, Copy)]
@@ -36,6 +40,18 @@ impl Payload {
 
     pub(super) fn len(&self) -> usize {
         self.span.len as usize
+    }
+}
+
+/// The messages of one DTLS datagram, each a record.
+pub(super) struct Decrypted {
+    list: [Payload; DECRYPTED_MAX],
+    count: usize,
+}
+
+impl Decrypted {
+    pub(super) fn iter(&self) -> impl Iterator<Item = Payload> + '_ {
+        self.list.iter().take(self.count).copied()
     }
 }
 
@@ -90,6 +106,23 @@ impl Inbox {
         self.used += 1;
         self.arena.get_mut(span).copy_from_slice(bytes);
         Payload { span, room: HEADROOM, tos: packet.tos }
+    }
+
+    /// Puts what was decrypted of a datagram in its place. What does not fit is lost: it has come in another datagram.
+    pub(super) fn replace(&mut self, datagram: Payload, plain: &Datagrams) -> Decrypted {
+        let (mut list, mut count, mut at) = ([datagram; DECRYPTED_MAX], 0, 0);
+        for (message, slot) in plain.iter().zip(&mut list) {
+            if at + message.len() > datagram.len() {
+                break;
+            }
+            let span = datagram.span.part(at, message.len());
+            self.arena.get_mut(span).copy_from_slice(message);
+            let room = if at == 0 { datagram.room } else { 0 };
+            *slot = Payload { span, room, tos: datagram.tos };
+            count += 1;
+            at += message.len();
+        }
+        Decrypted { list, count }
     }
 
     /// Has a stream read into one slot, with another one to decrypt from.

@@ -43,6 +43,7 @@ pub use shortage::{Shortage, Shortages};
 
 use crate::config::{RelayChoice, Streams};
 use crate::counters::Counters;
+use crate::dtls;
 use crate::net::RelayPorts;
 use crate::net::sys::{Descriptors, Epoll, Interest};
 use crate::stream::ConnectionLimits;
@@ -76,6 +77,8 @@ pub struct WorkerContext {
     pub connection_limits: Arc<ConnectionLimits>,
     /// The TLS configuration, replaced when certificates are.
     pub tls: Arc<ArcSwapOption<ServerConfig>>,
+    /// The same of DTLS.
+    pub dtls: Arc<ArcSwapOption<dtls::Context>>,
     /// Options of stream connections.
     pub streams: Streams,
     /// Every worker's mailbox, by worker number.
@@ -135,6 +138,7 @@ impl Worker {
             limits: context.connection_limits,
             descriptors: context.descriptors,
             tls: context.tls,
+            dtls: context.dtls,
             options: context.streams,
         };
         let of_relays = RelaySources {

@@ -112,6 +112,7 @@ impl Link {
                 Link::Datagrams(socket)
             }
             Transport::Tcp => Link::Stream(Box::new(tcp(server.tcp()))),
+            Transport::Dtls => panic!("this client does not speak it"),
             Transport::Tls => Link::Stream(Box::new(tls_over(tcp(server.tls()), server.file("authority.pem")))),
         }
     }

@@ -15,6 +15,7 @@
 )]
 
 mod config;
+mod dtls;
 mod framing;
 mod messages;
 mod mutate;

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 
+use crate::addr::Transport;
 use crate::clock::Now;
 use crate::reject::{Dropped, Reason};
 use turnstone_stun::{AttributeType, HEADER_LEN, encode_address};
@@ -26,8 +27,8 @@ const UNKNOWN_MAX: usize = 8;
 impl Server {
     /// A message without the magic cookie.
     pub(super) fn classic_binding(&mut self, now: Now, client: &Client, bytes: &[u8], reply: &mut Vec<u8>) -> Outcome {
-        // RFC 3489 is about UDP.
-        let is_offered = self.settings.rfc3489 && !client.five_tuple.transport.is_reliable();
+        // RFC 3489 is about UDP, and not about DTLS over it (RFC 7350 section 3).
+        let is_offered = self.settings.rfc3489 && client.five_tuple.transport == Transport::Udp;
         let Some(request) = ClassicRequest::parse(bytes).filter(|_| is_offered) else {
             return Outcome::Dropped(Dropped::Malformed);
         };

@@ -77,11 +77,11 @@ pub(super) struct Vantage {
 }
 
 impl Vantage {
-    /// What a client's requests come to, if it is one of such four. An answer over a connection can leave from nowhere else.
+    /// What a client's requests come to, if it is one of such four. An answer over a connection or in a session can leave from nowhere else.
     pub(super) fn of(pairs: &[NatDiscovery], five_tuple: &FiveTuple) -> Option<Self> {
         match five_tuple.transport {
             Transport::Udp => pairs.iter().find_map(|pair| pair.from(five_tuple.server)),
-            Transport::Tcp | Transport::Tls => None,
+            Transport::Tcp | Transport::Tls | Transport::Dtls => None,
         }
     }
 

@@ -81,6 +81,7 @@ pub(super) fn five_tuple_words(five_tuple: &FiveTuple) -> FiveTupleWords {
         Transport::Udp => 0,
         Transport::Tcp => 1,
         Transport::Tls => 2,
+        Transport::Dtls => 3,
     };
     let ports = port_word(five_tuple.client.get()) << 48 | port_word(five_tuple.server) << 32;
     [client_high, client_low, server_high, server_low, ports | transport << 16 | client_family << 8 | server_family]

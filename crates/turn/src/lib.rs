@@ -13,6 +13,7 @@
 // | `slots` | the slot table that allocations, relay sockets and connections are kept in |
 // | `allocation`, `allocations` | one allocation; all of them, by 5-tuple and by relay |
 // | `permissions`, `channels`, `index` | an allocation's peers |
+// | `hello` | cookies for DTLS |
 // | `message_kind` | what the first bytes of a message say that it is |
 // | `framing` | where the messages of a stream end |
 // | `wrapping` | a peer's payload as its client gets it |
@@ -50,6 +51,7 @@ mod events;
 mod facts;
 mod five_tuple;
 mod hash;
+mod hello;
 mod icmp;
 mod ids;
 mod index;
@@ -89,7 +91,7 @@ pub use output::{
 };
 pub use parcel::{Parcel, ParcelRelay, Parts, PutInError, RememberedResponse, Returned};
 pub use pass::Judgement;
-pub use path::{DatagramPath, Path, StreamId};
+pub use path::{DatagramPath, Path, SessionId, StreamId};
 pub use refusal::{Excerpt, Refusal};
 pub use relays::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
 pub use retransmit::DigestKey;

@@ -14,6 +14,8 @@ pub enum Path {
     Datagrams(DatagramPath),
     /// A connection.
     Stream(StreamId),
+    /// A DTLS session.
+    Session(SessionId),
 }
 
 impl Path {
@@ -42,6 +44,15 @@ pub struct DatagramPath {
 /// A connection, by the place its owner has given it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StreamId {
+    /// The place.
+    pub index: u32,
+    /// Tells it from those that had the place before.
+    pub generation: u32,
+}
+
+/// A DTLS session, by the place its owner has given it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionId {
     /// The place.
     pub index: u32,
     /// Tells it from those that had the place before.

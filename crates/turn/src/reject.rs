@@ -175,6 +175,8 @@ pub enum Dropped {
     RateLimited,
     /// A method we do not implement, such as those of RFC 6062, or a request of a method that has only indications.
     UnknownMethod,
+    /// A DTLS record of a client that has no session, as after a restart of the server.
+    NoSession,
     /// One of our own relays has sent it to one of our own listeners.
     OwnRelay,
     /// A well-formed message that asks for nothing: a response, or an indication without effect here.
@@ -194,6 +196,7 @@ impl Dropped {
         Self::Bandwidth,
         Self::RateLimited,
         Self::UnknownMethod,
+        Self::NoSession,
         Self::OwnRelay,
         Self::Ignored,
     ];
@@ -211,6 +214,7 @@ impl Dropped {
             Self::Bandwidth => "bandwidth",
             Self::RateLimited => "rate-limited",
             Self::UnknownMethod => "unknown-method",
+            Self::NoSession => "no-session",
             Self::OwnRelay => "own-relay",
             Self::Ignored => "ignored",
         }

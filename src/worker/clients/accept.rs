@@ -75,8 +75,9 @@ impl Clients {
         Some(())
     }
 
-    /// A place for a new connection, whose client may not be known yet. When all are taken, the connection that has been without an allocation for longest makes room.
-    fn place_for(
+    /// A place for a new connection or session, whose client may not be known yet. When all are taken, the connection that has been without
+    /// an allocation for longest makes room.
+    pub(super) fn place_for(
         &mut self,
         now: Now,
         client: Option<IpAddr>,
@@ -86,13 +87,21 @@ impl Clients {
         let limits = Arc::clone(&self.from.limits);
         let admit = || client.map_or_else(|| limits.admit_unknown(), |ip| limits.admit(ip));
         let mut place = admit();
-        if matches!(place, Err(Full::InTotal))
-            && let Some(oldest) = self.next_stranger(now, None, server)
-        {
-            self.cut(oldest, Cut::Evicted, observers);
+        if matches!(place, Err(Full::InTotal)) && self.make_place(now, server, observers) {
             place = admit();
         }
         place.inspect_err(|full| observers.note_shortage(now.micros, shortage_of(*full))).ok()
+    }
+
+    /// Ends a connection, or else a session, that has been without an allocation for longest; whether there was one.
+    fn make_place(&mut self, now: Now, server: &Server, observers: &Observers) -> bool {
+        match self.next_stranger(now, None, server) {
+            Some(oldest) => {
+                self.cut(oldest, Cut::Evicted, observers);
+                true
+            }
+            None => self.evict_session(now, server, observers),
+        }
     }
 
     /// The connection that has been without an allocation for longest; with `due`, only if it has been so for too long.
@@ -135,7 +144,8 @@ impl Clients {
             let Some(id) = self.streams.next_unread(now) else { break };
             self.cut(id, Cut::Unread, observers);
         }
-        if self.streams.shrink() {
+        self.judge_sessions(now, server, observers);
+        if self.streams.shrink() | self.sessions.shrink() {
             trim_memory();
         }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::addr::{ClientAddr, FiveTuple, Transport};
 use crate::clock::Now;
 use crate::config::ListenOptions;
+use crate::dtls::record::is_dtls;
 use crate::net::sys::{Datagram, Epoll, Interest, kernel_drops};
 use crate::turn::{Client, DatagramPath, Path};
 use crate::worker::inbox::Inbox;
@@ -73,8 +74,14 @@ impl Listeners {
             let WorkerListener { transports, address, socket, options } = listener;
             epoll.add(socket.as_fd(), Token::Listener(number as u32).pack(), Interest::Read)?;
             let has = |transport| transports.contains(&transport);
-            sockets.push(if has(Transport::Udp) {
-                ListenerSocket::Datagrams(DatagramListener::new(socket, address))
+            let takes = match (has(Transport::Udp), has(Transport::Dtls)) {
+                (true, false) => Some(Takes::Plain),
+                (false, true) => Some(Takes::Dtls),
+                (true, true) => Some(Takes::Both),
+                (false, false) => None,
+            };
+            sockets.push(if let Some(takes) = takes {
+                ListenerSocket::Datagrams(DatagramListener::new(socket, address, takes, options))
             } else {
                 let (has_tcp, has_tls) = (has(Transport::Tcp), has(Transport::Tls));
                 ListenerSocket::Streams(StreamListener { socket: socket.into(), has_tcp, has_tls, options })
@@ -164,13 +171,33 @@ pub(in crate::worker) struct DatagramListener {
     drops: u32,
     /// How many datagrams to ask for.
     depth: usize,
+    takes: Takes,
+    options: Arc<ListenOptions>,
+}
+
+/// What a listener for datagrams serves; of both, the first byte says which it is (RFC 7983 section 7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::worker) enum Takes {
+    /// STUN and TURN.
+    Plain,
+    /// The same in DTLS.
+    Dtls,
+    /// Both.
+    Both,
+}
+
+impl Takes {
+    /// Whether a datagram is one of DTLS.
+    pub(in crate::worker) fn is_dtls(self, datagram: &[u8]) -> bool {
+        self != Self::Plain && is_dtls(datagram)
+    }
 }
 
 impl DatagramListener {
-    fn new(socket: OwnedFd, address: SocketAddr) -> Self {
+    fn new(socket: OwnedFd, address: SocketAddr, takes: Takes, options: Arc<ListenOptions>) -> Self {
         // A socket from before a restart has dropped datagrams that were counted then.
         let drops = kernel_drops(socket.as_fd()).unwrap_or_default();
-        Self { socket, address, drops, depth: DEPTH_MAX }
+        Self { socket, address, drops, depth: DEPTH_MAX, takes, options }
     }
 
     /// Receives what is there, up to some number; returns how many datagrams it was.
@@ -188,6 +215,21 @@ impl DatagramListener {
         let five_tuple = FiveTuple { transport: Transport::Udp, client, server };
         let from_ip = is_any.then(|| server.ip());
         Some(Client { five_tuple, path: Path::Datagrams(DatagramPath { socket: number, to: client.get(), from_ip }) })
+    }
+
+    /// Whether a datagram comes from a proxy, and has a header in front of its payload.
+    #[inline]
+    pub(in crate::worker) fn is_proxied(&self, datagram: &Datagram) -> bool {
+        let proxies = &self.options.proxy_from;
+        !proxies.is_empty() && {
+            let ip = ClientAddr::new(datagram.source).get().ip();
+            proxies.iter().any(|network| network.contains(&ip))
+        }
+    }
+
+    /// What it serves.
+    pub(in crate::worker) fn takes(&self) -> Takes {
+        self.takes
     }
 
     /// Takes note of a read that brought `count` datagrams, `messages` in all.

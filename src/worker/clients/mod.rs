@@ -1,9 +1,13 @@
-//! Every path to a client: the listeners and the connections. A connection that is to end is marked, and closed when the round is
+//! Every path to a client: the listeners, the connections and the DTLS sessions. A connection or session that is to end is marked, and closed when the round is
 //! about to be over.
 
 mod accept;
 mod listeners;
 mod place;
+mod proxied;
+mod session;
+mod session_table;
+mod sessions;
 mod stream;
 mod stream_table;
 mod streams;
@@ -16,7 +20,9 @@ use arc_swap::ArcSwapOption;
 use rustls::ServerConfig;
 
 pub use listeners::WorkerListener;
-pub(super) use listeners::{DEPTH_MAX, DatagramListener};
+pub(super) use listeners::{DEPTH_MAX, DatagramListener, Takes};
+pub(super) use proxied::unwrap as unwrap_proxied;
+pub(super) use sessions::Came;
 pub(super) use stream_table::Line;
 pub(super) use streams::Reading;
 
@@ -27,12 +33,14 @@ use super::token::Token;
 use crate::clock::Now;
 use crate::config::Streams;
 use crate::counters::Cut;
+use crate::dtls::{self, Wire};
 use crate::net::sys::{Descriptors, Epoll, Events, Interest, Ready, widen_stream_buffers};
 use crate::stream::ConnectionLimits;
 use crate::turn::{Client, DatagramPath, Detour, Path, Server, StreamId};
 
 use listeners::Listeners;
 use place::State;
+use session_table::SessionTable;
 use stream::Ending;
 use stream_table::StreamTable;
 
@@ -43,6 +51,10 @@ const STRANGERS_MAX: usize = 256;
 pub(super) struct Clients {
     listeners: Listeners,
     streams: StreamTable,
+    sessions: SessionTable,
+    /// What the session whose turn it is reads and writes, and a message that it is given in one piece.
+    wire: Wire,
+    message: Vec<u8>,
     /// The worker's epoll watches the listeners, the connections with an allocation, and the other one, which watches those without.
     epoll: Arc<Epoll>,
     strangers: Epoll,
@@ -56,6 +68,7 @@ pub(super) struct ClientSources {
     pub(super) descriptors: Descriptors,
     /// Replaced when certificates are.
     pub(super) tls: Arc<ArcSwapOption<ServerConfig>>,
+    pub(super) dtls: Arc<ArcSwapOption<dtls::Context>>,
     pub(super) options: Streams,
 }
 
@@ -70,6 +83,9 @@ impl Clients {
         Ok(Self {
             listeners: Listeners::new(Arc::clone(&epoll), listeners)?,
             streams: StreamTable::new(&from.options),
+            sessions: SessionTable::new(&from.options),
+            wire: Wire::default(),
+            message: Vec::new(),
             epoll,
             strangers,
             stranger_events: Events::new(STRANGERS_MAX),
@@ -124,7 +140,7 @@ impl Clients {
 
     /// Whether a connection waits for its turn.
     pub(super) fn has_waiting(&self) -> bool {
-        self.streams.has_waiting()
+        self.streams.has_waiting() || self.sessions.waiting() > 0
     }
 
     /// How many wait for their turn in a line.
@@ -137,15 +153,20 @@ impl Clients {
         self.streams.next_turn(line)
     }
 
-    /// When a connection may have to be closed, or a listener wakes.
+    /// When a connection or session may have to be closed, or a listener wakes.
     pub(super) fn next_timeout(&self) -> Option<u64> {
-        [self.streams.next_timeout(), self.listeners.next_timeout()].into_iter().flatten().min()
+        let due = [self.streams.next_timeout(), self.sessions.next_timeout(), self.listeners.next_timeout()];
+        due.into_iter().flatten().min()
     }
 
-    /// Has the connection a client came by closed, if it came by one.
+    /// Has the connection or session a client came by closed, if it came by one.
     pub(super) fn end(&mut self, client: &Client) {
-        if let Path::Stream(id) = client.path {
-            self.streams.end(id, Ending::Close);
+        match client.path {
+            Path::Datagrams(_) => {}
+            Path::Stream(id) => {
+                self.streams.end(id, Ending::Close);
+            }
+            Path::Session(id) => self.sessions.end(id),
         }
     }
 
@@ -172,14 +193,25 @@ impl Clients {
         if any {
             observers.counters().connections.set(self.streams.open() as u64);
         }
+        let mut any = false;
+        while let Some(of) = self.close_ended_session() {
+            any = true;
+            if let Some(five_tuple) = of {
+                server.client_gone(now, &five_tuple, relays);
+            }
+        }
+        if any {
+            self.count_sessions(observers.counters());
+        }
     }
 
-    /// Closes every connection at the end, each so that its client sees an end and no reset.
+    /// Closes every connection and session at the end, each so that its client sees an end and no reset.
     pub(super) fn close_all(&mut self) {
         self.streams.drain().for_each(|state| match state {
             State::Arriving(newcomer) => newcomer.arriving.close(),
             State::Arrived(stream) => stream.connection.close(),
         });
+        self.close_all_sessions();
     }
 
     /// Notes whether a connection has an allocation; returns that.

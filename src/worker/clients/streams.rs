@@ -109,13 +109,7 @@ impl Clients {
             Refused::Read(ReadError::Closed) => {}
             Refused::Read(ReadError::Tls) => observers.counters().tls_failures.add(1),
             Refused::Read(ReadError::Proxy(error)) => {
-                let why = match error {
-                    HeaderError::Missing => BadHeader::Missing,
-                    HeaderError::TooLong | HeaderError::Malformed(_) => BadHeader::Malformed,
-                    HeaderError::Unsupported(_) => BadHeader::Unsupported,
-                    HeaderError::Checksum => BadHeader::Checksum,
-                };
-                bad_header(error, why);
+                bad_header(error, kind_of(*error));
             }
             Refused::Taken => bad_header(&"it names the ends of a connection that there is", BadHeader::Taken),
             Refused::Full(full) => {
@@ -227,5 +221,15 @@ impl Clients {
         if goes_on {
             self.streams.wait_for_turn(id, Ready::READABLE);
         }
+    }
+}
+
+/// What a header that is refused counts as.
+pub(super) fn kind_of(error: HeaderError) -> BadHeader {
+    match error {
+        HeaderError::Missing => BadHeader::Missing,
+        HeaderError::TooLong | HeaderError::Malformed(_) => BadHeader::Malformed,
+        HeaderError::Unsupported(_) => BadHeader::Unsupported,
+        HeaderError::Checksum => BadHeader::Checksum,
     }
 }

@@ -86,6 +86,7 @@ impl Worker {
             }
         }
         self.let_arrive(now);
+        self.let_arrive_by_dtls(now);
     }
 
     /// Whether there is something to do without waiting.
@@ -106,6 +107,18 @@ impl Worker {
             if let Some((id, _)) = self.clients.next_turn(Line::Arriving) {
                 self.serve_arriving(now, id);
             }
+        }
+    }
+
+    /// The same of DTLS sessions.
+    fn let_arrive_by_dtls(&mut self, now: Now) {
+        let mut until_micros = None;
+        for _ in 0..self.clients.sessions_waiting() {
+            let clock = clocks().0;
+            if clock > *until_micros.get_or_insert(clock + HANDSHAKES_MICROS_PER_ROUND) {
+                break;
+            }
+            self.serve_dtls_arriving(now);
         }
     }
 
@@ -202,6 +215,7 @@ mod tests {
                 shortages: Arc::default(),
                 connection_limits: ConnectionLimits::new(1000, None, None),
                 tls: Arc::new(ArcSwapOption::new(Some(tls))),
+                dtls: Arc::default(),
                 streams: config.streams,
                 mailboxes: vec![Arc::clone(&mailbox)],
                 descriptors: Descriptors::share_out(1 << 16, 0, 1000, 1000),

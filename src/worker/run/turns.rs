@@ -8,10 +8,10 @@ use crate::addr::PeerAddr;
 use crate::clock::Now;
 use crate::net::sys::{Ready, clocks};
 use crate::reject::Dropped;
-use crate::turn::{MessageKind, RelayId, StreamId};
-use crate::worker::clients::Reading;
+use crate::turn::{Client, MessageKind, RelayId, StreamId};
+use crate::worker::clients::{Reading, Takes};
 use crate::worker::forward::STUN_WEIGHT;
-use crate::worker::inbox::segments;
+use crate::worker::inbox::{Payload, segments};
 use crate::worker::jobs::Job;
 use crate::worker::mailbox::Command;
 use crate::worker::relay_socket::Read;
@@ -92,16 +92,73 @@ impl Worker {
                 continue;
             }
             let Some(client) = listener.client(number, &datagram) else { continue };
+            let (takes, is_proxied) = (listener.takes(), listener.is_proxied(&datagram));
             for message in segments(&datagram) {
-                let kind = MessageKind::of_datagram(self.inbox.bytes(message.span));
+                messages += 1;
+                if is_proxied {
+                    self.serve_proxied(now, &client, takes, message);
+                    continue;
+                }
+                let bytes = self.inbox.bytes(message.span);
+                let kind = MessageKind::of_datagram(bytes);
+                if takes != Takes::Plain {
+                    if takes.is_dtls(bytes) {
+                        self.serve_dtls(now, &client, message);
+                        continue;
+                    }
+                    if takes == Takes::Dtls {
+                        self.observers.counters().drop_packet(Dropped::Malformed);
+                        continue;
+                    }
+                }
                 let room = self.on_client_message(now, &client, kind, message);
                 self.make_room_again(now, room);
-                messages += 1;
             }
         }
         if let Some(listener) = self.clients.datagrams(number) {
             listener.note_read(count, messages);
         }
+    }
+
+    /// A datagram that a proxy has passed on.
+    fn serve_proxied(&mut self, now: Now, proxy: &Client, takes: Takes, datagram: Payload) {
+        let unwrapped = clients::unwrap_proxied(now, proxy, datagram, &self.inbox, &self.observers);
+        let Some((client, message)) = unwrapped else { return };
+        let bytes = self.inbox.bytes(message.span);
+        let refused = if self.relays.sent(client.five_tuple.client.get()) {
+            // As without a proxy.
+            Some(Dropped::OwnRelay)
+        } else {
+            (takes == Takes::Dtls && !takes.is_dtls(bytes)).then_some(Dropped::Malformed)
+        };
+        if let Some(reason) = refused {
+            return self.observers.counters().drop_packet(reason);
+        }
+        if takes.is_dtls(bytes) {
+            return self.serve_dtls(now, &client, message);
+        }
+        let kind = MessageKind::of_datagram(bytes);
+        let room = self.on_client_message(now, &client, kind, message);
+        self.make_room_again(now, room);
+    }
+
+    /// A datagram of DTLS, and the messages in it.
+    fn serve_dtls(&mut self, now: Now, client: &Client, datagram: Payload) {
+        let (opened, room) = self.on_dtls(now, client, datagram);
+        self.make_room_again(now, room);
+        let Some(opened) = opened else { return };
+        for message in opened.messages.iter() {
+            let kind = MessageKind::of_datagram(self.inbox.bytes(message.span));
+            let room = self.on_client_message(now, &opened.client, kind, message);
+            self.make_room_again(now, room);
+        }
+        self.clients.note_session(now, opened.id, &self.server);
+    }
+
+    /// The turn of the next DTLS session that arrives.
+    pub(super) fn serve_dtls_arriving(&mut self, now: Now) {
+        let room = self.on_dtls_arriving(now);
+        self.make_room_again(now, room);
     }
 
     /// The turn of a connection: as many messages as one turn allows.

@@ -35,6 +35,8 @@ transports! {
     Tcp = "tcp",
     /// TLS over TCP.
     Tls = "tls",
+    /// DTLS over UDP (RFC 7350).
+    Dtls = "dtls",
 }
 
 /// How one message is told from the next.
@@ -46,7 +48,7 @@ pub enum Framing {
     Stream,
 }
 
-/// The kind of socket that clients come to. Listeners of one kind do not share a port.
+/// The kind of socket that clients come to. Transports of one kind can share a socket: the first bytes tell them apart (RFC 7983).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocketKind {
     /// A UDP socket, bound.
@@ -65,7 +67,8 @@ impl Transport {
     #[inline]
     pub fn framing(self) -> Framing {
         match self {
-            Self::Udp => Framing::Datagrams,
+            // A record is a message (RFC 7350 section 3).
+            Self::Udp | Self::Dtls => Framing::Datagrams,
             Self::Tcp | Self::Tls => Framing::Stream,
         }
     }
@@ -75,7 +78,7 @@ impl Transport {
     #[inline]
     pub fn is_reliable(self) -> bool {
         match self {
-            Self::Udp => false,
+            Self::Udp | Self::Dtls => false,
             Self::Tcp | Self::Tls => true,
         }
     }
@@ -86,7 +89,8 @@ impl Transport {
     pub fn proves_address(self) -> bool {
         match self {
             Self::Udp => false,
-            Self::Tcp | Self::Tls => true,
+            // The cookie and the handshake have proved it (RFC 6347 section 4.2.1).
+            Self::Tcp | Self::Tls | Self::Dtls => true,
         }
     }
 
@@ -95,7 +99,7 @@ impl Transport {
     pub fn is_encrypted(self) -> bool {
         match self {
             Self::Udp | Self::Tcp => false,
-            Self::Tls => true,
+            Self::Tls | Self::Dtls => true,
         }
     }
 
@@ -103,7 +107,7 @@ impl Transport {
     #[inline]
     pub fn socket_kind(self) -> SocketKind {
         match self {
-            Self::Udp => SocketKind::Udp,
+            Self::Udp | Self::Dtls => SocketKind::Udp,
             Self::Tcp | Self::Tls => SocketKind::Tcp,
         }
     }

@@ -170,6 +170,11 @@ impl Credentials {
         }
     }
 
+    /// The keys that nonces are made with.
+    pub(crate) fn nonce_keys(&self) -> &NonceKeys {
+        &self.nonce_keys
+    }
+
     /// The bounds of asking, if anybody is asked.
     pub fn asks(&self) -> Option<&AskPolicy> {
         self.asks.as_ref()

@@ -2,6 +2,7 @@
 
 mod access_token;
 mod asked;
+mod cookie;
 mod diagnose;
 mod identity;
 mod long_term;
@@ -13,6 +14,7 @@ mod users;
 pub use access_token::{AccessTokens, SessionKey, TokenAlgorithm, TokenDiagnosis, TokenKey, TokenKeyTooShort};
 pub(crate) use asked::AskedUser;
 pub use asked::{AskPolicy, KnownCredential};
+pub use cookie::Cookie;
 pub use diagnose::{Diagnosis, Mistake, diagnose};
 pub use identity::Identity;
 pub use long_term::{Authenticated, Credentials, CredentialsBuilder, CredentialsError, HeldCredential};

@@ -83,6 +83,11 @@ impl NonceKeys {
         Self { master, lifetime_secs: lifetime_secs.max(1), epoch_keys }
     }
 
+    /// How long a nonce is fresh.
+    pub(super) fn lifetime_secs(&self) -> u32 {
+        self.lifetime_secs
+    }
+
     /// A fresh nonce for `client`.
     pub fn issue(&self, unix_secs: u64, client: ClientAddr, features: Features) -> Nonce {
         let features = features.to_wire();
@@ -147,7 +152,7 @@ impl NonceKeys {
     }
 
     /// The MAC under the key of `issued_secs`, which is at most one lifetime before `unix_secs`.
-    fn hasher(&self, unix_secs: u64, issued_secs: u64) -> SipHasher24 {
+    pub(super) fn hasher(&self, unix_secs: u64, issued_secs: u64) -> SipHasher24 {
         let lifetime_secs = u64::from(self.lifetime_secs);
         let (epoch, issued_epoch) = (unix_secs / lifetime_secs, issued_secs / lifetime_secs);
         let cached = self.epoch_keys.load();

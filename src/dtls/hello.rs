@@ -1,0 +1,182 @@
+//! The ClientHello and its answer, the HelloVerifyRequest (RFC 6347 sections 4.2.1 and 4.2.2), without a DTLS library and without state:
+//! until a client has shown that it receives at its address, it costs less than a STUN Binding request.
+
+use super::record::{Content, Record, records};
+
+/// The header of a handshake message.
+const HANDSHAKE_HEADER_LEN: usize = 12;
+const CLIENT_HELLO: u8 = 1;
+const HELLO_VERIFY_REQUEST: u8 = 3;
+const HANDSHAKE: u8 = 22;
+/// What the record and the message of a HelloVerifyRequest name, whatever is negotiated later (RFC 6347 section 4.2.1).
+const DTLS_1_0: [u8; 2] = [254, 255];
+
+/// A ClientHello that is alone in its datagram, in one piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientHello<'a> {
+    /// The number of its record.
+    pub sequence: u64,
+    /// The client's random bytes.
+    pub random: [u8; 32],
+    /// What proves its address; empty in the first one.
+    pub cookie: &'a [u8],
+    /// Version, random bytes and session id.
+    before_cookie: &'a [u8],
+    /// Cipher suites and compression methods.
+    suites: &'a [u8],
+    /// The extensions, with their length.
+    extensions: &'a [u8],
+}
+
+impl<'a> ClientHello<'a> {
+    /// Reads a datagram; `None` if it is anything else, or malformed.
+    pub fn parse(datagram: &'a [u8]) -> Option<Self> {
+        let mut all = records(datagram);
+        let Record { content: Content::Handshake, epoch: 0, sequence, fragment } = all.next()?? else { return None };
+        all.next().is_none().then_some(())?;
+        let (header, body) = fragment.split_first_chunk::<HANDSHAKE_HEADER_LEN>()?;
+        let [CLIENT_HELLO, l0, l1, l2, m0, m1, 0, 0, 0, f0, f1, f2] = *header else { return None };
+        let is_whole = [l0, l1, l2] == [f0, f1, f2] && u32::from_be_bytes([0, l0, l1, l2]) as usize == body.len();
+        is_whole.then_some(())?;
+
+        let (version, mut rest) = body.split_first_chunk::<2>()?;
+        (version.first() == Some(&254)).then_some(())?;
+        let (random, behind) = rest.split_first_chunk::<32>()?;
+        rest = behind;
+        let session_id = take_with_length::<1>(&mut rest)?;
+        (session_id.len() <= 33).then_some(())?;
+        let before_cookie = body.get(..body.len() - rest.len())?;
+        let cookie = take_with_length::<1>(&mut rest)?.get(1..)?;
+        let from_suites = rest;
+        let suites = take_with_length::<2>(&mut rest)?.len() - 2;
+        (suites >= 2 && suites % 2 == 0).then_some(())?;
+        (take_with_length::<1>(&mut rest)?.len() >= 2).then_some(())?;
+        let suites = from_suites.get(..from_suites.len() - rest.len())?;
+        let extensions = rest;
+        if !rest.is_empty() {
+            take_with_length::<2>(&mut rest)?;
+            rest.is_empty().then_some(())?;
+        }
+        // The first is message 0, the one with the cookie message 1.
+        (u16::from_be_bytes([m0, m1]) == u16::from(!cookie.is_empty())).then_some(())?;
+        // One with a cookie has another record before it.
+        (cookie.is_empty() || sequence > 0).then_some(())?;
+        Some(Self { sequence, random: *random, cookie, before_cookie, suites, extensions })
+    }
+
+    /// What the client has to ask for again with the cookie (RFC 6347 section 4.2.1).
+    pub fn parameters(&self) -> [&'a [u8]; 2] {
+        [self.before_cookie, self.suites]
+    }
+
+    /// Appends the datagram that asks the client to come again with a cookie. It has the number of the hello's record.
+    pub fn verify_request(&self, cookie: &[u8], out: &mut Vec<u8>) {
+        let body_len = 3 + cookie.len();
+        push_headers(out, HELLO_VERIFY_REQUEST, self.sequence, body_len);
+        out.extend(DTLS_1_0);
+        out.push(cookie.len() as u8);
+        out.extend_from_slice(cookie);
+    }
+
+    /// The datagram of the hello that came before this one, which has brought the cookie.
+    pub fn without_cookie(&self) -> Vec<u8> {
+        let body_len = self.before_cookie.len() + 1 + self.suites.len() + self.extensions.len();
+        let mut out = Vec::with_capacity(25 + body_len);
+        push_headers(&mut out, CLIENT_HELLO, self.sequence.saturating_sub(1), body_len);
+        out.extend_from_slice(self.before_cookie);
+        out.push(0);
+        out.extend_from_slice(self.suites);
+        out.extend_from_slice(self.extensions);
+        out
+    }
+}
+
+/// The headers of a record and of message 0 in one piece.
+fn push_headers(out: &mut Vec<u8>, message: u8, sequence: u64, body_len: usize) {
+    let [_, _, sequence @ ..] = sequence.to_be_bytes();
+    let [_, len @ ..] = (body_len as u32).to_be_bytes();
+    out.push(HANDSHAKE);
+    out.extend(DTLS_1_0);
+    out.extend([0, 0]);
+    out.extend(sequence);
+    out.extend(((HANDSHAKE_HEADER_LEN + body_len) as u16).to_be_bytes());
+    out.push(message);
+    out.extend(len);
+    out.extend([0; 5]);
+    out.extend(len);
+}
+
+/// Takes a field and the `N` bytes of length in front of it.
+fn take_with_length<'a, const N: usize>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = rest.first_chunk::<N>()?.iter().fold(0, |len, byte| len << 8 | usize::from(*byte));
+    let (field, behind) = rest.split_at_checked(N + len)?;
+    *rest = behind;
+    Some(field)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A hello such as OpenSSL's, with a cookie or without.
+    pub(crate) fn hello(sequence: u8, cookie: &[u8], random: u8) -> Vec<u8> {
+        let message = u8::from(!cookie.is_empty());
+        let extensions = [&[0, 20, 0, 0, 0, 16, 0, 14, 0, 0, 11][..], b"example.org"].concat();
+        let extensions = &extensions[..22];
+        let body = [
+            &[254, 253],
+            &[random; 32][..],
+            &[0, cookie.len() as u8],
+            cookie,
+            &[0, 4, 0xC0, 0x2F, 0xC0, 0x2B, 1, 0],
+            extensions,
+        ]
+        .concat();
+        let len = body.len() as u8;
+        let headers = [22, 254, 255, 0, 0, 0, 0, 0, 0, 0, sequence, 0, 12 + len];
+        [&headers[..], &[1, 0, 0, len, 0, message, 0, 0, 0, 0, 0, len], &body].concat()
+    }
+
+    #[test]
+    fn a_hello_is_answered_by_less_than_it_is_itself_and_with_its_own_number() {
+        let first = hello(5, &[], 7);
+        let parsed = ClientHello::parse(&first).unwrap();
+        assert_eq!((parsed.sequence, parsed.random, parsed.cookie), (5, [7; 32], &[][..]));
+        let mut answer = Vec::new();
+        parsed.verify_request(&[9; 12], &mut answer);
+        assert_eq!(answer.len(), 40);
+        let shortest = first.len() - 22;
+        assert!(answer.len() < shortest, "{shortest}");
+        let record = records(&answer).next().unwrap().unwrap();
+        assert_eq!((record.content, record.epoch, record.sequence), (Content::Handshake, 0, 5));
+        assert_eq!(record.fragment, [&[3, 0, 0, 15, 0, 0, 0, 0, 0, 0, 0, 15, 254, 255, 12][..], &[9; 12]].concat());
+    }
+
+    #[test]
+    fn the_second_hello_leads_back_to_the_first() {
+        let second = hello(1, &[9; 12], 7);
+        let second = ClientHello::parse(&second).unwrap();
+        assert_eq!(second.cookie, [9; 12]);
+        let first = second.without_cookie();
+        assert_eq!(first, hello(0, &[], 7));
+        assert_eq!(ClientHello::parse(&first).unwrap().parameters(), second.parameters());
+    }
+
+    #[test]
+    fn what_is_cut_off_or_changed_in_its_lengths_is_no_hello() {
+        let whole = hello(1, &[9; 12], 7);
+        for len in 0..whole.len() {
+            assert_eq!(ClientHello::parse(&whole[..len]), None, "{len} bytes");
+        }
+        assert_eq!(ClientHello::parse(&[&whole[..], &[0]].concat()), None);
+        // Type, version, epoch, lengths, message number, fragment offset: any bit of them makes it something else.
+        for place in [0, 1, 3, 4, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 59, 60, 73, 74] {
+            for bit in 0..8 {
+                let mut changed = whole.clone();
+                changed[place] ^= 1 << bit;
+                assert_eq!(ClientHello::parse(&changed), None, "byte {place}, bit {bit}");
+            }
+        }
+        assert_eq!(ClientHello::parse(&hello(0, &[9; 12], 7)), None, "a cookie in the very first record");
+    }
+}
