@@ -36,15 +36,22 @@ pub(crate) struct FakeRelays {
     reserved: BTreeMap<ReservationToken, (SocketAddr, User, u64)>,
     next_index: u32,
     next_token: u64,
+    /// Whether all share one port.
+    shares: bool,
 }
+
+/// The id of the port that all share.
+const SHARED_PORT: RelayId = RelayId { index: 100_000, generation: 0 };
 
 impl FakeRelays {
     pub(crate) fn open_count(&self) -> usize {
         self.open.len()
     }
 
+    /// Where datagrams of peers may come to.
     pub(crate) fn ids(&self) -> impl Iterator<Item = RelayId> + '_ {
-        self.open.keys().copied()
+        let shared = self.shares && !self.open.is_empty();
+        shared.then_some(SHARED_PORT).into_iter().chain(self.open.keys().copied())
     }
 
     fn insert(&mut self, relayed: SocketAddr, reservation: Option<ReservationToken>) -> OpenRelay {
@@ -69,6 +76,12 @@ impl Relays for FakeRelays {
     fn open(&mut self, now_micros: u64, family: Family, port: PortRequest<'_>) -> Result<OpenRelay, RelayError> {
         self.reserved.retain(|_, (_, _, until)| *until > now_micros);
         let ip = relay_ip(family);
+        if self.shares {
+            return match port {
+                PortRequest::Any => Ok(self.insert(SocketAddr::new(ip, PORTS.0), None)),
+                PortRequest::Even | PortRequest::EvenAndReserveNext { .. } => Err(RelayError::SharedPorts),
+            };
+        }
         let found = (PORTS.0..PORTS.1).map(|port| SocketAddr::new(ip, port)).find(|&addr| {
             let even = addr.port() % 2 == 0;
             let next = SocketAddr::new(ip, addr.port() + 1);
@@ -107,6 +120,10 @@ impl Relays for FakeRelays {
         Ok(self.insert(relayed, None))
     }
 
+    fn shared_port(&self, _relay: RelayId) -> Option<RelayId> {
+        self.shares.then_some(SHARED_PORT)
+    }
+
     fn close(&mut self, relay: RelayId) {
         assert!(self.open.remove(&relay).is_some(), "{relay:?} closed twice");
         self.free.push(RelayId { generation: relay.generation + 1, ..relay });
@@ -134,14 +151,16 @@ impl World {
         Self::of(seed, settings(unauthenticated).build())
     }
 
-    /// One that offers what is off by default, too.
+    /// One that offers what is off by default, too; every other one has one relay port for all.
     pub(crate) fn offering_all(seed: u64, unauthenticated: Option<RateLimit>) -> Self {
         let pair = |[one, other]: [&str; 2]| {
             let addresses = [one, other].map(|ip| ip.parse().unwrap());
             NatDiscovery { addresses, external: addresses, ports: [3478, 3479] }
         };
         let pairs = vec![pair(["192.0.2.10", "192.0.2.11"]), pair(["2001:db8::10", "2001:db8::11"])];
-        Self::of(seed, settings(unauthenticated).nat_discovery(pairs).rfc3489(true).build())
+        let mut world = Self::of(seed, settings(unauthenticated).nat_discovery(pairs).rfc3489(true).build());
+        world.relays.shares = seed.is_multiple_of(2);
+        world
     }
 
     fn of(seed: u64, settings: Settings) -> Self {
