@@ -217,10 +217,8 @@ fn check_config(findings: &mut Findings, config: &Config, bind: bool, is_service
         );
         findings.add(Level::Warning, "listener", message);
     }
-    if let Some(tls) = &config.tls {
-        findings.take(
-            certificate::judge(tls, config.auth.public_host.as_deref(), unix_now(), crate::probe::WARN_DAYS_LEFT).steps,
-        );
+    for judged in certificate::judge_all(config, unix_now(), crate::probe::WARN_DAYS_LEFT) {
+        findings.take(judged.steps);
     }
     findings.take(doctor::clients::judge(config));
     if config.turn {

@@ -8,11 +8,12 @@ use serde_json::json;
 use crate::auth::{SharedSecret, mint, prepare};
 use crate::config::parse_duration;
 
+use super::hash::{self, HashArgs};
 use super::input::{ConfigFlags, read_stdin};
 use super::output::{CliError, Exit, Printer, unix_now, utc_text};
 use super::token::{self, TokenArgs};
 use super::urls::{ice_servers, turn_urls};
-use super::verify::{self, VerifyArgs};
+use super::verify::{self, RealmOf, VerifyArgs};
 
 const USERNAME_BYTES_MAX: usize = 508;
 const TTL_MAX: Duration = Duration::from_secs(366 * 86_400);
@@ -47,6 +48,10 @@ pub(super) struct CredentialsArgs {
     #[arg(long, value_name = "ID", conflicts_with = "secret_stdin")]
     secret_id: Option<String>,
 
+    /// Which realm it is for [default: that of [auth]].
+    #[arg(long, value_name = "NAME", conflicts_with = "secret_stdin")]
+    realm: Option<String>,
+
     /// Read the secret from standard input.
     #[arg(long)]
     secret_stdin: bool,
@@ -59,6 +64,7 @@ pub(super) struct CredentialsArgs {
 enum CredentialsCommand {
     Verify(VerifyArgs),
     Token(TokenArgs),
+    Hash(HashArgs),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -75,6 +81,7 @@ pub(super) fn run(args: &CredentialsArgs, printer: &mut Printer) -> Result<Exit,
     match &args.command {
         Some(CredentialsCommand::Verify(verify)) => return verify::run(verify, printer),
         Some(CredentialsCommand::Token(token)) => return token::run(token, printer),
+        Some(CredentialsCommand::Hash(hash)) => return hash::run(hash, printer),
         None => {}
     }
     let ttl = parse_duration(&args.ttl).map_err(|problem| CliError::usage(format!("--ttl: {problem}")))?;
@@ -89,7 +96,7 @@ pub(super) fn run(args: &CredentialsArgs, printer: &mut Printer) -> Result<Exit,
         reading.overrides.set_secret("--secret-stdin", read_secret()?);
     }
     let config = reading.load_credentials(printer)?;
-    let secret = choose(&config.auth.secrets, args.secret_id.as_deref())?;
+    let secret = choose(RealmOf::find(&config, args.realm.as_deref())?.secrets, args.secret_id.as_deref())?;
     let password = mint(&secret.bytes, &username);
     let listeners = config.listeners.iter().map(|listener| (listener.transport, listener.address));
     let urls = turn_urls(listeners, &config.relay, config.auth.public_host.as_deref());

@@ -7,6 +7,7 @@ mod credentials;
 mod dev;
 mod dev_socket;
 mod doctor;
+mod hash;
 mod import;
 mod input;
 mod login;

@@ -42,7 +42,7 @@ pub(super) fn run(args: &ServeArgs, printer: &mut Printer) -> Result<Exit, CliEr
     })?;
     let config = loaded.config;
     if let Some(tls) = &config.tls {
-        tls.read_key().map_err(|problem| {
+        tls.each().iter().try_for_each(|pair| pair.read_key().map(drop)).map_err(|problem| {
             let place = reading.source.place_of("tls.key", &reading.overrides);
             CliError::usage(format_args!("{place}: key in [tls]: {problem}"))
         })?;

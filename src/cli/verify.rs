@@ -7,9 +7,9 @@ use clap::Args;
 use serde_json::json;
 
 use crate::addr::ClientAddr;
-use crate::auth::{Credentials, Diagnosis, Features, Identity, NonceKeys, diagnose};
+use crate::auth::{Credentials, Diagnosis, Features, Identity, NonceKeys, SharedSecret, Users, diagnose};
 use crate::clock::Now;
-use crate::config::Auth;
+use crate::config::Config;
 use crate::reject::Reason;
 use crate::stun::{
     AttributeType, Class, Encoder, IntegrityKind, Key, Message, Method, PasswordAlgorithm, TransactionId,
@@ -34,6 +34,10 @@ pub(super) struct VerifyArgs {
     /// The password; - reads it from standard input.
     password: String,
 
+    /// The realm it is for [default: that of [auth]].
+    #[arg(long, value_name = "NAME")]
+    realm: Option<String>,
+
     /// Print an object: valid, and the reason in words.
     #[arg(long)]
     json: bool,
@@ -44,8 +48,17 @@ pub(super) struct VerifyArgs {
 
 pub(super) fn run(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit, CliError> {
     let password = if args.password == "-" { read_stdin()? } else { args.password.clone() };
-    let auth = args.flags.read(false)?.load_credentials(printer)?.auth;
-    let (is_valid, text) = judge(&auth, &args.user, &password, unix_now())?;
+    let config = args.flags.read(false)?.load_credentials(printer)?;
+    let realm = RealmOf::find(&config, args.realm.as_deref())?;
+    let now_unix = unix_now();
+    let (is_valid, mut text) = judge(&realm, &args.user, &password, now_unix)?;
+    if !is_valid {
+        for other in RealmOf::all(&config).filter(|other| other.name != realm.name) {
+            if judge(&other, &args.user, &password, now_unix)?.0 {
+                text += &format!("; it is good in the realm {:?}", other.name);
+            }
+        }
+    }
     match args.json {
         true => printer.line(json_pretty(&json!({ "valid": is_valid, "reason": text })))?,
         false => printer.line(&text)?,
@@ -53,17 +66,57 @@ pub(super) fn run(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit, CliE
     Ok(if is_valid { Exit::Success } else { Exit::CheckFailed })
 }
 
+/// Who may allocate in one realm.
+pub(super) struct RealmOf<'c> {
+    pub(super) name: &'c str,
+    pub(super) secrets: &'c [SharedSecret],
+    users: &'c Arc<Users>,
+}
+
+impl<'c> RealmOf<'c> {
+    /// The realm of this name, or that of `[auth]`.
+    pub(super) fn find(config: &'c Config, name: Option<&str>) -> Result<Self, CliError> {
+        let found = Self::all(config).find(|realm| name.is_none_or(|name| realm.name == name));
+        found.ok_or_else(|| {
+            let names: Vec<_> = Self::all(config).map(|realm| realm.name).collect();
+            CliError::usage(format!("--realm: no realm {:?}; there is {}", name.unwrap_or_default(), names.join(", ")))
+        })
+    }
+
+    fn all(config: &'c Config) -> impl Iterator<Item = Self> {
+        let auth = &config.auth;
+        let default = Self { name: &auth.realm, secrets: &auth.secrets, users: &auth.users };
+        let others = config.realms.iter();
+        let others = others.map(|of| Self { name: &of.name, secrets: &of.secrets, users: &of.users });
+        std::iter::once(default).chain(others)
+    }
+}
+
 /// Whether it is valid, and a sentence. What the server says decides; the diagnosis explains.
-fn judge(auth: &Auth, user: &str, password: &str, now_unix: u64) -> Result<(bool, String), CliError> {
-    if let Ok(Identity { expires_unix: None, user, .. }) = authenticate(auth, user, password, now_unix)? {
+fn judge(realm: &RealmOf<'_>, user: &str, password: &str, now_unix: u64) -> Result<(bool, String), CliError> {
+    let answer = authenticate(realm, user, password, now_unix)?;
+    if let Ok(Identity { expires_unix: None, user, .. }) = answer {
         return Ok((true, format!("valid: static user {:?}", user.name())));
     }
-    let diagnosis = diagnose(&auth.secrets, user, password, now_unix);
     let refused = |why: &str| Ok((false, format!("not valid: {why}")));
-    if matches!(diagnosis, Diagnosis::NotACredential) && !auth.users.is_empty() {
+    match answer {
+        Err(Reason::WrongPassword) if realm.users.is_stored_as_key(user) => {
+            return refused(&format!(
+                "this user is stored as a key, which is not that of this password in the realm {:?}: another password, or a key that was made \
+                 for another realm or name; `turnstone credentials hash` makes it anew",
+                realm.name
+            ));
+        }
+        Err(Reason::NoKeyOfAlgorithm) => {
+            return refused("this user is stored as a SHA-256 key only, which clients that use MD5 cannot have");
+        }
+        _ => {}
+    }
+    let diagnosis = diagnose(realm.secrets, user, password, now_unix);
+    if matches!(diagnosis, Diagnosis::NotACredential) && !realm.users.is_empty() {
         return refused("no static user has this name and password, and it is not a time-limited credential");
     }
-    if auth.secrets.is_empty() {
+    if realm.secrets.is_empty() {
         return refused("no static user has this name and password, and no shared secret is configured");
     }
     match diagnosis.is_valid() {
@@ -73,14 +126,19 @@ fn judge(auth: &Auth, user: &str, password: &str, now_unix: u64) -> Result<(bool
 }
 
 /// Puts the credential into an Allocate request as an RFC 5389 client does, and lets the server's code judge it.
-fn authenticate(auth: &Auth, user: &str, password: &str, now_unix: u64) -> Result<Result<Identity, Reason>, CliError> {
+fn authenticate(
+    realm: &RealmOf<'_>,
+    user: &str,
+    password: &str,
+    now_unix: u64,
+) -> Result<Result<Identity, Reason>, CliError> {
     const NONCE_LIFETIME_SECS: u32 = 60;
     let nonce_keys = Arc::new(NonceKeys::new([0; 32], NONCE_LIFETIME_SECS));
     let client = ClientAddr::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
-    let nonce = nonce_keys.issue(now_unix, client, Features::default());
-    let credentials = Credentials::builder(&auth.realm, nonce_keys);
-    let credentials = credentials.users(auth.users.clone()).secrets(auth.secrets.clone());
+    let credentials = Credentials::builder(realm.name, Arc::clone(&nonce_keys));
+    let credentials = credentials.users(Arc::clone(realm.users)).secrets(realm.secrets.to_vec());
     let credentials = credentials.build().map_err(CliError::usage)?;
+    let nonce = nonce_keys.issue(now_unix, client, credentials.nonce_scope(), Features::default());
 
     let realm = credentials.realm().as_bytes();
     let key = Key::long_term(PasswordAlgorithm::Md5, user.as_bytes(), realm, password.as_bytes());

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE_NO_PAD};
@@ -10,19 +11,23 @@ use base64::{Engine, alphabet};
 use toml::value::{Datetime, Offset};
 use zeroize::Zeroizing;
 
-use crate::auth::{AccessTokens, SharedSecret, TimeLimited, TokenKey, Users, prepare};
+use crate::auth::{AccessTokens, SharedSecret, StoredKeys, TimeLimited, TokenKey, Users, prepare};
 
 use super::error::{Located, Place, ValueError};
 use super::keys::{ON_EXPIRY, READERS, SECRET, SECRET_FILE, TOKEN_ALGORITHMS};
 use super::reader::{Document, Section, or_default};
-use super::secret::{Readers, SecretError, check_secret, read_private_file, read_users_file, trim_line_end};
-use super::snapshot::Auth;
+use super::secret::{Readers, SecretError, check_secret, read_private_file, trim_line_end};
+use super::sections::{read_realm_bandwidth, read_realm_quota};
+use super::snapshot::{Auth, RealmConfig};
 use super::source::{Source, Surroundings};
+use super::users_file::read_users_file;
 use super::value::choose;
 
 const REALM_CHARS_MAX: usize = 127;
 const SERVER_NAME_BYTES_MAX: usize = 255;
 const KEY_ID_BYTES_MAX: usize = 128;
+/// More realms are more than one server should have.
+const REALMS_MAX: usize = 1000;
 /// What the only secret is called unless it has an id.
 const ONLY_ID: &str = "main";
 const SECRET_SOURCES: [&str; 4] = ["credential", "file", "env", "secret"];
@@ -41,9 +46,11 @@ pub(super) fn read_auth(
     let on_expiry = section.text("on-expiry", |text| choose(ON_EXPIRY, text, "a policy"));
     let nonce_lifetime = or_default(section.duration("nonce-lifetime"));
     let public_host = section.text("public-host", parse_host);
+    let server_names = section.texts("sni", parse_sni);
     let reader = SecretReader { document, source, around };
     let secrets = reader.secrets(&section);
-    let users = reader.users(&section);
+    let realm = or_default(realm);
+    let users = reader.users(&section, &realm);
     let server_name = section.text("server-name", parse_server_name);
     let token_keys = reader.token_keys(&section);
     section.report_unknown_keys();
@@ -66,18 +73,87 @@ pub(super) fn read_auth(
             document.problem(document.whole(), message);
         }
     }
-    let realm = or_default(realm);
     let tokens =
         AccessTokens { server_name: server_name.map_or_else(|| realm.clone(), |name| name.value), keys: token_keys };
     Auth {
         realm,
         secrets,
-        users,
+        users: Arc::new(users),
+        server_names: server_names.into_iter().map(|name| name.value).collect(),
         tokens,
         on_expiry: or_default(on_expiry),
         nonce_lifetime_secs: u32::try_from(nonce_lifetime.as_secs()).unwrap_or(u32::MAX),
         public_host: public_host.map(|host| host.value),
     }
+}
+
+/// The realms beside that of `[auth]`.
+pub(super) fn read_realms(
+    document: &Document<'_>,
+    root: &Section<'_, '_>,
+    source: &Source,
+    around: &Surroundings<'_>,
+    auth: &Auth,
+) -> Vec<RealmConfig> {
+    let reader = SecretReader { document, source, around };
+    let tables = root.sections("realm");
+    if let Some(table) = tables.get(REALMS_MAX) {
+        document.problem(table.place(), format!("more than {REALMS_MAX} realms"));
+    }
+    let mut names = HashSet::from([auth.realm.clone()]);
+    let mut server_names: HashSet<_> = auth.server_names.iter().cloned().collect();
+    let mut realms: Vec<RealmConfig> = Vec::new();
+    for table in &tables {
+        let name = table.text("name", parse_realm);
+        if !table.has("name") {
+            table.report_missing("name");
+        }
+        if let Some(name) = &name
+            && !names.insert(name.value.clone())
+        {
+            table.problem("name", name.place.clone(), format!("a second realm of the name {:?}", name.value));
+        }
+        let on_expiry = table.text("on-expiry", |text| choose(ON_EXPIRY, text, "a policy"));
+        let chosen_by = table.texts("sni", parse_sni);
+        for name in &chosen_by {
+            if !server_names.insert(name.value.clone()) {
+                table.problem(
+                    "server-names",
+                    name.place.clone(),
+                    format!("{:?} leads to another realm already", name.value),
+                );
+            }
+        }
+        let name = or_default(name);
+        let secrets = reader.secrets_of(table);
+        let users = reader.users(table, &name);
+        if secrets.is_empty() && users.is_empty() && !document.has_problems() {
+            let message = "nobody could authenticate: expected [[realm.secrets]], [[realm.users]] or users-file in this [[realm]]";
+            document.problem(table.place(), message);
+        }
+        let (quota, bandwidth) = (read_realm_quota(table), read_realm_bandwidth(table));
+        table.report_unknown_keys();
+        realms.push(RealmConfig {
+            name,
+            server_names: chosen_by.into_iter().map(|name| name.value).collect(),
+            secrets,
+            users: Arc::new(users),
+            on_expiry: on_expiry.map(|on_expiry| on_expiry.value),
+            quota,
+            bandwidth,
+        });
+    }
+    realms
+}
+
+/// A name that clients ask for over TLS, or with `*.` in place of its first label.
+pub(super) fn parse_sni(text: &str) -> Result<String, ValueError> {
+    let host = text.strip_prefix("*.").unwrap_or(text);
+    if host.starts_with('[') || host.parse::<std::net::IpAddr>().is_ok() {
+        return Err(ValueError::unfit(text, "an address, which no client asks for as a server name"));
+    }
+    parse_host(host)?;
+    Ok(text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase())
 }
 
 /// Who may read the files of secrets. Asked for before any of them is read.
@@ -179,6 +255,15 @@ impl SecretReader<'_, '_> {
 
     fn secrets(&self, section: &Section<'_, '_>) -> Vec<SharedSecret> {
         let replaced = self.document.replacement(SECRET).or(self.document.replacement(SECRET_FILE)).is_some();
+        self.read_secrets(section, !replaced)
+    }
+
+    /// Those of a realm of its own, which no variable replaces.
+    fn secrets_of(&self, realm: &Section<'_, '_>) -> Vec<SharedSecret> {
+        self.read_secrets(realm, true)
+    }
+
+    fn read_secrets(&self, section: &Section<'_, '_>, read: bool) -> Vec<SharedSecret> {
         let mut ids = HashSet::new();
         let mut secrets = Vec::new();
         let tables = section.sections("secrets");
@@ -189,8 +274,12 @@ impl SecretReader<'_, '_> {
                 match is_only {
                     true => id = Some(Located { value: ONLY_ID.to_owned(), place: table.place() }),
                     false => {
-                        let message = "[[auth.secrets]] has no id, which each of several needs; expected ";
-                        self.document.problem(table.place(), message.to_owned() + &table.expected("id"));
+                        let message = format!(
+                            "{} there is no id, which each of several secrets needs; expected {}",
+                            table.shown(),
+                            table.expected("id")
+                        );
+                        self.document.problem(table.place(), message);
                     }
                 }
             }
@@ -199,12 +288,12 @@ impl SecretReader<'_, '_> {
             {
                 self.document.problem(id.place.clone(), format!("a second secret with the id {:?}", id.value));
             }
-            let found = self.find(&table, SECRET_SOURCES, !replaced);
+            let found = self.find(&table, SECRET_SOURCES, read);
             table.report_unknown_keys();
             let (Some(id), Some(found)) = (id, found) else { continue };
             let bytes = trim_line_end(found.value);
             if let Err(problem) = check_secret(&bytes) {
-                self.document.problem(found.place, format!("secret {:?} in [[auth.secrets]]: {problem}", id.value));
+                self.document.problem(found.place, format!("secret {:?} {}: {problem}", id.value, table.shown()));
                 continue;
             }
             if bytes.first().is_some_and(u8::is_ascii_whitespace) || bytes.last().is_some_and(u8::is_ascii_whitespace) {
@@ -261,20 +350,18 @@ impl SecretReader<'_, '_> {
         keys
     }
 
-    fn users(&self, section: &Section<'_, '_>) -> Users {
-        let mut users = Users::default();
-        let mut add = |place: Place, name: &str, password: &[u8]| {
-            let problem = match std::str::from_utf8(password) {
-                Err(_) => format!("the password of {name:?} is not UTF-8"),
-                Ok(_) if TimeLimited::parse(name).is_some() => {
-                    format!("{name:?} looks like the username of a time-limited credential; expected another name")
-                }
-                Ok(password) => match users.insert(name, password) {
-                    Ok(()) => return,
-                    Err(error) => error.to_string(),
-                },
-            };
-            self.document.problem(place, problem);
+    fn users(&self, section: &Section<'_, '_>, realm: &str) -> Users {
+        let mut users = Users::of_realm(realm);
+        let mut add = |name: &str, password: &[u8]| match std::str::from_utf8(password) {
+            Err(_) => Err(format!("the password of {name:?} is not UTF-8")),
+            Ok(_) if TimeLimited::parse(name).is_some() => {
+                Err(format!("{name:?} looks like the username of a time-limited credential; expected another name"))
+            }
+            Ok(keys) if StoredKeys::is_meant(keys) => match keys.parse() {
+                Ok(keys) => users.insert_keys(name, &keys).map_err(|error| error.to_string()),
+                Err(error) => Err(format!("user {name:?}: {error}")),
+            },
+            Ok(password) => users.insert(name, password).map_err(|error| error.to_string()),
         };
         for table in section.sections("users") {
             let name = table.text("name", |text| Ok::<_, Infallible>(text.to_owned()));
@@ -283,15 +370,20 @@ impl SecretReader<'_, '_> {
             }
             let found = self.find(&table, PASSWORD_SOURCES, true);
             table.report_unknown_keys();
-            if let (Some(name), Some(found)) = (name, found) {
-                add(name.place, &name.value, &trim_line_end(found.value));
+            if let (Some(name), Some(found)) = (name, found)
+                && let Err(problem) = add(&name.value, &trim_line_end(found.value))
+            {
+                self.document.problem(name.place, problem);
             }
         }
         let path = section.text("users-file", |text| parse_path(text, &self.source.directory));
         if let Some(path) = path {
-            match read_users_file(&path.value, self.document.secret_readers()) {
-                Ok(bytes) => read_users(&path, &bytes, add, self.document),
-                Err(problem) => section.problem("users-file", path.place, problem),
+            let problem = |line, problem| {
+                let file = path.value.display().to_string();
+                self.document.problem(Place::At { file, line, column: 1 }, problem);
+            };
+            if let Err(error) = read_users_file(&path.value, self.document.secret_readers(), realm, add, problem) {
+                section.problem("users-file", path.place.clone(), error);
             }
         }
         users
@@ -404,23 +496,6 @@ fn parse_server_name(text: &str) -> Result<String, ValueError> {
     match text.len() {
         1..=SERVER_NAME_BYTES_MAX if text.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(text.to_owned()),
         _ => Err(ValueError::is_not(text, "such a name")),
-    }
-}
-
-/// A `name:password` a line; the password is everything after the first colon. `#` begins a comment line.
-fn read_users(path: &Located<PathBuf>, bytes: &[u8], mut add: impl FnMut(Place, &str, &[u8]), document: &Document<'_>) {
-    for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if line.is_empty() || line.first() == Some(&b'#') {
-            continue;
-        }
-        let place = Place::At { file: path.value.display().to_string(), line: index + 1, column: 1 };
-        let colon = line.iter().position(|byte| *byte == b':');
-        let parts = colon.and_then(|colon| Some((line.get(..colon)?, line.get(colon + 1..)?)));
-        match parts.map(|(name, password)| (std::str::from_utf8(name), password)) {
-            Some((Ok(name), password)) => add(place, name, password),
-            _ => document.problem(place, "expected name:password"),
-        }
     }
 }
 

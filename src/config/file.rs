@@ -2,10 +2,10 @@
 
 use toml::de::DeTable;
 
-use super::access::{read_auth, read_readers};
+use super::access::{read_auth, read_readers, read_realms};
 use super::admin::read_admin;
 use super::error::{ConfigError, Place, ValueError};
-use super::listen::{read_listeners, read_tls};
+use super::listen::{check_listener_realms, read_listeners, read_tls};
 use super::nat_discovery::read_nat_discovery;
 use super::operation::{read_drain, read_metrics};
 use super::overrides::Overrides;
@@ -94,6 +94,8 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
     let drain = read_drain(root, &listeners);
     let usage = read_usage(document, root, source, around);
     let auth = read_auth(document, root, source, turn, around);
+    let realms = read_realms(document, root, source, around, &auth);
+    check_listener_realms(document, &listeners, &auth, &realms);
     root.report_unknown_keys();
     Config {
         workers,
@@ -101,6 +103,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         tls,
         relay: relay.value,
         auth,
+        realms,
         peers,
         lifetimes,
         quota,

@@ -71,6 +71,9 @@ const FILE: Kind = Kind::Text("the path of a file");
 const CREDENTIAL: Kind = Kind::Text("the name of a systemd credential");
 const VARIABLE: Kind = Kind::Text("the name of an environment variable");
 const INLINE: Kind = Kind::Text("a text");
+const SECRET_ID: Kind = Kind::Text("a name of at most 64 letters, digits, dots, dashes and underscores");
+const USERS_FILE: Kind = Kind::Text("the path of a file with a name:password or a name:0xKEY a line");
+const SERVER_NAMES: Kind = Kind::Texts(r#"host names such as "turn.example.org" or "*.example.org""#);
 const RULES: Kind = Kind::Texts(r#"networks such as "10.0.0.0/8", addresses, or ranges such as "10.0.0.1-10.0.0.9""#);
 const FROM_ONE: &str = r#"a whole number from 1, or "unlimited""#;
 const MILLION: &str = r#"a whole number from 1 to 1000000, or "unlimited""#;
@@ -108,6 +111,7 @@ pub(super) static KEYS: &[Key] = &[
         Kind::Text(r#"ADDRESS:PORT such as "0.0.0.0:3478", "[::]:3478", or "*:3478" for every address"#),
     ),
     Key::new("listen.transport", Kind::Texts(r#""udp", "tcp", "tls" or "dtls", or an array of several of them"#)),
+    Key::new("listen.realm", Kind::Text("the name of a [[realm]]")),
     Key::new("listen.proxy-from", Kind::Texts(r#"networks or addresses of proxies such as "10.0.0.0/24" or "127.0.0.1""#)),
     Key::new("listen.relay", Kind::Texts(r#"addresses of [relay], such as "203.0.113.5""#)),
     Key::new("nat-discovery.addresses", Kind::Texts("two addresses of this host, or two of each family"))
@@ -120,6 +124,32 @@ pub(super) static KEYS: &[Key] = &[
         .shown(|c| Some(Value::List(c.nat_discovery.first()?.ports.iter().map(|port| Value::Number(u64::from(*port))).collect())))
         .after_restart(keep_nat_discovery),
     Key::new("compatibility.rfc3489", Kind::Boolean).default("false").shown(|c| boolean(c.rfc3489)),
+    Key::new("realm", Kind::Tables).unshown(unshown::realm_lines, unshown::realm_change),
+    Key::new("realm.name", Kind::Text("a text of at most 127 characters without quotes")),
+    Key::new("realm.sni", SERVER_NAMES),
+    Key::new("realm.on-expiry", Kind::Text(r#""keep", "no-refresh" or "cut""#)),
+    Key::new("realm.users-file", USERS_FILE),
+    Key::new("realm.secrets", Kind::Tables),
+    Key::new("realm.secrets.id", SECRET_ID),
+    Key::new("realm.secrets.credential", CREDENTIAL),
+    Key::new("realm.secrets.file", FILE),
+    Key::new("realm.secrets.env", VARIABLE),
+    Key::new("realm.secrets.secret", INLINE),
+    Key::new("realm.users", Kind::Tables),
+    Key::new("realm.users.name", Kind::Text("the user's name")),
+    Key::new("realm.users.password-credential", CREDENTIAL),
+    Key::new("realm.users.password-file", FILE),
+    Key::new("realm.users.password-env", VARIABLE),
+    Key::new("realm.users.password", INLINE),
+    Key::new("realm.quota.allocations-per-user", Kind::Limit(1..=U32_MAX, FROM_ONE)),
+    Key::new("realm.quota.allocations-total", Kind::Limit(1..=U32_MAX, FROM_ONE)),
+    Key::new("realm.quota.allocations-per-user-per-second", Kind::Limit(1..=1_000_000, MILLION)),
+    Key::new("realm.quota.allocations-per-user-burst", Kind::Number(1..=1_000_000, "a whole number from 1 to 1000000")),
+    Key::new("realm.quota.reservations-per-user", Kind::Limit(0..=U32_MAX, r#"a whole number, or "unlimited""#)),
+    Key::new("realm.bandwidth.per-allocation", Kind::Rate).default("unlimited"),
+    Key::new("realm.bandwidth.per-user", Kind::Rate).default("unlimited"),
+    Key::new("realm.bandwidth.packets-per-allocation", PACKETS).default("unlimited"),
+    Key::new("realm.bandwidth.packets-per-user", PACKETS).default("unlimited"),
     Key::new("tls.certificate", Kind::Text("the path of a PEM file"))
         .shown(|c| text(c.tls.as_ref()?.certificate.to_string_lossy()))
         .after_restart(keep_tls)
@@ -132,6 +162,12 @@ pub(super) static KEYS: &[Key] = &[
         .default("1.2")
         .shown(|c| text(name_of(TLS_VERSIONS, &c.tls.as_ref()?.min_version)?))
         .after_restart(keep_tls),
+    Key::new("tls.certificates", Kind::Tables)
+        .unshown(unshown::certificate_lines, unshown::certificate_change)
+        .after_restart(keep_tls),
+    Key::new("tls.certificates.certificate", Kind::Text("the path of a PEM file")),
+    Key::new("tls.certificates.key", Kind::Text("the path of a PEM file")),
+    Key::new("tls.certificates.names", SERVER_NAMES),
     Key::new("relay.ipv4", Kind::Texts(r#"IPv4 addresses of this host, "auto" or "off""#))
         .default("auto")
         .shown(|c| relay_bind(c, Family::V4))
@@ -171,6 +207,7 @@ pub(super) static KEYS: &[Key] = &[
         .default("turnstone")
         .shown(|c| text(&*c.auth.realm))
         .set_by("TURNSTONE_REALM", Some("realm"), "REALM", "realm"),
+    Key::new("auth.sni", SERVER_NAMES).shown(|c| texts(&c.auth.server_names)),
     Key::new("auth.public-host", Kind::Text("a host name or an IP address"))
         .shown(|c| text(c.auth.public_host.as_deref()?))
         .set_by("TURNSTONE_PUBLIC_HOST", Some("public-host"), "HOST", "host name in printed URLs"),
@@ -182,10 +219,7 @@ pub(super) static KEYS: &[Key] = &[
         .shown(|c| secs(c.auth.nonce_lifetime_secs))
         .after_restart(|new, running| new.auth.nonce_lifetime_secs = running.auth.nonce_lifetime_secs),
     Key::new("auth.secrets", Kind::Tables).unshown(unshown::secrets_lines, unshown::secrets_change),
-    Key::new(
-        "auth.secrets.id",
-        Kind::Text("a name of at most 64 letters, digits, dots, dashes and underscores"),
-    ),
+    Key::new("auth.secrets.id", SECRET_ID),
     Key::new("auth.secrets.credential", CREDENTIAL),
     Key::new("auth.secrets.file", FILE),
     Key::new("auth.secrets.env", VARIABLE),
@@ -220,7 +254,7 @@ pub(super) static KEYS: &[Key] = &[
     Key::new("auth.users.password-file", FILE),
     Key::new("auth.users.password-env", VARIABLE),
     Key::new("auth.users.password", INLINE),
-    Key::new("auth.users-file", Kind::Text("the path of a file with a name:password a line")),
+    Key::new("auth.users-file", USERS_FILE),
     Key::new("peers.default", Kind::Text(r#""public" or "deny""#))
         .default("public")
         .shown(|c| text(name_of(PEERS_DEFAULTS, &c.peers.default_deny_all)?)),

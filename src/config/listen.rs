@@ -7,12 +7,12 @@ use ipnet::IpNet;
 
 use crate::addr::Transport;
 
-use super::access::parse_path;
+use super::access::{parse_path, parse_realm, parse_sni};
 use super::error::{Located, Place, ValueError};
 use super::host::Host;
 use super::keys::TLS_VERSIONS;
 use super::reader::{Document, Section, or_default};
-use super::snapshot::{ListenOptions, Listener, TlsFiles};
+use super::snapshot::{Auth, ListenOptions, Listener, RealmConfig, TlsFiles, TlsPair};
 use super::source::Source;
 use super::value::choose;
 
@@ -76,9 +76,28 @@ fn read_options(table: &Section<'_, '_>) -> ListenOptions {
             "not together with proxy-from: which listener such a client has reached, its address does not say";
         table.problem("relay", first.place.clone(), message);
     }
+    let realm = table.text("realm", parse_realm).map(|realm| realm.value);
     ListenOptions {
         proxy_from: proxy_from.into_iter().map(|network| network.value).collect(),
         relay: relay.into_iter().map(|address| address.value).collect(),
+        realm,
+    }
+}
+
+/// The realm of a listener is one that there is.
+pub(super) fn check_listener_realms(
+    document: &Document<'_>,
+    listeners: &[Located<Listener>],
+    auth: &Auth,
+    realms: &[RealmConfig],
+) {
+    let is_there = |name: &String| *name == auth.realm || realms.iter().any(|realm| realm.name == *name);
+    for listener in listeners {
+        if let Some(realm) = listener.value.options.realm.as_ref().filter(|realm| !is_there(realm)) {
+            let names: Vec<_> = std::iter::once(&auth.realm).chain(realms.iter().map(|realm| &realm.name)).collect();
+            let message = format!("realm in [[listen]]: there is no realm {realm:?}; expected one of {names:?}");
+            document.problem(listener.place.clone(), message);
+        }
     }
 }
 
@@ -198,15 +217,17 @@ pub(super) fn read_tls(
     let path = |key| section.text(key, |text| parse_path(text, &source.directory));
     let (certificate, key) = (path("certificate"), path("key"));
     let min_version = section.text("min-version", |text| choose(TLS_VERSIONS, text, "a version that is offered"));
+    let mut others = read_pairs(document, section, source);
     section.report_unknown_keys();
+    let (min_version, key_readers) = (or_default(min_version), document.secret_readers());
     match (certificate, key) {
         (Some(certificate), Some(key)) => {
-            return Some(TlsFiles {
-                certificate: certificate.value,
-                key: key.value,
-                min_version: or_default(min_version),
-                key_readers: document.secret_readers(),
-            });
+            let (certificate, key) = (certificate.value, key.value);
+            return Some(TlsFiles { certificate, key, min_version, key_readers, names: Vec::new(), others });
+        }
+        (None, None) if !others.is_empty() => {
+            let TlsPair { certificate, key, names } = others.remove(0);
+            return Some(TlsFiles { certificate, key, min_version, key_readers, names, others });
         }
         (Some(given), None) if !section.has("key") => {
             document.problem(given.place, "[tls] has a certificate but no key");
@@ -225,4 +246,29 @@ pub(super) fn read_tls(
         _ => {}
     }
     None
+}
+
+/// More certificates than this are more than one server should have.
+const PAIRS_MAX: usize = 1000;
+
+/// `[[tls.certificates]]`.
+fn read_pairs(document: &Document<'_>, section: &Section<'_, '_>, source: &Source) -> Vec<TlsPair> {
+    let mut pairs: Vec<TlsPair> = Vec::new();
+    for table in section.sections("certificates") {
+        let path = |key| table.text(key, |text| parse_path(text, &source.directory));
+        let (certificate, key) = (path("certificate"), path("key"));
+        for name in ["certificate", "key"].into_iter().filter(|name| !table.has(name)) {
+            table.report_missing(name);
+        }
+        let names = table.texts("names", parse_sni);
+        table.report_unknown_keys();
+        if let (Some(certificate), Some(key)) = (certificate, key) {
+            let names = names.into_iter().map(|name| name.value).collect();
+            pairs.push(TlsPair { certificate: certificate.value, key: key.value, names });
+        }
+    }
+    if pairs.len() > PAIRS_MAX {
+        document.problem(section.place(), format!("[[tls.certificates]]: more than {PAIRS_MAX} certificates"));
+    }
+    pairs
 }

@@ -27,6 +27,7 @@ mod source;
 mod units;
 mod unshown;
 mod usage;
+mod users_file;
 mod value;
 mod words;
 
@@ -46,7 +47,8 @@ pub use secret::{
 pub use sections::check_log_filter;
 pub use snapshot::{
     Admin, Auth, Config, Drain, Endpoint, ExternalIp, ListenOptions, Listener, Log, LogFormat, Metrics, OwnAddresses,
-    QuotaShares, Relay, RelayAddress, RelayChoice, Streams, TlsFiles, TlsVersion, WantedSockets,
+    QuotaChanges, QuotaShares, RealmConfig, Relay, RelayAddress, RelayChoice, Streams, TlsFiles, TlsPair, TlsVersion,
+    WantedSockets,
 };
 pub use source::{DEFAULT_FILE, Loaded, Source, Surroundings};
 pub use units::parse_duration;

@@ -8,7 +8,6 @@ use toml::de::{DeTable, DeValue};
 use super::error::Place;
 use super::keys::KEYS;
 use super::overrides::Overrides;
-use super::places::find;
 use super::reader::Document;
 use super::source::Source;
 
@@ -52,22 +51,18 @@ impl Source {
         // Beside a credential there may be a file; of users there is a file alone.
         let prefixes = KEYS.iter().filter_map(|key| match key.name {
             "auth.users-file" => Some("auth.users-"),
+            "realm.users-file" => Some("realm.users-"),
             name => name.strip_suffix("credential"),
         });
         let mut found = Vec::new();
         for (section, prefix) in prefixes.filter_map(|prefix| prefix.rsplit_once('.')) {
             let names: Vec<_> = section.split('.').collect();
-            match find(table.get_ref(), &names).map(Spanned::get_ref) {
-                Some(DeValue::Table(table)) => found.extend(named(table, &format!("[{section}]"), prefix)),
-                Some(DeValue::Array(items)) => {
-                    let tables = items.iter().filter_map(|item| match item.get_ref() {
-                        DeValue::Table(table) => Some(table),
-                        _ => None,
-                    });
-                    found.extend(tables.filter_map(|table| named(table, &format!("[[{section}]]"), prefix)));
-                }
-                _ => {}
-            }
+            let mut tables = Vec::new();
+            tables_at(table.get_ref(), &names, false, &mut tables);
+            found.extend(tables.into_iter().filter_map(|(table, is_one_of_many)| {
+                let shown = if is_one_of_many { format!("[[{section}]]") } else { format!("[{section}]") };
+                named(table, &shown, prefix)
+            }));
         }
         found
     }
@@ -75,6 +70,27 @@ impl Source {
     /// The files among them.
     pub fn secret_files(&self) -> Vec<PathBuf> {
         self.named_secrets().into_iter().filter_map(|secret| secret.file).collect()
+    }
+}
+
+/// The tables that a path leads to, and whether each is one of many.
+fn tables_at<'t, 'i>(
+    table: &'t DeTable<'i>,
+    names: &[&str],
+    is_one_of_many: bool,
+    found: &mut Vec<(&'t DeTable<'i>, bool)>,
+) {
+    let Some((first, rest)) = names.split_first() else { return found.push((table, is_one_of_many)) };
+    match table.get(*first).map(Spanned::get_ref) {
+        Some(DeValue::Table(inner)) => tables_at(inner, rest, false, found),
+        Some(DeValue::Array(items)) => {
+            for item in items.iter() {
+                if let DeValue::Table(inner) = item.get_ref() {
+                    tables_at(inner, rest, true, found);
+                }
+            }
+        }
+        _ => {}
     }
 }
 
@@ -101,6 +117,11 @@ mod tests {
             token-file = "admin-token"
             [usage]
             webhook-token-credential = "webhook-token"
+            [[realm]]
+            users-file = "/var/lib/others"
+            [[realm]]
+            [[realm.secrets]]
+            file = "/var/lib/other-secret"
         "#;
         let source = Source {
             name: "f.toml".to_owned(),
@@ -108,14 +129,21 @@ mod tests {
             directory: PathBuf::from("/etc/turnstone"),
             ..Source::default()
         };
-        let expected = ["secret", "alice", "/var/lib/users", "admin-token"];
-        assert_eq!(source.secret_files(), expected.map(|path| source.directory.join(path)));
+        let expected = ["/var/lib/others", "/var/lib/other-secret", "secret", "alice", "/var/lib/users", "admin-token"];
+        let mut files = source.secret_files();
+        files.sort();
+        let mut expected = expected.map(|path| source.directory.join(path));
+        expected.sort();
+        assert_eq!(files, expected);
         let named = source.named_secrets();
+        let of = |key: &str| named.iter().find(|secret| secret.key == key).unwrap();
+        let secret = of("file in [[auth.secrets]]");
         assert_eq!(
-            (named[0].credential.as_deref(), named[0].place.to_string()),
+            (secret.credential.as_deref(), secret.place.to_string()),
             (Some("secret"), "f.toml:7:20".to_owned())
         );
-        assert_eq!(named[4].key, "webhook-token-credential in [usage]");
+        assert_eq!(of("webhook-token-credential in [usage]").file, None);
+        assert!(of("users-file in [[realm]]").file.is_some() && of("file in [[realm.secrets]]").file.is_some());
         for text in ["", "auth = 1", "[[auth", "[auth]\nsecrets = 3\nusers = [1]"] {
             assert!(Source { text: text.to_owned(), ..Source::default() }.secret_files().is_empty(), "{text}");
         }

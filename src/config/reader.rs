@@ -257,17 +257,23 @@ impl<'d, 'i> Section<'d, 'i> {
 
     /// A sub-table. Flags reach its keys also when it is absent.
     pub(super) fn section(&self, name: &'static str) -> Section<'d, 'i> {
+        self.subsection(name)
+    }
+
+    /// A sub-table of a table that is one of several, by its path from the top: `realm.quota`.
+    pub(super) fn subsection(&self, path: &'static str) -> Section<'d, 'i> {
+        let name = path.rsplit_once('.').map_or(path, |(_, name)| name);
         let value = self.value(name);
         let table = match value.map(|value| (value, value.get_ref())) {
             Some((_, DeValue::Table(table))) => Some(table),
             Some((value, _)) => {
-                self.refuse(name, value, &format!("a table, written as [{name}]"));
+                self.refuse(name, value, &format!("a table, written as [{path}]"));
                 None
             }
             None => None,
         };
         let place = value.map_or_else(|| self.document.whole(), |value| self.document.place(value.span()));
-        Section { document: self.document, path: name, shown: format!("in [{name}]"), place, table }
+        Section { document: self.document, path, shown: format!("in [{path}]"), place, table }
     }
 
     /// The tables of an array of tables.

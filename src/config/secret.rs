@@ -18,8 +18,8 @@ pub const SECRET_BYTES_MIN: usize = 16;
 
 /// The largest file with a secret that is read, in MiB. One line is what there is in most of them.
 const FILE_MIB_MAX: u64 = 1;
-/// The same for a file of users: some hundred thousand, which take a second to read and to prepare.
-const USERS_FILE_MIB_MAX: u64 = 16;
+/// The same for a file of users: two million with both keys of each, five with passwords.
+pub(super) const USERS_FILE_MIB_MAX: u64 = 256;
 
 const WEBHOOK_TOKEN_BYTES_MAX: usize = 4096;
 
@@ -119,9 +119,14 @@ pub fn read_private_file(
     read(path, readers, FILE_MIB_MAX)
 }
 
-/// Reads a list of users, as [`read_private_file`] does.
-pub(super) fn read_users_file(path: &Path, readers: Readers) -> Result<Zeroizing<Vec<u8>>, SecretError> {
-    read(path, readers, USERS_FILE_MIB_MAX)
+/// Opens a list of users, which is judged as [`read_private_file`] does, and read line by line.
+pub(super) fn open_users_file(path: &Path, readers: Readers) -> Result<File, SecretError> {
+    let file = open(path, readers)?;
+    let length = file.metadata().map_err(|error| unreadable(path, &error))?.len();
+    if length > USERS_FILE_MIB_MAX << 20 {
+        return Err(SecretError::TooLarge(path.to_owned(), USERS_FILE_MIB_MAX));
+    }
+    Ok(file)
 }
 
 /// Reads a private key's file, which its group may always read, as tools that renew certificates arrange it.
@@ -129,17 +134,25 @@ pub(super) fn read_key_file(path: &Path, readers: Readers) -> Result<Zeroizing<V
     read(path, readers.max(Readers::Group), FILE_MIB_MAX)
 }
 
-fn read(path: &Path, readers: Readers, mib_max: u64) -> Result<Zeroizing<Vec<u8>>, SecretError> {
-    let cannot_read = |error: std::io::Error| {
-        let why = why(path, Wanted::Secret, &error);
-        SecretError::Unreadable(path.to_owned(), why)
-    };
-    let mut file = File::open(path).map_err(cannot_read)?;
+/// A file of secrets cannot be read.
+pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> SecretError {
+    SecretError::Unreadable(path.to_owned(), why(path, Wanted::Secret, error))
+}
+
+fn open(path: &Path, readers: Readers) -> Result<File, SecretError> {
+    let cannot_read = |error: std::io::Error| unreadable(path, &error);
+    let file = File::open(path).map_err(cannot_read)?;
     let metadata = file.metadata().map_err(cannot_read)?;
     if metadata.is_dir() {
         return Err(SecretError::Directory(path.to_owned()));
     }
     judge_mode(path, metadata.permissions().mode(), readers)?;
+    Ok(file)
+}
+
+fn read(path: &Path, readers: Readers, mib_max: u64) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+    let cannot_read = |error: std::io::Error| unreadable(path, &error);
+    let mut file = open(path, readers)?;
     let mut bytes = Zeroizing::new(Vec::new());
     let bytes_max = mib_max << 20;
     let read = file.by_ref().take(bytes_max + 1).read_to_end(&mut bytes).map_err(cannot_read)?;

@@ -14,7 +14,7 @@ use crate::turn::Lifetimes;
 use super::error::{Located, ValueError};
 use super::keys::{LOG_FORMATS, PEERS_DEFAULTS};
 use super::reader::{Document, Section, or_default};
-use super::snapshot::{Log, QuotaShares, Relay, Streams};
+use super::snapshot::{Log, QuotaChanges, QuotaShares, Relay, Streams};
 use super::units::duration_text;
 use super::value::choose;
 
@@ -74,14 +74,52 @@ pub(super) fn read_quota(root: &Section<'_, '_>, relay: &Relay) -> (QuotaLimits,
     });
     // What is not given follows from the relay ports.
     let shares = QuotaShares { per_user: per_user.is_none(), reservations: reservations.is_none() };
-    let mut quota =
-        QuotaLimits { per_user: per_user.flatten(), total, rate, reservations_per_user: reservations.flatten() };
+    let mut quota = QuotaLimits {
+        per_user: per_user.flatten(),
+        total,
+        of_realm: None,
+        rate,
+        reservations_per_user: reservations.flatten(),
+    };
     shares.apply(&mut quota, relay);
     (quota, shares)
 }
 
+/// Where a realm's quotas differ from those of `[quota]`.
+pub(super) fn read_realm_quota(realm: &Section<'_, '_>) -> QuotaChanges {
+    let section = realm.subsection("realm.quota");
+    let limit = |key| section.limit(key).map(|limit| limit.value.map(narrow));
+    let burst = section.number("allocations-per-user-burst").map(|burst| narrow(burst.value));
+    let per_second = limit("allocations-per-user-per-second");
+    section.report_unknown_keys();
+    if let (Some(_), None) = (burst, per_second) {
+        let message = "expected allocations-per-user-per-second beside allocations-per-user-burst";
+        section.problem("allocations-per-user-burst", section.place(), message);
+    }
+    let rate = per_second.map(|per_second| {
+        per_second.map(|per_second| AllocationRate {
+            per_second,
+            burst: burst.unwrap_or_else(|| per_second.max(AllocationRate::default().burst)),
+        })
+    });
+    QuotaChanges {
+        per_user: limit("allocations-per-user"),
+        of_realm: limit("allocations-total").flatten(),
+        rate,
+        reservations: limit("reservations-per-user"),
+    }
+}
+
+/// A realm's bandwidth caps.
+pub(super) fn read_realm_bandwidth(realm: &Section<'_, '_>) -> BandwidthLimits {
+    bandwidth_of(&realm.subsection("realm.bandwidth"))
+}
+
 pub(super) fn read_bandwidth(root: &Section<'_, '_>) -> BandwidthLimits {
-    let section = root.section("bandwidth");
+    bandwidth_of(&root.section("bandwidth"))
+}
+
+fn bandwidth_of(section: &Section<'_, '_>) -> BandwidthLimits {
     section.report_unknown_keys();
     BandwidthLimits {
         per_allocation: or_default(section.rate("per-allocation")),

@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::auth::{Credentials, NonceKeys};
+use crate::auth::{AccessTokens, Credentials, NonceKeys, SharedSecret, Users};
 use crate::policy::{PeerAcl, PeerRules};
-use crate::turn::{NatDiscovery, Settings};
+use crate::turn::{NatDiscovery, Realm, Settings};
 
 use super::error::{ConfigError, Place};
 use super::snapshot::{Config, OwnAddresses};
@@ -16,17 +16,23 @@ impl Config {
     /// # Errors
     /// A realm or a rule that cannot be used.
     pub fn settings(&self, nonce_keys: Arc<NonceKeys>, own: OwnAddresses) -> Result<Settings, ConfigError> {
-        let credentials = Credentials::builder(&self.auth.realm, nonce_keys)
-            .users(self.auth.users.clone())
-            .secrets(self.auth.secrets.clone())
-            .access_tokens(self.auth.tokens.clone())
-            .build()
-            .map_err(|error| ConfigError::one(Place::Source("[auth]".to_owned()), error.to_string()))?;
+        let credentials = |realm: &str, users: &Arc<Users>, secrets: &[SharedSecret]| {
+            let builder = Credentials::builder(realm, Arc::clone(&nonce_keys));
+            let of = || if realm == self.auth.realm { "[auth]".to_owned() } else { format!("[[realm]] {realm:?}") };
+            let builder = builder.users(Arc::clone(users)).secrets(secrets.to_vec());
+            // Access tokens are for the realm of [auth] alone.
+            let tokens = if realm == self.auth.realm { self.auth.tokens.clone() } else { AccessTokens::default() };
+            let built = builder.access_tokens(tokens).build();
+            built.map_err(|error| ConfigError::one(Place::Source(of()), error.to_string()))
+        };
+        let auth = &self.auth;
+        let default = credentials(&auth.realm, &auth.users, &auth.secrets)?;
         let peer_acl = PeerAcl::compile(&self.peer_rules(own)).map_err(|error| {
             let message = format!("{:?}: {}", error.rule, error.problem);
             ConfigError::one(Place::Source("[peers]".to_owned()), message)
         })?;
-        let settings = Settings::builder(Arc::new(credentials), Arc::new(peer_acl))
+        let settings = Settings::builder(Arc::new(default), Arc::new(peer_acl))
+            .server_names(&auth.server_names)
             .lifetimes(self.lifetimes)
             .on_expiry(self.auth.on_expiry)
             .quota(self.quota)
@@ -39,6 +45,14 @@ impl Config {
             .software(self.software.clone())
             .default_family(self.relay.default_family)
             .turn(self.turn);
+        let settings = self.realms.iter().try_fold(settings, |settings, of| {
+            let realm = Realm::new(credentials(&of.name, &of.users, &of.secrets)?)
+                .quota(of.quota.of(self.quota))
+                .bandwidth(of.bandwidth)
+                .on_expiry(of.on_expiry.unwrap_or(auth.on_expiry))
+                .server_names(of.server_names.clone());
+            Ok::<_, ConfigError>(settings.realm(realm))
+        })?;
         Ok(settings.build())
     }
 

@@ -11,8 +11,9 @@ use zeroize::Zeroizing;
 
 use crate::addr::{Family, LoggedAddresses, SocketKind, Transport};
 use crate::auth::{AccessTokens, SharedSecret, Users};
-use crate::policy::{BandwidthLimits, PeerRules, QuotaLimits, RateLimit};
+use crate::policy::{AllocationRate, BandwidthLimits, PeerRules, QuotaLimits, RateLimit};
 use crate::turn::{Alternates, DefaultFamily, Lifetimes, NatDiscovery, OnExpiry};
+use crate::user::RealmId;
 
 use super::secret::{AdminToken, Readers, SecretError, read_key_file};
 use super::usage::Usage;
@@ -30,6 +31,8 @@ pub struct Config {
     pub relay: Relay,
     /// Who may allocate.
     pub auth: Auth,
+    /// Further realms, each with its own users and secrets, by their names.
+    pub realms: Vec<RealmConfig>,
     /// Peer rules. `own_endpoints`, `own_addresses` and `relay_*` are filled in by [`Config::settings`].
     pub peers: PeerRules,
     /// Lifetimes in seconds.
@@ -97,6 +100,15 @@ pub struct ListenOptions {
     pub proxy_from: Vec<IpNet>,
     /// The relay addresses of its clients, by either half; of a family with none in it, all.
     pub relay: Vec<IpAddr>,
+    /// The realm of clients that come in here, if it is not that of `[auth]`.
+    pub realm: Option<String>,
+}
+
+impl ListenOptions {
+    /// That realm, as the core knows it.
+    pub fn realm_id(&self) -> RealmId {
+        self.realm.as_deref().map(RealmId::of).unwrap_or_default()
+    }
 }
 
 /// PEM files of the TLS listeners.
@@ -110,9 +122,33 @@ pub struct TlsFiles {
     pub min_version: TlsVersion,
     /// Who may read the key, besides its group.
     pub key_readers: Readers,
+    /// The server names that it is for; those of the certificate if there are none.
+    pub names: Vec<String>,
+    /// Further certificates, chosen by the server name that a client asks for.
+    pub others: Vec<TlsPair>,
+}
+
+/// A further certificate and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsPair {
+    /// The certificate chain.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+    /// The server names that it is for; those of the certificate if there are none.
+    pub names: Vec<String>,
 }
 
 impl TlsFiles {
+    /// Each certificate by itself; the first one is for clients that ask for none of their names.
+    pub fn each(&self) -> Vec<Self> {
+        let others = self.others.iter().map(|pair| {
+            let TlsPair { certificate, key, names } = pair.clone();
+            Self { certificate, key, names, others: Vec::new(), ..*self }
+        });
+        std::iter::once(Self { others: Vec::new(), ..self.clone() }).chain(others).collect()
+    }
+
     /// Reads the key's PEM. Its group may read it, as certificate tools arrange; everybody only if the configuration says so.
     ///
     /// # Errors
@@ -245,15 +281,62 @@ pub struct Auth {
     /// Shared secrets of time-limited credentials; each is tried in turn, the first one mints.
     pub secrets: Vec<SharedSecret>,
     /// Static users.
-    pub users: Users,
+    pub users: Arc<Users>,
     /// Whose access tokens are taken (RFC 7635).
     pub tokens: AccessTokens,
+    /// The server names (SNI) that lead into this realm whatever the listener's is.
+    pub server_names: Vec<String>,
     /// What becomes of allocations whose credential expired.
     pub on_expiry: OnExpiry,
     /// How long a nonce is fresh.
     pub nonce_lifetime_secs: u32,
     /// The host name or address in printed URLs.
     pub public_host: Option<String>,
+}
+
+/// A realm beside that of `[auth]`: nothing of one is known in another.
+#[derive(Clone, Debug)]
+pub struct RealmConfig {
+    /// Its name, which clients are challenged with.
+    pub name: String,
+    /// The server names (SNI) that lead into it.
+    pub server_names: Vec<String>,
+    /// Shared secrets of time-limited credentials.
+    pub secrets: Vec<SharedSecret>,
+    /// Static users.
+    pub users: Arc<Users>,
+    /// What becomes of allocations whose credential expired; as in `[auth]` if it does not say.
+    pub on_expiry: Option<OnExpiry>,
+    /// Where its quotas differ.
+    pub quota: QuotaChanges,
+    /// Its bandwidth caps.
+    pub bandwidth: BandwidthLimits,
+}
+
+/// Quotas of a realm that differ from those of `[quota]`; a field that is `None` does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QuotaChanges {
+    /// Live allocations per user.
+    pub per_user: Option<Option<u32>>,
+    /// Live allocations of all users of the realm.
+    pub of_realm: Option<u32>,
+    /// How often a user may allocate.
+    pub rate: Option<Option<AllocationRate>>,
+    /// Reserved ports per user.
+    pub reservations: Option<Option<u32>>,
+}
+
+impl QuotaChanges {
+    /// The realm's quotas.
+    pub fn of(self, quota: QuotaLimits) -> QuotaLimits {
+        QuotaLimits {
+            per_user: self.per_user.unwrap_or(quota.per_user),
+            of_realm: self.of_realm,
+            rate: self.rate.unwrap_or(quota.rate),
+            reservations_per_user: self.reservations.unwrap_or(quota.reservations_per_user),
+            ..quota
+        }
+    }
 }
 
 /// How many sockets a configuration may need.

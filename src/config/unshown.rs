@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 
-use super::snapshot::{Auth, Config, ListenOptions};
-use super::value::quoted;
+use super::keys::ON_EXPIRY;
+use super::snapshot::{Auth, Config, ListenOptions, RealmConfig};
+use super::units::rate_text;
+use super::value::{name_of, quoted};
 use crate::auth::TokenKey;
 
 pub(super) fn listen_lines(config: &Config) -> String {
@@ -26,7 +28,7 @@ pub(super) fn listen_lines(config: &Config) -> String {
 }
 
 fn option_lines(options: &ListenOptions) -> String {
-    let ListenOptions { proxy_from, relay } = options;
+    let ListenOptions { proxy_from, realm, relay } = options;
     let mut lines = String::new();
     if !relay.is_empty() {
         let addresses: Vec<_> = relay.iter().map(|address| quoted(&address.to_string())).collect();
@@ -35,6 +37,9 @@ fn option_lines(options: &ListenOptions) -> String {
     if !proxy_from.is_empty() {
         let networks: Vec<_> = proxy_from.iter().map(|network| quoted(&network.to_string())).collect();
         let _ = writeln!(lines, "proxy-from = [{}]", networks.join(", "));
+    }
+    if let Some(realm) = realm {
+        let _ = writeln!(lines, "realm = {}", quoted(realm));
     }
     lines
 }
@@ -104,6 +109,119 @@ pub(super) fn users_change(old: &Config, new: &Config) -> Option<(String, String
     let (added, removed, changed) = old.changes(new);
     let after = format!("{} ({added} added, {removed} removed, {changed} with another password)", new.len());
     (added + removed + changed > 0).then(|| (old.len().to_string(), after))
+}
+
+pub(super) fn certificate_lines(config: &Config) -> String {
+    let mut lines = String::new();
+    for pair in config.tls.iter().flat_map(|tls| &tls.others) {
+        let path = |path: &std::path::Path| quoted(&path.to_string_lossy());
+        // Writing to a string cannot fail.
+        let _ = write!(
+            lines,
+            "\n[[tls.certificates]]\ncertificate = {}\nkey = {}\n",
+            path(&pair.certificate),
+            path(&pair.key)
+        );
+        if !pair.names.is_empty() {
+            let names: Vec<_> = pair.names.iter().map(|name| quoted(name)).collect();
+            let _ = writeln!(lines, "names = [{}]", names.join(", "));
+        }
+    }
+    lines
+}
+
+/// Certificates are told by their files.
+pub(super) fn certificate_change(old: &Config, new: &Config) -> Option<(String, String)> {
+    let texts = |config: &Config| {
+        let pairs = config.tls.iter().flat_map(|tls| &tls.others);
+        let texts: Vec<_> = pairs
+            .map(|pair| format!("{} {} {}", pair.certificate.display(), pair.key.display(), pair.names.join(" ")))
+            .collect();
+        if texts.is_empty() { "-".to_owned() } else { texts.join(", ") }
+    };
+    let (before, after) = (texts(old), texts(new));
+    (before != after).then_some((before, after))
+}
+
+pub(super) fn realm_lines(config: &Config) -> String {
+    let mut out = String::new();
+    for realm in &config.realms {
+        // Writing to a string cannot fail.
+        let _ = write!(out, "\n[[realm]]\nname = {}\n", quoted(&realm.name));
+        if !realm.server_names.is_empty() {
+            let names: Vec<_> = realm.server_names.iter().map(|name| quoted(name)).collect();
+            let _ = writeln!(out, "sni = [{}]", names.join(", "));
+        }
+        let on_expiry = realm.on_expiry.unwrap_or(config.auth.on_expiry);
+        let _ = writeln!(out, "on-expiry = {}", quoted(name_of(ON_EXPIRY, &on_expiry).unwrap_or_default()));
+        for secret in &realm.secrets {
+            let _ = writeln!(out, "# [[realm.secrets]] id = {}, {} bytes", quoted(&secret.id), secret.bytes.len());
+        }
+        let _ = writeln!(out, "# [[realm.users]] and users-file: {}", realm.users.len());
+        let quota = realm.quota.of(config.quota);
+        let number = |limit: Option<u32>| limit.map_or_else(|| "\"unlimited\"".to_owned(), |limit| limit.to_string());
+        let _ = write!(
+            out,
+            "[realm.quota]\nallocations-per-user = {}\nallocations-total = {}\nallocations-per-user-per-second = {}\n",
+            number(quota.per_user),
+            number(quota.of_realm),
+            number(quota.rate.map(|rate| rate.per_second))
+        );
+        if let Some(rate) = quota.rate {
+            let _ = writeln!(out, "allocations-per-user-burst = {}", rate.burst);
+        }
+        let _ = writeln!(out, "reservations-per-user = {}", number(quota.reservations_per_user));
+        let rate = |bytes: Option<u64>| bytes.map_or_else(|| "unlimited".to_owned(), rate_text);
+        let packets = |limit: Option<u64>| limit.map_or_else(|| "\"unlimited\"".to_owned(), |limit| limit.to_string());
+        let bandwidth = &realm.bandwidth;
+        let _ = write!(
+            out,
+            "[realm.bandwidth]\nper-allocation = \"{}\"\nper-user = \"{}\"\npackets-per-allocation = {}\npackets-per-user = {}\n",
+            rate(bandwidth.per_allocation),
+            rate(bandwidth.per_user),
+            packets(bandwidth.packets_per_allocation),
+            packets(bandwidth.packets_per_user)
+        );
+    }
+    out
+}
+
+/// Realms are told by their names, and by what has changed of those that stay.
+pub(super) fn realm_change(old: &Config, new: &Config) -> Option<(String, String)> {
+    let names = |config: &Config| {
+        let names: Vec<_> = config.realms.iter().map(|realm| realm.name.clone()).collect();
+        if names.is_empty() { "-".to_owned() } else { names.join(" ") }
+    };
+    let notes: Vec<_> = new
+        .realms
+        .iter()
+        .filter_map(|realm| {
+            let before = old.realms.iter().find(|before| before.name == realm.name)?;
+            let mut notes = Vec::new();
+            let secrets = |of: &RealmConfig| {
+                of.secrets.iter().map(|secret| (secret.id.clone(), secret.bytes.clone())).collect::<Vec<_>>()
+            };
+            if secrets(before) != secrets(realm) {
+                notes.push("other secrets".to_owned());
+            }
+            let (added, removed, changed) = before.users.changes(&realm.users);
+            if added + removed + changed > 0 {
+                notes.push(format!("users: {added} added, {removed} removed, {changed} with another password"));
+            }
+            if (&before.server_names, before.on_expiry, before.quota, before.bandwidth)
+                != (&realm.server_names, realm.on_expiry, realm.quota, realm.bandwidth)
+            {
+                notes.push("other settings".to_owned());
+            }
+            (!notes.is_empty()).then(|| format!("{} ({})", realm.name, notes.join("; ")))
+        })
+        .collect();
+    let (before, after) = (names(old), names(new));
+    if before == after && notes.is_empty() {
+        return None;
+    }
+    let after = if notes.is_empty() { after } else { format!("{after}: {}", notes.join(", ")) };
+    Some((before, after))
 }
 
 pub(super) fn admin_token_lines(config: &Config) -> String {

@@ -10,7 +10,7 @@ use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::clock::utc_text;
-use crate::config::TlsFiles;
+use crate::config::{Config, TlsFiles};
 use crate::probe::{Status, Step};
 
 use super::finding;
@@ -24,6 +24,44 @@ pub struct Judged {
     pub not_before_unix: Option<u64>,
     /// The first name or address that it is for; a wildcard is filled in.
     pub name: Option<String>,
+}
+
+/// Judges each certificate. The public host's name is one that some of them has to be for; of several, each is told by its file.
+pub fn judge_all(config: &Config, now_unix: u64, warn_days_left: u64) -> Vec<Judged> {
+    let each = config.tls.as_ref().map(TlsFiles::each).unwrap_or_default();
+    let host = config.auth.public_host.as_deref();
+    let is_one_of_many = each.len() > 1;
+    let judge = |tls: &TlsFiles| {
+        let mut judged = judge(tls, if is_one_of_many { None } else { host }, now_unix, warn_days_left);
+        if is_one_of_many {
+            for step in &mut judged.steps {
+                step.message = format!("{}: {}", tls.certificate.display(), step.message);
+            }
+        }
+        judged
+    };
+    let mut all: Vec<_> = each.iter().map(judge).collect();
+    if let (Some(first), Some(host), true) = (all.first_mut(), host, is_one_of_many) {
+        let is_for_it = |tls: &TlsFiles| {
+            let chain = read_chain(&mut Vec::new(), tls);
+            chain.and_then(|chain| Some(is_for(chain.first()?, host))).unwrap_or_default()
+        };
+        first.steps.push(match each.iter().any(is_for_it) {
+            true => finding("certificate", Status::Ok, format!("one of them is for {host}")),
+            false => {
+                let message = format!("none of them is for {host}, the public-host of [auth]");
+                finding("certificate", Status::Fail, message)
+            }
+        });
+    }
+    all
+}
+
+fn is_for(der: &CertificateDer<'_>, host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    ServerName::try_from(bare).is_ok_and(|name| {
+        ParsedCertificate::try_from(der).is_ok_and(|der| rustls::client::verify_server_name(&der, &name).is_ok())
+    })
 }
 
 /// Judges the files of `[tls]`. A certificate with less than `warn_days_left` is a warning.
@@ -49,6 +87,13 @@ pub fn judge(tls: &TlsFiles, public_host: Option<&str>, now_unix: u64, warn_days
     }
     findings.extend(judge_order(&certificates));
     findings.extend(judge_names(&chain, &certificates, public_host));
+    for name in &tls.names {
+        let one_of_them = name.replace('*', "any");
+        if chain.first().is_some_and(|der| !is_for(der, &one_of_them)) {
+            let message = format!("clients that ask for {name} are sent it, and it is not for that name");
+            findings.push(finding("certificate", Status::Warn, message));
+        }
+    }
     if let Some(leaf) = certificates.first() {
         judged.not_before_unix = Some(unix(leaf.validity().not_before.timestamp()));
         judged.name = first_name(leaf);
@@ -167,13 +212,9 @@ fn judge_names(
         return Some(finding("certificate", Status::Fail, message));
     }
     let public_host = public_host?;
-    let bare = public_host.trim_start_matches('[').trim_end_matches(']');
-    let verified = ServerName::try_from(bare).ok().map(|name| {
-        ParsedCertificate::try_from(der).and_then(|certificate| rustls::client::verify_server_name(&certificate, &name))
-    });
-    Some(match verified {
-        Some(Ok(())) => finding("certificate", Status::Ok, format!("it is for {public_host}")),
-        _ => {
+    Some(match is_for(der, public_host) {
+        true => finding("certificate", Status::Ok, format!("it is for {public_host}")),
+        false => {
             let message = format!("it is not for {public_host}, the public-host of [auth]");
             finding("certificate", Status::Fail, message)
         }

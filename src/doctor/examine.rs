@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, TlsFiles};
 use crate::net::sys;
 use crate::probe::{Status, Step, Target, WARN_DAYS_LEFT};
 
@@ -58,13 +58,11 @@ impl Doctor<'_, '_> {
         if let Ok(service) = service::Service::find(None, None) {
             self.found(service.judge(service::Plan { config, source, overrides }));
         }
-        let judged = config
-            .tls
-            .as_ref()
-            .map(|tls| certificate::judge(tls, config.auth.public_host.as_deref(), self.now_unix, WARN_DAYS_LEFT));
-        let judged = judged.unwrap_or_default();
-        self.found(judged.steps);
-        self.look_at_clock(judged.not_before_unix);
+        let certificates = certificate::judge_all(config, self.now_unix, WARN_DAYS_LEFT);
+        // What clients without a server name are sent.
+        let name = certificates.first().and_then(|judged| judged.name.clone());
+        self.look_at_clock(certificates.iter().filter_map(|judged| judged.not_before_unix).max());
+        certificates.into_iter().for_each(|judged| self.found(judged.steps));
         self.found(clients::judge(config));
         self.look_at_descriptors(config, &server);
         if config.turn {
@@ -85,7 +83,7 @@ impl Doctor<'_, '_> {
         self.found(listeners::judge_stuns(config));
         let credential = listeners::credential(&config.auth, self.now_unix);
         for listener in &server.open {
-            let name = config.auth.public_host.as_deref().or(judged.name.as_deref());
+            let name = config.auth.public_host.as_deref().or(name.as_deref());
             match listeners::probe(config, listener, name, credential.clone(), self.options, self.progress) {
                 Ok(target) => self.listeners.push(target),
                 Err(error @ Untried::Dtls(_)) => self.found([finding("probe", Status::Note, error.to_string())]),
@@ -112,7 +110,7 @@ impl Doctor<'_, '_> {
         let mut list = vec![(source.name.clone().into(), files::Kind::Configuration)];
         let secrets = source.secret_files().into_iter().chain(secret_file.map(Into::into));
         list.extend(secrets.map(|path| (path, files::Kind::Secret)));
-        list.extend(config.tls.as_ref().map(|tls| (tls.key.clone(), files::Kind::Key)));
+        list.extend(config.tls.iter().flat_map(TlsFiles::each).map(|tls| (tls.key, files::Kind::Key)));
         for (path, kind) in list {
             if let Some(state) = files::State::read(&path) {
                 self.found(files::judge(&path, kind, state, config.secret_readers, &trusted));

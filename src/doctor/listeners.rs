@@ -138,6 +138,8 @@ fn url(turn: bool, transport: Transport, name: Option<&str>, address: SocketAddr
 #[cfg(test)]
 mod tests {
     use super::super::tests::config;
+    use crate::auth::Users;
+
     use super::*;
 
     #[test]
@@ -191,8 +193,7 @@ mod tests {
         let mut auth = with_secret.auth;
         auth.secrets.clear();
         assert!(credential(&auth, 0).is_none());
-        auth.users.insert("bob", "b").unwrap();
-        auth.users.insert("alice", "pass").unwrap();
+        auth.users = Users::from_pairs(&auth.realm, [("bob", "b"), ("alice", "pass")]).unwrap().into();
         let taken = credential(&auth, 0).unwrap();
         assert_eq!((taken.username.as_str(), taken.password.as_str()), ("alice", "pass"));
     }

@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use crate::auth::{TimeLimited, Users};
+use crate::auth::{StoredKeys, TimeLimited, Users};
 
 use super::conf::{At, Conf, Origin};
 use super::findings::{FindingKind, Grade};
@@ -84,16 +84,25 @@ impl Conf {
                 "an example's text in place of a password, which anybody can guess: left out. Give this user another";
             return self.lost(entry, message);
         }
-        if password.starts_with("0x") {
-            let message = "a hashed key (0x...) cannot be turned back into a password, and a key for MD5 is of no use with \
-                           SHA-256; set a new password, or use time-limited credentials";
-            return self.lost(entry, message);
+        if password.starts_with("0x") && self.origin == Origin::Coturn {
+            if !StoredKeys::is_meant(password) || password.parse::<StoredKeys>().is_err() {
+                let message = "neither the MD5 key of a password (0x and 32 hexadecimal digits) nor one that clients could have; \
+                               turnadmin -k makes it, or set a new password";
+                return self.lost(entry, message);
+            }
+            if !self.has_stored_key {
+                self.has_stored_key = true;
+                let message = "keys (0x...) are taken as they are: they are good in coturn's realm only, so that [auth] realm must stay \
+                               it, and MD5 is then all that clients of the realm are offered (turnstone credentials hash makes keys for \
+                               SHA-256, too, out of passwords)";
+                self.note(entry, message);
+            }
         }
         if TimeLimited::parse(name).is_some() {
             let message = "the name looks like the username of a time-limited credential; give this user another name";
             return self.lost(entry, message);
         }
-        if let Err(error) = Users::default().insert(name, password) {
+        if let Err(error) = Users::of_realm("").insert(name, password) {
             return self.lost(entry, &format!("{error}; give this user another name or password"));
         }
         self.users.push(At { spot: entry.spot, value: (name.to_owned(), Zeroizing::new(password.to_owned())) });
@@ -157,7 +166,7 @@ impl Conf {
             }
         } else {
             // The last one of a name counts.
-            let mut known = Users::default();
+            let mut known = Users::of_realm("");
             for user in users.into_iter().rev() {
                 match known.insert(&user.value.0, &user.value.1) {
                     Ok(()) => self.users.insert(0, user),

@@ -1,4 +1,4 @@
-//! The certificate of the TLS listeners: loading it, and noticing that its files have changed.
+//! The certificates of the TLS listeners: loading them, and noticing that their files have changed.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
@@ -8,18 +8,16 @@ use std::time::Duration;
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustls::ServerConfig;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::{self, PemObject};
 use thiserror::Error;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 use x509_parser::nom;
-use x509_parser::prelude::{FromDer, X509Certificate, X509Error};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Error};
 
 use crate::config::TlsFiles;
 use crate::dtls;
-use crate::stream::{TlsError, load_tls};
+use crate::stream::{Pair, TlsError, load_pair, server_config};
 
 /// How long a change must last, and how often the files are looked at where their folders cannot be watched.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -34,14 +32,6 @@ pub enum CertificateError {
     /// They are no good to TLS.
     #[error("{0}")]
     Tls(#[from] TlsError),
-    /// A file holds no certificate.
-    #[error("{}: {error}", path.display())]
-    Pem {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        error: pem::Error,
-    },
     /// A certificate is malformed.
     #[error("{}: {error}", path.display())]
     X509 {
@@ -52,48 +42,125 @@ pub enum CertificateError {
     },
 }
 
-/// A certificate and key that belong together.
-pub(super) struct Certificate {
+/// All certificates, and what the listeners use of them.
+pub(super) struct Certificates {
     pub(super) config: Arc<ServerConfig>,
     /// The same for DTLS, if there is a listener for that.
     pub(super) dtls: Option<Arc<dtls::Context>>,
+    pairs: Vec<Certificate>,
+}
+
+/// A certificate and key that belong together.
+#[derive(Clone)]
+struct Certificate {
+    pair: Arc<Pair>,
+    /// The names that it is for.
+    names: Vec<String>,
+    file: PathBuf,
     /// When the server's own certificate expires, in Unix seconds.
-    pub(super) not_after_unix: i64,
+    not_after_unix: i64,
 }
 
-/// Reads and checks certificate and key.
-///
-/// # Errors
-/// [`CertificateError`].
-pub(super) fn load(files: &TlsFiles, has_dtls: bool) -> Result<Certificate, CertificateError> {
-    let config = load_tls(files)?;
-    let dtls = if has_dtls { dtls::Context::load(files)? } else { None };
-    let not_after_unix = not_after(&files.certificate)?;
-    Ok(Certificate { config, dtls, not_after_unix })
+impl Certificates {
+    /// Reads and checks every certificate and key.
+    ///
+    /// # Errors
+    /// [`CertificateError`] of the first that cannot be used.
+    pub(super) fn load(files: &TlsFiles, has_dtls: bool) -> Result<Self, CertificateError> {
+        let pairs: Result<_, _> = files.each().iter().map(Certificate::load).collect();
+        let dtls = if has_dtls { dtls::Context::load(files)? } else { None };
+        Self::of(pairs?, files, dtls)
+    }
+
+    /// Reads them again. One that cannot be used keeps the earlier one of the same file; also returns what is wrong with each.
+    ///
+    /// # Errors
+    /// There is no earlier one.
+    pub(super) fn load_again(
+        &self,
+        files: &TlsFiles,
+        has_dtls: bool,
+    ) -> Result<(Self, Vec<CertificateError>), CertificateError> {
+        let all = files;
+        let (mut pairs, mut errors) = (Vec::new(), Vec::new());
+        for files in files.each() {
+            match Certificate::load(&files) {
+                Ok(pair) => pairs.push(pair),
+                Err(error) => {
+                    let Some(earlier) = self.pairs.iter().find(|pair| pair.file == files.certificate) else {
+                        return Err(error);
+                    };
+                    pairs.push(earlier.clone());
+                    errors.push(error);
+                }
+            }
+        }
+        // Of the first pair; one that cannot be used is among the errors.
+        let dtls = if has_dtls { dtls::Context::load(all).unwrap_or_else(|_| self.dtls.clone()) } else { None };
+        Ok((Self::of(pairs, all, dtls)?, errors))
+    }
+
+    fn of(
+        pairs: Vec<Certificate>,
+        files: &TlsFiles,
+        dtls: Option<Arc<dtls::Context>>,
+    ) -> Result<Self, CertificateError> {
+        let chosen_from = pairs.iter().map(|pair| (Arc::clone(&pair.pair), pair.names.clone())).collect();
+        let config = server_config(chosen_from, files.min_version).map_err(|error| {
+            CertificateError::Tls(TlsError::File { path: files.certificate.clone(), problem: error.to_string() })
+        })?;
+        Ok(Self { config, dtls, pairs })
+    }
+
+    /// When each expires, in Unix seconds, with its file.
+    pub(super) fn expiries(&self) -> Vec<(String, i64)> {
+        self.pairs.iter().map(|pair| (pair.file.display().to_string(), pair.not_after_unix)).collect()
+    }
 }
 
-fn not_after(path: &Path) -> Result<i64, CertificateError> {
-    let der =
-        CertificateDer::from_pem_file(path).map_err(|error| CertificateError::Pem { path: path.into(), error })?;
-    let (_, certificate) =
-        X509Certificate::from_der(&der).map_err(|error| CertificateError::X509 { path: path.into(), error })?;
-    Ok(certificate.validity().not_after.timestamp())
+impl Certificate {
+    fn load(files: &TlsFiles) -> Result<Self, CertificateError> {
+        let pair = load_pair(files)?;
+        let path = &files.certificate;
+        let own = pair.chain().first().map(AsRef::as_ref).unwrap_or_default();
+        let (_, certificate) =
+            X509Certificate::from_der(own).map_err(|error| CertificateError::X509 { path: path.clone(), error })?;
+        let names = if files.names.is_empty() { names_in(&certificate) } else { files.names.clone() };
+        let not_after_unix = certificate.validity().not_after.timestamp();
+        Ok(Self { pair: Arc::new(pair), names, file: path.clone(), not_after_unix })
+    }
 }
 
-/// What tells one state of the two files from another: device, inode, size and time of change of each.
+/// The host names that a certificate is for.
+fn names_in(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let names = certificate.subject_alternative_name().ok().flatten();
+    let names = names.iter().flat_map(|names| &names.value.general_names);
+    let host = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        _ => None,
+    };
+    names.filter_map(host).collect()
+}
+
+/// What tells one state of the files from another: device, inode, size and time of change of each.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Stamp([Option<FileState>; 2]);
+pub(super) struct Stamp(Vec<Option<FileState>>);
 
 type FileState = (u64, u64, u64, i64, i64);
 
 impl Stamp {
     pub(super) fn of(files: &TlsFiles) -> Self {
-        Self([&files.certificate, &files.key].map(|path| {
+        let state = |path: PathBuf| {
             // The file itself: certbot's `live` folder has links, of which only the target changes.
             let file = std::fs::metadata(path).ok()?;
             Some((file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec()))
-        }))
+        };
+        Self(paths(files).map(state).collect())
     }
+}
+
+fn paths(files: &TlsFiles) -> impl Iterator<Item = PathBuf> {
+    files.each().into_iter().flat_map(|pair| [pair.certificate, pair.key])
 }
 
 /// Knows when to look at the files, and whether they have changed: soon after something happens in their folders (inotify), and
@@ -179,7 +246,7 @@ impl Folders {
             | WatchFlags::DELETE_SELF
             | WatchFlags::MOVE_SELF
             | WatchFlags::ONLYDIR;
-        for path in [&files.certificate, &files.key] {
+        for path in paths(files) {
             for file in [Some(path.clone()), path.canonicalize().ok()].into_iter().flatten() {
                 let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
                 inotify::add_watch(&inotify, folder.unwrap_or(Path::new(".")), events)?;

@@ -114,9 +114,16 @@ impl Observed {
             out.counters(name, help, "result", [("applied", applied), ("refused", refused)])?;
         }
         if let Some(not_after) = status.certificate_not_after() {
-            let help = "When the certificate of the TLS listeners expires, in Unix seconds.";
+            let help =
+                "When the certificate of the TLS listeners expires, in Unix seconds; of several, the first that does.";
             let name = "turnstone_certificate_not_after_seconds";
             out.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&not_after)?;
+        }
+        let expiries = status.certificate_expiries();
+        if expiries.len() > 1 {
+            let help = "When each certificate expires, in Unix seconds, by its file.";
+            let each = expiries.iter().map(|(file, unix_secs)| (file.as_str(), u64::try_from(*unix_secs).unwrap_or(0)));
+            out.gauges("turnstone_certificates_not_after_seconds", help, "certificate", each)?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::certificates::{self, Certificate, Stamp};
+use super::certificates::{Certificates, Stamp};
 use super::error::ReloadError;
 use super::hooks::Hooks;
 use super::log;
@@ -23,7 +23,7 @@ struct Judged {
     warnings: Vec<Problem>,
     settings: Arc<Settings>,
     stamp: Option<Stamp>,
-    certificate: Option<Certificate>,
+    certificates: Option<Certificates>,
 }
 
 /// Reads and checks what a reload would apply now, and changes nothing.
@@ -45,7 +45,7 @@ pub(super) fn reload(
     let end = server.addresses.announce_reload(&server.status);
     let judged = judge(server, hooks);
     server.status.config_reloads.count(judged.is_ok());
-    let judged = match judged {
+    let mut judged = match judged {
         Ok(judged) => judged,
         Err(error) => {
             // A line for each problem of the file.
@@ -59,7 +59,7 @@ pub(super) fn reload(
     for warning in &judged.warnings {
         tracing::warn!(place = %warning.place, "{}", warning.message);
     }
-    let judging = apply(server, &judged, hooks);
+    let judging = apply(server, &mut judged, hooks);
     let Judged { changes, warnings, .. } = judged;
     let generation = server.status.generation();
     tokio::spawn(async move {
@@ -91,15 +91,16 @@ fn judge(server: &Server, hooks: &Hooks<'_>) -> Result<Judged, ReloadError> {
     let changes = server.config.changes(&config);
     config.keep_until_restart(&server.config);
     let stamp = config.tls.as_ref().map(Stamp::of);
-    let certificate =
-        config.tls.as_ref().map(|files| certificates::load(files, config.has_dtls_listener())).transpose()?;
+    let has_dtls = config.has_dtls_listener();
+    let certificates = config.tls.as_ref().map(|files| Certificates::load(files, has_dtls)).transpose()?;
     let settings = Arc::new(server.settings_of(&config)?);
     log::parse_filter(&config.log.filter)?;
-    Ok(Judged { config, changes, warnings, settings, stamp, certificate })
+    Ok(Judged { config, changes, warnings, settings, stamp, certificates })
 }
 
-fn apply(server: &mut Server, judged: &Judged, hooks: &Hooks<'_>) -> Judging {
-    let Judged { config, changes, settings, stamp, certificate, .. } = judged;
+fn apply(server: &mut Server, judged: &mut Judged, hooks: &Hooks<'_>) -> Judging {
+    let certificates = judged.certificates.take();
+    let Judged { config, changes, settings, stamp, .. } = &*judged;
     if let Err(error) = hooks.log.set_filter(&config.log.filter) {
         tracing::error!(%error, "the log keeps its filter");
     }
@@ -107,7 +108,7 @@ fn apply(server: &mut Server, judged: &Judged, hooks: &Hooks<'_>) -> Judging {
     if let Some((files, stamp)) = config.tls.as_ref().zip(stamp.clone()) {
         server.certificates.judged(files, stamp);
     }
-    server.use_certificate(certificate.as_ref());
+    server.use_certificates(certificates);
     server.config = config.clone();
     server.addresses.look_soon();
     if let Some(usage) = &server.usage {
@@ -136,7 +137,7 @@ fn apply(server: &mut Server, judged: &Judged, hooks: &Hooks<'_>) -> Judging {
 pub(super) fn follow_certificate(server: &mut Server) {
     let Some(files) = &server.config.tls else { return };
     if server.certificates.has_changed(files) {
-        take_certificate(server, &files.clone(), "its files have changed");
+        take_certificates(server, &files.clone(), "its files have changed");
     }
 }
 
@@ -147,19 +148,29 @@ pub(super) fn reload_certificate(server: &mut Server) {
         return;
     };
     server.certificates.judged(&files, Stamp::of(&files));
-    take_certificate(server, &files, "SIGUSR2");
+    take_certificates(server, &files, "SIGUSR2");
 }
 
-fn take_certificate(server: &Server, files: &TlsFiles, why: &str) {
-    let loaded = certificates::load(files, server.config.has_dtls_listener());
-    server.status.certificate_reloads.count(loaded.is_ok());
-    match loaded {
-        Ok(certificate) => {
-            tracing::info!(not_after_unix = certificate.not_after_unix, why, "certificate reloaded");
-            server.use_certificate(Some(&certificate));
+fn take_certificates(server: &mut Server, files: &TlsFiles, why: &str) {
+    let has_dtls = server.config.has_dtls_listener();
+    let loaded = match &server.in_use {
+        Some(in_use) => in_use.load_again(files, has_dtls),
+        None => Certificates::load(files, has_dtls).map(|loaded| (loaded, Vec::new())),
+    };
+    let errors = match loaded {
+        Ok((certificates, errors)) => {
+            if errors.len() < files.each().len() {
+                for (file, not_after_unix) in certificates.expiries() {
+                    tracing::info!(file, not_after_unix, why, "certificate reloaded");
+                }
+                server.use_certificates(Some(certificates));
+            }
+            errors
         }
-        Err(problem) => {
-            tracing::error!(%problem, why, "the certificate files cannot be used; the old certificate stays");
-        }
+        Err(error) => vec![error],
+    };
+    server.status.certificate_reloads.count(errors.is_empty());
+    for problem in errors {
+        tracing::error!(%problem, why, "the certificate files cannot be used; the old certificate stays");
     }
 }

@@ -7,7 +7,7 @@ use arc_swap::ArcSwapOption;
 use rustls::ServerConfig;
 
 use super::addresses::AddressWatch;
-use super::certificates::{Certificate, Watch};
+use super::certificates::{Certificates, Watch};
 use super::drain::Draining;
 use super::status::Status;
 use super::workers::{Judging, Workers};
@@ -25,6 +25,8 @@ pub(super) struct Server {
     pub(super) status: Arc<Status>,
     pub(super) addresses: AddressWatch,
     pub(super) certificates: Watch,
+    /// The certificates in use.
+    pub(super) in_use: Option<Certificates>,
     pub(super) draining: Option<Draining>,
     pub(super) usage: Option<UsageRecords>,
     pub(super) settings: Arc<Settings>,
@@ -43,15 +45,16 @@ impl Server {
     pub(super) fn apply(&mut self, settings: Arc<Settings>) -> Judging {
         self.status.set_peer_acl(Arc::clone(settings.peer_acl()));
         let judging = self.workers.apply(&settings);
-        self.settings = settings;
-        judging
+        judging.keeping(std::mem::replace(&mut self.settings, settings))
     }
 
-    /// Has the listeners use this certificate from now on, or none.
-    pub(super) fn use_certificate(&self, certificate: Option<&Certificate>) {
-        self.status.set_certificate_not_after(certificate.map(|certificate| certificate.not_after_unix));
-        self.tls.store(certificate.map(|certificate| Arc::clone(&certificate.config)));
-        self.dtls.store(certificate.and_then(|certificate| certificate.dtls.clone()));
+    /// Has the listeners use these certificates from now on, or none.
+    pub(super) fn use_certificates(&mut self, certificates: Option<Certificates>) {
+        let expiries = certificates.as_ref().map(Certificates::expiries).unwrap_or_default();
+        self.status.set_certificate_expiries(expiries);
+        self.tls.store(certificates.as_ref().map(|certificates| Arc::clone(&certificates.config)));
+        self.dtls.store(certificates.as_ref().and_then(|certificates| certificates.dtls.clone()));
+        self.in_use = certificates;
     }
 
     /// Looks at the host's addresses, and follows them: relays, peer policy, readiness. Returns whether the server is ready for the

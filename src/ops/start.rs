@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::addresses::{AddressWatch, offer};
 use super::admin::{AdminApi, Api};
-use super::certificates::{self, Stamp, Watch};
+use super::certificates::{Certificates, Stamp, Watch};
 use super::error::RunError;
 use super::http::EndpointListener;
 use super::listeners::{self, Bound};
@@ -41,16 +41,21 @@ pub(super) fn start(config: Config, inherited: Inherited) -> Result<Started, Run
     let descriptors = share_out_descriptors(&config);
     let (status, mut watch) = (Arc::new(Status::new()), Watch::new());
     let (tls, dtls) = (Arc::new(ArcSwapOption::empty()), Arc::new(ArcSwapOption::empty()));
+    let mut in_use = None;
     if let Some(files) = &config.tls {
         watch.judged(files, Stamp::of(files));
-        let certificate = certificates::load(files, config.has_dtls_listener()).map_err(|error| {
+        let loaded = Certificates::load(files, config.has_dtls_listener()).map_err(|error| {
             // One that can be read but not used may be half renewed: the rest comes in a moment.
-            let lasts = std::fs::File::open(&files.certificate).is_err_and(|error| lasts(&error));
+            let lasts = files
+                .each()
+                .iter()
+                .any(|pair| std::fs::File::open(&pair.certificate).is_err_and(|error| lasts(&error)));
             RunError::Certificate { error, lasts }
         })?;
-        status.set_certificate_not_after(Some(certificate.not_after_unix));
-        tls.store(Some(certificate.config));
-        dtls.store(certificate.dtls);
+        status.set_certificate_expiries(loaded.expiries());
+        tls.store(Some(Arc::clone(&loaded.config)));
+        dtls.store(loaded.dtls.clone());
+        in_use = Some(loaded);
     }
     let listeners::Opened { bound, per_worker: sockets } = listeners::open(&config, inherited)?;
     let monitor =
@@ -122,6 +127,7 @@ pub(super) fn start(config: Config, inherited: Inherited) -> Result<Started, Run
         status,
         addresses,
         certificates: watch,
+        in_use,
         draining: None,
         usage,
         settings,

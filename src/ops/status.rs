@@ -1,10 +1,10 @@
 //! What the control runtime knows of the running server besides the workers' counters; its endpoints show it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::policy::PeerAcl;
 use crate::usage::UsageStats;
@@ -20,7 +20,7 @@ pub(super) struct Status {
     /// Reloads of the configuration, and of certificates whose files changed: applied and refused.
     pub(super) config_reloads: Outcomes,
     pub(super) certificate_reloads: Outcomes,
-    certificate_not_after: AtomicI64,
+    certificate_expiries: ArcSwap<Vec<(String, i64)>>,
     /// What became of usage records.
     pub(super) usage: Arc<UsageStats>,
     peer_acl: ArcSwapOption<PeerAcl>,
@@ -46,8 +46,6 @@ impl Outcomes {
     }
 }
 
-const NO_CERTIFICATE: i64 = i64::MIN;
-
 impl Status {
     /// A server that starts now, with the first generation of its configuration.
     pub(super) fn new() -> Self {
@@ -61,7 +59,7 @@ impl Status {
             generation: AtomicU64::new(1),
             config_reloads: Outcomes::default(),
             certificate_reloads: Outcomes::default(),
-            certificate_not_after: AtomicI64::new(NO_CERTIFICATE),
+            certificate_expiries: ArcSwap::default(),
             usage: Arc::default(),
             peer_acl: ArcSwapOption::empty(),
             not_ready: ArcSwapOption::empty(),
@@ -94,13 +92,18 @@ impl Status {
         self.generation.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// When the certificate in use expires, in Unix seconds.
+    /// When the first of the certificates in use expires, in Unix seconds.
     pub(super) fn certificate_not_after(&self) -> Option<i64> {
-        Some(self.certificate_not_after.load(Ordering::Relaxed)).filter(|secs| *secs != NO_CERTIFICATE)
+        self.certificate_expiries.load().iter().map(|(_, unix_secs)| *unix_secs).min()
     }
 
-    pub(super) fn set_certificate_not_after(&self, unix_secs: Option<i64>) {
-        self.certificate_not_after.store(unix_secs.unwrap_or(NO_CERTIFICATE), Ordering::Relaxed);
+    /// When each of them does, with its file.
+    pub(super) fn certificate_expiries(&self) -> Arc<Vec<(String, i64)>> {
+        self.certificate_expiries.load_full()
+    }
+
+    pub(super) fn set_certificate_expiries(&self, expiries: Vec<(String, i64)>) {
+        self.certificate_expiries.store(Arc::new(expiries));
     }
 
     /// What the server lacks, if it is not ready.

@@ -58,7 +58,7 @@ impl Workers {
             mailbox.send(Command::Apply(Arc::clone(settings), reply));
             judgement
         });
-        Judging(judging.collect())
+        Judging { workers: judging.collect(), before: None }
     }
 
     pub(super) fn live_allocations(&self) -> u64 {
@@ -90,7 +90,11 @@ impl Ping {
 }
 
 /// The workers judge their allocations by what was applied.
-pub(super) struct Judging(Vec<oneshot::Receiver<Judgement>>);
+pub(super) struct Judging {
+    workers: Vec<oneshot::Receiver<Judgement>>,
+    /// What was in force before. A million users take a while to be given back: that must not fall to a worker.
+    before: Option<Arc<Settings>>,
+}
 
 /// Why it is not known what came of that.
 pub(super) enum Unjudged {
@@ -101,11 +105,17 @@ pub(super) enum Unjudged {
 }
 
 impl Judging {
+    /// Keeps what was in force before until the workers have let go of it.
+    pub(super) fn keeping(mut self, before: Arc<Settings>) -> Self {
+        self.before = Some(before);
+        self
+    }
+
     /// What came of it, over all workers.
     pub(super) async fn end(self) -> Result<Judgement, Unjudged> {
         let sum = async {
             let mut sum = Judgement::default();
-            for worker in self.0 {
+            for worker in self.workers {
                 let of_worker = worker.await.map_err(|_| Unjudged::Stopping)?;
                 sum.allocations += of_worker.allocations;
                 sum.permissions_ended += of_worker.permissions_ended;
@@ -114,7 +124,9 @@ impl Judging {
             }
             Ok(sum)
         };
-        timeout(JUDGING_LIMIT, sum).await.unwrap_or(Err(Unjudged::Late))
+        let judgement = timeout(JUDGING_LIMIT, sum).await.unwrap_or(Err(Unjudged::Late));
+        drop(self.before);
+        judgement
     }
 }
 

@@ -15,6 +15,7 @@ use super::session::{self, ReadError, peek, read_some, would_block};
 use crate::addr::{ClientAddr, FiveTuple, Transport};
 use crate::net::{Arena, Span};
 use crate::proxy::{Ends, HEADER_MAX, read_stream_header};
+use crate::user::RealmId;
 
 /// What a client may send until its handshake is complete. A ClientHello has 300 to 2,000 bytes, with large key shares and
 /// tickets a few thousand; what follows it is short.
@@ -30,6 +31,8 @@ pub struct Accepted {
     ends: Ends,
     /// The proxy, if it came from one.
     proxy: Option<SocketAddr>,
+    /// The listener's realm.
+    realm: RealmId,
 }
 
 /// What a connection begins with, behind the header of a proxy.
@@ -79,6 +82,10 @@ pub struct Arrived {
     pub five_tuple: FiveTuple,
     /// What came behind the last step and is to be framed.
     pub read: Span,
+    /// The listener's realm, unless the server name leads to another.
+    pub realm: RealmId,
+    /// What server the client has asked for in its handshake.
+    pub server_name: Option<Box<str>>,
 }
 
 impl Accepted {
@@ -88,7 +95,13 @@ impl Accepted {
     /// When the socket has no address any more.
     pub fn new(socket: TcpStream, remote: SocketAddr) -> io::Result<Self> {
         let ends = Ends { client: remote, server: socket.local_addr()? };
-        Ok(Self { socket, ends, proxy: None })
+        Ok(Self { socket, ends, proxy: None, realm: RealmId::DEFAULT })
+    }
+
+    /// By a listener of this realm.
+    #[must_use]
+    pub fn in_realm(self, realm: RealmId) -> Self {
+        Self { realm, ..self }
     }
 
     /// Has it begin, with the header of a proxy if it came from one.
@@ -108,7 +121,8 @@ impl Accepted {
 
     fn over_tcp(self) -> Arrived {
         let five_tuple = self.five_tuple(Transport::Tcp);
-        Arrived { connection: Connection::plain(self.socket), five_tuple, read: Span::default() }
+        let (connection, realm) = (Connection::plain(self.socket), self.realm);
+        Arrived { connection, five_tuple, read: Span::default(), realm, server_name: None }
     }
 
     /// The client is the one that has connected to the proxy, and the server the address at which it did: another proxy may pass on
@@ -214,8 +228,9 @@ impl Arriving {
     fn arrive(self, read: Span) -> Progress {
         let Step::Handshake(tls, _) = self.step else { return Progress::Arrived(self.accepted.over_tcp()) };
         let five_tuple = self.accepted.five_tuple(Transport::Tls);
+        let (realm, server_name) = (self.accepted.realm, tls.server_name().map(Into::into));
         let connection = Connection::encrypted(self.accepted.socket, tls);
-        Progress::Arrived(Arrived { connection, five_tuple, read })
+        Progress::Arrived(Arrived { connection, five_tuple, read, realm, server_name })
     }
 
     /// Ends it in order.

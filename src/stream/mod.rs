@@ -1,6 +1,7 @@
 //! Stream transports: headers of proxies, TLS, and connections that a slow client cannot make hold memory.
 
 mod arriving;
+mod choice;
 mod connection;
 mod limits;
 mod out_queue;
@@ -10,7 +11,8 @@ mod tls;
 #[cfg(test)]
 pub(crate) use arriving::tests::configs as tls_configs;
 pub use arriving::{Accepted, Arrived, Arriving, Opening, Progress};
+pub use choice::CertificateChoice;
 pub use connection::{Connection, FrameEnd, WriteState};
 pub use limits::{ConnectionLimits, ConnectionPermit, Full};
 pub use session::ReadError;
-pub use tls::{TlsError, load_tls};
+pub use tls::{Pair, TlsError, load_pair, server_config};

@@ -97,6 +97,7 @@ impl Session {
             sessions,
             username: &self.username,
             user: self.user.name(),
+            realm: self.user.realm().map(|realm| &**realm),
             credential: self.user.kind().name(),
             transport: self.five_tuple.transport.name(),
             client: self.five_tuple.client.to_string(),
@@ -140,6 +141,8 @@ struct SessionRecord<'a> {
     sessions: Option<u64>,
     username: &'a str,
     user: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    realm: Option<&'a str>,
     credential: &'static str,
     transport: &'static str,
     client: String,

@@ -19,6 +19,7 @@ pub(super) fn ended(summary: &AllocationSummary) {
     tracing::info!(
         target: "turnstone::worker",
         user = &*summary.username,
+        realm = summary.user.realm().map(|realm| &**realm),
         transport = %summary.five_tuple.transport,
         client = %Logged(summary.five_tuple.client.get()),
         server = %summary.five_tuple.server,

@@ -126,7 +126,7 @@ fn mistakes_in_secrets_and_users_are_named() {
     let secret = "secret = \"0123456789abcdef\"";
     let cases = [
         (String::new(), "turnserver.toml: nobody could authenticate".to_owned()),
-        (format!("{SECRET}[[auth.secrets]]\n{secret}"), "4:1: [[auth.secrets]] has no id, which each of several needs".to_owned()),
+        (format!("{SECRET}[[auth.secrets]]\n{secret}"), "4:1: in [[auth.secrets]] there is no id, which each of several secrets needs".to_owned()),
         (format!("[[auth.secrets]]\nid = \"a b\"\n{secret}"), "2:6: id in [[auth.secrets]]: \"a b\" is not such a name".to_owned()),
         ("[[auth.secrets]]\nid = \"a\"".to_owned(), format!("1:1: in [[auth.secrets]] there is no source: expected one of {SOURCES}")),
         (format!("[[auth.secrets]]\nid = \"a\"\nenv = \"A\"\n{secret}"), format!("1:1: in [[auth.secrets]] there is more than one source (env, secret); expected one of {SOURCES}")),
@@ -142,6 +142,12 @@ fn mistakes_in_secrets_and_users_are_named() {
         ("[[auth.users]]\nname = \"a\"\npassword = \"\"".to_owned(), "2:8: user \"a\": the password".to_owned()),
         ("[[auth.users]]\nname = \"1700000000:a\"\npassword = \"p\"".to_owned(), "2:8: \"1700000000:a\" looks like the username of a time-limited credential".to_owned()),
         ("[[auth.users]]\nname = \"a\"\npassword = \"p\"\n[[auth.users]]\nname = \"a\"\npassword = \"q\"".to_owned(), "5:8: user \"a\" is given twice".to_owned()),
+        ("[[auth.users]]\nname = \"a\"\npassword = \"0xg93fbc53ba582fb4c044c456bdc40eb0\"".to_owned(), "2:8: user \"a\": the key after 0x is neither 32 hexadecimal digits".to_owned()),
+        (format!("{SECRET}[[realm]]\nname = \"b\""), "4:1: nobody could authenticate: expected [[realm.secrets]]".to_owned()),
+        (format!("{SECRET}[[realm]]\nname = \"turnstone\"\n[[realm.secrets]]\n{secret}"), "5:8: name in [[realm]]: a second realm of the name \"turnstone\"".to_owned()),
+        (format!("{SECRET}[[realm]]\nname = \"b\"\nsni = [\"10.0.0.1\"]\n[[realm.secrets]]\n{secret}"), "6:8: sni in [[realm]]: \"10.0.0.1\" is an address".to_owned()),
+        (format!("[auth]\nsni = [\"a.example\"]\n{SECRET}[[realm]]\nname = \"b\"\nsni = [\"A.example\"]\n[[realm.secrets]]\n{secret}"), "\"a.example\" leads to another realm already".to_owned()),
+        (format!("{SECRET}[[listen]]\naddress = \"127.0.0.1:1\"\ntransport = \"udp\"\nrealm = \"nowhere\""), "realm in [[listen]]: there is no realm \"nowhere\"; expected one of [\"turnstone\"]".to_owned()),
         ("[auth]\nusers-file = \"/nonexistent/users\"".to_owned(), "2:14: users-file in [auth]: cannot read /nonexistent/users".to_owned()),
     ];
     for (text, expected) in cases {

@@ -43,7 +43,8 @@ fn documented_keys() -> BTreeMap<String, BTreeSet<String>> {
 
 /// The keys that the parser accepts, from what it says when it meets an unknown one.
 fn accepted_keys(section: &str) -> BTreeSet<String> {
-    let error = given(&format!("{section}\nno-such-key = 1\n")).error();
+    let parent = if section.trim_matches('[').starts_with("realm.") { "[[realm]]\n" } else { "" };
+    let error = given(&format!("{parent}{section}\nno-such-key = 1\n")).error();
     let line =
         error.lines().find(|line| line.contains("unknown key \"no-such-key\"")).unwrap_or_else(|| panic!("{error}"));
     let (_, keys) = line.split_once("expected one of ").unwrap();
@@ -71,6 +72,8 @@ fn every_documented_key_is_accepted_and_every_accepted_key_is_documented() {
         match section.as_str() {
             "" => keys.extend(tables.clone()),
             "[auth]" => keys.extend(["secrets".to_owned(), "token-keys".to_owned(), "users".to_owned()]),
+            "[tls]" => keys.extend(["certificates".to_owned()]),
+            "[[realm]]" => keys.extend(["secrets", "users", "quota", "bandwidth"].map(str::to_owned)),
             _ => {}
         }
         assert_eq!(keys, accepted_keys(section), "in {section:?}");

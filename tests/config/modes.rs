@@ -89,14 +89,16 @@ fn modes_that_containers_give_are_accepted_when_asked_for_and_no_wider_ones() {
 }
 
 #[test]
-fn a_users_file_may_have_16_mib_and_a_secret_one() {
+fn a_users_file_may_have_256_mib_and_a_secret_one() {
     let directory = tempfile::tempdir().unwrap();
-    let comment = format!("#{}\n", "x".repeat(1 << 20));
+    let comment = format!("#{}\n", "x".repeat(4000));
     let text = "[auth]\nusers-file = \"users\"\n";
-    file(directory.path(), "users", &format!("{}a:b\n", comment.repeat(15)), 0o600);
+    file(directory.path(), "users", &format!("{}a:b\n", comment.repeat(5000)), 0o600);
     assert_eq!(given(text).in_directory(directory.path()).config().auth.users.len(), 1);
-    file(directory.path(), "users", &comment.repeat(16), 0o600);
-    assert!(given(text).in_directory(directory.path()).error().contains("users is larger than 16 MiB"));
+    // Without a byte in it.
+    let users = std::fs::OpenOptions::new().write(true).open(directory.path().join("users")).unwrap();
+    users.set_len((256 << 20) + 1).unwrap();
+    assert!(given(text).in_directory(directory.path()).error().contains("users is larger than 256 MiB"));
     let text = "[[auth.secrets]]\nid = \"a\"\nfile = \"users\"\n";
     assert!(given(text).in_directory(directory.path()).error().contains("users is larger than 1 MiB"));
 }
@@ -198,4 +200,51 @@ fn mistakes_in_a_users_file_are_named_with_their_line() {
     }
     file(directory.path(), "users", "a:b\n", 0o644);
     assert!(given(text).in_directory(directory.path()).error().contains("(mode 0644); run: chmod 600"));
+}
+
+#[test]
+fn a_users_file_may_have_keys_each_good_in_one_realm_and_its_lines_are_bounded() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = "0x8493fbc53ba582fb4c044c456bdc40eb";
+    let given_users = |lines: &str| {
+        file(directory.path(), "users", lines, 0o600);
+        given("[auth]\nrealm = \"realm\"\nusers-file = \"users\"\n").in_directory(directory.path())
+    };
+    let users =
+        given_users(&format!("# who they are\n# realm: realm\nuser:{key}\r\nplain:0xpassword\n")).config().auth.users;
+    assert_eq!((users.len(), users.is_stored_as_key("user"), users.is_stored_as_key("plain")), (2, true, false));
+    let error = given_users(&format!("a:b\n# realm: other\nuser:{key}\n")).error();
+    assert!(
+        error.contains("users:2:1: the keys behind this line are for the realm \"other\", and this realm is \"realm\""),
+        "{error}"
+    );
+    let error = given_users(&format!("a:b\nuser:{key},{key}\n")).error();
+    assert!(error.contains("users:2:1: user \"user\": there are two keys by one algorithm"), "{error}");
+    assert!(!error.contains("8493"), "a key is shown: {error}");
+    let error = given_users(&format!("a:{}\n", "x".repeat(5000))).error();
+    assert!(error.contains("users:1:1: the line is longer than 4096 bytes") && error.lines().count() == 1, "{error}");
+    // Of a million bad lines some are told.
+    let error = given_users(&"nothing\n".repeat(100_000)).error();
+    assert_eq!(error.lines().count(), 21, "{error}");
+}
+
+/// A million lines are read within seconds, also without optimisation; what it takes is in `turnserver.toml`.
+#[test]
+fn a_users_file_of_a_million_lines_is_read_and_each_of_it_is_found() {
+    use std::fmt::Write;
+    let directory = tempfile::tempdir().unwrap();
+    let mut lines = String::with_capacity(64 << 20);
+    for n in 0..1_000_000_u32 {
+        writeln!(lines, "user-{n}:0x{n:032x}").unwrap();
+    }
+    file(directory.path(), "users", &lines, 0o600);
+    let text = "[auth]\nusers-file = \"users\"\n";
+    let users = given(text).in_directory(directory.path()).config().auth.users;
+    assert_eq!(users.len(), 1_000_000);
+    assert!([0, 7, 999_999].iter().all(|n| users.is_stored_as_key(&format!("user-{n}"))));
+    assert!(!users.is_stored_as_key("user-1000000"));
+    lines.push_str("user-7:again\n");
+    file(directory.path(), "users", &lines, 0o600);
+    let error = given(text).in_directory(directory.path()).error();
+    assert!(error.ends_with("users:1000001:1: user \"user-7\" is given twice"), "{error}");
 }

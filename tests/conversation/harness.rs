@@ -14,8 +14,10 @@ use turnstone::stun::{AttributeType, Class, Encoder, Key, Message, Method, Passw
 use turnstone::traffic::Traffic;
 use turnstone::turn::{
     AllocationFilter, AllocationId, AllocationIds, Client, DatagramPath, DefaultFamily, Event, FillRandom, Lifetimes,
-    MessageKind, OnExpiry, Outcome, Parcel, Path, RelayId, Returned, Server, Settings, Shared, ToClient, ToPeer,
+    MessageKind, OnExpiry, Outcome, Parcel, Path, Realm, RelayId, Returned, Server, Settings, SettingsBuilder, Shared,
+    ToClient, ToPeer,
 };
+use turnstone::user::RealmId;
 
 pub use crate::fake_relays::FakeRelays;
 pub use crate::wire::{Answer, Login, Reply, message};
@@ -60,7 +62,11 @@ pub fn client_over(transport: Transport, n: u16) -> Client {
     };
     // Not the client's address: what is sent to it goes where the path says.
     let to = SocketAddr::from(([10, 9, high, low], 1));
-    Client { five_tuple, path: Path::Datagrams(DatagramPath { socket: u32::from(n), to, from_ip: None }) }
+    Client {
+        five_tuple,
+        path: Path::Datagrams(DatagramPath { socket: u32::from(n), to, from_ip: None }),
+        realm: RealmId::DEFAULT,
+    }
 }
 
 /// A world with many allocations, each with one channel.
@@ -99,6 +105,32 @@ pub struct Options {
     pub realm: &'static str,
     pub secrets: Vec<&'static [u8]>,
     pub default_family: DefaultFamily,
+    /// The realms beside the default one.
+    pub realms: Vec<RealmOptions>,
+}
+
+/// A realm beside the default one, with the secret of that one.
+#[derive(Clone)]
+pub struct RealmOptions {
+    pub name: &'static str,
+    pub users: Vec<(&'static str, &'static str)>,
+    pub quota: QuotaLimits,
+    pub bandwidth: BandwidthLimits,
+    pub on_expiry: OnExpiry,
+    pub server_names: Vec<&'static str>,
+}
+
+impl RealmOptions {
+    pub fn named(name: &'static str) -> Self {
+        Self {
+            name,
+            users: vec![("alice", "wonderland"), ("bob", "another")],
+            quota: QuotaLimits::default(),
+            bandwidth: BandwidthLimits::default(),
+            on_expiry: OnExpiry::Keep,
+            server_names: Vec::new(),
+        }
+    }
 }
 
 impl Default for Options {
@@ -127,6 +159,7 @@ impl Default for Options {
             realm: REALM,
             secrets: vec![SECRET],
             default_family: DefaultFamily::default(),
+            realms: Vec::new(),
         }
     }
 }
@@ -136,7 +169,7 @@ impl Options {
         let secrets = self.secrets.iter().enumerate();
         let secrets = secrets.map(|(n, bytes)| SharedSecret { id: n.to_string(), bytes: bytes.to_vec().into() });
         let builder = Credentials::builder(self.realm, Arc::clone(nonce_keys))
-            .users(Users::from_pairs(self.users.iter().copied()).unwrap())
+            .users(Users::from_pairs(self.realm, self.users.iter().copied()).unwrap())
             .secrets(secrets.collect())
             .access_tokens(self.tokens.clone());
         match self.asks {
@@ -160,7 +193,15 @@ impl Options {
             .software(self.software.clone())
             .default_family(self.default_family)
             .turn(self.turn);
-        Arc::new(settings.build())
+        let realm = |of: &RealmOptions| {
+            let same = Self { realm: of.name, users: of.users.clone(), ..self.clone() };
+            Realm::new(same.credentials(nonce_keys))
+                .quota(of.quota)
+                .bandwidth(of.bandwidth)
+                .on_expiry(of.on_expiry)
+                .server_names(of.server_names.iter().map(ToString::to_string).collect())
+        };
+        Arc::new(self.realms.iter().map(realm).fold(settings, SettingsBuilder::realm).build())
     }
 }
 

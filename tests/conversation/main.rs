@@ -20,6 +20,7 @@ mod peer_policy;
 mod permissions;
 mod properties;
 mod quota;
+mod realms;
 mod refresh;
 mod reload;
 mod retransmission;

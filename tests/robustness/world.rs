@@ -19,6 +19,7 @@ use turnstone::turn::{
     Client, DatagramPath, MessageKind, NatDiscovery, OpenRelay, Outcome, Path, PortRequest, RelayError, RelayId,
     Relays, ReservationToken, Server, Settings, SettingsBuilder, Shared, ToPeer,
 };
+use turnstone::user::RealmId;
 use turnstone::user::User;
 
 use super::mutate::Rng;
@@ -224,7 +225,7 @@ fn settings(unauthenticated: Option<RateLimit>) -> SettingsBuilder {
 }
 
 fn credentials() -> Credentials {
-    let users = Users::from_pairs([(USER, PASSWORD), ("bob", "another password")]).unwrap();
+    let users = Users::from_pairs(REALM, [(USER, PASSWORD), ("bob", "another password")]).unwrap();
     let nonce_keys = Arc::new(NonceKeys::new([7; 32], 3600));
     Credentials::builder(REALM, nonce_keys).users(users).build().unwrap()
 }
@@ -247,7 +248,7 @@ pub(crate) fn server_addr(family: Family) -> SocketAddr {
 pub(crate) fn client(transport: Transport, addr: SocketAddr, socket: u32) -> Client {
     let server = server_addr(Family::of(addr.ip()));
     let path = Path::Datagrams(DatagramPath { socket, to: addr, from_ip: None });
-    Client { five_tuple: FiveTuple { transport, client: ClientAddr::new(addr), server }, path }
+    Client { five_tuple: FiveTuple { transport, client: ClientAddr::new(addr), server }, path, realm: RealmId::DEFAULT }
 }
 
 /// A request before it is signed.

@@ -35,7 +35,7 @@ pub(crate) fn serve(listener: &Arc<UdpSocket>, user: (&str, &str), rules: &PeerR
     let mut nonce_key = [0; 32];
     random(&mut nonce_key);
     let credentials = Credentials::builder("example.org", Arc::new(NonceKeys::new(nonce_key, 600)))
-        .users(Users::from_pairs([user])?)
+        .users(Users::from_pairs("example.org", [user])?)
         .build()?;
     let settings = Settings::builder(Arc::new(credentials), Arc::new(PeerAcl::compile(rules)?)).build();
     let mut server = Server::new(Arc::new(settings), Shared::default(), Box::new(random));

@@ -59,12 +59,12 @@ impl Server {
             return Err(alternate.map_or(Reason::Draining, |_| Reason::Redirected).into());
         }
         let (now, settings, identity) = (request.now, request.settings, &request.auth.identity);
-        let quota = self.shared.quotas.reserve(settings.quota, &identity.user, now.micros)?;
+        let quota = self.shared.quotas.reserve(settings.quota_in(request.realm), &identity.user, now.micros)?;
         let opened = open(request, &wish.placement, relays)?;
 
         let granted = granted_lifetime_secs(settings, wish.lifetime_secs);
-        let lifetime_secs = cut_in_secs(settings, now, identity).map_or(granted, |cut| cut.min(granted));
-        let meter = Meter::new(settings.bandwidth, &self.shared.user_bandwidths, &identity.user, now.micros);
+        let lifetime_secs = cut_in_secs(request.realm, now, identity).map_or(granted, |cut| cut.min(granted));
+        let meter = Meter::new(request.realm.bandwidth, &self.shared.user_bandwidths, &identity.user, now.micros);
         let id = self.ids.take();
         let is_frequent = quota.is_frequent();
         let mut allocation = Allocation::new(id, *request.client, now, request.auth, meter, quota);
@@ -148,7 +148,7 @@ fn default_family<R: Relays>(request: &Request<'_>, relays: &R) -> Family {
 
 fn open<R: Relays>(request: &Request<'_>, placement: &Placement, relays: &mut R) -> Result<Opened, Reject> {
     let user = &request.auth.identity.user;
-    let per_user_max = request.settings.quota.reservations_per_user;
+    let per_user_max = request.realm.quota.reservations_per_user;
     let now_micros = request.now.micros;
     let port_request = |port| match port {
         PortWish::Any => PortRequest::Any,

@@ -16,9 +16,10 @@ use super::ids::AllocationId;
 use super::output::{AllocationSummary, Client, EndReason, Event};
 use super::peer::RefusedData;
 use super::permissions::Permissions;
+use super::realm::{OnExpiry, Realm};
 use super::relays::{OpenRelay, RelayId};
 use super::retransmit::Remembered;
-use super::settings::{OnExpiry, Settings};
+use super::settings::Settings;
 use super::timer::Armed;
 
 /// Permissions and channels from which on an allocation has many.
@@ -204,10 +205,10 @@ pub(super) fn granted_lifetime_secs(settings: &Settings, requested_secs: Option<
 }
 
 /// Seconds until the policy ends an allocation of this identity, at least one; `None` when it does not.
-pub(super) fn cut_in_secs(settings: &Settings, now: Now, identity: &Identity) -> Option<u32> {
-    match (settings.on_expiry, identity.expires_unix) {
+pub(super) fn cut_in_secs(realm: &Realm, now: Now, identity: &Identity) -> Option<u32> {
+    match (realm.on_expiry, identity.expires_unix) {
         // No lifetime is longer than that of the token, whatever the policy (RFC 7635 section 9).
-        (_, Some(expires)) if settings.on_expiry == OnExpiry::Cut || identity.is_token() => {
+        (_, Some(expires)) if realm.on_expiry == OnExpiry::Cut || identity.is_token() => {
             Some(u32::try_from(expires.saturating_sub(now.unix_secs)).unwrap_or(u32::MAX).max(1))
         }
         _ => None,

@@ -15,11 +15,16 @@ pub(super) enum Fact {
     Unknown,
 }
 
-/// What is known of usernames. Names that clients make up must not push out those of users, so each have bounds of their own.
+/// What is known of usernames, by their realms. Names that clients make up must not push out those of users, nor those of one realm those
+/// of another, so each have bounds of their own.
 #[derive(Default)]
 pub(super) struct Facts {
-    /// The realm that the keys are for.
-    realm: Box<str>,
+    /// A few: every one that asks. Keys are good in one of them only.
+    realms: BTreeMap<Box<str>, OfRealm>,
+}
+
+#[derive(Default)]
+struct OfRealm {
     known: Bounded<Arc<AskedUser>>,
     unknown: Bounded<()>,
 }
@@ -27,11 +32,11 @@ pub(super) struct Facts {
 impl Facts {
     /// What is known of a username.
     pub(super) fn of(&mut self, now: Now, credentials: &Credentials, username: &str) -> Option<Fact> {
-        self.keep_to(credentials);
-        if let Some(user) = self.known.get(now.micros, username) {
+        let known = self.realms.get_mut(credentials.realm())?;
+        if let Some(user) = known.known.get(now.micros, username) {
             return Some(Fact::Known(Arc::clone(user)));
         }
-        self.unknown.get(now.micros, username).map(|()| Fact::Unknown)
+        known.unknown.get(now.micros, username).map(|()| Fact::Unknown)
     }
 
     /// Keeps the credential of a username.
@@ -42,31 +47,40 @@ impl Facts {
         username: &Arc<str>,
         credential: KnownCredential,
     ) -> Fact {
-        self.keep_to(credentials);
         let valid_secs = credential.valid_secs(now.unix_secs, policy);
-        let user = Arc::new(credential.into_user(username, credentials.realm()));
-        self.unknown.forget(username);
-        self.known.insert(now.micros, Arc::clone(username), Arc::clone(&user), (valid_secs, policy.known_max));
+        let user = Arc::new(credential.into_user(username, credentials.realm(), credentials.label()));
+        let of_realm = self.of_realm(credentials);
+        of_realm.unknown.forget(username);
+        of_realm.known.insert(now.micros, Arc::clone(username), Arc::clone(&user), (valid_secs, policy.known_max));
         Fact::Known(user)
     }
 
     /// Keeps that a username is nobody's.
-    pub(super) fn learn_unknown(&mut self, now: Now, policy: &AskPolicy, username: &Arc<str>) -> Fact {
-        self.known.forget(username);
-        self.unknown.insert(now.micros, Arc::clone(username), (), (policy.unknown_secs, policy.unknown_max));
+    pub(super) fn learn_unknown(
+        &mut self,
+        now: Now,
+        (credentials, policy): (&Credentials, &AskPolicy),
+        username: &Arc<str>,
+    ) -> Fact {
+        let of_realm = self.of_realm(credentials);
+        of_realm.known.forget(username);
+        of_realm.unknown.insert(now.micros, Arc::clone(username), (), (policy.unknown_secs, policy.unknown_max));
         Fact::Unknown
     }
 
     /// How many credentials and how many names of nobody are kept.
     pub(super) fn len(&self) -> (usize, usize) {
-        (self.known.by_name.len(), self.unknown.by_name.len())
+        let of = |len: fn(&OfRealm) -> usize| self.realms.values().map(len).sum();
+        (of(|realm| realm.known.by_name.len()), of(|realm| realm.unknown.by_name.len()))
     }
 
-    /// Keys of another realm are of no use.
-    fn keep_to(&mut self, credentials: &Credentials) {
-        if *self.realm != *credentials.realm() {
-            *self = Self { realm: credentials.realm().into(), ..Self::default() };
-        }
+    /// Forgets what was answered for realms that are no more, or ask no more.
+    pub(super) fn keep_realms(&mut self, asks: impl Fn(&str) -> bool) {
+        self.realms.retain(|realm, _| asks(realm));
+    }
+
+    fn of_realm(&mut self, credentials: &Credentials) -> &mut OfRealm {
+        self.realms.entry(credentials.realm().into()).or_default()
     }
 }
 

@@ -15,11 +15,11 @@ impl Server {
             return None;
         }
         self.events.stranger_answered();
-        Some(self.settings.credentials.nonce_keys().cookie(now.unix_secs, client, parameters))
+        Some(self.settings.realm.credentials.nonce_keys().cookie(now.unix_secs, client, parameters))
     }
 
     /// Whether the cookie of a hello shows that its client receives at its address.
     pub fn is_hello_cookie(&self, now: Now, client: ClientAddr, parameters: &[&[u8]], cookie: &[u8]) -> bool {
-        self.settings.credentials.nonce_keys().is_cookie(now.unix_secs, client, parameters, cookie)
+        self.settings.realm.credentials.nonce_keys().is_cookie(now.unix_secs, client, parameters, cookie)
     }
 }

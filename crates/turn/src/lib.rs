@@ -21,6 +21,7 @@
 // | `five_tuple`, `hash` | the 5-tuple table and its keyed hash |
 // | `timer`, `retransmit`, `events`, `refusal` | the wheel, remembered responses, the event queue, what it says of a refusal |
 // | `parcel`, `ids` | an allocation on its way to another server; ids that move with it |
+// | `realm`, `server_names` | one of several realms; what a server name chooses |
 // | `view` | what an operator sees, and how an allocation is ended from outside |
 // | `pass` | going over all allocations in parts, and judging them by a new snapshot |
 // | `peer`, `response`, `transaction` | the question to the peer policy, what all responses share, transaction ids |
@@ -31,6 +32,7 @@ pub mod clock;
 pub mod framing;
 pub mod policy;
 pub mod reject;
+pub mod server_names;
 pub mod slots;
 pub mod text;
 pub mod traffic;
@@ -63,6 +65,7 @@ mod path;
 mod peer;
 mod pending;
 mod permissions;
+mod realm;
 mod refresh;
 mod refusal;
 mod relays;
@@ -92,10 +95,11 @@ pub use output::{
 pub use parcel::{Parcel, ParcelRelay, Parts, PutInError, RememberedResponse, Returned};
 pub use pass::Judgement;
 pub use path::{DatagramPath, Path, SessionId, StreamId};
+pub use realm::{OnExpiry, Realm};
 pub use refusal::{Excerpt, Refusal};
 pub use relays::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
 pub use retransmit::DigestKey;
 pub use server::{FillRandom, Server};
-pub use settings::{DefaultFamily, Lifetimes, OnExpiry, Settings, SettingsBuilder, Shared};
+pub use settings::{DefaultFamily, Lifetimes, Settings, SettingsBuilder, Shared};
 pub use view::{AllocationDetail, AllocationFilter, AllocationView, Kick, Listing, Totals, UserTotal};
 pub use wrapping::Wrapping;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::addr::{ClientAddr, FiveTuple, PeerAddr, RelayedAddr, Transport};
 use crate::reject::Dropped;
 use crate::traffic::Traffic;
-use crate::user::User;
+use crate::user::{RealmId, User};
 
 use super::discovery::Detour;
 use super::ids::AllocationId;
@@ -22,6 +22,8 @@ pub struct Client {
     pub five_tuple: FiveTuple,
     /// How to reach it.
     pub path: Path,
+    /// The realm that it has come in by: it is challenged for that one, and known in no other.
+    pub realm: RealmId,
 }
 
 impl Client {
@@ -29,7 +31,7 @@ impl Client {
     /// several sockets, says more in its [`Path`].
     pub fn over_udp(client: SocketAddr, server: SocketAddr) -> Self {
         let five_tuple = FiveTuple { transport: Transport::Udp, client: ClientAddr::new(client), server };
-        Self { five_tuple, path: Path::back_to(client) }
+        Self { five_tuple, path: Path::back_to(client), realm: RealmId::DEFAULT }
     }
 }
 
@@ -100,14 +102,23 @@ pub enum EndReason {
     CredentialExpired,
     /// An operator ended it.
     Kicked,
+    /// Its realm was taken out of the configuration.
+    RealmRemoved,
     /// The server stops.
     Shutdown,
 }
 
 impl EndReason {
     /// Every reason, for metrics that start at zero.
-    pub const ALL: &'static [Self] =
-        &[Self::Released, Self::Expired, Self::ClientGone, Self::CredentialExpired, Self::Kicked, Self::Shutdown];
+    pub const ALL: &'static [Self] = &[
+        Self::Released,
+        Self::Expired,
+        Self::ClientGone,
+        Self::CredentialExpired,
+        Self::Kicked,
+        Self::RealmRemoved,
+        Self::Shutdown,
+    ];
 
     /// The stable name used as a metric label and in logs.
     pub fn label(self) -> &'static str {
@@ -117,6 +128,7 @@ impl EndReason {
             Self::ClientGone => "client-gone",
             Self::CredentialExpired => "credential-expired",
             Self::Kicked => "kicked",
+            Self::RealmRemoved => "realm-removed",
             Self::Shutdown => "shutdown",
         }
     }

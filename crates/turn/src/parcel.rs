@@ -11,6 +11,7 @@ use crate::auth::Identity;
 use crate::clock::Now;
 use crate::policy::{Meter, MeterState};
 use crate::traffic::Traffic;
+use crate::user::RealmId;
 use turnstone_stun::{Key, PasswordAlgorithm};
 
 use super::allocation::{Allocation, Relay};
@@ -235,6 +236,9 @@ impl Server {
         self.report_routes(&allocation);
         let slot = self.allocations.insert(&self.hash, allocation);
         self.ids.leave_out(id);
+        if self.ends_with_its_realm(now, slot, relays) {
+            return Ok(());
+        }
         if judged_by.is_none_or(|by| !Arc::ptr_eq(&by, &self.settings)) {
             self.judge_arrival(now, slot);
         }
@@ -288,14 +292,16 @@ impl Parcel {
     pub fn from_parts(now: Now, mut parts: Parts, settings: &Settings, shared: &Shared) -> Self {
         let user = &parts.identity.user;
         let quota = shared.quotas.readmit(user, parts.is_frequent);
-        let meter = Meter::resume(settings.bandwidth, &shared.user_bandwidths, user, now.micros, parts.meter);
+        let bandwidth = settings.realm_of_user(user).map(|realm| realm.bandwidth).unwrap_or_default();
+        let meter = Meter::resume(bandwidth, &shared.user_bandwidths, user, now.micros, parts.meter);
+        let realm = user.realm().map(|name| RealmId::of(name)).unwrap_or_default();
         let five_tuple = parts.five_tuple;
         let released = std::mem::take(&mut parts.released).into_iter();
         let channel = |(number, peer, until_micros)| Channel { number, own_relay: false, peer, until_micros };
         let mut allocation = Allocation {
             id: parts.id,
             // Nobody takes this path: [`Server::put_in`] names the one here.
-            client: Client { five_tuple, path: Path::nowhere(five_tuple.client) },
+            client: Client { five_tuple, path: Path::nowhere(five_tuple.client), realm },
             v4: None,
             v6: None,
             channels: Channels::unindexed(parts.channels.into_iter().map(channel).collect()),

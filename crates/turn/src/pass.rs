@@ -7,7 +7,7 @@ use crate::policy::Verdict;
 
 use super::allocation::{cut_in_secs, in_secs};
 use super::ids::{AllocationId, AllocationIds};
-use super::output::Event;
+use super::output::{EndReason, Event};
 use super::peer::{Peer, judge};
 use super::relays::Relays;
 use super::server::Server;
@@ -63,6 +63,9 @@ impl Server {
     /// part at a time: see [`Self::judge`].
     pub fn apply(&mut self, settings: Arc<Settings>) {
         self.limiter.set_limit(settings.unauthenticated);
+        if let Some(pending) = &mut self.pending {
+            pending.facts.keep_realms(|realm| settings.asks_in(realm));
+        }
         self.settings = settings;
         // What an earlier one has ended stays ended; all that is left is judged anew.
         let before = self.judging.take().map(|judging| judging.so_far).unwrap_or_default();
@@ -83,6 +86,12 @@ impl Server {
         let mut looked_at = 0;
         while looked_at < most {
             let Some(slot) = self.next_in(&mut pass) else { return Some(so_far) };
+            if self.ends_with_its_realm(now, slot, relays) {
+                looked_at += 1;
+                so_far.allocations += 1;
+                so_far.allocations_ended += 1;
+                continue;
+            }
             looked_at += 1 + self.judge_again(slot, &mut so_far);
             self.apply_limits(now, slot);
             let live = self.allocations.len();
@@ -92,6 +101,16 @@ impl Server {
         }
         self.judging = Some(Judging { pass, so_far });
         None
+    }
+
+    /// Ends an allocation whose realm is no more: there are no limits for it any more, and nobody who could authenticate for it.
+    pub(super) fn ends_with_its_realm<R: Relays>(&mut self, now: Now, slot: u32, relays: &mut R) -> bool {
+        let Some(allocation) = self.allocations.get(slot) else { return false };
+        let is_over = self.settings.realm_of_user(&allocation.identity.user).is_none();
+        if is_over {
+            self.end(now, slot, EndReason::RealmRemoved, relays);
+        }
+        is_over
     }
 
     /// A pass over the allocations after this one.
@@ -148,9 +167,10 @@ impl Server {
     /// New bandwidth caps count at once; a new expiry policy of `cut` shortens lifetimes granted before it.
     pub(super) fn apply_limits(&mut self, now: Now, slot: u32) {
         let Some(allocation) = self.allocations.get_mut(slot) else { return };
-        let (limits, users) = (self.settings.bandwidth, &self.shared.user_bandwidths);
+        let Some(realm) = self.settings.realm_of_user(&allocation.identity.user) else { return };
+        let (limits, users) = (realm.bandwidth, &self.shared.user_bandwidths);
         allocation.meter.set_limits(limits, users, &allocation.identity.user, now.micros);
-        if let Some(cut) = cut_in_secs(&self.settings, now, &allocation.identity) {
+        if let Some(cut) = cut_in_secs(realm, now, &allocation.identity) {
             let cut_micros = in_secs(now, cut);
             for relay in allocation.relays_mut() {
                 relay.until_micros = relay.until_micros.min(cut_micros);

@@ -6,10 +6,10 @@ use turnstone_stun::AttributeType;
 
 use super::allocation::{cut_in_secs, granted_lifetime_secs, has_expired, in_secs};
 use super::output::EndReason;
+use super::realm::OnExpiry;
 use super::relays::Relays;
 use super::request::Request;
 use super::server::Server;
-use super::settings::OnExpiry;
 
 impl Server {
     /// Moves the time-to-expiry of the allocation, or of one family of a dual one; zero ends it.
@@ -53,11 +53,12 @@ impl Server {
                 return Err(Reason::TokenExpired.into());
             }
             allocation.take_token(request.auth);
-        } else if settings.on_expiry == OnExpiry::NoRefresh && has_expired(now, &allocation.identity) {
+        } else if request.realm.on_expiry == OnExpiry::NoRefresh && has_expired(now, &allocation.identity) {
             return Err(Reason::CredentialExpired.into());
         }
         let granted = granted_lifetime_secs(settings, requested_secs);
-        let lifetime_secs = cut_in_secs(settings, now, &allocation.identity).map_or(granted, |cut| cut.min(granted));
+        let lifetime_secs =
+            cut_in_secs(request.realm, now, &allocation.identity).map_or(granted, |cut| cut.min(granted));
         let until_micros = in_secs(now, lifetime_secs);
         for relay in allocation.relays_mut() {
             if relay.is_live(now.micros) && family.is_none_or(|family| family == relay.relayed.family()) {

@@ -71,6 +71,8 @@ reasons! {
     WrongRealm = UNAUTHENTICATED, "wrong-realm";
     /// MESSAGE-INTEGRITY does not match: wrong password or wrong shared secret.
     WrongPassword = UNAUTHENTICATED, "wrong-password";
+    /// The user is stored as a key by another password algorithm than the request's.
+    NoKeyOfAlgorithm = UNAUTHENTICATED, "no-key-of-algorithm";
     /// The time-limited credential has expired.
     CredentialExpired = UNAUTHENTICATED, "credential-expired";
     /// The time-limited credential's timestamp counts milliseconds: it would practically never expire.
@@ -113,6 +115,8 @@ reasons! {
     PeerFamilyMismatch = PEER_FAMILY_MISMATCH, "peer-family-mismatch";
     /// The user has as many allocations as allowed.
     UserQuota = QUOTA_REACHED, "user-quota";
+    /// The realm has as many allocations as allowed.
+    RealmQuota = QUOTA_REACHED, "realm-quota";
     /// The server has as many allocations as allowed.
     TotalQuota = QUOTA_REACHED, "total-quota";
     /// The user makes allocations faster than allowed.

@@ -12,6 +12,7 @@ use turnstone_stun::{AttributeType, ErrorCode, Message, Method, decode_xor_addre
 
 use super::allocation::in_secs;
 use super::output::{Client, Outcome};
+use super::realm::Realm;
 use super::refusal::{Excerpt, Refusal};
 use super::relays::Relays;
 use super::response::{Responder, is_known};
@@ -26,6 +27,7 @@ pub(super) struct Request<'r> {
     pub(super) message: &'r Message<'r>,
     pub(super) auth: &'r Authenticated,
     pub(super) settings: &'r Settings,
+    pub(super) realm: &'r Realm,
     pub(super) responder: Responder<'r>,
 }
 
@@ -90,7 +92,8 @@ impl Server {
             return Outcome::Reply;
         }
         let held = slot.and_then(|slot| self.allocations.get(slot)).map(|allocation| allocation.credential());
-        let auth = match settings.credentials.authenticate(now, client.five_tuple.client, message, held) {
+        let realm = settings.realm_of(client.realm);
+        let auth = match realm.credentials.authenticate(now, client.five_tuple.client, message, held) {
             Ok(auth) => auth,
             Err(reason) => match self.without_credential(now, client, message, reason, reply) {
                 ControlFlow::Continue(auth) => auth,
@@ -103,7 +106,7 @@ impl Server {
             software: settings.software.as_deref(),
             integrity: Some((auth.integrity, &auth.key)),
         };
-        let request = Request { now, client, message, auth: &auth, settings: &settings, responder };
+        let request = Request { now, client, message, auth: &auth, settings: &settings, realm, responder };
         // A request with a token came here only where tokens are taken.
         let unknown = message.unknown_required(|kind| is_known(kind) || kind == AttributeType::ACCESS_TOKEN);
         let result = if !unknown.is_empty() {
@@ -118,7 +121,7 @@ impl Server {
             match reject.code() {
                 ErrorCode::UNKNOWN_ATTRIBUTE => request.responder.unknown_attributes(reply, reject, &unknown),
                 ErrorCode::UNAUTHENTICATED => request.responder.error(reply, reject, |encoder| {
-                    settings.credentials.challenge(now, client.five_tuple.client, encoder);
+                    realm.credentials.challenge(now, client.five_tuple.client, encoder);
                 }),
                 ErrorCode::TRY_ALTERNATE => request.responder.error(reply, reject, |encoder| {
                     self.write_alternate(&client.five_tuple, encoder);
@@ -183,7 +186,7 @@ impl Server {
         }
         responder.error(reply, reject, |encoder| match reject.code() {
             ErrorCode::UNAUTHENTICATED | ErrorCode::STALE_NONCE => {
-                self.settings.credentials.challenge(now, client.five_tuple.client, encoder);
+                self.settings.realm_of(client.realm).credentials.challenge(now, client.five_tuple.client, encoder);
             }
             ErrorCode::TRY_ALTERNATE => self.write_alternate(&client.five_tuple, encoder),
             _ => {}
@@ -264,6 +267,7 @@ fn had_fresh_nonce(reason: Reason) -> bool {
             | Reason::WrongRealm
             | Reason::UnknownUser
             | Reason::WrongPassword
+            | Reason::NoKeyOfAlgorithm
             | Reason::CredentialExpired
             | Reason::TimestampInMilliseconds
             | Reason::AmbiguousExpiry

@@ -7,6 +7,7 @@ use crate::addr::{Family, FiveTuple};
 use crate::clock::Now;
 use crate::policy::RateLimiter;
 use crate::reject::{Dropped, Reason};
+use crate::user::RealmId;
 use turnstone_stun::{Class, Message, Method, ParseError};
 
 use super::allocation::Allocation;
@@ -19,9 +20,10 @@ use super::message_kind::MessageKind;
 use super::output::{Client, EndReason, Event, Outcome};
 use super::pass::Judging;
 use super::pending::Pending;
+use super::realm::OnExpiry;
 use super::relays::Relays;
 use super::retransmit::{Digester, Tombstones};
-use super::settings::{OnExpiry, Settings, Shared};
+use super::settings::{Settings, Shared};
 use super::shared_ports::SharedPorts;
 use super::timer::{Armed, Timer, Wheel};
 use super::transaction::TransactionIds;
@@ -226,6 +228,11 @@ impl Server {
         }
     }
 
+    /// The realm that a server name leads to, for a client that has asked for it in its handshake.
+    pub fn realm_by_server_name(&self, name: &str) -> Option<RealmId> {
+        self.settings.realm_by_server_name(name)
+    }
+
     /// Whether a client has an allocation.
     pub fn has_allocation(&self, five_tuple: &FiveTuple) -> bool {
         self.allocations.contains(&self.hash, five_tuple)
@@ -306,7 +313,8 @@ impl Server {
         let Some(allocation) = self.allocations.get_mut(slot) else { return };
         if !allocation.is_live(now.micros) {
             let credential_over = allocation.identity.expires_unix.is_some_and(|expires| expires <= now.unix_secs);
-            let cut = self.settings.on_expiry == OnExpiry::Cut && credential_over;
+            let realm = self.settings.realm_of_user(&allocation.identity.user);
+            let cut = realm.is_some_and(|realm| realm.on_expiry == OnExpiry::Cut) && credential_over;
             let reason = if cut { EndReason::CredentialExpired } else { EndReason::Expired };
             self.end(now, slot, reason, relays);
             return;

@@ -8,19 +8,10 @@ use crate::auth::Credentials;
 use crate::policy::{AnswerBudgets, BandwidthLimits, PeerAcl, QuotaLimits, Quotas, RateLimit, UserBandwidths};
 
 use super::discovery::NatDiscovery;
+use super::realm::{OnExpiry, Realm};
 use super::retransmit::DigestKey;
-
-/// What becomes of an allocation when the credential that made it expires.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnExpiry {
-    /// It lives on and can be refreshed, as with coturn.
-    #[default]
-    Keep,
-    /// It lives until its lifetime ends; Refresh is refused with 401.
-    NoRefresh,
-    /// It ends at the moment of expiry.
-    Cut,
-}
+use super::server_names::ServerNames;
+use crate::user::{RealmId, User};
 
 /// Lifetimes in seconds (RFC 8656 sections 7.2, 9 and 12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,12 +53,13 @@ const PEERS_PER_ALLOCATION_MAX: usize = 128;
 /// One immutable snapshot: who may do what. A reload builds a new one and hands it to every worker's [`Server`](super::Server).
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub(super) credentials: Arc<Credentials>,
+    /// The default realm.
+    pub(super) realm: Realm,
+    /// The others, by their ids.
+    realms: Vec<Realm>,
+    realm_by_server_name: ServerNames<RealmId>,
     pub(super) peer_acl: Arc<PeerAcl>,
     pub(super) lifetimes: Lifetimes,
-    pub(super) on_expiry: OnExpiry,
-    pub(super) quota: QuotaLimits,
-    pub(super) bandwidth: BandwidthLimits,
     pub(super) unauthenticated: Option<RateLimit>,
     pub(super) max_peers_per_allocation: usize,
     pub(super) rfc5766_channel_numbers: bool,
@@ -87,13 +79,19 @@ impl Settings {
         let addresses = [of_family(IpAddr::is_ipv4), of_family(IpAddr::is_ipv6)];
         let addresses = addresses.into_iter().filter(|count| *count > 0).min().unwrap_or(1);
         let ports = ports.saturating_mul(u32::try_from(addresses).unwrap_or(u32::MAX));
-        SettingsBuilder(Self {
+        let realm = Realm {
             credentials,
-            peer_acl,
-            lifetimes: Lifetimes::default(),
-            on_expiry: OnExpiry::default(),
             quota: QuotaLimits::for_ports(ports),
             bandwidth: BandwidthLimits::default(),
+            on_expiry: OnExpiry::default(),
+            server_names: Vec::new(),
+        };
+        SettingsBuilder(Self {
+            realm,
+            realms: Vec::new(),
+            realm_by_server_name: ServerNames::default(),
+            peer_acl,
+            lifetimes: Lifetimes::default(),
             unauthenticated: Some(RateLimit::default()),
             max_peers_per_allocation: PEERS_PER_ALLOCATION_MAX,
             rfc5766_channel_numbers: false,
@@ -105,9 +103,46 @@ impl Settings {
         })
     }
 
-    /// Who may allocate.
+    /// Who may allocate in the default realm.
     pub fn credentials(&self) -> &Arc<Credentials> {
-        &self.credentials
+        &self.realm.credentials
+    }
+
+    /// The realms beside the default one.
+    pub fn realms(&self) -> &[Realm] {
+        &self.realms
+    }
+
+    /// The realm that a server name chooses: a client that has asked for it in a handshake comes in by that realm.
+    pub fn realm_by_server_name(&self, name: &str) -> Option<RealmId> {
+        self.realm_by_server_name.get(name).copied()
+    }
+
+    /// The realm that a client has come in by: the default one if it is no more.
+    #[inline]
+    pub(super) fn realm_of(&self, client: RealmId) -> &Realm {
+        if client == RealmId::DEFAULT {
+            return &self.realm;
+        }
+        let found = self.realms.binary_search_by_key(&client, Realm::id);
+        found.ok().and_then(|at| self.realms.get(at)).unwrap_or(&self.realm)
+    }
+
+    /// Whether somebody is asked about the users of the realm of this name.
+    pub(super) fn asks_in(&self, name: &str) -> bool {
+        let mut realms = std::iter::once(&self.realm).chain(&self.realms);
+        realms.any(|realm| realm.credentials.realm() == name && realm.credentials.asks().is_some())
+    }
+
+    /// The quotas of a realm's users: its own, and that of the whole server.
+    pub(super) fn quota_in(&self, realm: &Realm) -> QuotaLimits {
+        QuotaLimits { total: self.realm.quota.total, ..realm.quota }
+    }
+
+    /// The realm that a user is one of; `None` if it is no more.
+    pub(super) fn realm_of_user(&self, user: &User) -> Option<&Realm> {
+        let Some(name) = user.realm() else { return Some(&self.realm) };
+        Some(self.realm_of(RealmId::of(name))).filter(|realm| realm.is_of(user))
     }
 
     /// Which peers may be reached.
@@ -126,6 +161,27 @@ impl Settings {
 pub struct SettingsBuilder(Settings);
 
 impl SettingsBuilder {
+    /// Another realm. Of two of the same name, or with the same server name, the later one counts.
+    pub fn realm(mut self, realm: Realm) -> Self {
+        let settings = &mut self.0;
+        for name in &realm.server_names {
+            settings.realm_by_server_name.entry(name).insert_entry(realm.id());
+        }
+        match settings.realms.binary_search_by_key(&realm.id(), Realm::id) {
+            Ok(at) => settings.realms.splice(at..=at, [realm]).for_each(drop),
+            Err(at) => settings.realms.insert(at, realm),
+        }
+        self
+    }
+
+    /// The server names that choose the default realm, as [`Realm::server_names`] do another one.
+    pub fn server_names(mut self, names: &[String]) -> Self {
+        for name in names {
+            self.0.realm_by_server_name.entry(name).insert_entry(RealmId::DEFAULT);
+        }
+        self
+    }
+
     /// Lifetimes of allocations, permissions and channels. Those of RFC 8656 by default.
     pub fn lifetimes(mut self, lifetimes: Lifetimes) -> Self {
         self.0.lifetimes = lifetimes;
@@ -134,20 +190,20 @@ impl SettingsBuilder {
 
     /// What becomes of allocations whose credential has expired. They are kept by default.
     pub fn on_expiry(mut self, on_expiry: OnExpiry) -> Self {
-        self.0.on_expiry = on_expiry;
+        self.0.realm.on_expiry = on_expiry;
         self
     }
 
     /// Allocation quotas. By default those of [`QuotaLimits::for_ports`], for the relay ports in the peer policy:
     /// one allocation a user if that names none.
     pub fn quota(mut self, quota: QuotaLimits) -> Self {
-        self.0.quota = quota;
+        self.0.realm.quota = quota;
         self
     }
 
     /// Bandwidth caps. None by default.
     pub fn bandwidth(mut self, bandwidth: BandwidthLimits) -> Self {
-        self.0.bandwidth = bandwidth;
+        self.0.realm.bandwidth = bandwidth;
         self
     }
 
@@ -238,7 +294,7 @@ mod tests {
         for denied in ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "fe80::1"] {
             assert!(settings.peer_acl().judge_ip(denied.parse().unwrap()).is_err(), "{denied}");
         }
-        let quota = settings.quota;
+        let quota = settings.realm.quota;
         assert_eq!((quota.per_user, quota.reservations_per_user, quota.total), (Some(250), Some(125), None));
         assert!(quota.rate.is_some() && settings.unauthenticated.is_some());
         assert_eq!((settings.max_peers_per_allocation, settings.rfc5766_channel_numbers), (128, false));

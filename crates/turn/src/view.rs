@@ -63,6 +63,8 @@ pub struct AllocationDetail {
 pub struct AllocationFilter {
     /// Exactly this username, or this user part of a time-limited one.
     pub user: Option<String>,
+    /// A realm that is not the default one, by its name.
+    pub realm: Option<String>,
     /// The client's address.
     pub client: Option<IpAddr>,
     /// An address with a permission or a channel.
@@ -76,6 +78,8 @@ pub struct AllocationFilter {
 /// What the live allocations of one user come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserTotal {
+    /// The user's realm, if it is not the default one.
+    pub realm: Option<Arc<str>>,
     /// The user, as quotas count it.
     pub user: Arc<str>,
     /// Live allocations.
@@ -92,6 +96,7 @@ impl AllocationFilter {
         let identity = &allocation.identity;
         let named = |user: &String| **user == *identity.username || **user == **identity.user.name();
         self.user.as_ref().is_none_or(named)
+            && self.realm.as_ref().is_none_or(|realm| identity.user.realm().is_some_and(|of| **of == **realm))
             && self.client.is_none_or(|ip| ip == client.get().ip())
             && self.transport.is_none_or(|wanted| wanted == transport)
             && self
@@ -126,7 +131,7 @@ impl Listing {
 #[derive(Debug)]
 pub struct Totals {
     pass: Pass,
-    by_user: HashMap<Arc<str>, UserTotal>,
+    by_user: HashMap<(Option<Arc<str>>, Arc<str>), UserTotal>,
 }
 
 impl Totals {
@@ -196,9 +201,11 @@ impl Server {
         for _ in 0..most {
             let Some(slot) = self.next_in(&mut totals.pass) else { return };
             let Some(allocation) = self.live(now, slot) else { continue };
-            let user = allocation.identity.user.name();
-            let total = totals.by_user.entry(Arc::clone(user)).or_insert_with(|| UserTotal {
-                user: Arc::clone(user),
+            let user = &allocation.identity.user;
+            let (realm, name) = (user.realm().cloned(), Arc::clone(user.name()));
+            let total = totals.by_user.entry((realm.clone(), Arc::clone(&name))).or_insert_with(|| UserTotal {
+                realm,
+                user: name,
                 allocations: 0,
                 to_peers: Traffic::default(),
                 to_client: Traffic::default(),

@@ -63,11 +63,13 @@ impl Server {
         let Some(pending) = &mut self.pending else { return false };
         let Some((question, waiting)) = pending.take_question(id) else { return false };
         let Question::Credential { username, realm } = &question;
-        let credentials = &self.settings.credentials;
-        let policy = credentials.asks().filter(|_| **realm == *credentials.realm());
+        let settings = &self.settings;
+        let realms = std::iter::once(&settings.realm).chain(settings.realms());
+        let credentials = realms.map(|realm| &realm.credentials).find(|credentials| **realm == *credentials.realm());
+        let policy = credentials.and_then(|credentials| Some((&**credentials, credentials.asks()?)));
         let fate = match (answer, policy) {
             (Answer::Known(credential), Some(policy)) => {
-                let fact = pending.facts.learn(now, (credentials, policy), username, credential);
+                let fact = pending.facts.learn(now, policy, username, credential);
                 Fate::Told(question, fact)
             }
             (Answer::Unknown, Some(policy)) => {
@@ -141,8 +143,9 @@ impl Server {
         reply: &mut Vec<u8>,
     ) -> ControlFlow<Outcome, Authenticated> {
         let mut reason = reason;
-        if reason == Reason::UnknownUser && self.settings.credentials.asks().is_some() {
-            let credentials = Arc::clone(&self.settings.credentials);
+        let credentials = &self.settings.realm_of(client.realm).credentials;
+        if reason == Reason::UnknownUser && credentials.asks().is_some() {
+            let credentials = Arc::clone(credentials);
             match self.ask_for(now, client, message, &credentials) {
                 Ok(auth) => return ControlFlow::Continue(auth),
                 Err(None) => return ControlFlow::Break(Outcome::Waits),

@@ -39,6 +39,7 @@ pub(super) struct Session<P = u64, C = u64> {
     pub(super) server: String,
     pub(super) username: String,
     pub(super) user: String,
+    pub(super) realm: Option<String>,
     pub(super) credential_expires_unix: Option<u64>,
     pub(super) relayed: Vec<Expiring>,
     pub(super) started_unix: u64,
@@ -81,6 +82,7 @@ pub(super) struct UserList {
 #[derive(Clone, Deserialize)]
 pub(super) struct UserTotal {
     pub(super) user: String,
+    pub(super) realm: Option<String>,
     pub(super) sessions: u64,
     pub(super) to_peers: Traffic,
     pub(super) to_client: Traffic,

@@ -12,7 +12,7 @@ use crate::clock::span;
 use super::super::output::{CliError, Exit, Printer, printable, utc_text};
 use super::answers::{Ended, Expiring, Session, SessionDetail, SessionPage, print_json, read};
 use super::client::{Call, Client};
-use super::text::{Fields, Table, bytes, count, traffic};
+use super::text::{Fields, Table, bytes, count, traffic, with_realm};
 use super::whereabouts::AdminFlags;
 
 const LIMIT_DEFAULT: usize = 100;
@@ -32,6 +32,10 @@ pub(in crate::cli) struct SessionsArgs {
     /// Sessions of this user: the whole username, or the user part of a time-limited credential.
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
+
+    /// Sessions in this realm, if it is not that of [auth].
+    #[arg(long, value_name = "NAME")]
+    realm: Option<String>,
 
     /// Sessions of the client at this IP address.
     #[arg(long, value_name = "IP")]
@@ -99,6 +103,10 @@ pub(in crate::cli) struct KickArgs {
     #[arg(long, group = "whom", value_name = "NAME")]
     user: Option<String>,
 
+    /// Only this user's in this realm, if it is not that of [auth].
+    #[arg(long, value_name = "NAME", requires = "user")]
+    realm: Option<String>,
+
     /// Don't ask; required where there is no terminal.
     #[arg(long, short)]
     yes: bool,
@@ -131,6 +139,7 @@ pub(in crate::cli) fn sessions(args: &SessionsArgs, printer: &mut Printer) -> Re
     });
     let filter = [
         ("user", args.user.as_deref()),
+        ("realm", args.realm.as_deref()),
         ("client", client.as_deref()),
         ("peer", peer.as_deref()),
         ("relayed", relayed.as_deref()),
@@ -181,7 +190,9 @@ pub(in crate::cli) fn kick(args: &KickArgs, printer: &mut Printer) -> Result<Exi
     }
     let call = match &args.id {
         Some(id) => Call::new(Method::DELETE, path_of(id)),
-        None => Call::new(Method::DELETE, "/v1/sessions").query("user", args.user.as_deref()),
+        None => Call::new(Method::DELETE, "/v1/sessions")
+            .query("user", args.user.as_deref())
+            .query("realm", args.realm.as_deref()),
     };
     let answer = client.ask(call)?;
     if args.json {
@@ -203,7 +214,8 @@ fn is_confirmed(args: &KickArgs, client: &Client, printer: &mut Printer) -> Resu
             "end this session?".to_owned()
         }
         (None, user) => {
-            let page: SessionPage = read(list(client, &[("user", user.as_deref())], PAGE_MAX)?)?;
+            let page: SessionPage =
+                read(list(client, &[("user", user.as_deref()), ("realm", args.realm.as_deref())], PAGE_MAX)?)?;
             let (named, rest) = page.sessions.split_at(page.sessions.len().min(NAMED_MAX));
             if named.is_empty() {
                 printer.error("no such session");
@@ -254,7 +266,7 @@ fn table(sessions: &[Session]) -> Table {
             session.transport.clone(),
             session.client.clone(),
             relayed.join(" "),
-            session.user.clone(),
+            with_realm(&session.user, session.realm.as_deref()),
             span(session.age_secs),
             bytes(session.to_peers.bytes),
             bytes(session.to_client.bytes),
@@ -267,7 +279,7 @@ fn detail(session: &SessionDetail) -> Fields {
     let until = |expiring: &Expiring| format!("{}, for another {}", expiring.address, span(expiring.expires_in_secs));
     let mut fields = Fields::default();
     fields.add("session", &session.id);
-    fields.add("user", &session.user);
+    fields.add("user", with_realm(&session.user, session.realm.as_deref()));
     if session.username != session.user {
         fields.add("username", &session.username);
     }

@@ -8,6 +8,11 @@ use crate::traffic::Traffic;
 /// The longest cell of a table, in characters.
 const CELL_CHARS_MAX: usize = 48;
 
+/// A user's name as it is listed: with the realm, if that is not the one of `[auth]`.
+pub(super) fn with_realm(user: &str, realm: Option<&str>) -> String {
+    realm.map_or_else(|| user.to_owned(), |realm| format!("{user} in {realm}"))
+}
+
 /// Bytes, such as `1.2 MB`; the units are powers of 1000, as those of the configuration.
 pub(super) fn bytes(bytes: u64) -> String {
     scaled(bytes as f64, ["B", "kB", "MB", "GB", "TB", "PB"])

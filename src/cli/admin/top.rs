@@ -22,7 +22,7 @@ use super::super::output::{CliError, Exit, Printer, printable, unix_now, utc_tex
 use super::answers::{Status, UserList, UserTotal, print_json, read};
 use super::client::{Call, Client, runtime};
 use super::status;
-use super::text::{Table, bit_rate, bytes, count, cut, rate};
+use super::text::{Table, bit_rate, bytes, count, cut, rate, with_realm};
 use super::whereabouts::AdminFlags;
 
 const INTERVAL_MIN: Duration = Duration::from_millis(200);
@@ -173,6 +173,7 @@ fn figures(before: &Look, now: &Look, sort: Sort) -> Value {
     let users = users.iter().map(|user| {
         json!({
             "user": user.total.user,
+            "realm": user.total.realm,
             "sessions": user.total.sessions,
             "to_peers_bits": user.to_peers * 8.0,
             "to_clients_bits": user.to_clients * 8.0,
@@ -230,7 +231,7 @@ fn screen(before: Option<&Look>, now: &Look, sort: Sort, users_max: usize) -> Ve
     let mut table = Table::new(&["USER", ">SESSIONS", ">TO PEERS", ">TO CLIENTS", ">PACKETS", ">TOTAL"]);
     for user in users.iter().take(users_max) {
         table.row([
-            user.total.user.clone(),
+            with_realm(&user.total.user, user.total.realm.as_deref()),
             user.total.sessions.to_string(),
             bit_rate(user.to_peers),
             bit_rate(user.to_clients),
@@ -286,11 +287,14 @@ impl UserRates<'_> {
 fn users<'l>(before: Option<&Look>, now: &'l Look, per_sec: &impl Fn(u64, u64) -> f64) -> Vec<UserRates<'l>> {
     // Of more users than the API tells of, one that is missing need not be new.
     let knew_all = before.is_some_and(|before| before.users.total_users as usize <= before.users.users.len());
-    let before: HashMap<&str, &UserTotal> =
-        before.into_iter().flat_map(|before| &before.users.users).map(|total| (total.user.as_str(), total)).collect();
+    let before: HashMap<_, &UserTotal> = before
+        .into_iter()
+        .flat_map(|before| &before.users.users)
+        .map(|total| ((&total.realm, &total.user), total))
+        .collect();
     let rates = now.users.users.iter().map(|total| {
         // Who is new has sent all of it since; the totals of a user whose sessions ended may have fallen.
-        let was = match before.get(total.user.as_str()) {
+        let was = match before.get(&(&total.realm, &total.user)) {
             Some(was) => (was.to_peers, was.to_client),
             None if knew_all => Default::default(),
             None => (total.to_peers, total.to_client),

@@ -69,7 +69,7 @@ fn config(document: &Document) -> Config {
 /// Whether it is in one of many tables, or says where a secret is: there is no one value to be shown.
 fn is_unshown(key: &Key) -> bool {
     let in_tables = find(key.section()).is_some_and(|section| matches!(section.kind, Kind::Tables));
-    let is_secret = key.name.contains("token") || key.name == "auth.users-file";
+    let is_secret = key.name.starts_with("realm.") || key.name.contains("token") || key.name == "auth.users-file";
     matches!(key.kind, Kind::Tables | Kind::Outside) || in_tables || is_secret
 }
 
@@ -93,6 +93,7 @@ fn samples(key: &Key) -> [String; 2] {
         }
         "nat-discovery.ports" => given("[3478, 3479]", "[3479, 3478]"),
         "auth.server-name" => given("\"one.example\"", "\"other.example\""),
+        "auth.sni" => given("[\"turn.a.example\"]", "[\"*.a.example\", \"a.example\"]"),
         "auth.on-expiry" => given("\"keep\"", "\"cut\""),
         "peers.default" => given("\"public\"", "\"deny\""),
         "peers.denied" => given("[]", "[\"8.8.8.8\", \"9.0.0.1-9.0.0.9\"]"),
@@ -132,7 +133,8 @@ fn every_key_is_read() {
             (section, Some(_)) => format!("[[{section}]]\n"),
             (section, None) => format!("[{section}]\n"),
         };
-        let error = parsed(&format!("{section}{} = 2026-11-27", key.last_name())).unwrap_err();
+        let parent = if key.section().starts_with("realm.") { "[[realm]]\n" } else { "" };
+        let error = parsed(&format!("{parent}{section}{} = 2026-11-27", key.last_name())).unwrap_err();
         let wanted = format!("{} {}", key.last_name(), if section.is_empty() { "at the top level" } else { "in [" });
         let is_about_it = |line: &str| line.contains(&wanted) && line.contains(": found a date; expected ");
         assert!(error.lines().any(is_about_it), "nobody reads {}: {error}", key.name);

@@ -215,10 +215,14 @@ impl Judge<'_> {
 
     fn config_files(&mut self) {
         let Plan { config, source, overrides } = self.plan;
-        let place = |key| source.place_of(key, overrides).to_string();
+        let place = |key: &str| source.place_of(key, overrides).to_string();
         if let Some(tls) = &config.tls {
-            self.read(&place("tls.certificate"), "certificate in [tls]", &tls.certificate, Wanted::Read);
-            self.read(&place("tls.key"), "key in [tls]", &tls.key, Wanted::Secret);
+            for (number, pair) in tls.each().iter().enumerate() {
+                let section = if number == 0 { "tls" } else { "tls.certificates" };
+                let at = |key: &str| place(&format!("{section}.{key}"));
+                self.read(&at("certificate"), &format!("certificate in [{section}]"), &pair.certificate, Wanted::Read);
+                self.read(&at("key"), &format!("key in [{section}]"), &pair.key, Wanted::Secret);
+            }
         }
         if let Some(usage) = &config.usage {
             if let Some(file) = &usage.file {

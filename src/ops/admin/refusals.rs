@@ -193,6 +193,9 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
         }
         Reason::MalformedUsername => "the username has a control character or an invisible one",
         Reason::WrongPassword if time_limited.is_some() => "wrong password, or made with another secret",
+        Reason::NoKeyOfAlgorithm => {
+            "the user is stored as a SHA-256 key only, and the client uses MD5, as clients of RFC 5389 do: turnstone credentials hash makes both keys"
+        }
         Reason::WrongPassword => "wrong password",
         Reason::UnknownUser => {
             "no static user has this name, and it is not the username of a time-limited credential (EXPIRY:USER)"
@@ -234,6 +237,7 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
         }
         Reason::WrongUser => "another user's credential than the one that made the allocation",
         Reason::UserQuota => "the user has as many allocations as [quota] allocations-per-user allows",
+        Reason::RealmQuota => "the realm has as many allocations as allocations-total in its [realm.quota] allows",
         Reason::TotalQuota => "the server has as many allocations as [quota] allocations-total allows",
         Reason::UserRate => {
             "the user makes allocations faster than [quota] allocations-per-user-per-second and -burst allow"

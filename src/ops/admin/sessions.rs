@@ -14,8 +14,8 @@ use crate::net::sys;
 use crate::turn::{AllocationFilter, AllocationId, AllocationView};
 use crate::worker::Command;
 
-pub(super) const FILTER_KEYS: &[&str] = &["user", "client", "peer", "relayed", "transport"];
-pub(super) const LIST_KEYS: &[&str] = &["user", "client", "peer", "relayed", "transport", "limit", "cursor"];
+pub(super) const FILTER_KEYS: &[&str] = &["user", "realm", "client", "peer", "relayed", "transport"];
+pub(super) const LIST_KEYS: &[&str] = &["user", "realm", "client", "peer", "relayed", "transport", "limit", "cursor"];
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
@@ -103,7 +103,7 @@ pub(super) async fn end_all(api: &Api, query: &Query) -> Result<Value, Refused> 
         tracing::warn!(?user, "the admin API ends a user's allocations; not every worker has answered yet")
     };
     let ended: usize = api.workers.ask_all(kick).await.inspect_err(unknown)?.into_iter().sum();
-    tracing::info!(?user, ended, "allocations of a user were ended by the admin API");
+    tracing::info!(?user, realm = ?filter.realm, ended, "allocations of a user were ended by the admin API");
     Ok(json!({ "ended": ended }))
 }
 
@@ -136,6 +136,7 @@ fn session(api: &Api, view: &AllocationView) -> Value {
         "server": view.five_tuple.server.to_string(),
         "username": &*view.username,
         "user": &**view.user.name(),
+        "realm": view.user.realm().map(|realm| &**realm),
         "credential_expires_unix": view.credential_expires_unix,
         "relayed": relayed.collect::<Vec<_>>(),
         "started_unix": api.clock.unix_secs(view.made_micros),
@@ -152,6 +153,7 @@ fn filter(query: &Query) -> Result<AllocationFilter, Refused> {
     let address = "ADDRESS:PORT";
     Ok(AllocationFilter {
         user: query.text("user")?.map(str::to_owned),
+        realm: query.text("realm")?.map(str::to_owned),
         client: query.parsed::<IpAddr>("client", "an IP address")?,
         peer: query.parsed::<IpAddr>("peer", "an IP address")?,
         relayed: query.parsed::<SocketAddr>("relayed", address)?,

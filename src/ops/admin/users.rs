@@ -30,16 +30,18 @@ const ORDERS: &[(&str, By)] = &[
 pub(super) async fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
     let by = query.one_of("sort", ORDERS)?.unwrap_or(BY_BYTES);
     let limit = query.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
-    let mut totals: HashMap<Arc<str>, UserTotal> = HashMap::new();
+    let mut totals: HashMap<(Option<Arc<str>>, Arc<str>), UserTotal> = HashMap::new();
     for more in api.workers.ask_all(Command::Users).await?.into_iter().flatten() {
-        match totals.get_mut(&more.user) {
+        let key = (more.realm.clone(), Arc::clone(&more.user));
+        match totals.get_mut(&key) {
             Some(total) => add(total, &more),
-            None => drop(totals.insert(Arc::clone(&more.user), more)),
+            None => drop(totals.insert(key, more)),
         }
     }
     let mut users: Vec<_> = totals.into_values().collect();
     let total_users = users.len();
-    let order = |a: &UserTotal, b: &UserTotal| (Reverse(by(a)), &a.user).cmp(&(Reverse(by(b)), &b.user));
+    let order =
+        |a: &UserTotal, b: &UserTotal| (Reverse(by(a)), &a.user, &a.realm).cmp(&(Reverse(by(b)), &b.user, &b.realm));
     if limit < users.len() {
         // Only what is shown needs an order: this thread may share its CPU with a worker.
         users.select_nth_unstable_by(limit, order);
@@ -49,6 +51,7 @@ pub(super) async fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
     let shown = users.iter().map(|total| {
         json!({
             "user": &*total.user,
+            "realm": total.realm.as_deref(),
             "sessions": total.allocations,
             "to_peers": total.to_peers,
             "to_client": total.to_client,

@@ -48,7 +48,7 @@ impl Clients {
     fn admit(
         &mut self,
         now: Now,
-        Newly { socket, remote, has_tcp, has_tls, is_proxied }: Newly,
+        Newly { socket, remote, has_tcp, has_tls, is_proxied, realm }: Newly,
         server: &Server,
         observers: &Observers,
     ) -> Option<()> {
@@ -59,7 +59,7 @@ impl Clients {
         let client = (!is_proxied).then(|| ClientAddr::new(remote).get().ip());
         let permit = self.place_for(now, client, server, observers)?;
         tune_accepted(&socket).and_then(|()| bound_stream_buffers(socket.as_fd())).ok()?;
-        let accepted = Accepted::new(socket.into(), remote).ok()?;
+        let accepted = Accepted::new(socket.into(), remote).ok()?.in_realm(realm);
         let opening = match (has_tcp, has_tls) {
             (_, false) => Opening::Messages,
             (false, true) => Opening::Handshake(self.from.tls.load_full()?),

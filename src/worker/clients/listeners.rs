@@ -11,6 +11,7 @@ use crate::config::ListenOptions;
 use crate::dtls::record::is_dtls;
 use crate::net::sys::{Datagram, Epoll, Interest, kernel_drops};
 use crate::turn::{Client, DatagramPath, Path};
+use crate::user::RealmId;
 use crate::worker::inbox::Inbox;
 use crate::worker::token::Token;
 
@@ -65,6 +66,8 @@ pub(super) struct Newly {
     pub(super) has_tls: bool,
     /// Whether it begins with the header of a proxy.
     pub(super) is_proxied: bool,
+    /// The realm that it comes in by, unless its handshake asks for another one.
+    pub(super) realm: RealmId,
 }
 
 impl Listeners {
@@ -159,7 +162,8 @@ impl StreamListener {
         let (socket, remote) = self.socket.accept()?;
         let ip = ClientAddr::new(remote).get().ip();
         let is_proxied = self.options.proxy_from.iter().any(|network| network.contains(&ip));
-        Ok(Newly { socket, remote, has_tcp: self.has_tcp, has_tls: self.has_tls, is_proxied })
+        let realm = self.options.realm_id();
+        Ok(Newly { socket, remote, has_tcp: self.has_tcp, has_tls: self.has_tls, is_proxied, realm })
     }
 }
 
@@ -167,6 +171,8 @@ impl StreamListener {
 pub(in crate::worker) struct DatagramListener {
     socket: OwnedFd,
     address: SocketAddr,
+    /// The realm that its clients come in by.
+    realm: RealmId,
     /// The kernel's drops at it that have been counted.
     drops: u32,
     /// How many datagrams to ask for.
@@ -197,7 +203,8 @@ impl DatagramListener {
     fn new(socket: OwnedFd, address: SocketAddr, takes: Takes, options: Arc<ListenOptions>) -> Self {
         // A socket from before a restart has dropped datagrams that were counted then.
         let drops = kernel_drops(socket.as_fd()).unwrap_or_default();
-        Self { socket, address, drops, depth: DEPTH_MAX, takes, options }
+        let realm = options.realm_id();
+        Self { socket, address, realm, drops, depth: DEPTH_MAX, takes, options }
     }
 
     /// Receives what is there, up to some number; returns how many datagrams it was.
@@ -214,7 +221,11 @@ impl DatagramListener {
         (datagram.source.port() != 0).then_some(())?;
         let five_tuple = FiveTuple { transport: Transport::Udp, client, server };
         let from_ip = is_any.then(|| server.ip());
-        Some(Client { five_tuple, path: Path::Datagrams(DatagramPath { socket: number, to: client.get(), from_ip }) })
+        Some(Client {
+            five_tuple,
+            path: Path::Datagrams(DatagramPath { socket: number, to: client.get(), from_ip }),
+            realm: self.realm,
+        })
     }
 
     /// Whether a datagram comes from a proxy, and has a header in front of its payload.

@@ -390,8 +390,8 @@ fn slot(StreamId { index, generation }: StreamId) -> SlotId {
 
 /// A connection that has just arrived, and what it has brought to be framed.
 fn arrived_at(now: Now, id: StreamId, arrived: Arrived, interest: Interest) -> (State, Span) {
-    let Arrived { connection, five_tuple, read } = arrived;
-    let client = Client { five_tuple, path: Path::Stream(id) };
+    let Arrived { connection, five_tuple, read, realm, .. } = arrived;
+    let client = Client { five_tuple, path: Path::Stream(id), realm };
     (State::Arrived(Box::new(Stream::new(now, connection, client, interest))), read)
 }
 

@@ -12,7 +12,7 @@ use crate::net::sys::{Interest, Ready};
 use crate::net::{Arena, Span};
 use crate::proxy::HeaderError;
 use crate::reject::Dropped;
-use crate::stream::{ReadError, WriteState};
+use crate::stream::{Arrived, Progress, ReadError, WriteState};
 use crate::turn::framing::{MAX_UNALLOCATED_FRAME, first_frame};
 use crate::turn::{Client, MessageKind, Server, StreamId};
 use crate::worker::inbox::{Inbox, Payload};
@@ -77,10 +77,14 @@ impl Clients {
         now: Now,
         id: StreamId,
         inbox: &mut Inbox,
+        server: &Server,
         observers: &Observers,
     ) -> Option<Reading> {
         let went_on = self.streams.go_on(now, id, |arriving| {
-            inbox.read(|arena, slot, cipher| arriving.go_on(arena, slot, cipher, STRANGER_READ_MAX))
+            let progress = inbox.read(|arena, slot, cipher| arriving.go_on(arena, slot, cipher, STRANGER_READ_MAX))?;
+            let Progress::Arrived(arrived) = progress else { return Ok(progress) };
+            let by_name = arrived.server_name.as_deref().and_then(|name| server.realm_by_server_name(name));
+            Ok(Progress::Arrived(Arrived { realm: by_name.unwrap_or(arrived.realm), ..arrived }))
         });
         match went_on {
             Ok(Some(rest)) => {

@@ -179,7 +179,7 @@ impl Worker {
     /// The turn of a connection that arrives. It may bring its first messages.
     pub(super) fn serve_arriving(&mut self, now: Now, id: StreamId) {
         self.make_room(now, 2);
-        if let Some(reading) = self.clients.arrive(now, id, &mut self.inbox, &self.observers) {
+        if let Some(reading) = self.clients.arrive(now, id, &mut self.inbox, &self.server, &self.observers) {
             self.serve_messages(now, reading);
         }
     }

@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::user::User;
-use turnstone_stun::Key;
+use secrecy::ExposeSecret;
+use turnstone_stun::{Key, PasswordAlgorithm};
 
 use super::identity::Identity;
-use super::password::PrepareError;
-use super::users::{Keys, Passwords};
+use super::password::{Passwords, PrepareError};
 
 /// Whether, and within which bounds, requests wait for the credential of a username that nobody configured. All bounds are those of one
 /// server, which is one worker's.
@@ -122,9 +122,9 @@ impl KnownCredential {
         valid_secs.min(u32::try_from(left_secs).unwrap_or(u32::MAX).max(policy.unknown_secs))
     }
 
-    /// Its user in a realm.
-    pub(crate) fn into_user(self, username: &Arc<str>, realm: &str) -> AskedUser {
-        let user = User::asked(self.user.unwrap_or_else(|| Arc::clone(username)));
+    /// Its user in a realm; `label` is the realm again if it is not the default one.
+    pub(crate) fn into_user(self, username: &Arc<str>, realm: &str, label: Option<&Arc<str>>) -> AskedUser {
+        let user = User::asked(self.user.unwrap_or_else(|| Arc::clone(username))).in_realm(label.cloned());
         let keys = match self.secret {
             Secret::Password(passwords) => Keys::new(username, realm, &passwords),
             Secret::Keys { md5, sha256 } => Keys::of_digests(md5, sha256),
@@ -145,6 +145,43 @@ impl fmt::Debug for KnownCredential {
 pub(crate) struct AskedUser {
     pub(super) identity: Identity,
     pub(super) keys: Keys,
+}
+
+/// A user's keys in one realm.
+pub(super) struct Keys {
+    md5: Key,
+    sha256: Key,
+    rfc5389: Option<Key>,
+}
+
+impl Keys {
+    fn new(username: &str, realm: &str, passwords: &Passwords) -> Self {
+        let key = |algorithm, password: &secrecy::SecretString| {
+            Key::long_term(algorithm, username.as_bytes(), realm.as_bytes(), password.expose_secret().as_bytes())
+        };
+        Self {
+            md5: key(PasswordAlgorithm::Md5, passwords.opaque()),
+            sha256: key(PasswordAlgorithm::Sha256, passwords.opaque()),
+            rfc5389: passwords.rfc5389().map(|password| key(PasswordAlgorithm::Md5, password)),
+        }
+    }
+
+    /// Those of somebody whose password nobody here knows.
+    fn of_digests(md5: Key, sha256: Key) -> Self {
+        Self { md5, sha256, rfc5389: None }
+    }
+
+    pub(super) fn key(&self, algorithm: PasswordAlgorithm) -> &Key {
+        match algorithm {
+            PasswordAlgorithm::Md5 => &self.md5,
+            PasswordAlgorithm::Sha256 => &self.sha256,
+        }
+    }
+
+    /// The key a client of RFC 5389 has, where SASLprep makes the password another than OpaqueString does.
+    pub(super) fn rfc5389_key(&self) -> Option<&Key> {
+        self.rfc5389.as_ref()
+    }
 }
 
 #[cfg(test)]

@@ -21,7 +21,9 @@ impl Identity {
     /// (RFC 8656 section 7.2). With access tokens it names a key and nobody's client. A client refreshes with a new token, of a new key
     /// once the old one is retired (RFC 7635 section 9); that it is the same client, only its 5-tuple says.
     pub(crate) fn may_be_used_by(&self, other: &Self) -> bool {
-        self.username == other.username && self.is_token() == other.is_token() || self.is_token() && other.is_token()
+        let is_same_name = self.username == other.username && self.is_token() == other.is_token()
+            || self.is_token() && other.is_token();
+        is_same_name && self.user.realm() == other.user.realm()
     }
 
     /// Whether it is of an access token.

@@ -7,20 +7,18 @@ use crate::addr::ClientAddr;
 use crate::clock::Now;
 use crate::reject::Reason;
 use crate::text::is_deceptive;
-use crate::user::User;
+use crate::user::{RealmId, User};
 use turnstone_stun::{AttributeType, Encoder, IntegrityKind, Key, Message, PasswordAlgorithm, userhash};
 
 use super::access_token::AccessTokens;
+use super::algorithms::Offer;
 use super::asked::{AskPolicy, AskedUser};
 use super::identity::Identity;
-use super::nonce::{Features, NonceKeys, NonceState};
+use super::nonce::{Features, NonceKeys, NonceScope, NonceState};
 use super::password::{PrepareError, prepare};
 use super::time_limited::{NOT_SECONDS, SharedSecret, TimeLimited, password_of};
-use super::users::{Directory, Keys, USERNAME_MAX, Users};
+use super::users::{StaticUser, USERNAME_MAX, Users};
 
-/// What PASSWORD-ALGORITHMS offers, in the order of our preference (RFC 8489 section 14.11): a client takes the first that
-/// it knows, and MD5 is only for compatibility (section 18.5.1.1). Clients of RFC 5389 ignore the attribute and use MD5.
-const PASSWORD_ALGORITHMS: [u8; 8] = [0, 2, 0, 0, 0, 1, 0, 0];
 /// Longest realm in characters (RFC 8489 section 14.9: fewer than 128).
 const REALM_MAX_CHARS: usize = 127;
 
@@ -59,8 +57,12 @@ pub struct HeldCredential<'a> {
 /// hash, nor can usernames that others are asked about, nor the ids of access tokens' keys; so the nonce's anonymity bit, which obliges
 /// clients to send USERHASH, is set only when there are static users and nothing else.
 pub struct Credentials {
-    realm: String,
-    directory: Directory,
+    realm: Arc<str>,
+    /// The realm's name if it is not the default one.
+    label: Option<Arc<str>>,
+    id: RealmId,
+    users: Arc<Users>,
+    offer: Offer,
     secrets: Vec<SharedSecret>,
     tokens: AccessTokens,
     nonce_keys: Arc<NonceKeys>,
@@ -74,7 +76,7 @@ pub struct Credentials {
 #[derive(Debug)]
 pub struct CredentialsBuilder {
     realm: String,
-    users: Users,
+    users: Arc<Users>,
     secrets: Vec<SharedSecret>,
     tokens: AccessTokens,
     nonce_keys: Arc<NonceKeys>,
@@ -92,15 +94,29 @@ pub enum CredentialsError {
     /// The realm has more than 127 characters (RFC 8489 section 14.9).
     #[error("the realm has more than {REALM_MAX_CHARS} characters")]
     RealmTooLong,
+    /// The users' keys are for another realm.
+    #[error("the users are of the realm {0:?}")]
+    UsersOfAnotherRealm(String),
+    /// PASSWORD-ALGORITHMS is sent before the user is known (RFC 8489 section 9.2.4), and there is no algorithm that all users have a key of.
+    #[error(
+        "user {md5:?} has only an MD5 key and user {sha256:?} only a SHA-256 key, so that no password algorithm is for both; give one of them \
+         both keys, or a password"
+    )]
+    NoCommonAlgorithm {
+        /// One who has only an MD5 key.
+        md5: String,
+        /// One who has only a SHA-256 key.
+        sha256: String,
+    },
     /// The shared secret of this id is empty.
     #[error("shared secret {0:?} is empty")]
     EmptySecret(String),
 }
 
 impl CredentialsBuilder {
-    /// The static users. None by default.
-    pub fn users(mut self, users: Users) -> Self {
-        self.users = users;
+    /// The static users, of the same realm. None by default.
+    pub fn users(mut self, users: impl Into<Arc<Users>>) -> Self {
+        self.users = users.into();
         self
     }
 
@@ -138,8 +154,12 @@ impl CredentialsBuilder {
         if let Some(secret) = self.secrets.iter().find(|secret| secret.bytes.is_empty()) {
             return Err(CredentialsError::EmptySecret(secret.id.clone()));
         }
+        if !self.users.is_empty() && self.users.realm() != realm {
+            return Err(CredentialsError::UsersOfAnotherRealm(self.users.realm().to_owned()));
+        }
+        let offer = self.users.offer().map_err(|(md5, sha256)| CredentialsError::NoCommonAlgorithm { md5, sha256 })?;
         Ok(Credentials {
-            directory: Directory::new(&self.users, &realm),
+            offer,
             features: Features {
                 password_algorithms: true,
                 username_anonymity: !self.users.is_empty()
@@ -147,7 +167,10 @@ impl CredentialsBuilder {
                     && !self.tokens.is_on()
                     && self.asks.is_none(),
             },
-            realm,
+            users: self.users,
+            realm: realm.into(),
+            label: None,
+            id: RealmId::DEFAULT,
             secrets: self.secrets,
             tokens: self.tokens,
             nonce_keys: self.nonce_keys,
@@ -162,7 +185,7 @@ impl Credentials {
     pub fn builder(realm: &str, nonce_keys: Arc<NonceKeys>) -> CredentialsBuilder {
         CredentialsBuilder {
             realm: realm.to_owned(),
-            users: Users::default(),
+            users: Arc::new(Users::of_realm(realm)),
             secrets: Vec::new(),
             tokens: AccessTokens::default(),
             nonce_keys,
@@ -183,6 +206,23 @@ impl Credentials {
     /// The realm.
     pub fn realm(&self) -> &str {
         &self.realm
+    }
+
+    /// The same of a realm that is not the default one: its users are known as its own from now on, and its nonces are good only there.
+    pub(crate) fn beside_the_default_realm(mut self) -> Self {
+        self.id = RealmId::of(&self.realm);
+        self.label = Some(Arc::clone(&self.realm));
+        self
+    }
+
+    /// What clients and nonces know the realm by.
+    pub(crate) fn id(&self) -> RealmId {
+        self.id
+    }
+
+    /// The realm's name if it is not the default one.
+    pub(crate) fn label(&self) -> Option<&Arc<str>> {
+        self.label.as_ref()
     }
 
     /// Checks a request in the order of RFC 8489 section 9.2.4, but the nonce before username and MAC, so that a forged
@@ -218,7 +258,11 @@ impl Credentials {
                 (held.identity.clone(), held.key.clone())
             }
             _ => match (token, user) {
-                (Some(token), ClaimedUser::Name(key_id)) => self.tokens.verify(now, message, key_id, token)?,
+                (Some(token), ClaimedUser::Name(key_id)) => {
+                    let (mut identity, key) = self.tokens.verify(now, message, key_id, token)?;
+                    identity.user = identity.user.in_realm(self.label.clone());
+                    (identity, key)
+                }
                 (Some(_), ClaimedUser::Hash(_)) => return Err(Reason::UnknownTokenKey),
                 (None, user) => self.verify(now, message, user, algorithm, legacy)?,
             },
@@ -240,7 +284,10 @@ impl Credentials {
             self.verify_nobody(message);
             return Err(Reason::UnknownUser);
         };
-        let (identity, key) = verify_keys(message, &user.identity, &user.keys, algorithm, legacy)?;
+        let rfc5389_key = user.keys.rfc5389_key().filter(|_| legacy);
+        let mut keys = std::iter::once(user.keys.key(algorithm)).chain(rfc5389_key);
+        let key = keys.find(|key| message.verify_integrity(key)).ok_or(Reason::WrongPassword)?.clone();
+        let identity = user.identity.clone();
         if identity.expires_unix.is_some_and(|expires| expires < now.unix_secs) {
             return Err(Reason::CredentialExpired);
         }
@@ -264,14 +311,15 @@ impl Credentials {
     fn check<'m>(&self, now: Now, client: ClientAddr, message: &Message<'m>) -> Result<Checked<'m>, Reason> {
         let protection = message.integrity().ok_or(Reason::MissingIntegrity)?;
         let claim = Claim::read(message).ok_or(Reason::IncompleteCredential)?;
-        let NonceState::Fresh(features) = self.nonce_keys.check(now.unix_secs, client, claim.nonce) else {
+        let NonceState::Fresh(features) = self.nonce_keys.check(now.unix_secs, client, self.nonce_scope(), claim.nonce)
+        else {
             return Err(Reason::StaleNonce);
         };
         if claim.token.is_some() && !self.tokens.is_on() {
             // RFC 7635 section 7: it was not asked for.
             return Err(Reason::UnknownAttribute);
         }
-        let (algorithm, legacy) = claim.password_algorithm(features)?;
+        let (algorithm, legacy) = claim.password_algorithm(features, self.offer)?;
         if claim.realm != self.realm.as_bytes() {
             return Err(Reason::WrongRealm);
         }
@@ -281,18 +329,26 @@ impl Credentials {
 
     /// Appends REALM, NONCE and PASSWORD-ALGORITHMS to a 401 or 438 response.
     pub fn challenge(&self, now: Now, client: ClientAddr, response: &mut Encoder<'_>) {
-        let nonce = self.nonce_keys.issue(now.unix_secs, client, self.features);
+        let nonce = self.nonce_keys.issue(now.unix_secs, client, self.nonce_scope(), self.features);
         response
             .attribute(AttributeType::REALM, self.realm.as_bytes())
             .attribute(AttributeType::NONCE, nonce.as_bytes())
-            .attribute(AttributeType::PASSWORD_ALGORITHMS, &PASSWORD_ALGORITHMS);
+            .attribute(AttributeType::PASSWORD_ALGORITHMS, self.offer.list());
         if self.tokens.is_on() {
             response.attribute(AttributeType::THIRD_PARTY_AUTHORIZATION, self.tokens.server_name.as_bytes());
         }
     }
 
+    /// Where its nonces are good. One that came with another offer is stale: who has it must hear of this one.
+    pub fn nonce_scope(&self) -> NonceScope {
+        NonceScope { realm: self.id, offer: self.offer as u8 }
+    }
+
     fn is_same_user(&self, claimed: ClaimedUser<'_>, identity: &Identity) -> bool {
         let username = identity.username.as_bytes();
+        if identity.user.realm() != self.label() {
+            return false;
+        }
         match claimed {
             ClaimedUser::Name(name) => name == username,
             ClaimedUser::Hash(hash) => hash == userhash(username, self.realm.as_bytes()),
@@ -309,14 +365,14 @@ impl Credentials {
     ) -> Result<(Identity, Key), Reason> {
         match claimed {
             ClaimedUser::Hash(hash) => {
-                if let Some(user) = <&[u8; 32]>::try_from(hash).ok().and_then(|hash| self.directory.by_hash(hash)) {
-                    return verify_keys(message, &user.identity, &user.keys, algorithm, legacy);
+                if let Some(user) = <&[u8; 32]>::try_from(hash).ok().and_then(|hash| self.users.by_hash(hash)) {
+                    return self.verify_static(message, &user, algorithm, legacy);
                 }
             }
             ClaimedUser::Name(name) if name.len() <= USERNAME_MAX => {
                 if let Ok(name) = std::str::from_utf8(name) {
-                    if let Some(user) = self.directory.by_name(name) {
-                        return verify_keys(message, &user.identity, &user.keys, algorithm, legacy);
+                    if let Some(user) = self.users.by_name(name) {
+                        return self.verify_static(message, &user, algorithm, legacy);
                     }
                     if !self.secrets.is_empty()
                         && let Some(time_limited) = TimeLimited::parse(name)
@@ -332,6 +388,25 @@ impl Credentials {
             self.verify_nobody(message);
         }
         Err(Reason::UnknownUser)
+    }
+
+    fn verify_static(
+        &self,
+        message: &Message<'_>,
+        user: &StaticUser<'_>,
+        algorithm: PasswordAlgorithm,
+        legacy: bool,
+    ) -> Result<(Identity, Key), Reason> {
+        let Some(key) = user.key(algorithm) else {
+            self.verify_nobody(message);
+            return Err(Reason::NoKeyOfAlgorithm);
+        };
+        let rfc5389_key = user.rfc5389_key().filter(|_| legacy);
+        let mut keys = std::iter::once(key).chain(rfc5389_key.cloned());
+        let key = keys.find(|key| message.verify_integrity(key)).ok_or(Reason::WrongPassword)?;
+        let username: Arc<str> = user.name.into();
+        let user = User::fixed(Arc::clone(&username)).in_realm(self.label.clone());
+        Ok((Identity { username, user, expires_unix: None }, key))
     }
 
     fn verify_time_limited(
@@ -365,6 +440,7 @@ impl Credentials {
                 "" => User::time_limited(Arc::clone(&username)),
                 user => User::time_limited(user),
             };
+            let user = user.in_realm(self.label.clone());
             return Ok((Identity { username, user, expires_unix: Some(time_limited.expires_unix) }, key));
         }
         Err(Reason::WrongPassword)
@@ -375,25 +451,10 @@ impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials")
             .field("realm", &self.realm)
-            .field("users", &self.directory.len())
+            .field("users", &self.users.len())
             .field("secrets", &self.secrets)
             .finish_non_exhaustive()
     }
-}
-
-fn verify_keys(
-    message: &Message<'_>,
-    identity: &Identity,
-    keys: &Keys,
-    algorithm: PasswordAlgorithm,
-    legacy: bool,
-) -> Result<(Identity, Key), Reason> {
-    let rfc5389_key = keys.rfc5389_key().filter(|_| legacy);
-    std::iter::once(keys.key(algorithm))
-        .chain(rfc5389_key)
-        .find(|key| message.verify_integrity(key))
-        .map(|key| (identity.clone(), key.clone()))
-        .ok_or(Reason::WrongPassword)
 }
 
 /// A request whose nonce is fresh and whose realm is ours, before its MAC is looked at.
@@ -449,15 +510,14 @@ impl<'a> Claim<'a> {
 
     /// The algorithm of the request's key, and whether it is MD5 for want of both attributes, as clients of RFC 5389 send
     /// requests. `features` are those of the request's nonce, which is ours: they say what its challenge offered.
-    fn password_algorithm(&self, features: Features) -> Result<(PasswordAlgorithm, bool), Reason> {
-        let offered: &[u8] = if features.password_algorithms { &PASSWORD_ALGORITHMS } else { &[] };
+    fn password_algorithm(&self, features: Features, offer: Offer) -> Result<(PasswordAlgorithm, bool), Reason> {
+        let offered: &[u8] = if features.password_algorithms { offer.list() } else { &[] };
         match (self.password_algorithm, self.password_algorithms) {
             (None, None) => Ok((PasswordAlgorithm::Md5, true)),
-            (Some(chosen), Some(list)) if list == offered && offered.chunks(4).any(|entry| entry == chosen) => chosen
-                .first_chunk()
-                .and_then(|number| PasswordAlgorithm::from_wire(u16::from_be_bytes(*number)))
-                .map(|algorithm| (algorithm, false))
-                .ok_or(Reason::PasswordAlgorithmMismatch),
+            (Some(chosen), Some(list)) if list == offered => {
+                let algorithm = offer.chosen(chosen).map(|algorithm| (algorithm, false));
+                algorithm.ok_or(Reason::PasswordAlgorithmMismatch)
+            }
             _ => Err(Reason::PasswordAlgorithmMismatch),
         }
     }

@@ -1,13 +1,16 @@
 //! Who may allocate: stateless nonces, the long-term credential mechanism, static users, time-limited credentials and access tokens.
 
 mod access_token;
+mod algorithms;
 mod asked;
 mod cookie;
 mod diagnose;
 mod identity;
 mod long_term;
 mod nonce;
+mod number_index;
 mod password;
+mod stored_keys;
 mod time_limited;
 mod users;
 
@@ -18,7 +21,8 @@ pub use cookie::Cookie;
 pub use diagnose::{Diagnosis, Mistake, diagnose};
 pub use identity::Identity;
 pub use long_term::{Authenticated, Credentials, CredentialsBuilder, CredentialsError, HeldCredential};
-pub use nonce::{Features, Nonce, NonceKeys, NonceState};
+pub use nonce::{Features, Nonce, NonceKeys, NonceScope, NonceState};
 pub use password::{PrepareError, prepare};
+pub use stored_keys::{StoredKeys, StoredKeysError};
 pub use time_limited::{SharedSecret, TimeLimited, mint};
 pub use users::{Users, UsersError};

@@ -1,7 +1,7 @@
-//! Stateless nonces: keyed, rotating, bound to the client's address (RFC 8489 sections 9.2 and 18.1).
+//! Stateless nonces: keyed, rotating, bound to the client's address and its realm (RFC 8489 sections 9.2 and 18.1).
 //!
 //! A nonce is `obMatJos2`, 4 base64 characters of security features, and 16 base64 characters of issue time (32 bits) and
-//! MAC (64 bits). The MAC is SipHash-2-4 over issue time, features and client address, under a key of the epoch in which
+//! MAC (64 bits). The MAC is SipHash-2-4 over issue time, features, client address, realm and offer, under a key of the epoch in which
 //! the nonce was issued; an epoch is as long as a nonce lives, so that two keys are in use at any moment.
 
 use std::fmt;
@@ -18,6 +18,7 @@ use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::addr::ClientAddr;
+use crate::user::RealmId;
 
 /// What every nonce of a server of RFC 8489 starts with (section 9.2).
 const COOKIE: &[u8; 9] = b"obMatJos2";
@@ -40,6 +41,16 @@ impl Features {
     fn from_wire([_, _, low]: [u8; 3]) -> Self {
         Self { password_algorithms: low & 1 != 0, username_anonymity: low & 2 != 0 }
     }
+}
+
+/// Where a nonce is good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NonceScope {
+    /// In this realm.
+    pub realm: RealmId,
+    /// With the password algorithms that were offered with it, as a number: RFC 8489 section 9.2.4 has them compared, and after a change
+    /// they are others.
+    pub offer: u8,
 }
 
 /// A nonce as sent: ASCII, at most 48 bytes.
@@ -88,11 +99,11 @@ impl NonceKeys {
         self.lifetime_secs
     }
 
-    /// A fresh nonce for `client`.
-    pub fn issue(&self, unix_secs: u64, client: ClientAddr, features: Features) -> Nonce {
+    /// A fresh nonce for `client` in a realm.
+    pub fn issue(&self, unix_secs: u64, client: ClientAddr, scope: NonceScope, features: Features) -> Nonce {
         let features = features.to_wire();
         let issued = (unix_secs as u32).to_be_bytes();
-        let mac = self.mac(unix_secs, unix_secs, client, issued, features);
+        let mac = self.mac((unix_secs, unix_secs), (client, scope), issued, features);
 
         let mut body = [0; 12];
         if let Some((time, tag)) = body.split_first_chunk_mut::<4>() {
@@ -111,13 +122,13 @@ impl NonceKeys {
         Nonce { bytes, len: NONCE_LEN as u8 }
     }
 
-    /// Judges a nonce of a request from `client`. A nonce is fresh in the second of its issue and in the `lifetime_secs`
+    /// Judges a nonce of a request from `client` in a realm. A nonce is fresh in the second of its issue and in the `lifetime_secs`
     /// seconds after it; one from the future is stale.
-    pub fn check(&self, unix_secs: u64, client: ClientAddr, nonce: &[u8]) -> NonceState {
-        self.open(unix_secs, client, nonce).map_or(NonceState::Stale, NonceState::Fresh)
+    pub fn check(&self, unix_secs: u64, client: ClientAddr, scope: NonceScope, nonce: &[u8]) -> NonceState {
+        self.open(unix_secs, (client, scope), nonce).map_or(NonceState::Stale, NonceState::Fresh)
     }
 
-    fn open(&self, unix_secs: u64, client: ClientAddr, nonce: &[u8]) -> Option<Features> {
+    fn open(&self, unix_secs: u64, owner: (ClientAddr, NonceScope), nonce: &[u8]) -> Option<Features> {
         let nonce: &[u8; NONCE_LEN] = nonce.try_into().ok()?;
         let (features_text, body_text) = nonce.strip_prefix(COOKIE)?.split_first_chunk::<4>()?;
         let features: [u8; 3] = decode(features_text)?;
@@ -130,23 +141,32 @@ impl NonceKeys {
             return None;
         }
         let issued_secs = unix_secs.checked_sub(u64::from(age_secs))?;
-        let expected = self.mac(unix_secs, issued_secs, client, *issued, features);
+        let expected = self.mac((unix_secs, issued_secs), owner, *issued, features);
         bool::from(expected.ct_eq(tag)).then(|| Features::from_wire(features))
     }
 
-    fn mac(&self, unix_secs: u64, issued_secs: u64, client: ClientAddr, issued: [u8; 4], features: [u8; 3]) -> [u8; 8] {
+    fn mac(
+        &self,
+        (unix_secs, issued_secs): (u64, u64),
+        (client, scope): (ClientAddr, NonceScope),
+        issued: [u8; 4],
+        features: [u8; 3],
+    ) -> [u8; 8] {
         let addr = client.get();
         let ip = match addr.ip() {
             IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
             IpAddr::V6(ip) => ip.octets(),
         };
-        let mut covered = [0; 25];
+        let mut covered = [0; 34];
         if let Some((to_issued, rest)) = covered.split_first_chunk_mut()
             && let Some((to_features, rest)) = rest.split_first_chunk_mut()
             && let Some((to_ip, rest)) = rest.split_first_chunk_mut()
-            && let Some(to_port) = rest.first_chunk_mut()
+            && let Some((to_port, rest)) = rest.split_first_chunk_mut()
+            && let Some((to_realm, rest)) = rest.split_first_chunk_mut()
+            && let Some(to_offer) = rest.first_mut()
         {
             (*to_issued, *to_features, *to_ip, *to_port) = (issued, features, ip, addr.port().to_be_bytes());
+            (*to_realm, *to_offer) = (scope.realm.to_bits().to_be_bytes(), scope.offer);
         }
         self.hasher(unix_secs, issued_secs).hash(&covered).to_be_bytes()
     }
@@ -228,6 +248,7 @@ mod tests {
 
     const BOTH: Features = Features { password_algorithms: true, username_anonymity: true };
     const LIFETIME_SECS: u32 = 600;
+    const HERE: NonceScope = NonceScope { realm: RealmId::DEFAULT, offer: 0 };
 
     fn client(addr: &str) -> ClientAddr {
         ClientAddr::new(addr.parse().unwrap())
@@ -235,6 +256,21 @@ mod tests {
 
     fn keys() -> NonceKeys {
         NonceKeys::new([7; 32], LIFETIME_SECS)
+    }
+
+    #[test]
+    fn a_nonce_of_one_realm_or_offer_is_stale_in_another() {
+        let (keys, at) = (keys(), client("192.0.2.1:5000"));
+        let of = |realm| NonceScope { realm, ..HERE };
+        let realms =
+            [HERE, of(RealmId::of("a.example")), of(RealmId::of("b.example")), NonceScope { offer: 1, ..HERE }];
+        for issued in realms {
+            let nonce = keys.issue(1000, at, issued, BOTH);
+            for other in realms {
+                let is_fresh = keys.check(1000, at, other, nonce.as_bytes()) == NonceState::Fresh(BOTH);
+                assert_eq!(is_fresh, issued == other, "{issued:?} {other:?}");
+            }
+        }
     }
 
     #[test]
@@ -247,63 +283,66 @@ mod tests {
             (true, true, "obMatJos2AAAD"),
         ] {
             let features = Features { password_algorithms, username_anonymity };
-            let nonce = keys().issue(1_735_689_600, at, features);
+            let nonce = keys().issue(1_735_689_600, at, HERE, features);
             assert_eq!(nonce.as_bytes().len(), NONCE_LEN);
             assert!(nonce.as_bytes().starts_with(cookie.as_bytes()));
-            assert_eq!(keys().check(1_735_689_600, at, nonce.as_bytes()), NonceState::Fresh(features));
+            assert_eq!(keys().check(1_735_689_600, at, HERE, nonce.as_bytes()), NonceState::Fresh(features));
         }
     }
 
     #[test]
     fn nonce_of_another_client_or_port_is_stale() {
         let keys = keys();
-        let nonce = keys.issue(1000, client("192.0.2.1:5000"), BOTH);
-        assert_eq!(keys.check(1000, client("[::ffff:192.0.2.1]:5000"), nonce.as_bytes()), NonceState::Fresh(BOTH));
+        let nonce = keys.issue(1000, client("192.0.2.1:5000"), HERE, BOTH);
+        assert_eq!(
+            keys.check(1000, client("[::ffff:192.0.2.1]:5000"), HERE, nonce.as_bytes()),
+            NonceState::Fresh(BOTH)
+        );
         for other in ["192.0.2.1:5001", "192.0.2.2:5000", "[2001:db8::1]:5000"] {
-            assert_eq!(keys.check(1000, client(other), nonce.as_bytes()), NonceState::Stale, "{other}");
+            assert_eq!(keys.check(1000, client(other), HERE, nonce.as_bytes()), NonceState::Stale, "{other}");
         }
     }
 
     #[test]
     fn nonce_of_another_master_key_is_stale() {
         let at = client("192.0.2.1:5000");
-        let nonce = NonceKeys::new([8; 32], LIFETIME_SECS).issue(1000, at, BOTH);
-        assert_eq!(keys().check(1000, at, nonce.as_bytes()), NonceState::Stale);
+        let nonce = NonceKeys::new([8; 32], LIFETIME_SECS).issue(1000, at, HERE, BOTH);
+        assert_eq!(keys().check(1000, at, HERE, nonce.as_bytes()), NonceState::Stale);
     }
 
     #[test]
     fn nonce_of_another_server_of_the_fleet_is_fresh() {
         let at = client("192.0.2.1:5000");
-        let nonce = keys().issue(1_735_689_600, at, BOTH);
-        assert_eq!(keys().check(1_735_689_700, at, nonce.as_bytes()), NonceState::Fresh(BOTH));
+        let nonce = keys().issue(1_735_689_600, at, HERE, BOTH);
+        assert_eq!(keys().check(1_735_689_700, at, HERE, nonce.as_bytes()), NonceState::Fresh(BOTH));
     }
 
     #[test]
     fn nonce_from_the_future_is_stale() {
         let at = client("192.0.2.1:5000");
         let keys = keys();
-        let nonce = keys.issue(1_000_001, at, BOTH);
-        assert_eq!(keys.check(1_000_000, at, nonce.as_bytes()), NonceState::Stale);
-        assert_eq!(keys.check(1_000_001, at, nonce.as_bytes()), NonceState::Fresh(BOTH));
+        let nonce = keys.issue(1_000_001, at, HERE, BOTH);
+        assert_eq!(keys.check(1_000_000, at, HERE, nonce.as_bytes()), NonceState::Stale);
+        assert_eq!(keys.check(1_000_001, at, HERE, nonce.as_bytes()), NonceState::Fresh(BOTH));
     }
 
     #[test]
     fn nonce_is_fresh_across_the_wrap_of_its_32_bits() {
         let at = client("192.0.2.1:5000");
         let wrap = 1 << 32;
-        let nonce = keys().issue(wrap - 10, at, BOTH);
-        assert_eq!(keys().check(wrap + 10, at, nonce.as_bytes()), NonceState::Fresh(BOTH));
-        assert_eq!(keys().check(2 * wrap - 10, at, nonce.as_bytes()), NonceState::Stale);
+        let nonce = keys().issue(wrap - 10, at, HERE, BOTH);
+        assert_eq!(keys().check(wrap + 10, at, HERE, nonce.as_bytes()), NonceState::Fresh(BOTH));
+        assert_eq!(keys().check(2 * wrap - 10, at, HERE, nonce.as_bytes()), NonceState::Stale);
     }
 
     #[test]
     fn nothing_that_is_not_a_nonce_is_fresh() {
         let at = client("192.0.2.1:5000");
         let keys = keys();
-        let nonce = keys.issue(1000, at, BOTH);
+        let nonce = keys.issue(1000, at, HERE, BOTH);
         let text = nonce.as_bytes();
         for other in [&b""[..], b"obMatJos2", &text[..NONCE_LEN - 1], &[text, b"A"].concat(), &[0xFF; NONCE_LEN]] {
-            assert_eq!(keys.check(1000, at, other), NonceState::Stale);
+            assert_eq!(keys.check(1000, at, HERE, other), NonceState::Stale);
         }
     }
 
@@ -329,31 +368,31 @@ mod tests {
             age in 0_u64..200_000,
         ) {
             let keys = NonceKeys::new(master, lifetime_secs);
-            let nonce = keys.issue(issued, at, BOTH);
+            let nonce = keys.issue(issued, at, HERE, BOTH);
             let fresh = age <= u64::from(lifetime_secs);
             let expected = if fresh { NonceState::Fresh(BOTH) } else { NonceState::Stale };
-            prop_assert_eq!(keys.check(issued + age, at, nonce.as_bytes()), expected);
+            prop_assert_eq!(keys.check(issued + age, at, HERE, nonce.as_bytes()), expected);
             // The cached epoch is another now; what was issued before must not suffer from it.
-            let _ = keys.issue(issued + 10 * u64::from(lifetime_secs), at, BOTH);
-            prop_assert_eq!(keys.check(issued + age, at, nonce.as_bytes()), expected);
+            let _ = keys.issue(issued + 10 * u64::from(lifetime_secs), at, HERE, BOTH);
+            prop_assert_eq!(keys.check(issued + age, at, HERE, nonce.as_bytes()), expected);
         }
 
         #[test]
         fn any_changed_byte_makes_a_nonce_stale(at in any_client(), index in 0..NONCE_LEN, to: u8) {
             let keys = keys();
-            let nonce = keys.issue(1_735_689_600, at, BOTH);
+            let nonce = keys.issue(1_735_689_600, at, HERE, BOTH);
             let mut changed = nonce.as_bytes().to_vec();
             prop_assume!(changed[index] != to);
             changed[index] = to;
-            prop_assert_eq!(keys.check(1_735_689_600, at, &changed), NonceState::Stale);
+            prop_assert_eq!(keys.check(1_735_689_600, at, HERE, &changed), NonceState::Stale);
         }
 
         #[test]
         fn another_client_never_shares_a_nonce(one in any_client(), other in any_client()) {
             prop_assume!(one != other);
             let keys = keys();
-            let nonce = keys.issue(1_735_689_600, one, BOTH);
-            prop_assert_eq!(keys.check(1_735_689_600, other, nonce.as_bytes()), NonceState::Stale);
+            let nonce = keys.issue(1_735_689_600, one, HERE, BOTH);
+            prop_assert_eq!(keys.check(1_735_689_600, other, HERE, nonce.as_bytes()), NonceState::Stale);
         }
     }
 }

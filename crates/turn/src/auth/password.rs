@@ -2,6 +2,7 @@
 
 use precis_profiles::OpaqueString;
 use precis_profiles::precis_core::profile::PrecisFastInvocation;
+use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 /// A string that OpaqueString does not allow.
@@ -14,12 +15,53 @@ pub struct PrepareError;
 /// # Errors
 /// [`PrepareError`] when it is empty or has a character that is not allowed.
 pub fn prepare(text: &str) -> Result<String, PrepareError> {
+    if is_plain(text) {
+        return Ok(text.to_owned());
+    }
     OpaqueString::enforce(text).map(Into::into).map_err(|_| PrepareError)
 }
 
 /// A password as a client of RFC 5389 prepares it (SASLprep, RFC 4013); `None` when that is not possible.
 pub(super) fn prepare_rfc5389(password: &str) -> Option<Zeroizing<String>> {
     stringprep::saslprep(password).ok().map(|prepared| Zeroizing::new(prepared.into_owned()))
+}
+
+/// Whether both preparations leave a text as it is: most are printable ASCII.
+fn is_plain(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
+/// A password, prepared.
+#[derive(Clone)]
+pub(super) struct Passwords {
+    opaque: SecretString,
+    /// What SASLprep makes of the password, where it differs: most users have one key to try, not two.
+    rfc5389: Option<SecretString>,
+}
+
+impl Passwords {
+    pub(super) fn prepare(password: &str) -> Result<Self, PrepareError> {
+        let opaque = SecretString::from(prepare(password)?);
+        if is_plain(password) {
+            return Ok(Self { opaque, rfc5389: None });
+        }
+        let rfc5389 = prepare_rfc5389(password)
+            .filter(|saslprep| saslprep.as_str() != opaque.expose_secret())
+            .map(|saslprep| SecretString::from(saslprep.as_str()));
+        Ok(Self { opaque, rfc5389 })
+    }
+
+    pub(super) fn opaque(&self) -> &SecretString {
+        &self.opaque
+    }
+
+    pub(super) fn into_opaque(self) -> SecretString {
+        self.opaque
+    }
+
+    pub(super) fn rfc5389(&self) -> Option<&SecretString> {
+        self.rfc5389.as_ref()
+    }
 }
 
 #[cfg(test)]
@@ -29,7 +71,12 @@ mod tests {
     #[test]
     fn printable_ascii_stays_as_it_is() {
         let ascii: String = (' '..='~').collect();
-        assert_eq!(prepare(&ascii), Ok(ascii));
+        assert_eq!(prepare(&ascii).as_ref(), Ok(&ascii));
+        assert_eq!(OpaqueString::enforce(&ascii).unwrap(), ascii, "as the profile itself has it");
+        assert_eq!(prepare_rfc5389(&ascii).unwrap().as_str(), ascii);
+        for text in ["", "\t", "\u{7f}", "a\u{e9}"] {
+            assert!(!is_plain(text), "{text:?}");
+        }
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub struct QuotaLimits {
     pub per_user: Option<u32>,
     /// Live allocations of the whole server.
     pub total: Option<u32>,
+    /// Live allocations of the user's realm, if that is not the default one.
+    pub of_realm: Option<u32>,
     /// How often a user may allocate.
     pub rate: Option<AllocationRate>,
     /// Ports that a user may have reserved (EVEN-PORT) without having redeemed them yet.
@@ -31,6 +33,7 @@ impl QuotaLimits {
         Self {
             per_user: Some((ports / 4).max(FEW.min(ports / 2)).max(1)),
             total: None,
+            of_realm: None,
             rate: Some(AllocationRate::default()),
             reservations_per_user: Some((ports / 8).max(1)),
         }
@@ -78,6 +81,8 @@ struct State {
     users: HashMap<User, Entry>,
     /// Users without allocations who were in debt when the last one ended. Every new allocation looks at two of them.
     departed: VecDeque<User>,
+    /// Live allocations of each realm that is not the default one.
+    realms: HashMap<Arc<str>, u32>,
     /// The latest time that anyone told.
     now_micros: u64,
     /// Users with live allocations.
@@ -122,7 +127,7 @@ impl Quotas {
     /// Counts one allocation for `user`.
     ///
     /// # Errors
-    /// [`Reason::UserQuota`], [`Reason::TotalQuota`] or [`Reason::UserRate`], the first that is reached; nothing is counted
+    /// [`Reason::UserQuota`], [`Reason::RealmQuota`], [`Reason::TotalQuota`] or [`Reason::UserRate`], the first that is reached; nothing is counted
     /// then.
     pub fn reserve(self: &Arc<Self>, limits: QuotaLimits, user: &User, now_micros: u64) -> Result<Reservation, Reason> {
         let mut state = self.lock();
@@ -135,6 +140,10 @@ impl Quotas {
             state.users.get(user).map(|of| (of.live, of.rate, of.told)).unwrap_or_default();
         if limits.per_user.is_some_and(|limit| live >= limit) {
             return Err(Reason::UserQuota);
+        }
+        let of_realm = user.realm().and_then(|realm| state.realms.get(realm)).copied().unwrap_or_default();
+        if user.realm().is_some() && limits.of_realm.is_some_and(|limit| of_realm >= limit) {
+            return Err(Reason::RealmQuota);
         }
         if total >= limits.total.unwrap_or(u32::MAX) {
             return Err(Reason::TotalQuota);
@@ -153,6 +162,7 @@ impl Quotas {
         };
         (entry.live, entry.rate, entry.told) = (live + 1, rate, told);
         state.present += usize::from(live == 0);
+        state.count_in_realm(user);
         self.total.store(total + 1, Ordering::Relaxed);
         Ok(Reservation { quotas: Arc::clone(self), user: user.clone(), is_frequent })
     }
@@ -165,6 +175,7 @@ impl Quotas {
         entry.live += 1;
         let is_first = entry.live == 1;
         state.present += usize::from(is_first);
+        state.count_in_realm(user);
         self.total.fetch_add(1, Ordering::Relaxed);
         Reservation { quotas: Arc::clone(self), user: user.clone(), is_frequent }
     }
@@ -195,9 +206,9 @@ impl Quotas {
         let Some(entry) = state.users.get_mut(user) else { return };
         entry.live = entry.live.saturating_sub(1);
         self.total.fetch_sub(1, Ordering::Relaxed);
-        if entry.live > 0 {
-            return;
-        }
+        let is_gone = entry.live == 0;
+        state.leave_realm(user);
+        let Some(entry) = state.users.get_mut(user).filter(|_| is_gone) else { return };
         let is_free = entry.rate.is_full(now_micros) && entry.told.is_full(now_micros);
         let queue = !is_free && !entry.is_departed;
         entry.is_departed |= queue;
@@ -222,6 +233,24 @@ impl Quotas {
 }
 
 impl State {
+    fn count_in_realm(&mut self, user: &User) {
+        let Some(realm) = user.realm() else { return };
+        match self.realms.get_mut(realm) {
+            Some(live) => *live += 1,
+            None => drop(self.realms.insert(Arc::clone(realm), 1)),
+        }
+    }
+
+    fn leave_realm(&mut self, user: &User) {
+        let Some(realm) = user.realm() else { return };
+        if let Some(live) = self.realms.get_mut(realm) {
+            *live = live.saturating_sub(1);
+            if *live == 0 {
+                self.realms.remove(realm);
+            }
+        }
+    }
+
     /// Looks at the user who departed first, if any: forgets one whose debt is paid, lets go of one who is back.
     fn forget_departed(&mut self) {
         let Some(user) = self.departed.pop_front() else { return };

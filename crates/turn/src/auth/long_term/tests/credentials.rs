@@ -282,3 +282,79 @@ fn same_user_with_a_new_password_or_algorithm_authenticates_beside_a_held_creden
     assert_eq!(other.algorithm, PasswordAlgorithm::Sha256);
     Request::new(&after, "bob", "wrong").refused(&after, Reason::WrongPassword);
 }
+
+/// Bob, stored as these keys of his password.
+fn stored(md5: bool, sha256: bool) -> Credentials {
+    let both = StoredKeys::of_password("bob", REALM, "builder").unwrap();
+    let keys = StoredKeys::new(both.md5().copied().filter(|_| md5), both.sha256().copied().filter(|_| sha256)).unwrap();
+    let mut users = Users::of_realm(REALM);
+    users.insert_keys("bob", &keys).unwrap();
+    users.insert("carol", "crayon").unwrap();
+    let secrets = vec![secret("north", "north")];
+    let builder = Credentials::builder(REALM, Arc::new(NonceKeys::new([1; 32], NONCE_LIFETIME_SECS)));
+    builder.users(users).secrets(secrets).build().unwrap()
+}
+
+#[test]
+fn a_user_of_stored_keys_is_as_good_as_one_of_a_password() {
+    let credentials = stored(true, true);
+    for request in [Request::new(&credentials, "bob", "builder"), Request::modern(&credentials, "bob", "builder")] {
+        let passed = request.send(&credentials).unwrap();
+        assert_eq!((&*passed.identity.username, passed.identity.user), ("bob", User::fixed("bob")));
+    }
+    Request::new(&credentials, "bob", "wonderland").refused(&credentials, Reason::WrongPassword);
+    Request::modern(&credentials, "bob", "wonderland").refused(&credentials, Reason::WrongPassword);
+}
+
+#[test]
+fn with_an_md5_key_among_the_users_md5_is_all_that_is_offered_to_anybody() {
+    let credentials = stored(true, false);
+    Request::new(&credentials, "bob", "builder").send(&credentials).unwrap();
+    // As a client of RFC 8489 does by this offer, for static users and for others.
+    let minted = mint(b"north", TIME_LIMITED);
+    for (name, password) in [("bob", "builder"), ("carol", "crayon"), (TIME_LIMITED, minted.as_str())] {
+        let md5 = Request::new(&credentials, name, password)
+            .with(AttributeType::PASSWORD_ALGORITHMS, MD5_ENTRY)
+            .with(AttributeType::PASSWORD_ALGORITHM, MD5_ENTRY)
+            .signed(&[IntegrityKind::Sha256]);
+        assert_eq!(md5.send(&credentials).unwrap().algorithm, PasswordAlgorithm::Md5, "{name}");
+        // One that picks SHA-256 has seen another offer than ours.
+        Request::modern(&credentials, name, password).refused(&credentials, Reason::PasswordAlgorithmMismatch);
+        let sha256 = md5.with(AttributeType::PASSWORD_ALGORITHM, SHA256_ENTRY);
+        sha256.refused(&credentials, Reason::PasswordAlgorithmMismatch);
+    }
+}
+
+#[test]
+fn with_a_sha256_key_alone_a_client_of_rfc_5389_is_refused_by_its_own_reason() {
+    let credentials = stored(false, true);
+    let sha256 = |name, password| {
+        Request::modern(&credentials, name, password).with(AttributeType::PASSWORD_ALGORITHMS, SHA256_ENTRY)
+    };
+    sha256("bob", "builder").send(&credentials).unwrap();
+    sha256("carol", "crayon").send(&credentials).unwrap();
+    Request::new(&credentials, "bob", "builder").refused(&credentials, Reason::NoKeyOfAlgorithm);
+    // Others have an MD5 key, too, and such clients know of no offer.
+    Request::new(&credentials, "carol", "crayon").send(&credentials).unwrap();
+}
+
+#[test]
+fn a_nonce_from_before_the_offer_changed_is_stale_so_that_its_client_hears_of_the_new_one() {
+    let (before, after) = (stored(true, true), stored(true, false));
+    Request::modern(&before, "bob", "builder").send(&before).unwrap();
+    Request::modern(&before, "bob", "builder").refused(&after, Reason::StaleNonce);
+}
+
+#[test]
+fn keys_of_another_realm_and_keys_without_a_common_algorithm_are_refused() {
+    let build = |users: Users| {
+        Credentials::builder(REALM, Arc::new(NonceKeys::new([1; 32], 600))).users(users).build().map(drop)
+    };
+    let elsewhere = Users::from_pairs("elsewhere.example", [("bob", "builder")]).unwrap();
+    assert_eq!(build(elsewhere), Err(CredentialsError::UsersOfAnotherRealm("elsewhere.example".to_owned())));
+    let mut users = Users::of_realm(REALM);
+    users.insert_keys("old", &StoredKeys::new(Some([1; 16]), None).unwrap()).unwrap();
+    users.insert_keys("new", &StoredKeys::new(None, Some([1; 32])).unwrap()).unwrap();
+    let error = build(users).unwrap_err();
+    assert!(error.to_string().contains("\"old\" has only an MD5 key"), "{error}");
+}

@@ -85,11 +85,11 @@ fn password_algorithms_that_differ_from_the_offer_are_a_bid_down() {
     let offered = AttributeType::PASSWORD_ALGORITHMS;
     let chosen = AttributeType::PASSWORD_ALGORITHM;
     let swapped = [MD5_ENTRY, SHA256_ENTRY].concat();
-    let longer = [&PASSWORD_ALGORITHMS[..], &[0, 3, 0, 0]].concat();
+    let longer = [Offer::Both.list(), &[0, 3, 0, 0]].concat();
     for list in [MD5_ENTRY, SHA256_ENTRY, b"", &swapped, &longer] {
         request.clone().with(offered, list).refused(&credentials, Reason::PasswordAlgorithmMismatch);
     }
-    for entry in [&b""[..], &[0, 2], &[0, 3, 0, 0], &[0, 0, 0, 0], &[0, 2, 0, 4], &PASSWORD_ALGORITHMS] {
+    for entry in [&b""[..], &[0, 2], &[0, 3, 0, 0], &[0, 0, 0, 0], &[0, 2, 0, 4], Offer::Both.list()] {
         request.clone().with(chosen, entry).refused(&credentials, Reason::PasswordAlgorithmMismatch);
     }
     request.clone().without(offered).refused(&credentials, Reason::PasswordAlgorithmMismatch);

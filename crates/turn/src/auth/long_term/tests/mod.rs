@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 
 use super::*;
-use crate::auth::mint;
+use crate::auth::{StoredKeys, mint};
 use turnstone_stun::{Class, Method, TransactionId};
 
 const REALM: &str = "example.org";
@@ -33,7 +33,7 @@ fn secret(id: &str, bytes: &str) -> SharedSecret {
 
 fn build(users: &[(&str, &str)], secrets: &[&str]) -> Credentials {
     Credentials::builder(REALM, Arc::new(NonceKeys::new([1; 32], NONCE_LIFETIME_SECS)))
-        .users(Users::from_pairs(users.iter().copied()).unwrap())
+        .users(Users::from_pairs(REALM, users.iter().copied()).unwrap())
         .secrets(secrets.iter().map(|bytes| secret(bytes, bytes)).collect())
         .build()
         .unwrap()
@@ -78,7 +78,7 @@ impl Request {
     /// As a client of RFC 8489 sends it.
     fn modern(credentials: &Credentials, username: &str, password: &str) -> Self {
         let mut request = Self::new(credentials, username, password)
-            .with(AttributeType::PASSWORD_ALGORITHMS, &PASSWORD_ALGORITHMS)
+            .with(AttributeType::PASSWORD_ALGORITHMS, Offer::Both.list())
             .with(AttributeType::PASSWORD_ALGORITHM, SHA256_ENTRY)
             .signed(&[IntegrityKind::Sha256]);
         request.key = key(PasswordAlgorithm::Sha256, username, password);
@@ -181,7 +181,7 @@ fn realm_and_secrets_are_checked_when_built() {
 fn debug_shows_neither_secrets_nor_passwords() {
     let credentials = build(&[("bob", "builder")], &[]);
     let mut shown = format!("{credentials:?}");
-    let users = Users::from_pairs([("bob", "builder")]).unwrap();
+    let users = Users::from_pairs(REALM, [("bob", "builder")]).unwrap();
     let secrets = vec![secret("id-of-it", "north")];
     let nonce_keys = Arc::new(NonceKeys::new([0x55; 32], 600));
     let builder = Credentials::builder(REALM, nonce_keys).users(users).secrets(secrets);
