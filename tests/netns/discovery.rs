@@ -192,6 +192,58 @@ fn probe_finds_the_same_and_tells_a_silent_address_from_a_nat() {
     }
 }
 
+#[test]
+fn behind_wildcard_listeners_answers_leave_from_each_of_the_four_in_either_family() {
+    let (host, client) = (Namespace::create("server"), Namespace::create("client"));
+    let families = [["5.44.1.1", "5.44.1.77"], ["2a01:4f8:aaaa::1", "2a01:4f8:aaaa::77"]];
+    let with_length = |ip: &str| format!("{ip}{}", if ip.contains(':') { "/64" } else { "/24" });
+    let of_host = families.concat().into_iter().map(with_length).collect::<Vec<_>>();
+    let of_host: Vec<_> = of_host.iter().map(String::as_str).collect();
+    host.connect(("eth0", &of_host), &client, ("eth0", &["5.44.1.2/24", "2a01:4f8:aaaa::2/64"]));
+    let _server = Spec {
+        listeners: ["0.0.0.0", "[::]"].map(|ip| (Transport::Udp, format!("{ip}:{PORT}"))).to_vec(),
+        relay_ipv4: Some(families[0][0].to_owned()),
+        relay_ipv6: None,
+        dev: false,
+        environment: vec![("TURNSTONE_WORKERS".to_owned(), "2".to_owned())],
+        namespace: Some(host.name().to_owned()),
+        extra_toml: format!("[nat-discovery]\naddresses = {:?}\n", families.concat()),
+        ..Spec::local()
+    }
+    .start();
+    for (addresses, client_ip) in families.into_iter().zip(["5.44.1.2", "2a01:4f8:aaaa::2"]) {
+        let at = |ip: usize, port: u16| SocketAddr::new(addresses[ip].parse().unwrap(), PORT + port);
+        let (socket, other) = (socket_in(&client, client_ip), socket_in(&client, client_ip));
+        for (ip, port) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            for (flags, from) in
+                [(0, at(ip, port)), (4, at(1 - ip, port)), (2, at(ip, 1 - port)), (6, at(1 - ip, 1 - port))]
+            {
+                let change = [0, 3, 0, 4, 0, 0, 0, flags];
+                assert_eq!(exchange(&socket, &socket, at(ip, port), &change), Some(from), "{flags}");
+            }
+            let [high, low] = other.local_addr().unwrap().port().to_be_bytes();
+            let to_port = [0, 0x27, 0, 4, high, low, 0, 0];
+            assert_eq!(exchange(&socket, &other, at(ip, port), &to_port), Some(at(ip, port)));
+        }
+    }
+}
+
+/// Sends a Binding request with an attribute from one socket, and says where the answer to another one came from.
+fn exchange(socket: &UdpSocket, to: &UdpSocket, server: SocketAddr, attribute: &[u8; 8]) -> Option<SocketAddr> {
+    let mut request = binding_request().to_vec();
+    request[3] = 8;
+    request.extend_from_slice(attribute);
+    to.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    socket.send_to(&request, server).unwrap();
+    let mut buffer = [0; 1500];
+    loop {
+        let (_, from) = to.recv_from(&mut buffer).ok()?;
+        if buffer[..2] == [1, 1] && buffer[4..20] == request[4..20] {
+            return Some(from);
+        }
+    }
+}
+
 /// A client of 2003, written by hand: STUNTMAN and pystun are gone from the distributions.
 #[test]
 fn a_client_of_rfc_3489_finds_a_full_cone_where_it_is_answered() {
