@@ -224,6 +224,34 @@ impl BadHeader {
     }
 }
 
+/// Why a connection for the web server was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotPassed {
+    /// The web server cannot be reached.
+    Unreachable,
+    /// So many go on there already, or there is no socket for it.
+    Full,
+    /// It asked for nothing that the web server could have known in time: HTTP inside TLS that is ours.
+    Misdirected,
+    /// Nothing went either way for too long.
+    Silent,
+}
+
+impl NotPassed {
+    /// All of them, for metrics that start at zero.
+    pub const ALL: [Self; 4] = [Self::Unreachable, Self::Full, Self::Misdirected, Self::Silent];
+
+    /// The stable name used as a metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Full => "full",
+            Self::Misdirected => "misdirected",
+            Self::Silent => "silent",
+        }
+    }
+}
+
 /// How often something took how long, in classes with fixed upper bounds.
 #[derive(Debug)]
 pub struct Histogram {
@@ -314,6 +342,14 @@ pub struct Counters {
     pub connections_cut: [Counter; Cut::ALL.len()],
     /// TLS handshakes that failed.
     pub tls_failures: Counter,
+    /// Connections that have gone on to a web server.
+    pub web_passed: Counter,
+    /// Those that do now.
+    pub web_connections: Counter,
+    /// Bytes that web servers have taken, and their clients.
+    pub web_bytes: [Counter; 2],
+    /// Connections for a web server that were closed, by [`NotPassed`].
+    pub web_closed: [Counter; NotPassed::ALL.len()],
     /// Connections from proxies that were closed for their header, by [`BadHeader`].
     pub proxy_headers_refused: [Counter; BadHeader::ALL.len()],
     /// DTLS sessions, those that arrive included.
@@ -355,6 +391,10 @@ impl Default for Counters {
             connections_refused: Counter::default(),
             connections_cut: counters(),
             tls_failures: Counter::default(),
+            web_passed: Counter::default(),
+            web_connections: Counter::default(),
+            web_bytes: counters(),
+            web_closed: counters(),
             proxy_headers_refused: counters(),
             dtls_sessions: Counter::default(),
             dtls_handshakes: counters(),
@@ -404,6 +444,13 @@ impl Counters {
     /// Counts a connection from a proxy that was closed for its header.
     pub fn refuse_header(&self, why: BadHeader) {
         if let Some(counter) = self.proxy_headers_refused.get(why as usize) {
+            counter.add(1);
+        }
+    }
+
+    /// Counts a connection for a web server that was closed.
+    pub fn close_for_web(&self, why: NotPassed) {
+        if let Some(counter) = self.web_closed.get(why as usize) {
             counter.add(1);
         }
     }

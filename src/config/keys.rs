@@ -114,6 +114,9 @@ pub(super) static KEYS: &[Key] = &[
     Key::new("listen.realm", Kind::Text("the name of a [[realm]]")),
     Key::new("listen.proxy-from", Kind::Texts(r#"networks or addresses of proxies such as "10.0.0.0/24" or "127.0.0.1""#)),
     Key::new("listen.relay", Kind::Texts(r#"addresses of [relay], such as "203.0.113.5""#)),
+    Key::new("listen.web", Kind::Text(r#"the ADDRESS:PORT of a web server with TLS such as "127.0.0.1:8443""#)),
+    Key::new("listen.web-proxy-header", Kind::Boolean).default("false"),
+    Key::new("listen.turn-names", Kind::Texts(r#"host names such as "turn.example.org""#)),
     Key::new("nat-discovery.addresses", Kind::Texts("two addresses of this host, or two of each family"))
         .shown(|c| texts(&c.nat_discovery.iter().flat_map(|pair| pair.addresses).collect::<Vec<_>>()))
         .after_restart(keep_nat_discovery),

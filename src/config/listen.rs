@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::addr::Transport;
+use crate::addr::{SocketKind, Transport};
 
-use super::access::{parse_path, parse_realm, parse_sni};
+use super::access::{parse_host, parse_path, parse_realm, parse_sni};
 use super::error::{Located, Place, ValueError};
 use super::host::Host;
 use super::keys::TLS_VERSIONS;
 use super::reader::{Document, Section, or_default};
-use super::snapshot::{Auth, ListenOptions, Listener, RealmConfig, TlsFiles, TlsPair};
+use super::snapshot::{Auth, ListenOptions, Listener, RealmConfig, TlsFiles, TlsPair, Web};
 use super::source::Source;
 use super::value::choose;
 
@@ -28,7 +28,7 @@ pub(super) fn read_listeners(document: &Document<'_>, root: &Section<'_, '_>, ho
         if !table.has("transport") || table.is_empty_array("transport") {
             table.report_missing("transport");
         }
-        let options = Arc::new(read_options(table));
+        let options = Arc::new(read_options(table, &transports));
         let Some(addresses) = addresses else { continue };
         for transport in transports {
             let listener = |&address| Listener { address, transport: transport.value, options: Arc::clone(&options) };
@@ -64,11 +64,12 @@ pub(super) fn read_listeners(document: &Document<'_>, root: &Section<'_, '_>, ho
         document.problem(document.whole(), "listen is empty; expected at least one [[listen]]");
     }
     check_overlaps(document, &listeners);
+    check_webs(document, &listeners);
     listeners
 }
 
 /// What a table says beside its addresses and transports.
-fn read_options(table: &Section<'_, '_>) -> ListenOptions {
+fn read_options(table: &Section<'_, '_>, transports: &[Located<Transport>]) -> ListenOptions {
     let proxy_from = table.texts("proxy-from", parse_network);
     let relay = table.texts("relay", |text| text.parse::<IpAddr>().map_err(|_| ValueError::is_not(text, "an address")));
     if let (Some(first), true) = (relay.first(), !proxy_from.is_empty()) {
@@ -81,6 +82,51 @@ fn read_options(table: &Section<'_, '_>) -> ListenOptions {
         proxy_from: proxy_from.into_iter().map(|network| network.value).collect(),
         relay: relay.into_iter().map(|address| address.value).collect(),
         realm,
+        web: read_web(table, transports),
+    }
+}
+
+fn read_web(table: &Section<'_, '_>, transports: &[Located<Transport>]) -> Option<Web> {
+    let web = table.text("web", parse_endpoint);
+    let proxy_header = table.boolean("web-proxy-header");
+    let names = table.texts("turn-names", parse_host);
+    let Some(Located { value: address, place }) = web else {
+        for key in ["web-proxy-header", "turn-names"].into_iter().filter(|key| table.has(key)) {
+            table.problem(key, table.place(), "it is for a listener with web, which has none here");
+        }
+        return None;
+    };
+    if !transports.iter().any(|transport| transport.value == Transport::Tls) {
+        table.problem("web", place, "only a tls listener can tell what is for the web");
+    }
+    Some(Web { address, proxy_header, turn_names: names.into_iter().map(|name| name.value).collect() })
+}
+
+/// Where another server is.
+fn parse_endpoint(text: &str) -> Result<SocketAddr, ValueError> {
+    let address: SocketAddr = text.parse().map_err(|_| ValueError::is_not(text, "an address and port"))?;
+    match address.ip() {
+        ip if ip.is_unspecified() || ip.is_multicast() => Err(ValueError::unfit(text, "no address of one server")),
+        _ if address.port() == 0 => Err(ValueError::unfit(text, "without a port")),
+        _ => Ok(address),
+    }
+}
+
+/// A web server that is a listener of ours would have each connection go round in a circle.
+fn check_webs(document: &Document<'_>, listeners: &[Located<Listener>]) {
+    for Located { value, place } in listeners {
+        let Some(web) = value.options.web.as_ref().filter(|_| value.transport == Transport::Tls) else { continue };
+        let leads_to = |listener: &Listener| {
+            let (ip, own) = (web.address.ip(), listener.address.ip());
+            listener.transport.socket_kind() == SocketKind::Tcp
+                && listener.address.port() == web.address.port()
+                && (own == ip || own.is_unspecified() && own.is_ipv4() == ip.is_ipv4() && ip.is_loopback())
+        };
+        if let Some(listener) = listeners.iter().find(|listener| leads_to(&listener.value)) {
+            let Listener { transport, address, .. } = &listener.value;
+            let message = format!("web {} of this listener is the listener {transport} {address} itself", web.address);
+            document.problem(place.clone(), message);
+        }
     }
 }
 

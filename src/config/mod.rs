@@ -48,7 +48,7 @@ pub use sections::check_log_filter;
 pub use snapshot::{
     Admin, Auth, Config, Drain, Endpoint, ExternalIp, ListenOptions, Listener, Log, LogFormat, Metrics, OwnAddresses,
     QuotaChanges, QuotaShares, RealmConfig, Relay, RelayAddress, RelayChoice, Streams, TlsFiles, TlsPair, TlsVersion,
-    WantedSockets,
+    WantedSockets, Web,
 };
 pub use source::{DEFAULT_FILE, Loaded, Source, Surroundings};
 pub use units::parse_duration;

@@ -102,6 +102,19 @@ pub struct ListenOptions {
     pub relay: Vec<IpAddr>,
     /// The realm of clients that come in here, if it is not that of `[auth]`.
     pub realm: Option<String>,
+    /// The web server that shares the port of the tls listeners.
+    pub web: Option<Web>,
+}
+
+/// A web server that gets the connections that are for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Web {
+    /// Where it is, with TLS of its own.
+    pub address: SocketAddr,
+    /// Whether it gets a header first that says whose connection it is (PROXY protocol).
+    pub proxy_header: bool,
+    /// Server names that are not the web server's; if there are none, names do not count.
+    pub turn_names: Vec<String>,
 }
 
 impl ListenOptions {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::keys::ON_EXPIRY;
-use super::snapshot::{Auth, Config, ListenOptions, RealmConfig};
+use super::snapshot::{Auth, Config, ListenOptions, RealmConfig, Web};
 use super::units::rate_text;
 use super::value::{name_of, quoted};
 use crate::auth::TokenKey;
@@ -28,7 +28,7 @@ pub(super) fn listen_lines(config: &Config) -> String {
 }
 
 fn option_lines(options: &ListenOptions) -> String {
-    let ListenOptions { proxy_from, realm, relay } = options;
+    let ListenOptions { proxy_from, realm, relay, web } = options;
     let mut lines = String::new();
     if !relay.is_empty() {
         let addresses: Vec<_> = relay.iter().map(|address| quoted(&address.to_string())).collect();
@@ -40,6 +40,11 @@ fn option_lines(options: &ListenOptions) -> String {
     }
     if let Some(realm) = realm {
         let _ = writeln!(lines, "realm = {}", quoted(realm));
+    }
+    if let Some(Web { address, proxy_header, turn_names }) = web {
+        let names: Vec<_> = turn_names.iter().map(|name| quoted(name)).collect();
+        let _ = writeln!(lines, "web = \"{address}\"\nweb-proxy-header = {proxy_header}");
+        let _ = if names.is_empty() { Ok(()) } else { writeln!(lines, "turn-names = [{}]", names.join(", ")) };
     }
     lines
 }

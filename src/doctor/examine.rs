@@ -81,6 +81,7 @@ impl Doctor<'_, '_> {
             self.found(health::judge(&metrics.listen, self.options.timeout));
         }
         self.found(listeners::judge_stuns(config));
+        self.found(listeners::judge_webs(config, self.options.timeout));
         let credential = listeners::credential(&config.auth, self.now_unix);
         for listener in &server.open {
             let name = config.auth.public_host.as_deref().or(name.as_deref());

@@ -1,6 +1,7 @@
 //! Each listener as a client sees it: the steps of `turnstone probe`, at an address of this host.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use thiserror::Error;
@@ -105,6 +106,22 @@ pub(super) fn judge_stuns(config: &Config) -> Option<Step> {
     Some(finding("stuns", status, message))
 }
 
+/// Whether the web servers that share ports can be reached.
+pub(super) fn judge_webs(config: &Config, timeout: Duration) -> Vec<Step> {
+    let mut addresses: Vec<_> =
+        config.listeners.iter().filter_map(|listener| Some(listener.options.web.as_ref()?.address)).collect();
+    addresses.sort();
+    addresses.dedup();
+    let judge = |address: SocketAddr| match TcpStream::connect_timeout(&address, timeout) {
+        Ok(_) => finding("web", Status::Ok, format!("the web server {address} can be reached")),
+        Err(error) => {
+            let message = format!("the web server {address} cannot be reached, and its clients are refused: {error}");
+            finding("web", Status::Fail, message)
+        }
+    };
+    addresses.into_iter().map(judge).collect()
+}
+
 /// An address of this host in place of the unspecified one: that of the relays, which clients know, or loopback.
 fn reachable(config: &Config, listening: SocketAddr) -> SocketAddr {
     if !listening.ip().is_unspecified() {
@@ -141,6 +158,22 @@ mod tests {
     use crate::auth::Users;
 
     use super::*;
+
+    #[test]
+    fn a_web_server_that_is_not_there_is_a_failure() {
+        let web = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = web.local_addr().unwrap();
+        let text = format!(
+            "[[listen]]\naddress = \"127.0.0.1:443\"\ntransport = [\"tcp\", \"tls\"]\nweb = \"{address}\"\n\
+             [tls]\ncertificate = \"c.pem\"\nkey = \"k.pem\"\n"
+        );
+        let statuses =
+            || judge_webs(&config(&text), Duration::from_secs(5)).iter().map(|step| step.status).collect::<Vec<_>>();
+        assert_eq!(statuses(), [Status::Ok]);
+        drop(web);
+        assert_eq!(statuses(), [Status::Fail]);
+        assert!(judge_webs(&config(""), Duration::from_secs(5)).is_empty());
+    }
 
     #[test]
     fn a_listener_on_every_address_is_reached_at_the_relays() {

@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 
 use super::status::Status;
 use crate::addr::{Family, Transport};
-use crate::counters::{self, BadHeader, Counter, Counters, Cut, Handshake, Histogram, TrafficCounters};
+use crate::counters::{self, BadHeader, Counter, Counters, Cut, Handshake, Histogram, NotPassed, TrafficCounters};
 use crate::net::{AddressUsage, RelayPorts};
 use crate::reject::{Dropped, Reason};
 use crate::traffic::Direction;
@@ -278,7 +278,24 @@ impl Observed {
         let refused = BadHeader::ALL.map(|why| (why.label(), refused(why)));
         let help = "Connections from addresses of proxy-from that were closed because of their PROXY header.";
         out.counters("turnstone_proxy_headers_refused", help, "reason", refused)?;
-        let simple: [(&str, &str, CounterOf); 3] = [
+        out.gauge(
+            "turnstone_web_connections",
+            "Open connections that go on to the web server of their port.",
+            self.sum(|counters| &counters.web_connections),
+        )?;
+        let bytes = |at: usize| self.sum_at(|counters| &counters.web_bytes, at);
+        let bytes = [("to-web", bytes(0)), ("to-client", bytes(1))];
+        out.counters("turnstone_web_bytes", "Bytes passed on between clients and web servers.", "direction", bytes)?;
+        let closed = |why: NotPassed| self.sum_at(|counters| &counters.web_closed, why as usize);
+        let closed = NotPassed::ALL.map(|why| (why.label(), closed(why)));
+        let help = "Connections for a web server that were closed by the server.";
+        out.counters("turnstone_web_connections_closed", help, "reason", closed)?;
+        let simple: [(&str, &str, CounterOf); 4] = [
+            (
+                "turnstone_web_connections_passed",
+                "Connections that went on to the web server of their port.",
+                |counters| &counters.web_passed,
+            ),
             (
                 "turnstone_stream_connections_refused",
                 "Connections closed at once, because of a limit or because they could not be set up.",

@@ -1,8 +1,9 @@
 //! Version 2: binary (section 2.2).
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{Carried, Ends, HEADER_MAX, Header, HeaderError, tlv};
+use super::header::{Carried, Ends, HEADER_MAX, Header, HeaderError};
+use super::tlv;
 use crate::addr::Family;
 
 pub(super) const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -52,6 +53,25 @@ pub(super) fn read(bytes: &[u8], carried: Carried) -> Result<Option<Header>, Hea
     };
     tlv::check(header, FIXED + ends_len(family))?;
     Ok(Some(Header { len, ends: Some(ends.ok_or(TOO_SHORT)?) }))
+}
+
+/// A header for a connection. If its ends are of two families, both are written as IPv6.
+pub(super) fn write(Ends { client, server }: Ends) -> Vec<u8> {
+    let (family, ips) = match (client.ip(), server.ip()) {
+        (IpAddr::V4(client), IpAddr::V4(server)) => (0x11, [client.octets(), server.octets()].concat()),
+        (client, server) => (0x21, [client, server].map(|ip| to_v6(ip).octets()).concat()),
+    };
+    let ports = [client, server].map(|end| end.port().to_be_bytes()).concat();
+    // 12 or 36.
+    let len = (ips.len() + ports.len()) as u8;
+    [SIGNATURE, &[0x20 | PROXY, family, 0, len], &ips, &ports].concat()
+}
+
+fn to_v6(ip: IpAddr) -> Ipv6Addr {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    }
 }
 
 const TOO_SHORT: HeaderError = HeaderError::Malformed("it is too short for its addresses");

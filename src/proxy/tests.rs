@@ -1,3 +1,5 @@
+//! Headers that are read, and those that are refused.
+
 use super::*;
 
 const V2: &[u8] = binary::SIGNATURE;
@@ -126,6 +128,16 @@ fn what_follows_the_addresses_is_skipped_and_a_checksum_checked() {
     assert_eq!(read_stream_header(&bytes), Err(HeaderError::Checksum));
     let twice = with(&[3, 0, 4, 0, 0, 0, 0, 3, 0, 4, 0, 0, 0, 0]);
     assert!(matches!(read_stream_header(&twice), Err(HeaderError::Malformed(_))));
+}
+
+#[test]
+fn what_is_written_is_read() {
+    for (client, server) in [("192.0.2.1:1", "203.0.113.5:443"), ("[2001:db8::1]:65535", "[2001:db8::5]:443")] {
+        let ends = ends(client, server);
+        assert_eq!(whole(&stream_header(ends.unwrap())), Ok(ends));
+    }
+    let mixed = stream_header(ends("192.0.2.1:1", "[2001:db8::5]:443").unwrap());
+    assert_eq!(whole(&mixed), Ok(ends("[::ffff:192.0.2.1]:1", "[2001:db8::5]:443")));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{Ends, Header, HeaderError};
+use super::header::{Ends, Header, HeaderError};
 
 pub(super) const SIGNATURE: &[u8] = b"PROXY ";
 

@@ -1,7 +1,7 @@
 //! What may follow the addresses of version 2 (section 2.2): skipped, but for the checksum.
 
-use super::HeaderError;
 use super::crc32c::Crc32c;
+use super::header::HeaderError;
 
 /// PP2_TYPE_CRC32C
 const CHECKSUM: u8 = 3;

@@ -3,18 +3,21 @@
 //! It has no 5-tuple: nothing is framed of it, and nothing can be sent to it. When it has arrived, it is a [`Connection`], and it
 //! has a client. What comes before goes by steps: the header of a proxy, whether it is TLS, the handshake.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustls::{ServerConfig, ServerConnection};
 
 use super::connection::Connection;
+use super::hello::{Heard, Hello, answer};
+use super::passage::Passage;
 use super::session::{self, ReadError, peek, read_some, would_block};
 use crate::addr::{ClientAddr, FiveTuple, Transport};
+use crate::config::{ListenOptions, Web};
 use crate::net::{Arena, Span};
-use crate::proxy::{Ends, HEADER_MAX, read_stream_header};
+use crate::proxy::{Ends, HEADER_MAX, read_stream_header, stream_header};
 use crate::user::RealmId;
 
 /// What a client may send until its handshake is complete. A ClientHello has 300 to 2,000 bytes, with large key shares and
@@ -44,20 +47,34 @@ pub enum Opening {
     Handshake(Arc<ServerConfig>),
     /// One of the two, which its first byte says.
     Either(Arc<ServerConfig>),
+    /// The same, or either; what is TLS may be for a web server.
+    Shared {
+        /// For what is ours.
+        config: Arc<ServerConfig>,
+        /// Whether it may be TCP.
+        has_tcp: bool,
+        /// What else is known of the port; it has a web server.
+        options: Arc<ListenOptions>,
+    },
 }
 
 /// A connection on its way.
 pub struct Arriving {
     accepted: Accepted,
     step: Step,
+    is_web_shared: bool,
 }
 
 /// What it has to get through next.
 enum Step {
     /// The header of a proxy, of which so much has come, and what comes then.
     Header(Vec<u8>, Opening),
-    /// The first byte.
-    FirstByte(Arc<ServerConfig>),
+    /// The first byte; what comes if it is TLS.
+    FirstByte(Opening),
+    /// The ClientHello, by which is decided whose it is.
+    Hello(Box<Hello>, Arc<ServerConfig>, Arc<ListenOptions>),
+    /// It goes on to a web server, which has to have these bytes first.
+    Web(Vec<u8>, Arc<ListenOptions>),
     /// The TLS handshake, for which so many bytes have come.
     Handshake(Box<ServerConnection>, usize),
     /// Nothing more.
@@ -70,6 +87,8 @@ pub enum Progress {
     Waits(Arriving),
     /// Its proxy has said whose it is. It can go on at once.
     Known(Arriving),
+    /// It is not for us: [`Arriving::web`].
+    ForWeb(Arriving),
     /// It has a client.
     Arrived(Arrived),
 }
@@ -86,6 +105,8 @@ pub struct Arrived {
     pub realm: RealmId,
     /// What server the client has asked for in its handshake.
     pub server_name: Option<Box<str>>,
+    /// Whether it came by TLS to a port that it shares with a web server.
+    pub is_web_shared: bool,
 }
 
 impl Accepted {
@@ -109,20 +130,22 @@ impl Accepted {
     /// # Errors
     /// When rustls refuses the configuration.
     pub fn begin(mut self, opening: Opening, is_proxied: bool) -> Result<Progress, rustls::Error> {
+        let is_web_shared = matches!(opening, Opening::Shared { .. });
         if is_proxied {
             self.proxy = Some(self.ends.client);
-            return Ok(Progress::Waits(Arriving { accepted: self, step: Step::Header(Vec::new(), opening) }));
+            let step = Step::Header(Vec::new(), opening);
+            return Ok(Progress::Waits(Arriving { accepted: self, step, is_web_shared }));
         }
         Ok(match Step::of(opening)? {
             Step::Messages => Progress::Arrived(self.over_tcp()),
-            step => Progress::Waits(Arriving { accepted: self, step }),
+            step => Progress::Waits(Arriving { accepted: self, step, is_web_shared }),
         })
     }
 
     fn over_tcp(self) -> Arrived {
         let five_tuple = self.five_tuple(Transport::Tcp);
         let (connection, realm) = (Connection::plain(self.socket), self.realm);
-        Arrived { connection, five_tuple, read: Span::default(), realm, server_name: None }
+        Arrived { connection, five_tuple, read: Span::default(), realm, server_name: None, is_web_shared: false }
     }
 
     /// The client is the one that has connected to the proxy, and the server the address at which it did: another proxy may pass on
@@ -137,7 +160,11 @@ impl Step {
         Ok(match opening {
             Opening::Messages => Self::Messages,
             Opening::Handshake(config) => Self::Handshake(session::new(&config)?, 0),
-            Opening::Either(config) => Self::FirstByte(config),
+            Opening::Either(config) => Self::FirstByte(Opening::Handshake(config)),
+            Opening::Shared { has_tcp: true, config, options } => {
+                Self::FirstByte(Opening::Shared { has_tcp: false, config, options })
+            }
+            Opening::Shared { has_tcp: false, config, options } => Self::Hello(Box::default(), config, options),
         })
     }
 }
@@ -167,7 +194,7 @@ impl Arriving {
     pub fn wants_write(&self) -> bool {
         match &self.step {
             Step::Handshake(tls, _) => tls.wants_write(),
-            Step::Header(..) | Step::FirstByte(_) | Step::Messages => false,
+            Step::Header(..) | Step::FirstByte(_) | Step::Hello(..) | Step::Web(..) | Step::Messages => false,
         }
     }
 
@@ -198,15 +225,24 @@ impl Arriving {
                     }
                     Err(error) => Err(error),
                 },
-                Step::FirstByte(config) => match peek(socket, arena.get_mut(cipher_slot.part(0, 1))) {
+                Step::FirstByte(opening) => match peek(socket, arena.get_mut(cipher_slot.part(0, 1))) {
                     Ok([]) => return Ok(Progress::Waits(self)),
-                    Ok([TLS_HANDSHAKE, ..]) => {
-                        session::new(config).map(|tls| Step::Handshake(tls, 0)).map_err(|_| ReadError::Tls)
-                    }
+                    Ok([TLS_HANDSHAKE, ..]) => Step::of(opening.clone()).map_err(|_| ReadError::Tls),
                     // What is no message either is refused where messages are told apart.
                     Ok(_) => Ok(Step::Messages),
                     Err(error) => Err(error),
                 },
+                Step::Hello(hello, config, options) => {
+                    match hear(socket, hello, config, options, arena.get_mut(cipher_slot)) {
+                        Ok(None) => return Ok(Progress::Waits(self)),
+                        Ok(Some(Step::Web(head, options))) => {
+                            return Ok(Progress::ForWeb(Self { step: Step::Web(head, options), ..self }));
+                        }
+                        Ok(Some(step)) => Ok(step),
+                        Err(error) => Err(error),
+                    }
+                }
+                Step::Web(..) => return Ok(Progress::ForWeb(self)),
                 Step::Handshake(tls, received) => {
                     let read = shake_hands(tls, received, socket, arena, cipher_slot, slot);
                     let is_complete = !tls.is_handshaking();
@@ -225,12 +261,34 @@ impl Arriving {
         }
     }
 
+    /// The web server that it goes on to.
+    pub fn web(&self) -> Option<&Web> {
+        if let Step::Web(_, options) = &self.step { options.web.as_ref() } else { None }
+    }
+
+    /// Has it go on there, by a connection that is being made.
+    pub fn pass_on(self, web: OwnedFd) -> Passage {
+        let (hello, has_header) = match self.step {
+            Step::Web(hello, options) => (hello, options.web.as_ref().is_some_and(|web| web.proxy_header)),
+            _ => (Vec::new(), false),
+        };
+        let header = if has_header { stream_header(self.accepted.ends) } else { Vec::new() };
+        Passage::new(self.accepted.socket, web.into(), [header, hello].concat())
+    }
+
     fn arrive(self, read: Span) -> Progress {
         let Step::Handshake(tls, _) = self.step else { return Progress::Arrived(self.accepted.over_tcp()) };
         let five_tuple = self.accepted.five_tuple(Transport::Tls);
         let (realm, server_name) = (self.accepted.realm, tls.server_name().map(Into::into));
         let connection = Connection::encrypted(self.accepted.socket, tls);
-        Progress::Arrived(Arrived { connection, five_tuple, read, realm, server_name })
+        Progress::Arrived(Arrived {
+            connection,
+            five_tuple,
+            read,
+            realm,
+            server_name,
+            is_web_shared: self.is_web_shared,
+        })
     }
 
     /// Ends it in order.
@@ -260,6 +318,43 @@ fn read_header(
     Ok(header.map(|header| header.ends))
 }
 
+/// A part of the ClientHello; returns the next step when that is known.
+fn hear(
+    socket: &TcpStream,
+    hello: &mut Box<Hello>,
+    config: &Arc<ServerConfig>,
+    options: &Arc<ListenOptions>,
+    buffer: &mut [u8],
+) -> Result<Option<Step>, ReadError> {
+    let most = HANDSHAKE_BYTES_MAX.saturating_sub(hello.len()).min(buffer.len());
+    if most == 0 {
+        return Err(ReadError::Tls);
+    }
+    let count = read_some(socket, buffer.get_mut(..most).unwrap_or_default())?;
+    let read = buffer.get(..count).filter(|read| !read.is_empty());
+    let Some(read) = read else { return Ok(None) };
+    let turn_names = options.web.as_ref().map_or(&[] as &[String], |web| &web.turn_names);
+    let received = hello.len() + count;
+    let refuse = |alert: &[u8]| {
+        let mut socket = socket;
+        // Whether it arrives does not matter any more.
+        let _ = socket.write(alert);
+        Err(ReadError::Tls)
+    };
+    match std::mem::take(&mut **hello).hear(read, turn_names) {
+        Heard::Part(part) => {
+            **hello = part;
+            Ok(None)
+        }
+        Heard::Ours(ours) => match answer(*ours, config) {
+            Ok(tls) => Ok(Some(Step::Handshake(tls, received))),
+            Err(alert) => refuse(&alert),
+        },
+        Heard::Web(head) => Ok(Some(Step::Web(head, Arc::clone(options)))),
+        Heard::Refused(alert) => refuse(&alert),
+    }
+}
+
 /// A part of the handshake; returns the bytes of plaintext that came behind it.
 fn shake_hands(
     tls: &mut ServerConnection,
@@ -284,249 +379,4 @@ fn shake_hands(
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use std::io::{Read, Write};
-    use std::net::TcpListener;
-    use std::time::Duration;
-
-    use rustls::{ClientConfig, ClientConnection, RootCertStore};
-
-    use super::*;
-    use crate::proxy::HeaderError;
-
-    /// The two ends of a connection; the server's does not block.
-    fn connect() -> (TcpStream, Accepted) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let (socket, remote) = listener.accept().unwrap();
-        socket.set_nonblocking(true).unwrap();
-        (client, Accepted::new(socket, remote).unwrap())
-    }
-
-    /// TLS of a server and of a client that trusts it, as `localhost`.
-    pub(crate) fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
-        let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let certificate = key.cert.der().clone();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.clone()], key.signing_key.into())
-            .unwrap();
-        let mut roots = RootCertStore::empty();
-        roots.add(certificate).unwrap();
-        let client = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        (Arc::new(server), Arc::new(client))
-    }
-
-    fn begin(accepted: Accepted, opening: Opening, is_proxied: bool) -> Arriving {
-        let Ok(Progress::Waits(arriving)) = accepted.begin(opening, is_proxied) else { panic!("it does not wait") };
-        arriving
-    }
-
-    fn over_tls(accepted: Accepted, config: &Arc<ServerConfig>) -> Arriving {
-        begin(accepted, Opening::Handshake(Arc::clone(config)), false)
-    }
-
-    /// Goes on until it has arrived or cannot.
-    fn until_arrived(mut arriving: Arriving, arena: &mut Arena) -> Result<Arrived, ReadError> {
-        loop {
-            let (slot, cipher) = (arena.slot(0), arena.slot(1));
-            arriving = match arriving.go_on(arena, slot, cipher, 4096) {
-                Ok(Progress::Arrived(arrived)) => return Ok(arrived),
-                Ok(Progress::Waits(arriving) | Progress::Known(arriving)) => arriving,
-                Err((arriving, error)) => {
-                    arriving.close();
-                    return Err(error);
-                }
-            };
-            std::thread::yield_now();
-        }
-    }
-
-    /// A connection whose handshake is complete, and its client. Both ends have small buffers.
-    pub(in crate::stream) fn arrived_over_tls() -> (Connection, ClientConnection, TcpStream) {
-        let (server, client) = configs();
-        let mut client = ClientConnection::new(client, "localhost".try_into().unwrap()).unwrap();
-        let (mut stream, accepted) = connect();
-        socket2::SockRef::from(&stream).set_recv_buffer_size(16 * 1024).unwrap();
-        socket2::SockRef::from(&accepted.socket).set_send_buffer_size(16 * 1024).unwrap();
-        let shaking = std::thread::spawn(move || {
-            client.complete_io(&mut stream).unwrap();
-            (client, stream)
-        });
-        let mut arena = Arena::new(2, 1024);
-        let Ok(arrived) = until_arrived(over_tls(accepted, &server), &mut arena) else { panic!("no handshake") };
-        assert_eq!(arrived.read.len, 0);
-        let (client, stream) = shaking.join().unwrap();
-        (arrived.connection, client, stream)
-    }
-
-    #[test]
-    fn over_tcp_a_connection_has_its_client_at_once() {
-        let (client, accepted) = connect();
-        let Ok(Progress::Arrived(arrived)) = accepted.begin(Opening::Messages, false) else { panic!("it waits") };
-        assert_eq!(arrived.five_tuple.transport, Transport::Tcp);
-        assert_eq!(arrived.five_tuple.client.get(), client.local_addr().unwrap());
-        assert_eq!(arrived.five_tuple.server, client.peer_addr().unwrap());
-    }
-
-    #[test]
-    fn over_tls_it_has_one_after_the_handshake_with_what_came_behind_it() {
-        let (server, client) = configs();
-        let mut client = ClientConnection::new(client, "localhost".try_into().unwrap()).unwrap();
-        let (mut stream, accepted) = connect();
-        let local = stream.local_addr().unwrap();
-        let writing = std::thread::spawn(move || {
-            // Leaves together with the end of the handshake.
-            client.writer().write_all(b"a first message").unwrap();
-            client.complete_io(&mut stream).unwrap();
-            stream
-        });
-        let mut arena = Arena::new(2, 1024);
-        let Ok(arrived) = until_arrived(over_tls(accepted, &server), &mut arena) else { panic!("no handshake") };
-        let stream = writing.join().unwrap();
-        assert_eq!((arrived.five_tuple.transport, arrived.five_tuple.client.get()), (Transport::Tls, local));
-        let (mut connection, mut read) = (arrived.connection, arena.get(arrived.read).to_vec());
-        while read.len() < 15 {
-            let (slot, cipher) = (arena.slot(0), arena.slot(1));
-            let span = connection.read(&mut arena, slot, cipher, 4096).unwrap();
-            read.extend_from_slice(arena.get(span));
-        }
-        assert_eq!(read, b"a first message");
-        drop(stream);
-    }
-
-    #[test]
-    fn what_is_no_handshake_does_not_arrive_and_is_told_so() {
-        let (server, _) = configs();
-        let mut arena = Arena::new(2, 1024);
-        let (mut client, accepted) = connect();
-        client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
-        let error = until_arrived(over_tls(accepted, &server), &mut arena).err();
-        assert!(matches!(error, Some(ReadError::Tls)), "{error:?}");
-        let mut answer = Vec::new();
-        client.read_to_end(&mut answer).unwrap();
-        assert_eq!(answer.first(), Some(&21), "an alert: {answer:?}");
-        let (client, accepted) = connect();
-        drop(client);
-        let error = until_arrived(over_tls(accepted, &server), &mut arena).err();
-        assert!(matches!(error, Some(ReadError::Closed)), "{error:?}");
-    }
-
-    #[test]
-    fn a_handshake_that_does_not_end_does_not_arrive() {
-        let (server, _) = configs();
-        let mut arena = Arena::new(2, 1024);
-        // A ClientHello of 16,383 bytes, each in a record of its own.
-        let record = |byte: u8| [22, 3, 1, 0, 1, byte];
-        let (mut client, accepted) = connect();
-        let mut arriving = over_tls(accepted, &server);
-        client.write_all(&[1, 0, 0x3F, 0xFF].map(record).concat()).unwrap();
-        let mut sent = 24;
-        loop {
-            let (slot, cipher) = (arena.slot(0), arena.slot(1));
-            match arriving.go_on(&mut arena, slot, cipher, 4096) {
-                Ok(Progress::Waits(waits)) => arriving = waits,
-                Ok(_) => panic!("a ClientHello is no handshake"),
-                Err((_, error)) => {
-                    assert!(matches!(error, ReadError::Tls), "{error:?}");
-                    break;
-                }
-            }
-            let Step::Handshake(_, received) = arriving.step else { panic!("it is past its handshake") };
-            if received == sent {
-                client.write_all(&record(0).repeat(100)).unwrap();
-                sent += 600;
-            }
-            assert!(received <= HANDSHAKE_BYTES_MAX);
-        }
-        assert!(sent > HANDSHAKE_BYTES_MAX, "the bound is met, not a fault of the message: {sent}");
-    }
-
-    #[test]
-    fn one_port_serves_both_and_the_first_byte_says_which() {
-        let (server, client) = configs();
-        let either = || Opening::Either(Arc::clone(&server));
-        let mut arena = Arena::new(2, 1024);
-        let (mut stream, accepted) = connect();
-        let arriving = begin(accepted, either(), false);
-        stream.write_all(b"\0\x01\0\0 and the rest").unwrap();
-        let Ok(mut arrived) = until_arrived(arriving, &mut arena) else { panic!("it does not arrive") };
-        assert_eq!(arrived.five_tuple.transport, Transport::Tcp);
-        let (slot, cipher) = (arena.slot(0), arena.slot(1));
-        let span = arrived.connection.read(&mut arena, slot, cipher, 4096).unwrap();
-        assert_eq!(arena.get(span), b"\0\x01\0\0 and the rest", "nothing of it was taken");
-
-        let (mut stream, accepted) = connect();
-        let mut client = ClientConnection::new(client, "localhost".try_into().unwrap()).unwrap();
-        let shaking = std::thread::spawn(move || client.complete_io(&mut stream).map(|_| stream));
-        let Ok(arrived) = until_arrived(begin(accepted, either(), false), &mut arena) else { panic!("no handshake") };
-        assert_eq!(arrived.five_tuple.transport, Transport::Tls);
-        shaking.join().unwrap().unwrap();
-
-        let (stream, accepted) = connect();
-        drop(stream);
-        let error = until_arrived(begin(accepted, either(), false), &mut arena).err();
-        assert!(matches!(error, Some(ReadError::Closed)), "{error:?}");
-    }
-
-    #[test]
-    fn behind_a_proxy_the_client_is_the_one_of_the_header_and_what_follows_is_left() {
-        let mut arena = Arena::new(2, 1024);
-        let line = b"PROXY TCP4 192.0.2.1 203.0.113.5 1000 443\r\n";
-        let (mut stream, accepted) = connect();
-        let mut arriving = begin(accepted, Opening::Messages, true);
-        let step = |arriving: Arriving, arena: &mut Arena| {
-            let (slot, cipher) = (arena.slot(0), arena.slot(1));
-            arriving.go_on(arena, slot, cipher, 4096).map_err(|(_, error)| error).unwrap()
-        };
-        for byte in &line[..line.len() - 1] {
-            stream.write_all(&[*byte]).unwrap();
-            let Progress::Waits(waits) = step(arriving, &mut arena) else { panic!("a header that is cut off") };
-            assert!(waits.awaits_header() && waits.proxy() == Some(stream.local_addr().unwrap()));
-            arriving = waits;
-        }
-        assert_eq!(
-            peek(&arriving.accepted.socket, &mut [0; 9]).unwrap(),
-            b"",
-            "nothing that would be read over and over"
-        );
-        stream.write_all(b"\na message").unwrap();
-        let known = loop {
-            match step(arriving, &mut arena) {
-                Progress::Waits(waits) => arriving = waits,
-                Progress::Known(known) => break known,
-                Progress::Arrived(_) => panic!("its client is not judged yet"),
-            }
-        };
-        assert_eq!(known.ends().client, "192.0.2.1:1000".parse().unwrap());
-        let Progress::Arrived(mut arrived) = step(known, &mut arena) else { panic!("it waits") };
-        assert_eq!(arrived.five_tuple.client.get(), "192.0.2.1:1000".parse().unwrap());
-        assert_eq!(arrived.five_tuple.server, "203.0.113.5:443".parse().unwrap());
-        let (slot, cipher) = (arena.slot(0), arena.slot(1));
-        let span = arrived.connection.read(&mut arena, slot, cipher, 4096).unwrap();
-        assert_eq!(arena.get(span), b"a message");
-    }
-
-    #[test]
-    fn a_proxy_without_a_header_is_refused_and_one_that_speaks_for_itself_is_its_own_client() {
-        let mut arena = Arena::new(2, 1024);
-        let (mut stream, accepted) = connect();
-        stream.write_all(b"\0\x01\0\0").unwrap();
-        let error = until_arrived(begin(accepted, Opening::Messages, true), &mut arena).err();
-        assert!(matches!(error, Some(ReadError::Proxy(HeaderError::Missing))), "{error:?}");
-        let (mut stream, accepted) = connect();
-        stream.write_all(b"PROXY UNKNOWN\r\n").unwrap();
-        let Ok(arrived) = until_arrived(begin(accepted, Opening::Messages, true), &mut arena) else {
-            panic!("it does not arrive")
-        };
-        assert_eq!(arrived.five_tuple.client.get(), stream.local_addr().unwrap());
-    }
-}
+pub(crate) mod tests;

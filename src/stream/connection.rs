@@ -145,6 +145,14 @@ impl Connection {
         (self.state(), dropped)
     }
 
+    /// Tells a client of the web that it has come to the wrong server (RFC 9110 section 15.5.20), as far as the socket takes it.
+    pub fn misdirect(&mut self, now_micros: u64, limits: &Streams) {
+        const ANSWER: &[u8] = b"HTTP/1.1 421 Misdirected Request\r\nContent-Type: text/plain\r\nContent-Length: 35\r\n\
+            Connection: close\r\n\r\nThis is a TURN server, not the web\n";
+        let whole = Span { at: 0, len: ANSWER.len() as u32 };
+        self.send(ANSWER, &[whole], &[FrameEnd { piece: 1, droppable: false }], now_micros, limits);
+    }
+
     /// Ends the connection in order, after what waits if the socket takes it.
     pub fn close(mut self) {
         let can_write = self.write_waiting().is_ok();

@@ -17,11 +17,14 @@ pub enum Full {
     OfAddress,
     /// Connections without an allocation of one IPv4 /24 or IPv6 /48.
     OfNetwork,
+    /// Connections that go on to a web server.
+    OfWeb,
 }
 
 #[derive(Default)]
 struct Open {
     total: usize,
+    passed: usize,
     by_address: HashMap<u128, usize>,
     strangers_by_network: HashMap<u128, usize>,
 }
@@ -53,7 +56,7 @@ impl ConnectionLimits {
         }
         open.total += 1;
         open.count(whose);
-        Ok(ConnectionPermit { limits: Arc::clone(self), whose: Some(whose), is_stranger: true })
+        Ok(ConnectionPermit { limits: Arc::clone(self), whose: Some(whose), is_stranger: true, is_passed: false })
     }
 
     /// A place for a connection from a proxy, of which is not known yet whose it is: [`ConnectionPermit::set_client`] says so.
@@ -66,7 +69,7 @@ impl ConnectionLimits {
             return Err(Full::InTotal);
         }
         open.total += 1;
-        Ok(ConnectionPermit { limits: Arc::clone(self), whose: None, is_stranger: true })
+        Ok(ConnectionPermit { limits: Arc::clone(self), whose: None, is_stranger: true, is_passed: false })
     }
 
     /// Whether a connection more of an address may be without an allocation.
@@ -116,6 +119,7 @@ pub struct ConnectionPermit {
     /// Nothing while its proxy has not said so.
     whose: Option<Whose>,
     is_stranger: bool,
+    is_passed: bool,
 }
 
 impl ConnectionPermit {
@@ -130,6 +134,20 @@ impl ConnectionPermit {
             open.count(whose);
             self.whose = Some(whose);
         }
+        Ok(())
+    }
+
+    /// Notes that the connection goes on to a web server: no more than half of all may.
+    ///
+    /// # Errors
+    /// When so many do.
+    pub fn pass_on(&mut self) -> Result<(), Full> {
+        let mut open = self.limits.lock();
+        if open.passed >= self.limits.total_max.div_ceil(2) {
+            return Err(Full::OfWeb);
+        }
+        open.passed += usize::from(!self.is_passed);
+        self.is_passed = true;
         Ok(())
     }
 
@@ -150,6 +168,7 @@ impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut open = self.limits.lock();
         open.total = open.total.saturating_sub(1);
+        open.passed = open.passed.saturating_sub(usize::from(self.is_passed));
         if let Some(whose) = self.whose {
             open.forget(whose, self.is_stranger);
         }
@@ -242,6 +261,20 @@ mod tests {
         assert_eq!(limits.admit_unknown().err(), Some(Full::InTotal));
         drop(permits);
         assert_eq!((limits.lock().total, limits.lock().by_address.len()), (1, 0));
+    }
+
+    #[test]
+    fn half_of_all_may_go_on_to_a_web_server() {
+        let limits = ConnectionLimits::new(3, None, None);
+        let mut permits: Vec<_> = (0..3).map(|_| limits.admit(ip("192.0.2.1")).unwrap()).collect();
+        assert_eq!(
+            permits.iter_mut().map(ConnectionPermit::pass_on).collect::<Vec<_>>(),
+            [Ok(()), Ok(()), Err(Full::OfWeb)]
+        );
+        permits.remove(0);
+        assert_eq!(permits[1].pass_on(), Ok(()));
+        drop(permits);
+        assert_eq!((limits.lock().passed, limits.lock().total), (0, 0));
     }
 
     #[test]

@@ -3,8 +3,10 @@
 mod arriving;
 mod choice;
 mod connection;
+mod hello;
 mod limits;
 mod out_queue;
+mod passage;
 mod session;
 mod tls;
 
@@ -13,6 +15,8 @@ pub(crate) use arriving::tests::configs as tls_configs;
 pub use arriving::{Accepted, Arrived, Arriving, Opening, Progress};
 pub use choice::CertificateChoice;
 pub use connection::{Connection, FrameEnd, WriteState};
+pub use hello::{Heard, Hello};
 pub use limits::{ConnectionLimits, ConnectionPermit, Full};
+pub use passage::{Passage, PassageError, Passed};
 pub use session::ReadError;
 pub use tls::{Pair, TlsError, load_pair, server_config};

@@ -35,8 +35,13 @@ pub enum ReadError {
 /// When rustls refuses the configuration.
 pub(super) fn new(config: &Arc<ServerConfig>) -> Result<Box<ServerConnection>, rustls::Error> {
     let mut session = ServerConnection::new(Arc::clone(config))?;
-    session.set_buffer_limit(Some(BUFFER));
+    bound(&mut session);
     Ok(Box::new(session))
+}
+
+/// Has a session keep little of what waits.
+pub(super) fn bound(session: &mut ServerConnection) {
+    session.set_buffer_limit(Some(BUFFER));
 }
 
 /// Reads what is there into `cipher_slot`, and decrypts it into `room`. Returns the bytes of both.

@@ -14,6 +14,9 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use super::choice::CertificateChoice;
 use crate::config::{SecretError, TlsFiles, TlsVersion, Wanted, why};
 
+/// The protocols that we speak inside TLS (RFC 7443).
+pub(super) const ALPN: [&[u8]; 2] = [b"stun.turn", b"stun.nat-discovery"];
+
 /// Why certificate and key cannot be used. The message names the file.
 #[derive(Debug)]
 pub enum TlsError {
@@ -109,7 +112,7 @@ pub fn server_config(
         .with_protocol_versions(versions)?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(Resolver::new(pairs)));
-    config.alpn_protocols = vec![b"stun.turn".to_vec(), b"stun.nat-discovery".to_vec()];
+    config.alpn_protocols = ALPN.iter().map(|protocol| protocol.to_vec()).collect();
     if let Ok(ticketer) = aws_lc_rs::Ticketer::new() {
         config.ticketer = ticketer;
     }

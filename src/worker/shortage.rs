@@ -28,10 +28,14 @@ pub enum Shortage {
     ConnectionsOfNetwork,
     /// What a proxy should say in front of a connection.
     ProxyHeaders,
+    /// The web server that shares a port.
+    Web,
+    /// Connections that go on there.
+    ConnectionsOfWeb,
 }
 
 impl Shortage {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
         Self::RelayPorts,
         Self::Allocations,
         Self::Sockets,
@@ -39,6 +43,8 @@ impl Shortage {
         Self::ConnectionsOfAddress,
         Self::ConnectionsOfNetwork,
         Self::ProxyHeaders,
+        Self::Web,
+        Self::ConnectionsOfWeb,
     ];
 
     /// What a refused request has run into, if that is a shortage of the server's, and not of one user's.
@@ -71,6 +77,13 @@ impl Shortage {
                 "connections from an address of proxy-from are refused for their PROXY header: have the proxy send one \
                  (nginx: proxy_protocol on; haproxy: send-proxy-v2), or take the address out of proxy-from"
             }
+            Self::Web => {
+                "the web server of a tls listener cannot be reached, its clients are refused: see that it runs where web in \
+                 [[listen]] says: turnstone doctor"
+            }
+            Self::ConnectionsOfWeb => {
+                "connections for the web server are refused, it has half of all: raise [streams] connections-max"
+            }
             Self::ConnectionsOfAddress => {
                 "connections of one address are refused: raise [streams] connections-per-ip-max if many clients share it"
             }
@@ -86,6 +99,8 @@ impl Shortage {
             Self::ConnectionsOfAddress => "connections-of-address",
             Self::ConnectionsOfNetwork => "connections-of-network",
             Self::ProxyHeaders => "proxy-headers",
+            Self::Web => "web",
+            Self::ConnectionsOfWeb => "connections-of-web",
         }
     }
 }

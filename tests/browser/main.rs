@@ -13,6 +13,7 @@ mod support;
 
 mod drain;
 mod pasted;
+mod shared;
 mod stuns;
 
 use std::path::{Path, PathBuf};
@@ -104,7 +105,10 @@ fn relays(server: &TestServer, url: &str, relay_protocol: &str, trust: Trust) {
             "video": true,
         })],
     );
-    let result = &results[url];
+    assert_relayed(&results[url], relay_protocol);
+}
+
+fn assert_relayed(result: &Value, relay_protocol: &str) {
     assert_eq!(result["connected"], true, "{result:#}");
     assert_eq!(result["receivedSha256"], result["expectedSha256"], "{result:#}");
     assert!(result["expectedSha256"].is_string());

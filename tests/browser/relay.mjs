@@ -4,14 +4,16 @@
 //   modules      directory whose node_modules holds playwright-core
 //   home         home directory of the browser: its .pki/nssdb says which authorities it trusts
 //   resolve      optional: an object of host names and the addresses that they have for the browser
-//   runs         list of {name, iceServers, bytes (a multiple of 4), video, expectRefusal, restartWhen}
+//   runs         list of {name, page (the URL that it is loaded from, if its own HTTPS server at site, {port, certificate, key}, is
+//                reached by another one), site, iceServers, bytes (a multiple of 4), video, expectRefusal, restartWhen}
 //                restartWhen: a path. When the call is up, PATH.reached is made; when PATH is there, ICE is restarted, and all is
 //                done again, with a result of its own in `restarted`.
 // Prints one JSON object: for each run's name either what happened or {error}.
 
 import { createHash } from "node:crypto";
-import { existsSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
+import { createSecureServer } from "node:http2";
 import { createRequire } from "node:module";
 import { text } from "node:stream/consumers";
 
@@ -19,11 +21,15 @@ const input = JSON.parse(await text(process.stdin));
 const { chromium } = createRequire(`${input.modules}/package.json`)("playwright-core");
 
 // A page of its own origin; localhost is a secure context, which the fake camera needs.
-const web = createServer((_request, response) => {
+const answer = (request, response) => {
   response.setHeader("content-type", "text/html");
-  response.end("<!doctype html><title>relay</title>");
-});
-await new Promise((listening) => web.listen(0, "127.0.0.1", listening));
+  response.end(`<!doctype html><title>relay by HTTP ${request.httpVersion}</title>`);
+};
+const { site } = input.runs.find((run) => run.site) ?? {};
+const web = site
+  ? createSecureServer({ cert: readFileSync(site.certificate), key: readFileSync(site.key), allowHTTP1: true }, answer)
+  : createServer(answer);
+await new Promise((listening) => web.listen(site?.port ?? 0, "127.0.0.1", listening));
 
 const browser = await chromium.launch({
   executablePath: "/usr/bin/chromium",
@@ -50,9 +56,9 @@ try {
     input.runs.map(async (run) => {
       try {
         const page = await browser.newPage();
-        await page.goto(`http://localhost:${web.address().port}/`);
+        await page.goto(run.page ?? `http://localhost:${web.address().port}/`);
         await page.exposeFunction("mayRestart", () => mayRestart(run.restartWhen));
-        results[run.name] = await page.evaluate(inPage, run);
+        results[run.name] = { ...(await page.evaluate(inPage, run)), title: await page.title() };
         await page.close();
       } catch (error) {
         results[run.name] = { error: String(error.stack ?? error) };

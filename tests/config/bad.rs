@@ -66,6 +66,22 @@ fn every_mistake_is_named_with_its_place_and_what_was_expected() {
             listen("\"0.0.0.0:3478\"", "\"tcp\"\nproxy-from = \"proxy.example.org\""),
             "4:14: proxy-from in [[listen]]: \"proxy.example.org\" is not a network or an address".to_owned(),
         ),
+        (
+            listen("\"0.0.0.0:3478\"", "\"tcp\"\nweb = \"127.0.0.1:8443\""),
+            "4:7: web in [[listen]]: only a tls listener can tell what is for the web".to_owned(),
+        ),
+        (
+            listen("\"0.0.0.0:3478\"", "\"tcp\"\nturn-names = \"turn.example.org\""),
+            "1:1: turn-names in [[listen]]: it is for a listener with web".to_owned(),
+        ),
+        (
+            listen("\"0.0.0.0:443\"", "\"tls\"\nweb = \"127.0.0.1:443\"\n[tls]\ncertificate = \"c\"\nkey = \"k\""),
+            "2:11: web 127.0.0.1:443 of this listener is the listener tls 0.0.0.0:443 itself".to_owned(),
+        ),
+        (
+            listen("\"0.0.0.0:443\"", "\"tls\"\nweb = \"0.0.0.0:8443\"\n[tls]\ncertificate = \"c\"\nkey = \"k\""),
+            "4:7: web in [[listen]]: \"0.0.0.0:8443\" is no address of one server; expected the ADDRESS:PORT".to_owned(),
+        ),
         (listen("\"0.0.0.0:443\"", "\"tls\""), "2:11: a tls listener needs a certificate: expected [tls] with certificate and key".to_owned()),
         (listen("\"0.0.0.0:50000\"", "\"udp\""), "2:11: port 50000 of this udp listener is one of the relay ports 49152-65535".to_owned()),
         ("[tls]\ncertificate = \"c.pem\"".to_owned(), "2:15: [tls] has a certificate but no key".to_owned()),

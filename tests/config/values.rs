@@ -42,6 +42,9 @@ fn the_transports_of_one_table_share_what_it_says_and_tcp_and_tls_a_port() {
         address = "127.0.0.1:443"
         transport = ["tcp", "tls"]
         proxy-from = ["10.0.0.0/24", "2001:db8::1"]
+        web = "127.0.0.1:8443"
+        web-proxy-header = true
+        turn-names = ["turn.example.org"]
         [[listen]]
         address = "127.0.0.1:3478"
         transport = "udp"
@@ -53,7 +56,12 @@ fn the_transports_of_one_table_share_what_it_says_and_tcp_and_tls_a_port() {
     let [tcp, tls, udp] = config.listeners.as_slice() else { panic!("{:?}", config.listeners) };
     assert!(tcp.shares_socket(tls) && Arc::ptr_eq(&tcp.options, &tls.options) && !tcp.shares_socket(udp));
     assert_eq!(tls.options.proxy_from, ["10.0.0.0/24", "2001:db8::1/128"].map(|text| text.parse().unwrap()));
-    assert!(udp.options.proxy_from.is_empty());
+    let web = tls.options.web.as_ref().unwrap();
+    assert_eq!(
+        (web.address.port(), web.proxy_header, web.turn_names.as_slice()),
+        (8443, true, ["turn.example.org".to_owned()].as_slice())
+    );
+    assert!(udp.options.proxy_from.is_empty() && udp.options.web.is_none());
     let shown = config.to_toml();
     assert!(
         shown.contains("transport = [\"tcp\", \"tls\"]\nproxy-from = [\"10.0.0.0/24\", \"2001:db8::1/128\"]\n"),

@@ -1,5 +1,6 @@
 //! libnice, the ICE stack of GNOME and of many C programs: two agents that may only use relayed candidates.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -31,6 +32,11 @@ fn libnice_gathers_nothing_with_a_wrong_or_expired_credential() {
 }
 
 pub(crate) fn nice_pair(server: &TestServer, transport: Transport, credentials: &Credentials) -> Value {
+    nice_pair_at(server.address(transport, "127.0.0.1"), transport.name(), credentials)
+}
+
+/// The same at any address; `tls` is what libnice takes for it: plain STUN.
+pub(crate) fn nice_pair_at(address: SocketAddr, transport: &str, credentials: &Credentials) -> Value {
     // The bindings belong to the system's interpreter, which need not be the first one on the path.
     let python = Path::new("/usr/bin/python3");
     require_tool("python3", "python3");
@@ -45,11 +51,10 @@ pub(crate) fn nice_pair(server: &TestServer, transport: Transport, credentials: 
         "this test needs libnice for Python: install the Debian packages gir1.2-nice-0.1 and python3-gi\n{}",
         importable.stderr
     );
-    let address = server.address(transport, "127.0.0.1");
     let config = json!({
         "host": address.ip(),
         "port": address.port(),
-        "transport": transport.name(),
+        "transport": transport,
         "username": credentials.username,
         "password": credentials.password,
         "messages": MESSAGES,

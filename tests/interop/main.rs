@@ -1,5 +1,5 @@
 //! Clients that we did not write, against the running server: coturn's `turnutils_uclient`, the `turn` and `turn-client-proto`
-//! crates, aiortc and libnice.
+//! crates, aiortc and libnice; and proxies in between: nginx and haproxy.
 
 // Helpers of tests fail by panicking; clippy counts only `#[test]` functions as tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -10,8 +10,11 @@ mod support;
 mod turn_client;
 
 mod aiortc;
+mod behind_proxies;
 mod libnice;
+mod proxy;
 mod redirect;
+mod shared_443;
 mod third_party;
 mod turn_crate;
 mod turn_proto;

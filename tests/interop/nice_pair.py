@@ -1,6 +1,6 @@
 """Two agents of libnice that may only use relayed candidates exchange messages.
 
-Usage: nice_pair.py '{"host": ..., "port": ..., "transport": "udp" | "tcp", "username": ..., "password": ..., "messages": N}'
+Usage: nice_pair.py '{"host": ..., "port": ..., "transport": "udp" | "tcp" | "tls", "username": ..., "password": ..., "messages": N}'
 
 Prints one JSON object: {"gathered": [candidate lines], "received": how many messages each side got unchanged}.
 """
@@ -48,7 +48,7 @@ class Side:
         self.agent.add_local_address(local)
         self.stream = self.agent.add_stream(1)
         self.agent.set_stream_name(self.stream, "application")
-        kind = {"udp": Nice.RelayType.UDP, "tcp": Nice.RelayType.TCP}[config["transport"]]
+        kind = {"udp": Nice.RelayType.UDP, "tcp": Nice.RelayType.TCP, "tls": Nice.RelayType.TLS}[config["transport"]]
         assert self.agent.set_relay_info(
             self.stream, COMPONENT, config["host"], config["port"], config["username"], config["password"], kind
         )

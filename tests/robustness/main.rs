@@ -19,6 +19,7 @@ mod dtls;
 mod framing;
 mod messages;
 mod mutate;
+mod proxies;
 mod sealing;
 mod server;
 mod tokens;

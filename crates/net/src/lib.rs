@@ -8,6 +8,7 @@ mod local_addresses;
 mod netlink;
 mod relay_ports;
 mod sockets;
+mod splice;
 pub mod sys;
 
 pub use arena::{Arena, HEADROOM, Span};
@@ -16,6 +17,7 @@ pub use local_addresses::{Changes, LocalAddresses, subscribe_to_addresses, take_
 pub use relay_ports::{AddressPorts, AddressUsage, PortLease, RelayAddresses, RelayOwner, RelayPorts};
 pub use sockets::LISTENER_BUFFER;
 pub use sockets::{
-    bind_connected, bind_endpoint, bind_relay, bind_shared_relay, bind_tcp_listener, bind_udp_listener, tune_accepted,
-    tune_tcp_listener, tune_udp_listener,
+    bind_connected, bind_endpoint, bind_relay, bind_shared_relay, bind_tcp_listener, bind_udp_listener, connect_stream,
+    tune_accepted, tune_tcp_listener, tune_udp_listener,
 };
+pub use splice::{Flow, Moved, Pipes};

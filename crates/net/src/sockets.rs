@@ -110,6 +110,23 @@ pub fn tune_tcp_listener(socket: &OwnedFd) -> io::Result<()> {
     reference.listen(BACKLOG)
 }
 
+/// Begins to connect to an address, without waiting: the socket is writable when it has come to something.
+///
+/// # Errors
+/// What can be known at once.
+pub fn connect_stream(address: SocketAddr) -> io::Result<OwnedFd> {
+    let domain = domain(Family::of(address.ip()));
+    let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    match socket.connect(&address.into()) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        Err(error) => return Err(error),
+    }
+    let socket = socket.into();
+    tune_accepted(&socket)?;
+    Ok(socket)
+}
+
 /// Options of an accepted connection: no delay, and dead clients are noticed.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ use super::stream::Ending;
 use super::{Clients, token};
 use crate::addr::ClientAddr;
 use crate::clock::Now;
-use crate::counters::{BadHeader, Cut};
+use crate::counters::{BadHeader, Cut, NotPassed};
 use crate::net::sys::{Interest, bound_stream_buffers, trim_memory};
 use crate::net::tune_accepted;
 use crate::stream::{Accepted, ConnectionPermit, Full, Opening};
@@ -48,7 +48,7 @@ impl Clients {
     fn admit(
         &mut self,
         now: Now,
-        Newly { socket, remote, has_tcp, has_tls, is_proxied, realm }: Newly,
+        Newly { socket, remote, has_tcp, has_tls, is_proxied, realm, options }: Newly,
         server: &Server,
         observers: &Observers,
     ) -> Option<()> {
@@ -61,6 +61,9 @@ impl Clients {
         tune_accepted(&socket).and_then(|()| bound_stream_buffers(socket.as_fd())).ok()?;
         let accepted = Accepted::new(socket.into(), remote).ok()?.in_realm(realm);
         let opening = match (has_tcp, has_tls) {
+            (_, true) if options.is_some() => {
+                Opening::Shared { config: self.from.tls.load_full()?, has_tcp, options: options? }
+            }
             (_, false) => Opening::Messages,
             (false, true) => Opening::Handshake(self.from.tls.load_full()?),
             (true, true) => Opening::Either(self.from.tls.load_full()?),
@@ -121,6 +124,9 @@ impl Clients {
         self.listeners.resume(now);
         for _ in 0..CLOSED_PER_ROUND {
             let Some(id) = self.streams.next_unheard(now) else { break };
+            if self.streams.passed_mut(id).is_some() {
+                self.note_unreachable(now, observers);
+            }
             if let Some(newcomer) = self.streams.newcomer_mut(id).filter(|newcomer| newcomer.arriving.awaits_header())
                 && let Some(proxy) = newcomer.arriving.proxy()
             {
@@ -144,6 +150,11 @@ impl Clients {
             let Some(id) = self.streams.next_unread(now) else { break };
             self.cut(id, Cut::Unread, observers);
         }
+        for _ in 0..CLOSED_PER_ROUND {
+            let Some(id) = self.streams.next_silent_passage(now) else { break };
+            observers.counters().close_for_web(NotPassed::Silent);
+            self.streams.end(id, Ending::Close);
+        }
         self.judge_sessions(now, server, observers);
         if self.streams.shrink() | self.sessions.shrink() {
             trim_memory();
@@ -157,6 +168,7 @@ pub(super) fn shortage_of(full: Full) -> Shortage {
         Full::InTotal => Shortage::Connections,
         Full::OfAddress => Shortage::ConnectionsOfAddress,
         Full::OfNetwork => Shortage::ConnectionsOfNetwork,
+        Full::OfWeb => Shortage::ConnectionsOfWeb,
     }
 }
 

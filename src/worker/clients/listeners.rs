@@ -68,6 +68,8 @@ pub(super) struct Newly {
     pub(super) is_proxied: bool,
     /// The realm that it comes in by, unless its handshake asks for another one.
     pub(super) realm: RealmId,
+    /// If it may be for a web server.
+    pub(super) options: Option<Arc<ListenOptions>>,
 }
 
 impl Listeners {
@@ -163,7 +165,9 @@ impl StreamListener {
         let ip = ClientAddr::new(remote).get().ip();
         let is_proxied = self.options.proxy_from.iter().any(|network| network.contains(&ip));
         let realm = self.options.realm_id();
-        Ok(Newly { socket, remote, has_tcp: self.has_tcp, has_tls: self.has_tls, is_proxied, realm })
+        let options = self.options.web.is_some().then(|| Arc::clone(&self.options));
+        let (has_tcp, has_tls) = (self.has_tcp, self.has_tls);
+        Ok(Newly { socket, remote, has_tcp, has_tls, is_proxied, realm, options })
     }
 }
 

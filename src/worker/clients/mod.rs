@@ -3,6 +3,7 @@
 
 mod accept;
 mod listeners;
+mod passages;
 mod place;
 mod proxied;
 mod session;
@@ -34,6 +35,7 @@ use crate::clock::Now;
 use crate::config::Streams;
 use crate::counters::Cut;
 use crate::dtls::{self, Wire};
+use crate::net::Pipes;
 use crate::net::sys::{Descriptors, Epoll, Events, Interest, Ready, widen_stream_buffers};
 use crate::stream::ConnectionLimits;
 use crate::turn::{Client, DatagramPath, Detour, Path, Server, StreamId};
@@ -59,6 +61,8 @@ pub(super) struct Clients {
     epoll: Arc<Epoll>,
     strangers: Epoll,
     stranger_events: Events,
+    /// For what goes on to web servers.
+    pipes: Pipes,
     from: ClientSources,
 }
 
@@ -89,6 +93,7 @@ impl Clients {
             epoll,
             strangers,
             stranger_events: Events::new(STRANGERS_MAX),
+            pipes: Pipes::new(from.descriptors),
             from,
         })
     }
@@ -186,6 +191,11 @@ impl Clients {
             }
             match (state, ending) {
                 (State::Arriving(newcomer), _) => newcomer.arriving.close(),
+                (State::Passed(passed), _) => {
+                    let open = &observers.counters().web_connections;
+                    open.set(open.get().saturating_sub(1));
+                    passed.passage.close();
+                }
                 (State::Arrived(stream), Ending::Close) => stream.connection.close(),
                 (State::Arrived(stream), Ending::Reset) => stream.connection.reset(),
             }
@@ -210,6 +220,7 @@ impl Clients {
         self.streams.drain().for_each(|state| match state {
             State::Arriving(newcomer) => newcomer.arriving.close(),
             State::Arrived(stream) => stream.connection.close(),
+            State::Passed(passed) => passed.passage.close(),
         });
         self.close_all_sessions();
     }

@@ -7,7 +7,7 @@ use super::stream::{Ending, Stream};
 use crate::addr::ClientAddr;
 use crate::net::sys::{Interest, Ready};
 use crate::proxy::Ends;
-use crate::stream::{Arriving, ConnectionPermit, Full, ReadError};
+use crate::stream::{Arriving, ConnectionPermit, Full, Passage, ReadError};
 
 /// A connection's place, from its accepting to its end.
 pub(super) struct Place {
@@ -30,6 +30,15 @@ pub(super) enum State {
     Arriving(Box<Newcomer>),
     /// It has a client.
     Arrived(Box<Stream>),
+    /// It goes on to a web server.
+    Passed(Box<Passed>),
+}
+
+/// A connection that goes on to a web server.
+pub(super) struct Passed {
+    pub(super) passage: Passage,
+    /// When something last went on.
+    pub(super) moved_micros: u64,
 }
 
 /// A connection that arrives.
@@ -73,13 +82,14 @@ impl Place {
         match &self.state {
             State::Arriving(newcomer) => newcomer.arriving.fd(),
             State::Arrived(stream) => stream.connection.fd(),
+            State::Passed(passed) => passed.passage.client_fd(),
         }
     }
 
     /// The connection, if it has a client.
     pub(super) fn stream(&self) -> Option<&Stream> {
         match &self.state {
-            State::Arriving(_) => None,
+            State::Arriving(_) | State::Passed(_) => None,
             State::Arrived(stream) => Some(stream),
         }
     }
@@ -87,7 +97,7 @@ impl Place {
     /// The same, to change.
     pub(super) fn stream_mut(&mut self) -> Option<&mut Stream> {
         match &mut self.state {
-            State::Arriving(_) => None,
+            State::Arriving(_) | State::Passed(_) => None,
             State::Arrived(stream) => Some(stream),
         }
     }
@@ -99,8 +109,12 @@ impl Place {
 
     /// Whether an entry with this time is the one that counts.
     pub(super) fn is_stranger_until(&self, due_micros: u64) -> bool {
-        let holds = self.stream().is_some_and(|stream| stream.holds);
-        !holds && !self.is_ending() && self.stranger_until_micros == due_micros
+        let is_settled = match &self.state {
+            State::Arriving(_) => false,
+            State::Arrived(stream) => stream.holds,
+            State::Passed(_) => true,
+        };
+        !is_settled && !self.is_ending() && self.stranger_until_micros == due_micros
     }
 }
 

@@ -26,6 +26,8 @@ pub(super) struct Stream {
     pub(super) interest: Interest,
     /// Whether whole frames may be left of what was read.
     pub(super) has_more: bool,
+    /// Whether it came by TLS to a port that it shares with a web server.
+    pub(super) is_web_shared: bool,
     /// Whether it had an allocation when that was last asked.
     pub(super) holds: bool,
     pub(super) heard: bool,
@@ -43,6 +45,7 @@ impl Stream {
             frames: Vec::new(),
             interest,
             has_more: false,
+            is_web_shared: false,
             holds: false,
             heard: false,
             last_heard_micros: now.micros,

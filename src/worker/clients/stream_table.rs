@@ -1,17 +1,17 @@
 //! A worker's stream connections: their slots, the order in which they are read, and the times at which each is judged.
 
 use std::collections::{HashSet, VecDeque};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use super::place::{Newcomer, Place, Refused, State, note_client};
+use super::place::{Newcomer, Passed, Place, Refused, State, note_client};
 use super::stream::{Ending, Stream};
 use crate::clock::Now;
 use crate::config::Streams;
 use crate::net::Span;
 use crate::net::sys::{Interest, Ready};
 use crate::proxy::Ends;
-use crate::stream::{Arrived, Arriving, ConnectionPermit, Progress, ReadError};
+use crate::stream::{Arrived, Arriving, ConnectionPermit, Full, Progress, ReadError};
 use crate::turn::slots::{SlotId, Slots};
 use crate::turn::{Client, Path, StreamId};
 use crate::worker::peak::Peak;
@@ -19,6 +19,9 @@ use crate::worker::plan::Pieces;
 
 /// Entries of connections that are gone, beyond which the queues of times are swept.
 const STALE_MAX: usize = 1024;
+
+/// How long nothing may go on to a web server and back before the connection is closed.
+const PASSED_SILENT_MICROS: u64 = 600_000_000;
 
 /// Where a connection waits for its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub(in crate::worker) enum Line {
     Strangers,
     /// Without a client yet.
     Arriving,
+    /// On to a web server.
+    Passed,
 }
 
 /// Connections and the time at which each is judged, in that order.
@@ -45,12 +50,14 @@ pub(super) struct StreamTable {
     /// Those that are to be closed before the round is over.
     ended: VecDeque<StreamId>,
     /// Connections that wait for their turn, by [`Line`].
-    waiting: [VecDeque<StreamId>; 3],
+    waiting: [VecDeque<StreamId>; 4],
     /// In the order their first message is due, their silence is judged, their allocation is due, and their clients are to read.
     unheard: DueQueue,
     idle: DueQueue,
     strangers: DueQueue,
     held_back: DueQueue,
+    /// In the order in which it is judged whether something still goes on to a web server.
+    passed: DueQueue,
     handshake_micros: u64,
     idle_micros: u64,
     stranger_micros: u64,
@@ -70,6 +77,7 @@ impl StreamTable {
             idle: VecDeque::new(),
             strangers: VecDeque::new(),
             held_back: VecDeque::new(),
+            passed: VecDeque::new(),
             handshake_micros: micros(options.handshake_timeout),
             idle_micros: micros(options.idle_timeout),
             stranger_micros: micros(options.allocation_timeout),
@@ -116,7 +124,7 @@ impl StreamTable {
 
     /// When the next connection may have to be closed.
     pub(super) fn next_timeout(&self) -> Option<u64> {
-        let queues = [self.unheard.front(), self.idle.front(), self.strangers.front(), self.held_back.front()];
+        let queues = [&self.unheard, &self.idle, &self.strangers, &self.held_back, &self.passed].map(VecDeque::front);
         queues.into_iter().flatten().map(|entry| entry.0).min()
     }
 
@@ -149,7 +157,9 @@ impl StreamTable {
         let id = StreamId { index, generation };
         let stranger_until_micros = now.micros + self.stranger_micros;
         let state = match accepted {
-            Progress::Waits(arriving) | Progress::Known(arriving) => State::Arriving(Box::new(Newcomer::new(arriving))),
+            Progress::Waits(arriving) | Progress::Known(arriving) | Progress::ForWeb(arriving) => {
+                State::Arriving(Box::new(Newcomer::new(arriving)))
+            }
             Progress::Arrived(arrived) => arrived_at(now, id, arrived, Interest::Read).0,
         };
         self.places.insert(Place::new(state, permit, stranger_until_micros));
@@ -186,7 +196,9 @@ impl StreamTable {
                 };
             }
             let (state, result) = match progress {
-                Ok(Progress::Waits(arriving) | Progress::Known(arriving)) => (stays(arriving), Ok(None)),
+                Ok(Progress::Waits(arriving) | Progress::Known(arriving) | Progress::ForWeb(arriving)) => {
+                    (stays(arriving), Ok(None))
+                }
                 Ok(Progress::Arrived(arrived)) => {
                     let (state, read) = arrived_at(now, id, arrived, interest);
                     (state, Ok(Some(read)))
@@ -199,11 +211,50 @@ impl StreamTable {
         went_on.unwrap_or(Ok(None))
     }
 
+    /// Has a connection that arrives go on to a web server, by a connection that is being made.
+    ///
+    /// # Errors
+    /// When too many do.
+    pub(super) fn pass_on(&mut self, now: Now, id: StreamId, web: OwnedFd) -> Result<(), Full> {
+        let changed = self.places.change(slot(id), |mut place| {
+            if let Err(full) = place.permit.as_mut().map_or(Ok(()), ConnectionPermit::pass_on) {
+                return (place, Err(full));
+            }
+            if let State::Arriving(newcomer) = place.state {
+                let passage = newcomer.arriving.pass_on(web);
+                place.state = State::Passed(Box::new(Passed { passage, moved_micros: now.micros }));
+            }
+            (place, Ok(()))
+        });
+        changed.unwrap_or(Ok(()))
+    }
+
+    /// A connection that goes on to a web server, unless it is to be closed.
+    pub(super) fn passed_mut(&mut self, id: StreamId) -> Option<&mut Passed> {
+        match &mut self.places.get_mut(slot(id)).filter(|place| !place.is_ending())?.state {
+            State::Passed(passed) => Some(passed),
+            State::Arriving(_) | State::Arrived(_) => None,
+        }
+    }
+
+    /// The next connection that goes on to a web server and by which nothing has gone for too long.
+    pub(super) fn next_silent_passage(&mut self, now: Now) -> Option<StreamId> {
+        while let Some(id) = take_due(&mut self.passed, now) {
+            let Some(moved_micros) = self.passed_mut(id).map(|passed| passed.moved_micros) else { continue };
+            let due = moved_micros + PASSED_SILENT_MICROS;
+            if due <= now.micros {
+                return Some(id);
+            }
+            self.passed.push_back((due, id));
+        }
+        None
+    }
+
     /// A connection that still arrives.
     pub(super) fn newcomer_mut(&mut self, id: StreamId) -> Option<&mut Newcomer> {
         match &mut self.places.get_mut(slot(id))?.state {
             State::Arriving(newcomer) => Some(newcomer),
-            State::Arrived(_) => None,
+            State::Arrived(_) | State::Passed(_) => None,
         }
     }
 
@@ -234,6 +285,7 @@ impl StreamTable {
             State::Arriving(_) => Line::Arriving,
             State::Arrived(stream) if stream.holds => Line::Allocated,
             State::Arrived(_) => Line::Strangers,
+            State::Passed(_) => Line::Passed,
         };
         if let Some(queue) = self.waiting.get_mut(line as usize) {
             queue.push_back(id);
@@ -278,6 +330,12 @@ impl StreamTable {
         while let Some(id) = take_due(&mut self.unheard, now) {
             let idle_micros = self.idle_micros;
             let Some(place) = self.places.get(slot(id)) else { continue };
+            if let State::Passed(passed) = &place.state
+                && passed.passage.is_connected()
+            {
+                self.passed.push_back((now.micros + PASSED_SILENT_MICROS, id));
+                continue;
+            }
             match place.stream().filter(|stream| stream.heard) {
                 Some(stream) => {
                     let due = stream.last_heard_micros + idle_micros;
@@ -362,7 +420,7 @@ impl StreamTable {
     /// Entries of connections that are gone go when they are more than those of connections that are there.
     fn sweep(&mut self) {
         let most = STALE_MAX + 2 * self.open();
-        let queues = [&self.unheard, &self.idle, &self.strangers, &self.held_back];
+        let queues = [&self.unheard, &self.idle, &self.strangers, &self.held_back, &self.passed];
         if queues.iter().any(|queue| queue.len() > most) {
             self.forget_closed();
         }
@@ -373,11 +431,12 @@ impl StreamTable {
         let open = |id: StreamId| places.get(slot(id));
         self.unheard.retain(|(_, id)| open(*id).is_some());
         self.idle.retain(|(_, id)| open(*id).is_some());
+        self.passed.retain(|(_, id)| open(*id).is_some());
         self.strangers.retain(|(due, id)| open(*id).is_some_and(|place| place.is_stranger_until(*due)));
         self.held_back.retain(|(due, id)| {
             open(*id).and_then(Place::stream).is_some_and(|stream| stream.held_until_micros == *due)
         });
-        for queue in [&mut self.unheard, &mut self.idle, &mut self.strangers, &mut self.held_back] {
+        for queue in [&mut self.unheard, &mut self.idle, &mut self.strangers, &mut self.held_back, &mut self.passed] {
             queue.shrink_to(queue.len() + STALE_MAX);
         }
     }
@@ -390,9 +449,11 @@ fn slot(StreamId { index, generation }: StreamId) -> SlotId {
 
 /// A connection that has just arrived, and what it has brought to be framed.
 fn arrived_at(now: Now, id: StreamId, arrived: Arrived, interest: Interest) -> (State, Span) {
-    let Arrived { connection, five_tuple, read, realm, .. } = arrived;
+    let Arrived { connection, five_tuple, read, realm, is_web_shared, .. } = arrived;
     let client = Client { five_tuple, path: Path::Stream(id), realm };
-    (State::Arrived(Box::new(Stream::new(now, connection, client, interest))), read)
+    let mut stream = Stream::new(now, connection, client, interest);
+    stream.is_web_shared = is_web_shared;
+    (State::Arrived(Box::new(stream)), read)
 }
 
 fn take_due(queue: &mut DueQueue, now: Now) -> Option<StreamId> {

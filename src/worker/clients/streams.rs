@@ -7,7 +7,7 @@ use super::place::Refused;
 use super::stream::Ending;
 use super::{Clients, token};
 use crate::clock::Now;
-use crate::counters::{BadHeader, Cut};
+use crate::counters::{BadHeader, Cut, NotPassed};
 use crate::net::sys::{Interest, Ready};
 use crate::net::{Arena, Span};
 use crate::proxy::HeaderError;
@@ -92,6 +92,7 @@ impl Clients {
                 return Some(Reading { id, client, rest, heard: false });
             }
             Ok(None) => {
+                self.begin_passage(now, id, observers);
                 let interest = self.streams.newcomer_mut(id)?.new_interest()?;
                 let _ = self.strangers.modify(self.streams.fd(id)?, token(id), interest);
             }
@@ -126,6 +127,7 @@ impl Clients {
     /// The next message of what was read.
     pub(in crate::worker) fn next_message(
         &mut self,
+        now: Now,
         reading: &mut Reading,
         inbox: &Inbox,
         server: &Server,
@@ -147,9 +149,22 @@ impl Clients {
             }
             Err(_) => {
                 observers.counters().drop_packet(Dropped::Malformed);
+                self.misdirect(now, reading, bytes, observers);
                 self.streams.end(reading.id, Ending::Close);
                 None
             }
+        }
+    }
+
+    /// Answers a client of the web whose ClientHello did not say so, if its port has a web server.
+    fn misdirect(&mut self, now: Now, reading: &Reading, bytes: &[u8], observers: &Observers) {
+        const METHODS: [&[u8]; 9] =
+            [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"CONNECT ", b"OPTIONS ", b"TRACE ", b"PRI "];
+        let Some(stream) = self.streams.get_mut(reading.id) else { return };
+        let is_first = !reading.heard && !stream.heard && stream.is_web_shared;
+        if is_first && METHODS.iter().any(|method| bytes.starts_with(method)) {
+            stream.connection.misdirect(now.micros, &self.from.options);
+            observers.counters().close_for_web(NotPassed::Misdirected);
         }
     }
 

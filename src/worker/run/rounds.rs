@@ -19,6 +19,8 @@ const FRESH_MESSAGES: u32 = 512;
 const LISTED_MESSAGES: u32 = 256;
 /// How long handshakes are gone on with in one round of the loop; one of them may last longer.
 const HANDSHAKES_MICROS_PER_ROUND: u64 = 1000;
+/// How long what goes on to web servers is moved in one round; one turn may last longer.
+const PASSED_MICROS_PER_ROUND: u64 = 500;
 /// What a turn costs that brings nothing.
 const TURN_WEIGHT: u32 = 2;
 
@@ -87,6 +89,7 @@ impl Worker {
         }
         self.let_arrive(now);
         self.let_arrive_by_dtls(now);
+        self.let_pass(now);
     }
 
     /// Whether there is something to do without waiting.
@@ -119,6 +122,20 @@ impl Worker {
                 break;
             }
             self.serve_dtls_arriving(now);
+        }
+    }
+
+    /// Goes on with the connections that go on to web servers, in the same way.
+    fn let_pass(&mut self, now: Now) {
+        let mut until_micros = None;
+        for _ in 0..self.clients.waiting(Line::Passed) {
+            let clock = clocks().0;
+            if clock > *until_micros.get_or_insert(clock + PASSED_MICROS_PER_ROUND) {
+                break;
+            }
+            if let Some((id, _)) = self.clients.next_turn(Line::Passed) {
+                self.clients.pass_on(now, id, &self.observers);
+            }
         }
     }
 

@@ -176,9 +176,9 @@ impl Worker {
         }
     }
 
-    /// The turn of a connection that arrives. It may bring its first messages.
+    /// The turn of a connection that arrives. It may bring its first messages. Behind the header of a proxy it has another one at once.
     pub(super) fn serve_arriving(&mut self, now: Now, id: StreamId) {
-        self.make_room(now, 2);
+        self.make_room(now, 4);
         if let Some(reading) = self.clients.arrive(now, id, &mut self.inbox, &self.server, &self.observers) {
             self.serve_messages(now, reading);
         }
@@ -188,7 +188,7 @@ impl Worker {
         let (client, until) = (reading.client(), self.pace.spent() + MESSAGES_PER_TURN);
         while self.pace.spent() < until
             && let Some((kind, message)) =
-                self.clients.next_message(&mut reading, &self.inbox, &self.server, &self.observers)
+                self.clients.next_message(now, &mut reading, &self.inbox, &self.server, &self.observers)
         {
             let room = self.on_client_message(now, &client, Some(kind), message);
             self.make_room_again(now, room);

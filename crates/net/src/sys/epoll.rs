@@ -18,6 +18,8 @@ pub enum Interest {
     Write,
     /// Readable, told once for each time something arrives: the owner reads until a read comes back short.
     ReadEdge,
+    /// Readable or writable, told once for each time that either comes to be: the owner goes on until neither is.
+    Edge,
     /// Errors and hang-ups only.
     None,
 }
@@ -30,6 +32,7 @@ impl Interest {
             Self::ReadWrite => Flags::IN | Flags::OUT | Flags::RDHUP,
             Self::Write => Flags::OUT,
             Self::ReadEdge => Flags::IN | Flags::ET,
+            Self::Edge => Flags::IN | Flags::OUT | Flags::RDHUP | Flags::ET,
             Self::None => Flags::empty(),
         }
     }
