@@ -162,13 +162,15 @@ pub(super) fn shared_ports(conf: &mut Conf, udp_ports: &[u16]) -> (u16, u16) {
     const COTURN_PORT: u16 = 3480;
     let wanted = conf.multiplex_port.as_ref().map_or(COTURN_PORT, |port| port.value).max(1024);
     let count = u16::try_from(conf.workers.unwrap_or(SHARED_PORTS / 2) * 2).unwrap_or(u16::MAX);
-    let high = wanted.saturating_add(count.saturating_sub(1));
-    match longest_gap((wanted, high), udp_ports) {
-        Some(clear) => clear,
-        None => {
-            longest_gap((COTURN_PORT, u16::MAX), udp_ports).map_or(RELAY_PORTS, |(low, high)| (low, high.min(low + 7)))
-        }
+    let clear = longest_gap((wanted, wanted.saturating_add(count.saturating_sub(1))), udp_ports);
+    if let Some((low, high)) = clear.filter(|(low, high)| high - low >= count.saturating_sub(1)) {
+        return (low, high);
     }
+    let spot = conf.multiplex_port.as_ref().map(|port| port.spot);
+    let message = "a UDP listener's port cannot be a relay port; ports elsewhere are taken";
+    conf.find(spot, "multiplex-peer-port", FindingKind::Note, Grade::Operation, message);
+    let elsewhere = longest_gap((COTURN_PORT, u16::MAX), udp_ports);
+    elsewhere.map_or(RELAY_PORTS, |(low, high)| (low, high.min(low.saturating_add(count.saturating_sub(1)))))
 }
 
 fn longest_gap((low, high): (u16, u16), taken: &[u16]) -> Option<(u16, u16)> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use turnstone::addr::Family;
 use turnstone::config::RelayChoice;
 use turnstone::import::Grade;
+use turnstone::turn::DefaultFamily;
 
 use super::{imported, with_secret};
 
@@ -105,6 +106,25 @@ fn relays_follow_relay_ip_external_ip_or_listening_ip() {
     assert_eq!(several(&named), (two, RelayChoice::LeastUsed, 0));
     let listening = ["192.88.100.1/192.88.100.1", "192.88.100.9/192.88.100.9"].map(str::to_owned).to_vec();
     assert_eq!(several("listening-ip=192.88.100.1\nlistening-ip=192.88.100.9"), (listening, RelayChoice::Reached, 0));
+}
+
+#[test]
+fn ports_that_coturn_multiplexes_become_shared_ones_and_a_client_without_a_family_keeps_its_own() {
+    let shared = |conf: &str| {
+        let config = with_secret(conf).config;
+        (config.relay.shared, config.relay.ports, config.max_peers_per_allocation)
+    };
+    assert_eq!(shared("multiplex-peer"), (true, (3480, 3487), 256));
+    let more = "multiplex-peer\nmultiplex-peer-port=20000\nmultiplex-peer-max-peers=99\nrelay-threads=3";
+    assert_eq!(shared(more), (true, (20000, 20005), 99));
+    assert_eq!(shared("multiplex-peer\nlistening-port=3482").1, (3483, 3490));
+    assert_eq!(shared("multiplex-peer=no\nmultiplex-peer-port=20000"), (false, (49152, 65535), 128));
+    let family = |conf: &str| with_secret(conf).config.relay.default_family;
+    assert_eq!(family("keep-address-family"), DefaultFamily::AsClient);
+    assert_eq!(family("allocation-default-address-family=keep"), DefaultFamily::AsClient);
+    assert_eq!(family("allocation-default-address-family=ipv6"), DefaultFamily::Always(Family::V6));
+    assert_eq!(family("allocation-default-address-family=ipv4"), DefaultFamily::default());
+    assert_eq!(with_secret("allocation-default-address-family=ipx").findings().len(), 1);
 }
 
 #[test]
