@@ -362,6 +362,10 @@ pub struct Counters {
     pub relay_drops: Counter,
     /// Payload dropped between workers because the other's mailbox was full.
     pub mailbox_drops: Counter,
+    /// Allocations that have moved with their clients from and to a transport.
+    pub moved_from: [Counter; Transport::ALL.len()],
+    /// See [`Self::moved_from`].
+    pub moved_to: [Counter; Transport::ALL.len()],
 }
 
 impl Default for Counters {
@@ -401,6 +405,8 @@ impl Default for Counters {
             listener_drops: Counter::default(),
             relay_drops: Counter::default(),
             mailbox_drops: Counter::default(),
+            moved_from: Default::default(),
+            moved_to: Default::default(),
         }
     }
 }
@@ -418,6 +424,12 @@ impl Counters {
         let counters = [self.ended.get(transport as usize), self.ended_by_reason.get(reason as usize)];
         counters.into_iter().flatten().for_each(|counter| counter.add(1));
         self.durations.observe(duration_micros, 1);
+    }
+
+    /// Counts an allocation that has moved with its client.
+    pub fn allocation_moved(&self, from: Transport, to: Transport) {
+        let counters = [self.moved_from.get(from as usize), self.moved_to.get(to as usize)];
+        counters.into_iter().flatten().for_each(|counter| counter.add(1));
     }
 
     /// Takes over the core's counts of refusals.
@@ -487,6 +499,8 @@ pub fn sum_traffic(workers: &[Arc<Counters>], traffic: impl Fn(&Counters) -> Tra
 /// Live allocations of all workers, by the client's transport.
 pub fn live_allocations(workers: &[Arc<Counters>], transport: Transport) -> u64 {
     // The end first: what ends meanwhile then counts as live, and nothing counts below zero.
-    let ended = sum_at(workers, |counters| &counters.ended, transport as usize);
-    sum_at(workers, |counters| &counters.allocated, transport as usize).saturating_sub(ended)
+    let sum = |of: fn(&Counters) -> &[Counter]| sum_at(workers, of, transport as usize);
+    let (ended, moved_from) = (sum(|counters| &counters.ended), sum(|counters| &counters.moved_from));
+    let (made, moved_to) = (sum(|counters| &counters.allocated), sum(|counters| &counters.moved_to));
+    (made + moved_to).saturating_sub(ended + moved_from)
 }

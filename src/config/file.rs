@@ -1,5 +1,7 @@
 //! From `turnserver.toml`, variables and flags to a [`Config`].
 
+use std::sync::Arc;
+
 use toml::de::DeTable;
 
 use super::access::{read_auth, read_readers, read_realms};
@@ -7,7 +9,7 @@ use super::admin::read_admin;
 use super::error::{ConfigError, Place, ValueError};
 use super::listen::{check_listener_realms, read_listeners, read_tls};
 use super::nat_discovery::read_nat_discovery;
-use super::operation::{read_drain, read_metrics};
+use super::operation::{read_drain, read_metrics, read_redirect};
 use super::overrides::Overrides;
 use super::reader::{Document, Section};
 use super::records::read_usage;
@@ -65,6 +67,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
     });
     let secret_readers = read_readers(document, root);
     let (turn, rfc5766_channel_numbers) = (root.boolean("turn"), root.boolean("rfc5766-channel-numbers"));
+    let mobility = root.boolean("mobility");
     let mut listeners = read_listeners(document, root, around.host);
     let nat_discovery = read_nat_discovery(document, root, &mut listeners, around.dev);
     let tls = read_tls(document, &root.section("tls"), source, &listeners);
@@ -82,6 +85,11 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
             document.problem(named.place, message);
         }
     }
+    if mobility && relay.value.shared && workers > 1 {
+        let message = "an allocation on a shared relay port cannot move to another worker; set workers = 1, or relay from ports that are not \
+                       shared";
+        root.problem("mobility", root.place(), message);
+    }
     let ((quota, quota_shares), bandwidth) = (read_quota(root, &relay.value), read_bandwidth(root));
     let (unauthenticated, max_peers_per_allocation) = read_limits(root);
     let (lifetimes, streams) = (read_lifetimes(root), read_streams(document, root));
@@ -91,7 +99,8 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
     }
     let metrics = read_metrics(root, source, &listeners);
     let admin = read_admin(document, root, source, around, &listeners, metrics.as_ref());
-    let drain = read_drain(root, &listeners);
+    let drain = read_drain(root, &listeners, around);
+    let redirect = read_redirect(root, &listeners, around).map(Arc::new);
     let usage = read_usage(document, root, source, around);
     let auth = read_auth(document, root, source, turn, around);
     let realms = read_realms(document, root, source, around, &auth);
@@ -117,11 +126,13 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         metrics,
         admin,
         drain,
+        redirect,
         usage,
         turn,
         rfc5766_channel_numbers,
         nat_discovery,
         rfc3489: read_rfc3489(root),
+        mobility,
         secret_readers,
     }
 }

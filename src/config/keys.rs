@@ -75,6 +75,10 @@ const SECRET_ID: Kind = Kind::Text("a name of at most 64 letters, digits, dots, 
 const USERS_FILE: Kind = Kind::Text("the path of a file with a name:password or a name:0xKEY a line");
 const SERVER_NAMES: Kind = Kind::Texts(r#"host names such as "turn.example.org" or "*.example.org""#);
 const RULES: Kind = Kind::Texts(r#"networks such as "10.0.0.0/8", addresses, or ranges such as "10.0.0.1-10.0.0.9""#);
+const ALTERNATE_SERVERS: &str =
+    r#"servers such as "203.0.113.6:3478", or "tls://203.0.113.6:443" for the clients of one transport"#;
+const ALTERNATE_DOMAIN: Kind =
+    Kind::Text(r#"the name in the certificate of the alternate servers, such as "turn2.example.org""#);
 const FROM_ONE: &str = r#"a whole number from 1, or "unlimited""#;
 const MILLION: &str = r#"a whole number from 1 to 1000000, or "unlimited""#;
 const PACKETS: Kind = Kind::Limit(1..=U32_MAX, r#"a whole number of packets a second from 1, or "unlimited""#);
@@ -86,6 +90,7 @@ pub(super) static KEYS: &[Key] = &[
         .after_restart(|new, running| new.workers = running.workers)
         .set_by("TURNSTONE_WORKERS", Some("workers"), "NUMBER", "worker threads; 0 is one per core"),
     Key::new("turn", Kind::Boolean).default("true").shown(|c| boolean(c.turn)),
+    Key::new("mobility", Kind::Boolean).default("false").shown(|c| boolean(c.mobility)),
     Key::new("rfc5766-channel-numbers", Kind::Boolean).default("false").shown(|c| boolean(c.rfc5766_channel_numbers)),
     Key::new(READERS, Kind::Text(r#""owner", "group" or "everybody""#))
         .default("owner")
@@ -382,18 +387,18 @@ pub(super) static KEYS: &[Key] = &[
     Key::new("drain.deadline", Kind::Duration(Duration::ZERO..=DAY))
         .default("0s")
         .shown(|c| Some(Value::Duration(c.drain.deadline))),
-    Key::new(
-        "drain.alternate-server",
-        Kind::Texts(
-            r#"servers such as "203.0.113.6:3478", or "tls://203.0.113.6:443" for the clients of one transport"#,
-        ),
-    )
-    .shown(|c| Some(Value::List(c.drain.alternates.servers.iter().map(alternate).collect()))),
-    Key::new(
-        "drain.alternate-domain",
-        Kind::Text(r#"the name in the certificate of the alternate servers, such as "turn2.example.org""#),
-    )
-    .shown(|c| text(c.drain.alternates.domain.as_deref()?)),
+    Key::new("drain.alternate-server", Kind::Texts(ALTERNATE_SERVERS)).shown(|c| Some(Value::List(c.drain.alternates.servers.iter().map(alternate).collect()))),
+    Key::new("drain.alternate-domain", ALTERNATE_DOMAIN).shown(|c| text(c.drain.alternates.domain.as_deref()?)),
+    Key::new("redirect.alternate-server", Kind::Texts(ALTERNATE_SERVERS))
+        .shown(|c| Some(Value::List(c.redirect.as_ref()?.alternates.servers.iter().map(alternate).collect()))),
+    Key::new("redirect.alternate-domain", ALTERNATE_DOMAIN)
+        .shown(|c| text(c.redirect.as_ref()?.alternates.domain.as_deref()?)),
+    Key::new("redirect.share", Kind::Number(1..=100, "a whole number of percent from 1 to 100"))
+        .default("100")
+        .shown(|c| number(c.redirect.as_ref()?.share_percent.into())),
+    Key::new("redirect.from-allocations", Kind::Number(0..=10_000_000, "a whole number up to 10000000; 0 is always"))
+        .default("0")
+        .shown(|c| Some(Value::Number(c.redirect.as_ref()?.from_allocations.into()))),
     Key::new("usage.interim", Kind::DurationOrOff(Duration::from_secs(10)..=DAY))
         .default("5m")
         .shown(|c| or_off(c.usage.as_ref()?.interim.map(Value::Duration))),

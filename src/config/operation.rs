@@ -1,16 +1,16 @@
-//! The sections for whoever runs the server: `[metrics]` and `[drain]`.
+//! The sections for whoever runs the server: `[metrics]`, `[drain]` and `[redirect]`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::addr::Transport;
-use crate::turn::{AlternateServer, Alternates};
+use crate::turn::{AlternateServer, Alternates, Redirect};
 
 use super::access::parse_path;
 use super::error::{Located, ValueError};
 use super::listen::{check_endpoint, parse_transport};
 use super::reader::{Section, or_default};
 use super::snapshot::{Drain, Endpoint, Listener, Metrics};
-use super::source::Source;
+use super::source::{Source, Surroundings};
 
 /// What a socket's path may have (`sun_path` of unix(7)).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -53,11 +53,46 @@ pub(super) fn parse_endpoint(text: &str, source: &Source) -> Result<Endpoint, Va
     }
 }
 
-pub(super) fn read_drain(root: &Section<'_, '_>, listeners: &[Located<Listener>]) -> Drain {
+pub(super) fn read_drain(root: &Section<'_, '_>, listeners: &[Located<Listener>], around: &Surroundings<'_>) -> Drain {
     let section = root.section("drain");
+    let alternates = read_alternates(&section, listeners, around, false);
+    section.report_unknown_keys();
+    Drain { deadline: or_default(section.duration("deadline")), alternates }
+}
+
+pub(super) fn read_redirect(
+    root: &Section<'_, '_>,
+    listeners: &[Located<Listener>],
+    around: &Surroundings<'_>,
+) -> Option<Redirect> {
+    let section = root.section("redirect");
+    let alternates = read_alternates(&section, listeners, around, true);
+    let (share, from) = (section.number("share"), section.number("from-allocations"));
+    section.report_unknown_keys();
+    if alternates.servers.is_empty() {
+        for (key, value, default) in [("share", share, 100), ("from-allocations", from, 0)] {
+            if let Some(value) = value.filter(|value| value.value != default) {
+                section.problem(key, value.place, "no alternate-server says where clients are sent");
+            }
+        }
+        return None;
+    }
+    Some(Redirect {
+        alternates,
+        share_percent: or_default(share).try_into().unwrap_or(100),
+        from_allocations: or_default(from).try_into().unwrap_or(u32::MAX),
+    })
+}
+
+/// Servers that clients are sent to; none of them is this one, or a client would go round in a circle.
+fn read_alternates(
+    section: &Section<'_, '_>,
+    listeners: &[Located<Listener>],
+    around: &Surroundings<'_>,
+    may_share: bool,
+) -> Alternates {
     let alternates = section.texts("alternate-server", parse_alternate);
     let domain = section.text("alternate-domain", parse_domain);
-    section.report_unknown_keys();
     if let Some(domain) = domain.as_ref().filter(|_| !alternates.iter().any(|alternate| is_for_tls(&alternate.value))) {
         let message = "it is for clients over TLS, and no alternate-server is for them";
         section.problem("alternate-domain", domain.place.clone(), message);
@@ -67,21 +102,25 @@ pub(super) fn read_drain(root: &Section<'_, '_>, listeners: &[Located<Listener>]
         let same = |earlier: &&Located<AlternateServer>| {
             earlier.value.transport == transport && earlier.value.address.is_ipv4() == address.is_ipv4()
         };
-        if alternates.iter().take(index).any(|earlier| same(&earlier)) {
+        if !may_share && alternates.iter().take(index).any(|earlier| same(&earlier)) {
             let message = format!("{address} is a second one of its transport and family");
             section.problem("alternate-server", later.place.clone(), message);
         }
-        if listeners.iter().any(|listener| listener.value.address == address) {
+        if listeners.iter().any(|listener| is_at(listener.value.address, address, around)) {
             section.problem("alternate-server", later.place.clone(), format_args!("{address} is this server itself"));
         }
     }
-    Drain {
-        deadline: or_default(section.duration("deadline")),
-        alternates: Alternates {
-            servers: alternates.into_iter().map(|alternate| alternate.value).collect(),
-            domain: domain.map(|domain| domain.value),
-        },
+    Alternates {
+        servers: alternates.into_iter().map(|alternate| alternate.value).collect(),
+        domain: domain.map(|domain| domain.value),
     }
+}
+
+/// Whether a listener answers at an address; one at a wildcard does at the host's own.
+fn is_at(listener: SocketAddr, address: SocketAddr, around: &Surroundings<'_>) -> bool {
+    let own = [around.host.ipv4.map(IpAddr::V4), around.host.ipv6.map(IpAddr::V6)];
+    let is_own = address.ip().is_loopback() || own.contains(&Some(address.ip()));
+    listener == address || (listener.ip().is_unspecified() && listener.port() == address.port() && is_own)
 }
 
 fn is_for_tls(alternate: &AlternateServer) -> bool {
@@ -96,7 +135,7 @@ fn parse_domain(text: &str) -> Result<String, ValueError> {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    let is_address = text.parse::<std::net::IpAddr>().is_ok();
+    let is_address = text.parse::<IpAddr>().is_ok();
     match text.len() <= 253 && text.split('.').all(label) && !is_address {
         true => Ok(text.to_owned()),
         false => Err(ValueError::is_not(text, "a host name in ASCII")),

@@ -42,6 +42,8 @@ impl Config {
             .rfc5766_channel_numbers(self.rfc5766_channel_numbers)
             .nat_discovery(self.nat_discovery.clone())
             .rfc3489(self.rfc3489)
+            .mobility(self.mobility)
+            .redirect(self.redirect.clone())
             .software(self.software.clone())
             .default_family(self.relay.default_family)
             .turn(self.turn);

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use crate::addr::{Family, LoggedAddresses, SocketKind, Transport};
 use crate::auth::{AccessTokens, SharedSecret, Users};
 use crate::policy::{AllocationRate, BandwidthLimits, PeerRules, QuotaLimits, RateLimit};
-use crate::turn::{Alternates, DefaultFamily, Lifetimes, NatDiscovery, OnExpiry};
+use crate::turn::{Alternates, DefaultFamily, Lifetimes, NatDiscovery, OnExpiry, Redirect};
 use crate::user::RealmId;
 
 use super::secret::{AdminToken, Readers, SecretError, read_key_file};
@@ -59,6 +59,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// How the server stops.
     pub drain: Drain,
+    /// Which new clients are sent to other servers; none by default.
+    pub redirect: Option<Arc<Redirect>>,
     /// Records of what each allocation has used; none by default.
     pub usage: Option<Usage>,
     /// Whether TURN is offered, or only STUN Binding.
@@ -69,6 +71,8 @@ pub struct Config {
     pub nat_discovery: Vec<NatDiscovery>,
     /// Whether clients of RFC 3489 are answered.
     pub rfc3489: bool,
+    /// Whether clients may keep their allocation when their address changes (RFC 8016).
+    pub mobility: bool,
     /// Who may read the files that secrets come from.
     pub secret_readers: Readers,
 }

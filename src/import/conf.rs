@@ -92,6 +92,9 @@ pub(super) struct Conf {
     pub(super) stun_only: bool,
     pub(super) software: Option<String>,
     pub(super) rfc5766_channel_numbers: Option<bool>,
+    pub(super) mobility: Option<bool>,
+    /// Servers of `[redirect]`, as they are written there.
+    pub(super) alternates: Vec<String>,
     pub(super) on_expiry: Option<&'static str>,
     pub(super) certificate: Option<At<String>>,
     pub(super) key: Option<At<String>>,

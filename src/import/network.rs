@@ -192,6 +192,10 @@ impl Conf {
         }
     }
 
+    pub(super) fn mobility(&mut self, entry: &Entry<'_>) {
+        self.mobility = self.switch(entry).or(self.mobility);
+    }
+
     pub(super) fn rfc5766_channel_numbers(&mut self, entry: &Entry<'_>) {
         self.rfc5766_channel_numbers = self.switch(entry).or(self.rfc5766_channel_numbers);
     }

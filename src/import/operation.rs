@@ -63,6 +63,38 @@ impl Conf {
         self.operation.path = (entry.value != "/metrics").then_some(entry.spot);
     }
 
+    pub(super) fn alternate_server(&mut self, entry: &Entry<'_>) {
+        self.alternate(entry, &["udp", "tcp"], 3478);
+    }
+
+    pub(super) fn tls_alternate_server(&mut self, entry: &Entry<'_>) {
+        self.alternate(entry, &["tls"], 5349);
+    }
+
+    pub(super) fn udp_alternate_server(&mut self, entry: &Entry<'_>) {
+        self.alternate(entry, &["udp"], 3478);
+    }
+
+    pub(super) fn tcp_alternate_server(&mut self, entry: &Entry<'_>) {
+        self.alternate(entry, &["tcp"], 3478);
+    }
+
+    /// coturn sends every client to one of them, in turn.
+    fn alternate(&mut self, entry: &Entry<'_>, transports: &[&str], port: u16) {
+        let ip = || entry.value.trim_matches(['[', ']']).parse::<IpAddr>().map(|ip| SocketAddr::new(ip, port));
+        match entry.value.parse::<SocketAddr>().or_else(|_| ip()) {
+            Ok(address) if !address.ip().is_unspecified() && !address.ip().is_multicast() && address.port() != 0 => {
+                for server in transports.iter().map(|transport| format!("{transport}://{address}")) {
+                    if !self.alternates.contains(&server) {
+                        self.alternates.push(server);
+                    }
+                }
+                self.note(entry, "every new client of the transport is sent there, as coturn does; share or from-allocations in [redirect] keep some");
+            }
+            _ => self.invalid(entry, "expected an address, or an address and port"),
+        }
+    }
+
     pub(super) fn cli(&mut self, entry: &Entry<'_>) {
         self.operation.cli = self.switch(entry).or(self.operation.cli);
         if self.operation.cli == Some(true) {
@@ -171,6 +203,11 @@ pub(super) fn write(out: &mut String, conf: &Conf, metrics: Option<&Metrics>) ->
         if *allow_remote {
             writeln!(out, "allow-remote = true")?;
         }
+    }
+    if !conf.alternates.is_empty() {
+        separate(out);
+        let servers: Vec<_> = conf.alternates.iter().map(|server| format!("\"{server}\"")).collect();
+        writeln!(out, "[redirect]\nalternate-server = [{}]", servers.join(", "))?;
     }
     separate(out);
     out.push_str(ADMIN);

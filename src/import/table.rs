@@ -44,8 +44,6 @@ const PROXY: &str = "add a [[listen]] with this port, transport = \"tcp\", and p
                      which coturn does not ask for";
 const ADMIN_PORT: &str = "the admin API is on a socket, /run/turnstone/admin.sock; for a port on loopback set listen and token-file in \
                           [admin], and from another host reach either through ssh";
-const ALTERNATE: &str = "coturn redirects every client to it; here clients are redirected (300 ALTERNATE-SERVER) only while this server drains: see [drain] alternate-server; otherwise \
-    give clients several URLs, or several addresses under one name";
 const UNIT: &str = "the service manager does this (systemctl cat turnstone)";
 const LOG_FILE: &str = "logs go to standard error, which journald collects: journalctl -u turnstone; for a file of their own, \
     StandardError=append:FILE in a drop-in (systemctl edit turnstone)";
@@ -154,11 +152,7 @@ const DIRECTIVES: &[(&str, Grade, Treatment)] = &[
     ),
     ("keep-address-family", Clients, Read(Conf::keep_address_family)),
     ("allocation-default-address-family", Clients, Read(Conf::default_family)),
-    (
-        "mobility",
-        Clients,
-        Missing("mobility (RFC 8016) is not offered; clients allocate anew when their address changes"),
-    ),
+    ("mobility", Clients, Read(Conf::mobility)),
     // Credentials.
     ("lt-cred-mech", Security, Read(Conf::lt_cred_mech)),
     ("no-auth", Security, Read(Conf::no_auth)),
@@ -302,10 +296,10 @@ const DIRECTIVES: &[(&str, Grade, Treatment)] = &[
         ),
     ),
     // Several servers, administration, process.
-    ("alternate-server", Clients, Without(ALTERNATE)),
-    ("tls-alternate-server", Clients, Without(ALTERNATE)),
-    ("udp-alternate-server", Clients, Without(ALTERNATE)),
-    ("tcp-alternate-server", Clients, Without(ALTERNATE)),
+    ("alternate-server", Clients, Read(Conf::alternate_server)),
+    ("tls-alternate-server", Clients, Read(Conf::tls_alternate_server)),
+    ("udp-alternate-server", Clients, Read(Conf::udp_alternate_server)),
+    ("tcp-alternate-server", Clients, Read(Conf::tcp_alternate_server)),
     (
         "drain-min-allocations",
         Operation,

@@ -97,6 +97,9 @@ fn write_top(out: &mut String, conf: &Conf, listeners: &[Listener], tls: Option<
     if let Some(software) = &conf.software {
         writeln!(top, "software = {}", quoted(software))?;
     }
+    if let Some(mobility) = conf.mobility {
+        writeln!(top, "mobility = {mobility}")?;
+    }
     if let Some(wide) = conf.rfc5766_channel_numbers {
         writeln!(top, "rfc5766-channel-numbers = {wide}")?;
     }

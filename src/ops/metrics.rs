@@ -140,6 +140,11 @@ impl Observed {
             .iter()
             .map(|reason| (reason.label(), of(|counters| &counters.ended_by_reason, *reason as usize)));
         out.counters("turnstone_allocations_ended", "Allocations ended.", "reason", ended)?;
+        let moved =
+            Transport::ALL.map(|transport| (transport.name(), of(|counters| &counters.moved_to, transport as usize)));
+        let help =
+            "Allocations that have moved with their clients to another address, by the transport there (mobility).";
+        out.counters("turnstone_allocations_moved", help, "transport", moved)?;
 
         self.encode_histogram(
             out,
@@ -204,7 +209,7 @@ impl Observed {
             ("turnstone_icmp_errors", "ICMP errors passed on to clients.", |counters| &counters.icmp_errors),
             (
                 "turnstone_mailbox_drops",
-                "Packets between allocations dropped because the other worker's mailbox was full.",
+                "Packets between allocations, and requests of mobile clients, dropped because the other worker's mailbox was full.",
                 |counters| &counters.mailbox_drops,
             ),
         ];

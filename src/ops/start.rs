@@ -85,6 +85,7 @@ pub(super) fn start(config: Config, inherited: Inherited) -> Result<Started, Run
         shared: Shared::default(),
         relay_ports: Arc::clone(&relay_ports),
         reservations: Arc::clone(&reservations),
+        whereabouts: Arc::default(),
         shortages: Arc::default(),
         connection_limits: ConnectionLimits::new(
             places(&config, &descriptors),

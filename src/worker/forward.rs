@@ -83,6 +83,7 @@ impl Worker {
                         let payload = message.inner(ChannelData::HEADER_LEN, header.payload_len());
                         self.relay_to_peer(now, transport, &way, payload)
                     }
+                    Err(Dropped::Moving) => self.wait_for_allocation(client, message),
                     Err(reason) => self.drop_packet(reason),
                 }
             }
@@ -108,6 +109,8 @@ impl Worker {
                     }
                     // Nobody is asked: the settings have nobody to ask.
                     Outcome::Waits => Room::Left,
+                    Outcome::Elsewhere(id) => self.pass_request_on(now, client, id, message),
+                    Outcome::Dropped(Dropped::Moving) => self.wait_for_allocation(client, message),
                     Outcome::Dropped(reason) => self.drop_packet(reason),
                 }
             }
@@ -121,7 +124,7 @@ impl Worker {
     }
 
     /// Gathers the reply for a client. Over a stream, what is droppable gives way when the client does not read it.
-    fn answer(&mut self, client: &Client, droppable: bool) -> Room {
+    pub(super) fn answer(&mut self, client: &Client, droppable: bool) -> Room {
         if let Some(pieces) = self.inbox.store(self.outbox.reply()) {
             self.send_to_client((client.path, None), 0, pieces, droppable);
         }
@@ -179,8 +182,14 @@ impl Worker {
     /// One payload from another worker's allocation.
     pub(super) fn on_handed_over(&mut self, now: Now, packet: Handover, payload: Payload) -> Room {
         // The port may have changed hands since: the owner is asked anew.
-        match self.relays.owner(packet.to).filter(|owner| owner.worker == self.relays.worker()) {
-            Some(owner) => self.on_peer_message(now, relay_id(owner), packet.from, payload),
+        match self.relays.owner(packet.to) {
+            Some(owner) if owner.worker == self.relays.worker() => {
+                self.on_peer_message(now, relay_id(owner), packet.from, payload)
+            }
+            // Its allocation has moved since.
+            Some(owner) => {
+                self.mail.add(owner.worker, packet.from, packet.to, payload.tos, self.inbox.bytes(payload.span))
+            }
             None => self.drop_packet(Dropped::NoAllocation),
         }
     }
@@ -249,7 +258,7 @@ impl Worker {
         }
     }
 
-    fn drop_packet(&self, reason: Dropped) -> Room {
+    pub(super) fn drop_packet(&self, reason: Dropped) -> Room {
         self.observers.counters().drop_packet(reason);
         Room::Left
     }

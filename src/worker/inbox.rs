@@ -3,7 +3,6 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use super::mailbox::Handover;
 use super::plan::Pieces;
 use super::room::Room;
 use crate::dtls::Datagrams;
@@ -100,12 +99,12 @@ impl Inbox {
         None
     }
 
-    /// Copies payload of another worker into a slot.
-    pub(super) fn copy(&mut self, packet: Handover, bytes: &[u8]) -> Payload {
+    /// Copies payload of another worker, or what has waited, into a slot.
+    pub(super) fn copy(&mut self, bytes: &[u8], tos: u8) -> Payload {
         let span = self.arena.slot(self.used).part(0, bytes.len());
         self.used += 1;
         self.arena.get_mut(span).copy_from_slice(bytes);
-        Payload { span, room: HEADROOM, tos: packet.tos }
+        Payload { span, room: HEADROOM, tos }
     }
 
     /// Puts what was decrypted of a datagram in its place. What does not fit is lost: it has come in another datagram.

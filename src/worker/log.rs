@@ -6,10 +6,10 @@
 use std::fmt;
 
 use super::relay_sockets::RelaySockets;
-use crate::addr::{Logged, PeerAddr, RelayedAddr};
+use crate::addr::{FiveTuple, Logged, PeerAddr, RelayedAddr};
 use crate::reject::{Dropped, Reason};
 use crate::stun::{AttributeType, Class, ErrorCode, Message};
-use crate::turn::{AllocationSummary, Client, Outcome, RelayId, Server};
+use crate::turn::{AllocationId, AllocationSummary, Client, Outcome, RelayId, Server};
 
 /// A username is shown up to so many characters.
 const USERNAME_CHARS_MAX: usize = 96;
@@ -55,7 +55,7 @@ pub(super) fn message(server: &Server, client: &Client, bytes: &[u8], outcome: &
     let Ok(message) = Message::parse(bytes) else {
         return match outcome {
             Outcome::Reply | Outcome::Detour(_) => classic(server, client, bytes.len()),
-            Outcome::ToPeer(..) | Outcome::Waits | Outcome::Dropped(_) => {
+            Outcome::ToPeer(..) | Outcome::Waits | Outcome::Elsewhere(_) | Outcome::Dropped(_) => {
                 no_message(client, bytes.len(), Dropped::Malformed);
             }
         };
@@ -77,7 +77,7 @@ pub(super) fn message(server: &Server, client: &Client, bytes: &[u8], outcome: &
             return;
         }
         // Its answer is logged when it comes.
-        Outcome::Waits => return,
+        Outcome::Waits | Outcome::Elsewhere(_) => return,
         Outcome::Reply | Outcome::Detour(_) | Outcome::ToPeer(..) => server.refused_with(),
     };
     let code = error_code(reply).map(ErrorCode::value);
@@ -111,6 +111,20 @@ fn classic(server: &Server, client: &Client, length: usize) {
     tracing::trace!(target: "turnstone::message", client = %from, %transport, method = "Binding", length, "message of RFC 3489");
     let refused = server.refused_with().map(|(reason, _)| reason.label());
     tracing::debug!(target: "turnstone::turn", client = %from, %transport, method = "Binding", refused, "answered as by RFC 3489");
+}
+
+/// A client keeps its allocation at another address.
+pub(super) fn moved(id: AllocationId, from: &FiveTuple, to: &FiveTuple, username: &str) {
+    tracing::info!(
+        target: "turnstone::worker",
+        allocation = %id,
+        user = username,
+        from = %Logged(from.client.get()),
+        from_transport = %from.transport,
+        to = %Logged(to.client.get()),
+        to_transport = %to.transport,
+        "allocation moved with its client"
+    );
 }
 
 /// ChannelData of a client.
@@ -179,6 +193,7 @@ fn name_of(outcome: &Outcome) -> &'static str {
         Outcome::Detour(_) => "answer-elsewhere",
         Outcome::ToPeer(..) => "to-peer",
         Outcome::Waits => "waits",
+        Outcome::Elsewhere(_) => "elsewhere",
         Outcome::Dropped(reason) => reason.label(),
     }
 }

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use super::mailbox::{Command, Handover, HandoverBatch, Mailbox, Taken};
+use super::moving::Moving;
 use super::room::Room;
 use crate::addr::PeerAddr;
 
@@ -34,6 +35,16 @@ impl Mail {
         let commands = self.own.as_ref().map(|own| own.take_commands()).unwrap_or_default();
         self.take_payload();
         commands
+    }
+
+    /// Takes what other workers have said of allocations that move.
+    pub(super) fn take_moving(&mut self) -> Vec<Moving> {
+        self.own.as_ref().map(|own| own.take_moving()).unwrap_or_default()
+    }
+
+    /// Says something of an allocation that moves to another worker; whether it has room for it.
+    pub(super) fn pass_on(&self, worker: u16, moving: Moving) -> bool {
+        self.outgoing.get(usize::from(worker)).is_some_and(|(mailbox, _)| mailbox.pass_on(moving))
     }
 
     /// Takes the payload that has come, if what was taken before has been worked off.

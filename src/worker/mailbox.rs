@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::moving::Moving;
 use crate::addr::PeerAddr;
 use crate::net::sys::EventFd;
 use crate::turn::{
@@ -24,6 +25,9 @@ const LANE_MAX: usize = WAITING_MAX / 32;
 const LANES: usize = 1024;
 /// What a sender gathers before it hands over without waiting for the flush.
 const BATCH_MAX: usize = 256 << 10;
+/// Requests and claims of mobile clients that may wait, in all and of one IPv4 address or /64: some two milliseconds of work.
+const MOVING_MAX: usize = 256;
+const MOVING_PER_SOURCE_MAX: usize = 16;
 /// Room that is kept when a peak is over.
 const KEPT_PACKETS: usize = 1024;
 const KEPT_BYTES: usize = 256 << 10;
@@ -156,6 +160,7 @@ impl Taken {
 
 struct Content {
     commands: Vec<Command>,
+    moving: Vec<Moving>,
     handover: HandoverBatch,
     /// What the packets of each lane count for.
     lanes: Box<[usize]>,
@@ -190,8 +195,12 @@ impl Mailbox {
     /// # Errors
     /// When the process is out of descriptors.
     pub fn new() -> std::io::Result<Self> {
-        let content =
-            Content { commands: Vec::new(), handover: HandoverBatch::default(), lanes: vec![0; LANES].into() };
+        let content = Content {
+            commands: Vec::new(),
+            moving: Vec::new(),
+            handover: HandoverBatch::default(),
+            lanes: vec![0; LANES].into(),
+        };
         Ok(Self { content: Mutex::new(content), wake: EventFd::new()? })
     }
 
@@ -199,6 +208,27 @@ impl Mailbox {
     pub fn send(&self, command: Command) {
         self.lock().commands.push(command);
         self.wake.wake();
+    }
+
+    /// Takes what another worker says of an allocation that moves; whether there is room for it. What clients can bring about as often as
+    /// they like is bounded, in all and by network.
+    pub(super) fn pass_on(&self, moving: Moving) -> bool {
+        let mut content = self.lock();
+        if let Some(source) = moving.source() {
+            let of_source = content.moving.iter().filter(|other| other.source() == Some(source)).count();
+            if content.moving.len() >= MOVING_MAX || of_source >= MOVING_PER_SOURCE_MAX {
+                return false;
+            }
+        }
+        content.moving.push(moving);
+        drop(content);
+        self.wake.wake();
+        true
+    }
+
+    /// Takes all that was said so.
+    pub(super) fn take_moving(&self) -> Vec<Moving> {
+        std::mem::take(&mut self.lock().moving)
     }
 
     pub(super) fn wake_fd(&self) -> &EventFd {

@@ -6,6 +6,7 @@
 //! before the next wait.
 
 mod clients;
+mod elsewhere;
 mod ends;
 mod forward;
 mod inbox;
@@ -13,6 +14,7 @@ mod jobs;
 mod log;
 mod mail;
 mod mailbox;
+mod moving;
 mod observers;
 mod outbox;
 mod peak;
@@ -36,6 +38,7 @@ use rustls::ServerConfig;
 
 pub use clients::WorkerListener;
 pub use mailbox::{Command, Mailbox, Reply};
+pub use moving::Whereabouts;
 pub(crate) use random::fill_from_system;
 pub(crate) use refusals::KEPT as REFUSALS_KEPT;
 pub use reservations::Reservations;
@@ -54,6 +57,7 @@ use clients::{ClientSources, Clients};
 use inbox::Inbox;
 use jobs::Jobs;
 use mail::Mail;
+use moving::Parked;
 use observers::Observers;
 use outbox::Outbox;
 use relay_sockets::{ListenerRelays, RelaySockets, RelaySources};
@@ -71,6 +75,8 @@ pub struct WorkerContext {
     pub relay_ports: Arc<RelayPorts>,
     /// The reserved ports.
     pub reservations: Arc<Reservations>,
+    /// Where the allocations are that have moved.
+    pub whereabouts: Arc<Whereabouts>,
     /// Warnings that something has run out.
     pub shortages: Arc<Shortages>,
     /// The limits on stream connections.
@@ -111,6 +117,10 @@ pub struct Worker {
     outbox: Outbox,
     /// What comes from and goes to other threads.
     mail: Mail,
+    /// Where the allocations are that have moved.
+    whereabouts: Arc<Whereabouts>,
+    /// Data that waits for its allocation.
+    parked: Parked,
     /// What goes over all allocations.
     jobs: Jobs,
     /// What counts, logs and records.
@@ -160,8 +170,10 @@ impl Worker {
             relays: RelaySockets::new(number, Arc::clone(&epoll), Arc::clone(&counters), of_relays),
             outbox: Outbox::new(context.gso),
             mail,
+            whereabouts: Arc::clone(&context.whereabouts),
+            parked: Parked::default(),
             jobs: Jobs::default(),
-            observers: Observers::new(counters, context.usage, context.shortages),
+            observers: Observers::new(counters, context.usage, context.shortages, context.whereabouts),
             pace: Pace::new(epoll),
         })
     }

@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::ends::Ends;
+use super::log;
+use super::moving::Whereabouts;
 use super::refusals::RefusalRing;
 use super::shortage::{Shortage, Shortages};
 use crate::clock::Now;
 use crate::counters::{BadHeader, Counters};
 use crate::net::sys::clocks;
-use crate::turn::{Event, Refusal, Server};
+use crate::turn::{AllocationSummary, Event, Refusal, Server};
 use crate::usage::UsageSender;
 
 /// Everything that looks on.
@@ -18,6 +20,7 @@ pub(super) struct Observers {
     counters: Arc<Counters>,
     usage: Option<UsageSender>,
     shortages: Arc<Shortages>,
+    whereabouts: Arc<Whereabouts>,
     refusals: RefusalRing,
     refusals_reported: u64,
     ends: Ends,
@@ -31,11 +34,17 @@ pub(super) struct Observers {
 }
 
 impl Observers {
-    pub(super) fn new(counters: Arc<Counters>, usage: Option<UsageSender>, shortages: Arc<Shortages>) -> Self {
+    pub(super) fn new(
+        counters: Arc<Counters>,
+        usage: Option<UsageSender>,
+        shortages: Arc<Shortages>,
+        whereabouts: Arc<Whereabouts>,
+    ) -> Self {
         Self {
             counters,
             usage,
             shortages,
+            whereabouts,
             refusals: RefusalRing::new(),
             refusals_reported: 0,
             ends: Ends::default(),
@@ -102,6 +111,7 @@ impl Observers {
                 let transport = summary.five_tuple.transport;
                 self.counters.allocation_ended(transport, summary.reason, summary.duration_micros);
                 self.ends.log(self.flushed_micros, &summary);
+                self.whereabouts.forget(summary.id);
                 if let Some(usage) = &self.usage {
                     usage.ended(&summary, self.is_end);
                 }
@@ -112,8 +122,17 @@ impl Observers {
                 }
                 self.refusals.push(refusal);
             }
+            Event::Moved { id, from, five_tuple, username } => {
+                self.counters.allocation_moved(from.transport, five_tuple.transport);
+                log::moved(id, &from, &five_tuple, &username);
+            }
             Event::RouteBound { .. } | Event::RouteGone { .. } => {}
         }
+    }
+
+    /// An allocation has ended between two servers.
+    pub(super) fn note_end(&mut self, summary: AllocationSummary) {
+        self.note(Event::Ended(Box::new(summary)));
     }
 
     /// The last refusals, the oldest first.

@@ -386,10 +386,9 @@ impl RelaySockets {
     }
 
     /// Takes a relay out, with its sockets and its port, for [`Self::take_over`] by another worker. What has arrived at its sockets
-    /// and is not read yet goes along; what is gathered to be sent from it is not: give it away after a flush. `None` for one whose port
-    /// other allocations share, which stays where it is.
-    #[allow(dead_code, reason = "moves between workers are the next step")]
-    pub(super) fn give_away(&mut self, id: RelayId) -> Option<RelaySocket> {
+    /// and is not read yet goes along; what is gathered to be sent from it is not: give it away after a flush. What other workers hand over
+    /// for it goes to worker `to` from now on. `None` for one whose port other allocations share, which stays where it is.
+    pub(super) fn give_away(&mut self, id: RelayId, to: u16) -> Option<RelaySocket> {
         if self.get(id)?.is_shared() {
             return None;
         }
@@ -404,11 +403,14 @@ impl RelaySockets {
                 let _ = self.sockets.epoll.remove(socket);
             }
         }
+        // Its slot there is not known yet; whoever has payload for it asks anew there.
+        if let Some(lease) = relay.lease() {
+            lease.set_owner(RelayOwner { worker: to, index: SLOTS_MAX - 1, generation: u32::MAX });
+        }
         Some(relay)
     }
 
     /// Goes on with a relay that another worker has given away. Where it cannot be had, it is closed.
-    #[allow(dead_code, reason = "moves between workers are the next step")]
     pub(super) fn take_over(&mut self, mut relay: RelaySocket) -> Result<OpenRelay, RelayError> {
         let (id, busy_token) = (self.next_id()?, |id| Token::BusyPeer(id).pack());
         if let Some(socket) = relay.reading_fd(true) {

@@ -152,6 +152,7 @@ fn the_examples_are_valid_too() {
     assert_eq!(config.metrics.unwrap().listen.to_string(), "127.0.0.1:9641");
     assert_eq!(config.admin.unwrap().listen.to_string(), "unix:/run/turnstone/admin.sock");
     assert_eq!(config.drain.alternates.servers.len(), 2);
+    assert_eq!(config.redirect.unwrap().alternates.servers.len(), 3);
     let usage = config.usage.unwrap();
     assert_eq!(usage.file.unwrap().path.to_str(), Some("/var/log/turnstone/usage.jsonl"));
     assert_eq!(usage.webhook.unwrap().url.expose(), "https://billing.example.org/turn");

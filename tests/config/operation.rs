@@ -146,6 +146,40 @@ alternate-server = ["203.0.113.6:3478", "tls://203.0.113.6:443", "[2001:db8::6]:
 }
 
 #[test]
+fn mobility_is_off_unless_asked_for_and_not_had_with_shared_ports_of_several_workers() {
+    assert!(!with_secret("").config().mobility && with_secret("mobility = true").config().mobility);
+    let shared = "[relay]\nports = \"shared:3480-3487\"";
+    assert!(with_secret(&format!("workers = 1\nmobility = true\n{shared}")).config().mobility);
+    let error = with_secret(&format!("workers = 2\nmobility = true\n{shared}")).error();
+    assert!(error.contains("shared relay port cannot move"), "{error}");
+}
+
+#[test]
+fn new_clients_are_sent_to_others_by_share_and_from_a_number_of_allocations_on_and_never_in_a_circle() {
+    let text = r#"[redirect]
+alternate-server = ["203.0.113.6:3478", "203.0.113.7:3478", "tls://203.0.113.6:443"]
+share = 30
+from-allocations = 800"#;
+    let redirect = with_secret(text).config().redirect.unwrap();
+    assert_eq!(redirect.alternates.servers.len(), 3, "several of one family and transport");
+    assert_eq!((redirect.share_percent, redirect.from_allocations), (30, 800));
+    let plain = with_secret("[redirect]\nalternate-server = \"203.0.113.6:3478\"").config().redirect.unwrap();
+    assert_eq!((plain.share_percent, plain.from_allocations), (100, 0));
+    assert!(with_secret("").config().redirect.is_none());
+    for key in ["share = 30", "from-allocations = 1"] {
+        let error = with_secret(&format!("[redirect]\n{key}")).error();
+        assert!(error.contains("no alternate-server says where"), "{error}");
+    }
+    let error = with_secret("[redirect]\nalternate-server = \"203.0.113.6:3478\"\nshare = 0").error();
+    assert!(error.contains("from 1 to 100"), "{error}");
+    let listen = |address: &str| format!("[[listen]]\naddress = \"{address}\"\ntransport = \"udp\"\n");
+    for (listener, itself) in [("203.0.113.6:3478", "203.0.113.6:3478"), ("0.0.0.0:3478", "127.0.0.1:3478")] {
+        let text = format!("{}[redirect]\nalternate-server = \"{itself}\"", listen(listener));
+        assert!(with_secret(&text).error().contains("is this server itself"));
+    }
+}
+
+#[test]
 fn the_alternate_domain_is_a_name_that_a_certificate_can_have_and_wants_an_alternate_over_tls() {
     let with = |server: &str, domain: &str| {
         with_secret(&format!("[drain]\nalternate-server = \"{server}\"\nalternate-domain = \"{domain}\""))

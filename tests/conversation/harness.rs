@@ -14,8 +14,8 @@ use turnstone::stun::{AttributeType, Class, Encoder, Key, Message, Method, Passw
 use turnstone::traffic::Traffic;
 use turnstone::turn::{
     AllocationFilter, AllocationId, AllocationIds, Client, DatagramPath, DefaultFamily, Event, FillRandom, Lifetimes,
-    MessageKind, OnExpiry, Outcome, Parcel, Path, Realm, RelayId, Returned, Server, Settings, SettingsBuilder, Shared,
-    ToClient, ToPeer,
+    MessageKind, OnExpiry, Outcome, Parcel, Path, Realm, Redirect, RelayId, Returned, Server, Settings,
+    SettingsBuilder, Shared, ToClient, ToPeer,
 };
 use turnstone::user::RealmId;
 
@@ -99,6 +99,8 @@ pub struct Options {
     pub rfc3489: bool,
     pub software: Option<String>,
     pub turn: bool,
+    pub mobility: bool,
+    pub redirect: Option<Arc<Redirect>>,
     pub users: Vec<(&'static str, &'static str)>,
     pub asks: Option<AskPolicy>,
     pub tokens: AccessTokens,
@@ -153,6 +155,8 @@ impl Default for Options {
             rfc3489: false,
             software: None,
             turn: true,
+            mobility: false,
+            redirect: None,
             users: vec![("alice", "wonderland"), ("bob", "builder")],
             asks: None,
             tokens: AccessTokens::default(),
@@ -192,7 +196,9 @@ impl Options {
             .rfc3489(self.rfc3489)
             .software(self.software.clone())
             .default_family(self.default_family)
-            .turn(self.turn);
+            .turn(self.turn)
+            .mobility(self.mobility)
+            .redirect(self.redirect.clone());
         let realm = |of: &RealmOptions| {
             let same = Self { realm: of.name, users: of.users.clone(), ..self.clone() };
             Realm::new(same.credentials(nonce_keys))
@@ -412,6 +418,10 @@ impl World {
             Outcome::Waits => {
                 assert!(reply.is_empty());
                 Answer::Waits
+            }
+            Outcome::Elsewhere(_) => {
+                assert!(reply.is_empty());
+                self.pass_on(client, bytes)
             }
             Outcome::Dropped(dropped) => {
                 assert!(reply.is_empty());

@@ -407,6 +407,7 @@ impl Play {
                     shown.push(format!("{summary:?}"));
                 }
                 Event::Refused(refusal) => shown.push(format!("{refusal:?} {}", refusal.times)),
+                Event::Moved { .. } => panic!("no client has asked for a ticket"),
                 Event::RouteBound { .. } | Event::RouteGone { .. } => {}
             }
         }

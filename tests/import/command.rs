@@ -63,10 +63,10 @@ fn check_accepts_the_result_but_for_the_certificate_that_is_not_here() {
 #[test]
 fn strict_fails_when_something_is_lost_and_only_then_without_it() {
     let directory = tempfile::tempdir().unwrap();
-    let conf = format!("{SAMPLE}mobility\n");
+    let conf = format!("{SAMPLE}no-stun\n");
     let (code, out, err) = with_input(directory.path(), &["import", "-"], &conf);
     assert_eq!(code, 0);
-    assert!(err.contains("  line 17 mobility: not converted\n      mobility (RFC 8016)"), "{err}");
+    assert!(err.contains("  line 17 no-stun: not converted\n      Binding requests are always answered"), "{err}");
     assert!(err.contains("1 not converted (clients: 1), "), "{err}");
     let strict = with_input(directory.path(), &["import", "-", "--strict"], &conf);
     assert_eq!((strict.0, strict.1), (1, out));
@@ -74,7 +74,7 @@ fn strict_fails_when_something_is_lost_and_only_then_without_it() {
 
 #[test]
 fn the_table_of_a_file_is_as_it_was_read_by_people() {
-    let conf = concat!(include_str!("fixtures/zero-means-off.conf"), "mobility\nno-tlsv1\nno-tlsv1_1\nserver-relay\n");
+    let conf = concat!(include_str!("fixtures/zero-means-off.conf"), "no-stun\nno-tlsv1\nno-tlsv1_1\nserver-relay\n");
     let directory = tempfile::tempdir().unwrap();
     let (code, _, err) = with_input(directory.path(), &["import", "-", "-o", "out.toml"], conf);
     assert_eq!(code, 0, "{err}");

@@ -304,7 +304,7 @@ fn what_is_off_is_not_lost() {
 
 #[test]
 fn findings_are_sorted_by_grade_and_then_by_place() {
-    let group = with_secret("fingerprint\nmobility\nno-tlsv1\nserver-relay\nlog-binding\nrfc3489-compatibility");
+    let group = with_secret("fingerprint\nno-stun\nno-tlsv1\nserver-relay\nlog-binding\nrfc3489-compatibility");
     let order: Vec<_> =
         group.import.findings.iter().map(|finding| (finding.grade, finding.spot.is_none(), finding.spot)).collect();
     assert!(order.is_sorted(), "{order:?}");

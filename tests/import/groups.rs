@@ -246,7 +246,9 @@ fn switches_turned_off_are_read_as_off() {
         with_secret("no-udp=false\nmobility=no\nno-cli=0\nno-multicast-peers=off\nfingerprint=maybe\noauth=perhaps");
     assert!(group.listeners().contains(&"udp 0.0.0.0:3478".to_owned()));
     assert_eq!(group.findings(), ["4 no-multicast-peers note", "6 oauth invalid"]);
-    assert_eq!(group.harmless(), [2, 3, 5]);
+    assert_eq!(group.harmless(), [3, 5]);
+    assert!(!group.config.mobility);
+    assert!(with_secret("mobility").config.mobility);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use turnstone::config::Endpoint;
 
-use super::{imported, with_secret};
+use super::with_secret;
 
 /// `[metrics] listen`, and whether remote hosts may use it.
 fn metrics(conf: &str) -> Option<(String, bool)> {
@@ -81,10 +81,19 @@ fn redis_statistics_become_a_comment_about_usage_records() {
 }
 
 #[test]
-fn redirection_is_not_mistaken_for_the_one_while_draining() {
-    let group = imported("alternate-server=192.0.2.1\nudp-alternate-server=192.0.2.1:3478\nstun-only");
-    assert_eq!((group.config.drain.alternates.servers.len(), group.lost().len()), (0, 2));
-    assert!(group.message("alternate-server").contains("[drain] alternate-server"));
+fn redirection_becomes_that_of_every_client_by_transport() {
+    let group = with_secret(
+        "alternate-server=192.0.2.1\nudp-alternate-server=192.0.2.1:3478\ntcp-alternate-server=[2001:db8::1]:3479\n\
+         tls-alternate-server=192.0.2.1",
+    );
+    let redirect = group.config.redirect.as_ref().unwrap();
+    let servers = redirect.alternates.servers.iter();
+    let servers: Vec<_> = servers.map(|of| format!("{}://{}", of.transport.unwrap(), of.address)).collect();
+    let expected = ["udp://192.0.2.1:3478", "tcp://192.0.2.1:3478", "tcp://[2001:db8::1]:3479", "tls://192.0.2.1:5349"];
+    assert_eq!(servers, expected);
+    assert_eq!((redirect.share_percent, redirect.from_allocations), (100, 0));
+    assert_eq!((group.config.drain.alternates.servers.len(), group.lost().len()), (0, 0));
+    assert_eq!(with_secret("alternate-server=turn.example.org").findings(), ["1 alternate-server invalid"]);
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod turn_client;
 mod aiortc;
 mod behind_proxies;
 mod libnice;
+mod mobility;
 mod proxy;
 mod redirect;
 mod shared_443;

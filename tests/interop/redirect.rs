@@ -59,6 +59,33 @@ fn uclient_follows_a_draining_server_over_udp_and_tcp() {
 }
 
 #[test]
+fn uclient_goes_where_the_load_is_shared_with() {
+    let alternate = uclient::spec().start();
+    let servers = [Transport::Udp, Transport::Tcp]
+        .map(|transport| format!("\"{}://{}\"", transport.name(), alternate.address(transport, "127.0.0.1")));
+    let extra_toml = format!("[redirect]\nalternate-server = [{}]\n", servers.join(", "));
+    let first = Spec { extra_toml, ..uclient::spec() }.start();
+    let run = |transport, user: &str| {
+        let peer = uclient::Peer::start("127.0.0.1");
+        let flags = [&peer.flags()[..], &["-c"]].concat();
+        let credentials = first.credentials(user);
+        uclient::assert_nothing_lost(&uclient::uclient(&first, transport, "127.0.0.1", &credentials, &flags));
+    };
+    run(Transport::Udp, "shared");
+    run(Transport::Tcp, "shared");
+    let ended = |server: &TestServer, user: &str, count: usize| {
+        wait_until("the end of the allocations", LIMIT, || {
+            (server.log().lines().filter(|line| line.contains(user)).count() >= count).then_some(())
+        });
+    };
+    ended(&alternate, ":shared", 2);
+    assert!(!first.log().contains(":shared"), "{}", first.log());
+    // It names no server for clients over TLS, and serves them itself.
+    run(Transport::Tls, "by-tls");
+    ended(&first, ":by-tls", 1);
+}
+
+#[test]
 fn libnice_follows_a_draining_server_over_udp() {
     let pair = Pair::of(Spec::local());
     let result = nice_pair(&pair.draining, Transport::Udp, &pair.draining.credentials("libnice"));

@@ -55,11 +55,21 @@ fn uclient_relays_within_and_between_the_address_families() {
 }
 
 #[test]
-fn uclient_is_served_beside_mobility_extra_requests_an_origin_and_an_asked_bandwidth() {
-    // Refused or ignored, none of these may disturb the allocation: RFC 8016 is not offered, and -G asks for peers of the
-    // family that was not allocated (443).
+fn uclient_moves_its_allocation_to_another_connection_by_its_ticket() {
+    let server = Spec { top_toml: "workers = 2\nmobility = true\n".to_owned(), ..spec() }.start();
+    let peer = Peer::start("127.0.0.1");
+    let flags = [&peer.flags(), &["-c", "-M", "-m", "4"][..]].concat();
+    // It shows the ticket once more where it has moved to already, which RFC 8016 section 3.2.2 has refused (400), and gives up.
+    uclient(&server, Transport::Tcp, "127.0.0.1", &server.credentials("mobile"), &flags);
+    wait_until("a move", Duration::from_secs(10), || {
+        server.log().contains("allocation moved with its client").then_some(())
+    });
+}
+
+#[test]
+fn uclient_is_served_beside_extra_requests_an_origin_and_an_asked_bandwidth() {
+    // Refused or ignored, none of these may disturb the allocation: -G asks for peers of the family that was not allocated (443).
     side_by_side(&[
-        Echo { flags: &["-c", "-M"], ..Echo::default() },
         Echo { flags: &["-c", "-G"], ..Echo::default() },
         Echo { transport: Transport::Tcp, flags: &["-c", "-G"], ..Echo::default() },
         Echo { flags: &["-c", "-o", "https://call.example", "-a", "50000"], ..Echo::default() },

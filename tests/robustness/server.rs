@@ -184,6 +184,7 @@ impl Chaos {
                 self.reached.sent += 1;
             }
             Outcome::Waits => panic!("nobody is asked"),
+            Outcome::Elsewhere(_) => panic!("there is one server"),
             Outcome::Dropped(_) => assert!(self.reply.is_empty(), "dropped, yet answered"),
         }
     }

@@ -222,6 +222,7 @@ fn settings(unauthenticated: Option<RateLimit>) -> SettingsBuilder {
         .bandwidth(bandwidth)
         .unauthenticated(unauthenticated)
         .max_peers_per_allocation(16)
+        .mobility(true)
 }
 
 fn credentials() -> Credentials {
@@ -331,6 +332,8 @@ pub(crate) fn drafts() -> Vec<Draft> {
         draft(Method::ALLOCATE, &[udp, (AttributeType::RESERVATION_TOKEN, &[0, 0, 0, 0, 0, 0, 0, 1])]),
         draft(Method::REFRESH, &[(AttributeType::LIFETIME, &[0, 0, 2, 0x58])]),
         draft(Method::REFRESH, &[(AttributeType::LIFETIME, &[0; 4])]),
+        draft(Method::ALLOCATE, &[udp, (AttributeType::MOBILITY_TICKET, &[])]),
+        draft(Method::REFRESH, &[(AttributeType::MOBILITY_TICKET, &[7; 32])]),
         draft(Method::CREATE_PERMISSION, &[(AttributeType::XOR_PEER_ADDRESS, &peer("8.8.4.4:1000"))]),
         draft(
             Method::CREATE_PERMISSION,

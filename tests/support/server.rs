@@ -76,6 +76,8 @@ pub struct Spec {
     pub certificate_names: Vec<String>,
     /// Whether clients may use the channel numbers of RFC 5766, as those from coturn do.
     pub rfc5766_channel_numbers: bool,
+    /// Further keys of the top level.
+    pub top_toml: String,
     /// Further sections of the configuration.
     pub extra_toml: String,
     /// Variables of the server's environment.
@@ -104,6 +106,7 @@ impl Spec {
             descriptors: None,
             certificate_names: ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec(),
             rfc5766_channel_numbers: false,
+            top_toml: String::new(),
             extra_toml: String::new(),
             environment: Vec::new(),
         }
@@ -121,7 +124,7 @@ impl Spec {
 
     /// The configuration of `turnstone`; `@DIR@` stands for the directory of the test's files.
     fn to_toml(&self) -> String {
-        let mut toml = format!("rfc5766-channel-numbers = {}\n\n", self.rfc5766_channel_numbers);
+        let mut toml = format!("rfc5766-channel-numbers = {}\n{}\n", self.rfc5766_channel_numbers, self.top_toml);
         for (transport, address) in &self.listeners {
             write!(toml, "[[listen]]\naddress = \"{address}\"\ntransport = \"{}\"\n\n", transport.name()).unwrap();
         }

@@ -8,6 +8,7 @@ use crate::reject::{Reason, Reject};
 use turnstone_stun::{AttributeType, Encoder, ErrorCode};
 
 use super::allocation::{Allocation, cut_in_secs, granted_lifetime_secs, in_secs};
+use super::mobility::Mobile;
 use super::output::Event;
 use super::relays::{OpenRelay, PortRequest, RelayError, Relays, ReservationToken};
 use super::request::Request;
@@ -54,9 +55,12 @@ impl Server {
         reply: &mut Vec<u8>,
     ) -> Result<(), Reject> {
         let wish = read_wish(request, relays)?;
+        let wants_ticket = Self::wants_ticket(request)?;
+        if self.redirects(request.five_tuple()) {
+            return Err(Reason::Redirected.into());
+        }
         if self.draining {
-            let alternate = self.alternate(request.five_tuple());
-            return Err(alternate.map_or(Reason::Draining, |_| Reason::Redirected).into());
+            return Err(Reason::Draining.into());
         }
         let (now, settings, identity) = (request.now, request.settings, &request.auth.identity);
         let quota = self.shared.quotas.reserve(settings.quota_in(request.realm), &identity.user, now.micros)?;
@@ -67,7 +71,10 @@ impl Server {
         let meter = Meter::new(request.realm.bandwidth, &self.shared.user_bandwidths, &identity.user, now.micros);
         let id = self.ids.take();
         let is_frequent = quota.is_frequent();
+        let mobile = wants_ticket.then(|| Box::new(Mobile::new()));
+        let ticket = mobile.as_ref().and_then(|mobile| self.seal_ticket(now, id, mobile.serial));
         let mut allocation = Allocation::new(id, *request.client, now, request.auth, meter, quota);
+        allocation.mobile = mobile;
         for relay in [Some(opened.first), opened.second].iter().flatten() {
             allocation.add_relay(relay, in_secs(now, lifetime_secs));
         }
@@ -84,7 +91,12 @@ impl Server {
             is_frequent,
             relayed: [Some(opened.first), opened.second].iter().flatten().map(|relay| relay.relayed).collect(),
         });
-        request.responder.success(reply, |encoder| write_success(encoder, request, &opened, lifetime_secs));
+        request.responder.success(reply, |encoder| {
+            write_success(encoder, request, &opened, lifetime_secs);
+            if let Some(ticket) = ticket {
+                encoder.attribute(AttributeType::MOBILITY_TICKET, &ticket);
+            }
+        });
         Ok(())
     }
 }

@@ -13,6 +13,7 @@ use super::channels::Channels;
 use super::events::Events;
 use super::hash::AddressHash;
 use super::ids::AllocationId;
+use super::mobility::Mobile;
 use super::output::{AllocationSummary, Client, EndReason, Event};
 use super::peer::RefusedData;
 use super::permissions::Permissions;
@@ -64,6 +65,8 @@ pub(super) struct Allocation {
     pub(super) key: Key,
     pub(super) algorithm: PasswordAlgorithm,
     pub(super) quota: Reservation,
+    /// If its client has asked for a ticket.
+    pub(super) mobile: Option<Box<Mobile>>,
 }
 
 impl Allocation {
@@ -94,6 +97,7 @@ impl Allocation {
             key: auth.key.clone(),
             algorithm: auth.algorithm,
             quota,
+            mobile: None,
         }
     }
 
@@ -144,6 +148,11 @@ impl Allocation {
     /// Whether the allocation can reach peers of this address's family.
     pub(super) fn reaches(&self, peer: PeerAddr, now_micros: u64) -> bool {
         self.live_relay(peer.family(), now_micros).is_some()
+    }
+
+    /// Whether a request's user is the one who made it.
+    pub(super) fn is_owner(&self, identity: &Identity) -> bool {
+        self.identity.may_be_used_by(identity)
     }
 
     /// What later requests on the 5-tuple are verified with.

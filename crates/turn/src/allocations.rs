@@ -8,6 +8,7 @@ use super::allocation::Allocation;
 use super::five_tuple::FiveTuples;
 use super::hash::AddressHash;
 use super::ids::AllocationId;
+use super::output::Client;
 use super::relays::RelayId;
 use super::slots::Slots;
 
@@ -86,7 +87,9 @@ impl Allocations {
     /// Adds an allocation with the relays it has open.
     pub(super) fn insert(&mut self, hash: &AddressHash, allocation: Box<Allocation>) -> u32 {
         let slot = self.slots.next_id().index;
-        self.five_tuples.insert(hash, &allocation.client.five_tuple, slot);
+        if !allocation.is_away() {
+            self.five_tuples.insert(hash, &allocation.client.five_tuple, slot);
+        }
         self.ids.insert(allocation.id, slot);
         for relay in allocation.relays().filter(|relay| relay.open) {
             let index = relay.id.index as usize;
@@ -103,12 +106,37 @@ impl Allocations {
     /// Takes an allocation out, with its 5-tuple and the relays it still has open.
     pub(super) fn remove(&mut self, hash: &AddressHash, slot: u32) -> Option<Box<Allocation>> {
         let allocation = self.slots.remove_at(slot)?;
-        self.five_tuples.remove(hash, &allocation.client.five_tuple);
+        if !allocation.is_away() {
+            self.five_tuples.remove(hash, &allocation.client.five_tuple);
+        }
         self.ids.remove(&allocation.id);
         for relay in allocation.relays().filter(|relay| relay.open) {
             self.forget_relay(relay.id);
         }
         Some(allocation)
+    }
+
+    /// The client of an allocation comes by another 5-tuple from now on, which must not be in use.
+    pub(super) fn set_client(&mut self, hash: &AddressHash, slot: u32, client: Client) {
+        let Some(allocation) = self.slots.at_mut(slot) else { return };
+        if !allocation.is_away() {
+            self.five_tuples.remove(hash, &allocation.client.five_tuple);
+        }
+        if let Some(mobile) = &mut allocation.mobile {
+            mobile.is_away = false;
+        }
+        allocation.client = client;
+        self.five_tuples.insert(hash, &client.five_tuple, slot);
+    }
+
+    /// The 5-tuple of a mobile allocation is its client's no more.
+    pub(super) fn set_away(&mut self, hash: &AddressHash, slot: u32) {
+        let Some(allocation) = self.slots.at_mut(slot).filter(|allocation| !allocation.is_away()) else { return };
+        let five_tuple = allocation.client.five_tuple;
+        if let Some(mobile) = &mut allocation.mobile {
+            mobile.is_away = true;
+            self.five_tuples.remove(hash, &five_tuple);
+        }
     }
 
     /// Gives memory back that a peak has left.

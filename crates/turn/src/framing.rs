@@ -53,7 +53,7 @@ pub enum FramingError {
 ///         match server.handle(now, client, (frame.kind, message), relays, reply) {
 ///             Outcome::ToPeer(to, payload) => to_peer(to, &message[payload]),
 ///             // `reply` has one more answer, or none.
-///             Outcome::Reply | Outcome::Detour(_) | Outcome::Waits | Outcome::Dropped(_) => {}
+///             Outcome::Reply | Outcome::Detour(_) | Outcome::Waits | Outcome::Elsewhere(_) | Outcome::Dropped(_) => {}
 ///         }
 ///         received.drain(..frame.next);
 ///     }

@@ -30,6 +30,15 @@ impl AllocationId {
         self.0 & ((1 << NUMBER_BITS) - 1)
     }
 
+    /// As one number, for tickets.
+    pub(super) fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    pub(super) fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     /// The one after it in the order of ids.
     pub(super) fn following(self) -> Self {
         Self(self.0.saturating_add(1))

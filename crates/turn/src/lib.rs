@@ -22,6 +22,8 @@
 // | `timer`, `retransmit`, `events`, `refusal` | the wheel, remembered responses, the event queue, what it says of a refusal |
 // | `parcel`, `ids` | an allocation on its way to another server; ids that move with it |
 // | `realm`, `server_names` | one of several realms; what a server name chooses |
+// | `mobility`, `moves`, `ticket` | clients that come back from another address: Refresh by ticket, moves that are pending, tickets |
+// | `redirect` | which clients are sent to other servers, and where to |
 // | `view` | what an operator sees, and how an allocation is ended from outside |
 // | `pass` | going over all allocations in parts, and judging them by a new snapshot |
 // | `peer`, `response`, `transaction` | the question to the peer policy, what all responses share, transaction ids |
@@ -48,7 +50,6 @@ mod channels;
 mod classic;
 mod create_permission;
 mod discovery;
-mod drain;
 mod events;
 mod facts;
 mod five_tuple;
@@ -58,6 +59,8 @@ mod icmp;
 mod ids;
 mod index;
 mod message_kind;
+mod mobility;
+mod moves;
 mod output;
 mod parcel;
 mod pass;
@@ -66,6 +69,7 @@ mod peer;
 mod pending;
 mod permissions;
 mod realm;
+mod redirect;
 mod refresh;
 mod refusal;
 mod relays;
@@ -77,6 +81,7 @@ mod send;
 mod server;
 mod settings;
 mod shared_ports;
+mod ticket;
 mod timer;
 mod transaction;
 mod view;
@@ -85,21 +90,23 @@ mod wrapping;
 
 pub use ask::{Answer, Ask, AskId, Late, Question, WaitCounts, Waiting};
 pub use discovery::{Detour, NatDiscovery};
-pub use drain::{AlternateServer, Alternates};
 pub use events::RefusalCounts;
 pub use ids::{AllocationId, AllocationIds, NoAllocationId};
 pub use message_kind::{ChannelData, MessageKind};
+pub use moves::MoveOrder;
 pub use output::{
     AllocationSummary, Client, Encapsulation, EndReason, Event, Outcome, ToClient, ToPeer, is_told_alone,
 };
-pub use parcel::{Parcel, ParcelRelay, Parts, PutInError, RememberedResponse, Returned};
+pub use parcel::{MobileParts, Parcel, ParcelRelay, Parts, PutInError, RememberedResponse, Returned};
 pub use pass::Judgement;
 pub use path::{DatagramPath, Path, SessionId, StreamId};
 pub use realm::{OnExpiry, Realm};
+pub use redirect::{AlternateServer, Alternates, Redirect};
 pub use refusal::{Excerpt, Refusal};
 pub use relays::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
 pub use retransmit::DigestKey;
 pub use server::{FillRandom, Server};
 pub use settings::{DefaultFamily, Lifetimes, Settings, SettingsBuilder, Shared};
+pub use ticket::TicketKey;
 pub use view::{AllocationDetail, AllocationFilter, AllocationView, Kick, Listing, Totals, UserTotal};
 pub use wrapping::Wrapping;

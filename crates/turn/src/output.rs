@@ -48,6 +48,9 @@ pub enum Outcome {
     /// Nothing is sent yet: the request waits for an answer from outside, which [`Server::poll_ask`](crate::Server::poll_ask) asks for. It
     /// waits for nothing unless the settings' credentials are [`asking`](crate::auth::CredentialsBuilder::asking).
     Waits,
+    /// Nothing is sent yet: another server has the allocation that the request is for. Pass the request on to that one, for
+    /// [`Server::handle_passed_on`](crate::Server::handle_passed_on). It never is elsewhere for who has one server.
+    Elsewhere(AllocationId),
     /// Nothing is sent.
     Dropped(Dropped),
 }
@@ -100,6 +103,8 @@ pub enum EndReason {
     ClientGone,
     /// The credential expired and the policy is `cut`.
     CredentialExpired,
+    /// It moved to another worker, which had no descriptor or slot for its relay sockets.
+    MoveFailed,
     /// An operator ended it.
     Kicked,
     /// Its realm was taken out of the configuration.
@@ -115,6 +120,7 @@ impl EndReason {
         Self::Expired,
         Self::ClientGone,
         Self::CredentialExpired,
+        Self::MoveFailed,
         Self::Kicked,
         Self::RealmRemoved,
         Self::Shutdown,
@@ -127,6 +133,7 @@ impl EndReason {
             Self::Expired => "expired",
             Self::ClientGone => "client-gone",
             Self::CredentialExpired => "credential-expired",
+            Self::MoveFailed => "move-failed",
             Self::Kicked => "kicked",
             Self::RealmRemoved => "realm-removed",
             Self::Shutdown => "shutdown",
@@ -186,6 +193,17 @@ pub enum Event {
         is_frequent: bool,
         /// Its relayed transport addresses: one, or one of each family.
         relayed: Vec<RelayedAddr>,
+    },
+    /// A client keeps its allocation at another 5-tuple (RFC 8016).
+    Moved {
+        /// The allocation.
+        id: AllocationId,
+        /// Its 5-tuple before.
+        from: FiveTuple,
+        /// Its 5-tuple now.
+        five_tuple: FiveTuple,
+        /// The whole username.
+        username: Arc<str>,
     },
     /// A channel was bound or refreshed: this route may be taken until `until_micros`.
     RouteBound {

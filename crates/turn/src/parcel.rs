@@ -17,6 +17,7 @@ use turnstone_stun::{Key, PasswordAlgorithm};
 use super::allocation::{Allocation, Relay};
 use super::channels::{Channel, Channels};
 use super::ids::AllocationId;
+use super::mobility::Mobile;
 use super::output::{AllocationSummary, Client, EndReason, Event};
 use super::pass::Judgement;
 use super::path::Path;
@@ -91,6 +92,17 @@ pub struct RememberedResponse {
     pub until_micros: u64,
 }
 
+/// What an allocation has of mobility (RFC 8016). The server that it goes to needs the key of [`Shared::tickets`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MobileParts {
+    /// The number of the ticket that is good.
+    pub serial: u16,
+    /// Until when the one before it is taken for a retransmission.
+    pub retired_until_micros: u64,
+    /// Until when earlier moves are paid for.
+    pub paid_until_micros: u64,
+}
+
 /// What a parcel consists of, as plain data for another process: [`Parcel::to_parts`] here, [`Parcel::from_parts`] there. Fields will
 /// come: begin with [`Parts::new`].
 ///
@@ -138,6 +150,8 @@ pub struct Parts {
     pub remembered: Option<RememberedResponse>,
     /// Answers to the releases of earlier allocations on the 5-tuple.
     pub released: Vec<RememberedResponse>,
+    /// What it has of mobility, if its client has asked for a ticket.
+    pub mobile: Option<MobileParts>,
 }
 
 /// Why a parcel could not be put in. Quotas and bandwidth caps are no reason.
@@ -179,6 +193,10 @@ impl Server {
         self.disarm(slot, allocation.armed.take());
         for channel in allocation.channels.iter() {
             self.events.push(Event::RouteGone { id, channel: channel.number });
+        }
+        self.moves.has_moved_out = true;
+        if let Some(five_tuple) = allocation.mobile.as_mut().and_then(|mobile| mobile.pending.take()) {
+            self.moves.cancel(&five_tuple);
         }
         let five_tuple = &allocation.client.five_tuple;
         let released = self.tombstones.take(five_tuple);
@@ -226,15 +244,20 @@ impl Server {
         }
         if client.five_tuple == allocation.client.five_tuple {
             released.into_iter().for_each(|tombstone| self.tombstones.add(now.micros, tombstone));
-        } else {
-            // Copies of what came by the old 5-tuple come by the old 5-tuple.
-            allocation.remembered = None;
         }
-        allocation.client = client;
+        // The remembered response goes along: it may be that to the Refresh by which a mobile client came here.
+        let from = std::mem::replace(&mut allocation.client, client).five_tuple;
+        if let Some(mobile) = &mut allocation.mobile {
+            mobile.is_away = false;
+        }
+        if from != client.five_tuple {
+            self.events.push(allocation.moved_event(from));
+        }
+        self.expect_no_more(&client.five_tuple);
         allocation.channels = std::mem::take(&mut allocation.channels).moved(&self.hash);
         allocation.permissions = std::mem::take(&mut allocation.permissions).moved(&self.hash);
-        self.report_routes(&allocation);
         let slot = self.allocations.insert(&self.hash, allocation);
+        self.report_routes(slot);
         self.ids.leave_out(id);
         if self.ends_with_its_realm(now, slot, relays) {
             return Ok(());
@@ -260,7 +283,9 @@ impl Server {
         Ok(())
     }
 
-    fn report_routes(&mut self, allocation: &Allocation) {
+    /// Reports the routes of an allocation that has come to this server, or whose client has come to another 5-tuple.
+    pub(super) fn report_routes(&mut self, slot: u32) {
+        let Some(allocation) = self.allocations.get(slot) else { return };
         for channel in allocation.channels.iter() {
             let family = channel.peer.family();
             let Some(relay) = allocation.relays().find(|relay| relay.open && relay.relayed.family() == family) else {
@@ -318,6 +343,7 @@ impl Parcel {
             key: parts.key,
             algorithm: parts.algorithm,
             quota,
+            mobile: parts.mobile.map(|mobile| Box::new(mobile.into())),
         };
         for ParcelRelay { id, relayed, until_micros, is_open } in parts.relays {
             *allocation.slot(relayed.family()) = Some(Relay { id, relayed, until_micros, open: is_open });
@@ -351,6 +377,7 @@ impl Parcel {
             refused_data_next_micros: allocation.refused_data.tell_micros,
             remembered: allocation.remembered.as_deref().map(RememberedResponse::from),
             released: self.released.iter().map(|tombstone| (&tombstone.remembered).into()).collect(),
+            mobile: allocation.mobile.as_deref().map(MobileParts::from),
         }
     }
 
@@ -409,6 +436,7 @@ impl Parts {
             refused_data_next_micros: 0,
             remembered: None,
             released: Vec::new(),
+            mobile: None,
         }
     }
 
@@ -425,6 +453,7 @@ impl Parts {
             .chain(self.relays.iter_mut().map(|relay| &mut relay.until_micros))
             .chain(self.permissions.iter_mut().map(|(_, until)| until))
             .chain(self.channels.iter_mut().map(|(_, _, until)| until))
+            .chain(self.mobile.iter_mut().flat_map(|of| [&mut of.retired_until_micros, &mut of.paid_until_micros]))
             .chain(remembered);
         micros.for_each(|at| *at = shift(*at, 1));
         let MeterState { to_peer, to_client, user_to_peer, user_to_client } = &mut self.meter;
@@ -438,6 +467,19 @@ impl Parts {
 impl From<&Relay> for ParcelRelay {
     fn from(relay: &Relay) -> Self {
         Self { id: relay.id, relayed: relay.relayed, until_micros: relay.until_micros, is_open: relay.open }
+    }
+}
+
+impl From<&Mobile> for MobileParts {
+    fn from(of: &Mobile) -> Self {
+        let Mobile { serial, retired_until_micros, paid_until_micros, is_away: _, pending: _ } = *of;
+        Self { serial, retired_until_micros, paid_until_micros }
+    }
+}
+
+impl From<MobileParts> for Mobile {
+    fn from(MobileParts { serial, retired_until_micros, paid_until_micros }: MobileParts) -> Self {
+        Self { serial, retired_until_micros, paid_until_micros, ..Self::new() }
     }
 }
 

@@ -12,11 +12,13 @@ use super::request::Request;
 use super::server::Server;
 
 impl Server {
-    /// Moves the time-to-expiry of the allocation, or of one family of a dual one; zero ends it.
+    /// Moves the time-to-expiry of the allocation, or of one family of a dual one; zero ends it. The response has `ticket` if there is one
+    /// for a client that has moved.
     pub(super) fn refresh<R: Relays>(
         &mut self,
         request: &Request<'_>,
         slot: u32,
+        ticket: Option<&[u8]>,
         relays: &mut R,
         reply: &mut Vec<u8>,
     ) -> Result<(), Reject> {
@@ -68,6 +70,9 @@ impl Server {
         self.arm(now, slot);
         request.responder.success(reply, |encoder| {
             encoder.u32(AttributeType::LIFETIME, lifetime_secs);
+            if let Some(ticket) = ticket {
+                encoder.attribute(AttributeType::MOBILITY_TICKET, ticket);
+            }
         });
         Ok(())
     }

@@ -63,6 +63,12 @@ reasons! {
     MalformedUsername = BAD_REQUEST, "malformed-username";
     /// Channel number outside 0x4000-0x4FFF, or bound to another peer, or the peer to another channel.
     ChannelConflict = BAD_REQUEST, "channel-conflict";
+    /// MOBILITY-TICKET in a Refresh is not one that this run of the server has made.
+    InvalidTicket = BAD_REQUEST, "invalid-ticket";
+    /// The mobility ticket has been used before, and this is no retransmission.
+    UsedTicket = BAD_REQUEST, "used-ticket";
+    /// MOBILITY-TICKET in a Refresh from where the allocation is already (RFC 8016 section 3.2.2).
+    TicketNotNeeded = BAD_REQUEST, "ticket-not-needed";
     /// No MESSAGE-INTEGRITY: the challenge of every first request.
     MissingIntegrity = UNAUTHENTICATED, "missing-integrity";
     /// USERNAME or USERHASH names nobody.
@@ -99,6 +105,8 @@ reasons! {
     PeerForm = FORBIDDEN, "peer-form";
     /// The port of the peer is denied.
     PeerPortDenied = FORBIDDEN, "peer-port-denied";
+    /// The client asks for mobility, or shows a ticket of it, and the configuration does not offer it.
+    MobilityForbidden = MOBILITY_FORBIDDEN, "mobility-forbidden";
     /// Comprehension-required attributes we do not know.
     UnknownAttribute = UNKNOWN_ATTRIBUTE, "unknown-attribute";
     /// The 5-tuple has an allocation already, or has none.
@@ -137,6 +145,8 @@ reasons! {
     UnknownReservation = INSUFFICIENT_CAPACITY, "unknown-reservation";
     /// The allocation has as many permissions or channels as allowed.
     TooManyPeers = INSUFFICIENT_CAPACITY, "too-many-peers";
+    /// The allocation moves faster than allowed, or as many moves are pending, of the user or in all, as may be.
+    TooManyMoves = INSUFFICIENT_CAPACITY, "too-many-moves";
     /// The operating system refused. To the client it is a lack of capacity like the others.
     SystemError = INSUFFICIENT_CAPACITY, "system-error";
     /// As many requests wait for an answer from outside as may, in all, of the client's network or of the client; or the request is too
@@ -146,7 +156,7 @@ reasons! {
     CredentialUnavailable = SERVER_ERROR, "credential-unavailable";
     /// The server is draining.
     Draining = INSUFFICIENT_CAPACITY, "draining";
-    /// The server is draining and names another one.
+    /// The server is draining, or shares its load with others, and names another one.
     Redirected = TRY_ALTERNATE, "redirected";
 }
 
@@ -181,6 +191,8 @@ pub enum Dropped {
     UnknownMethod,
     /// A DTLS record of a client that has no session, as after a restart of the server.
     NoSession,
+    /// The allocation of the 5-tuple is on its way here from another worker, and no room is left for what waits for it.
+    Moving,
     /// One of our own relays has sent it to one of our own listeners.
     OwnRelay,
     /// A well-formed message that asks for nothing: a response, or an indication without effect here.
@@ -201,6 +213,7 @@ impl Dropped {
         Self::RateLimited,
         Self::UnknownMethod,
         Self::NoSession,
+        Self::Moving,
         Self::OwnRelay,
         Self::Ignored,
     ];
@@ -219,6 +232,7 @@ impl Dropped {
             Self::RateLimited => "rate-limited",
             Self::UnknownMethod => "unknown-method",
             Self::NoSession => "no-session",
+            Self::Moving => "moving",
             Self::OwnRelay => "own-relay",
             Self::Ignored => "ignored",
         }

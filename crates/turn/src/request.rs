@@ -11,6 +11,7 @@ use crate::reject::{Dropped, Reason, Reject};
 use turnstone_stun::{AttributeType, ErrorCode, Message, Method, decode_xor_address};
 
 use super::allocation::in_secs;
+use super::mobility::Shown;
 use super::output::{Client, Outcome};
 use super::realm::Realm;
 use super::refusal::{Excerpt, Refusal};
@@ -85,7 +86,16 @@ impl Server {
             };
             return self.refuse_stranger(now, client, message, reason, reply);
         }
-        let slot = self.live_slot(now, &client.five_tuple, relays);
+        let at_home = self.live_slot(now, &client.five_tuple, relays);
+        let shown = self.shown_ticket(now, client, message, &settings);
+        if let Some(id) = self.elsewhere(now, client, message, (at_home, shown)) {
+            return Outcome::Elsewhere(id);
+        }
+        let slot = match shown {
+            Shown::Ticket(ticket) => self.allocations.find_id(ticket.allocation),
+            Shown::Nothing | Shown::Invalid => at_home,
+        };
+        let slot = slot.filter(|slot| self.live(now, *slot).is_some());
         let digest = self.digest_of(client, message, slot);
         if let Some(response) = digest.and_then(|digest| self.remembered(now, slot, digest)) {
             reply.extend_from_slice(response);
@@ -112,7 +122,7 @@ impl Server {
         let result = if !unknown.is_empty() {
             Err(Reason::UnknownAttribute.into())
         } else {
-            self.dispatch(&request, slot, relays, reply)
+            self.dispatch(&request, (shown, slot, at_home), relays, reply)
         };
         if let Err(reject) = result {
             reply.truncate(start);
@@ -136,23 +146,30 @@ impl Server {
     fn dispatch<R: Relays>(
         &mut self,
         request: &Request<'_>,
-        slot: Option<u32>,
+        (shown, slot, at_home): (Shown, Option<u32>, Option<u32>),
         relays: &mut R,
         reply: &mut Vec<u8>,
     ) -> Result<(), Reject> {
         if request.message.method() == Method::ALLOCATE {
             return match slot {
                 Some(_) => Err(Reason::AllocationMismatch.into()),
+                None if self.is_expected(request.five_tuple()) => Err(Reason::AllocationMismatch.into()),
                 None => self.allocate(request, relays, reply),
             };
         }
+        if !matches!(shown, Shown::Nothing) {
+            return self.refresh_by_ticket(request, (shown, slot, at_home), relays, reply);
+        }
+        let method = request.message.method();
+        if method == Method::REFRESH && Self::shows_forbidden_ticket(request) {
+            return Err(Reason::MobilityForbidden.into());
+        }
         let slot = slot.ok_or(Reason::AllocationMismatch)?;
-        let owner = self.allocations.get(slot).map(|allocation| &allocation.identity);
-        if !owner.is_some_and(|owner| owner.may_be_used_by(&request.auth.identity)) {
+        if !self.allocations.get(slot).is_some_and(|allocation| allocation.is_owner(&request.auth.identity)) {
             return Err(Reason::WrongUser.into());
         }
-        match request.message.method() {
-            Method::REFRESH => self.refresh(request, slot, relays, reply),
+        match method {
+            Method::REFRESH => self.refresh(request, slot, None, relays, reply),
             Method::CREATE_PERMISSION => self.create_permission(request, slot, reply),
             Method::CHANNEL_BIND => self.channel_bind(request, slot, reply),
             // No other method comes here: see `is_turn`.
@@ -227,7 +244,8 @@ impl Server {
         digest: Option<RequestDigest>,
         response: &[u8],
     ) {
-        let slot = self.allocations.find(&self.hash, &client.five_tuple);
+        let slot =
+            self.allocations.find(&self.hash, &client.five_tuple).or_else(|| self.moving_slot(&client.five_tuple));
         let released = slot.is_none() && message.method() == Method::REFRESH && is_success(response);
         if client.five_tuple.transport.is_reliable() || !(slot.is_some() || released) {
             return;

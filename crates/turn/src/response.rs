@@ -95,7 +95,7 @@ mod tests {
             0x1E, 0x20, 0x22, 0x24, 0x25,
         ];
         assert_eq!(known, expected);
-        // RFC 6062, and MOBILITY-TICKET of RFC 8016: not offered.
-        assert!(!is_known(AttributeType(0x2A)) && !is_known(AttributeType(0x8030)));
+        // RFC 6062: not offered.
+        assert!(!is_known(AttributeType(0x2A)));
     }
 }

@@ -32,7 +32,10 @@ impl Server {
         if !RFC5766_NUMBERS.contains(&number) {
             return Err(Dropped::Malformed);
         }
-        let slot = self.allocations.find(&self.hash, five_tuple).ok_or(Dropped::NoAllocation)?;
+        let slot = match self.allocations.find(&self.hash, five_tuple) {
+            Some(slot) => slot,
+            None => self.slot_of_data(now, five_tuple)?,
+        };
         let allocation = self.allocations.get_mut(slot).ok_or(Dropped::NoAllocation)?;
         let Some(channel) = allocation.channels.by_number(&self.hash, number, now.micros) else {
             return Err(if allocation.is_live(now.micros) { Dropped::NoChannel } else { Dropped::NoAllocation });

@@ -43,7 +43,10 @@ impl Server {
         let peer = decode_xor_address(peer, message.transaction_id()).ok_or(Dropped::Malformed)?;
         let peer = PeerAddr::new(peer).map_err(|_| Dropped::PeerDenied)?;
 
-        let slot = self.allocations.find(&self.hash, &client.five_tuple).ok_or(Dropped::NoAllocation)?;
+        let slot = match self.allocations.find(&self.hash, &client.five_tuple) {
+            Some(slot) => slot,
+            None => self.slot_of_data(now, &client.five_tuple)?,
+        };
         let allocation = self.allocations.get_mut(slot).ok_or(Dropped::NoAllocation)?;
         if !allocation.is_live(now.micros) {
             return Err(Dropped::NoAllocation);

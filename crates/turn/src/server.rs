@@ -12,19 +12,21 @@ use turnstone_stun::{Class, Message, Method, ParseError};
 
 use super::allocation::Allocation;
 use super::allocations::Allocations;
-use super::drain::Alternates;
 use super::events::{Events, RefusalCounts};
 use super::hash::AddressHash;
 use super::ids::AllocationIds;
 use super::message_kind::MessageKind;
+use super::moves::Moves;
 use super::output::{Client, EndReason, Event, Outcome};
 use super::pass::Judging;
 use super::pending::Pending;
 use super::realm::OnExpiry;
+use super::redirect::Alternates;
 use super::relays::Relays;
 use super::retransmit::{Digester, Tombstones};
 use super::settings::{Settings, Shared};
 use super::shared_ports::SharedPorts;
+use super::ticket::Sealer;
 use super::timer::{Armed, Timer, Wheel};
 use super::transaction::TransactionIds;
 
@@ -53,6 +55,7 @@ pub struct Server {
     pub(super) pending: Option<Box<Pending>>,
     /// None while no relay port is shared.
     pub(super) shared_ports: Option<Box<SharedPorts>>,
+    pub(super) moves: Moves,
     wheel: Wheel,
     /// Timers that have fired, and how many of them have been looked at.
     due: Vec<Timer>,
@@ -67,6 +70,7 @@ impl Server {
             hash: AddressHash::new(&mut *fill_random),
             transaction_ids: TransactionIds::new(&mut *fill_random),
             digester: shared.request_digests.digester(&mut *fill_random),
+            moves: Moves::new(Sealer::new(Arc::clone(&shared.tickets), fill_random)),
             settings,
             shared,
             allocations: Allocations::new(),
@@ -167,19 +171,27 @@ impl Server {
         }
     }
 
-    /// The client's connection closed: its allocation ends (RFC 8656 section 7), and what it has waiting is not answered.
+    /// The client's connection closed: its allocation ends (RFC 8656 section 7), and what it has waiting is not answered. A mobile one
+    /// (RFC 8016) waits two minutes for its client to come back.
     pub fn client_gone<R: Relays>(&mut self, now: Now, five_tuple: &FiveTuple, relays: &mut R) {
         if let Some(pending) = &mut self.pending {
             pending.forget_client(five_tuple);
         }
+        if self.is_new_way_gone(five_tuple) {
+            return;
+        }
         if let Some(slot) = self.live_slot(now, five_tuple, relays) {
-            self.end(now, slot, EndReason::ClientGone, relays);
+            match self.allocations.get(slot).is_some_and(|allocation| allocation.mobile.is_some()) {
+                true if self.settings.mobility => self.lose_way(now, slot),
+                _ => self.end(now, slot, EndReason::ClientGone, relays),
+            }
         }
     }
 
     /// Ends what has expired: the next of it, when much expires at once.
     pub fn handle_timeout<R: Relays>(&mut self, now: Now, relays: &mut R) {
         self.tombstones.sweep(now.micros);
+        self.expire_moves(now);
         if let Some(pending) = &mut self.pending {
             pending.expire(now.micros);
         }
@@ -207,7 +219,7 @@ impl Server {
             return Some(0);
         }
         let deadline = self.pending.as_ref().and_then(|pending| pending.next_deadline());
-        self.wheel.next_micros().into_iter().chain(deadline).min()
+        self.wheel.next_micros().into_iter().chain(deadline).chain(self.moves.next_deadline()).min()
     }
 
     fn has_due(&self) -> bool {
@@ -233,9 +245,9 @@ impl Server {
         self.settings.realm_by_server_name(name)
     }
 
-    /// Whether a client has an allocation.
+    /// Whether a client has an allocation, or is about to have one by a move that was granted.
     pub fn has_allocation(&self, five_tuple: &FiveTuple) -> bool {
-        self.allocations.contains(&self.hash, five_tuple)
+        self.allocations.contains(&self.hash, five_tuple) || self.moves.knows(five_tuple)
     }
 
     /// Live allocations of this worker.
@@ -278,9 +290,12 @@ impl Server {
         self.events.throttled_bytes()
     }
 
-    /// The slot of the live allocation on a 5-tuple; ends one whose time is over.
+    /// The slot of the live allocation on a 5-tuple, or on the one that it moves to; ends one whose time is over.
     pub(super) fn live_slot<R: Relays>(&mut self, now: Now, five_tuple: &FiveTuple, relays: &mut R) -> Option<u32> {
-        let slot = self.allocations.find(&self.hash, five_tuple)?;
+        let slot = match self.allocations.find(&self.hash, five_tuple) {
+            Some(slot) => slot,
+            None => self.moving_slot(five_tuple)?,
+        };
         if self.allocations.get(slot)?.is_live(now.micros) {
             return Some(slot);
         }
@@ -315,7 +330,11 @@ impl Server {
             let credential_over = allocation.identity.expires_unix.is_some_and(|expires| expires <= now.unix_secs);
             let realm = self.settings.realm_of_user(&allocation.identity.user);
             let cut = realm.is_some_and(|realm| realm.on_expiry == OnExpiry::Cut) && credential_over;
-            let reason = if cut { EndReason::CredentialExpired } else { EndReason::Expired };
+            let reason = match cut {
+                true => EndReason::CredentialExpired,
+                false if allocation.is_away() => EndReason::ClientGone,
+                false => EndReason::Expired,
+            };
             self.end(now, slot, reason, relays);
             return;
         }
@@ -363,6 +382,9 @@ impl Server {
     /// Ends an allocation: its relays are closed, its quota is given back, its summary is reported.
     pub(super) fn end<R: Relays>(&mut self, now: Now, slot: u32, reason: EndReason, relays: &mut R) {
         let Some(allocation) = self.allocations.remove(&self.hash, slot) else { return };
+        if let Some(five_tuple) = allocation.mobile.as_ref().and_then(|mobile| mobile.pending) {
+            self.moves.cancel(&five_tuple);
+        }
         for relay in allocation.relays().filter(|relay| relay.open) {
             self.unshare(relay.id);
             relays.close(relay.id);

@@ -9,8 +9,10 @@ use crate::policy::{AnswerBudgets, BandwidthLimits, PeerAcl, QuotaLimits, Quotas
 
 use super::discovery::NatDiscovery;
 use super::realm::{OnExpiry, Realm};
+use super::redirect::Redirect;
 use super::retransmit::DigestKey;
 use super::server_names::ServerNames;
+use super::ticket::TicketKey;
 use crate::user::{RealmId, User};
 
 /// Lifetimes in seconds (RFC 8656 sections 7.2, 9 and 12).
@@ -68,6 +70,8 @@ pub struct Settings {
     pub(super) software: Option<String>,
     pub(super) turn: bool,
     pub(super) default_family: DefaultFamily,
+    pub(super) mobility: bool,
+    pub(super) redirect: Option<Arc<Redirect>>,
 }
 
 impl Settings {
@@ -100,6 +104,8 @@ impl Settings {
             software: None,
             turn: true,
             default_family: DefaultFamily::default(),
+            mobility: false,
+            redirect: None,
         })
     }
 
@@ -257,6 +263,19 @@ impl SettingsBuilder {
         self
     }
 
+    /// Whether clients that ask for it get a ticket by which they keep their allocation when their address changes (RFC 8016). Not by
+    /// default.
+    pub fn mobility(mut self, mobility: bool) -> Self {
+        self.0.mobility = mobility;
+        self
+    }
+
+    /// Which new clients are sent to other servers. None by default.
+    pub fn redirect(mut self, redirect: Option<Arc<Redirect>>) -> Self {
+        self.0.redirect = redirect;
+        self
+    }
+
     /// The settings.
     pub fn build(self) -> Settings {
         self.0
@@ -275,6 +294,8 @@ pub struct Shared {
     pub answer_budgets: Arc<AnswerBudgets>,
     /// The key by which copies of requests are known again.
     pub request_digests: Arc<DigestKey>,
+    /// The key of mobility tickets.
+    pub tickets: Arc<TicketKey>,
 }
 
 #[cfg(test)]

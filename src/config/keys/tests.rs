@@ -29,6 +29,7 @@ fn everything() -> Document {
         ("metrics.listen", "\"127.0.0.1:9641\""),
         ("admin.listen", "\"unix:/a\""),
         ("drain.alternate-server", "[\"203.0.113.6:3478\"]"),
+        ("redirect.alternate-server", "[\"203.0.113.6:3478\"]"),
         ("usage.file", "\"/u\""),
         ("usage.webhook", "\"https://example.org/\""),
         ("usage.spool-directory", "\"/s\""),
@@ -108,8 +109,11 @@ fn samples(key: &Key) -> [String; 2] {
         "metrics.listen" => given("\"127.0.0.1:9641\"", "\"127.0.0.1:9642\""),
         "admin.listen" => given("\"unix:/a\"", "\"unix:/b\""),
         "drain.deadline" => durations(HOUR),
-        "drain.alternate-server" => given("[\"203.0.113.6:3478\"]", "[\"tls://203.0.113.6:443\"]"),
-        "drain.alternate-domain" => given("\"one.example\"", "\"other.example\""),
+        "drain.alternate-server" | "redirect.alternate-server" => {
+            given("[\"203.0.113.6:3478\"]", "[\"tls://203.0.113.6:443\"]")
+        }
+        "redirect.share" => given("30", "31"),
+        "drain.alternate-domain" | "redirect.alternate-domain" => given("\"one.example\"", "\"other.example\""),
         "usage.webhook" => given("\"https://example.org/\"", "\"https://example.org/turn\""),
         _ => match &key.kind {
             Kind::Boolean => given("false", "true"),

@@ -261,12 +261,25 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
         Reason::Draining => {
             "the server is draining and takes no new allocation; [drain] alternate-server could name another"
         }
-        Reason::Redirected => "the server is draining and named its alternate server",
+        Reason::Redirected => "the server is draining, or [redirect] shares its load, and it named an alternate server",
         Reason::FamilyUnsupported => "the server has no relay address of the address family asked for; see [relay]",
         Reason::PeerFamilyMismatch => "the peer's address family is not that of the allocation",
         Reason::TransportUnsupported => "the client asked for a relayed transport other than UDP",
         Reason::ChannelConflict => {
             "the channel number is out of range (see rfc5766-channel-numbers) or bound to another peer"
+        }
+        Reason::MobilityForbidden => "the client asks for mobility (RFC 8016), which is off; mobility = true offers it",
+        Reason::InvalidTicket => {
+            "the mobility ticket is not of this run of the server; after a restart every client allocates anew"
+        }
+        Reason::UsedTicket => {
+            "the mobility ticket has been used before; the client has missed the one that replaced it"
+        }
+        Reason::TicketNotNeeded => {
+            "the client shows its mobility ticket at the address that its allocation is at already"
+        }
+        Reason::TooManyMoves => {
+            "the allocation moves more than once a second, or too many moves of the user are pending"
         }
         Reason::UnknownAttribute => "an attribute that the server would have to understand and does not",
         Reason::MissingAttribute => "the request lacks an attribute that it must have",

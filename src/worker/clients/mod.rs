@@ -164,6 +164,11 @@ impl Clients {
         due.into_iter().flatten().min()
     }
 
+    /// Whether a connection is open and stays so.
+    pub(super) fn is_open(&mut self, id: StreamId) -> bool {
+        self.streams.lasting_mut(id).is_some()
+    }
+
     /// Has the connection or session a client came by closed, if it came by one.
     pub(super) fn end(&mut self, client: &Client) {
         match client.path {

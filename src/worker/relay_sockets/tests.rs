@@ -93,7 +93,7 @@ fn a_relay_that_another_worker_takes_over_keeps_its_port_its_sockets_and_what_ha
         peer.send_to(b"early", opened.relayed.get()).unwrap();
     }
     from.wait_for_turn(Turn { id: opened.id, busy: false, error: false });
-    let given = from.give_away(opened.id).unwrap();
+    let given = from.give_away(opened.id, 1).unwrap();
     assert!(from.towards(opened.id, other, 1).is_none() && from.next_turn().is_none());
     assert_eq!((from.sockets.busy, from.ports.used(Family::V4)), (0, 1));
     let taken = to.take_over(given).unwrap();
@@ -185,7 +185,7 @@ fn allocations_share_the_ports_of_their_worker_the_least_used_first_and_the_last
         !relays.towards(share.id, to, 64).unwrap().1 && !relays.towards(share.id, to, 64).unwrap().1,
         "never connected"
     );
-    assert!(relays.give_away(share.id).is_none(), "it stays");
+    assert!(relays.give_away(share.id, 1).is_none(), "it stays");
     let of_port: Vec<_> = of_both[0].iter().filter(|open| open.relayed == share.relayed).collect();
     for open in of_port {
         assert_eq!(ports.used(Family::V4), 4);

@@ -1,6 +1,7 @@
 //! The round: one wait, what it brings, what has waited for its turn, and the sending of it all. Only here and in the turns is
 //! decided when to flush.
 
+mod moves;
 mod pace;
 mod rounds;
 mod turns;
@@ -42,6 +43,7 @@ impl Worker {
         self.on_time(now);
         self.flush(now);
         self.clients.close_ended(now, &mut self.server, &mut self.relays, &self.observers);
+        self.follow_move_orders(now);
         self.observers.report(&mut self.server);
         self.observers.time_setups(now);
         self.give_memory_back();

@@ -229,6 +229,7 @@ mod tests {
                 shared: Shared::default(),
                 relay_ports: RelayPorts::new(&[(loopback, loopback)], (20_000, 29_999)),
                 reservations: Arc::new(Reservations::new(10)),
+                whereabouts: Arc::default(),
                 shortages: Arc::default(),
                 connection_limits: ConnectionLimits::new(1000, None, None),
                 tls: Arc::new(ArcSwapOption::new(Some(tls))),

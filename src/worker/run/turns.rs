@@ -60,6 +60,7 @@ impl Worker {
                 }
             }
         }
+        self.serve_moving(now);
     }
 
     /// Datagrams of clients, or connections.
@@ -204,7 +205,7 @@ impl Worker {
                 self.make_room(now, 1);
             }
             let Some((packet, bytes)) = self.mail.next_payload() else { break };
-            let payload = self.inbox.copy(packet, bytes);
+            let payload = self.inbox.copy(bytes, packet.tos);
             let room = self.on_handed_over(now, packet, payload);
             self.make_room_again(now, room);
         }
@@ -283,7 +284,7 @@ impl Worker {
 
     /// Sees to it that there is room for the next message, after what one has said of it.
     #[inline]
-    fn make_room_again(&mut self, now: Now, room: Room) {
+    pub(super) fn make_room_again(&mut self, now: Now, room: Room) {
         match room {
             Room::Left => {}
             Room::MailFull => self.send_mail(),

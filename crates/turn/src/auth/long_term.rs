@@ -301,6 +301,12 @@ impl Credentials {
         std::str::from_utf8(name).ok().filter(|name| !name.contains(is_deceptive))
     }
 
+    /// Whether a request has a nonce of ours that is its client's and fresh.
+    pub(crate) fn has_fresh_nonce(&self, now: Now, client: ClientAddr, message: &Message<'_>) -> bool {
+        let nonce = message.get(AttributeType::NONCE);
+        nonce.is_some_and(|nonce| self.nonce_keys.check(now.unix_secs, client, nonce) != NonceState::Stale)
+    }
+
     /// Takes as long as a wrong password would.
     pub(crate) fn verify_nobody(&self, message: &Message<'_>) {
         std::hint::black_box(message.verify_integrity(&self.nobody));

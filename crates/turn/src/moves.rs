@@ -1,0 +1,332 @@
+//! Moves of clients to another 5-tuple (RFC 8016 section 3.2.2) that have been granted and not yet made: until data comes by the new
+//! 5-tuple, the old one works.
+//!
+//! The two tables here are asked only for a 5-tuple that has no allocation: one that is not mobile, or moves nowhere, costs nothing more.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::addr::FiveTuple;
+use crate::clock::{Now, SECOND};
+use crate::reject::Dropped;
+use crate::user::User;
+
+use super::ids::AllocationId;
+use super::output::{Client, Event};
+use super::parcel::Parcel;
+use super::server::Server;
+use super::ticket::Sealer;
+
+/// How long a client may take to send data by its new 5-tuple, after which that is forgotten.
+const PENDING_MICROS: u64 = 300 * SECOND;
+/// Moves that may be pending at one server, and of one user there. An allocation has one at most.
+const PENDING_MAX: usize = 4096;
+const PENDING_PER_USER_MAX: u32 = 256;
+/// 5-tuples that may wait for allocations of other servers.
+const EXPECTED_MAX: usize = 16 * 1024;
+
+/// Deadlines of moves that are gone, beyond which they are swept.
+const DEADLINES_KEPT: usize = 1024;
+
+/// What whoever runs several servers has to do for moves between them: see [`Server::poll_move`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MoveOrder {
+    /// Move this allocation to the server where this 5-tuple is: the client's old connection has closed.
+    HandOver {
+        /// The allocation.
+        id: AllocationId,
+        /// The client's new 5-tuple, for [`Server::take_out_for`].
+        five_tuple: FiveTuple,
+        /// The server that has passed its request on.
+        to: u16,
+    },
+    /// Call [`Server::expect_no_more`] at this server: the allocation will not move there.
+    Forget {
+        /// The 5-tuple.
+        five_tuple: FiveTuple,
+        /// The server that has passed its request on.
+        at: u16,
+    },
+}
+
+/// A move to another 5-tuple, of an allocation that is here.
+#[derive(Clone)]
+struct Pending {
+    id: AllocationId,
+    user: User,
+    client: Client,
+    /// The server that its messages come to, if that is another one.
+    at: Option<u16>,
+    until_micros: u64,
+}
+
+/// A 5-tuple that an allocation of another server is about to move to.
+#[derive(Clone, Copy)]
+struct Expected {
+    id: AllocationId,
+    owner: u16,
+    until_micros: u64,
+}
+
+/// Moves that have been granted.
+pub(super) struct Moves {
+    pub(super) sealer: Sealer,
+    pending: HashMap<FiveTuple, Pending>,
+    of_user: HashMap<User, u32>,
+    expected: HashMap<FiveTuple, Expected>,
+    /// Both in the order of their deadlines.
+    deadlines: VecDeque<(u64, FiveTuple)>,
+    orders: VecDeque<MoveOrder>,
+    /// Where the message that is being handled has come to, and whether the allocation it is for cannot be elsewhere.
+    pub(super) passed_on: Option<Option<u16>>,
+    /// Whether allocations have moved from here to other servers.
+    pub(super) has_moved_out: bool,
+}
+
+impl Moves {
+    pub(super) fn new(sealer: Sealer) -> Self {
+        Self {
+            sealer,
+            pending: HashMap::new(),
+            of_user: HashMap::new(),
+            expected: HashMap::new(),
+            deadlines: VecDeque::new(),
+            orders: VecDeque::new(),
+            passed_on: None,
+            has_moved_out: false,
+        }
+    }
+
+    /// Whether no 5-tuple is known here.
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.pending.is_empty() && self.expected.is_empty()
+    }
+
+    /// Whether a user may have another move pending.
+    pub(super) fn has_room(&self, user: &User) -> bool {
+        let of_user = self.of_user.get(user).copied().unwrap_or_default();
+        self.pending.len() < PENDING_MAX && of_user < PENDING_PER_USER_MAX
+    }
+
+    /// Grants an allocation of a user a move to a client's 5-tuple.
+    pub(super) fn add(&mut self, now: Now, id: AllocationId, user: &User, client: Client) {
+        let (five_tuple, at) = (client.five_tuple, self.passed_on.flatten());
+        self.remove(&five_tuple);
+        let until_micros = now.micros + PENDING_MICROS;
+        *self.of_user.entry(user.clone()).or_default() += 1;
+        self.add_deadline(until_micros, five_tuple);
+        self.pending.insert(five_tuple, Pending { id, user: user.clone(), client, at, until_micros });
+    }
+
+    fn add_deadline(&mut self, until_micros: u64, five_tuple: FiveTuple) {
+        if self.deadlines.len() > DEADLINES_KEPT + 2 * (self.pending.len() + self.expected.len()) {
+            let (pending, expected) = (&self.pending, &self.expected);
+            self.deadlines.retain(|(_, of)| pending.contains_key(of) || expected.contains_key(of));
+        }
+        self.deadlines.push_back((until_micros, five_tuple));
+    }
+
+    /// Takes a pending move out.
+    fn remove(&mut self, five_tuple: &FiveTuple) -> Option<Pending> {
+        let pending = self.pending.remove(five_tuple)?;
+        if let Some(count) = self.of_user.get_mut(&pending.user) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_user.remove(&pending.user);
+            }
+        }
+        Some(pending)
+    }
+
+    /// Forgets a pending move that is not made.
+    pub(super) fn cancel(&mut self, five_tuple: &FiveTuple) {
+        if let Some(at) = self.remove(five_tuple).and_then(|pending| pending.at) {
+            self.orders.push_back(MoveOrder::Forget { five_tuple: *five_tuple, at });
+        }
+    }
+
+    /// Forgets what has waited for too long; returns the allocations that it is about.
+    pub(super) fn expire(&mut self, now_micros: u64) -> Vec<AllocationId> {
+        let mut over = Vec::new();
+        while let Some((until_micros, five_tuple)) = self.deadlines.front().copied() {
+            // Entries of what is gone are swept along, so that they are never many.
+            let pending = self.pending.get(&five_tuple).filter(|of| of.until_micros == until_micros).map(|of| of.id);
+            let expected = self.expected.get(&five_tuple).is_some_and(|of| of.until_micros == until_micros);
+            if until_micros > now_micros && (pending.is_some() || expected) {
+                break;
+            }
+            self.deadlines.pop_front();
+            if let Some(id) = pending {
+                over.push(id);
+                self.cancel(&five_tuple);
+            }
+            if expected {
+                self.expected.remove(&five_tuple);
+            }
+        }
+        over
+    }
+
+    /// When [`Self::expire`] has something to do.
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        self.deadlines.front().map(|(until_micros, _)| *until_micros)
+    }
+
+    /// The allocation of another server that a client's messages are for.
+    pub(super) fn expected(&self, five_tuple: &FiveTuple) -> Option<AllocationId> {
+        self.expected.get(five_tuple).map(|expected| expected.id)
+    }
+
+    /// Whether a 5-tuple is the new one of an allocation, here or elsewhere.
+    #[inline]
+    pub(super) fn knows(&self, five_tuple: &FiveTuple) -> bool {
+        !self.is_empty() && (self.pending.contains_key(five_tuple) || self.expected.contains_key(five_tuple))
+    }
+}
+
+impl Server {
+    /// What is to be done with other servers for moves between them, after each message, timeout and closed connection. Nothing, ever,
+    /// for who has one server.
+    pub fn poll_move(&mut self) -> Option<MoveOrder> {
+        self.moves.orders.pop_front()
+    }
+
+    /// The allocation here that has been granted a move to a 5-tuple.
+    pub fn pending_move(&self, five_tuple: &FiveTuple) -> Option<AllocationId> {
+        self.moves.pending.get(five_tuple).map(|pending| pending.id)
+    }
+
+    /// Moves that have been granted here and not yet made.
+    pub fn pending_moves(&self) -> usize {
+        self.moves.pending.len()
+    }
+
+    /// Takes an allocation out for the server where its client's new 5-tuple is. The client is the one that the server there has passed
+    /// on. `None` when the allocation is not here, or is to move to another 5-tuple by now.
+    pub fn take_out_for(&mut self, now: Now, id: AllocationId, five_tuple: &FiveTuple) -> Option<(Client, Parcel)> {
+        let pending = self.moves.pending.get(five_tuple).filter(|pending| pending.id == id && pending.at.is_some())?;
+        let client = pending.client;
+        // Not to be cancelled there: it is being made.
+        self.moves.remove(five_tuple);
+        self.unlink_move(id);
+        Some((client, self.take_out(now, id)?))
+    }
+
+    /// Expects an allocation of another server, which has been granted a move to this 5-tuple, until data comes by it. Then the way is
+    /// [`Dropped::Moving`](crate::reject::Dropped::Moving).
+    pub fn expect(&mut self, now: Now, five_tuple: FiveTuple, id: AllocationId, owner: u16) {
+        let known = self.moves.expected.get_mut(&five_tuple);
+        if let Some(known) = known.filter(|known| known.id == id && known.until_micros > now.micros) {
+            known.owner = owner;
+            return;
+        }
+        if self.moves.expected.len() >= EXPECTED_MAX {
+            return;
+        }
+        let until_micros = now.micros + PENDING_MICROS;
+        self.moves.add_deadline(until_micros, five_tuple);
+        self.moves.expected.insert(five_tuple, Expected { id, owner, until_micros });
+    }
+
+    /// Expects no allocation at a 5-tuple any more.
+    pub fn expect_no_more(&mut self, five_tuple: &FiveTuple) {
+        self.moves.expected.remove(five_tuple);
+    }
+
+    /// The allocation that is expected at a 5-tuple, and the server that said so.
+    pub fn expected(&self, five_tuple: &FiveTuple) -> Option<(AllocationId, u16)> {
+        self.moves.expected.get(five_tuple).map(|expected| (expected.id, expected.owner))
+    }
+
+    /// The allocation whose new 5-tuple this is, for requests: the move is not made by them.
+    #[inline]
+    pub(super) fn moving_slot(&self, five_tuple: &FiveTuple) -> Option<u32> {
+        if self.moves.is_empty() {
+            return None;
+        }
+        self.allocations.find_id(self.moves.pending.get(five_tuple)?.id)
+    }
+
+    /// Data has come by a 5-tuple that has no allocation: if it is the new one of an allocation that is here, the move is made.
+    #[cold]
+    pub(super) fn slot_of_data(&mut self, now: Now, five_tuple: &FiveTuple) -> Result<u32, Dropped> {
+        let is_here = self.moves.pending.get(five_tuple).is_some_and(|pending| pending.at.is_none());
+        let slot = self.moving_slot(five_tuple).filter(|slot| is_here && self.live(now, *slot).is_some());
+        match slot {
+            Some(slot) => {
+                self.make_move(slot);
+                Ok(slot)
+            }
+            None if self.moves.expected.contains_key(five_tuple) => Err(Dropped::Moving),
+            None => Err(Dropped::NoAllocation),
+        }
+    }
+
+    /// Makes the move that is pending to a 5-tuple of this server: the old 5-tuple is nobody's from now on.
+    pub(super) fn make_move(&mut self, slot: u32) {
+        let Some(allocation) = self.allocations.get_mut(slot) else { return };
+        let Some(mobile) = &mut allocation.mobile else { return };
+        let Some(pending) = mobile.pending.take().and_then(|five_tuple| self.moves.remove(&five_tuple)) else { return };
+        let from = allocation.client.five_tuple;
+        if let Some(waits) = &mut self.pending {
+            waits.forget_client(&from);
+        }
+        self.allocations.set_client(&self.hash, slot, pending.client);
+        if let Some(allocation) = self.allocations.get(slot) {
+            for channel in allocation.channels.iter() {
+                self.events.push(Event::RouteGone { id: allocation.id, channel: channel.number });
+            }
+            self.events.push(allocation.moved_event(from));
+        }
+        self.report_routes(slot);
+    }
+
+    /// A connection has closed: whether it was the way to a 5-tuple that an allocation was to move to. The old one stays.
+    pub(super) fn is_new_way_gone(&mut self, five_tuple: &FiveTuple) -> bool {
+        if self.moves.is_empty() {
+            return false;
+        }
+        if self.moves.expected.remove(five_tuple).is_some() {
+            return true;
+        }
+        let Some(id) = self.pending_move(five_tuple) else { return false };
+        self.moves.cancel(five_tuple);
+        self.unlink_move(id);
+        true
+    }
+
+    /// The connection of a mobile allocation has closed (RFC 8016 section 3.2.2): it goes to the client's new 5-tuple if there is one
+    /// already, and else waits for its client to come back.
+    pub(super) fn lose_way(&mut self, now: Now, slot: u32) {
+        self.set_away(now, slot);
+        self.follow_client(slot);
+    }
+
+    /// Moves an allocation that has no 5-tuple to where its client is, if that is known.
+    pub(super) fn follow_client(&mut self, slot: u32) {
+        let Some(allocation) = self.allocations.get(slot) else { return };
+        let Some(five_tuple) = allocation.mobile.as_ref().and_then(|mobile| mobile.pending) else { return };
+        let id = allocation.id;
+        match self.moves.pending.get(&five_tuple).map(|pending| pending.at) {
+            Some(Some(to)) => self.moves.orders.push_back(MoveOrder::HandOver { id, five_tuple, to }),
+            Some(None) => self.make_move(slot),
+            None => {}
+        }
+    }
+
+    /// Forgets moves that have been pending for too long.
+    pub(super) fn expire_moves(&mut self, now: Now) {
+        for id in self.moves.expire(now.micros) {
+            self.unlink_move(id);
+        }
+    }
+
+    /// The allocation is to move nowhere any more.
+    fn unlink_move(&mut self, id: AllocationId) {
+        let slot = self.allocations.find_id(id);
+        if let Some(mobile) = slot.and_then(|slot| self.allocations.get_mut(slot)?.mobile.as_mut()) {
+            mobile.pending = None;
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! MOBILITY-TICKETs (RFC 8016 section 3.3): which allocation a client comes back to, sealed so that only this process can make or read
+//! one.
+//!
+//! A ticket is the number of its key (16 bits, of the hour of its making), 64 random bits of nonce, and AES-256-GCM, with a tag of 96 bits, of
+//! the allocation's id and of the ticket's number among those of the allocation. It has 32 bytes: coturn's client has room for no more. Keys are derived from one master key, so that a ticket can be opened for as long as
+//! its allocation lives, while no key seals more than an hour's.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use aes_gcm::aead::AeadInOut;
+use aes_gcm::aead::consts::U12;
+use aes_gcm::aes::Aes256;
+use aes_gcm::{AesGcm, KeyInit};
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use super::ids::AllocationId;
+use super::server::FillRandom;
+
+/// How long one key is used for sealing.
+const EPOCH_SECS: u64 = 3600;
+const EPOCH_LEN: usize = 2;
+const NONCE_LEN: usize = 8;
+const STATE_LEN: usize = 10;
+const TAG_LEN: usize = 12;
+/// Every ticket is as long as this.
+pub(super) const TICKET_LEN: usize = EPOCH_LEN + NONCE_LEN + STATE_LEN + TAG_LEN;
+
+type Cipher = AesGcm<Aes256, U12, U12>;
+
+/// What a ticket says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ticket {
+    pub(super) allocation: AllocationId,
+    /// Which of the allocation's tickets it is.
+    pub(super) serial: u16,
+}
+
+/// The key of the tickets, which all workers share: a client may come back to any of them.
+#[derive(Default)]
+pub struct TicketKey(OnceLock<Zeroizing<[u8; 32]>>);
+
+impl TicketKey {
+    /// The key of a process whose allocations move to this one.
+    pub fn new(key: [u8; 32]) -> Self {
+        Self(Zeroizing::new(key).into())
+    }
+
+    /// The key; `None` as long as there is no server.
+    pub fn get(&self) -> Option<&[u8; 32]> {
+        self.0.get().map(|key| &**key)
+    }
+}
+
+impl fmt::Debug for TicketKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TicketKey(..)")
+    }
+}
+
+/// Seals and opens the tickets of one server.
+pub(super) struct Sealer {
+    master: Arc<TicketKey>,
+    fill_random: FillRandom,
+    /// The key used last: nearly always the one that the next ticket needs, too.
+    last: Option<(u16, Box<Cipher>)>,
+}
+
+impl Sealer {
+    /// The first server takes the master key from the CSPRNG.
+    pub(super) fn new(master: Arc<TicketKey>, mut fill_random: FillRandom) -> Self {
+        master.0.get_or_init(|| {
+            let mut key = Zeroizing::new([0; 32]);
+            fill_random(&mut *key);
+            key
+        });
+        Self { master, fill_random, last: None }
+    }
+
+    /// The value of MOBILITY-TICKET; `None` when the cipher refuses, which it never does for so few bytes.
+    pub(super) fn seal(&mut self, unix_secs: u64, ticket: Ticket) -> Option<[u8; TICKET_LEN]> {
+        let epoch = (unix_secs / EPOCH_SECS) as u16;
+        let mut nonce = [0; NONCE_LEN];
+        (self.fill_random)(&mut nonce);
+        let mut state = [0; STATE_LEN];
+        let (id, serial) = state.split_at_mut(8);
+        id.copy_from_slice(&ticket.allocation.to_bits().to_be_bytes());
+        serial.copy_from_slice(&ticket.serial.to_be_bytes());
+        let cipher = self.cipher(epoch)?;
+        let tag = cipher
+            .encrypt_inout_detached(&padded(nonce).into(), &epoch.to_be_bytes(), state.as_mut_slice().into())
+            .ok()?;
+        let mut sealed = [0; TICKET_LEN];
+        let parts: [&[u8]; 4] = [&epoch.to_be_bytes(), &nonce, &state, &tag];
+        for (to, from) in sealed.iter_mut().zip(parts.into_iter().flatten()) {
+            *to = *from;
+        }
+        Some(sealed)
+    }
+
+    /// What a ticket says; `None` when this process has not made it.
+    pub(super) fn open(&mut self, sealed: &[u8]) -> Option<Ticket> {
+        let sealed: &[u8; TICKET_LEN] = sealed.try_into().ok()?;
+        let (epoch, rest) = sealed.split_first_chunk::<EPOCH_LEN>()?;
+        let (nonce, rest) = rest.split_first_chunk::<NONCE_LEN>()?;
+        let (state, tag) = rest.split_first_chunk::<STATE_LEN>()?;
+        let tag: &[u8; TAG_LEN] = tag.try_into().ok()?;
+        let epoch = u16::from_be_bytes(*epoch);
+        let mut state = *state;
+        let cipher = self.cipher(epoch)?;
+        let (nonce, tag) = (padded(*nonce).into(), (*tag).into());
+        cipher.decrypt_inout_detached(&nonce, &epoch.to_be_bytes(), state.as_mut_slice().into(), &tag).ok()?;
+        let (id, serial) = state.split_first_chunk::<8>()?;
+        let allocation = AllocationId::from_bits(u64::from_be_bytes(*id));
+        Some(Ticket { allocation, serial: u16::from_be_bytes(serial.try_into().ok()?) })
+    }
+
+    fn cipher(&mut self, epoch: u16) -> Option<&Cipher> {
+        if self.last.as_ref().is_none_or(|(last, _)| *last != epoch) {
+            let mut mac = Hmac::<Sha256>::new_from_slice(self.master.get()?).ok()?;
+            mac.update(b"mobility ticket");
+            mac.update(&epoch.to_be_bytes());
+            let key = Zeroizing::new(<[u8; 32]>::from(mac.finalize().into_bytes()));
+            self.last = Some((epoch, Box::new(Cipher::new_from_slice(&*key).ok()?)));
+        }
+        self.last.as_ref().map(|(_, cipher)| &**cipher)
+    }
+}
+
+/// The nonce as the cipher wants it.
+fn padded(nonce: [u8; NONCE_LEN]) -> [u8; 12] {
+    let mut padded = [0; 12];
+    for (to, from) in padded.iter_mut().zip(nonce) {
+        *to = from;
+    }
+    padded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_700_000_000;
+
+    fn sealer(master: &Arc<TicketKey>) -> Sealer {
+        let mut count = 0;
+        let fill_random = move |bytes: &mut [u8]| {
+            count += 1;
+            bytes.fill(count);
+        };
+        Sealer::new(Arc::clone(master), Box::new(fill_random))
+    }
+
+    fn ticket(serial: u16) -> Ticket {
+        Ticket { allocation: AllocationId::new(3, 77).unwrap(), serial }
+    }
+
+    #[test]
+    fn every_worker_opens_what_one_has_sealed_for_as_long_as_the_process_lives() {
+        let master = Arc::default();
+        let (mut one, mut other) = (sealer(&master), sealer(&master));
+        let sealed = one.seal(NOW, ticket(9)).unwrap();
+        other.seal(NOW + 30 * EPOCH_SECS, ticket(9)).unwrap();
+        assert_eq!(other.open(&sealed), Some(ticket(9)), "with the key of its hour");
+        assert_eq!(sealer(&Arc::new(TicketKey::new([9; 32]))).open(&sealed), None, "another process");
+        assert_ne!(one.seal(NOW, ticket(9)).unwrap(), sealed, "two tickets are never the same");
+    }
+
+    #[test]
+    fn what_was_changed_cut_or_made_by_others_says_nothing() {
+        let mut sealer = sealer(&Arc::default());
+        let sealed = sealer.seal(NOW, ticket(1)).unwrap();
+        for bit in 0..TICKET_LEN * 8 {
+            let mut changed = sealed;
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(sealer.open(&changed), None, "bit {bit}");
+        }
+        for len in 0..TICKET_LEN {
+            assert_eq!(sealer.open(&sealed[..len]), None);
+        }
+        assert_eq!(sealer.open(&[sealed.as_slice(), &[0]].concat()), None);
+        assert_eq!(sealer.open(&[0; TICKET_LEN]), None);
+        assert!(sealer.open(&sealed).is_some());
+    }
+}

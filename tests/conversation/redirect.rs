@@ -1,0 +1,111 @@
+//! New clients that are sent to other servers to share the load (RFC 8489 section 10).
+
+use std::sync::Arc;
+
+use turnstone::addr::{ClientAddr, Transport};
+use turnstone::reject::Reason;
+use turnstone::stun::{AttributeType, Method, decode_address};
+use turnstone::turn::{AlternateServer, Alternates, Client, Redirect};
+
+use crate::harness::*;
+
+const ONE: &str = "203.0.113.1:3478";
+const OTHER: &str = "203.0.113.2:3478";
+const OF_TLS: &str = "203.0.113.3:443";
+
+fn world(share_percent: u8, from_allocations: u32) -> World {
+    let server = |transport, address: &str| AlternateServer { transport, address: address.parse().unwrap() };
+    let servers = vec![server(None, ONE), server(None, OTHER), server(Some(Transport::Tls), OF_TLS)];
+    let alternates = Alternates { servers, domain: Some("turn2.example.org".to_owned()) };
+    World::with(|options| options.redirect = Some(Arc::new(Redirect { alternates, share_percent, from_allocations })))
+}
+
+/// Where a client's first request is sent to; `None` when it is challenged.
+fn sent_to(world: &mut World, client: Client) -> Option<String> {
+    let bytes = world.bare(Method::ALLOCATE, |_| {});
+    let reply = world.hand_in(client, &bytes).reply();
+    match reply.code() {
+        Some(300) => {
+            assert_eq!(world.server.refused_with().map(|(reason, _)| reason), Some(Reason::Redirected));
+            let domain = reply.get(AttributeType::ALTERNATE_DOMAIN);
+            let is_tls = client.five_tuple.transport == Transport::Tls;
+            assert_eq!(domain, is_tls.then(|| b"turn2.example.org".to_vec()));
+            Some(decode_address(&reply.get(AttributeType::ALTERNATE_SERVER).unwrap()).unwrap().to_string())
+        }
+        Some(401) => None,
+        code => panic!("{code:?}"),
+    }
+}
+
+#[test]
+fn a_share_of_the_clients_is_sent_away_evenly_and_each_gets_the_same_answer_again() {
+    let mut world = world(30, 0);
+    let first: Vec<_> = (0..3000).map(|n| sent_to(&mut world, client(n))).collect();
+    let again: Vec<_> = (0..3000).map(|n| sent_to(&mut world, client(n))).collect();
+    assert_eq!(first, again);
+    let count = |to: Option<&str>| first.iter().filter(|sent| sent.as_deref() == to).count();
+    let counts = [None, Some(ONE), Some(OTHER)].map(count);
+    assert!((1950..2250).contains(&counts[0]) && counts[1..].iter().all(|n| (350..550).contains(n)), "{counts:?}");
+    // Who stays is served.
+    let staying = first.iter().position(Option::is_none).unwrap() as u16;
+    let login = world.alice(client(staying));
+    world.allocate(&login);
+    assert_eq!(world.refresh(&login, None).code(), None);
+}
+
+#[test]
+fn each_transport_has_its_own_and_no_client_goes_to_another_family() {
+    let mut world = world(100, 0);
+    for n in 0..20 {
+        assert_eq!(sent_to(&mut world, client_over(Transport::Tls, n)).as_deref(), Some(OF_TLS));
+        assert!(matches!(sent_to(&mut world, client_over(Transport::Tcp, n)).as_deref(), Some(ONE | OTHER)));
+    }
+    let mut of_v6 = client(1);
+    of_v6.five_tuple.client = ClientAddr::new("[2a03::1]:4000".parse().unwrap());
+    assert_eq!(sent_to(&mut world, of_v6), None, "no server of its family");
+    // Who authenticates all the same gets it signed.
+    let mut login = world.alice(of_v6);
+    login.client = client(2);
+    let bytes = world.bare(Method::REFRESH, |_| {});
+    login.nonce = world.hand_in(login.client, &bytes).reply().get(AttributeType::NONCE).unwrap();
+    let reply = world.request(&login, Method::ALLOCATE, |request| {
+        request.attribute(AttributeType::REQUESTED_TRANSPORT, &UDP);
+    });
+    assert!(reply.code() == Some(300) && reply.integrity.is_some());
+}
+
+#[test]
+fn above_a_number_of_allocations_newcomers_are_sent_away_but_nobody_who_was_challenged() {
+    let mut world = world(100, 2);
+    let [first, second, third] = [1, 2, 3].map(|n| world.alice(client(n)));
+    world.allocate(&first);
+    assert_eq!(sent_to(&mut world, client(9)), None);
+    world.allocate(&second);
+    assert!(sent_to(&mut world, client(9)).is_some());
+    world.allocate(&third);
+    world.refresh(&second, Some(0));
+    world.refresh(&third, Some(0));
+    assert_eq!(sent_to(&mut world, client(9)), None);
+    world.check_books();
+}
+
+#[test]
+fn a_reload_changes_it_and_a_drain_without_servers_of_its_own_uses_it() {
+    let mut world = world(100, 1_000_000);
+    assert_eq!(sent_to(&mut world, client(1)), None);
+    let login = world.alice(client(1));
+    world.server.set_draining(true);
+    assert!(sent_to(&mut world, client(1)).is_some());
+    let reply = world.request(&login, Method::ALLOCATE, |request| {
+        request.attribute(AttributeType::REQUESTED_TRANSPORT, &UDP);
+    });
+    assert_eq!(reply.code(), Some(300));
+    let own = AlternateServer { transport: None, address: "203.0.113.77:3478".parse().unwrap() };
+    world.server.set_alternates(Arc::new(Alternates { servers: vec![own], domain: None }));
+    assert_eq!(sent_to(&mut world, client(1)).as_deref(), Some("203.0.113.77:3478"));
+    world.server.set_alternates(Arc::default());
+    world.reload(|options| options.redirect = None);
+    assert_eq!(sent_to(&mut world, client(1)), None);
+    world.server.set_draining(false);
+    world.allocate(&login);
+}
