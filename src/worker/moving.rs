@@ -121,17 +121,9 @@ impl Parked {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::addr::{ClientAddr, Transport};
-    use crate::turn::Path;
 
     fn client(n: u8) -> Client {
-        let address = ([192, 0, 2, n], 4000).into();
-        let five_tuple = FiveTuple {
-            transport: Transport::Udp,
-            client: ClientAddr::new(address),
-            server: ([192, 0, 2, 1], 1).into(),
-        };
-        Client { five_tuple, path: Path::back_to(address) }
+        Client::over_udp(([192, 0, 2, n], 4000).into(), ([192, 0, 2, 1], 1).into())
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl Server {
             return Shown::Nothing;
         }
         let Some(sealed) = message.get(AttributeType::MOBILITY_TICKET) else { return Shown::Nothing };
-        if !settings.credentials.has_fresh_nonce(now, client.five_tuple.client, message) {
+        if !settings.realm_of(client.realm).credentials.has_fresh_nonce(now, client.five_tuple.client, message) {
             return Shown::Nothing;
         }
         self.moves.sealer.open(sealed).map_or(Shown::Invalid, Shown::Ticket)
@@ -120,10 +120,9 @@ impl Server {
             }
             Shown::Invalid => None,
             Shown::Nothing if message.method() == Method::ALLOCATE => None,
-            Shown::Nothing => self
-                .moves
-                .expected(&client.five_tuple)
-                .filter(|_| self.settings.credentials.has_fresh_nonce(now, client.five_tuple.client, message)),
+            Shown::Nothing => self.moves.expected(&client.five_tuple).filter(|_| {
+                self.settings.realm_of(client.realm).credentials.has_fresh_nonce(now, client.five_tuple.client, message)
+            }),
         }
     }
 

@@ -304,7 +304,9 @@ impl Credentials {
     /// Whether a request has a nonce of ours that is its client's and fresh.
     pub(crate) fn has_fresh_nonce(&self, now: Now, client: ClientAddr, message: &Message<'_>) -> bool {
         let nonce = message.get(AttributeType::NONCE);
-        nonce.is_some_and(|nonce| self.nonce_keys.check(now.unix_secs, client, nonce) != NonceState::Stale)
+        nonce.is_some_and(|nonce| {
+            self.nonce_keys.check(now.unix_secs, client, self.nonce_scope(), nonce) != NonceState::Stale
+        })
     }
 
     /// Takes as long as a wrong password would.
