@@ -1,5 +1,8 @@
 //! A server in virtual time and clients that speak to it.
 
+#[path = "between.rs"]
+mod between;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::Range;
