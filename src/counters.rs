@@ -332,6 +332,8 @@ pub struct Counters {
     pub gso_fallbacks: Counter,
     /// ICMP errors passed on to clients.
     pub icmp_errors: Counter,
+    /// Loops of packets that were cut.
+    pub loops_cut: Counter,
     /// Frames dropped because a stream client was too slow.
     pub stream_queue_drops: Counter,
     /// Open stream connections.
@@ -390,6 +392,7 @@ impl Default for Counters {
             send_errors: Counter::default(),
             gso_fallbacks: Counter::default(),
             icmp_errors: Counter::default(),
+            loops_cut: Counter::default(),
             stream_queue_drops: Counter::default(),
             connections: Counter::default(),
             connections_refused: Counter::default(),

@@ -5,8 +5,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
-use crate::auth::{SharedSecret, mint, prepare};
-use crate::config::parse_duration;
+use crate::auth::{SharedSecret, UsernameLimits, mint, prepare};
+use crate::config::{Config, parse_duration};
 
 use super::hash::{self, HashArgs};
 use super::input::{ConfigFlags, read_stdin};
@@ -35,6 +35,18 @@ pub(super) struct CredentialsArgs {
     /// How long it is good, such as 30m, 12h or 7d.
     #[arg(long, value_name = "DURATION", default_value = "12h")]
     ttl: String,
+
+    /// The user's bandwidth at most, in bits a second and direction, such as 500K, 2M or 1G; username-limits in [auth] must be on.
+    #[arg(long, value_name = "BITS")]
+    bandwidth: Option<String>,
+
+    /// The user's allocations at most; likewise.
+    #[arg(long, value_name = "NUMBER")]
+    allocations: Option<String>,
+
+    /// The peer policy that must allow a peer as well, the name of a [[peers.policy]]; likewise.
+    #[arg(long, value_name = "NAME")]
+    peers: Option<String>,
 
     /// How to print it.
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -89,13 +101,14 @@ pub(super) fn run(args: &CredentialsArgs, printer: &mut Printer) -> Result<Exit,
         return Err(CliError::usage(format!("--ttl: {:?} is not from 1s to 366d", args.ttl)));
     }
     let now_unix = unix_now();
-    let username = username(now_unix.saturating_add(ttl.as_secs()), args.user.as_deref().unwrap_or_default())?;
+    let mut username = username(now_unix.saturating_add(ttl.as_secs()), args.user.as_deref().unwrap_or_default())?;
 
     let mut reading = args.flags.read(false)?;
     if args.secret_stdin {
         reading.overrides.set_secret("--secret-stdin", read_secret()?);
     }
     let config = reading.load_credentials(printer)?;
+    username.push_str(&limits(args, &config, &username)?);
     let secret = choose(RealmOf::find(&config, args.realm.as_deref())?.secrets, args.secret_id.as_deref())?;
     let password = mint(&secret.bytes, &username);
     let listeners = config.listeners.iter().map(|listener| (listener.transport, listener.address));
@@ -117,6 +130,46 @@ pub(super) fn run(args: &CredentialsArgs, printer: &mut Printer) -> Result<Exit,
         Format::IceServers => printer.line(ice_servers(&urls, &username, &password))?,
     }
     Ok(Exit::Success)
+}
+
+/// What the flags add to the username.
+fn limits(args: &CredentialsArgs, config: &Config, username: &str) -> Result<String, CliError> {
+    let flags = [
+        ("--bandwidth", "bw", &args.bandwidth),
+        ("--allocations", "alloc", &args.allocations),
+        ("--peers", "peers", &args.peers),
+    ];
+    let given = flags.iter().filter_map(|(flag, key, value)| Some((flag, key, value.as_deref()?)));
+    if !config.auth.username_limits {
+        return match given.clone().next() {
+            None => Ok(String::new()),
+            Some((flag, ..)) => Err(CliError::usage(format!(
+                "{flag}: the server would take it for a part of the user's name; set username-limits = true in [auth]"
+            ))),
+        };
+    }
+    if username.contains(';') {
+        return Err(CliError::usage("--user: a name has no ; where username-limits in [auth] is true"));
+    }
+    let mut text = String::new();
+    for (flag, key, value) in given {
+        if value.contains(';') {
+            return Err(CliError::usage(format!("{flag}: {value:?} has a ;")));
+        }
+        let item = format!(";{key}={value}");
+        UsernameLimits::split(&item).map_err(|error| CliError::usage(format!("{flag}: {value:?}: {error}")))?;
+        text.push_str(&item);
+    }
+    let (_, limits) = UsernameLimits::split(&text).map_err(|error| CliError::usage(error.to_string()))?;
+    if let Some(name) = limits.peers
+        && config.peer_policies.iter().all(|(known, _)| *known != name)
+    {
+        return Err(CliError::usage(format!("--peers: no [[peers.policy]] has the name \"{name}\"")));
+    }
+    if username.len() + text.len() > USERNAME_BYTES_MAX {
+        return Err(CliError::usage("--user: the name is too long"));
+    }
+    Ok(text)
 }
 
 fn username(expires_unix: u64, user: &str) -> Result<String, CliError> {

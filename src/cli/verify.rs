@@ -7,7 +7,10 @@ use clap::Args;
 use serde_json::json;
 
 use crate::addr::ClientAddr;
-use crate::auth::{Credentials, Diagnosis, Features, Identity, NonceKeys, SharedSecret, Users, diagnose};
+use crate::auth::{
+    Credentials, Diagnosis, Features, Identity, NonceKeys, SharedSecret, UsernameLimits, Users, diagnose,
+    diagnose_with_limits,
+};
 use crate::clock::Now;
 use crate::config::Config;
 use crate::reject::Reason;
@@ -71,6 +74,7 @@ pub(super) struct RealmOf<'c> {
     pub(super) name: &'c str,
     pub(super) secrets: &'c [SharedSecret],
     users: &'c Arc<Users>,
+    config: &'c Config,
 }
 
 impl<'c> RealmOf<'c> {
@@ -85,9 +89,9 @@ impl<'c> RealmOf<'c> {
 
     fn all(config: &'c Config) -> impl Iterator<Item = Self> {
         let auth = &config.auth;
-        let default = Self { name: &auth.realm, secrets: &auth.secrets, users: &auth.users };
+        let default = Self { name: &auth.realm, secrets: &auth.secrets, users: &auth.users, config };
         let others = config.realms.iter();
-        let others = others.map(|of| Self { name: &of.name, secrets: &of.secrets, users: &of.users });
+        let others = others.map(move |of| Self { name: &of.name, secrets: &of.secrets, users: &of.users, config });
         std::iter::once(default).chain(others)
     }
 }
@@ -112,6 +116,7 @@ fn judge(realm: &RealmOf<'_>, user: &str, password: &str, now_unix: u64) -> Resu
         }
         _ => {}
     }
+    let diagnose = if realm.config.auth.username_limits { diagnose_with_limits } else { diagnose };
     let diagnosis = diagnose(realm.secrets, user, password, now_unix);
     if matches!(diagnosis, Diagnosis::NotACredential) && !realm.users.is_empty() {
         return refused("no static user has this name and password, and it is not a time-limited credential");
@@ -120,8 +125,29 @@ fn judge(realm: &RealmOf<'_>, user: &str, password: &str, now_unix: u64) -> Resu
         return refused("no static user has this name and password, and no shared secret is configured");
     }
     match diagnosis.is_valid() {
-        true => Ok((true, diagnosis.to_string())),
+        true => about_limits(realm.config, user, diagnosis.to_string()),
         false => refused(&diagnosis.to_string()),
+    }
+}
+
+/// Adds what the limits in the username come to, if it has some.
+fn about_limits(config: &Config, username: &str, text: String) -> Result<(bool, String), CliError> {
+    let Ok((_, limits)) = UsernameLimits::split(username) else { return Ok((true, text)) };
+    if limits.is_empty() {
+        return Ok((true, text));
+    }
+    let shown = limits.to_string();
+    let shown = shown.trim_start_matches(';');
+    if !config.auth.username_limits {
+        let note = format!("{shown} counts as part of the user's name, because username-limits in [auth] is false");
+        return Ok((true, format!("{text}; {note}")));
+    }
+    match limits.peers.filter(|name| config.peer_policies.iter().all(|(known, _)| known != name)) {
+        Some(name) => {
+            let why = format!("no [[peers.policy]] has the name \"{name}\", so that it can make no allocation");
+            Ok((false, format!("not valid: {why}")))
+        }
+        None => Ok((true, format!("{text}; limited to {shown}"))),
     }
 }
 
@@ -137,6 +163,7 @@ fn authenticate(
     let client = ClientAddr::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
     let credentials = Credentials::builder(realm.name, Arc::clone(&nonce_keys));
     let credentials = credentials.users(Arc::clone(realm.users)).secrets(realm.secrets.to_vec());
+    let credentials = credentials.username_limits(realm.config.auth.username_limits);
     let credentials = credentials.build().map_err(CliError::usage)?;
     let nonce = nonce_keys.issue(now_unix, client, credentials.nonce_scope(), Features::default());
 

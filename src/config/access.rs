@@ -45,6 +45,7 @@ pub(super) fn read_auth(
     let realm = section.text("realm", parse_realm);
     let on_expiry = section.text("on-expiry", |text| choose(ON_EXPIRY, text, "a policy"));
     let nonce_lifetime = or_default(section.duration("nonce-lifetime"));
+    let username_limits = section.boolean("username-limits");
     let public_host = section.text("public-host", parse_host);
     let server_names = section.texts("sni", parse_sni);
     let reader = SecretReader { document, source, around };
@@ -78,6 +79,7 @@ pub(super) fn read_auth(
     Auth {
         realm,
         secrets,
+        username_limits,
         users: Arc::new(users),
         server_names: server_names.into_iter().map(|name| name.value).collect(),
         tokens,

@@ -11,11 +11,12 @@ use super::listen::{check_listener_realms, read_listeners, read_tls};
 use super::nat_discovery::read_nat_discovery;
 use super::operation::{read_drain, read_metrics, read_redirect};
 use super::overrides::Overrides;
+use super::peers::read_peers;
 use super::reader::{Document, Section};
 use super::records::read_usage;
 use super::relay::{check_listener_relays, check_relay_ports, read_relay, warn_about_peers};
 use super::sections::{
-    read_bandwidth, read_lifetimes, read_limits, read_log, read_peers, read_quota, read_rfc3489, read_streams,
+    read_bandwidth, read_guard, read_lifetimes, read_limits, read_log, read_quota, read_rfc3489, read_streams,
 };
 use super::snapshot::Config;
 use super::source::{Loaded, Source, Surroundings};
@@ -93,7 +94,8 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
     let ((quota, quota_shares), bandwidth) = (read_quota(root, &relay.value), read_bandwidth(root));
     let (unauthenticated, max_peers_per_allocation) = read_limits(root);
     let (lifetimes, streams) = (read_lifetimes(root), read_streams(document, root));
-    let (peers, log) = (read_peers(root, around.dev), read_log(root));
+    let (peers, peer_policies) = read_peers(document, root, around.dev);
+    let log = read_log(root);
     if turn {
         warn_about_peers(document, root, &relay.value, &peers);
     }
@@ -114,6 +116,8 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         auth,
         realms,
         peers,
+        peer_policies,
+        guard: read_guard(root),
         lifetimes,
         quota,
         quota_shares,

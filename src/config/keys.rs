@@ -60,7 +60,7 @@ pub(super) const DEFAULT_FAMILIES: &Choices<DefaultFamily> = &[
     ("as-client", DefaultFamily::AsClient),
 ];
 /// Whether peers that no rule names are denied.
-pub(super) const PEERS_DEFAULTS: &Choices<bool> = &[("public", false), ("deny", true)];
+pub(super) const PEER_MODES: &Choices<bool> = &[("p2p", false), ("sfu", true)];
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -226,6 +226,7 @@ pub(super) static KEYS: &[Key] = &[
         .default("10m")
         .shown(|c| secs(c.auth.nonce_lifetime_secs))
         .after_restart(|new, running| new.auth.nonce_lifetime_secs = running.auth.nonce_lifetime_secs),
+    Key::new("auth.username-limits", Kind::Boolean).default("false").shown(|c| boolean(c.auth.username_limits)),
     Key::new("auth.secrets", Kind::Tables).unshown(unshown::secrets_lines, unshown::secrets_change),
     Key::new("auth.secrets.id", SECRET_ID),
     Key::new("auth.secrets.credential", CREDENTIAL),
@@ -263,9 +264,10 @@ pub(super) static KEYS: &[Key] = &[
     Key::new("auth.users.password-env", VARIABLE),
     Key::new("auth.users.password", INLINE),
     Key::new("auth.users-file", USERS_FILE),
-    Key::new("peers.default", Kind::Text(r#""public" or "deny""#))
-        .default("public")
-        .shown(|c| text(name_of(PEERS_DEFAULTS, &c.peers.default_deny_all)?)),
+    Key::new("peers.mode", Kind::Text(r#""p2p" or "sfu""#))
+        .default("p2p")
+        .shown(|c| text(name_of(PEER_MODES, &c.peers.default_deny_all)?)),
+    Key::new("peers.relays", Kind::Boolean).shown(|c| boolean(!c.peers.deny_relays)),
     Key::new("peers.denied", RULES).shown(|c| texts(&c.peers.denied)),
     Key::new("peers.allowed", RULES).shown(|c| texts(&c.peers.allowed)),
     Key::new("peers.denied-ports", Kind::Numbers(1..=65535, "an array of ports from 1 to 65535"))
@@ -277,6 +279,17 @@ pub(super) static KEYS: &[Key] = &[
     .shown(|c| texts(&c.peers.own_services)),
     Key::new("peers.nat64-prefixes", Kind::Texts(r#"IPv6 prefixes such as "2001:db8:64::/96""#))
         .shown(|c| texts(&c.peers.nat64_prefixes)),
+    Key::new("peers.policy", Kind::Tables).unshown(unshown::policies_lines, unshown::policies_change),
+    Key::new("peers.policy.name", Kind::Text("a name of at most 32 letters, digits, dots, dashes and underscores")),
+    Key::new("peers.policy.mode", Kind::Text(r#""p2p" or "sfu""#)).default("p2p"),
+    Key::new("peers.policy.relays", Kind::Boolean),
+    Key::new("peers.policy.denied", RULES),
+    Key::new("peers.policy.allowed", RULES),
+    Key::new("peers.policy.denied-ports", Kind::Numbers(1..=65535, "an array of ports from 1 to 65535")),
+    Key::new(
+        "peers.policy.own-services",
+        Kind::Texts(r#"services of this host such as "203.0.113.7:10000" or "203.0.113.7:20000-20999""#),
+    ),
     Key::new("quota.allocations-per-user", Kind::Limit(1..=U32_MAX, FROM_ONE))
         .shown(|c| limit(c.quota.per_user))
         .after_restart(keep_shares),
@@ -299,6 +312,21 @@ pub(super) static KEYS: &[Key] = &[
     Key::new("bandwidth.packets-per-user", PACKETS)
         .default("unlimited")
         .shown(|c| limit(c.bandwidth.packets_per_user)),
+    Key::new("guard.peers-per-user", Kind::Limit(1..=65535, r#"a whole number from 1 to 65535, or "unlimited""#))
+        .default("unlimited")
+        .shown(|c| limit(c.guard.peers_per_user)),
+    Key::new("guard.new-peers-per-minute", Kind::Limit(1..=6000, r#"a whole number from 1 to 6000, or "unlimited""#))
+        .default("unlimited")
+        .shown(|c| limit(c.guard.new_peers_per_minute)),
+    Key::new("guard.suspend-after", Kind::Limit(1..=1000, r#"a whole number from 1 to 1000, or "unlimited""#))
+        .default("unlimited")
+        .shown(|c| limit(c.guard.suspension.map(|suspension| suspension.probes))),
+    Key::new("guard.suspend-for", Kind::Duration(Duration::from_secs(60)..=DAY))
+        .default("10m")
+        .shown(|c| secs(c.guard.suspension?.secs)),
+    Key::new("guard.loop-packets-per-second", Kind::Limit(100..=1_000_000, r#"a whole number from 100 to 1000000, or "unlimited""#))
+        .default("unlimited")
+        .shown(|c| limit(c.guard.loop_packets_per_second)),
     Key::new("lifetimes.allocation-default", Kind::Duration(Duration::from_secs(10)..=DAY))
         .default("10m")
         .shown(|c| secs(c.lifetimes.allocation_default_secs)),

@@ -14,6 +14,7 @@ mod named_files;
 mod nat_discovery;
 mod operation;
 mod overrides;
+mod peers;
 mod places;
 mod reader;
 mod records;
@@ -45,6 +46,7 @@ pub use secret::{
     trim_line_end,
 };
 pub use sections::check_log_filter;
+pub use settings::{PolicyRules, compile_policies};
 pub use snapshot::{
     Admin, Auth, Config, Drain, Endpoint, ExternalIp, ListenOptions, Listener, Log, LogFormat, Metrics, OwnAddresses,
     QuotaChanges, QuotaShares, RealmConfig, Relay, RelayAddress, RelayChoice, Streams, TlsFiles, TlsPair, TlsVersion,

@@ -1,64 +1,19 @@
-//! The sections of `turnserver.toml` that stand for themselves: peers, quotas, bandwidth, lifetimes, limits, streams, log.
+//! The sections of `turnserver.toml` that stand for themselves: quotas, bandwidth, lifetimes, limits, streams, log.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
-use crate::policy::{
-    AclError, AllocationRate, BandwidthLimits, OwnService, PeerAcl, PeerRules, QuotaLimits, RateLimit,
-};
+use crate::policy::{AllocationRate, BandwidthLimits, GuardLimits, QuotaLimits, RateLimit, SuspensionLimits};
 use crate::turn::Lifetimes;
 
 use super::error::{Located, ValueError};
-use super::keys::{LOG_FORMATS, PEERS_DEFAULTS};
+use super::keys::LOG_FORMATS;
 use super::reader::{Document, Section, or_default};
 use super::snapshot::{Log, QuotaChanges, QuotaShares, Relay, Streams};
 use super::units::duration_text;
 use super::value::choose;
-
-pub(super) fn read_peers(root: &Section<'_, '_>, dev: bool) -> PeerRules {
-    let section = root.section("peers");
-    let as_written = |text: &str| Ok::<_, Infallible>(text.to_owned());
-    let mut denied = section.texts("denied", as_written);
-    let allowed = section.texts("allowed", as_written);
-    let mut nat64_prefixes = section.texts("nat64-prefixes", as_written);
-    let denied_ports = section.numbers("denied-ports");
-    let default_deny_all = or_default(section.text("default", |text| choose(PEERS_DEFAULTS, text, "a default")));
-    let own_services = section.texts("own-services", str::parse::<OwnService>);
-    section.report_unknown_keys();
-
-    // Each rule by itself, so that every malformed one is named with its place.
-    let refuse = |key: &'static str, rule: &Located<String>, rules: PeerRules| {
-        let AclError { rule: text, problem } = PeerAcl::compile(&rules).err()?;
-        let message = format!("{text:?}: {problem}; expected {}", section.expected(key));
-        section.problem(key, rule.place.clone(), message);
-        Some(())
-    };
-    let one = |rule: &Located<String>| vec![rule.value.clone()];
-    denied.retain(|rule| refuse("denied", rule, PeerRules { denied: one(rule), ..PeerRules::default() }).is_none());
-    nat64_prefixes.retain(|rule| {
-        let rules = PeerRules { nat64_prefixes: one(rule), ..PeerRules::default() };
-        refuse("nat64-prefixes", rule, rules).is_none()
-    });
-    let denied: Vec<String> = denied.into_iter().map(|rule| rule.value).collect();
-    for rule in &allowed {
-        let rules = PeerRules { denied: denied.clone(), allowed: one(rule), default_deny_all, ..PeerRules::default() };
-        refuse("allowed", rule, rules);
-    }
-    let values = |rules: Vec<Located<String>>| rules.into_iter().map(|rule| rule.value).collect();
-    PeerRules {
-        denied,
-        allowed: values(allowed),
-        nat64_prefixes: values(nat64_prefixes),
-        default_deny_all,
-        own_services: own_services.into_iter().map(|service| service.value).collect(),
-        allow_loopback: dev,
-        denied_ports: denied_ports.into_iter().filter_map(|port| u16::try_from(port).ok()).collect(),
-        ..PeerRules::default()
-    }
-}
 
 pub(super) fn read_quota(root: &Section<'_, '_>, relay: &Relay) -> (QuotaLimits, QuotaShares) {
     let section = root.section("quota");
@@ -127,6 +82,21 @@ fn bandwidth_of(section: &Section<'_, '_>) -> BandwidthLimits {
         packets_per_allocation: or_default(section.limit("packets-per-allocation")),
         packets_per_user: or_default(section.limit("packets-per-user")),
     }
+}
+
+pub(super) fn read_guard(root: &Section<'_, '_>) -> GuardLimits {
+    let section = root.section("guard");
+    let suspend_for = or_default(section.duration("suspend-for"));
+    let suspend_after = or_default(section.limit("suspend-after"));
+    let guard = GuardLimits {
+        peers_per_user: or_default(section.limit("peers-per-user")).map(narrow),
+        new_peers_per_minute: or_default(section.limit("new-peers-per-minute")).map(narrow),
+        loop_packets_per_second: or_default(section.limit("loop-packets-per-second")).map(narrow),
+        suspension: suspend_after
+            .map(|probes| SuspensionLimits { probes: narrow(probes), secs: narrow(suspend_for.as_secs()) }),
+    };
+    section.report_unknown_keys();
+    guard
 }
 
 pub(super) fn read_limits(root: &Section<'_, '_>) -> (Option<RateLimit>, usize) {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::auth::{AccessTokens, Credentials, NonceKeys, SharedSecret, Users};
-use crate::policy::{PeerAcl, PeerRules};
+use crate::policy::{PeerAcl, PeerPolicies, PeerRules, PolicyName};
 use crate::turn::{NatDiscovery, Realm, Settings};
 
 use super::error::{ConfigError, Place};
@@ -22,21 +22,26 @@ impl Config {
             let builder = builder.users(Arc::clone(users)).secrets(secrets.to_vec());
             // Access tokens are for the realm of [auth] alone.
             let tokens = if realm == self.auth.realm { self.auth.tokens.clone() } else { AccessTokens::default() };
-            let built = builder.access_tokens(tokens).build();
+            let built = builder.access_tokens(tokens).username_limits(self.auth.username_limits).build();
             built.map_err(|error| ConfigError::one(Place::Source(of()), error.to_string()))
         };
         let auth = &self.auth;
-        let default = credentials(&auth.realm, &auth.users, &auth.secrets)?;
-        let peer_acl = PeerAcl::compile(&self.peer_rules(own)).map_err(|error| {
-            let message = format!("{:?}: {}", error.rule, error.problem);
-            ConfigError::one(Place::Source("[peers]".to_owned()), message)
+        let default_realm = credentials(&auth.realm, &auth.users, &auth.secrets)?;
+        let peer_policies = compile_policies(self.peer_policy_rules(own), |name, rules| {
+            PeerAcl::compile(rules).map_err(|error| {
+                let section = name.map_or("[peers]".to_owned(), |name| format!("[[peers.policy]] {name:?}"));
+                ConfigError::one(Place::Source(section), format!("{:?}: {}", error.rule, error.problem))
+            })
         })?;
-        let settings = Settings::builder(Arc::new(default), Arc::new(peer_acl))
+        let default_policy = Arc::clone(peer_policies.default_policy());
+        let settings = Settings::builder(Arc::new(default_realm), default_policy)
+            .peer_policies(peer_policies)
             .server_names(&auth.server_names)
             .lifetimes(self.lifetimes)
             .on_expiry(self.auth.on_expiry)
             .quota(self.quota)
             .bandwidth(self.bandwidth)
+            .guard(self.guard)
             .unauthenticated(self.unauthenticated)
             .max_peers_per_allocation(self.max_peers_per_allocation)
             .rfc5766_channel_numbers(self.rfc5766_channel_numbers)
@@ -58,9 +63,27 @@ impl Config {
         Ok(settings.build())
     }
 
+    /// The rules of every peer policy, the default one first, with the addresses that are our own.
+    pub fn peer_policy_rules(&self, own: OwnAddresses) -> PolicyRules {
+        let default = self.peer_rules(own);
+        let named = self.peer_policies.iter().map(|(name, rules)| {
+            let rules = PeerRules {
+                own_endpoints: default.own_endpoints.clone(),
+                own_addresses: default.own_addresses.clone(),
+                own_networks: default.own_networks.clone(),
+                relay_addresses: default.relay_addresses.clone(),
+                relay_ports: default.relay_ports,
+                ..rules.clone()
+            };
+            (*name, rules)
+        });
+        let named = named.collect();
+        PolicyRules { default, named }
+    }
+
     /// The operator's rules, and the addresses that are our own: listeners and interfaces, to be denied, and relay
     /// addresses, to be reachable on the relay ports.
-    pub fn peer_rules(&self, own: OwnAddresses) -> PeerRules {
+    fn peer_rules(&self, own: OwnAddresses) -> PeerRules {
         let mut relays = self.relay.addresses.clone();
         relays.extend(own.earlier_relays);
         let is_external = |ip: IpAddr| relays.iter().any(|relay| relay.external == ip);
@@ -88,4 +111,36 @@ impl Config {
             ..self.peers.clone()
         }
     }
+}
+
+/// The rules of all peer policies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyRules {
+    /// Those of `[peers]`.
+    pub default: PeerRules,
+    /// Those of each `[[peers.policy]]`.
+    pub named: Vec<(PolicyName, PeerRules)>,
+}
+
+impl PolicyRules {
+    /// What was compiled.
+    pub fn of(policies: &PeerPolicies) -> Self {
+        let named = policies.named().map(|(name, acl)| (name, acl.rules().clone()));
+        Self { default: policies.default_policy().rules().clone(), named: named.collect() }
+    }
+}
+
+/// Compiles every policy in the same way.
+///
+/// # Errors
+/// That of the first that cannot be compiled.
+pub fn compile_policies<E>(
+    rules: PolicyRules,
+    mut compile: impl FnMut(Option<PolicyName>, &PeerRules) -> Result<PeerAcl, E>,
+) -> Result<PeerPolicies, E> {
+    let mut policies = PeerPolicies::new(Arc::new(compile(None, &rules.default)?));
+    for (name, rules) in &rules.named {
+        policies = policies.with(*name, Arc::new(compile(Some(*name), rules)?));
+    }
+    Ok(policies)
 }

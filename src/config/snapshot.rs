@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::addr::{Family, LoggedAddresses, SocketKind, Transport};
 use crate::auth::{AccessTokens, SharedSecret, Users};
-use crate::policy::{AllocationRate, BandwidthLimits, PeerRules, QuotaLimits, RateLimit};
+use crate::policy::{AllocationRate, BandwidthLimits, GuardLimits, PeerRules, PolicyName, QuotaLimits, RateLimit};
 use crate::turn::{Alternates, DefaultFamily, Lifetimes, NatDiscovery, OnExpiry, Redirect};
 use crate::user::RealmId;
 
@@ -35,6 +35,8 @@ pub struct Config {
     pub realms: Vec<RealmConfig>,
     /// Peer rules. `own_endpoints`, `own_addresses` and `relay_*` are filled in by [`Config::settings`].
     pub peers: PeerRules,
+    /// The rules of the peer policies that have a name; what the server knows of itself is filled in for them, too.
+    pub peer_policies: Vec<(PolicyName, PeerRules)>,
     /// Lifetimes in seconds.
     pub lifetimes: Lifetimes,
     /// Allocation quotas.
@@ -43,6 +45,8 @@ pub struct Config {
     pub quota_shares: QuotaShares,
     /// Bandwidth caps in bytes per second.
     pub bandwidth: BandwidthLimits,
+    /// What is taken for abuse.
+    pub guard: GuardLimits,
     /// Budget for answers to unauthenticated requests per /24 and /64; `None` is unlimited.
     pub unauthenticated: Option<RateLimit>,
     /// Permissions and channel bindings one allocation may have (each).
@@ -297,6 +301,8 @@ pub struct Auth {
     pub realm: String,
     /// Shared secrets of time-limited credentials; each is tried in turn, the first one mints.
     pub secrets: Vec<SharedSecret>,
+    /// Whether limits in time-limited usernames are read.
+    pub username_limits: bool,
     /// Static users.
     pub users: Arc<Users>,
     /// Whose access tokens are taken (RFC 7635).

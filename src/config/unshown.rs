@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::keys::ON_EXPIRY;
+use super::keys::{ON_EXPIRY, PEER_MODES};
 use super::snapshot::{Auth, Config, ListenOptions, RealmConfig, Web};
 use super::units::rate_text;
 use super::value::{name_of, quoted};
@@ -227,6 +227,39 @@ pub(super) fn realm_change(old: &Config, new: &Config) -> Option<(String, String
     }
     let after = if notes.is_empty() { after } else { format!("{after}: {}", notes.join(", ")) };
     Some((before, after))
+}
+
+/// A policy is shown whole, as it is written.
+pub(super) fn policies_lines(config: &Config) -> String {
+    let list = |values: Vec<String>| format!("[{}]", values.join(", "));
+    let texts = |texts: &[String]| list(texts.iter().map(|text| quoted(text)).collect());
+    let lines = config.peer_policies.iter().map(|(name, rules)| {
+        let mode = name_of(PEER_MODES, &rules.default_deny_all).unwrap_or_default();
+        format!(
+            "\n[[peers.policy]]\nname = \"{name}\"\nmode = \"{mode}\"\nrelays = {}\ndenied = {}\nallowed = {}\ndenied-ports = \
+             {}\nown-services = {}\n",
+            !rules.deny_relays,
+            texts(&rules.denied),
+            texts(&rules.allowed),
+            list(rules.denied_ports.iter().map(ToString::to_string).collect()),
+            texts(&rules.own_services.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        )
+    });
+    lines.collect()
+}
+
+/// Policies are told by their names.
+pub(super) fn policies_change(old: &Config, new: &Config) -> Option<(String, String)> {
+    if old.peer_policies == new.peer_policies {
+        return None;
+    }
+    let names = |config: &Config| {
+        let names: Vec<_> = config.peer_policies.iter().map(|(name, _)| name.to_string()).collect();
+        if names.is_empty() { "-".to_owned() } else { names.join(" ") }
+    };
+    let (before, after) = (names(old), names(new));
+    let note = if before == after { " (other rules under the same names)" } else { "" };
+    Some((before, format!("{after}{note}")))
 }
 
 pub(super) fn admin_token_lines(config: &Config) -> String {

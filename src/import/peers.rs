@@ -78,7 +78,7 @@ pub(super) fn convert(
             }
         }
         if nothing_else(true) {
-            let message = "every IPv4 peer that is not allowed is denied, but IPv6 peers are not; default = \"deny\" in \
+            let message = "every IPv4 peer that is not allowed is denied, but IPv6 peers are not; mode = \"sfu\" in \
                            [peers] denies both";
             add(findings, None, own.directives[0], FindingKind::Note, Grade::Security, message);
         }

@@ -197,7 +197,7 @@ fn write_peers(out: &mut String, peers: &peers::Peers) -> std::fmt::Result {
     separate(out);
     writeln!(out, "[peers]")?;
     if peers.default_deny {
-        writeln!(out, "default = \"deny\"")?;
+        writeln!(out, "mode = \"sfu\"")?;
     }
     for (key, rules) in [("denied", &peers.denied), ("allowed", &peers.allowed), ("own-services", &peers.own_services)]
     {

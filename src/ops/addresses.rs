@@ -18,9 +18,9 @@ use super::listeners::Bound;
 use super::notify;
 use super::status::Status;
 use crate::addr::Family;
-use crate::config::{Config, OwnAddresses, Relay, RelayAddress};
+use crate::config::{Config, OwnAddresses, PolicyRules, Relay, RelayAddress, compile_policies};
 use crate::net::{LocalAddresses, RelayPorts, subscribe_to_addresses, take_changes};
-use crate::policy::{PeerAcl, PeerRules};
+use crate::policy::{AclError, PeerAcl, PeerPolicies, PeerRules};
 
 /// Changes come in groups, such as an address with its routes: so long after the first one, the kernel is asked.
 const GATHER: Duration = Duration::from_millis(50);
@@ -184,14 +184,21 @@ impl AddressWatch {
         (_, self.has_earlier_relays) = self.relay_ports.forget_earlier();
     }
 
-    /// The peer policy that knows the addresses of this moment, if it differs from the one before.
-    pub(super) fn changed_policy(&mut self, config: &Config, before: &PeerRules) -> Option<PeerAcl> {
-        let rules = config.peer_rules(self.own(config));
-        if *before == rules {
+    /// The peer policies that know the addresses of this moment, if they differ from those before.
+    pub(super) fn changed_policies(&mut self, config: &Config, before: &PeerPolicies) -> Option<PeerPolicies> {
+        let (before, rules) = (PolicyRules::of(before), config.peer_policy_rules(self.own(config)));
+        if before == rules {
             return None;
         }
-        let (peer_acl, without_effect) = match PeerAcl::compile_anew(&rules) {
-            Ok(compiled) => compiled,
+        let (before, now) = (before.default, rules.default.clone());
+        let mut without_effect = None;
+        let compiled = compile_policies(rules, |_, rules| {
+            let (acl, remark) = PeerAcl::compile_anew(rules)?;
+            without_effect = without_effect.take().or(remark);
+            Ok::<_, AclError>(acl)
+        });
+        let policies = match compiled {
+            Ok(policies) => policies,
             Err(error) => {
                 self.changes_log.tell(|more| {
                     tracing::error!(%error, "the peer policy cannot take in the addresses of this host and stays as it was{more}");
@@ -203,7 +210,7 @@ impl AddressWatch {
             let addresses = rules.own_addresses.iter().map(ToString::to_string);
             addresses.chain(rules.own_networks.iter().map(ToString::to_string)).collect()
         };
-        let (old, new) = (names(before), names(&rules));
+        let (old, new) = (names(&before), names(&now));
         let (added, removed) = (Listed(new.difference(&old)), Listed(old.difference(&new)));
         self.changes_log.tell(|more| {
             tracing::info!(%added, %removed, "the addresses of this host have changed; the peer policy follows{more}");
@@ -211,7 +218,7 @@ impl AddressWatch {
                 tracing::warn!(%error, "a rule in [peers] has no effect with these addresses");
             }
         });
-        Some(peer_acl)
+        Some(policies)
     }
 
     /// Tells log, `/readyz` and the service manager what is missing, when that has changed. Returns whether the server is ready

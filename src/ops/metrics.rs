@@ -15,6 +15,7 @@ use super::status::Status;
 use crate::addr::{Family, Transport};
 use crate::counters::{self, BadHeader, Counter, Counters, Cut, Handshake, Histogram, NotPassed, TrafficCounters};
 use crate::net::{AddressUsage, RelayPorts};
+use crate::policy::Guard;
 use crate::reject::{Dropped, Reason};
 use crate::traffic::Direction;
 use crate::turn::EndReason;
@@ -29,10 +30,11 @@ impl Metrics {
         counters: Vec<Arc<Counters>>,
         relay_ports: Arc<RelayPorts>,
         reservations: Arc<Reservations>,
+        guard: Arc<Guard>,
         status: Arc<Status>,
     ) -> Self {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Observed { counters, relay_ports, reservations, status }));
+        registry.register_collector(Box::new(Observed { counters, relay_ports, reservations, guard, status }));
         Self(registry)
     }
 
@@ -55,6 +57,7 @@ struct Observed {
     counters: Vec<Arc<Counters>>,
     relay_ports: Arc<RelayPorts>,
     reservations: Arc<Reservations>,
+    guard: Arc<Guard>,
     status: Arc<Status>,
 }
 
@@ -236,6 +239,16 @@ impl Observed {
             "turnstone_rfc3489_answers",
             "Answers to clients of RFC 3489, whose requests have no magic cookie.",
             self.sum(|counters| &counters.classic_replies),
+        )?;
+        out.counter(
+            "turnstone_loops_cut",
+            "Loops of packets between a relay and a peer that were cut ([guard] loop-packets-per-second).",
+            self.sum(|counters| &counters.loops_cut),
+        )?;
+        out.counter(
+            "turnstone_suspensions",
+            "Users who were suspended for peers that are denied ([guard] suspend-after).",
+            self.guard.suspensions(),
         )?;
         let help = "Requests refused, by error code and by the reason behind it.";
         let mut refusals = out.0.encode_descriptor("turnstone_refusals", help, None, MetricType::Counter)?;

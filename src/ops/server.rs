@@ -43,7 +43,7 @@ impl Server {
 
     /// Hands a snapshot to every worker.
     pub(super) fn apply(&mut self, settings: Arc<Settings>) -> Judging {
-        self.status.set_peer_acl(Arc::clone(settings.peer_acl()));
+        self.status.set_peer_policies(Arc::clone(settings.peer_policies()));
         let judging = self.workers.apply(&settings);
         judging.keeping(std::mem::replace(&mut self.settings, settings))
     }
@@ -62,9 +62,9 @@ impl Server {
     pub(super) fn follow_addresses(&mut self) -> bool {
         let has_answer = self.addresses.look();
         self.addresses.follow_relays(&mut self.config);
-        if let Some(peer_acl) = self.addresses.changed_policy(&self.config, self.settings.peer_acl().rules()) {
+        if let Some(policies) = self.addresses.changed_policies(&self.config, self.settings.peer_policies()) {
             // Nobody waits for the end of it.
-            let _ = self.apply(Arc::new(self.settings.with_peer_acl(Arc::new(peer_acl))));
+            let _ = self.apply(Arc::new(self.settings.with_peer_policies(Arc::new(policies))));
         }
         let is_first = self.addresses.tell_readiness(&self.config, &self.status);
         self.addresses.rest(has_answer);

@@ -71,7 +71,7 @@ pub(super) fn start(config: Config, inherited: Inherited) -> Result<Started, Run
     offer(&config, &relay_ports);
     let addresses = AddressWatch::new(bound.clone(), endpoints, Arc::clone(&relay_ports))?;
     let settings = Arc::new(config.settings(Arc::clone(&nonce_keys), addresses.own(&config))?);
-    status.set_peer_acl(Arc::clone(settings.peer_acl()));
+    status.set_peer_policies(Arc::clone(settings.peer_policies()));
     let reservations_max = (config.relay.ports_of_family() / 4).max(1) as usize;
     let reservations = Arc::new(Reservations::new(reservations_max));
     let workers = Workers::new(config.workers).map_err(RunError::Mailbox)?;
@@ -80,9 +80,10 @@ pub(super) fn start(config: Config, inherited: Inherited) -> Result<Started, Run
         UsageRecords::start(usage, &instance, config.workers, stats, workers.ask_for_usage()).map_err(RunError::Usage)
     });
     let usage = usage.transpose()?;
+    let shared = Shared::default();
     let context = WorkerContext {
         settings: Arc::clone(&settings),
-        shared: Shared::default(),
+        shared: shared.clone(),
         relay_ports: Arc::clone(&relay_ports),
         reservations: Arc::clone(&reservations),
         whereabouts: Arc::default(),
@@ -110,15 +111,21 @@ pub(super) fn start(config: Config, inherited: Inherited) -> Result<Started, Run
         // A socket in the file system is beyond the reach of web pages.
         let any_host = config.metrics.as_ref().is_none_or(|metrics| metrics.allow_remote)
             || matches!(listener.endpoint, Endpoint::Unix(_));
-        let metrics =
-            Metrics::new(workers.counters.clone(), Arc::clone(&relay_ports), reservations, Arc::clone(&status));
+        let metrics = Metrics::new(
+            workers.counters.clone(),
+            Arc::clone(&relay_ports),
+            reservations,
+            Arc::clone(&shared.guard),
+            Arc::clone(&status),
+        );
         let monitor = Monitor { any_host, metrics, status: Arc::clone(&status), workers: workers.clone() };
         tasks.push(tokio::spawn(listener.serve(Arc::new(monitor))));
     }
     let mut orders = None;
     if let (Some(listener), Some(admin)) = (admin, config.admin.clone()) {
         tracing::info!(endpoint = %listener.endpoint, "serving the admin API");
-        let (api, received) = Api::new(Arc::clone(&status), workers.clone(), relay_ports, bound.clone());
+        let (api, received) =
+            Api::new(Arc::clone(&status), workers.clone(), relay_ports, Arc::clone(&shared.guard), bound.clone());
         orders = Some(received);
         tasks.push(tokio::spawn(listener.serve(Arc::new(AdminApi::new(admin, api)))));
     }

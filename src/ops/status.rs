@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
-use crate::policy::PeerAcl;
+use crate::policy::PeerPolicies;
 use crate::usage::UsageStats;
 use crate::worker::fill_from_system;
 
@@ -23,7 +23,7 @@ pub(super) struct Status {
     certificate_expiries: ArcSwap<Vec<(String, i64)>>,
     /// What became of usage records.
     pub(super) usage: Arc<UsageStats>,
-    peer_acl: ArcSwapOption<PeerAcl>,
+    peer_policies: ArcSwapOption<PeerPolicies>,
     not_ready: ArcSwapOption<String>,
 }
 
@@ -61,7 +61,7 @@ impl Status {
             certificate_reloads: Outcomes::default(),
             certificate_expiries: ArcSwap::default(),
             usage: Arc::default(),
-            peer_acl: ArcSwapOption::empty(),
+            peer_policies: ArcSwapOption::empty(),
             not_ready: ArcSwapOption::empty(),
         }
     }
@@ -115,12 +115,12 @@ impl Status {
         self.not_ready.store(reason.map(Arc::new));
     }
 
-    /// The peer rules in force.
-    pub(super) fn peer_acl(&self) -> Option<Arc<PeerAcl>> {
-        self.peer_acl.load_full()
+    /// The peer policies in force.
+    pub(super) fn peer_policies(&self) -> Option<Arc<PeerPolicies>> {
+        self.peer_policies.load_full()
     }
 
-    pub(super) fn set_peer_acl(&self, peer_acl: Arc<PeerAcl>) {
-        self.peer_acl.store(Some(peer_acl));
+    pub(super) fn set_peer_policies(&self, peer_policies: Arc<PeerPolicies>) {
+        self.peer_policies.store(Some(peer_policies));
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use crate::addr::{FiveTuple, RelayedAddr};
+use crate::auth::UsernameLimits;
 use crate::clock::civil;
 use crate::text::json;
 use crate::traffic::Traffic;
@@ -98,6 +99,7 @@ impl Session {
             username: &self.username,
             user: self.user.name(),
             realm: self.user.realm().map(|realm| &**realm),
+            limits: UsernameLimits::text_of(&self.username, self.user.name()),
             credential: self.user.kind().name(),
             transport: self.five_tuple.transport.name(),
             client: self.five_tuple.client.to_string(),
@@ -143,6 +145,7 @@ struct SessionRecord<'a> {
     user: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     realm: Option<&'a str>,
+    limits: Option<&'a str>,
     credential: &'static str,
     transport: &'static str,
     client: String,

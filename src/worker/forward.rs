@@ -202,9 +202,20 @@ impl Worker {
             log::packet_of_peer(&self.relays, relay, peer, payload.len(), routed.as_ref().err().copied());
         }
         match routed {
+            Ok(way) if self.goes_round(now, relay, peer, &payload) => {
+                self.server.cut_loop(now, &way.client.five_tuple, peer);
+                self.drop_packet(Dropped::Loop)
+            }
             Ok(way) => self.relay_to_client(relay, peer.family(), &way, payload),
             Err(reason) => self.drop_packet(reason),
         }
+    }
+
+    /// Whether a packet is one of a loop, where those are looked for.
+    #[inline]
+    fn goes_round(&mut self, now: Now, relay: RelayId, peer: PeerAddr, payload: &Payload) -> bool {
+        let Some(loops) = &mut self.loops else { return false };
+        loops.is_next(now.micros) && loops.look(now.micros, relay, peer, self.inbox.bytes(payload.span))
     }
 
     fn relay_to_client(&mut self, relay: RelayId, family: Family, way: &ToClient, payload: Payload) -> Room {

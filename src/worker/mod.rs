@@ -12,6 +12,7 @@ mod forward;
 mod inbox;
 mod jobs;
 mod log;
+mod loops;
 mod mail;
 mod mailbox;
 mod moving;
@@ -56,6 +57,7 @@ use crate::usage::UsageSender;
 use clients::{ClientSources, Clients};
 use inbox::Inbox;
 use jobs::Jobs;
+use loops::LoopWatch;
 use mail::Mail;
 use moving::Parked;
 use observers::Observers;
@@ -123,6 +125,8 @@ pub struct Worker {
     parked: Parked,
     /// What goes over all allocations.
     jobs: Jobs,
+    /// What goes round, if that is looked for.
+    loops: Option<Box<LoopWatch>>,
     /// What counts, logs and records.
     observers: Observers,
     pace: Pace,
@@ -161,6 +165,7 @@ impl Worker {
             by_listener: listeners.iter().filter_map(ListenerRelays::of).collect(),
             sharing_workers: context.shared_ports.then_some(context.mailboxes.len() as u16),
         };
+        let loops = LoopWatch::of(&context.settings);
         let server = Server::new(context.settings, context.shared, Box::new(fill_from_system))
             .with_ids(AllocationIds::of_worker(number));
         Ok(Self {
@@ -173,6 +178,7 @@ impl Worker {
             whereabouts: Arc::clone(&context.whereabouts),
             parked: Parked::default(),
             jobs: Jobs::default(),
+            loops,
             observers: Observers::new(counters, context.usage, context.shortages, context.whereabouts),
             pace: Pace::new(epoll),
         })

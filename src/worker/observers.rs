@@ -9,11 +9,15 @@ use super::log;
 use super::moving::Whereabouts;
 use super::refusals::RefusalRing;
 use super::shortage::{Shortage, Shortages};
-use crate::clock::Now;
+use crate::addr::Logged;
+use crate::clock::{Now, SECOND};
 use crate::counters::{BadHeader, Counters};
 use crate::net::sys::clocks;
 use crate::turn::{AllocationSummary, Event, Refusal, Server};
 use crate::usage::UsageSender;
+
+/// The time between two lines about loops.
+const LOOP_LINES_MICROS: u64 = 60 * SECOND;
 
 /// Everything that looks on.
 pub(super) struct Observers {
@@ -30,6 +34,8 @@ pub(super) struct Observers {
     timed_packets: u64,
     /// Allocations made since the last flush.
     made: u64,
+    /// When a loop was told of last.
+    loop_told_micros: Option<u64>,
     is_end: bool,
 }
 
@@ -51,6 +57,7 @@ impl Observers {
             flushed_micros: clocks().0,
             timed_packets: 0,
             made: 0,
+            loop_told_micros: None,
             is_end: false,
         }
     }
@@ -125,6 +132,28 @@ impl Observers {
             Event::Moved { id, from, five_tuple, username } => {
                 self.counters.allocation_moved(from.transport, five_tuple.transport);
                 log::moved(id, &from, &five_tuple, &username);
+            }
+            Event::LoopCut { id, user, client, peer } => {
+                self.counters.loops_cut.add(1);
+                // One that is made again and again does not fill the log.
+                if self.loop_told_micros.is_none_or(|told| self.flushed_micros >= told + LOOP_LINES_MICROS) {
+                    self.loop_told_micros = Some(self.flushed_micros);
+                    let (client, peer) = (Logged(client.get()), Logged(peer.get()));
+                    tracing::warn!(
+                        %id, user = ?user.name(), %client, %peer,
+                        "packets went round a loop between a relay and a peer ([guard] loop-packets-per-second): the peer has lost its \
+                         permission; turnstone kick USER ends the allocation"
+                    );
+                }
+            }
+            Event::Suspended { suspension, client } => {
+                let secs = suspension.until_micros.saturating_sub(self.flushed_micros) / SECOND;
+                let client = Logged(client.get());
+                tracing::warn!(
+                    user = ?suspension.user.name(), %client, secs,
+                    "a user is suspended for peers that are denied ([guard] suspend-after): no new allocation, and no new peer; \
+                     turnstone suspensions --lift USER ends that, turnstone explain USER shows the peers"
+                );
             }
             Event::RouteBound { .. } | Event::RouteGone { .. } => {}
         }

@@ -50,6 +50,7 @@ mod tests {
             transport: Transport::Udp,
             username: Excerpt::of(b"alice"),
             peer: None,
+            policy: None,
             times: 1,
         };
         let mut ring = RefusalRing::new();

@@ -17,6 +17,7 @@ mod control;
 mod document;
 mod refusals;
 mod sessions;
+mod suspensions;
 mod users;
 mod wire;
 

@@ -94,13 +94,27 @@ fn chromium_refuses_a_server_whose_certificate_it_does_not_trust() {
     assert_no_candidate(&results[&url], 701);
 }
 
+#[test]
+fn chromium_carries_limits_in_its_username_unchanged_within_the_guard() {
+    // Less than the reference calls plenty for a person, and here both ends of the call are one user.
+    let extra_toml = "[[peers.policy]]\nname = \"open\"\n\n[guard]\npeers-per-user = 12\nnew-peers-per-minute = 12\n\
+                      suspend-after = 3\nloop-packets-per-second = 1000\n";
+    let server = Spec { username_limits: true, extra_toml: extra_toml.to_owned(), ..Spec::local() }.start();
+    let credentials = server.credentials("browser;bw=900M;alloc=20;peers=open");
+    relays_as(&server, &format!("turn:{}?transport=udp", server.udp()), "udp", &credentials, Trust::TestAuthority);
+}
+
 fn relays(server: &TestServer, url: &str, relay_protocol: &str, trust: Trust) {
+    relays_as(server, url, relay_protocol, &server.credentials("browser"), trust);
+}
+
+fn relays_as(server: &TestServer, url: &str, relay_protocol: &str, credentials: &Credentials, trust: Trust) {
     let results = browse(
         server,
         trust,
         &[json!({
             "name": url,
-            "iceServers": [ice_server(url, &server.credentials("browser"))],
+            "iceServers": [ice_server(url, credentials)],
             "bytes": BYTES,
             "video": true,
         })],

@@ -192,3 +192,55 @@ fn an_access_token_passes_its_own_verification_and_another_servers_does_not() {
     let none = Place::new().run(&["credentials", "token"]);
     assert!(none.code == 2 && none.err.contains("has no [[auth.token-keys]]"), "{}", none.err);
 }
+
+const LIMITED: &str =
+    "[auth]\nusername-limits = true\n[[peers.policy]]\nname = \"sfu\"\nmode = \"sfu\"\nallowed = [\"8.8.8.8\"]\n";
+
+#[test]
+fn limits_are_signed_with_the_name_and_verified() {
+    let place = Place::with(LIMITED);
+    let args = ["credentials", "--user", "a", "--json", "--bandwidth", "2M", "--allocations", "4", "--peers", "sfu"];
+    let credential = json(&place.run(&args).ok());
+    let username = credential["username"].as_str().unwrap();
+    assert!(username.ends_with(":a;bw=2M;alloc=4;peers=sfu"), "{username}");
+    assert_eq!(credential["password"], **mint(SECRET.as_bytes(), username));
+    let verified = place.run(&["credentials", "verify", username, credential["password"].as_str().unwrap()]).ok();
+    assert!(
+        verified.starts_with("valid: ") && verified.ends_with("; limited to bw=2M;alloc=4;peers=sfu\n"),
+        "{verified}"
+    );
+
+    let verify = |username: &str| place.run(&["credentials", "verify", username, &mint(SECRET.as_bytes(), username)]);
+    let ran = verify("9999999999:a;pps=5");
+    assert_eq!(ran.code, 1);
+    assert!(
+        ran.out.contains("not valid: the limits in the username cannot be read: there is a limit that"),
+        "{}",
+        ran.out
+    );
+    let ran = verify("9999999999:a;peers=gone");
+    assert!(ran.code == 1 && ran.out.contains("no [[peers.policy]] has the name \"gone\""), "{}", ran.out);
+    let ran = place.run(&["credentials", "verify", "9999999999:a;alloc=1", &mint(SECRET.as_bytes(), "9999999999:a")]);
+    assert!(ran.code == 1 && ran.out.contains("over the username without its limits"), "{}", ran.out);
+}
+
+#[test]
+fn limits_that_the_server_would_not_read_are_refused_with_the_flag() {
+    let refused = |place: &Place, args: &[&str], why: &str| {
+        let ran = place.run(&[&["credentials", "--user"][..], args].concat());
+        assert_eq!(ran.code, 2);
+        assert!(ran.err.contains(why), "{args:?}: {}", ran.err);
+    };
+    let place = Place::with(LIMITED);
+    refused(&place, &["a", "--bandwidth", "fast"], "--bandwidth: \"fast\": bw is not a whole number");
+    refused(&place, &["a", "--allocations", "0"], "--allocations: \"0\": alloc is not");
+    refused(&place, &["a", "--peers", "gone"], "--peers: no [[peers.policy]] has the name \"gone\"");
+    refused(&place, &["a", "--allocations", "1;bw=1G"], "--allocations");
+    refused(&place, &["a;b"], "--user: a name has no ;");
+    let plain = Place::new();
+    refused(&plain, &["a", "--bandwidth", "2M"], "set username-limits = true in [auth]");
+    assert_eq!(plain.run(&["credentials", "--user", "a;b"]).code, 0, "as before");
+    let ran =
+        plain.run(&["credentials", "verify", "9999999999:a;bw=2M", &mint(SECRET.as_bytes(), "9999999999:a;bw=2M")]);
+    assert!(ran.code == 0 && ran.out.contains("bw=2M counts as part of the user's name"), "{}", ran.out);
+}

@@ -6,7 +6,7 @@ use turnstone::config::overridable;
 
 use super::{Place, ran};
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "serve",
     "check",
     "doctor",
@@ -23,6 +23,7 @@ const COMMANDS: [&str; 19] = [
     "kick",
     "top",
     "explain",
+    "suspensions",
     "reload",
     "drain",
     "log-level",

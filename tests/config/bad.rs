@@ -21,7 +21,7 @@ fn every_mistake_is_named_with_its_place_and_what_was_expected() {
         ("[relay]\nfoo = 1".to_owned(), "2:1: unknown key \"foo\" in [relay]; expected one of address-family, choice, external-ip, ipv4, ipv6, ports".to_owned()),
         (
             "wokers = 2".to_owned(),
-            "1:1: unknown key \"wokers\" at the top level (did you mean \"workers\"?); expected one of admin, auth, bandwidth, compatibility, drain, lifetimes, limits, listen, log, metrics, mobility, \
+            "1:1: unknown key \"wokers\" at the top level (did you mean \"workers\"?); expected one of admin, auth, bandwidth, compatibility, drain, guard, lifetimes, limits, listen, log, metrics, mobility, \
              nat-discovery, peers, quota, redirect, relay, rfc5766-channel-numbers, secret-files-readable-by, software, streams, tls, turn, usage, workers"
                 .to_owned(),
         ),
@@ -110,7 +110,13 @@ fn every_mistake_is_named_with_its_place_and_what_was_expected() {
         ("[peers]\nnat64-prefixes = [\"10.0.0.0/8\"]".to_owned(), "2:19: nat64-prefixes in [peers]: \"10.0.0.0/8\": ".to_owned()),
         ("[peers]\ndenied-ports = [0]".to_owned(), "2:17: denied-ports in [peers]: 0 is out of range".to_owned()),
         ("[peers]\ndenied-ports = 53".to_owned(), "2:16: denied-ports in [peers]: found a whole number; expected an array of ports from 1 to 65535".to_owned()),
-        ("[peers]\ndefault = \"allow\"".to_owned(), "2:11: default in [peers]: \"allow\" is not a default; expected \"public\" or \"deny\"".to_owned()),
+        ("[peers]\nmode = \"allow\"".to_owned(), "2:8: mode in [peers]: \"allow\" is not a mode; expected \"p2p\" or \"sfu\"".to_owned()),
+        ("[[peers.policy]]\nmode = \"sfu\"".to_owned(), "1:1: [[peers.policy]] has no name; expected a name of at most 32 letters".to_owned()),
+        ("[[peers.policy]]\nname = \"a b\"".to_owned(), "2:8: name in [[peers.policy]]: a name has 1 to 32 letters".to_owned()),
+        ("[[peers.policy]]\nname = \"a\"\n[[peers.policy]]\nname = \"a\"".to_owned(), "4:8: there is another policy of the name \"a\"".to_owned()),
+        ("[[peers.policy]]\nname = \"a\"\nallowed = [\"8.8.8.8\"]".to_owned(), "3:12: allowed in [[peers.policy]]: \"8.8.8.8\": has no effect".to_owned()),
+        ("[guard]\nsuspend-after = 0".to_owned(), "2:17: suspend-after in [guard]: 0 is out of range".to_owned()),
+        ("[guard]\nloop-packets-per-second = 99".to_owned(), "2:27: loop-packets-per-second in [guard]: 99 is out of range".to_owned()),
         ("[quota]\nallocations-total = 0".to_owned(), "2:21: allocations-total in [quota]: 0 is out of range; expected a whole number from 1, or \"unlimited\"".to_owned()),
         ("[quota]\nallocations-per-user = \"many\"".to_owned(), "2:24: allocations-per-user in [quota]: found a string".to_owned()),
         ("[bandwidth]\nper-user = \"2M\"".to_owned(), format!("2:12: per-user in [bandwidth]: \"M\" in \"2M\" is not a rate whose bits or bytes are spelled out; expected {RATE}")),

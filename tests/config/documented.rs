@@ -74,6 +74,7 @@ fn every_documented_key_is_accepted_and_every_accepted_key_is_documented() {
             "[auth]" => keys.extend(["secrets".to_owned(), "token-keys".to_owned(), "users".to_owned()]),
             "[tls]" => keys.extend(["certificates".to_owned()]),
             "[[realm]]" => keys.extend(["secrets", "users", "quota", "bandwidth"].map(str::to_owned)),
+            "[peers]" => keys.extend(["policy".to_owned()]),
             _ => {}
         }
         assert_eq!(keys, accepted_keys(section), "in {section:?}");

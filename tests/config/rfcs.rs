@@ -46,7 +46,7 @@ fn two_addresses_of_each_family_make_two_pairs_and_others_may_stand_for_them() {
     let [v4, v6] = &config.nat_discovery[..] else { panic!() };
     assert_eq!(v4.external.map(|ip| ip.to_string()), ["192.88.100.1", "192.88.100.2"]);
     assert_eq!((v6.external, v6.ports), (v6.addresses, [80, 81]));
-    let rules = config.peer_rules(Default::default());
+    let rules = config.peer_policy_rules(Default::default()).default;
     for own in ["192.88.100.2:80", "192.88.100.1:81"] {
         assert!(rules.own_endpoints.contains(&own.parse().unwrap()), "{own}");
     }

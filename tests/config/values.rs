@@ -100,7 +100,7 @@ fn every_value_of_a_full_file_arrives() {
         on-expiry = "cut"
         nonce-lifetime = "1m"
         [peers]
-        default = "deny"
+        mode = "sfu"
         allowed = ["10.1.2.0/24 override", "8.8.0.0/16"]
         denied = ["8.8.8.8", "9.0.0.1-9.0.0.9"]
         denied-ports = [53, 123]
@@ -286,7 +286,7 @@ fn several_relay_addresses_each_have_all_ports_and_a_public_half_of_their_own() 
             .to_toml()
             .contains(text.trim_start_matches("[relay]\nports = \"20000-20999\"\n").lines().next().unwrap())
     );
-    let rules = config.peer_rules(OwnAddresses::default());
+    let rules = config.peer_policy_rules(OwnAddresses::default()).default;
     assert_eq!((rules.relay_addresses.len(), rules.own_addresses.len()), (3, 2), "the private halves are this host");
     let with_relay = |relay: &str| with_secret(&format!("[relay]\nipv6 = \"off\"\n{relay}\n")).error();
     for (relay, problem) in [
@@ -397,4 +397,46 @@ fn a_private_relay_address_whose_own_network_is_denied_is_warned_about() {
         assert_eq!(found.len(), usize::from(warned), "{text}: {:?}", loaded.warnings);
         assert!(found.iter().all(|warning| warning.message.contains("\"10.5.0.0/24 override\"")), "{found:?}");
     }
+}
+
+#[test]
+fn policies_by_name_and_the_guard_are_read_shown_and_their_changes_told() {
+    let text = "[auth]\nusername-limits = true\n[peers]\nmode = \"sfu\"\nallowed = [\"8.8.8.8\"]\nrelays = true\n\
+                nat64-prefixes = [\"2001:db8:64::/96\"]\n[[peers.policy]]\nname = \"sfu\"\nmode = \"sfu\"\nallowed = [\"8.8.4.4\"]\n\
+                [[peers.policy]]\nname = \"open\"\ndenied-ports = [53]\n[guard]\npeers-per-user = 50\nnew-peers-per-minute = 60\n\
+                suspend-after = 20\nsuspend-for = \"5m\"\nloop-packets-per-second = 1000\n";
+    let config = with_secret(text).config();
+    assert!(config.auth.username_limits && config.peers.default_deny_all && !config.peers.deny_relays);
+    let [(sfu, of_sfu), (open, of_open)] = &config.peer_policies[..] else { panic!("{:?}", config.peer_policies) };
+    assert_eq!((sfu.as_str(), open.as_str()), ("sfu", "open"));
+    assert!(of_sfu.default_deny_all && of_sfu.deny_relays && !of_open.default_deny_all && !of_open.deny_relays);
+    assert_eq!(
+        (&*of_sfu.allowed, &*of_open.denied_ports, of_open.nat64_prefixes.len()),
+        (&["8.8.4.4".to_owned()][..], &[53][..], 1)
+    );
+    let guard = config.guard;
+    assert_eq!(
+        (guard.peers_per_user, guard.new_peers_per_minute, guard.loop_packets_per_second),
+        (Some(50), Some(60), Some(1000))
+    );
+    assert_eq!(guard.suspension.map(|suspension| (suspension.probes, suspension.secs)), Some((20, 300)));
+
+    let settings = config.settings(Arc::new(NonceKeys::new([0; 32], 600)), OwnAddresses::default()).unwrap();
+    assert_eq!(settings.peer_policies().named().count(), 2);
+    let shown = config.to_toml();
+    for line in [
+        "[[peers.policy]]\nname = \"sfu\"\nmode = \"sfu\"",
+        "username-limits = true",
+        "suspend-for = \"5m\"",
+        "relays = true",
+    ] {
+        assert!(shown.contains(line), "{shown}");
+    }
+    let other = with_secret(&text.replace("8.8.4.4", "8.8.4.5")).config();
+    let told: Vec<_> =
+        config.changes(&other).into_iter().map(|change| (change.key, change.before, change.after)).collect();
+    assert_eq!(
+        told,
+        [("peers.policy", "sfu open".to_owned(), "sfu open (other rules under the same names)".to_owned())]
+    );
 }

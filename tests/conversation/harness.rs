@@ -11,7 +11,7 @@ use std::sync::Arc;
 use turnstone::addr::{ClientAddr, Family, FiveTuple, PeerAddr, Transport};
 use turnstone::auth::{AccessTokens, AskPolicy, Credentials, NonceKeys, SharedSecret, Users, mint};
 use turnstone::clock::{Now, SECOND};
-use turnstone::policy::{BandwidthLimits, PeerAcl, PeerRules, QuotaLimits};
+use turnstone::policy::{BandwidthLimits, GuardLimits, PeerAcl, PeerPolicies, PeerRules, QuotaLimits};
 use turnstone::reject::{Dropped, Reason};
 use turnstone::stun::{AttributeType, Class, Encoder, Key, Message, Method, PasswordAlgorithm, TransactionId};
 use turnstone::traffic::Traffic;
@@ -91,10 +91,13 @@ pub fn crowd(count: u16) -> (World, Vec<(Client, RelayId)>) {
 #[derive(Clone)]
 pub struct Options {
     pub rules: PeerRules,
+    /// Peer policies by name; what is the host's own is that of `rules`.
+    pub policies: Vec<(&'static str, PeerRules)>,
     pub lifetimes: Lifetimes,
     pub on_expiry: OnExpiry,
     pub quota: QuotaLimits,
     pub bandwidth: BandwidthLimits,
+    pub guard: GuardLimits,
     pub unauthenticated: Option<turnstone::policy::RateLimit>,
     pub max_peers: usize,
     pub rfc5766_channel_numbers: bool,
@@ -110,6 +113,7 @@ pub struct Options {
     pub realm: &'static str,
     pub secrets: Vec<&'static [u8]>,
     pub default_family: DefaultFamily,
+    pub username_limits: bool,
     /// The realms beside the default one.
     pub realms: Vec<RealmOptions>,
 }
@@ -147,10 +151,12 @@ impl Default for Options {
                 relay_ports: (49152, 65535),
                 ..PeerRules::default()
             },
+            policies: Vec::new(),
             lifetimes: Lifetimes::default(),
             on_expiry: OnExpiry::Keep,
             quota: QuotaLimits::default(),
             bandwidth: BandwidthLimits::default(),
+            guard: GuardLimits::default(),
             unauthenticated: None,
             max_peers: 100,
             rfc5766_channel_numbers: false,
@@ -167,6 +173,7 @@ impl Default for Options {
             secrets: vec![SECRET],
             default_family: DefaultFamily::default(),
             realms: Vec::new(),
+            username_limits: false,
         }
     }
 }
@@ -178,7 +185,8 @@ impl Options {
         let builder = Credentials::builder(self.realm, Arc::clone(nonce_keys))
             .users(Users::from_pairs(self.realm, self.users.iter().copied()).unwrap())
             .secrets(secrets.collect())
-            .access_tokens(self.tokens.clone());
+            .access_tokens(self.tokens.clone())
+            .username_limits(self.username_limits);
         match self.asks {
             Some(policy) => builder.asking(policy).build().unwrap(),
             None => builder.build().unwrap(),
@@ -187,11 +195,24 @@ impl Options {
 
     fn settings(&self, nonce_keys: &Arc<NonceKeys>) -> Arc<Settings> {
         let credentials = Arc::new(self.credentials(nonce_keys));
-        let settings = Settings::builder(credentials, Arc::new(PeerAcl::compile(&self.rules).unwrap()))
+        let default = Arc::new(PeerAcl::compile(&self.rules).unwrap());
+        let mut policies = PeerPolicies::new(Arc::clone(&default));
+        for (name, rules) in &self.policies {
+            let rules = PeerRules {
+                own_endpoints: self.rules.own_endpoints.clone(),
+                relay_addresses: self.rules.relay_addresses.clone(),
+                relay_ports: self.rules.relay_ports,
+                ..rules.clone()
+            };
+            policies = policies.with(name.parse().unwrap(), Arc::new(PeerAcl::compile(&rules).unwrap()));
+        }
+        let settings = Settings::builder(credentials, default)
+            .peer_policies(policies)
             .lifetimes(self.lifetimes)
             .on_expiry(self.on_expiry)
             .quota(self.quota)
             .bandwidth(self.bandwidth)
+            .guard(self.guard)
             .unauthenticated(self.unauthenticated)
             .max_peers_per_allocation(self.max_peers)
             .rfc5766_channel_numbers(self.rfc5766_channel_numbers)

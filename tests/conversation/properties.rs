@@ -406,6 +406,7 @@ impl Play {
                     summary.id = "0-0".parse().unwrap();
                     shown.push(format!("{summary:?}"));
                 }
+                Event::LoopCut { .. } | Event::Suspended { .. } => panic!("nobody looks for that here: {event:?}"),
                 Event::Refused(refusal) => shown.push(format!("{refusal:?} {}", refusal.times)),
                 Event::Moved { .. } => panic!("no client has asked for a ticket"),
                 Event::RouteBound { .. } | Event::RouteGone { .. } => {}

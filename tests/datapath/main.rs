@@ -7,6 +7,7 @@
 mod support;
 
 mod descriptors;
+mod loops;
 mod strangers;
 mod streams;
 

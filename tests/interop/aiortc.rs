@@ -45,6 +45,20 @@ fn aiortc_gets_no_relayed_candidate_with_a_wrong_or_expired_credential() {
     assert!(right.iter().any(|candidate| candidate.contains("typ relay")), "{right:?}");
 }
 
+#[test]
+fn aiortc_carries_limits_in_its_username_unchanged_within_the_guard() {
+    let extra_toml = format!("{}{GUARD}", crate::uclient::POLICIES);
+    let server = Spec { username_limits: true, extra_toml, ..Spec::local() }.start();
+    let url = format!("turn:{}?transport=udp", server.udp());
+    let limited = |user: &str| setup(&server, &url, server.credentials(&format!("{user};bw=500M;alloc=4;peers=open")));
+    let pair = connect_pair(&limited("offering"), &limited("answering"), BYTES, ICE_LIMIT).expect("ICE found no way");
+    assert_eq!(pair, ("relay".to_owned(), "relay".to_owned()));
+}
+
+/// What the reference calls plenty for a person.
+const GUARD: &str =
+    "[guard]\npeers-per-user = 50\nnew-peers-per-minute = 60\nsuspend-after = 20\nloop-packets-per-second = 1000\n";
+
 fn exchange_bytes(server: &TestServer, url: &str) {
     let offering = setup(server, url, server.credentials("offering"));
     let answering = setup(server, url, server.credentials("answering"));

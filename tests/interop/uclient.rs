@@ -154,6 +154,26 @@ fn uclient_with_an_expired_credential_gets_no_allocation() {
 }
 
 #[test]
+fn uclient_carries_limits_in_its_username_unchanged_and_they_hold() {
+    let server = Spec { username_limits: true, extra_toml: POLICIES.to_owned(), ..spec() }.start();
+    let peer = Peer::start("127.0.0.1");
+    for transport in TRANSPORTS {
+        let limited = server.credentials(&format!("{};bw=100M;alloc=20;peers=open", transport.name()));
+        let finished = uclient(&server, transport, "127.0.0.1", &limited, &[&peer.flags()[..], &["-c"]].concat());
+        assert_nothing_lost(&finished);
+    }
+    // From relay to relay, which the policy does not allow; then two allocations, of which one is allowed.
+    let tightened = server.credentials("tight;peers=sfu");
+    let finished = uclient(&server, Transport::Udp, "127.0.0.1", &tightened, &["-y", "-c"]);
+    assert!(finished.all_output().contains("403"), "{}", finished.all_output());
+    let one = server.credentials("one;alloc=1");
+    let finished = uclient(&server, Transport::Udp, "127.0.0.1", &one, &["-y", "-c"]);
+    assert!(finished.all_output().contains("Cannot complete Allocation"), "{}", finished.all_output());
+    let unknown = server.credentials("new;pps=100");
+    assert_no_allocation(&server, &unknown);
+}
+
+#[test]
 fn uclient_with_a_static_user_is_served() {
     let server = spec().user("alice", "correct horse").start();
     let peer = Peer::start("127.0.0.1");
@@ -161,6 +181,9 @@ fn uclient_with_a_static_user_is_served() {
     let finished = uclient(&server, Transport::Udp, "127.0.0.1", &alice, &peer.flags());
     assert_nothing_lost(&finished);
 }
+
+/// Policies for the names in usernames. On loopback, where all peers are, only relayed addresses can be denied.
+pub(crate) const POLICIES: &str = "[[peers.policy]]\nname = \"open\"\n\n[[peers.policy]]\nname = \"sfu\"\nmode = \"sfu\"\nallowed = [\"8.8.8.8\"]\n\n";
 
 /// This client chooses channel numbers from the range of RFC 5766.
 pub(crate) fn spec() -> Spec {

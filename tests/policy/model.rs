@@ -1,9 +1,11 @@
 //! Rules against a model that scans lists of ranges, address by address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use proptest::prelude::*;
-use turnstone::policy::{PeerAcl, PeerRules, Verdict};
+use turnstone::addr::PeerAddr;
+use turnstone::policy::{PeerAcl, PeerPolicies, PeerRules, Verdict};
 use turnstone::reject::Reason;
 
 use super::rows::{IPV4_ROWS, IPV6_ROWS};
@@ -247,6 +249,44 @@ proptest! {
                 prop_assert_eq!(forward.judge_ip(ip), backward.judge_ip(ip));
             },
             (forward, backward) => prop_assert!(forward.is_err() && backward.is_err()),
+        }
+    }
+
+    #[test]
+    fn a_policy_that_tightens_another_never_makes_a_peer_reachable(
+        base in prop::collection::vec(rule(V4), 0..8),
+        tighter in prop::collection::vec(rule(V4), 0..8),
+        sfu: (bool, bool),
+        relays: (bool, bool),
+        addresses in prop::collection::vec(any::<u32>(), 20),
+    ) {
+        // The rules that have an effect; what has none is refused.
+        let compile = |rules: &[Rule], default_deny_all, deny_relays| {
+            let rules = PeerRules {
+                denied: texts(rules, |kind| kind == Kind::Denied),
+                allowed: texts(rules, |kind| kind != Kind::Denied),
+                default_deny_all,
+                deny_relays,
+                relay_addresses: vec!["9.9.9.9".parse().unwrap()],
+                relay_ports: (50_000, 50_100),
+                ..PeerRules::default()
+            };
+            Arc::new(PeerAcl::compile_anew(&rules).unwrap().0)
+        };
+        let (base_acl, tighter_acl) = (compile(&base, sfu.0, relays.0), compile(&tighter, sfu.1, relays.1));
+        let name = "tighter".parse().unwrap();
+        let policies = PeerPolicies::new(Arc::clone(&base_acl)).with(name, Arc::clone(&tighter_acl));
+        let choice = policies.choose(None, Some(name));
+        let interesting = interesting(V4, &base).into_iter().chain(interesting(V4, &tighter)).chain(addresses.into_iter().map(u128::from));
+        for ip in interesting.map(|address| V4.ip(address)).chain(["9.9.9.9".parse().unwrap()]) {
+            let both = base_acl.judge_ip(ip).is_ok() && tighter_acl.judge_ip(ip).is_ok();
+            prop_assert_eq!(policies.judge_ip(choice, ip).is_ok(), both, "{}", ip);
+            for port in [1, 50_000, 50_101] {
+                let peer = PeerAddr::new((ip, port).into());
+                let Ok(peer) = peer else { continue };
+                let both = base_acl.judge(peer).is_ok() && tighter_acl.judge(peer).is_ok();
+                prop_assert_eq!(policies.judge(choice, peer).is_ok(), both, "{:?}", peer);
+            }
         }
     }
 

@@ -23,6 +23,7 @@ mod proxies;
 mod sealing;
 mod server;
 mod tokens;
+mod usernames;
 mod world;
 
 /// This test's share, in percent, of the inputs asked for.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use turnstone::addr::{ClientAddr, Family, FiveTuple, RelayedAddr, Transport};
 use turnstone::auth::{Credentials, NonceKeys, Users};
 use turnstone::clock::{Now, SECOND};
-use turnstone::policy::{BandwidthLimits, PeerAcl, PeerRules, QuotaLimits, Quotas, RateLimit};
+use turnstone::policy::{BandwidthLimits, PeerAcl, PeerPolicies, PeerRules, QuotaLimits, Quotas, RateLimit};
 use turnstone::reject::Dropped;
 use turnstone::stun::{
     AttributeType, Class, Encoder, IntegrityKind, Key, Message, Method, PasswordAlgorithm, TransactionId,
@@ -198,7 +198,7 @@ impl World {
 
     /// Reloads with a peer rule more or less.
     pub(crate) fn reload(&mut self, denied: &[&str]) {
-        self.settings = self.settings.with_peer_acl(peer_acl(denied));
+        self.settings = self.settings.with_peer_policies(Arc::new(PeerPolicies::new(peer_acl(denied))));
         self.server.apply(Arc::new(self.settings.clone()));
         // In parts, with whatever comes in between.
         self.server.judge(self.now, 1, &mut self.relays);

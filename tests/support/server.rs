@@ -78,6 +78,8 @@ pub struct Spec {
     pub rfc5766_channel_numbers: bool,
     /// Further keys of the top level.
     pub top_toml: String,
+    /// Whether limits in time-limited usernames are read.
+    pub username_limits: bool,
     /// Further sections of the configuration.
     pub extra_toml: String,
     /// Variables of the server's environment.
@@ -107,6 +109,7 @@ impl Spec {
             certificate_names: ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec(),
             rfc5766_channel_numbers: false,
             top_toml: String::new(),
+            username_limits: false,
             extra_toml: String::new(),
             environment: Vec::new(),
         }
@@ -142,7 +145,7 @@ impl Spec {
                 }
             }
         }
-        write!(toml, "\n[auth]\nrealm = \"{}\"\n\n", self.realm).unwrap();
+        write!(toml, "\n[auth]\nrealm = \"{}\"\nusername-limits = {}\n\n", self.realm, self.username_limits).unwrap();
         if self.knows_secret {
             toml.push_str("[[auth.secrets]]\nid = \"test\"\nfile = \"@DIR@/secret\"\n\n");
         }

@@ -10,6 +10,7 @@ use turnstone_stun::{AttributeType, Encoder, ErrorCode};
 use super::allocation::{Allocation, cut_in_secs, granted_lifetime_secs, in_secs};
 use super::mobility::Mobile;
 use super::output::Event;
+use super::peer::{Judges, choose};
 use super::relays::{OpenRelay, PortRequest, RelayError, Relays, ReservationToken};
 use super::request::Request;
 use super::server::Server;
@@ -63,17 +64,32 @@ impl Server {
             return Err(Reason::Draining.into());
         }
         let (now, settings, identity) = (request.now, request.settings, &request.auth.identity);
-        let quota = self.shared.quotas.reserve(settings.quota_in(request.realm), &identity.user, now.micros)?;
+        let guard = &self.shared.guard;
+        if settings.guard.suspension.is_some() && guard.is_suspended(&identity.user, now.micros) {
+            return Err(Reason::Suspended.into());
+        }
+        let judges = choose(settings, identity);
+        if judges.has_unknown() {
+            return Err(Reject { policy: identity.peer_policy(), ..Reason::UnknownPeerPolicy.into() });
+        }
+        let quota =
+            self.shared.quotas.reserve(identity.quota(settings.quota_in(request.realm)), &identity.user, now.micros)?;
         let opened = open(request, &wish.placement, relays)?;
 
         let granted = granted_lifetime_secs(settings, wish.lifetime_secs);
         let lifetime_secs = cut_in_secs(request.realm, now, identity).map_or(granted, |cut| cut.min(granted));
-        let meter = Meter::new(request.realm.bandwidth, &self.shared.user_bandwidths, &identity.user, now.micros);
+        let meter = Meter::new(
+            identity.bandwidth(request.realm.bandwidth),
+            &self.shared.user_bandwidths,
+            &identity.user,
+            now.micros,
+        );
         let id = self.ids.take();
         let is_frequent = quota.is_frequent();
         let mobile = wants_ticket.then(|| Box::new(Mobile::new()));
         let ticket = mobile.as_ref().and_then(|mobile| self.seal_ticket(now, id, mobile.serial));
-        let mut allocation = Allocation::new(id, *request.client, now, request.auth, meter, quota);
+        let mut allocation =
+            Allocation::new(id, *request.client, now, request.auth, meter, quota, Judges::new(judges, self.generation));
         allocation.mobile = mobile;
         for relay in [Some(opened.first), opened.second].iter().flatten() {
             allocation.add_relay(relay, in_secs(now, lifetime_secs));

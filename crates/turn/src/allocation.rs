@@ -15,7 +15,7 @@ use super::hash::AddressHash;
 use super::ids::AllocationId;
 use super::mobility::Mobile;
 use super::output::{AllocationSummary, Client, EndReason, Event};
-use super::peer::RefusedData;
+use super::peer::{Judges, RefusedData};
 use super::permissions::Permissions;
 use super::realm::{OnExpiry, Realm};
 use super::relays::{OpenRelay, RelayId};
@@ -67,6 +67,7 @@ pub(super) struct Allocation {
     pub(super) quota: Reservation,
     /// If its client has asked for a ticket.
     pub(super) mobile: Option<Box<Mobile>>,
+    pub(super) judges: Judges,
 }
 
 impl Allocation {
@@ -77,6 +78,7 @@ impl Allocation {
         auth: &Authenticated,
         meter: Meter,
         quota: Reservation,
+        judges: Judges,
     ) -> Self {
         Self {
             id,
@@ -98,6 +100,7 @@ impl Allocation {
             algorithm: auth.algorithm,
             quota,
             mobile: None,
+            judges,
         }
     }
 

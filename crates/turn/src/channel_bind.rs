@@ -26,13 +26,20 @@ impl Server {
         let allocation = self.allocations.get_mut(slot).ok_or(Reason::AllocationMismatch)?;
         let is_new =
             allocation.channels.check(&self.hash, number, peer, now.micros).map_err(|_| Reason::ChannelConflict)?;
-        let refused = |reason| Reject::of_peer(reason, peer.get());
         let relay = allocation.live_relay(peer.family(), now.micros);
-        let relay = relay.ok_or_else(|| refused(Reason::PeerFamilyMismatch))?.id;
-        let verdict = judge(&settings.peer_acl, Peer::Address(peer)).map_err(refused)?;
+        let relay = relay.ok_or_else(|| Reject::of_peer(Reason::PeerFamilyMismatch, peer.get()))?.id;
+        let judges = allocation.judged_by(settings, self.generation);
+        let verdict = judge(&settings.peer_policies, judges, Peer::Address(peer))
+            .map_err(|denied| Reject::of_denied(denied, peer.get()))?;
         let limit = settings.max_peers_per_allocation;
         if !allocation.permissions.has_room_for(&self.hash, &[peer.ip()], now.micros, limit) {
             return Err(Reason::TooManyPeers.into());
+        }
+        let until_micros = in_secs(now, settings.lifetimes.channel_secs);
+        if settings.guard.is_on() {
+            let has_new = is_new && !allocation.permissions.permits(&self.hash, peer.ip(), now.micros);
+            let user = &request.auth.identity.user;
+            self.shared.guard.note_peers(&settings.guard, user, (&[peer.ip()], has_new), until_micros, now.micros)?;
         }
         let id = allocation.id;
         if is_new {
@@ -44,11 +51,10 @@ impl Server {
         }
         let permitted_until = in_secs(now, settings.lifetimes.permission_secs);
         if self.shared_ports.is_some() {
-            self.claim(now, relay, peer).map_err(|unclaimed| refused(unclaimed.reason()))?;
+            self.claim(now, relay, peer).map_err(|unclaimed| Reject::of_peer(unclaimed.reason(), peer.get()))?;
             self.note_permission(now, relay, peer.ip(), permitted_until);
         }
         let allocation = self.allocations.get_mut(slot).ok_or(Reason::AllocationMismatch)?;
-        let until_micros = in_secs(now, settings.lifetimes.channel_secs);
         let own_relay = verdict == Verdict::OwnRelay;
         allocation.channels.bind(&self.hash, Channel { number, own_relay, peer, until_micros });
         allocation.permissions.install(&self.hash, peer.ip(), permitted_until);

@@ -24,8 +24,10 @@ impl Server {
         if let Some(peer) = peers.iter().find(|peer| !allocation.reaches(**peer, now.micros)) {
             return Err(Reject::of_peer(Reason::PeerFamilyMismatch, peer.get()));
         }
+        let judges = allocation.judged_by(settings, self.generation);
         for peer in &peers {
-            judge(&settings.peer_acl, Peer::Ip(peer.ip())).map_err(|reason| Reject::of_peer(reason, peer.get()))?;
+            judge(&settings.peer_policies, judges, Peer::Ip(peer.ip()))
+                .map_err(|denied| Reject::of_denied(denied, peer.get()))?;
         }
         let mut ips: Vec<IpAddr> = peers.iter().map(|peer| peer.ip()).collect();
         ips.sort_unstable();
@@ -34,6 +36,11 @@ impl Server {
             return Err(Reason::TooManyPeers.into());
         }
         let until_micros = in_secs(now, settings.lifetimes.permission_secs);
+        if settings.guard.is_on() {
+            let has_new = ips.iter().any(|ip| !allocation.permissions.permits(&self.hash, *ip, now.micros));
+            let user = &request.auth.identity.user;
+            self.shared.guard.note_peers(&settings.guard, user, (&ips, has_new), until_micros, now.micros)?;
+        }
         for ip in &ips {
             allocation.permissions.install(&self.hash, *ip, until_micros);
         }

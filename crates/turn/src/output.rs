@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::addr::{ClientAddr, FiveTuple, PeerAddr, RelayedAddr, Transport};
+use crate::policy::Suspension;
 use crate::reject::Dropped;
 use crate::traffic::Traffic;
 use crate::user::{RealmId, User};
@@ -231,4 +232,22 @@ pub enum Event {
     Ended(Box<AllocationSummary>),
     /// A request was refused.
     Refused(Refusal),
+    /// A loop was cut: see [`Server::cut_loop`](crate::Server::cut_loop).
+    LoopCut {
+        /// The allocation.
+        id: AllocationId,
+        /// Its user.
+        user: User,
+        /// Its client.
+        client: ClientAddr,
+        /// The peer that has lost its channel and permission.
+        peer: PeerAddr,
+    },
+    /// A user was suspended.
+    Suspended {
+        /// Who, and until when.
+        suspension: Suspension,
+        /// The client whose request it was that made it so.
+        client: ClientAddr,
+    },
 }

@@ -21,7 +21,7 @@ use super::mobility::Mobile;
 use super::output::{AllocationSummary, Client, EndReason, Event};
 use super::pass::Judgement;
 use super::path::Path;
-use super::peer::RefusedData;
+use super::peer::{Judges, RefusedData};
 use super::permissions::Permissions;
 use super::relays::{RelayId, Relays};
 use super::retransmit::{Remembered, RequestDigest, Tombstone};
@@ -254,6 +254,7 @@ impl Server {
             self.events.push(allocation.moved_event(from));
         }
         self.expect_no_more(&client.five_tuple);
+        allocation.judges.forget();
         allocation.channels = std::mem::take(&mut allocation.channels).moved(&self.hash);
         allocation.permissions = std::mem::take(&mut allocation.permissions).moved(&self.hash);
         let slot = self.allocations.insert(&self.hash, allocation);
@@ -318,6 +319,7 @@ impl Parcel {
         let user = &parts.identity.user;
         let quota = shared.quotas.readmit(user, parts.is_frequent);
         let bandwidth = settings.realm_of_user(user).map(|realm| realm.bandwidth).unwrap_or_default();
+        let bandwidth = parts.identity.bandwidth(bandwidth);
         let meter = Meter::resume(bandwidth, &shared.user_bandwidths, user, now.micros, parts.meter);
         let realm = user.realm().map(|name| RealmId::of(name)).unwrap_or_default();
         let five_tuple = parts.five_tuple;
@@ -344,6 +346,7 @@ impl Parcel {
             algorithm: parts.algorithm,
             quota,
             mobile: parts.mobile.map(|mobile| Box::new(mobile.into())),
+            judges: Judges::new(settings.peer_policies.choose(None, None), 0),
         };
         for ParcelRelay { id, relayed, until_micros, is_open } in parts.relays {
             *allocation.slot(relayed.family()) = Some(Relay { id, relayed, until_micros, open: is_open });

@@ -67,6 +67,8 @@ impl Server {
             pending.facts.keep_realms(|realm| settings.asks_in(realm));
         }
         self.settings = settings;
+        // 0 is nobody's: see `Judges::forget`.
+        self.generation = self.generation.checked_add(1).unwrap_or(1);
         // What an earlier one has ended stays ended; all that is left is judged anew.
         let before = self.judging.take().map(|judging| judging.so_far).unwrap_or_default();
         let so_far = Judgement { allocations: 0, ..before };
@@ -146,10 +148,11 @@ impl Server {
     pub(super) fn judge_again(&mut self, slot: u32, judgement: &mut Judgement) -> usize {
         let Some(allocation) = self.allocations.get_mut(slot) else { return 0 };
         let id = allocation.id;
-        let (acl, events) = (&self.settings.peer_acl, &mut self.events);
+        let judges = allocation.judged_by(&self.settings, self.generation);
+        let (policies, events) = (&self.settings.peer_policies, &mut self.events);
         let (permissions, channels) = (allocation.permissions.len(), allocation.channels.len());
-        allocation.permissions.retain(&self.hash, |ip, _| judge(acl, Peer::Ip(ip)).is_ok());
-        allocation.channels.retain(&self.hash, |channel| match judge(acl, Peer::Address(channel.peer)) {
+        allocation.permissions.retain(&self.hash, |ip, _| judge(policies, judges, Peer::Ip(ip)).is_ok());
+        allocation.channels.retain(&self.hash, |channel| match judge(policies, judges, Peer::Address(channel.peer)) {
             Ok(verdict) => {
                 channel.own_relay = verdict == Verdict::OwnRelay;
                 true
@@ -168,7 +171,8 @@ impl Server {
     pub(super) fn apply_limits(&mut self, now: Now, slot: u32) {
         let Some(allocation) = self.allocations.get_mut(slot) else { return };
         let Some(realm) = self.settings.realm_of_user(&allocation.identity.user) else { return };
-        let (limits, users) = (realm.bandwidth, &self.shared.user_bandwidths);
+        let limits = allocation.identity.bandwidth(realm.bandwidth);
+        let users = &self.shared.user_bandwidths;
         allocation.meter.set_limits(limits, users, &allocation.identity.user, now.micros);
         if let Some(cut) = cut_in_secs(realm, now, &allocation.identity) {
             let cut_micros = in_secs(now, cut);

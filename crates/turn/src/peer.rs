@@ -2,14 +2,18 @@
 
 use std::net::IpAddr;
 
-use crate::addr::PeerAddr;
+use crate::addr::{FiveTuple, PeerAddr};
+use crate::auth::Identity;
 use crate::clock::{Now, SECOND};
-use crate::policy::{PeerAcl, Verdict};
-use crate::reject::{Dropped, Reason};
+use crate::policy::{DeniedPeer, PeerPolicies, PolicyChoice, Verdict};
+use crate::reject::Dropped;
 use turnstone_stun::Method;
 
+use super::allocation::Allocation;
+use super::output::Event;
 use super::refusal::{Excerpt, Refusal};
 use super::server::Server;
+use super::settings::Settings;
 
 /// What is asked about: permissions have no port (RFC 8656 section 9).
 #[derive(Clone, Copy, Debug)]
@@ -21,10 +25,45 @@ pub(super) enum Peer {
 }
 
 /// Judges a peer. Every method and the inbound path come here; a channel keeps the verdict of its binding.
-pub(super) fn judge(acl: &PeerAcl, peer: Peer) -> Result<Verdict, Reason> {
+#[inline]
+pub(super) fn judge(policies: &PeerPolicies, choice: PolicyChoice, peer: Peer) -> Result<Verdict, DeniedPeer> {
     match peer {
-        Peer::Ip(ip) => acl.judge_ip(ip),
-        Peer::Address(peer) => acl.judge(peer),
+        Peer::Ip(ip) => policies.judge_ip(choice, ip),
+        Peer::Address(peer) => policies.judge(choice, peer),
+    }
+}
+
+/// The policies that judge the peers of whoever this is.
+pub(super) fn choose(settings: &Settings, identity: &Identity) -> PolicyChoice {
+    settings.peer_policies.choose(None, identity.peer_policy())
+}
+
+/// What an allocation's peers are judged by, and the snapshot that it was chosen from.
+#[derive(Clone, Copy)]
+pub(super) struct Judges {
+    choice: PolicyChoice,
+    generation: u32,
+}
+
+impl Judges {
+    pub(super) fn new(choice: PolicyChoice, generation: u32) -> Self {
+        Self { choice, generation }
+    }
+
+    /// Has them chosen anew, wherever the allocation is now.
+    pub(super) fn forget(&mut self) {
+        self.generation = 0;
+    }
+}
+
+impl Allocation {
+    /// What its peers are judged by; chosen anew, once, when another snapshot has come.
+    #[inline]
+    pub(super) fn judged_by(&mut self, settings: &Settings, generation: u32) -> PolicyChoice {
+        if self.judges.generation != generation {
+            self.judges = Judges::new(choose(settings, &self.identity), generation);
+        }
+        self.judges.choice
     }
 }
 
@@ -38,6 +77,24 @@ pub(super) struct RefusedData {
 }
 
 impl Server {
+    /// Cuts a loop that goes through a client's allocation and a peer: the peer loses its channel and its permission. Who wants the peer
+    /// asks for it again.
+    pub fn cut_loop(&mut self, now: Now, five_tuple: &FiveTuple, peer: PeerAddr) {
+        let slot = self.allocations.find(&self.hash, five_tuple);
+        let Some(allocation) = slot.and_then(|slot| self.allocations.get_mut(slot)) else { return };
+        let (id, events) = (allocation.id, &mut self.events);
+        allocation.channels.retain(&self.hash, |channel| {
+            let keep = channel.peer != peer;
+            if !keep {
+                events.push(Event::RouteGone { id, channel: channel.number });
+            }
+            keep
+        });
+        allocation.permissions.retain(&self.hash, |ip, until_micros| ip != peer.ip() && until_micros > now.micros);
+        let (user, client) = (allocation.identity.user.clone(), allocation.client.five_tuple.client);
+        self.events.push(Event::LoopCut { id, user, client, peer });
+    }
+
     /// Drops data whose peer policy denies, though there is a permission for its address: permissions have no port, and an address
     /// of our relays is also this host's. Nobody is answered; that an operator can find out why, it is told once a second.
     #[cold]
@@ -46,7 +103,7 @@ impl Server {
         now: Now,
         slot: u32,
         method: Method,
-        (peer, reason): (PeerAddr, Reason),
+        (peer, denied): (PeerAddr, DeniedPeer),
     ) -> Dropped {
         if let Some(allocation) = self.allocations.get_mut(slot) {
             let refused = &mut allocation.refused_data;
@@ -56,12 +113,13 @@ impl Server {
                 let times = std::mem::take(&mut refused.untold);
                 self.events.tell(Refusal {
                     unix_secs: now.unix_secs,
-                    reason,
+                    reason: denied.reason,
                     method,
                     client: allocation.client.five_tuple.client,
                     transport: allocation.client.five_tuple.transport,
                     username: Excerpt::of(allocation.identity.username.as_bytes()),
                     peer: Some(peer.get()),
+                    policy: denied.policy,
                     times,
                 });
             }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use crate::addr::{ClientAddr, Transport};
+use crate::policy::PolicyName;
 use crate::reject::Reason;
 use turnstone_stun::Method;
 
@@ -24,6 +25,8 @@ pub struct Refusal {
     pub username: Excerpt,
     /// The peer that was asked for, if the refusal is about one.
     pub peer: Option<SocketAddr>,
+    /// The name of the peer policy that denied it; the default one has none.
+    pub policy: Option<PolicyName>,
     /// How often: 1, but for data, where one refusal stands for all datagrams of the allocation since the one before.
     pub times: u32,
 }

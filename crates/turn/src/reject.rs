@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::policy::{DeniedPeer, PolicyName};
 use turnstone_stun::ErrorCode;
 
 /// A refusal: the reason, which has an error code on the wire, and the peer it is about, which the wire does not carry.
@@ -11,12 +12,19 @@ pub struct Reject {
     pub reason: Reason,
     /// The peer that was denied, or that no relayed address reaches.
     pub peer: Option<SocketAddr>,
+    /// The name of the peer policy that denied it; the default one has none.
+    pub policy: Option<PolicyName>,
 }
 
 impl Reject {
     /// A refusal because of a peer.
     pub fn of_peer(reason: Reason, peer: SocketAddr) -> Self {
-        Self { reason, peer: Some(peer) }
+        Self { reason, peer: Some(peer), policy: None }
+    }
+
+    /// A refusal because a policy denies a peer.
+    pub(crate) fn of_denied(denied: DeniedPeer, peer: SocketAddr) -> Self {
+        Self { reason: denied.reason, peer: Some(peer), policy: denied.policy }
     }
 
     /// The STUN error code sent.
@@ -95,6 +103,8 @@ reasons! {
     TokenExpired = UNAUTHENTICATED, "token-expired";
     /// MESSAGE-INTEGRITY is not by the session key in the access token.
     WrongSessionKey = UNAUTHENTICATED, "wrong-session-key";
+    /// What follows the `;` in the time-limited username cannot be read as limits.
+    UsernameLimits = UNAUTHENTICATED, "username-limits";
     /// The peer address is denied by a configured rule.
     PeerDenied = FORBIDDEN, "peer-denied";
     /// The peer address is in a range denied by default (private, loopback, multicast, ...).
@@ -107,6 +117,10 @@ reasons! {
     PeerPortDenied = FORBIDDEN, "peer-port-denied";
     /// The client asks for mobility, or shows a ticket of it, and the configuration does not offer it.
     MobilityForbidden = MOBILITY_FORBIDDEN, "mobility-forbidden";
+    /// The peer policy that the credential or its realm names is not there.
+    UnknownPeerPolicy = FORBIDDEN, "unknown-peer-policy";
+    /// The user is suspended, for peers that were denied: no new allocation, and no new peer.
+    Suspended = FORBIDDEN, "suspended";
     /// Comprehension-required attributes we do not know.
     UnknownAttribute = UNKNOWN_ATTRIBUTE, "unknown-attribute";
     /// The 5-tuple has an allocation already, or has none.
@@ -147,6 +161,10 @@ reasons! {
     TooManyPeers = INSUFFICIENT_CAPACITY, "too-many-peers";
     /// The allocation moves faster than allowed, or as many moves are pending, of the user or in all, as may be.
     TooManyMoves = INSUFFICIENT_CAPACITY, "too-many-moves";
+    /// The user has as many peers as allowed, over all allocations.
+    UserPeers = INSUFFICIENT_CAPACITY, "user-peers";
+    /// The user names new peers faster than allowed.
+    UserNewPeers = INSUFFICIENT_CAPACITY, "user-new-peers";
     /// The operating system refused. To the client it is a lack of capacity like the others.
     SystemError = INSUFFICIENT_CAPACITY, "system-error";
     /// As many requests wait for an answer from outside as may, in all, of the client's network or of the client; or the request is too
@@ -162,7 +180,7 @@ reasons! {
 
 impl From<Reason> for Reject {
     fn from(reason: Reason) -> Self {
-        Self { reason, peer: None }
+        Self { reason, peer: None, policy: None }
     }
 }
 
@@ -195,6 +213,8 @@ pub enum Dropped {
     Moving,
     /// One of our own relays has sent it to one of our own listeners.
     OwnRelay,
+    /// It has gone round a loop, which is cut with it.
+    Loop,
     /// A well-formed message that asks for nothing: a response, or an indication without effect here.
     Ignored,
 }
@@ -215,6 +235,7 @@ impl Dropped {
         Self::NoSession,
         Self::Moving,
         Self::OwnRelay,
+        Self::Loop,
         Self::Ignored,
     ];
 
@@ -234,6 +255,7 @@ impl Dropped {
             Self::NoSession => "no-session",
             Self::Moving => "moving",
             Self::OwnRelay => "own-relay",
+            Self::Loop => "loop",
             Self::Ignored => "ignored",
         }
     }

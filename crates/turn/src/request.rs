@@ -1,6 +1,5 @@
 //! The way of a TURN request: retransmission, authentication, unknown attributes, owner, method, response.
 
-use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use turnstone_stun::{AttributeType, ErrorCode, Message, Method, decode_xor_addre
 
 use super::allocation::in_secs;
 use super::mobility::Shown;
-use super::output::{Client, Outcome};
+use super::output::{Client, Event, Outcome};
 use super::realm::Realm;
 use super::refusal::{Excerpt, Refusal};
 use super::relays::Relays;
@@ -127,7 +126,8 @@ impl Server {
         if let Err(reject) = result {
             reply.truncate(start);
             self.refused_with = Some((reject.reason, reject.peer));
-            self.events.refused(refusal(now, client, message, reject.reason, reject.peer));
+            self.events.refused(refusal(now, client, message, reject));
+            self.note_denied(&request, reject);
             match reject.code() {
                 ErrorCode::UNKNOWN_ATTRIBUTE => request.responder.unknown_attributes(reply, reject, &unknown),
                 ErrorCode::UNAUTHENTICATED => request.responder.error(reply, reject, |encoder| {
@@ -141,6 +141,16 @@ impl Server {
         }
         self.remember(now, client, message, digest, reply.get(start..).unwrap_or_default());
         Outcome::Reply
+    }
+
+    /// Tells the guard of a peer that was denied to who has authenticated.
+    fn note_denied(&mut self, request: &Request<'_>, reject: Reject) {
+        let guard = &request.settings.guard;
+        let Some(peer) = reject.peer.filter(|_| guard.suspension.is_some()) else { return };
+        let (user, denied) = (&request.auth.identity.user, (peer.ip(), reject.reason));
+        if let Some(suspension) = self.shared.guard.note_denied(guard, user, denied, request.now.micros) {
+            self.events.push(Event::Suspended { suspension, client: request.five_tuple().client });
+        }
     }
 
     fn dispatch<R: Relays>(
@@ -192,7 +202,7 @@ impl Server {
         self.events.stranger_answered();
         self.refused_with = Some((reason, None));
         match had_fresh_nonce(reason) {
-            true => self.events.refused(refusal(now, client, message, reason, None)),
+            true => self.events.refused(refusal(now, client, message, reason.into())),
             false => self.events.count_refusal(reason),
         }
         let responder = Responder { request: message, software: self.settings.software.as_deref(), integrity: None };
@@ -264,15 +274,16 @@ impl Server {
     }
 }
 
-fn refusal(now: Now, client: &Client, message: &Message<'_>, reason: Reason, peer: Option<SocketAddr>) -> Refusal {
+fn refusal(now: Now, client: &Client, message: &Message<'_>, reject: Reject) -> Refusal {
     Refusal {
         unix_secs: now.unix_secs,
-        reason,
+        reason: reject.reason,
         method: message.method(),
         client: client.five_tuple.client,
         transport: client.five_tuple.transport,
         username: Excerpt::of(message.get(AttributeType::USERNAME).unwrap_or_default()),
-        peer,
+        peer: reject.peer,
+        policy: reject.policy,
         times: 1,
     }
 }
@@ -290,6 +301,7 @@ fn had_fresh_nonce(reason: Reason) -> bool {
             | Reason::TimestampInMilliseconds
             | Reason::AmbiguousExpiry
             | Reason::MalformedUsername
+            | Reason::UsernameLimits
             | Reason::CredentialUnavailable
             | Reason::TooManyWaiting
             | Reason::UnknownTokenKey

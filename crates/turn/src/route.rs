@@ -93,8 +93,9 @@ impl Server {
         if !allocation.permissions.permits(&self.hash, peer.ip(), now.micros) {
             return Err(Dropped::NoPermission);
         }
-        if let Err(reason) = judge(&self.settings.peer_acl, Peer::Address(peer)) {
-            return Err(self.refuse_data(now, slot, Method::DATA, (peer, reason)));
+        let judges = allocation.judged_by(&self.settings, self.generation);
+        if let Err(denied) = judge(&self.settings.peer_policies, judges, Peer::Address(peer)) {
+            return Err(self.refuse_data(now, slot, Method::DATA, (peer, denied)));
         }
         admit_to_client(now, allocation, &mut self.events, peer, len)?;
         let encapsulation = Encapsulation::Data { peer, transaction_id: self.transaction_ids.next() };

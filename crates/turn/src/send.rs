@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::addr::PeerAddr;
 use crate::clock::Now;
-use crate::policy::Verdict;
+use crate::policy::{DeniedPeer, Verdict};
 use crate::reject::Dropped;
 use turnstone_stun::{AttributeType, Message, Method, decode_xor_address};
 
@@ -55,13 +55,15 @@ impl Server {
             return Err(Dropped::NoPermission);
         }
         let relay = allocation.live_relay(peer.family(), now.micros).ok_or(Dropped::NoPermission)?.id;
-        let verdict = match judge(&self.settings.peer_acl, Peer::Address(peer)) {
+        let judges = allocation.judged_by(&self.settings, self.generation);
+        let verdict = match judge(&self.settings.peer_policies, judges, Peer::Address(peer)) {
             Ok(verdict) => verdict,
-            Err(reason) => return Err(self.refuse_data(now, slot, Method::SEND, (peer, reason))),
+            Err(denied) => return Err(self.refuse_data(now, slot, Method::SEND, (peer, denied))),
         };
         let allocation = if self.shared_ports.is_some() {
             if let Err(unclaimed) = self.claim(now, relay, peer) {
-                self.refuse_data(now, slot, Method::SEND, (peer, unclaimed.reason()));
+                let denied = DeniedPeer { reason: unclaimed.reason(), policy: None };
+                self.refuse_data(now, slot, Method::SEND, (peer, denied));
                 return Err(Dropped::PeerEndpointTaken);
             }
             self.allocations.get_mut(slot).ok_or(Dropped::NoAllocation)?

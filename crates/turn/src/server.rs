@@ -39,6 +39,8 @@ pub type FillRandom = Box<dyn FnMut(&mut [u8]) + Send>;
 /// One worker's TURN server.
 pub struct Server {
     pub(super) settings: Arc<Settings>,
+    /// How many snapshots there have been, this one included.
+    pub(super) generation: u32,
     pub(super) shared: Shared,
     pub(super) hash: AddressHash,
     pub(super) allocations: Allocations,
@@ -72,6 +74,7 @@ impl Server {
             digester: shared.request_digests.digester(&mut *fill_random),
             moves: Moves::new(Sealer::new(Arc::clone(&shared.tickets), fill_random)),
             settings,
+            generation: 1,
             shared,
             allocations: Allocations::new(),
             tombstones: Tombstones::default(),

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use crate::addr::Family;
 use crate::auth::Credentials;
-use crate::policy::{AnswerBudgets, BandwidthLimits, PeerAcl, QuotaLimits, Quotas, RateLimit, UserBandwidths};
+use crate::policy::{
+    AnswerBudgets, BandwidthLimits, Guard, GuardLimits, PeerAcl, PeerPolicies, QuotaLimits, Quotas, RateLimit,
+    UserBandwidths,
+};
 
 use super::discovery::NatDiscovery;
 use super::realm::{OnExpiry, Realm};
@@ -60,8 +63,9 @@ pub struct Settings {
     /// The others, by their ids.
     realms: Vec<Realm>,
     realm_by_server_name: ServerNames<RealmId>,
-    pub(super) peer_acl: Arc<PeerAcl>,
+    pub(super) peer_policies: Arc<PeerPolicies>,
     pub(super) lifetimes: Lifetimes,
+    pub(super) guard: GuardLimits,
     pub(super) unauthenticated: Option<RateLimit>,
     pub(super) max_peers_per_allocation: usize,
     pub(super) rfc5766_channel_numbers: bool,
@@ -94,8 +98,9 @@ impl Settings {
             realm,
             realms: Vec::new(),
             realm_by_server_name: ServerNames::default(),
-            peer_acl,
+            peer_policies: Arc::new(PeerPolicies::new(peer_acl)),
             lifetimes: Lifetimes::default(),
+            guard: GuardLimits::default(),
             unauthenticated: Some(RateLimit::default()),
             max_peers_per_allocation: PEERS_PER_ALLOCATION_MAX,
             rfc5766_channel_numbers: false,
@@ -151,14 +156,24 @@ impl Settings {
         Some(self.realm_of(RealmId::of(name))).filter(|realm| realm.is_of(user))
     }
 
-    /// Which peers may be reached.
-    pub fn peer_acl(&self) -> &Arc<PeerAcl> {
-        &self.peer_acl
+    /// What is taken for abuse.
+    pub fn guard(&self) -> &GuardLimits {
+        &self.guard
     }
 
-    /// The same settings with another peer policy, for when the host's addresses have changed.
-    pub fn with_peer_acl(&self, peer_acl: Arc<PeerAcl>) -> Self {
-        Self { peer_acl, ..self.clone() }
+    /// Which peers may be reached, by default.
+    pub fn peer_acl(&self) -> &Arc<PeerAcl> {
+        self.peer_policies.default_policy()
+    }
+
+    /// The policies that say which peers may be reached.
+    pub fn peer_policies(&self) -> &Arc<PeerPolicies> {
+        &self.peer_policies
+    }
+
+    /// The same settings with other peer policies, for when the host's addresses have changed.
+    pub fn with_peer_policies(&self, peer_policies: Arc<PeerPolicies>) -> Self {
+        Self { peer_policies, ..self.clone() }
     }
 }
 
@@ -188,6 +203,12 @@ impl SettingsBuilder {
         self
     }
 
+    /// Policies beside the default one, which credentials can name. None by default.
+    pub fn peer_policies(mut self, policies: PeerPolicies) -> Self {
+        self.0.peer_policies = Arc::new(policies);
+        self
+    }
+
     /// Lifetimes of allocations, permissions and channels. Those of RFC 8656 by default.
     pub fn lifetimes(mut self, lifetimes: Lifetimes) -> Self {
         self.0.lifetimes = lifetimes;
@@ -210,6 +231,12 @@ impl SettingsBuilder {
     /// Bandwidth caps. None by default.
     pub fn bandwidth(mut self, bandwidth: BandwidthLimits) -> Self {
         self.0.realm.bandwidth = bandwidth;
+        self
+    }
+
+    /// What is taken for abuse. Nothing by default.
+    pub fn guard(mut self, guard: GuardLimits) -> Self {
+        self.0.guard = guard;
         self
     }
 
@@ -290,6 +317,8 @@ pub struct Shared {
     pub quotas: Arc<Quotas>,
     /// Users' bandwidth buckets.
     pub user_bandwidths: Arc<UserBandwidths>,
+    /// What users have asked for that may be abuse.
+    pub guard: Arc<Guard>,
     /// What strangers have been answered.
     pub answer_budgets: Arc<AnswerBudgets>,
     /// The key by which copies of requests are known again.

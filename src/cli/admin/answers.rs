@@ -116,6 +116,25 @@ fn once() -> u64 {
     1
 }
 
+#[derive(Deserialize)]
+pub(super) struct SuspensionList {
+    pub(super) suspensions: Vec<Suspension>,
+    pub(super) total: u64,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Suspension {
+    pub(super) user: String,
+    pub(super) credential: String,
+    pub(super) until_unix: u64,
+    pub(super) left_secs: u64,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Lifted {
+    pub(super) lifted: u64,
+}
+
 /// What the peer policy makes of an address now.
 #[derive(Deserialize)]
 pub(super) struct AsPeer {
@@ -123,6 +142,15 @@ pub(super) struct AsPeer {
     pub(super) explanation: String,
     #[serde(default)]
     pub(super) ports: Vec<AsPort>,
+    #[serde(default)]
+    pub(super) policies: Vec<AsPolicy>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct AsPolicy {
+    pub(super) policy: String,
+    pub(super) allowed: bool,
+    pub(super) explanation: String,
 }
 
 /// The same of one of its ports.

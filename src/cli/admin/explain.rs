@@ -9,7 +9,7 @@ use crate::auth::TimeLimited;
 use crate::clock::span;
 
 use super::super::output::{CliError, Exit, Printer, printable, unix_now, utc_text};
-use super::answers::{AsPort, Refusal, RefusalList, print_json, read};
+use super::answers::{AsPolicy, AsPort, Refusal, RefusalList, print_json, read};
 use super::client::Call;
 use super::text::{Table, count};
 use super::whereabouts::AdminFlags;
@@ -73,6 +73,11 @@ pub(in crate::cli) fn explain(args: &ExplainArgs, printer: &mut Printer) -> Resu
         let verdict = |allowed| if allowed { "allowed" } else { "denied" };
         let now = verdict(peer.allowed);
         printer.line(format_args!("as a peer, {shown} is {now} now: {}", printable(&peer.explanation)))?;
+        for AsPolicy { policy, allowed, explanation } in &peer.policies {
+            let now = verdict(*allowed);
+            let (policy, explanation) = (printable(policy), printable(explanation));
+            printer.line(format_args!("  by the peer policy {policy:?} it is {now} now: {explanation}"))?;
+        }
         for AsPort { port, allowed, explanation } in &peer.ports {
             let now = verdict(*allowed);
             printer.line(format_args!("  at port {port} it is {now} now: {}", printable(explanation)))?;

@@ -6,6 +6,7 @@ mod control;
 mod explain;
 mod sessions;
 mod status;
+mod suspensions;
 mod text;
 mod top;
 mod whereabouts;
@@ -14,4 +15,5 @@ pub(super) use control::{DrainArgs, LogLevelArgs, ReloadArgs, drain, log_level, 
 pub(super) use explain::{ExplainArgs, explain};
 pub(super) use sessions::{KickArgs, SessionsArgs, ShowArgs, kick, sessions, show};
 pub(super) use status::{StatusArgs, status};
+pub(super) use suspensions::{SuspensionsArgs, suspensions};
 pub(super) use top::{TopArgs, top};

@@ -96,7 +96,7 @@ fn samples(key: &Key) -> [String; 2] {
         "auth.server-name" => given("\"one.example\"", "\"other.example\""),
         "auth.sni" => given("[\"turn.a.example\"]", "[\"*.a.example\", \"a.example\"]"),
         "auth.on-expiry" => given("\"keep\"", "\"cut\""),
-        "peers.default" => given("\"public\"", "\"deny\""),
+        "peers.mode" => given("\"p2p\"", "\"sfu\""),
         "peers.denied" => given("[]", "[\"8.8.8.8\", \"9.0.0.1-9.0.0.9\"]"),
         "peers.allowed" => given("[]", "[\"10.1.2.0/24 override\"]"),
         "peers.denied-ports" => given("[53]", "[53, 123]"),
@@ -118,6 +118,7 @@ fn samples(key: &Key) -> [String; 2] {
         _ => match &key.kind {
             Kind::Boolean => given("false", "true"),
             Kind::Number(..) if key.name.ends_with("burst") => given("5000", "6000"),
+            Kind::Limit(range, _) if *range.start() > 8 => given("1000", "2000"),
             Kind::Number(..) | Kind::Limit(..) => given("7", "8"),
             Kind::Duration(range) | Kind::DurationOrOff(range) => durations(*range.start()),
             Kind::Size(range) | Kind::SizeOrOff(range) => {

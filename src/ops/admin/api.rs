@@ -13,12 +13,14 @@ use super::error::Refused;
 use super::questions::Questions;
 use crate::counters::Counters;
 use crate::net::{RelayPorts, sys};
+use crate::policy::Guard;
 
 pub(in crate::ops) struct Api {
     pub(super) status: Arc<Status>,
     pub(super) workers: Questions,
     pub(super) counters: Vec<Arc<Counters>>,
     pub(super) relay_ports: Arc<RelayPorts>,
+    pub(super) guard: Arc<Guard>,
     pub(super) bound: Bound,
     pub(super) clock: Clock,
     orders: mpsc::Sender<Order>,
@@ -30,12 +32,13 @@ impl Api {
         status: Arc<Status>,
         workers: Workers,
         relay_ports: Arc<RelayPorts>,
+        guard: Arc<Guard>,
         bound: Bound,
     ) -> (Self, Orders) {
         let (orders, received) = orders::channel();
         let Workers { mailboxes, counters } = workers;
         let workers = Questions::new(mailboxes);
-        (Self { status, workers, counters, relay_ports, bound, clock: Clock::new(), orders }, received)
+        (Self { status, workers, counters, relay_ports, guard, bound, clock: Clock::new(), orders }, received)
     }
 
     /// The supervisor's answer.

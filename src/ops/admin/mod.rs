@@ -12,6 +12,7 @@ mod questions;
 mod refusals;
 mod sessions;
 mod status;
+mod suspensions;
 mod users;
 
 use hyper::body::Incoming;
@@ -35,6 +36,7 @@ const ROUTES: &[(&str, &[Method])] = &[
     (SESSION, &[Method::GET, Method::DELETE]),
     ("/v1/users", &[Method::GET]),
     ("/v1/refusals", &[Method::GET]),
+    ("/v1/suspensions", &[Method::GET, Method::DELETE]),
     ("/v1/config", &[Method::GET]),
     ("/v1/reload", &[Method::POST]),
     ("/v1/drain", &[Method::POST]),
@@ -81,6 +83,8 @@ impl AdminApi {
             "/v1/sessions" => sessions::end_all(api, &query(sessions::FILTER_KEYS)?).await?,
             "/v1/users" => users::list(api, &query(users::KEYS)?).await?,
             "/v1/refusals" => refusals::list(api, &query(refusals::KEYS)?).await?,
+            "/v1/suspensions" if is_get => suspensions::list(api, &query(suspensions::LIST_KEYS)?)?,
+            "/v1/suspensions" => suspensions::lift(api, &query(suspensions::LIFT_KEYS)?)?,
             "/v1/reload" => control::reload(api, &query(control::RELOAD_KEYS)?).await?,
             _ => {
                 query(nothing)?;

@@ -11,9 +11,9 @@ use super::api::Api;
 use super::error::Refused;
 use super::input::Query;
 use crate::addr::Reach;
-use crate::auth::TimeLimited;
+use crate::auth::{TimeLimited, UsernameLimits};
 use crate::clock::span;
-use crate::policy::{Allowance, Denial, PeerAcl};
+use crate::policy::{Allowance, Denial, PeerAcl, PeerPolicies, PolicyName};
 use crate::reject::Reason;
 use crate::stun::Method;
 use crate::turn::{Excerpt, Refusal};
@@ -44,13 +44,13 @@ pub(super) async fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
         user.is_none_or(|user| is_of(&refusal.username, user)) && address.is_none_or(|address| address.is_in(refusal))
     });
     found.sort_by_key(|refusal| Reverse(refusal.unix_secs));
-    let peer_acl = api.status.peer_acl();
-    let shown = found.iter().take(limit).map(|refusal| shown(refusal, peer_acl.as_deref()));
+    let policies = api.status.peer_policies();
+    let shown = found.iter().take(limit).map(|refusal| shown(refusal, policies.as_deref()));
     let mut answer = json!({ "refusals": shown.collect::<Vec<_>>(), "kept_since_unix": kept_since_unix });
-    if let (Some(address), Some(acl)) = (address, peer_acl.as_deref())
+    if let (Some(address), Some(policies)) = (address, policies.as_deref())
         && let Value::Object(fields) = &mut answer
     {
-        fields.insert("as_peer".to_owned(), as_peer(address, &found, acl));
+        fields.insert("as_peer".to_owned(), as_peer_of_all(address, &found, policies));
     }
     Ok(answer)
 }
@@ -85,9 +85,13 @@ impl Address {
 fn is_of(username: &Excerpt, wanted: &str) -> bool {
     let text = text_of(username);
     let user = TimeLimited::parse(&text).map(|parsed| parsed.user);
+    // Whether limits were read is not known here.
+    let plain = TimeLimited::parse(UsernameLimits::plain(&text)).map(|parsed| parsed.user);
     match username.is_whole() {
-        true => text == wanted || user == Some(wanted),
-        false => wanted.starts_with(&text) || user.is_some_and(|user| wanted.starts_with(user)),
+        true => text == wanted || user == Some(wanted) || plain == Some(wanted),
+        false => {
+            wanted.starts_with(&text) || user.is_some_and(|user| wanted.starts_with(user)) || plain == Some(wanted)
+        }
     }
 }
 
@@ -105,9 +109,9 @@ fn text_of(username: &Excerpt) -> String {
     text
 }
 
-fn shown(refusal: &Refusal, peer_acl: Option<&PeerAcl>) -> Value {
+fn shown(refusal: &Refusal, policies: Option<&PeerPolicies>) -> Value {
     let username = text_of(&refusal.username);
-    let denial = peer_acl.and_then(|acl| denial(refusal, acl));
+    let denial = policies.and_then(|policies| denial(refusal, policies.get(refusal.policy)?));
     json!({
         "at_unix": refusal.unix_secs,
         "code": refusal.reason.code().value(),
@@ -119,23 +123,44 @@ fn shown(refusal: &Refusal, peer_acl: Option<&PeerAcl>) -> Value {
         "username": username,
         "username_complete": refusal.username.is_whole(),
         "peer": refusal.peer.map(|peer| peer.to_string()),
+        "policy": refusal.policy.map(|policy| policy.to_string()),
         "times": refusal.times,
         "normal": refusal.reason == Reason::StaleNonce || is_host_candidate(refusal),
     })
 }
 
-/// Whether clients may have an address as a peer now; of one without a port, also the ports that refusals of it are about.
+/// Whether clients may have an address as a peer now, by the default policy and by each of the others.
+fn as_peer_of_all(address: Address, found: &[Refusal], policies: &PeerPolicies) -> Value {
+    let mut answer = as_peer(address, found, policies.default_policy());
+    let named = policies.named().map(|(name, acl)| {
+        let mut answer = match address {
+            Address::Socket(address) => verdict(acl.explain(address), || acl.allowance_of(address), Some(name)),
+            Address::Ip(ip) => verdict(acl.explain_ip(ip), || acl.allowance_of_ip(ip), Some(name)),
+        };
+        if let Value::Object(fields) = &mut answer {
+            fields.insert("policy".to_owned(), name.to_string().into());
+        }
+        answer
+    });
+    let named: Vec<_> = named.collect();
+    if let (false, Value::Object(fields)) = (named.is_empty(), &mut answer) {
+        fields.insert("policies".to_owned(), named.into());
+    }
+    answer
+}
+
+/// By one policy; of an address without a port, also the ports that refusals of it are about.
 fn as_peer(address: Address, found: &[Refusal], acl: &PeerAcl) -> Value {
     let ip = match address {
-        Address::Socket(address) => return verdict(acl.explain(address), || acl.allowance_of(address)),
+        Address::Socket(address) => return verdict(acl.explain(address), || acl.allowance_of(address), None),
         Address::Ip(ip) => ip,
     };
-    let mut answer = verdict(acl.explain_ip(ip), || acl.allowance_of_ip(ip));
+    let mut answer = verdict(acl.explain_ip(ip), || acl.allowance_of_ip(ip), None);
     let peers = found.iter().filter(|refusal| has_port(refusal)).filter_map(|refusal| refusal.peer);
     let asked: BTreeSet<u16> = peers.filter(|peer| peer.ip() == ip).map(|peer| peer.port()).collect();
     let ports = asked.into_iter().take(PORTS_MAX).map(|port| {
         let peer = SocketAddr::new(ip, port);
-        let mut answer = verdict(acl.explain(peer), || acl.allowance_of(peer));
+        let mut answer = verdict(acl.explain(peer), || acl.allowance_of(peer), None);
         if let Value::Object(fields) = &mut answer {
             fields.insert("port".to_owned(), port.into());
         }
@@ -148,8 +173,8 @@ fn as_peer(address: Address, found: &[Refusal], acl: &PeerAcl) -> Value {
     answer
 }
 
-fn verdict(denial: Option<Denial>, allowance: impl Fn() -> Allowance) -> Value {
-    let explanation = denial.as_ref().map_or_else(|| allowance().to_string(), Denial::to_string);
+fn verdict(denial: Option<Denial>, allowance: impl Fn() -> Allowance, policy: Option<PolicyName>) -> Value {
+    let explanation = denial.as_ref().map_or_else(|| allowance().told(policy), |denial| denial.told(policy));
     json!({ "allowed": denial.is_none(), "explanation": explanation })
 }
 
@@ -192,6 +217,14 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
              EXPIRY:USER"
         }
         Reason::MalformedUsername => "the username has a control character or an invisible one",
+        Reason::UsernameLimits => match UsernameLimits::split(username) {
+            Err(error) => {
+                return format!(
+                    "the limits in the username (EXPIRY:USER;bw=2M;alloc=4;peers=NAME) cannot be read: {error}"
+                );
+            }
+            Ok(_) => "the limits in the username could not be read",
+        },
         Reason::WrongPassword if time_limited.is_some() => "wrong password, or made with another secret",
         Reason::NoKeyOfAlgorithm => {
             "the user is stored as a SHA-256 key only, and the client uses MD5, as clients of RFC 5389 do: turnstone credentials hash makes both keys"
@@ -218,8 +251,8 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
                 Some(Denial::Default { range, .. }) if is_host_candidate(refusal) => {
                     format!("private host candidate ({range}): normal in ICE")
                 }
-                Some(denial @ Denial::Rule { .. }) => format!("denied by {denial}"),
-                Some(denial) => format!("denied: {denial}"),
+                Some(denial @ Denial::Rule { .. }) => format!("denied by {}", denial.told(refusal.policy)),
+                Some(denial) => format!("denied: {}", denial.told(refusal.policy)),
                 None => "denied by the rules at that time; those in force now allow it".to_owned(),
             };
         }
@@ -227,16 +260,27 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
             "the peer is an address of this server; [peers] own-services lifts that for programs beside it"
         }
         Reason::PeerPortDenied => match denial {
-            Some(denial) => return format!("denied: {denial}"),
+            Some(denial) => return format!("denied: {}", denial.told(refusal.policy)),
             None => "denied by [peers] denied-ports",
         },
+        Reason::UnknownPeerPolicy => {
+            "the username (peers=NAME) names a peer policy that is not in the configuration as [[peers.policy]], so that no \
+             peer may be reached"
+        }
+        Reason::Suspended => {
+            "the user is suspended for peers that were denied ([guard] suspend-after); turnstone suspensions --lift USER ends that"
+        }
+        Reason::UserPeers => "the user has as many peers, over all allocations, as [guard] peers-per-user allows",
+        Reason::UserNewPeers => "the user names new peers faster than [guard] new-peers-per-minute allows",
         Reason::StaleNonce => "the nonce was too old or another client's; the client is told a new one and goes on",
         Reason::AllocationMismatch if refusal.method == Method::ALLOCATE => "the client has an allocation already",
         Reason::AllocationMismatch => {
             "the client has no allocation (any more): it expired, was ended, or the server was started anew"
         }
         Reason::WrongUser => "another user's credential than the one that made the allocation",
-        Reason::UserQuota => "the user has as many allocations as [quota] allocations-per-user allows",
+        Reason::UserQuota => {
+            "the user has as many allocations as [quota] allocations-per-user allows, or alloc= in the username"
+        }
         Reason::RealmQuota => "the realm has as many allocations as allocations-total in its [realm.quota] allows",
         Reason::TotalQuota => "the server has as many allocations as [quota] allocations-total allows",
         Reason::UserRate => {
@@ -308,6 +352,7 @@ mod tests {
             transport: Transport::Udp,
             username: Excerpt::of(username),
             peer: peer.map(|peer| peer.parse().unwrap()),
+            policy: None,
             times: 1,
         }
     }
@@ -315,7 +360,7 @@ mod tests {
     fn told(refusal: &Refusal) -> (String, bool) {
         let acl =
             PeerAcl::compile(&PeerRules { denied: vec!["8.8.8.0/24".to_owned()], ..PeerRules::default() }).unwrap();
-        let shown = shown(refusal, Some(&acl));
+        let shown = shown(refusal, Some(&PeerPolicies::new(acl.into())));
         (shown["explanation"].as_str().unwrap().to_owned(), shown["normal"].as_bool().unwrap())
     }
 

@@ -10,6 +10,7 @@ use super::api::Api;
 use super::error::Refused;
 use super::input::{Query, wrong};
 use crate::addr::Transport;
+use crate::auth::UsernameLimits;
 use crate::net::sys;
 use crate::turn::{AllocationFilter, AllocationId, AllocationView};
 use crate::worker::Command;
@@ -137,6 +138,7 @@ fn session(api: &Api, view: &AllocationView) -> Value {
         "username": &*view.username,
         "user": &**view.user.name(),
         "realm": view.user.realm().map(|realm| &**realm),
+        "limits": UsernameLimits::text_of(&view.username, view.user.name()),
         "credential_expires_unix": view.credential_expires_unix,
         "relayed": relayed.collect::<Vec<_>>(),
         "started_unix": api.clock.unix_secs(view.made_micros),

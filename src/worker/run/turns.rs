@@ -13,6 +13,7 @@ use crate::worker::clients::{Reading, Takes};
 use crate::worker::forward::STUN_WEIGHT;
 use crate::worker::inbox::{Payload, segments};
 use crate::worker::jobs::Job;
+use crate::worker::loops::LoopWatch;
 use crate::worker::mailbox::Command;
 use crate::worker::relay_socket::Read;
 use crate::worker::relay_sockets::Turn;
@@ -32,6 +33,7 @@ impl Worker {
         for command in self.mail.take() {
             match command {
                 Command::Apply(settings, reply) => {
+                    self.loops = LoopWatch::of(&settings);
                     self.server.apply(settings);
                     self.jobs.tell_judgement(reply);
                 }

@@ -207,7 +207,7 @@ impl AccessTokens {
         let mut name = format!("{}/", key.id);
         digest.iter().take(USER_DIGEST_LEN).for_each(|byte| name.push_str(&format!("{byte:02x}")));
         let expires_unix = Some(now.unix_secs.saturating_add(left_secs));
-        Ok((Identity { username: Arc::clone(&key.id), user: User::token(name), expires_unix }, mac_key))
+        Ok((Identity { username: Arc::clone(&key.id), user: User::token(name), expires_unix, limits: None }, mac_key))
     }
 
     /// Says whether a token is good, and if not, why: for people.

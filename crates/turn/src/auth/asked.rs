@@ -129,7 +129,7 @@ impl KnownCredential {
             Secret::Password(passwords) => Keys::new(username, realm, &passwords),
             Secret::Keys { md5, sha256 } => Keys::of_digests(md5, sha256),
         };
-        let identity = Identity { username: Arc::clone(username), user, expires_unix: self.expires_unix };
+        let identity = Identity { username: Arc::clone(username), user, expires_unix: self.expires_unix, limits: None };
         AskedUser { identity, keys }
     }
 }

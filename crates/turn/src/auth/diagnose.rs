@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use crate::text::is_deceptive;
 
 use super::time_limited::{NOT_SECONDS, SharedSecret, TimeLimited, hmac_sha1};
+use super::username_limits::{UsernameLimits, UsernameLimitsError};
 
 /// What `credentials verify` found. `Display` gives one sentence, without secret or password.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +81,10 @@ pub enum Mistake {
     OnlyUser,
     /// The HMAC covers only the timestamp.
     OnlyTimestamp,
+    /// The limits in the username cannot be read.
+    Limits(UsernameLimitsError),
+    /// The HMAC covers the username without its limits.
+    WithoutLimits,
     /// The HMAC covers a newline after the username, or the username was given with one.
     UsernameNewline,
     /// The secret was base64-decoded before use.
@@ -101,7 +106,23 @@ impl Diagnosis {
 
 /// Says why a credential is refused, or that it is good.
 pub fn diagnose(secrets: &[SharedSecret], username: &str, password: &str, now_unix: u64) -> Diagnosis {
-    let time_limited = TimeLimited::parse(username);
+    diagnose_parts(secrets, (username, username, None), password, now_unix)
+}
+
+/// The same where limits in the username are read.
+pub fn diagnose_with_limits(secrets: &[SharedSecret], username: &str, password: &str, now_unix: u64) -> Diagnosis {
+    let about_limits = UsernameLimits::split(username).err().map(Mistake::Limits);
+    diagnose_parts(secrets, (username, UsernameLimits::plain(username), about_limits), password, now_unix)
+}
+
+/// `plain` is the username without what is read as limits.
+fn diagnose_parts(
+    secrets: &[SharedSecret],
+    (username, plain, about_limits): (&str, &str, Option<Mistake>),
+    password: &str,
+    now_unix: u64,
+) -> Diagnosis {
+    let time_limited = TimeLimited::parse(plain);
     let given = password.trim().as_bytes();
     let itself = secrets.iter().find(|secret| bool::from(secret.bytes.trim_ascii_end().ct_eq(given)));
     if let Some(secret) = itself {
@@ -119,7 +140,7 @@ pub fn diagnose(secrets: &[SharedSecret], username: &str, password: &str, now_un
         Some(_) => None,
     };
     let about_name = username.contains(is_deceptive).then_some(Mistake::Character);
-    let made_with = form.as_ref().and_then(|form| explain(secrets, username, time_limited, form));
+    let made_with = form.as_ref().and_then(|form| explain(secrets, (username, plain), time_limited, form));
     let (secret_id, about_password) = match (made_with, &form) {
         (Some((id, mistakes)), _) => (Some(id), mistakes),
         (None, None) => (None, vec![Mistake::NotAnHmac]),
@@ -127,7 +148,7 @@ pub fn diagnose(secrets: &[SharedSecret], username: &str, password: &str, now_un
         (None, Some(form)) => (None, form.mistakes.clone()),
     };
 
-    let mistakes: Vec<_> = about_time.into_iter().chain(about_name).chain(about_password).collect();
+    let mistakes: Vec<_> = about_time.into_iter().chain(about_name).chain(about_limits).chain(about_password).collect();
     match (time_limited, secret_id) {
         (Some(parsed), secret_id) if mistakes.is_empty() && parsed.expires_unix < now_unix => {
             Diagnosis::Expired { secret_id, seconds_ago: now_unix.saturating_sub(parsed.expires_unix) }
@@ -182,6 +203,10 @@ impl fmt::Display for Diagnosis {
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Limits(error) => return write!(f, "the limits in the username cannot be read: {error}"),
+            Self::WithoutLimits => {
+                "the HMAC was made over the username without its limits instead of the whole username, so that nobody has signed them"
+            }
             Self::NoTimestamp => "the username has no timestamp: it must be EXPIRY or EXPIRY:USER in Unix seconds",
             Self::Milliseconds => "the timestamp is in milliseconds instead of seconds, so the server refuses it",
             Self::Ambiguous => {
@@ -244,12 +269,12 @@ fn read_digest(text: &str) -> Option<(Vec<u8>, &'static [Mistake])> {
 /// Looks for the secret and the fewest mistakes with which the password comes out.
 fn explain(
     secrets: &[SharedSecret],
-    username: &str,
+    (username, plain): (&str, &str),
     time_limited: Option<TimeLimited<'_>>,
     form: &Form,
 ) -> Option<(String, Vec<Mistake>)> {
     let mut best: Option<(String, Vec<Mistake>)> = None;
-    let usernames = readings_of_username(username, time_limited);
+    let usernames = readings_of_username((username, plain), time_limited);
     for secret in secrets {
         for (key, about_key) in readings_of_secret(&secret.bytes) {
             for (data, about_data) in &usernames {
@@ -286,7 +311,10 @@ fn readings_of_secret(secret: &[u8]) -> Vec<(Zeroizing<Vec<u8>>, Option<Mistake>
     readings.into_iter().map(|(key, mistake)| (Zeroizing::new(key), mistake)).collect()
 }
 
-fn readings_of_username(username: &str, time_limited: Option<TimeLimited<'_>>) -> Vec<(String, Option<Mistake>)> {
+fn readings_of_username(
+    (username, plain): (&str, &str),
+    time_limited: Option<TimeLimited<'_>>,
+) -> Vec<(String, Option<Mistake>)> {
     let mut readings = vec![(username.to_owned(), None)];
     let trimmed = username.trim_end_matches(['\n', '\r']);
     match trimmed.len() < username.len() {
@@ -295,7 +323,10 @@ fn readings_of_username(username: &str, time_limited: Option<TimeLimited<'_>>) -
             readings.extend(["\n", "\r\n"].map(|end| (format!("{username}{end}"), Some(Mistake::UsernameNewline))))
         }
     }
-    if let (Some(parsed), Some((before, after))) = (time_limited, username.split_once(':')) {
+    if plain.len() < username.len() {
+        readings.push((plain.to_owned(), Some(Mistake::WithoutLimits)));
+    }
+    if let (Some(parsed), Some((before, after))) = (time_limited, plain.split_once(':')) {
         let timestamp = if parsed.user == after { before } else { after };
         readings.push((parsed.user.to_owned(), Some(Mistake::OnlyUser)));
         readings.push((timestamp.to_owned(), Some(Mistake::OnlyTimestamp)));

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::policy::{BandwidthLimits, PolicyName, QuotaLimits};
 use crate::user::{User, UserKind};
+
+use super::username_limits::UsernameLimits;
 
 /// Who sent an authenticated request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +17,25 @@ pub struct Identity {
     pub user: User,
     /// When the credential expires (seconds since the Unix epoch); `None` for a static user.
     pub expires_unix: Option<u64>,
+    /// What the username asks for beside a name; `None` where it asks for nothing, or where nobody reads it.
+    pub limits: Option<Arc<UsernameLimits>>,
+}
+
+impl Identity {
+    /// The peer policy that must allow a peer as well.
+    pub(crate) fn peer_policy(&self) -> Option<PolicyName> {
+        self.limits.as_ref()?.peers
+    }
+
+    /// The quotas of this credential: those of the configuration, or stricter ones.
+    pub(crate) fn quota(&self, quota: QuotaLimits) -> QuotaLimits {
+        self.limits.as_ref().map_or(quota, |limits| limits.tighten_quota(quota))
+    }
+
+    /// The bandwidth caps of this credential, in the same way.
+    pub(crate) fn bandwidth(&self, bandwidth: BandwidthLimits) -> BandwidthLimits {
+        self.limits.as_ref().map_or(bandwidth, |limits| limits.tighten_bandwidth(bandwidth))
+    }
 }
 
 impl Identity {

@@ -17,6 +17,7 @@ use super::identity::Identity;
 use super::nonce::{Features, NonceKeys, NonceScope, NonceState};
 use super::password::{PrepareError, prepare};
 use super::time_limited::{NOT_SECONDS, SharedSecret, TimeLimited, password_of};
+use super::username_limits::UsernameLimits;
 use super::users::{StaticUser, USERNAME_MAX, Users};
 
 /// Longest realm in characters (RFC 8489 section 14.9: fewer than 128).
@@ -65,6 +66,7 @@ pub struct Credentials {
     offer: Offer,
     secrets: Vec<SharedSecret>,
     tokens: AccessTokens,
+    username_limits: bool,
     nonce_keys: Arc<NonceKeys>,
     features: Features,
     asks: Option<AskPolicy>,
@@ -79,6 +81,7 @@ pub struct CredentialsBuilder {
     users: Arc<Users>,
     secrets: Vec<SharedSecret>,
     tokens: AccessTokens,
+    username_limits: bool,
     nonce_keys: Arc<NonceKeys>,
     asks: Option<AskPolicy>,
 }
@@ -132,6 +135,12 @@ impl CredentialsBuilder {
         self
     }
 
+    /// Whether what follows a `;` in a time-limited username is read as [`UsernameLimits`]. Not by default: it would be part of the name.
+    pub fn username_limits(mut self, are_read: bool) -> Self {
+        self.username_limits = are_read;
+        self
+    }
+
     /// Has the server ask for the credentials of usernames that are neither static nor time-limited: see
     /// [`Server::poll_ask`](crate::Server::poll_ask). By default nobody is asked, and they are refused.
     pub fn asking(mut self, policy: AskPolicy) -> Self {
@@ -173,6 +182,7 @@ impl CredentialsBuilder {
             id: RealmId::DEFAULT,
             secrets: self.secrets,
             tokens: self.tokens,
+            username_limits: self.username_limits,
             nonce_keys: self.nonce_keys,
             asks: self.asks,
             nobody: Key::long_term(PasswordAlgorithm::Sha256, b"", b"", b""),
@@ -188,6 +198,7 @@ impl Credentials {
             users: Arc::new(Users::of_realm(realm)),
             secrets: Vec::new(),
             tokens: AccessTokens::default(),
+            username_limits: false,
             nonce_keys,
             asks: None,
         }
@@ -383,7 +394,7 @@ impl Credentials {
                         return self.verify_static(message, &user, algorithm, legacy);
                     }
                     if !self.secrets.is_empty()
-                        && let Some(time_limited) = TimeLimited::parse(name)
+                        && let Some(time_limited) = TimeLimited::parse(self.without_limits(name))
                     {
                         return self.verify_time_limited(now, message, name, time_limited, algorithm);
                     }
@@ -414,7 +425,12 @@ impl Credentials {
         let key = keys.find(|key| message.verify_integrity(key)).ok_or(Reason::WrongPassword)?;
         let username: Arc<str> = user.name.into();
         let user = User::fixed(Arc::clone(&username)).in_realm(self.label.clone());
-        Ok((Identity { username, user, expires_unix: None }, key))
+        Ok((Identity { username, user, expires_unix: None, limits: None }, key))
+    }
+
+    /// A time-limited username without its limits, if they are read here.
+    fn without_limits<'n>(&self, username: &'n str) -> &'n str {
+        if self.username_limits { UsernameLimits::plain(username) } else { username }
     }
 
     fn verify_time_limited(
@@ -443,13 +459,18 @@ impl Credentials {
             if username.contains(is_deceptive) {
                 return Err(Reason::MalformedUsername);
             }
-            let username: Arc<str> = username.into();
+            let limits = match self.username_limits {
+                true => UsernameLimits::split(username).map_err(|_| Reason::UsernameLimits)?.1,
+                false => UsernameLimits::default(),
+            };
             let user = match time_limited.user {
-                "" => User::time_limited(Arc::clone(&username)),
+                "" => User::time_limited(self.without_limits(username)),
                 user => User::time_limited(user),
             };
             let user = user.in_realm(self.label.clone());
-            return Ok((Identity { username, user, expires_unix: Some(time_limited.expires_unix) }, key));
+            let limits = (!limits.is_empty()).then(|| Arc::new(limits));
+            let expires_unix = Some(time_limited.expires_unix);
+            return Ok((Identity { username: username.into(), user, expires_unix, limits }, key));
         }
         Err(Reason::WrongPassword)
     }

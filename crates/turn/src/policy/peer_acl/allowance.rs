@@ -6,9 +6,11 @@ use std::net::{IpAddr, SocketAddr};
 use super::PeerAcl;
 use super::compile::{Claim, Effect, claims};
 use super::defaults::Lifted;
+use super::explain::told_of;
 use super::own_service::OwnService;
 use super::range_map::Class;
 use super::rule::AddrRange;
+use crate::policy::PolicyName;
 
 /// Why a peer that nothing denies may be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +34,13 @@ pub enum Allowance {
     },
     /// A loopback address, with `serve --dev`.
     Loopback,
+}
+
+impl Allowance {
+    /// The text for people, of the policy of this name.
+    pub fn told(&self, policy: Option<PolicyName>) -> String {
+        told_of(self, policy)
+    }
 }
 
 impl fmt::Display for Allowance {
@@ -69,7 +78,7 @@ impl PeerAcl {
             return Allowance::Loopback;
         }
         let services: Vec<_> = self.own_services.iter().filter(|service| service.ip == ip).copied().collect();
-        let is_relay = self.class_of(ip) == Class::Relay;
+        let is_relay = self.class_of(ip) == Class::Relay && !self.deny_relays;
         if is_relay || !services.is_empty() {
             return Allowance::Own { relay_ports: is_relay.then_some(self.relay_ports), services };
         }
@@ -86,18 +95,18 @@ impl PeerAcl {
             return Allowance::Loopback;
         }
         let services: Vec<_> = self.own_services.iter().filter(|service| service.has(ip, port)).copied().collect();
-        let is_relay = services.is_empty() && self.class_of(ip) == Class::Relay;
+        let is_relay = services.is_empty() && self.class_of(ip) == Class::Relay && !self.deny_relays;
         if is_relay || !services.is_empty() {
             return Allowance::Own { relay_ports: is_relay.then_some(self.relay_ports), services };
         }
         self.allowance(ip)
     }
 
-    fn is_open_loopback(&self, ip: IpAddr) -> bool {
+    pub(super) fn is_open_loopback(&self, ip: IpAddr) -> bool {
         self.allow_loopback && ip.is_loopback()
     }
 
-    fn class_of(&self, ip: IpAddr) -> Class {
+    pub(super) fn class_of(&self, ip: IpAddr) -> Class {
         match ip {
             IpAddr::V4(v4) => self.ipv4.class(v4.to_bits()),
             IpAddr::V6(v6) => self.ipv6.class(v6.to_bits()),

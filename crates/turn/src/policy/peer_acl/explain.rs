@@ -12,6 +12,7 @@ use super::embedded::{Nat64Inner, embedded_ipv4};
 use super::range_map::Class;
 use super::rule::AddrRange;
 use super::{PeerAcl, verdict};
+use crate::policy::PolicyName;
 
 /// Why a peer is denied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +32,10 @@ pub enum Denial {
         /// The rule as written.
         rule: String,
     },
-    /// `default = "deny"`, and no rule of `allowed` covers it.
+    /// `mode = "sfu"`, and no rule of `allowed` covers it.
     Unlisted,
+    /// It is a relayed address of this server, and `relays = false`.
+    Relay,
     /// It is this server itself, or another program on this host.
     Server,
     /// Its port is denied.
@@ -41,14 +44,35 @@ pub enum Denial {
     Form,
 }
 
+/// Where the default policy is written.
+const SECTION: &str = "[peers]";
+
+impl Denial {
+    /// The text for people, of the policy of this name.
+    pub fn told(&self, policy: Option<PolicyName>) -> String {
+        told_of(self, policy)
+    }
+}
+
+/// A text about the default policy as one about the policy of this name.
+pub(super) fn told_of(told: &impl fmt::Display, policy: Option<PolicyName>) -> String {
+    let text = told.to_string();
+    match policy {
+        // No rule has brackets in it.
+        Some(name) => text.replace(SECTION, &format!("[[peers.policy]] {name:?}")),
+        None => text,
+    }
+}
+
 impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default { range, .. } => f.write_str(range),
-            Self::Rule { rule, .. } => write!(f, "the rule {rule:?} in [peers] denied"),
-            Self::Unlisted => f.write_str("no rule in [peers] allowed covers it, and default is \"deny\""),
+            Self::Rule { rule, .. } => write!(f, "the rule {rule:?} in {SECTION} denied"),
+            Self::Unlisted => write!(f, "no rule in {SECTION} allowed covers it, and mode is \"sfu\""),
+            Self::Relay => write!(f, "relayed addresses of this server, which {SECTION} relays = false denies"),
             Self::Server => f.write_str("an address of this server"),
-            Self::Port(port) => write!(f, "port {port} is in [peers] denied-ports"),
+            Self::Port(port) => write!(f, "port {port} is in {SECTION} denied-ports"),
             Self::Form => f.write_str("no peer has an address of this form"),
         }
     }
@@ -72,6 +96,7 @@ impl PeerAcl {
         match reason {
             Reason::PeerIsServer => Denial::Server,
             Reason::PeerPortDenied => Denial::Port(port),
+            Reason::PeerDenied if self.class_of(ip) == Class::Relay => Denial::Relay,
             _ => self.named(ip).unwrap_or(Denial::Form),
         }
     }

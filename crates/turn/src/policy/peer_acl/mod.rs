@@ -58,6 +58,7 @@ pub struct PeerAcl {
     denied_ports: Box<[u16]>,
     relay_ports: (u16, u16),
     allow_loopback: bool,
+    deny_relays: bool,
     /// What was compiled, to name a denial with.
     rules: Box<PeerRules>,
 }
@@ -92,6 +93,7 @@ impl PeerAcl {
             denied_ports: sorted(rules.denied_ports.iter().copied()),
             relay_ports: rules.relay_ports,
             allow_loopback: rules.allow_loopback,
+            deny_relays: rules.deny_relays,
             rules: Box::new(rules.clone()),
         };
         Ok((acl, without_effect))
@@ -111,8 +113,11 @@ impl PeerAcl {
     /// The reason, answered with 403.
     pub fn judge_ip(&self, ip: IpAddr) -> Result<Verdict, Reason> {
         match self.judge_address(ip) {
-            Err(_) if self.own_services.iter().any(|service| service.ip == ip) => Ok(Verdict::OwnRelay),
-            verdict => verdict,
+            Ok(Verdict::OwnRelay) if !self.deny_relays || self.is_open_loopback(ip) => Ok(Verdict::OwnRelay),
+            Ok(Verdict::Peer) => Ok(Verdict::Peer),
+            _ if self.own_services.iter().any(|service| service.ip == ip) => Ok(Verdict::OwnRelay),
+            Ok(Verdict::OwnRelay) => Err(Reason::PeerDenied),
+            Err(reason) => Err(reason),
         }
     }
 
@@ -132,6 +137,7 @@ impl PeerAcl {
             return Ok(Verdict::Peer);
         }
         match self.judge_address(ip)? {
+            Verdict::OwnRelay if self.is_relay_port(port) && self.deny_relays => Err(Reason::PeerDenied),
             Verdict::OwnRelay if self.is_relay_port(port) => Ok(Verdict::OwnRelay),
             Verdict::OwnRelay if !(self.allow_loopback && ip.is_loopback()) => Err(Reason::PeerIsServer),
             _ if self.denied_ports.binary_search(&port).is_ok() => Err(Reason::PeerPortDenied),

@@ -12,7 +12,7 @@ use super::own_service::OwnService;
 /// A peer is judged like this, the first line that applies being the answer:
 ///
 /// 1. A relay address of this server is reachable on the relay ports, unless one of the server's own endpoints has that
-///    port; `own_services` are reachable too; every other port of the server's own addresses is denied.
+///    port, or [`Self::deny_relays`] is set; `own_services` are reachable too; every other port of the server's own addresses is denied.
 /// 2. 0.0.0.0/8, `::`, loopback, multicast, broadcast, Teredo, 6to4 and IPv4 in IPv6 clothing (mapped, compatible, SIIT)
 ///    are denied, and no rule lifts that. NAT64 forms (64:ff9b::/96, 64:ff9b:1::/48) are denied unless `nat64_prefixes`
 ///    has them.
@@ -36,8 +36,10 @@ pub struct PeerRules {
     pub denied: Vec<String>,
     /// What is allowed, in the same forms; a trailing ` override` lets the rule win over a larger denial.
     pub allowed: Vec<String>,
-    /// `default = "deny"`: only peers that `allowed` covers are reachable.
+    /// `mode = "sfu"`: only peers that `allowed` covers are reachable.
     pub default_deny_all: bool,
+    /// `relays = false`: relayed addresses of this server are no peers, so that two clients cannot reach one another through it.
+    pub deny_relays: bool,
     /// Operator NAT64 prefixes (RFC 6052), whose inner IPv4 address is judged. Listing one lifts the default denial of the
     /// IPv6 form, not that of the inner address and not a `denied` rule.
     pub nat64_prefixes: Vec<String>,

@@ -1,0 +1,108 @@
+//! `[peers]` and `[[peers.policy]]`: which peers may be reached, by default and by the names that credentials and realms use.
+
+use std::convert::Infallible;
+
+use crate::policy::{AclError, OwnService, PeerAcl, PeerRules, PolicyName};
+
+use super::error::Located;
+use super::keys::PEER_MODES;
+use super::reader::{Document, Section, or_default};
+use super::value::choose;
+
+/// Policies that a configuration may have by name.
+const POLICIES_MAX: usize = 1000;
+
+/// The rules of the default policy, and those of the others.
+pub(super) fn read_peers(
+    document: &Document<'_>,
+    root: &Section<'_, '_>,
+    dev: bool,
+) -> (PeerRules, Vec<(PolicyName, PeerRules)>) {
+    let section = root.section("peers");
+    let nat64_prefixes = section.texts("nat64-prefixes", as_written);
+    let default = read_rules(&section, dev);
+    let mut policies: Vec<(PolicyName, PeerRules)> = Vec::new();
+    for table in section.sections("policy") {
+        let name = table.text("name", str::parse::<PolicyName>);
+        let rules = read_rules(&table, dev);
+        table.report_unknown_keys();
+        let Some(name) = name else {
+            if !table.has("name") {
+                table.report_missing("name");
+            }
+            continue;
+        };
+        if policies.iter().any(|(known, _)| *known == name.value) {
+            document.problem(name.place, format!("there is another policy of the name \"{}\"", name.value));
+        } else if policies.len() >= POLICIES_MAX {
+            document.problem(name.place, format!("there are more than {POLICIES_MAX} policies"));
+        } else {
+            if rules.default_deny_all && rules.allowed.is_empty() && rules.own_services.is_empty() && rules.deny_relays
+            {
+                let message =
+                    "nobody can be reached by this policy: it has mode = \"sfu\", and neither allowed nor own-services";
+                document.warning(name.place.clone(), message);
+            }
+            policies.push((name.value, rules));
+        }
+    }
+    section.report_unknown_keys();
+
+    let nat64_prefixes: Vec<String> = nat64_prefixes
+        .into_iter()
+        .filter(|rule| {
+            let rules = PeerRules { nat64_prefixes: one(rule), ..PeerRules::default() };
+            !refuses(&section, "nat64-prefixes", rule, &rules)
+        })
+        .map(|rule| rule.value)
+        .collect();
+    // They are a fact of the network, whoever asks.
+    for (_, rules) in &mut policies {
+        rules.nat64_prefixes.clone_from(&nat64_prefixes);
+    }
+    (PeerRules { nat64_prefixes, ..default }, policies)
+}
+
+/// What `[peers]` and a `[[peers.policy]]` have in common. Each rule is tried by itself, so that every malformed one is named with its
+/// place.
+fn read_rules(section: &Section<'_, '_>, dev: bool) -> PeerRules {
+    let mut denied = section.texts("denied", as_written);
+    let allowed = section.texts("allowed", as_written);
+    let denied_ports = section.numbers("denied-ports");
+    let default_deny_all = or_default(section.text("mode", |text| choose(PEER_MODES, text, "a mode")));
+    let (relays, given) = (section.boolean("relays"), section.has("relays"));
+    let own_services = section.texts("own-services", str::parse::<OwnService>);
+
+    denied.retain(|rule| !refuses(section, "denied", rule, &PeerRules { denied: one(rule), ..PeerRules::default() }));
+    let denied: Vec<String> = denied.into_iter().map(|rule| rule.value).collect();
+    for rule in &allowed {
+        let rules = PeerRules { denied: denied.clone(), allowed: one(rule), default_deny_all, ..PeerRules::default() };
+        refuses(section, "allowed", rule, &rules);
+    }
+    PeerRules {
+        denied,
+        allowed: allowed.into_iter().map(|rule| rule.value).collect(),
+        default_deny_all,
+        // Who lists the peers there are means all of them.
+        deny_relays: if given { !relays } else { default_deny_all },
+        own_services: own_services.into_iter().map(|service| service.value).collect(),
+        allow_loopback: dev,
+        denied_ports: denied_ports.into_iter().filter_map(|port| u16::try_from(port).ok()).collect(),
+        ..PeerRules::default()
+    }
+}
+
+fn refuses(section: &Section<'_, '_>, key: &'static str, rule: &Located<String>, rules: &PeerRules) -> bool {
+    let Err(AclError { rule: text, problem }) = PeerAcl::compile(rules) else { return false };
+    let message = format!("{text:?}: {problem}; expected {}", section.expected(key));
+    section.problem(key, rule.place.clone(), message);
+    true
+}
+
+fn one(rule: &Located<String>) -> Vec<String> {
+    vec![rule.value.clone()]
+}
+
+fn as_written(text: &str) -> Result<String, Infallible> {
+    Ok(text.to_owned())
+}

@@ -1,0 +1,41 @@
+//! Who is suspended by the abuse guard, and the end of that.
+
+use serde_json::{Value, json};
+
+use super::api::Api;
+use super::error::Refused;
+use super::input::Query;
+use crate::net::sys;
+
+pub(super) const LIST_KEYS: &[&str] = &["limit"];
+pub(super) const LIFT_KEYS: &[&str] = &["user"];
+
+const LIMIT_DEFAULT: usize = 100;
+const LIMIT_MAX: usize = 1000;
+
+/// `GET /v1/suspensions`: whose suspension ends last, first.
+pub(super) fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
+    let limit = query.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
+    let now_micros = sys::clocks().0;
+    let (mut suspended, total) = api.guard.suspended(now_micros, limit);
+    suspended.sort_by(|one, other| other.until_micros.cmp(&one.until_micros));
+    let shown = suspended.iter().map(|suspension| {
+        json!({
+            "user": &**suspension.user.name(),
+            "credential": suspension.user.kind().name(),
+            "until_unix": api.clock.unix_secs(suspension.until_micros),
+            "left_secs": suspension.until_micros.saturating_sub(now_micros) / 1_000_000,
+        })
+    });
+    Ok(json!({ "suspensions": shown.collect::<Vec<_>>(), "total": total }))
+}
+
+/// `DELETE /v1/suspensions`
+pub(super) fn lift(api: &Api, query: &Query) -> Result<Value, Refused> {
+    let Some(user) = query.text("user")? else {
+        return Err(Refused::bad_request("whose suspension is to end? expected user=NAME"));
+    };
+    let lifted = api.guard.lift(user, sys::clocks().0);
+    tracing::info!(?user, lifted, "the suspension of a user was lifted by the admin API");
+    Ok(json!({ "lifted": lifted }))
+}
