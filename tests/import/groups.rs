@@ -155,12 +155,13 @@ fn secrets_come_over_and_short_ones_are_named_without_being_shown() {
 #[test]
 fn static_users_come_over_and_hashed_keys_are_refused() {
     let group = imported(include_str!("fixtures/users.conf"));
-    assert_eq!(group.config.auth.users.len(), 2);
+    assert_eq!(group.config.auth.users.len(), 3);
+    assert!(group.config.auth.users.is_stored_as_key("carol") && !group.config.auth.users.is_stored_as_key("alice"));
     assert!(group.import.toml.contains("name = \"alice\"\npassword = \"new : password\""), "{}", &*group.import.toml);
     assert!(group.config.auth.secrets.is_empty());
-    assert_eq!(group.findings(), ["6 user not converted", "7 user not converted", "8 user invalid", "9 user invalid"]);
+    assert_eq!(group.findings(), ["6 user note", "7 user not converted", "8 user invalid", "9 user invalid"]);
     assert_eq!(group.harmless(), [2, 3]);
-    assert!(group.import.findings.iter().any(|finding| finding.message.contains("hashed key")));
+    assert!(group.import.findings.iter().any(|finding| finding.message.contains("good in coturn's realm only")));
 }
 
 #[test]

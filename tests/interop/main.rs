@@ -14,6 +14,7 @@ mod behind_proxies;
 mod libnice;
 mod mobility;
 mod proxy;
+mod realms;
 mod redirect;
 mod shared_443;
 mod third_party;

@@ -267,6 +267,11 @@ impl TestServer {
             .unwrap_or_else(|| panic!("no {} listener for {ip} among {:?}", transport.name(), self.listeners))
     }
 
+    /// All listeners, as bound.
+    pub fn listeners(&self) -> &[(Transport, SocketAddr)] {
+        &self.listeners
+    }
+
     pub fn udp(&self) -> SocketAddr {
         self.address(Transport::Udp, "127.0.0.1")
     }

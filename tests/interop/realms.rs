@@ -1,0 +1,233 @@
+//! Several realms and several certificates, as programs that we did not write see them: coturn's `turnutils_uclient` in two realms by two
+//! listeners, `openssl s_client` by server names and signature algorithms, and keys as coturn's `turnadmin -k` makes them.
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
+use turnstone::stun::{AttributeType, Class, Encoder, Message, Method, TransactionId};
+
+use crate::support::{Credentials, Finished, RELAY_PORTS, TestServer, Transport, require_tool, run, run_with_input};
+use crate::uclient::{Peer, assert_nothing_lost};
+
+const LIMIT: Duration = Duration::from_secs(40);
+
+/// Two realms: that of `[auth]`, and `b.example` at the second UDP listener and by a server name.
+fn two_realms(users: &str, more: &str) -> TestServer {
+    TestServer::start(&format!(
+        r#"
+        rfc5766-channel-numbers = true
+        {more}
+        [[listen]]
+        address = "127.0.0.1:0"
+        transport = "udp"
+        [[listen]]
+        address = "127.0.0.2:0"
+        transport = "udp"
+        realm = "b.example"
+        [[listen]]
+        address = "127.0.0.1:0"
+        transport = "tls"
+        [tls]
+        certificate = "@DIR@/certificate.pem"
+        key = "@DIR@/key.pem"
+        [relay]
+        ipv4 = "127.0.0.1"
+        ipv6 = "off"
+        ports = "{}-{}"
+        [auth]
+        realm = "a.example"
+        {users}
+        [[realm]]
+        name = "b.example"
+        sni = ["turn.b.example"]
+        [[realm.users]]
+        name = "alice"
+        password = "of the other realm"
+        "#,
+        RELAY_PORTS.0, RELAY_PORTS.1
+    ))
+}
+
+const ALICE: &str = "[[auth.users]]\nname = \"alice\"\npassword = \"of this realm\"";
+
+fn listener(server: &TestServer, ip: &str) -> SocketAddr {
+    let all = server.listeners();
+    let found = all.iter().find(|(transport, address)| *transport == Transport::Udp && address.ip().to_string() == ip);
+    found.unwrap().1
+}
+
+fn uclient(at: SocketAddr, password: &str, peer: &Peer) -> Finished {
+    let mut command = Command::new(require_tool("turnutils_uclient", "coturn"));
+    command
+        .args(["-u", "alice", "-w", password, "-p", &at.port().to_string(), "-n", "25", "-z", "10", "-c"])
+        .args(peer.flags())
+        .arg(at.ip().to_string());
+    run(&mut command, LIMIT)
+}
+
+#[test]
+fn uclient_is_served_in_each_realm_by_its_listener_and_not_with_the_other_realm_s_password() {
+    let server = two_realms(ALICE, "");
+    let peer = Peer::start("127.0.0.1");
+    let (here, there) = (listener(&server, "127.0.0.1"), listener(&server, "127.0.0.2"));
+    assert_nothing_lost(&uclient(here, "of this realm", &peer));
+    assert_nothing_lost(&uclient(there, "of the other realm", &peer));
+    for (at, password) in [(here, "of the other realm"), (there, "of this realm")] {
+        let refused = uclient(at, password, &peer);
+        assert_ne!(refused.code, Some(0), "{}", refused.all_output());
+    }
+}
+
+#[test]
+fn uclient_is_served_as_a_user_whose_key_turnadmin_has_made() {
+    let turnadmin = require_tool("turnadmin", "coturn");
+    let made = run(Command::new(turnadmin).args(["-k", "-u", "alice", "-r", "a.example", "-p", "of this realm"]), LIMIT);
+    let key = made.all_output().split_whitespace().find(|word| word.starts_with("0x")).unwrap().to_owned();
+    assert_eq!(key.len(), 34, "{key}");
+    let server = two_realms(&format!("[[auth.users]]\nname = \"alice\"\npassword = \"{key}\""), "");
+    let peer = Peer::start("127.0.0.1");
+    assert_nothing_lost(&uclient(listener(&server, "127.0.0.1"), "of this realm", &peer));
+    // The key itself is no password.
+    assert_ne!(uclient(listener(&server, "127.0.0.1"), &key, &peer).code, Some(0));
+    // Our own command makes the same one, and its lines are taken by the server.
+    let hash = run_with_input(
+        Command::new(env!("CARGO_BIN_EXE_turnstone")).args(["credentials", "hash", "--realm", "a.example", "--md5", "alice"]),
+        "of this realm\n",
+        LIMIT,
+    );
+    assert_eq!(hash.all_output().trim(), format!("# realm: a.example\nalice:{key}"));
+}
+
+/// What `openssl s_client` says of a handshake.
+fn handshake(at: SocketAddr, flags: &[&str]) -> String {
+    let mut command = Command::new(require_tool("openssl", "openssl"));
+    command.args(["s_client", "-connect", &at.to_string()]).args(flags);
+    run(&mut command, LIMIT).all_output()
+}
+
+/// The realm that a client is challenged for which comes through `openssl s_client`.
+fn realm_by(at: SocketAddr, flags: &[&str]) -> String {
+    let mut child = Command::new(require_tool("openssl", "openssl"))
+        .args(["s_client", "-quiet", "-connect", &at.to_string()])
+        .args(flags)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut request = Vec::new();
+    Encoder::new(&mut request, Class::Request, Method::ALLOCATE, TransactionId([7; 12]))
+        .attribute(AttributeType::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&request).unwrap();
+    stdin.flush().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut answer = vec![0; 20];
+    stdout.read_exact(&mut answer).unwrap();
+    let mut body = vec![0; usize::from(u16::from_be_bytes([answer[2], answer[3]]))];
+    stdout.read_exact(&mut body).unwrap();
+    answer.extend(body);
+    let _ = child.kill();
+    let _ = child.wait();
+    let message = Message::parse(&answer).unwrap();
+    String::from_utf8(message.get(AttributeType::REALM).unwrap().to_vec()).unwrap()
+}
+
+#[test]
+fn a_server_name_leads_to_its_realm_and_any_other_to_that_of_the_listener() {
+    let server = two_realms(ALICE, "");
+    let tls = server.tls();
+    assert_eq!(realm_by(tls, &["-servername", "turn.b.example"]), "b.example");
+    assert_eq!(realm_by(tls, &["-servername", "TURN.B.example"]), "b.example");
+    assert_eq!(realm_by(tls, &["-servername", "turn.a.example"]), "a.example");
+    assert_eq!(realm_by(tls, &["-noservername"]), "a.example");
+}
+
+/// A self-signed certificate for a name, whose subject says which one it is.
+fn certificate(name: &str, subject: &str, is_rsa: bool) -> (String, String) {
+    let key = match is_rsa {
+        false => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap(),
+        true => {
+            let mut openssl = Command::new(require_tool("openssl", "openssl"));
+            let made = run(openssl.args(["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]), LIMIT);
+            let pem = made.all_output();
+            let pem = &pem[pem.find("-----BEGIN").unwrap()..];
+            KeyPair::from_pem_and_sign_algo(pem, &PKCS_RSA_SHA256).unwrap()
+        }
+    };
+    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    params.distinguished_name.push(rcgen::DnType::CommonName, subject);
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+#[test]
+fn certificates_are_chosen_by_server_name_and_by_what_the_client_can_verify_and_follow_their_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let put = |file: &str, (certificate, key): (String, String)| {
+        std::fs::write(path(&format!("{file}.pem")), certificate).unwrap();
+        std::fs::write(path(&format!("{file}-key.pem")), key).unwrap();
+        std::fs::set_permissions(path(&format!("{file}-key.pem")), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    };
+    put("ecdsa", certificate("turn.c.example", "subject-ecdsa", false));
+    put("rsa", certificate("turn.c.example", "subject-rsa", true));
+    put("wild", certificate("*.c.example", "subject-wild", false));
+    let pairs = ["rsa", "ecdsa", "wild"].map(|file| {
+        let (certificate, key) = (path(&format!("{file}.pem")), path(&format!("{file}-key.pem")));
+        format!("[[tls.certificates]]\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n")
+    });
+    let server = TestServer::start(&format!(
+        "[[listen]]\naddress = \"127.0.0.1:0\"\ntransport = \"tls\"\n[relay]\nipv4 = \"127.0.0.1\"\nipv6 = \"off\"\n\
+         [tls]\ncertificate = \"@DIR@/certificate.pem\"\nkey = \"@DIR@/key.pem\"\n{}\
+         [[auth.secrets]]\nfile = \"@DIR@/secret\"\n",
+        pairs.concat()
+    ));
+    let tls = server.tls();
+    let shows = |flags: &[&str], subject: &str| {
+        let said = handshake(tls, flags);
+        assert!(said.contains(subject), "{flags:?} shows no {subject}:\n{said}");
+    };
+    shows(&["-servername", "turn.c.example"], "subject-ecdsa");
+    shows(&["-servername", "turn.c.example", "-sigalgs", "RSA-PSS+SHA256"], "subject-rsa");
+    shows(&["-servername", "turn.c.example", "-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256"], "subject-rsa");
+    shows(&["-servername", "other.c.example"], "subject-wild");
+    for flags in [&["-noservername"][..], &["-servername", "elsewhere.example"]] {
+        shows(flags, "Turnstone test server");
+    }
+    // One pair is renewed and another one broken at the same time: the broken one stays as it was.
+    put("wild", certificate("*.c.example", "subject-renewed", false));
+    std::fs::write(path("ecdsa-key.pem"), "no key").unwrap();
+    server.signal(rustix::process::Signal::USR2);
+    crate::support::wait_until("the renewed certificate", Duration::from_secs(20), || {
+        handshake(tls, &["-servername", "other.c.example"]).contains("subject-renewed").then_some(())
+    });
+    shows(&["-servername", "turn.c.example"], "subject-ecdsa");
+    assert!(server.log().contains("ecdsa-key.pem"), "the operator hears of it");
+}
+
+#[test]
+fn post_quantum_key_exchange_is_negotiated_with_a_client_that_offers_it() {
+    let server = two_realms(ALICE, "");
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    // As browsers offer it: first, and X25519 for others.
+    provider.kx_groups = vec![rustls::crypto::aws_lc_rs::kx_group::X25519MLKEM768, rustls::crypto::aws_lc_rs::kx_group::X25519];
+    let mut roots = rustls::RootCertStore::empty();
+    let authority: rustls::pki_types::CertificateDer<'static> =
+        rustls::pki_types::pem::PemObject::from_pem_file(server.file("authority.pem")).unwrap();
+    roots.add(authority).unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let mut tls = rustls::ClientConnection::new(config.into(), "localhost".try_into().unwrap()).unwrap();
+    let mut stream = std::net::TcpStream::connect(server.tls()).unwrap();
+    while tls.is_handshaking() {
+        tls.complete_io(&mut stream).unwrap();
+    }
+    let group = tls.negotiated_key_exchange_group().unwrap().name();
+    assert_eq!(group, rustls::NamedGroup::X25519MLKEM768);
+}
