@@ -183,11 +183,15 @@ fn counted(count: usize, noun: &str) -> String {
 fn summary(config: &Config, name: &str) -> String {
     let listeners: Vec<_> =
         config.listeners.iter().map(|listener| format!("{} {}", listener.transport, listener.address)).collect();
+    let realms = &config.realms;
+    let secrets = config.auth.secrets.len() + realms.iter().map(|realm| realm.secrets.len()).sum::<usize>();
+    let users = config.auth.users.len() + realms.iter().map(|realm| realm.users.len()).sum::<usize>();
+    let in_realms = if realms.is_empty() { String::new() } else { format!(" in {} realms", realms.len() + 1) };
     format!(
-        "{name}: {}; {}, {}; {}",
+        "{name}: {}; {}, {}{in_realms}; {}",
         listeners.join(", "),
-        counted(config.auth.secrets.len(), "secret"),
-        counted(config.auth.users.len(), "static user"),
+        counted(secrets, "secret"),
+        counted(users, "static user"),
         counted(config.workers, "worker")
     )
 }

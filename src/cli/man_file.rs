@@ -150,7 +150,7 @@ mod tests {
             "\\fBdefault = ",
             ".SH [quota]",
             "How many allocations",
-            "\\fBallocations-per-user = ",
+            "\\fBallocations-per-user = 4096",
         ]
         .into_iter()
         .map(|text| page.find(text).unwrap_or_else(|| panic!("no {text}: {page}")))

@@ -82,10 +82,10 @@ impl Doctor<'_, '_> {
         }
         self.found(listeners::judge_stuns(config));
         self.found(listeners::judge_webs(config, self.options.timeout));
-        let credential = listeners::credential(&config.auth, self.now_unix);
         for listener in &server.open {
             let name = config.auth.public_host.as_deref().or(name.as_deref());
-            match listeners::probe(config, listener, name, credential.clone(), self.options, self.progress) {
+            let credential = listeners::credential_at(config, listener, name, self.now_unix);
+            match listeners::probe(config, listener, name, credential, self.options, self.progress) {
                 Ok(target) => self.listeners.push(target),
                 Err(error @ Untried::Dtls(_)) => self.found([finding("probe", Status::Note, error.to_string())]),
                 Err(error) => self.found([finding("probe", Status::Warn, error.to_string())]),

@@ -8,11 +8,12 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::addr::{Family, Transport};
-use crate::auth::mint;
+use crate::auth::{SharedSecret, Users, mint};
 use crate::client::Credential;
 use crate::client::tls::TrustError;
-use crate::config::{Auth, Config, Listener};
+use crate::config::{Auth, Config, Listener, RealmConfig};
 use crate::probe::{self, Status, Step, Target, TurnUrl, UrlError};
+use crate::turn::server_names::ServerNames;
 
 use super::{Options, Progress, finding};
 
@@ -22,12 +23,41 @@ const USER: &str = "turnstone-doctor";
 
 /// A credential from the first secret, or that of a static user.
 pub(super) fn credential(auth: &Auth, now_unix: u64) -> Option<Credential> {
-    if let Some(secret) = auth.secrets.first() {
+    credential_of(&auth.secrets, &auth.users, now_unix)
+}
+
+/// The same for the realm that a client comes in by at a listener, which asks for this server name if it is TLS.
+pub(super) fn credential_at(
+    config: &Config,
+    listener: &Listener,
+    name: Option<&str>,
+    now_unix: u64,
+) -> Option<Credential> {
+    let auth = &config.auth;
+    let mut by_name: ServerNames<Option<&RealmConfig>> = ServerNames::default();
+    for name in &auth.server_names {
+        by_name.entry(name).or_insert(None);
+    }
+    for realm in &config.realms {
+        for name in &realm.server_names {
+            by_name.entry(name).or_insert(Some(realm));
+        }
+    }
+    let asked = name.filter(|_| listener.transport.is_encrypted()).and_then(|name| by_name.get(name).copied());
+    let of_listener = || config.realms.iter().find(|realm| Some(&realm.name) == listener.options.realm.as_ref());
+    match asked.unwrap_or_else(of_listener) {
+        Some(realm) => credential_of(&realm.secrets, &realm.users, now_unix),
+        None => credential(auth, now_unix),
+    }
+}
+
+fn credential_of(secrets: &[SharedSecret], users: &Users, now_unix: u64) -> Option<Credential> {
+    if let Some(secret) = secrets.first() {
         let username = format!("{}:{USER}", now_unix.saturating_add(CREDENTIAL_SECS));
         let password = mint(&secret.bytes, &username);
         return Some(Credential { username, password, sha256: false });
     }
-    let (name, password) = auth.users.first()?;
+    let (name, password) = users.first()?;
     let password = Zeroizing::new(password.expose_secret().to_owned());
     Some(Credential { username: name.to_owned(), password, sha256: false })
 }
@@ -155,8 +185,6 @@ fn url(turn: bool, transport: Transport, name: Option<&str>, address: SocketAddr
 #[cfg(test)]
 mod tests {
     use super::super::tests::config;
-    use crate::auth::Users;
-
     use super::*;
 
     #[test]
@@ -229,5 +257,18 @@ mod tests {
         auth.users = Users::from_pairs(&auth.realm, [("bob", "b"), ("alice", "pass")]).unwrap().into();
         let taken = credential(&auth, 0).unwrap();
         assert_eq!((taken.username.as_str(), taken.password.as_str()), ("alice", "pass"));
+    }
+
+    #[test]
+    fn a_listener_is_tried_with_a_credential_of_the_realm_that_its_clients_are_of() {
+        let more = "[[listen]]\naddress = \"127.0.0.1:3478\"\ntransport = \"udp\"\n\
+                    [[listen]]\naddress = \"127.0.0.2:3478\"\ntransport = \"udp\"\nrealm = \"b\"\n\
+                    [[listen]]\naddress = \"127.0.0.3:443\"\ntransport = \"tls\"\n[tls]\ncertificate = \"/c\"\nkey = \"/k\"\n\
+                    [[realm]]\nname = \"b\"\nsni = [\"turn.b.example\"]\n[[realm.users]]\nname = \"of-b\"\npassword = \"x\"\n";
+        let config = config(more);
+        let user = |at: usize, name| credential_at(&config, &config.listeners[at], name, 0).unwrap().username;
+        let name = Some("turn.b.example");
+        assert_eq!([user(1, None), user(1, name), user(2, name)], ["of-b"; 3]);
+        assert!([user(0, name), user(2, None), user(2, Some("turn.a.example"))].iter().all(|user| user != "of-b"));
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
 use turnstone::stun::{AttributeType, Class, Encoder, Message, Method, TransactionId};
 
-use crate::support::{Credentials, Finished, RELAY_PORTS, TestServer, Transport, require_tool, run, run_with_input};
+use crate::support::{Finished, RELAY_PORTS, TestServer, Transport, require_tool, run, run_with_input};
 use crate::uclient::{Peer, assert_nothing_lost};
 
 const LIMIT: Duration = Duration::from_secs(40);
@@ -84,7 +84,8 @@ fn uclient_is_served_in_each_realm_by_its_listener_and_not_with_the_other_realm_
 #[test]
 fn uclient_is_served_as_a_user_whose_key_turnadmin_has_made() {
     let turnadmin = require_tool("turnadmin", "coturn");
-    let made = run(Command::new(turnadmin).args(["-k", "-u", "alice", "-r", "a.example", "-p", "of this realm"]), LIMIT);
+    let made =
+        run(Command::new(turnadmin).args(["-k", "-u", "alice", "-r", "a.example", "-p", "of this realm"]), LIMIT);
     let key = made.all_output().split_whitespace().find(|word| word.starts_with("0x")).unwrap().to_owned();
     assert_eq!(key.len(), 34, "{key}");
     let server = two_realms(&format!("[[auth.users]]\nname = \"alice\"\npassword = \"{key}\""), "");
@@ -94,7 +95,14 @@ fn uclient_is_served_as_a_user_whose_key_turnadmin_has_made() {
     assert_ne!(uclient(listener(&server, "127.0.0.1"), &key, &peer).code, Some(0));
     // Our own command makes the same one, and its lines are taken by the server.
     let hash = run_with_input(
-        Command::new(env!("CARGO_BIN_EXE_turnstone")).args(["credentials", "hash", "--realm", "a.example", "--md5", "alice"]),
+        Command::new(env!("CARGO_BIN_EXE_turnstone")).args([
+            "credentials",
+            "hash",
+            "--realm",
+            "a.example",
+            "--md5",
+            "alice",
+        ]),
         "of this realm\n",
         LIMIT,
     );
@@ -170,7 +178,8 @@ fn certificates_are_chosen_by_server_name_and_by_what_the_client_can_verify_and_
     let put = |file: &str, (certificate, key): (String, String)| {
         std::fs::write(path(&format!("{file}.pem")), certificate).unwrap();
         std::fs::write(path(&format!("{file}-key.pem")), key).unwrap();
-        std::fs::set_permissions(path(&format!("{file}-key.pem")), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        std::fs::set_permissions(path(&format!("{file}-key.pem")), std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .unwrap();
     };
     put("ecdsa", certificate("turn.c.example", "subject-ecdsa", false));
     put("rsa", certificate("turn.c.example", "subject-rsa", true));
@@ -213,7 +222,8 @@ fn post_quantum_key_exchange_is_negotiated_with_a_client_that_offers_it() {
     let server = two_realms(ALICE, "");
     let mut provider = rustls::crypto::aws_lc_rs::default_provider();
     // As browsers offer it: first, and X25519 for others.
-    provider.kx_groups = vec![rustls::crypto::aws_lc_rs::kx_group::X25519MLKEM768, rustls::crypto::aws_lc_rs::kx_group::X25519];
+    provider.kx_groups =
+        vec![rustls::crypto::aws_lc_rs::kx_group::X25519MLKEM768, rustls::crypto::aws_lc_rs::kx_group::X25519];
     let mut roots = rustls::RootCertStore::empty();
     let authority: rustls::pki_types::CertificateDer<'static> =
         rustls::pki_types::pem::PemObject::from_pem_file(server.file("authority.pem")).unwrap();
