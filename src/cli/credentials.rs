@@ -60,9 +60,9 @@ pub(super) struct CredentialsArgs {
     #[arg(long, value_name = "ID", conflicts_with = "secret_stdin")]
     secret_id: Option<String>,
 
-    /// Which realm it is for [default: that of [auth]].
+    /// Which [[realm]] it is for [default: that of [auth]].
     #[arg(long, value_name = "NAME", conflicts_with = "secret_stdin")]
-    realm: Option<String>,
+    in_realm: Option<String>,
 
     /// Read the secret from standard input.
     #[arg(long)]
@@ -109,7 +109,7 @@ pub(super) fn run(args: &CredentialsArgs, printer: &mut Printer) -> Result<Exit,
     }
     let config = reading.load_credentials(printer)?;
     username.push_str(&limits(args, &config, &username)?);
-    let secret = choose(RealmOf::find(&config, args.realm.as_deref())?.secrets, args.secret_id.as_deref())?;
+    let secret = choose(RealmOf::find(&config, args.in_realm.as_deref())?.secrets, args.secret_id.as_deref())?;
     let password = mint(&secret.bytes, &username);
     let listeners = config.listeners.iter().map(|listener| (listener.transport, listener.address));
     let urls = turn_urls(listeners, &config.relay, config.auth.public_host.as_deref());

@@ -37,9 +37,9 @@ pub(super) struct VerifyArgs {
     /// The password; - reads it from standard input.
     password: String,
 
-    /// The realm it is for [default: that of [auth]].
+    /// The [[realm]] it is for [default: that of [auth]].
     #[arg(long, value_name = "NAME")]
-    realm: Option<String>,
+    in_realm: Option<String>,
 
     /// Print an object: valid, and the reason in words.
     #[arg(long)]
@@ -52,7 +52,7 @@ pub(super) struct VerifyArgs {
 pub(super) fn run(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit, CliError> {
     let password = if args.password == "-" { read_stdin()? } else { args.password.clone() };
     let config = args.flags.read(false)?.load_credentials(printer)?;
-    let realm = RealmOf::find(&config, args.realm.as_deref())?;
+    let realm = RealmOf::find(&config, args.in_realm.as_deref())?;
     let now_unix = unix_now();
     let (is_valid, mut text) = judge(&realm, &args.user, &password, now_unix)?;
     if !is_valid {
@@ -83,7 +83,7 @@ impl<'c> RealmOf<'c> {
         let found = Self::all(config).find(|realm| name.is_none_or(|name| realm.name == name));
         found.ok_or_else(|| {
             let names: Vec<_> = Self::all(config).map(|realm| realm.name).collect();
-            CliError::usage(format!("--realm: no realm {:?}; there is {}", name.unwrap_or_default(), names.join(", ")))
+            CliError::usage(format!("--in-realm: no realm {:?}; there is {}", name.unwrap_or_default(), names.join(", ")))
         })
     }
 
