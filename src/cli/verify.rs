@@ -83,7 +83,11 @@ impl<'c> RealmOf<'c> {
         let found = Self::all(config).find(|realm| name.is_none_or(|name| realm.name == name));
         found.ok_or_else(|| {
             let names: Vec<_> = Self::all(config).map(|realm| realm.name).collect();
-            CliError::usage(format!("--in-realm: no realm {:?}; there is {}", name.unwrap_or_default(), names.join(", ")))
+            CliError::usage(format!(
+                "--in-realm: no realm {:?}; there is {}",
+                name.unwrap_or_default(),
+                names.join(", ")
+            ))
         })
     }
 

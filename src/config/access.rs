@@ -14,14 +14,14 @@ use zeroize::Zeroizing;
 use crate::auth::{AccessTokens, SharedSecret, StoredKeys, TimeLimited, TokenKey, Users, prepare};
 
 use super::error::{Located, Place, ValueError};
-use super::keys::{ON_EXPIRY, READERS, SECRET, SECRET_FILE, TOKEN_ALGORITHMS};
+use super::keys::{READERS, SECRET, SECRET_FILE, TOKEN_ALGORITHMS};
 use super::reader::{Document, Section, or_default};
 use super::secret::{Readers, SecretError, check_secret, read_private_file, trim_line_end};
 use super::sections::{read_realm_bandwidth, read_realm_quota};
 use super::snapshot::{Auth, RealmConfig};
 use super::source::{Source, Surroundings};
 use super::users_file::read_users_file;
-use super::value::choose;
+use super::value::{ON_EXPIRY, choose};
 
 const REALM_CHARS_MAX: usize = 127;
 const SERVER_NAME_BYTES_MAX: usize = 255;

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use crate::addr::Family;
 use crate::auth::TokenAlgorithm;
-use crate::turn::{AlternateServer, DefaultFamily, OnExpiry};
+use crate::turn::{AlternateServer, DefaultFamily};
 
 use super::key::{Key, Kind, Overridable};
 use super::snapshot::{Config, LogFormat, RelayChoice, TlsVersion};
 use super::unshown;
 use super::usage::{Usage, UsageFile, Webhook};
-use super::value::{Choices, Value, name_of};
+use super::value::{Choices, ON_EXPIRY, PEER_MODES, Value, name_of};
 
 /// Every setting that can be overridden.
 pub fn overridable() -> impl Iterator<Item = &'static Overridable> {
@@ -44,8 +44,6 @@ pub(super) const SECRET: &str = "secret";
 /// The pseudo-key of the secret in a file.
 pub(super) const SECRET_FILE: &str = "secret-file";
 
-pub(super) const ON_EXPIRY: &Choices<OnExpiry> =
-    &[("keep", OnExpiry::Keep), ("no-refresh", OnExpiry::NoRefresh), ("cut", OnExpiry::Cut)];
 pub(super) const TOKEN_ALGORITHMS: &Choices<TokenAlgorithm> =
     &[("A256GCM", TokenAlgorithm::A256Gcm), ("A128GCM", TokenAlgorithm::A128Gcm)];
 pub(super) const TLS_VERSIONS: &Choices<TlsVersion> = &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
@@ -59,8 +57,6 @@ pub(super) const DEFAULT_FAMILIES: &Choices<DefaultFamily> = &[
     ("ipv6", DefaultFamily::Always(Family::V6)),
     ("as-client", DefaultFamily::AsClient),
 ];
-/// Whether peers that no rule names are denied.
-pub(super) const PEER_MODES: &Choices<bool> = &[("p2p", false), ("sfu", true)];
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);

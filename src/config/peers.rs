@@ -5,9 +5,8 @@ use std::convert::Infallible;
 use crate::policy::{AclError, OwnService, PeerAcl, PeerRules, PolicyName};
 
 use super::error::Located;
-use super::keys::PEER_MODES;
 use super::reader::{Document, Section, or_default};
-use super::value::choose;
+use super::value::{PEER_MODES, choose};
 
 /// Policies that a configuration may have by name.
 const POLICIES_MAX: usize = 1000;

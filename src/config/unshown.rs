@@ -2,10 +2,9 @@
 
 use std::fmt::Write;
 
-use super::keys::{ON_EXPIRY, PEER_MODES};
 use super::snapshot::{Auth, Config, ListenOptions, RealmConfig, Web};
 use super::units::rate_text;
-use super::value::{name_of, quoted};
+use super::value::{ON_EXPIRY, PEER_MODES, name_of, quoted};
 use crate::auth::TokenKey;
 
 pub(super) fn listen_lines(config: &Config) -> String {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::turn::OnExpiry;
+
 use super::error::ValueError;
 use super::units::{duration_text, rate_text, size_text};
 
@@ -45,6 +47,13 @@ pub(crate) fn quoted(text: &str) -> String {
 
 /// The names of a closed choice, and what they stand for.
 pub(super) type Choices<T> = [(&'static str, T)];
+
+/// What may become of allocations whose credential has expired.
+pub(super) const ON_EXPIRY: &Choices<OnExpiry> =
+    &[("keep", OnExpiry::Keep), ("no-refresh", OnExpiry::NoRefresh), ("cut", OnExpiry::Cut)];
+
+/// Whether peers that no rule names are denied.
+pub(super) const PEER_MODES: &Choices<bool> = &[("p2p", false), ("sfu", true)];
 
 /// The value of a name.
 pub(super) fn choose<T: Copy>(choices: &Choices<T>, text: &str, what: &'static str) -> Result<T, ValueError> {

@@ -30,7 +30,7 @@ fn requests_that_are_not_right_get_the_error_that_says_why() {
         ("GET", "/v1/drain", None, 405, "method_not_allowed", "POST"),
         ("BREW", "/v1/sessions", None, 405, "method_not_allowed", "GET, DELETE"),
         ("GET", "/v1/status?verbose=1", None, 400, "bad_request", "unknown parameter \"verbose\""),
-        ("GET", "/v1/sessions?usr=alice", None, 400, "bad_request", "expected user, client"),
+        ("GET", "/v1/sessions?usr=alice", None, 400, "bad_request", "expected user, realm"),
         ("GET", "/v1/sessions?user=%FF", None, 400, "bad_request", "user is not UTF-8"),
         ("GET", "/v1/sessions?user=a&user=b", None, 400, "bad_request", "twice"),
         ("GET", "/v1/sessions?limit=0", None, 400, "bad_request", "from 1 to 1000"),

@@ -38,7 +38,7 @@ fn what_users_relayed_agrees_with_what_their_clients_and_peers_sent() {
         let (_, count, packets, bytes) = plan.into_iter().find(|(name, ..)| *name == user).unwrap();
         let packets = count * packets;
         let traffic = json!({ "packets": packets, "bytes": packets * bytes });
-        json!({ "user": user, "sessions": count, "to_peers": traffic, "to_client": traffic })
+        json!({ "user": user, "realm": null, "sessions": count, "to_peers": traffic, "to_client": traffic })
     };
     for (query, order) in [
         ("", ["few-large", "many-small", "sessions"]),

@@ -126,7 +126,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     // It judges servers from outside, too, with the load generator's client.
     ("probe", &["stun", "auth::TimeLimited", "client", "turn::framing"], &["tokio", "std::fs"]),
     // It looks at the host, and at the server from outside.
-    ("doctor", &["config", "probe", "net", "auth", "client"], &["tokio", "libc"]),
+    ("doctor", &["config", "probe", "net", "auth", "client", "turn::server_names"], &["tokio", "libc"]),
     ("ops", &["config", "counters", "worker", "dtls", "stream", "net", "turn", "stun", "auth", "policy", "usage"], &[]),
 ];
 
