@@ -11,7 +11,7 @@ use crate::turn::{Client, Path};
 const WAITING_MAX: usize = 8;
 const WAITING_BYTES_MAX: usize = 8 * 1024;
 /// Records under keys that a session is given before it is open. There is one, and copies; OpenSSL keeps each in a buffer of 16 kB.
-const SEALED_MAX: usize = 8;
+const SEALED_MAX: usize = 4;
 /// When a flight that was not answered is sent again; each time it is twice as long (RFC 6347 section 4.2.4.1). OpenSSL counts by its own
 /// clock, which begins a moment before.
 const RESEND_MICROS: u64 = 1_000_000;

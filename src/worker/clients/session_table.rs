@@ -16,8 +16,9 @@ use crate::dtls::record::{Purpose, purpose};
 use crate::stream::ConnectionPermit;
 use crate::turn::slots::{SlotId, Slots};
 use crate::turn::{Client, Path, SessionId};
-use crate::worker::peak::Peak;
 
+/// Sessions at once, beyond which their memory is given back when most of them are gone: one takes some 36 kB, one that arrives up to 100.
+const PEAK_MIN: usize = 64;
 /// Entries of sessions that are gone, beyond which the queues of times are swept.
 const STALE_MAX: usize = 1024;
 
@@ -52,7 +53,8 @@ pub(super) enum Due {
 
 pub(super) struct SessionTable {
     sessions: Slots<Session>,
-    peak: Peak,
+    /// The most there were since memory was last given back.
+    peak: usize,
     by_client: HashMap<FiveTuple, Pair>,
     /// Those that arrive and have something to go on with.
     waiting: VecDeque<SessionId>,
@@ -72,7 +74,7 @@ impl SessionTable {
         let micros = |duration: std::time::Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX >> 1);
         Self {
             sessions: Slots::default(),
-            peak: Peak::default(),
+            peak: 0,
             by_client: HashMap::new(),
             waiting: VecDeque::new(),
             ended: VecDeque::new(),
@@ -155,7 +157,7 @@ impl SessionTable {
             stranger_until_micros,
             armed_micros: u64::MAX,
         });
-        self.peak.note(self.len());
+        self.peak = self.peak.max(self.len());
         let before = self.by_client.entry(client.five_tuple).or_default().arriving.replace(id);
         if let Some(before) = before {
             self.end(before);
@@ -318,9 +320,10 @@ impl SessionTable {
 
     /// Gives memory back after a peak; whether there was one.
     pub(super) fn shrink(&mut self) -> bool {
-        if !self.peak.is_over(self.sessions.slots(), self.len()) {
+        if self.peak < PEAK_MIN || self.len() > self.peak / 4 {
             return false;
         }
+        self.peak = self.len();
         self.sessions.shrink();
         self.by_client.shrink_to_fit();
         self.waiting.shrink_to(STALE_MAX);
