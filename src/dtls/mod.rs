@@ -13,7 +13,7 @@ mod absent;
 mod openssl;
 
 #[cfg(not(feature = "dtls"))]
-pub use absent::{Context, Session};
+pub use absent::{Certificate, Context, Session};
 #[cfg(feature = "dtls")]
-pub use openssl::{Context, Session};
+pub use openssl::{Certificate, Context, Session};
 pub use wire::{Datagrams, State, Wire};

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use openssl::bn::BigNum;
 use openssl::dh::Dh;
 use openssl::error::ErrorStack;
-use openssl::pkey::PKey;
+use openssl::pkey::{Id, PKey};
 use openssl::ssl::{
-    AlpnError, ErrorCode, Ssl, SslContext, SslContextBuilder, SslMethod, SslOptions, SslSessionCacheMode, SslStream,
-    SslVersion, select_next_proto,
+    AlpnError, ErrorCode, NameType, SniError, Ssl, SslAlert, SslContext, SslContextBuilder, SslMethod, SslOptions,
+    SslSessionCacheMode, SslStream, SslVersion, select_next_proto,
 };
 use openssl::x509::X509;
 
@@ -16,7 +16,7 @@ use super::hello::ClientHello;
 use super::record;
 use super::wire::{State, Wire};
 use crate::config::TlsFiles;
-use crate::stream::TlsError;
+use crate::stream::{CertificateChoice, TlsError};
 
 /// What handshake datagrams are cut to. Every path of IPv6 takes 1280 bytes.
 const MTU: u32 = 1200;
@@ -34,6 +34,13 @@ const ANY_COOKIE: &[u8] = b"verified";
 /// What sessions are made from: certificates, and what is negotiated.
 pub struct Context(SslContext);
 
+/// A certificate chain and its key.
+#[derive(Clone)]
+pub struct Certificate {
+    context: SslContext,
+    is_rsa: bool,
+}
+
 /// A session.
 pub struct Session {
     stream: SslStream<Wire>,
@@ -43,25 +50,52 @@ pub struct Session {
 }
 
 impl Context {
+    /// Of these certificates, each with the names that it is for. Of two that are for a client it is the one that is not RSA; what signatures
+    /// the client knows is not asked.
+    pub fn new(certificates: Vec<(Certificate, Vec<String>)>) -> Option<Arc<Self>> {
+        let (certificates, names): (Vec<_>, Vec<_>) = certificates.into_iter().unzip();
+        let choice = CertificateChoice::new(&names);
+        let mut builder = builder().ok()?;
+        // Called for every hello, with a name or without.
+        builder.set_servername_callback(move |ssl, alert| {
+            let name = ssl.servername(NameType::HOST_NAME).map(str::to_owned);
+            let candidates = choice.of(name.as_deref()).iter().filter_map(|number| certificates.get(*number));
+            let chosen = candidates.min_by_key(|certificate| certificate.is_rsa);
+            let is_set = chosen.is_some_and(|chosen| ssl.set_ssl_context(&chosen.context).is_ok());
+            *alert = SslAlert::INTERNAL_ERROR;
+            // Not acknowledged: pion takes the empty extension of an acknowledgement for a malformed one, and nobody misses it.
+            Err(if is_set { SniError::NOACK } else { SniError::ALERT_FATAL })
+        });
+        Some(Arc::new(Self(builder.build())))
+    }
+}
+
+impl Certificate {
     /// Reads certificate chain and key.
     ///
     /// # Errors
     /// [`TlsError`], naming the file.
-    pub fn load(files: &TlsFiles) -> Result<Option<Arc<Self>>, TlsError> {
+    pub fn load(files: &TlsFiles) -> Result<Option<Self>, TlsError> {
         let file =
             |error: std::io::Error| TlsError::File { path: files.certificate.clone(), problem: error.to_string() };
         let chain = std::fs::read(&files.certificate).map_err(file)?;
         let key = files.read_key().map_err(TlsError::Key)?;
-        let context = context(&chain, &key).map_err(|error| TlsError::Pair {
+        let certificate = Self::of(&chain, &key).map_err(|error| TlsError::Pair {
             certificate: files.certificate.clone(),
             key: files.key.clone(),
             problem: format!("OpenSSL, which serves dtls, refuses them: {error}"),
         })?;
-        Ok(Some(Arc::new(Self(context))))
+        Ok(Some(certificate))
+    }
+
+    fn of(chain: &[u8], key: &[u8]) -> Result<Self, ErrorStack> {
+        let mut builder = builder()?;
+        let is_rsa = use_certificate(&mut builder, chain, key)?;
+        Ok(Self { context: builder.build(), is_rsa })
     }
 }
 
-fn context(chain: &[u8], key: &[u8]) -> Result<SslContext, ErrorStack> {
+fn builder() -> Result<SslContextBuilder, ErrorStack> {
     let mut builder = SslContext::builder(SslMethod::dtls_server())?;
     builder.set_min_proto_version(Some(SslVersion::DTLS1_2))?;
     builder.set_options(
@@ -82,11 +116,11 @@ fn context(chain: &[u8], key: &[u8]) -> Result<SslContext, ErrorStack> {
     });
     builder.set_cookie_verify_cb(|_, _| true);
     builder.set_alpn_select_callback(|_, offered| select_next_proto(ALPN, offered).ok_or(AlpnError::NOACK));
-    use_certificate(&mut builder, chain, key)?;
-    Ok(builder.build())
+    Ok(builder)
 }
 
-fn use_certificate(builder: &mut SslContextBuilder, chain: &[u8], key: &[u8]) -> Result<(), ErrorStack> {
+/// Whether the key is one of RSA.
+fn use_certificate(builder: &mut SslContextBuilder, chain: &[u8], key: &[u8]) -> Result<bool, ErrorStack> {
     let mut chain = X509::stack_from_pem(chain)?.into_iter();
     if let Some(own) = chain.next() {
         builder.set_certificate(&own)?;
@@ -94,7 +128,8 @@ fn use_certificate(builder: &mut SslContextBuilder, chain: &[u8], key: &[u8]) ->
     chain.try_for_each(|certificate| builder.add_extra_chain_cert(certificate))?;
     let key = PKey::private_key_from_pem(key)?;
     builder.set_private_key(&key)?;
-    builder.check_private_key()
+    builder.check_private_key()?;
+    Ok(key.id() == Id::RSA)
 }
 
 impl Session {
@@ -231,7 +266,7 @@ mod tests {
     }
 
     /// A context whose certificate has an intermediate one above it, and the authority above that.
-    fn context_and_authority() -> (Context, X509) {
+    fn context_and_authority() -> (Arc<Context>, X509) {
         let of = |name: &str, is_authority: bool| {
             let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
             params.distinguished_name.push(rcgen::DnType::CommonName, name);
@@ -246,8 +281,9 @@ mod tests {
         let middle_pem = middle.signed_by(&middle_key, &Issuer::new(root, root_key)).unwrap().pem();
         let own_pem = own.signed_by(&own_key, &Issuer::new(middle, middle_key)).unwrap().pem();
         let chain = format!("{own_pem}{middle_pem}");
-        let context = context(chain.as_bytes(), own_key.serialize_pem().as_bytes()).unwrap();
-        (Context(context), X509::from_pem(root_pem.as_bytes()).unwrap())
+        let certificate = Certificate::of(chain.as_bytes(), own_key.serialize_pem().as_bytes()).unwrap();
+        let context = Context::new(vec![(certificate, vec!["turn.example.org".to_owned()])]).unwrap();
+        (context, X509::from_pem(root_pem.as_bytes()).unwrap())
     }
 
     /// Shows the cookie: the datagram with the second hello, after `lost` requests for it that did not arrive.

@@ -54,6 +54,8 @@ pub(super) struct Certificates {
 #[derive(Clone)]
 struct Certificate {
     pair: Arc<Pair>,
+    /// The same for DTLS, if there is a listener for that.
+    for_dtls: Option<dtls::Certificate>,
     /// The names that it is for.
     names: Vec<String>,
     file: PathBuf,
@@ -67,9 +69,8 @@ impl Certificates {
     /// # Errors
     /// [`CertificateError`] of the first that cannot be used.
     pub(super) fn load(files: &TlsFiles, has_dtls: bool) -> Result<Self, CertificateError> {
-        let pairs: Result<_, _> = files.each().iter().map(Certificate::load).collect();
-        let dtls = if has_dtls { dtls::Context::load(files)? } else { None };
-        Self::of(pairs?, files, dtls)
+        let pairs: Result<_, _> = files.each().iter().map(|files| Certificate::load(files, has_dtls)).collect();
+        Self::of(pairs?, files)
     }
 
     /// Reads them again. One that cannot be used keeps the earlier one of the same file; also returns what is wrong with each.
@@ -84,7 +85,7 @@ impl Certificates {
         let all = files;
         let (mut pairs, mut errors) = (Vec::new(), Vec::new());
         for files in files.each() {
-            match Certificate::load(&files) {
+            match Certificate::load(&files, has_dtls) {
                 Ok(pair) => pairs.push(pair),
                 Err(error) => {
                     let Some(earlier) = self.pairs.iter().find(|pair| pair.file == files.certificate) else {
@@ -95,20 +96,17 @@ impl Certificates {
                 }
             }
         }
-        // Of the first pair; one that cannot be used is among the errors.
-        let dtls = if has_dtls { dtls::Context::load(all).unwrap_or_else(|_| self.dtls.clone()) } else { None };
-        Ok((Self::of(pairs, all, dtls)?, errors))
+        Ok((Self::of(pairs, all)?, errors))
     }
 
-    fn of(
-        pairs: Vec<Certificate>,
-        files: &TlsFiles,
-        dtls: Option<Arc<dtls::Context>>,
-    ) -> Result<Self, CertificateError> {
+    fn of(pairs: Vec<Certificate>, files: &TlsFiles) -> Result<Self, CertificateError> {
         let chosen_from = pairs.iter().map(|pair| (Arc::clone(&pair.pair), pair.names.clone())).collect();
         let config = server_config(chosen_from, files.min_version).map_err(|error| {
             CertificateError::Tls(TlsError::File { path: files.certificate.clone(), problem: error.to_string() })
         })?;
+        let for_dtls: Vec<_> =
+            pairs.iter().filter_map(|pair| Some((pair.for_dtls.clone()?, pair.names.clone()))).collect();
+        let dtls = if for_dtls.is_empty() { None } else { dtls::Context::new(for_dtls) };
         Ok(Self { config, dtls, pairs })
     }
 
@@ -119,15 +117,16 @@ impl Certificates {
 }
 
 impl Certificate {
-    fn load(files: &TlsFiles) -> Result<Self, CertificateError> {
+    fn load(files: &TlsFiles, has_dtls: bool) -> Result<Self, CertificateError> {
         let pair = load_pair(files)?;
+        let for_dtls = if has_dtls { dtls::Certificate::load(files)? } else { None };
         let path = &files.certificate;
         let own = pair.chain().first().map(AsRef::as_ref).unwrap_or_default();
         let (_, certificate) =
             X509Certificate::from_der(own).map_err(|error| CertificateError::X509 { path: path.clone(), error })?;
         let names = if files.names.is_empty() { names_in(&certificate) } else { files.names.clone() };
         let not_after_unix = certificate.validity().not_after.timestamp();
-        Ok(Self { pair: Arc::new(pair), names, file: path.clone(), not_after_unix })
+        Ok(Self { pair: Arc::new(pair), for_dtls, names, file: path.clone(), not_after_unix })
     }
 }
 

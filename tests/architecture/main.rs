@@ -86,7 +86,11 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         &["std::fs", "tokio", "RwLock"],
     ),
     // What strangers send is read without sockets and without a clock; of OpenSSL, one file knows.
-    ("dtls", &["config::TlsFiles", "stream::TlsError"], &["std::time", "std::net", "tokio", "libc", "tracing"]),
+    (
+        "dtls",
+        &["config::TlsFiles", "stream::CertificateChoice", "stream::TlsError"],
+        &["std::time", "std::net", "tokio", "libc", "tracing"],
+    ),
     ("counters", &["turn"], &["std::fs", "tokio", "RwLock"]),
     ("config", &["auth", "policy", "turn"], &["TcpStream", "tokio", "libc"]),
     // It writes what `config` reads: of that, what judges and spells values.

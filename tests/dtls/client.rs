@@ -20,6 +20,7 @@ pub(crate) struct Wire {
 pub(crate) struct Client {
     stream: SslStream<Wire>,
     turn: Turn,
+    channel: u16,
 }
 
 impl Client {
@@ -47,7 +48,7 @@ impl Client {
                 return None;
             }
         }
-        Some(Self { stream, turn: Turn::new(None, [7; 16]) })
+        Some(Self { stream, turn: Turn::new(None, [7; 16]), channel: 0x4000 })
     }
 
     pub(crate) fn with(mut self, Credentials { username, password }: Credentials) -> Self {
@@ -112,8 +113,9 @@ impl Client {
     pub(crate) fn echo(&mut self, payload: &[u8]) {
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
         peer.set_read_timeout(Some(LIMIT)).unwrap();
-        self.ask(Request::ChannelBind { channel: 0x4001, peer: peer.local_addr().unwrap() });
-        let message = [&[0x40, 1][..], &(payload.len() as u16).to_be_bytes(), payload].concat();
+        self.channel += 1;
+        self.ask(Request::ChannelBind { channel: self.channel, peer: peer.local_addr().unwrap() });
+        let message = [&self.channel.to_be_bytes()[..], &(payload.len() as u16).to_be_bytes(), payload].concat();
         self.send(&message);
         let mut buffer = vec![0; 20_000];
         let (len, from) = peer.recv_from(&mut buffer).unwrap();

@@ -43,18 +43,16 @@ fn assert_nothing_lost(finished: &Finished) {
 #[test]
 fn openssl_verifies_the_chain_and_agrees_on_a_protocol() {
     let server = Server::start("", "");
-    for (curve_or_suite, wanted) in [("ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES128-GCM-SHA256")] {
-        let finished = s_client(&server, &["-cipher", curve_or_suite, "-alpn", "stun.turn"]);
-        let output = finished.all_output();
-        for line in ["Verify return code: 0 (ok)", "ALPN protocol: stun.turn", wanted, "DTLSv1.2"] {
-            assert!(output.contains(line), "no {line:?} in:\n{output}");
-        }
+    let finished = s_client(&server, &["-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256", "-alpn", "stun.turn"]);
+    let output = finished.all_output();
+    for line in ["Verify return code: 0 (ok)", "ALPN protocol: stun.turn", "ECDHE-ECDSA-AES128-GCM-SHA256"] {
+        assert!(output.contains(line), "no {line:?} in:\n{output}");
     }
     // DTLS 1.0 is not offered.
     let mut old = Command::new(require_tool("openssl", "openssl"));
     old.args(["s_client", "-dtls1", "-cipher", "ALL:@SECLEVEL=0", "-connect", &server.address.to_string()]);
     let output = run(&mut old, LIMIT).all_output();
-    assert!(!output.contains("Verify return code: 0"), "{output}");
+    assert!(!output.contains("BEGIN CERTIFICATE"), "{output}");
 }
 
 fn s_client(server: &Server, flags: &[&str]) -> Finished {
