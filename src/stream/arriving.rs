@@ -326,7 +326,7 @@ fn hear(
     options: &Arc<ListenOptions>,
     buffer: &mut [u8],
 ) -> Result<Option<Step>, ReadError> {
-    let most = HANDSHAKE_BYTES_MAX.saturating_sub(hello.len()).min(buffer.len());
+    let most = HANDSHAKE_BYTES_MAX.saturating_sub(hello.received()).min(buffer.len());
     if most == 0 {
         return Err(ReadError::Tls);
     }
@@ -334,7 +334,7 @@ fn hear(
     let read = buffer.get(..count).filter(|read| !read.is_empty());
     let Some(read) = read else { return Ok(None) };
     let turn_names = options.web.as_ref().map_or(&[] as &[String], |web| &web.turn_names);
-    let received = hello.len() + count;
+    let received = hello.received() + count;
     let refuse = |alert: &[u8]| {
         let mut socket = socket;
         // Whether it arrives does not matter any more.

@@ -32,7 +32,7 @@ pub enum Heard {
 
 impl Hello {
     /// Bytes that have come so far.
-    pub fn len(&self) -> usize {
+    pub fn received(&self) -> usize {
         self.bytes.len()
     }
 
@@ -149,7 +149,7 @@ pub(super) mod tests {
         for (at, byte) in bytes.iter().enumerate() {
             heard = match heard.hear(&[*byte], &[]) {
                 Heard::Part(part) => {
-                    assert_eq!(part.len(), at + 1);
+                    assert_eq!(part.received(), at + 1);
                     part
                 }
                 Heard::Web(all) => {

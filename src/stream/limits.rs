@@ -260,7 +260,8 @@ mod tests {
         let _last = limits.admit_unknown().unwrap();
         assert_eq!(limits.admit_unknown().err(), Some(Full::InTotal));
         drop(permits);
-        assert_eq!((limits.lock().total, limits.lock().by_address.len()), (1, 0));
+        assert_eq!(limits.lock().total, 1);
+        assert!(limits.lock().by_address.is_empty(), "the last one is nobody's yet");
     }
 
     #[test]
@@ -274,7 +275,8 @@ mod tests {
         permits.remove(0);
         assert_eq!(permits[1].pass_on(), Ok(()));
         drop(permits);
-        assert_eq!((limits.lock().passed, limits.lock().total), (0, 0));
+        assert_eq!(limits.lock().passed, 0);
+        assert_eq!(limits.lock().total, 0);
     }
 
     #[test]

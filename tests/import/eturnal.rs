@@ -20,7 +20,16 @@ fn the_sample_of_the_field_comes_over() {
     let group = taken(include_str!("fixtures/eturnal.yml"));
     assert_eq!(
         group.listeners(),
-        ["udp 0.0.0.0:3478", "udp [::]:3478", "tcp 0.0.0.0:3478", "tcp [::]:3478", "tls 0.0.0.0:5349", "tls [::]:5349"]
+        [
+            "udp 0.0.0.0:3478",
+            "udp [::]:3478",
+            "tcp 0.0.0.0:3478",
+            "tcp [::]:3478",
+            "tls 0.0.0.0:3478",
+            "tls [::]:3478",
+            "tls 0.0.0.0:5349",
+            "tls [::]:5349"
+        ]
     );
     let relay = group.config.relay.of(Family::V4).next().unwrap();
     assert_eq!((relay.external.to_string(), group.config.relay.ports), ("203.0.113.7".to_owned(), (49152, 65535)));
@@ -59,7 +68,10 @@ fn options_become_what_they_mean() {
         (config.log.filter.as_str(), config.software.as_deref(), config.auth.realm.as_str()),
         ("info", Some("x"), "r")
     );
-    assert_eq!(group.listeners(), ["tls 0.0.0.0:443", "tls [::]:443", "tls 192.88.100.1:5349"]);
+    assert_eq!(
+        group.listeners(),
+        ["tcp 0.0.0.0:443", "tcp [::]:443", "tls 0.0.0.0:443", "tls [::]:443", "tls 192.88.100.1:5349"]
+    );
     assert_eq!(config.tls.as_ref().unwrap().key.to_str(), Some("/both.pem"));
     assert_eq!(config.metrics.as_ref().unwrap().listen.to_string(), "127.0.0.1:8081");
     let acl = PeerAcl::compile(&config.peers).unwrap();
