@@ -23,6 +23,12 @@ const USAGE: &str = "\
 #file = \"/var/log/turnstone/usage.jsonl\"
 ";
 
+/// Whether a client can be sent there.
+fn is_for_clients(address: SocketAddr) -> bool {
+    let ip = address.ip();
+    !(ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || address.port() == 0)
+}
+
 /// `[metrics]`.
 pub(super) struct Metrics {
     listen: SocketAddr,
@@ -81,9 +87,12 @@ impl Conf {
 
     /// coturn sends every client to one of them, in turn.
     fn alternate(&mut self, entry: &Entry<'_>, transports: &[&str], port: u16) {
+        if entry.value.is_empty() {
+            return;
+        }
         let ip = || entry.value.trim_matches(['[', ']']).parse::<IpAddr>().map(|ip| SocketAddr::new(ip, port));
         match entry.value.parse::<SocketAddr>().or_else(|_| ip()) {
-            Ok(address) if !address.ip().is_unspecified() && !address.ip().is_multicast() && address.port() != 0 => {
+            Ok(address) if is_for_clients(address) => {
                 for server in transports.iter().map(|transport| format!("{transport}://{address}")) {
                     if !self.alternates.contains(&server) {
                         self.alternates.push(server);

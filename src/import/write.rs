@@ -42,6 +42,13 @@ pub(super) fn write(mut conf: Conf) -> Import {
         true => relays::shared_ports(&mut conf, &udp_ports),
         false => relays::relay_ports(&mut conf, &udp_ports),
     };
+    // A redirection to the server itself, which would lead in a circle, goes without saying.
+    conf.alternates.retain(|server| {
+        let is_own = |listener: &Listener| {
+            listener.ip.is_some_and(|ip| server.ends_with(&format!("://{}", SocketAddr::new(ip, listener.port))))
+        };
+        !listeners.iter().any(is_own)
+    });
     let own = own(&conf, &relays, ports);
     let peers = peers::convert(&conf.denied, &conf.allowed, &own, &mut conf.findings);
     let metrics = operation::metrics(&mut conf, |address| {

@@ -8,7 +8,7 @@ use crate::reject::{Reason, Reject};
 use turnstone_stun::{AttributeType, Encoder, ErrorCode};
 
 use super::allocation::{Allocation, cut_in_secs, granted_lifetime_secs, in_secs};
-use super::mobility::Mobile;
+use super::mobile::Mobile;
 use super::output::Event;
 use super::peer::{Judges, choose};
 use super::relays::{OpenRelay, PortRequest, RelayError, Relays, ReservationToken};

@@ -13,7 +13,7 @@ use super::channels::Channels;
 use super::events::Events;
 use super::hash::AddressHash;
 use super::ids::AllocationId;
-use super::mobility::Mobile;
+use super::mobile::Mobile;
 use super::output::{AllocationSummary, Client, EndReason, Event};
 use super::peer::{Judges, RefusedData};
 use super::permissions::Permissions;

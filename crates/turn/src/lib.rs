@@ -22,7 +22,7 @@
 // | `timer`, `retransmit`, `events`, `refusal` | the wheel, remembered responses, the event queue, what it says of a refusal |
 // | `parcel`, `ids` | an allocation on its way to another server; ids that move with it |
 // | `realm`, `server_names` | one of several realms; what a server name chooses |
-// | `mobility`, `moves`, `ticket` | clients that come back from another address: Refresh by ticket, moves that are pending, tickets |
+// | `mobile`, `mobility`, `moves`, `ticket` | clients that come back from another address: Refresh by ticket, moves that are pending, tickets |
 // | `redirect` | which clients are sent to other servers, and where to |
 // | `view` | what an operator sees, and how an allocation is ended from outside |
 // | `pass` | going over all allocations in parts, and judging them by a new snapshot |
@@ -59,6 +59,7 @@ mod icmp;
 mod ids;
 mod index;
 mod message_kind;
+mod mobile;
 mod mobility;
 mod moves;
 mod output;

@@ -17,7 +17,7 @@ use turnstone_stun::{Key, PasswordAlgorithm};
 use super::allocation::{Allocation, Relay};
 use super::channels::{Channel, Channels};
 use super::ids::AllocationId;
-use super::mobility::Mobile;
+use super::mobile::Mobile;
 use super::output::{AllocationSummary, Client, EndReason, Event};
 use super::pass::Judgement;
 use super::path::Path;
