@@ -342,6 +342,10 @@ pub struct Counters {
     pub connections_refused: Counter,
     /// Connections closed though their clients wanted them, by [`Cut`].
     pub connections_cut: [Counter; Cut::ALL.len()],
+    /// Connections of TCP relays with peers.
+    pub peer_connections: Counter,
+    /// Those that were bound to a client's connection.
+    pub peer_connections_bound: Counter,
     /// TLS handshakes that failed.
     pub tls_failures: Counter,
     /// Connections that have gone on to a web server.
@@ -397,6 +401,8 @@ impl Default for Counters {
             connections: Counter::default(),
             connections_refused: Counter::default(),
             connections_cut: counters(),
+            peer_connections: Counter::default(),
+            peer_connections_bound: Counter::default(),
             tls_failures: Counter::default(),
             web_passed: Counter::default(),
             web_connections: Counter::default(),

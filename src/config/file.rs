@@ -20,6 +20,7 @@ use super::sections::{
 };
 use super::snapshot::Config;
 use super::source::{Loaded, Source, Surroundings};
+use super::tcp_relays::{check_tcp_ports, read_tcp_relays};
 use super::words::quoted_line;
 
 const SOFTWARE_CHARS_MAX: usize = 127;
@@ -73,6 +74,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
     let nat_discovery = read_nat_discovery(document, root, &mut listeners, around.dev);
     let tls = read_tls(document, &root.section("tls"), source, &listeners);
     let relay = read_relay(document, root, turn, around);
+    let tcp_relays = read_tcp_relays(root);
     if turn {
         check_relay_ports(document, &relay, &listeners);
         check_listener_relays(document, &relay.value, &listeners);
@@ -90,6 +92,9 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         let message = "an allocation on a shared relay port cannot move to another worker; set workers = 1, or relay from ports that are not \
                        shared";
         root.problem("mobility", root.place(), message);
+    }
+    if turn && tcp_relays.is_offered {
+        check_tcp_ports(document, (&relay.value, relay.place.clone()), &listeners);
     }
     let ((quota, quota_shares), bandwidth) = (read_quota(root, &relay.value), read_bandwidth(root));
     let (unauthenticated, max_peers_per_allocation) = read_limits(root);
@@ -113,6 +118,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         listeners: listeners.into_iter().map(|listener| listener.value).collect(),
         tls,
         relay: relay.value,
+        tcp_relays,
         auth,
         realms,
         peers,

@@ -207,6 +207,13 @@ pub(super) static KEYS: &[Key] = &[
         })
         .after_restart(keep_relay)
         .set_by("TURNSTONE_RELAY_PORTS", Some("relay-ports"), "RANGE", "relay ports such as 49152-65535"),
+    Key::new("relay.tcp", Kind::Boolean).default("false").shown(|c| boolean(c.tcp_relays.is_offered)),
+    Key::new("relay.tcp-connections-per-allocation", Kind::Number(1..=1024, "a whole number from 1 to 1024"))
+        .default("32")
+        .shown(|c| number(c.tcp_relays.limits.connections_per_allocation)),
+    Key::new("relay.tcp-connections-per-user", Kind::Number(1..=65535, "a whole number from 1 to 65535"))
+        .default("128")
+        .shown(|c| number(c.tcp_relays.limits.connections_per_user)),
     Key::new("auth.realm", Kind::Text("a text of at most 127 characters without quotes"))
         .default("turnstone")
         .shown(|c| text(&*c.auth.realm))

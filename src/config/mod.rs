@@ -25,6 +25,7 @@ mod settings;
 mod show;
 mod snapshot;
 mod source;
+mod tcp_relays;
 mod units;
 mod unshown;
 mod usage;

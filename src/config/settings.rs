@@ -49,6 +49,7 @@ impl Config {
             .rfc3489(self.rfc3489)
             .mobility(self.mobility)
             .redirect(self.redirect.clone())
+            .tcp_relays(self.tcp_relays.is_offered.then_some(self.tcp_relays.limits))
             .software(self.software.clone())
             .default_family(self.relay.default_family)
             .turn(self.turn);

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use crate::addr::{Family, LoggedAddresses, SocketKind, Transport};
 use crate::auth::{AccessTokens, SharedSecret, Users};
 use crate::policy::{AllocationRate, BandwidthLimits, GuardLimits, PeerRules, PolicyName, QuotaLimits, RateLimit};
-use crate::turn::{Alternates, DefaultFamily, Lifetimes, NatDiscovery, OnExpiry, Redirect};
+use crate::turn::{Alternates, DefaultFamily, Lifetimes, NatDiscovery, OnExpiry, Redirect, TcpRelays};
 use crate::user::RealmId;
 
 use super::secret::{AdminToken, Readers, SecretError, read_key_file};
@@ -29,6 +29,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// Where relayed transport addresses come from.
     pub relay: Relay,
+    /// Whether clients may have TCP relays (RFC 6062).
+    pub tcp_relays: TcpChoice,
     /// Who may allocate.
     pub auth: Auth,
     /// Further realms, each with its own users and secrets, by their names.
@@ -177,6 +179,15 @@ impl TlsFiles {
     pub fn read_key(&self) -> Result<Zeroizing<Vec<u8>>, SecretError> {
         read_key_file(&self.key, self.key_readers)
     }
+}
+
+/// TCP relays (RFC 6062).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpChoice {
+    /// Whether clients may have them.
+    pub is_offered: bool,
+    /// How many connections with peers.
+    pub limits: TcpRelays,
 }
 
 /// A TLS version.

@@ -74,8 +74,10 @@ fn wanted(config: &Config) -> Vec<Wanted> {
     }
     let relays = &config.relay.addresses;
     for relay in relays.iter().filter(|relay| config.turn && !relay.bind.is_loopback()) {
-        let packet = Packet { family: Family::of(relay.bind), is_tcp: false };
-        list.push(Wanted { what: "the relay ports", packet, ports: Ports::of([config.relay.ports]) });
+        for is_tcp in [false, true].into_iter().filter(|is_tcp| !is_tcp || config.tcp_relays.is_offered) {
+            let packet = Packet { family: Family::of(relay.bind), is_tcp };
+            list.push(Wanted { what: "the relay ports", packet, ports: Ports::of([config.relay.ports]) });
+        }
     }
     list
 }

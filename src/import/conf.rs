@@ -59,7 +59,8 @@ pub(super) struct Conf {
     /// What is made of it.
     pub(super) nat_discovery: Option<NatDiscovery>,
     pub(super) rfc3489: bool,
-    pub(super) no_tcp_relay: bool,
+    /// Said by no-tcp-relay, one way or the other; coturn offers them where nothing is said.
+    pub(super) tcp_relay: Option<bool>,
     pub(super) relay_ips: Vec<At<IpAddr>>,
     /// Public address, and private one if given.
     pub(super) external_ips: Vec<At<(IpAddr, Option<IpAddr>)>>,

@@ -29,11 +29,13 @@ pub(super) fn add(conf: &mut Conf, has_tls: bool, peers: &Peers) {
         );
         note(conf, "[quota]", Grade::Clients, &message);
     }
-    if !conf.no_tcp_relay {
-        note(conf, "[relay]", Grade::Clients, "TCP relays (RFC 6062) are not offered; browsers do not use them");
-    }
     if conf.origin == Origin::Eturnal {
         return;
+    }
+    if conf.tcp_relay.is_none() {
+        let message = "coturn offers TCP relays (RFC 6062) unless no-tcp-relay is set; browsers do not use them, and whoever has a \
+                       credential reaches TCP services by them. Here they are off; tcp = true in [relay] offers them";
+        note(conf, "[relay]", Grade::Clients, message);
     }
     if has_tls {
         let message = "coturn tells TLS from plain TCP on every port; a [[listen]] here has the transports it names: turn: over \

@@ -105,8 +105,7 @@ impl Conf {
 
     pub(super) fn no_tcp_relay(&mut self, entry: &Entry<'_>) {
         match self.switch(entry) {
-            Some(true) => self.no_tcp_relay = true,
-            Some(false) => self.lost(entry, "TCP relays (RFC 6062) are not offered; browsers do not use them"),
+            Some(is_off) => self.tcp_relay = Some(!is_off),
             None => {}
         }
     }

@@ -164,7 +164,11 @@ fn write_relay(out: &mut String, conf: &Conf, relays: &[Relay; 2], (low, high): 
         writeln!(out, "external-ip = [{}]", externals.join(", "))?;
     }
     let shared = if conf.multiplexes { "shared:" } else { "" };
-    writeln!(out, "ports = \"{shared}{low}-{high}\"")
+    writeln!(out, "ports = \"{shared}{low}-{high}\"")?;
+    match conf.tcp_relay {
+        Some(is_offered) => writeln!(out, "tcp = {is_offered}"),
+        None => Ok(()),
+    }
 }
 
 fn write_auth(out: &mut String, conf: &Conf, has_secrets: bool) -> std::fmt::Result {

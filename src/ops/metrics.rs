@@ -308,11 +308,21 @@ impl Observed {
         let closed = NotPassed::ALL.map(|why| (why.label(), closed(why)));
         let help = "Connections for a web server that were closed by the server.";
         out.counters("turnstone_web_connections_closed", help, "reason", closed)?;
-        let simple: [(&str, &str, CounterOf); 4] = [
+        out.gauge(
+            "turnstone_peer_connections",
+            "Connections of TCP relays with peers (RFC 6062).",
+            self.sum(|counters| &counters.peer_connections),
+        )?;
+        let simple: [(&str, &str, CounterOf); 5] = [
             (
                 "turnstone_web_connections_passed",
                 "Connections that went on to the web server of their port.",
                 |counters| &counters.web_passed,
+            ),
+            (
+                "turnstone_peer_connections_bound",
+                "Connections of TCP relays with peers that were bound to a client's connection.",
+                |counters| &counters.peer_connections_bound,
             ),
             (
                 "turnstone_stream_connections_refused",

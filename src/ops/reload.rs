@@ -70,6 +70,7 @@ pub(super) fn reload(
                     allocations_ended = judgement.allocations_ended,
                     permissions_ended = judgement.permissions_ended,
                     channels_ended = judgement.channels_ended,
+                    connections_ended = judgement.connections_ended,
                     "the live allocations have been judged by the new configuration"
                 );
                 Some(judgement)

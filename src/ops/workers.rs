@@ -120,6 +120,7 @@ impl Judging {
                 sum.allocations += of_worker.allocations;
                 sum.permissions_ended += of_worker.permissions_ended;
                 sum.channels_ended += of_worker.channels_ended;
+                sum.connections_ended += of_worker.connections_ended;
                 sum.allocations_ended += of_worker.allocations_ended;
             }
             Ok(sum)

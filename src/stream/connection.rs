@@ -8,6 +8,8 @@ use std::time::Duration;
 use rustls::ServerConnection;
 use socket2::SockRef;
 
+use super::data::DataConnection;
+use super::limits::ConnectionPermit;
 use super::out_queue::OutQueue;
 use super::session::{self, ReadError, read_some, would_block};
 use crate::config::Streams;
@@ -151,6 +153,17 @@ impl Connection {
             Connection: close\r\n\r\nThis is a TURN server, not the web\n";
         let whole = Span { at: 0, len: ANSWER.len() as u32 };
         self.send(ANSWER, &[whole], &[FrameEnd { piece: 1, droppable: false }], now_micros, limits);
+    }
+
+    /// Takes the connection for a peer's data, if nothing waits for its client that would be lost.
+    ///
+    /// # Errors
+    /// The connection, as it was.
+    pub fn into_data(self, permit: ConnectionPermit) -> Result<DataConnection, Self> {
+        match self.state() {
+            WriteState::Done => Ok(DataConnection::new(self.socket, self.tls, permit)),
+            WriteState::Blocked | WriteState::Broken => Err(self),
+        }
     }
 
     /// Ends the connection in order, after what waits if the socket takes it.

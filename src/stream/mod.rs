@@ -3,6 +3,7 @@
 mod arriving;
 mod choice;
 mod connection;
+mod data;
 mod hello;
 mod limits;
 mod out_queue;
@@ -15,6 +16,7 @@ pub(crate) use arriving::tests::configs as tls_configs;
 pub use arriving::{Accepted, Arrived, Arriving, Opening, Progress};
 pub use choice::CertificateChoice;
 pub use connection::{Connection, FrameEnd, WriteState};
+pub use data::{DataConnection, Plaintext};
 pub use hello::{Heard, Hello};
 pub use limits::{ConnectionLimits, ConnectionPermit, Full};
 pub use passage::{Passage, PassageError, Passed};

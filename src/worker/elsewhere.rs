@@ -36,7 +36,9 @@ impl Worker {
                 self.answer(client, false)
             }
             Outcome::Dropped(reason) => self.drop_packet(reason),
-            Outcome::ToPeer(..) | Outcome::Detour(_) | Outcome::Waits | Outcome::Elsewhere(_) => Room::Left,
+            Outcome::ToPeer(..) | Outcome::Detour(_) | Outcome::Waits | Outcome::Binds(_) | Outcome::Elsewhere(_) => {
+                Room::Left
+            }
         }
     }
 

@@ -107,8 +107,13 @@ impl Worker {
                         let payload = message.inner(range.start, range.len());
                         self.relay_to_peer(now, transport, &way, payload)
                     }
-                    // Nobody is asked: the settings have nobody to ask.
+                    // A Connect, which is answered when its peer has. Nobody is asked: the settings have nobody to ask.
                     Outcome::Waits => Room::Left,
+                    Outcome::Binds(binding) => {
+                        self.observers.counters().answers.add(1);
+                        self.clients.begin_binding(binding, self.outbox.reply());
+                        Room::Left
+                    }
                     Outcome::Elsewhere(id) => self.pass_request_on(now, client, id, message),
                     Outcome::Dropped(Dropped::Moving) => self.wait_for_allocation(client, message),
                     Outcome::Dropped(reason) => self.drop_packet(reason),

@@ -55,7 +55,7 @@ pub(super) fn message(server: &Server, client: &Client, bytes: &[u8], outcome: &
     let Ok(message) = Message::parse(bytes) else {
         return match outcome {
             Outcome::Reply | Outcome::Detour(_) => classic(server, client, bytes.len()),
-            Outcome::ToPeer(..) | Outcome::Waits | Outcome::Elsewhere(_) | Outcome::Dropped(_) => {
+            Outcome::ToPeer(..) | Outcome::Waits | Outcome::Elsewhere(_) | Outcome::Binds(_) | Outcome::Dropped(_) => {
                 no_message(client, bytes.len(), Dropped::Malformed);
             }
         };
@@ -78,7 +78,7 @@ pub(super) fn message(server: &Server, client: &Client, bytes: &[u8], outcome: &
         }
         // Its answer is logged when it comes.
         Outcome::Waits | Outcome::Elsewhere(_) => return,
-        Outcome::Reply | Outcome::Detour(_) | Outcome::ToPeer(..) => server.refused_with(),
+        Outcome::Reply | Outcome::Detour(_) | Outcome::ToPeer(..) | Outcome::Binds(_) => server.refused_with(),
     };
     let code = error_code(reply).map(ErrorCode::value);
     let Some((reason, peer)) = refused else {
@@ -194,6 +194,7 @@ fn name_of(outcome: &Outcome) -> &'static str {
         Outcome::ToPeer(..) => "to-peer",
         Outcome::Waits => "waits",
         Outcome::Elsewhere(_) => "elsewhere",
+        Outcome::Binds(_) => "binds",
         Outcome::Dropped(reason) => reason.label(),
     }
 }

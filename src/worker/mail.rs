@@ -7,7 +7,9 @@ use std::sync::Arc;
 use super::mailbox::{Command, Handover, HandoverBatch, Mailbox, Taken};
 use super::moving::Moving;
 use super::room::Room;
+use super::tcp_relays::ClientSide;
 use crate::addr::PeerAddr;
+use crate::turn::ConnectionId;
 
 /// The mailbox of this worker, what was taken out of it, and what is to go into those of the others.
 pub(super) struct Mail {
@@ -45,6 +47,18 @@ impl Mail {
     /// Says something of an allocation that moves to another worker; whether it has room for it.
     pub(super) fn pass_on(&self, worker: u16, moving: Moving) -> bool {
         self.outgoing.get(usize::from(worker)).is_some_and(|(mailbox, _)| mailbox.pass_on(moving))
+    }
+
+    /// Takes the clients' connections that have come.
+    pub(super) fn take_clients(&self) -> Vec<(ConnectionId, ClientSide)> {
+        self.own.as_ref().map(|own| own.take_clients()).unwrap_or_default()
+    }
+
+    /// Hands a client's connection over to the worker that has the peer's; without one, it is closed.
+    pub(super) fn hand_client_over(&self, worker: u16, id: ConnectionId, client: ClientSide) {
+        if let Some((mailbox, _)) = self.outgoing.get(usize::from(worker)) {
+            mailbox.hand_client_over(id, client);
+        }
     }
 
     /// Takes the payload that has come, if what was taken before has been worked off.

@@ -7,11 +7,12 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::moving::Moving;
+use super::tcp_relays::ClientSide;
 use crate::addr::PeerAddr;
 use crate::net::sys::EventFd;
 use crate::turn::{
-    AllocationDetail, AllocationFilter, AllocationId, AllocationView, Alternates, EndReason, Judgement, Refusal,
-    Settings, UserTotal,
+    AllocationDetail, AllocationFilter, AllocationId, AllocationView, Alternates, ConnectionId, EndReason, Judgement,
+    Refusal, Settings, UserTotal,
 };
 
 /// What may wait for one worker, in what packets count for.
@@ -161,6 +162,8 @@ impl Taken {
 struct Content {
     commands: Vec<Command>,
     moving: Vec<Moving>,
+    /// Clients' connections for the data of this worker's peers.
+    clients: Vec<(ConnectionId, ClientSide)>,
     handover: HandoverBatch,
     /// What the packets of each lane count for.
     lanes: Box<[usize]>,
@@ -198,6 +201,7 @@ impl Mailbox {
         let content = Content {
             commands: Vec::new(),
             moving: Vec::new(),
+            clients: Vec::new(),
             handover: HandoverBatch::default(),
             lanes: vec![0; LANES].into(),
         };
@@ -229,6 +233,17 @@ impl Mailbox {
     /// Takes all that was said so.
     pub(super) fn take_moving(&self) -> Vec<Moving> {
         std::mem::take(&mut self.lock().moving)
+    }
+
+    /// Hands over a client's connection, to be bound to the one with a peer that this worker has.
+    pub(super) fn hand_client_over(&self, id: ConnectionId, client: ClientSide) {
+        self.lock().clients.push((id, client));
+        self.wake.wake();
+    }
+
+    /// Takes all clients' connections.
+    pub(super) fn take_clients(&self) -> Vec<(ConnectionId, ClientSide)> {
+        std::mem::take(&mut self.lock().clients)
     }
 
     pub(super) fn wake_fd(&self) -> &EventFd {

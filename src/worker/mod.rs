@@ -29,6 +29,10 @@ mod room;
 mod run;
 mod shared_sockets;
 mod shortage;
+mod tcp_link;
+mod tcp_pipes;
+mod tcp_relays;
+mod tcp_turns;
 mod token;
 
 use std::io;

@@ -1,5 +1,7 @@
 //! One worker's relay sockets, in slots that the core knows by [`RelayId`].
 
+mod opening;
+
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,6 +13,7 @@ use super::peak::Peak;
 use super::relay_socket::{Read, RelaySocket, Waiting};
 use super::reservations::Reservations;
 use super::shared_sockets::{Place, SharedPort, SharedSockets};
+use super::tcp_relays::TcpRelays;
 use super::token::Token;
 use crate::addr::{Family, FiveTuple, PeerAddr, SocketKind};
 use crate::clock::Now;
@@ -19,11 +22,10 @@ use crate::counters::Counters;
 use crate::net::sys::{Descriptors, Epoll, Interest};
 use crate::net::{AddressPorts, PortLease, RelayAddresses, RelayOwner, RelayPorts, bind_relay, bind_shared_relay};
 use crate::turn::slots::Slots;
-use crate::turn::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
-use crate::user::User;
+use crate::turn::{OpenRelay, PortRequest, RelayError, RelayId, ReservationToken};
 
 /// Ports tried before giving up when other processes hold ports of the range.
-const BIND_TRIES_MAX: usize = 512;
+pub(super) const BIND_TRIES_MAX: usize = 512;
 /// Slots one worker can have; the owner table has 20 bits for it.
 const SLOTS_MAX: u32 = 1 << 20;
 
@@ -34,6 +36,7 @@ pub(super) struct RelaySockets {
     reservations: Arc<Reservations>,
     fill_random: fn(&mut [u8]),
     relays: Slots<RelaySocket>,
+    tcp: TcpRelays,
     sockets: Sockets,
     /// The relay addresses of this process, this worker's and the others'.
     addresses: RelayAddresses,
@@ -129,6 +132,7 @@ impl RelaySockets {
             reservations,
             fill_random,
             relays: Slots::default(),
+            tcp: TcpRelays::new(Arc::clone(&epoll), descriptors, Arc::clone(&counters), loopback_peers),
             sockets: Sockets { epoll, descriptors, counters, busy: 0 },
             waiting: VecDeque::new(),
             peak: Peak::default(),
@@ -199,14 +203,30 @@ impl RelaySockets {
         self.get_mut(turn.id)?.waiting_mut(turn.busy)
     }
 
-    /// Gives expired reservations back.
-    pub(super) fn sweep(&self, now: Now) {
-        self.reservations.sweep(now.micros);
+    /// The TCP relays and their connections.
+    pub(super) fn tcp(&mut self) -> &mut TcpRelays {
+        &mut self.tcp
     }
 
-    /// When [`Self::sweep`] has something to do.
+    /// Whether a TCP relay or one of its connections waits for its turn.
+    pub(super) fn has_tcp_waiting(&self) -> bool {
+        self.tcp.has_waiting()
+    }
+
+    /// The relayed address behind the address that a connection has come from, if that is a TCP relay of ours.
+    pub(super) fn tcp_relayed_at(&mut self, source: SocketAddr) -> SocketAddr {
+        self.addresses.tcp_relayed_at(source).unwrap_or(source)
+    }
+
+    /// Gives expired reservations back, and lets connections have their turn whose time has come.
+    pub(super) fn on_time(&mut self, now: Now) {
+        self.reservations.sweep(now.micros);
+        self.tcp.on_time(now.micros);
+    }
+
+    /// When [`Self::on_time`] has something to do.
     pub(super) fn next_timeout(&self) -> Option<u64> {
-        self.reservations.next_expiry()
+        self.reservations.next_expiry().into_iter().chain(self.tcp.next_timeout()).min()
     }
 
     /// Whether there is memory worth giving back after a peak, now that there are `allocations`.
@@ -488,72 +508,6 @@ impl Sockets {
     fn note_closed(&mut self, relay: &RelaySocket) {
         self.busy -= usize::from(relay.has_busy());
         self.counters.relay_drops.add(u64::from(relay.last_drops()));
-    }
-}
-
-impl Relays for RelaySockets {
-    fn supports(&self, family: Family) -> bool {
-        self.ports.supports(family)
-    }
-
-    fn open(&mut self, now_micros: u64, family: Family, port: PortRequest<'_>) -> Result<OpenRelay, RelayError> {
-        self.open_at(now_micros, family, port, |_, _| true)
-    }
-
-    fn open_for(
-        &mut self,
-        five_tuple: &FiveTuple,
-        now_micros: u64,
-        family: Family,
-        port: PortRequest<'_>,
-    ) -> Result<OpenRelay, RelayError> {
-        let named = self.by_listener.iter().find(|listener| listener.is_of(five_tuple));
-        if let Some(named) = named.map(|listener| Arc::clone(&listener.relays)).filter(|of| has_family(of, family)) {
-            let may_be = |bind, external| named.contains(&bind) || named.contains(&external);
-            // None of them is there at this moment.
-            return self.open_at(now_micros, family, port, may_be).map_err(|error| match error {
-                RelayError::NoFamily if self.ports.supports(family) => RelayError::NoAddress,
-                error => error,
-            });
-        }
-        let reached = five_tuple.server.ip();
-        if self.choice == RelayChoice::Reached && Family::of(reached) == family {
-            let opened = self.open_at(now_micros, family, port, |bind, external| [bind, external].contains(&reached));
-            // Where it has reached no relay address, each is as good as another.
-            if !matches!(opened, Err(RelayError::NoFamily)) {
-                return opened;
-            }
-        }
-        self.open(now_micros, family, port)
-    }
-
-    fn open_reserved(
-        &mut self,
-        now_micros: u64,
-        token: ReservationToken,
-        user: &User,
-    ) -> Result<OpenRelay, RelayError> {
-        if self.shared.is_some() {
-            return Err(RelayError::SharedPorts);
-        }
-        let reserved = self.reservations.redeem(now_micros, token, user).ok_or(RelayError::UnknownToken)?;
-        self.install(RelaySocket::new(reserved.socket, reserved.lease))
-    }
-
-    fn close(&mut self, relay: RelayId) {
-        if let Some(closed) = self.relays.remove(relay.into()) {
-            self.sockets.note_closed(&closed);
-        }
-        // The last share closes the port.
-        if let Some(port) = self.shared.as_mut().and_then(|shared| shared.close(relay))
-            && let Some(closed) = self.relays.remove(port.into())
-        {
-            self.sockets.note_closed(&closed);
-        }
-    }
-
-    fn shared_port(&self, relay: RelayId) -> Option<RelayId> {
-        self.shared.as_ref()?.port_of(relay)
     }
 }
 

@@ -1,5 +1,6 @@
 //! What an epoll token stands for.
 
+use crate::turn::slots::SlotId;
 use crate::turn::{RelayId, StreamId};
 
 /// The kind of a descriptor and which one.
@@ -15,6 +16,12 @@ pub(super) enum Token {
     BusyPeer(RelayId),
     /// A stream connection.
     Stream(StreamId),
+    /// A TCP relay, which listens.
+    TcpRelay(RelayId),
+    /// A TCP relay's connection with a peer.
+    Peer(SlotId),
+    /// The client's connection that it is bound to.
+    PeersClient(SlotId),
     /// What watches the connections without an allocation.
     Strangers,
 }
@@ -32,6 +39,9 @@ impl Token {
             Self::Stream(id) => (3, id.index, id.generation),
             Self::BusyPeer(id) => (4, id.index, id.generation),
             Self::Strangers => (5, 0, 0),
+            Self::TcpRelay(id) => (6, id.index, id.generation),
+            Self::Peer(id) => (7, id.index, id.generation),
+            Self::PeersClient(id) => (8, id.index, id.generation),
         };
         (kind << KIND_SHIFT) | ((u64::from(index) & INDEX_MASK) << INDEX_SHIFT) | u64::from(generation)
     }
@@ -46,6 +56,9 @@ impl Token {
             3 => Some(Self::Stream(StreamId { index, generation })),
             4 => Some(Self::BusyPeer(RelayId { index, generation })),
             5 => Some(Self::Strangers),
+            6 => Some(Self::TcpRelay(RelayId { index, generation })),
+            7 => Some(Self::Peer(SlotId { index, generation })),
+            8 => Some(Self::PeersClient(SlotId { index, generation })),
             _ => None,
         }
     }
@@ -64,6 +77,9 @@ mod tests {
             Token::Stream(StreamId { index: 12, generation: 3 }),
             Token::BusyPeer(RelayId { index: 5, generation: 1 }),
             Token::Strangers,
+            Token::TcpRelay(RelayId { index: 9, generation: 4 }),
+            Token::Peer(SlotId { index: 10, generation: 5 }),
+            Token::PeersClient(SlotId { index: 11, generation: 6 }),
         ] {
             assert_eq!(Token::unpack(token.pack()), Some(token));
         }

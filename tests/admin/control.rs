@@ -101,7 +101,8 @@ async fn a_reload_is_judged_applied_or_refused_under_traffic_and_loses_no_alloca
     );
     assert_eq!(judged["sessions"], Value::Null, "a dry run judges no session");
     // Those of the traffic, and the one allocated above.
-    let judgement = json!({ "judged": 5, "ended": 0, "permissions_ended": 0, "channels_ended": 0 });
+    let judgement =
+        json!({ "judged": 5, "ended": 0, "permissions_ended": 0, "channels_ended": 0, "connections_ended": 0 });
     assert_eq!(applied["sessions"], judgement);
     let config_now = api.get("/v1/config");
     assert_eq!(config_now["generation"], 2);
@@ -270,7 +271,8 @@ fn a_reload_answers_when_every_session_has_been_judged_and_says_what_ended() {
     assert!(client.permit("9.9.9.9:0").is_ok());
     server.write_config(&config("[peers]\ndenied = [\"9.9.9.0/24\"]\n"));
     let applied = api.done("POST", "/v1/reload", None, 200);
-    let judgement = json!({ "judged": 1, "ended": 0, "permissions_ended": 1, "channels_ended": 0 });
+    let judgement =
+        json!({ "judged": 1, "ended": 0, "permissions_ended": 1, "channels_ended": 0, "connections_ended": 0 });
     assert_eq!(applied["sessions"], judgement);
     let page = api.get("/v1/sessions");
     let id = page["sessions"][0]["id"].as_str().unwrap();

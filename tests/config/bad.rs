@@ -84,6 +84,13 @@ fn every_mistake_is_named_with_its_place_and_what_was_expected() {
         ),
         (listen("\"0.0.0.0:443\"", "\"tls\""), "2:11: a tls listener needs a certificate: expected [tls] with certificate and key".to_owned()),
         (listen("\"0.0.0.0:50000\"", "\"udp\""), "2:11: port 50000 of this udp listener is one of the relay ports 49152-65535".to_owned()),
+        (
+            listen("\"0.0.0.0:50000\"", "\"tcp\"\n[relay]\ntcp = true"),
+            "2:11: port 50000 of this tcp listener is one of the relay ports 49152-65535, which are also TCP's".to_owned(),
+        ),
+        ("[relay]\nports = \"shared:3480\"\ntcp = true".to_owned(), "2:9: tcp = true in [relay] needs a port for each allocation".to_owned()),
+        ("[relay]\ntcp = \"yes\"".to_owned(), "2:7: tcp in [relay]: found a string".to_owned()),
+        ("[relay]\ntcp-connections-per-allocation = 0".to_owned(), "2:34: tcp-connections-per-allocation in [relay]: 0 is out of range".to_owned()),
         ("[tls]\ncertificate = \"c.pem\"".to_owned(), "2:15: [tls] has a certificate but no key".to_owned()),
         ("[tls]\nkey = \"k.pem\"".to_owned(), "2:7: [tls] has a key but no certificate".to_owned()),
         ("[tls]\nmin-version = \"1.1\"".to_owned(), "2:15: min-version in [tls]: \"1.1\" is not a version that is offered; expected \"1.2\" or \"1.3\"".to_owned()),

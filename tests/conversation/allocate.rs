@@ -143,11 +143,11 @@ fn unknown_required_attributes_get_420_with_integrity() {
     let mut world = World::new();
     let login = world.alice(client(1));
     let reply = allocate_with(&mut world, &login, |request| {
-        request.attribute(AttributeType(0x002A), &[0; 4]);
+        request.attribute(AttributeType(0x002B), &[0; 4]);
         request.attribute(AttributeType(0x8030), &[]);
     });
     assert_eq!(reply.code(), Some(420));
-    assert_eq!(reply.get(AttributeType::UNKNOWN_ATTRIBUTES).unwrap(), [0x00, 0x2A]);
+    assert_eq!(reply.get(AttributeType::UNKNOWN_ATTRIBUTES).unwrap(), [0x00, 0x2B]);
     assert!(reply.is_signed_by(&login));
     assert_eq!(world.server.allocations(), 0);
 }

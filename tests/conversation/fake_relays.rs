@@ -3,9 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
-use turnstone::addr::{Family, RelayedAddr};
+use turnstone::addr::{Family, FiveTuple, PeerAddr, RelayedAddr};
 use turnstone::clock::SECOND;
-use turnstone::turn::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
+use turnstone::turn::{
+    ConnectError, ConnectionId, OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken,
+};
 use turnstone::user::User;
 
 use crate::harness::{RELAY_V4, RELAY_V6};
@@ -28,6 +30,11 @@ pub struct FakeRelays {
     /// The server whose turn it is, and the server of each relay: none may close another one's.
     pub side: usize,
     pub sides: HashMap<RelayId, usize>,
+    /// TCP relays, and what became of Connects: the relay's id, the connection's, the peer, and whether it is one of our relays.
+    pub tcp: HashMap<RelayId, RelayedAddr>,
+    pub connects: Vec<(RelayId, ConnectionId, PeerAddr, bool)>,
+    pub connect_error: Option<ConnectError>,
+    pub disconnected: Vec<ConnectionId>,
     taken: BTreeSet<(Family, u16)>,
     reserved: HashMap<ReservationToken, Reserved>,
     generations: Vec<u32>,
@@ -55,6 +62,10 @@ impl Default for FakeRelays {
             last: None,
             side: 0,
             sides: HashMap::new(),
+            tcp: HashMap::new(),
+            connects: Vec::new(),
+            connect_error: None,
+            disconnected: Vec::new(),
             taken: BTreeSet::new(),
             reserved: HashMap::new(),
             generations: Vec::new(),
@@ -182,5 +193,38 @@ impl Relays for FakeRelays {
 
     fn shared_port(&self, relay: RelayId) -> Option<RelayId> {
         self.shares.get(&relay).copied()
+    }
+
+    fn open_tcp(&mut self, _: &FiveTuple, family: Family) -> Result<OpenRelay, RelayError> {
+        let ip = self.ip(family).ok_or(RelayError::NoFamily)?;
+        // The same ids as other relays have: they are apart.
+        let id = RelayId { index: self.tcp.len() as u32, generation: 1 };
+        let relayed = RelayedAddr::new(SocketAddr::new(ip, 60_000 + id.index as u16));
+        assert!(self.tcp.insert(id, relayed).is_none());
+        Ok(OpenRelay { id, relayed, reservation: None })
+    }
+
+    fn close_tcp(&mut self, relay: RelayId) {
+        self.tcp.remove(&relay).expect("only open relays are closed");
+    }
+
+    fn connect(
+        &mut self,
+        relay: RelayId,
+        connection: ConnectionId,
+        peer: PeerAddr,
+        own_relay: bool,
+    ) -> Result<(), ConnectError> {
+        assert!(self.tcp.contains_key(&relay));
+        if let Some(error) = self.connect_error {
+            return Err(error);
+        }
+        self.connects.push((relay, connection, peer, own_relay));
+        Ok(())
+    }
+
+    fn disconnect(&mut self, connection: ConnectionId) {
+        assert!(!self.disconnected.contains(&connection), "closed twice");
+        self.disconnected.push(connection);
     }
 }

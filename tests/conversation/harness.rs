@@ -18,7 +18,7 @@ use turnstone::traffic::Traffic;
 use turnstone::turn::{
     AllocationFilter, AllocationId, AllocationIds, Client, DatagramPath, DefaultFamily, Event, FillRandom, Lifetimes,
     MessageKind, OnExpiry, Outcome, Parcel, Path, Realm, Redirect, RelayId, Returned, Server, Settings,
-    SettingsBuilder, Shared, ToClient, ToPeer,
+    SettingsBuilder, Shared, TcpRelays, ToClient, ToPeer,
 };
 use turnstone::user::RealmId;
 
@@ -104,6 +104,7 @@ pub struct Options {
     pub nat_discovery: Vec<turnstone::turn::NatDiscovery>,
     pub rfc3489: bool,
     pub software: Option<String>,
+    pub tcp_relays: Option<TcpRelays>,
     pub turn: bool,
     pub mobility: bool,
     pub redirect: Option<Arc<Redirect>>,
@@ -163,6 +164,7 @@ impl Default for Options {
             nat_discovery: Vec::new(),
             rfc3489: false,
             software: None,
+            tcp_relays: None,
             turn: true,
             mobility: false,
             redirect: None,
@@ -218,6 +220,7 @@ impl Options {
             .rfc5766_channel_numbers(self.rfc5766_channel_numbers)
             .nat_discovery(self.nat_discovery.clone())
             .rfc3489(self.rfc3489)
+            .tcp_relays(self.tcp_relays)
             .software(self.software.clone())
             .default_family(self.default_family)
             .turn(self.turn)
@@ -447,6 +450,7 @@ impl World {
                 assert!(reply.is_empty());
                 self.pass_on(client, bytes)
             }
+            Outcome::Binds(binding) => Answer::Binds(binding, Reply::read(reply)),
             Outcome::Dropped(dropped) => {
                 assert!(reply.is_empty());
                 Answer::Dropped(dropped)
@@ -622,8 +626,9 @@ impl World {
         for server in self.servers() {
             assert_eq!(server.timers(), server.allocations(), "timers and allocations");
         }
-        assert!(self.relays.open.len() >= allocations, "an allocation without a relay");
-        assert!(self.relays.open.len() <= 2 * allocations, "a relay without an allocation");
+        let open = self.relays.open.len() + self.relays.tcp.len();
+        assert!(open >= allocations, "an allocation without a relay");
+        assert!(open <= 2 * allocations, "a relay without an allocation");
     }
 }
 

@@ -30,6 +30,7 @@ mod retransmission;
 #[path = "../policy/rows.rs"]
 mod rows;
 mod shared_ports;
+mod tcp_relays;
 mod tokens;
 mod username_limits;
 mod view;

@@ -224,6 +224,7 @@ impl Play {
             Answer::Dropped(dropped) => format!("{dropped:?}"),
             Answer::Waits => "waits".to_owned(),
             Answer::Detour(detour, reply) => format!("{detour:?} {:02x?}", reply.bytes),
+            Answer::Binds(..) => panic!("there are no TCP relays"),
         });
         answer
     }

@@ -7,7 +7,7 @@ use turnstone::stun::{
     AttributeType, Class, Encoder, ErrorCode, IntegrityKind, Key, Message, Method, PasswordAlgorithm, TransactionId,
     decode_xor_address,
 };
-use turnstone::turn::{Client, Detour, ToPeer};
+use turnstone::turn::{Binding, Client, Detour, ToPeer};
 
 /// A message put together by `build`.
 pub fn message(
@@ -75,6 +75,7 @@ pub enum Answer {
     Detour(Detour, Reply),
     ToPeer(ToPeer, Vec<u8>),
     Waits,
+    Binds(Binding, Reply),
     Dropped(Dropped),
 }
 

@@ -5,11 +5,14 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/tcp_allocation.rs"]
+mod tcp_allocation;
 
 mod descriptors;
 mod loops;
 mod strangers;
 mod streams;
+mod tcp_relays;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;

@@ -17,6 +17,7 @@ mod proxy;
 mod realms;
 mod redirect;
 mod shared_443;
+mod tcp_relays;
 mod third_party;
 mod turn_crate;
 mod turn_proto;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use turnstone::addr::{PeerAddr, Transport};
 use turnstone::clock::SECOND;
 use turnstone::stun::{Class, MAGIC_COOKIE, Message, Method};
-use turnstone::turn::{Client, EndReason, Outcome};
+use turnstone::turn::{Client, ConnectError, ConnectionId, EndReason, Outcome};
 
 use crate::mutate::{Rng, mutate, repair_length};
 use crate::world::{self, Draft, ID, Signer, World};
@@ -29,14 +29,19 @@ struct Reached {
     refused: u64,
     detoured: u64,
     classic: u64,
+    connected: u64,
+    accepted: u64,
+    connections_bound: u64,
 }
 
 impl Reached {
     fn everything(&self) -> bool {
         #[rustfmt::skip]
-        let Self { allocated, refreshed, permitted, bound, sent, routed_to_peer, routed_to_client, icmp, refused, detoured, classic } = self;
+        let Self { allocated, refreshed, permitted, bound, sent, routed_to_peer, routed_to_client, icmp, refused, detoured, classic, .. } = self;
+        let Self { connected, accepted, connections_bound, .. } = self;
         let counts = [allocated, refreshed, permitted, bound, sent, routed_to_peer, routed_to_client, icmp, refused];
-        counts.into_iter().chain([detoured, classic]).all(|count| *count > 0)
+        let others = [detoured, classic, connected, accepted, connections_bound];
+        counts.into_iter().chain(others).all(|count| *count > 0)
     }
 }
 
@@ -95,7 +100,11 @@ impl Chaos {
                 let denied: &[&[&str]] = &[&[], &["8.8.0.0/16"], &["::/0", "1.1.1.1-1.1.1.9"]];
                 self.world.reload(denied[self.rng.below(denied.len())]);
             }
+            251 | 252 => self.tcp_relay_hears(),
             _ => self.world.advance(self.rng.below(50_000) as u64),
+        }
+        while let Some(notice) = self.world.server.poll_notice() {
+            Message::parse(&notice.message).expect("a notice is a message");
         }
         while self.world.server.poll_event().is_some() {}
     }
@@ -110,6 +119,12 @@ impl Chaos {
         let mut id = ID;
         if self.rng.chance(4) {
             self.rng.fill(&mut id);
+        }
+        if draft.method == Method::CONNECTION_BIND.value()
+            && let Some(connection) = self.any_connection()
+            && let Some((_, id)) = draft.attributes.first_mut()
+        {
+            *id = connection.value().to_be_bytes().to_vec();
         }
         let signer = self.talkers[talker].signer.clone();
         world::encode(&draft, class, id, signer.as_ref(), &mut self.input);
@@ -183,7 +198,11 @@ impl Chaos {
                 assert!(self.reply.is_empty());
                 self.reached.sent += 1;
             }
-            Outcome::Waits => panic!("nobody is asked"),
+            Outcome::Waits => assert_eq!(Message::parse(&self.input).unwrap().method(), Method::CONNECT),
+            Outcome::Binds(binding) => {
+                assert!(self.world.server.bind_connection(binding.connection), "it is here");
+                self.reached.connections_bound += 1;
+            }
             Outcome::Elsewhere(_) => panic!("there is one server"),
             Outcome::Dropped(_) => assert!(self.reply.is_empty(), "dropped, yet answered"),
         }
@@ -212,6 +231,37 @@ impl Chaos {
         if self.world.server.route_from_peer(self.world.now, relay, peer, len).is_ok() {
             self.reached.routed_to_client += 1;
         }
+    }
+
+    /// A connection of a TCP relay has an end, or one of a peer has come, or one is no more.
+    fn tcp_relay_hears(&mut self) {
+        let now = self.world.now;
+        if let Some(id) = self.world.relays.connecting.pop() {
+            let result = if self.rng.chance(3) { Err(ConnectError::Failed) } else { Ok(()) };
+            self.reached.connected += u64::from(result.is_ok());
+            if result.is_err() {
+                self.world.relays.links.remove(&id);
+            }
+            assert!(self.world.server.connected(now, id, result), "it is known until it is closed");
+        }
+        let relay = self.world.relays.tcp_ids().nth(self.rng.below(4));
+        if let (Some(relay), Ok(peer)) = (relay, PeerAddr::new(*self.rng.pick(&self.peers)))
+            && let Ok(id) = self.world.server.accepted(now, relay, peer)
+        {
+            assert!(self.world.relays.links.insert(id));
+            self.reached.accepted += 1;
+        }
+        if self.rng.chance(4)
+            && let Some(id) = self.any_connection()
+        {
+            self.world.relays.links.remove(&id);
+            self.world.relays.connecting.retain(|other| *other != id);
+            self.world.server.connection_gone(id);
+        }
+    }
+
+    fn any_connection(&mut self) -> Option<ConnectionId> {
+        self.world.relays.links.iter().copied().nth(self.rng.below(4))
     }
 
     fn icmp(&mut self) {
@@ -264,6 +314,7 @@ fn converse(seed: u64, count: u64) -> Reached {
     assert_eq!(chaos.world.server.allocations(), 0);
     assert_eq!(chaos.world.quotas.in_use(), 0);
     assert_eq!(chaos.world.relays.open_count(), 0);
+    assert!(chaos.world.relays.links.is_empty() && chaos.world.shared.connection_ids.is_empty());
     chaos.reached
 }
 

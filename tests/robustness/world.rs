@@ -2,12 +2,12 @@
 //! Shared by the robustness and flood tests and the fuzz targets, none of which uses all of it.
 #![allow(dead_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
 
-use turnstone::addr::{ClientAddr, Family, FiveTuple, RelayedAddr, Transport};
+use turnstone::addr::{ClientAddr, Family, FiveTuple, PeerAddr, RelayedAddr, Transport};
 use turnstone::auth::{Credentials, NonceKeys, Users};
 use turnstone::clock::{Now, SECOND};
 use turnstone::policy::{BandwidthLimits, PeerAcl, PeerPolicies, PeerRules, QuotaLimits, Quotas, RateLimit};
@@ -16,8 +16,8 @@ use turnstone::stun::{
     AttributeType, Class, Encoder, IntegrityKind, Key, Message, Method, PasswordAlgorithm, TransactionId,
 };
 use turnstone::turn::{
-    Client, DatagramPath, MessageKind, NatDiscovery, OpenRelay, Outcome, Path, PortRequest, RelayError, RelayId,
-    Relays, ReservationToken, Server, Settings, SettingsBuilder, Shared, ToPeer,
+    Client, ConnectError, ConnectionId, DatagramPath, MessageKind, NatDiscovery, OpenRelay, Outcome, Path, PortRequest,
+    RelayError, RelayId, Relays, ReservationToken, Server, Settings, SettingsBuilder, Shared, TcpRelays, ToPeer,
 };
 use turnstone::user::RealmId;
 use turnstone::user::User;
@@ -39,6 +39,11 @@ pub(crate) struct FakeRelays {
     next_token: u64,
     /// Whether all share one port.
     shares: bool,
+    tcp: BTreeMap<RelayId, SocketAddr>,
+    next_tcp: u32,
+    /// Connections with peers, and those of them that no peer has answered yet.
+    pub(crate) links: BTreeSet<ConnectionId>,
+    pub(crate) connecting: Vec<ConnectionId>,
 }
 
 /// The id of the port that all share.
@@ -46,7 +51,11 @@ const SHARED_PORT: RelayId = RelayId { index: 100_000, generation: 0 };
 
 impl FakeRelays {
     pub(crate) fn open_count(&self) -> usize {
-        self.open.len()
+        self.open.len() + self.tcp.len()
+    }
+
+    pub(crate) fn tcp_ids(&self) -> impl Iterator<Item = RelayId> + '_ {
+        self.tcp.keys().copied()
     }
 
     /// Where datagrams of peers may come to.
@@ -129,6 +138,39 @@ impl Relays for FakeRelays {
         assert!(self.open.remove(&relay).is_some(), "{relay:?} closed twice");
         self.free.push(RelayId { generation: relay.generation + 1, ..relay });
     }
+
+    fn open_tcp(&mut self, _: &FiveTuple, family: Family) -> Result<OpenRelay, RelayError> {
+        self.next_tcp += 1;
+        let (id, relayed) =
+            (RelayId { index: self.next_tcp, generation: 0 }, SocketAddr::new(relay_ip(family), 49_152));
+        self.tcp.insert(id, relayed);
+        Ok(OpenRelay { id, relayed: RelayedAddr::new(relayed), reservation: None })
+    }
+
+    fn close_tcp(&mut self, relay: RelayId) {
+        assert!(self.tcp.remove(&relay).is_some(), "{relay:?} closed twice");
+    }
+
+    fn connect(
+        &mut self,
+        relay: RelayId,
+        connection: ConnectionId,
+        peer: PeerAddr,
+        _: bool,
+    ) -> Result<(), ConnectError> {
+        assert!(self.tcp.contains_key(&relay));
+        if peer.get().port().is_multiple_of(7) {
+            return Err(ConnectError::System);
+        }
+        assert!(self.links.insert(connection));
+        self.connecting.push(connection);
+        Ok(())
+    }
+
+    fn disconnect(&mut self, connection: ConnectionId) {
+        assert!(self.links.remove(&connection), "{connection:?} closed twice");
+        self.connecting.retain(|other| *other != connection);
+    }
 }
 
 fn relay_ip(family: Family) -> IpAddr {
@@ -144,6 +186,7 @@ pub(crate) struct World {
     pub(crate) relays: FakeRelays,
     pub(crate) now: Now,
     pub(crate) quotas: Arc<Quotas>,
+    pub(crate) shared: Shared,
     settings: Settings,
 }
 
@@ -168,9 +211,9 @@ impl World {
         let shared = Shared::default();
         let quotas = Arc::clone(&shared.quotas);
         let mut rng = Rng(seed);
-        let server = Server::new(Arc::new(settings.clone()), shared, Box::new(move |out| rng.fill(out)));
+        let server = Server::new(Arc::new(settings.clone()), shared.clone(), Box::new(move |out| rng.fill(out)));
         let now = Now { micros: 1_000 * SECOND, unix_secs: 1_800_000_000 };
-        Self { server, relays: FakeRelays::default(), now, quotas, settings }
+        Self { server, relays: FakeRelays::default(), now, quotas, shared, settings }
     }
 
     pub(crate) fn message(&mut self, client: &Client, message: &[u8], reply: &mut Vec<u8>) -> Outcome {
@@ -223,6 +266,7 @@ fn settings(unauthenticated: Option<RateLimit>) -> SettingsBuilder {
         .unauthenticated(unauthenticated)
         .max_peers_per_allocation(16)
         .mobility(true)
+        .tcp_relays(Some(TcpRelays { connections_per_allocation: 4, connections_per_user: 12 }))
 }
 
 fn credentials() -> Credentials {
@@ -319,8 +363,13 @@ pub(crate) fn drafts() -> Vec<Draft> {
     };
     let udp: (AttributeType, &[u8]) = (AttributeType::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
     let peer = |addr: &str| xor_peer(addr, ID);
+    let tcp: (AttributeType, &[u8]) = (AttributeType::REQUESTED_TRANSPORT, &[6, 0, 0, 0]);
     vec![
         draft(Method::BINDING, &[]),
+        draft(Method::ALLOCATE, &[tcp]),
+        draft(Method::CONNECT, &[(AttributeType::XOR_PEER_ADDRESS, &peer("8.8.4.4:1000"))]),
+        draft(Method::CONNECT, &[(AttributeType::XOR_PEER_ADDRESS, &peer("1.1.1.1:53"))]),
+        draft(Method::CONNECTION_BIND, &[(AttributeType::CONNECTION_ID, &[1, 2, 3, 4])]),
         draft(Method::ALLOCATE, &[udp]),
         draft(
             Method::ALLOCATE,

@@ -80,6 +80,10 @@ pub struct Spec {
     pub top_toml: String,
     /// Whether limits in time-limited usernames are read.
     pub username_limits: bool,
+    /// Whether clients may have TCP relays.
+    pub tcp_relays: bool,
+    /// Worker threads; 0 are as many as there are cores.
+    pub workers: usize,
     /// Further sections of the configuration.
     pub extra_toml: String,
     /// Variables of the server's environment.
@@ -110,6 +114,8 @@ impl Spec {
             rfc5766_channel_numbers: false,
             top_toml: String::new(),
             username_limits: false,
+            tcp_relays: false,
+            workers: 0,
             extra_toml: String::new(),
             environment: Vec::new(),
         }
@@ -127,7 +133,11 @@ impl Spec {
 
     /// The configuration of `turnstone`; `@DIR@` stands for the directory of the test's files.
     fn to_toml(&self) -> String {
-        let mut toml = format!("rfc5766-channel-numbers = {}\n{}\n", self.rfc5766_channel_numbers, self.top_toml);
+        let Spec { rfc5766_channel_numbers, workers, tcp_relays, top_toml, .. } = self;
+        let mut toml = format!("rfc5766-channel-numbers = {rfc5766_channel_numbers}\n{top_toml}\n");
+        if *workers > 0 {
+            writeln!(toml, "workers = {workers}\n").unwrap();
+        }
         for (transport, address) in &self.listeners {
             write!(toml, "[[listen]]\naddress = \"{address}\"\ntransport = \"{}\"\n\n", transport.name()).unwrap();
         }
@@ -135,7 +145,7 @@ impl Spec {
             toml.push_str("[tls]\ncertificate = \"@DIR@/certificate.pem\"\nkey = \"@DIR@/key.pem\"\n\n");
         }
         let ports = self.relay_ports.clone().unwrap_or_else(|| format!("{}-{}", RELAY_PORTS.0, RELAY_PORTS.1));
-        writeln!(toml, "[relay]\nports = \"{ports}\"").unwrap();
+        writeln!(toml, "[relay]\nports = \"{ports}\"\ntcp = {tcp_relays}").unwrap();
         for (key, address) in [("ipv4", &self.relay_ipv4), ("ipv6", &self.relay_ipv6)] {
             if let Some(address) = address {
                 // Several are written `@ONE", "TWO`.

@@ -10,6 +10,7 @@ mod relay_ports;
 mod sockets;
 mod splice;
 pub mod sys;
+mod tcp_relays;
 
 pub use arena::{Arena, HEADROOM, Span};
 pub use inherited::{Adopted, InheritError, Inherited, Leftover, name_in_store};
@@ -21,3 +22,4 @@ pub use sockets::{
     tune_accepted, tune_tcp_listener, tune_udp_listener,
 };
 pub use splice::{Flow, Moved, Pipes};
+pub use tcp_relays::{bind_tcp_relay, connect_from, reset_on_close, take_error, tune_data};

@@ -14,6 +14,8 @@ use turnstone_turn::addr::Family;
 
 const FREE: u64 = 0;
 const CLAIMED: u64 = u64::MAX;
+/// A TCP relay has it: no payload of another allocation finds its way there.
+const LISTENS: u64 = u64::MAX - 1;
 
 /// Who holds a relay port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +34,7 @@ impl RelayOwner {
     }
 
     fn unpack(entry: u64) -> Option<Self> {
-        if entry == FREE || entry == CLAIMED {
+        if matches!(entry, FREE | CLAIMED | LISTENS) {
             return None;
         }
         Some(Self {
@@ -85,6 +87,10 @@ impl Pool {
         self.entries.get(usize::from(port.checked_sub(self.first_port)?))
     }
 
+    fn listens(&self, port: u16) -> bool {
+        self.entry(port).is_some_and(|entry| entry.load(Ordering::Acquire) == LISTENS)
+    }
+
     fn has_address(&self, bind: IpAddr, external: IpAddr) -> bool {
         self.bind == bind && self.external == external
     }
@@ -121,6 +127,20 @@ impl RelayAddresses {
         let held =
             |pool: &Arc<Pool>| pool.entry(source.port()).is_some_and(|entry| entry.load(Ordering::Relaxed) != FREE);
         self.0.load().of(Family::of(ip)).pools().filter(is_ours).any(held)
+    }
+
+    /// Where the TCP relay of a relayed transport address is bound, if there is one of ours.
+    pub fn tcp_bound_at(&mut self, relayed: SocketAddr) -> Option<SocketAddr> {
+        let of_family = self.0.load().of(Family::of(relayed.ip()));
+        let mut pools = of_family.pools().filter(|pool| pool.external == relayed.ip() && pool.listens(relayed.port()));
+        pools.next().map(|pool| SocketAddr::new(pool.bind, relayed.port()))
+    }
+
+    /// The relayed transport address of the TCP relay of ours that is bound here, if there is one.
+    pub fn tcp_relayed_at(&mut self, bound: SocketAddr) -> Option<SocketAddr> {
+        let of_family = self.0.load().of(Family::of(bound.ip()));
+        let mut pools = of_family.pools().filter(|pool| pool.bind == bound.ip() && pool.listens(bound.port()));
+        pools.next().map(|pool| SocketAddr::new(pool.external, bound.port()))
     }
 
     /// The relay socket behind a relayed transport address, if it is one of ours and in use.
@@ -326,6 +346,13 @@ impl PortLease {
     /// What clients and peers see of it.
     pub fn external_address(&self) -> SocketAddr {
         SocketAddr::new(self.pool.external, self.port)
+    }
+
+    /// Makes it known that the port's relay is TCP.
+    pub fn set_listens(&self) {
+        if let Some(entry) = self.pool.entry(self.port) {
+            entry.store(LISTENS, Ordering::Release);
+        }
     }
 
     /// Makes the port's relay socket known to the other allocations of this process.

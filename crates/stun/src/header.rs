@@ -39,6 +39,12 @@ impl Method {
     pub const CREATE_PERMISSION: Self = Self(0x008);
     /// ChannelBind (RFC 8656 section 12).
     pub const CHANNEL_BIND: Self = Self(0x009);
+    /// Connect (RFC 6062 section 4.3).
+    pub const CONNECT: Self = Self(0x00A);
+    /// ConnectionBind (RFC 6062 section 4.3).
+    pub const CONNECTION_BIND: Self = Self(0x00B);
+    /// ConnectionAttempt (RFC 6062 section 4.4).
+    pub const CONNECTION_ATTEMPT: Self = Self(0x00C);
 
     /// The 12-bit value; higher bits are dropped.
     pub const fn new(value: u16) -> Self {
@@ -60,6 +66,9 @@ impl Method {
             Self::DATA => "Data",
             Self::CREATE_PERMISSION => "CreatePermission",
             Self::CHANNEL_BIND => "ChannelBind",
+            Self::CONNECT => "Connect",
+            Self::CONNECTION_BIND => "ConnectionBind",
+            Self::CONNECTION_ATTEMPT => "ConnectionAttempt",
             _ => "unknown",
         }
     }

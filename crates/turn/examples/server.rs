@@ -61,7 +61,11 @@ pub(crate) fn serve(listener: &Arc<UdpSocket>, user: (&str, &str), rules: &PeerR
                             drop(relay.send_to(payload, to.peer.get()));
                         }
                     }
-                    Outcome::Detour(_) | Outcome::Waits | Outcome::Elsewhere(_) | Outcome::Dropped(_) => {}
+                    Outcome::Detour(_)
+                    | Outcome::Waits
+                    | Outcome::Elsewhere(_)
+                    | Outcome::Binds(_)
+                    | Outcome::Dropped(_) => {}
                 }
             }
             Ok((Some(relay), from, bytes)) => {

@@ -8,6 +8,7 @@ use crate::reject::{Reason, Reject};
 use turnstone_stun::{AttributeType, Encoder, ErrorCode};
 
 use super::allocation::{Allocation, cut_in_secs, granted_lifetime_secs, in_secs};
+use super::connect::is_over_tcp;
 use super::mobile::Mobile;
 use super::output::Event;
 use super::peer::{Judges, choose};
@@ -16,11 +17,14 @@ use super::request::Request;
 use super::server::Server;
 use super::settings::DefaultFamily;
 
-/// The protocol number of UDP, the only transport between server and peers.
+/// The protocol numbers of the transports between server and peers.
 const UDP: u8 = 17;
+const TCP: u8 = 6;
 
 /// What the request asks for, checked.
 struct Wish {
+    /// Whether the relays are TCP (RFC 6062) and not UDP.
+    tcp: bool,
     placement: Placement,
     lifetime_secs: Option<u32>,
 }
@@ -57,6 +61,10 @@ impl Server {
     ) -> Result<(), Reject> {
         let wish = read_wish(request, relays)?;
         let wants_ticket = Self::wants_ticket(request)?;
+        if wants_ticket && wish.tcp {
+            // Its connections stay where they are.
+            return Err(Reason::MobilityForbidden.into());
+        }
         if self.redirects(request.five_tuple()) {
             return Err(Reason::Redirected.into());
         }
@@ -74,7 +82,7 @@ impl Server {
         }
         let quota =
             self.shared.quotas.reserve(identity.quota(settings.quota_in(request.realm)), &identity.user, now.micros)?;
-        let opened = open(request, &wish.placement, relays)?;
+        let opened = open(request, &wish, relays)?;
 
         let granted = granted_lifetime_secs(settings, wish.lifetime_secs);
         let lifetime_secs = cut_in_secs(request.realm, now, identity).map_or(granted, |cut| cut.min(granted));
@@ -94,9 +102,14 @@ impl Server {
         for relay in [Some(opened.first), opened.second].iter().flatten() {
             allocation.add_relay(relay, in_secs(now, lifetime_secs));
         }
+        allocation.connections = wish.tcp.then(Box::default);
         let slot = self.allocations.insert(&self.hash, Box::new(allocation));
         for relay in [Some(opened.first), opened.second].iter().flatten() {
-            self.share(relay.id, relays);
+            if wish.tcp {
+                self.tcp.relays.insert(relay.id, slot);
+            } else {
+                self.share(relay.id, relays);
+            }
         }
         self.arm(now, slot);
         self.events.push(Event::Allocated {
@@ -121,8 +134,13 @@ impl Server {
 fn read_wish<R: Relays>(request: &Request<'_>, relays: &R) -> Result<Wish, Reject> {
     let requested_transport: [u8; 4] =
         request.fixed(AttributeType::REQUESTED_TRANSPORT)?.ok_or(Reason::MissingAttribute)?;
-    if requested_transport.first() != Some(&UDP) {
-        return Err(Reason::TransportUnsupported.into());
+    let tcp = match requested_transport {
+        [UDP, ..] => false,
+        [TCP, ..] if request.settings.tcp_relays.is_some() => true,
+        _ => return Err(Reason::TransportUnsupported.into()),
+    };
+    if tcp {
+        check_tcp(request)?;
     }
     let token: Option<ReservationToken> = request.fixed(AttributeType::RESERVATION_TOKEN)?;
     let even_port: Option<[u8; 1]> = request.fixed(AttributeType::EVEN_PORT)?;
@@ -134,7 +152,7 @@ fn read_wish<R: Relays>(request: &Request<'_>, relays: &R) -> Result<Wish, Rejec
         if even_port.is_some() || family.is_some() || additional.is_some() {
             return Err(Reason::ConflictingAttributes.into());
         }
-        return Ok(Wish { placement: Placement::Reserved(token), lifetime_secs });
+        return Ok(Wish { tcp, placement: Placement::Reserved(token), lifetime_secs });
     }
     if family.is_some() && additional.is_some() {
         return Err(Reason::ConflictingAttributes.into());
@@ -152,7 +170,7 @@ fn read_wish<R: Relays>(request: &Request<'_>, relays: &R) -> Result<Wish, Rejec
         if !relays.supports(family) {
             return Err(Reason::FamilyUnsupported.into());
         }
-        return Ok(Wish { placement: Placement::Single { family, port }, lifetime_secs });
+        return Ok(Wish { tcp, placement: Placement::Single { family, port }, lifetime_secs });
     };
     if matches!(port, PortWish::EvenAndNext) {
         return Err(Reason::ConflictingAttributes.into());
@@ -160,7 +178,7 @@ fn read_wish<R: Relays>(request: &Request<'_>, relays: &R) -> Result<Wish, Rejec
     if Family::from_wire(additional) != Some(Family::V6) {
         return Err(Reason::MalformedAttribute.into());
     }
-    Ok(Wish { placement: Placement::Dual { port }, lifetime_secs })
+    Ok(Wish { tcp, placement: Placement::Dual { port }, lifetime_secs })
 }
 
 /// The family of a client that names none.
@@ -174,7 +192,19 @@ fn default_family<R: Relays>(request: &Request<'_>, relays: &R) -> Family {
     }
 }
 
-fn open<R: Relays>(request: &Request<'_>, placement: &Placement, relays: &mut R) -> Result<Opened, Reject> {
+/// What an Allocate for TCP may not have (RFC 6062 section 5.1).
+fn check_tcp(request: &Request<'_>) -> Result<(), Reject> {
+    if !is_over_tcp(request.client) {
+        return Err(Reason::ConnectionNeeded.into());
+    }
+    let of_udp = [AttributeType::DONT_FRAGMENT, AttributeType::EVEN_PORT, AttributeType::RESERVATION_TOKEN];
+    match of_udp.iter().any(|kind| request.message.get(*kind).is_some()) {
+        true => Err(Reason::ConflictingAttributes.into()),
+        false => Ok(()),
+    }
+}
+
+fn open<R: Relays>(request: &Request<'_>, wish: &Wish, relays: &mut R) -> Result<Opened, Reject> {
     let user = &request.auth.identity.user;
     let per_user_max = request.realm.quota.reservations_per_user;
     let now_micros = request.now.micros;
@@ -183,15 +213,17 @@ fn open<R: Relays>(request: &Request<'_>, placement: &Placement, relays: &mut R)
         PortWish::Even => PortRequest::Even,
         PortWish::EvenAndNext => PortRequest::EvenAndReserveNext { user, per_user_max },
     };
+    let open_one = |relays: &mut R, family, port| match wish.tcp {
+        true => relays.open_tcp(request.five_tuple(), family),
+        false => relays.open_for(request.five_tuple(), now_micros, family, port_request(port)),
+    };
     let single = |first| Opened { first, second: None, missing: None };
-    match *placement {
+    match wish.placement {
         Placement::Reserved(token) => relays.open_reserved(now_micros, token, user).map(single).map_err(reject),
-        Placement::Single { family, port } => {
-            relays.open_for(request.five_tuple(), now_micros, family, port_request(port)).map(single).map_err(reject)
-        }
+        Placement::Single { family, port } => open_one(relays, family, port).map(single).map_err(reject),
         Placement::Dual { port } => {
-            let v4 = relays.open_for(request.five_tuple(), now_micros, Family::V4, port_request(port));
-            let v6 = relays.open_for(request.five_tuple(), now_micros, Family::V6, port_request(port));
+            let v4 = open_one(relays, Family::V4, port);
+            let v6 = open_one(relays, Family::V6, port);
             match (v4, v6) {
                 (Ok(first), Ok(second)) => Ok(Opened { first, second: Some(second), missing: None }),
                 (Ok(first), Err(error)) => {

@@ -10,6 +10,7 @@ use crate::traffic::Traffic;
 use turnstone_stun::{Key, PasswordAlgorithm};
 
 use super::channels::Channels;
+use super::connections::Connections;
 use super::events::Events;
 use super::hash::AddressHash;
 use super::ids::AllocationId;
@@ -52,6 +53,8 @@ pub(super) struct Allocation {
     pub(super) v6: Option<Relay>,
     pub(super) channels: Channels,
     pub(super) permissions: Permissions,
+    /// Connections to peers, of an allocation whose relays are TCP.
+    pub(super) connections: Option<Box<Connections>>,
     pub(super) meter: Meter,
     pub(super) to_peers: Traffic,
     pub(super) to_client: Traffic,
@@ -87,6 +90,7 @@ impl Allocation {
             v6: None,
             channels: Channels::default(),
             permissions: Permissions::default(),
+            connections: None,
             meter,
             to_peers: Traffic::default(),
             to_client: Traffic::default(),
@@ -148,6 +152,12 @@ impl Allocation {
         self.relays().any(|relay| relay.is_live(now_micros))
     }
 
+    /// Whether its relays are TCP (RFC 6062).
+    #[inline]
+    pub(super) fn is_tcp(&self) -> bool {
+        self.connections.is_some()
+    }
+
     /// Whether the allocation can reach peers of this address's family.
     pub(super) fn reaches(&self, peer: PeerAddr, now_micros: u64) -> bool {
         self.live_relay(peer.family(), now_micros).is_some()
@@ -181,7 +191,8 @@ impl Allocation {
         let peers = [self.channels.next_expiry(), self.permissions.next_expiry()].into_iter().flatten().min();
         let many = self.permissions.len() + self.channels.len() > MANY_PEERS;
         let peers = peers.map(|first| if many { first.max(in_secs(now, SWEEP_SPACING_SECS)) } else { first });
-        [relays, remembered, peers].into_iter().flatten().min()
+        let connections = self.connections.as_deref().and_then(Connections::next_deadline);
+        [relays, remembered, peers, connections].into_iter().flatten().min()
     }
 
     /// The record of its end.

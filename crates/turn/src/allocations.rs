@@ -84,14 +84,14 @@ impl Allocations {
         self.ids.range(id..).next().map(|(id, slot)| (*id, *slot))
     }
 
-    /// Adds an allocation with the relays it has open.
+    /// Adds an allocation with the relays it has open. TCP relays have ids of their own, and are not found here.
     pub(super) fn insert(&mut self, hash: &AddressHash, allocation: Box<Allocation>) -> u32 {
         let slot = self.slots.next_id().index;
         if !allocation.is_away() {
             self.five_tuples.insert(hash, &allocation.client.five_tuple, slot);
         }
         self.ids.insert(allocation.id, slot);
-        for relay in allocation.relays().filter(|relay| relay.open) {
+        for relay in allocation.relays().filter(|relay| relay.open && !allocation.is_tcp()) {
             let index = relay.id.index as usize;
             if index >= self.relays.len() {
                 self.relays.resize(index + 1, RelayEntry { generation: 0, slot: NONE });
@@ -110,7 +110,7 @@ impl Allocations {
             self.five_tuples.remove(hash, &allocation.client.five_tuple);
         }
         self.ids.remove(&allocation.id);
-        for relay in allocation.relays().filter(|relay| relay.open) {
+        for relay in allocation.relays().filter(|relay| relay.open && !allocation.is_tcp()) {
             self.forget_relay(relay.id);
         }
         Some(allocation)

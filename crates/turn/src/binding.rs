@@ -15,7 +15,8 @@ impl Server {
             return Outcome::Dropped(Dropped::RateLimited);
         }
         self.events.stranger_answered();
-        let responder = Responder { request: message, software: self.settings.software.as_deref(), integrity: None };
+        let responder =
+            Responder { request: message.into(), software: self.settings.software.as_deref(), integrity: None };
         // Without a second address, CHANGE-REQUEST and its like are unknown (RFC 5780 section 6).
         let vantage = Vantage::of(&self.settings.nat_discovery, &client.five_tuple);
         let unknown = message.unknown_required(|kind| is_known(kind) || (vantage.is_some() && is_of_discovery(kind)));

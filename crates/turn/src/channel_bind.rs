@@ -24,6 +24,9 @@ impl Server {
         }
         let peer = request.peer(peer)?;
         let allocation = self.allocations.get_mut(slot).ok_or(Reason::AllocationMismatch)?;
+        if allocation.is_tcp() {
+            return Err(Reject::of_peer(Reason::WrongRelayTransport, peer.get()));
+        }
         let is_new =
             allocation.channels.check(&self.hash, number, peer, now.micros).map_err(|_| Reason::ChannelConflict)?;
         let relay = allocation.live_relay(peer.family(), now.micros);

@@ -52,8 +52,9 @@ pub enum FramingError {
 ///         let message = &received[..frame.len];
 ///         match server.handle(now, client, (frame.kind, message), relays, reply) {
 ///             Outcome::ToPeer(to, payload) => to_peer(to, &message[payload]),
-///             // `reply` has one more answer, or none.
-///             Outcome::Reply | Outcome::Detour(_) | Outcome::Waits | Outcome::Elsewhere(_) | Outcome::Dropped(_) => {}
+///             // `reply` has one more answer, or none. TCP relays, which `Binds` belongs to, are not offered by default.
+///             Outcome::Reply | Outcome::Detour(_) | Outcome::Waits => {}
+///             Outcome::Binds(_) | Outcome::Elsewhere(_) | Outcome::Dropped(_) => {}
 ///         }
 ///         received.drain(..frame.next);
 ///     }

@@ -9,6 +9,8 @@
 // | `waits`, `ask` | requests that wait for an answer from outside: the server's side, and what is asked and answered |
 // | `pending`, `facts` | the table of what waits, and what is kept of answers |
 // | `binding`, `allocate`, `refresh`, `create_permission`, `channel_bind`, `send`, `icmp` | one method each |
+// | `connect`, `connection_attempt`, `connection_bind` | RFC 6062: connections of TCP relays to and from peers, and whose data they carry |
+// | `connections`, `connection_ids` | an allocation's connections to peers; the ids of all of them |
 // | `route` | the data path, both directions |
 // | `slots` | the slot table that allocations, relay sockets and connections are kept in |
 // | `allocation`, `allocations` | one allocation; all of them, by 5-tuple and by relay |
@@ -48,6 +50,11 @@ mod binding;
 mod channel_bind;
 mod channels;
 mod classic;
+mod connect;
+mod connection_attempt;
+mod connection_bind;
+mod connection_ids;
+mod connections;
 mod create_permission;
 mod discovery;
 mod events;
@@ -90,13 +97,15 @@ mod waits;
 mod wrapping;
 
 pub use ask::{Answer, Ask, AskId, Late, Question, WaitCounts, Waiting};
+pub use connect::{ConnectError, Notice};
+pub use connection_ids::{ConnectionId, ConnectionIds};
 pub use discovery::{Detour, NatDiscovery};
 pub use events::RefusalCounts;
 pub use ids::{AllocationId, AllocationIds, NoAllocationId};
 pub use message_kind::{ChannelData, MessageKind};
 pub use moves::MoveOrder;
 pub use output::{
-    AllocationSummary, Client, Encapsulation, EndReason, Event, Outcome, ToClient, ToPeer, is_told_alone,
+    AllocationSummary, Binding, Client, Encapsulation, EndReason, Event, Outcome, ToClient, ToPeer, is_told_alone,
 };
 pub use parcel::{MobileParts, Parcel, ParcelRelay, Parts, PutInError, RememberedResponse, Returned};
 pub use pass::Judgement;
@@ -107,7 +116,7 @@ pub use refusal::{Excerpt, Refusal};
 pub use relays::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
 pub use retransmit::DigestKey;
 pub use server::{FillRandom, Server};
-pub use settings::{DefaultFamily, Lifetimes, Settings, SettingsBuilder, Shared};
+pub use settings::{DefaultFamily, Lifetimes, Settings, SettingsBuilder, Shared, TcpRelays};
 pub use ticket::TicketKey;
-pub use view::{AllocationDetail, AllocationFilter, AllocationView, Kick, Listing, Totals, UserTotal};
+pub use view::{AllocationDetail, AllocationFilter, AllocationView, ConnectionStage, Kick, Listing, Totals, UserTotal};
 pub use wrapping::Wrapping;

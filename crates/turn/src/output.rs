@@ -10,6 +10,7 @@ use crate::reject::Dropped;
 use crate::traffic::Traffic;
 use crate::user::{RealmId, User};
 
+use super::connection_ids::ConnectionId;
 use super::discovery::Detour;
 use super::ids::AllocationId;
 use super::path::Path;
@@ -47,13 +48,27 @@ pub enum Outcome {
     /// Send this part of the input to a peer (Send indication or ChannelData).
     ToPeer(ToPeer, Range<usize>),
     /// Nothing is sent yet: the request waits for an answer from outside, which [`Server::poll_ask`](crate::Server::poll_ask) asks for. It
-    /// waits for nothing unless the settings' credentials are [`asking`](crate::auth::CredentialsBuilder::asking).
+    /// waits for nothing unless the settings' credentials are [`asking`](crate::auth::CredentialsBuilder::asking), or it is a Connect,
+    /// which waits for its peer: [`Server::poll_notice`](crate::Server::poll_notice) has its response.
     Waits,
     /// Nothing is sent yet: another server has the allocation that the request is for. Pass the request on to that one, for
     /// [`Server::handle_passed_on`](crate::Server::handle_passed_on). It never is elsewhere for who has one server.
     Elsewhere(AllocationId),
+    /// The client's connection becomes that of a peer's data (RFC 6062 section 5.4). `reply` holds the success response, to be sent once
+    /// [`Server::bind_connection`](crate::Server::bind_connection) of the worker that has the peer's connection has agreed: nothing else
+    /// is sent before or after it, and what follows the request is for the peer. If it does not agree, the connection is closed.
+    Binds(Binding),
     /// Nothing is sent.
     Dropped(Dropped),
+}
+
+/// A connection to a peer that was taken for a client's data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// The worker that has it.
+    pub worker: u16,
 }
 
 /// A payload's way to its peer.

@@ -184,11 +184,11 @@ pub struct Returned {
 }
 
 impl Server {
-    /// Takes an allocation out, if it lives. Its relay sockets stay where they are: see [`Parcel::relays`]. Requests on its 5-tuple that
+    /// Takes an allocation out, if it lives. One with TCP relays (RFC 6062) stays where its connections are. Its relay sockets stay where they are: see [`Parcel::relays`]. Requests on its 5-tuple that
     /// wait for an answer from outside are forgotten.
     pub fn take_out(&mut self, now: Now, id: AllocationId) -> Option<Parcel> {
         let slot = self.allocations.find_id(id)?;
-        self.live(now, slot)?;
+        self.live(now, slot).filter(|allocation| !allocation.is_tcp())?;
         let mut allocation = self.allocations.remove(&self.hash, slot)?;
         self.disarm(slot, allocation.armed.take());
         for channel in allocation.channels.iter() {
@@ -333,6 +333,7 @@ impl Parcel {
             v6: None,
             channels: Channels::unindexed(parts.channels.into_iter().map(channel).collect()),
             permissions: Permissions::unindexed(parts.permissions),
+            connections: None,
             meter,
             to_peers: parts.to_peers,
             to_client: parts.to_client,

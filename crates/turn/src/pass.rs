@@ -48,6 +48,8 @@ pub struct Judgement {
     pub permissions_ended: u64,
     /// Channels that have ended for the same reason.
     pub channels_ended: u64,
+    /// Connections of TCP relays that have ended, because their peer is denied now.
+    pub connections_ended: u64,
     /// Allocations that have ended, e.g. because their credential has expired and the policy is `cut` now.
     pub allocations_ended: u64,
 }
@@ -95,6 +97,7 @@ impl Server {
                 continue;
             }
             looked_at += 1 + self.judge_again(slot, &mut so_far);
+            looked_at += self.judge_connections(now, slot, &mut so_far, relays);
             self.apply_limits(now, slot);
             let live = self.allocations.len();
             self.sweep(now, slot, relays);

@@ -77,6 +77,12 @@ reasons! {
     UsedTicket = BAD_REQUEST, "used-ticket";
     /// MOBILITY-TICKET in a Refresh from where the allocation is already (RFC 8016 section 3.2.2).
     TicketNotNeeded = BAD_REQUEST, "ticket-not-needed";
+    /// Allocate for TCP, Connect or ConnectionBind that did not come over TCP or TLS (RFC 6062 sections 5.1 and 5.4).
+    ConnectionNeeded = BAD_REQUEST, "connection-needed";
+    /// Connect on an allocation whose relays are UDP, or ChannelBind on one whose relays are TCP.
+    WrongRelayTransport = BAD_REQUEST, "wrong-relay-transport";
+    /// CONNECTION-ID names no connection that waits to be bound (RFC 6062 section 5.4).
+    UnknownConnection = BAD_REQUEST, "unknown-connection";
     /// No MESSAGE-INTEGRITY: the challenge of every first request.
     MissingIntegrity = UNAUTHENTICATED, "missing-integrity";
     /// USERNAME or USERHASH names nobody.
@@ -131,10 +137,18 @@ reasons! {
     FamilyUnsupported = ADDRESS_FAMILY_NOT_SUPPORTED, "family-unsupported";
     /// The username is not the one that made the allocation.
     WrongUser = WRONG_CREDENTIALS, "wrong-user";
-    /// REQUESTED-TRANSPORT is not UDP.
+    /// REQUESTED-TRANSPORT is neither UDP nor, where TCP is offered, TCP.
     TransportUnsupported = UNSUPPORTED_TRANSPORT, "transport-unsupported";
     /// The peer's family is not that of any relayed address of the allocation.
     PeerFamilyMismatch = PEER_FAMILY_MISMATCH, "peer-family-mismatch";
+    /// The allocation has a connection to this peer already, or is making one (RFC 6062 section 5.2).
+    ConnectionExists = CONNECTION_ALREADY_EXISTS, "connection-exists";
+    /// The peer refused the connection, cannot be reached, or did so within the last 10 seconds.
+    ConnectionFailed = CONNECTION_FAILURE, "connection-failed";
+    /// The peer did not answer within 30 seconds.
+    ConnectionTimedOut = CONNECTION_FAILURE, "connection-timed-out";
+    /// The user has as many connections to peers as allowed.
+    UserConnections = QUOTA_REACHED, "user-connections";
     /// The user has as many allocations as allowed.
     UserQuota = QUOTA_REACHED, "user-quota";
     /// The realm has as many allocations as allowed.
@@ -165,6 +179,8 @@ reasons! {
     UserPeers = INSUFFICIENT_CAPACITY, "user-peers";
     /// The user names new peers faster than allowed.
     UserNewPeers = INSUFFICIENT_CAPACITY, "user-new-peers";
+    /// The allocation has as many connections to peers as allowed.
+    TooManyConnections = INSUFFICIENT_CAPACITY, "too-many-connections";
     /// The operating system refused. To the client it is a lack of capacity like the others.
     SystemError = INSUFFICIENT_CAPACITY, "system-error";
     /// As many requests wait for an answer from outside as may, in all, of the client's network or of the client; or the request is too
@@ -205,12 +221,14 @@ pub enum Dropped {
     Bandwidth,
     /// The budget for answers to unauthenticated requests is used up.
     RateLimited,
-    /// A method we do not implement, such as those of RFC 6062, or a request of a method that has only indications.
+    /// A method we do not implement or do not offer, such as those of RFC 6062 by default, or a request of a method that has only indications.
     UnknownMethod,
     /// A DTLS record of a client that has no session, as after a restart of the server.
     NoSession,
     /// The allocation of the 5-tuple is on its way here from another worker, and no room is left for what waits for it.
     Moving,
+    /// A connection of a peer to a TCP relay whose allocation, or its user, has as many as allowed, or one to this very peer.
+    TooManyConnections,
     /// One of our own relays has sent it to one of our own listeners.
     OwnRelay,
     /// It has gone round a loop, which is cut with it.
@@ -234,6 +252,7 @@ impl Dropped {
         Self::UnknownMethod,
         Self::NoSession,
         Self::Moving,
+        Self::TooManyConnections,
         Self::OwnRelay,
         Self::Loop,
         Self::Ignored,
@@ -254,6 +273,7 @@ impl Dropped {
             Self::UnknownMethod => "unknown-method",
             Self::NoSession => "no-session",
             Self::Moving => "moving",
+            Self::TooManyConnections => "too-many-connections",
             Self::OwnRelay => "own-relay",
             Self::Loop => "loop",
             Self::Ignored => "ignored",

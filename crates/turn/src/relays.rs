@@ -2,9 +2,12 @@
 
 use thiserror::Error;
 
-use crate::addr::{Family, FiveTuple, RelayedAddr};
+use crate::addr::{Family, FiveTuple, PeerAddr, RelayedAddr};
 use crate::slots::SlotId;
 use crate::user::User;
+
+use super::connect::ConnectError;
+use super::connection_ids::ConnectionId;
 
 /// A relay socket of this worker. `index` is small and dense, so that tables can be indexed by it: keep the sockets in
 /// [`Slots`](crate::slots::Slots).
@@ -139,4 +142,41 @@ pub trait Relays {
 
     /// Closes a relay socket and gives its port back.
     fn close(&mut self, relay: RelayId);
+
+    /// Opens a TCP relay (RFC 6062): a socket that listens on a random port of the range, for this client. Its ids are apart from those of other relays.
+    /// Only asked where the settings offer TCP relays.
+    ///
+    /// # Errors
+    /// See [`RelayError`].
+    fn open_tcp(&mut self, client: &FiveTuple, family: Family) -> Result<OpenRelay, RelayError> {
+        let _ = (client, family);
+        Err(RelayError::System)
+    }
+
+    /// Closes a TCP relay and gives its port back. Its connections are closed before.
+    fn close_tcp(&mut self, relay: RelayId) {
+        let _ = relay;
+    }
+
+    /// Begins a connection from a TCP relay's address to a peer; [`Server::connected`](crate::Server::connected) is told how it ends, but
+    /// not from here. `own_relay`: the address is in the range of our own relays, which others on this host listen in, too; only a TCP
+    /// relay of ours may be connected to there.
+    ///
+    /// # Errors
+    /// [`ConnectError`], if that is certain at once.
+    fn connect(
+        &mut self,
+        relay: RelayId,
+        connection: ConnectionId,
+        peer: PeerAddr,
+        own_relay: bool,
+    ) -> Result<(), ConnectError> {
+        let _ = (relay, connection, peer, own_relay);
+        Err(ConnectError::System)
+    }
+
+    /// Closes a connection to a peer, bound or not, and the client's side of it. [`Server`](crate::Server) is not told of its end.
+    fn disconnect(&mut self, connection: ConnectionId) {
+        let _ = connection;
+    }
 }

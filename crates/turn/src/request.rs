@@ -7,7 +7,7 @@ use crate::addr::{FiveTuple, PeerAddr};
 use crate::auth::Authenticated;
 use crate::clock::Now;
 use crate::reject::{Dropped, Reason, Reject};
-use turnstone_stun::{AttributeType, ErrorCode, Message, Method, decode_xor_address};
+use turnstone_stun::{AttributeType, ErrorCode, Message, Method, UnknownAttributes, decode_xor_address};
 
 use super::allocation::in_secs;
 use super::mobility::Shown;
@@ -72,7 +72,8 @@ impl Server {
         let method = message.method();
         let settings = Arc::clone(&self.settings);
         // RFC 8489 section 6.3: a message of a method that is not supported is discarded in silence.
-        if !(settings.turn && is_turn(method)) {
+        let is_offered = is_turn(method) || settings.tcp_relays.is_some() && is_turn_tcp(method);
+        if !(settings.turn && is_offered) {
             return Outcome::Dropped(Dropped::UnknownMethod);
         }
         if self.waits_already(client, message) {
@@ -111,7 +112,7 @@ impl Server {
         };
         let start = reply.len();
         let responder = Responder {
-            request: message,
+            request: message.into(),
             software: settings.software.as_deref(),
             integrity: Some((auth.integrity, &auth.key)),
         };
@@ -123,24 +124,39 @@ impl Server {
         } else {
             self.dispatch(&request, (shown, slot, at_home), relays, reply)
         };
-        if let Err(reject) = result {
-            reply.truncate(start);
-            self.refused_with = Some((reject.reason, reject.peer));
-            self.events.refused(refusal(now, client, message, reject));
-            self.note_denied(&request, reject);
-            match reject.code() {
-                ErrorCode::UNKNOWN_ATTRIBUTE => request.responder.unknown_attributes(reply, reject, &unknown),
-                ErrorCode::UNAUTHENTICATED => request.responder.error(reply, reject, |encoder| {
-                    realm.credentials.challenge(now, client.five_tuple.client, encoder);
-                }),
-                ErrorCode::TRY_ALTERNATE => request.responder.error(reply, reject, |encoder| {
-                    self.write_alternate(&client.five_tuple, encoder);
-                }),
-                _ => request.responder.error(reply, reject, |_| {}),
-            }
+        match result {
+            Ok(Outcome::Reply) => {}
+            // Both are of TCP relays, and nothing is repeated on a connection.
+            Ok(other) => return other,
+            Err(reject) => self.refuse(&request, reject, &unknown, start, reply),
         }
         self.remember(now, client, message, digest, reply.get(start..).unwrap_or_default());
         Outcome::Reply
+    }
+
+    fn refuse(
+        &mut self,
+        request: &Request<'_>,
+        reject: Reject,
+        unknown: &UnknownAttributes,
+        start: usize,
+        reply: &mut Vec<u8>,
+    ) {
+        let Request { now, client, message, realm, .. } = *request;
+        reply.truncate(start);
+        self.refused_with = Some((reject.reason, reject.peer));
+        self.events.refused(refusal(now, client, message, reject));
+        self.note_denied(request, reject);
+        match reject.code() {
+            ErrorCode::UNKNOWN_ATTRIBUTE => request.responder.unknown_attributes(reply, reject, unknown),
+            ErrorCode::UNAUTHENTICATED => request.responder.error(reply, reject, |encoder| {
+                realm.credentials.challenge(now, client.five_tuple.client, encoder);
+            }),
+            ErrorCode::TRY_ALTERNATE => request.responder.error(reply, reject, |encoder| {
+                self.write_alternate(&client.five_tuple, encoder);
+            }),
+            _ => request.responder.error(reply, reject, |_| {}),
+        }
     }
 
     /// Tells the guard of a peer that was denied to who has authenticated.
@@ -159,16 +175,19 @@ impl Server {
         (shown, slot, at_home): (Shown, Option<u32>, Option<u32>),
         relays: &mut R,
         reply: &mut Vec<u8>,
-    ) -> Result<(), Reject> {
-        if request.message.method() == Method::ALLOCATE {
-            return match slot {
-                Some(_) => Err(Reason::AllocationMismatch.into()),
-                None if self.is_expected(request.five_tuple()) => Err(Reason::AllocationMismatch.into()),
-                None => self.allocate(request, relays, reply),
-            };
+    ) -> Result<Outcome, Reject> {
+        match (request.message.method(), slot) {
+            (Method::ALLOCATE, None) if self.is_expected(request.five_tuple()) => {
+                return Err(Reason::AllocationMismatch.into());
+            }
+            (Method::ALLOCATE, None) => return self.allocate(request, relays, reply).map(|()| Outcome::Reply),
+            (Method::CONNECTION_BIND, None) => return self.connection_bind(request, reply).map(Outcome::Binds),
+            // The connection of an allocation cannot be that of data, too (RFC 6062 section 4.3).
+            (Method::ALLOCATE | Method::CONNECTION_BIND, Some(_)) => return Err(Reason::AllocationMismatch.into()),
+            _ => {}
         }
         if !matches!(shown, Shown::Nothing) {
-            return self.refresh_by_ticket(request, (shown, slot, at_home), relays, reply);
+            return self.refresh_by_ticket(request, (shown, slot, at_home), relays, reply).map(|()| Outcome::Reply);
         }
         let method = request.message.method();
         if method == Method::REFRESH && Self::shows_forbidden_ticket(request) {
@@ -182,9 +201,11 @@ impl Server {
             Method::REFRESH => self.refresh(request, slot, None, relays, reply),
             Method::CREATE_PERMISSION => self.create_permission(request, slot, reply),
             Method::CHANNEL_BIND => self.channel_bind(request, slot, reply),
+            Method::CONNECT => return self.connect(request, slot, relays).map(|()| Outcome::Waits),
             // No other method comes here: see `is_turn`.
             _ => Err(Reason::AllocationMismatch.into()),
-        }
+        }?;
+        Ok(Outcome::Reply)
     }
 
     /// Answers a request that nobody has authenticated, if the budget allows.
@@ -205,7 +226,8 @@ impl Server {
             true => self.events.refused(refusal(now, client, message, reason.into())),
             false => self.events.count_refusal(reason),
         }
-        let responder = Responder { request: message, software: self.settings.software.as_deref(), integrity: None };
+        let responder =
+            Responder { request: message.into(), software: self.settings.software.as_deref(), integrity: None };
         let reject = Reject::from(reason);
         if reject.code() == ErrorCode::UNKNOWN_ATTRIBUTE {
             responder.unknown_attributes(reply, reject, &message.unknown_required(is_known));
@@ -315,6 +337,11 @@ fn had_fresh_nonce(reason: Reason) -> bool {
 
 fn is_turn(method: Method) -> bool {
     matches!(method, Method::ALLOCATE | Method::REFRESH | Method::CREATE_PERMISSION | Method::CHANNEL_BIND)
+}
+
+/// The methods of RFC 6062.
+fn is_turn_tcp(method: Method) -> bool {
+    matches!(method, Method::CONNECT | Method::CONNECTION_BIND)
 }
 
 /// Whether an encoded response is of the success class.

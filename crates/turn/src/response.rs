@@ -1,7 +1,9 @@
 //! Writes responses: what every response has in common (RFC 8489 section 6.3.1.1).
 
 use crate::reject::Reject;
-use turnstone_stun::{AttributeType, Class, Encoder, IntegrityKind, Key, Message, UnknownAttributes};
+use turnstone_stun::{
+    AttributeType, Class, Encoder, IntegrityKind, Key, Message, Method, TransactionId, UnknownAttributes,
+};
 
 /// The attributes below 0x8000 that we know; others are answered with 420, whatever name they have in a log. Known ones that a method has no use for are ignored
 /// (RFC 8489 section 6.3), such as PRIORITY in the Binding requests of ICE agents.
@@ -32,13 +34,33 @@ pub(super) const fn is_known(kind: AttributeType) -> bool {
             | AttributeType::RESERVATION_TOKEN
             | AttributeType::PRIORITY
             | AttributeType::USE_CANDIDATE
+            | AttributeType::CONNECTION_ID
     )
+}
+
+/// What a response repeats of its request, and what it does because of it.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    method: Method,
+    transaction_id: TransactionId,
+    has_fingerprint: bool,
+}
+
+impl From<&Message<'_>> for Asked {
+    #[inline]
+    fn from(request: &Message<'_>) -> Self {
+        Self {
+            method: request.method(),
+            transaction_id: request.transaction_id(),
+            has_fingerprint: request.has_fingerprint(),
+        }
+    }
 }
 
 /// Writes one response.
 pub(super) struct Responder<'r> {
     /// The request.
-    pub(super) request: &'r Message<'r>,
+    pub(super) request: Asked,
     /// SOFTWARE, if configured.
     pub(super) software: Option<&'r str>,
     /// How the request was authenticated, if it was.
@@ -69,7 +91,7 @@ impl Responder<'_> {
 
     #[inline]
     fn respond(&self, reply: &mut Vec<u8>, class: Class, write: impl FnOnce(&mut Encoder<'_>)) {
-        let mut encoder = Encoder::new(reply, class, self.request.method(), self.request.transaction_id());
+        let mut encoder = Encoder::new(reply, class, self.request.method, self.request.transaction_id);
         write(&mut encoder);
         if let Some(software) = self.software {
             encoder.attribute(AttributeType::SOFTWARE, software.as_bytes());
@@ -77,7 +99,7 @@ impl Responder<'_> {
         if let Some((kind, key)) = self.integrity {
             encoder.integrity(kind, key);
         }
-        if self.request.has_fingerprint() {
+        if self.request.has_fingerprint {
             encoder.fingerprint();
         }
     }
@@ -92,10 +114,8 @@ mod tests {
         let known: Vec<u16> = (0..0x8000).filter(|kind| is_known(AttributeType(*kind))).collect();
         let expected = [
             0x01, 0x06, 0x08, 0x09, 0x0A, 0x0C, 0x0D, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x1A, 0x1C, 0x1D,
-            0x1E, 0x20, 0x22, 0x24, 0x25,
+            0x1E, 0x20, 0x22, 0x24, 0x25, 0x2A,
         ];
         assert_eq!(known, expected);
-        // RFC 6062: not offered.
-        assert!(!is_known(AttributeType(0x2A)));
     }
 }

@@ -51,6 +51,10 @@ impl Server {
         if !allocation.is_live(now.micros) {
             return Err(Dropped::NoAllocation);
         }
+        // Data on a TCP allocation goes by data connections (RFC 6062 section 4.5).
+        if allocation.is_tcp() {
+            return Err(Dropped::Ignored);
+        }
         if !allocation.permissions.permits(&self.hash, peer.ip(), now.micros) {
             return Err(Dropped::NoPermission);
         }

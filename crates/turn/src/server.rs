@@ -12,6 +12,7 @@ use turnstone_stun::{Class, Message, Method, ParseError};
 
 use super::allocation::Allocation;
 use super::allocations::Allocations;
+use super::connect::TcpSide;
 use super::events::{Events, RefusalCounts};
 use super::hash::AddressHash;
 use super::ids::AllocationIds;
@@ -58,6 +59,7 @@ pub struct Server {
     /// None while no relay port is shared.
     pub(super) shared_ports: Option<Box<SharedPorts>>,
     pub(super) moves: Moves,
+    pub(super) tcp: TcpSide,
     wheel: Wheel,
     /// Timers that have fired, and how many of them have been looked at.
     due: Vec<Timer>,
@@ -89,6 +91,7 @@ impl Server {
             judging: None,
             pending: None,
             shared_ports: None,
+            tcp: TcpSide::default(),
         }
     }
 
@@ -354,6 +357,7 @@ impl Server {
                 self.close_family(slot, family, relays);
             }
         }
+        self.sweep_connections(now, slot, relays);
         self.arm(now, slot);
     }
 
@@ -370,15 +374,28 @@ impl Server {
             keep
         });
         allocation.permissions.retain(&self.hash, |ip, _| Family::of(ip) != family);
+        let of_family = allocation.connections.as_deref().map(|connections| connections.of_family(family));
+        let is_tcp = allocation.is_tcp();
         let mut closed = None;
         for relay in allocation.relays_mut().filter(|relay| relay.open && relay.relayed.family() == family) {
             relay.open = false;
             closed = Some(relay.id);
         }
-        if let Some(relay) = closed {
-            self.allocations.forget_relay(relay);
-            self.unshare(relay);
-            relays.close(relay);
+        for id in of_family.unwrap_or_default() {
+            relays.disconnect(id);
+            self.connection_gone(id);
+        }
+        match closed {
+            Some(relay) if is_tcp => {
+                self.tcp.relays.remove(&relay);
+                relays.close_tcp(relay);
+            }
+            Some(relay) => {
+                self.allocations.forget_relay(relay);
+                self.unshare(relay);
+                relays.close(relay);
+            }
+            None => {}
         }
     }
 
@@ -388,9 +405,15 @@ impl Server {
         if let Some(five_tuple) = allocation.mobile.as_ref().and_then(|mobile| mobile.pending) {
             self.moves.cancel(&five_tuple);
         }
+        self.end_connections(&allocation, relays);
         for relay in allocation.relays().filter(|relay| relay.open) {
-            self.unshare(relay.id);
-            relays.close(relay.id);
+            if allocation.is_tcp() {
+                self.tcp.relays.remove(&relay.id);
+                relays.close_tcp(relay.id);
+            } else {
+                self.unshare(relay.id);
+                relays.close(relay.id);
+            }
         }
         for channel in allocation.channels.iter() {
             self.events.push(Event::RouteGone { id: allocation.id, channel: channel.number });

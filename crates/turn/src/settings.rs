@@ -10,6 +10,7 @@ use crate::policy::{
     UserBandwidths,
 };
 
+use super::connection_ids::ConnectionIds;
 use super::discovery::NatDiscovery;
 use super::realm::{OnExpiry, Realm};
 use super::redirect::Redirect;
@@ -55,6 +56,21 @@ impl Default for DefaultFamily {
 /// Permissions and channel bindings of one allocation, where nobody says otherwise: more than any conference needs.
 const PEERS_PER_ALLOCATION_MAX: usize = 128;
 
+/// TCP relays (RFC 6062), where they are offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpRelays {
+    /// Connections to peers that one allocation may have, those included that have just failed. 32 by default.
+    pub connections_per_allocation: usize,
+    /// The same of all allocations of a user, on all workers. 128 by default.
+    pub connections_per_user: usize,
+}
+
+impl Default for TcpRelays {
+    fn default() -> Self {
+        Self { connections_per_allocation: 32, connections_per_user: 128 }
+    }
+}
+
 /// One immutable snapshot: who may do what. A reload builds a new one and hands it to every worker's [`Server`](super::Server).
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -71,6 +87,7 @@ pub struct Settings {
     pub(super) rfc5766_channel_numbers: bool,
     pub(super) nat_discovery: Vec<NatDiscovery>,
     pub(super) rfc3489: bool,
+    pub(super) tcp_relays: Option<TcpRelays>,
     pub(super) software: Option<String>,
     pub(super) turn: bool,
     pub(super) default_family: DefaultFamily,
@@ -106,6 +123,7 @@ impl Settings {
             rfc5766_channel_numbers: false,
             nat_discovery: Vec::new(),
             rfc3489: false,
+            tcp_relays: None,
             software: None,
             turn: true,
             default_family: DefaultFamily::default(),
@@ -272,6 +290,13 @@ impl SettingsBuilder {
         self
     }
 
+    /// Whether clients may have TCP relays (RFC 6062), and how many connections. `None`, the default, offers none: they reach any service
+    /// that speaks TCP, and no browser uses them.
+    pub fn tcp_relays(mut self, tcp_relays: Option<TcpRelays>) -> Self {
+        self.0.tcp_relays = tcp_relays;
+        self
+    }
+
     /// SOFTWARE in responses. None by default.
     pub fn software(mut self, software: Option<String>) -> Self {
         self.0.software = software;
@@ -325,6 +350,8 @@ pub struct Shared {
     pub request_digests: Arc<DigestKey>,
     /// The key of mobility tickets.
     pub tickets: Arc<TicketKey>,
+    /// Connections to peers over TCP.
+    pub connection_ids: Arc<ConnectionIds>,
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::traffic::Traffic;
 use crate::user::User;
 
 use super::allocation::Allocation;
+use super::connections::Stage;
 use super::ids::AllocationId;
 use super::output::{Client, EndReason};
 use super::pass::Pass;
@@ -45,6 +46,8 @@ pub struct AllocationView {
     pub permissions: usize,
     /// How many channels it has.
     pub channels: usize,
+    /// How many connections with peers it has, if its relays are TCP.
+    pub connections: Option<usize>,
 }
 
 /// An allocation with its peers.
@@ -56,6 +59,30 @@ pub struct AllocationDetail {
     pub permissions: Vec<(IpAddr, u64)>,
     /// Channel numbers, their peers, and until when.
     pub channels: Vec<(u16, PeerAddr, u64)>,
+    /// Peers of TCP relays, and how far the connection with each has come.
+    pub connections: Vec<(PeerAddr, ConnectionStage)>,
+}
+
+/// How far a connection between a TCP relay and a peer has come (RFC 6062).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionStage {
+    /// The peer has not answered yet.
+    Connecting,
+    /// It waits for the client's ConnectionBind.
+    Unbound,
+    /// It carries data.
+    Bound,
+}
+
+impl ConnectionStage {
+    /// The stable name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Unbound => "unbound",
+            Self::Bound => "bound",
+        }
+    }
 }
 
 /// Which allocations are meant; a field that is `None` excludes nothing.
@@ -67,7 +94,7 @@ pub struct AllocationFilter {
     pub realm: Option<String>,
     /// The client's address.
     pub client: Option<IpAddr>,
-    /// An address with a permission or a channel.
+    /// An address with a permission, a channel or a connection.
     pub peer: Option<IpAddr>,
     /// A relayed transport address.
     pub relayed: Option<SocketAddr>,
@@ -188,6 +215,7 @@ impl Server {
             allocation: view(allocation, now.micros),
             permissions: permissions(allocation, now.micros).collect(),
             channels: channels(allocation, now.micros).collect(),
+            connections: connections(allocation).collect(),
         })
     }
 
@@ -256,6 +284,7 @@ fn view(allocation: &Allocation, now_micros: u64) -> AllocationView {
         throttled: allocation.throttled,
         permissions: permissions(allocation, now_micros).count(),
         channels: channels(allocation, now_micros).count(),
+        connections: allocation.is_tcp().then(|| connections(allocation).count()),
     }
 }
 
@@ -274,7 +303,21 @@ fn channels(allocation: &Allocation, now_micros: u64) -> impl Iterator<Item = (u
     live.map(|channel| (channel.number, channel.peer, channel.until_micros))
 }
 
+fn connections(allocation: &Allocation) -> impl Iterator<Item = (PeerAddr, ConnectionStage)> {
+    let all = allocation.connections.iter().flat_map(|connections| connections.iter());
+    all.filter_map(|connection| {
+        let stage = match connection.stage {
+            Stage::Connecting { .. } => ConnectionStage::Connecting,
+            Stage::Unbound { .. } => ConnectionStage::Unbound,
+            Stage::Bound => ConnectionStage::Bound,
+            Stage::Failed { .. } => return None,
+        };
+        Some((connection.peer, stage))
+    })
+}
+
 fn has_peer(allocation: &Allocation, ip: IpAddr, now_micros: u64) -> bool {
     permissions(allocation, now_micros).any(|(permitted, _)| permitted == ip)
         || channels(allocation, now_micros).any(|(_, peer, _)| peer.ip() == ip)
+        || connections(allocation).any(|(peer, _)| peer.ip() == ip)
 }

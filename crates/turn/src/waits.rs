@@ -143,6 +143,11 @@ impl Server {
         reply: &mut Vec<u8>,
     ) -> ControlFlow<Outcome, Authenticated> {
         let mut reason = reason;
+        if reason == Reason::CredentialExpired
+            && let Some(auth) = self.authenticate_by_connection(now, client, message)
+        {
+            return ControlFlow::Continue(auth);
+        }
         let credentials = &self.settings.realm_of(client.realm).credentials;
         if reason == Reason::UnknownUser && credentials.asks().is_some() {
             let credentials = Arc::clone(credentials);

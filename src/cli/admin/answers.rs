@@ -32,7 +32,7 @@ pub(super) struct SessionPage {
 
 /// A session; `P` and `C` are its permissions and channels, numbers in a list and objects on their own.
 #[derive(Deserialize)]
-pub(super) struct Session<P = u64, C = u64> {
+pub(super) struct Session<P = u64, C = u64, N = u64> {
     pub(super) id: String,
     pub(super) transport: String,
     pub(super) client: String,
@@ -49,10 +49,17 @@ pub(super) struct Session<P = u64, C = u64> {
     pub(super) throttled_packets: u64,
     pub(super) permissions: P,
     pub(super) channels: C,
+    /// Only of TCP relays; servers of earlier versions do not say it.
+    #[serde(default = "none")]
+    pub(super) connections: Option<N>,
+}
+
+fn none<N>() -> Option<N> {
+    None
 }
 
 /// A session with its peers.
-pub(super) type SessionDetail = Session<Vec<Expiring>, Vec<Channel>>;
+pub(super) type SessionDetail = Session<Vec<Expiring>, Vec<Channel>, Vec<Connection>>;
 
 /// A relayed transport address, or the address of a permission.
 #[derive(Deserialize)]
@@ -66,6 +73,12 @@ pub(super) struct Channel {
     pub(super) number: u16,
     pub(super) peer: String,
     pub(super) expires_in_secs: u64,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Connection {
+    pub(super) peer: String,
+    pub(super) state: String,
 }
 
 #[derive(Deserialize)]
@@ -227,6 +240,9 @@ pub(super) struct Judgement {
     pub(super) ended: u64,
     pub(super) permissions_ended: u64,
     pub(super) channels_ended: u64,
+    // Servers of earlier versions do not say it.
+    #[serde(default)]
+    pub(super) connections_ended: u64,
 }
 
 #[derive(Deserialize)]

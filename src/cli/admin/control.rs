@@ -140,8 +140,12 @@ fn changes(reload: &Reload) -> Table {
 
 /// What came of a reload for the sessions there were.
 fn judgement(sessions: &Judgement) -> String {
-    let ended =
-        [(sessions.ended, "session"), (sessions.permissions_ended, "permission"), (sessions.channels_ended, "channel")];
+    let ended = [
+        (sessions.ended, "session"),
+        (sessions.permissions_ended, "permission"),
+        (sessions.channels_ended, "channel"),
+        (sessions.connections_ended, "connection"),
+    ];
     let ended: Vec<_> =
         ended.into_iter().filter(|(number, _)| *number > 0).map(|(number, of)| count(number, of)).collect();
     let ended =

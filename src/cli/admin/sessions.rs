@@ -298,6 +298,9 @@ fn detail(session: &SessionDetail) -> Fields {
     fields.list("permissions", session.permissions.iter().map(until));
     let channel = |number: u16, peer: &str, secs| format!("{number:#06x} to {peer}, for another {}", span(secs));
     fields.list("channels", session.channels.iter().map(|one| channel(one.number, &one.peer, one.expires_in_secs)));
+    if let Some(connections) = &session.connections {
+        fields.list("connections", connections.iter().map(|one| format!("with {}, {}", one.peer, one.state)));
+    }
     fields
 }
 

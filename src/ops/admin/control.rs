@@ -46,6 +46,7 @@ pub(super) async fn reload(api: &Api, query: &Query) -> Result<Value, Refused> {
             "ended": judgement.allocations_ended,
             "permissions_ended": judgement.permissions_ended,
             "channels_ended": judgement.channels_ended,
+            "connections_ended": judgement.connections_ended,
         })
     });
     Ok(json!({

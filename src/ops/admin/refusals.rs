@@ -308,7 +308,29 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
         Reason::Redirected => "the server is draining, or [redirect] shares its load, and it named an alternate server",
         Reason::FamilyUnsupported => "the server has no relay address of the address family asked for; see [relay]",
         Reason::PeerFamilyMismatch => "the peer's address family is not that of the allocation",
-        Reason::TransportUnsupported => "the client asked for a relayed transport other than UDP",
+        Reason::TransportUnsupported => {
+            "the client asked for a relayed transport other than UDP; TCP (RFC 6062) is offered with tcp = true in [relay]"
+        }
+        Reason::ConnectionNeeded => {
+            "TCP relays (RFC 6062) are for clients that come over TCP or TLS, not over datagrams"
+        }
+        Reason::WrongRelayTransport => {
+            "Connect is for allocations with TCP relays, ChannelBind for those with UDP relays (RFC 6062)"
+        }
+        Reason::UnknownConnection => {
+            "no connection with a peer waits under this CONNECTION-ID: it ended, was bound already, or waited longer than 30 s"
+        }
+        Reason::ConnectionExists => "the allocation has a connection with this peer already, or is making one",
+        Reason::ConnectionFailed => {
+            "the peer refused the connection or could not be reached; it is not tried again for 10 s"
+        }
+        Reason::ConnectionTimedOut => "the peer did not answer the connection within 30 s",
+        Reason::UserConnections => {
+            "the user has as many connections with peers as [relay] tcp-connections-per-user allows"
+        }
+        Reason::TooManyConnections => {
+            "the allocation has as many connections with peers as [relay] tcp-connections-per-allocation allows"
+        }
         Reason::ChannelConflict => {
             "the channel number is out of range (see rfc5766-channel-numbers) or bound to another peer"
         }

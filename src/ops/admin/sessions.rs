@@ -71,9 +71,14 @@ pub(super) async fn show(api: &Api, id: &str) -> Result<Value, Refused> {
             "expires_in_secs": secs_until(*until_micros, now_micros),
         })
     });
+    let connections =
+        detail.connections.iter().map(|(peer, stage)| json!({ "peer": peer.get().to_string(), "state": stage.name() }));
     if let Value::Object(fields) = &mut session {
         fields.insert("permissions".to_owned(), permissions.collect());
         fields.insert("channels".to_owned(), channels.collect());
+        if detail.allocation.connections.is_some() {
+            fields.insert("connections".to_owned(), connections.collect());
+        }
     }
     Ok(session)
 }
@@ -148,6 +153,7 @@ fn session(api: &Api, view: &AllocationView) -> Value {
         "throttled_packets": view.throttled,
         "permissions": view.permissions,
         "channels": view.channels,
+        "connections": view.connections,
     })
 }
 

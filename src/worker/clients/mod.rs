@@ -2,6 +2,7 @@
 //! about to be over.
 
 mod accept;
+mod data;
 mod listeners;
 mod passages;
 mod place;
@@ -38,7 +39,7 @@ use crate::dtls::{self, Wire};
 use crate::net::Pipes;
 use crate::net::sys::{Descriptors, Epoll, Events, Interest, Ready, widen_stream_buffers};
 use crate::stream::ConnectionLimits;
-use crate::turn::{Client, DatagramPath, Detour, Path, Server, StreamId};
+use crate::turn::{Binding, Client, DatagramPath, Detour, Path, Server, StreamId};
 
 use listeners::Listeners;
 use place::State;
@@ -63,6 +64,8 @@ pub(super) struct Clients {
     stranger_events: Events,
     /// For what goes on to web servers.
     pipes: Pipes,
+    /// A ConnectionBind that was granted, and its success response: the connection it came by is taken out before its next message.
+    binding: Option<(Binding, Vec<u8>)>,
     from: ClientSources,
 }
 
@@ -94,6 +97,7 @@ impl Clients {
             strangers,
             stranger_events: Events::new(STRANGERS_MAX),
             pipes: Pipes::new(from.descriptors),
+            binding: None,
             from,
         })
     }
@@ -122,6 +126,17 @@ impl Clients {
     #[inline]
     pub(super) fn gather(&mut self, id: StreamId, frame: Pieces, droppable: bool) {
         self.streams.queue_frame(id, frame, droppable);
+    }
+
+    /// Notes that a ConnectionBind was granted.
+    pub(super) fn begin_binding(&mut self, binding: Binding, success: &[u8]) {
+        self.binding = Some((binding, success.to_vec()));
+    }
+
+    /// What [`Self::begin_binding`] has noted.
+    #[inline]
+    pub(super) fn take_binding(&mut self) -> Option<(Binding, Vec<u8>)> {
+        self.binding.take()
     }
 
     /// Lets a connection wait for its turn.

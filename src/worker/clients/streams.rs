@@ -36,8 +36,17 @@ pub(in crate::worker) struct Reading {
 }
 
 impl Reading {
+    pub(in crate::worker) fn id(&self) -> StreamId {
+        self.id
+    }
+
     pub(in crate::worker) fn client(&self) -> Client {
         self.client
+    }
+
+    /// What has not been taken.
+    pub(in crate::worker) fn rest(&self) -> Span {
+        self.rest
     }
 }
 

@@ -5,6 +5,8 @@ use super::super::relay_socket::BUSY_AFTER;
 use super::*;
 use crate::net::sys::Events;
 use crate::turn::Client;
+use crate::turn::Relays;
+use crate::user::User;
 use std::net::UdpSocket;
 
 /// The relay sockets of one address of this host, which no other test uses.

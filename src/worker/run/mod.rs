@@ -41,6 +41,7 @@ impl Worker {
         self.serve_backlog(now);
         self.jobs.work(now, &mut self.server, &mut self.relays, &mut self.clients, &mut self.observers);
         self.on_time(now);
+        self.send_notices(now);
         self.flush(now);
         self.clients.close_ended(now, &mut self.server, &mut self.relays, &self.observers);
         self.follow_move_orders(now);
@@ -66,7 +67,7 @@ impl Worker {
         if self.server.next_timeout().is_some_and(|due| due <= now.micros) {
             self.server.handle_timeout(now, &mut self.relays);
         }
-        self.relays.sweep(now);
+        self.relays.on_time(now);
         self.clients.on_time(now, &self.server, &self.observers);
     }
 

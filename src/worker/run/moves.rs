@@ -89,7 +89,7 @@ impl Worker {
                 self.say(from, Moving::Answer { client, reply, pending, owner });
             }
             Outcome::Dropped(reason) => self.observers.counters().drop_packet(reason),
-            Outcome::ToPeer(..) | Outcome::Detour(_) | Outcome::Waits | Outcome::Elsewhere(_) => {}
+            Outcome::ToPeer(..) | Outcome::Detour(_) | Outcome::Waits | Outcome::Binds(_) | Outcome::Elsewhere(_) => {}
         }
     }
 

@@ -44,6 +44,9 @@ impl Worker {
                 Some(Token::Stream(id)) => self.clients.wait_for_turn(id, ready),
                 Some(Token::Strangers) => self.clients.look_at_strangers(),
                 Some(Token::Mailbox) => self.serve_mailbox(now),
+                Some(Token::TcpRelay(id)) => self.relays.tcp().wait_to_accept(id),
+                Some(Token::Peer(slot)) => self.relays.tcp().on_ready(slot, false, ready),
+                Some(Token::PeersClient(slot)) => self.relays.tcp().on_ready(slot, true, ready),
                 None => {}
             }
             if self.pace.is_over() {
@@ -87,6 +90,9 @@ impl Worker {
                 }
             }
         }
+        if self.relays.has_tcp_waiting() {
+            self.serve_tcp(now);
+        }
         self.let_arrive(now);
         self.let_arrive_by_dtls(now);
         self.let_pass(now);
@@ -95,7 +101,7 @@ impl Worker {
     /// Whether there is something to do without waiting.
     pub(super) fn has_backlog(&self) -> bool {
         let waits = self.relays.waiting() > 0 || self.clients.has_waiting() || self.mail.has_payload();
-        waits || !self.jobs.is_empty()
+        waits || self.relays.has_tcp_waiting() || !self.jobs.is_empty()
     }
 
     /// Goes on with the connections that arrive, in turn, for as long as one round of the loop allows.

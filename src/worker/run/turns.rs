@@ -30,6 +30,9 @@ const ICMP_BURST: usize = 4;
 impl Worker {
     /// Orders and questions. What goes over all allocations becomes a job.
     pub(super) fn serve_mailbox(&mut self, now: Now) {
+        for (id, client) in self.mail.take_clients() {
+            self.bind(now, id, client);
+        }
         for command in self.mail.take() {
             match command {
                 Command::Apply(settings, reply) => {
@@ -195,6 +198,11 @@ impl Worker {
         {
             let room = self.on_client_message(now, &client, Some(kind), message);
             self.make_room_again(now, room);
+            if let Some((binding, success)) = self.clients.take_binding() {
+                // What it was answered before goes first.
+                self.send_gathered(now);
+                return self.take_for_data(now, &reading, binding, success);
+            }
         }
         let is_turn_over = self.pace.spent() >= until;
         self.clients.keep(now, &reading, is_turn_over, &self.inbox, &self.server, &self.observers);
@@ -275,6 +283,14 @@ impl Worker {
             self.make_room_again(now, room);
         }
         true
+    }
+
+    /// Gathers what clients are told that they have not just asked for.
+    pub(super) fn send_notices(&mut self, now: Now) {
+        while let Some(notice) = self.server.poll_notice() {
+            let room = self.on_notice(&notice);
+            self.make_room_again(now, room);
+        }
     }
 
     /// Flushes when fewer than `slots` receive slots are left, so that the next datagrams have a place.

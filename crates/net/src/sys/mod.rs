@@ -12,6 +12,7 @@ mod recv;
 mod send;
 mod shares;
 mod sockopt;
+mod splice;
 mod stream_buffers;
 
 pub use bulk::{MAX_SEGMENTS, RecvBuffers, SendBuffers};
@@ -27,7 +28,8 @@ pub use sockopt::{
     enable_udp_gro, enable_udp_gso_probe, grow_recv_buffer, kernel_drops, set_dont_fragment, set_ip_recverr,
     set_netlink_strict, set_no_checksum, set_no_path_mtu_discovery, set_recv_drops, set_recv_pktinfo, set_recv_tos,
 };
-pub use stream_buffers::{bound_stream_buffers, widen_stream_buffers};
+pub use splice::{PIPE_BYTES, Pipe, discard, peek, readable_bytes};
+pub use stream_buffers::{bound_stream_buffers, unbound_unsent, widen_stream_buffers};
 
 use std::io;
 

@@ -39,3 +39,8 @@ pub fn widen_stream_buffers(socket: BorrowedFd<'_>) {
         resize(OLD_KERNEL_BUFFER);
     }
 }
+
+/// Lets as much wait in the kernel to be sent as its buffers hold: for bytes none of which may be dropped.
+pub fn unbound_unsent(socket: BorrowedFd<'_>) {
+    let _ = set(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, 0);
+}

@@ -197,6 +197,11 @@ impl Meter {
         }
     }
 
+    /// Whether anything is limited.
+    pub fn is_limited(&self) -> bool {
+        self.metered.is_some()
+    }
+
     /// Takes the limits of a reload, with the same `users` and `user` as at [`Self::new`]. Limits that did not change keep
     /// their buckets as they are; a bucket that owes more than its new burst owes that burst.
     pub fn set_limits(&mut self, limits: BandwidthLimits, users: &Arc<UserBandwidths>, user: &User, now_micros: u64) {

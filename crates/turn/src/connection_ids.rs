@@ -1,0 +1,205 @@
+//! CONNECTION-ID (RFC 6062 section 6.2.1): one for each connection to a peer, unique in the process, because ConnectionBind may come to
+//! another worker than the one that has the connection.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::auth::{HeldCredential, Identity};
+use crate::user::User;
+
+use super::transaction::TransactionIds;
+use turnstone_stun::{Key, PasswordAlgorithm};
+
+/// A connection between a TCP relay and a peer, until it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(u32);
+
+impl ConnectionId {
+    /// The value of CONNECTION-ID.
+    pub fn value(self) -> u32 {
+        self.0
+    }
+
+    pub(super) fn from_wire(value: [u8; 4]) -> Self {
+        Self(u32::from_be_bytes(value))
+    }
+}
+
+/// The connections of all workers, and how many each user has.
+#[derive(Default)]
+pub struct ConnectionIds(Mutex<Held>);
+
+#[derive(Default)]
+struct Held {
+    by_id: HashMap<ConnectionId, Option<Offer>>,
+    by_user: HashMap<User, usize>,
+}
+
+/// A connection that waits for a ConnectionBind.
+struct Offer {
+    worker: u16,
+    owner: Owner,
+}
+
+/// Who may bind a connection: whoever has made its allocation, with the same credential (RFC 6062 section 4.3).
+#[derive(Clone)]
+pub(super) struct Owner {
+    pub(super) identity: Identity,
+    pub(super) key: Key,
+    pub(super) algorithm: PasswordAlgorithm,
+}
+
+impl Owner {
+    /// What its request is verified with.
+    pub(super) fn credential(&self) -> HeldCredential<'_> {
+        HeldCredential { identity: &self.identity, key: &self.key, algorithm: self.algorithm }
+    }
+
+    fn is(&self, identity: &Identity) -> bool {
+        self.identity.username == identity.username && self.identity.user == identity.user
+    }
+}
+
+/// Why a connection cannot be bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotOffered {
+    /// There is none of this id that waits.
+    Unknown,
+    /// It is another user's.
+    OfAnother,
+}
+
+impl ConnectionIds {
+    /// How many connections there are, on all workers.
+    pub fn len(&self) -> usize {
+        self.lock().by_id.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// An id for a connection of a user who may have `most`; `None` when there are as many.
+    pub(super) fn hold(
+        self: &Arc<Self>,
+        user: &User,
+        most: usize,
+        random: &mut TransactionIds,
+    ) -> Option<ConnectionHold> {
+        let mut held = self.lock();
+        let of_user = held.by_user.get(user).copied().unwrap_or_default();
+        if of_user >= most {
+            return None;
+        }
+        let id = loop {
+            // As hard to guess as a transaction id, of which this is a part.
+            let [a, b, c, d, ..] = random.next();
+            let id = ConnectionId::from_wire([a, b, c, d]);
+            if !held.by_id.contains_key(&id) {
+                break id;
+            }
+        };
+        held.by_id.insert(id, None);
+        held.by_user.insert(user.clone(), of_user + 1);
+        Some(ConnectionHold { ids: Arc::clone(self), id, user: user.clone() })
+    }
+
+    /// Takes a connection that waits, for one of its owner's; returns the worker that has it. It is offered no more.
+    pub(super) fn claim(&self, id: ConnectionId, identity: &Identity) -> Result<u16, NotOffered> {
+        let mut held = self.lock();
+        let offer = held.by_id.get_mut(&id).ok_or(NotOffered::Unknown)?;
+        match offer {
+            None => Err(NotOffered::Unknown),
+            Some(Offer { owner, .. }) if !owner.is(identity) => Err(NotOffered::OfAnother),
+            Some(Offer { worker, .. }) => {
+                let worker = *worker;
+                *offer = None;
+                Ok(worker)
+            }
+        }
+    }
+
+    /// Who may bind a connection that waits.
+    pub(super) fn owner(&self, id: ConnectionId) -> Option<Owner> {
+        Some(self.lock().by_id.get(&id)?.as_ref()?.owner.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for ConnectionIds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ConnectionIds({})", self.len())
+    }
+}
+
+/// A connection's id, and its place among those of its user, until it is dropped.
+pub(super) struct ConnectionHold {
+    ids: Arc<ConnectionIds>,
+    id: ConnectionId,
+    user: User,
+}
+
+impl ConnectionHold {
+    pub(super) fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// Lets the connection, which this worker has, wait for its owner.
+    pub(super) fn offer(&self, worker: u16, owner: Owner) {
+        self.ids.lock().by_id.insert(self.id, Some(Offer { worker, owner }));
+    }
+}
+
+impl Drop for ConnectionHold {
+    fn drop(&mut self) {
+        let mut held = self.ids.lock();
+        held.by_id.remove(&self.id);
+        if let Some(count) = held.by_user.get_mut(&self.user) {
+            *count -= 1;
+            if *count == 0 {
+                held.by_user.remove(&self.user);
+            }
+        }
+        if held.by_id.is_empty() {
+            *held = Held::default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(name: &str) -> Owner {
+        let identity = Identity { username: name.into(), user: User::fixed(name), expires_unix: None, limits: None };
+        Owner { identity, key: Key::short_term(b"key"), algorithm: PasswordAlgorithm::Md5 }
+    }
+
+    #[test]
+    fn an_id_is_unique_claimed_once_and_by_its_owner_alone() {
+        let ids = Arc::new(ConnectionIds::default());
+        let mut random = TransactionIds::new(&mut |key| key.fill(7));
+        // The same numbers come again: those after them are taken.
+        let mut again = TransactionIds::new(&mut |key| key.fill(7));
+        let user = User::fixed("ann");
+        let first = ids.hold(&user, 2, &mut random).unwrap();
+        let second = ids.hold(&user, 2, &mut again).unwrap();
+        assert_ne!(first.id(), second.id());
+        assert!(ids.hold(&user, 2, &mut random).is_none(), "the user has as many as allowed");
+        let (ann, bob) = (owner("ann"), owner("bob"));
+        assert_eq!(ids.claim(first.id(), &ann.identity), Err(NotOffered::Unknown));
+        first.offer(3, owner("ann"));
+        assert_eq!(ids.claim(first.id(), &bob.identity), Err(NotOffered::OfAnother));
+        assert_eq!(ids.claim(first.id(), &ann.identity), Ok(3));
+        assert_eq!(ids.claim(first.id(), &ann.identity), Err(NotOffered::Unknown));
+        assert_eq!(ids.len(), 2, "it is no other's until it ends");
+        drop(first);
+        drop(second);
+        assert!(ids.is_empty() && ids.lock().by_user.is_empty());
+    }
+}

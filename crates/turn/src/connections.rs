@@ -1,0 +1,122 @@
+//! The connections between an allocation's TCP relays and its peers (RFC 6062 section 5).
+
+use crate::addr::{Family, PeerAddr};
+use crate::clock::Now;
+
+use super::allocation::in_secs;
+use super::connection_ids::{ConnectionHold, ConnectionId};
+use super::response::Asked;
+use turnstone_stun::{IntegrityKind, Key};
+
+/// How long a peer may take to answer, and a connection to be bound (RFC 6062 section 5.2).
+pub(super) const CONNECTION_SECS: u32 = 30;
+/// How long a client is to wait before it tries the same peer again (RFC 6062 section 4.3). What has failed keeps its place for as
+/// long: whoever looks for open ports of others has a slow time of it.
+pub(super) const FAILED_SECS: u32 = 10;
+
+/// One connection.
+pub(super) struct PeerConnection {
+    pub(super) hold: ConnectionHold,
+    pub(super) peer: PeerAddr,
+    pub(super) stage: Stage,
+}
+
+/// How far a connection has come.
+pub(super) enum Stage {
+    /// The peer has not answered yet.
+    Connecting { until_micros: u64, response: Box<LateResponse> },
+    /// It waits for its ConnectionBind.
+    Unbound { until_micros: u64 },
+    /// Its bytes are relayed.
+    Bound,
+    /// There is none any more; the peer is not tried again for a while.
+    Failed { until_micros: u64 },
+}
+
+/// What the response to a Connect needs, once the peer has answered.
+pub(super) struct LateResponse {
+    pub(super) asked: Asked,
+    pub(super) integrity: IntegrityKind,
+    pub(super) key: Key,
+}
+
+/// The connections of one allocation.
+#[derive(Default)]
+pub(super) struct Connections(Vec<PeerConnection>);
+
+impl Connections {
+    /// How many there are, and have just failed.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &PeerConnection> {
+        self.0.iter()
+    }
+
+    pub(super) fn with_peer(&self, peer: PeerAddr) -> Option<&PeerConnection> {
+        self.0.iter().find(|connection| connection.peer == peer)
+    }
+
+    pub(super) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut PeerConnection> {
+        self.0.iter_mut().find(|connection| connection.hold.id() == id)
+    }
+
+    pub(super) fn add(&mut self, connection: PeerConnection) {
+        self.0.push(connection);
+    }
+
+    pub(super) fn remove(&mut self, id: ConnectionId) -> Option<PeerConnection> {
+        let at = self.0.iter().position(|connection| connection.hold.id() == id)?;
+        Some(self.0.swap_remove(at))
+    }
+
+    /// Forgets what has failed long enough ago.
+    pub(super) fn forget_failed(&mut self, now: Now) {
+        self.0.retain(
+            |connection| !matches!(connection.stage, Stage::Failed { until_micros } if until_micros <= now.micros),
+        );
+    }
+
+    /// One whose time is over.
+    pub(super) fn overdue(&self, now: Now) -> Option<ConnectionId> {
+        let is_over = |connection: &&PeerConnection| connection.until_micros().is_some_and(|until| until <= now.micros);
+        self.0.iter().find(is_over).map(|connection| connection.hold.id())
+    }
+
+    /// When the first of them is over.
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        self.0.iter().filter_map(PeerConnection::until_micros).min()
+    }
+
+    /// Those with peers of a family.
+    pub(super) fn of_family(&self, family: Family) -> Vec<ConnectionId> {
+        let of_it = self.0.iter().filter(|connection| connection.peer.family() == family);
+        of_it.map(|connection| connection.hold.id()).collect()
+    }
+}
+
+impl PeerConnection {
+    /// Whether there is a socket.
+    pub(super) fn is_open(&self) -> bool {
+        !matches!(self.stage, Stage::Failed { .. })
+    }
+
+    fn until_micros(&self) -> Option<u64> {
+        match &self.stage {
+            Stage::Connecting { until_micros, .. }
+            | Stage::Unbound { until_micros }
+            | Stage::Failed { until_micros } => Some(*until_micros),
+            Stage::Bound => None,
+        }
+    }
+
+    /// Lets it fail; returns what its Connect is answered with, if that has not been.
+    pub(super) fn fail(&mut self, now: Now) -> Option<Box<LateResponse>> {
+        let failed = Stage::Failed { until_micros: in_secs(now, FAILED_SECS) };
+        match std::mem::replace(&mut self.stage, failed) {
+            Stage::Connecting { response, .. } => Some(response),
+            Stage::Unbound { .. } | Stage::Bound | Stage::Failed { .. } => None,
+        }
+    }
+}
