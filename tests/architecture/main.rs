@@ -22,7 +22,7 @@ use graph::{Circle, Graph, circles};
 use source::{Source, files_below, in_rows, product_code, room, root, sources, without_tests};
 
 /// Vocabulary that every module may use.
-const SHARED: &[&str] = &["addr", "clock", "reject", "text", "traffic", "user"];
+const SHARED: &[&str] = &["addr", "clock", "policy_name", "reject", "text", "traffic", "user"];
 
 /// A module, what it may use besides [`SHARED`] (a module, or one path below it), and the words that would mean it touches
 /// what is not its own.
@@ -42,7 +42,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         &["stun", "auth", "policy"],
         &["std::time", "std::fs", "Mutex", "RwLock", "UdpSocket", "TcpStream", "tokio", "libc", "socket2", "rustls"],
     ),
-    ("auth", &["stun"], &["UdpSocket", "TcpStream", "tokio", "libc", "socket2"]),
+    ("auth", &["stun", "policy"], &["UdpSocket", "TcpStream", "tokio", "libc", "socket2"]),
     ("policy", &[], &["UdpSocket", "TcpStream", "tokio", "libc", "socket2"]),
     ("net", &[], &["rustls", "tracing"]),
     // It judges servers from outside: it shares the wire format with ours, and none of its fast paths.
@@ -115,6 +115,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         "usage",
         &[
             "turn",
+            "auth::UsernameLimits",
             "config::Unusable",
             "config::Usage",
             "config::UsageFile",

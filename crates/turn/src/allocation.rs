@@ -108,6 +108,11 @@ impl Allocation {
         }
     }
 
+    /// Whether its connection has closed and it waits for its client.
+    pub(super) fn is_away(&self) -> bool {
+        self.mobile.as_ref().is_some_and(|mobile| mobile.is_away)
+    }
+
     /// Takes out the channel bindings that have expired.
     pub(super) fn drop_expired_channels(&mut self, hash: &AddressHash, now: Now, events: &mut Events) {
         let id = self.id;

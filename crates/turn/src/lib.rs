@@ -76,6 +76,7 @@ mod path;
 mod peer;
 mod pending;
 mod permissions;
+mod policy_name;
 mod realm;
 mod redirect;
 mod refresh;

@@ -34,11 +34,6 @@ pub(super) enum Shown {
 }
 
 impl Allocation {
-    /// Whether its connection has closed and it waits for its client.
-    pub(super) fn is_away(&self) -> bool {
-        self.mobile.as_ref().is_some_and(|mobile| mobile.is_away)
-    }
-
     /// The event of having moved from a 5-tuple to where it is now.
     pub(super) fn moved_event(&self, from: FiveTuple) -> Event {
         Event::Moved { id: self.id, from, five_tuple: self.client.five_tuple, username: self.identity.username.clone() }

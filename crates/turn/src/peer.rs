@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use crate::addr::{FiveTuple, PeerAddr};
 use crate::auth::Identity;
 use crate::clock::{Now, SECOND};
-use crate::policy::{DeniedPeer, PeerPolicies, PolicyChoice, Verdict};
-use crate::reject::Dropped;
+use crate::policy::{PeerPolicies, PolicyChoice, Verdict};
+use crate::reject::{DeniedPeer, Dropped};
 use turnstone_stun::Method;
 
 use super::allocation::Allocation;

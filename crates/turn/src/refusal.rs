@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use crate::addr::{ClientAddr, Transport};
-use crate::policy::PolicyName;
+use crate::policy_name::PolicyName;
 use crate::reject::Reason;
 use turnstone_stun::Method;
 

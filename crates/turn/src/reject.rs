@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::policy::{DeniedPeer, PolicyName};
+use crate::policy_name::PolicyName;
 use turnstone_stun::ErrorCode;
 
 /// A refusal: the reason, which has an error code on the wire, and the peer it is about, which the wire does not carry.
@@ -13,6 +13,15 @@ pub struct Reject {
     /// The peer that was denied, or that no relayed address reaches.
     pub peer: Option<SocketAddr>,
     /// The name of the peer policy that denied it; the default one has none.
+    pub policy: Option<PolicyName>,
+}
+
+/// A peer that may not be reached, and which policy says so: the default one where there is no name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeniedPeer {
+    /// Why.
+    pub reason: Reason,
+    /// The name of the policy.
     pub policy: Option<PolicyName>,
 }
 

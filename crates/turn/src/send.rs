@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use crate::addr::PeerAddr;
 use crate::clock::Now;
-use crate::policy::{DeniedPeer, Verdict};
-use crate::reject::Dropped;
+use crate::policy::Verdict;
+use crate::reject::{DeniedPeer, Dropped};
 use turnstone_stun::{AttributeType, Message, Method, decode_xor_address};
 
 use super::output::{Client, Outcome, ToPeer};

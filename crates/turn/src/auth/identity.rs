@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::policy::{BandwidthLimits, PolicyName, QuotaLimits};
+use crate::policy::{BandwidthLimits, QuotaLimits};
+use crate::policy_name::PolicyName;
 use crate::user::{User, UserKind};
 
 use super::username_limits::UsernameLimits;

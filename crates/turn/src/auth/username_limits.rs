@@ -6,7 +6,8 @@
 
 use std::fmt;
 
-use crate::policy::{BandwidthLimits, PolicyName, QuotaLimits};
+use crate::policy::{BandwidthLimits, QuotaLimits};
+use crate::policy_name::PolicyName;
 
 /// The limits of one credential.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

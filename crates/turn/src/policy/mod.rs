@@ -16,7 +16,10 @@ pub use peer_acl::{
     AclError, Allowance, Denial, NoEffect, OwnService, OwnServiceError, PeerAcl, PeerRules, RuleProblem, Verdict,
     default_denials,
 };
-pub use peer_policies::{DeniedPeer, PeerPolicies, PolicyChoice, PolicyName, PolicyNameError};
+pub use peer_policies::{PeerPolicies, PolicyChoice};
 pub use quota::{AllocationRate, QuotaLimits, Quotas, Reservation};
 pub(crate) use rate_limit::networks;
 pub use rate_limit::{AnswerBudgets, RateLimit, RateLimiter};
+
+pub use crate::policy_name::{PolicyName, PolicyNameError};
+pub use crate::reject::DeniedPeer;

@@ -1,3 +1,5 @@
+//! Access tokens: the samples of RFC 7635, and what is refused.
+
 use super::*;
 use turnstone_stun::{AttributeType, Class, Encoder, IntegrityKind, Method, TransactionId};
 

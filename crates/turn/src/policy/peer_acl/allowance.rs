@@ -10,7 +10,7 @@ use super::explain::told_of;
 use super::own_service::OwnService;
 use super::range_map::Class;
 use super::rule::AddrRange;
-use crate::policy::PolicyName;
+use crate::policy_name::PolicyName;
 
 /// Why a peer that nothing denies may be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]

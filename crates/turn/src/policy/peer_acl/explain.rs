@@ -12,7 +12,7 @@ use super::embedded::{Nat64Inner, embedded_ipv4};
 use super::range_map::Class;
 use super::rule::AddrRange;
 use super::{PeerAcl, verdict};
-use crate::policy::PolicyName;
+use crate::policy_name::PolicyName;
 
 /// Why a peer is denied.
 #[derive(Clone, Debug, PartialEq, Eq)]
