@@ -1,11 +1,10 @@
 //! CONNECTION-ID (RFC 6062 section 6.2.1): one for each connection to a peer, unique in the process, because ConnectionBind may come to
 //! another worker than the one that has the connection.
 
-use std::collections::HashMap;
-use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::auth::{HeldCredential, Identity};
+use crate::policy::{Place, Places};
 use crate::user::User;
 
 use super::transaction::TransactionIds;
@@ -27,14 +26,8 @@ impl ConnectionId {
 }
 
 /// The connections of all workers, and how many each user has.
-#[derive(Default)]
-pub struct ConnectionIds(Mutex<Held>);
-
-#[derive(Default)]
-struct Held {
-    by_id: HashMap<ConnectionId, Option<Offer>>,
-    by_user: HashMap<User, usize>,
-}
+#[derive(Debug, Default)]
+pub struct ConnectionIds(Arc<Places<Offer>>);
 
 /// A connection that waits for a ConnectionBind.
 struct Offer {
@@ -73,7 +66,7 @@ pub(super) enum NotOffered {
 impl ConnectionIds {
     /// How many connections there are, on all workers.
     pub fn len(&self) -> usize {
-        self.lock().by_id.len()
+        self.0.len()
     }
 
     /// Whether there is none.
@@ -82,35 +75,18 @@ impl ConnectionIds {
     }
 
     /// An id for a connection of a user who may have `most`; `None` when there are as many.
-    pub(super) fn hold(
-        self: &Arc<Self>,
-        user: &User,
-        most: usize,
-        random: &mut TransactionIds,
-    ) -> Option<ConnectionHold> {
-        let mut held = self.lock();
-        let of_user = held.by_user.get(user).copied().unwrap_or_default();
-        if of_user >= most {
-            return None;
-        }
-        let id = loop {
-            // As hard to guess as a transaction id, of which this is a part.
+    pub(super) fn hold(&self, user: &User, most: usize, random: &mut TransactionIds) -> Option<ConnectionHold> {
+        // As hard to guess as a transaction id, of which this is a part.
+        let number = || {
             let [a, b, c, d, ..] = random.next();
-            let id = ConnectionId::from_wire([a, b, c, d]);
-            if !held.by_id.contains_key(&id) {
-                break id;
-            }
+            u32::from_be_bytes([a, b, c, d])
         };
-        held.by_id.insert(id, None);
-        held.by_user.insert(user.clone(), of_user + 1);
-        Some(ConnectionHold { ids: Arc::clone(self), id, user: user.clone() })
+        self.0.hold(user, most, number).map(ConnectionHold)
     }
 
     /// Takes a connection that waits, for one of its owner's; returns the worker that has it. It is offered no more.
     pub(super) fn claim(&self, id: ConnectionId, identity: &Identity) -> Result<u16, NotOffered> {
-        let mut held = self.lock();
-        let offer = held.by_id.get_mut(&id).ok_or(NotOffered::Unknown)?;
-        match offer {
+        let claim = |offer: &mut Option<Offer>| match offer {
             None => Err(NotOffered::Unknown),
             Some(Offer { owner, .. }) if !owner.is(identity) => Err(NotOffered::OfAnother),
             Some(Offer { worker, .. }) => {
@@ -118,56 +94,27 @@ impl ConnectionIds {
                 *offer = None;
                 Ok(worker)
             }
-        }
+        };
+        self.0.look(id.0, claim).unwrap_or(Err(NotOffered::Unknown))
     }
 
     /// Who may bind a connection that waits.
     pub(super) fn owner(&self, id: ConnectionId) -> Option<Owner> {
-        Some(self.lock().by_id.get(&id)?.as_ref()?.owner.clone())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Held> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl fmt::Debug for ConnectionIds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ConnectionIds({})", self.len())
+        self.0.look(id.0, |offer| offer.as_ref().map(|offer| offer.owner.clone())).flatten()
     }
 }
 
 /// A connection's id, and its place among those of its user, until it is dropped.
-pub(super) struct ConnectionHold {
-    ids: Arc<ConnectionIds>,
-    id: ConnectionId,
-    user: User,
-}
+pub(super) struct ConnectionHold(Place<Offer>);
 
 impl ConnectionHold {
     pub(super) fn id(&self) -> ConnectionId {
-        self.id
+        ConnectionId(self.0.number())
     }
 
     /// Lets the connection, which this worker has, wait for its owner.
     pub(super) fn offer(&self, worker: u16, owner: Owner) {
-        self.ids.lock().by_id.insert(self.id, Some(Offer { worker, owner }));
-    }
-}
-
-impl Drop for ConnectionHold {
-    fn drop(&mut self) {
-        let mut held = self.ids.lock();
-        held.by_id.remove(&self.id);
-        if let Some(count) = held.by_user.get_mut(&self.user) {
-            *count -= 1;
-            if *count == 0 {
-                held.by_user.remove(&self.user);
-            }
-        }
-        if held.by_id.is_empty() {
-            *held = Held::default();
-        }
+        self.0.put(Offer { worker, owner });
     }
 }
 
@@ -182,7 +129,7 @@ mod tests {
 
     #[test]
     fn an_id_is_unique_claimed_once_and_by_its_owner_alone() {
-        let ids = Arc::new(ConnectionIds::default());
+        let ids = ConnectionIds::default();
         let mut random = TransactionIds::new(&mut |key| key.fill(7));
         // The same numbers come again: those after them are taken.
         let mut again = TransactionIds::new(&mut |key| key.fill(7));
@@ -200,6 +147,6 @@ mod tests {
         assert_eq!(ids.len(), 2, "it is no other's until it ends");
         drop(first);
         drop(second);
-        assert!(ids.is_empty() && ids.lock().by_user.is_empty());
+        assert!(ids.is_empty());
     }
 }

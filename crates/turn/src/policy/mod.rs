@@ -5,6 +5,7 @@ mod buckets;
 mod guard;
 mod peer_acl;
 mod peer_policies;
+mod places;
 mod quota;
 mod rate_limit;
 
@@ -17,6 +18,7 @@ pub use peer_acl::{
     default_denials,
 };
 pub use peer_policies::{PeerPolicies, PolicyChoice};
+pub(crate) use places::{Place, Places};
 pub use quota::{AllocationRate, QuotaLimits, Quotas, Reservation};
 pub(crate) use rate_limit::networks;
 pub use rate_limit::{AnswerBudgets, RateLimit, RateLimiter};
