@@ -130,8 +130,8 @@ mod tests {
         assert_eq!(Line::of("#ports = \"1-2\""), Line::Key("ports = \"1-2\""));
         assert_eq!(Line::of("# env = \"X\""), Line::Key("env = \"X\""));
         assert_eq!(
-            Line::of("# With default = \"deny\", what is reachable."),
-            Line::Text("With default = \"deny\", what is reachable.")
+            Line::of("# With mode = \"sfu\", what is reachable."),
+            Line::Text("With mode = \"sfu\", what is reachable.")
         );
         assert_eq!((Line::of("# -----"), Line::of("#"), Line::of("")), (Line::Rule, Line::Blank, Line::End));
     }
@@ -147,7 +147,7 @@ mod tests {
             "\\fBaddress = ",
             ".SH [peers]",
             "Which peers may be reached",
-            "\\fBdefault = ",
+            "\\fBmode = ",
             ".SH [quota]",
             "How many allocations",
             "\\fBallocations-per-user = 4096",

@@ -124,7 +124,7 @@ mod tests {
         assert!(status == Status::Warn && message.contains("set allocations-total"), "{message}");
         let limited = "[quota]\nallocations-total = 5000\n";
         assert_eq!(shared(limited).0, Status::Ok);
-        for peers in ["default = \"deny\"\nallowed = [\"5.44.2.0/24\"]", "own-services = [\"5.44.1.1:10000\"]"] {
+        for peers in ["mode = \"sfu\"\nallowed = [\"5.44.2.0/24\"]", "own-services = [\"5.44.1.1:10000\"]"] {
             let (status, message) = shared(&format!("{limited}[peers]\n{peers}\n"));
             assert!(status == Status::Warn && message.contains("at most 8 clients"), "{message}");
         }

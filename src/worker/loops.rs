@@ -16,7 +16,8 @@ const WINDOW: u64 = 10 * SECOND;
 /// Looks that a verdict takes.
 const LOOKS_MIN: u32 = 50;
 const SUSPECTS: usize = 64;
-const SEEN: usize = 4096;
+/// So many that a thousand packets going round seldom take one another's place.
+const SEEN: usize = 32_768;
 /// Bytes at each end of a payload that are looked at.
 const ENDS: usize = 32;
 

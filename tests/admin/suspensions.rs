@@ -27,8 +27,9 @@ fn who_probes_is_suspended_listed_told_of_and_lifted() {
     logged(&server, 1, "a user is suspended for peers that are denied");
     let again = || Wire::connect(&server, Transport::Tcp, &server.credentials("carol")).allocate();
     assert_eq!(again().unwrap_err(), 403);
-    let refusals = api.get("/v1/refusals?user=carol&limit=1");
-    assert_eq!(refusals["refusals"][0]["reason"], "suspended");
+    let refusals = api.get("/v1/refusals?user=carol");
+    let mut reasons = refusals["refusals"].as_array().unwrap().iter().map(|refusal| &refusal["reason"]);
+    assert!(reasons.any(|reason| reason == "suspended"), "{refusals}");
     let lifted = |user: &str| api.delete(&format!("/v1/suspensions?user={user}"))["lifted"].clone();
     assert_eq!([lifted("dave"), lifted("carol"), lifted("carol")], [0, 1, 0].map(serde_json::Value::from));
     assert!(again().is_ok());

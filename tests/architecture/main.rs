@@ -32,6 +32,7 @@ const SHARED: &[&str] = &["addr", "clock", "policy_name", "reject", "text", "tra
 const RULES: &[(&str, &[&str], &[&str])] = &[
     ("addr", &[], &[]),
     ("clock", &[], &["std::time"]),
+    ("policy_name", &[], &[]),
     ("reject", &["stun"], &[]),
     ("text", &[], &["std::time", "std::fs", "std::io", "tokio", "libc", "tracing"]),
     ("traffic", &[], &["std::time", "std::fs", "std::io", "tokio", "libc", "tracing"]),

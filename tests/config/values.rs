@@ -388,7 +388,7 @@ fn a_private_relay_address_whose_own_network_is_denied_is_warned_about() {
         ("[relay]\nipv4 = \"8.8.8.8\"\nexternal-ip = \"10.5.0.1\"", true),
         ("[relay]\nipv4 = \"10.5.0.1\"\nexternal-ip = \"203.0.113.5\"", false),
         ("[relay]\nipv4 = \"10.5.0.1\"\n[peers]\nallowed = [\"10.5.0.0/24 override\"]", false),
-        ("[relay]\nipv4 = \"10.5.0.1\"\n[peers]\ndefault = \"deny\"\nallowed = [\"8.8.4.4\"]", false),
+        ("[relay]\nipv4 = \"10.5.0.1\"\n[peers]\nmode = \"sfu\"\nallowed = [\"8.8.4.4\"]", false),
         ("[relay]\nipv4 = \"10.5.0.1\"\n[peers]\nown-services = [\"10.5.0.1:10000\"]", false),
         ("turn = false\n[relay]\nipv4 = \"10.5.0.1\"", false),
     ] {

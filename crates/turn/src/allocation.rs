@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::addr::{Family, PeerAddr, RelayedAddr};
 use crate::auth::{Authenticated, HeldCredential, Identity};
 use crate::clock::{Now, SECOND};
-use crate::policy::{Meter, Reservation};
+use crate::policy::{Meter, PolicyChoice, Reservation};
 use crate::traffic::Traffic;
 use turnstone_stun::{Key, PasswordAlgorithm};
 
@@ -111,6 +111,12 @@ impl Allocation {
     /// Whether its connection has closed and it waits for its client.
     pub(super) fn is_away(&self) -> bool {
         self.mobile.as_ref().is_some_and(|mobile| mobile.is_away)
+    }
+
+    /// What its peers are judged by.
+    #[inline]
+    pub(super) fn judged_by(&mut self, settings: &Settings, generation: u32) -> PolicyChoice {
+        self.judges.of(settings, &self.identity, generation)
     }
 
     /// Takes out the channel bindings that have expired.

@@ -9,7 +9,6 @@ use crate::policy::{PeerPolicies, PolicyChoice, Verdict};
 use crate::reject::{DeniedPeer, Dropped};
 use turnstone_stun::Method;
 
-use super::allocation::Allocation;
 use super::output::Event;
 use super::refusal::{Excerpt, Refusal};
 use super::server::Server;
@@ -50,20 +49,18 @@ impl Judges {
         Self { choice, generation }
     }
 
+    /// Those of a snapshot; chosen anew, once, when another one has come.
+    #[inline]
+    pub(super) fn of(&mut self, settings: &Settings, identity: &Identity, generation: u32) -> PolicyChoice {
+        if self.generation != generation {
+            *self = Self::new(choose(settings, identity), generation);
+        }
+        self.choice
+    }
+
     /// Has them chosen anew, wherever the allocation is now.
     pub(super) fn forget(&mut self) {
         self.generation = 0;
-    }
-}
-
-impl Allocation {
-    /// What its peers are judged by; chosen anew, once, when another snapshot has come.
-    #[inline]
-    pub(super) fn judged_by(&mut self, settings: &Settings, generation: u32) -> PolicyChoice {
-        if self.judges.generation != generation {
-            self.judges = Judges::new(choose(settings, &self.identity), generation);
-        }
-        self.judges.choice
     }
 }
 

@@ -30,6 +30,9 @@ fn everything() -> Document {
         ("admin.listen", "\"unix:/a\""),
         ("drain.alternate-server", "[\"203.0.113.6:3478\"]"),
         ("redirect.alternate-server", "[\"203.0.113.6:3478\"]"),
+        // What follows from the mode where nobody says.
+        ("peers.relays", "true"),
+        ("guard.suspend-after", "9"),
         ("usage.file", "\"/u\""),
         ("usage.webhook", "\"https://example.org/\""),
         ("usage.spool-directory", "\"/s\""),

@@ -1,3 +1,5 @@
+//! The guard by itself, with times of its own.
+
 use super::*;
 
 fn ann() -> User {

@@ -102,17 +102,6 @@ impl PeerAcl {
         self.allowance(ip)
     }
 
-    pub(super) fn is_open_loopback(&self, ip: IpAddr) -> bool {
-        self.allow_loopback && ip.is_loopback()
-    }
-
-    pub(super) fn class_of(&self, ip: IpAddr) -> Class {
-        match ip {
-            IpAddr::V4(v4) => self.ipv4.class(v4.to_bits()),
-            IpAddr::V6(v6) => self.ipv6.class(v6.to_bits()),
-        }
-    }
-
     /// The rule that covers the address, or an IPv4 address inside of it.
     fn allowance(&self, ip: IpAddr) -> Allowance {
         // What has been compiled once reads again.

@@ -181,6 +181,17 @@ impl PeerAcl {
         }
     }
 
+    fn is_open_loopback(&self, ip: IpAddr) -> bool {
+        self.allow_loopback && ip.is_loopback()
+    }
+
+    fn class_of(&self, ip: IpAddr) -> Class {
+        match ip {
+            IpAddr::V4(v4) => self.ipv4.class(v4.to_bits()),
+            IpAddr::V6(v6) => self.ipv6.class(v6.to_bits()),
+        }
+    }
+
     fn is_relay_port(&self, port: u16) -> bool {
         (self.relay_ports.0..=self.relay_ports.1).contains(&port)
     }
