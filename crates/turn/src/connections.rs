@@ -1,9 +1,8 @@
 //! The connections between an allocation's TCP relays and its peers (RFC 6062 section 5).
 
 use crate::addr::{Family, PeerAddr};
-use crate::clock::Now;
+use crate::clock::{Now, SECOND};
 
-use super::allocation::in_secs;
 use super::connection_ids::{ConnectionHold, ConnectionId};
 use super::response::Asked;
 use turnstone_stun::{IntegrityKind, Key};
@@ -113,7 +112,7 @@ impl PeerConnection {
 
     /// Lets it fail; returns what its Connect is answered with, if that has not been.
     pub(super) fn fail(&mut self, now: Now) -> Option<Box<LateResponse>> {
-        let failed = Stage::Failed { until_micros: in_secs(now, FAILED_SECS) };
+        let failed = Stage::Failed { until_micros: now.micros.saturating_add(u64::from(FAILED_SECS) * SECOND) };
         match std::mem::replace(&mut self.stage, failed) {
             Stage::Connecting { response, .. } => Some(response),
             Stage::Unbound { .. } | Stage::Bound | Stage::Failed { .. } => None,
