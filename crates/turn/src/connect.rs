@@ -16,7 +16,7 @@ use super::output::Client;
 use super::pass::Judgement;
 use super::peer::{Peer, judge};
 use super::refusal::{Excerpt, Refusal};
-use super::relays::{RelayId, Relays};
+use super::relays::{ConnectError, RelayId, Relays};
 use super::request::Request;
 use super::response::Responder;
 use super::server::Server;
@@ -41,24 +41,6 @@ pub struct Notice {
     pub message: Box<[u8]>,
     /// Whether the client can do without it if it does not read: peers bring about any number of ConnectionAttempts.
     pub droppable: bool,
-}
-
-/// Why a connection to a peer was not made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConnectError {
-    /// The peer refused it or cannot be reached: 447.
-    Failed,
-    /// The operating system has no socket left for it: 508.
-    System,
-}
-
-impl ConnectError {
-    fn reason(self) -> Reason {
-        match self {
-            Self::Failed => Reason::ConnectionFailed,
-            Self::System => Reason::SystemError,
-        }
-    }
 }
 
 impl Server {
@@ -98,7 +80,7 @@ impl Server {
             self.shared.guard.note_peers(&settings.guard, user, (&[peer.ip()], true), until_micros, now.micros)?;
         }
         let id = hold.id();
-        relays.connect(relay, id, peer, verdict == Verdict::OwnRelay).map_err(|error| refused(error.reason()))?;
+        relays.connect(relay, id, peer, verdict == Verdict::OwnRelay).map_err(|error| refused(reason_of(error)))?;
         let (integrity, key) = (request.auth.integrity, request.auth.key.clone());
         let response = Box::new(LateResponse { asked: request.responder.request, integrity, key });
         let stage = Stage::Connecting { until_micros: in_secs(now, CONNECTION_SECS), response };
@@ -116,7 +98,7 @@ impl Server {
             return false;
         };
         match result {
-            Err(error) => self.fail_connection(now, slot, id, error.reason().into()),
+            Err(error) => self.fail_connection(now, slot, id, reason_of(error).into()),
             Ok(()) => {
                 let unbound = Stage::Unbound { until_micros: in_secs(now, CONNECTION_SECS) };
                 let Stage::Connecting { response, .. } = std::mem::replace(&mut connection.stage, unbound) else {
@@ -321,4 +303,12 @@ pub(super) fn owner_of(allocation: &Allocation) -> Owner {
 /// A place for one more connection with a peer.
 pub(super) fn unbound(now: Now, hold: ConnectionHold, peer: PeerAddr) -> PeerConnection {
     PeerConnection { hold, peer, stage: Stage::Unbound { until_micros: in_secs(now, CONNECTION_SECS) } }
+}
+
+/// What a client is told of a connection that was not made.
+fn reason_of(error: ConnectError) -> Reason {
+    match error {
+        ConnectError::Failed => Reason::ConnectionFailed,
+        ConnectError::System => Reason::SystemError,
+    }
 }

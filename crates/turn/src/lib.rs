@@ -98,7 +98,7 @@ mod waits;
 mod wrapping;
 
 pub use ask::{Answer, Ask, AskId, Late, Question, WaitCounts, Waiting};
-pub use connect::{ConnectError, Notice};
+pub use connect::Notice;
 pub use connection_ids::{ConnectionId, ConnectionIds};
 pub use discovery::{Detour, NatDiscovery};
 pub use events::RefusalCounts;
@@ -114,7 +114,7 @@ pub use path::{DatagramPath, Path, SessionId, StreamId};
 pub use realm::{OnExpiry, Realm};
 pub use redirect::{AlternateServer, Alternates, Redirect};
 pub use refusal::{Excerpt, Refusal};
-pub use relays::{OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
+pub use relays::{ConnectError, OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
 pub use retransmit::DigestKey;
 pub use server::{FillRandom, Server};
 pub use settings::{DefaultFamily, Lifetimes, Settings, SettingsBuilder, Shared, TcpRelays};

@@ -6,7 +6,6 @@ use crate::addr::{Family, FiveTuple, PeerAddr, RelayedAddr};
 use crate::slots::SlotId;
 use crate::user::User;
 
-use super::connect::ConnectError;
 use super::connection_ids::ConnectionId;
 
 /// A relay socket of this worker. `index` is small and dense, so that tables can be indexed by it: keep the sockets in
@@ -87,6 +86,17 @@ pub enum RelayError {
     #[error("the family has no relay address at this moment")]
     NoAddress,
     /// The operating system refused, e.g. no file descriptor left: 508.
+    #[error("the operating system refused")]
+    System,
+}
+
+/// Why a connection to a peer was not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ConnectError {
+    /// The peer refused it or cannot be reached: 447.
+    #[error("the peer refused the connection or cannot be reached")]
+    Failed,
+    /// The operating system has no socket left for it: 508.
     #[error("the operating system refused")]
     System,
 }
