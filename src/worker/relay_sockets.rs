@@ -25,7 +25,7 @@ use crate::turn::slots::Slots;
 use crate::turn::{OpenRelay, PortRequest, RelayError, RelayId, ReservationToken};
 
 /// Ports tried before giving up when other processes hold ports of the range.
-pub(super) const BIND_TRIES_MAX: usize = 512;
+const BIND_TRIES_MAX: usize = 512;
 /// Slots one worker can have; the owner table has 20 bits for it.
 const SLOTS_MAX: u32 = 1 << 20;
 

@@ -7,7 +7,6 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use super::relay_sockets::BIND_TRIES_MAX;
 use super::tcp_link::{Bound, CHUNK_BYTES, Link, LinkStage};
 use super::tcp_pipes::Pipes;
 use super::token::Token;
@@ -18,6 +17,9 @@ use crate::net::{PortLease, RelayAddresses, RelayPorts, bind_tcp_relay, connect_
 use crate::stream::DataConnection;
 use crate::turn::slots::{SlotId, Slots};
 use crate::turn::{ConnectError, ConnectionId, OpenRelay, RelayError, RelayId};
+
+/// Ports tried before giving up when other processes hold ports of the range.
+const BIND_TRIES_MAX: usize = 512;
 
 /// All TCP relays of a worker, and their connections.
 pub(super) struct TcpRelays {
