@@ -12,7 +12,7 @@ use super::relays::Relays;
 use super::request::Request;
 use super::server::Server;
 use super::settings::Settings;
-use super::ticket::{TICKET_LEN, Ticket};
+use super::ticket::{Shown, TICKET_LEN, Ticket};
 
 /// How long the ticket before the last one is taken for a retransmission (RFC 8016 section 3.2.2: at least 30 seconds).
 const RETIRED_SECS: u32 = 40;
@@ -21,17 +21,6 @@ const AWAY_SECS: u32 = 120;
 /// A client may move once a second, and five times at once after it has not for a while: a move costs as much as a new allocation.
 const MOVE_MICROS: u64 = SECOND;
 const MOVES_AT_ONCE: u64 = 5;
-
-/// What MOBILITY-TICKET in a Refresh comes to.
-#[derive(Clone, Copy)]
-pub(super) enum Shown {
-    /// There is none.
-    Nothing,
-    /// It is not one of ours.
-    Invalid,
-    /// It is one of ours.
-    Ticket(Ticket),
-}
 
 impl Allocation {
     /// The event of having moved from a 5-tuple to where it is now.

@@ -10,7 +10,6 @@ use crate::reject::{Dropped, Reason, Reject};
 use turnstone_stun::{AttributeType, ErrorCode, Message, Method, UnknownAttributes, decode_xor_address};
 
 use super::allocation::in_secs;
-use super::mobility::Shown;
 use super::output::{Client, Event, Outcome};
 use super::realm::Realm;
 use super::refusal::{Excerpt, Refusal};
@@ -19,6 +18,7 @@ use super::response::{Responder, is_known};
 use super::retransmit::{REMEMBERED_SECS, Remembered, RequestDigest, Tombstone};
 use super::server::Server;
 use super::settings::Settings;
+use super::ticket::Shown;
 
 /// A request whose MESSAGE-INTEGRITY has verified.
 pub(super) struct Request<'r> {

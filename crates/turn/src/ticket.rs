@@ -38,6 +38,17 @@ pub(super) struct Ticket {
     pub(super) serial: u16,
 }
 
+/// What MOBILITY-TICKET in a Refresh comes to.
+#[derive(Clone, Copy)]
+pub(super) enum Shown {
+    /// There is none.
+    Nothing,
+    /// It is not one of ours.
+    Invalid,
+    /// It is one of ours.
+    Ticket(Ticket),
+}
+
 /// The key of the tickets, which all workers share: a client may come back to any of them.
 #[derive(Default)]
 pub struct TicketKey(OnceLock<Zeroizing<[u8; 32]>>);
