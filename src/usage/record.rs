@@ -145,6 +145,7 @@ struct SessionRecord<'a> {
     user: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     realm: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     limits: Option<&'a str>,
     credential: &'static str,
     transport: &'static str,
