@@ -423,7 +423,8 @@ mod tests {
             assert!(since.elapsed() < Duration::from_secs(10), "a server repeats its flight");
             std::thread::sleep(Duration::from_millis(20));
         };
-        assert!(number(&again) > number(&first));
-        assert_eq!(again.len(), first.len());
+        // OpenSSL puts each message of a flight that it repeats into a datagram of its own.
+        assert!(again.iter().all(|datagram| number(std::slice::from_ref(datagram)) > number(&first)));
+        assert!(again.len() >= first.len());
     }
 }

@@ -85,7 +85,10 @@ fn many_sessions_over_every_transport_are_paged_filtered_and_counted() {
     let status = api.get("/v1/status");
     let by_transport: BTreeMap<String, u64> =
         serde_json::from_value(status["allocations_by_transport"].clone()).unwrap();
-    assert_eq!(by_transport, BTreeMap::from([("tcp".into(), 30), ("tls".into(), 20), ("udp".into(), 60)]));
+    assert_eq!(
+        by_transport,
+        BTreeMap::from([("dtls".into(), 0), ("tcp".into(), 30), ("tls".into(), 20), ("udp".into(), 60)])
+    );
     assert_eq!((&status["allocations"], &status["connections"]), (&110.into(), &50.into()));
     assert_eq!((&status["ports"]["ipv4"]["used"], &status["ports"]["ipv4"]["total"]), (&110.into(), &20_000.into()));
     assert_eq!((&status["workers"], &status["state"], &status["drain"]), (&2.into(), &"serving".into(), &Value::Null));
