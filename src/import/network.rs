@@ -104,9 +104,8 @@ impl Conf {
     }
 
     pub(super) fn no_tcp_relay(&mut self, entry: &Entry<'_>) {
-        match self.switch(entry) {
-            Some(is_off) => self.tcp_relay = Some(!is_off),
-            None => {}
+        if let Some(is_off) = self.switch(entry) {
+            self.tcp_relay = Some(!is_off);
         }
     }
 

@@ -19,6 +19,7 @@ pub struct Hello {
 }
 
 /// What became of a part of it.
+#[allow(clippy::large_enum_variant, reason = "it is taken apart at once, and kept nowhere")]
 pub enum Heard {
     /// More has to come.
     Part(Hello),

@@ -156,7 +156,7 @@ mod tests {
     fn what_comes_again_and_again_in_great_number_is_a_loop() {
         assert_eq!(found(60, 10, |_| (1, text(1))), Some((10_005, 1)));
         // Many that go round together, beside others' packets.
-        let mixed = |round: u64| if round % 4 == 0 { (2, text(round)) } else { (1, text(round % 500)) };
+        let mixed = |round: u64| if round.is_multiple_of(4) { (2, text(round)) } else { (1, text(round % 500)) };
         let (millis, pair) = found(60, 40, mixed).unwrap();
         assert!(millis < 40_000 && pair == 1, "{millis}");
     }
@@ -165,7 +165,7 @@ mod tests {
     fn media_keepalives_and_what_comes_seldom_are_none() {
         assert_eq!(found(120, 100, |round| (1, text(round))), None, "every packet is another");
         assert_eq!(found(120, 4, |_| (1, text(1))), None, "fewer than a thousand a second");
-        let half = |round: u64| (1, text(if round % 2 == 0 { 1 } else { round }));
+        let half = |round: u64| (1, text(if round.is_multiple_of(2) { 1 } else { round }));
         assert_eq!(found(120, 100, half), None, "half of them is new");
     }
 

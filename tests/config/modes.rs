@@ -96,7 +96,7 @@ fn a_users_file_may_have_256_mib_and_a_secret_one() {
     file(directory.path(), "users", &format!("{}a:b\n", comment.repeat(5000)), 0o600);
     assert_eq!(given(text).in_directory(directory.path()).config().auth.users.len(), 1);
     // Without a byte in it.
-    let users = std::fs::OpenOptions::new().write(true).open(directory.path().join("users")).unwrap();
+    let users = fs::OpenOptions::new().write(true).open(directory.path().join("users")).unwrap();
     users.set_len((256 << 20) + 1).unwrap();
     assert!(given(text).in_directory(directory.path()).error().contains("users is larger than 256 MiB"));
     let text = "[[auth.secrets]]\nid = \"a\"\nfile = \"users\"\n";

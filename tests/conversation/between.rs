@@ -32,13 +32,13 @@ impl World {
             while let Some(order) = self.server.poll_move() {
                 match order {
                     MoveOrder::HandOver { id, five_tuple, to } => {
-                        assert_ne!(usize::from(to), self.relays.side as usize);
+                        assert_ne!(usize::from(to), self.relays.side);
                         let (client, parcel) = self.server.take_out_for(self.now, id, &five_tuple).expect("it is here");
                         self.arrive(client, parcel);
                         self.other_side();
                     }
                     MoveOrder::Forget { five_tuple, at } => {
-                        assert_ne!(usize::from(at), self.relays.side as usize);
+                        assert_ne!(usize::from(at), self.relays.side);
                         self.other_side();
                         self.server.expect_no_more(&five_tuple);
                         self.other_side();

@@ -14,7 +14,7 @@ impl World {
     /// Data came here for an allocation of the other server, which hands it over.
     fn claim(&mut self, client: Client) {
         let (id, owner) = self.server.expected(&client.five_tuple).expect("it is expected");
-        assert_ne!(usize::from(owner), self.relays.side as usize);
+        assert_ne!(usize::from(owner), self.relays.side);
         self.other_side();
         let (client, parcel) = self.server.take_out_for(self.now, id, &client.five_tuple).expect("it is there");
         self.arrive(client, parcel);

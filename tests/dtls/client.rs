@@ -57,10 +57,6 @@ impl Client {
         self
     }
 
-    pub(crate) fn local(&self) -> SocketAddr {
-        self.stream.get_ref().socket.local_addr().unwrap()
-    }
-
     /// The socket, which the server takes for the same client.
     pub(crate) fn socket(&self) -> UdpSocket {
         self.stream.get_ref().socket.try_clone().unwrap()

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
 use turnstone::stun::{AttributeType, Class, Encoder, Message, Method, TransactionId};
 
 use crate::client::Client;
+use crate::support::wait_until;
 use crate::{LIMIT, Server};
 
 const REFUSED: &str = "turnstone_proxy_headers_refused_total";
@@ -62,7 +63,9 @@ fn the_client_of_a_datagram_is_the_one_that_the_header_names_and_the_answer_goes
         }
         server.wait_for_metric(&format!("{REFUSED}{{reason=\"{kind}\"}}"), before + 1);
     }
-    assert_eq!(server.inner.log().matches("PROXY").count(), 1, "{}", server.inner.log());
+    let lines = || server.inner.log().matches("PROXY").count();
+    wait_until("the line in the log", LIMIT, || (lines() > 0).then_some(()));
+    assert_eq!(lines(), 1, "{}", server.inner.log());
     // Others are served as always, and their bytes are never taken for a header.
     let other = UdpSocket::bind("127.0.0.2:0").unwrap();
     other.connect(server.address).unwrap();

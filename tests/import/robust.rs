@@ -8,7 +8,10 @@ use super::parse;
 fn must_hold(text: &str) {
     let imported = import_coturn(text, &[]);
     // A relay that is off needs another; everything else is for the converter to get right.
-    if let Err(error) = parse(&imported.toml) {
+    // And so does an alternate server that is this very host, which the converter does not know.
+    if let Err(error) = parse(&imported.toml)
+        && !error.to_string().contains("is this server itself")
+    {
         panic!("{error}\n{}\n{text:?}", &*imported.toml);
     }
     let lines = text.split('\n').count();

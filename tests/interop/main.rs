@@ -2,7 +2,7 @@
 //! crates, aiortc and libnice; and proxies in between: nginx and haproxy.
 
 // Helpers of tests fail by panicking; clippy counts only `#[test]` functions as tests.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -366,10 +366,6 @@ pub(crate) fn drafts() -> Vec<Draft> {
     let tcp: (AttributeType, &[u8]) = (AttributeType::REQUESTED_TRANSPORT, &[6, 0, 0, 0]);
     vec![
         draft(Method::BINDING, &[]),
-        draft(Method::ALLOCATE, &[tcp]),
-        draft(Method::CONNECT, &[(AttributeType::XOR_PEER_ADDRESS, &peer("8.8.4.4:1000"))]),
-        draft(Method::CONNECT, &[(AttributeType::XOR_PEER_ADDRESS, &peer("1.1.1.1:53"))]),
-        draft(Method::CONNECTION_BIND, &[(AttributeType::CONNECTION_ID, &[1, 2, 3, 4])]),
         draft(Method::ALLOCATE, &[udp]),
         draft(
             Method::ALLOCATE,
@@ -381,8 +377,6 @@ pub(crate) fn drafts() -> Vec<Draft> {
         draft(Method::ALLOCATE, &[udp, (AttributeType::RESERVATION_TOKEN, &[0, 0, 0, 0, 0, 0, 0, 1])]),
         draft(Method::REFRESH, &[(AttributeType::LIFETIME, &[0, 0, 2, 0x58])]),
         draft(Method::REFRESH, &[(AttributeType::LIFETIME, &[0; 4])]),
-        draft(Method::ALLOCATE, &[udp, (AttributeType::MOBILITY_TICKET, &[])]),
-        draft(Method::REFRESH, &[(AttributeType::MOBILITY_TICKET, &[7; 32])]),
         draft(Method::CREATE_PERMISSION, &[(AttributeType::XOR_PEER_ADDRESS, &peer("8.8.4.4:1000"))]),
         draft(
             Method::CREATE_PERMISSION,
@@ -413,6 +407,12 @@ pub(crate) fn drafts() -> Vec<Draft> {
         draft(Method::BINDING, &[(AttributeType::CHANGE_REQUEST, &[0, 0, 0, 6])]),
         draft(Method::BINDING, &[(AttributeType::RESPONSE_PORT, &[0x9C, 0x40, 0, 0])]),
         draft(Method::BINDING, &[(AttributeType::PADDING, &[0; 200])]),
+        draft(Method::ALLOCATE, &[udp, (AttributeType::MOBILITY_TICKET, &[])]),
+        draft(Method::REFRESH, &[(AttributeType::MOBILITY_TICKET, &[7; 32])]),
+        draft(Method::ALLOCATE, &[tcp]),
+        draft(Method::CONNECT, &[(AttributeType::XOR_PEER_ADDRESS, &peer("8.8.4.4:1000"))]),
+        draft(Method::CONNECT, &[(AttributeType::XOR_PEER_ADDRESS, &peer("1.1.1.1:53"))]),
+        draft(Method::CONNECTION_BIND, &[(AttributeType::CONNECTION_ID, &[1, 2, 3, 4])]),
     ]
 }
 

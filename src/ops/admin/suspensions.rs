@@ -18,7 +18,7 @@ pub(super) fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
     let limit = query.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
     let now_micros = sys::clocks().0;
     let (mut suspended, total) = api.guard.suspended(now_micros, limit);
-    suspended.sort_by(|one, other| other.until_micros.cmp(&one.until_micros));
+    suspended.sort_by_key(|suspension| std::cmp::Reverse(suspension.until_micros));
     let shown = suspended.iter().map(|suspension| {
         json!({
             "user": &**suspension.user.name(),
