@@ -23,7 +23,7 @@ pub struct Hello {
 pub enum Heard {
     /// More has to come.
     Part(Hello),
-    /// It is for us: [`answer`] it.
+    /// It is for us, to be answered.
     Ours(Box<Accepted>),
     /// It is for the web server, which has to have these bytes first.
     Web(Vec<u8>),

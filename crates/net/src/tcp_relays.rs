@@ -30,7 +30,7 @@ pub fn bind_tcp_relay(address: SocketAddr) -> io::Result<OwnedFd> {
 }
 
 /// Begins a connection from the address of a TCP relay (RFC 6062 section 5.2). The socket becomes writable when it has ended up one
-/// way or the other: then [`SockRef::take_error`] says which.
+/// way or the other: then `take_error` of the socket says which.
 ///
 /// # Errors
 /// What binding or connecting says at once.
