@@ -37,7 +37,7 @@ pub struct Passed {
 #[derive(Debug)]
 pub enum PassageError {
     /// The web server cannot be reached.
-    Unreachable(io::Error),
+    Unreachable,
     /// One of the connections is broken.
     Broken,
 }
@@ -54,11 +54,6 @@ impl Passage {
         self.client.as_fd()
     }
 
-    /// The web server's, for epoll.
-    pub fn web_fd(&self) -> BorrowedFd<'_> {
-        self.web.as_fd()
-    }
-
     /// Whether the web server has answered.
     pub fn is_connected(&self) -> bool {
         self.is_connected
@@ -70,13 +65,13 @@ impl Passage {
     /// [`PassageError`]: it is to be closed.
     pub fn go_on(&mut self, pipes: &mut Pipes) -> Result<Passed, PassageError> {
         if !self.is_connected {
-            if let Some(error) = self.web.take_error().unwrap_or_else(Some) {
-                return Err(PassageError::Unreachable(error));
+            if self.web.take_error().unwrap_or_else(Some).is_some() {
+                return Err(PassageError::Unreachable);
             }
             match self.web.peer_addr() {
                 Ok(_) => self.is_connected = true,
                 Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(Passed::default()),
-                Err(error) => return Err(PassageError::Unreachable(error)),
+                Err(_) => return Err(PassageError::Unreachable),
             }
         }
         let mut passed = Passed::default();
@@ -197,6 +192,6 @@ mod tests {
         let (_client, mut passage) = passage(&web, b"x");
         passage.web = connect_stream(address).unwrap().into();
         let error = (0..1000).find_map(|_| passage.go_on(&mut pipes).err()).unwrap();
-        assert!(matches!(error, PassageError::Unreachable(_)), "{error:?}");
+        assert!(matches!(error, PassageError::Unreachable), "{error:?}");
     }
 }

@@ -333,11 +333,6 @@ pub struct PortLease {
 }
 
 impl PortLease {
-    /// The family.
-    pub fn family(&self) -> Family {
-        Family::of(self.pool.bind)
-    }
-
     /// Where its socket is bound.
     pub fn bind_address(&self) -> SocketAddr {
         SocketAddr::new(self.pool.bind, self.port)

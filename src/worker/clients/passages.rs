@@ -71,7 +71,7 @@ impl Clients {
                     self.streams.wait_for_turn(id, Ready::READABLE);
                 }
             }
-            Err(PassageError::Unreachable(_)) => {
+            Err(PassageError::Unreachable) => {
                 self.note_unreachable(now, observers);
                 self.streams.end(id, Ending::Close);
             }
