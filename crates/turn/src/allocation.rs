@@ -59,7 +59,8 @@ pub(super) struct Allocation {
     pub(super) to_peers: Traffic,
     pub(super) to_client: Traffic,
     pub(super) throttled: u64,
-    pub(super) refused_data: RefusedData,
+    /// If policy has refused data of it.
+    pub(super) refused_data: Option<Box<RefusedData>>,
     pub(super) made_micros: u64,
     /// The tick of the wheel this allocation is armed for; timers of other ticks are out of date.
     pub(super) armed: Option<Armed>,
@@ -95,7 +96,7 @@ impl Allocation {
             to_peers: Traffic::default(),
             to_client: Traffic::default(),
             throttled: 0,
-            refused_data: RefusedData::default(),
+            refused_data: None,
             made_micros: now.micros,
             armed: None,
             remembered: None,
@@ -271,6 +272,6 @@ mod tests {
         let relay_entry_slot_and_timer = 8 + 16 + 16;
         let owned = size_of::<Allocation>() + size_of::<Channel>() + permission;
         let total = owned + five_tuple_entry + relay_entry_slot_and_timer;
-        assert!(total < 832, "{total} bytes");
+        assert!(total < 800, "{total} bytes");
     }
 }

@@ -338,7 +338,9 @@ impl Parcel {
             to_peers: parts.to_peers,
             to_client: parts.to_client,
             throttled: parts.throttled,
-            refused_data: RefusedData { untold: parts.refused_data, tell_micros: parts.refused_data_next_micros },
+            refused_data: (parts.refused_data > 0 || parts.refused_data_next_micros > 0).then(|| {
+                Box::new(RefusedData { untold: parts.refused_data, tell_micros: parts.refused_data_next_micros })
+            }),
             made_micros: parts.made_micros,
             armed: None,
             remembered: parts.remembered.map(|remembered| Box::new(remembered.into())),
@@ -377,8 +379,8 @@ impl Parcel {
             to_client: allocation.to_client,
             throttled: allocation.throttled,
             meter: allocation.meter.state(),
-            refused_data: allocation.refused_data.untold,
-            refused_data_next_micros: allocation.refused_data.tell_micros,
+            refused_data: allocation.refused_data.as_ref().map_or(0, |refused| refused.untold),
+            refused_data_next_micros: allocation.refused_data.as_ref().map_or(0, |refused| refused.tell_micros),
             remembered: allocation.remembered.as_deref().map(RememberedResponse::from),
             released: self.released.iter().map(|tombstone| (&tombstone.remembered).into()).collect(),
             mobile: allocation.mobile.as_deref().map(MobileParts::from),

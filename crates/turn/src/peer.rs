@@ -103,7 +103,7 @@ impl Server {
         (peer, denied): (PeerAddr, DeniedPeer),
     ) -> Dropped {
         if let Some(allocation) = self.allocations.get_mut(slot) {
-            let refused = &mut allocation.refused_data;
+            let refused = allocation.refused_data.get_or_insert_default();
             refused.untold = refused.untold.saturating_add(1);
             if refused.tell_micros <= now.micros {
                 refused.tell_micros = now.micros + SECOND;

@@ -3,6 +3,8 @@
 //! A timer is a hint that something about a slot may be due: the owner re-checks and re-arms. Moving a deadline later
 //! therefore costs nothing, and nothing ticks when nothing is due.
 
+use std::num::NonZeroU32;
+
 /// Microseconds per tick: 2^18, about a quarter of a second. Timers fire at most so much late, never early.
 const TICK_BITS: u32 = 18;
 /// Slots of the wheel: a turn takes about nine minutes; later deadlines are looked at once per turn.
@@ -24,7 +26,8 @@ pub(super) struct Timer {
 pub(super) struct Armed {
     /// The tick it fires at.
     pub(super) tick: u64,
-    position: u32,
+    /// Its place in the slot, counted from 1, so that no timer needs no room of its own.
+    place: NonZeroU32,
 }
 
 /// The wheel.
@@ -53,14 +56,14 @@ impl Wheel {
     /// Adds a timer for a tick that [`Self::tick_for`] gave just now.
     pub(super) fn add(&mut self, timer: Timer) -> Armed {
         let index = (timer.tick % SLOTS as u64) as usize;
-        let mut position = 0;
+        let mut place = NonZeroU32::MIN;
         if let (Some(slot), Some(word)) = (self.slots.get_mut(index), self.occupied.get_mut(index / 64)) {
-            position = slot.len() as u32;
+            place = place.saturating_add(slot.len() as u32);
             slot.push(timer);
             *word |= 1 << (index % 64);
             self.len += 1;
         }
-        Armed { tick: timer.tick, position }
+        Armed { tick: timer.tick, place }
     }
 
     /// Takes the timer of an owner out. Another one may take its place: the owner of that one, and where it is now, are
@@ -72,14 +75,14 @@ impl Wheel {
     pub(super) fn cancel(&mut self, owner: u32, armed: Armed) -> Option<(u32, Armed)> {
         let index = (armed.tick % SLOTS as u64) as usize;
         let (slot, word) = (self.slots.get_mut(index)?, self.occupied.get_mut(index / 64)?);
-        let at = armed.position as usize;
+        let at = armed.place.get() as usize - 1;
         // One that is being fired is in the wheel no more.
         if slot.get(at) != Some(&Timer { tick: armed.tick, slot: owner }) {
             return None;
         }
         slot.swap_remove(at);
         self.len -= 1;
-        let moved = slot.get(at).map(|moved| (moved.slot, Armed { tick: moved.tick, position: armed.position }));
+        let moved = slot.get(at).map(|moved| (moved.slot, Armed { tick: moved.tick, place: armed.place }));
         if slot.is_empty() {
             *word &= !(1 << (index % 64));
         }

@@ -4,6 +4,7 @@
 //! tightens that to. Both must allow a peer, so that what a credential says can never make a peer reachable.
 
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use super::peer_acl::{PeerAcl, Verdict};
@@ -25,14 +26,14 @@ pub struct PolicyChoice {
     tightened: Option<Place>,
 }
 
-/// The default policy, or the one of a number from 1 on.
+/// The default policy, or the one of a number from 2 on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place(u16);
+struct Place(NonZeroU16);
 
 impl Place {
-    const DEFAULT: Self = Self(0);
+    const DEFAULT: Self = Self(NonZeroU16::MIN);
     /// A policy that nobody has configured: by it, nobody can be reached.
-    const UNKNOWN: Self = Self(u16::MAX);
+    const UNKNOWN: Self = Self(NonZeroU16::MAX);
 }
 
 impl PeerPolicies {
@@ -72,7 +73,7 @@ impl PeerPolicies {
     pub fn choose(&self, base: Option<PolicyName>, tightened: Option<PolicyName>) -> PolicyChoice {
         let place = |name: PolicyName| {
             let found = self.named.iter().position(|(known, _)| *known == name);
-            found.and_then(|at| u16::try_from(at + 1).ok()).map_or(Place::UNKNOWN, Place)
+            found.and_then(|at| u16::try_from(at + 2).ok()).and_then(NonZeroU16::new).map_or(Place::UNKNOWN, Place)
         };
         PolicyChoice { base: base.map_or(Place::DEFAULT, place), tightened: tightened.map(place) }
     }
@@ -114,7 +115,7 @@ impl PeerPolicies {
 
     #[inline]
     fn judge_at(&self, place: Place, by: impl Fn(&PeerAcl) -> Result<Verdict, Reason>) -> Result<Verdict, DeniedPeer> {
-        let Some(at) = usize::from(place.0).checked_sub(1) else {
+        let Some(at) = usize::from(place.0.get()).checked_sub(2) else {
             return by(&self.default).map_err(|reason| DeniedPeer { reason, policy: None });
         };
         match self.named.get(at) {
