@@ -11,6 +11,24 @@ const HANDSHAKE: u8 = 22;
 /// What the record and the message of a HelloVerifyRequest name, whatever is negotiated later (RFC 6347 section 4.2.1).
 const DTLS_1_0: [u8; 2] = [254, 255];
 
+/// Extensions that choose a certificate (RFC 6066 section 3, RFC 5246 section 7.4.1.4.1).
+const SERVER_NAME: u16 = 0;
+const SIGNATURE_ALGORITHMS: u16 = 13;
+/// The cipher suites that we offer, by the kind of key that the server has to sign with.
+const SUITES_OF_RSA: [u16; 5] = [0xC02F, 0xC030, 0xCCA8, 0x009E, 0x009F];
+const SUITES_OF_OTHERS: [u16; 3] = [0xC02B, 0xC02C, 0xCCA9];
+
+/// What kind of key a certificate is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyKind {
+    /// RSA.
+    Rsa,
+    /// ECDSA, of whatever curve.
+    Ecdsa,
+    /// Ed25519 or Ed448.
+    EdDsa,
+}
+
 /// A ClientHello that is alone in its datagram, in one piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientHello<'a> {
@@ -69,6 +87,49 @@ impl<'a> ClientHello<'a> {
         [self.before_cookie, self.suites]
     }
 
+    /// The name of the server that it asks for.
+    pub fn server_name(&self) -> Option<&'a str> {
+        let mut names = self.extension(SERVER_NAME)?.get(2..)?;
+        while let Some((kind, mut rest)) = names.split_first() {
+            let name = take_with_length::<2>(&mut rest)?.get(2..)?;
+            if *kind == 0 {
+                return std::str::from_utf8(name).ok();
+            }
+            names = rest;
+        }
+        None
+    }
+
+    /// Whether the client takes a certificate for a kind of key: by its cipher suites, and by the signatures that it says it can verify.
+    pub fn takes(&self, kind: KeyKind) -> bool {
+        let suites: &[u16] = if kind == KeyKind::Rsa { &SUITES_OF_RSA } else { &SUITES_OF_OTHERS };
+        let list = self.suites.get(2..).unwrap_or_default();
+        let list = self.suites.first_chunk::<2>().and_then(|len| list.get(..usize::from(u16::from_be_bytes(*len))));
+        let has_suite = pairs(list.unwrap_or_default()).any(|suite| suites.contains(&suite));
+        // SHA-1 is not signed with any more.
+        let is_of_kind = |scheme: u16| match (kind, scheme.to_be_bytes()) {
+            (KeyKind::Rsa, [4..=6, 1] | [8, 4..=6]) => true,
+            (KeyKind::Ecdsa, [4..=6, 3]) => true,
+            (KeyKind::EdDsa, [8, 7 | 8]) => true,
+            _ => false,
+        };
+        let named = self.extension(SIGNATURE_ALGORITHMS).and_then(|list| list.get(2..));
+        has_suite && named.is_none_or(|schemes| pairs(schemes).any(is_of_kind))
+    }
+
+    /// What an extension says.
+    fn extension(&self, wanted: u16) -> Option<&'a [u8]> {
+        let mut rest = self.extensions.get(2..)?;
+        while let Some((kind, behind)) = rest.split_first_chunk::<2>() {
+            rest = behind;
+            let value = take_with_length::<2>(&mut rest)?.get(2..)?;
+            if u16::from_be_bytes(*kind) == wanted {
+                return Some(value);
+            }
+        }
+        None
+    }
+
     /// Appends the datagram that asks the client to come again with a cookie. It has the number of the hello's record.
     pub fn verify_request(&self, cookie: &[u8], out: &mut Vec<u8>) {
         let body_len = 3 + cookie.len();
@@ -104,6 +165,11 @@ fn push_headers(out: &mut Vec<u8>, message: u8, sequence: u64, body_len: usize) 
     out.extend(len);
     out.extend([0; 5]);
     out.extend(len);
+}
+
+/// A list of numbers of two bytes.
+fn pairs(bytes: &[u8]) -> impl Iterator<Item = u16> {
+    bytes.chunks_exact(2).filter_map(|pair| Some(u16::from_be_bytes(pair.try_into().ok()?)))
 }
 
 /// Takes a field and the `N` bytes of length in front of it.
@@ -160,6 +226,56 @@ pub(crate) mod tests {
         let first = second.without_cookie();
         assert_eq!(first, hello(0, &[], 7));
         assert_eq!(ClientHello::parse(&first).unwrap().parameters(), second.parameters());
+    }
+
+    /// A hello with these cipher suites and extensions.
+    fn hello_with(suites: &[u16], extensions: &[(u16, &[u8])]) -> Vec<u8> {
+        let list = |numbers: &[u16]| numbers.iter().flat_map(|number| number.to_be_bytes()).collect::<Vec<u8>>();
+        let extensions: Vec<u8> = extensions
+            .iter()
+            .flat_map(|(kind, value)| [&list(&[*kind, value.len() as u16])[..], value].concat())
+            .collect();
+        let body = [
+            &[254, 253][..],
+            &[7; 32],
+            &[0, 0],
+            &list(&[suites.len() as u16 * 2]),
+            &list(suites),
+            &[1, 0],
+            &list(&[extensions.len() as u16]),
+            &extensions,
+        ]
+        .concat();
+        let mut out = Vec::new();
+        push_headers(&mut out, CLIENT_HELLO, 0, body.len());
+        out.extend(body);
+        out
+    }
+
+    #[test]
+    fn the_name_and_the_kinds_of_key_that_a_client_takes_are_read() {
+        let read = |suites: &[u16], extensions: &[(u16, &[u8])]| {
+            let hello = hello_with(suites, extensions);
+            let hello = ClientHello::parse(&hello).unwrap();
+            let taken = [KeyKind::Rsa, KeyKind::Ecdsa, KeyKind::EdDsa].map(|kind| hello.takes(kind));
+            (hello.server_name().map(ToOwned::to_owned), taken)
+        };
+        let name = [&[0, 14, 0, 0, 11][..], b"example.org"].concat();
+        assert_eq!(
+            read(&[0xC02F, 0xC02B], &[(10, &[0, 2, 0, 23]), (0, &name), (13, &[0, 4, 4, 1, 4, 3])]),
+            (Some("example.org".to_owned()), [true, true, false])
+        );
+        // Whoever names no signatures is taken at its suites.
+        assert_eq!(read(&[0xC02F], &[]), (None, [true, false, false]));
+        assert_eq!(read(&[0xC030, 0xC02C], &[(13, &[0, 2, 8, 7])]), (None, [false, false, true]));
+        assert_eq!(read(&[0xC02F, 0xC02B], &[(13, &[0, 4, 2, 1, 2, 3])]), (None, [false; 3]), "SHA-1");
+        assert_eq!(read(&[0x002F], &[]), (None, [false; 3]), "none that we offer");
+        // Names of other kinds, and what is cut off.
+        let other = [&[0, 9, 7, 0, 1, 1, 0, 0, 2][..], b"ab"].concat();
+        assert_eq!(read(&[0xC02F], &[(0, &other)]).0, Some("ab".to_owned()));
+        for broken in [&[][..], &[0], &[0, 9, 0], &[0, 9, 0, 0, 9, 1], &[0, 3, 0, 0, 1, 0xFF]] {
+            assert_eq!(read(&[0xC02F], &[(0, broken)]).0, None, "{broken:?}");
+        }
     }
 
     #[test]

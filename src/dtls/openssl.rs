@@ -7,12 +7,12 @@ use openssl::dh::Dh;
 use openssl::error::ErrorStack;
 use openssl::pkey::{Id, PKey};
 use openssl::ssl::{
-    AlpnError, ErrorCode, NameType, SniError, Ssl, SslAlert, SslContext, SslContextBuilder, SslMethod, SslOptions,
-    SslSessionCacheMode, SslStream, SslVersion, select_next_proto,
+    AlpnError, ErrorCode, Ssl, SslContext, SslContextBuilder, SslMethod, SslOptions, SslSessionCacheMode, SslStream,
+    SslVersion, select_next_proto,
 };
 use openssl::x509::X509;
 
-use super::hello::ClientHello;
+use super::hello::{ClientHello, KeyKind};
 use super::record;
 use super::wire::{State, Wire};
 use crate::config::TlsFiles;
@@ -32,13 +32,16 @@ const ALPN: &[u8] = b"\x09stun.turn\x12stun.nat-discovery";
 const ANY_COOKIE: &[u8] = b"verified";
 
 /// What sessions are made from: certificates, and what is negotiated.
-pub struct Context(SslContext);
+pub struct Context {
+    certificates: Vec<Certificate>,
+    choice: CertificateChoice,
+}
 
-/// A certificate chain and its key.
+/// A certificate chain and its key, and what is negotiated with it.
 #[derive(Clone)]
 pub struct Certificate {
     context: SslContext,
-    is_rsa: bool,
+    kind: KeyKind,
 }
 
 /// A session.
@@ -50,23 +53,20 @@ pub struct Session {
 }
 
 impl Context {
-    /// Of these certificates, each with the names that it is for. Of two that are for a client it is the one that is not RSA; what signatures
-    /// the client knows is not asked.
+    /// Of these certificates, each with the names that it is for.
     pub fn new(certificates: Vec<(Certificate, Vec<String>)>) -> Option<Arc<Self>> {
         let (certificates, names): (Vec<_>, Vec<_>) = certificates.into_iter().unzip();
-        let choice = CertificateChoice::new(&names);
-        let mut builder = builder().ok()?;
-        // Called for every hello, with a name or without.
-        builder.set_servername_callback(move |ssl, alert| {
-            let name = ssl.servername(NameType::HOST_NAME).map(str::to_owned);
-            let candidates = choice.of(name.as_deref()).iter().filter_map(|number| certificates.get(*number));
-            let chosen = candidates.min_by_key(|certificate| certificate.is_rsa);
-            let is_set = chosen.is_some_and(|chosen| ssl.set_ssl_context(&chosen.context).is_ok());
-            *alert = SslAlert::INTERNAL_ERROR;
-            // Not acknowledged: pion takes the empty extension of an acknowledgement for a malformed one, and nobody misses it.
-            Err(if is_set { SniError::NOACK } else { SniError::ALERT_FATAL })
-        });
-        Some(Arc::new(Self(builder.build())))
+        Some(Arc::new(Self { certificates, choice: CertificateChoice::new(&names) }))
+    }
+
+    /// The certificate for a client, by the server name that it asks for and the kinds of key that it takes. Of two that will do the one that
+    /// is not RSA: its handshake is shorter, and costs the server a tenth. Where none will do, the client hears of it by an alert.
+    ///
+    /// OpenSSL is not asked to choose: it would acknowledge the name, and pion takes the empty extension that does for a malformed one.
+    fn certificate(&self, hello: &ClientHello<'_>) -> Option<&Certificate> {
+        let numbers = self.choice.of(hello.server_name()).iter();
+        let candidates = numbers.filter_map(|number| self.certificates.get(*number));
+        candidates.min_by_key(|of| (!hello.takes(of.kind), of.kind == KeyKind::Rsa))
     }
 }
 
@@ -90,8 +90,8 @@ impl Certificate {
 
     fn of(chain: &[u8], key: &[u8]) -> Result<Self, ErrorStack> {
         let mut builder = builder()?;
-        let is_rsa = use_certificate(&mut builder, chain, key)?;
-        Ok(Self { context: builder.build(), is_rsa })
+        let kind = use_certificate(&mut builder, chain, key)?;
+        Ok(Self { context: builder.build(), kind })
     }
 }
 
@@ -119,8 +119,8 @@ fn builder() -> Result<SslContextBuilder, ErrorStack> {
     Ok(builder)
 }
 
-/// Whether the key is one of RSA.
-fn use_certificate(builder: &mut SslContextBuilder, chain: &[u8], key: &[u8]) -> Result<bool, ErrorStack> {
+/// Returns what kind of key it is.
+fn use_certificate(builder: &mut SslContextBuilder, chain: &[u8], key: &[u8]) -> Result<KeyKind, ErrorStack> {
     let mut chain = X509::stack_from_pem(chain)?.into_iter();
     if let Some(own) = chain.next() {
         builder.set_certificate(&own)?;
@@ -129,7 +129,11 @@ fn use_certificate(builder: &mut SslContextBuilder, chain: &[u8], key: &[u8]) ->
     let key = PKey::private_key_from_pem(key)?;
     builder.set_private_key(&key)?;
     builder.check_private_key()?;
-    Ok(key.id() == Id::RSA)
+    Ok(match key.id() {
+        Id::RSA => KeyKind::Rsa,
+        Id::ED25519 | Id::ED448 => KeyKind::EdDsa,
+        _ => KeyKind::Ecdsa,
+    })
 }
 
 impl Session {
@@ -144,7 +148,7 @@ impl Session {
         datagram: &[u8],
         wire: &mut Wire,
     ) -> Option<(Self, State)> {
-        let mut ssl = Ssl::new(&context.0).ok()?;
+        let mut ssl = Ssl::new(&context.certificate(hello)?.context).ok()?;
         ssl.set_mtu(MTU).ok()?;
         ssl.set_accept_state();
         let stream = SslStream::new(ssl, Wire::default()).ok()?;

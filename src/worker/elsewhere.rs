@@ -13,18 +13,20 @@ use crate::turn::{AllocationId, Client, Outcome};
 const CLAIM_EVERY: usize = 8;
 
 impl Worker {
-    /// Passes a request on to the worker that has its allocation; if there is none, it is answered here.
+    /// Passes a request on to the worker that has its allocation. One that is said to be here, and is not yet, or is none any more, is found
+    /// out behind what waits in the mailbox.
     #[cold]
-    pub(super) fn pass_request_on(&mut self, now: Now, client: &Client, id: AllocationId, message: Payload) -> Room {
-        let bytes = self.inbox.bytes(message.span);
+    pub(super) fn pass_request_on(&mut self, client: &Client, id: AllocationId, message: Payload) -> Room {
         let (here, owner) = (self.relays.worker(), self.whereabouts.of(id));
-        if owner != here {
-            let request = Moving::Request { from: here, client: *client, id, message: bytes.into(), hops: 0 };
-            if !self.mail.pass_on(owner, request) {
-                self.observers.counters().mailbox_drops.add(1);
-            }
-            return Room::Left;
+        let message = self.inbox.bytes(message.span).into();
+        if !self.mail.pass_on(owner, Moving::Request { from: here, client: *client, id, message, hops: 0 }) {
+            self.observers.counters().mailbox_drops.add(1);
         }
+        Room::Left
+    }
+
+    /// Handles a request of a client of this worker that was not handled at once.
+    pub(super) fn handle_late(&mut self, now: Now, client: &Client, bytes: &[u8]) -> Room {
         let reply = self.outbox.new_reply();
         let outcome = self.server.handle_passed_on(now, client, None, bytes, &mut self.relays, reply);
         if log::wants_requests() {
@@ -45,15 +47,22 @@ impl Worker {
     /// Data has come sooner than its allocation, which is asked for.
     #[cold]
     pub(super) fn wait_for_allocation(&mut self, client: &Client, message: Payload) -> Room {
-        let expected = self.server.expected(&client.five_tuple);
+        let five_tuple = client.five_tuple;
+        let Some((id, owner)) = self.server.expected(&five_tuple) else { return self.drop_packet(Dropped::Moving) };
         let kept = self.parked.add(*client, self.inbox.bytes(message.span));
-        let (Some((id, owner)), Some(count)) = (expected, kept) else { return self.drop_packet(Dropped::Moving) };
-        if count % CLAIM_EVERY == 1 {
-            let claim = Moving::Claim { by: self.relays.worker(), id, five_tuple: client.five_tuple };
-            if !self.mail.pass_on(owner, claim) {
-                self.observers.counters().mailbox_drops.add(1);
+        // Where nothing can wait, the allocation is to come all the same.
+        let wants_claim = kept.map_or(!self.parked.has(&five_tuple), |count| count % CLAIM_EVERY == 1);
+        if wants_claim && !self.mail.pass_on(owner, Moving::Claim { by: self.relays.worker(), id, five_tuple }) {
+            self.observers.counters().mailbox_drops.add(1);
+            if kept == Some(1) {
+                // Nobody would ever answer, and what waits would keep its place.
+                self.parked.take(&five_tuple);
+                return self.drop_packet(Dropped::Moving);
             }
         }
-        Room::Left
+        match kept {
+            Some(_) => Room::Left,
+            None => self.drop_packet(Dropped::Moving),
+        }
     }
 }

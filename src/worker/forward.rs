@@ -114,7 +114,7 @@ impl Worker {
                         self.clients.begin_binding(binding, self.outbox.reply());
                         Room::Left
                     }
-                    Outcome::Elsewhere(id) => self.pass_request_on(now, client, id, message),
+                    Outcome::Elsewhere(id) => self.pass_request_on(client, id, message),
                     Outcome::Dropped(Dropped::Moving) => self.wait_for_allocation(client, message),
                     Outcome::Dropped(reason) => self.drop_packet(reason),
                 }

@@ -10,9 +10,10 @@ use super::relay_socket::RelaySocket;
 use crate::addr::FiveTuple;
 use crate::turn::{AllocationId, Client, Parcel, RelayId};
 
-/// Data that may wait for allocations, in bytes, and messages of one client.
+/// Data that may wait for allocations, in bytes, and messages of one client. A message counts for its place as well.
 const PARKED_BYTES_MAX: usize = 256 << 10;
 const PARKED_PER_CLIENT_MAX: usize = 16;
+const PARKED_PLACE: usize = size_of::<(Client, Box<[u8]>)>();
 
 /// What one worker has another do.
 pub(super) enum Moving {
@@ -24,6 +25,8 @@ pub(super) enum Moving {
     Claim { by: u16, id: AllocationId, five_tuple: FiveTuple },
     /// No allocation comes to this 5-tuple.
     Forget { five_tuple: FiveTuple },
+    /// Nobody is at this 5-tuple of mine any more that an allocation of yours was to move to.
+    Cancel { by: u16, five_tuple: FiveTuple },
     /// Here it is.
     Arrival(Box<Arrival>),
 }
@@ -41,7 +44,7 @@ impl Moving {
         let five_tuple = match self {
             Self::Request { client, .. } => &client.five_tuple,
             Self::Claim { five_tuple, .. } => five_tuple,
-            Self::Answer { .. } | Self::Forget { .. } | Self::Arrival(_) => return None,
+            Self::Answer { .. } | Self::Forget { .. } | Self::Cancel { .. } | Self::Arrival(_) => return None,
         };
         Some(match five_tuple.client.get().ip() {
             IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() >> 64 << 64).into()),
@@ -97,22 +100,28 @@ impl Parked {
     /// Keeps a message; returns how many its client has here now, or `None` when there is no room for it.
     pub(super) fn add(&mut self, client: Client, message: &[u8]) -> Option<usize> {
         let of_client = self.messages.iter().filter(|(of, _)| of.five_tuple == client.five_tuple).count();
-        if of_client >= PARKED_PER_CLIENT_MAX || self.bytes + message.len() > PARKED_BYTES_MAX {
+        let weight = message.len() + PARKED_PLACE;
+        if of_client >= PARKED_PER_CLIENT_MAX || self.bytes + weight > PARKED_BYTES_MAX {
             return None;
         }
-        self.bytes += message.len();
+        self.bytes += weight;
         self.messages.push_back((client, message.into()));
         Some(of_client + 1)
     }
 
+    /// Whether a client has something here.
+    pub(super) fn has(&self, five_tuple: &FiveTuple) -> bool {
+        self.messages.iter().any(|(of, _)| of.five_tuple == *five_tuple)
+    }
+
     /// Takes out what a client has here.
     pub(super) fn take(&mut self, five_tuple: &FiveTuple) -> Vec<(Client, Box<[u8]>)> {
-        if !self.messages.iter().any(|(of, _)| of.five_tuple == *five_tuple) {
+        if !self.has(five_tuple) {
             return Vec::new();
         }
         let is_its = |(of, _): &(Client, Box<[u8]>)| of.five_tuple == *five_tuple;
         let (taken, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.messages).into_iter().partition(is_its);
-        self.bytes = kept.iter().map(|(_, message)| message.len()).sum();
+        self.bytes = kept.iter().map(|(_, message)| message.len() + PARKED_PLACE).sum();
         self.messages = kept.into();
         taken
     }
@@ -126,6 +135,10 @@ mod tests {
         Client::over_udp(([192, 0, 2, n], 4000).into(), ([192, 0, 2, 1], 1).into())
     }
 
+    fn client_at(port: u16) -> Client {
+        Client::over_udp(([192, 0, 2, 9], port).into(), ([192, 0, 2, 1], 1).into())
+    }
+
     #[test]
     fn what_waits_for_an_allocation_is_bounded_by_client_and_in_all_and_comes_out_in_order() {
         let mut parked = Parked::default();
@@ -135,7 +148,10 @@ mod tests {
         assert!(parked.add(client(4), &vec![0; PARKED_BYTES_MAX]).is_none());
         let taken: Vec<u8> = parked.take(&client(2).five_tuple).iter().map(|(_, message)| message[0]).collect();
         assert_eq!(taken, (1..=PARKED_PER_CLIENT_MAX as u8).collect::<Vec<_>>());
-        assert_eq!((parked.bytes, parked.take(&client(2).five_tuple).len()), (1, 0));
+        assert_eq!((parked.bytes, parked.take(&client(2).five_tuple).len()), (1 + PARKED_PLACE, 0));
+        // However short they are, a few thousand fill it: each newcomer is looked for among them.
+        let most = (0..).take_while(|n| parked.add(client_at(*n), b"").is_some()).count();
+        assert!(most < 4000, "{most}");
     }
 
     #[test]

@@ -43,6 +43,13 @@ impl World {
                         self.server.expect_no_more(&five_tuple);
                         self.other_side();
                     }
+                    MoveOrder::Cancel { five_tuple, at } => {
+                        let by = self.relays.side as u16;
+                        assert_ne!(at, by);
+                        self.other_side();
+                        self.server.cancel_move(&five_tuple, by);
+                        self.other_side();
+                    }
                     other => panic!("{other:?}"),
                 }
             }

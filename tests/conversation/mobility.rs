@@ -1,12 +1,14 @@
 //! Mobility (RFC 8016): clients that come back from another address, to the same server or to another worker's.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use turnstone::addr::{Family, Transport};
 use turnstone::policy::QuotaLimits;
 use turnstone::reject::{Dropped, Reason};
 use turnstone::stun::{AttributeType, Method};
-use turnstone::turn::{AllocationFilter, Client, EndReason, Event, Path, RelayId, StreamId};
+use turnstone::turn::{AllocationFilter, Client, EndReason, Event, Path, RelayId, Server, StreamId, TicketKey};
+use turnstone::user::RealmId;
 
 use crate::harness::*;
 
@@ -180,6 +182,85 @@ fn a_lost_answer_is_given_again_to_a_copy_and_to_a_new_request_from_the_same_pla
 }
 
 #[test]
+fn a_ticket_that_made_the_move_is_known_again_where_the_allocation_is_now() {
+    // The connection is gone, so that the move is made at once; the client sends twice, or does not hear the answer.
+    let mut world = mobile();
+    let (login, ticket) = settled(&mut world, stream(Transport::Tcp, 1));
+    world.server.client_gone(world.now, &login.client.five_tuple, &mut world.relays);
+    let moved = world.alice(stream(Transport::Tls, 2));
+    let first = world.come_back_well(&moved, &ticket);
+    assert_eq!(world.reached(), moved.client);
+    let second = world.come_back_well(&moved, &ticket);
+    assert_ne!(first, second);
+    assert!(world.channel_data(moved.client, 0x4000, b"x").is_ok());
+    world.pass(35);
+    world.come_back_well(&moved, &ticket);
+    // It moves nothing, and nobody else.
+    assert_eq!((world.server.pending_moves(), moves(&world.events()).len()), (0, 1));
+    let elsewhere = world.alice(client(3));
+    assert_eq!(
+        (world.come_back(&elsewhere, &ticket).code(), world.refused_because()),
+        (Some(400), Some(Reason::UsedTicket))
+    );
+    // The one that is good is not needed here, and the used one is worth nothing when its time is over.
+    assert_eq!(
+        (world.come_back(&moved, &second).code(), world.refused_because()),
+        (Some(400), Some(Reason::TicketNotNeeded))
+    );
+    world.pass(6);
+    assert_eq!(
+        (world.come_back(&moved, &ticket).code(), world.refused_because()),
+        (Some(400), Some(Reason::TicketNotNeeded))
+    );
+    world.come_back_well(&elsewhere, &second);
+    // Nor while it is to move on: there it was not shown.
+    assert_eq!(world.come_back(&moved, &second).code(), Some(400));
+    world.check_books();
+}
+
+#[test]
+fn a_ticket_of_one_realm_is_worth_nothing_in_another_nor_one_of_another_process() {
+    let mut world = World::with(|options| {
+        options.mobility = true;
+        options.realms = vec![RealmOptions::named("b.example")];
+    });
+    let (login, ticket) = settled(&mut world, client(1));
+    let there = |n| Client { realm: RealmId::of("b.example"), ..client(n) };
+    // The same name and password, there.
+    let other = world.alice(there(2));
+    assert_eq!(
+        (world.come_back(&other, &ticket).code(), world.refused_because()),
+        (Some(441), Some(Reason::WrongUser))
+    );
+    // With the credential of its own realm: a nonce of that door is none of this one, and then the realm is another one.
+    let mut strayed = Login { client: there(1), ..login.clone() };
+    assert_eq!(world.come_back(&strayed, &ticket).code(), Some(438));
+    strayed.nonce = world.challenge(there(1)).1;
+    assert_eq!(
+        (world.come_back(&strayed, &ticket).code(), world.refused_because()),
+        (Some(401), Some(Reason::WrongRealm))
+    );
+    // Nor the other way round, and neither has moved.
+    let foreign = world.allocate_mobile(&other);
+    let moved = world.alice(client(3));
+    assert_eq!(world.come_back(&moved, &foreign).code(), Some(441));
+    assert_eq!(world.server.pending_moves(), 0);
+    world.come_back_well(&moved, &ticket);
+
+    // After a restart, or at a server beside it: what cannot be read is refused, and the client begins afresh.
+    let mut restarted = mobile();
+    restarted.shared.tickets = Arc::new(TicketKey::new([9; 32]));
+    let random = Box::new(|bytes: &mut [u8]| bytes.fill(7));
+    restarted.server = Server::new(Arc::clone(&restarted.settings), restarted.shared.clone(), random);
+    let moved = restarted.alice(client(1));
+    assert_eq!(
+        (restarted.come_back(&moved, &ticket).code(), restarted.refused_because()),
+        (Some(400), Some(Reason::InvalidTicket))
+    );
+    restarted.allocate_mobile(&moved);
+}
+
+#[test]
 fn a_ticket_is_worth_nothing_to_anybody_else() {
     let mut world = mobile();
     let (login, ticket) = settled(&mut world, client(1));
@@ -298,6 +379,8 @@ fn the_old_connection_that_closes_moves_it_and_the_new_one_that_closes_does_not_
     assert_eq!(world.reached(), login.client);
     world.server.client_gone(world.now, &login.client.five_tuple, &mut world.relays);
     assert_eq!(world.reached(), moved.client, "RFC 8016 section 3.2.2: closing the old connection moves it");
+    let relay = world.list(&AllocationFilter::default(), None, 9)[0].relayed[0];
+    assert_eq!(relay.1, world.now.micros + 600_000_000, "it waits for nobody, and lives as long as it was granted");
 
     let third = world.alice(stream(Transport::Tls, 3));
     let ticket = world.come_back_well(&third, &ticket);
@@ -462,6 +545,31 @@ fn what_another_worker_expects_is_forgotten_when_the_move_is_not_made() {
 }
 
 #[test]
+fn a_new_connection_that_closes_at_another_worker_takes_its_move_back_and_what_is_granted_anew_is_expected_anew() {
+    let (mut world, login, _, ticket) = between_two();
+    let moved = world.alice(stream(Transport::Tls, 2));
+    let ticket = world.come_back_well(&moved, &ticket);
+    world.server.client_gone(world.now, &moved.client.five_tuple, &mut world.relays);
+    world.follow_orders();
+    assert_eq!(world.server.expected(&moved.client.five_tuple), None);
+    world.other_side();
+    assert_eq!(world.server.pending_moves(), 0, "nobody is there that it could move to");
+    assert!(world.channel_data(login.client, 0x4000, b"x").is_ok());
+
+    // Two minutes before it would be forgotten, it is shown once more.
+    world.other_side();
+    let moved = world.alice(client(5));
+    let ticket = world.come_back_well(&moved, &ticket);
+    world.pass(180);
+    world.come_back_well(&moved, &ticket);
+    world.pass(180);
+    assert_eq!(world.channel_data(moved.client, 0x4000, b"x"), Err(Dropped::Moving));
+    world.claim(moved.client);
+    assert!(world.channel_data(moved.client, 0x4000, b"x").is_ok());
+    world.check_books();
+}
+
+#[test]
 fn between_workers_the_old_connection_that_closes_hands_it_over_and_a_secret_may_have_been_changed() {
     let mut world = mobile();
     world.split();
@@ -483,6 +591,8 @@ fn between_workers_the_old_connection_that_closes_hands_it_over_and_a_secret_may
     assert_eq!(world.server.allocations(), 0);
     world.other_side();
     assert_eq!(world.reached(), moved.client);
+    let relay = world.list(&AllocationFilter::default(), None, 9)[0].relayed[0];
+    assert_eq!(relay.1, world.now.micros + 600_000_000);
     world.check_books();
 }
 

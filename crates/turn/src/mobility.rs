@@ -127,9 +127,6 @@ impl Server {
         let (now, five_tuple) = (request.now, request.five_tuple());
         let slot = slot.ok_or(Reason::AllocationMismatch)?;
         let allocation = self.allocations.get(slot).ok_or(Reason::AllocationMismatch)?;
-        if allocation.client.five_tuple == *five_tuple && !allocation.is_away() {
-            return Err(Reason::TicketNotNeeded.into());
-        }
         if at_home.is_some_and(|other| other != slot) {
             return Err(Reason::AllocationMismatch.into());
         }
@@ -138,9 +135,15 @@ impl Server {
         }
         let (id, user) = (allocation.id, allocation.identity.user.clone());
         let mobile = *allocation.mobile.as_deref().ok_or(Reason::InvalidTicket)?;
+        let is_home = allocation.client.five_tuple == *five_tuple && !mobile.is_away;
+        // The move may have been made meanwhile, or at once: a lost answer is lost all the same.
+        let is_where_it_was_shown = mobile.pending.map_or(is_home, |pending| pending == *five_tuple);
         let is_again = ticket.serial == mobile.serial.wrapping_sub(1)
-            && mobile.pending == Some(*five_tuple)
+            && is_where_it_was_shown
             && now.micros < mobile.retired_until_micros;
+        if is_home && !is_again {
+            return Err(Reason::TicketNotNeeded.into());
+        }
         if ticket.serial != mobile.serial && !is_again {
             return Err(Reason::UsedTicket.into());
         }
@@ -172,10 +175,9 @@ impl Server {
         Ok(())
     }
 
-    /// The connection of a mobile allocation has closed.
-    pub(super) fn set_away(&mut self, now: Now, slot: u32) {
+    /// An allocation that has no 5-tuple waits for its client.
+    pub(super) fn wait_for_client(&mut self, now: Now, slot: u32) {
         let until_micros = in_secs(now, AWAY_SECS);
-        self.allocations.set_away(&self.hash, slot);
         let Some(allocation) = self.allocations.get_mut(slot) else { return };
         for relay in allocation.relays_mut() {
             relay.until_micros = relay.until_micros.min(until_micros);

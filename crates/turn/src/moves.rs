@@ -18,9 +18,11 @@ use super::ticket::Sealer;
 
 /// How long a client may take to send data by its new 5-tuple, after which that is forgotten.
 const PENDING_MICROS: u64 = 300 * SECOND;
-/// Moves that may be pending at one server, and of one user there. An allocation has one at most.
+/// Moves that may be pending at one server, and of one user there, who never gets more than a part of what is free: as many users as like
+/// to leave room for one more. An allocation has one at most.
 const PENDING_MAX: usize = 4096;
-const PENDING_PER_USER_MAX: u32 = 256;
+const PENDING_PER_USER_MAX: usize = 256;
+const PENDING_PART_OF_FREE: usize = 4;
 /// 5-tuples that may wait for allocations of other servers.
 const EXPECTED_MAX: usize = 16 * 1024;
 
@@ -45,6 +47,13 @@ pub enum MoveOrder {
         /// The 5-tuple.
         five_tuple: FiveTuple,
         /// The server that has passed its request on.
+        at: u16,
+    },
+    /// Call [`Server::cancel_move`] at this server: the client's new connection, which is here, has closed.
+    Cancel {
+        /// The 5-tuple.
+        five_tuple: FiveTuple,
+        /// The server that has granted the move.
         at: u16,
     },
 }
@@ -105,24 +114,31 @@ impl Moves {
 
     /// Whether a user may have another move pending.
     pub(super) fn has_room(&self, user: &User) -> bool {
-        let of_user = self.of_user.get(user).copied().unwrap_or_default();
-        self.pending.len() < PENDING_MAX && of_user < PENDING_PER_USER_MAX
+        let of_user = self.of_user.get(user).copied().unwrap_or_default() as usize;
+        let free = PENDING_MAX.saturating_sub(self.pending.len());
+        free > 0 && of_user < (free / PENDING_PART_OF_FREE).clamp(1, PENDING_PER_USER_MAX)
     }
 
     /// Grants an allocation of a user a move to a client's 5-tuple.
     pub(super) fn add(&mut self, now: Now, id: AllocationId, user: &User, client: Client) {
         let (five_tuple, at) = (client.five_tuple, self.passed_on.flatten());
         self.remove(&five_tuple);
+        // Nobody may be told to forget a place, by an order that is still to be followed, after he has been told to expect it again.
+        self.orders.retain(|order| !matches!(order, MoveOrder::Forget { five_tuple: of, .. } if *of == five_tuple));
         let until_micros = now.micros + PENDING_MICROS;
         *self.of_user.entry(user.clone()).or_default() += 1;
-        self.add_deadline(until_micros, five_tuple);
         self.pending.insert(five_tuple, Pending { id, user: user.clone(), client, at, until_micros });
+        self.add_deadline(until_micros, five_tuple);
     }
 
     fn add_deadline(&mut self, until_micros: u64, five_tuple: FiveTuple) {
         if self.deadlines.len() > DEADLINES_KEPT + 2 * (self.pending.len() + self.expected.len()) {
+            // A client that comes back to one place again and again leaves an entry each time.
             let (pending, expected) = (&self.pending, &self.expected);
-            self.deadlines.retain(|(_, of)| pending.contains_key(of) || expected.contains_key(of));
+            self.deadlines.retain(|(until_micros, of)| {
+                pending.get(of).is_some_and(|pending| pending.until_micros == *until_micros)
+                    || expected.get(of).is_some_and(|expected| expected.until_micros == *until_micros)
+            });
         }
         self.deadlines.push_back((until_micros, five_tuple));
     }
@@ -216,17 +232,13 @@ impl Server {
     /// Expects an allocation of another server, which has been granted a move to this 5-tuple, until data comes by it. Then the way is
     /// [`Dropped::Moving`](crate::reject::Dropped::Moving).
     pub fn expect(&mut self, now: Now, five_tuple: FiveTuple, id: AllocationId, owner: u16) {
-        let known = self.moves.expected.get_mut(&five_tuple);
-        if let Some(known) = known.filter(|known| known.id == id && known.until_micros > now.micros) {
-            known.owner = owner;
+        if self.moves.expected.len() >= EXPECTED_MAX && !self.moves.expected.contains_key(&five_tuple) {
             return;
         }
-        if self.moves.expected.len() >= EXPECTED_MAX {
-            return;
-        }
+        // Not before the owner forgets it, which says so: it may have been granted anew.
         let until_micros = now.micros + PENDING_MICROS;
-        self.moves.add_deadline(until_micros, five_tuple);
         self.moves.expected.insert(five_tuple, Expected { id, owner, until_micros });
+        self.moves.add_deadline(until_micros, five_tuple);
     }
 
     /// Expects no allocation at a 5-tuple any more.
@@ -287,7 +299,8 @@ impl Server {
         if self.moves.is_empty() {
             return false;
         }
-        if self.moves.expected.remove(five_tuple).is_some() {
+        if let Some(Expected { owner: at, .. }) = self.moves.expected.remove(five_tuple) {
+            self.moves.orders.push_back(MoveOrder::Cancel { five_tuple: *five_tuple, at });
             return true;
         }
         let Some(id) = self.pending_move(five_tuple) else { return false };
@@ -296,23 +309,35 @@ impl Server {
         true
     }
 
+    /// Forgets a move that was granted to a client of another server, whose connection there has closed.
+    pub fn cancel_move(&mut self, five_tuple: &FiveTuple, at: u16) {
+        let pending = self.moves.pending.get(five_tuple).filter(|pending| pending.at == Some(at));
+        if let Some(id) = pending.map(|pending| pending.id) {
+            self.moves.remove(five_tuple);
+            self.unlink_move(id);
+        }
+    }
+
     /// The connection of a mobile allocation has closed (RFC 8016 section 3.2.2): it goes to the client's new 5-tuple if there is one
     /// already, and else waits for its client to come back.
     pub(super) fn lose_way(&mut self, now: Now, slot: u32) {
-        self.set_away(now, slot);
-        self.follow_client(slot);
+        self.allocations.set_away(&self.hash, slot);
+        if !self.follow_client(slot) {
+            self.wait_for_client(now, slot);
+        }
     }
 
-    /// Moves an allocation that has no 5-tuple to where its client is, if that is known.
-    pub(super) fn follow_client(&mut self, slot: u32) {
-        let Some(allocation) = self.allocations.get(slot) else { return };
-        let Some(five_tuple) = allocation.mobile.as_ref().and_then(|mobile| mobile.pending) else { return };
+    /// Moves an allocation that has no 5-tuple to where its client is; whether that is known.
+    pub(super) fn follow_client(&mut self, slot: u32) -> bool {
+        let Some(allocation) = self.allocations.get(slot) else { return false };
+        let Some(five_tuple) = allocation.mobile.as_ref().and_then(|mobile| mobile.pending) else { return false };
         let id = allocation.id;
-        match self.moves.pending.get(&five_tuple).map(|pending| pending.at) {
-            Some(Some(to)) => self.moves.orders.push_back(MoveOrder::HandOver { id, five_tuple, to }),
-            Some(None) => self.make_move(slot),
-            None => {}
+        let Some(pending) = self.moves.pending.get(&five_tuple) else { return false };
+        match pending.at {
+            Some(to) => self.moves.orders.push_back(MoveOrder::HandOver { id, five_tuple, to }),
+            None => self.make_move(slot),
         }
+        true
     }
 
     /// Forgets moves that have been pending for too long.
@@ -328,5 +353,61 @@ impl Server {
         if let Some(mobile) = slot.and_then(|slot| self.allocations.get_mut(slot)?.mobile.as_mut()) {
             mobile.pending = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ticket::TicketKey;
+
+    const NOW: Now = Now { micros: 5_000 * SECOND, unix_secs: 1_700_000_000 };
+
+    fn moves() -> Moves {
+        Moves::new(Sealer::new(TicketKey::new([1; 32]).into(), Box::new(|bytes| bytes.fill(7))))
+    }
+
+    fn client(n: u16) -> Client {
+        Client::over_udp(([192, 0, 2, 1], n).into(), ([192, 0, 2, 9], 3478).into())
+    }
+
+    #[test]
+    fn a_place_that_is_come_back_to_again_and_again_is_kept_once() {
+        let (mut moves, user) = (moves(), User::fixed("ann"));
+        let id = AllocationId::new(0, 1).unwrap();
+        for n in 0..100_000 {
+            let now = Now { micros: NOW.micros + n, ..NOW };
+            moves.add(now, id, &user, client((n % 100) as u16));
+        }
+        assert_eq!(moves.pending.len(), 100);
+        assert!(moves.deadlines.len() <= DEADLINES_KEPT + 2 * 100 + 1, "{} deadlines", moves.deadlines.len());
+        // What is kept is still forgotten in its time.
+        assert_eq!(moves.expire(NOW.micros + 100_000 + PENDING_MICROS).len(), 100);
+        assert!(moves.pending.is_empty() && moves.of_user.is_empty());
+    }
+
+    #[test]
+    fn any_number_of_users_leave_room_for_another_one() {
+        let mut moves = moves();
+        let id = AllocationId::new(0, 1).unwrap();
+        let names: Vec<_> = (0..100).map(|n| User::fixed(n.to_string())).collect();
+        let mut port = 0;
+        for _ in 0..300 {
+            for user in names.iter().filter(|user| moves.has_room(user)).cloned().collect::<Vec<_>>() {
+                port += 1;
+                moves.add(NOW, id, &user, client(port));
+            }
+        }
+        assert!(!names.iter().any(|user| moves.has_room(user)));
+        assert!(moves.has_room(&User::fixed("another")), "{} of {PENDING_MAX}", moves.pending.len());
+        assert!(moves.pending.len() > PENDING_MAX / 2);
+        // One alone gets what he may.
+        let (mut moves, ann) = (self::moves(), User::fixed("ann"));
+        let granted = (0..1000).take_while(|n| {
+            let has_room = moves.has_room(&ann);
+            moves.add(NOW, id, &ann, client(*n));
+            has_room
+        });
+        assert_eq!(granted.count(), PENDING_PER_USER_MAX);
     }
 }

@@ -1,9 +1,12 @@
 //! MOBILITY-TICKETs (RFC 8016 section 3.3): which allocation a client comes back to, sealed so that only this process can make or read
 //! one.
 //!
-//! A ticket is the number of its key (16 bits, of the hour of its making), 64 random bits of nonce, and AES-256-GCM, with a tag of 96 bits, of
-//! the allocation's id and of the ticket's number among those of the allocation. It has 32 bytes: coturn's client has room for no more. Keys are derived from one master key, so that a ticket can be opened for as long as
-//! its allocation lives, while no key seals more than an hour's.
+//! A ticket is the number of its key (2 bytes, of the hour of its making), 8 random bytes of nonce, and AES-256-GCM, with a tag of 96 bits,
+//! of the allocation's id and of the ticket's number among those of the allocation. Keys are derived from one master key, so that a ticket can
+//! be opened for as long as its allocation lives, while no key seals more than an hour's.
+//!
+//! It has 32 bytes, and none of them is zero: coturn's client keeps it as a string of C, with room for no more. A nonce that leads to a
+//! zero, as one of nine does, is thrown away.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -25,6 +28,8 @@ const EPOCH_LEN: usize = 2;
 const NONCE_LEN: usize = 8;
 const STATE_LEN: usize = 10;
 const TAG_LEN: usize = 12;
+/// How many nonces are tried. That all of them lead to a zero happens once in 10^30 tickets.
+const TRIES_MAX: usize = 32;
 /// Every ticket is as long as this.
 pub(super) const TICKET_LEN: usize = EPOCH_LEN + NONCE_LEN + STATE_LEN + TAG_LEN;
 
@@ -76,7 +81,7 @@ pub(super) struct Sealer {
     master: Arc<TicketKey>,
     fill_random: FillRandom,
     /// The key used last: nearly always the one that the next ticket needs, too.
-    last: Option<(u16, Box<Cipher>)>,
+    last: Option<([u8; EPOCH_LEN], Box<Cipher>)>,
 }
 
 impl Sealer {
@@ -92,19 +97,28 @@ impl Sealer {
 
     /// The value of MOBILITY-TICKET; `None` when the cipher refuses, which it never does for so few bytes.
     pub(super) fn seal(&mut self, unix_secs: u64, ticket: Ticket) -> Option<[u8; TICKET_LEN]> {
-        let epoch = (unix_secs / EPOCH_SECS) as u16;
-        let mut nonce = [0; NONCE_LEN];
-        (self.fill_random)(&mut nonce);
+        let epoch = epoch_of(unix_secs);
+        (0..TRIES_MAX).find_map(|_| {
+            let mut nonce = [0; NONCE_LEN];
+            (self.fill_random)(&mut nonce);
+            self.seal_with(epoch, nonce, ticket).filter(|sealed| !sealed.contains(&0))
+        })
+    }
+
+    fn seal_with(
+        &mut self,
+        epoch: [u8; EPOCH_LEN],
+        nonce: [u8; NONCE_LEN],
+        ticket: Ticket,
+    ) -> Option<[u8; TICKET_LEN]> {
         let mut state = [0; STATE_LEN];
         let (id, serial) = state.split_at_mut(8);
         id.copy_from_slice(&ticket.allocation.to_bits().to_be_bytes());
         serial.copy_from_slice(&ticket.serial.to_be_bytes());
         let cipher = self.cipher(epoch)?;
-        let tag = cipher
-            .encrypt_inout_detached(&padded(nonce).into(), &epoch.to_be_bytes(), state.as_mut_slice().into())
-            .ok()?;
+        let tag = cipher.encrypt_inout_detached(&padded(nonce).into(), &epoch, state.as_mut_slice().into()).ok()?;
         let mut sealed = [0; TICKET_LEN];
-        let parts: [&[u8]; 4] = [&epoch.to_be_bytes(), &nonce, &state, &tag];
+        let parts: [&[u8]; 4] = [&epoch, &nonce, &state, &tag];
         for (to, from) in sealed.iter_mut().zip(parts.into_iter().flatten()) {
             *to = *from;
         }
@@ -118,26 +132,31 @@ impl Sealer {
         let (nonce, rest) = rest.split_first_chunk::<NONCE_LEN>()?;
         let (state, tag) = rest.split_first_chunk::<STATE_LEN>()?;
         let tag: &[u8; TAG_LEN] = tag.try_into().ok()?;
-        let epoch = u16::from_be_bytes(*epoch);
         let mut state = *state;
-        let cipher = self.cipher(epoch)?;
+        let cipher = self.cipher(*epoch)?;
         let (nonce, tag) = (padded(*nonce).into(), (*tag).into());
-        cipher.decrypt_inout_detached(&nonce, &epoch.to_be_bytes(), state.as_mut_slice().into(), &tag).ok()?;
+        cipher.decrypt_inout_detached(&nonce, epoch, state.as_mut_slice().into(), &tag).ok()?;
         let (id, serial) = state.split_first_chunk::<8>()?;
         let allocation = AllocationId::from_bits(u64::from_be_bytes(*id));
         Some(Ticket { allocation, serial: u16::from_be_bytes(serial.try_into().ok()?) })
     }
 
-    fn cipher(&mut self, epoch: u16) -> Option<&Cipher> {
+    fn cipher(&mut self, epoch: [u8; EPOCH_LEN]) -> Option<&Cipher> {
         if self.last.as_ref().is_none_or(|(last, _)| *last != epoch) {
             let mut mac = Hmac::<Sha256>::new_from_slice(self.master.get()?).ok()?;
             mac.update(b"mobility ticket");
-            mac.update(&epoch.to_be_bytes());
+            mac.update(&epoch);
             let key = Zeroizing::new(<[u8; 32]>::from(mac.finalize().into_bytes()));
             self.last = Some((epoch, Box::new(Cipher::new_from_slice(&*key).ok()?)));
         }
         self.last.as_ref().map(|(_, cipher)| &**cipher)
     }
+}
+
+/// The number of the hour, in two digits from 1 to 255. It comes again after seven years.
+fn epoch_of(unix_secs: u64) -> [u8; EPOCH_LEN] {
+    let hours = unix_secs / EPOCH_SECS;
+    [hours / 255, hours].map(|digit| (digit % 255 + 1) as u8)
 }
 
 /// The nonce as the cipher wants it.
@@ -156,10 +175,11 @@ mod tests {
     const NOW: u64 = 1_700_000_000;
 
     fn sealer(master: &Arc<TicketKey>) -> Sealer {
-        let mut count = 0;
+        let mut count = 0u32;
         let fill_random = move |bytes: &mut [u8]| {
             count += 1;
-            bytes.fill(count);
+            let digits = count.to_le_bytes();
+            bytes.iter_mut().zip(digits.iter().cycle()).for_each(|(to, from)| *to = *from | 0x40);
         };
         Sealer::new(Arc::clone(master), Box::new(fill_random))
     }
@@ -177,6 +197,16 @@ mod tests {
         assert_eq!(other.open(&sealed), Some(ticket(9)), "with the key of its hour");
         assert_eq!(sealer(&Arc::new(TicketKey::new([9; 32]))).open(&sealed), None, "another process");
         assert_ne!(one.seal(NOW, ticket(9)).unwrap(), sealed, "two tickets are never the same");
+    }
+
+    #[test]
+    fn no_ticket_of_any_hour_has_a_zero_byte() {
+        let mut sealer = sealer(&Arc::default());
+        for hour in 0..2000 {
+            let sealed = sealer.seal(NOW + hour * EPOCH_SECS, ticket(hour as u16)).expect("a nonce that does");
+            assert!(!sealed.contains(&0), "{sealed:?}");
+            assert_eq!(sealer.open(&sealed), Some(ticket(hour as u16)));
+        }
     }
 
     #[test]

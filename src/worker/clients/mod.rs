@@ -179,9 +179,13 @@ impl Clients {
         due.into_iter().flatten().min()
     }
 
-    /// Whether a connection is open and stays so.
-    pub(super) fn is_open(&mut self, id: StreamId) -> bool {
-        self.streams.lasting_mut(id).is_some()
+    /// Whether the connection or session that a client came by is open and stays so, if it came by one.
+    pub(super) fn is_open(&mut self, client: &Client) -> bool {
+        match client.path {
+            Path::Datagrams(_) => true,
+            Path::Stream(id) => self.streams.lasting_mut(id).is_some(),
+            Path::Session(id) => self.sessions.is_open(id),
+        }
     }
 
     /// Has the connection or session a client came by closed, if it came by one.

@@ -99,6 +99,11 @@ impl SessionTable {
         self.sessions.get_mut(slot(id))
     }
 
+    /// Whether a session is open and stays so.
+    pub(super) fn is_open(&self, id: SessionId) -> bool {
+        self.get(id).is_some_and(|session| !session.is_ending && matches!(session.stage, Stage::Open(_)))
+    }
+
     /// Finds the session that a datagram without a hello is for. What is for one that arrives waits for its turn.
     pub(super) fn take(&mut self, five_tuple: &FiveTuple, datagram: &[u8]) -> Taken {
         let Some(pair) = self.by_client.get(five_tuple).copied() else { return Taken::Unknown };

@@ -71,7 +71,8 @@ impl Clients {
             observers.counters().count_handshake(Handshake::Refused);
             return Came::Done;
         };
-        let client = Client { five_tuple, ..*client };
+        let by_name = hello.server_name().and_then(|name| server.realm_by_server_name(name));
+        let client = Client { five_tuple, realm: by_name.unwrap_or(client.realm), ..*client };
         self.sessions.insert(now, client, (&hello, datagram), permit);
         self.count_sessions(observers.counters());
         Came::Done

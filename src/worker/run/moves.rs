@@ -1,8 +1,9 @@
 //! Allocations whose clients come back to another worker (RFC 8016): their requests are passed on, and they move when data comes.
 
+use crate::addr::FiveTuple;
 use crate::clock::Now;
 use crate::reject::Dropped;
-use crate::turn::{AllocationId, Client, EndReason, MessageKind, MoveOrder, Outcome, Parcel, Path, Relays};
+use crate::turn::{AllocationId, Client, EndReason, MessageKind, MoveOrder, Outcome, Parcel, Relays};
 use crate::worker::forward::STUN_WEIGHT;
 use crate::worker::moving::{Arrival, Moving};
 use crate::worker::{Worker, log};
@@ -37,10 +38,9 @@ impl Worker {
                 }
                 Moving::Forget { five_tuple } => {
                     self.server.expect_no_more(&five_tuple);
-                    for _ in self.parked.take(&five_tuple) {
-                        self.observers.counters().drop_packet(Dropped::NoAllocation);
-                    }
+                    self.forget_parked(&five_tuple);
                 }
+                Moving::Cancel { by, five_tuple } => self.server.cancel_move(&five_tuple, by),
                 Moving::Arrival(arrival) => self.on_arrival(now, *arrival),
             }
         }
@@ -56,6 +56,10 @@ impl Worker {
                     }
                 }
                 MoveOrder::Forget { five_tuple, at } => self.say(at, Moving::Forget { five_tuple }),
+                MoveOrder::Cancel { five_tuple, at } => {
+                    let by = self.relays.worker();
+                    self.say(at, Moving::Cancel { by, five_tuple });
+                }
                 // This worker knows no others.
                 _ => {}
             }
@@ -76,6 +80,11 @@ impl Worker {
             return self.say(owner, Moving::Request { from, client, id, message, hops: hops + 1 });
         }
         self.pace.spend(STUN_WEIGHT);
+        if from == self.relays.worker() {
+            // What waited before it has been done.
+            let room = self.handle_late(now, &client, &message);
+            return self.make_room_again(now, room);
+        }
         let reply = self.outbox.new_reply();
         let outcome = self.server.handle_passed_on(now, &client, Some(from), &message, &mut self.relays, reply);
         if log::wants_requests() {
@@ -134,10 +143,9 @@ impl Worker {
                 return self.whereabouts.forget(id);
             }
         }
-        if let Path::Stream(stream) = client.path
-            && !self.clients.is_open(stream)
-        {
+        if !self.clients.is_open(&client) {
             self.server.client_gone(now, &client.five_tuple, &mut self.relays);
+            return self.forget_parked(&client.five_tuple);
         }
         for (client, message) in self.parked.take(&client.five_tuple) {
             if !self.inbox.has_room(1) {
@@ -147,6 +155,13 @@ impl Worker {
             let kind = MessageKind::of_datagram(&message);
             let room = self.on_client_message(now, &client, kind, payload);
             self.make_room_again(now, room);
+        }
+    }
+
+    /// No allocation comes for what waits.
+    fn forget_parked(&mut self, five_tuple: &FiveTuple) {
+        for _ in self.parked.take(five_tuple) {
+            self.observers.counters().drop_packet(Dropped::NoAllocation);
         }
     }
 
