@@ -11,16 +11,18 @@ use base64::{Engine, alphabet};
 use toml::value::{Datetime, Offset};
 use zeroize::Zeroizing;
 
-use crate::auth::{AccessTokens, SharedSecret, StoredKeys, TimeLimited, TokenKey, Users, prepare};
+use crate::auth::{AccessTokens, SharedSecret, TokenKey, Users, prepare};
+use crate::policy::PolicyName;
 
 use super::error::{Located, Place, ValueError};
 use super::keys::{READERS, SECRET, SECRET_FILE, TOKEN_ALGORITHMS};
+use super::peers::NamedPolicy;
 use super::reader::{Document, Section, or_default};
 use super::secret::{Readers, SecretError, check_secret, read_private_file, trim_line_end};
 use super::sections::{read_realm_bandwidth, read_realm_quota};
 use super::snapshot::{Auth, RealmConfig};
 use super::source::{Source, Surroundings};
-use super::users_file::read_users_file;
+use super::users_file::{add_user, read_users_file};
 use super::value::{ON_EXPIRY, choose};
 
 const REALM_CHARS_MAX: usize = 127;
@@ -69,8 +71,8 @@ pub(super) fn read_auth(
         if around.dev {
             secrets.extend(fresh_secret(document));
         } else if turn {
-            let message = "nobody could authenticate: expected [[auth.secrets]] or [[auth.users]] in the file, or \
-                           TURNSTONE_SECRET_FILE or TURNSTONE_SECRET in the environment";
+            let message = "nobody could authenticate: expected [[auth.secrets]], [[auth.users]], users-file in [auth] or \
+                           [[auth.token-keys]] in the file, or TURNSTONE_SECRET_FILE or TURNSTONE_SECRET in the environment";
             document.problem(document.whole(), message);
         }
     }
@@ -96,6 +98,7 @@ pub(super) fn read_realms(
     source: &Source,
     around: &Surroundings<'_>,
     auth: &Auth,
+    policies: &[Located<NamedPolicy>],
 ) -> Vec<RealmConfig> {
     let reader = SecretReader { document, source, around };
     let tables = root.sections("realm");
@@ -116,14 +119,19 @@ pub(super) fn read_realms(
             table.problem("name", name.place.clone(), format!("a second realm of the name {:?}", name.value));
         }
         let on_expiry = table.text("on-expiry", |text| choose(ON_EXPIRY, text, "a policy"));
+        let peers = table.text("peers", str::parse::<PolicyName>);
+        if let Some(peers) = &peers
+            && policies.iter().all(|policy| policy.value.0 != peers.value)
+        {
+            let names: Vec<_> = policies.iter().map(|policy| policy.value.0).collect();
+            let message =
+                format!("there is no [[peers.policy]] of the name {:?}; expected one of {names:?}", peers.value);
+            table.problem("peers", peers.place.clone(), message);
+        }
         let chosen_by = table.texts("sni", parse_sni);
         for name in &chosen_by {
             if !server_names.insert(name.value.clone()) {
-                table.problem(
-                    "server-names",
-                    name.place.clone(),
-                    format!("{:?} leads to another realm already", name.value),
-                );
+                table.problem("sni", name.place.clone(), format!("{:?} leads to another realm already", name.value));
             }
         }
         let name = or_default(name);
@@ -141,6 +149,7 @@ pub(super) fn read_realms(
             secrets,
             users: Arc::new(users),
             on_expiry: on_expiry.map(|on_expiry| on_expiry.value),
+            peers: peers.map(|peers| peers.value),
             quota,
             bandwidth,
         });
@@ -173,14 +182,14 @@ pub(super) fn parse_path(text: &str, directory: &Path) -> Result<PathBuf, ValueE
     Ok(directory.join(text))
 }
 
+/// A realm in the one spelling that its keys are made with (OpaqueString).
 pub(crate) fn parse_realm(text: &str) -> Result<String, ValueError> {
-    if prepare(text).is_err() || text.contains(['"', '\\']) {
-        return Err(ValueError::unfit(text, "empty or has a character that is not allowed"));
+    let prepared = prepare(text).ok().filter(|prepared| !prepared.contains(['"', '\\']));
+    match prepared {
+        None => Err(ValueError::unfit(text, "empty or has a character that is not allowed")),
+        Some(prepared) if prepared.chars().count() > REALM_CHARS_MAX => Err(ValueError::Text("too long")),
+        Some(prepared) => Ok(prepared),
     }
-    if text.chars().count() > REALM_CHARS_MAX {
-        return Err(ValueError::Text("too long"));
-    }
-    Ok(text.to_owned())
 }
 
 pub(crate) fn parse_host(text: &str) -> Result<String, ValueError> {
@@ -354,17 +363,6 @@ impl SecretReader<'_, '_> {
 
     fn users(&self, section: &Section<'_, '_>, realm: &str) -> Users {
         let mut users = Users::of_realm(realm);
-        let mut add = |name: &str, password: &[u8]| match std::str::from_utf8(password) {
-            Err(_) => Err(format!("the password of {name:?} is not UTF-8")),
-            Ok(_) if TimeLimited::parse(name).is_some() => {
-                Err(format!("{name:?} looks like the username of a time-limited credential; expected another name"))
-            }
-            Ok(keys) if StoredKeys::is_meant(keys) => match keys.parse() {
-                Ok(keys) => users.insert_keys(name, &keys).map_err(|error| error.to_string()),
-                Err(error) => Err(format!("user {name:?}: {error}")),
-            },
-            Ok(password) => users.insert(name, password).map_err(|error| error.to_string()),
-        };
         for table in section.sections("users") {
             let name = table.text("name", |text| Ok::<_, Infallible>(text.to_owned()));
             if !table.has("name") {
@@ -373,7 +371,7 @@ impl SecretReader<'_, '_> {
             let found = self.find(&table, PASSWORD_SOURCES, true);
             table.report_unknown_keys();
             if let (Some(name), Some(found)) = (name, found)
-                && let Err(problem) = add(&name.value, &trim_line_end(found.value))
+                && let Err(problem) = add_user(&mut users, &name.value, &trim_line_end(found.value))
             {
                 self.document.problem(name.place, problem);
             }
@@ -384,7 +382,7 @@ impl SecretReader<'_, '_> {
                 let file = path.value.display().to_string();
                 self.document.problem(Place::At { file, line, column: 1 }, problem);
             };
-            if let Err(error) = read_users_file(&path.value, self.document.secret_readers(), realm, add, problem) {
+            if let Err(error) = read_users_file(&path.value, self.document.secret_readers(), &mut users, problem) {
                 section.problem("users-file", path.place.clone(), error);
             }
         }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::addr::Family;
 
+use super::error::{Place, Problem};
 use super::keys::KEYS;
 use super::snapshot::Config;
 
@@ -50,6 +51,21 @@ impl Config {
         let mut changes: Vec<_> = changes.collect();
         changes.sort_by_key(|change| change.key);
         changes
+    }
+
+    /// What an operator should know of listeners that go on after a reload with a realm that is no more.
+    pub fn listeners_without_realm(&self) -> Vec<Problem> {
+        let is_there = |name: &String| *name == self.auth.realm || self.realms.iter().any(|realm| realm.name == *name);
+        let lost = self.listeners.iter().filter_map(|listener| {
+            let realm = listener.options.realm.as_ref().filter(|realm| !is_there(realm))?;
+            let message = format!(
+                "until a restart the {} listener {} still leads to the realm {realm:?}, which is no more: its clients are taken as of \
+                 {:?}, the realm of [auth]",
+                listener.transport, listener.address, self.auth.realm
+            );
+            Some(Problem { place: Place::Source("[[listen]] realm".to_owned()), message })
+        });
+        lost.collect()
     }
 
     /// Takes over the running relay addresses where both look for them on the host: they are followed without a reload.

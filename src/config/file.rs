@@ -11,7 +11,7 @@ use super::listen::{check_listener_realms, read_listeners, read_tls};
 use super::nat_discovery::read_nat_discovery;
 use super::operation::{read_drain, read_metrics, read_redirect};
 use super::overrides::Overrides;
-use super::peers::read_peers;
+use super::peers::{read_peers, warn_about_unused};
 use super::reader::{Document, Section};
 use super::records::read_usage;
 use super::relay::{check_listener_relays, check_relay_ports, read_relay, warn_about_peers};
@@ -110,7 +110,8 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
     let redirect = read_redirect(root, &listeners, around).map(Arc::new);
     let usage = read_usage(document, root, source, around);
     let auth = read_auth(document, root, source, turn, around);
-    let realms = read_realms(document, root, source, around, &auth);
+    let realms = read_realms(document, root, source, around, &auth, &peer_policies);
+    warn_about_unused(document, &peer_policies, &auth, &realms);
     check_listener_realms(document, &listeners, &auth, &realms);
     root.report_unknown_keys();
     Config {
@@ -122,7 +123,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         auth,
         realms,
         peers,
-        peer_policies,
+        peer_policies: peer_policies.into_iter().map(|policy| policy.value).collect(),
         guard: read_guard(root),
         lifetimes,
         quota,

@@ -56,6 +56,7 @@ pub use snapshot::{
 pub use source::{DEFAULT_FILE, Loaded, Source, Surroundings};
 pub use units::parse_duration;
 pub use usage::{Usage, UsageFile, Webhook, WebhookUrl};
+pub use users_file::read_users;
 
 // For `import`, which writes what is read here.
 pub(crate) use access::{parse_host, parse_realm};

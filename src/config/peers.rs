@@ -6,21 +6,25 @@ use crate::policy::{AclError, OwnService, PeerAcl, PeerRules, PolicyName};
 
 use super::error::Located;
 use super::reader::{Document, Section, or_default};
+use super::snapshot::{Auth, RealmConfig};
 use super::value::{PEER_MODES, choose};
 
 /// Policies that a configuration may have by name.
 const POLICIES_MAX: usize = 1000;
+
+/// A policy that has a name.
+pub(super) type NamedPolicy = (PolicyName, PeerRules);
 
 /// The rules of the default policy, and those of the others.
 pub(super) fn read_peers(
     document: &Document<'_>,
     root: &Section<'_, '_>,
     dev: bool,
-) -> (PeerRules, Vec<(PolicyName, PeerRules)>) {
+) -> (PeerRules, Vec<Located<NamedPolicy>>) {
     let section = root.section("peers");
     let nat64_prefixes = section.texts("nat64-prefixes", as_written);
     let default = read_rules(&section, dev);
-    let mut policies: Vec<(PolicyName, PeerRules)> = Vec::new();
+    let mut policies: Vec<Located<NamedPolicy>> = Vec::new();
     for table in section.sections("policy") {
         let name = table.text("name", str::parse::<PolicyName>);
         let rules = read_rules(&table, dev);
@@ -31,7 +35,7 @@ pub(super) fn read_peers(
             }
             continue;
         };
-        if policies.iter().any(|(known, _)| *known == name.value) {
+        if policies.iter().any(|known| known.value.0 == name.value) {
             document.problem(name.place, format!("there is another policy of the name \"{}\"", name.value));
         } else if policies.len() >= POLICIES_MAX {
             document.problem(name.place, format!("there are more than {POLICIES_MAX} policies"));
@@ -42,7 +46,7 @@ pub(super) fn read_peers(
                     "nobody can be reached by this policy: it has mode = \"sfu\", and neither allowed nor own-services";
                 document.warning(name.place.clone(), message);
             }
-            policies.push((name.value, rules));
+            policies.push(Located { value: (name.value, rules), place: name.place });
         }
     }
     section.report_unknown_keys();
@@ -56,10 +60,31 @@ pub(super) fn read_peers(
         .map(|rule| rule.value)
         .collect();
     // They are a fact of the network, whoever asks.
-    for (_, rules) in &mut policies {
+    for Located { value: (_, rules), .. } in &mut policies {
         rules.nat64_prefixes.clone_from(&nat64_prefixes);
     }
     (PeerRules { nat64_prefixes, ..default }, policies)
+}
+
+/// A policy by which nobody can come is a mistake: whoever wrote it thinks that it denies something.
+pub(super) fn warn_about_unused(
+    document: &Document<'_>,
+    policies: &[Located<NamedPolicy>],
+    auth: &Auth,
+    realms: &[RealmConfig],
+) {
+    if auth.username_limits {
+        return;
+    }
+    for Located { value: (name, _), place } in policies {
+        if realms.iter().all(|realm| realm.peers != Some(*name)) {
+            let message = format!(
+                "nobody comes by the policy \"{name}\": no [[realm]] has peers = \"{name}\", and usernames cannot name it unless \
+                 username-limits in [auth] is true"
+            );
+            document.warning(place.clone(), message);
+        }
+    }
 }
 
 /// What `[peers]` and a `[[peers.policy]]` have in common. Each rule is tried by itself, so that every malformed one is named with its

@@ -58,6 +58,7 @@ impl Config {
                 .quota(of.quota.of(self.quota))
                 .bandwidth(of.bandwidth)
                 .on_expiry(of.on_expiry.unwrap_or(auth.on_expiry))
+                .peer_policy(of.peers)
                 .server_names(of.server_names.clone());
             Ok::<_, ConfigError>(settings.realm(realm))
         })?;

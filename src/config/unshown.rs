@@ -6,6 +6,7 @@ use super::snapshot::{Auth, Config, ListenOptions, RealmConfig, Web};
 use super::units::rate_text;
 use super::value::{ON_EXPIRY, PEER_MODES, name_of, quoted};
 use crate::auth::TokenKey;
+use crate::policy::PolicyName;
 
 pub(super) fn listen_lines(config: &Config) -> String {
     let mut lines = String::new();
@@ -158,6 +159,9 @@ pub(super) fn realm_lines(config: &Config) -> String {
         }
         let on_expiry = realm.on_expiry.unwrap_or(config.auth.on_expiry);
         let _ = writeln!(out, "on-expiry = {}", quoted(name_of(ON_EXPIRY, &on_expiry).unwrap_or_default()));
+        if let Some(peers) = realm.peers {
+            let _ = writeln!(out, "peers = \"{peers}\"");
+        }
         for secret in &realm.secrets {
             let _ = writeln!(out, "# [[realm.secrets]] id = {}, {} bytes", quoted(&secret.id), secret.bytes.len());
         }
@@ -211,6 +215,10 @@ pub(super) fn realm_change(old: &Config, new: &Config) -> Option<(String, String
             let (added, removed, changed) = before.users.changes(&realm.users);
             if added + removed + changed > 0 {
                 notes.push(format!("users: {added} added, {removed} removed, {changed} with another password"));
+            }
+            if before.peers != realm.peers {
+                let name = |peers: Option<PolicyName>| peers.map_or_else(|| "-".to_owned(), |peers| peers.to_string());
+                notes.push(format!("peers: {} -> {}", name(before.peers), name(realm.peers)));
             }
             if (&before.server_names, before.on_expiry, before.quota, before.bandwidth)
                 != (&realm.server_names, realm.on_expiry, realm.quota, realm.bandwidth)

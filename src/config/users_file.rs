@@ -3,10 +3,12 @@
 //! A line is `name:password` or `name:0xKEY`, with the key as coturn's `turnadmin -k` prints it. Lines that begin with `#` say nothing,
 //! but for `# realm: NAME`, which says for which realm the keys behind it were made: a key itself does not tell.
 
-use std::fmt::Display;
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 
 use zeroize::Zeroizing;
+
+use crate::auth::{StoredKeys, TimeLimited, Users, prepare};
 
 use super::secret::{Readers, SecretError, USERS_FILE_MIB_MAX, open_users_file, unreadable};
 
@@ -15,19 +17,29 @@ const LINE_BYTES_MAX: usize = 4096;
 /// Problems that are told one by one. A file of a million lines must not make a million of them.
 const PROBLEMS_MAX: usize = 20;
 
-/// Reads the lines of a file. `add` takes each user, and says what is wrong with it; `problem` hears what is wrong with a line, by its
-/// number.
+/// Adds the users of a file. `problem` hears what is wrong with a line, by its number.
 ///
 /// # Errors
 /// The file cannot be read to its end.
-pub(super) fn read_users_file<E: Display>(
-    path: &std::path::Path,
+pub(super) fn read_users_file(
+    path: &Path,
     readers: Readers,
-    realm: &str,
-    mut add: impl FnMut(&str, &[u8]) -> Result<(), E>,
-    mut problem: impl FnMut(usize, String),
+    users: &mut Users,
+    problem: impl FnMut(usize, String),
 ) -> Result<(), SecretError> {
     let file = open_users_file(path, readers)?;
+    match read_users(file, users, problem) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(SecretError::TooLarge(path.to_owned(), USERS_FILE_MIB_MAX)),
+        Err(error) => Err(unreadable(path, &error)),
+    }
+}
+
+/// The same of what is in a file. Returns whether that is no longer than may be.
+///
+/// # Errors
+/// It cannot be read to its end.
+pub fn read_users(file: impl Read, users: &mut Users, mut problem: impl FnMut(usize, String)) -> std::io::Result<bool> {
     let bytes_max = USERS_FILE_MIB_MAX << 20;
     let mut reader = BufReader::with_capacity(64 << 10, file.take(bytes_max + 1));
     let mut line = Zeroizing::new(Vec::with_capacity(LINE_BYTES_MAX + 2));
@@ -35,43 +47,55 @@ pub(super) fn read_users_file<E: Display>(
     loop {
         line.clear();
         let read = (&mut reader).take(LINE_BYTES_MAX as u64 + 2).read_until(b'\n', &mut line);
-        let read = read.map_err(|error| unreadable(path, &error))?;
+        let read = read?;
         if read == 0 {
-            return Ok(());
+            return Ok(true);
         }
         number += 1;
         total += read as u64;
         if total > bytes_max {
-            return Err(SecretError::TooLarge(path.to_owned(), USERS_FILE_MIB_MAX));
+            return Ok(false);
         }
-        if let Err(what) = take_line(&line, realm, &mut add) {
+        if let Err(what) = take_line(&line, users) {
             problems += 1;
             if problems > PROBLEMS_MAX {
                 problem(number, "and so on: the rest of the file is not looked at".to_owned());
-                return Ok(());
+                return Ok(true);
             }
             problem(number, what);
             if line.len() > LINE_BYTES_MAX && line.last() != Some(&b'\n') {
                 // What follows is no line of its own.
-                return Ok(());
+                return Ok(true);
             }
         }
     }
 }
 
-fn take_line<E: Display>(
-    line: &[u8],
-    realm: &str,
-    add: &mut impl FnMut(&str, &[u8]) -> Result<(), E>,
-) -> Result<(), String> {
+/// Adds a user by a password, or by what is written in its place.
+pub(super) fn add_user(users: &mut Users, name: &str, password: &[u8]) -> Result<(), String> {
+    match std::str::from_utf8(password) {
+        Err(_) => Err(format!("the password of {name:?} is not UTF-8")),
+        Ok(_) if TimeLimited::parse(name).is_some() => {
+            Err(format!("{name:?} looks like the username of a time-limited credential; expected another name"))
+        }
+        Ok(keys) if StoredKeys::is_meant(keys) => match keys.parse() {
+            Ok(keys) => users.insert_keys(name, &keys).map_err(|error| error.to_string()),
+            Err(error) => Err(format!("user {name:?}: {error}")),
+        },
+        Ok(password) => users.insert(name, password).map_err(|error| error.to_string()),
+    }
+}
+
+fn take_line(line: &[u8], users: &mut Users) -> Result<(), String> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     if line.len() > LINE_BYTES_MAX {
         return Err(format!("the line is longer than {LINE_BYTES_MAX} bytes"));
     }
     if let Some(comment) = line.strip_prefix(b"#") {
+        let realm = users.realm();
         return match std::str::from_utf8(comment).ok().and_then(|text| text.trim().strip_prefix("realm:")) {
-            Some(name) if name.trim() != realm => Err(format!(
+            Some(name) if prepare(name.trim()).as_deref() != Ok(realm) => Err(format!(
                 "the keys behind this line are for the realm {:?}, and this realm is {realm:?}: they are good only there; make them anew \
                  (turnstone credentials hash), or rename the realm",
                 name.trim()
@@ -85,7 +109,7 @@ fn take_line<E: Display>(
     let colon = line.iter().position(|byte| *byte == b':');
     let parts = colon.and_then(|colon| Some((line.get(..colon)?, line.get(colon + 1..)?)));
     match parts.map(|(name, password)| (std::str::from_utf8(name), password)) {
-        Some((Ok(name), password)) => add(name, password).map_err(|error| error.to_string()),
+        Some((Ok(name), password)) => add_user(users, name, password),
         _ => Err("expected name:password or name:0xKEY".to_owned()),
     }
 }

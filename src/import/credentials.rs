@@ -9,8 +9,9 @@ use super::findings::{FindingKind, Grade};
 use super::placeholder;
 use super::syntax::Entry;
 
-pub(super) const DATABASE: &str = "there is no user database; list users as name:password in a file (users-file in [auth]), and put \
-                        the secrets that `turnadmin -S` prints into [[auth.secrets]]";
+pub(super) const DATABASE: &str = "there is no user database; its users, with their keys, are in a file (users-file in [auth], or in the [[realm]] of \
+                        another realm): sqlite3 DATABASE \"SELECT name || ':0x' || hmackey FROM turnusers_lt WHERE realm = 'REALM'\" > FILE, or \
+                        the same SELECT elsewhere; put the secrets that `turnadmin -S` prints into [[auth.secrets]]";
 
 impl Conf {
     pub(super) fn lt_cred_mech(&mut self, entry: &Entry<'_>) {
@@ -114,10 +115,10 @@ impl Conf {
         if entry.is_nothing() {
             self.harmless(entry, "no database is named");
         } else if DEFAULTS.contains(&entry.value) {
-            let message = "the database that coturn has anyway; if users or secrets are in it (turnadmin -l, turnadmin -S), they \
-                           are not here: list users as name:password in a file (users-file in [auth]), and put secrets into \
-                           [[auth.secrets]]";
-            self.note(entry, message);
+            let message = format!(
+                "the database that coturn has anyway; if users or secrets are in it (turnadmin -l, turnadmin -S), they are not here: {DATABASE}"
+            );
+            self.note(entry, &message);
         } else {
             self.lost(entry, DATABASE);
         }
@@ -135,12 +136,14 @@ impl Conf {
         match crate::config::parse_host(entry.value) {
             Ok(host) => {
                 self.public_host = Some(host);
-                let message = "coturn uses it for OAuth only; taken as the host name in the URLs that `turnstone credentials` \
-                               prints";
+                let message = "coturn's name for authorization servers only, which is server-name in [auth] here; taken as the host name in \
+                               the URLs that `turnstone credentials` prints";
                 self.note(entry, message);
             }
             Err(_) => {
-                self.harmless(entry, "coturn uses it for OAuth only, which is not offered; not a host name, left out")
+                let message = "coturn's name for authorization servers only, which is server-name in [auth] here, beside [[auth.token-keys]]; \
+                               left out";
+                self.harmless(entry, message)
             }
         }
     }

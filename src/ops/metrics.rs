@@ -1,6 +1,6 @@
 //! The counters of all workers as metrics in the OpenMetrics text format; `exposition` has what scrapers are given.
 //!
-//! Labels come from closed lists (transport, family, direction, reason, ...): never a user, never an address. Every series
+//! Labels come from closed lists (transport, family, direction, reason, ..., realms of the configuration): never a user, never an address. Every series
 //! is there from the start, at zero.
 
 use std::fmt;
@@ -15,11 +15,12 @@ use super::status::Status;
 use crate::addr::{Family, Transport};
 use crate::counters::{self, BadHeader, Counter, Counters, Cut, Handshake, Histogram, NotPassed, TrafficCounters};
 use crate::net::{AddressUsage, RelayPorts};
-use crate::policy::Guard;
+use crate::policy::{Guard, Quotas};
 use crate::reject::{Dropped, Reason};
 use crate::traffic::Direction;
 use crate::turn::EndReason;
 use crate::usage::Lost;
+use crate::user::RealmId;
 use crate::worker::Reservations;
 
 /// The metrics of the running server.
@@ -30,11 +31,11 @@ impl Metrics {
         counters: Vec<Arc<Counters>>,
         relay_ports: Arc<RelayPorts>,
         reservations: Arc<Reservations>,
-        guard: Arc<Guard>,
+        (quotas, guard): (Arc<Quotas>, Arc<Guard>),
         status: Arc<Status>,
     ) -> Self {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Observed { counters, relay_ports, reservations, guard, status }));
+        registry.register_collector(Box::new(Observed { counters, relay_ports, reservations, quotas, guard, status }));
         Self(registry)
     }
 
@@ -57,6 +58,7 @@ struct Observed {
     counters: Vec<Arc<Counters>>,
     relay_ports: Arc<RelayPorts>,
     reservations: Arc<Reservations>,
+    quotas: Arc<Quotas>,
     guard: Arc<Guard>,
     status: Arc<Status>,
 }
@@ -149,6 +151,8 @@ impl Observed {
             "Allocations that have moved with their clients to another address, by the transport there (mobility).";
         out.counters("turnstone_allocations_moved", help, "transport", moved)?;
 
+        self.encode_realms(out)?;
+
         self.encode_histogram(
             out,
             "turnstone_allocation_duration_seconds",
@@ -161,6 +165,28 @@ impl Observed {
             "Time in the server of each Allocate that succeeded: from the wake-up that received it until its answer was sent.",
             |counters| &counters.setup_times,
         )
+    }
+
+    /// Realms are few, and those of the configuration in force.
+    fn encode_realms(&self, out: &mut Out<'_>) -> fmt::Result {
+        let Some(settings) = self.status.settings() else { return Ok(()) };
+        let realms = || std::iter::once(settings.default_realm()).chain(settings.realms());
+        let live = self.quotas.in_use_by_realm();
+        let in_others: u32 = live.values().sum();
+        let live = realms().map(|realm| {
+            let name = realm.credentials().realm();
+            let live = match realm.id() {
+                RealmId::DEFAULT => self.quotas.in_use().saturating_sub(in_others),
+                _ => live.get(name).copied().unwrap_or_default(),
+            };
+            (name, live.into())
+        });
+        out.gauges("turnstone_realm_allocations", "Live allocations, by realm.", "realm", live)?;
+        let made = realms().map(|realm| (realm.credentials().realm(), realm.counts().allocated()));
+        out.counters("turnstone_realm_allocations_made", "Allocations made, by realm.", "realm", made)?;
+        let refused = realms().map(|realm| (realm.credentials().realm(), realm.counts().refused()));
+        let help = "Requests refused after their nonce was found good, by realm: wrong credentials, quotas, peers.";
+        out.counters("turnstone_realm_refusals", help, "realm", refused)
     }
 
     fn encode_traffic(&self, out: &mut Out<'_>) -> fmt::Result {

@@ -87,10 +87,11 @@ pub(super) fn reload(
 }
 
 fn judge(server: &Server, hooks: &Hooks<'_>) -> Result<Judged, ReloadError> {
-    let Loaded { mut config, warnings } = (hooks.reload)()?;
+    let Loaded { mut config, mut warnings } = (hooks.reload)()?;
     config.follow_relays(&server.config);
     let changes = server.config.changes(&config);
     config.keep_until_restart(&server.config);
+    warnings.extend(config.listeners_without_realm());
     let stamp = config.tls.as_ref().map(Stamp::of);
     let has_dtls = config.has_dtls_listener();
     let certificates = config.tls.as_ref().map(|files| Certificates::load(files, has_dtls)).transpose()?;

@@ -38,12 +38,13 @@ pub(super) struct Server {
 impl Server {
     /// The snapshot that a configuration makes for the workers, with what the server knows of itself.
     pub(super) fn settings_of(&self, config: &Config) -> Result<Settings, ConfigError> {
-        config.settings(Arc::clone(&self.nonce_keys), self.addresses.own(config))
+        let settings = config.settings(Arc::clone(&self.nonce_keys), self.addresses.own(config))?;
+        Ok(settings.counting_on(&self.settings))
     }
 
     /// Hands a snapshot to every worker.
     pub(super) fn apply(&mut self, settings: Arc<Settings>) -> Judging {
-        self.status.set_peer_policies(Arc::clone(settings.peer_policies()));
+        self.status.set_settings(Arc::clone(&settings));
         let judging = self.workers.apply(&settings);
         judging.keeping(std::mem::replace(&mut self.settings, settings))
     }

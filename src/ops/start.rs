@@ -71,7 +71,7 @@ pub(super) fn start(config: Config, inherited: Inherited) -> Result<Started, Run
     offer(&config, &relay_ports);
     let addresses = AddressWatch::new(bound.clone(), endpoints, Arc::clone(&relay_ports))?;
     let settings = Arc::new(config.settings(Arc::clone(&nonce_keys), addresses.own(&config))?);
-    status.set_peer_policies(Arc::clone(settings.peer_policies()));
+    status.set_settings(Arc::clone(&settings));
     let reservations_max = (config.relay.ports_of_family() / 4).max(1) as usize;
     let reservations = Arc::new(Reservations::new(reservations_max));
     let workers = Workers::new(config.workers).map_err(RunError::Mailbox)?;
@@ -115,7 +115,7 @@ pub(super) fn start(config: Config, inherited: Inherited) -> Result<Started, Run
             workers.counters.clone(),
             Arc::clone(&relay_ports),
             reservations,
-            Arc::clone(&shared.guard),
+            (Arc::clone(&shared.quotas), Arc::clone(&shared.guard)),
             Arc::clone(&status),
         );
         let monitor = Monitor { any_host, metrics, status: Arc::clone(&status), workers: workers.clone() };

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
-use crate::policy::PeerPolicies;
+use crate::turn::Settings;
 use crate::usage::UsageStats;
 use crate::worker::fill_from_system;
 
@@ -23,7 +23,7 @@ pub(super) struct Status {
     certificate_expiries: ArcSwap<Vec<(String, i64)>>,
     /// What became of usage records.
     pub(super) usage: Arc<UsageStats>,
-    peer_policies: ArcSwapOption<PeerPolicies>,
+    settings: ArcSwapOption<Settings>,
     not_ready: ArcSwapOption<String>,
 }
 
@@ -61,7 +61,7 @@ impl Status {
             certificate_reloads: Outcomes::default(),
             certificate_expiries: ArcSwap::default(),
             usage: Arc::default(),
-            peer_policies: ArcSwapOption::empty(),
+            settings: ArcSwapOption::empty(),
             not_ready: ArcSwapOption::empty(),
         }
     }
@@ -115,12 +115,12 @@ impl Status {
         self.not_ready.store(reason.map(Arc::new));
     }
 
-    /// The peer policies in force.
-    pub(super) fn peer_policies(&self) -> Option<Arc<PeerPolicies>> {
-        self.peer_policies.load_full()
+    /// What the workers go by.
+    pub(super) fn settings(&self) -> Option<Arc<Settings>> {
+        self.settings.load_full()
     }
 
-    pub(super) fn set_peer_policies(&self, peer_policies: Arc<PeerPolicies>) {
-        self.peer_policies.store(Some(peer_policies));
+    pub(super) fn set_settings(&self, settings: Arc<Settings>) {
+        self.settings.store(Some(settings));
     }
 }

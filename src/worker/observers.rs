@@ -140,7 +140,7 @@ impl Observers {
                     self.loop_told_micros = Some(self.flushed_micros);
                     let (client, peer) = (Logged(client.get()), Logged(peer.get()));
                     tracing::warn!(
-                        %id, user = ?user.name(), %client, %peer,
+                        %id, user = ?user.name(), realm = user.realm().map(|realm| &**realm), %client, %peer,
                         "packets went round a loop between a relay and a peer ([guard] loop-packets-per-second): the peer has lost its \
                          permission; turnstone kick USER ends the allocation"
                     );
@@ -150,7 +150,7 @@ impl Observers {
                 let secs = suspension.until_micros.saturating_sub(self.flushed_micros) / SECOND;
                 let client = Logged(client.get());
                 tracing::warn!(
-                    user = ?suspension.user.name(), %client, secs,
+                    user = ?suspension.user.name(), realm = suspension.user.realm().map(|realm| &**realm), %client, secs,
                     "a user is suspended for peers that are denied ([guard] suspend-after): no new allocation, and no new peer; \
                      turnstone suspensions --lift USER ends that, turnstone explain USER shows the peers"
                 );

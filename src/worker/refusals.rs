@@ -39,6 +39,7 @@ mod tests {
     use crate::reject::Reason;
     use crate::stun::Method;
     use crate::turn::Excerpt;
+    use crate::user::RealmId;
 
     #[test]
     fn the_oldest_refusals_make_room() {
@@ -48,6 +49,7 @@ mod tests {
             method: Method::ALLOCATE,
             client: ClientAddr::new(([127, 0, 0, 1], 1).into()),
             transport: Transport::Udp,
+            realm: RealmId::DEFAULT,
             username: Excerpt::of(b"alice"),
             peer: None,
             policy: None,

@@ -27,15 +27,22 @@ impl Wire {
     pub(crate) fn connect(server: &TestServer, transport: Transport, credentials: &Credentials) -> Wire {
         let address = server.address(transport, "127.0.0.1");
         let link = match transport {
-            Transport::Udp => {
-                let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-                socket.set_read_timeout(Some(LIMIT)).unwrap();
-                socket.connect(address).unwrap();
-                Link::Udp(socket)
-            }
+            Transport::Udp => return Self::over_udp(address, credentials),
             Transport::Tcp => Link::Tcp(stream(address)),
             Transport::Tls => Link::Tls(Box::new(tls_over(stream(address), server.file("authority.pem")))),
         };
+        Self::over(link, credentials)
+    }
+
+    /// One of the listener at this address.
+    pub(crate) fn over_udp(address: SocketAddr, credentials: &Credentials) -> Wire {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        socket.connect(address).unwrap();
+        Self::over(Link::Udp(socket), credentials)
+    }
+
+    fn over(link: Link, credentials: &Credentials) -> Wire {
         let credential = Credential {
             username: credentials.username.clone(),
             password: credentials.password.clone().into(),

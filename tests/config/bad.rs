@@ -154,7 +154,7 @@ fn every_mistake_is_named_with_its_place_and_what_was_expected() {
 fn mistakes_in_secrets_and_users_are_named() {
     let secret = "secret = \"0123456789abcdef\"";
     let cases = [
-        (String::new(), "turnserver.toml: nobody could authenticate".to_owned()),
+        (String::new(), "turnserver.toml: nobody could authenticate: expected [[auth.secrets]], [[auth.users]], users-file in [auth] or [[auth.token-keys]]".to_owned()),
         (format!("{SECRET}[[auth.secrets]]\n{secret}"), "4:1: in [[auth.secrets]] there is no id, which each of several secrets needs".to_owned()),
         (format!("[[auth.secrets]]\nid = \"a b\"\n{secret}"), "2:6: id in [[auth.secrets]]: \"a b\" is not such a name".to_owned()),
         ("[[auth.secrets]]\nid = \"a\"".to_owned(), format!("1:1: in [[auth.secrets]] there is no source: expected one of {SOURCES}")),
@@ -175,7 +175,11 @@ fn mistakes_in_secrets_and_users_are_named() {
         (format!("{SECRET}[[realm]]\nname = \"b\""), "4:1: nobody could authenticate: expected [[realm.secrets]]".to_owned()),
         (format!("{SECRET}[[realm]]\nname = \"turnstone\"\n[[realm.secrets]]\n{secret}"), "5:8: name in [[realm]]: a second realm of the name \"turnstone\"".to_owned()),
         (format!("{SECRET}[[realm]]\nname = \"b\"\nsni = [\"10.0.0.1\"]\n[[realm.secrets]]\n{secret}"), "6:8: sni in [[realm]]: \"10.0.0.1\" is an address".to_owned()),
-        (format!("[auth]\nsni = [\"a.example\"]\n{SECRET}[[realm]]\nname = \"b\"\nsni = [\"A.example\"]\n[[realm.secrets]]\n{secret}"), "\"a.example\" leads to another realm already".to_owned()),
+        (format!("[auth]\nsni = [\"a.example\"]\n{SECRET}[[realm]]\nname = \"b\"\nsni = [\"A.example\"]\n[[realm.secrets]]\n{secret}"), "sni in [[realm]]: \"a.example\" leads to another realm already".to_owned()),
+        (format!("{SECRET}[[realm]]\nname = \"Andr\u{e9}\"\n[[realm.secrets]]\n{secret}\n[[realm]]\nname = \"Andre\u{301}\"\n[[realm.secrets]]\n{secret}"), "9:8: name in [[realm]]: a second realm of the name \"Andr\u{e9}\"".to_owned()),
+        (format!("{SECRET}[[realm]]\nname = \"b\"\npeers = \"sfu\"\n[[realm.secrets]]\n{secret}\n[[peers.policy]]\nname = \"open\""), "6:9: peers in [[realm]]: there is no [[peers.policy]] of the name \"sfu\"; expected one of [\"open\"]".to_owned()),
+        (format!("{SECRET}[[realm]]\nname = \"b\"\npeers = \"s f u\"\n[[realm.secrets]]\n{secret}"), "6:9: peers in [[realm]]: a name has 1 to 32 letters".to_owned()),
+        ("[[auth.users]]\nname = \"a\"\npassword = \"0x8493fbc53ba582fb4c044c456bdc40e\"".to_owned(), "2:8: user \"a\": the key after 0x is neither 32 hexadecimal digits".to_owned()),
         (format!("{SECRET}[[listen]]\naddress = \"127.0.0.1:1\"\ntransport = \"udp\"\nrealm = \"nowhere\""), "realm in [[listen]]: there is no realm \"nowhere\"; expected one of [\"turnstone\"]".to_owned()),
         ("[auth]\nusers-file = \"/nonexistent/users\"".to_owned(), "2:14: users-file in [auth]: cannot read /nonexistent/users".to_owned()),
     ];

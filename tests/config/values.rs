@@ -400,6 +400,55 @@ fn a_private_relay_address_whose_own_network_is_denied_is_warned_about() {
 }
 
 #[test]
+fn a_realm_has_a_peer_policy_by_name_which_is_shown_and_whose_change_is_told() {
+    let secret = "[[realm.secrets]]\nsecret = \"0123456789abcdef\"\n";
+    let text = format!(
+        "[[peers.policy]]\nname = \"sfu\"\nmode = \"sfu\"\nallowed = [\"8.8.4.4\"]\n[[peers.policy]]\nname = \"open\"\n\
+         [[realm]]\nname = \"b\"\npeers = \"sfu\"\n{secret}[[realm]]\nname = \"c\"\npeers = \"open\"\n{secret}"
+    );
+    let loaded = with_secret(&text).parse().unwrap();
+    assert_eq!(loaded.warnings, []);
+    let config = loaded.config;
+    assert_eq!(config.realms[0].peers, Some("sfu".parse().unwrap()));
+    assert!(config.to_toml().contains("name = \"b\"\non-expiry = \"keep\"\npeers = \"sfu\"\n"), "{}", config.to_toml());
+    let told = |text: &str| {
+        let changes = config.changes(&with_secret(text).config());
+        changes.into_iter().map(|change| (change.key, change.after)).collect::<Vec<_>>()
+    };
+    let to_open = text.replace("peers = \"sfu\"", "peers = \"open\"");
+    assert_eq!(told(&to_open), [("realm", "b c: b (peers: sfu -> open)".to_owned())]);
+    assert_eq!(told(&text.replace("peers = \"sfu\"\n", "")), [("realm", "b c: b (peers: sfu -> -)".to_owned())]);
+    // A policy that nobody can come by is a mistake.
+    let warned = |text: &str| {
+        let warnings = with_secret(text).parse().unwrap().warnings;
+        warnings.into_iter().map(|warning| warning.to_string()).collect::<Vec<_>>()
+    };
+    let [warning] = &warned(&to_open)[..] else { panic!() };
+    assert!(warning.contains("nobody comes by the policy \"sfu\": no [[realm]] has peers = \"sfu\""), "{warning}");
+    assert!(warned(&format!("[auth]\nusername-limits = true\n{to_open}")).is_empty());
+}
+
+#[test]
+fn a_realm_is_one_in_any_spelling_and_a_listener_of_one_that_goes_is_told_of() {
+    let listen = "[[listen]]\naddress = \"127.0.0.1:3478\"\ntransport = \"udp\"\nrealm = \"Andre\u{301}\"\n";
+    let realm = "[[realm]]\nname = \"Andr\u{e9}\"\n[[realm.secrets]]\nsecret = \"0123456789abcdef\"\n";
+    let config = with_secret(&format!("{listen}{realm}")).config();
+    let settings = config.settings(Arc::new(NonceKeys::new([0; 32], 600)), OwnAddresses::default()).unwrap();
+    assert_eq!(settings.realm_name(config.listeners[0].options.realm_id()), Some("Andr\u{e9}"));
+    assert_eq!(config.listeners_without_realm(), []);
+    // The listeners that there are stay until a restart.
+    let mut without = with_secret("").config();
+    without.keep_until_restart(&config);
+    let told: Vec<_> = without.listeners_without_realm().iter().map(ToString::to_string).collect();
+    let [told] = &told[..] else { panic!("{told:?}") };
+    assert!(
+        told.contains("until a restart the udp listener 127.0.0.1:3478 still leads to the realm \"Andr\u{e9}\"")
+            && told.ends_with("taken as of \"turnstone\", the realm of [auth]"),
+        "{told}"
+    );
+}
+
+#[test]
 fn policies_by_name_and_the_guard_are_read_shown_and_their_changes_told() {
     let text = "[auth]\nusername-limits = true\n[peers]\nmode = \"sfu\"\nallowed = [\"8.8.8.8\"]\nrelays = true\n\
                 nat64-prefixes = [\"2001:db8:64::/96\"]\n[[peers.policy]]\nname = \"sfu\"\nmode = \"sfu\"\nallowed = [\"8.8.4.4\"]\n\

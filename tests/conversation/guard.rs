@@ -100,7 +100,7 @@ fn who_probes_gets_no_new_allocation_and_no_new_peer_and_keeps_the_call() {
     let alice = world.alice(client(3));
     world.allocate(&alice);
     // Lifted, or over.
-    assert_eq!(world.shared.guard.lift("carol", world.now.micros), 1);
+    assert_eq!(world.shared.guard.lift(|user| &**user.name() == "carol", world.now.micros), 1);
     assert_eq!(try_allocate(&mut world, &again), None);
 }
 

@@ -127,6 +127,7 @@ pub struct RealmOptions {
     pub quota: QuotaLimits,
     pub bandwidth: BandwidthLimits,
     pub on_expiry: OnExpiry,
+    pub peers: Option<&'static str>,
     pub server_names: Vec<&'static str>,
 }
 
@@ -138,6 +139,7 @@ impl RealmOptions {
             quota: QuotaLimits::default(),
             bandwidth: BandwidthLimits::default(),
             on_expiry: OnExpiry::Keep,
+            peers: None,
             server_names: Vec::new(),
         }
     }
@@ -232,6 +234,7 @@ impl Options {
                 .quota(of.quota)
                 .bandwidth(of.bandwidth)
                 .on_expiry(of.on_expiry)
+                .peer_policy(of.peers.map(|name| name.parse().unwrap()))
                 .server_names(of.server_names.iter().map(ToString::to_string).collect())
         };
         Arc::new(self.realms.iter().map(realm).fold(settings, SettingsBuilder::realm).build())
@@ -350,7 +353,8 @@ impl World {
     /// Changes the options, and leaves it to the test to have each server hear of it.
     pub fn announce_reload(&mut self, change: impl FnOnce(&mut Options)) {
         change(&mut self.options);
-        self.settings = self.options.settings(&self.nonce_keys);
+        let settings = self.options.settings(&self.nonce_keys);
+        self.settings = Arc::new(Settings::clone(&settings).counting_on(&self.settings));
     }
 
     /// The allocations that match, in one go.

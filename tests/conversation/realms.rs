@@ -2,7 +2,7 @@
 
 use turnstone::addr::Transport;
 use turnstone::auth::{AskPolicy, KnownCredential};
-use turnstone::policy::{AllocationRate, BandwidthLimits, QuotaLimits};
+use turnstone::policy::{AllocationRate, BandwidthLimits, GuardLimits, PeerRules, QuotaLimits, SuspensionLimits};
 use turnstone::reject::{Dropped, Reason};
 use turnstone::stun::{AttributeType, Key, Method, PasswordAlgorithm};
 use turnstone::turn::{AllocationFilter, Answer as Fact, Client, EndReason, Event, OnExpiry, Question};
@@ -261,6 +261,166 @@ fn an_allocation_moves_with_its_realm_and_ends_where_there_is_none() {
     world.move_over(moving, other.client);
     assert_eq!(ended(&mut world), [(Some(OTHER.to_owned()), EndReason::RealmRemoved)]);
     world.check_books();
+}
+
+/// Only what is listed.
+fn only(allowed: &str) -> PeerRules {
+    let allowed = vec![allowed.to_owned()];
+    PeerRules { default_deny_all: true, deny_relays: true, allowed, ..PeerRules::default() }
+}
+
+/// `b.example` has a peer policy of its own, and the default realm another one.
+fn world_of_policies(change: impl FnOnce(&mut Options)) -> World {
+    World::with(|options| {
+        options.rules.denied = vec!["8.8.8.8".to_owned()];
+        options.policies = vec![("of-b", only("8.8.8.8-8.8.8.9")), ("one", only("8.8.8.9"))];
+        options.realms =
+            vec![RealmOptions { peers: Some("of-b"), ..RealmOptions::named(OTHER) }, RealmOptions::named("c.example")];
+        options.username_limits = true;
+        change(options);
+    })
+}
+
+#[test]
+fn a_realm_with_a_peer_policy_of_its_own_is_judged_by_that_one_and_not_by_the_default_one() {
+    let mut world = world_of_policies(|_| {});
+    let (alice, other) = (world.alice(client(1)), world.alice(by(OTHER, client(2))));
+    let third = world.alice(by("c.example", client(3)));
+    let relays = [&alice, &other, &third].map(|login| {
+        world.allocate(login);
+        world.relays.last.unwrap()
+    });
+    world.events();
+    let own_relay = peer_at(format!("{RELAY_V4}:50000").parse().unwrap());
+    for (login, denied, allowed) in [
+        (&alice, peer(8), peer(1)),
+        (&other, peer(1), peer(8)),
+        (&third, peer(8), peer(1)),
+        (&other, own_relay, peer(9)),
+    ] {
+        assert_eq!(world.permit(login, &[denied]).code(), Some(403));
+        assert_eq!(world.bind(login, 0x4000, denied).code(), Some(403));
+        assert_eq!(world.permit(login, &[allowed]).code(), None);
+    }
+    let of_b = Some("of-b".parse().unwrap());
+    let told = |events: Vec<Event>| -> Vec<_> {
+        let refusal =
+            |event| if let Event::Refused(refusal) = event { Some((refusal.realm, refusal.policy)) } else { None };
+        events.into_iter().filter_map(refusal).collect()
+    };
+    let [of_default, of_other] = [(RealmId::DEFAULT, None), (RealmId::of(OTHER), of_b)];
+    let of_third = (RealmId::of("c.example"), None);
+    assert_eq!(
+        told(world.events()),
+        [of_default, of_default, of_other, of_other, of_third, of_third, of_other, of_other]
+    );
+    assert!(world.inbound(relays[1], peer(8), 1).is_ok());
+    // The username of a credential tightens it, and lifts nothing of it.
+    let guest = world.guest(by(OTHER, client(4)), "carol;peers=one", 3600);
+    world.allocate(&guest);
+    for (n, code) in [(9, None), (8, Some(403)), (1, Some(403))] {
+        assert_eq!(world.permit(&guest, &[peer(n)]).code(), code, "{n}");
+    }
+    // Where it starts from another policy, what that one denies stays denied.
+    let guest = world.guest(client(5), "carol;peers=of-b", 3600);
+    world.allocate(&guest);
+    assert_eq!(world.permit(&guest, &[peer(8)]).code(), Some(403), "[peers] denies it");
+    assert_eq!(world.permit(&guest, &[peer(9)]).code(), None);
+}
+
+#[test]
+fn a_reload_gives_a_realm_another_peer_policy_and_it_goes_along_with_a_moving_allocation() {
+    let mut world = world_of_policies(|_| {});
+    world.split();
+    let other = world.alice(by(OTHER, client(1)));
+    world.allocate(&other);
+    let relay = world.relays.last.unwrap();
+    for (number, n) in [(0x4000, 8), (0x4001, 9)] {
+        assert_eq!(world.bind(&other, number, peer(n)).code(), None);
+    }
+    world.reload(|options| options.realms[0].peers = Some("one"));
+    assert_eq!(world.channel_data(other.client, 0x4000, b"x").unwrap_err(), Dropped::NoChannel);
+    assert!(world.channel_data(other.client, 0x4001, b"x").is_ok());
+    assert_eq!(world.inbound(relay, peer(8), 1).unwrap_err(), Dropped::NoPermission);
+    for as_parts in [false, true] {
+        let moving = world.list(&AllocationFilter::default(), None, 9)[0].id;
+        match as_parts {
+            false => world.move_over(moving, other.client),
+            true => world.move_as_parts(moving, other.client),
+        }
+        assert_eq!(world.permit(&other, &[peer(8)]).code(), Some(403));
+        assert_eq!(world.permit(&other, &[peer(9)]).code(), None);
+    }
+    // Without one it is as everybody.
+    world.reload(|options| options.realms[0].peers = None);
+    assert_eq!(world.permit(&other, &[peer(8)]).code(), Some(403));
+    assert_eq!(world.permit(&other, &[peer(1)]).code(), None);
+    // A name that is not there reaches nobody.
+    world.reload(|options| options.realms[0].peers = Some("gone"));
+    assert_eq!(world.permit(&other, &[peer(1)]).code(), Some(403));
+    let late = world.alice(by(OTHER, client(2)));
+    assert_eq!(try_allocate(&mut world, &late), Some(403));
+    let reasons = refusals(&world.events());
+    let unknown = reasons.iter().filter(|reason| **reason == Reason::UnknownPeerPolicy).count();
+    assert_eq!(unknown, 2, "{reasons:?}");
+}
+
+#[test]
+fn a_suspension_and_peers_of_one_realm_s_user_are_not_the_other_s() {
+    let guard = GuardLimits {
+        peers_per_user: Some(2),
+        suspension: Some(SuspensionLimits { probes: 1, secs: 600 }),
+        ..GuardLimits::default()
+    };
+    let mut world = World::with(|options| {
+        options.guard = guard;
+        options.realms = vec![RealmOptions::named(OTHER)];
+    });
+    let (alice, other) = (world.alice(client(1)), world.alice(by(OTHER, client(2))));
+    world.allocate(&alice);
+    world.allocate(&other);
+    assert_eq!(world.permit(&alice, &[peer(1), peer(2)]).code(), None);
+    assert_eq!(world.permit(&other, &[peer(3), peer(4)]).code(), None);
+    assert_eq!(world.permit(&other, &[peer(5)]).code(), Some(508));
+    let loopback = peer_at("127.0.0.1:80".parse().unwrap());
+    assert_eq!(world.permit(&other, &[loopback]).code(), Some(403));
+    let again = [world.alice(client(3)), world.alice(by(OTHER, client(4)))];
+    assert_eq!(again.each_ref().map(|login| try_allocate(&mut world, login)), [None, Some(403)]);
+    let in_realm = |realm| move |user: &User| user.is_in_realm(realm);
+    let (guard, now) = (&world.shared.guard, world.now.micros);
+    assert_eq!((guard.lift(in_realm(None), now), guard.lift(in_realm(Some(OTHER)), now)), (0, 1));
+    assert_eq!(try_allocate(&mut world, &again[1]), None);
+}
+
+#[test]
+fn each_realm_counts_for_itself_and_goes_on_counting_after_a_reload() {
+    let mut world = world();
+    let counts = |world: &World| {
+        let realms = std::iter::once(world.settings.default_realm()).chain(world.settings.realms());
+        let mut counts: Vec<_> = realms
+            .map(|realm| (realm.credentials().realm().to_owned(), realm.counts().allocated(), realm.counts().refused()))
+            .collect();
+        counts.sort();
+        counts
+    };
+    let count = |name: &str, allocated, refused| (name.to_owned(), allocated, refused);
+    for n in [1, 2] {
+        let login = world.alice(by(OTHER, client(n)));
+        world.allocate(&login);
+        assert_eq!(try_allocate(&mut world, &login), Some(437));
+    }
+    let wrong = world.login(client(3), "alice", "guessed");
+    assert_eq!(try_allocate(&mut world, &wrong), Some(401));
+    // What every client begins with is none: nor is it shown that anybody is there.
+    world.challenge(by("c.example", client(4)));
+    let before = [count(OTHER, 2, 2), count("c.example", 0, 0), count(REALM, 0, 1)];
+    assert_eq!(counts(&world), before);
+    world.reload(|options| options.realms.retain(|realm| realm.name == OTHER));
+    assert_eq!(counts(&world), [count(OTHER, 2, 2), count(REALM, 0, 1)]);
+    assert_eq!(world.shared.quotas.in_use_by_realm().get(OTHER), Some(&2));
+    // Another name is another one.
+    world.reload(|options| options.realm = "renamed.example");
+    assert_eq!(counts(&world), [count(OTHER, 2, 2), count("renamed.example", 0, 0)]);
 }
 
 #[test]

@@ -9,6 +9,8 @@ use std::time::Duration;
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
 use turnstone::stun::{AttributeType, Class, Encoder, Message, Method, TransactionId};
 
+use crate::behind_proxies::scrape;
+use crate::proxy::free_ports;
 use crate::support::{Finished, RELAY_PORTS, TestServer, Transport, require_tool, run, run_with_input};
 use crate::uclient::{Peer, assert_nothing_lost};
 
@@ -107,6 +109,85 @@ fn uclient_is_served_as_a_user_whose_key_turnadmin_has_made() {
         LIMIT,
     );
     assert_eq!(hash.all_output().trim(), format!("# realm: a.example\nalice:{key}"));
+}
+
+#[test]
+fn users_of_coturn_s_database_come_along_with_their_keys_as_import_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = directory.path().join("turndb");
+    let mut turnadmin = Command::new(require_tool("turnadmin", "coturn"));
+    turnadmin.args(["-a", "-u", "alice", "-r", "a.example", "-p", "of this realm", "-b"]).arg(&database);
+    let made = run(turnadmin.current_dir(directory.path()), LIMIT);
+    assert_eq!(made.code, Some(0), "{}", made.all_output());
+    let mut import = Command::new(env!("CARGO_BIN_EXE_turnstone"));
+    let said = run(import.args(["import", "--args", "--", "-n", "-b", database.to_str().unwrap()]), LIMIT);
+    let words = said.all_output().split_whitespace().collect::<Vec<_>>().join(" ");
+    let (_, rest) = words.split_once("sqlite3 DATABASE \"").unwrap_or_else(|| panic!("{words}"));
+    let select = rest.split('"').next().unwrap().replace("REALM", "a.example");
+    let lines = run(Command::new(require_tool("sqlite3", "sqlite3")).arg(&database).arg(select), LIMIT);
+    let line = lines.all_output().trim().to_owned();
+    assert!(line.starts_with("alice:0x") && line.len() == 40, "{line}");
+    let users = directory.path().join("users");
+    std::fs::write(&users, format!("{line}\n")).unwrap();
+    std::fs::set_permissions(&users, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let server = two_realms(&format!("users-file = \"{}\"", users.display()), "");
+    let peer = Peer::start("127.0.0.1");
+    assert_nothing_lost(&uclient(listener(&server, "127.0.0.1"), "of this realm", &peer));
+    assert_ne!(uclient(listener(&server, "127.0.0.2"), "of this realm", &peer).code, Some(0), "another realm");
+}
+
+#[test]
+fn each_realm_has_its_own_peers_and_counts_as_uclient_finds() {
+    let [metrics] = free_ports();
+    let server = TestServer::start(&format!(
+        r#"
+        rfc5766-channel-numbers = true
+        [[listen]]
+        address = "127.0.0.1:0"
+        transport = "udp"
+        [[listen]]
+        address = "127.0.0.2:0"
+        transport = "udp"
+        realm = "b.example"
+        [relay]
+        ipv4 = "127.0.0.1"
+        ipv6 = "off"
+        ports = "{}-{}"
+        [[peers.policy]]
+        name = "of-b"
+        denied = ["127.0.0.0/8"]
+        [auth]
+        realm = "a.example"
+        [[auth.users]]
+        name = "alice"
+        password = "of this realm"
+        [[realm]]
+        name = "b.example"
+        peers = "of-b"
+        [[realm.users]]
+        name = "alice"
+        password = "of the other realm"
+        [metrics]
+        listen = "127.0.0.1:{metrics}"
+        "#,
+        RELAY_PORTS.0, RELAY_PORTS.1
+    ));
+    let peer = Peer::start("127.0.0.1");
+    let (here, there) = (listener(&server, "127.0.0.1"), listener(&server, "127.0.0.2"));
+    assert_nothing_lost(&uclient(here, "of this realm", &peer));
+    let denied = uclient(there, "of the other realm", &peer);
+    assert!(denied.code != Some(0) && denied.all_output().contains("403"), "{}", denied.all_output());
+    let metrics = scrape(metrics);
+    let value = |name: &str, realm: &str| {
+        let series = format!("{name}{{realm=\"{realm}\"}} ");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&series));
+        line.unwrap_or_else(|| panic!("no {series} in {metrics}")).parse::<f64>().unwrap()
+    };
+    for realm in ["a.example", "b.example"] {
+        assert!(value("turnstone_realm_allocations_made_total", realm) >= 1.0, "{realm}");
+    }
+    assert_eq!(value("turnstone_realm_refusals_total", "a.example"), 0.0);
+    assert!(value("turnstone_realm_refusals_total", "b.example") >= 1.0);
 }
 
 /// What `openssl s_client` says of a handshake.

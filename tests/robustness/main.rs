@@ -24,6 +24,8 @@ mod sealing;
 mod server;
 mod tokens;
 mod usernames;
+mod users;
+mod users_model;
 mod world;
 
 /// This test's share, in percent, of the inputs asked for.

@@ -112,6 +112,7 @@ impl Server {
             }
         }
         self.arm(now, slot);
+        request.realm.counts.allocate();
         self.events.push(Event::Allocated {
             id,
             five_tuple: *request.five_tuple(),

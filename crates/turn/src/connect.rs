@@ -258,6 +258,7 @@ impl Server {
             method: Method::CONNECT,
             client: client.five_tuple.client,
             transport: client.five_tuple.transport,
+            realm: self.settings.realm_of(client.realm).id(),
             username,
             peer: Some(peer.get()),
             policy: reject.policy,

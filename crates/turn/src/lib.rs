@@ -111,7 +111,7 @@ pub use output::{
 pub use parcel::{MobileParts, Parcel, ParcelRelay, Parts, PutInError, RememberedResponse, Returned};
 pub use pass::Judgement;
 pub use path::{DatagramPath, Path, SessionId, StreamId};
-pub use realm::{OnExpiry, Realm};
+pub use realm::{OnExpiry, Realm, RealmCounts};
 pub use redirect::{AlternateServer, Alternates, Redirect};
 pub use refusal::{Excerpt, Refusal};
 pub use relays::{ConnectError, OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};

@@ -349,7 +349,7 @@ impl Parcel {
             algorithm: parts.algorithm,
             quota,
             mobile: parts.mobile.map(|mobile| Box::new(mobile.into())),
-            judges: Judges::new(settings.peer_policies.choose(None, None), 0),
+            judges: Judges::nobody(),
         };
         for ParcelRelay { id, relayed, until_micros, is_open } in parts.relays {
             *allocation.slot(relayed.family()) = Some(Relay { id, relayed, until_micros, open: is_open });

@@ -32,9 +32,13 @@ pub(super) fn judge(policies: &PeerPolicies, choice: PolicyChoice, peer: Peer) -
     }
 }
 
-/// The policies that judge the peers of whoever this is.
+/// The policies that judge the peers of whoever this is: that of the realm, and that which the credential names.
 pub(super) fn choose(settings: &Settings, identity: &Identity) -> PolicyChoice {
-    settings.peer_policies.choose(None, identity.peer_policy())
+    match settings.realm_of_user(&identity.user) {
+        Some(realm) => settings.peer_policies.choose(realm.peer_policy, identity.peer_policy()),
+        // It ends as soon as the snapshot has judged it.
+        None => PolicyChoice::NOBODY,
+    }
 }
 
 /// What an allocation's peers are judged by, and the snapshot that it was chosen from.
@@ -47,6 +51,11 @@ pub(super) struct Judges {
 impl Judges {
     pub(super) fn new(choice: PolicyChoice, generation: u32) -> Self {
         Self { choice, generation }
+    }
+
+    /// Those of no snapshot: they are chosen when the first peer is judged.
+    pub(super) fn nobody() -> Self {
+        Self::new(PolicyChoice::NOBODY, 0)
     }
 
     /// Those of a snapshot; chosen anew, once, when another one has come.
@@ -114,6 +123,7 @@ impl Server {
                     method,
                     client: allocation.client.five_tuple.client,
                     transport: allocation.client.five_tuple.transport,
+                    realm: self.settings.realm_of(allocation.client.realm).id(),
                     username: Excerpt::of(allocation.identity.username.as_bytes()),
                     peer: Some(peer.get()),
                     policy: denied.policy,

@@ -1,9 +1,10 @@
 //! One of several realms (RFC 8489 section 9.2): who may allocate in it, and how much.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::auth::Credentials;
-use crate::policy::{BandwidthLimits, QuotaLimits};
+use crate::policy::{BandwidthLimits, PolicyName, QuotaLimits};
 use crate::user::{RealmId, User};
 
 /// What becomes of an allocation when the credential that made it expires.
@@ -26,7 +27,36 @@ pub struct Realm {
     pub(super) quota: QuotaLimits,
     pub(super) bandwidth: BandwidthLimits,
     pub(super) on_expiry: OnExpiry,
+    pub(super) peer_policy: Option<PolicyName>,
     pub(super) server_names: Vec<String>,
+    pub(super) counts: Arc<RealmCounts>,
+}
+
+/// What has become of the requests in a realm, on all workers.
+#[derive(Debug, Default)]
+pub struct RealmCounts {
+    allocated: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl RealmCounts {
+    /// Allocations made.
+    pub fn allocated(&self) -> u64 {
+        self.allocated.load(Ordering::Relaxed)
+    }
+
+    /// Requests refused after their nonce had been found fresh.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn allocate(&self) {
+        self.allocated.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Realm {
@@ -37,7 +67,9 @@ impl Realm {
             quota: QuotaLimits::default(),
             bandwidth: BandwidthLimits::default(),
             on_expiry: OnExpiry::default(),
+            peer_policy: None,
             server_names: Vec::new(),
+            counts: Arc::default(),
         }
     }
 
@@ -62,6 +94,14 @@ impl Realm {
         self
     }
 
+    /// The peer policy of its users, one of those of the settings; the default one if it has none. By a name that the settings do not have,
+    /// no peer can be reached.
+    #[must_use]
+    pub fn peer_policy(mut self, name: Option<PolicyName>) -> Self {
+        self.peer_policy = name;
+        self
+    }
+
     /// The server names by which clients over TLS come in; see [`Settings::realm_by_server_name`](super::Settings::realm_by_server_name).
     #[must_use]
     pub fn server_names(mut self, names: Vec<String>) -> Self {
@@ -72,6 +112,11 @@ impl Realm {
     /// Its credentials.
     pub fn credentials(&self) -> &Arc<Credentials> {
         &self.credentials
+    }
+
+    /// What was counted in it.
+    pub fn counts(&self) -> &RealmCounts {
+        &self.counts
     }
 
     /// What clients and nonces know it by.

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use crate::addr::{ClientAddr, Transport};
 use crate::policy_name::PolicyName;
 use crate::reject::Reason;
+use crate::user::RealmId;
 use turnstone_stun::Method;
 
 /// A refused request, or refused data. Of a fixed size, whatever the request held.
@@ -21,6 +22,8 @@ pub struct Refusal {
     pub client: ClientAddr,
     /// The transport.
     pub transport: Transport,
+    /// The realm that the client has come in by.
+    pub realm: RealmId,
     /// The USERNAME, or the beginning of it; verified only if the refusal came after the credential had been.
     pub username: Excerpt,
     /// The peer that was asked for, if the refusal is about one.

@@ -145,7 +145,8 @@ impl Server {
         let Request { now, client, message, realm, .. } = *request;
         reply.truncate(start);
         self.refused_with = Some((reject.reason, reject.peer));
-        self.events.refused(refusal(now, client, message, reject));
+        realm.counts.refuse();
+        self.events.refused(refusal(now, client, message, realm, reject));
         self.note_denied(request, reject);
         match reject.code() {
             ErrorCode::UNKNOWN_ATTRIBUTE => request.responder.unknown_attributes(reply, reject, unknown),
@@ -223,7 +224,11 @@ impl Server {
         self.events.stranger_answered();
         self.refused_with = Some((reason, None));
         match had_fresh_nonce(reason) {
-            true => self.events.refused(refusal(now, client, message, reason.into())),
+            true => {
+                let realm = self.settings.realm_of(client.realm);
+                realm.counts.refuse();
+                self.events.refused(refusal(now, client, message, realm, reason.into()));
+            }
             false => self.events.count_refusal(reason),
         }
         let responder =
@@ -296,13 +301,14 @@ impl Server {
     }
 }
 
-fn refusal(now: Now, client: &Client, message: &Message<'_>, reject: Reject) -> Refusal {
+fn refusal(now: Now, client: &Client, message: &Message<'_>, realm: &Realm, reject: Reject) -> Refusal {
     Refusal {
         unix_secs: now.unix_secs,
         reason: reject.reason,
         method: message.method(),
         client: client.five_tuple.client,
         transport: client.five_tuple.transport,
+        realm: realm.id(),
         username: Excerpt::of(message.get(AttributeType::USERNAME).unwrap_or_default()),
         peer: reject.peer,
         policy: reject.policy,

@@ -109,7 +109,9 @@ impl Settings {
             quota: QuotaLimits::for_ports(ports),
             bandwidth: BandwidthLimits::default(),
             on_expiry: OnExpiry::default(),
+            peer_policy: None,
             server_names: Vec::new(),
+            counts: Arc::default(),
         };
         SettingsBuilder(Self {
             realm,
@@ -137,6 +139,11 @@ impl Settings {
         &self.realm.credentials
     }
 
+    /// The default realm.
+    pub fn default_realm(&self) -> &Realm {
+        &self.realm
+    }
+
     /// The realms beside the default one.
     pub fn realms(&self) -> &[Realm] {
         &self.realms
@@ -155,6 +162,12 @@ impl Settings {
         }
         let found = self.realms.binary_search_by_key(&client, Realm::id);
         found.ok().and_then(|at| self.realms.get(at)).unwrap_or(&self.realm)
+    }
+
+    /// The name of a realm, by what clients know it by; `None` if it is no more.
+    pub fn realm_name(&self, id: RealmId) -> Option<&str> {
+        let realm = self.realm_of(id);
+        (realm.id() == id).then(|| realm.credentials.realm())
     }
 
     /// Whether somebody is asked about the users of the realm of this name.
@@ -192,6 +205,21 @@ impl Settings {
     /// The same settings with other peer policies, for when the host's addresses have changed.
     pub fn with_peer_policies(&self, peer_policies: Arc<PeerPolicies>) -> Self {
         Self { peer_policies, ..self.clone() }
+    }
+
+    /// Goes on counting where the settings before have stopped: a realm is the same if its name is.
+    #[must_use]
+    pub fn counting_on(mut self, before: &Self) -> Self {
+        for realm in std::iter::once(&mut self.realm).chain(&mut self.realms) {
+            let of_before = match realm.id() {
+                RealmId::DEFAULT => Some(&before.realm),
+                id => Some(before.realm_of(id)).filter(|before| before.id() == id),
+            };
+            if let Some(of_before) = of_before.filter(|of| of.credentials.realm() == realm.credentials.realm()) {
+                realm.counts = Arc::clone(&of_before.counts);
+            }
+        }
+        self
     }
 }
 

@@ -79,6 +79,11 @@ impl User {
         self.0.realm.as_ref()
     }
 
+    /// Whether it is one of the realm of this name; `None` is the default one.
+    pub fn is_in_realm(&self, name: Option<&str>) -> bool {
+        self.realm().map(|realm| &**realm) == name
+    }
+
     /// The holder of an access token; the name is of the token.
     pub fn token(name: impl Into<Arc<str>>) -> Self {
         Self::new(name.into(), UserKind::Token)

@@ -90,8 +90,8 @@ impl ConnectionStage {
 pub struct AllocationFilter {
     /// Exactly this username, or this user part of a time-limited one.
     pub user: Option<String>,
-    /// A realm that is not the default one, by its name.
-    pub realm: Option<String>,
+    /// The user's realm by its name; that of `Some(None)` is the default one.
+    pub realm: Option<Option<String>>,
     /// The client's address.
     pub client: Option<IpAddr>,
     /// An address with a permission, a channel or a connection.
@@ -123,7 +123,7 @@ impl AllocationFilter {
         let identity = &allocation.identity;
         let named = |user: &String| **user == *identity.username || **user == **identity.user.name();
         self.user.as_ref().is_none_or(named)
-            && self.realm.as_ref().is_none_or(|realm| identity.user.realm().is_some_and(|of| **of == **realm))
+            && self.realm.as_ref().is_none_or(|realm| identity.user.is_in_realm(realm.as_deref()))
             && self.client.is_none_or(|ip| ip == client.get().ip())
             && self.transport.is_none_or(|wanted| wanted == transport)
             && self

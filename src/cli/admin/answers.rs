@@ -116,6 +116,8 @@ pub(super) struct Refusal {
     pub(super) method: String,
     pub(super) client: String,
     pub(super) transport: String,
+    #[serde(default)]
+    pub(super) realm: Option<String>,
     pub(super) username: String,
     pub(super) username_complete: bool,
     pub(super) peer: Option<String>,
@@ -138,6 +140,8 @@ pub(super) struct SuspensionList {
 #[derive(Deserialize)]
 pub(super) struct Suspension {
     pub(super) user: String,
+    #[serde(default)]
+    pub(super) realm: Option<String>,
     pub(super) credential: String,
     pub(super) until_unix: u64,
     pub(super) left_secs: u64,

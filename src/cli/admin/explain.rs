@@ -11,7 +11,7 @@ use crate::clock::span;
 use super::super::output::{CliError, Exit, Printer, printable, unix_now, utc_text};
 use super::answers::{AsPolicy, AsPort, Refusal, RefusalList, print_json, read};
 use super::client::Call;
-use super::text::{Table, count};
+use super::text::{Table, count, with_realm};
 use super::whereabouts::AdminFlags;
 
 /// As many as the API tells at once.
@@ -37,6 +37,10 @@ pub(in crate::cli) struct ExplainArgs {
     #[arg(long)]
     user: bool,
 
+    /// Only refusals of clients in this realm.
+    #[arg(long, value_name = "NAME")]
+    realm: Option<String>,
+
     /// Print the API's answer.
     #[arg(long)]
     json: bool,
@@ -50,8 +54,8 @@ pub(in crate::cli) fn explain(args: &ExplainArgs, printer: &mut Printer) -> Resu
     let whom = args.whom.as_str();
     let is_address = !args.user && (whom.parse::<IpAddr>().is_ok() || whom.parse::<SocketAddr>().is_ok());
     let key = if is_address { "address" } else { "user" };
-    let call = Call::get("/v1/refusals").query(key, Some(whom)).query("limit", Some(LIMIT));
-    let answer = args.server.client()?.ask(call)?;
+    let call = Call::get("/v1/refusals").query(key, Some(whom)).query("realm", args.realm.as_deref());
+    let answer = args.server.client()?.ask(call.query("limit", Some(LIMIT)))?;
     if args.json {
         print_json(&answer, printer)?;
         return Ok(Exit::Success);
@@ -116,13 +120,13 @@ fn is_alike(one: &Refusal, other: &Refusal) -> bool {
         let client = without_port(&refusal.client);
         (refusal.code, &refusal.reason, &refusal.method, explanation, client, user_of(&refusal.username))
     }
-    key(one) == key(other) && one.transport == other.transport
+    key(one) == key(other) && (&one.transport, &one.realm) == (&other.transport, &other.realm)
 }
 
 fn table(groups: &[Group<'_>], now_unix: u64) -> Table {
     let mut table = Table::new(&[">LAST", ">TIMES", "CODE", "REQUEST", "CLIENT", "USER", "PEER", "WHY"]);
     for group in groups {
-        let Refusal { at_unix, code, method, client, transport, username, username_complete, .. } = group.newest;
+        let Refusal { at_unix, code, method, client, transport, realm, username, username_complete, .. } = group.newest;
         let mut peers = group.peers.iter();
         let peer = match (peers.next(), peers.count()) {
             (None, _) => "-".to_owned(),
@@ -134,6 +138,7 @@ fn table(groups: &[Group<'_>], now_unix: u64) -> Table {
             (user, true) => user.to_owned(),
             (user, false) => format!("{user}…"),
         };
+        let user = with_realm(&user, realm.as_deref());
         let explanation = &group.newest.explanation;
         let normal = if group.newest.normal && !explanation.contains("normal") { " (normal)" } else { "" };
         table.row([
@@ -172,6 +177,7 @@ mod tests {
             method: "CreatePermission".to_owned(),
             client: format!("192.0.2.1:{at_unix}"),
             transport: "udp".to_owned(),
+            realm: None,
             username: username.to_owned(),
             username_complete: true,
             peer: peer.map(str::to_owned),

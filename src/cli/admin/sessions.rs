@@ -33,7 +33,7 @@ pub(in crate::cli) struct SessionsArgs {
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
 
-    /// Sessions in this realm, if it is not that of [auth].
+    /// Sessions in this realm.
     #[arg(long, value_name = "NAME")]
     realm: Option<String>,
 
@@ -103,7 +103,7 @@ pub(in crate::cli) struct KickArgs {
     #[arg(long, group = "whom", value_name = "NAME")]
     user: Option<String>,
 
-    /// Only this user's in this realm, if it is not that of [auth].
+    /// Only this user's in this realm.
     #[arg(long, value_name = "NAME", requires = "user")]
     realm: Option<String>,
 

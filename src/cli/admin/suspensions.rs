@@ -6,7 +6,7 @@ use hyper::Method;
 use super::super::output::{CliError, Exit, Printer, printable, utc_text};
 use super::answers::{Lifted, SuspensionList, print_json, read};
 use super::client::Call;
-use super::text::{Table, count};
+use super::text::{Table, count, with_realm};
 use super::whereabouts::AdminFlags;
 use crate::clock::span;
 
@@ -15,6 +15,7 @@ use crate::clock::span;
 #[command(after_help = "Examples:
   turnstone suspensions
   turnstone suspensions --lift alice
+  turnstone suspensions --lift alice --realm b.example
 
 `turnstone explain USER` shows which peers a user has asked for.
 
@@ -23,6 +24,10 @@ pub(in crate::cli) struct SuspensionsArgs {
     /// End the suspension of this user, as quotas count users.
     #[arg(long, value_name = "USER")]
     lift: Option<String>,
+
+    /// Only of the user of this realm.
+    #[arg(long, value_name = "NAME", requires = "lift")]
+    realm: Option<String>,
 
     /// Print the API's answer.
     #[arg(long)]
@@ -44,7 +49,8 @@ pub(in crate::cli) fn suspensions(args: &SuspensionsArgs, printer: &mut Printer)
         show(&read(answer)?, printer)?;
         return Ok(Exit::Success);
     };
-    let answer = client.ask(Call::new(Method::DELETE, "/v1/suspensions").query("user", Some(user.as_str())))?;
+    let call = Call::new(Method::DELETE, "/v1/suspensions");
+    let answer = client.ask(call.query("user", Some(user.as_str())).query("realm", args.realm.as_deref()))?;
     if args.json {
         print_json(&answer, printer)?;
     }
@@ -66,7 +72,7 @@ fn show(list: &SuspensionList, printer: &mut Printer) -> Result<(), CliError> {
     let mut table = Table::new(&["USER", "CREDENTIAL", "UNTIL", ">LEFT"]);
     for suspension in &list.suspensions {
         table.row([
-            suspension.user.clone(),
+            with_realm(&suspension.user, suspension.realm.as_deref()),
             suspension.credential.clone(),
             utc_text(suspension.until_unix),
             span(suspension.left_secs),

@@ -9,6 +9,7 @@ mod control;
 mod error;
 mod input;
 mod questions;
+mod realms;
 mod refusals;
 mod sessions;
 mod status;

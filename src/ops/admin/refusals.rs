@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::api::Api;
 use super::error::Refused;
 use super::input::Query;
+use super::realms::{Realm, asked};
 use crate::addr::Reach;
 use crate::auth::{TimeLimited, UsernameLimits};
 use crate::clock::span;
@@ -17,9 +18,10 @@ use crate::policy::{Allowance, Denial, PeerAcl, PeerPolicies, PolicyName};
 use crate::reject::Reason;
 use crate::stun::Method;
 use crate::turn::{Excerpt, Refusal};
+use crate::user::RealmId;
 use crate::worker::{Command, REFUSALS_KEPT};
 
-pub(super) const KEYS: &[&str] = &["user", "address", "limit"];
+pub(super) const KEYS: &[&str] = &["user", "realm", "address", "limit"];
 
 const LIMIT_DEFAULT: usize = 50;
 const LIMIT_MAX: usize = 1000;
@@ -29,6 +31,7 @@ const PORTS_MAX: usize = 16;
 /// `GET /v1/refusals`: the newest first.
 pub(super) async fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
     let user = query.text("user")?;
+    let realm = asked(api, query)?.as_ref().map(Realm::id);
     let address: Option<Address> = query.parsed("address", "an IP address, or ADDRESS:PORT of a client or peer")?;
     let limit = query.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
     let of_workers = api.workers.ask_all(Command::Refusals).await?;
@@ -41,13 +44,20 @@ pub(super) async fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
     let kept_since_unix = of_workers.iter().map(kept_since).max();
     let mut found: Vec<Refusal> = of_workers.into_iter().flat_map(|kept| kept.into_iter().rev()).collect();
     found.retain(|refusal| {
-        user.is_none_or(|user| is_of(&refusal.username, user)) && address.is_none_or(|address| address.is_in(refusal))
+        user.is_none_or(|user| is_of(&refusal.username, user))
+            && realm.is_none_or(|realm| realm == refusal.realm)
+            && address.is_none_or(|address| address.is_in(refusal))
     });
     found.sort_by_key(|refusal| Reverse(refusal.unix_secs));
-    let policies = api.status.peer_policies();
-    let shown = found.iter().take(limit).map(|refusal| shown(refusal, policies.as_deref()));
+    let settings = api.status.settings();
+    let policies = settings.as_deref().map(|settings| &**settings.peer_policies());
+    let realm_of = |refusal: &Refusal| {
+        let beside_default = Some(refusal.realm).filter(|realm| *realm != RealmId::DEFAULT)?;
+        settings.as_deref()?.realm_name(beside_default)
+    };
+    let shown = found.iter().take(limit).map(|refusal| shown(refusal, realm_of(refusal), policies));
     let mut answer = json!({ "refusals": shown.collect::<Vec<_>>(), "kept_since_unix": kept_since_unix });
-    if let (Some(address), Some(policies)) = (address, policies.as_deref())
+    if let (Some(address), Some(policies)) = (address, policies)
         && let Value::Object(fields) = &mut answer
     {
         fields.insert("as_peer".to_owned(), as_peer_of_all(address, &found, policies));
@@ -109,7 +119,7 @@ fn text_of(username: &Excerpt) -> String {
     text
 }
 
-fn shown(refusal: &Refusal, policies: Option<&PeerPolicies>) -> Value {
+fn shown(refusal: &Refusal, realm: Option<&str>, policies: Option<&PeerPolicies>) -> Value {
     let username = text_of(&refusal.username);
     let denial = policies.and_then(|policies| denial(refusal, policies.get(refusal.policy)?));
     json!({
@@ -119,6 +129,7 @@ fn shown(refusal: &Refusal, policies: Option<&PeerPolicies>) -> Value {
         "method": refusal.method.name(),
         "client": refusal.client.to_string(),
         "transport": refusal.transport.name(),
+        "realm": realm,
         "explanation": explanation(refusal, &username, denial.as_ref()),
         "username": username,
         "username_complete": refusal.username.is_whole(),
@@ -372,6 +383,7 @@ mod tests {
             method: Method::CREATE_PERMISSION,
             client: ClientAddr::new(([192, 0, 2, 1], 4711).into()),
             transport: Transport::Udp,
+            realm: RealmId::DEFAULT,
             username: Excerpt::of(username),
             peer: peer.map(|peer| peer.parse().unwrap()),
             policy: None,
@@ -382,7 +394,7 @@ mod tests {
     fn told(refusal: &Refusal) -> (String, bool) {
         let acl =
             PeerAcl::compile(&PeerRules { denied: vec!["8.8.8.0/24".to_owned()], ..PeerRules::default() }).unwrap();
-        let shown = shown(refusal, Some(&PeerPolicies::new(acl.into())));
+        let shown = shown(refusal, None, Some(&PeerPolicies::new(acl.into())));
         (shown["explanation"].as_str().unwrap().to_owned(), shown["normal"].as_bool().unwrap())
     }
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::api::Api;
 use super::error::Refused;
 use super::input::{Query, wrong};
+use super::realms::{Realm, asked};
 use crate::addr::Transport;
 use crate::auth::UsernameLimits;
 use crate::net::sys;
@@ -23,7 +24,7 @@ const LIMIT_MAX: usize = 1000;
 
 /// `GET /v1/sessions`
 pub(super) async fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
-    let filter = filter(query)?;
+    let filter = filter(api, query)?;
     let limit = query.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
     let cursor: Option<Cursor> = query.parsed("cursor", "the next_cursor of an earlier answer")?;
     let first = cursor.map_or(0, |cursor| cursor.worker);
@@ -100,7 +101,7 @@ pub(super) async fn end(api: &Api, id: &str) -> Result<Value, Refused> {
 
 /// `DELETE /v1/sessions`
 pub(super) async fn end_all(api: &Api, query: &Query) -> Result<Value, Refused> {
-    let filter = filter(query)?;
+    let filter = filter(api, query)?;
     let Some(user) = &filter.user else {
         return Err(Refused::bad_request("whose sessions are to end? expected user=NAME; the other filters narrow it"));
     };
@@ -157,11 +158,11 @@ fn session(api: &Api, view: &AllocationView) -> Value {
     })
 }
 
-fn filter(query: &Query) -> Result<AllocationFilter, Refused> {
+fn filter(api: &Api, query: &Query) -> Result<AllocationFilter, Refused> {
     let address = "ADDRESS:PORT";
     Ok(AllocationFilter {
         user: query.text("user")?.map(str::to_owned),
-        realm: query.text("realm")?.map(str::to_owned),
+        realm: asked(api, query)?.map(|Realm(name)| name),
         client: query.parsed::<IpAddr>("client", "an IP address")?,
         peer: query.parsed::<IpAddr>("peer", "an IP address")?,
         relayed: query.parsed::<SocketAddr>("relayed", address)?,

@@ -5,10 +5,12 @@ use serde_json::{Value, json};
 use super::api::Api;
 use super::error::Refused;
 use super::input::Query;
+use super::realms::{Realm, asked};
 use crate::net::sys;
+use crate::user::User;
 
 pub(super) const LIST_KEYS: &[&str] = &["limit"];
-pub(super) const LIFT_KEYS: &[&str] = &["user"];
+pub(super) const LIFT_KEYS: &[&str] = &["user", "realm"];
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
@@ -22,6 +24,7 @@ pub(super) fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
     let shown = suspended.iter().map(|suspension| {
         json!({
             "user": &**suspension.user.name(),
+            "realm": suspension.user.realm().map(|realm| &**realm),
             "credential": suspension.user.kind().name(),
             "until_unix": api.clock.unix_secs(suspension.until_micros),
             "left_secs": suspension.until_micros.saturating_sub(now_micros) / 1_000_000,
@@ -35,7 +38,10 @@ pub(super) fn lift(api: &Api, query: &Query) -> Result<Value, Refused> {
     let Some(user) = query.text("user")? else {
         return Err(Refused::bad_request("whose suspension is to end? expected user=NAME"));
     };
-    let lifted = api.guard.lift(user, sys::clocks().0);
-    tracing::info!(?user, lifted, "the suspension of a user was lifted by the admin API");
+    let realm = asked(api, query)?;
+    let is_meant =
+        |of: &User| **of.name() == *user && realm.as_ref().is_none_or(|Realm(name)| of.is_in_realm(name.as_deref()));
+    let lifted = api.guard.lift(is_meant, sys::clocks().0);
+    tracing::info!(?user, realm = query.text("realm")?, lifted, "the suspension of a user was lifted by the admin API");
     Ok(json!({ "lifted": lifted }))
 }

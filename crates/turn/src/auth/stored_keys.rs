@@ -59,9 +59,15 @@ impl StoredKeys {
         }
     }
 
-    /// Whether a text is meant as keys and not as a password: it begins with `0x` and has as many characters as a key.
+    /// Whether a text is meant as keys and not as a password: it begins with `0x` and has as many characters as a key, or so many
+    /// hexadecimal digits that it is one from which some were lost.
     pub fn is_meant(text: &str) -> bool {
-        text.split(',').all(|key| key.starts_with("0x") && matches!(key.len(), 34 | 66))
+        const DIGITS_MIN: usize = 24;
+        let is_one = |digits: &str| {
+            let is_hex = || digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+            matches!(digits.len(), 32 | 64) || digits.len() >= DIGITS_MIN && is_hex()
+        };
+        text.split(',').all(|key| key.strip_prefix("0x").is_some_and(is_one))
     }
 
     /// The MD5 key.
@@ -150,7 +156,11 @@ mod tests {
         }
         assert_eq!(format!("{MD5},{MD5}").parse::<StoredKeys>(), Err(StoredKeysError::Twice));
         assert!(StoredKeys::is_meant(MD5) && StoredKeys::is_meant(&MD5.replace('8', "g")));
-        for password in ["", "0x", "0xsecret", "wonderland", &MD5[2..], &format!("{MD5},x")] {
+        for len in [26, 33, 35, 65] {
+            let cut = format!("{MD5}{}", &MD5[2..]).chars().take(len).collect::<String>();
+            assert!(StoredKeys::is_meant(&cut) && cut.parse::<StoredKeys>().is_err(), "{cut}");
+        }
+        for password in ["", "0x", "0xsecret", "0xdeadbeefdeadbeef", "wonderland", &MD5[2..], &format!("{MD5},x")] {
             assert!(!StoredKeys::is_meant(password), "{password}");
         }
     }

@@ -3,7 +3,8 @@
 //! A leaked credential is used to scan and to tunnel: one user, peers by the thousand, or networks that no call needs. What is counted
 //! here comes from requests whose MESSAGE-INTEGRITY has verified, never from packets, so that nobody is suspended for what others forge,
 //! and the packet path does not come here. It is counted by user, over all workers, in memory of bounded size; a user is forgotten when
-//! nothing counts any more.
+//! nothing counts any more. Whoever has so many credentials that the bound is reached makes others' counts begin anew, which refuses
+//! nobody anything; suspensions have a bound of their own.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
@@ -15,10 +16,12 @@ use crate::clock::SECOND;
 use crate::reject::Reason;
 use crate::user::User;
 
-/// Users that anything is known of; beyond, the one that is known for longest and is not suspended is forgotten.
+/// Users of whom peers or probes are known; beyond, one of them is forgotten.
 const USERS_MAX: usize = 65_536;
-/// Users looked at to find one that can be forgotten.
-const LOOKED_AT: usize = 8;
+/// Addresses of all of them; beyond, likewise. Some 40 MB.
+const ADDRESSES_MAX: usize = 524_288;
+/// Users who are suspended; beyond, the one is free again who was suspended first.
+const SUSPENDED_MAX: usize = 65_536;
 const MINUTE: u64 = 60 * SECOND;
 /// What an address counts that no healthy client asks for, where one that clients send as a candidate counts 1.
 const PROBE: u32 = 10;
@@ -73,6 +76,12 @@ struct State {
     users: HashMap<User, Entry>,
     /// Every user there is, the one that was looked at last behind the others.
     queue: VecDeque<User>,
+    /// How many addresses are in all entries.
+    addresses: usize,
+    /// Until when each is suspended.
+    suspended: HashMap<User, u64>,
+    /// Everybody there, and who has been, in the order of the suspensions.
+    suspended_queue: VecDeque<User>,
 }
 
 #[derive(Debug, Default)]
@@ -88,7 +97,6 @@ struct Entry {
     probes: HashSet<IpAddr>,
     probes_since_micros: u64,
     weight: u32,
-    suspended_until_micros: u64,
 }
 
 /// A user who is suspended.
@@ -121,30 +129,7 @@ impl Guard {
         if !limits.counts_peers() {
             return Ok(());
         }
-        let entry = state.entry(user, now_micros);
-        let is_known = |entry: &Entry, ip: &IpAddr| entry.peers.get(ip).is_some_and(|until| *until > now_micros);
-        let new = ips.iter().filter(|ip| !is_known(entry, ip)).count();
-        if new > 0 {
-            let most = limits.peers_per_user.map_or(usize::MAX, |most| most as usize);
-            entry.sweep(most.saturating_sub(new), now_micros);
-            if entry.peers.len().saturating_add(new) > most {
-                return Err(Reason::UserPeers);
-            }
-            if let Some(per_minute) = limits.new_peers_per_minute {
-                let each = MINUTE / u64::from(per_minute.max(1));
-                let paid = entry.paid_until_micros.max(now_micros).saturating_add(each.saturating_mul(new as u64));
-                if paid > now_micros.saturating_add(MINUTE) {
-                    return Err(Reason::UserNewPeers);
-                }
-                entry.paid_until_micros = paid;
-            }
-        }
-        entry.peers_until_micros = entry.peers_until_micros.max(until_micros);
-        for ip in ips {
-            let until = entry.peers.entry(*ip).or_default();
-            *until = (*until).max(until_micros);
-        }
-        Ok(())
+        state.change(user, now_micros, |entry| entry.note_peers(limits, ips, until_micros, now_micros))
     }
 
     /// Notes a peer that was denied to a user. Returns the suspension that comes of it, once.
@@ -158,22 +143,27 @@ impl Guard {
         let SuspensionLimits { probes, secs } = limits.suspension?;
         let weight = weight(ip, reason)?;
         let mut state = self.lock();
-        let entry = state.entry(user, now_micros);
-        if entry.suspended_until_micros > now_micros {
+        if state.is_suspended(user, now_micros) {
             return None;
         }
-        if now_micros.saturating_sub(entry.probes_since_micros) >= MINUTE {
-            (entry.probes, entry.weight, entry.probes_since_micros) = (HashSet::new(), 0, now_micros);
-        }
-        if entry.probes.insert(ip) {
-            entry.weight = entry.weight.saturating_add(weight);
-        }
-        if entry.weight < probes.saturating_mul(PROBE) {
+        let is_over = state.change(user, now_micros, |entry| {
+            if now_micros.saturating_sub(entry.probes_since_micros) >= MINUTE {
+                (entry.probes, entry.weight, entry.probes_since_micros) = (HashSet::new(), 0, now_micros);
+            }
+            if entry.probes.insert(ip) {
+                entry.weight = entry.weight.saturating_add(weight);
+            }
+            let is_over = entry.weight >= probes.saturating_mul(PROBE);
+            if is_over {
+                (entry.probes, entry.weight) = (HashSet::new(), 0);
+            }
+            is_over
+        });
+        if !is_over {
             return None;
         }
-        (entry.probes, entry.weight) = (HashSet::new(), 0);
         let until_micros = now_micros.saturating_add(u64::from(secs) * SECOND);
-        entry.suspended_until_micros = until_micros;
+        state.suspend(user, until_micros, now_micros);
         self.suspensions.fetch_add(1, Ordering::Relaxed);
         Some(Suspension { user: user.clone(), until_micros })
     }
@@ -186,21 +176,21 @@ impl Guard {
     /// The users who are suspended, in no order, at most `most`; and how many there are.
     pub fn suspended(&self, now_micros: u64, most: usize) -> (Vec<Suspension>, usize) {
         let state = self.lock();
-        let suspended = state.users.iter().filter(|(_, entry)| entry.suspended_until_micros > now_micros);
-        let total = suspended.clone().count();
-        let suspension = |(user, entry): (&User, &Entry)| Suspension {
-            user: user.clone(),
-            until_micros: entry.suspended_until_micros,
-        };
-        (suspended.take(most).map(suspension).collect(), total)
+        let (mut found, mut total) = (Vec::new(), 0);
+        for (user, until_micros) in state.suspended.iter().filter(|(_, until)| **until > now_micros) {
+            total += 1;
+            if found.len() < most {
+                found.push(Suspension { user: user.clone(), until_micros: *until_micros });
+            }
+        }
+        (found, total)
     }
 
-    /// Lifts the suspensions of every user of this name, however the user is known. Returns how many there were.
-    pub fn lift(&self, name: &str, now_micros: u64) -> usize {
+    /// Lifts the suspensions of the users who are meant. Returns how many there were.
+    pub fn lift(&self, is_meant: impl Fn(&User) -> bool, now_micros: u64) -> usize {
         let mut state = self.lock();
-        let named = state.users.iter_mut().filter(|(user, _)| &**user.name() == name);
-        let suspended = named.filter(|(_, entry)| entry.suspended_until_micros > now_micros);
-        suspended.map(|(_, entry)| entry.suspended_until_micros = 0).count()
+        let meant = state.suspended.iter_mut().filter(|(user, until)| **until > now_micros && is_meant(user));
+        meant.map(|(_, until_micros)| *until_micros = 0).count()
     }
 
     /// Suspensions since the start.
@@ -208,9 +198,10 @@ impl Guard {
         self.suspensions.load(Ordering::Relaxed)
     }
 
-    /// Users that anything is known of.
-    pub fn remembered(&self) -> usize {
-        self.lock().users.len()
+    /// Users of whom peers or probes are known, and the addresses of all of them.
+    pub fn remembered(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.users.len(), state.addresses)
     }
 
     /// No change of what is counted is left half-way by a panic elsewhere that would matter.
@@ -221,23 +212,44 @@ impl Guard {
 
 impl State {
     fn is_suspended(&self, user: &User, now_micros: u64) -> bool {
-        self.users.get(user).is_some_and(|entry| entry.suspended_until_micros > now_micros)
+        self.suspended.get(user).is_some_and(|until_micros| *until_micros > now_micros)
     }
 
-    /// What is known of a user. Each time, two others are looked at, and forgotten if nothing of them counts any more.
-    fn entry(&mut self, user: &User, now_micros: u64) -> &mut Entry {
+    /// Suspends a user who is not. Those whose time is over are forgotten, and beyond the most there may be, the earliest.
+    fn suspend(&mut self, user: &User, until_micros: u64, now_micros: u64) {
+        let most = if self.suspended.contains_key(user) { SUSPENDED_MAX } else { SUSPENDED_MAX - 1 };
+        while let Some(first) = self.suspended_queue.front() {
+            let until_micros = self.suspended.get(first).copied().unwrap_or_default();
+            if until_micros > now_micros && self.suspended_queue.len() <= most {
+                break;
+            }
+            self.suspended.remove(first);
+            self.suspended_queue.pop_front();
+        }
+        if self.suspended.insert(user.clone(), until_micros).is_none() {
+            self.suspended_queue.push_back(user.clone());
+        }
+    }
+
+    /// Changes what is known of a user. Each time, two others are looked at, and forgotten if nothing of them counts any more.
+    fn change<R>(&mut self, user: &User, now_micros: u64, change: impl FnOnce(&mut Entry) -> R) -> R {
         for _ in 0..2 {
             self.forget_front(|entry| !entry.counts(now_micros));
         }
         if !self.users.contains_key(user) {
-            let mut looked_at = 0;
-            while self.users.len() >= USERS_MAX && looked_at < LOOKED_AT {
-                looked_at += 1;
-                self.forget_front(|entry| entry.suspended_until_micros <= now_micros || looked_at == LOOKED_AT);
+            if self.users.len() >= USERS_MAX {
+                self.forget_front(|_| true);
             }
             self.queue.push_back(user.clone());
         }
-        self.users.entry(user.clone()).or_default()
+        let entry = self.users.entry(user.clone()).or_default();
+        let before = entry.addresses();
+        let result = change(entry);
+        self.addresses = (self.addresses + entry.addresses()).saturating_sub(before);
+        while self.addresses > ADDRESSES_MAX && !self.queue.is_empty() {
+            self.forget_front(|_| true);
+        }
+        result
     }
 
     fn forget_front(&mut self, may_go: impl Fn(&Entry) -> bool) {
@@ -245,7 +257,8 @@ impl State {
         match self.users.get(&user) {
             Some(entry) if !may_go(entry) => self.queue.push_back(user),
             _ => {
-                self.users.remove(&user);
+                let gone = self.users.remove(&user);
+                self.addresses = self.addresses.saturating_sub(gone.as_ref().map_or(0, Entry::addresses));
                 if self.users.capacity() > 1024 && self.users.len() < self.users.capacity() / 8 {
                     self.users.shrink_to(self.users.len() * 2);
                     self.queue.shrink_to(self.users.len() * 2);
@@ -256,9 +269,45 @@ impl State {
 }
 
 impl Entry {
+    fn note_peers(
+        &mut self,
+        limits: &GuardLimits,
+        ips: &[IpAddr],
+        until_micros: u64,
+        now_micros: u64,
+    ) -> Result<(), Reason> {
+        let is_known = |ip: &IpAddr| self.peers.get(ip).is_some_and(|until| *until > now_micros);
+        let new = ips.iter().filter(|ip| !is_known(ip)).count();
+        if new > 0 {
+            let most = limits.peers_per_user.map_or(usize::MAX, |most| most as usize);
+            self.sweep(most.saturating_sub(new), now_micros);
+            if self.peers.len().saturating_add(new) > most {
+                return Err(Reason::UserPeers);
+            }
+            if let Some(per_minute) = limits.new_peers_per_minute {
+                let each = MINUTE / u64::from(per_minute.max(1));
+                let paid = self.paid_until_micros.max(now_micros).saturating_add(each.saturating_mul(new as u64));
+                if paid > now_micros.saturating_add(MINUTE) {
+                    return Err(Reason::UserNewPeers);
+                }
+                self.paid_until_micros = paid;
+            }
+        }
+        self.peers_until_micros = self.peers_until_micros.max(until_micros);
+        for ip in ips {
+            let until = self.peers.entry(*ip).or_default();
+            *until = (*until).max(until_micros);
+        }
+        Ok(())
+    }
+
+    /// How many addresses are kept.
+    fn addresses(&self) -> usize {
+        self.peers.len() + self.probes.len()
+    }
+
     fn counts(&self, now_micros: u64) -> bool {
-        self.suspended_until_micros > now_micros
-            || self.paid_until_micros > now_micros
+        self.paid_until_micros > now_micros
             || !self.probes.is_empty() && now_micros.saturating_sub(self.probes_since_micros) < MINUTE
             || self.peers_until_micros > now_micros
     }

@@ -126,6 +126,9 @@ impl PeerPolicies {
 }
 
 impl PolicyChoice {
+    /// No peer can be reached.
+    pub(crate) const NOBODY: Self = Self { base: Place::UNKNOWN, tightened: None };
+
     /// Whether there is a policy in it that nobody has configured.
     pub fn has_unknown(&self) -> bool {
         self.base == Place::UNKNOWN || self.tightened == Some(Place::UNKNOWN)

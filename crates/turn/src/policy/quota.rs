@@ -190,6 +190,11 @@ impl Quotas {
         self.lock().users.get(user).map_or(0, |entry| entry.live)
     }
 
+    /// Live allocations of each realm that is not the default one; in none of those that are not there.
+    pub fn in_use_by_realm(&self) -> HashMap<Arc<str>, u32> {
+        self.lock().realms.clone()
+    }
+
     /// Users with at least one live allocation.
     pub fn users(&self) -> usize {
         self.lock().present

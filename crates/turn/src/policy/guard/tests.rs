@@ -105,16 +105,14 @@ fn probes_of_one_minute_count_and_candidates_a_tenth_of_them() {
 }
 
 #[test]
-fn a_suspension_is_listed_and_lifted_by_the_name() {
+fn a_suspension_is_listed_and_lifted() {
     let guard = Guard::default();
     assert!(probe(&guard, &suspending(1), "127.0.0.1", Reason::PeerDeniedByDefault, 10));
     let (suspended, total) = guard.suspended(10 * SECOND, 5);
     assert_eq!((suspended, total), (vec![Suspension { user: ann(), until_micros: 610 * SECOND }], 1));
     assert_eq!((guard.suspended(10 * SECOND, 0).1, guard.suspended(610 * SECOND, 5).1), (1, 0));
-    assert_eq!(
-        (guard.lift("bob", 11 * SECOND), guard.lift("ann", 11 * SECOND), guard.lift("ann", 11 * SECOND)),
-        (0, 1, 0)
-    );
+    let lift = |name: &str| guard.lift(|user| &**user.name() == name, 11 * SECOND);
+    assert_eq!([lift("bob"), lift("ann"), lift("ann")], [0, 1, 0]);
     assert!(!guard.is_suspended(&ann(), 11 * SECOND));
 }
 
@@ -128,10 +126,54 @@ fn users_are_forgotten_when_nothing_counts_and_are_bounded_until_then() {
     for n in 0..USERS_MAX + 1000 {
         assert_eq!(name(&guard, &limits, &user(n), 1, 1), Ok(()));
     }
-    assert_eq!(guard.remembered(), USERS_MAX);
+    assert_eq!(guard.remembered(), (USERS_MAX, USERS_MAX));
     assert!(guard.is_suspended(&ann(), SECOND), "who is suspended is not forgotten for others");
     for _ in 0..USERS_MAX {
         assert_eq!(name(&guard, &limits, &user(0), 1, 5000), Ok(()));
     }
-    assert!(guard.remembered() <= 2, "{}", guard.remembered());
+    assert!(guard.remembered().0 <= 2, "{:?}", guard.remembered());
+}
+
+#[test]
+fn addresses_are_bounded_over_all_users_and_the_counts_that_are_forgotten_refuse_nobody() {
+    let guard = Guard::default();
+    let (limits, per_user) = (GuardLimits { peers_per_user: Some(40_000), ..suspending(1000) }, 40_000_u32);
+    let user = |n: u32| User::time_limited(n.to_string());
+    let ips: Vec<_> = (0..per_user).map(ip).collect();
+    for n in 0..40 {
+        for some in ips.chunks(64) {
+            assert_eq!(guard.note_peers(&limits, &user(n), (some, true), 300 * SECOND, 0), Ok(()));
+            assert!(guard.remembered().1 <= ADDRESSES_MAX);
+        }
+    }
+    let (users, addresses) = guard.remembered();
+    assert!(addresses > ADDRESSES_MAX - 40_000 && users < 40, "{users} {addresses}");
+    // What was denied is among them.
+    let denied = (0..100).filter(|n| probe(&guard, &limits, &ip(*n).to_string(), Reason::PeerDenied, 2)).count();
+    assert_eq!((denied, guard.remembered().1), (0, addresses + 100));
+    // All of it goes when it is over.
+    for _ in 0..=users {
+        assert_eq!(name(&guard, &limits, &User::time_limited("new"), 1, 5000), Ok(()));
+    }
+    assert_eq!(guard.remembered(), (1, 1));
+}
+
+#[test]
+fn suspensions_are_bounded_and_the_first_is_over_first() {
+    let guard = Guard::default();
+    let limits = suspending(1);
+    let user = |n: usize| User::time_limited(n.to_string());
+    let suspend = |n: usize, at: u64| {
+        let denied = ("127.0.0.1".parse().unwrap(), Reason::PeerDeniedByDefault);
+        guard.note_denied(&limits, &user(n), denied, at * SECOND).is_some()
+    };
+    assert!((0..=SUSPENDED_MAX).all(|n| suspend(n, 1)));
+    assert!(!guard.is_suspended(&user(0), SECOND) && guard.is_suspended(&user(1), SECOND));
+    assert_eq!(guard.suspended(SECOND, 3).1, SUSPENDED_MAX);
+    // One who was lifted and is suspended again is there once.
+    assert_eq!(guard.lift(|of| *of == user(7), 2 * SECOND), 1);
+    assert!(suspend(7, 3));
+    assert_eq!(guard.suspended(3 * SECOND, 0).1, SUSPENDED_MAX);
+    assert!(suspend(0, 700));
+    assert_eq!(guard.lock().suspended.len(), 1, "what is over is forgotten with the next");
 }
