@@ -139,6 +139,7 @@ fn users_of_coturn_s_database_come_along_with_their_keys_as_import_says() {
 #[test]
 fn each_realm_has_its_own_peers_and_counts_as_uclient_finds() {
     let [metrics] = free_ports();
+    let peer = Peer::start("127.0.0.1");
     let server = TestServer::start(&format!(
         r#"
         rfc5766-channel-numbers = true
@@ -155,7 +156,7 @@ fn each_realm_has_its_own_peers_and_counts_as_uclient_finds() {
         ports = "{}-{}"
         [[peers.policy]]
         name = "of-b"
-        denied = ["127.0.0.0/8"]
+        denied-ports = [{}]
         [auth]
         realm = "a.example"
         [[auth.users]]
@@ -170,9 +171,10 @@ fn each_realm_has_its_own_peers_and_counts_as_uclient_finds() {
         [metrics]
         listen = "127.0.0.1:{metrics}"
         "#,
-        RELAY_PORTS.0, RELAY_PORTS.1
+        RELAY_PORTS.0,
+        RELAY_PORTS.1,
+        peer.port()
     ));
-    let peer = Peer::start("127.0.0.1");
     let (here, there) = (listener(&server, "127.0.0.1"), listener(&server, "127.0.0.2"));
     assert_nothing_lost(&uclient(here, "of this realm", &peer));
     let denied = uclient(there, "of the other realm", &peer);

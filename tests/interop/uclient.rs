@@ -341,6 +341,10 @@ impl Peer {
         })
     }
 
+    pub(crate) fn port(&self) -> &str {
+        &self.port
+    }
+
     fn echoes_on_both_ports(&mut self, first: u16) -> bool {
         let probe = UdpSocket::bind((self.ip.as_str(), 0)).unwrap();
         probe.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
