@@ -155,6 +155,6 @@ fn measured_channel_data(world: &mut World, five_tuple: &FiveTuple, bytes: &[u8]
 
 #[inline(never)]
 fn measured_from_peer(world: &mut World, relay: RelayId, peer: PeerAddr) -> bool {
-    let way = world.server.route_from_peer(world.now, relay, peer, PAYLOAD);
+    let way = world.server.route_from_peer(world.now, relay, peer, &[0xEE; PAYLOAD]);
     black_box(&way).is_ok()
 }

@@ -39,7 +39,7 @@ fn route(c: &mut Criterion) {
             });
         });
         group.bench_function(BenchmarkId::new("peer to client", count), |b| {
-            b.iter(|| world.server.route_from_peer(now, all[next()].1, black_box(peer(1)), 160).unwrap());
+            b.iter(|| world.server.route_from_peer(now, all[next()].1, black_box(peer(1)), &[0xEE; 160]).unwrap());
         });
     }
     group.finish();

@@ -55,7 +55,7 @@ fuzz_target!(|input: &[u8]| {
                 let relay = world.relays.ids().next();
                 let peer = PeerAddr::new("8.8.4.4:1000".parse().unwrap());
                 if let (Some(relay), Ok(peer)) = (relay, peer) {
-                    let _ = world.server.route_from_peer(world.now, relay, peer, body.len());
+                    let _ = world.server.route_from_peer(world.now, relay, peer, body);
                 }
             }
             _ => world.advance(u64::from(len) * 8 * SECOND),

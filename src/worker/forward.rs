@@ -3,7 +3,7 @@
 
 use super::clients::Came;
 use super::inbox::{Decrypted, Payload};
-use super::mailbox::Handover;
+use super::mailbox::{Between, Handover};
 use super::plan::Pieces;
 use super::room::Room;
 use super::{Worker, log};
@@ -14,8 +14,8 @@ use crate::net::sys::IcmpError;
 use crate::reject::Dropped;
 use crate::traffic::Direction;
 use crate::turn::{
-    ChannelData, Client, DatagramPath, Detour, Encapsulation, MessageKind, Outcome, Path, RelayId, SessionId, ToClient,
-    ToPeer, Wrapping,
+    ChannelData, Client, DatagramPath, Detour, Encapsulation, MessageKind, Outcome, OwnSender, Path, RelayId,
+    SessionId, ToClient, ToPeer, Wrapping,
 };
 
 /// What a STUN message counts for beside a packet of payload.
@@ -151,6 +151,11 @@ impl Worker {
 
     /// Gathers a payload for a peer, or hands it to our own allocation there.
     fn relay_to_peer(&mut self, now: Now, transport: Transport, way: &ToPeer, payload: Payload) -> Room {
+        if self.relays.shares_ports()
+            && let Err(reason) = self.server.may_send(now, way, self.inbox.bytes(payload.span))
+        {
+            return self.drop_packet(reason);
+        }
         if way.own_relay {
             self.relay_to_own(now, transport, way, payload)
         } else {
@@ -178,31 +183,45 @@ impl Worker {
         let counters = self.observers.counters();
         counters.payload.count(transport, way.peer.family(), Direction::ToPeers, payload.len());
         counters.own_relayed.count(payload.len());
-        if owner.worker == self.relays.worker() {
-            return self.on_peer_message(now, relay_id(owner), from, payload);
+        let own = self.relays.worker();
+        if owner.worker == own {
+            let sender = OwnSender { worker: None, relay: way.relay };
+            return self.on_peer_message(now, relay_id(owner), (from, Some(sender)), payload);
         }
-        self.mail.add(owner.worker, from, way.peer.get(), payload.tos, self.inbox.bytes(payload.span))
+        let sender = OwnSender { worker: Some(own), relay: way.relay };
+        let between = Between { from, sender, to: way.peer.get() };
+        self.mail.add(owner.worker, between, payload.tos, self.inbox.bytes(payload.span))
     }
 
     /// One payload from another worker's allocation.
     pub(super) fn on_handed_over(&mut self, now: Now, packet: Handover, payload: Payload) -> Room {
         // The port may have changed hands since: the owner is asked anew.
-        match self.relays.owner(packet.to) {
+        let between = packet.between;
+        match self.relays.owner(between.to) {
             Some(owner) if owner.worker == self.relays.worker() => {
-                self.on_peer_message(now, relay_id(owner), packet.from, payload)
+                self.on_peer_message(now, relay_id(owner), (between.from, Some(between.sender)), payload)
             }
             // Its allocation has moved since.
-            Some(owner) => {
-                self.mail.add(owner.worker, packet.from, packet.to, payload.tos, self.inbox.bytes(payload.span))
-            }
+            Some(owner) => self.mail.add(owner.worker, between, payload.tos, self.inbox.bytes(payload.span)),
             None => self.drop_packet(Dropped::NoAllocation),
         }
     }
 
-    /// A peer's payload to a relay.
-    pub(super) fn on_peer_message(&mut self, now: Now, relay: RelayId, peer: PeerAddr, payload: Payload) -> Room {
+    /// A peer's payload to a relay; of one of our own relays, which one has sent it.
+    #[inline]
+    pub(super) fn on_peer_message(
+        &mut self,
+        now: Now,
+        relay: RelayId,
+        (peer, sender): (PeerAddr, Option<OwnSender>),
+        payload: Payload,
+    ) -> Room {
         self.pace.spend(1);
-        let routed = self.server.route_from_peer(now, relay, peer, payload.len());
+        let datagram = self.inbox.bytes(payload.span);
+        let routed = match sender {
+            None => self.server.route_from_peer(now, relay, peer, datagram),
+            Some(sender) => self.server.route_from_own(now, relay, (peer, sender), datagram),
+        };
         if log::wants_messages() {
             log::packet_of_peer(&self.relays, relay, peer, payload.len(), routed.as_ref().err().copied());
         }

@@ -1,14 +1,12 @@
 //! A worker's mail: what others have put into its mailbox, and payload for the allocations of other workers.
 
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use super::mailbox::{Command, Handover, HandoverBatch, Mailbox, Taken};
+use super::mailbox::{Between, Command, Handover, HandoverBatch, Mailbox, Taken};
 use super::moving::Moving;
 use super::room::Room;
 use super::tcp_relays::ClientSide;
-use crate::addr::PeerAddr;
 use crate::turn::ConnectionId;
 
 /// The mailbox of this worker, what was taken out of it, and what is to go into those of the others.
@@ -80,9 +78,9 @@ impl Mail {
     }
 
     /// Gathers payload for an allocation of another worker.
-    pub(super) fn add(&mut self, worker: u16, from: PeerAddr, to: SocketAddr, tos: u8, payload: &[u8]) -> Room {
+    pub(super) fn add(&mut self, worker: u16, between: Between, tos: u8, payload: &[u8]) -> Room {
         let Some((_, batch)) = self.outgoing.get_mut(usize::from(worker)) else { return Room::Left };
-        batch.push(from, to, tos, payload);
+        batch.push(between, tos, payload);
         if batch.is_full() { Room::MailFull } else { Room::Left }
     }
 

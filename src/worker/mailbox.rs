@@ -12,7 +12,7 @@ use crate::addr::PeerAddr;
 use crate::net::sys::EventFd;
 use crate::turn::{
     AllocationDetail, AllocationFilter, AllocationId, AllocationView, Alternates, ConnectionId, EndReason, Judgement,
-    Refusal, Settings, UserTotal,
+    OwnSender, Refusal, Settings, UserTotal,
 };
 
 /// What may wait for one worker, in what packets count for.
@@ -20,9 +20,9 @@ const WAITING_MAX: usize = 4 << 20;
 /// A packet counts for its payload and its entry, and for no less than this: what it costs to send does not grow with its
 /// length. At most 8192 packets wait, which a worker has sent within some ten milliseconds.
 const PACKET_MIN: usize = 512;
-/// While more than half of the room is taken, packets of one relayed address may take this much of it.
+/// While more than half of the room is taken, packets of one relay may take this much of it.
 const LANE_MAX: usize = WAITING_MAX / 32;
-/// Relayed addresses are told apart by as many bits of their port, which the server has chosen by chance.
+/// Relays are told apart by their port, which the server has chosen by chance, and, as several may share it, by their slot.
 const LANES: usize = 1024;
 /// What a sender gathers before it hands over without waiting for the flush.
 const BATCH_MAX: usize = 256 << 10;
@@ -71,12 +71,20 @@ pub enum Command {
 /// Payload from one of our allocations to another one's relayed address.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Handover {
-    /// The sending allocation's relayed address: the peer, as the receiving allocation sees it.
-    pub(super) from: PeerAddr,
-    /// The receiving relayed address.
-    pub(super) to: SocketAddr,
+    pub(super) between: Between,
     pub(super) tos: u8,
     pub(super) len: u32,
+}
+
+/// From which of our relays to which.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Between {
+    /// The sending allocation's relayed address: the peer, as the receiving allocation sees it.
+    pub(super) from: PeerAddr,
+    /// The sending relay: several may have one address.
+    pub(super) sender: OwnSender,
+    /// The receiving relayed address.
+    pub(super) to: SocketAddr,
 }
 
 impl Handover {
@@ -85,7 +93,7 @@ impl Handover {
     }
 
     fn lane(&self) -> usize {
-        usize::from(self.from.get().port()) % LANES
+        (usize::from(self.between.from.port()) + self.between.sender.relay.index as usize) % LANES
     }
 }
 
@@ -98,8 +106,8 @@ pub(super) struct HandoverBatch {
 }
 
 impl HandoverBatch {
-    pub(super) fn push(&mut self, from: PeerAddr, to: SocketAddr, tos: u8, payload: &[u8]) {
-        self.append(Handover { from, to, tos, len: payload.len() as u32 }, payload);
+    pub(super) fn push(&mut self, between: Between, tos: u8, payload: &[u8]) {
+        self.append(Handover { between, tos, len: payload.len() as u32 }, payload);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -172,7 +180,7 @@ struct Content {
 impl Content {
     /// Takes a packet if there is room for it.
     ///
-    /// One relayed address that floods cannot take the room of the others: it has at most half, and what others send in
+    /// One relay that floods cannot take the room of the others: it has at most half, and what others send in
     /// between finds its place in the other half.
     fn admit(&mut self, packet: Handover, payload: &[u8]) -> bool {
         let Some(lane) = self.lanes.get_mut(packet.lane()) else { return false };
@@ -297,17 +305,27 @@ impl Mailbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::turn::RelayId;
 
-    fn from(port: u16) -> PeerAddr {
-        PeerAddr::new(SocketAddr::from(([5, 45, 96, 1], port))).unwrap()
+    fn between(port: u16) -> Between {
+        of_relay(port, 0)
+    }
+
+    fn of_relay(port: u16, index: u32) -> Between {
+        let from = PeerAddr::new(SocketAddr::from(([5, 45, 96, 1], port))).unwrap();
+        let sender = OwnSender { worker: Some(1), relay: RelayId { index, generation: 0 } };
+        Between { from, sender, to: SocketAddr::from(([5, 45, 96, 1], 50_000)) }
     }
 
     /// Hands over `count` packets of `len` bytes from a port, in batches as a worker does; returns how many were lost.
     fn flood(mailbox: &Mailbox, port: u16, count: usize, len: usize) -> usize {
-        let to = SocketAddr::from(([5, 45, 96, 1], 50_000));
+        flood_from(mailbox, between(port), count, len)
+    }
+
+    fn flood_from(mailbox: &Mailbox, between: Between, count: usize, len: usize) -> usize {
         let (mut batch, mut lost) = (HandoverBatch::default(), 0);
         for _ in 0..count {
-            batch.push(from(port), to, 0, &vec![7; len]);
+            batch.push(between, 0, &vec![7; len]);
             if batch.is_full() {
                 lost += mailbox.hand_over(&mut batch);
             }
@@ -318,7 +336,7 @@ mod tests {
     fn take_all(mailbox: &Mailbox) -> Vec<(u16, usize)> {
         let mut taken = Taken::default();
         mailbox.take_handover(&mut taken);
-        std::iter::from_fn(|| taken.next()).map(|(packet, range)| (packet.from.get().port(), range.len())).collect()
+        std::iter::from_fn(|| taken.next()).map(|(packet, range)| (packet.between.from.port(), range.len())).collect()
     }
 
     fn memory(batch: &HandoverBatch) -> usize {
@@ -353,12 +371,20 @@ mod tests {
     }
 
     #[test]
+    fn one_relay_that_floods_leaves_room_for_those_that_share_its_port() {
+        let mailbox = Mailbox::new().unwrap();
+        assert!(flood_from(&mailbox, of_relay(3480, 7), 100_000, 0) > 0);
+        for index in 8..24 {
+            assert_eq!(flood_from(&mailbox, of_relay(3480, index), 20, 1200), 0, "relay {index} finds room");
+        }
+    }
+
+    #[test]
     fn payload_is_taken_out_in_order_and_by_slices() {
         let mailbox = Mailbox::new().unwrap();
-        let to = SocketAddr::from(([5, 45, 96, 1], 50_000));
         let mut batch = HandoverBatch::default();
         for number in 0..10u8 {
-            batch.push(from(49_152), to, number, &vec![number; usize::from(number)]);
+            batch.push(between(49_152), number, &vec![number; usize::from(number)]);
         }
         assert_eq!(mailbox.hand_over(&mut batch), 0);
         let mut taken = Taken::default();
@@ -367,7 +393,7 @@ mod tests {
         while let Some((packet, range)) = taken.next() {
             seen.push((packet.tos, taken.bytes(range).to_vec()));
             // What comes meanwhile waits until these have been worked off.
-            batch.push(from(49_152), to, 99, b"later");
+            batch.push(between(49_152), 99, b"later");
             mailbox.hand_over(&mut batch);
             if !taken.is_empty() {
                 mailbox.take_handover(&mut taken);

@@ -143,6 +143,12 @@ impl RelaySockets {
         }
     }
 
+    /// Whether allocations share their ports.
+    #[inline]
+    pub(super) fn shares_ports(&self) -> bool {
+        self.shared.is_some()
+    }
+
     /// The number of this worker.
     pub(super) fn worker(&self) -> u16 {
         self.worker

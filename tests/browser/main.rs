@@ -37,15 +37,40 @@ fn chromium_relays_ten_megabytes_and_video_over_udp() {
 
 #[test]
 fn chromium_relays_ten_megabytes_and_video_over_relay_ports_that_are_shared() {
-    let relay_ports = Some("shared:3480-3483".to_owned());
+    calls_by_shared_ports("127.0.7.6", "3480-3483", &["udp"]);
+}
+
+/// Both sides of each call have one relayed address, the same: there is no other.
+#[test]
+fn chromium_calls_itself_through_one_relay_port_three_times_at_once() {
+    calls_by_shared_ports("127.0.7.7", "3480", &["udp", "tcp", "tcp and udp"]);
+}
+
+/// Calls at the same time, each with the ways to the server that it is named by.
+fn calls_by_shared_ports(relay_ip: &str, ports: &str, calls: &[&str]) {
     let server = Spec {
-        relay_ipv4: Some("127.0.7.6".to_owned()),
+        relay_ipv4: Some(relay_ip.to_owned()),
         relay_ipv6: Some("off".to_owned()),
-        relay_ports,
+        relay_ports: Some(format!("shared:{ports}")),
         ..Spec::local()
+    }
+    .start();
+    let credentials = server.credentials("browser");
+    let url = |transport: &str| match transport {
+        "udp" => format!("turn:{}?transport=udp", server.udp()),
+        _ => format!("turn:{}?transport=tcp", server.tcp()),
     };
-    let server = server.start();
-    relays(&server, &format!("turn:{}?transport=udp", server.udp()), "udp", Trust::Nobody);
+    let run = |name: &&str| {
+        let servers: Vec<_> = name.split(" and ").map(|transport| ice_server(&url(transport), &credentials)).collect();
+        json!({ "name": name, "iceServers": servers, "bytes": BYTES, "video": true })
+    };
+    let results = browse(&server, Trust::Nobody, &calls.iter().map(run).collect::<Vec<_>>());
+    for name in calls {
+        let result = &results[name];
+        let relay_protocol = result["pair"]["relayProtocol"].as_str().unwrap_or_default();
+        assert!(name.contains(relay_protocol), "{result:#}");
+        assert_relayed(result, relay_protocol);
+    }
 }
 
 #[test]

@@ -25,16 +25,16 @@ fn nanoseconds_per_packet() {
         let (mut world, all) = crowd(count);
         let now = world.now;
         let message = [0x40, 0, 0, 4, 1, 2, 3, 4];
-        let count = usize::from(count);
+        let (count, datagram) = (usize::from(count), [0xEE; 1000]);
         per_packet("client to peer", count, |n| {
             black_box(world.channel_data_raw(&all[n].0, black_box(&message))).unwrap();
         });
         per_packet("peer to client", count, |n| {
-            black_box(world.server.route_from_peer(now, all[n].1, peer(1), 1000)).unwrap();
+            black_box(world.server.route_from_peer(now, all[n].1, peer(1), &datagram)).unwrap();
         });
         let other_port = peer_at(std::net::SocketAddr::new(peer(1).ip(), 1));
         per_packet("peer to client, no channel", count, |n| {
-            black_box(world.server.route_from_peer(now, all[n].1, other_port, 1000)).unwrap();
+            black_box(world.server.route_from_peer(now, all[n].1, other_port, &datagram)).unwrap();
         });
     }
 }

@@ -444,7 +444,10 @@ impl World {
             Outcome::Detour(detour) => Answer::Detour(detour, Reply::read(reply)),
             Outcome::ToPeer(to_peer, range) => {
                 assert!(reply.is_empty());
-                Answer::ToPeer(to_peer, bytes[range].to_vec())
+                match self.server.may_send(self.now, &to_peer, &bytes[range.clone()]) {
+                    Ok(()) => Answer::ToPeer(to_peer, bytes[range].to_vec()),
+                    Err(dropped) => Answer::Dropped(dropped),
+                }
             }
             Outcome::Waits => {
                 assert!(reply.is_empty());
@@ -600,14 +603,16 @@ impl World {
         match MessageKind::of_datagram(datagram) {
             Some(MessageKind::ChannelData(message)) => {
                 let to_peer = self.server.route_channel_data(self.now, &client.five_tuple, message)?;
+                self.server.may_send(self.now, &to_peer, &datagram[message.payload()])?;
                 Ok((to_peer, message.payload()))
             }
             _ => Err(Dropped::Malformed),
         }
     }
 
+    /// Media of so many bytes.
     pub fn inbound(&mut self, relay: RelayId, peer: PeerAddr, len: usize) -> Result<ToClient, Dropped> {
-        self.server.route_from_peer(self.now, relay, peer, len)
+        self.server.route_from_peer(self.now, relay, peer, &vec![0xEE; len])
     }
 
     /// The open relay of a family; there is one.

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 use turnstone::addr::PeerAddr;
 use turnstone::reject::{Dropped, Reason};
-use turnstone::stun::{AttributeType, Method};
-use turnstone::turn::{Client, EndReason, Event, RelayId, ToClient};
+use turnstone::stun::{AttributeType, Class, Method, TransactionId};
+use turnstone::turn::{Client, EndReason, Event, OwnSender, RelayId, ToClient};
 
 use crate::harness::*;
 
@@ -37,6 +37,29 @@ fn client_of(routed: Result<ToClient, Dropped>) -> Result<Client, Dropped> {
     routed.map(|to| to.client)
 }
 
+/// What an ICE agent sends to another one: a check by both names, or the answer to one.
+fn ice(class: Class, id: u32, names: &str) -> Vec<u8> {
+    let id = TransactionId([id.to_be_bytes(); 3].concat().try_into().unwrap());
+    message(class, Method::BINDING, id, |binding| {
+        if !names.is_empty() {
+            binding.attribute(AttributeType::USERNAME, names.as_bytes());
+        }
+    })
+}
+
+fn check(id: u32, names: &str) -> Vec<u8> {
+    ice(Class::Request, id, names)
+}
+
+fn answer(id: u32) -> Vec<u8> {
+    ice(Class::Success, id, "")
+}
+
+/// Whose a datagram of a peer is.
+fn whose(world: &mut World, port: RelayId, peer: PeerAddr, datagram: &[u8]) -> Result<Client, Dropped> {
+    client_of(world.server.route_from_peer(world.now, port, peer, datagram))
+}
+
 #[test]
 fn an_endpoint_is_the_first_client_s_and_the_second_is_told_why_not() {
     let mut world = world(1, |_| {});
@@ -44,6 +67,7 @@ fn an_endpoint_is_the_first_client_s_and_the_second_is_told_why_not() {
     world.allocate(&two);
     assert_eq!(world.bind(&one, 0x4000, at(1, 5000)).code(), None);
     assert_eq!(world.bind(&one, 0x4000, at(1, 5000)).code(), None, "a refresh");
+    assert_eq!(client_of(world.inbound(port(0), at(1, 5000), 9)), Ok(one.client));
     world.events();
     assert_eq!(world.bind(&two, 0x4000, at(1, 5000)).code(), Some(508));
     assert_eq!(refusals(&world.events()), [Reason::PeerEndpointTaken]);
@@ -59,6 +83,157 @@ fn an_endpoint_is_the_first_client_s_and_the_second_is_told_why_not() {
     assert_eq!(client_of(world.inbound(port(0), at(1, 5000), 9)), Ok(two.client), "alone with a permission");
     assert!(world.send(two.client, at(1, 5000), b"x").is_to_peer());
     world.check_books();
+}
+
+/// Who has a credential sends to what others are about to call, on every shared port, and takes every place that there is.
+#[test]
+fn nobody_is_cut_from_a_peer_by_who_has_only_been_there_first() {
+    let mut world = world(1, |_| {});
+    let sfu = at(1, 3478);
+    let squatters: Vec<_> = (10..20).map(|n| world.guest(client(n), &format!("mallory{n}"), 3600)).collect();
+    for squatter in &squatters {
+        world.allocate(squatter);
+        assert_eq!(world.permit(squatter, &[sfu]).code(), None);
+        assert_eq!(world.bind(squatter, 0x4000, sfu).code(), None);
+        assert!(world.send(squatter.client, sfu, &check(7, "guessed:made up")).is_to_peer());
+        // What it is told, without knowing a password there, is no success.
+        whose(&mut world, port(0), sfu, &ice(Class::Error, 7, "")).unwrap();
+    }
+    let victim = world.allocated(1);
+    assert_eq!(world.permit(&victim, &[sfu]).code(), None);
+    assert!(world.send(victim.client, sfu, &check(1, "sfu:victim")).is_to_peer(), "it is nobody's yet");
+    assert_eq!(world.bind(&victim, 0x4000, sfu).code(), None);
+    for squatter in &squatters {
+        assert!(world.send(squatter.client, sfu, b"me again").is_to_peer());
+    }
+    // One check after the other, by channel, while they send on.
+    assert!(world.channel_data(victim.client, 0x4000, &check(2, "sfu:victim")).is_ok());
+    assert_eq!(whose(&mut world, port(0), sfu, &answer(1)), Ok(victim.client));
+    assert_eq!(whose(&mut world, port(0), sfu, &answer(2)), Ok(victim.client));
+    assert_eq!(client_of(world.inbound(port(0), sfu, 100)), Ok(victim.client), "and so are its media");
+    // The others send nothing in the victim's name any more.
+    for squatter in &squatters {
+        assert_eq!(world.send(squatter.client, sfu, b"x").dropped(), Dropped::PeerEndpointTaken);
+        assert_eq!(world.channel_data(squatter.client, 0x4000, b"x").unwrap_err(), Dropped::PeerEndpointTaken);
+        assert_eq!(world.bind(squatter, 0x4000, sfu).code(), Some(508));
+    }
+    // For as long as the peer answers.
+    for n in 0..100 {
+        world.pass(5);
+        if n % 50 == 0 {
+            world.permit(&victim, &[sfu]);
+        }
+        assert!(world.channel_data(victim.client, 0x4000, &check(100 + n, "sfu:victim")).is_ok());
+        assert_eq!(whose(&mut world, port(0), sfu, &answer(100 + n)), Ok(victim.client));
+    }
+    world.check_books();
+}
+
+/// Of several with a permission for an address, of which more than are known, the one who is meant gets what comes before it has sent.
+#[test]
+fn a_check_finds_whom_it_names_among_any_number_with_a_permission_for_the_address() {
+    let mut world = world(1, |_| {});
+    let logins: Vec<_> = (1..=9).map(|n| world.allocated(n)).collect();
+    for (n, login) in logins.iter().enumerate() {
+        world.permit(login, &[at(1, 1)]);
+        // To the host candidate of a peer behind a symmetric NAT, whose check comes from elsewhere.
+        let names = format!("peer{n}:own{n}");
+        assert!(world.send(login.client, at(1, 4000), &check(n as u32, &names)).is_to_peer());
+    }
+    for (n, login) in logins.iter().enumerate() {
+        let from = at(1, 6000 + n as u16);
+        assert_eq!(whose(&mut world, port(0), from, &check(500, &format!("own{n}:peer{n}"))), Ok(login.client));
+        assert_eq!(client_of(world.inbound(port(0), from, 9)), Ok(login.client), "what follows is its own, too");
+    }
+    assert_eq!(whose(&mut world, port(0), at(1, 7000), &check(500, "own1:peer2")), Err(Dropped::SeveralPermissions));
+    // Names open nothing: without a permission for its source nobody is sent anything.
+    assert_eq!(whose(&mut world, port(0), at(2, 6000), &check(500, "own1:peer1")), Err(Dropped::NoPermission));
+    world.pass(301);
+    assert_eq!(whose(&mut world, port(0), at(1, 6000), &check(500, "own0:peer0")), Err(Dropped::NoPermission));
+}
+
+/// The relay id of a client's share of a port, and its relayed address as others see it.
+fn calls(world: &mut World, n: u16, user: &str) -> (Login, OwnSender, PeerAddr) {
+    let login = world.guest(client(n), user, 36_000);
+    let relayed = world.allocate(&login).relayed();
+    let sender = OwnSender { worker: None, relay: world.relays.last.unwrap() };
+    (login, sender, peer_at(relayed))
+}
+
+/// What a client sends to a relay of this server, handed over in process as a worker does. `None` when it does not leave.
+fn hand_over(
+    world: &mut World,
+    from: &(Login, OwnSender, PeerAddr),
+    to: PeerAddr,
+    data: &[u8],
+) -> Option<Result<Client, Dropped>> {
+    match world.send(from.0.client, to, data) {
+        Answer::ToPeer(way, payload) => {
+            assert!(way.own_relay && way.peer == to && way.relay == from.1.relay);
+            let socket = port(PORTS.iter().position(|port| *port == to.port()).unwrap());
+            Some(client_of(world.server.route_from_own(world.now, socket, (from.2, from.1), &payload)))
+        }
+        _ => None,
+    }
+}
+
+#[test]
+fn two_clients_on_one_port_call_each_other_and_so_do_many_more() {
+    for ports in [1, 2] {
+        let mut world = world(ports, |_| {});
+        let all: Vec<_> = (0..20).map(|n| calls(&mut world, n, &format!("user{n}"))).collect();
+        let own: Vec<PeerAddr> =
+            PORTS.iter().map(|port| peer_at((RELAY_V4.parse::<IpAddr>().unwrap(), *port).into())).collect();
+        for (login, ..) in &all {
+            assert_eq!(world.permit(login, &own[..ports]).code(), None);
+        }
+        for (n, pair) in all.chunks(2).enumerate() {
+            let ([a, b], n) = ([&pair[0], &pair[1]], n as u32 * 10);
+            let names = [format!("b{n}:a{n}"), format!("a{n}:b{n}")];
+            // The first check comes before anybody has used these names.
+            let early = hand_over(&mut world, a, b.2, &check(n, &names[0])).unwrap();
+            assert!(early.is_err() || n == 0, "{early:?}");
+            assert_eq!(hand_over(&mut world, b, a.2, &check(n + 1, &names[1])), Some(Ok(a.0.client)));
+            assert_eq!(hand_over(&mut world, a, b.2, &answer(n + 1)), Some(Ok(b.0.client)));
+            assert_eq!(hand_over(&mut world, a, b.2, &check(n + 2, &names[0])), Some(Ok(b.0.client)));
+            assert_eq!(hand_over(&mut world, b, a.2, &answer(n + 2)), Some(Ok(a.0.client)));
+            assert_eq!(world.bind(&a.0, 0x4000, b.2).code(), None, "never refused");
+            assert_eq!(world.bind(&b.0, 0x4000, a.2).code(), None);
+        }
+        // Media, when all have found each other: each pair's stay with it, though many have the same two addresses.
+        for pair in all.chunks(2) {
+            for (from, to) in [(&pair[0], &pair[1]), (&pair[1], &pair[0])] {
+                assert_eq!(hand_over(&mut world, from, to.2, &[0x80; 100]), Some(Ok(to.0.client)));
+            }
+        }
+        // One who leaves is sent nothing more, and nobody else in its place.
+        world.refresh(&all[1].0, Some(0));
+        assert!(hand_over(&mut world, &all[0], all[1].2, &[0x80; 100]).unwrap().is_err());
+        // ICE anew, with a new allocation at the other end.
+        let again = calls(&mut world, 50, "again");
+        world.permit(&again.0, &own[..ports]);
+        assert!(hand_over(&mut world, &again, all[0].2, &check(900, "a2:b2")).unwrap().is_err());
+        assert_eq!(hand_over(&mut world, &all[0], again.2, &check(901, "b2:a2")), Some(Ok(again.0.client)));
+        assert_eq!(hand_over(&mut world, &again, all[0].2, &check(902, "a2:b2")), Some(Ok(all[0].0.client)));
+        assert_eq!(hand_over(&mut world, &all[0], again.2, &[0x80; 100]), Some(Ok(again.0.client)));
+        assert_eq!(hand_over(&mut world, &again, all[0].2, &[0x80; 100]), Some(Ok(all[0].0.client)));
+        world.check_books();
+    }
+}
+
+#[test]
+fn without_ice_two_clients_on_one_port_reach_each_other_while_they_are_alone_there_and_keep_that() {
+    let mut world = world(1, |_| {});
+    let [a, b, c] = [1, 2, 3].map(|n| calls(&mut world, n, &format!("user{n}")));
+    world.permit(&a.0, &[b.2]);
+    assert_eq!(hand_over(&mut world, &a, b.2, b"anybody?"), Some(Ok(a.0.client)), "nobody else may be sent it");
+    world.permit(&b.0, &[a.2]);
+    assert_eq!(hand_over(&mut world, &a, b.2, b"hello"), Some(Ok(b.0.client)));
+    assert_eq!(hand_over(&mut world, &b, a.2, b"hello"), Some(Ok(a.0.client)));
+    world.permit(&c.0, &[a.2]);
+    assert_eq!(hand_over(&mut world, &a, b.2, b"on"), Some(Ok(b.0.client)));
+    assert_eq!(hand_over(&mut world, &b, a.2, b"on"), Some(Ok(a.0.client)));
+    assert_eq!(hand_over(&mut world, &c, a.2, b"which?"), Some(Err(Dropped::SeveralPermissions)));
 }
 
 #[test]
@@ -104,16 +279,21 @@ fn only_the_same_user_takes_over_an_endpoint_and_only_after_thirty_seconds_of_si
         world.permit(login, &[at(1, 1)]);
     }
     assert_eq!(world.bind(&old, 0x4000, at(1, 5000)).code(), None);
+    assert!(world.inbound(port(0), at(1, 5000), 9).is_ok());
     world.pass(29);
     assert_eq!(world.bind(&new, 0x4000, at(1, 5000)).code(), Some(508));
     assert!(world.inbound(port(0), at(1, 5000), 9).is_ok());
     world.pass(29);
     assert_eq!(world.bind(&new, 0x4000, at(1, 5000)).code(), Some(508), "heard of meanwhile");
     world.pass(1);
-    assert_eq!(world.bind(&other, 0x4000, at(1, 5000)).code(), Some(508), "another user");
+    assert_eq!(world.bind(&other, 0x4000, at(1, 5000)).code(), None, "another user may ask there");
     assert_eq!(world.bind(&new, 0x4000, at(1, 5000)).code(), None);
     assert_eq!(client_of(world.inbound(port(0), at(1, 5000), 9)), Ok(new.client));
     assert_eq!(world.bind(&old, 0x4000, at(1, 5000)).code(), Some(508), "it is the other's now");
+    for one_of_before in [&old, &other] {
+        let lost = world.channel_data(one_of_before.client, 0x4000, b"x");
+        assert_eq!(lost.unwrap_err(), Dropped::PeerEndpointTaken);
+    }
 }
 
 #[test]
@@ -168,15 +348,44 @@ enum Step {
     Release(usize),
     Permit(usize, u8),
     Bind(usize, u16, u8, u16),
-    Send(usize, u8, u16),
-    Inbound(usize, u8, u16),
+    Send(usize, u8, u16, Data),
+    /// To a shared port of this server.
+    Call(usize, usize, Data),
+    Inbound(usize, u8, u16, Data),
     Deny(u8),
     Allow,
     Kick,
     Pass(u64),
 }
 
+/// What is sent: a check by the names of two of four, the answer to one of the last few, or media.
+#[derive(Clone, Debug)]
+enum Data {
+    Check(u8, u8),
+    Answer(u32),
+    Media,
+}
+
+impl Data {
+    fn bytes(&self, last_id: u32) -> Vec<u8> {
+        match self {
+            Self::Check(to, from) => check(last_id, &format!("name{to}:name{from}")),
+            Self::Answer(back) => answer(last_id.saturating_sub(*back)),
+            Self::Media => vec![0x80; 100],
+        }
+    }
+}
+
+fn data() -> impl Strategy<Value = Data> {
+    prop_oneof![
+        (0..4u8, 0..4u8).prop_map(|(to, from)| Data::Check(to, from)),
+        (0..20u32).prop_map(Data::Answer),
+        Just(Data::Media),
+    ]
+}
+
 fn steps() -> impl Strategy<Value = Step> {
+    // Number 3 is this server itself, at its relay ports.
     let (client, ip, peer_port) = (0..5usize, 1..4u8, 1..4u16);
     prop_oneof![
         3 => client.clone().prop_map(Step::Allocate),
@@ -184,8 +393,11 @@ fn steps() -> impl Strategy<Value = Step> {
         5 => (client.clone(), ip.clone()).prop_map(|(client, ip)| Step::Permit(client, ip)),
         5 => (client.clone(), 0x4000..0x4004u16, ip.clone(), peer_port.clone())
             .prop_map(|(client, channel, ip, port)| Step::Bind(client, channel, ip, port)),
-        5 => (client, ip.clone(), peer_port.clone()).prop_map(|(client, ip, port)| Step::Send(client, ip, port)),
-        12 => (0..2usize, ip.clone(), peer_port).prop_map(|(port, ip, peer_port)| Step::Inbound(port, ip, peer_port)),
+        5 => (client.clone(), ip.clone(), peer_port.clone(), data())
+            .prop_map(|(client, ip, port, data)| Step::Send(client, ip, port, data)),
+        8 => (client, 0..2usize, data()).prop_map(|(client, port, data)| Step::Call(client, port, data)),
+        12 => (0..2usize, ip.clone(), peer_port, data())
+            .prop_map(|(port, ip, peer_port, data)| Step::Inbound(port, ip, peer_port, data)),
         1 => ip.prop_map(Step::Deny),
         1 => Just(Step::Allow),
         1 => Just(Step::Kick),
@@ -197,6 +409,7 @@ fn steps() -> impl Strategy<Value = Step> {
 #[derive(Default)]
 struct Book {
     port: Option<usize>,
+    relay: Option<RelayId>,
     permissions: HashMap<IpAddr, u64>,
     channels: HashMap<PeerAddr, u64>,
 }
@@ -221,6 +434,9 @@ proptest! {
             world.guest(client(n), user, 1_000_000)
         }).collect();
         let mut books: Vec<Book> = (0..5).map(|_| Book::default()).collect();
+        let own = |n: usize| peer_at((RELAY_V4.parse::<IpAddr>().unwrap(), PORTS[n]).into());
+        let of = |ip: u8, peer_port: u16| if ip == 3 { own(usize::from(peer_port) % 2) } else { at(ip, peer_port) };
+        let mut ids = 1000;
         let index_of = |to: Client| logins.iter().position(|login| login.client == to).unwrap();
         for step in steps {
             let now = world.now.micros;
@@ -233,7 +449,7 @@ proptest! {
                     if reply.code().is_none() {
                         let relayed = reply.relayed().port();
                         let port = PORTS.iter().position(|port| *port == relayed);
-                        books[n] = Book { port, ..Book::default() };
+                        books[n] = Book { port, relay: world.relays.last, ..Book::default() };
                     }
                 }
                 Step::Release(n) => {
@@ -242,31 +458,49 @@ proptest! {
                     }
                 }
                 Step::Permit(n, ip) => {
-                    if world.permit(&logins[n], &[at(ip, 1)]).code().is_none() {
-                        books[n].permissions.insert(at(ip, 1).ip(), now + 300_000_000);
+                    if world.permit(&logins[n], &[of(ip, 1)]).code().is_none() {
+                        books[n].permissions.insert(of(ip, 1).ip(), now + 300_000_000);
                     }
                 }
                 Step::Bind(n, channel, ip, port) => {
-                    let peer = at(ip, port);
+                    let peer = of(ip, port);
                     if world.bind(&logins[n], channel, peer).code().is_none() {
                         books[n].permissions.insert(peer.ip(), now + 300_000_000);
                         books[n].channels.insert(peer, now + 600_000_000);
                     }
                 }
-                Step::Send(n, ip, peer_port) => {
-                    let peer = at(ip, peer_port);
-                    if world.send(logins[n].client, peer, b"x").is_to_peer() {
+                Step::Send(n, ip, peer_port, data) => {
+                    let peer = of(ip, peer_port);
+                    ids += 1;
+                    if world.send(logins[n].client, peer, &data.bytes(ids)).is_to_peer() {
                         prop_assert!(books[n].permits(peer, now));
-                        // Its answer finds the way back: nobody else is in between.
-                        let routed = client_of(world.inbound(port(books[n].port.unwrap()), peer, 3));
-                        prop_assert_eq!(routed, Ok(logins[n].client));
+                        // Its answer finds the way back, whoever else sends there.
+                        if matches!(data, Data::Check(..)) && ip != 3 {
+                            let at = port(books[n].port.unwrap());
+                            prop_assert_eq!(whose(&mut world, at, peer, &answer(ids)), Ok(logins[n].client));
+                        }
                     }
                 }
-                Step::Inbound(n, ip, peer_port) => {
+                Step::Call(n, to, data) => {
+                    ids += 1;
+                    let peer = own(to);
+                    if let Answer::ToPeer(way, payload) = world.send(logins[n].client, peer, &data.bytes(ids)) {
+                        prop_assert!(way.own_relay && Some(way.relay) == books[n].relay);
+                        let from = own(books[n].port.unwrap());
+                        let sender = OwnSender { worker: None, relay: way.relay };
+                        let routed = client_of(world.server.route_from_own(world.now, port(to), (from, sender), &payload));
+                        if let Ok(client) = routed {
+                            let book = &books[index_of(client)];
+                            prop_assert!(book.port == Some(to) && book.permits(from, now), "{client:?} from {from:?}");
+                        }
+                    }
+                }
+                Step::Inbound(n, ip, peer_port, data) => {
+                    // Nobody else sends from our own address.
                     let peer = at(ip, peer_port);
                     let may: Vec<_> =
                         (0..5).filter(|book| books[*book].port == Some(n) && books[*book].permits(peer, now)).collect();
-                    match client_of(world.inbound(port(n), peer, 100)) {
+                    match whose(&mut world, port(n), peer, &data.bytes(ids)) {
                         Ok(to) => prop_assert!(may.contains(&index_of(to)), "{to:?} has no permission for {peer:?}"),
                         // Who alone may be sent it is sent it; but a channel alone names its own endpoint.
                         Err(dropped) => prop_assert!(

@@ -228,7 +228,7 @@ impl Chaos {
         let Some(relay) = self.any_relay() else { return };
         let Ok(peer) = PeerAddr::new(*self.rng.pick(&self.peers)) else { return };
         let len = self.rng.below(1500);
-        if self.world.server.route_from_peer(self.world.now, relay, peer, len).is_ok() {
+        if self.world.server.route_from_peer(self.world.now, relay, peer, &vec![0xEE; len]).is_ok() {
             self.reached.routed_to_client += 1;
         }
     }

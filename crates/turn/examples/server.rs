@@ -69,7 +69,7 @@ pub(crate) fn serve(listener: &Arc<UdpSocket>, user: (&str, &str), rules: &PeerR
                 }
             }
             Ok((Some(relay), from, bytes)) => {
-                let routed = PeerAddr::new(from).map(|peer| server.route_from_peer(now, relay, peer, bytes.len()));
+                let routed = PeerAddr::new(from).map(|peer| server.route_from_peer(now, relay, peer, &bytes));
                 if let Ok(Ok(to)) = routed {
                     to.wrap(&bytes, &mut reply);
                     drop(listener.send_to(&reply, to.client.five_tuple.client.get()));

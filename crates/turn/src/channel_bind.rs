@@ -53,13 +53,15 @@ impl Server {
             }
         }
         let permitted_until = in_secs(now, settings.lifetimes.permission_secs);
+        let own_relay = verdict == Verdict::OwnRelay;
+        let mut is_guest = false;
         if self.shared_ports.is_some() {
-            self.claim(now, relay, peer).map_err(|unclaimed| Reject::of_peer(unclaimed.reason(), peer.get()))?;
+            let claimed = self.claim(now, relay, peer, own_relay);
+            is_guest = !claimed.map_err(|unclaimed| Reject::of_peer(unclaimed.reason(), peer.get()))?;
             self.note_permission(now, relay, peer.ip(), permitted_until);
         }
         let allocation = self.allocations.get_mut(slot).ok_or(Reason::AllocationMismatch)?;
-        let own_relay = verdict == Verdict::OwnRelay;
-        allocation.channels.bind(&self.hash, Channel { number, own_relay, peer, until_micros });
+        allocation.channels.bind(&self.hash, Channel { number, own_relay, is_guest, peer, until_micros });
         allocation.permissions.install(&self.hash, peer.ip(), permitted_until);
         self.events.push(Event::RouteBound {
             id,

@@ -16,6 +16,8 @@ pub(super) struct Channel {
     pub(super) number: u16,
     /// The peer is one of our own relayed addresses, as judged when it was bound or at the last reload.
     pub(super) own_relay: bool,
+    /// On a shared port, its endpoint is or was another allocation's: whether it may be sent to is asked each time.
+    pub(super) is_guest: bool,
     pub(super) peer: PeerAddr,
     pub(super) until_micros: u64,
 }
@@ -89,6 +91,7 @@ impl Channels {
         {
             entry.until_micros = channel.until_micros;
             entry.own_relay = channel.own_relay;
+            entry.is_guest = channel.is_guest;
             return;
         }
         if self.entries.is_empty() {
@@ -109,6 +112,13 @@ impl Channels {
             self.last = 0;
             self.entries.shrink_to(self.entries.len());
             self.rebuild(hash);
+        }
+    }
+
+    /// Has a peer's endpoint looked up each time it is sent to.
+    pub(super) fn make_guest(&mut self, hash: &AddressHash, peer: PeerAddr) {
+        if let Some(entry) = self.position_of_peer(hash, peer).and_then(|position| self.entries.get_mut(position)) {
+            entry.is_guest = true;
         }
     }
 
@@ -171,7 +181,7 @@ mod tests {
 
     fn channel(n: u16) -> Channel {
         let peer = PeerAddr::new(([8, 8, 8, 8], 1000 + n).into()).unwrap();
-        Channel { number: 0x4000 + n, own_relay: false, peer, until_micros: 10 + u64::from(n) }
+        Channel { number: 0x4000 + n, own_relay: false, is_guest: false, peer, until_micros: 10 + u64::from(n) }
     }
 
     #[test]

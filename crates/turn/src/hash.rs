@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::addr::{FiveTuple, PeerAddr, Transport};
 
-use super::relays::RelayId;
+use super::relays::{OwnSender, RelayId};
 
 /// A 5-tuple as words: equal words mean equal 5-tuples.
 pub(super) type FiveTupleWords = [u64; 5];
@@ -45,13 +45,18 @@ impl AddressHash {
         self.nh([w0, w1, family, u64::from(peer.port()), 0, 0])
     }
 
-    /// A peer at one of several relay ports.
-    pub(super) fn peer_at(&self, port: RelayId, peer: PeerAddr) -> u64 {
+    /// A peer at one of several relay ports, and which relay of ours it is, if it is one.
+    pub(super) fn source_at(&self, port: RelayId, peer: PeerAddr, own: Option<OwnSender>) -> u64 {
         let (w0, w1, family) = ip_words(peer.ip());
-        self.nh([w0, w1, family, u64::from(peer.port()), u64::from(port.index), u64::from(port.generation)])
+        let (worker, index, generation) = own.map_or((0, 0, 0), |OwnSender { worker, relay }| {
+            (worker.map_or(1, |worker| 2 + u64::from(worker)), u64::from(relay.index), u64::from(relay.generation))
+        });
+        let index = u64::from(port.index) | index << 32;
+        let generation = u64::from(port.generation) | generation << 32;
+        self.nh([w0, w1, family | worker << 8, u64::from(peer.port()), index, generation])
     }
 
-    /// The same of an address.
+    /// A peer's address at one of several relay ports.
     pub(super) fn ip_at(&self, port: RelayId, ip: IpAddr) -> u64 {
         let (w0, w1, family) = ip_words(ip);
         self.nh([w0, w1, family, 0, u64::from(port.index), u64::from(port.generation)])

@@ -114,7 +114,7 @@ pub use path::{DatagramPath, Path, SessionId, StreamId};
 pub use realm::{OnExpiry, Realm, RealmCounts};
 pub use redirect::{AlternateServer, Alternates, Redirect};
 pub use refusal::{Excerpt, Refusal};
-pub use relays::{ConnectError, OpenRelay, PortRequest, RelayError, RelayId, Relays, ReservationToken};
+pub use relays::{ConnectError, OpenRelay, OwnSender, PortRequest, RelayError, RelayId, Relays, ReservationToken};
 pub use retransmit::DigestKey;
 pub use server::{FillRandom, Server};
 pub use settings::{DefaultFamily, Lifetimes, Settings, SettingsBuilder, Shared, TcpRelays};

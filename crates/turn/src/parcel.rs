@@ -324,7 +324,8 @@ impl Parcel {
         let realm = user.realm().map(|name| RealmId::of(name)).unwrap_or_default();
         let five_tuple = parts.five_tuple;
         let released = std::mem::take(&mut parts.released).into_iter();
-        let channel = |(number, peer, until_micros)| Channel { number, own_relay: false, peer, until_micros };
+        let channel =
+            |(number, peer, until_micros)| Channel { number, own_relay: false, is_guest: false, peer, until_micros };
         let mut allocation = Allocation {
             id: parts.id,
             // Nobody takes this path: [`Server::put_in`] names the one here.

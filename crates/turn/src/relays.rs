@@ -30,6 +30,22 @@ impl From<RelayId> for SlotId {
     }
 }
 
+/// One of our own relays, as the sender of a payload to a relay whose port is shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnSender {
+    /// The worker that has it, if that is another one than has the receiver.
+    pub worker: Option<u16>,
+    /// The relay.
+    pub relay: RelayId,
+}
+
+impl OwnSender {
+    /// Whether it is this relay of the receiver's worker.
+    pub(super) fn is_here(self, relay: RelayId) -> bool {
+        self.worker.is_none() && self.relay == relay
+    }
+}
+
 /// The value of RESERVATION-TOKEN (RFC 8656 section 18.10), from the CSPRNG.
 pub type ReservationToken = [u8; 8];
 
@@ -144,7 +160,8 @@ pub trait Relays {
 
     /// The socket that a relay shares with others, by the id under which what comes to it is handed to
     /// [`Server::route_from_peer`](crate::Server::route_from_peer); `None` for one that has its own, as all have by default. The server
-    /// then tells by the peer whose a datagram is.
+    /// then tells by the peer whose a datagram is, and wants to be asked of what is sent ([`Server::may_send`](crate::Server::may_send)), and
+    /// which relay of ours sends to another one ([`Server::route_from_own`](crate::Server::route_from_own)).
     fn shared_port(&self, relay: RelayId) -> Option<RelayId> {
         let _ = relay;
         None

@@ -8,12 +8,12 @@ use crate::reject::Dropped;
 use turnstone_stun::Method;
 
 use super::allocation::Allocation;
-use super::channels::RFC5766_NUMBERS;
+use super::channels::{Channel, RFC5766_NUMBERS};
 use super::events::Events;
 use super::message_kind::ChannelData;
 use super::output::{Encapsulation, ToClient, ToPeer};
 use super::peer::{Peer, judge};
-use super::relays::RelayId;
+use super::relays::{OwnSender, RelayId};
 use super::server::Server;
 
 impl Server {
@@ -40,7 +40,7 @@ impl Server {
         let Some(channel) = allocation.channels.by_number(&self.hash, number, now.micros) else {
             return Err(if allocation.is_live(now.micros) { Dropped::NoChannel } else { Dropped::NoAllocation });
         };
-        let (peer, own_relay) = (channel.peer, channel.own_relay);
+        let Channel { peer, own_relay, is_guest, .. } = *channel;
         let relay = allocation.live_relay(peer.family(), now.micros).ok_or(Dropped::NoAllocation)?.id;
         if !allocation.meter.admit_to_peer(now.micros, peer.family(), len) {
             allocation.throttled += 1;
@@ -48,10 +48,10 @@ impl Server {
             return Err(Dropped::Bandwidth);
         }
         allocation.to_peers.count(len);
-        Ok(ToPeer { relay, peer, own_relay, dont_fragment: false })
+        Ok(ToPeer { relay, peer, own_relay, is_guest, dont_fragment: false })
     }
 
-    /// Routes one datagram of `len` bytes that `peer` sent to a relay socket.
+    /// Routes one datagram that `peer` sent to a relay socket.
     ///
     /// # Errors
     /// Why the packet is dropped.
@@ -61,11 +61,29 @@ impl Server {
         now: Now,
         relay: RelayId,
         peer: PeerAddr,
-        len: usize,
+        datagram: &[u8],
     ) -> Result<ToClient, Dropped> {
         match self.allocations.find_relay(relay) {
-            Some(slot) => self.route_to_slot(now, slot, relay, peer, len),
-            None => self.route_from_shared(now, relay, peer, len),
+            Some(slot) => self.route_to_slot(now, slot, relay, peer, datagram.len()),
+            None => self.route_from_shared(now, relay, (peer, None), datagram),
+        }
+    }
+
+    /// The same of what one of our own relays, which is at `peer`, sends to another one.
+    ///
+    /// # Errors
+    /// Why the packet is dropped.
+    #[inline]
+    pub fn route_from_own(
+        &mut self,
+        now: Now,
+        relay: RelayId,
+        (peer, sender): (PeerAddr, OwnSender),
+        datagram: &[u8],
+    ) -> Result<ToClient, Dropped> {
+        match self.allocations.find_relay(relay) {
+            Some(slot) => self.route_to_slot(now, slot, relay, peer, datagram.len()),
+            None => self.route_from_shared(now, relay, (peer, Some(sender)), datagram),
         }
     }
 

@@ -65,7 +65,7 @@ impl Server {
             Err(denied) => return Err(self.refuse_data(now, slot, Method::SEND, (peer, denied))),
         };
         let allocation = if self.shared_ports.is_some() {
-            if let Err(unclaimed) = self.claim(now, relay, peer) {
+            if let Err(unclaimed) = self.claim(now, relay, peer, verdict == Verdict::OwnRelay) {
                 let denied = DeniedPeer { reason: unclaimed.reason(), policy: None };
                 self.refuse_data(now, slot, Method::SEND, (peer, denied));
                 return Err(Dropped::PeerEndpointTaken);
@@ -81,7 +81,8 @@ impl Server {
         }
         allocation.to_peers.count(data.len());
         let start = data.as_ptr().addr().wrapping_sub(message.as_bytes().as_ptr().addr());
-        let to_peer = ToPeer { relay, peer, own_relay: verdict == Verdict::OwnRelay, dont_fragment };
+        let own_relay = verdict == Verdict::OwnRelay;
+        let to_peer = ToPeer { relay, peer, own_relay, is_guest: false, dont_fragment };
         Ok((to_peer, start..start + data.len()))
     }
 }

@@ -1,73 +1,36 @@
 //! Relay ports that several allocations share: which of them a datagram from a peer is for.
 //!
-//! No RFC has this. A port is told apart by the peer: an endpoint (address and port) belongs to the allocation that has bound a channel
-//! to it or sent to it, and what comes from an endpoint that nobody has named goes to the allocation that alone has a permission for
-//! its address. Both tables only suggest an allocation: whether it may be sent the datagram, its own permissions decide, as ever
-//! (`route`), so that an entry that is out of date sends nobody what he must not have.
+//! No RFC has this. A port is told apart by the peer: an endpoint (address and port) belongs to the allocation that it has answered, or
+//! else to the first that has bound a channel to it or sent to it. ICE says more (RFC 8445 section 7): the answer to a check is for
+//! whoever has sent it, and a check for whoever has used its names. So nobody loses a peer to who has only sent to it first, and relays of
+//! ours that have the same address are told apart, which sender it is being known in process. What comes from an endpoint that
+//! nobody has named goes to the allocation that alone has a permission for its address.
+//!
+//! All of this only suggests an allocation: whether it may be sent the datagram, its own permissions decide, as ever (`route`), so that an
+//! entry that is out of date, or a forged one, sends nobody what he must not have.
+
+mod ice;
+mod tables;
 
 use std::net::IpAddr;
 
-use hashbrown::HashTable;
-
 use crate::addr::PeerAddr;
 use crate::clock::{Now, SECOND};
-use crate::reject::{Dropped, Reason};
+use crate::reject::{DeniedPeer, Dropped, Reason};
+use turnstone_stun::Method;
 
-use super::hash::AddressHash;
-use super::output::ToClient;
-use super::relays::{RelayId, Relays};
+use super::output::{ToClient, ToPeer};
+use super::relays::{OwnSender, RelayId, Relays};
 use super::server::Server;
+use ice::Ice;
+pub(super) use tables::Tables as SharedPorts;
+use tables::{Endpoint, Source};
 
-/// After so long without a datagram to or from it, an endpoint may be taken over by another allocation of the same user: a browser
-/// that calls anew goes to the same peer while its old allocation lives on.
+/// After so long without a datagram to or from it, an endpoint may be taken over by another allocation of the same user, whose browser
+/// calls anew; after so long without one from it, by anybody whom it answers.
 const SILENT_MICROS: u64 = 30 * SECOND;
-/// Allocations with a permission for one address that are told apart: beyond one, an early datagram is nobody's.
-const HOLDERS: usize = 4;
 /// How long an allocation whose peers are all in use is not looked through again.
 const FULL_MICROS: u64 = SECOND;
-/// Tables smaller than this are not worth making smaller.
-const SHRINK_MIN: usize = 1024;
-
-/// Whose the peers of shared ports are. A port goes by the relay id of its socket, an allocation's share of it by another one.
-#[derive(Default)]
-pub(super) struct SharedPorts {
-    endpoints: HashTable<Endpoint>,
-    addresses: HashTable<Permitted>,
-    /// By the index of an allocation's relay.
-    claims: Vec<Option<Box<Claims>>>,
-}
-
-/// A peer's address and port at one of our ports, and whose it is.
-#[derive(Clone, Copy)]
-struct Endpoint {
-    port: RelayId,
-    peer: PeerAddr,
-    relay: RelayId,
-    /// When it was sent to by an indication, named by a request, or heard of last.
-    used_micros: u64,
-}
-
-/// A peer's address at one of our ports, and who has a permission for it.
-#[derive(Clone, Copy)]
-struct Permitted {
-    port: RelayId,
-    ip: IpAddr,
-    /// Those who are known, each with the end of its permission.
-    holders: [Option<(RelayId, u64)>; HOLDERS],
-    /// Until when there are more than are known.
-    more_until_micros: u64,
-    /// Relays that have it in their claims.
-    claims: u32,
-}
-
-/// What one relay has in the tables.
-struct Claims {
-    relay: RelayId,
-    port: RelayId,
-    peers: Vec<PeerAddr>,
-    ips: Vec<IpAddr>,
-    full_until_micros: u64,
-}
 
 /// Why an allocation does not get a peer's endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +50,17 @@ impl Unclaimed {
     }
 }
 
+impl Endpoint {
+    /// Whether its peer has not answered, or not for long, whose it is: another one that it answers gets it.
+    fn is_open(&self, now: Now) -> bool {
+        self.heard_micros.is_none_or(|heard| heard.saturating_add(SILENT_MICROS) <= now.micros)
+    }
+
+    fn is_silent(&self, now: Now) -> bool {
+        self.used_micros.saturating_add(SILENT_MICROS) <= now.micros
+    }
+}
+
 impl Server {
     /// Takes note of a relay that has been opened, if its port is shared.
     pub(super) fn share<R: Relays>(&mut self, relay: RelayId, relays: &R) {
@@ -100,15 +74,17 @@ impl Server {
         let Some(allocation) = self.allocations.get(slot) else { return };
         let open: Vec<_> =
             allocation.relays().filter(|relay| relay.open).map(|relay| (relay.id, relay.relayed)).collect();
-        let peers: Vec<_> = allocation.channels.iter().map(|channel| channel.peer).collect();
+        let peers: Vec<_> = allocation.channels.iter().map(|channel| (channel.peer, channel.own_relay)).collect();
         let permissions: Vec<_> = allocation.permissions.iter().collect();
         for (id, relayed) in open {
             self.share(id, relays);
             for (ip, until_micros) in permissions.iter().filter(|(ip, _)| ip.is_ipv4() == relayed.get().is_ipv4()) {
                 self.note_permission(now, id, *ip, *until_micros);
             }
-            for peer in peers.iter().filter(|peer| peer.family() == relayed.family()) {
-                let _ = self.claim(now, id, *peer);
+            for (peer, own_relay) in peers.iter().filter(|(peer, _)| peer.family() == relayed.family()) {
+                if self.claim(now, id, *peer, *own_relay) != Ok(true) {
+                    self.make_guest(id, *peer);
+                }
             }
         }
     }
@@ -143,29 +119,75 @@ impl Server {
         shared.permit(&self.hash, now.micros, relay, (ip, until_micros));
     }
 
-    /// Makes a peer's endpoint an allocation's own, if its relay is on a shared port.
+    /// Whether a payload may be sent the way that it was found, to be asked where ports are shared. Takes note of it, too: the answer to
+    /// a check of ICE finds its way back by that.
     ///
     /// # Errors
-    /// Why it is not to be had.
-    pub(super) fn claim(&mut self, now: Now, relay: RelayId, peer: PeerAddr) -> Result<(), Unclaimed> {
+    /// [`Dropped::PeerEndpointTaken`]: the peer talks to another allocation.
+    #[inline]
+    pub fn may_send(&mut self, now: Now, way: &ToPeer, payload: &[u8]) -> Result<(), Dropped> {
         let Some(shared) = self.shared_ports.as_deref_mut() else { return Ok(()) };
-        let Some(port) = shared.claims_of(relay).map(|claims| claims.port) else { return Ok(()) };
-        if let Some(endpoint) = shared.endpoint_mut(&self.hash, port, peer) {
-            let owner = endpoint.relay;
-            if owner == relay {
+        if let Some(Ice::Check(id, names)) = Ice::read(payload) {
+            shared.note_check((way.relay, way.peer), id, names);
+        }
+        if way.is_guest { self.may_send_as_guest(now, way) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn may_send_as_guest(&mut self, now: Now, way: &ToPeer) -> Result<(), Dropped> {
+        if self.claim(now, way.relay, way.peer, way.own_relay).is_ok() {
+            return Ok(());
+        }
+        if let Some(slot) = self.allocations.find_relay(way.relay) {
+            let denied = DeniedPeer { reason: Reason::PeerEndpointTaken, policy: None };
+            self.refuse_data(now, slot, Method::SEND, (way.peer, denied));
+        }
+        Err(Dropped::PeerEndpointTaken)
+    }
+
+    /// Lets an allocation send to a peer, if its relay is on a shared port, and makes the endpoint its own if it is nobody's. Whether it
+    /// is, or the peer is known by more than its address.
+    ///
+    /// # Errors
+    /// Why it may not send. A relay of ours is never refused: who sends from there is known.
+    pub(super) fn claim(
+        &mut self,
+        now: Now,
+        relay: RelayId,
+        peer: PeerAddr,
+        own_relay: bool,
+    ) -> Result<bool, Unclaimed> {
+        let Some(shared) = self.shared_ports.as_deref_mut() else { return Ok(true) };
+        let Some(port) = shared.claims_of(relay).map(|claims| claims.port) else { return Ok(true) };
+        let source = Source { peer, own: None };
+        if own_relay && shared.has_link(relay, peer) {
+            return Ok(true);
+        }
+        if let Some(endpoint) = shared.endpoint_mut(&self.hash, port, source) {
+            if endpoint.relay == relay {
                 endpoint.used_micros = now.micros;
-                return Ok(());
+                return Ok(true);
             }
-            let is_silent = endpoint.used_micros.saturating_add(SILENT_MICROS) <= now.micros;
-            if self.holds(now, owner, peer) && !(is_silent && self.are_of_one_user(owner, relay)) {
-                return Err(Unclaimed::Taken);
+            let known = *endpoint;
+            if self.holds(now, known.relay, peer) {
+                if known.is_silent(now) && self.are_of_one_user(known.relay, relay) {
+                    self.make_room(now, relay)?;
+                    self.make_guest(known.relay, peer);
+                } else if own_relay || known.is_open(now) {
+                    return Ok(own_relay);
+                } else {
+                    return Err(Unclaimed::Taken);
+                }
             }
         }
-        self.make_room(now, relay)?;
+        match self.make_room(now, relay) {
+            Err(_) if own_relay => return Ok(true),
+            room => room?,
+        }
         if let Some(shared) = &mut self.shared_ports {
-            shared.set_owner(&self.hash, Endpoint { port, peer, relay, used_micros: now.micros });
+            shared.set_owner(&self.hash, Endpoint { port, source, relay, used_micros: now.micros, heard_micros: None });
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Sees to it that a relay may have one more endpoint: those that it may not send to any more, or has not for long, give way.
@@ -181,16 +203,17 @@ impl Server {
         let slot = self.allocations.find_relay(relay);
         let mut allocation = slot.and_then(|slot| self.allocations.get_mut(slot));
         peers.retain(|peer| {
-            let Some(endpoint) = shared.endpoint_mut(hash, port, *peer).filter(|of| of.relay == relay) else {
+            let source = Source { peer: *peer, own: None };
+            let Some(endpoint) = shared.endpoint_mut(hash, port, source).filter(|of| of.relay == relay) else {
                 return false;
             };
-            let is_silent = endpoint.used_micros.saturating_add(SILENT_MICROS) <= now.micros;
+            let is_silent = endpoint.is_silent(now);
             let keep = allocation.as_mut().is_some_and(|of| {
                 of.channels.by_peer(hash, *peer, now.micros).is_some()
                     || (!is_silent && of.permissions.permits(hash, peer.ip(), now.micros))
             });
             if !keep {
-                shared.forget_endpoint(hash, port, *peer, relay);
+                shared.forget_endpoint(hash, port, source, relay);
             }
             keep
         });
@@ -208,45 +231,157 @@ impl Server {
         &mut self,
         now: Now,
         port: RelayId,
-        peer: PeerAddr,
-        len: usize,
+        (peer, own): (PeerAddr, Option<OwnSender>),
+        payload: &[u8],
     ) -> Result<ToClient, Dropped> {
         let shared = self.shared_ports.as_deref_mut().ok_or(Dropped::NoAllocation)?;
-        if let Some(endpoint) = shared.endpoint_mut(&self.hash, port, peer) {
-            endpoint.used_micros = now.micros;
-            let owner = endpoint.relay;
-            let slot = self.allocations.find_relay(owner);
-            match slot.map(|slot| self.route_to_slot(now, slot, owner, peer, len)) {
-                // It has let go of this peer: it is as if nobody had named it.
-                None | Some(Err(Dropped::NoPermission | Dropped::NoAllocation)) => {}
-                Some(routed) => return routed,
+        let (source, len, ice) = (Source { peer, own }, payload.len(), Ice::read(payload));
+        let (whose, says_so) = match ice {
+            Some(Ice::Answer(id, is_success)) => (shared.asker(port, peer, id), is_success),
+            Some(Ice::Check(_, Some(names))) => (shared.named(port, names), true),
+            _ => (None, false),
+        };
+        if let Some(relay) = whose
+            && let Some(routed) = self.route_to_relay(now, relay, peer, len)
+        {
+            if says_so && routed.is_ok() {
+                let is_named = matches!(ice, Some(Ice::Check(..)));
+                self.has_answered(now, port, source, relay, is_named);
+            }
+            return routed;
+        }
+        let is_check = matches!(ice, Some(Ice::Check(_, Some(_))));
+        for source in [Some(source), own.map(|_| Source { peer, own: None })].into_iter().flatten() {
+            let Some(shared) = self.shared_ports.as_deref_mut() else { break };
+            let Some(owner) = shared.endpoint_mut(&self.hash, port, source).map(|endpoint| endpoint.relay) else {
+                continue;
+            };
+            let is_for_another =
+                own.is_some_and(|own| own.is_here(owner)) || (own.is_some() && is_check && shared.has_names(owner));
+            if is_for_another {
+                continue;
+            }
+            // Who has let go of this peer: it is as if nobody had named it.
+            let Some(routed) = self.route_to_relay(now, owner, peer, len) else { continue };
+            if let Some(shared) = self.shared_ports.as_deref_mut()
+                && let Some(endpoint) = shared.endpoint_mut(&self.hash, port, source)
+            {
+                endpoint.used_micros = now.micros;
+                if ice.is_none() || endpoint.heard_micros.is_some() {
+                    endpoint.heard_micros = Some(now.micros);
+                }
+            }
+            if ice.is_none() && routed.is_ok() {
+                self.guess_link(now, port, Source { peer, own }, owner);
+            }
+            return routed;
+        }
+        let relay = self.sole_holder(now, port, source, is_check)?;
+        let slot = self.allocations.find_relay(relay).ok_or(Dropped::NoAllocation)?;
+        let routed = self.route_to_slot(now, slot, relay, peer, len);
+        if ice.is_none() && routed.is_ok() {
+            self.guess_link(now, port, source, relay);
+        }
+        routed
+    }
+
+    /// What a relay of ours has sent to another one without ICE it goes on to send to that one, whoever comes after it.
+    fn guess_link(&mut self, now: Now, port: RelayId, source: Source, relay: RelayId) {
+        let used_micros = now.micros;
+        if source.own.is_some_and(|own| !own.is_here(relay))
+            && let Some(shared) = &mut self.shared_ports
+        {
+            let link = Endpoint { port, source, relay, used_micros, heard_micros: Some(used_micros) };
+            shared.link(&self.hash, link, true);
+        }
+    }
+
+    /// Routes a datagram to a relay's allocation; `None` if that has gone, or has no permission for the peer.
+    fn route_to_relay(
+        &mut self,
+        now: Now,
+        relay: RelayId,
+        peer: PeerAddr,
+        len: usize,
+    ) -> Option<Result<ToClient, Dropped>> {
+        let slot = self.allocations.find_relay(relay)?;
+        match self.route_to_slot(now, slot, relay, peer, len) {
+            Err(Dropped::NoPermission | Dropped::NoAllocation) => None,
+            routed => Some(routed),
+        }
+    }
+
+    /// A source has answered a relay, or has sent a check by its names: it is the relay's, unless it is one that it answers, too.
+    fn has_answered(&mut self, now: Now, port: RelayId, source: Source, relay: RelayId, is_named: bool) {
+        let Some(shared) = self.shared_ports.as_deref_mut() else { return };
+        let (used_micros, heard_micros) = (now.micros, Some(now.micros));
+        let known = shared.endpoint_mut(&self.hash, port, source);
+        if let Some(endpoint) = known {
+            if endpoint.relay == relay {
+                (endpoint.used_micros, endpoint.heard_micros) = (used_micros, heard_micros);
+                return;
+            }
+            let known = *endpoint;
+            let is_open = if source.own.is_some() { is_named } else { known.is_open(now) };
+            if self.holds(now, known.relay, source.peer) {
+                if !is_open {
+                    return;
+                }
+                if source.own.is_none() {
+                    self.make_guest(known.relay, source.peer);
+                }
             }
         }
-        let relay = self.sole_holder(now, port, peer)?;
-        let slot = self.allocations.find_relay(relay).ok_or(Dropped::NoAllocation)?;
-        self.route_to_slot(now, slot, relay, peer, len)
+        let endpoint = Endpoint { port, source, relay, used_micros, heard_micros };
+        if source.own.is_some() {
+            if let Some(shared) = &mut self.shared_ports {
+                shared.link(&self.hash, endpoint, false);
+            }
+        } else if self.make_room(now, relay).is_ok()
+            && let Some(shared) = &mut self.shared_ports
+        {
+            shared.set_owner(&self.hash, endpoint);
+        }
+    }
+
+    /// An endpoint becomes another allocation's: the earlier one's channel is a guest there, so that nobody sends in another one's name.
+    fn make_guest(&mut self, relay: RelayId, peer: PeerAddr) {
+        let slot = self.allocations.find_relay(relay);
+        if let Some(allocation) = slot.and_then(|slot| self.allocations.get_mut(slot)) {
+            allocation.channels.make_guest(&self.hash, peer);
+        }
     }
 
     /// Whose endpoint this is at a shared port, for an ICMP error: by what it quotes only.
     pub(super) fn endpoint_owner(&mut self, port: RelayId, peer: PeerAddr) -> Option<RelayId> {
         let shared = self.shared_ports.as_deref_mut()?;
-        shared.endpoint_mut(&self.hash, port, peer).map(|endpoint| endpoint.relay)
+        shared.endpoint_mut(&self.hash, port, Source { peer, own: None }).map(|endpoint| endpoint.relay)
     }
 
-    /// The one relay on a port that has a permission for a peer's address.
-    fn sole_holder(&mut self, now: Now, port: RelayId, peer: PeerAddr) -> Result<RelayId, Dropped> {
+    /// The one relay on a port that has a permission for a peer's address. What a relay of ours sends to its own port is for another one, if
+    /// there is another one; and a check whose names nobody has used is for nobody who uses names.
+    fn sole_holder(&mut self, now: Now, port: RelayId, source: Source, is_check: bool) -> Result<RelayId, Dropped> {
+        let Source { peer, own } = source;
         let shared = self.shared_ports.as_deref_mut().ok_or(Dropped::NoAllocation)?;
         let permitted = *shared.permitted(&self.hash, port, peer.ip()).ok_or(Dropped::NoPermission)?;
-        let mut sole = None;
+        let (mut sole, mut sender) = (None, None);
         for (relay, until_micros) in permitted.holders.into_iter().flatten() {
-            if until_micros > now.micros && self.holds(now, relay, peer) && sole.replace(relay).is_some() {
+            if until_micros <= now.micros || !self.holds(now, relay, peer) {
+                continue;
+            }
+            let uses_names = self.shared_ports.as_deref_mut().is_some_and(|shared| shared.has_names(relay));
+            if own.is_some_and(|own| own.is_here(relay)) {
+                sender = Some(relay);
+            } else if own.is_some() && is_check && uses_names {
+                // It knows the one who calls it by other names.
+            } else if sole.replace(relay).is_some() {
                 return Err(Dropped::SeveralPermissions);
             }
         }
         if permitted.more_until_micros > now.micros {
             return Err(Dropped::SeveralPermissions);
         }
-        sole.ok_or(Dropped::NoPermission)
+        sole.or(sender.filter(|_| !is_check)).ok_or(Dropped::NoPermission)
     }
 
     /// Whether a relay lives and its allocation may be sent what this peer sends.
@@ -264,137 +399,5 @@ impl Server {
             Some(&allocation.identity.user)
         };
         user(one).is_some_and(|one| user(other) == Some(one))
-    }
-}
-
-impl SharedPorts {
-    fn add(&mut self, relay: RelayId, port: RelayId) {
-        let index = relay.index as usize;
-        if index >= self.claims.len() {
-            self.claims.resize_with(index + 1, || None);
-        }
-        if let Some(claims) = self.claims.get_mut(index) {
-            let (peers, ips) = (Vec::new(), Vec::new());
-            *claims = Some(Box::new(Claims { relay, port, peers, ips, full_until_micros: 0 }));
-        }
-    }
-
-    fn claims_of(&mut self, relay: RelayId) -> Option<&mut Claims> {
-        let claims = self.claims.get_mut(relay.index as usize)?.as_deref_mut();
-        claims.filter(|claims| claims.relay == relay)
-    }
-
-    fn endpoint_mut(&mut self, hash: &AddressHash, port: RelayId, peer: PeerAddr) -> Option<&mut Endpoint> {
-        self.endpoints.find_mut(hash.peer_at(port, peer), |of| of.port == port && of.peer == peer)
-    }
-
-    fn set_owner(&mut self, hash: &AddressHash, endpoint: Endpoint) {
-        let Endpoint { port, peer, relay, .. } = endpoint;
-        match self.endpoint_mut(hash, port, peer) {
-            Some(known) => *known = endpoint,
-            None => {
-                let at = hash.peer_at(port, peer);
-                self.endpoints.insert_unique(at, endpoint, |of| hash.peer_at(of.port, of.peer));
-            }
-        }
-        if let Some(claims) = self.claims_of(relay).filter(|claims| !claims.peers.contains(&peer)) {
-            claims.peers.push(peer);
-        }
-    }
-
-    fn permitted(&mut self, hash: &AddressHash, port: RelayId, ip: IpAddr) -> Option<&mut Permitted> {
-        self.addresses.find_mut(hash.ip_at(port, ip), |of| of.port == port && of.ip == ip)
-    }
-
-    fn permit(&mut self, hash: &AddressHash, now_micros: u64, relay: RelayId, (ip, until_micros): (IpAddr, u64)) {
-        let Some(claims) = self.claims_of(relay) else { return };
-        let (port, is_new) = (claims.port, !claims.ips.contains(&ip));
-        if is_new {
-            claims.ips.push(ip);
-        }
-        if self.permitted(hash, port, ip).is_none() {
-            let new = Permitted { port, ip, holders: [None; HOLDERS], more_until_micros: 0, claims: 0 };
-            self.addresses.insert_unique(hash.ip_at(port, ip), new, |of| hash.ip_at(of.port, of.ip));
-        }
-        let Some(permitted) = self.permitted(hash, port, ip) else { return };
-        permitted.claims += u32::from(is_new);
-        let holders = &mut permitted.holders;
-        let own = holders.iter().position(|holder| holder.is_some_and(|(known, _)| known == relay));
-        let free = || holders.iter().position(|holder| holder.is_none_or(|(_, until)| until <= now_micros));
-        match own.or_else(free).and_then(|place| holders.get_mut(place)) {
-            Some(place) => *place = Some((relay, until_micros)),
-            None => permitted.more_until_micros = permitted.more_until_micros.max(until_micros),
-        }
-    }
-
-    pub(super) fn forget(&mut self, hash: &AddressHash, relay: RelayId) {
-        let Some(place) = self.claims.get_mut(relay.index as usize) else { return };
-        let Some(claims) = place.take_if(|claims| claims.relay == relay) else { return };
-        for peer in &claims.peers {
-            self.forget_endpoint(hash, claims.port, *peer, relay);
-        }
-        for ip in &claims.ips {
-            self.forget_address_at(hash, claims.port, relay, *ip);
-        }
-        if self.endpoints.capacity() > SHRINK_MIN && self.endpoints.len() < self.endpoints.capacity() / 8 {
-            self.endpoints.shrink_to_fit(|of| hash.peer_at(of.port, of.peer));
-        }
-        if self.addresses.capacity() > SHRINK_MIN && self.addresses.len() < self.addresses.capacity() / 8 {
-            self.addresses.shrink_to_fit(|of| hash.ip_at(of.port, of.ip));
-        }
-    }
-
-    fn forget_endpoint(&mut self, hash: &AddressHash, port: RelayId, peer: PeerAddr, relay: RelayId) {
-        let is_it = |of: &Endpoint| of.port == port && of.peer == peer && of.relay == relay;
-        if let Ok(entry) = self.endpoints.find_entry(hash.peer_at(port, peer), is_it) {
-            entry.remove();
-        }
-    }
-
-    fn forget_address(&mut self, hash: &AddressHash, relay: RelayId, ip: IpAddr) {
-        if let Some(port) = self.claims_of(relay).map(|claims| claims.port) {
-            self.forget_address_at(hash, port, relay, ip);
-        }
-    }
-
-    fn forget_address_at(&mut self, hash: &AddressHash, port: RelayId, relay: RelayId, ip: IpAddr) {
-        let is_it = |of: &Permitted| of.port == port && of.ip == ip;
-        let Ok(mut entry) = self.addresses.find_entry(hash.ip_at(port, ip), is_it) else { return };
-        let permitted = entry.get_mut();
-        permitted.claims = permitted.claims.saturating_sub(1);
-        for holder in &mut permitted.holders {
-            holder.take_if(|(known, _)| *known == relay);
-        }
-        if permitted.claims == 0 {
-            entry.remove();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::hash::test_hash;
-    use super::*;
-
-    #[test]
-    fn what_a_relay_had_is_gone_with_it_and_memory_with_that() {
-        let (hash, mut shared) = (test_hash(), SharedPorts::default());
-        let id = |index| RelayId { index, generation: index + 7 };
-        let peer = |n: u32| PeerAddr::new(([8, 8, (n >> 8) as u8, n as u8], 4000).into()).unwrap();
-        for n in 0..5000 {
-            let (relay, port) = (id(n + 2), id(n % 2));
-            shared.add(relay, port);
-            shared.set_owner(&hash, Endpoint { port, peer: peer(n), relay, used_micros: 0 });
-            shared.permit(&hash, 0, relay, (peer(n).ip(), 10));
-            shared.permit(&hash, 0, relay, (peer(1).ip(), 10));
-        }
-        assert_eq!((shared.endpoints.len(), shared.addresses.len()), (5000, 5001));
-        assert_eq!(shared.permitted(&hash, id(0), peer(1).ip()).unwrap().claims, 2500);
-        // An earlier use of the same slot is not meant.
-        shared.forget(&hash, RelayId { index: 2, generation: 0 });
-        assert_eq!(shared.endpoints.len(), 5000);
-        (0..5000).for_each(|n| shared.forget(&hash, id(n + 2)));
-        assert!(shared.endpoints.is_empty() && shared.addresses.is_empty());
-        assert!(shared.endpoints.capacity() <= SHRINK_MIN && shared.addresses.capacity() <= SHRINK_MIN);
     }
 }

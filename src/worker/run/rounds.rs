@@ -183,8 +183,9 @@ mod tests {
     };
     use crate::net::{RelayPorts, Span, bind_tcp_listener, bind_udp_listener};
     use crate::stream::{ConnectionLimits, tls_configs};
+    use crate::turn::OwnSender;
     use crate::turn::{AllocationFilter, RelayId, Shared};
-    use crate::worker::mailbox::HandoverBatch;
+    use crate::worker::mailbox::{Between, HandoverBatch};
     use crate::worker::peak::SLOTS_MIN;
     use crate::worker::{Command, Mailbox, Reservations, WorkerContext, WorkerListener};
 
@@ -535,9 +536,9 @@ mod tests {
     fn what_finds_no_room_in_a_mailbox_is_counted() {
         let mut driven = Driven::new();
         let call = driven.call();
-        let from = PeerAddr::new(call.peer.local_addr().unwrap()).unwrap();
+        let between = between(&call);
         for _ in 0..20_000 {
-            let _ = driven.worker.mail.add(0, from, call.relayed, 0, b"");
+            let _ = driven.worker.mail.add(0, between, 0, b"");
         }
         call.client.send(&[0x40, 0, 0, 1, 7]).unwrap();
         driven.round();
@@ -548,14 +549,21 @@ mod tests {
         assert_eq!(driven.relayed() + lost, 1 + 20_000);
     }
 
+    /// From the peer of a call, as if it were a relay of another worker.
+    fn between(call: &Call) -> Between {
+        let from = PeerAddr::new(call.peer.local_addr().unwrap()).unwrap();
+        let relay = RelayId { index: 0, generation: 0 };
+        Between { from, sender: OwnSender { worker: Some(1), relay }, to: call.relayed }
+    }
+
     #[test]
     fn what_another_worker_hands_over_is_worked_off_in_slices() {
         let mut driven = Driven::new();
         let call = driven.call();
-        let from = PeerAddr::new(call.peer.local_addr().unwrap()).unwrap();
+        let between = between(&call);
         let mut batch = HandoverBatch::default();
         for _ in 0..3000 {
-            batch.push(from, call.relayed, 0, b"");
+            batch.push(between, 0, b"");
         }
         assert_eq!(driven.mailbox.hand_over(&mut batch), 0);
         let mut rounds = 0;
@@ -568,7 +576,7 @@ mod tests {
         }
         assert!(rounds >= 3000 / LISTED_MESSAGES, "{rounds}");
         assert_eq!(driven.relayed(), 3000);
-        batch.push(from, call.relayed, 0, b"later");
+        batch.push(between, 0, b"later");
         driven.mailbox.hand_over(&mut batch);
         driven.round();
         driven.settle();

@@ -265,7 +265,7 @@ impl Worker {
             read.drops = datagram.kernel_drops.or(read.drops);
             let Ok(peer) = PeerAddr::new(datagram.source) else { continue };
             for payload in segments(&datagram) {
-                let room = self.on_peer_message(now, id, peer, payload);
+                let room = self.on_peer_message(now, id, (peer, None), payload);
                 self.make_room_again(now, room);
                 read.messages += 1;
             }
