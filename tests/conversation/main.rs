@@ -27,6 +27,7 @@ mod redirect;
 mod refresh;
 mod reload;
 mod retransmission;
+mod roaming;
 #[path = "../policy/rows.rs"]
 mod rows;
 mod shared_ports;

@@ -14,7 +14,7 @@ use crate::harness::*;
 
 impl World {
     /// Data came here for an allocation of the other server, which hands it over.
-    fn claim(&mut self, client: Client) {
+    pub fn claim(&mut self, client: Client) {
         let (id, owner) = self.server.expected(&client.five_tuple).expect("it is expected");
         assert_ne!(usize::from(owner), self.relays.side);
         self.other_side();

@@ -41,6 +41,26 @@ fn assert_nothing_lost(finished: &Finished) {
 }
 
 #[test]
+fn uclient_keeps_its_allocation_by_its_ticket_from_session_to_session() {
+    let server = Server::start_with("workers = 2\nmobility = true\n", "", "");
+    let peer = EchoPeer::start("127.0.0.1");
+    let run = || {
+        let mut command = Command::new(require_tool("turnutils_uclient", "coturn"));
+        let credentials = server.inner.credentials("uclient");
+        command
+            .args(["-S", "-M", "-c", "-u", &credentials.username, "-w", &credentials.password])
+            .args(["-e", "127.0.0.1", "-r", &peer.address().port().to_string()])
+            .args(["-p", &server.address.port().to_string(), "-n", MESSAGES, "-z", "10", "127.0.0.1"]);
+        run(&mut command, LIMIT)
+    };
+    // One of four allocations ends it: it closes its session, frees that, and then closes and frees it again, by which time it is the new one.
+    let mut runs = std::iter::repeat_with(run).take(40);
+    let has_freed_twice = |run: &Finished| run.code.is_none() || run.all_output().contains("send: Success");
+    assert_nothing_lost(&runs.find(|run| !has_freed_twice(run)).expect("uclient frees its session twice every time"));
+    assert!(server.inner.log().contains("allocation moved with its client"));
+}
+
+#[test]
 fn openssl_verifies_the_chain_and_agrees_on_a_protocol() {
     let server = Server::start("", "");
     let finished = s_client(&server, &["-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256", "-alpn", "stun.turn"]);

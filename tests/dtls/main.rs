@@ -16,9 +16,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod certificates;
 mod client;
 mod foreign;
 mod hellos;
+mod mobility;
 mod proxied;
 mod sessions;
 
@@ -40,9 +42,13 @@ struct Server {
 
 impl Server {
     fn start(listen: &str, extra: &str) -> Self {
+        Self::start_with("", listen, extra)
+    }
+
+    fn start_with(top: &str, listen: &str, extra: &str) -> Self {
         let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let metrics = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let inner = TestServer::start(&config(address, metrics, listen, extra));
+        let inner = TestServer::start(&format!("{top}{}", config(address, metrics, listen, extra)));
         Self { inner, address, metrics }
     }
 

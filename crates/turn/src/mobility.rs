@@ -79,7 +79,8 @@ impl Server {
         match shown {
             Shown::Ticket(Ticket { allocation: id, .. }) => {
                 let may_be_elsewhere = self.moves.has_moved_out || id.worker() != self.ids.next().worker();
-                (may_be_elsewhere && self.allocations.find_id(id).is_none()).then_some(id)
+                let is_free = !self.is_promised(&client.five_tuple, id);
+                (may_be_elsewhere && is_free && self.allocations.find_id(id).is_none()).then_some(id)
             }
             Shown::Invalid => None,
             Shown::Nothing if message.method() == Method::ALLOCATE => None,
@@ -87,6 +88,11 @@ impl Server {
                 self.settings.realm_of(client.realm).credentials.has_fresh_nonce(now, client.five_tuple.client, message)
             }),
         }
+    }
+
+    /// Whether a 5-tuple is about to be that of another allocation than this one, of another server.
+    fn is_promised(&self, five_tuple: &FiveTuple, id: AllocationId) -> bool {
+        self.moves.expected(five_tuple).is_some_and(|of| of != id)
     }
 
     /// Whether a 5-tuple is about to be that of an allocation of another server.
@@ -127,7 +133,7 @@ impl Server {
         let (now, five_tuple) = (request.now, request.five_tuple());
         let slot = slot.ok_or(Reason::AllocationMismatch)?;
         let allocation = self.allocations.get(slot).ok_or(Reason::AllocationMismatch)?;
-        if at_home.is_some_and(|other| other != slot) {
+        if at_home.is_some_and(|other| other != slot) || self.is_promised(five_tuple, allocation.id) {
             return Err(Reason::AllocationMismatch.into());
         }
         if !allocation.is_owner(&request.auth.identity) {

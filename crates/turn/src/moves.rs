@@ -11,6 +11,7 @@ use crate::reject::Dropped;
 use crate::user::User;
 
 use super::ids::AllocationId;
+use super::mobile::Mobile;
 use super::output::{Client, Event};
 use super::parcel::Parcel;
 use super::server::Server;
@@ -225,7 +226,9 @@ impl Server {
         let client = pending.client;
         // Not to be cancelled there: it is being made.
         self.moves.remove(five_tuple);
-        self.unlink_move(id);
+        if let Some(mobile) = self.mobile_mut(id) {
+            mobile.pending = None;
+        }
         Some((client, self.take_out(now, id)?))
     }
 
@@ -347,12 +350,16 @@ impl Server {
         }
     }
 
-    /// The allocation is to move nowhere any more.
+    /// The allocation is to move nowhere any more. The ticket that was shown there is not known again where it is.
     fn unlink_move(&mut self, id: AllocationId) {
-        let slot = self.allocations.find_id(id);
-        if let Some(mobile) = slot.and_then(|slot| self.allocations.get_mut(slot)?.mobile.as_mut()) {
-            mobile.pending = None;
+        if let Some(mobile) = self.mobile_mut(id) {
+            (mobile.pending, mobile.retired_until_micros) = (None, 0);
         }
+    }
+
+    fn mobile_mut(&mut self, id: AllocationId) -> Option<&mut Mobile> {
+        let slot = self.allocations.find_id(id)?;
+        self.allocations.get_mut(slot)?.mobile.as_deref_mut()
     }
 }
 

@@ -171,3 +171,37 @@ impl Worker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::sys::clocks;
+    use crate::turn::{AllocationFilter, DatagramPath, Path, SessionId, StreamId};
+    use crate::user::RealmId;
+    use crate::worker::run::rounds::tests::Driven;
+
+    #[test]
+    fn an_allocation_that_arrives_for_a_session_or_connection_that_is_gone_ends_as_if_it_had_just_closed() {
+        let session = Path::Session(SessionId { index: 7, generation: 1 });
+        let stream = Path::Stream(StreamId { index: 7, generation: 1 });
+        for (gone, left) in [(None, 1), (Some(session), 0), (Some(stream), 0)] {
+            let mut driven = Driven::new();
+            let _call = driven.call();
+            let (micros, unix_secs) = clocks();
+            let now = Now { micros, unix_secs };
+            let worker = &mut driven.worker;
+            let mut listing = worker.server.listing(AllocationFilter::default(), None, 1);
+            worker.server.list(now, &mut listing, usize::MAX);
+            let view = listing.into_found().pop().unwrap();
+            let parcel = worker.server.take_out(now, view.id).unwrap();
+            let ids: Vec<_> = parcel.relays().map(|relay| relay.id).collect();
+            let relays = ids.into_iter().map(|id| (id, worker.relays.give_away(id, 0).unwrap())).collect();
+            let path = Path::Datagrams(DatagramPath { socket: 0, to: view.five_tuple.client.get(), from_ip: None });
+            let (five_tuple, path) = (view.five_tuple, gone.unwrap_or(path));
+            let client = Client { five_tuple, path, realm: RealmId::DEFAULT };
+            assert!(driven.mailbox.pass_on(Moving::Arrival(Box::new(Arrival { client, parcel, relays }))));
+            driven.round();
+            assert_eq!(driven.worker.server.allocations(), left, "{gone:?}");
+        }
+    }
+}

@@ -162,7 +162,7 @@ impl Worker {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io::{Read, Write};
     use std::net::{SocketAddr, TcpStream, UdpSocket};
     use std::os::fd::AsFd;
@@ -194,26 +194,26 @@ mod tests {
     const ROUND_MAX: u32 = FRESH_MESSAGES + 4 * LISTED_MESSAGES + 5 * 64 + 64 * 9;
 
     /// A worker that is driven round by round, with a listener for datagrams and one for streams on loopback.
-    struct Driven {
-        worker: Worker,
+    pub(in crate::worker::run) struct Driven {
+        pub(in crate::worker::run) worker: Worker,
         events: Events,
         listener: SocketAddr,
         streams: SocketAddr,
         encrypted: SocketAddr,
         trusting: Arc<ClientConfig>,
         counters: Arc<Counters>,
-        mailbox: Arc<Mailbox>,
+        pub(in crate::worker::run) mailbox: Arc<Mailbox>,
     }
 
     /// An allocation with a channel to a peer, and both ends.
-    struct Call {
+    pub(in crate::worker::run) struct Call {
         client: UdpSocket,
         peer: UdpSocket,
         relayed: SocketAddr,
     }
 
     impl Driven {
-        fn new() -> Self {
+        pub(in crate::worker::run) fn new() -> Self {
             let source = Source {
                 text:
                     "[relay]\nports = \"20000-29999\"\n[limits]\nunauthenticated-replies-per-second = \"unlimited\"\n\
@@ -268,7 +268,7 @@ mod tests {
         }
 
         /// One round, which must have something to do; returns what it counts for.
-        fn round(&mut self) -> u32 {
+        pub(in crate::worker::run) fn round(&mut self) -> u32 {
             self.worker.round(&mut self.events).unwrap();
             assert!(self.worker.pace.spent() <= ROUND_MAX, "{} in one round", self.worker.pace.spent());
             self.worker.pace.spent()
@@ -281,7 +281,7 @@ mod tests {
             }
         }
 
-        fn call(&mut self) -> Call {
+        pub(in crate::worker::run) fn call(&mut self) -> Call {
             self.call_from("127.0.0.1")
         }
 
