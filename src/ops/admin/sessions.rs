@@ -110,7 +110,7 @@ pub(super) async fn end_all(api: &Api, query: &Query) -> Result<Value, Refused> 
         tracing::warn!(?user, "the admin API ends a user's allocations; not every worker has answered yet")
     };
     let ended: usize = api.workers.ask_all(kick).await.inspect_err(unknown)?.into_iter().sum();
-    tracing::info!(?user, realm = ?filter.realm, ended, "allocations of a user were ended by the admin API");
+    tracing::info!(?user, realm = query.text("realm")?, ended, "allocations of a user were ended by the admin API");
     Ok(json!({ "ended": ended }))
 }
 

@@ -75,6 +75,8 @@ fn who_probes_is_suspended_once_and_who_sends_candidates_is_not() {
         let time = 100 * n;
         assert!(!candidates.iter().any(|ip| probe(&guard, &limits, ip, Reason::PeerDeniedByDefault, time)));
         assert!(!probe(&guard, &limits, "9.9.9.9", Reason::PeerDenied, time));
+        // The other side has a bridge for containers, and so has this host.
+        assert!(!probe(&guard, &limits, "172.17.0.1", Reason::PeerIsServer, time));
     }
     // The same address is one, and refusals about something else are none.
     for _ in 0..10 {
