@@ -3,7 +3,8 @@
 //! A line is `name:password` or `name:0xKEY`, with the key as coturn's `turnadmin -k` prints it. Lines that begin with `#` say nothing,
 //! but for `# realm: NAME`, which says for which realm the keys behind it were made: a key itself does not tell.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{ErrorKind, Read};
+use std::ops::Range;
 use std::path::Path;
 
 use zeroize::Zeroizing;
@@ -14,6 +15,8 @@ use super::secret::{Readers, SecretError, USERS_FILE_MIB_MAX, open_users_file, u
 
 /// The longest line; a name has at most 508 bytes.
 const LINE_BYTES_MAX: usize = 4096;
+/// What is read at once.
+const BUFFER_BYTES: usize = 8 << 10;
 /// Problems that are told one by one. A file of a million lines must not make a million of them.
 const PROBLEMS_MAX: usize = 20;
 
@@ -40,23 +43,15 @@ pub(super) fn read_users_file(
 /// # Errors
 /// It cannot be read to its end.
 pub fn read_users(file: impl Read, users: &mut Users, mut problem: impl FnMut(usize, String)) -> std::io::Result<bool> {
-    let bytes_max = USERS_FILE_MIB_MAX << 20;
-    let mut reader = BufReader::with_capacity(64 << 10, file.take(bytes_max + 1));
-    let mut line = Zeroizing::new(Vec::with_capacity(LINE_BYTES_MAX + 2));
+    let mut lines = Lines::of(file);
     let (mut number, mut total, mut problems) = (0, 0, 0);
-    loop {
-        line.clear();
-        let read = (&mut reader).take(LINE_BYTES_MAX as u64 + 2).read_until(b'\n', &mut line);
-        let read = read?;
-        if read == 0 {
-            return Ok(true);
-        }
+    while let Some(line) = lines.next()? {
         number += 1;
-        total += read as u64;
-        if total > bytes_max {
+        total += line.len() as u64;
+        if total > USERS_FILE_MIB_MAX << 20 {
             return Ok(false);
         }
-        if let Err(what) = take_line(&line, users) {
+        if let Err(what) = take_line(line, users) {
             problems += 1;
             if problems > PROBLEMS_MAX {
                 problem(number, "and so on: the rest of the file is not looked at".to_owned());
@@ -66,6 +61,56 @@ pub fn read_users(file: impl Read, users: &mut Users, mut problem: impl FnMut(us
             if line.len() > LINE_BYTES_MAX && line.last() != Some(&b'\n') {
                 // What follows is no line of its own.
                 return Ok(true);
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// The lines of a file, in a buffer that is zeroed when dropped: passwords are in it.
+struct Lines<R> {
+    file: R,
+    buffer: Zeroizing<Vec<u8>>,
+    /// What of the buffer has been read and not been taken.
+    filled: Range<usize>,
+}
+
+impl<R: Read> Lines<R> {
+    fn of(file: R) -> Self {
+        Self { file, buffer: Zeroizing::new(vec![0; BUFFER_BYTES]), filled: 0..0 }
+    }
+
+    /// The next line with its end, or so much of it that it is too long.
+    fn next(&mut self) -> std::io::Result<Option<&[u8]>> {
+        const LONGEST: usize = LINE_BYTES_MAX + 2;
+        let length = loop {
+            let filled = self.buffer.get(self.filled.clone()).unwrap_or_default();
+            match filled.iter().take(LONGEST).position(|byte| *byte == b'\n') {
+                Some(end) => break end + 1,
+                None if filled.len() >= LONGEST => break LONGEST,
+                None => {}
+            }
+            if self.fill()? == 0 {
+                break self.filled.len();
+            }
+        };
+        let line = self.filled.start..self.filled.start + length;
+        self.filled.start = line.end;
+        Ok(self.buffer.get(line).filter(|line| !line.is_empty()))
+    }
+
+    /// Reads more. There is always room: what is there is less than a line.
+    fn fill(&mut self) -> std::io::Result<usize> {
+        self.buffer.copy_within(self.filled.clone(), 0);
+        self.filled = 0..self.filled.len();
+        loop {
+            match self.file.read(self.buffer.get_mut(self.filled.end..).unwrap_or_default()) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => {
+                    let read = read?;
+                    self.filled.end += read;
+                    return Ok(read);
+                }
             }
         }
     }
