@@ -1,7 +1,8 @@
 //! Datagrams of one client into the message parser and the server's state machine.
 //!
 //! The input is a sequence of packets, each behind two bytes: what to do with it, and its length. An odd first byte signs the
-//! packet's attributes as an authenticated client would, so that the fuzzer gets behind MESSAGE-INTEGRITY.
+//! packet's attributes as an authenticated client would, so that the fuzzer gets behind MESSAGE-INTEGRITY. The very first byte decides
+//! whether allocations share one relay port.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -19,7 +20,8 @@ use world::{Draft, ID, Signer, World};
 
 fuzz_target!(|input: &[u8]| {
     let _ = Message::parse(input);
-    let mut world = World::offering_all(1, None);
+    let Some((seed, input)) = input.split_first() else { return };
+    let mut world = World::offering_all(u64::from(*seed), None);
     let client = world::client(Transport::Udp, "198.51.100.1:5000".parse().unwrap(), 1);
     let (mut packet, mut reply) = (Vec::new(), Vec::new());
     world::encode(&Draft { method: 3, ..Draft::default() }, Class::Request, ID, None, &mut packet);

@@ -225,6 +225,7 @@ fn check_config(findings: &mut Findings, config: &Config, bind: bool, is_service
         findings.take(judged.steps);
     }
     findings.take(doctor::clients::judge(config));
+    findings.take(doctor::choices::judge(config));
     if config.turn {
         for relay in config.relay.addresses.iter().copied() {
             check_relay(findings, relay, is_service);

@@ -22,9 +22,12 @@ Examples:
   turnstone probe stun:stun.example.org stuns:stun.example.org -4
 
 Steps: resolve, connect, tls, certificate, alpn, binding, unauthenticated (binding-udp for stuns:,
-  nat over UDP where the server has another address for it, RFC 5780);
+  nat over UDP where the server has another address for it, RFC 5780; redirect in place of
+  unauthenticated where it sends clients to another server, which is probed next), third-party;
   then for IPv4 and IPv6 relays allocate, relayed-address, allocate-second, permission, echo-send,
-  channel, echo-channel, safety, release, integrity.
+  channel, echo-channel, safety, release, integrity; then mobility and, over tcp and tls, tcp-relay.
+What a server may have off (third-party, mobility, tcp-relay) is \"off\" then, which is no fault.
+turns: with ?transport=udp is DTLS; it takes a program built with the cargo feature dtls.
 Without a credential it stops at the 401: nothing is relayed then. The secret need not leave the
 server: a credential that is made there, as above, is enough. The echo is between two allocations of
 one user. SRV and NAPTR records are not looked up.
@@ -65,6 +68,9 @@ pub(super) struct ProbeArgs {
     /// Don't ask for permissions towards private addresses, which a safe relay refuses.
     #[arg(long)]
     no_safety: bool,
+    /// Send data through a TCP relay (RFC 6062), over tcp and tls: the server connects back to a port that probe opens here.
+    #[arg(long)]
+    tcp_relay: bool,
     /// Exit with 1 when there are warnings.
     #[arg(long)]
     strict: bool,
@@ -98,6 +104,7 @@ pub(super) fn run(args: &ProbeArgs, printer: &mut Printer) -> Result<Exit, CliEr
         },
         timeout: args.timeout,
         safety: !args.no_safety,
+        tcp_relay: args.tcp_relay,
     };
     if args.insecure {
         printer.error("warning: --insecure: anybody between here and the server could pass for it");

@@ -41,12 +41,20 @@ pub fn judge_all(config: &Config, now_unix: u64, warn_days_left: u64) -> Vec<Jud
         judged
     };
     let mut all: Vec<_> = each.iter().map(judge).collect();
+    let chains: Vec<_> = each.iter().filter_map(|tls| read_chain(&mut Vec::new(), tls)).collect();
+    let has_one_for = |name: &str| chains.iter().any(|chain| chain.first().is_some_and(|der| is_for(der, name)));
+    if let (Some(first), false) = (all.first_mut(), chains.is_empty()) {
+        for (name, whose) in server_names(config) {
+            // A wildcard stands for any name below it.
+            if !has_one_for(&name.replace('*', "any")) {
+                let message =
+                    format!("none is for {name} ({whose}): clients that ask for it refuse what they are sent");
+                first.steps.push(finding("certificate", Status::Warn, message));
+            }
+        }
+    }
     if let (Some(first), Some(host), true) = (all.first_mut(), host, is_one_of_many) {
-        let is_for_it = |tls: &TlsFiles| {
-            let chain = read_chain(&mut Vec::new(), tls);
-            chain.and_then(|chain| Some(is_for(chain.first()?, host))).unwrap_or_default()
-        };
-        first.steps.push(match each.iter().any(is_for_it) {
+        first.steps.push(match has_one_for(host) {
             true => finding("certificate", Status::Ok, format!("one of them is for {host}")),
             false => {
                 let message = format!("none of them is for {host}, the public-host of [auth]");
@@ -54,6 +62,22 @@ pub fn judge_all(config: &Config, now_unix: u64, warn_days_left: u64) -> Vec<Jud
             }
         });
     }
+    all
+}
+
+/// The names that clients are meant to ask for, and where that is said.
+fn server_names(config: &Config) -> Vec<(&str, String)> {
+    let of_auth = config.auth.server_names.iter().map(|name| (name.as_str(), "sni in [auth]".to_owned()));
+    let of_realms = config.realms.iter().flat_map(|realm| {
+        let whose = format!("sni of the realm {:?}", realm.name);
+        realm.server_names.iter().map(move |name| (name.as_str(), whose.clone()))
+    });
+    let webs = config.listeners.iter().filter_map(|listener| listener.options.web.as_ref());
+    let of_webs =
+        webs.flat_map(|web| &web.turn_names).map(|name| (name.as_str(), "turn-names in [[listen]]".to_owned()));
+    let mut all: Vec<_> = of_auth.chain(of_realms).chain(of_webs).collect();
+    all.sort();
+    all.dedup();
     all
 }
 

@@ -7,10 +7,12 @@ use crate::config::{Config, ConfigError, TlsFiles};
 use crate::net::sys;
 use crate::probe::{Status, Step, Target, WARN_DAYS_LEFT};
 
-use super::listeners::Untried;
 use super::process::{self, Server};
 use super::{Configured, Options, Progress, Report, finding};
-use super::{buffers, certificate, clients, clock, files, firewall, health, host, listeners, network, ports, service};
+use super::{
+    alternates, buffers, certificate, choices, clients, clock, files, firewall, health, host, listeners, network,
+    ports, service,
+};
 
 /// Makes every check; `progress` is called as each ends. Without a configuration, those that need none.
 pub fn run(
@@ -64,6 +66,7 @@ impl Doctor<'_, '_> {
         self.look_at_clock(certificates.iter().filter_map(|judged| judged.not_before_unix).max());
         certificates.into_iter().for_each(|judged| self.found(judged.steps));
         self.found(clients::judge(config));
+        self.found(choices::judge(config));
         self.look_at_descriptors(config, &server);
         if config.turn {
             let read = |name: &str| host::text(&format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
@@ -82,12 +85,12 @@ impl Doctor<'_, '_> {
         }
         self.found(listeners::judge_stuns(config));
         self.found(listeners::judge_webs(config, self.options.timeout));
+        self.found(alternates::judge(config, self.options));
         for listener in &server.open {
             let name = config.auth.public_host.as_deref().or(name.as_deref());
             let credential = listeners::credential_at(config, listener, name, self.now_unix);
             match listeners::probe(config, listener, name, credential, self.options, self.progress) {
                 Ok(target) => self.listeners.push(target),
-                Err(error @ Untried::Dtls(_)) => self.found([finding("probe", Status::Note, error.to_string())]),
                 Err(error) => self.found([finding("probe", Status::Warn, error.to_string())]),
             }
         }

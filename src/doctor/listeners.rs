@@ -67,8 +67,6 @@ fn credential_of(secrets: &[SharedSecret], users: &Users, now_unix: u64) -> Opti
 pub(super) enum Untried {
     #[error("{0}")]
     Url(#[from] UrlError),
-    #[error("dtls {0} is open and was not tried: probe does not speak it; openssl s_client -dtls1_2 -connect {0} does")]
-    Dtls(SocketAddr),
     #[error("{transport} {address} was not tried: {error}")]
     Trust { transport: Transport, address: SocketAddr, error: TrustError },
 }
@@ -86,9 +84,6 @@ pub(super) fn probe(
     progress: &mut (dyn FnMut(Progress<'_>) + '_),
 ) -> Result<Target, Untried> {
     let address = reachable(config, listener.address);
-    if listener.transport == Transport::Dtls {
-        return Err(Untried::Dtls(address));
-    }
     let url = url(config.turn, listener.transport, name, address)?;
     let options = probe::Options {
         urls: Vec::new(),
@@ -100,6 +95,7 @@ pub(super) fn probe(
         family: None,
         timeout: options.timeout,
         safety: true,
+        tcp_relay: false,
     };
     probe::run_at(&options, &url, address, &mut |step| progress(Progress::Listener(step)))
         .map_err(|error| Untried::Trust { transport: listener.transport, address: listener.address, error })

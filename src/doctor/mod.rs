@@ -2,10 +2,13 @@
 //! client sees it.
 //!
 //! Each check is a function of plain inputs (the text of a file of /proc, the configuration, a list of interfaces) that returns
-//! findings; [`run`] collects the inputs and asks each. It sends packets only to this host's own addresses.
+//! findings; [`run`] collects the inputs and asks each. It sends packets to this host's own addresses, to the web servers that share ports,
+//! and to the servers that clients are sent to ([redirect], [drain]), and to no others.
 
+mod alternates;
 mod buffers;
 pub mod certificate;
+pub mod choices;
 pub mod clients;
 mod clock;
 mod examine;

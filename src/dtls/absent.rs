@@ -35,6 +35,24 @@ impl Certificate {
 }
 
 impl Session {
+    /// There is none.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn connect(_: Option<&str>, _: Option<&str>) -> std::io::Result<Self> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    /// Nobody has a session to call this with.
+    pub fn protocol(&self) -> Option<&[u8]> {
+        match *self {}
+    }
+
+    /// Nobody has a session to call this with.
+    pub fn peer_chain(&self) -> Vec<Vec<u8>> {
+        match *self {}
+    }
+
     /// Nobody has a context to call this with.
     pub fn begin(context: &Context, _: &ClientHello<'_>, _: &[u8], _: &mut Wire) -> Option<(Self, State)> {
         match *context {}

@@ -137,6 +137,38 @@ fn use_certificate(builder: &mut SslContextBuilder, chain: &[u8], key: &[u8]) ->
 }
 
 impl Session {
+    /// A session that this side begins, with the server name and the protocol that it asks for. The server's certificate is not judged here.
+    ///
+    /// # Errors
+    /// What OpenSSL does not take.
+    pub fn connect(server_name: Option<&str>, alpn: Option<&str>) -> std::io::Result<Self> {
+        let mut builder = SslContext::builder(SslMethod::dtls_client())?;
+        builder.set_min_proto_version(Some(SslVersion::DTLS1_2))?;
+        builder.set_options(SslOptions::NO_QUERY_MTU | SslOptions::NO_RENEGOTIATION);
+        let mut ssl = Ssl::new(&builder.build())?;
+        ssl.set_mtu(MTU)?;
+        ssl.set_connect_state();
+        if let Some(name) = server_name {
+            ssl.set_hostname(name)?;
+        }
+        if let Some(protocol) = alpn {
+            let len = u8::try_from(protocol.len()).map_err(std::io::Error::other)?;
+            ssl.set_alpn_protos(&[&[len], protocol.as_bytes()].concat())?;
+        }
+        Ok(Self { stream: SslStream::new(ssl, Wire::default())?, is_open: false, sequence_offset: 0 })
+    }
+
+    /// What the other side has agreed to of the protocols that were asked for.
+    pub fn protocol(&self) -> Option<&[u8]> {
+        self.stream.ssl().selected_alpn_protocol()
+    }
+
+    /// The other side's certificates, its own first, as DER.
+    pub fn peer_chain(&self) -> Vec<Vec<u8>> {
+        let chain = self.stream.ssl().peer_cert_chain();
+        chain.into_iter().flatten().filter_map(|certificate| certificate.to_der().ok()).collect()
+    }
+
     /// A session for a client whose cookie has been verified; `hello` is what `datagram` has in it. What goes back is in the wire.
     ///
     /// OpenSSL wants to have asked for the cookie itself, or the handshake would not be the one that the client has in mind. So it is given

@@ -53,6 +53,10 @@ pub(super) struct Conf {
     pub(super) no_tcp: bool,
     pub(super) no_tls: bool,
     pub(super) no_dtls: bool,
+    /// Asked for, which coturn wants since 4.17.
+    pub(super) dtls: bool,
+    /// The port for connections of proxies.
+    pub(super) tcp_proxy_port: Option<At<u16>>,
     pub(super) no_rfc5780: bool,
     /// Where it is asked for.
     pub(super) rfc5780: Option<Spot>,
@@ -80,6 +84,10 @@ pub(super) struct Conf {
     pub(super) users: Vec<At<(String, Zeroizing<String>)>>,
     pub(super) realm: Option<String>,
     pub(super) public_host: Option<String>,
+    /// The name that access tokens are for.
+    pub(super) server_name: Option<String>,
+    /// Whether access tokens (RFC 7635) are taken.
+    pub(super) oauth: bool,
     pub(super) nonce_secs: Option<u64>,
     pub(super) per_user: Option<u64>,
     pub(super) total: Option<u64>,
@@ -116,6 +124,8 @@ pub(super) struct Extra {
     pub(super) ip: IpAddr,
     pub(super) port: u16,
     pub(super) transports: Vec<&'static str>,
+    /// Whether a header of a proxy is in front of each connection.
+    pub(super) is_proxied: bool,
 }
 
 /// What a configuration says of ways to watch and to rule the server.

@@ -132,7 +132,21 @@ impl Conf {
         }
     }
 
+    /// The keys are in coturn's database, whatever kind that is.
+    pub(super) fn oauth(&mut self, entry: &Entry<'_>) {
+        self.oauth = self.switch(entry).unwrap_or(self.oauth);
+        if self.oauth {
+            let message = "coturn has the keys of access tokens (RFC 7635) in its database, in the table oauth_key: turnadmin does not print \
+                           them, but SELECT does. A [[auth.token-keys]] stands in the result as a comment: write one for each (kid as id, \
+                           ikm_key as key, as_rs_alg as algorithm)";
+            self.lost(entry, message);
+        }
+    }
+
     pub(super) fn server_name(&mut self, entry: &Entry<'_>) {
+        let is_plain =
+            (1..=255).contains(&entry.value.len()) && entry.value.bytes().all(|byte| byte.is_ascii_graphic());
+        self.server_name = is_plain.then(|| entry.value.to_owned());
         match crate::config::parse_host(entry.value) {
             Ok(host) => {
                 self.public_host = Some(host);
@@ -141,8 +155,8 @@ impl Conf {
                 self.note(entry, message);
             }
             Err(_) => {
-                let message = "coturn's name for authorization servers only, which is server-name in [auth] here, beside [[auth.token-keys]]; \
-                               left out";
+                let message = "coturn's name for authorization servers only: server-name in [auth], where oauth is on; as a host name in URLs \
+                               it is of no use";
                 self.harmless(entry, message)
             }
         }

@@ -38,12 +38,9 @@ pub(super) fn add(conf: &mut Conf, has_tls: bool, peers: &Peers) {
         note(conf, "[relay]", Grade::Clients, message);
     }
     if has_tls {
-        let message = "coturn tells TLS from plain TCP on every port; a [[listen]] here has the transports it names: turn: over \
-                       TCP on the TLS port, and turns: on the other one, need another URL";
-        note(conf, "[[listen]]", Grade::Clients, message);
-        if !conf.no_dtls {
-            let message = "DTLS, which coturn before 4.17 serves on the TLS port, is left out: browsers do not use it. For other clients add \
-                 \"dtls\" to the transports of that [[listen]]; it takes a program built with the cargo feature dtls";
+        if !conf.no_dtls && !conf.dtls {
+            let message = "DTLS, which coturn before 4.17 serves wherever it serves UDP, is left out: browsers do not use it. For other clients add \
+                 \"dtls\" beside \"udp\" in the [[listen]]; it takes a program built with the cargo feature dtls";
             note(conf, "[[listen]]", Grade::Clients, message);
         }
     }

@@ -40,7 +40,7 @@ pub(super) fn import(text: &str) -> Result<Import, YamlError> {
         }
         if !section.as_map().iter().any(|(name, _)| name == "listen") {
             let any = IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED);
-            let value = Extra { ip: any, port: 3478, transports: vec!["udp", "tcp"] };
+            let value = Extra { ip: any, port: 3478, transports: vec!["udp", "tcp"], is_proxied: false };
             conf.extra_listeners.push(At { spot: Spot::Line(section.line), value });
         }
     }
@@ -152,7 +152,8 @@ impl Conf {
             (
                 "proxy_protocol",
                 "true",
-                "the proxies must be named here: write proxy-from with their addresses into this [[listen]]",
+                "proxy-from stands in this [[listen]] as a comment: it wants the addresses of the proxies, which eturnal does not ask for; until \
+                 then their connections are closed",
             ),
             ("enable_turn", "false", "every listener offers TURN; turn = false turns it off for all"),
         ] {
@@ -160,7 +161,9 @@ impl Conf {
                 self.lost(&entry(""), message);
             }
         }
-        self.extra_listeners.push(At { spot: Spot::Line(item.line), value: Extra { ip, port, transports } });
+        let is_proxied = of("proxy_protocol") == Some("true");
+        self.extra_listeners
+            .push(At { spot: Spot::Line(item.line), value: Extra { ip, port, transports, is_proxied } });
     }
 
     fn peers(&mut self, name: &str, item: &Item, allowed: bool) {

@@ -16,6 +16,8 @@ pub(super) struct Listener {
     pub(super) ip: Option<IpAddr>,
     pub(super) port: u16,
     pub(super) transports: Vec<&'static str>,
+    /// Whether a header of a proxy is in front of each connection, of proxies that nobody has named.
+    pub(super) is_proxied: bool,
 }
 
 impl Listener {
@@ -47,7 +49,7 @@ impl List {
         }
         match self.0.iter_mut().find(|listener| listener.ip == ip && listener.port == port) {
             Some(listener) => listener.transports.extend(left),
-            None => self.0.push(Listener { ip, port, transports: left }),
+            None => self.0.push(Listener { ip, port, transports: left, is_proxied: false }),
         }
         true
     }
@@ -124,23 +126,28 @@ fn add_coturns(conf: &mut Conf, has_tls: bool, list: &mut List) {
     if !conf.no_tcp {
         plain.push("tcp");
     }
-    // coturn's socket for DTLS answers plain UDP, too.
-    let secure: &[&str] = match (has_tls, conf.no_dtls) {
-        (false, _) => &[],
-        (true, false) => &["udp", "tls"],
-        (true, true) => &["tls"],
-    };
+    // A connection is told by its first bytes, on either port, and so is a datagram, where coturn has DTLS.
+    let mut secure = Vec::new();
+    if has_tls {
+        secure.extend((!conf.no_dtls).then_some("udp"));
+        secure.extend((!conf.no_tcp).then_some("tcp"));
+        secure.push("tls");
+        plain.extend((!conf.no_tcp).then_some("tls"));
+        for transports in [&mut plain, &mut secure] {
+            transports.extend((conf.dtls && !conf.no_dtls && transports.contains(&"udp")).then_some("dtls"));
+        }
+    }
     let ips = listening_ips(conf);
     for ip in &ips {
         list.add(*ip, plain_port, &plain);
-        list.add(*ip, tls_port, secure);
+        list.add(*ip, tls_port, &secure);
     }
     if has_tls && !ips.is_empty() {
         find_stuns(conf, tls_port);
     }
     let alternative_port = conf.alt_listening_port.as_ref().map(|port| port.value);
     find_nat_discovery(conf, &ips, (plain_port, alternative_port));
-    add_alternatives(conf, &ips, &plain, secure, list);
+    add_alternatives(conf, &ips, &plain, &secure, list);
     for aux in std::mem::take(&mut conf.aux_servers) {
         let ip = Some(aux.value.ip()).filter(|ip| *ip != IpAddr::V6(Ipv6Addr::UNSPECIFIED));
         if !list.add(ip, aux.value.port(), &plain) {
@@ -223,7 +230,8 @@ fn find_nat_discovery(conf: &mut Conf, ips: &[Option<IpAddr>], (port, alternativ
     if !addresses.is_empty() && conf.external_ips.is_empty() && ports[0] != ports[1] {
         conf.nat_discovery = Some(NatDiscovery { addresses, ports });
     } else if let Some(spot) = conf.rfc5780 {
-        let message = "it needs two listening-ip of one family, which coturn may have found on the host by itself, and no external-ip:                        name two addresses in [nat-discovery], and external-addresses if this host is behind 1:1 NAT";
+        let message = "it needs two listening-ip of one family, which coturn may have found on the host by itself, and no external-ip: \
+                       name two addresses in [nat-discovery], and external-addresses if this host is behind 1:1 NAT";
         conf.find(Some(spot), "rfc5780", FindingKind::NotConverted, Grade::Clients, message);
     }
 }
@@ -243,6 +251,12 @@ fn add_named(conf: &mut Conf, has_tls: bool, list: &mut List) {
         }
         if !transports.is_empty() && !list.add(ip, value.port, &transports) {
             conf.find(Some(spot), "listen", FindingKind::Note, Grade::Harmless, "another listener has this address");
+        }
+        let is_it = |listener: &&mut Listener| listener.ip == ip && listener.port == value.port;
+        if value.is_proxied
+            && let Some(listener) = list.0.iter_mut().find(is_it)
+        {
+            listener.is_proxied = true;
         }
     }
 }

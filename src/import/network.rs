@@ -98,8 +98,37 @@ impl Conf {
     pub(super) fn no_dtls(&mut self, entry: &Entry<'_>) {
         match self.switch(entry) {
             Some(true) => self.no_dtls = true,
-            Some(false) => self.lost(entry, "DTLS is left out: browsers use turns: over TLS on TCP; add \"dtls\" to the transports of the [[listen]] for other clients"),
+            Some(false) => self.dtls(&Entry { value: "", ..*entry }),
             None => {}
+        }
+    }
+
+    /// A program without DTLS would refuse a listener that names it.
+    pub(super) fn dtls(&mut self, entry: &Entry<'_>) {
+        self.dtls = self.switch(entry).unwrap_or(self.dtls);
+        if self.dtls && !cfg!(feature = "dtls") {
+            let message = "left out: this program has no DTLS, which browsers do not use; build it with the cargo feature dtls for other \
+                           clients, and import again";
+            self.lost(entry, message);
+            self.dtls = false;
+        }
+    }
+
+    pub(super) fn tcp_proxy_port(&mut self, entry: &Entry<'_>) {
+        self.tcp_proxy_port = self.port(entry);
+        if self.tcp_proxy_port.is_some() {
+            let message = "the [[listen]] for it stands in the result as a comment: it wants the addresses of the proxies (proxy-from), which \
+                           coturn does not ask for, so that anybody could say there to be anybody";
+            self.lost(entry, message);
+        }
+    }
+
+    /// coturn then relays by TCP alone.
+    pub(super) fn no_udp_relay(&mut self, entry: &Entry<'_>) {
+        if self.switch(entry) == Some(true) {
+            self.tcp_relay = self.tcp_relay.or(Some(true));
+            let message = "UDP relays cannot be turned off; TCP relays (RFC 6062), which are all that is left in coturn then, are offered";
+            self.lost(entry, message);
         }
     }
 

@@ -37,11 +37,6 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Grade)> {
 use Grade::{Clients, Operation, Security};
 use Treatment::{Always, Missing, Needless, Part as PartOf, Read, Without};
 
-const OAUTH: &str = "coturn has the keys of access tokens (RFC 7635) in its database, the table oauth_key: turnadmin does not print them, but \
-                      SELECT does; write each as [[auth.token-keys]] (kid as id, ikm_key as key, as_rs_alg as algorithm), and \
-                      coturn's realm or server-name as server-name in [auth]";
-const PROXY: &str = "add a [[listen]] with this port, transport = \"tcp\", and proxy-from = [...] with the addresses of the proxies, \
-                     which coturn does not ask for";
 const ADMIN_PORT: &str = "the admin API is on a socket, /run/turnstone/admin.sock; for a port on loopback set listen and token-file in \
                           [admin], and from another host reach either through ssh";
 const UNIT: &str = "the service manager does this (systemctl cat turnstone)";
@@ -50,7 +45,6 @@ const LOG_FILE: &str = "logs go to standard error, which journald collects: jour
 const BATCHES: &str = "packets are received and sent in batches with GRO and GSO; there is nothing to set";
 const NO_DH: &str = "key exchange is elliptic-curve only (and post-quantum hybrid); there are no DH parameters";
 const OLD_TLS: &str = "TLS below 1.2 is never offered";
-const DTLS: &str = "DTLS is left out: browsers use turns: over TLS on TCP; add \"dtls\" to the transports of the [[listen]] for other clients";
 const SOFTWARE: &str = "SOFTWARE is not sent unless `software` is set";
 const DEVICE: &str =
     "sockets are bound to addresses, not to devices; use listening-ip and relay-ip with the device's address";
@@ -106,7 +100,7 @@ const DIRECTIVES: &[(&str, Grade, Treatment)] = &[
     ("tls-listening-port", Clients, Read(Conf::tls_listening_port)),
     ("alt-listening-port", Clients, Read(Conf::alt_listening_port)),
     ("alt-tls-listening-port", Clients, Read(Conf::alt_tls_listening_port)),
-    ("tcp-proxy-port", Clients, Without(PROXY)),
+    ("tcp-proxy-port", Clients, Read(Conf::tcp_proxy_port)),
     ("listening-ip", Clients, Read(Conf::listening_ip)),
     ("aux-server", Clients, Read(Conf::aux_server)),
     (
@@ -118,7 +112,7 @@ const DIRECTIVES: &[(&str, Grade, Treatment)] = &[
     ("no-tcp", Clients, Read(Conf::no_tcp)),
     ("no-tls", Clients, Read(Conf::no_tls)),
     ("no-dtls", Clients, Read(Conf::no_dtls)),
-    ("dtls", Clients, Missing(DTLS)),
+    ("dtls", Clients, Read(Conf::dtls)),
     ("respond-http-unsupported", Operation, Missing("HTTP on a TURN port is answered by closing the connection")),
     // Relays.
     ("relay-device", Operation, Without(DEVICE)),
@@ -128,11 +122,7 @@ const DIRECTIVES: &[(&str, Grade, Treatment)] = &[
     ("cpus", Operation, Read(Conf::relay_threads)),
     ("min-port", Clients, Read(Conf::min_port)),
     ("max-port", Clients, Read(Conf::max_port)),
-    (
-        "no-udp-relay",
-        Clients,
-        Missing("relays are UDP only, so that this server would relay nothing; keep coturn for TCP relays"),
-    ),
+    ("no-udp-relay", Clients, Read(Conf::no_udp_relay)),
     ("no-tcp-relay", Clients, Read(Conf::no_tcp_relay)),
     (
         "sock-buf-size",
@@ -163,7 +153,7 @@ const DIRECTIVES: &[(&str, Grade, Treatment)] = &[
     ("user", Clients, Read(Conf::user)),
     ("realm", Clients, Read(Conf::realm)),
     ("server-name", Operation, Read(Conf::server_name)),
-    ("oauth", Clients, Missing(OAUTH)),
+    ("oauth", Clients, Read(Conf::oauth)),
     ("check-origin-consistency", Security, Missing("ORIGIN is not judged: any client can write what it likes there")),
     ("stale-nonce", Clients, Read(Conf::stale_nonce)),
     ("stateless-nonce", Security, Always("nonces are stateless, keyed and bound to the client's address")),

@@ -18,6 +18,17 @@ use crate::config::{duration_text, quoted, rate_text};
 /// What coturn allows an allocation on a port that is shared.
 const COTURN_MULTIPLEX_PEERS: u64 = 256;
 
+const PROXY_FROM: &str = "#proxy-from = [\"10.0.0.1\"]";
+
+const TOKEN_KEYS: &str = "
+# One for each row of coturn's table oauth_key. The file has the key in base64, and only its owner
+# can read it.
+#[[auth.token-keys]]
+#id = \"KID\"
+#algorithm = \"A256GCM\"
+#file = \"/etc/turnstone/token-key\"
+";
+
 const INLINE: &str = "
 # Secrets and passwords are written here: only this file's owner and the server's group may read it
 # (mode 0600 or 0640). Better is a file of its own, such as file = \"/etc/turnstone/secret\" for a
@@ -121,6 +132,19 @@ fn write_top(out: &mut String, conf: &Conf, listeners: &[Listener], tls: Option<
         };
         let transports: Vec<_> = listener.transports.iter().map(|transport| format!("\"{transport}\"")).collect();
         writeln!(out, "\n[[listen]]\naddress = \"{address}\"\ntransport = [{}]", transports.join(", "))?;
+        if listener.is_proxied {
+            writeln!(
+                out,
+                "# The addresses of the proxies in front, whose header is not taken without them.\n{PROXY_FROM}"
+            )?;
+        }
+    }
+    if let Some(port) = &conf.tcp_proxy_port {
+        let port = port.value;
+        writeln!(
+            out,
+            "\n# In place of tcp-proxy-port; proxy-from has the addresses of the proxies.\n#[[listen]]\n#address = \"*:{port}\"\n#transport = \"tcp\"\n{PROXY_FROM}"
+        )?;
     }
     if let Some(pair) = &conf.nat_discovery {
         let addresses: Vec<_> = pair.addresses.iter().map(|ip| format!("\"{ip}\"")).collect();
@@ -184,6 +208,12 @@ fn write_auth(out: &mut String, conf: &Conf, has_secrets: bool) -> std::fmt::Res
     }
     if let Some(secs) = conf.nonce_secs {
         writeln!(out, "nonce-lifetime = \"{}\"", duration_text(Duration::from_secs(secs)))?;
+    }
+    if let Some(name) = conf.server_name.as_ref().filter(|_| conf.oauth) {
+        writeln!(out, "server-name = {}", quoted(name))?;
+    }
+    if conf.oauth {
+        out.push_str(TOKEN_KEYS);
     }
     if has_secrets {
         out.push_str(INLINE);

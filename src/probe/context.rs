@@ -1,5 +1,6 @@
 //! What to probe, and what all steps share.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -35,11 +36,26 @@ pub struct Options {
     pub timeout: Duration,
     /// Ask for permissions towards private addresses, which a safe relay refuses.
     pub safety: bool,
+    /// Send data through a TCP relay (RFC 6062), to a peer on this host.
+    pub tcp_relay: bool,
+}
+
+/// So many servers in a row are no load balancing any more.
+pub(super) const REDIRECTS_MAX: usize = 5;
+
+/// What becomes of a redirection to another server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Redirects {
+    /// It is named.
+    Named,
+    /// The other server is probed, too, unless it is one of these, which were asked before.
+    Followed(Vec<SocketAddr>),
 }
 
 /// What all steps share.
 pub(super) struct Context<'a> {
     pub(super) options: &'a Options,
+    pub(super) redirects: Redirects,
     pub(super) credential: Option<Arc<Credential>>,
     pub(super) tls: Option<TlsSetup>,
     pub(super) now_unix: u64,
@@ -49,6 +65,12 @@ impl<'a> Context<'a> {
     pub(super) fn new(options: &'a Options, needs_tls: bool) -> Result<Self, TrustError> {
         let now_unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let tls = if needs_tls { Some(TlsSetup::new(&options.roots)?) } else { None };
-        Ok(Self { options, credential: options.credential.clone().map(Arc::new), tls, now_unix })
+        Ok(Self {
+            options,
+            redirects: Redirects::Named,
+            credential: options.credential.clone().map(Arc::new),
+            tls,
+            now_unix,
+        })
     }
 }

@@ -9,14 +9,15 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, Error as TlsError};
 use thiserror::Error;
 
-use crate::addr::SocketKind;
+use crate::addr::{SocketKind, Transport};
 use crate::client::tls;
 use crate::clock::span;
 
 use super::context::{Context, WARN_DAYS_LEFT};
-use super::link::{Handshake, Link, TlsFailure};
+use super::link::Link;
 use super::report::{Recorder, Status, Step};
 use super::session::Session;
+use super::tls::{Handshake, TlsFailure};
 use super::url::{Host, TurnUrl};
 use super::verdict::{io_words, is_no_route};
 
@@ -65,7 +66,8 @@ impl<'a> Dialer<'a> {
         let kind = self.socket_kind();
         let mut link = self.link(kind).map_err(|error| Unopened::Link { error, kind })?;
         if self.url.scheme.is_secure() {
-            let (_, verdict) = self.start_tls(&mut link, self.alpn)?;
+            let (shaken, _, verdict) = self.start_tls(link, self.alpn)?;
+            link = shaken;
             if let (Err(error), false) = (verdict, options.insecure || options.past_certificate) {
                 return Err(Unopened::Untrusted(error));
             }
@@ -90,7 +92,7 @@ impl<'a> Dialer<'a> {
 
     fn link(&self, kind: SocketKind) -> io::Result<Link> {
         let mut link = Link::open(kind, self.address, self.context.options.timeout)?;
-        if self.context.options.proxy_header && kind == SocketKind::Tcp {
+        if self.context.options.proxy_header {
             link.speak_for_itself()?;
         }
         Ok(link)
@@ -122,22 +124,19 @@ impl<'a> Dialer<'a> {
     }
 
     /// The handshake, the certificate and ALPN. A server that knows no protocol we offer is asked again without.
-    fn shake_hands(&mut self, mut link: Link, recorder: &mut Recorder<'_>) -> Option<Link> {
+    fn shake_hands(&mut self, link: Link, recorder: &mut Recorder<'_>) -> Option<Link> {
         let started = Instant::now();
-        let mut shaken = self.start_tls(&mut link, self.alpn);
+        let mut shaken = self.start_tls(link, self.alpn);
         let refused_alpn = matches!(shaken, Err(TlsFailure::NoProtocol));
         if refused_alpn {
             self.alpn = None;
-            match self.link(SocketKind::Tcp) {
-                Ok(fresh) => {
-                    link = fresh;
-                    shaken = self.start_tls(&mut link, None);
-                }
-                Err(error) => shaken = Err(TlsFailure::Io(error)),
-            }
+            shaken = match self.link(self.socket_kind()) {
+                Ok(fresh) => self.start_tls(fresh, None),
+                Err(error) => Err(TlsFailure::Io(error)),
+            };
         }
         let took = started.elapsed();
-        let (handshake, verdict) = match shaken {
+        let (link, handshake, verdict) = match shaken {
             Ok(shaken) => shaken,
             Err(failure) => {
                 recorder.add(Step::new("tls", Status::Fail, took, tls_words(&failure)));
@@ -153,7 +152,7 @@ impl<'a> Dialer<'a> {
         (trusted || self.context.options.past_certificate).then_some(link)
     }
 
-    fn start_tls(&self, link: &mut Link, alpn: Option<&str>) -> Result<(Handshake, Result<(), TlsError>), TlsFailure> {
+    fn start_tls(&self, mut link: Link, alpn: Option<&str>) -> Result<Shaken, TlsFailure> {
         let name = match &self.url.host {
             Host::Ip(ip) => ServerName::from(*ip),
             Host::Name(name) => ServerName::try_from(name.trim_end_matches('.').to_owned())
@@ -161,12 +160,25 @@ impl<'a> Dialer<'a> {
         };
         let setup = self.context.tls.as_ref();
         let setup = setup.ok_or_else(|| TlsFailure::Tls(TlsError::General("TLS is not set up".into())))?;
+        let deadline = Instant::now() + self.context.options.timeout;
+        if self.url.transport == Transport::Dtls {
+            let asked = match &name {
+                ServerName::DnsName(name) => Some(name.as_ref()),
+                _ => None,
+            };
+            let (link, handshake) = link.start_dtls(asked, alpn, deadline)?;
+            let verdict = setup.judge(&handshake.chain, &name);
+            return Ok((link, handshake, verdict));
+        }
         let (connection, verdict) = setup.connection(name, alpn).map_err(TlsFailure::Tls)?;
-        let handshake = link.start_tls(connection, Instant::now() + self.context.options.timeout)?;
+        let handshake = link.start_tls(connection, deadline)?;
         let verdict = verdict.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Ok((handshake, verdict.unwrap_or(Err(TlsError::NoCertificatesPresented))))
+        Ok((link, handshake, verdict.unwrap_or(Err(TlsError::NoCertificatesPresented))))
     }
 }
+
+/// A connection with its handshake behind it, and what is to be said of the certificate.
+type Shaken = (Link, Handshake, Result<(), TlsError>);
 
 fn certificate_step(
     chain: &[CertificateDer<'_>],
@@ -233,6 +245,7 @@ fn alpn_of(url: &TurnUrl) -> &'static str {
 fn tls_words(failure: &TlsFailure) -> String {
     match failure {
         TlsFailure::NoProtocol => "the server refuses the protocols offered by ALPN".into(),
+        TlsFailure::Dtls(what) => (*what).into(),
         TlsFailure::Closed => "the server closed the connection: this is hardly a TLS port".into(),
         TlsFailure::Silent => "no answer to the TLS handshake: this is hardly a TLS port".into(),
         TlsFailure::Io(error) => io_words(error, SocketKind::Tcp),

@@ -1,28 +1,43 @@
-//! The steps at one address of a server: connect, TLS, Binding, the 401, and then its relays.
+//! The steps at one address of a server: connect, TLS, Binding, the 401, and then its relays and what else it offers.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::addr::{Family, SocketKind};
+use crate::addr::{Family, SocketKind, Transport};
 use crate::client::{Answer, ClientError, Request};
 use crate::stun::{AttributeType, ErrorCode, Message};
 
-use super::context::Context;
+use super::context::{Context, REDIRECTS_MAX, Redirects};
 use super::dial::Dialer;
 use super::link::Link;
 use super::nat;
+use super::offers;
 use super::relay;
 use super::report::{Recorder, Status, Step};
 use super::session::{Reply, Session};
 use super::url::{Scheme, TurnUrl};
 use super::verdict::{Failure, is_no_route, printable, with_code};
 
-/// Takes all steps and records each.
-pub(super) fn probe(context: &Context<'_>, url: &TurnUrl, address: SocketAddr, recorder: &mut Recorder<'_>) {
-    take_steps(context, url, address, recorder);
+/// Another server that clients are sent to (RFC 8489 section 10).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Alternate {
+    pub(super) address: SocketAddr,
+    /// The name in its certificate, if it is not the one that was asked for.
+    pub(super) domain: Option<String>,
+}
+
+/// Takes all steps and records each. Where the server sends clients elsewhere, it says so.
+pub(super) fn probe(
+    context: &Context<'_>,
+    url: &TurnUrl,
+    address: SocketAddr,
+    recorder: &mut Recorder<'_>,
+) -> Option<Alternate> {
+    let alternate = take_steps(context, url, address, recorder);
     if url.scheme == Scheme::Stuns {
         ask_as_chromium(context, address).into_iter().for_each(|step| recorder.add(step));
     }
+    alternate
 }
 
 /// Chromium asks the port of a `stuns:` URL by plain UDP, never by TLS.
@@ -54,16 +69,23 @@ fn ask_as_chromium(context: &Context<'_>, address: SocketAddr) -> Option<Step> {
     })
 }
 
-fn take_steps(context: &Context<'_>, url: &TurnUrl, address: SocketAddr, recorder: &mut Recorder<'_>) {
+fn take_steps(
+    context: &Context<'_>,
+    url: &TurnUrl,
+    address: SocketAddr,
+    recorder: &mut Recorder<'_>,
+) -> Option<Alternate> {
     let mut dialer = Dialer::new(context, url, address);
-    let Some(mut session) = dialer.open_first(recorder) else { return };
-    if !reach(context, (url, address), &mut session, recorder) {
-        return;
+    let mut session = dialer.open_first(recorder)?;
+    match reach(context, (url, address), &mut session, recorder) {
+        Reached::Challenge => {}
+        Reached::Nothing => return None,
+        Reached::Redirect(alternate) => return Some(alternate),
     }
     let Some(credential) = &context.credential else {
         let message = "no credential was given: no relay was tried (--credential, or --user with --password-env or --password-file)";
         recorder.add(Step::new("allocate", Status::Note, Duration::ZERO, message));
-        return;
+        return None;
     };
     drop(session);
     let mut families = Vec::new();
@@ -71,22 +93,35 @@ fn take_steps(context: &Context<'_>, url: &TurnUrl, address: SocketAddr, recorde
         match relay::probe(&dialer, credential, family, recorder) {
             relay::Outcome::Relays => families.push(family),
             relay::Outcome::NotOffered => {}
-            relay::Outcome::Failed => return,
+            relay::Outcome::Failed => return None,
         }
     }
     if families.is_empty() {
         let message = "the server relays neither IPv4 nor IPv6";
         recorder.add(Step::new("allocate", Status::Fail, Duration::ZERO, message));
+        return None;
     }
+    offers::probe(&dialer, recorder);
+    None
 }
 
-/// Binding, and with TURN the Allocate without credentials; whether relays are to be tried.
+/// How far a client without a credential gets.
+enum Reached {
+    /// To the 401.
+    Challenge,
+    /// To another server.
+    Redirect(Alternate),
+    /// Nowhere from where relays could be tried.
+    Nothing,
+}
+
+/// Binding, and with TURN the Allocate without credentials.
 fn reach(
     context: &Context<'_>,
     (url, address): (&TurnUrl, SocketAddr),
     session: &mut Session,
     recorder: &mut Recorder<'_>,
-) -> bool {
+) -> Reached {
     let started = Instant::now();
     let binding = session.request(Request::Binding);
     let took = started.elapsed();
@@ -94,10 +129,13 @@ fn reach(
     let failure = match binding {
         Ok(reply) => {
             recorder.add(binding_step(&reply, session.local(), took));
-            if let (SocketKind::Udp, Some(other)) = (kind, other_address(&reply)) {
+            if let (Transport::Udp, Some(other)) = (url.transport, other_address(&reply)) {
                 recorder.add(nat::discover(address, other, context.options.timeout));
             }
-            return url.scheme.is_turn() && challenge(context, kind, session, recorder);
+            return match url.scheme.is_turn() {
+                true => challenge(context, kind, session, recorder),
+                false => Reached::Nothing,
+            };
         }
         Err(failure) => failure,
     };
@@ -110,36 +148,36 @@ fn reach(
             let allocate = session.request(ALLOCATE);
             if !matches!(allocate, Err(Failure::Silent { .. })) {
                 recorder.add(step(Status::Warn, "no answer to Binding; TURN requests are answered".into()));
-                let (step, goes_on) = challenge_step(context, kind, session, allocate, asked.elapsed());
-                recorder.add(step);
-                return goes_on;
+                return challenged(context, kind, session, (allocate, asked.elapsed()), recorder);
             }
             false
         }
         _ => false,
     };
     recorder.add(step(Status::Fail, failure.words(kind)));
-    answers && url.scheme.is_turn() && challenge(context, kind, session, recorder)
+    match answers && url.scheme.is_turn() {
+        true => challenge(context, kind, session, recorder),
+        false => Reached::Nothing,
+    }
 }
 
 const ALLOCATE: Request = Request::Allocate { family: None, lifetime_secs: None };
 
-fn challenge(context: &Context<'_>, kind: SocketKind, session: &mut Session, recorder: &mut Recorder<'_>) -> bool {
+fn challenge(context: &Context<'_>, kind: SocketKind, session: &mut Session, recorder: &mut Recorder<'_>) -> Reached {
     let started = Instant::now();
     let outcome = session.request(ALLOCATE);
-    let (step, goes_on) = challenge_step(context, kind, session, outcome, started.elapsed());
-    recorder.add(step);
-    goes_on
+    challenged(context, kind, session, (outcome, started.elapsed()), recorder)
 }
 
-/// What an Allocate without credentials got: 401 with realm and nonce is right (RFC 8489 section 9.2.4).
-fn challenge_step(
+/// What an Allocate without credentials got: 401 with realm and nonce is right (RFC 8489 section 9.2.4), or 300 in its place
+/// (section 10).
+fn challenged(
     context: &Context<'_>,
     kind: SocketKind,
     session: &mut Session,
-    outcome: Result<Reply, Failure>,
-    took: Duration,
-) -> (Step, bool) {
+    (outcome, took): (Result<Reply, Failure>, Duration),
+    recorder: &mut Recorder<'_>,
+) -> Reached {
     let step = |status, message: String| Step::new("unauthenticated", status, took, message);
     let failure = match outcome {
         Ok(reply) => {
@@ -149,21 +187,31 @@ fn challenge_step(
             if let Answer::Allocated { relayed, .. } = reply.answer {
                 step = step.fact("relayed", relayed.to_string());
             }
-            return (step, false);
+            recorder.add(step);
+            return Reached::Nothing;
         }
         Err(failure) => failure,
     };
+    if failure.code() == Some(ErrorCode::TRY_ALTERNATE) {
+        return match failure.response().as_ref().and_then(alternate) {
+            Some(alternate) => {
+                recorder.add(redirect_step(context, &alternate, took));
+                Reached::Redirect(alternate)
+            }
+            None => {
+                let message = "300, which sends clients elsewhere, and without an ALTERNATE-SERVER that says where";
+                recorder.add(with_code(Step::new("redirect", Status::Fail, took, message), &failure));
+                Reached::Nothing
+            }
+        };
+    }
     let challenge = failure
         .response()
         .filter(|_| matches!(&failure, Failure::Client { error, .. } if *error == ClientError::NoCredential));
     let Some(response) = challenge else {
         let words = failure.advice(kind, None, context.now_unix);
-        let message = match failure.code() {
-            // A server may redirect before it challenges (RFC 8489 section 10).
-            Some(ErrorCode::TRY_ALTERNATE) => words,
-            _ => format!("401 was expected: {words}"),
-        };
-        return (with_code(step(Status::Fail, message), &failure), false);
+        recorder.add(with_code(step(Status::Fail, format!("401 was expected: {words}")), &failure));
+        return Reached::Nothing;
     };
     let code = response.error_code();
     let (realm, nonce) = (response.get(AttributeType::REALM), response.get(AttributeType::NONCE));
@@ -179,7 +227,51 @@ fn challenge_step(
         .fact("error_code", code.map(ErrorCode::value))
         .fact("realm", shown)
         .fact("sha256_offered", sha256);
-    (step, status == Status::Ok)
+    recorder.add(step);
+    if status != Status::Ok {
+        return Reached::Nothing;
+    }
+    recorder.add(third_party_step(&response));
+    Reached::Challenge
+}
+
+/// Whether access tokens are taken (RFC 7635 section 4.1).
+fn third_party_step(challenge: &Message<'_>) -> Step {
+    let server_name = challenge.get(AttributeType::THIRD_PARTY_AUTHORIZATION).map(printable);
+    let message = match &server_name {
+        Some(name) => format!("access tokens for \"{name}\" are taken (RFC 7635)"),
+        None => "off".to_owned(),
+    };
+    Step::new("third-party", Status::Ok, Duration::ZERO, message).fact("server_name", server_name)
+}
+
+/// Sending clients on is no fault, unless it sends them round in a circle.
+fn redirect_step(context: &Context<'_>, alternate: &Alternate, took: Duration) -> Step {
+    let address = alternate.address;
+    let (status, message) = match &context.redirects {
+        Redirects::Named => {
+            (Status::Note, format!("new clients are sent to {address} (300), and nothing was relayed here"))
+        }
+        Redirects::Followed(asked) if asked.contains(&address) => (
+            Status::Fail,
+            format!("clients are sent back to {address} (300), which had sent them on: they go round in a circle"),
+        ),
+        Redirects::Followed(asked) if asked.len() >= REDIRECTS_MAX => {
+            (Status::Fail, format!("clients are sent to {address} (300), the {REDIRECTS_MAX}th server in a row"))
+        }
+        Redirects::Followed(_) => {
+            (Status::Note, format!("new clients are sent to {address} (300), which is probed next"))
+        }
+    };
+    Step::new("redirect", status, took, message)
+        .fact("error_code", ErrorCode::TRY_ALTERNATE.value())
+        .fact("alternate_server", address.to_string())
+        .fact("alternate_domain", alternate.domain.clone())
+}
+
+fn alternate(response: &Message<'_>) -> Option<Alternate> {
+    let domain = response.get(AttributeType::ALTERNATE_DOMAIN).map(printable);
+    Some(Alternate { address: response.address(AttributeType::ALTERNATE_SERVER)?, domain })
 }
 
 /// OTHER-ADDRESS, of a server that has NAT behaviour discovery.

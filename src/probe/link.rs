@@ -1,24 +1,24 @@
-//! A connection to the server that blocks, but never beyond a deadline: UDP, TCP, or TLS over TCP.
+//! A connection to the server that blocks, but never beyond a deadline: UDP, TCP, TLS over TCP, or DTLS.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use rustls::pki_types::CertificateDer;
 use rustls::{AlertDescription, ClientConnection};
 
-use crate::addr::{Family, Framing, SocketKind, unspecified};
+use crate::addr::{Framing, SocketKind};
 use crate::client::data::CHANNEL;
 use crate::turn::framing::first_frame;
 
+use super::datagrams::{Datagrams, is_timeout, left};
+use super::dtls::Dtls;
+use super::tls::{Handshake, TlsFailure};
 use super::verdict::Failure;
-
-/// Bytes of the longest datagram.
-const DATAGRAM_MAX: usize = 65_536;
 
 /// A connection and what has arrived but was not yet read.
 pub(super) enum Link {
-    Udp(UdpSocket),
+    Udp(Datagrams),
+    Dtls(Box<Dtls>),
     Stream(Box<Stream>),
 }
 
@@ -29,11 +29,7 @@ impl Link {
     /// Of the socket calls.
     pub(super) fn open(kind: SocketKind, server: SocketAddr, timeout: Duration) -> io::Result<Self> {
         match kind {
-            SocketKind::Udp => {
-                let socket = UdpSocket::bind(unspecified(Family::of(server.ip())))?;
-                socket.connect(server)?;
-                Ok(Self::Udp(socket))
-            }
+            SocketKind::Udp => Ok(Self::Udp(Datagrams::open(server)?)),
             SocketKind::Tcp => {
                 let tcp = TcpStream::connect_timeout(&server, timeout)?;
                 tcp.set_nodelay(true)?;
@@ -42,21 +38,24 @@ impl Link {
         }
     }
 
-    /// Says in front of a connection that it is nobody else's (PROXY protocol, version 1).
+    /// Says that it is nobody else's: in front of a connection (PROXY protocol, version 1), or of each datagram (version 2).
     ///
     /// # Errors
     /// Of the socket.
     pub(super) fn speak_for_itself(&mut self) -> io::Result<()> {
         match self {
-            Self::Udp(_) => Ok(()),
-            Self::Stream(stream) => stream.tcp.write_all(b"PROXY UNKNOWN\r\n"),
+            Self::Udp(datagrams) => datagrams.speak_for_itself(),
+            Self::Dtls(_) => {}
+            Self::Stream(stream) => stream.tcp.write_all(b"PROXY UNKNOWN\r\n")?,
         }
+        Ok(())
     }
 
     /// The address on this side.
     pub(super) fn local(&self) -> io::Result<SocketAddr> {
         match self {
-            Self::Udp(socket) => socket.local_addr(),
+            Self::Udp(datagrams) => datagrams.local(),
+            Self::Dtls(dtls) => dtls.datagrams().local(),
             Self::Stream(stream) => stream.tcp.local_addr(),
         }
     }
@@ -64,7 +63,7 @@ impl Link {
     /// How messages are framed on it.
     pub(super) fn framing(&self) -> Framing {
         match self {
-            Self::Udp(_) => Framing::Datagrams,
+            Self::Udp(_) | Self::Dtls(_) => Framing::Datagrams,
             Self::Stream(_) => Framing::Stream,
         }
     }
@@ -72,7 +71,7 @@ impl Link {
     /// Whether what is sent need not be repeated.
     pub(super) fn is_reliable(&self) -> bool {
         match self {
-            Self::Udp(_) => false,
+            Self::Udp(_) | Self::Dtls(_) => false,
             Self::Stream(_) => true,
         }
     }
@@ -83,9 +82,24 @@ impl Link {
     /// When it fails or takes too long.
     pub(super) fn start_tls(&mut self, tls: ClientConnection, deadline: Instant) -> Result<Handshake, TlsFailure> {
         match self {
-            Self::Udp(_) => Err(TlsFailure::Io(io::ErrorKind::Unsupported.into())),
+            Self::Udp(_) | Self::Dtls(_) => Err(TlsFailure::Io(io::ErrorKind::Unsupported.into())),
             Self::Stream(stream) => stream.start_tls(tls, deadline),
         }
+    }
+
+    /// Goes through the DTLS handshake, as a client that asks for a server of this name.
+    ///
+    /// # Errors
+    /// When it fails or takes too long.
+    pub(super) fn start_dtls(
+        self,
+        name: Option<&str>,
+        alpn: Option<&str>,
+        deadline: Instant,
+    ) -> Result<(Self, Handshake), TlsFailure> {
+        let Self::Udp(datagrams) = self else { return Err(TlsFailure::Io(io::ErrorKind::Unsupported.into())) };
+        let (dtls, handshake) = Dtls::begin(datagrams, name, alpn, deadline)?;
+        Ok((Self::Dtls(Box::new(dtls)), handshake))
     }
 
     /// Sends one message.
@@ -94,7 +108,8 @@ impl Link {
     /// Of the socket; an ICMP error of what was sent before shows here, too.
     pub(super) fn send(&mut self, bytes: &[u8], deadline: Instant) -> Result<(), Failure> {
         match self {
-            Self::Udp(socket) => socket.send(bytes).map(|_| ()).map_err(Failure::Io),
+            Self::Udp(datagrams) => datagrams.send(bytes).map_err(Failure::Io),
+            Self::Dtls(dtls) => dtls.send(bytes),
             Self::Stream(stream) => stream.send(bytes, deadline),
         }
     }
@@ -105,21 +120,22 @@ impl Link {
     /// Of the socket, and on a stream when it ends or carries something else.
     pub(super) fn recv(&mut self, deadline: Instant) -> Result<Option<Vec<u8>>, Failure> {
         match self {
-            Self::Udp(socket) => {
-                let Some(left) = left(deadline) else { return Ok(None) };
-                socket.set_read_timeout(Some(left)).map_err(Failure::Io)?;
-                let mut datagram = vec![0; DATAGRAM_MAX];
-                match socket.recv(&mut datagram) {
-                    Ok(len) => {
-                        datagram.truncate(len);
-                        Ok(Some(datagram))
-                    }
-                    Err(error) if is_timeout(&error) => Ok(None),
-                    Err(error) => Err(Failure::Io(error)),
-                }
-            }
+            Self::Udp(datagrams) => datagrams.recv(deadline).map_err(Failure::Io),
+            Self::Dtls(dtls) => dtls.recv(deadline),
             Self::Stream(stream) => stream.recv(deadline),
         }
+    }
+
+    /// The next bytes of a stream, as they come; `None` at the deadline.
+    ///
+    /// # Errors
+    /// Of the socket, or when the stream ends.
+    pub(super) fn recv_raw(&mut self, deadline: Instant) -> Result<Option<Vec<u8>>, Failure> {
+        let Self::Stream(stream) = self else { return Err(Failure::Io(io::ErrorKind::Unsupported.into())) };
+        if stream.inbound.is_empty() && !stream.fill(deadline)? {
+            return Ok(None);
+        }
+        Ok(Some(std::mem::take(&mut stream.inbound)))
     }
 }
 
@@ -128,24 +144,6 @@ pub(super) struct Stream {
     tcp: TcpStream,
     tls: Option<ClientConnection>,
     inbound: Vec<u8>,
-}
-
-/// A finished handshake.
-pub(super) struct Handshake {
-    pub(super) version: &'static str,
-    pub(super) alpn: Option<String>,
-    pub(super) chain: Vec<CertificateDer<'static>>,
-}
-
-/// Why a handshake failed.
-#[derive(Debug)]
-pub(super) enum TlsFailure {
-    /// The server knows none of the protocols offered by ALPN.
-    NoProtocol,
-    Closed,
-    Silent,
-    Io(io::Error),
-    Tls(rustls::Error),
 }
 
 impl Stream {
@@ -285,13 +283,4 @@ fn closed_or_io(error: io::Error) -> Failure {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Failure::Closed,
         _ => Failure::Io(error),
     }
-}
-
-fn left(deadline: Instant) -> Option<Duration> {
-    deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
-}
-
-/// A read that waited as long as it may ends with either, depending on the system.
-fn is_timeout(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }

@@ -1,16 +1,20 @@
 //! The client behind `turnstone probe`: it walks the way of a WebRTC client through any STUN or TURN server, one step after
 //! the other, and says of each what it found and how long it took.
 //!
-//! The order is resolve, connect, TLS, Binding, how the NAT behaves if the server helps with that, an Allocate without credentials, and with a credential for each address
-//! family: two allocations, permissions, data between their relayed addresses by indications and by channels, requests that
-//! a safe relay refuses, and the release. It blocks, in one thread, and never waits longer than the timeout in one step.
+//! The order is resolve, connect, TLS, Binding, how the NAT behaves if the server helps with that, an Allocate without credentials, and
+//! with a credential for each address family: two allocations, permissions, data between their relayed addresses by indications and
+//! by channels, requests that a safe relay refuses, and the release; then what else it offers. A server that clients are sent to is probed,
+//! too. It blocks, in one thread, and never waits longer than the timeout in one step.
 
 mod context;
+mod datagrams;
 mod dial;
+mod dtls;
 mod endpoint;
 mod exchange;
 mod link;
 mod nat;
+mod offers;
 mod relay;
 mod report;
 mod resolve;
@@ -31,7 +35,8 @@ use std::time::{Duration, Instant};
 
 use crate::client::tls::TrustError;
 
-use context::Context;
+use context::{Context, REDIRECTS_MAX, Redirects};
+use endpoint::Alternate;
 use report::Recorder;
 
 /// Probes every URL. `progress` is called as each step ends.
@@ -40,13 +45,13 @@ use report::Recorder;
 /// When the authorities cannot be read. What is wrong with a server is in the report.
 pub fn run(options: &Options, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Report, TrustError> {
     let started = Instant::now();
-    let context = Context::new(options, options.urls.iter().any(|url| url.scheme.is_secure()))?;
-    let targets = options.urls.iter().map(|url| probe_url(&context, url, progress)).collect();
+    let mut context = Context::new(options, options.urls.iter().any(|url| url.scheme.is_secure()))?;
+    let targets = options.urls.iter().map(|url| probe_url(&mut context, url, progress)).collect();
     Ok(Report::new(targets, options.insecure, context.now_unix, started.elapsed()))
 }
 
 /// Probes one server at an address that is known. Nothing is resolved: the URL's host is only what the certificate has to
-/// be for. `options.urls` does not count.
+/// be for. `options.urls` does not count. Where the server sends its clients to another one, that is said, and no more.
 ///
 /// # Errors
 /// As [`run`].
@@ -58,17 +63,18 @@ pub fn run_at(
 ) -> Result<Target, TrustError> {
     let context = Context::new(options, url.scheme.is_secure())?;
     progress(Progress::Target(&url.to_string()));
-    Ok(Target::new(url.to_string(), Vec::new(), vec![probe_address(&context, url, address, progress)]))
+    let (endpoint, _) = probe_address(&context, url, address, progress);
+    Ok(Target::new(url.to_string(), Vec::new(), vec![endpoint]))
 }
 
-fn probe_url(context: &Context<'_>, url: &TurnUrl, progress: &mut dyn FnMut(Progress<'_>)) -> Target {
+fn probe_url(context: &mut Context<'_>, url: &TurnUrl, progress: &mut dyn FnMut(Progress<'_>)) -> Target {
     progress(Progress::Target(&url.to_string()));
     let mut recorder = Recorder::new(progress);
     let addresses = resolve::resolve(context, url, &mut recorder);
     let mut steps = recorder.finish();
     let mut endpoints = Vec::new();
     for address in addresses {
-        endpoints.push(probe_address(context, url, address, progress));
+        follow(context, url, address, &mut endpoints, progress);
     }
     if !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.steps.iter().all(Step::is_no_route)) {
         let step =
@@ -79,14 +85,38 @@ fn probe_url(context: &Context<'_>, url: &TurnUrl, progress: &mut dyn FnMut(Prog
     Target::new(url.to_string(), steps, endpoints)
 }
 
+/// Probes an address, and each server that clients are sent to from there.
+fn follow(
+    context: &mut Context<'_>,
+    url: &TurnUrl,
+    address: SocketAddr,
+    endpoints: &mut Vec<Endpoint>,
+    progress: &mut dyn FnMut(Progress<'_>),
+) {
+    let (mut url, mut asked) = (url.clone(), Vec::new());
+    let mut next = Some(address);
+    while let Some(address) = next {
+        asked.push(address);
+        context.redirects = Redirects::Followed(asked.clone());
+        let (endpoint, alternate) = probe_address(context, &url, address, progress);
+        endpoints.push(endpoint);
+        next = alternate.filter(|other| !asked.contains(&other.address) && asked.len() < REDIRECTS_MAX).map(|other| {
+            if let Some(domain) = other.domain {
+                url.set_name(domain);
+            }
+            other.address
+        });
+    }
+}
+
 fn probe_address(
     context: &Context<'_>,
     url: &TurnUrl,
     address: SocketAddr,
     progress: &mut dyn FnMut(Progress<'_>),
-) -> Endpoint {
+) -> (Endpoint, Option<Alternate>) {
     progress(Progress::Endpoint { address, transport: url.transport });
     let mut recorder = Recorder::new(progress);
-    endpoint::probe(context, url, address, &mut recorder);
-    Endpoint::new(address, url.transport, recorder.finish())
+    let alternate = endpoint::probe(context, url, address, &mut recorder);
+    (Endpoint::new(address, url.transport, recorder.finish()), alternate)
 }

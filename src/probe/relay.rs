@@ -23,6 +23,8 @@ const PRIVATE_V4: [Ipv4Addr; 3] = [Ipv4Addr::LOCALHOST, Ipv4Addr::new(10, 0, 0, 
 const PRIVATE_V6: [Ipv6Addr; 2] = [Ipv6Addr::LOCALHOST, Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254)];
 /// The port of a permission means nothing (RFC 8656 section 9).
 const ANY_PORT: u16 = 9;
+/// How often a client comes again from another port that was sent elsewhere.
+const ATTEMPTS_MAX: u32 = 16;
 /// How long a server may take to end an allocation after Refresh 0, and how often it is asked.
 const RELEASE_PATIENCE: Duration = Duration::from_millis(1500);
 const RELEASE_POLL: Duration = Duration::from_millis(200);
@@ -51,8 +53,7 @@ pub(super) fn probe(
     };
     relay.judge_address(first.relayed);
     if let Some(mut second) = relay.allocate_second(first.relayed) {
-        // Whose data it is, a port that both have cannot tell.
-        if first.relayed != second.relayed && relay.permit(&mut first, &mut second) {
+        if relay.permit(&mut first, &mut second) {
             relay.echo("echo-send", By::Indication, &mut first, &mut second);
             if relay.bind_channels(&mut first, &mut second) {
                 relay.echo("echo-channel", By::Channel, &mut first, &mut second);
@@ -132,13 +133,10 @@ impl Relay<'_, '_> {
         match self.try_allocate() {
             Ok((party, _)) => {
                 let mut message = format!("relayed address {}", party.relayed);
-                let mut status = Status::Ok;
                 if party.relayed == first {
-                    status = Status::Note;
-                    message += ", as the first one: the server's clients share its relay ports, and two of them on one port do not reach \
-                                each other, so that there is no echo";
+                    message += ", as the first one: the server's clients share its relay ports";
                 }
-                let step = self.step("allocate-second", status, started, message);
+                let step = self.step("allocate-second", Status::Ok, started, message);
                 self.recorder.add(step.fact("relayed", party.relayed.to_string()));
                 return Some(party);
             }
@@ -155,10 +153,20 @@ impl Relay<'_, '_> {
     }
 
     fn try_allocate(&self) -> Result<(Party, u32), Denied> {
-        let mut session = self.dialer.open().map_err(|error| Denied::Useless(Useless::Unopened(error)))?;
         // IPv4 is what a server takes when nothing is said, and old ones do not know how to be asked for it.
         let family = (self.family == Family::V6).then_some(self.family);
-        let reply = session.request(Request::Allocate { family, lifetime_secs: None }).map_err(Denied::Failure)?;
+        let request = Request::Allocate { family, lifetime_secs: None };
+        let mut attempts = 0;
+        let (mut session, reply) = loop {
+            attempts += 1;
+            let mut session = self.dialer.open().map_err(|error| Denied::Useless(Useless::Unopened(error)))?;
+            match session.request(request) {
+                Ok(reply) => break (session, reply),
+                // A server that sends a share of its clients elsewhere decides by their ports.
+                Err(failure) if failure.code() == Some(ErrorCode::TRY_ALTERNATE) && attempts < ATTEMPTS_MAX => {}
+                Err(failure) => return Err(Denied::Failure(failure)),
+            }
+        };
         match reply.answer {
             Answer::Allocated { relayed, .. } if Family::of(relayed.ip()) != self.family => {
                 let _ = session.request(Request::Refresh { lifetime_secs: 0 });
@@ -250,7 +258,9 @@ impl Relay<'_, '_> {
                     Lost::Damaged(what) => format!("{way}: {what} arrived"),
                     Lost::Failed(failure) => format!("{way}: {}", self.words(&failure)),
                 };
-                self.add(name, Status::Fail, started, message);
+                // Clients without ICE on one port: a server need not know which of them is meant.
+                let is_shared = first.relayed == second.relayed;
+                self.add(name, if is_shared { Status::Note } else { Status::Fail }, started, message);
                 return;
             }
         }

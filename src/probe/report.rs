@@ -100,7 +100,7 @@ impl fmt::Display for Step {
 pub struct Endpoint {
     /// IP address and port.
     pub address: SocketAddr,
-    /// `udp`, `tcp` or `tls`.
+    /// `udp`, `tcp`, `tls` or `dtls`.
     pub transport: &'static str,
     /// The worst of its steps.
     pub verdict: Status,

@@ -43,6 +43,11 @@ impl Session {
         Ok(Self { link, client: Client::new(credential, seed), timeout, verified: 0, unsigned: Vec::new() })
     }
 
+    /// Signs from the first request on, by what another session of the same user was told. Some servers want that of ConnectionBind.
+    pub(super) fn share_challenge(&mut self, other: &Self) {
+        self.client.share_challenge(&other.client);
+    }
+
     pub(super) fn local(&self) -> Option<SocketAddr> {
         self.link.local().ok()
     }

@@ -1,11 +1,13 @@
 //! TLS as a client that wants to know everything: the handshake is finished whatever the certificate is, the verdict on the
 //! certificate is kept beside it, and nothing is sent before somebody has looked at that.
 
+use std::io;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier as _;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, Error};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -53,6 +55,34 @@ impl TlsSetup {
         config.alpn_protocols = alpn.into_iter().map(|name| name.as_bytes().to_vec()).collect();
         Ok((ClientConnection::new(Arc::new(config), name)?, verdict))
     }
+}
+
+impl TlsSetup {
+    /// What is to be said of a chain that came otherwise.
+    pub(super) fn judge(&self, chain: &[CertificateDer<'_>], name: &ServerName<'_>) -> Result<(), Error> {
+        let (own, intermediates) = chain.split_first().ok_or(Error::NoCertificatesPresented)?;
+        self.judge.verify_server_cert(own, intermediates, name, &[], UnixTime::now()).map(|_| ())
+    }
+}
+
+/// A finished handshake.
+pub(super) struct Handshake {
+    pub(super) version: &'static str,
+    pub(super) alpn: Option<String>,
+    pub(super) chain: Vec<CertificateDer<'static>>,
+}
+
+/// Why a handshake failed.
+#[derive(Debug)]
+pub(super) enum TlsFailure {
+    /// The server knows none of the protocols offered by ALPN.
+    NoProtocol,
+    Closed,
+    Silent,
+    Io(io::Error),
+    Tls(Error),
+    /// Of DTLS; what it came to, in words.
+    Dtls(&'static str),
 }
 
 /// When a certificate ends, seconds since the Unix epoch; `None` when it cannot be read.

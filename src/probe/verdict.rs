@@ -94,7 +94,7 @@ impl Failure {
                 "no relay port is left, or the relay address is not usable".into()
             }
             Some(ErrorCode::TRY_ALTERNATE) => match self.response().as_ref().and_then(alternate) {
-                Some(alternate) => format!("the server sends clients to {alternate}; probe that"),
+                Some(alternate) => format!("the server sends clients to {alternate}, each time that it was asked"),
                 None => "the server sends clients elsewhere and does not say where".into(),
             },
             _ => return words,

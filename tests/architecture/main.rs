@@ -130,9 +130,13 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     // The load generator judges the server from outside: it shares the wire format with it, and none of its fast paths.
     ("bench", &["stun", "client", "net::sys"], &["tokio", "libc"]),
     // It judges servers from outside, too, with the load generator's client.
-    ("probe", &["stun", "auth::TimeLimited", "client", "turn::framing"], &["tokio", "std::fs"]),
+    ("probe", &["stun", "auth::TimeLimited", "client", "dtls", "turn::framing"], &["tokio", "std::fs"]),
     // It looks at the host, and at the server from outside.
-    ("doctor", &["config", "probe", "net", "auth", "client", "turn::server_names"], &["tokio", "libc"]),
+    (
+        "doctor",
+        &["config", "probe", "net", "auth", "client", "turn::AlternateServer", "turn::server_names"],
+        &["tokio", "libc"],
+    ),
     ("ops", &["config", "counters", "worker", "dtls", "stream", "net", "turn", "stun", "auth", "policy", "usage"], &[]),
 ];
 

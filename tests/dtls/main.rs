@@ -21,6 +21,7 @@ mod client;
 mod foreign;
 mod hellos;
 mod mobility;
+mod probed;
 mod proxied;
 mod sessions;
 

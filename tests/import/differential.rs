@@ -2,6 +2,7 @@
 //! answered at the same places.
 
 use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -14,7 +15,7 @@ use turnstone::import::import_coturn;
 
 use crate::support::{
     Credentials, EchoPeer, Finished, RELAY_PORTS, TestAuthority, TestServer, Transport, require_tool, run,
-    time_limited, wait_until,
+    time_limited, tls_over, wait_until,
 };
 
 const LIMIT: Duration = Duration::from_secs(40);
@@ -57,10 +58,17 @@ impl Drop for Coturn {
 /// One conf, two servers.
 struct Pair {
     directory: TempDir,
-    port: u16,
-    tls_port: u16,
+    /// coturn's and ours, each the plain one and the one for TLS.
+    ports: [[u16; 2]; 2],
     _coturn: Coturn,
-    ours: TestServer,
+    _ours: TestServer,
+}
+
+/// At which of a server's two ports.
+#[derive(Clone, Copy, Debug)]
+enum At {
+    Plain,
+    Tls,
 }
 
 impl Pair {
@@ -90,15 +98,15 @@ impl Pair {
         // The ports are taken by now.
         let (plain, tls) = (format!("127.0.0.1:{port}\""), format!("127.0.0.1:{tls_port}\""));
         assert!(toml.contains(&plain) && toml.contains(&tls), "{toml}");
-        let ours = TestServer::start(&toml.replace(&plain, "127.0.0.1:0\"").replace(&tls, "127.0.0.1:0\""));
-        Pair { directory, port, tls_port, _coturn: coturn, ours }
+        let [own, own_tls] = [free_port(), free_port()];
+        let at = |port: u16| format!("127.0.0.1:{port}\"");
+        let ours = TestServer::start(&toml.replace(&plain, &at(own)).replace(&tls, &at(own_tls)));
+        Pair { directory, ports: [[port, tls_port], [own, own_tls]], _coturn: coturn, _ours: ours }
     }
 
     /// The same client at each: coturn first.
-    fn both(&self, transport: Transport, credentials: &Credentials, flags: &[&str]) -> [Finished; 2] {
-        let coturn = if transport == Transport::Tls { self.tls_port } else { self.port };
-        let ours = self.ours.address(transport, "127.0.0.1").port();
-        [coturn, ours].map(|port| {
+    fn both(&self, (transport, at): (Transport, At), credentials: &Credentials, flags: &[&str]) -> [Finished; 2] {
+        self.ports.map(|ports| ports[at as usize]).map(|port| {
             let peer = EchoPeer::start("127.0.0.1");
             let mut command = Command::new(require_tool("turnutils_uclient", "coturn"));
             match transport {
@@ -117,19 +125,26 @@ impl Pair {
     }
 
     fn both_relay(&self, credentials: &Credentials) {
-        for (transport, flags) in
-            [(Transport::Udp, &["-s"][..]), (Transport::Udp, &[]), (Transport::Tcp, &["-s"]), (Transport::Tls, &["-s"])]
-        {
-            for (finished, who) in self.both(transport, credentials, flags).iter().zip(["coturn", "turnstone"]) {
+        for (way, flags) in [
+            ((Transport::Udp, At::Plain), &["-s"][..]),
+            ((Transport::Udp, At::Plain), &[]),
+            ((Transport::Tcp, At::Plain), &["-s"]),
+            ((Transport::Tls, At::Tls), &["-s"]),
+            // Either port tells TLS from TCP.
+            ((Transport::Tls, At::Plain), &["-s"]),
+            ((Transport::Tcp, At::Tls), &["-s"]),
+        ] {
+            for (finished, who) in self.both(way, credentials, flags).iter().zip(["coturn", "turnstone"]) {
                 let output = finished.all_output();
-                assert_eq!(finished.code, Some(0), "{who} over {transport:?}:\n{output}");
-                assert!(output.contains("tot_send_msgs=5, tot_recv_msgs=5"), "{who} over {transport:?}:\n{output}");
+                assert_eq!(finished.code, Some(0), "{who} over {way:?}:\n{output}");
+                assert!(output.contains("tot_send_msgs=5, tot_recv_msgs=5"), "{who} over {way:?}:\n{output}");
             }
         }
     }
 
     fn neither_relays(&self, credentials: &Credentials) {
-        for (finished, who) in self.both(Transport::Udp, credentials, &["-s"]).iter().zip(["coturn", "turnstone"]) {
+        let way = (Transport::Udp, At::Plain);
+        for (finished, who) in self.both(way, credentials, &["-s"]).iter().zip(["coturn", "turnstone"]) {
             let output = finished.all_output();
             assert_ne!(finished.code, Some(0), "{who}:\n{output}");
             assert!(output.contains("Cannot complete Allocation"), "{who}:\n{output}");
@@ -157,9 +172,19 @@ fn time_limited_credentials_are_good_on_both_or_on_neither() {
 
 #[test]
 fn static_users_are_good_on_both_or_on_neither() {
-    let pair = Pair::start("lt-cred-mech\nuser=alice:an older password\nuser=alice: correct horse\n");
+    let mut turnadmin = Command::new(require_tool("turnadmin", "coturn"));
+    turnadmin.args(["-k", "-u", "carol", "-r", "turn.test", "-p", "stored as a key"]);
+    let key = run(&mut turnadmin, LIMIT).stdout;
+    let pair = Pair::start(&format!(
+        "lt-cred-mech\nuser=alice:an older password\nuser=alice: correct horse\nuser=carol:{}\n",
+        key.trim()
+    ));
     let alice = |password: &str| Credentials { username: "alice".to_owned(), password: password.to_owned() };
     pair.both_relay(&alice("correct horse"));
+    let carol = |password: &str| Credentials { username: "carol".to_owned(), password: password.to_owned() };
+    pair.both_relay(&carol("stored as a key"));
+    pair.neither_relays(&carol("another one"));
+    pair.neither_relays(&carol(key.trim()));
     pair.neither_relays(&alice("wrong"));
     pair.neither_relays(&alice("an older password"));
 }
@@ -177,6 +202,22 @@ fn ask(address: SocketAddr, request: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(answer[..length].first_chunk().copied()?))
 }
 
+/// Whether a Binding request over TCP is answered, or over TLS where there is an authority.
+fn answers_a_stream(address: SocketAddr, authority: Option<&Path>) -> bool {
+    let Ok(mut stream) = TcpStream::connect(address) else { return false };
+    stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let mut answer = [0; 2];
+    let answered = match authority {
+        None => stream.write_all(BINDING).and_then(|()| stream.read_exact(&mut answer)),
+        Some(authority) => {
+            let mut stream = tls_over(stream, authority);
+            stream.write_all(BINDING).and_then(|()| stream.read_exact(&mut answer))
+        }
+    };
+    answered.is_ok() && answer == [1, 1]
+}
+
+const TRANSPORTS: [Via; 3] = [Via::Udp, Via::Tcp, Via::Tls];
 const BINDING: &[u8] = b"\x00\x01\x00\x00\x21\x12\xa4\x42turnstone123";
 const ALLOCATE: &[u8] = b"\x00\x03\x00\x08\x21\x12\xa4\x42turnstone123\x00\x19\x00\x04\x11\x00\x00\x00";
 
@@ -187,6 +228,7 @@ fn the_result_listens_where_coturn_answers() {
     let at = directory.path().display();
     std::fs::write(directory.path().join("cert.pem"), &authority.certificate_pem).unwrap();
     std::fs::write(directory.path().join("key.pem"), &authority.key_pem).unwrap();
+    std::fs::write(directory.path().join("ca.pem"), &authority.authority_pem).unwrap();
     let ports: [u16; 4] = std::array::from_fn(|_| free_port());
     let [plain, tls, alternative, alternative_tls] = ports;
     let two = "listening-ip=127.0.0.1\nlistening-ip=127.0.0.2\n";
@@ -199,6 +241,8 @@ fn the_result_listens_where_coturn_answers() {
         "listening-ip=127.0.0.1\nno-udp\n".to_owned(),
         "listening-ip=127.0.0.1\nno-dtls\n".to_owned(),
         "listening-ip=127.0.0.1\nno-tcp\n".to_owned(),
+        "listening-ip=127.0.0.1\nno-tls\nno-dtls\n".to_owned(),
+        "listening-ip=127.0.0.1\nno-udp\nno-tcp\n".to_owned(),
         "listening-ip=::\n".to_owned(),
         "listening-ip=0.0.0.0\n".to_owned(),
     ] {
@@ -208,13 +252,13 @@ fn the_result_listens_where_coturn_answers() {
              use-auth-secret\nstatic-auth-secret={SECRET}\n"
         );
         let listeners = super::imported(&conf).config.listeners;
-        let listens = |address: SocketAddr, is_udp: bool| {
+        let listens = |address: SocketAddr, transport: Via| {
             listeners.iter().any(|listener| {
                 let own = listener.address;
                 own.port() == address.port()
                     && own.is_ipv4() == address.is_ipv4()
                     && (own.ip() == address.ip() || own.ip().is_unspecified())
-                    && (listener.transport == Via::Udp) == is_udp
+                    && listener.transport == transport
             })
         };
         let coturn = Coturn::start(directory.path(), &conf);
@@ -225,16 +269,17 @@ fn the_result_listens_where_coturn_answers() {
             addresses.iter().flat_map(|ip| ports.iter().map(|port| SocketAddr::new(*ip, *port))).collect();
         let ours: BTreeSet<String> = places
             .iter()
-            .flat_map(|address| {
-                let udp = listens(*address, true).then(|| format!("udp {address}"));
-                udp.into_iter().chain(listens(*address, false).then(|| format!("stream {address}")))
-            })
+            .flat_map(|address| TRANSPORTS.map(|transport| (transport, *address)))
+            .filter(|(transport, address)| listens(*address, *transport))
+            .map(|(transport, address)| format!("{transport} {address}"))
             .collect();
         let answered = || {
             let mut theirs = BTreeSet::new();
             for &address in &places {
                 theirs.extend((ask(address, BINDING) == Some(0x0101)).then(|| format!("udp {address}")));
-                theirs.extend(TcpStream::connect(address).is_ok().then(|| format!("stream {address}")));
+                theirs.extend(answers_a_stream(address, None).then(|| format!("tcp {address}")));
+                let authority = directory.path().join("ca.pem");
+                theirs.extend(answers_a_stream(address, Some(&authority)).then(|| format!("tls {address}")));
             }
             theirs
         };

@@ -83,6 +83,19 @@ fn options_become_what_they_mean() {
 }
 
 #[test]
+fn listeners_behind_proxies_say_what_is_missing_of_them() {
+    let group = with("  listen: [{port: 3478, transport: udp}, {port: 3479, transport: tcp, proxy_protocol: true}]\n");
+    assert_eq!(group.lost(), ["listen"]);
+    let toml = &*group.import.toml;
+    let (before, commented) = toml.split_once("#proxy-from = [\"10.0.0.1\"]\n").unwrap();
+    assert!(before.contains("address = \"*:3479\"") && !commented.contains("proxy-from"), "{toml}");
+    let whole = toml.replace("#proxy-from", "proxy-from");
+    let config = super::parse(&whole).unwrap_or_else(|error| panic!("{error}\n{whole}")).config;
+    let proxied = |port| config.listeners.iter().any(|l| l.address.port() == port && !l.options.proxy_from.is_empty());
+    assert!(proxied(3479) && !proxied(3478));
+}
+
+#[test]
 fn what_is_no_yaml_is_refused_by_its_line_without_a_word_of_it() {
     for text in [
         "eturnal:\n  secret: hunter2: x\n",

@@ -29,17 +29,18 @@ fn reaches(acl: &PeerAcl, peer: &str) -> bool {
 fn tls_has_udp_beside_it_for_stuns_urls_unless_coturn_has_it_closed() {
     let files = "cert=/c.pem\npkey=/k.pem\nlistening-ip=192.88.100.1\n";
     let group = with_secret(files);
-    assert!(group.import.toml.contains("address = \"192.88.100.1:5349\"\ntransport = [\"udp\", \"tls\"]"));
+    assert!(group.import.toml.contains("address = \"192.88.100.1:5349\"\ntransport = [\"udp\", \"tcp\", \"tls\"]"));
     assert!(group.import.findings.iter().any(|finding| finding.directive == "cert"
         && finding.grade == Grade::Harmless
         && finding.message.contains("stuns:")));
+    let at = |listener: &str| listener.replace(' ', " 192.88.100.1:");
     // coturn's no-udp is not for the socket of DTLS.
     assert_eq!(
         with_secret(&format!("{files}no-udp\n")).listeners(),
-        ["tcp 192.88.100.1:3478", "udp 192.88.100.1:5349", "tls 192.88.100.1:5349"]
+        ["tcp 3478", "tls 3478", "udp 5349", "tcp 5349", "tls 5349"].map(at)
     );
     let closed = with_secret(&format!("{files}no-dtls\ntls-listening-port=443\n"));
-    assert_eq!(closed.listeners(), ["udp 192.88.100.1:3478", "tcp 192.88.100.1:3478", "tls 192.88.100.1:443"]);
+    assert_eq!(closed.listeners(), ["udp 3478", "tcp 3478", "tls 3478", "tcp 443", "tls 443"].map(at));
     let about = closed.about("tls-listening-port");
     assert_eq!((about.kind, about.grade), (FindingKind::Note, Grade::Clients));
     assert!(about.message.contains("transport = [\"udp\", \"tls\"] cures that"), "{}", about.message);
@@ -53,6 +54,72 @@ fn tls_and_tcp_on_one_port_stay_on_it() {
         ["udp 0.0.0.0:443", "udp [::]:443", "tcp 0.0.0.0:443", "tcp [::]:443", "tls 0.0.0.0:443", "tls [::]:443"]
     );
     assert!(group.lost().is_empty());
+}
+
+#[test]
+fn connections_are_told_by_their_first_bytes_on_either_port_as_in_coturn() {
+    let files = "cert=/c.pem\npkey=/k.pem\nlistening-ip=192.88.100.1\n";
+    for (switches, expected) in [
+        ("", &["udp 3478", "tcp 3478", "tls 3478", "udp 5349", "tcp 5349", "tls 5349"][..]),
+        ("no-tcp\n", &["udp 3478", "udp 5349", "tls 5349"]),
+        ("no-tcp\nno-udp\n", &["udp 5349", "tls 5349"]),
+        ("no-tls\n", &["udp 3478", "tcp 3478"]),
+    ] {
+        let group = with_secret(&format!("{files}{switches}"));
+        let expected: Vec<_> = expected.iter().map(|listener| listener.replace(' ', " 192.88.100.1:")).collect();
+        assert_eq!(group.listeners(), expected, "{switches}");
+        assert!(group.lost().is_empty());
+    }
+}
+
+#[test]
+fn dtls_comes_over_where_it_is_asked_for_and_this_program_has_it() {
+    let files = "cert=/c.pem\npkey=/k.pem\nlistening-ip=192.88.100.1\n";
+    for asked in ["dtls", "no-dtls=false"] {
+        let group = with_secret(&format!("{files}{asked}\n"));
+        let has = |listener: &str| group.listeners().contains(&listener.to_owned());
+        let is_built_in = cfg!(feature = "dtls");
+        assert_eq!(
+            (has("dtls 192.88.100.1:3478"), has("dtls 192.88.100.1:5349")),
+            (is_built_in, is_built_in),
+            "{asked}"
+        );
+        assert_eq!(group.lost().is_empty(), is_built_in);
+        assert!(
+            is_built_in || group.import.findings.iter().any(|finding| finding.message.contains("cargo feature dtls"))
+        );
+    }
+    let silent = with_secret(files);
+    assert!(!silent.import.toml.contains("\"dtls\""));
+    assert!(
+        silent.import.findings.iter().any(|finding| finding.message.contains("is left out: browsers do not use it"))
+    );
+    // Without a certificate there is none, in coturn neither.
+    assert!(!with_secret("dtls\n").import.toml.contains("dtls"));
+}
+
+#[test]
+fn what_wants_the_addresses_of_proxies_or_keys_of_a_database_stands_in_the_result_as_a_comment() {
+    let group = with_secret("tcp-proxy-port=5555\noauth\nserver-name=turn.example.org\nno-udp-relay\n");
+    assert_eq!(group.lost(), ["tcp-proxy-port", "oauth", "no-udp-relay"]);
+    assert_eq!(&*group.config.auth.tokens.server_name, "turn.example.org");
+    assert!(group.config.tcp_relays.is_offered);
+    let toml = &*group.import.toml;
+    let proxied = "#[[listen]]\n#address = \"*:5555\"\n#transport = \"tcp\"\n#proxy-from = [\"10.0.0.1\"]\n";
+    let keys = "#[[auth.token-keys]]\n#id = \"KID\"\n#algorithm = \"A256GCM\"\n#file = \"/etc/turnstone/token-key\"\n";
+    assert!(toml.contains(proxied) && toml.contains(keys), "{toml}");
+    // With the comment signs taken away, and a key that is there, it is valid.
+    let whole = toml.replace(&format!("{proxied}"), &proxied.replace('#', "")).replace(
+        keys,
+        &keys
+            .replace('#', "")
+            .replace("file = \"/etc/turnstone/token-key\"", "key = \"MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\""),
+    );
+    let config = super::parse(&whole).unwrap_or_else(|error| panic!("{error}\n{whole}")).config;
+    assert!(config.auth.tokens.is_on());
+    assert_eq!(config.listeners.iter().filter(|listener| !listener.options.proxy_from.is_empty()).count(), 2);
+    // Without oauth, coturn uses the name for nothing.
+    assert!(!with_secret("server-name=turn.example.org").import.toml.contains("\nserver-name"));
 }
 
 #[test]
@@ -111,13 +178,14 @@ fn an_allowed_range_with_the_servers_own_address_in_it_says_what_is_not_reached(
 fn alternative_ports_are_listeners_where_coturn_opens_them() {
     let group = imported(include_str!("fixtures/alt-ports.conf"));
     let at = |address: &str| {
-        ["udp", "tcp"]
+        ["udp", "tcp", "tls"]
             .map(|transport| format!("{transport} {address}:3478"))
             .into_iter()
-            .chain(["udp", "tls"].map(|transport| format!("{transport} {address}:5349")))
+            .chain(["udp", "tcp", "tls"].map(|transport| format!("{transport} {address}:5349")))
     };
-    let alternative = |address: &str| ["udp", "tcp"].map(|transport| format!("{transport} {address}:80")).into_iter();
-    let secure = |address: &str| ["udp", "tls"].map(|transport| format!("{transport} {address}:443")).into_iter();
+    let all = ["udp", "tcp", "tls"];
+    let alternative = |address: &str| all.map(|transport| format!("{transport} {address}:80")).into_iter();
+    let secure = |address: &str| all.map(|transport| format!("{transport} {address}:443")).into_iter();
     let expected: Vec<String> = at("12.0.0.1")
         .chain(at("12.0.0.2"))
         .chain(alternative("12.0.0.1"))

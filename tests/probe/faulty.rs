@@ -2,8 +2,8 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use turnstone::stun::{
@@ -94,6 +94,27 @@ fn begin(request: &Message<'_>, client: SocketAddr, out: &mut Vec<u8>) -> bool {
             .attribute(AttributeType::NONCE, b"nonce");
     }
     !out.is_empty()
+}
+
+#[test]
+fn a_server_that_sends_clients_to_itself_and_one_that_does_not_say_where_to_are_failures() {
+    let own: Arc<OnceLock<SocketAddr>> = Arc::default();
+    let known = Arc::clone(&own);
+    let circle = UdpServer::start(move |request, client, out| match request.method() {
+        Method::BINDING => drop(bind(out, &request, client)),
+        _ => drop(
+            refuse(out, &request, ErrorCode::TRY_ALTERNATE)
+                .address(AttributeType::ALTERNATE_SERVER, *known.get().unwrap()),
+        ),
+    });
+    own.set(circle.address).unwrap();
+    let probed = circle.probe().run();
+    probed.expect_exit(2, "fail").expect("redirect", "fail", "they go round in a circle");
+    let nowhere = UdpServer::start(|request, client, out| match request.method() {
+        Method::BINDING => drop(bind(out, &request, client)),
+        _ => drop(refuse(out, &request, ErrorCode::TRY_ALTERNATE)),
+    });
+    nowhere.probe().run().expect_exit(2, "fail").expect("redirect", "fail", "without an ALTERNATE-SERVER");
 }
 
 #[test]

@@ -8,6 +8,8 @@ mod certificates;
 mod coturn;
 mod faulty;
 mod healthy;
+mod offers;
+mod redirected;
 mod refused;
 #[path = "../support/mod.rs"]
 mod support;
@@ -150,7 +152,7 @@ impl Probed {
             for address in target["addresses"].as_array().unwrap() {
                 let of_address = check(&address["steps"]);
                 assert_eq!(rank(&address["verdict"]), of_address, "{json:#}");
-                assert!(["udp", "tcp", "tls"].contains(&address["transport"].as_str().unwrap()));
+                assert!(["udp", "tcp", "tls", "dtls"].contains(&address["transport"].as_str().unwrap()));
                 of_target = of_target.max(of_address);
             }
             assert_eq!(rank(&target["verdict"]), of_target, "{json:#}");

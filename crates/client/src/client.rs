@@ -4,7 +4,6 @@
 
 use std::fmt;
 use std::hash::Hasher;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
@@ -14,12 +13,11 @@ use turnstone_stun::{
     AttributeType, Class, Encoder, ErrorCode, IntegrityKind, Key, Message, Method, ParseError, PasswordAlgorithm,
     TransactionId,
 };
-use turnstone_turn::addr::Family;
+
+use super::request::{Answer, Request, read_answer, write_attributes};
 
 /// The start of a nonce that announces security features (RFC 8489 section 9.2).
 const NONCE_COOKIE: &[u8] = b"obMatJos2";
-/// REQUESTED-TRANSPORT of a UDP allocation.
-const PROTOCOL_UDP: u32 = 17 << 24;
 
 /// A long-term credential, and which algorithms to use with it.
 #[derive(Clone)]
@@ -36,76 +34,6 @@ impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credential").field("username", &self.username).finish_non_exhaustive()
     }
-}
-
-/// What to ask the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
-    /// The reflexive address; never authenticated.
-    Binding,
-    /// A UDP relay of one address family.
-    Allocate {
-        /// The family of the relayed address; `None` leaves it to the server, which takes IPv4.
-        family: Option<Family>,
-        /// The lifetime to ask for, in seconds; `None` leaves it to the server.
-        lifetime_secs: Option<u32>,
-    },
-    /// A new lifetime in seconds; 0 ends the allocation.
-    Refresh {
-        /// The lifetime to ask for, in seconds.
-        lifetime_secs: u32,
-    },
-    /// A permission for a peer's IP address.
-    CreatePermission {
-        /// The peer.
-        peer: SocketAddr,
-    },
-    /// A channel to a peer, which is also a permission.
-    ChannelBind {
-        /// The channel number, 0x4000 to 0x4FFF.
-        channel: u16,
-        /// The peer.
-        peer: SocketAddr,
-    },
-}
-
-impl Request {
-    /// The request's method.
-    pub fn method(self) -> Method {
-        match self {
-            Self::Binding => Method::BINDING,
-            Self::Allocate { .. } => Method::ALLOCATE,
-            Self::Refresh { .. } => Method::REFRESH,
-            Self::CreatePermission { .. } => Method::CREATE_PERMISSION,
-            Self::ChannelBind { .. } => Method::CHANNEL_BIND,
-        }
-    }
-}
-
-/// A success response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// To Binding.
-    Mapped {
-        /// The client's address as the server sees it.
-        mapped: SocketAddr,
-    },
-    /// To Allocate.
-    Allocated {
-        /// The relayed transport address.
-        relayed: SocketAddr,
-        /// The client's address as the server sees it.
-        mapped: SocketAddr,
-        /// The lifetime granted, in seconds.
-        lifetime_secs: u32,
-    },
-    /// To Refresh.
-    Refreshed {
-        /// The lifetime granted, in seconds.
-        lifetime_secs: u32,
-    },
-    /// To CreatePermission and ChannelBind.
-    Granted,
 }
 
 /// What a received message meant.
@@ -177,6 +105,7 @@ pub struct Client {
     pending: Option<Pending>,
 }
 
+#[derive(Clone)]
 struct Challenge {
     realm: Vec<u8>,
     nonce: Vec<u8>,
@@ -197,6 +126,11 @@ impl Client {
     /// A client that has not been challenged yet. `seed` is random: transaction ids are derived from it.
     pub fn new(credential: Option<Arc<Credential>>, seed: [u8; 16]) -> Self {
         Self { credential, challenge: None, ids: TransactionIds { seed, counter: 0 }, pending: None }
+    }
+
+    /// Answers the challenge that another client of the same user has got, before it gets one of its own.
+    pub fn share_challenge(&mut self, other: &Self) {
+        self.challenge.clone_from(&other.challenge);
     }
 
     /// Starts a request and writes it at the end of `out`.
@@ -237,7 +171,8 @@ impl Client {
         if pending.authenticated && self.verify(&message) != Some(true) {
             return Err(ClientError::BadIntegrity { method: request.method() });
         }
-        let answer = read_answer(&message, request)?;
+        let answer = read_answer(&message, request)
+            .map_err(|attribute| ClientError::Incomplete { method: request.method(), attribute })?;
         self.pending = None;
         Ok(Event::Done(answer))
     }
@@ -308,51 +243,6 @@ impl TransactionIds {
     }
 }
 
-fn write_attributes(message: &mut Encoder<'_>, request: Request) {
-    match request {
-        Request::Binding => {}
-        Request::Allocate { family, lifetime_secs } => {
-            message.u32(AttributeType::REQUESTED_TRANSPORT, PROTOCOL_UDP);
-            if let Some(family) = family {
-                message.attribute(AttributeType::REQUESTED_ADDRESS_FAMILY, &[family.to_wire(), 0, 0, 0]);
-            }
-            if let Some(lifetime_secs) = lifetime_secs {
-                message.u32(AttributeType::LIFETIME, lifetime_secs);
-            }
-        }
-        Request::Refresh { lifetime_secs } => {
-            message.u32(AttributeType::LIFETIME, lifetime_secs);
-        }
-        Request::CreatePermission { peer } => {
-            message.xor_address(AttributeType::XOR_PEER_ADDRESS, peer);
-        }
-        Request::ChannelBind { channel, peer } => {
-            message.u32(AttributeType::CHANNEL_NUMBER, u32::from(channel) << 16);
-            message.xor_address(AttributeType::XOR_PEER_ADDRESS, peer);
-        }
-    }
-}
-
-fn read_answer(message: &Message<'_>, request: Request) -> Result<Answer, ClientError> {
-    let method = request.method();
-    let address = |kind| message.xor_address(kind).ok_or(ClientError::Incomplete { method, attribute: kind });
-    let lifetime_secs = || {
-        let kind = AttributeType::LIFETIME;
-        let value = message.get(kind).and_then(|value| <[u8; 4]>::try_from(value).ok());
-        value.map(u32::from_be_bytes).ok_or(ClientError::Incomplete { method, attribute: kind })
-    };
-    Ok(match request {
-        Request::Binding => Answer::Mapped { mapped: address(AttributeType::XOR_MAPPED_ADDRESS)? },
-        Request::Allocate { .. } => Answer::Allocated {
-            relayed: address(AttributeType::XOR_RELAYED_ADDRESS)?,
-            mapped: address(AttributeType::XOR_MAPPED_ADDRESS)?,
-            lifetime_secs: lifetime_secs()?,
-        },
-        Request::Refresh { .. } => Answer::Refreshed { lifetime_secs: lifetime_secs()? },
-        Request::CreatePermission { .. } | Request::ChannelBind { .. } => Answer::Granted,
-    })
-}
-
 fn error_code(message: &Message<'_>, method: Method) -> Result<(ErrorCode, String), ClientError> {
     let attribute = AttributeType::ERROR_CODE;
     let value = message.get(attribute).and_then(ErrorCode::decode);
@@ -378,6 +268,8 @@ fn strongest(mut offered: &[u8]) -> Option<PasswordAlgorithm> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     const SEED: [u8; 16] = [7; 16];

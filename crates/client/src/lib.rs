@@ -5,6 +5,8 @@
 
 mod client;
 pub mod data;
+mod request;
 pub mod tls;
 
-pub use client::{Answer, Client, ClientError, Credential, Event, Request};
+pub use client::{Client, ClientError, Credential, Event};
+pub use request::{Answer, Request, Ticket};

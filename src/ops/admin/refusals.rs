@@ -245,7 +245,8 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
             "no static user has this name, and it is not the username of a time-limited credential (EXPIRY:USER)"
         }
         Reason::WrongRealm => {
-            "the client answered the challenge of another realm; it may have been sent to another server before"
+            "the client answered the challenge of another realm: it had it from another server, or by another listener or server name of \
+             this one"
         }
         Reason::UnknownTokenKey => "the access token's key, which the username names, is none of [[auth.token-keys]]",
         Reason::TokenKeyExpired => {
@@ -255,7 +256,10 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
             "the access token is of another key or another algorithm, or for another server than [auth] server-name, or is malformed"
         }
         Reason::TokenExpired => "the access token had expired, or the authorization server's clock is far ahead",
-        Reason::WrongSessionKey => "the request is not signed by the session key in its access token",
+        Reason::WrongSessionKey => {
+            "the request is not signed by the session key in its access token: client and authorization server differ (turnstone \
+             credentials token --verify judges a token)"
+        }
         Reason::MissingIntegrity => "the first request of every client: it is told realm and nonce and comes again",
         Reason::PeerDenied | Reason::PeerDeniedByDefault | Reason::PeerForm => {
             return match denial {
@@ -347,16 +351,17 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
         }
         Reason::MobilityForbidden => "the client asks for mobility (RFC 8016), which is off; mobility = true offers it",
         Reason::InvalidTicket => {
-            "the mobility ticket is not of this run of the server; after a restart every client allocates anew"
+            "the mobility ticket is not of this run of this server: after a restart every client allocates anew, and a load balancer must send a \
+             client that has moved to the server that it came from"
         }
         Reason::UsedTicket => {
-            "the mobility ticket has been used before; the client has missed the one that replaced it"
+            "the mobility ticket has been used before; the client has missed the one that replaced it, and allocates anew"
         }
         Reason::TicketNotNeeded => {
             "the client shows its mobility ticket at the address that its allocation is at already"
         }
         Reason::TooManyMoves => {
-            "the allocation moves more than once a second, or too many moves of the user are pending"
+            "the allocation moves more than once a second, or too many moves of the user are pending; the client may try again in a second"
         }
         Reason::UnknownAttribute => "an attribute that the server would have to understand and does not",
         Reason::MissingAttribute => "the request lacks an attribute that it must have",

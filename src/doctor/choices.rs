@@ -1,0 +1,180 @@
+//! What a configuration says and its operator can hardly mean, or should know: limits that a call does not fit into, a relay that is a
+//! proxy to the Internet, proxies by the million, servers that send clients to themselves.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use crate::addr::Reach;
+use crate::config::Config;
+use crate::probe::{Status, Step};
+
+use super::alternates::each;
+use super::finding;
+
+/// What the other side of one call brings along at least: host candidates of both families, a VPN, its public address, two relays.
+const PEERS_OF_A_CALL: u32 = 10;
+/// Denied addresses that candidates of the other side may be, in points of a tenth: with fewer, one call can suspend its callee.
+const POINTS_OF_A_CALL: u32 = 5;
+/// The port of mail servers, which whoever scans and spams wants first.
+const SMTP: u16 = 25;
+/// Prefixes of a network that has more addresses than anybody has proxies.
+const PROXY_PREFIX_MIN: (u8, u8) = (16, 48);
+
+/// Judges what goes together and what does not.
+pub fn judge(config: &Config) -> Vec<Step> {
+    let mut steps = guard(config);
+    steps.extend(mobility(config));
+    steps.extend(tcp_relays(config));
+    steps.extend(proxies(config));
+    let own =
+        each(config).map(|(section, server)| (section, server.address)).filter(|(_, address)| is_own(config, *address));
+    steps.extend(own.map(|(section, address)| {
+        let message = format!(
+            "alternate-server {address} in [{section}] is this server, by its external-ip: clients that it sends there come back \
+             until they give up; name the others only"
+        );
+        finding(section, Status::Fail, message)
+    }));
+    steps
+}
+
+fn guard(config: &Config) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let limits = [
+        ("peers-per-user", config.guard.peers_per_user, PEERS_OF_A_CALL, "addresses of the other side", "50"),
+        ("new-peers-per-minute", config.guard.new_peers_per_minute, PEERS_OF_A_CALL, "addresses as it begins", "60"),
+        (
+            "suspend-after",
+            config.guard.suspension.map(|suspension| suspension.probes),
+            POINTS_OF_A_CALL,
+            "points of denied addresses (a tenth for each private one) that the other side's candidates can be",
+            "20",
+        ),
+    ];
+    for (key, limit, needed, what, plenty) in limits {
+        if let Some(limit) = limit.filter(|limit| *limit < needed) {
+            let message = format!(
+                "{key} = {limit} in [guard]: one call needs some {needed} {what}; {plenty} are plenty for a person"
+            );
+            steps.push(finding("guard", Status::Warn, message));
+        }
+    }
+    steps
+}
+
+/// A ticket is good at the server that has made it.
+fn mobility(config: &Config) -> Option<Step> {
+    let is_behind = config.listeners.iter().any(|listener| !listener.options.proxy_from.is_empty());
+    if !config.mobility || !is_behind {
+        return None;
+    }
+    let message = "mobility and proxy-from: a client that has moved comes back with a ticket of this very process, which no other server knows; \
+                   if the proxy spreads clients over several, let it choose by something that stays (a name or port of each server)";
+    Some(finding("mobility", Status::Note, message))
+}
+
+fn tcp_relays(config: &Config) -> Option<Step> {
+    let peers = &config.peers;
+    if !config.turn || !config.tcp_relays.is_offered || peers.default_deny_all || peers.denied_ports.contains(&SMTP) {
+        return None;
+    }
+    let message = "[relay] tcp = true: whoever has a credential makes connections to any public address from here, mail servers included; \
+                   mode = \"sfu\" with what is meant in allowed, or denied-ports = [25, ...], in [peers] narrows that";
+    Some(finding("tcp-relays", Status::Warn, message))
+}
+
+fn proxies(config: &Config) -> Vec<Step> {
+    let mut networks: Vec<IpNet> =
+        config.listeners.iter().flat_map(|listener| listener.options.proxy_from.clone()).collect();
+    networks.sort_unstable();
+    networks.dedup();
+    let is_wide = |network: &IpNet| {
+        let (v4, v6) = PROXY_PREFIX_MIN;
+        network.prefix_len() < if network.addr().is_ipv4() { v4 } else { v6 }
+    };
+    let told = |network: IpNet| {
+        let whose = match Reach::of(network.addr()).is_of_lan() {
+            true => "",
+            false => ", and they are public",
+        };
+        let message = format!(
+            "proxy-from {network} has more addresses than anybody has proxies{whose}: whoever connects from one can claim to be anybody; \
+             name the proxies themselves"
+        );
+        finding("proxy-from", Status::Warn, message)
+    };
+    networks.into_iter().filter(is_wide).map(told).collect()
+}
+
+/// Whether clients reach this server at an address that stands for a relay's.
+fn is_own(config: &Config, address: SocketAddr) -> bool {
+    let binds = config.relay.addresses.iter().filter(|relay| relay.external == address.ip()).map(|relay| relay.bind);
+    let listens_at = |bind: IpAddr| {
+        config.listeners.iter().map(|listener| listener.address).any(|own| {
+            own.port() == address.port()
+                && (own.ip() == bind || own.ip().is_unspecified() && own.is_ipv4() == bind.is_ipv4())
+        })
+    };
+    binds.into_iter().any(listens_at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::config;
+    use super::*;
+
+    const RELAY: &str = "[relay]\nipv4 = \"10.0.0.5\"\nipv6 = \"off\"\nexternal-ip = \"5.44.1.1\"\n";
+
+    fn found(text: &str) -> Vec<(&'static str, Status)> {
+        judge(&config(text)).into_iter().map(|step| (step.step, step.status)).collect()
+    }
+
+    #[test]
+    fn limits_that_a_call_does_not_fit_into_are_warned_of() {
+        for (text, count) in [
+            ("peers-per-user = 9", 1),
+            ("new-peers-per-minute = 3\nsuspend-after = 4", 2),
+            ("peers-per-user = 10\nnew-peers-per-minute = 10\nsuspend-after = 5", 0),
+            ("", 0),
+        ] {
+            assert_eq!(found(&format!("{RELAY}[guard]\n{text}\n")), vec![("guard", Status::Warn); count], "{text}");
+        }
+    }
+
+    #[test]
+    fn tcp_relays_are_warned_of_unless_peers_are_narrowed() {
+        let offered = format!("{RELAY}tcp = true\n");
+        assert_eq!(found(RELAY), []);
+        assert_eq!(found(&offered), [("tcp-relays", Status::Warn)]);
+        assert_eq!(found(&format!("{offered}[peers]\ndenied-ports = [25, 465]\n")), []);
+        assert_eq!(found(&format!("{offered}[peers]\nmode = \"sfu\"\nallowed = [\"5.44.2.0/24\"]\n")), []);
+    }
+
+    #[test]
+    fn proxies_by_the_million_and_mobility_behind_them_are_told() {
+        let with = |proxies: &str, top: &str| {
+            found(&format!(
+                "{top}\n[[listen]]\naddress = \"10.0.0.5:3478\"\ntransport = \"tcp\"\nproxy-from = [{proxies}]\n{RELAY}"
+            ))
+        };
+        assert_eq!(with("\"10.0.0.1\", \"10.1.0.0/16\", \"fd00::/48\"", ""), []);
+        assert_eq!(with("\"10.0.0.0/8\", \"0.0.0.0/1\", \"2000::/3\"", ""), [("proxy-from", Status::Warn); 3]);
+        assert_eq!(with("\"10.0.0.1\"", "mobility = true"), [("mobility", Status::Note)]);
+        assert_eq!(with("", "mobility = true"), []);
+    }
+
+    #[test]
+    fn a_server_that_sends_clients_to_itself_by_its_public_address_is_a_failure() {
+        let with = |alternate: &str, section: &str| {
+            found(&format!(
+                "[[listen]]\naddress = \"10.0.0.5:3478\"\ntransport = \"udp\"\n{RELAY}[{section}]\nalternate-server = [\"{alternate}\"]\n"
+            ))
+        };
+        assert_eq!(with("5.44.1.1:3478", "redirect"), [("redirect", Status::Fail)]);
+        assert_eq!(with("udp://5.44.1.1:3478", "drain"), [("drain", Status::Fail)]);
+        for other in ["5.44.1.2:3478", "5.44.1.1:3479"] {
+            assert_eq!(with(other, "redirect"), [], "{other}");
+        }
+    }
+}
