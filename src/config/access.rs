@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::auth::{AccessTokens, SharedSecret, TokenKey, Users, prepare};
 use crate::policy::PolicyName;
+use crate::user::RealmId;
 
 use super::error::{Located, Place, ValueError};
 use super::keys::{READERS, SECRET, SECRET_FILE, TOKEN_ALGORITHMS};
@@ -117,6 +118,14 @@ pub(super) fn read_realms(
             && !names.insert(name.value.clone())
         {
             table.problem("name", name.place.clone(), format!("a second realm of the name {:?}", name.value));
+        } else if let Some(name) = &name
+            && let Some(other) = realms.iter().find(|other| RealmId::of(&other.name) == RealmId::of(&name.value))
+        {
+            let message = format!(
+                "{:?} and {:?} have the same number, by which clients and nonces know realms; choose another name",
+                other.name, name.value
+            );
+            table.problem("name", name.place.clone(), message);
         }
         let on_expiry = table.text("on-expiry", |text| choose(ON_EXPIRY, text, "a policy"));
         let peers = table.text("peers", str::parse::<PolicyName>);

@@ -177,6 +177,7 @@ fn mistakes_in_secrets_and_users_are_named() {
         (format!("{SECRET}[[realm]]\nname = \"b\"\nsni = [\"10.0.0.1\"]\n[[realm.secrets]]\n{secret}"), "6:8: sni in [[realm]]: \"10.0.0.1\" is an address".to_owned()),
         (format!("[auth]\nsni = [\"a.example\"]\n{SECRET}[[realm]]\nname = \"b\"\nsni = [\"A.example\"]\n[[realm.secrets]]\n{secret}"), "sni in [[realm]]: \"a.example\" leads to another realm already".to_owned()),
         (format!("{SECRET}[[realm]]\nname = \"Andr\u{e9}\"\n[[realm.secrets]]\n{secret}\n[[realm]]\nname = \"Andre\u{301}\"\n[[realm.secrets]]\n{secret}"), "9:8: name in [[realm]]: a second realm of the name \"Andr\u{e9}\"".to_owned()),
+        (format!("{SECRET}[[realm]]\nname = \"r11879.example\"\n[[realm.secrets]]\n{secret}\n[[realm]]\nname = \"r21791.example\"\n[[realm.secrets]]\n{secret}"), "9:8: name in [[realm]]: \"r11879.example\" and \"r21791.example\" have the same number".to_owned()),
         (format!("{SECRET}[[realm]]\nname = \"b\"\npeers = \"sfu\"\n[[realm.secrets]]\n{secret}\n[[peers.policy]]\nname = \"open\""), "6:9: peers in [[realm]]: there is no [[peers.policy]] of the name \"sfu\"; expected one of [\"open\"]".to_owned()),
         (format!("{SECRET}[[realm]]\nname = \"b\"\npeers = \"s f u\"\n[[realm.secrets]]\n{secret}"), "6:9: peers in [[realm]]: a name has 1 to 32 letters".to_owned()),
         ("[[auth.users]]\nname = \"a\"\npassword = \"0x8493fbc53ba582fb4c044c456bdc40e\"".to_owned(), "2:8: user \"a\": the key after 0x is neither 32 hexadecimal digits".to_owned()),

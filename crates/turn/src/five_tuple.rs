@@ -18,8 +18,8 @@ impl FiveTuples {
         Self { table: HashTable::new(), last: None }
     }
 
-    /// The slot of a 5-tuple.
-    #[inline]
+    /// The slot of a 5-tuple. The last hit is looked at where the caller is: for a packet, a call is much.
+    #[inline(always)]
     pub(super) fn find(&mut self, hash: &AddressHash, five_tuple: &FiveTuple) -> Option<u32> {
         let words = five_tuple_words(five_tuple);
         if let Some((last, slot)) = self.last
@@ -27,6 +27,11 @@ impl FiveTuples {
         {
             return Some(slot);
         }
+        self.find_other(hash, words)
+    }
+
+    #[inline(never)]
+    fn find_other(&mut self, hash: &AddressHash, words: FiveTupleWords) -> Option<u32> {
         let found = *self.table.find(hash.words(&words), |(key, _)| *key == words)?;
         self.last = Some(found);
         Some(found.1)

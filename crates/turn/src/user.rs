@@ -101,9 +101,9 @@ impl User {
 }
 
 /// One of several realms, as a number that is the same in every process: clients and nonces carry it. The default realm has a number of
-/// its own, whatever its name.
+/// its own, whatever its name. Two names of one number are possible, if hardly in practice: who configures realms has to look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RealmId(u64);
+pub struct RealmId(u32);
 
 impl RealmId {
     /// The realm of clients that nothing else is said of.
@@ -112,12 +112,12 @@ impl RealmId {
     /// The realm of this name, beside the default one.
     pub fn of(name: &str) -> Self {
         let digest: [u8; 32] = Sha256::digest(name).into();
-        let first = digest.first_chunk().map_or(1, |bytes| u64::from_be_bytes(*bytes));
+        let first = digest.first_chunk().map_or(1, |bytes| u32::from_be_bytes(*bytes));
         Self(first.max(1))
     }
 
     /// The number.
-    pub fn to_bits(self) -> u64 {
+    pub fn to_bits(self) -> u32 {
         self.0
     }
 }

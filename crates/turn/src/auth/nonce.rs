@@ -157,7 +157,7 @@ impl NonceKeys {
             IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
             IpAddr::V6(ip) => ip.octets(),
         };
-        let mut covered = [0; 34];
+        let mut covered = [0; 30];
         if let Some((to_issued, rest)) = covered.split_first_chunk_mut()
             && let Some((to_features, rest)) = rest.split_first_chunk_mut()
             && let Some((to_ip, rest)) = rest.split_first_chunk_mut()
