@@ -19,6 +19,8 @@
 //! | [`probe`](mod@probe) | a client that checks a server step by step |
 //! | [`usage`] | records of what each allocation has used |
 //! | [`doctor`] | what is wrong with the server's host |
+//! | `http` | HTTP endpoints |
+//! | `credentials` | time-limited credentials as they are handed out, by command and over HTTP |
 //! | [`ops`] | logs, signals, service manager |
 //! | [`cli`] | the commands |
 
@@ -32,8 +34,10 @@ pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod counters;
+mod credentials;
 pub mod doctor;
 pub mod dtls;
+mod http;
 pub mod import;
 pub mod ops;
 pub mod probe;

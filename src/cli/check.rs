@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::addr::{SocketKind, Transport};
-use crate::config::{Admin, Config, Endpoint, Metrics, RelayAddress};
+use crate::config::{Admin, Config, CredentialsApi, Endpoint, Metrics, RelayAddress};
 use crate::doctor::service::{Plan, Service};
 use crate::doctor::{self, certificate};
 use crate::probe::{Status, Step};
@@ -226,6 +226,7 @@ fn check_config(findings: &mut Findings, config: &Config, bind: bool, is_service
     }
     findings.take(doctor::clients::judge(config));
     findings.take(doctor::choices::judge(config));
+    findings.take(doctor::credentials::judge(config));
     if config.turn {
         for relay in config.relay.addresses.iter().copied() {
             check_relay(findings, relay, is_service);
@@ -248,6 +249,9 @@ fn check_config(findings: &mut Findings, config: &Config, bind: bool, is_service
         }
         if let Some(Admin { listen: Endpoint::Tcp(address), .. }) = config.admin {
             check_bind(findings, "admin", Transport::Tcp, address);
+        }
+        if let Some(CredentialsApi { listen: Endpoint::Tcp(address), .. }) = config.credentials {
+            check_bind(findings, "credentials", Transport::Tcp, address);
         }
     }
 }

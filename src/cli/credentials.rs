@@ -1,22 +1,18 @@
 //! `turnstone credentials`: makes time-limited credentials.
 
-use std::time::Duration;
-
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
-use crate::auth::{SharedSecret, UsernameLimits, mint, prepare};
+use crate::auth::SharedSecret;
 use crate::config::{Config, parse_duration};
+use crate::credentials::{About, Issued, LimitTexts, TTL_MAX_SECS, UsernameRules, Wish, ice_servers, turn_urls};
 
+use super::api_key::{self, KeyArgs};
 use super::hash::{self, HashArgs};
 use super::input::{ConfigFlags, read_stdin};
 use super::output::{CliError, Exit, Printer, unix_now, utc_text};
 use super::token::{self, TokenArgs};
-use super::urls::{ice_servers, turn_urls};
 use super::verify::{self, RealmOf, VerifyArgs};
-
-const USERNAME_BYTES_MAX: usize = 508;
-const TTL_MAX: Duration = Duration::from_secs(366 * 86_400);
 
 /// Make a time-limited credential, or say why one does not work.
 ///
@@ -77,6 +73,7 @@ enum CredentialsCommand {
     Verify(VerifyArgs),
     Token(TokenArgs),
     Hash(HashArgs),
+    Key(KeyArgs),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -94,92 +91,68 @@ pub(super) fn run(args: &CredentialsArgs, printer: &mut Printer) -> Result<Exit,
         Some(CredentialsCommand::Verify(verify)) => return verify::run(verify, printer),
         Some(CredentialsCommand::Token(token)) => return token::run(token, printer),
         Some(CredentialsCommand::Hash(hash)) => return hash::run(hash, printer),
+        Some(CredentialsCommand::Key(key)) => return api_key::run(key, printer),
         None => {}
     }
     let ttl = parse_duration(&args.ttl).map_err(|problem| CliError::usage(format!("--ttl: {problem}")))?;
-    if ttl.as_secs() == 0 || ttl > TTL_MAX {
+    let ttl_secs = ttl.as_secs();
+    if ttl_secs == 0 || ttl_secs > TTL_MAX_SECS {
         return Err(CliError::usage(format!("--ttl: {:?} is not from 1s to 366d", args.ttl)));
     }
     let now_unix = unix_now();
-    let mut username = username(now_unix.saturating_add(ttl.as_secs()), args.user.as_deref().unwrap_or_default())?;
-
     let mut reading = args.flags.read(false)?;
     if args.secret_stdin {
         reading.overrides.set_secret("--secret-stdin", read_secret()?);
     }
     let config = reading.load_credentials(printer)?;
-    username.push_str(&limits(args, &config, &username)?);
     let secret = choose(RealmOf::find(&config, args.in_realm.as_deref())?.secrets, args.secret_id.as_deref())?;
-    let password = mint(&secret.bytes, &username);
+    let issued = issue(args, ttl_secs, &config, secret, now_unix)?;
+    let (username, password) = (&issued.username, &issued.password);
     let listeners = config.listeners.iter().map(|listener| (listener.transport, listener.address));
     let urls = turn_urls(listeners, &config.relay, config.auth.public_host.as_deref());
     match if args.json { Format::Json } else { args.format } {
         Format::Text => {
-            let expires = utc_text(now_unix.saturating_add(ttl.as_secs()));
+            let expires = utc_text(issued.expires_unix);
             printer.line(format_args!("username  {username}"))?;
-            printer.line(format_args!("password  {}", *password))?;
+            printer.line(format_args!("password  {}", **password))?;
             printer.line(format_args!("expires   {expires} (in {})", args.ttl))?;
             for url in &urls {
                 printer.line(format_args!("url       {url}"))?;
             }
         }
         Format::Json => {
-            let ttl = ttl.as_secs();
-            printer.line(json!({ "username": username, "password": *password, "ttl": ttl, "uris": urls }))?;
+            let ttl = issued.ttl_secs;
+            printer.line(json!({ "username": username, "password": **password, "ttl": ttl, "uris": urls }))?;
         }
-        Format::IceServers => printer.line(ice_servers(&urls, &username, &password))?,
+        Format::IceServers => printer.line(ice_servers(&urls, username, password))?,
     }
     Ok(Exit::Success)
 }
 
-/// What the flags add to the username.
-fn limits(args: &CredentialsArgs, config: &Config, username: &str) -> Result<String, CliError> {
-    let flags = [
-        ("--bandwidth", "bw", &args.bandwidth),
-        ("--allocations", "alloc", &args.allocations),
-        ("--peers", "peers", &args.peers),
-    ];
-    let given = flags.iter().filter_map(|(flag, key, value)| Some((flag, key, value.as_deref()?)));
-    if !config.auth.username_limits {
-        return match given.clone().next() {
-            None => Ok(String::new()),
-            Some((flag, ..)) => Err(CliError::usage(format!(
-                "{flag}: the server would take it for a part of the user's name; set username-limits = true in [auth]"
-            ))),
+fn issue(
+    args: &CredentialsArgs,
+    ttl_secs: u64,
+    config: &Config,
+    secret: &SharedSecret,
+    now_unix: u64,
+) -> Result<Issued, CliError> {
+    let limits = LimitTexts {
+        bandwidth: args.bandwidth.as_deref(),
+        allocations: args.allocations.as_deref(),
+        peers: args.peers.as_deref(),
+    };
+    let wish = Wish { user: args.user.as_deref().unwrap_or_default(), ttl_secs, limits };
+    let policies: Vec<_> = config.peer_policies.iter().map(|(name, _)| *name).collect();
+    let rules = UsernameRules { limits: config.auth.username_limits, policies: &policies };
+    wish.issue(secret, rules, now_unix).map_err(|error| {
+        let flag = match error.about() {
+            About::User => "--user",
+            About::Bandwidth => "--bandwidth",
+            About::Allocations => "--allocations",
+            About::Peers => "--peers",
         };
-    }
-    if username.contains(';') {
-        return Err(CliError::usage("--user: a name has no ; where username-limits in [auth] is true"));
-    }
-    let mut text = String::new();
-    for (flag, key, value) in given {
-        if value.contains(';') {
-            return Err(CliError::usage(format!("{flag}: {value:?} has a ;")));
-        }
-        let item = format!(";{key}={value}");
-        UsernameLimits::split(&item).map_err(|error| CliError::usage(format!("{flag}: {value:?}: {error}")))?;
-        text.push_str(&item);
-    }
-    let (_, limits) = UsernameLimits::split(&text).map_err(|error| CliError::usage(error.to_string()))?;
-    if let Some(name) = limits.peers
-        && config.peer_policies.iter().all(|(known, _)| *known != name)
-    {
-        return Err(CliError::usage(format!("--peers: no [[peers.policy]] has the name \"{name}\"")));
-    }
-    if username.len() + text.len() > USERNAME_BYTES_MAX {
-        return Err(CliError::usage("--user: the name is too long"));
-    }
-    Ok(text)
-}
-
-fn username(expires_unix: u64, user: &str) -> Result<String, CliError> {
-    let username = format!("{expires_unix}:{user}");
-    if user.is_empty() || username.len() > USERNAME_BYTES_MAX || prepare(&username).as_deref() != Ok(&username) {
-        return Err(CliError::usage(format!(
-            "--user: {user:?} is empty, too long, or has a character that a username cannot have"
-        )));
-    }
-    Ok(username)
+        CliError::usage(format!("{flag}: {error}"))
+    })
 }
 
 fn choose<'s>(secrets: &'s [SharedSecret], id: Option<&str>) -> Result<&'s SharedSecret, CliError> {

@@ -5,12 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use crate::addr::Transport;
 use crate::auth::{SharedSecret, mint};
 use crate::config::{Config, Endpoint, Overrides, Relay};
+use crate::credentials::{peer_connection, turn_urls};
 use crate::ops::Bound;
 use crate::ops::host;
 
 use super::dev_socket;
 use super::output::{CliError, Printer, unix_now, utc_text};
-use super::urls::{peer_connection, turn_urls};
 
 const PORT: u16 = 3478;
 const PORTS_TRIED: u16 = 100;

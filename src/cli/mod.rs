@@ -1,6 +1,7 @@
 //! The commands. This is the only place that prints.
 
 mod admin;
+mod api_key;
 mod bench;
 mod check;
 mod credentials;
@@ -18,7 +19,6 @@ mod probe;
 mod serve;
 mod show;
 mod token;
-mod urls;
 mod verify;
 
 use std::process::ExitCode;

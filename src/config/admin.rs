@@ -3,6 +3,7 @@
 use toml::de::DeTable;
 
 use super::access::{read_readers, read_secret};
+use super::endpoint::Endpoint;
 use super::error::{ConfigError, Located, Place, ValueError};
 use super::key::Key;
 use super::keys::{self, READERS, READERS_ENV};
@@ -11,7 +12,7 @@ use super::operation::parse_endpoint;
 use super::overrides::Overrides;
 use super::reader::{Document, Section};
 use super::secret::{AdminToken, trim_line_end};
-use super::snapshot::{Admin, Endpoint, Listener, Metrics};
+use super::snapshot::{Admin, Listener, Metrics};
 use super::source::{Source, Surroundings};
 use crate::addr::Transport;
 
@@ -115,7 +116,8 @@ fn read_token(
     }
 }
 
-fn is_taken(endpoint: &Endpoint, other: &Endpoint) -> bool {
+/// Whether two endpoints are at one place.
+pub(super) fn is_taken(endpoint: &Endpoint, other: &Endpoint) -> bool {
     match (endpoint, other) {
         (Endpoint::Tcp(address), Endpoint::Tcp(other)) => {
             let listener = |address: &std::net::SocketAddr| Listener {

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::addr::Family;
 
 use super::error::{Place, Problem};
-use super::keys::KEYS;
+use super::keys;
 use super::snapshot::Config;
 
 /// What becomes of a changed value on reload.
@@ -41,7 +41,7 @@ impl Config {
     pub fn changes(&self, new: &Self) -> Vec<Change> {
         let mut kept = new.clone();
         kept.keep_until_restart(self);
-        let changes = KEYS.iter().filter_map(|key| {
+        let changes = keys::all().filter_map(|key| {
             let (before, after) = key.difference(self, new)?;
             // What the new configuration says is not what is then in force.
             let waits = key.difference(&kept, new).is_some();
@@ -81,6 +81,6 @@ impl Config {
 
     /// Puts the running values back where only a restart changes them, so that the rest fits the sockets there are.
     pub fn keep_until_restart(&mut self, running: &Self) {
-        KEYS.iter().filter_map(|key| key.keep).for_each(|keep| keep(self, running));
+        keys::all().filter_map(|key| key.keep).for_each(|keep| keep(self, running));
     }
 }

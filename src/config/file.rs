@@ -6,6 +6,7 @@ use toml::de::DeTable;
 
 use super::access::{read_auth, read_readers, read_realms};
 use super::admin::read_admin;
+use super::credentials_reader::{Beside, read_credentials};
 use super::error::{ConfigError, Place, ValueError};
 use super::listen::{check_listener_realms, read_listeners, read_tls};
 use super::nat_discovery::read_nat_discovery;
@@ -113,6 +114,15 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
     let realms = read_realms(document, root, source, around, &auth, &peer_policies);
     warn_about_unused(document, &peer_policies, &auth, &realms);
     check_listener_realms(document, &listeners, &auth, &realms);
+    let beside = Beside {
+        listeners: &listeners,
+        tls: tls.as_ref(),
+        metrics: metrics.as_ref(),
+        admin: admin.as_ref(),
+        auth: &auth,
+        realms: &realms,
+    };
+    let credentials = read_credentials(document, root, source, &beside);
     root.report_unknown_keys();
     Config {
         workers,
@@ -136,6 +146,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         log,
         metrics,
         admin,
+        credentials,
         drain,
         redirect,
         usage,

@@ -1,6 +1,8 @@
 //! Every key of `turnserver.toml`: how it is written, its default, how it is shown, what a reload makes of it, and its variable
 //! and flag. Reading, `show`, `changes` and what waits for a restart are made from this table; the order is that of `show`.
 
+mod credentials;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use crate::auth::TokenAlgorithm;
 use crate::turn::{AlternateServer, DefaultFamily};
 
 use super::key::{Key, Kind, Overridable};
+use super::shown::{boolean, limit, number, or_off, rate, secs, text, texts};
 use super::snapshot::{Config, LogFormat, RelayChoice, TlsVersion};
 use super::unshown;
 use super::usage::{Usage, UsageFile, Webhook};
@@ -16,12 +19,17 @@ use super::value::{Choices, ON_EXPIRY, PEER_MODES, Value, name_of};
 
 /// Every setting that can be overridden.
 pub fn overridable() -> impl Iterator<Item = &'static Overridable> {
-    KEYS.iter().filter_map(|key| key.overridable.as_ref())
+    all().filter_map(|key| key.overridable.as_ref())
 }
 
 /// The key of this name.
 pub(super) fn find(name: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.name == name)
+    all().find(|key| key.name == name)
+}
+
+/// Every key.
+pub(super) fn all() -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().chain(credentials::KEYS)
 }
 
 /// The names that a table may have in it, subtables included.
@@ -30,7 +38,7 @@ pub(super) fn names_in(section: &str) -> Vec<&'static str> {
         "" => Some(key.name),
         _ => key.name.strip_prefix(section)?.strip_prefix('.'),
     };
-    let in_file = KEYS.iter().filter(|key| !matches!(key.kind, Kind::Outside));
+    let in_file = all().filter(|key| !matches!(key.kind, Kind::Outside));
     let names: BTreeSet<_> = in_file.filter_map(below).filter_map(|name| name.split('.').next()).collect();
     names.into_iter().collect()
 }
@@ -79,7 +87,7 @@ const FROM_ONE: &str = r#"a whole number from 1, or "unlimited""#;
 const MILLION: &str = r#"a whole number from 1 to 1000000, or "unlimited""#;
 const PACKETS: Kind = Kind::Limit(1..=U32_MAX, r#"a whole number of packets a second from 1, or "unlimited""#);
 
-pub(super) static KEYS: &[Key] = &[
+static KEYS: &[Key] = &[
     Key::new("workers", Kind::Number(0..=1024, "a whole number up to 1024; 0 is one per core"))
         .default("0")
         .shown(|c| number(c.workers))
@@ -474,7 +482,8 @@ pub(super) static KEYS: &[Key] = &[
 // What only a restart can change: sockets, threads, and what is made with them.
 
 fn keep_tls(new: &mut Config, running: &Config) {
-    if new.tls.is_none() && running.has_tls_listener() {
+    let is_needed = running.has_tls_listener() || running.credentials.as_ref().is_some_and(|api| api.tls);
+    if new.tls.is_none() && is_needed {
         new.tls.clone_from(&running.tls);
     }
 }
@@ -506,38 +515,6 @@ fn keep_admin(new: &mut Config, running: &Config) {
 
 fn keep_usage(new: &mut Config, running: &Config) {
     Usage::keep_until_restart(&mut new.usage, &running.usage);
-}
-
-fn boolean(value: bool) -> Option<Value> {
-    Some(Value::Boolean(value))
-}
-
-fn number(number: usize) -> Option<Value> {
-    Some(Value::Number(number as u64))
-}
-
-fn text(text: impl Into<String>) -> Option<Value> {
-    Some(Value::Text(text.into()))
-}
-
-fn texts<T: ToString>(texts: &[T]) -> Option<Value> {
-    Some(Value::List(texts.iter().map(|text| Value::Text(text.to_string())).collect()))
-}
-
-fn limit<T: Into<u64>>(limit: Option<T>) -> Option<Value> {
-    limit.map_or_else(|| text("unlimited"), |limit| Some(Value::Number(limit.into())))
-}
-
-fn rate(limit: Option<u64>) -> Option<Value> {
-    limit.map_or_else(|| text("unlimited"), |bytes| Some(Value::Rate(bytes)))
-}
-
-fn or_off(value: Option<Value>) -> Option<Value> {
-    value.or_else(|| text("off"))
-}
-
-fn secs(secs: u32) -> Option<Value> {
-    Some(Value::Duration(Duration::from_secs(secs.into())))
 }
 
 fn relay_bind(config: &Config, family: Family) -> Option<Value> {

@@ -3,7 +3,10 @@
 mod access;
 mod admin;
 mod changes;
+mod credentials;
+mod credentials_reader;
 mod denied;
+mod endpoint;
 mod error;
 mod file;
 mod host;
@@ -23,6 +26,7 @@ mod secret;
 mod sections;
 mod settings;
 mod show;
+mod shown;
 mod snapshot;
 mod source;
 mod tcp_relays;
@@ -34,8 +38,10 @@ mod value;
 mod words;
 
 pub use changes::{Change, Effect};
+pub use credentials::{ApiKey, CredentialsApi, Origin};
 pub use denied::Unusable;
 pub(crate) use denied::{Wanted, lasts, why, why_not};
+pub use endpoint::Endpoint;
 pub use error::{ConfigError, Place, Problem, ValueError};
 pub use host::Host;
 pub use key::Overridable;
@@ -49,7 +55,7 @@ pub use secret::{
 pub use sections::check_log_filter;
 pub use settings::{PolicyRules, compile_policies};
 pub use snapshot::{
-    Admin, Auth, Config, Drain, Endpoint, ExternalIp, ListenOptions, Listener, Log, LogFormat, Metrics, OwnAddresses,
+    Admin, Auth, Config, Drain, ExternalIp, ListenOptions, Listener, Log, LogFormat, Metrics, OwnAddresses,
     QuotaChanges, QuotaShares, RealmConfig, Relay, RelayAddress, RelayChoice, Streams, TlsFiles, TlsPair, TlsVersion,
     WantedSockets, Web,
 };

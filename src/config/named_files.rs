@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::Place;
-use super::keys::KEYS;
+use super::keys;
 use super::overrides::Overrides;
 use super::reader::Document;
 use super::source::Source;
@@ -49,7 +49,7 @@ impl Source {
             })
         };
         // Beside a credential there may be a file; of users there is a file alone.
-        let prefixes = KEYS.iter().filter_map(|key| match key.name {
+        let prefixes = keys::all().filter_map(|key| match key.name {
             "auth.users-file" => Some("auth.users-"),
             "realm.users-file" => Some("realm.users-"),
             name => name.strip_suffix("credential"),

@@ -6,10 +6,11 @@ use crate::addr::Transport;
 use crate::turn::{AlternateServer, Alternates, Redirect};
 
 use super::access::parse_path;
+use super::endpoint::Endpoint;
 use super::error::{Located, ValueError};
 use super::listen::{check_endpoint, parse_transport};
 use super::reader::{Section, or_default};
-use super::snapshot::{Drain, Endpoint, Listener, Metrics};
+use super::snapshot::{Drain, Listener, Metrics};
 use super::source::{Source, Surroundings};
 
 /// What a socket's path may have (`sun_path` of unix(7)).

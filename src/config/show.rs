@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::keys::KEYS;
+use super::keys;
 use super::snapshot::Config;
 
 impl Config {
@@ -11,7 +11,7 @@ impl Config {
     pub fn to_toml(&self) -> String {
         let mut text = String::new();
         let mut section = "";
-        for (key, lines) in KEYS.iter().map(|key| (key, key.lines(self))) {
+        for (key, lines) in keys::all().map(|key| (key, key.lines(self))) {
             if !lines.is_empty() && key.section() != section {
                 section = key.section();
                 // Writing to a string cannot fail.

@@ -15,6 +15,8 @@ use crate::policy::{AllocationRate, BandwidthLimits, GuardLimits, PeerRules, Pol
 use crate::turn::{Alternates, DefaultFamily, Lifetimes, NatDiscovery, OnExpiry, Redirect, TcpRelays};
 use crate::user::RealmId;
 
+use super::credentials::CredentialsApi;
+use super::endpoint::Endpoint;
 use super::secret::{AdminToken, Readers, SecretError, read_key_file};
 use super::usage::Usage;
 
@@ -63,6 +65,8 @@ pub struct Config {
     pub metrics: Option<Metrics>,
     /// The admin API; none by default.
     pub admin: Option<Admin>,
+    /// The credentials API; none by default.
+    pub credentials: Option<CredentialsApi>,
     /// How the server stops.
     pub drain: Drain,
     /// Which new clients are sent to other servers; none by default.
@@ -404,7 +408,8 @@ impl Config {
         let has_streams = self.listeners.iter().any(|listener| listener.transport.socket_kind() == SocketKind::Tcp);
         WantedSockets {
             // Each worker waits with two descriptors, and is woken by another one.
-            listeners: self.workers as u64 * (self.listeners.len() as u64 + 3),
+            listeners: self.workers as u64 * (self.listeners.len() as u64 + 3)
+                + if self.credentials.is_some() { CredentialsApi::SOCKETS_MAX } else { 0 },
             relays: if self.turn { ports * addresses } else { 0 },
             connections: if has_streams { self.streams.connections_max as u64 } else { 0 },
         }
@@ -482,24 +487,6 @@ pub struct Metrics {
     pub listen: Endpoint,
     /// Whether it may listen on other addresses than loopback.
     pub allow_remote: bool,
-}
-
-/// Where a program on this host, or an operator's tool, reaches the server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Endpoint {
-    /// TCP; the port is 0 only in tests.
-    Tcp(SocketAddr),
-    /// A socket in the file system.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
 }
 
 /// The admin API.

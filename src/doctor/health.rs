@@ -39,7 +39,7 @@ pub(super) fn judge(listen: &Endpoint, timeout: Duration) -> Vec<Step> {
     steps
 }
 
-fn ask(listen: &Endpoint, path: &str, timeout: Duration) -> std::io::Result<Vec<u8>> {
+pub(super) fn ask(listen: &Endpoint, path: &str, timeout: Duration) -> std::io::Result<Vec<u8>> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let mut answer = Vec::new();
     match listen {
@@ -62,7 +62,7 @@ fn ask(listen: &Endpoint, path: &str, timeout: Duration) -> std::io::Result<Vec<
 }
 
 /// An address of this host in place of the unspecified one.
-fn reachable(address: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
         IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), address.port()),
@@ -71,7 +71,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 /// The code and the first line of the body.
-fn read_status(answer: &[u8]) -> Option<(u16, String)> {
+pub(super) fn read_status(answer: &[u8]) -> Option<(u16, String)> {
     let text = String::from_utf8_lossy(answer);
     let code = text.strip_prefix("HTTP/1.")?.split_whitespace().nth(1)?.parse().ok()?;
     let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);

@@ -11,6 +11,7 @@ pub mod certificate;
 pub mod choices;
 pub mod clients;
 mod clock;
+pub mod credentials;
 mod examine;
 mod files;
 mod firewall;

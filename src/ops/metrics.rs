@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 use super::status::Status;
 use crate::addr::{Family, Transport};
 use crate::counters::{self, BadHeader, Counter, Counters, Cut, Handshake, Histogram, NotPassed, TrafficCounters};
+use crate::credentials::Outcome;
 use crate::net::{AddressUsage, RelayPorts};
 use crate::policy::{Guard, Quotas};
 use crate::reject::{Dropped, Reason};
@@ -79,7 +80,8 @@ impl Collector for Observed {
         self.encode_relays(&mut out)?;
         self.encode_streams(&mut out)?;
         self.encode_dtls(&mut out)?;
-        self.encode_usage(&mut out)
+        self.encode_usage(&mut out)?;
+        self.encode_credentials(&mut out)
     }
 }
 
@@ -392,6 +394,12 @@ impl Observed {
         out.counters("turnstone_usage_webhook_batches", help, "result", [("taken", taken), ("failed", failed)])?;
         let help = "Bytes of usage records that wait for the webhook.";
         out.gauge("turnstone_usage_spool_bytes", help, usage.spool_bytes())
+    }
+
+    fn encode_credentials(&self, out: &mut Out<'_>) -> fmt::Result {
+        let outcomes = Outcome::ALL.map(|outcome| (outcome.label(), self.status.credentials.get(outcome)));
+        let help = "Requests to the credentials API by what became of them, and connections that did not come to one.";
+        out.counters("turnstone_credentials_requests", help, "outcome", outcomes)
     }
 
     fn encode_payload(&self, out: &mut Out<'_>, name: &str, what: &str, of: TrafficOf) -> fmt::Result {

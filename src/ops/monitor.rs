@@ -9,11 +9,11 @@ use hyper::{Method, Request, StatusCode};
 use tokio::time::sleep;
 
 use super::exposition::Exposition;
-use super::http::{Answer, Handler, response};
 use super::metrics::Metrics;
 use super::status::Status;
 use super::web_page::refuse_web_pages;
 use super::workers::Workers;
+use crate::http::{Answer, Caller, Handler, response};
 use crate::net::sys;
 
 /// A worker that has not answered within this makes no progress.
@@ -31,7 +31,8 @@ pub(super) struct Monitor {
 }
 
 impl Handler for Monitor {
-    async fn respond(&self, request: Request<Incoming>) -> Answer {
+    async fn respond(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
+        caller.has_asked();
         let path = request.uri().path();
         if !matches!(path, "/metrics" | "/healthz" | "/readyz") {
             return response(StatusCode::NOT_FOUND, TEXT, "there are /metrics, /healthz and /readyz\n");

@@ -112,6 +112,7 @@ fn apply(server: &mut Server, judged: &mut Judged, hooks: &Hooks<'_>) -> Judging
     }
     server.use_certificates(certificates);
     server.config = config.clone();
+    server.renew_credentials();
     server.addresses.look_soon();
     if let Some(usage) = &server.usage {
         usage.reload(server.config.usage.as_ref());

@@ -1,5 +1,6 @@
 //! The running server as the control runtime has it: what is in force, and who is told when that changes.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +12,13 @@ use super::certificates::{Certificates, Watch};
 use super::drain::Draining;
 use super::status::Status;
 use super::workers::{Judging, Workers};
+use crate::addr::Transport;
 use crate::auth::NonceKeys;
 use crate::config::{Config, ConfigError};
+use crate::credentials::CredentialsService;
 use crate::dtls;
+use crate::http;
+use crate::stream::https_config;
 use crate::turn::Settings;
 use crate::usage::UsageRecords;
 use crate::worker::Command;
@@ -32,7 +37,25 @@ pub(super) struct Server {
     pub(super) settings: Arc<Settings>,
     pub(super) tls: Arc<ArcSwapOption<ServerConfig>>,
     pub(super) dtls: Arc<ArcSwapOption<dtls::Context>>,
+    pub(super) credentials: Option<CredentialsEndpoint>,
     pub(super) nonce_keys: Arc<NonceKeys>,
+}
+
+/// The endpoint of the credentials API.
+pub(super) struct CredentialsEndpoint {
+    pub(super) service: Arc<CredentialsService>,
+    /// Its TLS, if it has any.
+    pub(super) tls: Option<http::Tls>,
+    /// The listeners whose URLs it hands out.
+    pub(super) listeners: Vec<(Transport, SocketAddr)>,
+}
+
+impl CredentialsEndpoint {
+    pub(super) fn use_certificates(&self, certificates: Option<&Certificates>) {
+        if let Some(tls) = &self.tls {
+            tls.store(certificates.map(|certificates| https_config(&certificates.config)));
+        }
+    }
 }
 
 impl Server {
@@ -55,14 +78,28 @@ impl Server {
         self.status.set_certificate_expiries(expiries);
         self.tls.store(certificates.as_ref().map(|certificates| Arc::clone(&certificates.config)));
         self.dtls.store(certificates.as_ref().and_then(|certificates| certificates.dtls.clone()));
+        if let Some(endpoint) = &self.credentials {
+            endpoint.use_certificates(certificates.as_ref());
+        }
         self.in_use = certificates;
+    }
+
+    /// Has credentials made by the configuration in force.
+    pub(super) fn renew_credentials(&self) {
+        if let (Some(endpoint), Some(api)) = (&self.credentials, &self.config.credentials) {
+            endpoint.service.reload(api, &self.config, &endpoint.listeners);
+        }
     }
 
     /// Looks at the host's addresses, and follows them: relays, peer policy, readiness. Returns whether the server is ready for the
     /// first time now.
     pub(super) fn follow_addresses(&mut self) -> bool {
         let has_answer = self.addresses.look();
+        let relay = self.config.relay.clone();
         self.addresses.follow_relays(&mut self.config);
+        if self.config.relay != relay {
+            self.renew_credentials();
+        }
         if let Some(policies) = self.addresses.changed_policies(&self.config, self.settings.peer_policies()) {
             // Nobody waits for the end of it.
             let _ = self.apply(Arc::new(self.settings.with_peer_policies(Arc::new(policies))));

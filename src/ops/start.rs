@@ -11,16 +11,17 @@ use super::addresses::{AddressWatch, offer};
 use super::admin::{AdminApi, Api};
 use super::certificates::{Certificates, Stamp, Watch};
 use super::error::RunError;
-use super::http::EndpointListener;
 use super::listeners::{self, Bound};
 use super::metrics::Metrics;
 use super::monitor::Monitor;
 use super::orders::Orders;
-use super::server::Server;
+use super::server::{CredentialsEndpoint, Server};
 use super::status::Status;
 use super::workers::{Threads, Workers};
 use crate::auth::NonceKeys;
 use crate::config::{Config, Endpoint, WantedSockets, lasts};
+use crate::credentials::CredentialsService;
+use crate::http::{self, EndpointListener, Limits};
 use crate::net::{Inherited, RelayPorts, sys};
 use crate::stream::ConnectionLimits;
 use crate::turn::Shared;
@@ -61,8 +62,10 @@ pub(super) fn start(config: Config, inherited: Inherited) -> Result<Started, Run
     let monitor =
         config.metrics.as_ref().map(|metrics| bind_endpoint(&metrics.listen, "metrics.listen")).transpose()?;
     let admin = config.admin.as_ref().map(|admin| bind_endpoint(&admin.listen, "admin.listen")).transpose()?;
+    let credentials = config.credentials.as_ref();
+    let credentials = credentials.map(|api| bind_endpoint(&api.listen, "credentials.listen")).transpose()?;
     let mut endpoints: Vec<SocketAddr> = bound.listeners.iter().map(|(_, address)| *address).collect();
-    endpoints.extend([&monitor, &admin].into_iter().flatten().filter_map(EndpointListener::address));
+    endpoints.extend([&monitor, &admin, &credentials].into_iter().flatten().filter_map(EndpointListener::address));
     endpoints.extend(config.usage.iter().flat_map(|usage| &usage.webhook).filter_map(|webhook| webhook.address));
     let mut master = [0; 32];
     fill_from_system(&mut master);
@@ -119,7 +122,7 @@ pub(super) fn start(config: Config, inherited: Inherited) -> Result<Started, Run
             Arc::clone(&status),
         );
         let monitor = Monitor { any_host, metrics, status: Arc::clone(&status), workers: workers.clone() };
-        tasks.push(tokio::spawn(listener.serve(Arc::new(monitor))));
+        tasks.push(tokio::spawn(listener.serve(Arc::new(monitor), Limits::NEAR, None)));
     }
     let mut orders = None;
     if let (Some(listener), Some(admin)) = (admin, config.admin.clone()) {
@@ -127,8 +130,18 @@ pub(super) fn start(config: Config, inherited: Inherited) -> Result<Started, Run
         let (api, received) =
             Api::new(Arc::clone(&status), workers.clone(), relay_ports, Arc::clone(&shared.guard), bound.clone());
         orders = Some(received);
-        tasks.push(tokio::spawn(listener.serve(Arc::new(AdminApi::new(admin, api)))));
+        tasks.push(tokio::spawn(listener.serve(Arc::new(AdminApi::new(admin, api)), Limits::NEAR, None)));
     }
+    let credentials = credentials.zip(config.credentials.as_ref()).map(|(listener, api)| {
+        let listeners = bound.listeners.clone();
+        let service = CredentialsService::new(api, &config, &listeners, Arc::clone(&status.credentials));
+        let (service, tls) = (Arc::new(service), api.tls.then(http::Tls::default));
+        let endpoint = CredentialsEndpoint { service: Arc::clone(&service), tls: tls.clone(), listeners };
+        endpoint.use_certificates(in_use.as_ref());
+        tracing::info!(endpoint = %listener.endpoint, tls = api.tls, keys = api.keys.len(), "serving the credentials API");
+        tasks.push(tokio::spawn(listener.serve(service, Limits::FAR, tls)));
+        endpoint
+    });
     let server = Server {
         config,
         workers,
@@ -141,6 +154,7 @@ pub(super) fn start(config: Config, inherited: Inherited) -> Result<Started, Run
         settings,
         tls,
         dtls,
+        credentials,
         nonce_keys,
     };
     Ok(Started { server, bound, threads, tasks, orders })

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
+use crate::credentials::CredentialsStats;
 use crate::turn::Settings;
 use crate::usage::UsageStats;
 use crate::worker::fill_from_system;
@@ -23,6 +24,8 @@ pub(super) struct Status {
     certificate_expiries: ArcSwap<Vec<(String, i64)>>,
     /// What became of usage records.
     pub(super) usage: Arc<UsageStats>,
+    /// What became of requests for credentials.
+    pub(super) credentials: Arc<CredentialsStats>,
     settings: ArcSwapOption<Settings>,
     not_ready: ArcSwapOption<String>,
 }
@@ -61,6 +64,7 @@ impl Status {
             certificate_reloads: Outcomes::default(),
             certificate_expiries: ArcSwap::default(),
             usage: Arc::default(),
+            credentials: Arc::default(),
             settings: ArcSwapOption::empty(),
             not_ready: ArcSwapOption::empty(),
         }

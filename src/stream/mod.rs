@@ -21,4 +21,4 @@ pub use hello::{Heard, Hello};
 pub use limits::{ConnectionLimits, ConnectionPermit, Full};
 pub use passage::{Passage, PassageError, Passed};
 pub use session::ReadError;
-pub use tls::{Pair, TlsError, load_pair, server_config};
+pub use tls::{Pair, TlsError, https_config, load_pair, server_config};

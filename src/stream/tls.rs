@@ -119,6 +119,18 @@ pub fn server_config(
     Ok(Arc::new(config))
 }
 
+/// The same certificates for HTTP: what a client of TURN has agreed on is never taken for it, nor the other way round (ALPN).
+pub fn https_config(of_turn: &ServerConfig) -> Arc<ServerConfig> {
+    let mut config = of_turn.clone();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // A connection is one request, and no session of the one goes on as the other.
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    if let Ok(ticketer) = aws_lc_rs::Ticketer::new() {
+        config.ticketer = ticketer;
+    }
+    Arc::new(config)
+}
+
 /// Chooses among the pairs that are for a client's server name the one whose signatures the client knows.
 #[derive(Debug)]
 struct Resolver {

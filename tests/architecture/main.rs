@@ -134,10 +134,58 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     // It looks at the host, and at the server from outside.
     (
         "doctor",
-        &["config", "probe", "net", "auth", "client", "turn::AlternateServer", "turn::server_names"],
+        &[
+            "config",
+            "credentials::turn_urls",
+            "probe",
+            "net",
+            "auth",
+            "client",
+            "turn::AlternateServer",
+            "turn::server_names",
+        ],
         &["tokio", "libc"],
     ),
-    ("ops", &["config", "counters", "worker", "dtls", "stream", "net", "turn", "stun", "auth", "policy", "usage"], &[]),
+    // Endpoints for programs: what is asked and answered there is others'.
+    ("http", &["net::bind_endpoint", "config::CredentialsApi", "config::Endpoint"], &["libc", "tracing"]),
+    // It hands credentials out, and has no part in what is done with them: no worker, no core.
+    (
+        "credentials",
+        &[
+            "http",
+            "auth",
+            "net::sys",
+            "policy::AnswerBudgets",
+            "policy::PolicyName",
+            "policy::RateLimit",
+            "policy::RateLimiter",
+            "config::ApiKey",
+            "config::Config",
+            "config::CredentialsApi",
+            "config::Origin",
+            "config::Relay",
+        ],
+        &["std::fs", "libc", "TcpStream", "UdpSocket"],
+    ),
+    (
+        "ops",
+        &[
+            "config",
+            "credentials",
+            "http",
+            "counters",
+            "worker",
+            "dtls",
+            "stream",
+            "net",
+            "turn",
+            "stun",
+            "auth",
+            "policy",
+            "usage",
+        ],
+        &[],
+    ),
 ];
 
 /// `cli` may use everything.

@@ -244,3 +244,34 @@ fn limits_that_the_server_would_not_read_are_refused_with_the_flag() {
         plain.run(&["credentials", "verify", "9999999999:a;bw=2M", &mint(SECRET.as_bytes(), "9999999999:a;bw=2M")]);
     assert!(ran.code == 0 && ran.out.contains("bw=2M counts as part of the user's name"), "{}", ran.out);
 }
+
+#[test]
+fn a_key_for_the_api_is_shown_once_and_what_the_configuration_gets_is_valid() {
+    let place = Place::new();
+    let text = ran(&mut place.command(&["credentials", "key", "--id", "back.end"])).ok();
+    let key = text.lines().find(|line| line.starts_with("tsk_")).unwrap();
+    assert_eq!(key.len(), 47, "{text}");
+    let (_, table) = text.split_once("then turnstone reload:\n\n").unwrap();
+    assert!(
+        table.starts_with("[[credentials.keys]]\nid = \"back.end\"\nsha256 = \"") && !table.contains(key),
+        "{table}"
+    );
+    place.append(&format!("[credentials]\nlisten = \"127.0.0.1:9643\"\ntls = false\n{table}"));
+    let shown = place.run(&["config", "show"]).ok();
+    assert!(shown.contains("# [[credentials.keys]] id = \"back.end\", max-ttl = \"1d\""), "{shown}");
+    let hash = table.split('"').nth(3).unwrap();
+    assert!(!shown.contains(hash), "{shown}");
+
+    let first = json(&ran(&mut place.command(&["credentials", "key", "--json"])).ok());
+    let key = first["key"].as_str().unwrap();
+    let again = ran(place.command(&["credentials", "key", "--json", "--stdin"]).write_stdin(format!("{key}\n")));
+    assert_eq!(json(&again.out), serde_json::json!({ "id": "backend", "sha256": first["sha256"] }));
+    for (args, input, error) in [
+        (&["--id", "a b"][..], "", "error: --id: \"a b\": expected at most 64 letters"),
+        (&["--stdin"], "short", "error: --stdin: expected a random key of at least 16"),
+        (&["--stdin"], "two words that are long enough", "error: --stdin: expected a random key"),
+    ] {
+        let ran = ran(place.command(&[&["credentials", "key"][..], args].concat()).write_stdin(input));
+        assert!(ran.code == 2 && ran.err.starts_with(error), "{args:?}: {}", ran.err);
+    }
+}

@@ -72,6 +72,7 @@ fn every_documented_key_is_accepted_and_every_accepted_key_is_documented() {
         match section.as_str() {
             "" => keys.extend(tables.clone()),
             "[auth]" => keys.extend(["secrets".to_owned(), "token-keys".to_owned(), "users".to_owned()]),
+            "[credentials]" => keys.extend(["keys".to_owned()]),
             "[tls]" => keys.extend(["certificates".to_owned()]),
             "[[realm]]" => keys.extend(["secrets", "users", "quota", "bandwidth"].map(str::to_owned)),
             "[peers]" => keys.extend(["policy".to_owned()]),
@@ -111,6 +112,7 @@ fn the_documented_defaults_are_the_defaults() {
             "software =",
             "public-host =",
             "users-file =",
+            "urls =",
             "listen =",
             "alternate-server =",
             "alternate-domain =",

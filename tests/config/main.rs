@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod bad;
+mod credentials;
 mod documented;
 mod modes;
 mod operation;

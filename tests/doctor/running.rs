@@ -177,3 +177,16 @@ fn warnings_count_with_strict_and_the_text_form_says_the_same() {
         assert!(finished.stdout.contains(line), "no {line:?} in {}", finished.all_output());
     }
 }
+
+#[test]
+fn the_credentials_api_is_asked_and_a_key_for_everybody_is_told() {
+    let api = format!(
+        "[credentials]\nlisten = \"unix:credentials.sock\"\n[[credentials.keys]]\nid = \"page\"\nsha256 = \"{}\"\norigins = \"*\"\n",
+        "0f".repeat(32)
+    );
+    let server = server(&api);
+    let examined = doctor(&config_of(&server, ""), &["--ca", &server.file("authority.pem")]);
+    examined
+        .expect("credentials", "warn", "the key \"page\" is for pages, whose readers know it, and has no user-prefix")
+        .expect("credentials", "ok", "credentials.sock answers");
+}

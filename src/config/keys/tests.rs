@@ -33,6 +33,7 @@ fn everything() -> Document {
         // What follows from the mode where nobody says.
         ("peers.relays", "true"),
         ("guard.suspend-after", "9"),
+        ("credentials.listen", "\"127.0.0.1:9643\""),
         ("usage.file", "\"/u\""),
         ("usage.webhook", "\"https://example.org/\""),
         ("usage.spool-directory", "\"/s\""),
@@ -110,6 +111,8 @@ fn samples(key: &Key) -> [String; 2] {
         "log.format" => given("\"text\"", "\"json\""),
         "log.addresses" => given("\"full\"", "\"off\""),
         "metrics.listen" => given("\"127.0.0.1:9641\"", "\"127.0.0.1:9642\""),
+        "credentials.listen" => given("\"127.0.0.1:9643\"", "\"127.0.0.1:9644\""),
+        "credentials.urls" => given("[\"turn:a.example\"]", "[\"turn:a.example\", \"stun:a.example\"]"),
         "admin.listen" => given("\"unix:/a\"", "\"unix:/b\""),
         "drain.deadline" => durations(HOUR),
         "drain.alternate-server" | "redirect.alternate-server" => {
@@ -135,7 +138,7 @@ fn samples(key: &Key) -> [String; 2] {
 
 #[test]
 fn every_key_is_read() {
-    for key in KEYS.iter().filter(|key| !matches!(key.kind, Kind::Outside)) {
+    for key in all().filter(|key| !matches!(key.kind, Kind::Outside)) {
         let section = match (key.section(), find(key.section())) {
             ("", _) => String::new(),
             (section, Some(_)) => format!("[[{section}]]\n"),
@@ -153,7 +156,7 @@ fn every_key_is_read() {
 fn every_key_is_shown_compared_and_kept_until_a_restart_where_that_is_so() {
     // A certificate is kept for as long as there is a listener for it, a quota if it is a share of ports that are kept.
     let sometimes = |key: &Key| key.section() == "tls" || key.section() == "quota";
-    for key in KEYS.iter().filter(|key| !is_unshown(key)) {
+    for key in all().filter(|key| !is_unshown(key)) {
         let values = samples(key);
         let [old, new] = [0, 1].map(|index: usize| {
             let mut document = everything();
@@ -183,7 +186,7 @@ fn every_key_is_shown_compared_and_kept_until_a_restart_where_that_is_so() {
 
 #[test]
 fn every_default_of_the_table_is_what_is_so_without_the_key() {
-    for key in KEYS.iter().filter(|key| !is_unshown(key)) {
+    for key in all().filter(|key| !is_unshown(key)) {
         let Some(default) = key.default else { continue };
         let is_text = !default.bytes().all(|byte| byte.is_ascii_digit()) && !matches!(key.kind, Kind::Boolean);
         let written = if is_text { format!("\"{default}\"") } else { default.to_owned() };
@@ -210,7 +213,7 @@ fn every_key_is_in_the_table_once_and_so_is_every_variable_and_flag() {
         names.dedup();
         assert_eq!(names.len(), count);
     };
-    once(KEYS.iter().map(|key| key.name).collect());
+    once(all().map(|key| key.name).collect());
     once(overridable().map(|overridable| overridable.env).collect());
     once(overridable().filter_map(|overridable| overridable.flag).collect());
 }

@@ -237,6 +237,11 @@ impl Judge<'_> {
         let endpoints = [
             ("metrics.listen", "listen in [metrics]", config.metrics.as_ref().map(|metrics| &metrics.listen)),
             ("admin.listen", "listen in [admin]", config.admin.as_ref().map(|admin| &admin.listen)),
+            (
+                "credentials.listen",
+                "listen in [credentials]",
+                config.credentials.as_ref().map(|credentials| &credentials.listen),
+            ),
         ];
         for (key, shown, endpoint) in endpoints {
             if let Some(Endpoint::Unix(path)) = endpoint {

@@ -6,7 +6,7 @@ use hyper::header::{ALLOW, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Method, StatusCode};
 use serde_json::json;
 
-use super::super::http::{Answer, json as json_answer};
+use crate::http::{Answer, json as json_answer};
 
 /// A refusal: `{"error":{"code":...,"message":...}}`.
 #[derive(Debug)]

@@ -4,18 +4,16 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
-use http_body_util::BodyExt;
 use hyper::HeaderMap;
 use hyper::body::{Body, Bytes};
 use hyper::header::CONTENT_TYPE;
 use serde_json::Value;
 
 use super::error::Refused;
+use crate::http::{BadBody, read_body};
 
 /// The longest body.
 const BODY_BYTES_MAX: usize = 16 * 1024;
-/// How much of a longer one is read, so that its client reads the answer.
-const DISCARDED_BYTES_MAX: usize = 1 << 20;
 
 /// The parameters of a query string, decoded.
 pub(super) struct Query(BTreeMap<String, String>);
@@ -80,28 +78,14 @@ pub(super) fn wrong(key: &str, value: impl Display, expected: &str) -> Refused {
 }
 
 /// Reads a body: JSON of at most 16 KiB, or nothing.
-pub(super) async fn body<B>(headers: &HeaderMap, mut body: B) -> Result<Option<Value>, Refused>
+pub(super) async fn body<B>(headers: &HeaderMap, body: B) -> Result<Option<Value>, Refused>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let mut bytes = Vec::new();
-    let mut discarded: usize = 0;
-    while let Some(frame) = body.frame().await {
-        let Ok(frame) = frame else { return Err(Refused::bad_request("the body ends before its end")) };
-        let Ok(data) = frame.into_data() else { continue };
-        if bytes.len() + data.len() <= BODY_BYTES_MAX && discarded == 0 {
-            bytes.extend_from_slice(&data);
-            continue;
-        }
-        // A client that is still sending would not see the answer.
-        discarded = discarded.saturating_add(data.len());
-        if discarded > DISCARDED_BYTES_MAX {
-            break;
-        }
-    }
-    if discarded > 0 {
-        return Err(Refused::body_too_large(format!("the body has more than {BODY_BYTES_MAX} bytes")));
-    }
+    let bytes = read_body(body, BODY_BYTES_MAX).await.map_err(|bad| match bad {
+        BadBody::CutOff => Refused::bad_request("the body ends before its end"),
+        BadBody::TooLong => Refused::body_too_large(format!("the body has more than {BODY_BYTES_MAX} bytes")),
+    })?;
     if bytes.is_empty() {
         return Ok(None);
     }

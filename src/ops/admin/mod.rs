@@ -19,8 +19,8 @@ mod users;
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 
-use super::http::{Answer, Handler, JSON, json, response};
 use crate::config::{Admin, Endpoint};
+use crate::http::{Answer, Caller, Handler, JSON, json, response};
 
 pub(super) use api::Api;
 
@@ -109,7 +109,8 @@ impl AdminApi {
 }
 
 impl Handler for AdminApi {
-    async fn respond(&self, request: Request<Incoming>) -> Answer {
+    async fn respond(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
+        caller.has_asked();
         self.answer(request).await.unwrap_or_else(|refused| refused.answer())
     }
 }

@@ -7,14 +7,14 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
-/// How long a connection may be without a request before it has to give way. One that has something to say has said it by then.
-const SILENT_MIN: Duration = Duration::from_millis(200);
 /// How long an answer may take before it has to give way.
 const ANSWER_MIN: Duration = Duration::from_secs(2);
 
 /// The seats of one endpoint.
 pub(super) struct Seats {
     max: usize,
+    /// How long a connection may be without a request before it has to give way. One that has something to say has said it by then.
+    silent_min: Duration,
     taken: Mutex<Taken>,
     freed: Notify,
 }
@@ -39,8 +39,8 @@ pub(super) struct Seat {
 }
 
 impl Seats {
-    pub(super) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { max, taken: Mutex::default(), freed: Notify::new() })
+    pub(super) fn new(max: usize, silent_min: Duration) -> Arc<Self> {
+        Arc::new(Self { max, silent_min, taken: Mutex::default(), freed: Notify::new() })
     }
 
     /// A seat for one more connection; one that is free, or that of the oldest connection that has to give way, as soon as there is
@@ -68,12 +68,12 @@ impl Seats {
     fn try_take(&self, now: Instant) -> Result<u64, Instant> {
         let mut taken = self.lock();
         if taken.connections.len() >= self.max {
-            let gives_way = |connection: &&Connection| connection.gives_way() <= now;
+            let gives_way = |connection: &&Connection| connection.gives_way(self.silent_min) <= now;
             let candidates = || taken.connections.iter().filter(gives_way);
             // What has not asked for anything goes first.
             let leaving = candidates().min_by_key(|connection| (connection.has_asked, connection.since));
             let Some(leaving) = leaving.map(|connection| connection.id) else {
-                let next = taken.connections.iter().map(Connection::gives_way).min();
+                let next = taken.connections.iter().map(|connection| connection.gives_way(self.silent_min)).min();
                 return Err(next.unwrap_or(now + ANSWER_MIN));
             };
             if let Some(task) = taken.remove(leaving).and_then(|connection| connection.task) {
@@ -103,8 +103,8 @@ impl Taken {
 }
 
 impl Connection {
-    fn gives_way(&self) -> Instant {
-        self.since + if self.has_asked { ANSWER_MIN } else { SILENT_MIN }
+    fn gives_way(&self, silent_min: Duration) -> Instant {
+        self.since + if self.has_asked { ANSWER_MIN } else { silent_min }
     }
 }
 
@@ -134,6 +134,8 @@ impl Drop for Seat {
 mod tests {
     use super::*;
 
+    const SILENT_MIN: Duration = Duration::from_millis(200);
+
     /// A connection that does nothing, for ever.
     fn sit(seats: &Arc<Seats>, id: u64) -> tokio::task::JoinHandle<()> {
         let seat = Seat { seats: Arc::clone(seats), id };
@@ -153,7 +155,7 @@ mod tests {
     fn the_oldest_silent_connection_gives_way_and_one_that_has_asked_only_after_all_of_them() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let seats = Seats::new(3);
+            let seats = Seats::new(3, SILENT_MIN);
             let start = Instant::now();
             let at = |millis| start + Duration::from_millis(millis);
             let [asking, first, second] = [0, 10, 20].map(|millis| sit(&seats, seats.try_take(at(millis)).unwrap()));
@@ -181,7 +183,7 @@ mod tests {
     fn a_seat_that_is_given_back_is_taken_at_once() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
-            let seats = Seats::new(1);
+            let seats = Seats::new(1, SILENT_MIN);
             let first = seats.take().await;
             first.asked();
             let start = Instant::now();

@@ -1,4 +1,4 @@
-//! An endpoint for programs on this host and for operators' tools: plain HTTP/1.1 on a port or on a socket in the file system.
+//! An endpoint: HTTP/1.1, plain or over TLS, on a port or on a socket in the file system.
 //!
 //! A connection is one request: what asks every few seconds need not hold a connection, and none can be held open. When there is no
 //! seat for another connection, one that is silent gives way.
@@ -6,35 +6,31 @@
 use std::convert::Infallible;
 use std::fs::DirBuilder;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use arc_swap::ArcSwapOption;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde_json::Value;
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 
+use super::answer::Answer;
 use super::seats::{Seat, Seats};
-use crate::config::Endpoint;
+use crate::config::{CredentialsApi, Endpoint};
 use crate::net::bind_endpoint;
-use crate::text;
 
 /// A request, its answer included, must be over within this.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
-/// The head of a request must be there within this.
-const HEAD_LIMIT: Duration = Duration::from_secs(2);
-/// Connections beyond this wait for one that gives way.
-const CONNECTIONS_MAX: usize = 64;
 /// Bytes of a request's head that are kept.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// How long to rest when no connection can be accepted.
@@ -44,19 +40,65 @@ const SOCKET_MODE: u32 = 0o660;
 /// Of a folder that is made for a socket.
 const FOLDER_MODE: u32 = 0o750;
 
-/// An answer.
-pub(super) type Answer = Response<Full<Bytes>>;
-
 /// What answers the requests of an endpoint.
-pub(super) trait Handler: Send + Sync + 'static {
-    fn respond(&self, request: Request<Incoming>) -> impl Future<Output = Answer> + Send;
+pub(crate) trait Handler: Send + Sync + 'static {
+    /// Whether a connection from there comes in at all. What does not is closed before anything is read of it.
+    fn admits(&self, _from: Option<IpAddr>) -> bool {
+        true
+    }
+
+    /// A TLS handshake failed, or took too long.
+    fn handshake_failed(&self) {}
+
+    /// The answer to a request, of which the head has come.
+    fn respond(&self, request: Request<Incoming>, caller: &Caller) -> impl Future<Output = Answer> + Send;
 }
 
+/// The connection that a request came by.
+pub(crate) struct Caller {
+    /// Its address; a socket in the file system has none.
+    pub(crate) address: Option<IpAddr>,
+    seat: Seat,
+}
+
+impl Caller {
+    /// What it asks for is there as a whole: from now on it waits for us.
+    pub(crate) fn has_asked(&self) {
+        self.seat.asked();
+    }
+}
+
+/// How much time and room connections get.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    /// Connections beyond this wait for one that gives way.
+    pub(crate) connections: usize,
+    /// How long a connection may have asked for nothing before it has to give way to another one.
+    pub(crate) silent: Duration,
+    /// The head of a request must be there within this; a TLS handshake before it gets as much again.
+    pub(crate) head: Duration,
+}
+
+impl Limits {
+    /// For programs on this host and next to it.
+    pub(crate) const NEAR: Self =
+        Self { connections: 64, silent: Duration::from_millis(200), head: Duration::from_secs(2) };
+    /// For browsers and servers anywhere: several round trips around the world.
+    pub(crate) const FAR: Self = Self {
+        connections: CredentialsApi::SOCKETS_MAX as usize - 1,
+        silent: Duration::from_secs(1),
+        head: Duration::from_secs(4),
+    };
+}
+
+/// The TLS of an endpoint, which a reload may replace.
+pub(crate) type Tls = Arc<ArcSwapOption<ServerConfig>>;
+
 /// The endpoint, bound. Dropping it removes the socket file.
-pub(super) struct EndpointListener {
+pub(crate) struct EndpointListener {
     socket: Socket,
     /// Where it is, with the real port.
-    pub(super) endpoint: Endpoint,
+    pub(crate) endpoint: Endpoint,
 }
 
 enum Socket {
@@ -77,7 +119,7 @@ impl EndpointListener {
     ///
     /// # Errors
     /// As bind(2); `AddrInUse` when something else is there.
-    pub(super) fn bind(endpoint: &Endpoint) -> io::Result<Self> {
+    pub(crate) fn bind(endpoint: &Endpoint) -> io::Result<Self> {
         match endpoint {
             Endpoint::Tcp(address) => {
                 let listener = bind_endpoint(*address)?;
@@ -99,31 +141,48 @@ impl EndpointListener {
     }
 
     /// The address, if it is one that packets can be sent to.
-    pub(super) fn address(&self) -> Option<SocketAddr> {
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
         match self.endpoint {
             Endpoint::Tcp(address) => Some(address),
             Endpoint::Unix(_) => None,
         }
     }
 
-    /// Answers requests for ever.
-    pub(super) async fn serve<H: Handler>(self, handler: Arc<H>) {
-        let seats = Seats::new(CONNECTIONS_MAX);
+    /// Answers requests for ever: over TLS if there is any.
+    pub(crate) async fn serve<H: Handler>(self, handler: Arc<H>, limits: Limits, tls: Option<Tls>) {
+        let seats = Seats::new(limits.connections, limits.silent);
         loop {
             let accepted = match &self.socket {
-                Socket::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
+                Socket::Tcp(listener) => listener.accept().await.map(|(stream, from)| Stream::Tcp(stream, from)),
                 Socket::Unix { listener, .. } => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
             };
             let Ok(stream) = accepted else {
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             };
+            let address = match &stream {
+                Stream::Tcp(_, from) => Some(from.ip().to_canonical()),
+                Stream::Unix(_) => None,
+            };
+            if !handler.admits(address) {
+                continue;
+            }
             let seat = seats.take().await;
             let (handler, id) = (Arc::clone(&handler), seat.id());
+            let caller = Caller { address, seat };
+            let tls = tls.clone();
             let task = tokio::spawn(async move {
-                match stream {
-                    Stream::Tcp(stream) => answer(stream, handler, seat).await,
-                    Stream::Unix(stream) => answer(stream, handler, seat).await,
+                match (stream, tls) {
+                    (Stream::Tcp(stream, _), Some(tls)) => {
+                        // Without a certificate there is nothing to say.
+                        let Some(config) = tls.load_full() else { return };
+                        match timeout(limits.head, TlsAcceptor::from(config).accept(stream)).await {
+                            Ok(Ok(stream)) => answer(stream, handler, caller, limits).await,
+                            Ok(Err(_)) | Err(_) => handler.handshake_failed(),
+                        }
+                    }
+                    (Stream::Tcp(stream, _), None) => answer(stream, handler, caller, limits).await,
+                    (Stream::Unix(stream), _) => answer(stream, handler, caller, limits).await,
                 }
             });
             seats.attach(id, task.abort_handle());
@@ -132,7 +191,7 @@ impl EndpointListener {
 }
 
 enum Stream {
-    Tcp(tokio::net::TcpStream),
+    Tcp(tokio::net::TcpStream, SocketAddr),
     Unix(tokio::net::UnixStream),
 }
 
@@ -151,34 +210,22 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-async fn answer<S: AsyncRead + AsyncWrite + Unpin, H: Handler>(stream: S, handler: Arc<H>, seat: Seat) {
+async fn answer<S, H>(stream: S, handler: Arc<H>, caller: Caller, limits: Limits)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    H: Handler,
+{
+    let caller = Arc::new(caller);
     let service = service_fn(|request| {
-        seat.asked();
-        let handler = Arc::clone(&handler);
-        async move { Ok::<_, Infallible>(handler.respond(request).await) }
+        let (handler, caller) = (Arc::clone(&handler), Arc::clone(&caller));
+        async move { Ok::<_, Infallible>(handler.respond(request, &caller).await) }
     });
     let connection = http1::Builder::new()
         .keep_alive(false)
         .max_buf_size(HEAD_BYTES_MAX)
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_LIMIT)
+        .header_read_timeout(limits.head)
         .serve_connection(TokioIo::new(stream), service);
     // A client that goes away, or speaks no HTTP, concerns nobody else.
     let _ = timeout(CONNECTION_LIMIT, connection).await;
-}
-
-pub(super) const JSON: &str = "application/json";
-
-pub(super) fn json(status: StatusCode, value: &Value) -> Answer {
-    response(status, JSON, text::json(value))
-}
-
-/// An answer that nobody may keep.
-pub(super) fn response(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }

@@ -9,7 +9,7 @@ use crate::config::Relay;
 
 /// The TURN URLs of listeners. A wildcard listener is reached at the relay address of its family, and a relay address at
 /// what stands for it outside; `public_host` goes before both.
-pub(super) fn turn_urls(
+pub(crate) fn turn_urls(
     listeners: impl IntoIterator<Item = (Transport, SocketAddr)>,
     relay: &Relay,
     public_host: Option<&str>,
@@ -27,7 +27,7 @@ pub(super) fn turn_urls(
 }
 
 /// A line of JavaScript for a page, whole as it stands: a connection that uses nothing but the relay.
-pub(super) fn peer_connection(urls: &[String], username: &str, password: &str) -> String {
+pub(crate) fn peer_connection(urls: &[String], username: &str, password: &str) -> String {
     let mut config = ice_servers(urls, username, password);
     if let Value::Object(fields) = &mut config {
         fields.insert("iceTransportPolicy".to_owned(), "relay".into());
@@ -36,7 +36,7 @@ pub(super) fn peer_connection(urls: &[String], username: &str, password: &str) -
 }
 
 /// What goes between the parentheses of `new RTCPeerConnection(...)`.
-pub(super) fn ice_servers(urls: &[String], username: &str, password: &str) -> Value {
+pub(crate) fn ice_servers(urls: &[String], username: &str, password: &str) -> Value {
     json!({ "iceServers": [{ "urls": urls, "username": username, "credential": password }] })
 }
 

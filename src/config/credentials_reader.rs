@@ -1,0 +1,310 @@
+//! Reads `[credentials]`: where the API listens, and the keys of those who may ask it.
+
+use std::collections::HashSet;
+
+use super::access::{parse_host, parse_realm};
+use super::admin::is_taken;
+use super::credentials::{ApiKey, CredentialsApi, Origin};
+use super::endpoint::Endpoint;
+use super::error::{Located, ValueError};
+use super::listen::check_endpoint;
+use super::operation::parse_endpoint;
+use super::reader::{Document, Section, or_default};
+use super::snapshot::{Admin, Auth, Listener, Metrics, RealmConfig, TlsFiles};
+use super::source::Source;
+use crate::auth::prepare;
+use crate::policy::RateLimit;
+
+/// More keys are more than one server should have: each request is compared with all of them.
+const KEYS_MAX: usize = 1000;
+const PREFIX_BYTES_MAX: usize = 64;
+/// How many requests may come at once, in those of a second.
+const BURST_SECS: u32 = 4;
+
+/// What the API is read beside.
+pub(super) struct Beside<'c> {
+    pub(super) listeners: &'c [Located<Listener>],
+    pub(super) tls: Option<&'c TlsFiles>,
+    pub(super) metrics: Option<&'c Metrics>,
+    pub(super) admin: Option<&'c Admin>,
+    pub(super) auth: &'c Auth,
+    pub(super) realms: &'c [RealmConfig],
+}
+
+pub(super) fn read_credentials(
+    document: &Document<'_>,
+    root: &Section<'_, '_>,
+    source: &Source,
+    beside: &Beside<'_>,
+) -> Option<CredentialsApi> {
+    let section = root.section("credentials");
+    let listen = section.text("listen", |text| parse_endpoint(text, source));
+    let (tls, allow_plain_http) = (section.boolean("tls"), section.boolean("allow-plain-http"));
+    let forwarded_for = section.boolean("forwarded-for");
+    let per_network = section.limit("requests-per-network-per-second");
+    let urls = section.texts("urls", parse_url);
+    let keys = read_keys(document, &section, beside);
+    section.report_unknown_keys();
+    let Some(listen) = listen else {
+        if !keys.is_empty() && !section.has("listen") {
+            document.problem(section.place(), "[credentials] has keys but no listen");
+        }
+        return None;
+    };
+    let is_socket = matches!(listen.value, Endpoint::Unix(_));
+    if is_socket && tls && section.has("tls") {
+        section.problem("tls", listen.place.clone(), "a socket in the file system has no TLS; leave it out");
+    }
+    let tls = tls && !is_socket;
+    if let Endpoint::Tcp(address) = listen.value {
+        if tls && beside.tls.is_none() {
+            let message = "HTTPS needs a certificate: expected [tls] with certificate and key, or tls = false behind a proxy that has one";
+            section.problem("listen", listen.place.clone(), message);
+        }
+        if !tls && !allow_plain_http && !address.ip().is_loopback() {
+            let message = format!(
+                "{address} is not a loopback address, and keys and credentials would cross the network in the clear; set tls = true, \
+                 listen on 127.0.0.1 behind a proxy with TLS, or, where the network in between is safe, set allow-plain-http = true"
+            );
+            section.problem("listen", listen.place.clone(), message);
+        }
+        check_endpoint(&section, address, &listen.place, beside.listeners);
+    }
+    let others = [
+        ("[metrics]", beside.metrics.map(|metrics| &metrics.listen)),
+        ("[admin]", beside.admin.map(|admin| &admin.listen)),
+    ];
+    for (name, other) in others {
+        if other.is_some_and(|other| is_taken(&listen.value, other)) {
+            let message = format!("{} overlaps listen in {name}", listen.value);
+            section.problem("listen", listen.place.clone(), message);
+        }
+    }
+    if keys.is_empty() && section.sections("keys").is_empty() {
+        let message = "[credentials] has no keys, so nobody can ask; make one with: turnstone credentials key";
+        document.warning(section.place(), message);
+    }
+    Some(CredentialsApi {
+        listen: listen.value,
+        tls,
+        allow_plain_http,
+        forwarded_for,
+        per_network: per_network.and_then(|limit| limit.value).map(rate),
+        urls: urls.into_iter().map(|url| url.value).collect(),
+        keys,
+    })
+}
+
+fn read_keys(document: &Document<'_>, section: &Section<'_, '_>, beside: &Beside<'_>) -> Vec<ApiKey> {
+    let tables = section.sections("keys");
+    if let Some(table) = tables.get(KEYS_MAX) {
+        document.problem(table.place(), format!("more than {KEYS_MAX} keys"));
+    }
+    let (mut ids, mut hashes) = (HashSet::new(), HashSet::new());
+    let mut keys = Vec::new();
+    for table in &tables {
+        let (id, sha256) = (table.text("id", parse_id), table.text("sha256", parse_sha256));
+        for name in ["id", "sha256"].into_iter().filter(|name| !table.has(name)) {
+            table.report_missing(name);
+        }
+        if let Some(id) = id.as_ref().filter(|id| !ids.insert(id.value.clone())) {
+            document.problem(id.place.clone(), format!("a second key with the id {:?}", id.value));
+        }
+        if let Some(sha256) = sha256.as_ref().filter(|sha256| !hashes.insert(sha256.value)) {
+            document.problem(sha256.place.clone(), "a second id of the same key");
+        }
+        let ttl_max = table.duration("max-ttl");
+        let user_prefix = table.text("user-prefix", parse_prefix);
+        let origins = table.texts("origins", parse_origin);
+        let realms = table.texts("realms", parse_realm);
+        let per_second = table.limit("requests-per-second");
+        table.report_unknown_keys();
+        check_realms(table, &realms, beside);
+        let (Some(id), Some(sha256)) = (id, sha256) else { continue };
+        keys.push(ApiKey {
+            id: id.value,
+            sha256: sha256.value,
+            ttl_max: or_default(ttl_max),
+            user_prefix: or_default(user_prefix),
+            origins: origins.into_iter().map(|origin| origin.value).collect(),
+            realms: realms.into_iter().map(|realm| realm.value).collect(),
+            rate: per_second.and_then(|limit| limit.value).map(rate),
+        });
+    }
+    keys
+}
+
+/// Each realm of a key has a secret that credentials can be made with.
+fn check_realms(table: &Section<'_, '_>, realms: &[Located<String>], beside: &Beside<'_>) {
+    let secrets_of = |name: &str| match name == beside.auth.realm {
+        true => Some(&beside.auth.secrets),
+        false => beside.realms.iter().find(|realm| realm.name == name).map(|realm| &realm.secrets),
+    };
+    for realm in realms {
+        match secrets_of(&realm.value) {
+            None => table.problem("realms", realm.place.clone(), format_args!("there is no realm {:?}", realm.value)),
+            Some(secrets) if secrets.is_empty() => {
+                let message = format!("the realm {:?} has no secret to make credentials with", realm.value);
+                table.problem("realms", realm.place.clone(), message);
+            }
+            Some(_) => {}
+        }
+    }
+    if realms.is_empty() && beside.auth.secrets.is_empty() {
+        let message =
+            "the realm of [auth] has no secret to make credentials with; expected [[auth.secrets]], or other realms";
+        table.problem("realms", table.place(), message);
+    }
+}
+
+fn rate(per_second: u64) -> RateLimit {
+    let per_second = u32::try_from(per_second).unwrap_or(u32::MAX);
+    RateLimit { per_second, burst: per_second.saturating_mul(BURST_SECS) }
+}
+
+/// It is the name of the account for clients of Twilio, and stands in paths.
+fn parse_id(text: &str) -> Result<String, ValueError> {
+    let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    match matches!(text.len(), 1..=64) && text.bytes().all(is_fit) {
+        true => Ok(text.to_owned()),
+        false => Err(ValueError::is_not(text, "an id")),
+    }
+}
+
+fn parse_sha256(text: &str) -> Result<[u8; 32], ValueError> {
+    // It is not shown: it may be the key itself, by mistake.
+    let wrong = || ValueError::Text("not 64 hexadecimal digits; turnstone credentials key prints them");
+    let mut hash = [0; 32];
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(wrong());
+    }
+    for (index, byte) in hash.iter_mut().enumerate() {
+        let digits = text.get(2 * index..2 * index + 2).ok_or_else(wrong)?;
+        *byte = u8::from_str_radix(digits, 16).map_err(|_| wrong())?;
+    }
+    Ok(hash)
+}
+
+fn parse_prefix(text: &str) -> Result<String, ValueError> {
+    // Limits follow a `;`.
+    let is_fit = text.is_empty() || prepare(text).as_deref() == Ok(text);
+    match is_fit && text.len() <= PREFIX_BYTES_MAX && !text.contains(';') {
+        true => Ok(text.to_owned()),
+        false => Err(ValueError::unfit(text, "too long, or has a character that a user's name cannot have")),
+    }
+}
+
+/// An origin as browsers write it: no path, no default port, small letters.
+fn parse_origin(text: &str) -> Result<Origin, ValueError> {
+    if text == "*" {
+        return Ok(Origin::Any);
+    }
+    let (scheme, authority) = text.split_once("://").ok_or_else(|| ValueError::is_not(text, "an origin"))?;
+    let default_port = match scheme {
+        "https" => ":443",
+        "http" => ":80",
+        _ => return Err(ValueError::is_not(text, "an origin of http or https")),
+    };
+    if authority.contains(['/', '?', '#', '@']) {
+        return Err(ValueError::unfit(text, "more than an origin; leave out what follows the host and port"));
+    }
+    let (host, port) = split_port(authority).ok_or_else(|| ValueError::is_not(text, "an origin"))?;
+    parse_host(host)?;
+    let port = port.map(|port| format!(":{port}")).filter(|port| port != default_port).unwrap_or_default();
+    Ok(Origin::One(format!("{scheme}://{}{port}", host.to_ascii_lowercase())))
+}
+
+/// A URL of RFC 7064 or RFC 7065.
+fn parse_url(text: &str) -> Result<String, ValueError> {
+    let wrong = || ValueError::is_not(text, "a URL of a STUN or TURN server");
+    let (scheme, rest) = text.split_once(':').ok_or_else(wrong)?;
+    let (authority, query) = rest.split_once('?').map_or((rest, None), |(authority, query)| (authority, Some(query)));
+    let query_is_fit = match scheme {
+        "stun" | "stuns" => query.is_none(),
+        "turn" | "turns" => matches!(query, None | Some("transport=udp" | "transport=tcp")),
+        _ => false,
+    };
+    let (host, _) = split_port(authority).filter(|_| query_is_fit).ok_or_else(wrong)?;
+    parse_host(host)?;
+    Ok(text.to_owned())
+}
+
+/// Host and port; an IPv6 address is in brackets.
+fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
+    let end = authority.rfind(']').unwrap_or(0);
+    match authority.get(end..)?.find(':') {
+        None => Some((authority, None)),
+        Some(at) => {
+            let (host, port) = authority.split_at_checked(end + at)?;
+            let port = port.get(1..)?.parse().ok().filter(|port| *port > 0)?;
+            Some((host, Some(port)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_as_browsers_write_them() {
+        for (text, origin) in [
+            ("https://App.Example.org", "https://app.example.org"),
+            ("https://app.example.org:443", "https://app.example.org"),
+            ("http://localhost:5173", "http://localhost:5173"),
+            ("http://[::1]:80", "http://[::1]"),
+        ] {
+            assert_eq!(parse_origin(text), Ok(Origin::One(origin.to_owned())), "{text}");
+        }
+        assert_eq!(parse_origin("*"), Ok(Origin::Any));
+        for bad in [
+            "",
+            "null",
+            "app.example.org",
+            "https://app.example.org/",
+            "https://a@b",
+            "ftp://a",
+            "https://",
+            "https://a:0",
+            "https://*.a.example",
+        ] {
+            assert!(parse_origin(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn urls_are_of_stun_and_turn_servers() {
+        for good in [
+            "turn:turn.example.org",
+            "turn:turn.example.org:3478?transport=udp",
+            "turns:203.0.113.5:443?transport=tcp",
+            "turn:[2001:db8::5]:3478",
+            "stun:turn.example.org:3478",
+        ] {
+            assert_eq!(parse_url(good).as_deref(), Ok(good));
+        }
+        for bad in [
+            "",
+            "turn.example.org",
+            "turn:",
+            "turn://a",
+            "http://a",
+            "stun:a?transport=udp",
+            "turn:a?transport=tls",
+            "turn:a:99999",
+            "turn:[::1",
+        ] {
+            assert!(parse_url(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_hash_is_64_digits_and_never_shown() {
+        let hash = parse_sha256(&"0f".repeat(32)).unwrap();
+        assert_eq!(hash, [0x0f; 32]);
+        for bad in ["", "0f", &"0g".repeat(32), &"0f".repeat(33), &"é".repeat(32), "tsk_secret"] {
+            let error = parse_sha256(bad).unwrap_err().to_string();
+            assert!(bad.is_empty() || !error.contains(bad), "{error}");
+        }
+    }
+}

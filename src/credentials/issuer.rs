@@ -1,0 +1,167 @@
+//! What requests are answered by: the keys, secrets and URLs of one configuration.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::api_keys::{ApiKeys, KnownKey};
+use super::issue::{About, Issued, LimitTexts, UsernameRules, Wish};
+use super::refused::Refused;
+use super::request::Asked;
+use super::urls::turn_urls;
+use crate::addr::Transport;
+use crate::auth::SharedSecret;
+use crate::config::{Config, CredentialsApi};
+use crate::policy::{AnswerBudgets, PolicyName, RateLimit, RateLimiter};
+
+/// How many times of what a network may ask for it may connect: what is between them is told why it gets nothing.
+const FLOOD_TIMES: u32 = 4;
+
+/// What networks have asked for, and how often they have connected. It outlives a reload.
+#[derive(Default)]
+pub(super) struct Budgets {
+    requests: Arc<AnswerBudgets>,
+    connections: Arc<AnswerBudgets>,
+}
+
+/// An immutable snapshot; a reload makes another one.
+pub(super) struct Issuer {
+    keys: ApiKeys,
+    default_realm: String,
+    /// The secret that each realm's credentials are made with.
+    secrets: HashMap<String, SharedSecret>,
+    username_limits: bool,
+    policies: Vec<PolicyName>,
+    urls: Vec<String>,
+    pub(super) forwarded_for: bool,
+    requests: RateLimiter,
+    connections: RateLimiter,
+}
+
+/// What is asked for with a key.
+pub(super) struct KeyWish<'w> {
+    pub(super) user: &'w str,
+    pub(super) ttl_secs: u64,
+    /// The key's first one, if nobody says.
+    pub(super) realm: Option<&'w str>,
+    pub(super) limits: LimitTexts<'w>,
+}
+
+impl Issuer {
+    /// `listeners` are those of the configuration, with their real ports.
+    pub(super) fn new(
+        api: &CredentialsApi,
+        config: &Config,
+        listeners: &[(Transport, SocketAddr)],
+        budgets: &Budgets,
+    ) -> Self {
+        let auth = &config.auth;
+        let of_auth = (&auth.realm, &auth.secrets);
+        let realms = std::iter::once(of_auth).chain(config.realms.iter().map(|realm| (&realm.name, &realm.secrets)));
+        let secrets = realms.filter_map(|(name, secrets)| Some((name.clone(), secrets.first()?.clone())));
+        let urls = match api.urls.as_slice() {
+            [] => turn_urls(listeners.iter().copied(), &config.relay, auth.public_host.as_deref()),
+            urls => urls.to_vec(),
+        };
+        let of_connections = api.per_network.map(|RateLimit { per_second, burst }| RateLimit {
+            per_second: per_second.saturating_mul(FLOOD_TIMES),
+            burst: burst.saturating_mul(FLOOD_TIMES),
+        });
+        Self {
+            keys: ApiKeys::new(&api.keys),
+            default_realm: auth.realm.clone(),
+            secrets: secrets.collect(),
+            username_limits: auth.username_limits,
+            policies: config.peer_policies.iter().map(|(name, _)| *name).collect(),
+            urls,
+            forwarded_for: api.forwarded_for,
+            requests: RateLimiter::new(api.per_network, Arc::clone(&budgets.requests)),
+            connections: RateLimiter::new(of_connections, Arc::clone(&budgets.connections)),
+        }
+    }
+
+    /// Whether a connection from there is not one of a flood. Behind a proxy all of them come from there.
+    pub(super) fn admits(&self, from: Option<IpAddr>, now_micros: u64) -> bool {
+        self.forwarded_for || from.is_none_or(|from| self.connections.allow(now_micros, from))
+    }
+
+    /// The URLs that credentials are for.
+    pub(super) fn urls(&self) -> &[String] {
+        &self.urls
+    }
+
+    /// Whether pages of an origin may ask with one of the keys.
+    pub(super) fn any_key_is_for(&self, origin: &str) -> bool {
+        self.keys.any_is_for(origin)
+    }
+
+    /// Takes a request out of the budget of a network, if there is one.
+    pub(super) fn take(&self, from: Option<IpAddr>, now_micros: u64) -> Result<(), Refused> {
+        match from.is_none_or(|from| self.requests.allow(now_micros, from)) {
+            true => Ok(()),
+            false => Err(Refused::network_rate()),
+        }
+    }
+
+    /// The key that is given, if its pages may ask, and not too often.
+    pub(super) fn authenticate(
+        &self,
+        given: &[u8],
+        origin: Option<&str>,
+        now_micros: u64,
+    ) -> Result<&KnownKey, Refused> {
+        let key = self.keys.find(given).ok_or_else(|| {
+            Refused::unauthorized("nobody has this key; turnstone credentials key makes one for [[credentials.keys]]")
+        })?;
+        if let Some(origin) = origin.filter(|origin| !key.is_for(origin)) {
+            let id = &key.bounds.id;
+            let message = format!("the key {id:?} is not for pages of {origin:?}; add that to its origins");
+            return Err(Refused::origin(message));
+        }
+        key.take(now_micros).map_err(|secs| Refused::key_rate(&key.bounds.id, secs))?;
+        Ok(key)
+    }
+
+    /// Makes a credential within the bounds of a key.
+    pub(super) fn issue(&self, key: &KnownKey, wish: &KeyWish<'_>, asked: &Asked<'_>) -> Result<Issued, Refused> {
+        let bounds = &key.bounds;
+        let ttl_max_secs = bounds.ttl_max.as_secs();
+        if wish.ttl_secs > ttl_max_secs {
+            let message =
+                format!("ttl {} is more than the {ttl_max_secs} that max-ttl of the key allows", wish.ttl_secs);
+            return Err(Refused::out_of_bounds("ttl_not_allowed", message));
+        }
+        if !wish.user.starts_with(&bounds.user_prefix) {
+            let message = format!("the key is for users whose names begin with {:?}", bounds.user_prefix);
+            return Err(Refused::out_of_bounds("user_not_allowed", message));
+        }
+        let own = std::slice::from_ref(&self.default_realm);
+        let realms = if bounds.realms.is_empty() { own } else { &bounds.realms };
+        let realm = match wish.realm {
+            None => realms.first(),
+            Some(name) => realms.iter().find(|realm| *realm == name),
+        };
+        let Some(realm) = realm else {
+            let message = format!("the key is for the realms {}", realms.join(", "));
+            return Err(Refused::out_of_bounds("realm_not_allowed", message));
+        };
+        // A configuration without one is refused.
+        let secret = self
+            .secrets
+            .get(realm)
+            .ok_or_else(|| Refused::out_of_bounds("realm_not_allowed", format!("the realm {realm:?} has no secret")))?;
+        let rules = UsernameRules { limits: self.username_limits, policies: &self.policies };
+        let own_wish = Wish { user: wish.user, ttl_secs: wish.ttl_secs, limits: wish.limits };
+        let issued = own_wish.issue(secret, rules, asked.now_unix).map_err(|error| {
+            let field = match error.about() {
+                About::User => "user",
+                About::Bandwidth => "bw",
+                About::Allocations => "alloc",
+                About::Peers => "peers",
+            };
+            Refused::bad_request(format!("{field}: {error}"))
+        })?;
+        tracing::debug!(target: "turnstone::credentials", key = %bounds.id, user = ?wish.user, ttl_secs = wish.ttl_secs, "credential made");
+        Ok(issued)
+    }
+}

@@ -1,0 +1,20 @@
+//! Time-limited credentials as they are handed out: made, with the URLs that they are for, and the API (HTTP and JSON) that back ends and
+//! pages ask for them. Nothing here is on the way of packets, or asks a worker for anything.
+
+mod api_keys;
+mod cors;
+mod issue;
+mod issuer;
+mod own;
+mod refused;
+mod request;
+mod routes;
+mod service;
+mod stats;
+mod urls;
+
+pub(crate) use api_keys::{ApiKeyText, PREFIX as API_KEY_PREFIX};
+pub(crate) use issue::{About, Issued, LimitTexts, TTL_MAX_SECS, UsernameRules, Wish};
+pub(crate) use service::CredentialsService;
+pub(crate) use stats::{CredentialsStats, Outcome};
+pub(crate) use urls::{ice_servers, peer_connection, turn_urls};

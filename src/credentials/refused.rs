@@ -1,0 +1,117 @@
+//! What is answered in place of a credential.
+
+use std::fmt;
+
+use hyper::header::{ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::stats::Outcome;
+use crate::http::{Answer, json as json_answer};
+
+/// A refusal: `{"error":{"code":...,"message":...}}`, or as the shape of the request has it.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) status: StatusCode,
+    /// For programs; the OpenAPI document lists them.
+    pub(super) code: &'static str,
+    /// For people. It has nothing of a key in it.
+    pub(super) message: String,
+    pub(super) outcome: Outcome,
+    allow: Option<HeaderValue>,
+    retry_after_secs: Option<u64>,
+}
+
+impl Refused {
+    fn new(status: StatusCode, code: &'static str, outcome: Outcome, message: impl fmt::Display) -> Self {
+        Self { status, code, message: message.to_string(), outcome, allow: None, retry_after_secs: None }
+    }
+
+    /// A field, a parameter or the body is wrong.
+    pub(super) fn bad_request(message: impl fmt::Display) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", Outcome::BadRequest, message)
+    }
+
+    /// There is no key, or one that nobody has.
+    pub(super) fn unauthorized(message: impl fmt::Display) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", Outcome::Unauthorized, message)
+    }
+
+    /// The page's origin is not one of the key's.
+    pub(super) fn origin(message: impl fmt::Display) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "origin_not_allowed", Outcome::Origin, message)
+    }
+
+    /// The key is not for that.
+    pub(super) fn out_of_bounds(code: &'static str, message: impl fmt::Display) -> Self {
+        Self::new(StatusCode::FORBIDDEN, code, Outcome::Bounds, message)
+    }
+
+    /// No such path.
+    pub(super) fn not_found(message: impl fmt::Display) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", Outcome::NotFound, message)
+    }
+
+    /// The path has other methods.
+    pub(super) fn method(method: &Method, allowed: &str) -> Self {
+        let message = format!("{method} is not among {allowed}");
+        let refused = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", Outcome::Method, message);
+        Self { allow: HeaderValue::from_str(allowed).ok(), ..refused }
+    }
+
+    /// The body is too long.
+    pub(super) fn body_too_large(bytes_max: usize) -> Self {
+        let message = format!("the body has more than {bytes_max} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", Outcome::BodyTooLarge, message)
+    }
+
+    /// The body did not come in time.
+    pub(super) fn too_slow() -> Self {
+        let message = "the body was not there in time";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", Outcome::TooSlow, message)
+    }
+
+    /// The body is of another kind.
+    pub(super) fn media_type(expected: &str) -> Self {
+        let message = format!("expected Content-Type: {expected}");
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", Outcome::BadRequest, message)
+    }
+
+    /// Too much was asked for with a key.
+    pub(super) fn key_rate(id: &str, retry_after_secs: u64) -> Self {
+        let message = format!(
+            "more requests than the key {id:?} may make; try again in {retry_after_secs} s, or raise its requests-per-second"
+        );
+        let refused = Self::new(StatusCode::TOO_MANY_REQUESTS, "key_rate_limited", Outcome::KeyRate, message);
+        Self { retry_after_secs: Some(retry_after_secs), ..refused }
+    }
+
+    /// Too much was asked for from an address.
+    pub(super) fn network_rate() -> Self {
+        let message = "more requests than your network may make; try again in a second, or raise requests-per-network-per-second in \
+                       [credentials]";
+        let refused = Self::new(StatusCode::TOO_MANY_REQUESTS, "network_rate_limited", Outcome::NetworkRate, message);
+        Self { retry_after_secs: Some(1), ..refused }
+    }
+
+    /// The answer in our own words.
+    pub(super) fn answer(&self) -> Answer {
+        self.answer_as(&json!({ "error": { "code": self.code, "message": self.message } }), "Bearer")
+    }
+
+    /// The answer with another body, and the scheme of authentication that the client should use.
+    pub(super) fn answer_as(&self, body: &Value, scheme: &'static str) -> Answer {
+        let mut answer = json_answer(self.status, body);
+        let headers = answer.headers_mut();
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
+        }
+        if let Some(allow) = &self.allow {
+            headers.insert(ALLOW, allow.clone());
+        }
+        if let Some(secs) = self.retry_after_secs {
+            headers.insert(RETRY_AFTER, HeaderValue::from(secs));
+        }
+        answer
+    }
+}

@@ -1,0 +1,102 @@
+//! The API as an endpoint: reads each request whole, has it answered, and counts what came of it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use hyper::Request;
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
+use super::issuer::{Budgets, Issuer};
+use super::refused::Refused;
+use super::request::{Asked, forwarded_for};
+use super::routes;
+use super::stats::{CredentialsStats, Outcome};
+use crate::addr::{Logged, Transport};
+use crate::config::{Config, CredentialsApi};
+use crate::http::{Answer, BadBody, Caller, Handler, read_body};
+use crate::net::sys;
+
+/// The longest body.
+const BODY_BYTES_MAX: usize = 16 * 1024;
+/// A body must be there within this.
+const BODY_LIMIT: Duration = Duration::from_secs(4);
+
+/// The credentials API of the running server.
+pub(crate) struct CredentialsService {
+    issuer: ArcSwap<Issuer>,
+    budgets: Budgets,
+    stats: Arc<CredentialsStats>,
+}
+
+impl CredentialsService {
+    /// `listeners` are those of the configuration, with their real ports.
+    pub(crate) fn new(
+        api: &CredentialsApi,
+        config: &Config,
+        listeners: &[(Transport, SocketAddr)],
+        stats: Arc<CredentialsStats>,
+    ) -> Self {
+        let budgets = Budgets::default();
+        let issuer = Issuer::new(api, config, listeners, &budgets);
+        Self { issuer: ArcSwap::from_pointee(issuer), budgets, stats }
+    }
+
+    /// Answers by another configuration from now on.
+    pub(crate) fn reload(&self, api: &CredentialsApi, config: &Config, listeners: &[(Transport, SocketAddr)]) {
+        self.issuer.store(Arc::new(Issuer::new(api, config, listeners, &self.budgets)));
+    }
+}
+
+impl Handler for CredentialsService {
+    fn admits(&self, from: Option<IpAddr>) -> bool {
+        let admitted = self.issuer.load().admits(from, sys::clocks().0);
+        if !admitted {
+            self.stats.count(Outcome::Flood);
+        }
+        admitted
+    }
+
+    fn handshake_failed(&self) {
+        self.stats.count(Outcome::Handshake);
+    }
+
+    async fn respond(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
+        let (head, body) = request.into_parts();
+        // Whole before anything is answered: who is still sending may not see the answer.
+        let body = timeout(BODY_LIMIT, read_body(body, BODY_BYTES_MAX)).await;
+        caller.has_asked();
+        let issuer = self.issuer.load_full();
+        let forwarded = if issuer.forwarded_for { forwarded_for(&head.headers) } else { None };
+        let address = forwarded.or(caller.address);
+        let (answer, outcome) = match body {
+            Ok(Ok(body)) => {
+                let (now_micros, now_unix) = sys::clocks();
+                routes::answer(&issuer, &Asked { head: &head, body: &body, address, now_micros, now_unix })
+            }
+            Ok(Err(bad)) => {
+                let refused = match bad {
+                    BadBody::TooLong => Refused::body_too_large(BODY_BYTES_MAX),
+                    BadBody::CutOff => Refused::bad_request("the body ends before its end"),
+                };
+                (refused.answer(), refused.outcome)
+            }
+            Err(_) => {
+                let refused = Refused::too_slow();
+                (refused.answer(), refused.outcome)
+            }
+        };
+        self.stats.count(outcome);
+        tracing::debug!(
+            target: "turnstone::credentials",
+            from = address.map(|ip| Logged(SocketAddr::new(ip, 0)).to_string()),
+            path = ?head.uri.path(),
+            outcome = outcome.label(),
+            status = answer.status().as_u16(),
+            "request for a credential"
+        );
+        answer
+    }
+}
