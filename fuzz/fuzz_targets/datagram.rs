@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use turnstone::addr::{PeerAddr, Transport};
 use turnstone::clock::SECOND;
 use turnstone::stun::{Class, MAGIC_COOKIE, Message};
-use turnstone::turn::{EndReason, Outcome};
+use turnstone::turn::{EndReason, Outcome, innermost};
 
 #[path = "../../tests/robustness/mutate.rs"]
 mod mutate;
@@ -20,6 +20,7 @@ use world::{Draft, ID, Signer, World};
 
 fuzz_target!(|input: &[u8]| {
     let _ = Message::parse(input);
+    assert!(innermost(input).0.len() <= input.len());
     let Some((seed, input)) = input.split_first() else { return };
     let mut world = World::offering_all(u64::from(*seed), None);
     let client = world::client(Transport::Udp, "198.51.100.1:5000".parse().unwrap(), 1);

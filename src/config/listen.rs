@@ -73,8 +73,8 @@ fn read_options(table: &Section<'_, '_>, transports: &[Located<Transport>]) -> L
     let proxy_from = table.texts("proxy-from", parse_network);
     let relay = table.texts("relay", |text| text.parse::<IpAddr>().map_err(|_| ValueError::is_not(text, "an address")));
     if let (Some(first), true) = (relay.first(), !proxy_from.is_empty()) {
-        let message =
-            "not together with proxy-from: which listener such a client has reached, its address does not say";
+        let message = "not together with proxy-from: a client behind a proxy is known by the address at which it has reached the proxy, not by \
+             the listener; leave out one of the two, or give clients without a proxy a [[listen]] of their own with relay";
         table.problem("relay", first.place.clone(), message);
     }
     let realm = table.text("realm", parse_realm).map(|realm| realm.value);

@@ -15,7 +15,7 @@ use crate::reject::Dropped;
 use crate::traffic::Direction;
 use crate::turn::{
     ChannelData, Client, DatagramPath, Detour, Encapsulation, MessageKind, Outcome, OwnSender, Path, RelayId,
-    SessionId, ToClient, ToPeer, Wrapping,
+    SessionId, ToClient, ToPeer, Wrapping, is_nested_without_end,
 };
 
 /// What a STUN message counts for beside a packet of payload.
@@ -226,6 +226,8 @@ impl Worker {
             log::packet_of_peer(&self.relays, relay, peer, payload.len(), routed.as_ref().err().copied());
         }
         match routed {
+            // The packet alone: its source may be forged.
+            Ok(_) if self.loops.is_some() && is_nested_without_end(datagram) => self.drop_packet(Dropped::Loop),
             Ok(way) if self.goes_round(now, relay, peer, &payload) => {
                 self.server.cut_loop(now, &way.client.five_tuple, peer);
                 self.drop_packet(Dropped::Loop)

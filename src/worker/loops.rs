@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, Hash};
 
 use crate::addr::PeerAddr;
 use crate::clock::SECOND;
-use crate::turn::{MessageKind, RelayId, Settings};
+use crate::turn::{RelayId, Settings, innermost};
 
 /// How long a loop must have gone on.
 const WINDOW: u64 = 10 * SECOND;
@@ -113,19 +113,18 @@ impl LoopWatch {
     }
 }
 
-/// What two turns of a packet round a loop have in common: its length and its ends; of ChannelData, which has one header more each time
-/// round a loop through two servers, its end.
+/// What two turns of a packet round a loop have in common: its length and its ends, without the messages around it, of which there is one
+/// more each time round a loop through two servers.
 fn marked(payload: &[u8]) -> (usize, &[u8], &[u8]) {
+    let (payload, _) = innermost(payload);
     let last = payload.get(payload.len().saturating_sub(ENDS)..).unwrap_or(payload);
-    if let Some(MessageKind::ChannelData(_)) = MessageKind::of_datagram(payload) {
-        return (0, &[], last);
-    }
     (payload.len(), payload.get(..ENDS).unwrap_or(payload), last)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stun::{AttributeType, Class, Encoder, Method, TransactionId};
 
     fn pair(n: u16) -> (RelayId, PeerAddr) {
         let peer = PeerAddr::new(([9, 9, 9, 9], 1000 + n).into()).unwrap();
@@ -176,6 +175,28 @@ mod tests {
             let mut next = vec![0x40, 0];
             next.extend_from_slice(&(packet.len() as u16).to_be_bytes());
             next.extend_from_slice(&packet);
+            packet = next;
+            (1, packet.clone())
+        };
+        assert!(found(60, 10, grown).is_some());
+    }
+
+    #[test]
+    fn so_is_one_that_grows_by_an_indication_of_a_server_that_adds_more_behind_it() {
+        let mut rounds = 0;
+        let mut packet = text(1);
+        let grown = |_| {
+            rounds += 1;
+            // A client who feeds it anew when it has become too long.
+            let mut next = if packet.len() > 1200 { text(1) } else { Vec::new() };
+            if next.is_empty() {
+                let id = TransactionId([rounds as u8; 12]);
+                Encoder::new(&mut next, Class::Indication, Method::DATA, id)
+                    .xor_address(AttributeType::XOR_PEER_ADDRESS, ([203, 0, 113, 5], 3478).into())
+                    .attribute(AttributeType::DATA, &packet)
+                    .attribute(AttributeType::SOFTWARE, b"another server")
+                    .fingerprint();
+            }
             packet = next;
             (1, packet.clone())
         };

@@ -193,10 +193,9 @@ fn every_detour_is_out_of_the_budget_for_strangers() {
     let mut answered = 0;
     for n in 0..100 {
         let answer = binding(&mut world, client, |request| {
-            match n % 3 {
+            match n % 2 {
                 0 => request.u32(AttributeType::CHANGE_REQUEST, CHANGE_IP | CHANGE_PORT),
-                1 => request.attribute(AttributeType::RESPONSE_PORT, &[1, n, 0, 0]),
-                _ => request.attribute(AttributeType::PADDING, &[0; 1200]),
+                _ => request.attribute(AttributeType::RESPONSE_PORT, &[1, n, 0, 0]),
             };
         });
         match answer {
@@ -205,4 +204,23 @@ fn every_detour_is_out_of_the_budget_for_strangers() {
         }
     }
     assert_eq!(answered, 3);
+}
+
+/// Who forges a victim's address makes the server send it no more by PADDING than by any other request.
+#[test]
+fn a_padded_answer_takes_as_much_of_the_budget_as_answers_of_its_length() {
+    let mut world = world();
+    world.reload(|options| options.unauthenticated = Some(RateLimit { per_second: 100, burst: 500 }));
+    let client = asking(Transport::Udp, 0, 0);
+    let mut bytes = 0;
+    for n in 0..10_000_usize {
+        let answer = binding(&mut world, client, |request| {
+            request.attribute(AttributeType::PADDING, &vec![0; n % 3000]);
+        });
+        match answer {
+            Answer::Dropped(dropped) => assert_eq!(dropped, Dropped::RateLimited),
+            answer => bytes += answer.reply().bytes.len(),
+        }
+    }
+    assert!(bytes <= 500 * 104, "{bytes} bytes for a burst of 500 answers");
 }

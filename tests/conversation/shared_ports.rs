@@ -341,6 +341,24 @@ fn pairs_of_ports_and_reservations_are_refused_and_icmp_errors_find_their_client
     assert_eq!(icmp(&mut world, other, at(1, 5000)), Some(two.client), "the least used port is another one");
 }
 
+/// Two servers, each of which has one port for all, can be each other's clients: what goes round is wrapped once more each time.
+#[test]
+fn what_servers_wrap_for_one_another_without_end_is_dropped_after_a_few_rounds() {
+    let mut world = world(1, |_| {});
+    let login = world.allocated(1);
+    let other_server = at(1, 3478);
+    world.bind(&login, 0x4000, other_server);
+    let mut packet = vec![0x80; 100];
+    let mut rounds = 0;
+    while whose(&mut world, port(0), other_server, &packet) == Ok(login.client) {
+        rounds += 1;
+        let len = (packet.len() as u16).to_be_bytes();
+        packet.splice(0..0, [0x40, 0, len[0], len[1]]);
+        assert!(rounds < 100);
+    }
+    assert_eq!((whose(&mut world, port(0), other_server, &packet), rounds), (Err(Dropped::Loop), 9));
+}
+
 /// What a random world does.
 #[derive(Clone, Debug)]
 enum Step {

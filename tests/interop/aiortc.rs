@@ -28,9 +28,11 @@ fn aiortc_peers_exchange_bytes_over_relays_reached_by_tls_with_a_verified_certif
 
 #[test]
 fn aiortc_peers_exchange_bytes_over_relays_that_share_their_ports() {
-    let relay_ports = Some("shared:3480-3483".to_owned());
-    let server = Spec { relay_ipv4: Some("127.0.7.5".to_owned()), relay_ports, ..Spec::local() }.start();
-    exchange_bytes(&server, &format!("turn:{}?transport=udp", server.udp()));
+    for (ip, ports) in [("127.0.7.5", "shared:3480-3483"), ("127.0.7.9", "shared:3480")] {
+        let (relay_ipv4, relay_ports) = (Some(ip.to_owned()), Some(ports.to_owned()));
+        let server = Spec { relay_ipv4, relay_ports, ..Spec::local() }.start();
+        exchange_bytes(&server, &format!("turn:{}?transport=udp", server.udp()));
+    }
 }
 
 #[test]

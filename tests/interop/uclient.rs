@@ -151,6 +151,11 @@ fn uclients_share_a_few_relay_ports_towards_peers_and_each_other() {
         }
     });
     uclient_without_pairs(&shared("127.0.7.2").start(), Transport::Udp, &["-y", "-c"]);
+    // Both ends have the same relayed address, without ICE to tell them apart; by channels and by indications.
+    let one = Spec { relay_ports: Some("shared:3480".to_owned()), ..shared("127.0.7.8") }.start();
+    for flags in [&["-y", "-c"][..], &["-y", "-c", "-s"]] {
+        uclient_without_pairs(&one, Transport::Udp, flags);
+    }
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use turnstone::stun::{self, AttributeType, Encoder, ErrorCode, IntegrityKind, Key, Message};
 
+use turnstone::turn::innermost;
+
 use crate::mutate::{Rng, mutate, repair_length};
 use crate::world;
 
@@ -49,6 +51,7 @@ fn no_mutated_message_upsets_the_parser() {
         if rng.chance(2) {
             repair_length(&mut input);
         }
+        assert!(innermost(&input).0.len() <= input.len());
         if read_all(&input) {
             parsed += 1;
             survives_a_round_trip(&input, &mut scratch);

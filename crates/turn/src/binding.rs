@@ -9,6 +9,9 @@ use super::output::{Client, Outcome};
 use super::response::{Responder, is_known};
 use super::server::Server;
 
+/// A challenge: what the budget for strangers reckons with.
+const ANSWER_LEN: usize = 104;
+
 impl Server {
     pub(super) fn binding(&mut self, now: Now, client: &Client, message: &Message<'_>, reply: &mut Vec<u8>) -> Outcome {
         if !self.may_answer_stranger(now, client) {
@@ -31,6 +34,7 @@ impl Server {
             match Asked::of(message) {
                 Ok(asked) => {
                     let (_, origin) = vantage.origin(&asked);
+                    let before = reply.len();
                     responder.success(reply, |encoder| {
                         encoder
                             .xor_address(AttributeType::XOR_MAPPED_ADDRESS, mapped)
@@ -39,6 +43,12 @@ impl Server {
                             .address(AttributeType::OTHER_ADDRESS, vantage.other());
                         asked.pad(encoder, message, trailer_len(message, responder.software));
                     });
+                    // The budget is of answers: a padded one counts for as many others as are as long.
+                    let further = if asked.is_padded() { (reply.len() - before).div_ceil(ANSWER_LEN) - 1 } else { 0 };
+                    if !(0..further).all(|_| self.may_answer_stranger(now, client)) {
+                        reply.truncate(before);
+                        return Outcome::Dropped(Dropped::RateLimited);
+                    }
                     return vantage.detour(&asked, &client.five_tuple).map_or(Outcome::Reply, Outcome::Detour);
                 }
                 Err(reason) => reason,

@@ -146,6 +146,11 @@ impl Asked {
         Some(Self { change_ip: flags & CHANGE_IP != 0, change_port: flags & CHANGE_PORT != 0, ..Self::default() })
     }
 
+    /// Whether its answer is padded.
+    pub(super) fn is_padded(&self) -> bool {
+        self.pads
+    }
+
     /// Appends PADDING if there was some: as much as Ethernet carries at once, and no more than makes the answer, with `rest` still
     /// to come, as long as the request.
     pub(super) fn pad(&self, encoder: &mut Encoder<'_>, request: &Message<'_>, rest: usize) {

@@ -16,7 +16,7 @@
 // | `allocation`, `allocations` | one allocation; all of them, by 5-tuple and by relay |
 // | `permissions`, `channels`, `index` | an allocation's peers |
 // | `hello` | cookies for DTLS |
-// | `message_kind` | what the first bytes of a message say that it is |
+// | `message_kind`, `nested` | what the first bytes of a message say that it is; messages inside of messages, as loops make them |
 // | `framing` | where the messages of a stream end |
 // | `wrapping` | a peer's payload as its client gets it |
 // | `path` | the way to a client, which the server carries and never looks into |
@@ -69,6 +69,7 @@ mod message_kind;
 mod mobile;
 mod mobility;
 mod moves;
+mod nested;
 mod output;
 mod parcel;
 mod pass;
@@ -105,6 +106,7 @@ pub use events::RefusalCounts;
 pub use ids::{AllocationId, AllocationIds, NoAllocationId};
 pub use message_kind::{ChannelData, MessageKind};
 pub use moves::MoveOrder;
+pub use nested::{innermost, is_nested_without_end};
 pub use output::{
     AllocationSummary, Binding, Client, Encapsulation, EndReason, Event, Outcome, ToClient, ToPeer, is_told_alone,
 };

@@ -240,7 +240,7 @@ pub enum Dropped {
     TooManyConnections,
     /// One of our own relays has sent it to one of our own listeners.
     OwnRelay,
-    /// It has gone round a loop, which is cut with it.
+    /// It has gone round a loop, which is cut with it; or has been wrapped by more servers than there can be on its way.
     Loop,
     /// A well-formed message that asks for nothing: a response, or an indication without effect here.
     Ignored,

@@ -19,6 +19,7 @@ use crate::clock::{Now, SECOND};
 use crate::reject::{DeniedPeer, Dropped, Reason};
 use turnstone_stun::Method;
 
+use super::nested::is_nested_without_end;
 use super::output::{ToClient, ToPeer};
 use super::relays::{OwnSender, RelayId, Relays};
 use super::server::Server;
@@ -234,6 +235,10 @@ impl Server {
         (peer, own): (PeerAddr, Option<OwnSender>),
         payload: &[u8],
     ) -> Result<ToClient, Dropped> {
+        if is_nested_without_end(payload) {
+            // Where all have one port, servers can be one another's clients without more.
+            return Err(Dropped::Loop);
+        }
         let shared = self.shared_ports.as_deref_mut().ok_or(Dropped::NoAllocation)?;
         let (source, len, ice) = (Source { peer, own }, payload.len(), Ice::read(payload));
         let (whose, says_so) = match ice {

@@ -1,5 +1,6 @@
 //! What the core asks of relay sockets: to open and close them, and the connections of TCP relays.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{RelaySockets, has_family};
@@ -9,26 +10,41 @@ use crate::turn::{ConnectError, ConnectionId, OpenRelay, PortRequest, RelayError
 use crate::user::User;
 use crate::worker::relay_socket::RelaySocket;
 
+impl RelaySockets {
+    /// Opens a relay at one of the addresses that a client may get: one of its listener's, or else one that the choice prefers, or any.
+    fn at_choice(
+        &mut self,
+        five_tuple: &FiveTuple,
+        family: Family,
+        mut open: impl FnMut(&mut Self, &dyn Fn(IpAddr, IpAddr) -> bool) -> Result<OpenRelay, RelayError>,
+    ) -> Result<OpenRelay, RelayError> {
+        let named = self.by_listener.iter().find(|listener| listener.is_of(five_tuple));
+        if let Some(named) = named.map(|listener| Arc::clone(&listener.relays)).filter(|of| has_family(of, family)) {
+            let may_be = |bind, external| named.contains(&bind) || named.contains(&external);
+            // None of them is there at this moment.
+            return open(self, &may_be).map_err(|error| match error {
+                RelayError::NoFamily if self.ports.supports(family) => RelayError::NoAddress,
+                error => error,
+            });
+        }
+        let reached = five_tuple.server.ip();
+        if self.choice == RelayChoice::Reached && Family::of(reached) == family {
+            // Where it has reached no relay address, or one that is gone or has no port left, each is as good as another.
+            match open(self, &|bind, external| [bind, external].contains(&reached)) {
+                Err(RelayError::NoFamily | RelayError::NoAddress | RelayError::NoPort) => {}
+                opened => return opened,
+            }
+        }
+        open(self, &|_, _| true)
+    }
+}
+
 impl Relays for RelaySockets {
     fn open_tcp(&mut self, five_tuple: &FiveTuple, family: Family) -> Result<OpenRelay, RelayError> {
         let mut random = [0; 4];
         (self.fill_random)(&mut random);
         let random = u32::from_ne_bytes(random);
-        let named = self.by_listener.iter().find(|listener| listener.is_of(five_tuple));
-        if let Some(named) = named.map(|listener| &listener.relays).filter(|of| has_family(of, family)) {
-            return self.tcp.open(&self.ports, family, random, |bind, external| {
-                named.contains(&bind) || named.contains(&external)
-            });
-        }
-        let reached = five_tuple.server.ip();
-        if self.choice == RelayChoice::Reached && Family::of(reached) == family {
-            let may_be = |bind, external| [bind, external].contains(&reached);
-            match self.tcp.open(&self.ports, family, random, may_be) {
-                Err(RelayError::NoAddress) => {}
-                opened => return opened,
-            }
-        }
-        self.tcp.open(&self.ports, family, random, |_, _| true)
+        self.at_choice(five_tuple, family, |relays, may_be| relays.tcp.open(&relays.ports, family, random, may_be))
     }
 
     fn close_tcp(&mut self, relay: RelayId) {
@@ -64,24 +80,7 @@ impl Relays for RelaySockets {
         family: Family,
         port: PortRequest<'_>,
     ) -> Result<OpenRelay, RelayError> {
-        let named = self.by_listener.iter().find(|listener| listener.is_of(five_tuple));
-        if let Some(named) = named.map(|listener| Arc::clone(&listener.relays)).filter(|of| has_family(of, family)) {
-            let may_be = |bind, external| named.contains(&bind) || named.contains(&external);
-            // None of them is there at this moment.
-            return self.open_at(now_micros, family, port, may_be).map_err(|error| match error {
-                RelayError::NoFamily if self.ports.supports(family) => RelayError::NoAddress,
-                error => error,
-            });
-        }
-        let reached = five_tuple.server.ip();
-        if self.choice == RelayChoice::Reached && Family::of(reached) == family {
-            let opened = self.open_at(now_micros, family, port, |bind, external| [bind, external].contains(&reached));
-            // Where it has reached no relay address, each is as good as another.
-            if !matches!(opened, Err(RelayError::NoFamily)) {
-                return opened;
-            }
-        }
-        self.open(now_micros, family, port)
+        self.at_choice(five_tuple, family, |relays, may_be| relays.open_at(now_micros, family, port, may_be))
     }
 
     fn open_reserved(

@@ -140,11 +140,38 @@ fn of_several_addresses_a_client_gets_the_one_it_has_reached_or_else_the_least_u
     }
     assert_eq!(open(&mut relays, "127.0.0.1", PortRequest::Even), Ok(outside[0]));
     assert_eq!(
-        open(&mut relays, "127.77.1.6", PortRequest::Even).map_err(|error| error == RelayError::NoPort),
-        Err(true)
+        open(&mut relays, "127.77.1.6", PortRequest::Any),
+        Ok(outside[0]),
+        "the one it has reached has no port left"
     );
     let owner = relays.owner(SocketAddr::new(outside[1], 20_003)).map(|owner| owner.worker);
     assert_eq!(owner, Some(0), "all of its ports are held");
+    // 508 only when all are.
+    let left = std::iter::from_fn(|| open(&mut relays, "127.77.1.6", PortRequest::Any).ok());
+    assert_eq!(left.collect::<Vec<_>>(), [outside[0]; 6]);
+    assert_eq!(open(&mut relays, "127.77.1.6", PortRequest::Any), Err(RelayError::NoPort));
+}
+
+#[test]
+fn pairs_of_ports_are_reserved_at_each_of_several_addresses_until_none_is_left() {
+    let ips = ["127.77.1.8", "127.77.1.9"].map(|ip| ip.parse::<IpAddr>().unwrap());
+    let mut relays = relays("127.77.1.8", (20_000, 20_003), 0, fill_from_system);
+    relays.ports = RelayPorts::new(&ips.map(|ip| (ip, ip)), (20_000, 20_003));
+    relays.addresses = relays.ports.addresses();
+    let user = User::fixed("ann");
+    let pair = PortRequest::EvenAndReserveNext { user: &user, per_user_max: None };
+    let mut firsts = Vec::new();
+    for n in 1..=4 {
+        let first = relays.open(0, Family::V4, pair).unwrap();
+        let next = relays.open_reserved(0, first.reservation.unwrap(), &user).unwrap();
+        let (first, next) = (first.relayed.get(), next.relayed.get());
+        assert!(first.ip() == next.ip() && first.port() % 2 == 0 && next.port() == first.port() + 1, "{first} {next}");
+        firsts.push(first.ip());
+        if n % 2 == 0 {
+            assert_eq!(ips.map(|ip| firsts.iter().filter(|of| **of == ip).count()), [n / 2; 2]);
+        }
+    }
+    assert_eq!(relays.open(0, Family::V4, pair), Err(RelayError::NoPort));
 }
 
 #[test]

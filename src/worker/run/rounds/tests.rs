@@ -31,26 +31,26 @@ const CHANNEL: u16 = 0x4000;
 const ROUND_MAX: u32 = FRESH_MESSAGES + 4 * LISTED_MESSAGES + 5 * 64 + 64 * 9;
 
 /// A worker that is driven round by round, with a listener for datagrams and one for streams on loopback.
-struct Driven {
-    worker: Worker,
+pub(in crate::worker::run) struct Driven {
+    pub(in crate::worker::run) worker: Worker,
     events: Events,
     listener: SocketAddr,
     streams: SocketAddr,
     encrypted: SocketAddr,
     trusting: Arc<ClientConfig>,
     counters: Arc<Counters>,
-    mailbox: Arc<Mailbox>,
+    pub(in crate::worker::run) mailbox: Arc<Mailbox>,
 }
 
 /// An allocation with a channel to a peer, and both ends.
-struct Call {
+pub(in crate::worker::run) struct Call {
     client: UdpSocket,
     peer: UdpSocket,
     relayed: SocketAddr,
 }
 
 impl Driven {
-    fn new() -> Self {
+    pub(in crate::worker::run) fn new() -> Self {
         let source = Source {
             text: "[relay]\nports = \"20000-29999\"\n[limits]\nunauthenticated-replies-per-second = \"unlimited\"\n\
                    [quota]\nallocations-per-user-burst = 10000\n\
@@ -104,7 +104,7 @@ impl Driven {
     }
 
     /// One round, which must have something to do; returns what it counts for.
-    fn round(&mut self) -> u32 {
+    pub(in crate::worker::run) fn round(&mut self) -> u32 {
         self.worker.round(&mut self.events).unwrap();
         assert!(self.worker.pace.spent() <= ROUND_MAX, "{} in one round", self.worker.pace.spent());
         self.worker.pace.spent()
@@ -117,7 +117,7 @@ impl Driven {
         }
     }
 
-    fn call(&mut self) -> Call {
+    pub(in crate::worker::run) fn call(&mut self) -> Call {
         self.call_from("127.0.0.1")
     }
 
