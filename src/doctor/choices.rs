@@ -12,10 +12,10 @@ use crate::probe::{Status, Step};
 use super::alternates::each;
 use super::finding;
 
-/// What the other side of one call brings along at least: host candidates of both families, a VPN, its public address, two relays.
-const PEERS_OF_A_CALL: u32 = 10;
-/// Denied addresses that candidates of the other side may be, in points of a tenth: with fewer, one call can suspend its callee.
-const POINTS_OF_A_CALL: u32 = 5;
+/// Addresses that the other side of one call brings along: 4 or 5 were measured, and its public one may come on top.
+const PEERS_OF_A_CALL: u32 = 6;
+/// With fewer, a few callers with private addresses, which count a tenth each, have whom they call suspended.
+const PROBES_MIN: u32 = 3;
 /// The port of mail servers, which whoever scans and spams wants first.
 const SMTP: u16 = 25;
 /// Prefixes of a network that has more addresses than anybody has proxies.
@@ -41,24 +41,24 @@ pub fn judge(config: &Config) -> Vec<Step> {
 
 fn guard(config: &Config) -> Vec<Step> {
     let mut steps = Vec::new();
-    let limits = [
-        ("peers-per-user", config.guard.peers_per_user, PEERS_OF_A_CALL, "addresses of the other side", "50"),
-        ("new-peers-per-minute", config.guard.new_peers_per_minute, PEERS_OF_A_CALL, "addresses as it begins", "60"),
-        (
-            "suspend-after",
-            config.guard.suspension.map(|suspension| suspension.probes),
-            POINTS_OF_A_CALL,
-            "points of denied addresses (a tenth for each private one) that the other side's candidates can be",
-            "20",
-        ),
-    ];
-    for (key, limit, needed, what, plenty) in limits {
-        if let Some(limit) = limit.filter(|limit| *limit < needed) {
+    let guard = &config.guard;
+    let peers =
+        [("peers-per-user", guard.peers_per_user, "50"), ("new-peers-per-minute", guard.new_peers_per_minute, "60")];
+    for (key, limit, plenty) in peers {
+        if let Some(limit) = limit.filter(|limit| *limit < PEERS_OF_A_CALL) {
             let message = format!(
-                "{key} = {limit} in [guard]: one call needs some {needed} {what}; {plenty} are plenty for a person"
+                "{key} = {limit} in [guard]: one call can need {PEERS_OF_A_CALL} addresses of the other side; {plenty} are plenty for a person"
             );
             steps.push(finding("guard", Status::Warn, message));
         }
+    }
+    if let Some(limit) = guard.suspension.map(|suspension| suspension.probes).filter(|limit| *limit < PROBES_MIN) {
+        let message = format!(
+            "suspend-after = {limit} in [guard]: {}0 private addresses within a minute, which callers bring along by the handful, suspend whom \
+             they call; 20 are plenty",
+            limit
+        );
+        steps.push(finding("guard", Status::Warn, message));
     }
     steps
 }
@@ -133,9 +133,9 @@ mod tests {
     #[test]
     fn limits_that_a_call_does_not_fit_into_are_warned_of() {
         for (text, count) in [
-            ("peers-per-user = 9", 1),
-            ("new-peers-per-minute = 3\nsuspend-after = 4", 2),
-            ("peers-per-user = 10\nnew-peers-per-minute = 10\nsuspend-after = 5", 0),
+            ("peers-per-user = 5", 1),
+            ("new-peers-per-minute = 3\nsuspend-after = 2", 2),
+            ("peers-per-user = 6\nnew-peers-per-minute = 6\nsuspend-after = 3", 0),
             ("", 0),
         ] {
             assert_eq!(found(&format!("{RELAY}[guard]\n{text}\n")), vec![("guard", Status::Warn); count], "{text}");

@@ -23,6 +23,7 @@ const PRIVATE_V4: [Ipv4Addr; 3] = [Ipv4Addr::LOCALHOST, Ipv4Addr::new(10, 0, 0, 
 const PRIVATE_V6: [Ipv6Addr; 2] = [Ipv6Addr::LOCALHOST, Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254)];
 /// The port of a permission means nothing (RFC 8656 section 9).
 const ANY_PORT: u16 = 9;
+const NO_PEERS: &str = "the server does not let its clients talk to each other, so that no data was relayed: ";
 /// How often a client comes again from another port that was sent elsewhere.
 const ATTEMPTS_MAX: u32 = 16;
 /// How long a server may take to end an allocation after Refresh 0, and how often it is asked.
@@ -54,8 +55,8 @@ pub(super) fn probe(
     relay.judge_address(first.relayed);
     if let Some(mut second) = relay.allocate_second(first.relayed) {
         if relay.permit(&mut first, &mut second) {
-            relay.echo("echo-send", By::Indication, &mut first, &mut second);
-            if relay.bind_channels(&mut first, &mut second) {
+            let is_let = relay.echo("echo-send", By::Indication, &mut first, &mut second);
+            if is_let && relay.bind_channels(&mut first, &mut second) {
                 relay.echo("echo-channel", By::Channel, &mut first, &mut second);
             }
         }
@@ -210,8 +211,7 @@ impl Relay<'_, '_> {
         match permitted {
             Ok(_) => self.add("permission", Status::Ok, started, "each may be sent to by the other".into()),
             Err(failure) if failure.code() == Some(ErrorCode::FORBIDDEN) => {
-                let context = "the server does not let its clients talk to each other, so that no data was relayed: ";
-                self.add_failure("permission", Status::Warn, started, context, &failure);
+                self.add_failure("permission", Status::Warn, started, NO_PEERS, &failure);
                 return false;
             }
             Err(failure) => {
@@ -240,8 +240,8 @@ impl Relay<'_, '_> {
         }
     }
 
-    /// Data of each size there and back.
-    fn echo(&mut self, name: &'static str, by: By, first: &mut Party, second: &mut Party) {
+    /// Data of each size there and back; `false` when the server does not let it through.
+    fn echo(&mut self, name: &'static str, by: By, first: &mut Party, second: &mut Party) -> bool {
         let started = Instant::now();
         let timeout = self.dialer.context.options.timeout;
         for len in SIZES {
@@ -249,6 +249,15 @@ impl Relay<'_, '_> {
                 let (from, to) =
                     if direction == "there" { (&mut *first, &mut *second) } else { (&mut *second, &mut *first) };
                 let Err(lost) = carry(from, to, by, len, timeout) else { continue };
+                // A permission is for an address. Where there is a service at it, ports are asked about by a channel.
+                if matches!(lost, Lost::Silent(_))
+                    && let Err(failure) =
+                        from.session.request(Request::ChannelBind { channel: CHANNEL, peer: to.relayed })
+                    && failure.code() == Some(ErrorCode::FORBIDDEN)
+                {
+                    self.add_failure(name, Status::Warn, started, NO_PEERS, &failure);
+                    return false;
+                }
                 let way = format!("{len} bytes from {} to {}", from.relayed, to.relayed);
                 let message = match lost {
                     Lost::Silent(sends) => format!(
@@ -261,7 +270,7 @@ impl Relay<'_, '_> {
                 // Clients without ICE on one port: a server need not know which of them is meant.
                 let is_shared = first.relayed == second.relayed;
                 self.add(name, if is_shared { Status::Note } else { Status::Fail }, started, message);
-                return;
+                return true;
             }
         }
         let took = started.elapsed();
@@ -273,6 +282,7 @@ impl Relay<'_, '_> {
                 .of_relay(self.family)
                 .fact("round_trip_ms", (round_trip_ms * 1000.0).round() / 1000.0),
         );
+        true
     }
 
     /// Whether the relay may be used to reach what is behind it.

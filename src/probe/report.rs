@@ -208,8 +208,12 @@ impl Report {
         let is_turn = self.targets.iter().any(|target| target.url.starts_with("turn"));
         let steps = || self.targets.iter().flat_map(Target::all_steps);
         let has_relayed = steps().any(|step| step.step.starts_with("echo-") && step.status == Status::Ok);
+        let has_allocated = steps().any(|step| step.step == "allocate" && step.status == Status::Ok);
         let verdict = match (self.verdict, is_turn && !has_relayed) {
             (Status::Fail, _) => "FAILED",
+            (_, true) if has_allocated => {
+                "it allocates, and no data went from one of its clients to the other (above is why)"
+            }
             (_, true) => {
                 "it answers, and NOTHING WAS RELAYED (a credential is needed for that: --credential, or --user and a password)"
             }

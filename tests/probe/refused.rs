@@ -51,6 +51,20 @@ fn a_server_that_drains_names_the_one_to_probe() {
 }
 
 #[test]
+fn a_server_whose_clients_may_not_talk_to_each_other_is_no_failure() {
+    let extra_toml = "[peers]\nrelays = false\n".to_owned();
+    let server = Spec { extra_toml, ..Spec::local() }.start();
+    let words = "the server does not let its clients talk to each other";
+    let probe = || Probe::of_server(&server, Transport::Udp, "127.0.0.1").args(&["-4", "--timeout", "2"]);
+    let probed = probe().run();
+    // Where peers on loopback are allowed, as here, a permission for the address is granted, and the ports are not.
+    probed.expect_exit(0, "warn").expect("echo-send", "warn", words);
+    assert!(!probed.has_step("channel"), "{:#}", probed.json);
+    let (_, out, _) = probe().run_as_text();
+    assert!(out.trim_end().lines().last().unwrap().starts_with("it allocates, and no data went"), "{out}");
+}
+
+#[test]
 fn a_closed_port_is_named_for_what_it_is() {
     // Bound and let go: nobody listens there for the moment.
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
