@@ -131,6 +131,11 @@ impl Payload {
     pub fn packets(&self) -> u64 {
         self.0.iter().map(|traffic| traffic.packets.get()).sum()
     }
+
+    /// The same in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.0.iter().map(|traffic| traffic.bytes.get()).sum()
+    }
 }
 
 /// Why a connection was closed though its client wanted it.

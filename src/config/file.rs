@@ -107,8 +107,8 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
     }
     let metrics = read_metrics(root, source, &listeners);
     let admin = read_admin(document, root, source, around, &listeners, metrics.as_ref());
-    let drain = read_drain(root, &listeners, around);
-    let redirect = read_redirect(root, &listeners, around).map(Arc::new);
+    let drain = read_drain(root, &listeners, &relay.value, around);
+    let redirect = read_redirect(root, &listeners, &relay.value, around).map(Arc::new);
     let usage = read_usage(document, root, source, around);
     let auth = read_auth(document, root, source, turn, around);
     let realms = read_realms(document, root, source, around, &auth, &peer_policies);

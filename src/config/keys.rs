@@ -439,6 +439,9 @@ static KEYS: &[Key] = &[
     Key::new("redirect.from-allocations", Kind::Number(0..=10_000_000, "a whole number up to 10000000; 0 is always"))
         .default("0")
         .shown(|c| Some(Value::Number(c.redirect.as_ref()?.from_allocations.into()))),
+    Key::new("redirect.from-bandwidth", Kind::Rate)
+        .default("unlimited")
+        .shown(|c| rate(c.redirect.as_ref()?.from_bytes_per_sec)),
     Key::new("usage.interim", Kind::DurationOrOff(Duration::from_secs(10)..=DAY))
         .default("5m")
         .shown(|c| or_off(c.usage.as_ref()?.interim.map(Value::Duration))),

@@ -10,7 +10,7 @@ use super::endpoint::Endpoint;
 use super::error::{Located, ValueError};
 use super::listen::{check_endpoint, parse_transport};
 use super::reader::{Section, or_default};
-use super::snapshot::{Drain, Listener, Metrics};
+use super::snapshot::{Drain, ExternalIp, Listener, Metrics, Relay};
 use super::source::{Source, Surroundings};
 
 /// What a socket's path may have (`sun_path` of unix(7)).
@@ -54,9 +54,14 @@ pub(super) fn parse_endpoint(text: &str, source: &Source) -> Result<Endpoint, Va
     }
 }
 
-pub(super) fn read_drain(root: &Section<'_, '_>, listeners: &[Located<Listener>], around: &Surroundings<'_>) -> Drain {
+pub(super) fn read_drain(
+    root: &Section<'_, '_>,
+    listeners: &[Located<Listener>],
+    relay: &Relay,
+    around: &Surroundings<'_>,
+) -> Drain {
     let section = root.section("drain");
-    let alternates = read_alternates(&section, listeners, around, false);
+    let alternates = read_alternates(&section, (listeners, relay), around, false);
     section.report_unknown_keys();
     Drain { deadline: or_default(section.duration("deadline")), alternates }
 }
@@ -64,16 +69,24 @@ pub(super) fn read_drain(root: &Section<'_, '_>, listeners: &[Located<Listener>]
 pub(super) fn read_redirect(
     root: &Section<'_, '_>,
     listeners: &[Located<Listener>],
+    relay: &Relay,
     around: &Surroundings<'_>,
 ) -> Option<Redirect> {
     let section = root.section("redirect");
-    let alternates = read_alternates(&section, listeners, around, true);
+    let alternates = read_alternates(&section, (listeners, relay), around, true);
     let (share, from) = (section.number("share"), section.number("from-allocations"));
+    let from_bandwidth = section.rate("from-bandwidth");
     section.report_unknown_keys();
     if alternates.servers.is_empty() {
-        for (key, value, default) in [("share", share, 100), ("from-allocations", from, 0)] {
-            if let Some(value) = value.filter(|value| value.value != default) {
-                section.problem(key, value.place, "no alternate-server says where clients are sent");
+        let set = |value: Option<Located<u64>>, default| Some(value.filter(|value| value.value != default)?.place);
+        let set = [
+            ("share", set(share, 100)),
+            ("from-allocations", set(from, 0)),
+            ("from-bandwidth", from_bandwidth.filter(|rate| rate.value.is_some()).map(|rate| rate.place)),
+        ];
+        for (key, place) in set {
+            if let Some(place) = place {
+                section.problem(key, place, "no alternate-server says where clients are sent");
             }
         }
         return None;
@@ -82,13 +95,14 @@ pub(super) fn read_redirect(
         alternates,
         share_percent: or_default(share).try_into().unwrap_or(100),
         from_allocations: or_default(from).try_into().unwrap_or(u32::MAX),
+        from_bytes_per_sec: from_bandwidth.and_then(|rate| rate.value),
     })
 }
 
 /// Servers that clients are sent to; none of them is this one, or a client would go round in a circle.
 fn read_alternates(
     section: &Section<'_, '_>,
-    listeners: &[Located<Listener>],
+    (listeners, relay): (&[Located<Listener>], &Relay),
     around: &Surroundings<'_>,
     may_share: bool,
 ) -> Alternates {
@@ -107,7 +121,7 @@ fn read_alternates(
             let message = format!("{address} is a second one of its transport and family");
             section.problem("alternate-server", later.place.clone(), message);
         }
-        if listeners.iter().any(|listener| is_at(listener.value.address, address, around)) {
+        if listeners.iter().any(|listener| is_at(listener.value.address, address, relay, around)) {
             section.problem("alternate-server", later.place.clone(), format_args!("{address} is this server itself"));
         }
     }
@@ -117,11 +131,16 @@ fn read_alternates(
     }
 }
 
-/// Whether a listener answers at an address; one at a wildcard does at the host's own.
-fn is_at(listener: SocketAddr, address: SocketAddr, around: &Surroundings<'_>) -> bool {
+/// Whether a listener answers at an address; one at a wildcard does at the host's own, and each at the public one that stands for its own.
+/// Other addresses of the host are known once the server runs: see [`Config::alternates_but_own`](super::Config::alternates_but_own).
+fn is_at(listener: SocketAddr, address: SocketAddr, relay: &Relay, around: &Surroundings<'_>) -> bool {
     let own = [around.host.ipv4.map(IpAddr::V4), around.host.ipv6.map(IpAddr::V6)];
-    let is_own = address.ip().is_loopback() || own.contains(&Some(address.ip()));
-    listener == address || (listener.ip().is_unspecified() && listener.port() == address.port() && is_own)
+    let (bound, ip) = (listener.ip(), address.ip());
+    let is_host = ip.is_loopback() || own.contains(&Some(ip)) || relay.addresses.iter().any(|relay| relay.bind == ip);
+    let is_of = |external: &ExternalIp| external.bind.is_none_or(|bind| bound.is_unspecified() || bound == bind);
+    let is_public = relay.externals.iter().any(|external| external.ip == ip && is_of(external));
+    let same_port = listener.port() == address.port();
+    listener == address || same_port && (bound.is_unspecified() && is_host || is_public && !bound.is_loopback())
 }
 
 fn is_for_tls(alternate: &AlternateServer) -> bool {

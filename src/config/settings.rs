@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::auth::{AccessTokens, Credentials, NonceKeys, SharedSecret, Users};
 use crate::policy::{PeerAcl, PeerPolicies, PeerRules, PolicyName};
-use crate::turn::{NatDiscovery, Realm, Settings};
+use crate::turn::{Alternates, NatDiscovery, Realm, Redirect, Settings};
 
 use super::error::{ConfigError, Place};
 use super::snapshot::{Config, OwnAddresses};
@@ -34,6 +34,7 @@ impl Config {
             })
         })?;
         let default_policy = Arc::clone(peer_policies.default_policy());
+        let redirect = self.redirect_but_own(default_policy.rules());
         let settings = Settings::builder(Arc::new(default_realm), default_policy)
             .peer_policies(peer_policies)
             .server_names(&auth.server_names)
@@ -48,7 +49,7 @@ impl Config {
             .nat_discovery(self.nat_discovery.clone())
             .rfc3489(self.rfc3489)
             .mobility(self.mobility)
-            .redirect(self.redirect.clone())
+            .redirect(redirect)
             .tcp_relays(self.tcp_relays.is_offered.then_some(self.tcp_relays.limits))
             .software(self.software.clone())
             .default_family(self.relay.default_family)
@@ -63,6 +64,34 @@ impl Config {
             Ok::<_, ConfigError>(settings.realm(realm))
         })?;
         Ok(settings.build())
+    }
+
+    /// Which clients are sent to which servers, of which none is at an address that the server knows to be its own.
+    pub fn redirect_but_own(&self, rules: &PeerRules) -> Option<Arc<Redirect>> {
+        let redirect = self.redirect.as_ref()?;
+        let alternates = Self::alternates_but_own(&redirect.alternates, rules);
+        Some(match alternates.servers.len() == redirect.alternates.servers.len() {
+            true => Arc::clone(redirect),
+            false => Arc::new(Redirect { alternates, ..Redirect::clone(redirect) }),
+        })
+    }
+
+    /// Servers that clients are sent to, without those at addresses of this one: a client would go round in a circle. The rules know all
+    /// addresses of this moment.
+    pub fn alternates_but_own(alternates: &Alternates, rules: &PeerRules) -> Alternates {
+        let mut alternates = alternates.clone();
+        alternates.servers.retain(|server| !is_own(server.address, rules));
+        alternates
+    }
+
+    /// The servers of `[redirect]` and `[drain]` that are this one itself.
+    pub fn own_alternates(&self, rules: &PeerRules) -> Vec<SocketAddr> {
+        let redirect = self.redirect.iter().flat_map(|redirect| &redirect.alternates.servers);
+        let mut own: Vec<_> = redirect.chain(&self.drain.alternates.servers).map(|server| server.address).collect();
+        own.retain(|address| is_own(*address, rules));
+        own.sort_unstable();
+        own.dedup();
+        own
     }
 
     /// The rules of every peer policy, the default one first, with the addresses that are our own.
@@ -113,6 +142,15 @@ impl Config {
             ..self.peers.clone()
         }
     }
+}
+
+/// Whether one of our listeners answers at an address. One at a wildcard does at every address of the host, and where relays are reached.
+fn is_own(address: SocketAddr, rules: &PeerRules) -> bool {
+    let ip = address.ip();
+    let is_host = ip.is_loopback() || rules.own_addresses.contains(&ip) || rules.relay_addresses.contains(&ip);
+    rules.own_endpoints.iter().any(|endpoint| {
+        *endpoint == address || endpoint.ip().is_unspecified() && endpoint.port() == address.port() && is_host
+    })
 }
 
 /// The rules of all peer policies.

@@ -54,6 +54,8 @@ pub(super) struct AddressWatch {
     missing: Option<String>,
     /// Whether the service manager has been told that the server is ready.
     announced: bool,
+    /// Alternate servers that are this one, as was warned of last.
+    own_alternates: Vec<String>,
     /// Addresses come and go more often than what the server needs: the one must not silence the other.
     changes_log: LogBudget,
     readiness_log: LogBudget,
@@ -89,6 +91,7 @@ impl AddressWatch {
             next_look: None,
             missing: None,
             announced: false,
+            own_alternates: Vec::new(),
             changes_log: LogBudget::default(),
             readiness_log: LogBudget::default(),
         })
@@ -219,6 +222,26 @@ impl AddressWatch {
             }
         });
         Some(policies)
+    }
+
+    /// Warns of servers that clients would be sent to and that are this one. They are left out.
+    pub(super) fn warn_of_own_alternates(&mut self, config: &Config, policies: &PeerPolicies) {
+        let own = config.own_alternates(policies.default_policy().rules());
+        let own: Vec<_> = own.iter().map(ToString::to_string).collect();
+        if self.own_alternates == own {
+            return;
+        }
+        if !own.is_empty() {
+            let addresses = Listed(own.iter());
+            self.changes_log.tell(|more| {
+                tracing::warn!(
+                    %addresses,
+                    "an alternate-server of [redirect] or [drain] is this server itself: no client is sent there, where it would go in \
+                     a circle; take it out of the configuration{more}"
+                );
+            });
+        }
+        self.own_alternates = own;
     }
 
     /// Tells log, `/readyz` and the service manager what is missing, when that has changed. Returns whether the server is ready

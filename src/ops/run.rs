@@ -64,7 +64,8 @@ async fn supervise(started: Started, mut signals: Signals, hooks: &mut Hooks<'_>
     let interval = notify::watchdog_interval();
     let mut tick = tokio::time::interval(interval.unwrap_or(Duration::from_secs(3600)));
     let mut drain_tick = tokio::time::interval(drain::LOOK_INTERVAL);
-    for tick in [&mut tick, &mut drain_tick] {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    for tick in [&mut tick, &mut drain_tick, &mut second] {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     let mut asked: Option<Ping> = None;
@@ -97,6 +98,7 @@ async fn supervise(started: Started, mut signals: Signals, hooks: &mut Hooks<'_>
                     break;
                 }
             }
+            _ = second.tick(), if server.redirects_by_rate() => server.measure_relayed(),
             // What comes of it is in the log.
             _ = signals.hang_up.recv() => reload::reload(&mut server, hooks, drop),
             Some(order) = next_order(&mut orders) => {

@@ -15,11 +15,12 @@ use super::workers::{Judging, Workers};
 use crate::addr::Transport;
 use crate::auth::NonceKeys;
 use crate::config::{Config, ConfigError};
+use crate::counters;
 use crate::credentials::CredentialsService;
 use crate::dtls;
 use crate::http;
 use crate::stream::https_config;
-use crate::turn::Settings;
+use crate::turn::{RelayedRate, Settings};
 use crate::usage::UsageRecords;
 use crate::worker::Command;
 
@@ -39,6 +40,29 @@ pub(super) struct Server {
     pub(super) dtls: Arc<ArcSwapOption<dtls::Context>>,
     pub(super) credentials: Option<CredentialsEndpoint>,
     pub(super) nonce_keys: Arc<NonceKeys>,
+    pub(super) relayed: Relayed,
+}
+
+/// What is relayed of late, of all workers together.
+pub(super) struct Relayed {
+    rate: Arc<RelayedRate>,
+    bytes_per_sec: u64,
+    /// What had been relayed a second ago.
+    before: Option<u64>,
+}
+
+impl Relayed {
+    /// To be written where the workers read it.
+    pub(super) fn new(rate: Arc<RelayedRate>) -> Self {
+        Self { rate, bytes_per_sec: 0, before: None }
+    }
+
+    /// A second has passed since the last time. What counts is the mean of a few of them: one picture that is larger than others is no load.
+    fn measure(&mut self, total: u64) {
+        let last = self.before.replace(total).map_or(0, |before| total.saturating_sub(before));
+        self.bytes_per_sec = (self.bytes_per_sec * 3 + last) / 4;
+        self.rate.set(self.bytes_per_sec);
+    }
 }
 
 /// The endpoint of the credentials API.
@@ -68,6 +92,7 @@ impl Server {
     /// Hands a snapshot to every worker.
     pub(super) fn apply(&mut self, settings: Arc<Settings>) -> Judging {
         self.status.set_settings(Arc::clone(&settings));
+        self.addresses.warn_of_own_alternates(&self.config, settings.peer_policies());
         let judging = self.workers.apply(&settings);
         judging.keeping(std::mem::replace(&mut self.settings, settings))
     }
@@ -101,12 +126,27 @@ impl Server {
             self.renew_credentials();
         }
         if let Some(policies) = self.addresses.changed_policies(&self.config, self.settings.peer_policies()) {
+            let redirect = self.config.redirect_but_own(policies.default_policy().rules());
+            let settings = self.settings.with_peer_policies(Arc::new(policies)).with_redirect(redirect);
             // Nobody waits for the end of it.
-            let _ = self.apply(Arc::new(self.settings.with_peer_policies(Arc::new(policies))));
+            let _ = self.apply(Arc::new(settings));
+            if self.draining.is_some() {
+                self.send_drain();
+            }
         }
         let is_first = self.addresses.tell_readiness(&self.config, &self.status);
         self.addresses.rest(has_answer);
         is_first
+    }
+
+    /// Whether it has to be known how much is relayed.
+    pub(super) fn redirects_by_rate(&self) -> bool {
+        self.config.redirect.as_ref().is_some_and(|redirect| redirect.from_bytes_per_sec.is_some())
+    }
+
+    /// Measures what the workers relay, for redirects that depend on it, once a second.
+    pub(super) fn measure_relayed(&mut self) {
+        self.relayed.measure(counters::sum(&self.workers.counters, |counters| counters.payload.bytes()));
     }
 
     /// Gives a drain under way another deadline, counted from now on, or none; begins one where there is none. Without a deadline
@@ -129,7 +169,8 @@ impl Server {
 
     /// Tells the workers, the alternate servers included.
     pub(super) fn send_drain(&self) {
-        let alternates = Arc::new(self.config.drain.alternates.clone());
+        let rules = self.settings.peer_policies().default_policy().rules();
+        let alternates = Arc::new(Config::alternates_but_own(&self.config.drain.alternates, rules));
         self.workers.tell(|| Command::Drain(Arc::clone(&alternates)));
     }
 

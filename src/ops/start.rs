@@ -15,7 +15,7 @@ use super::listeners::{self, Bound};
 use super::metrics::Metrics;
 use super::monitor::Monitor;
 use super::orders::Orders;
-use super::server::{CredentialsEndpoint, Server};
+use super::server::{CredentialsEndpoint, Relayed, Server};
 use super::status::Status;
 use super::workers::{Threads, Workers};
 use crate::auth::NonceKeys;
@@ -72,9 +72,10 @@ pub(super) fn start(config: Config, inherited: Inherited) -> Result<Started, Run
     let nonce_keys = Arc::new(NonceKeys::new(master, config.auth.nonce_lifetime_secs));
     let relay_ports = RelayPorts::new(&[], config.relay.ports);
     offer(&config, &relay_ports);
-    let addresses = AddressWatch::new(bound.clone(), endpoints, Arc::clone(&relay_ports))?;
+    let mut addresses = AddressWatch::new(bound.clone(), endpoints, Arc::clone(&relay_ports))?;
     let settings = Arc::new(config.settings(Arc::clone(&nonce_keys), addresses.own(&config))?);
     status.set_settings(Arc::clone(&settings));
+    addresses.warn_of_own_alternates(&config, settings.peer_policies());
     let reservations_max = (config.relay.ports_of_family() / 4).max(1) as usize;
     let reservations = Arc::new(Reservations::new(reservations_max));
     let workers = Workers::new(config.workers).map_err(RunError::Mailbox)?;
@@ -156,6 +157,7 @@ pub(super) fn start(config: Config, inherited: Inherited) -> Result<Started, Run
         dtls,
         credentials,
         nonce_keys,
+        relayed: Relayed::new(Arc::clone(&shared.relayed)),
     };
     Ok(Started { server, bound, threads, tasks, orders })
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use turnstone::addr::Transport;
-use turnstone::config::{Effect, Endpoint};
+use turnstone::config::{Config, Effect, Endpoint, OwnAddresses};
 use turnstone::turn::AlternateServer;
 
 use super::{SECRET, given, with_secret};
@@ -165,18 +165,56 @@ from-allocations = 800"#;
     assert_eq!((redirect.share_percent, redirect.from_allocations), (30, 800));
     let plain = with_secret("[redirect]\nalternate-server = \"203.0.113.6:3478\"").config().redirect.unwrap();
     assert_eq!((plain.share_percent, plain.from_allocations), (100, 0));
+    assert_eq!(plain.from_bytes_per_sec, None);
+    let by_rate = with_secret("[redirect]\nalternate-server = \"203.0.113.6:3478\"\nfrom-bandwidth = \"800Mbit/s\"");
+    assert_eq!(by_rate.config().redirect.unwrap().from_bytes_per_sec, Some(100_000_000));
     assert!(with_secret("").config().redirect.is_none());
-    for key in ["share = 30", "from-allocations = 1"] {
+    for key in ["share = 30", "from-allocations = 1", "from-bandwidth = \"1Gbit/s\""] {
         let error = with_secret(&format!("[redirect]\n{key}")).error();
         assert!(error.contains("no alternate-server says where"), "{error}");
     }
     let error = with_secret("[redirect]\nalternate-server = \"203.0.113.6:3478\"\nshare = 0").error();
     assert!(error.contains("from 1 to 100"), "{error}");
     let listen = |address: &str| format!("[[listen]]\naddress = \"{address}\"\ntransport = \"udp\"\n");
-    for (listener, itself) in [("203.0.113.6:3478", "203.0.113.6:3478"), ("0.0.0.0:3478", "127.0.0.1:3478")] {
-        let text = format!("{}[redirect]\nalternate-server = \"{itself}\"", listen(listener));
-        assert!(with_secret(&text).error().contains("is this server itself"));
+    let relay = "[relay]\nipv4 = \"192.0.2.5\"\nexternal-ip = \"203.0.113.5\"\n";
+    for (listener, alternate, is_itself) in [
+        ("203.0.113.6:3478", "203.0.113.6:3478", true),
+        ("0.0.0.0:3478", "127.0.0.1:3478", true),
+        // The private address and the public one that stands for it, at a wildcard and at itself.
+        ("0.0.0.0:3478", "192.0.2.5:3478", true),
+        ("0.0.0.0:3478", "203.0.113.5:3478", true),
+        ("192.0.2.5:3478", "203.0.113.5:3478", true),
+        ("0.0.0.0:3478", "203.0.113.5:3479", false),
+        ("127.0.0.1:3478", "203.0.113.5:3478", false),
+        ("203.0.113.6:3478", "203.0.113.7:3478", false),
+    ] {
+        let text = format!("{}{relay}[redirect]\nalternate-server = \"{alternate}\"", listen(listener));
+        let parsed = with_secret(&text);
+        match is_itself {
+            true => assert!(parsed.error().contains("is this server itself"), "{alternate} at {listener}"),
+            false => drop(parsed.config()),
+        }
     }
+}
+
+#[test]
+fn servers_that_clients_are_sent_to_are_left_out_while_they_are_at_an_address_of_this_one() {
+    let text = "[[listen]]\naddress = \"0.0.0.0:3478\"\ntransport = \"udp\"\n[drain]\nalternate-server = \"198.51.100.9:3478\"\n\
+                [redirect]\nalternate-server = [\"198.51.100.9:3478\", \"198.51.100.9:3479\", \"203.0.113.7:3478\"]";
+    let config = with_secret(text).config();
+    let at = |address: &str| {
+        let endpoints = vec!["0.0.0.0:3478".parse().unwrap(), "127.0.0.1:9641".parse().unwrap()];
+        let own = OwnAddresses { endpoints, addresses: vec![address.parse().unwrap()], ..OwnAddresses::default() };
+        let rules = config.peer_policy_rules(own).default;
+        let left = config.redirect_but_own(&rules).unwrap();
+        let left: Vec<_> = left.alternates.servers.iter().map(|server| server.address.to_string()).collect();
+        let of_drain = Config::alternates_but_own(&config.drain.alternates, &rules).servers.len();
+        let own: Vec<_> = config.own_alternates(&rules).iter().map(ToString::to_string).collect();
+        (left.join(" "), of_drain, own.join(" "))
+    };
+    let (all, others) = ("198.51.100.9:3478 198.51.100.9:3479 203.0.113.7:3478", "198.51.100.9:3479 203.0.113.7:3478");
+    assert_eq!(at("198.51.100.8"), (all.to_owned(), 1, String::new()));
+    assert_eq!(at("198.51.100.9"), (others.to_owned(), 0, "198.51.100.9:3478".to_owned()));
 }
 
 #[test]

@@ -17,7 +17,10 @@ fn world(share_percent: u8, from_allocations: u32) -> World {
     let server = |transport, address: &str| AlternateServer { transport, address: address.parse().unwrap() };
     let servers = vec![server(None, ONE), server(None, OTHER), server(Some(Transport::Tls), OF_TLS)];
     let alternates = Alternates { servers, domain: Some("turn2.example.org".to_owned()) };
-    World::with(|options| options.redirect = Some(Arc::new(Redirect { alternates, share_percent, from_allocations })))
+    World::with(|options| {
+        options.redirect =
+            Some(Arc::new(Redirect { alternates, share_percent, from_allocations, from_bytes_per_sec: None }))
+    })
 }
 
 /// Where a client's first request is sent to; `None` when it is challenged.
@@ -87,6 +90,26 @@ fn above_a_number_of_allocations_newcomers_are_sent_away_but_nobody_who_was_chal
     world.refresh(&third, Some(0));
     assert_eq!(sent_to(&mut world, client(9)), None);
     world.check_books();
+}
+
+#[test]
+fn above_what_is_relayed_newcomers_are_sent_away_whatever_the_number_of_allocations() {
+    for from_allocations in [0, 1000] {
+        let mut world = world(100, from_allocations);
+        world.reload(|options| {
+            let redirect = options.redirect.as_deref().unwrap().clone();
+            options.redirect = Some(Arc::new(Redirect { from_bytes_per_sec: Some(1_000_000), ..redirect }));
+        });
+        assert_eq!(sent_to(&mut world, client(1)), None);
+        let challenged = world.alice(client(2));
+        world.shared.relayed.set(999_999);
+        assert_eq!(sent_to(&mut world, client(1)), None);
+        world.shared.relayed.set(1_000_000);
+        assert!(sent_to(&mut world, client(1)).is_some());
+        world.allocate(&challenged);
+        world.shared.relayed.set(10);
+        assert_eq!(sent_to(&mut world, client(1)), None);
+    }
 }
 
 #[test]

@@ -46,9 +46,9 @@ impl Pair {
 }
 
 #[test]
-fn uclient_follows_a_draining_server_over_udp_and_tcp() {
+fn uclient_follows_a_draining_server_over_every_transport() {
     let pair = Pair::of(uclient::spec());
-    let transports = [Transport::Udp, Transport::Tcp];
+    let transports = [Transport::Udp, Transport::Tcp, Transport::Tls];
     for transport in transports {
         let peer = uclient::Peer::start("127.0.0.1");
         let flags = [&peer.flags()[..], &["-c"]].concat();
@@ -61,16 +61,21 @@ fn uclient_follows_a_draining_server_over_udp_and_tcp() {
 #[test]
 fn uclient_goes_where_the_load_is_shared_with() {
     let alternate = uclient::spec().start();
-    let servers = [Transport::Udp, Transport::Tcp]
-        .map(|transport| format!("\"{}://{}\"", transport.name(), alternate.address(transport, "127.0.0.1")));
-    let extra_toml = format!("[redirect]\nalternate-server = [{}]\n", servers.join(", "));
-    let first = Spec { extra_toml, ..uclient::spec() }.start();
-    let run = |transport, user: &str| {
+    let redirecting = |transports: &[Transport], more: &str| {
+        let at = |transport| alternate.address(transport, "127.0.0.1");
+        let servers = transports.iter().map(|transport| format!("\"{}://{}\"", transport.name(), at(*transport)));
+        let servers: Vec<_> = servers.collect();
+        let extra_toml = format!("[redirect]\nalternate-server = [{}]\n{more}", servers.join(", "));
+        Spec { extra_toml, ..uclient::spec() }.start()
+    };
+    let first = redirecting(&[Transport::Udp, Transport::Tcp], "");
+    let run_at = |server: &TestServer, transport, user: &str| {
         let peer = uclient::Peer::start("127.0.0.1");
         let flags = [&peer.flags()[..], &["-c"]].concat();
-        let credentials = first.credentials(user);
-        uclient::assert_nothing_lost(&uclient::uclient(&first, transport, "127.0.0.1", &credentials, &flags));
+        let credentials = server.credentials(user);
+        uclient::assert_nothing_lost(&uclient::uclient(server, transport, "127.0.0.1", &credentials, &flags));
     };
+    let run = |transport, user: &str| run_at(&first, transport, user);
     run(Transport::Udp, "shared");
     run(Transport::Tcp, "shared");
     let ended = |server: &TestServer, user: &str, count: usize| {
@@ -83,6 +88,14 @@ fn uclient_goes_where_the_load_is_shared_with() {
     // It names no server for clients over TLS, and serves them itself.
     run(Transport::Tls, "by-tls");
     ended(&first, ":by-tls", 1);
+    // Another one names one for TLS alone, at that one's port for TLS; what is relayed is the threshold, which nothing is above.
+    let second = redirecting(&[Transport::Tls], "");
+    run_at(&second, Transport::Tls, "over-there");
+    ended(&alternate, ":over-there", 1);
+    assert!(!second.log().contains(":over-there"), "{}", second.log());
+    let third = redirecting(&[Transport::Tls], "from-bandwidth = \"1Gbit/s\"\n");
+    run_at(&third, Transport::Tls, "at-home");
+    ended(&third, ":at-home", 1);
 }
 
 #[test]

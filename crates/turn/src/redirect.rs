@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::addr::{Family, FiveTuple, Transport};
 use turnstone_stun::{AttributeType, Encoder, Message, Method};
@@ -33,8 +34,32 @@ pub struct Redirect {
     pub alternates: Alternates,
     /// Of a hundred clients, so many; which ones depends on their address and port.
     pub share_percent: u8,
-    /// Only while so many allocations live at all workers together.
+    /// Only while so many allocations live at all workers together; 0 is no threshold.
     pub from_allocations: u32,
+    /// Or while so many bytes a second are relayed, by [`Shared::relayed`](crate::Shared::relayed).
+    pub from_bytes_per_sec: Option<u64>,
+}
+
+/// How much all workers relay, as whoever runs them has measured it. Nothing is measured here.
+#[derive(Debug, Default)]
+pub struct RelayedRate(AtomicU64);
+
+impl RelayedRate {
+    /// So much was relayed of late, in bytes a second.
+    pub fn set(&self, bytes_per_sec: u64) {
+        self.0.store(bytes_per_sec, Ordering::Relaxed);
+    }
+
+    fn bytes_per_sec(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Redirect {
+    /// Whether there is something that has to be reached first.
+    fn has_threshold(&self) -> bool {
+        self.from_allocations > 0 || self.from_bytes_per_sec.is_some()
+    }
 }
 
 impl Alternates {
@@ -74,7 +99,7 @@ impl Server {
     /// Whether a client's Allocate is redirected, whether it has been challenged or not: the same client gets the same answer, so that
     /// none is first challenged and then sent away.
     pub(super) fn redirects(&self, five_tuple: &FiveTuple) -> bool {
-        let by_share = |of: &&Arc<Redirect>| of.from_allocations == 0 && self.is_of_share(of, five_tuple);
+        let by_share = |of: &&Arc<Redirect>| !of.has_threshold() && self.is_of_share(of, five_tuple);
         let wanted = self.draining || self.settings.redirect.as_ref().filter(by_share).is_some();
         wanted && self.alternate(five_tuple).is_some()
     }
@@ -82,9 +107,9 @@ impl Server {
     /// Whether a client is sent away because the server has too many. Who has been challenged already is served.
     fn is_above(&self, five_tuple: &FiveTuple) -> bool {
         let is_above = |of: &&Arc<Redirect>| {
-            of.from_allocations > 0
-                && self.shared.quotas.in_use() >= of.from_allocations
-                && self.is_of_share(of, five_tuple)
+            let by_count = of.from_allocations > 0 && self.shared.quotas.in_use() >= of.from_allocations;
+            let by_rate = of.from_bytes_per_sec.is_some_and(|from| self.shared.relayed.bytes_per_sec() >= from);
+            (by_count || by_rate) && self.is_of_share(of, five_tuple)
         };
         self.settings.redirect.as_ref().filter(is_above).is_some() && self.alternate(five_tuple).is_some()
     }

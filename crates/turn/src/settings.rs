@@ -13,7 +13,7 @@ use crate::policy::{
 use super::connection_ids::ConnectionIds;
 use super::discovery::NatDiscovery;
 use super::realm::{OnExpiry, Realm};
-use super::redirect::Redirect;
+use super::redirect::{Redirect, RelayedRate};
 use super::retransmit::DigestKey;
 use super::server_names::ServerNames;
 use super::ticket::TicketKey;
@@ -207,6 +207,13 @@ impl Settings {
         Self { peer_policies, ..self.clone() }
     }
 
+    /// The same settings with other servers to send clients to, likewise.
+    #[must_use]
+    pub fn with_redirect(mut self, redirect: Option<Arc<Redirect>>) -> Self {
+        self.redirect = redirect;
+        self
+    }
+
     /// Goes on counting where the settings before have stopped: a realm is the same if its name is.
     #[must_use]
     pub fn counting_on(mut self, before: &Self) -> Self {
@@ -378,6 +385,8 @@ pub struct Shared {
     pub request_digests: Arc<DigestKey>,
     /// The key of mobility tickets.
     pub tickets: Arc<TicketKey>,
+    /// How much is relayed, for [`Redirect`].
+    pub relayed: Arc<RelayedRate>,
     /// Connections to peers over TCP.
     pub connection_ids: Arc<ConnectionIds>,
 }
