@@ -8,7 +8,7 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(Some(header)) = read_stream_header(bytes) {
         assert!(header.len <= bytes.len() && header.len <= HEADER_MAX);
         // What follows does not count, and it was not complete a byte earlier.
-        assert_eq!(read_stream_header(&bytes[..header.len]), Ok(Some(header)));
+        assert_eq!(read_stream_header(&bytes[..header.len]), Ok(Some(header.clone())));
         assert_eq!(read_stream_header(&bytes[..header.len - 1]), Ok(None));
         if let Some(ends) = header.ends {
             let written = stream_header(ends);

@@ -46,13 +46,13 @@ pub(super) fn read(bytes: &[u8], carried: Carried) -> Result<Option<Header>, Hea
         return Err(TOO_SHORT);
     }
     let (Some(header), Some(rest)) = (bytes.get(..len), rest.get(..rest_len)) else { return Ok(None) };
-    let Some(family) = family_of_ends else { return Ok(Some(Header { len, ends: None })) };
+    let Some(family) = family_of_ends else { return Ok(Some(Header { len, ends: None, server_name: None })) };
     let ends = match family {
         Family::V4 => rest.first_chunk().map(ends_of_v4),
         Family::V6 => rest.first_chunk().map(ends_of_v6),
     };
-    tlv::check(header, FIXED + ends_len(family))?;
-    Ok(Some(Header { len, ends: Some(ends.ok_or(TOO_SHORT)?) }))
+    let server_name = tlv::read(header, FIXED + ends_len(family))?;
+    Ok(Some(Header { len, ends: Some(ends.ok_or(TOO_SHORT)?), server_name }))
 }
 
 /// A header for a connection. If its ends are of two families, both are written as IPv6.
@@ -88,7 +88,7 @@ fn ends_of_v4(bytes: &[u8; 12]) -> Ends {
     let &[a, b, c, d, e, f, g, h, i, j, k, l] = bytes;
     let client = SocketAddr::from((Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([i, j])));
     let server = SocketAddr::from((Ipv4Addr::new(e, f, g, h), u16::from_be_bytes([k, l])));
-    Ends { client, server }
+    Ends::of(client, server)
 }
 
 fn ends_of_v6(bytes: &[u8; 36]) -> Ends {
@@ -99,5 +99,5 @@ fn ends_of_v6(bytes: &[u8; 36]) -> Ends {
     let [a, b, c, d] = ports;
     let client = SocketAddr::from((Ipv6Addr::from(client), u16::from_be_bytes([a, b])));
     let server = SocketAddr::from((Ipv6Addr::from(server), u16::from_be_bytes([c, d])));
-    Ends { client, server }
+    Ends::of(client, server)
 }

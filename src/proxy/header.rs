@@ -15,13 +15,15 @@ pub(super) enum Carried {
 }
 
 /// A header, read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Its bytes; what follows is the client's.
     pub len: usize,
     /// Whose connection it is. Nothing where the proxy speaks for itself, as a health check does (LOCAL), or does not know
     /// (UNKNOWN, AF_UNSPEC): then the ends of the proxy's own connection count.
     pub ends: Option<Ends>,
+    /// The server name that the client has asked for, if the proxy has ended its TLS and says so (PP2_TYPE_AUTHORITY).
+    pub server_name: Option<Box<str>>,
 }
 
 /// The two ends of what a proxy has accepted.
@@ -31,6 +33,14 @@ pub struct Ends {
     pub client: SocketAddr,
     /// Where.
     pub server: SocketAddr,
+}
+
+impl Ends {
+    /// Of what a header says. A proxy whose listener takes both families writes IPv4 as mapped IPv6: here it is IPv4 again.
+    pub(super) fn of(client: SocketAddr, server: SocketAddr) -> Self {
+        let plain = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
+        Self { client: plain(client), server: plain(server) }
+    }
 }
 
 /// Why a header is refused.

@@ -72,7 +72,7 @@ fn version_2_names_both_ends_of_a_connection_or_of_a_datagram() {
         [&[0x20, 1, 0xD, 0xB8], [0; 11].as_slice(), &[1], &[0x20, 1, 0xD, 0xB8], &[0; 11], &[5], &[3, 232, 1, 187]];
     assert_eq!(whole(&v2(0x21, 0x21, &v6.concat())), Ok(ends("[2001:db8::1]:1000", "[2001:db8::5]:443")));
     let datagram = [v2(0x21, 0x12, V4_ENDS), b"payload".to_vec()].concat();
-    let header = Header { len: 28, ends: ends("192.0.2.1:1000", "203.0.113.5:443") };
+    let header = Header { len: 28, ends: ends("192.0.2.1:1000", "203.0.113.5:443"), server_name: None };
     assert_eq!(read_datagram_header(&datagram), Ok(header));
     assert!(matches!(read_stream_header(&datagram), Err(HeaderError::Unsupported(_))));
     assert!(matches!(read_datagram_header(&v2(0x21, 0x11, V4_ENDS)), Err(HeaderError::Unsupported(_))));
@@ -82,7 +82,7 @@ fn version_2_names_both_ends_of_a_connection_or_of_a_datagram() {
 fn a_proxy_that_speaks_for_itself_names_nobody() {
     for bytes in [v2(0x20, 0, b""), v2(0x20, 0x11, V4_ENDS), v2(0x21, 0, b"whatever"), v2(0x20, 0xFF, &[7; 300])] {
         assert_eq!(whole(&bytes), Ok(None));
-        assert_eq!(read_datagram_header(&bytes), Ok(Header { len: bytes.len(), ends: None }));
+        assert_eq!(read_datagram_header(&bytes), Ok(Header { len: bytes.len(), ends: None, server_name: None }));
     }
 }
 
@@ -137,7 +137,7 @@ fn what_is_written_is_read() {
         assert_eq!(whole(&stream_header(ends.unwrap())), Ok(ends));
     }
     let mixed = stream_header(ends("192.0.2.1:1", "[2001:db8::5]:443").unwrap());
-    assert_eq!(whole(&mixed), Ok(ends("[::ffff:192.0.2.1]:1", "[2001:db8::5]:443")));
+    assert_eq!(whole(&mixed), Ok(ends("192.0.2.1:1", "[2001:db8::5]:443")));
 }
 
 #[test]
@@ -158,4 +158,30 @@ fn a_header_that_is_cut_off_is_waited_for_and_what_is_none_known_at_once() {
         assert_eq!(read_datagram_header(bytes), Err(HeaderError::Missing), "{bytes:?}");
     }
     assert_eq!(read_datagram_header(b""), Err(HeaderError::Missing));
+}
+
+#[test]
+fn mapped_addresses_are_those_of_ipv4() {
+    let mapped = b"PROXY TCP6 ::ffff:192.0.2.1 ::ffff:203.0.113.5 1000 443\r\n";
+    assert_eq!(whole(mapped), Ok(ends("192.0.2.1:1000", "203.0.113.5:443")));
+    let ip = |last: u8| [&[0; 10][..], &[0xFF, 0xFF, 192, 0, 2, last]].concat();
+    let both = [ip(1), ip(5), vec![3, 232, 1, 187]].concat();
+    assert_eq!(whole(&v2(0x21, 0x21, &both)), Ok(ends("192.0.2.1:1000", "192.0.2.5:443")));
+}
+
+#[test]
+fn the_server_name_that_a_client_has_asked_its_proxy_for_is_known() {
+    let with = |more: &[u8]| {
+        let header = read_stream_header(&v2(0x21, 0x11, &[V4_ENDS, more].concat())).unwrap().unwrap();
+        header.server_name
+    };
+    let name = |name: &[u8]| [&[2, 0, name.len() as u8], name].concat();
+    assert_eq!(with(&name(b"turn.b.example")).as_deref(), Some("turn.b.example"));
+    let behind_others = [&[4, 0, 1, 0][..], &name(b"one"), &name(b"two")].concat();
+    assert_eq!(with(&behind_others).as_deref(), Some("one"));
+    for none in [name(b""), name(&[0xFF, 0xFE]), [&[2, 1, 0][..], &[b'a'; 256]].concat(), Vec::new()] {
+        assert_eq!(with(&none), None, "{none:?}");
+    }
+    let of_its_own = v2(0x20, 0x11, &[V4_ENDS, &name(b"turn.b.example")].concat());
+    assert_eq!(read_stream_header(&of_its_own).unwrap().unwrap().server_name, None);
 }

@@ -16,7 +16,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
     let line = bytes.get(..end).and_then(|line| line.strip_suffix(b"\r")).ok_or(MALFORMED_END)?;
     let line = std::str::from_utf8(line).map_err(|_| HeaderError::Malformed("the line is not text"))?;
     let ends = read_line(line.strip_prefix("PROXY ").ok_or(HeaderError::Missing)?)?;
-    Ok(Some(Header { len: end + 1, ends }))
+    Ok(Some(Header { len: end + 1, ends, server_name: None }))
 }
 
 const MALFORMED_END: HeaderError = HeaderError::Malformed("the line does not end with CR LF");
@@ -40,7 +40,7 @@ fn read_line(line: &str) -> Result<Option<Ends>, HeaderError> {
     }
     let client = SocketAddr::new(addresses.0, ports.0);
     let server = SocketAddr::new(addresses.1, ports.1);
-    Ok(Some(Ends { client, server }))
+    Ok(Some(Ends::of(client, server)))
 }
 
 /// Digits, without a sign or a zero in front.

@@ -17,7 +17,7 @@ use super::session::{self, ReadError, peek, read_some, would_block};
 use crate::addr::{ClientAddr, FiveTuple, Transport};
 use crate::config::{ListenOptions, Web};
 use crate::net::{Arena, Span};
-use crate::proxy::{Ends, HEADER_MAX, read_stream_header, stream_header};
+use crate::proxy::{Ends, HEADER_MAX, Header, read_stream_header, stream_header};
 use crate::user::RealmId;
 
 /// What a client may send until its handshake is complete. A ClientHello has 300 to 2,000 bytes, with large key shares and
@@ -36,6 +36,8 @@ pub struct Accepted {
     proxy: Option<SocketAddr>,
     /// The listener's realm.
     realm: RealmId,
+    /// What server the client has asked its proxy for, if that says so.
+    server_name: Option<Box<str>>,
 }
 
 /// What a connection begins with, behind the header of a proxy.
@@ -103,7 +105,7 @@ pub struct Arrived {
     pub read: Span,
     /// The listener's realm, unless the server name leads to another.
     pub realm: RealmId,
-    /// What server the client has asked for in its handshake.
+    /// What server the client has asked for, in its handshake with us or with its proxy.
     pub server_name: Option<Box<str>>,
     /// Whether it came by TLS to a port that it shares with a web server.
     pub is_web_shared: bool,
@@ -116,7 +118,7 @@ impl Accepted {
     /// When the socket has no address any more.
     pub fn new(socket: TcpStream, remote: SocketAddr) -> io::Result<Self> {
         let ends = Ends { client: remote, server: socket.local_addr()? };
-        Ok(Self { socket, ends, proxy: None, realm: RealmId::DEFAULT })
+        Ok(Self { socket, ends, proxy: None, realm: RealmId::DEFAULT, server_name: None })
     }
 
     /// By a listener of this realm.
@@ -144,8 +146,9 @@ impl Accepted {
 
     fn over_tcp(self) -> Arrived {
         let five_tuple = self.five_tuple(Transport::Tcp);
-        let (connection, realm) = (Connection::plain(self.socket), self.realm);
-        Arrived { connection, five_tuple, read: Span::default(), realm, server_name: None, is_web_shared: false }
+        let Self { socket, realm, server_name, .. } = self;
+        let (connection, read) = (Connection::plain(socket), Span::default());
+        Arrived { connection, five_tuple, read, realm, server_name, is_web_shared: false }
     }
 
     /// The client is the one that has connected to the proxy, and the server the address at which it did: another proxy may pass on
@@ -215,9 +218,10 @@ impl Arriving {
             let next = match &mut self.step {
                 Step::Header(received, opening) => match read_header(socket, received, arena.get_mut(cipher_slot)) {
                     Ok(None) => return Ok(Progress::Waits(self)),
-                    Ok(Some(ends)) => {
+                    Ok(Some(header)) => {
                         let next = Step::of(opening.clone()).map_err(|_| ReadError::Tls);
-                        self.accepted.ends = ends.unwrap_or(self.accepted.ends);
+                        self.accepted.ends = header.ends.unwrap_or(self.accepted.ends);
+                        self.accepted.server_name = header.server_name;
                         return match next {
                             Ok(step) => Ok(Progress::Known(Self { step, ..self })),
                             Err(error) => Err((self, error)),
@@ -276,10 +280,12 @@ impl Arriving {
         Passage::new(self.accepted.socket, web.into(), [header, hello].concat())
     }
 
-    fn arrive(self, read: Span) -> Progress {
+    fn arrive(mut self, read: Span) -> Progress {
         let Step::Handshake(tls, _) = self.step else { return Progress::Arrived(self.accepted.over_tcp()) };
         let five_tuple = self.accepted.five_tuple(Transport::Tls);
-        let (realm, server_name) = (self.accepted.realm, tls.server_name().map(Into::into));
+        // What it asks us for counts, where the proxy has not ended its TLS.
+        let server_name = tls.server_name().map(Into::into).or(self.accepted.server_name.take());
+        let realm = self.accepted.realm;
         let connection = Connection::encrypted(self.accepted.socket, tls);
         Progress::Arrived(Arrived {
             connection,
@@ -302,20 +308,16 @@ impl Arriving {
 
 /// Reads the header of a proxy, and nothing of what is behind it; nothing while it is incomplete. What has come of it is taken out of
 /// the socket, which would be readable all the time otherwise.
-fn read_header(
-    socket: &TcpStream,
-    received: &mut Vec<u8>,
-    buffer: &mut [u8],
-) -> Result<Option<Option<Ends>>, ReadError> {
+fn read_header(socket: &TcpStream, received: &mut Vec<u8>, buffer: &mut [u8]) -> Result<Option<Header>, ReadError> {
     let most = HEADER_MAX.saturating_sub(received.len()).min(buffer.len());
     let before = received.len();
     received.extend_from_slice(peek(socket, buffer.get_mut(..most).unwrap_or_default())?);
     let header = read_stream_header(received).map_err(ReadError::Proxy)?;
-    let taken = header.map_or(received.len(), |header| header.len).saturating_sub(before);
+    let taken = header.as_ref().map_or(received.len(), |header| header.len).saturating_sub(before);
     if taken > 0 && read_some(socket, buffer.get_mut(..taken).unwrap_or_default())? != taken {
         return Err(ReadError::Closed);
     }
-    Ok(header.map(|header| header.ends))
+    Ok(header)
 }
 
 /// A part of the ClientHello; returns the next step when that is known.

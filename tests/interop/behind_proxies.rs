@@ -9,6 +9,7 @@ use turnstone::net::sys::raise_open_files;
 
 use crate::libnice::{MESSAGES, nice_pair_at};
 use crate::proxy::{Proxy, free_ports};
+use crate::realms::{certificate, realm_by};
 use crate::support::{Spec, TestServer, require_tool, run, wait_until};
 use crate::uclient::{Peer, assert_nothing_lost, spec};
 
@@ -141,6 +142,30 @@ fn behind_nginx_1500_clients_are_served_at_once_each_by_its_own_address() {
         client.write_all(&binding()).unwrap();
         assert_eq!(mapped_address(client), client.local_addr().unwrap());
     }
+}
+
+#[test]
+fn behind_haproxy_that_ends_tls_the_server_name_leads_to_its_realm_all_the_same() {
+    let [port, haproxy] = free_ports();
+    let realm = "[[realm]]\nname = \"b.example\"\nsni = [\"turn.b.example\"]\n\
+                 [[realm.users]]\nname = \"alice\"\npassword = \"of the other realm\"\n";
+    let _server = behind_proxies(port, realm);
+    let dir = tempfile::tempdir().unwrap();
+    let combined = dir.path().join("both.pem").to_str().unwrap().to_owned();
+    let (chain, key) = certificate("turn.b.example", "both", false);
+    std::fs::write(&combined, chain + &key).unwrap();
+    let _haproxy = Proxy::haproxy_with_certificate(
+        &format!(
+            "listen tls\n  bind 127.0.0.1:{haproxy} ssl crt @DIR@/certificate.pem\n  \
+             server s 127.0.0.1:{port} send-proxy-v2 proxy-v2-options authority,ssl,crc32c\n"
+        ),
+        &combined,
+        haproxy,
+    );
+    let at = SocketAddr::from(([127, 0, 0, 1], haproxy));
+    assert_eq!(realm_by(at, &["-servername", "turn.b.example"]), "b.example");
+    let others = [&["-servername", "turn.a.example"][..], &["-noservername"]].map(|flags| realm_by(at, flags));
+    assert!(others[0] == others[1] && others[0] != "b.example", "{others:?}");
 }
 
 #[test]

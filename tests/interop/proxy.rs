@@ -43,11 +43,16 @@ impl Proxy {
 
     /// haproxy with these frontends and backends.
     pub(crate) fn haproxy(sections: &str, port: u16) -> Proxy {
+        Proxy::haproxy_with_certificate(sections, "", port)
+    }
+
+    /// The same, with a file of chain and key as `@DIR@/certificate.pem`.
+    pub(crate) fn haproxy_with_certificate(sections: &str, combined: &str, port: u16) -> Proxy {
         let text = format!(
             "global\n  maxconn 4000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n{sections}"
         );
         let program = require_tool("haproxy", "haproxy");
-        Proxy::start(&program.to_string_lossy(), &["-db", "-f", "@DIR@/conf"], &text, ("", ""), port)
+        Proxy::start(&program.to_string_lossy(), &["-db", "-f", "@DIR@/conf"], &text, (combined, ""), port)
     }
 
     fn start(program: &str, arguments: &[&str], text: &str, (certificate, key): (&str, &str), port: u16) -> Proxy {

@@ -200,7 +200,7 @@ fn handshake(at: SocketAddr, flags: &[&str]) -> String {
 }
 
 /// The realm that a client is challenged for which comes through `openssl s_client`.
-fn realm_by(at: SocketAddr, flags: &[&str]) -> String {
+pub(crate) fn realm_by(at: SocketAddr, flags: &[&str]) -> String {
     let mut child = Command::new(require_tool("openssl", "openssl"))
         .args(["s_client", "-quiet", "-connect", &at.to_string()])
         .args(flags)
@@ -238,7 +238,7 @@ fn a_server_name_leads_to_its_realm_and_any_other_to_that_of_the_listener() {
 }
 
 /// A self-signed certificate for a name, whose subject says which one it is.
-fn certificate(name: &str, subject: &str, is_rsa: bool) -> (String, String) {
+pub(crate) fn certificate(name: &str, subject: &str, is_rsa: bool) -> (String, String) {
     let key = match is_rsa {
         false => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap(),
         true => {

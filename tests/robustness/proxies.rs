@@ -40,7 +40,7 @@ fn no_mutated_header_of_a_proxy_is_read_beyond_its_end_or_before_it_is_complete(
         match read_stream_header(&bytes) {
             Ok(Some(header)) => {
                 assert!(header.len <= bytes.len() && header.len <= HEADER_MAX);
-                assert_eq!(read_stream_header(&bytes[..header.len]), Ok(Some(header)), "{bytes:02x?}");
+                assert_eq!(read_stream_header(&bytes[..header.len]), Ok(Some(header.clone())), "{bytes:02x?}");
                 assert_eq!(read_stream_header(&bytes[..header.len - 1]), Ok(None), "{bytes:02x?}");
                 read += 1;
             }
