@@ -6,9 +6,9 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::json;
 
-use crate::addr::ClientAddr;
+use crate::addr::{ClientAddr, FiveTuple, Transport};
 use crate::auth::{
-    Credentials, Diagnosis, Features, Identity, NonceKeys, SharedSecret, UsernameLimits, Users, diagnose,
+    Credentials, Diagnosis, Features, Identity, NonceHolder, NonceKeys, SharedSecret, UsernameLimits, Users, diagnose,
     diagnose_with_limits,
 };
 use crate::clock::Now;
@@ -164,12 +164,14 @@ fn authenticate(
 ) -> Result<Result<Identity, Reason>, CliError> {
     const NONCE_LIFETIME_SECS: u32 = 60;
     let nonce_keys = Arc::new(NonceKeys::new([0; 32], NONCE_LIFETIME_SECS));
-    let client = ClientAddr::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
+    let server = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+    let five_tuple = FiveTuple { transport: Transport::Udp, client: ClientAddr::new(server), server };
     let credentials = Credentials::builder(realm.name, Arc::clone(&nonce_keys));
     let credentials = credentials.users(Arc::clone(realm.users)).secrets(realm.secrets.to_vec());
     let credentials = credentials.username_limits(realm.config.auth.username_limits);
     let credentials = credentials.build().map_err(CliError::usage)?;
-    let nonce = nonce_keys.issue(now_unix, client, credentials.nonce_scope(), Features::default());
+    let nonce =
+        nonce_keys.issue(now_unix, NonceHolder::of(&five_tuple), credentials.nonce_scope(), Features::default());
 
     let realm = credentials.realm().as_bytes();
     let key = Key::long_term(PasswordAlgorithm::Md5, user.as_bytes(), realm, password.as_bytes());
@@ -184,7 +186,7 @@ fn authenticate(
         return Err(CliError::usage("the username is too long"));
     };
     let now = Now { micros: 0, unix_secs: now_unix };
-    Ok(credentials.authenticate(now, client, &message, None).map(|authenticated| authenticated.identity))
+    Ok(credentials.authenticate(now, &five_tuple, &message, None).map(|authenticated| authenticated.identity))
 }
 
 fn read_stdin() -> Result<String, CliError> {

@@ -25,9 +25,8 @@ fn server() -> TestServer {
 fn uclients_connect_to_each_others_tcp_relays() {
     let server = server();
     for transport in [Transport::Tcp, Transport::Tls] {
-        // It reads no more of an answer on a data connection than its messages are long (-l), which would cut the 438 for a nonce of
-        // another connection. Of what a peer sends with -P it counts nothing, with coturn neither.
-        for flags in [&["-T", "-l", "1200"][..], &["-T", "-x", "-l", "1200"]] {
+        // Of what a peer sends with -P it counts nothing, with coturn neither.
+        for flags in [&["-T"][..], &["-T", "-l", "1200"], &["-T", "-x"], &["-T", "-m", "3"], &["-T", "-m", "4"]] {
             let credentials = server.credentials("uclient");
             let finished = uclient(&server, transport, "127.0.0.1", &credentials, flags);
             assert_nothing_lost(&finished);
@@ -36,7 +35,7 @@ fn uclients_connect_to_each_others_tcp_relays() {
 }
 
 #[test]
-fn turn_proto_connects_to_a_peer_through_a_tcp_relay() {
+fn turn_proto_connects_to_one_peer_after_the_other_through_a_tcp_relay() {
     let server = server();
     let credentials = server.credentials("proto");
     let mut config = TurnConfig::new(TurnCredentials::new(&credentials.username, &credentials.password));
@@ -45,33 +44,51 @@ fn turn_proto_connects_to_a_peer_through_a_tcp_relay() {
     let mut driver = Driver::new(address, config);
     let allocated = driver.wait_for("an allocation", |driver| driver.api.poll_event());
     assert!(matches!(allocated, TurnEvent::AllocationCreated(TransportType::Tcp, _)), "{allocated:?}");
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let peer_address = listener.local_addr().unwrap();
     let now = driver.now();
-    driver.api.create_permission(TransportType::Tcp, peer_address.ip(), now).unwrap();
+    driver.api.create_permission(TransportType::Tcp, "127.0.0.1".parse().unwrap(), now).unwrap();
     let permitted = driver.wait_for("a permission", |driver| driver.api.poll_event());
     assert!(matches!(permitted, TurnEvent::PermissionCreated(TransportType::Tcp, _)), "{permitted:?}");
-    let now = driver.now();
-    driver.api.tcp_connect(peer_address, now).unwrap();
-    let connected = driver.wait_for("a connection", |driver| driver.api.poll_event());
-    assert!(matches!(connected, TurnEvent::TcpConnected(peer) if peer == peer_address), "{connected:?}");
-    let (mut peer, _) = listener.accept().unwrap();
-    peer.set_read_timeout(Some(LIMIT)).unwrap();
-    for size in [1, 5, 1000, 60_000] {
-        let payload: Vec<u8> = (0..size).map(|at| (at * 7 + size) as u8).collect();
-        driver.send(peer_address, &payload);
-        let mut read = vec![0; size];
-        peer.read_exact(&mut read).unwrap();
-        assert!(read == payload);
-        peer.write_all(&payload).unwrap();
-        let mut back = Vec::new();
-        while back.len() < size {
-            back.extend(driver.wait_for("data", |driver| driver.received.pop()));
-        }
-        assert!(back == payload);
+    // It takes the nonce that it got on one connection for the next request on any other, and does not repeat a Connect that is
+    // answered with 438.
+    let mut peers = Vec::new();
+    for _ in 0..4 {
+        peers.push(driver.connect_to_peer());
     }
-    // It takes the nonce of its data connection for the next request on the other one, and does not repeat a Connect that is answered
-    // with 438 for it: there is no second Connect here.
+    for (peer, address) in &mut peers {
+        driver.exchange(peer, *address);
+    }
+}
+
+impl Driver {
+    /// Has it connect to a new peer, and says something both ways.
+    fn connect_to_peer(&mut self) -> (TcpStream, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let now = self.now();
+        self.api.tcp_connect(address, now).unwrap();
+        let connected = self.wait_for("a connection", |driver| driver.api.poll_event());
+        assert!(matches!(connected, TurnEvent::TcpConnected(peer) if peer == address), "{connected:?}");
+        let (mut peer, _) = listener.accept().unwrap();
+        peer.set_read_timeout(Some(LIMIT)).unwrap();
+        self.exchange(&mut peer, address);
+        (peer, address)
+    }
+
+    fn exchange(&mut self, peer: &mut TcpStream, address: SocketAddr) {
+        for size in [1, 5, 1000, 60_000] {
+            let payload: Vec<u8> = (0..size).map(|at| (at * 7 + size) as u8).collect();
+            self.send(address, &payload);
+            let mut read = vec![0; size];
+            peer.read_exact(&mut read).unwrap();
+            assert!(read == payload);
+            peer.write_all(&payload).unwrap();
+            let mut back = Vec::new();
+            while back.len() < size {
+                back.extend(self.wait_for("data", |driver| driver.received.pop()));
+            }
+            assert!(back == payload);
+        }
+    }
 }
 
 /// The sans-IO client with its sockets, by their own addresses, and a clock.

@@ -43,6 +43,6 @@ impl Server {
         let id = message.get(AttributeType::CONNECTION_ID)?.try_into().ok()?;
         let owner = self.shared.connection_ids.owner(ConnectionId::from_wire(id))?;
         let credentials = Arc::clone(&self.settings.realm_of(client.realm).credentials);
-        credentials.authenticate(now, client.five_tuple.client, message, Some(owner.credential())).ok()
+        credentials.authenticate(now, &client.five_tuple, message, Some(owner.credential())).ok()
     }
 }

@@ -59,7 +59,7 @@ impl Server {
             return Shown::Nothing;
         }
         let Some(sealed) = message.get(AttributeType::MOBILITY_TICKET) else { return Shown::Nothing };
-        if !settings.realm_of(client.realm).credentials.has_fresh_nonce(now, client.five_tuple.client, message) {
+        if !settings.realm_of(client.realm).credentials.has_fresh_nonce(now, &client.five_tuple, message) {
             return Shown::Nothing;
         }
         self.moves.sealer.open(sealed).map_or(Shown::Invalid, Shown::Ticket)
@@ -85,7 +85,7 @@ impl Server {
             Shown::Invalid => None,
             Shown::Nothing if message.method() == Method::ALLOCATE => None,
             Shown::Nothing => self.moves.expected(&client.five_tuple).filter(|_| {
-                self.settings.realm_of(client.realm).credentials.has_fresh_nonce(now, client.five_tuple.client, message)
+                self.settings.realm_of(client.realm).credentials.has_fresh_nonce(now, &client.five_tuple, message)
             }),
         }
     }

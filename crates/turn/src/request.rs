@@ -103,7 +103,7 @@ impl Server {
         }
         let held = slot.and_then(|slot| self.allocations.get(slot)).map(|allocation| allocation.credential());
         let realm = settings.realm_of(client.realm);
-        let auth = match realm.credentials.authenticate(now, client.five_tuple.client, message, held) {
+        let auth = match realm.credentials.authenticate(now, &client.five_tuple, message, held) {
             Ok(auth) => auth,
             Err(reason) => match self.without_credential(now, client, message, reason, reply) {
                 ControlFlow::Continue(auth) => auth,
@@ -151,7 +151,7 @@ impl Server {
         match reject.code() {
             ErrorCode::UNKNOWN_ATTRIBUTE => request.responder.unknown_attributes(reply, reject, unknown),
             ErrorCode::UNAUTHENTICATED => request.responder.error(reply, reject, |encoder| {
-                realm.credentials.challenge(now, client.five_tuple.client, encoder);
+                realm.credentials.challenge(now, &client.five_tuple, encoder);
             }),
             ErrorCode::TRY_ALTERNATE => request.responder.error(reply, reject, |encoder| {
                 self.write_alternate(&client.five_tuple, encoder);
@@ -240,7 +240,7 @@ impl Server {
         }
         responder.error(reply, reject, |encoder| match reject.code() {
             ErrorCode::UNAUTHENTICATED | ErrorCode::STALE_NONCE => {
-                self.settings.realm_of(client.realm).credentials.challenge(now, client.five_tuple.client, encoder);
+                self.settings.realm_of(client.realm).credentials.challenge(now, &client.five_tuple, encoder);
             }
             ErrorCode::TRY_ALTERNATE => self.write_alternate(&client.five_tuple, encoder),
             _ => {}

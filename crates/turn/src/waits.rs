@@ -189,7 +189,7 @@ impl Server {
                 });
             }
         };
-        credentials.authenticate_asked(now, client.five_tuple.client, message, user.as_deref()).map_err(Some)
+        credentials.authenticate_asked(now, &client.five_tuple, message, user.as_deref()).map_err(Some)
     }
 
     fn put_at_hand(&mut self, at_hand: Option<(Question, Fact)>) {

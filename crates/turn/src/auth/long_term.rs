@@ -3,18 +3,18 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::addr::ClientAddr;
+use crate::addr::FiveTuple;
 use crate::clock::Now;
 use crate::reject::Reason;
 use crate::text::is_deceptive;
 use crate::user::{RealmId, User};
-use turnstone_stun::{AttributeType, Encoder, IntegrityKind, Key, Message, PasswordAlgorithm, userhash};
+use turnstone_stun::{AttributeType, Encoder, IntegrityKind, Key, Message, Method, PasswordAlgorithm, userhash};
 
 use super::access_token::AccessTokens;
 use super::algorithms::Offer;
 use super::asked::{AskPolicy, AskedUser};
 use super::identity::Identity;
-use super::nonce::{Features, NonceKeys, NonceScope, NonceState};
+use super::nonce::{Features, NonceHolder, NonceKeys, NonceScope, NonceState};
 use super::password::{PrepareError, prepare};
 use super::time_limited::{NOT_SECONDS, SharedSecret, TimeLimited, password_of};
 use super::username_limits::UsernameLimits;
@@ -243,6 +243,8 @@ impl Credentials {
     /// with its key first, whatever the credential's expiry. A request of another username authenticates as if there were
     /// no allocation; that it may not use the allocation is for the caller to see.
     ///
+    /// The nonce may be that of another connection from the same address where there is a credential `held`, and for ConnectionBind.
+    ///
     /// A static user's name goes before a time-limited reading of the same name. Static names were prepared; the text of a
     /// time-limited one comes from whoever mints credentials, and often from that one's users: it is looked at here, before
     /// anything keeps it.
@@ -255,11 +257,14 @@ impl Credentials {
     pub fn authenticate(
         &self,
         now: Now,
-        client: ClientAddr,
+        five_tuple: &FiveTuple,
         message: &Message<'_>,
         held: Option<HeldCredential<'_>>,
     ) -> Result<Authenticated, Reason> {
-        let Checked { user, token, algorithm, legacy, integrity } = self.check(now, client, message)?;
+        // Sent again by somebody else, a request on an allocation's 5-tuple finds no allocation, and a ConnectionBind no connection.
+        let any_port = held.is_some() || message.method() == Method::CONNECTION_BIND;
+        let holder = NonceHolder::of(five_tuple).or_another_port(any_port);
+        let Checked { user, token, algorithm, legacy, integrity } = self.check(now, holder, message)?;
         let (identity, key) = match held {
             Some(held)
                 if held.algorithm == algorithm
@@ -286,11 +291,12 @@ impl Credentials {
     pub(crate) fn authenticate_asked(
         &self,
         now: Now,
-        client: ClientAddr,
+        five_tuple: &FiveTuple,
         message: &Message<'_>,
         user: Option<&AskedUser>,
     ) -> Result<Authenticated, Reason> {
-        let Checked { algorithm, legacy, integrity, .. } = self.check(now, client, message)?;
+        let holder = NonceHolder::of(five_tuple).or_another_port(message.method() == Method::CONNECTION_BIND);
+        let Checked { algorithm, legacy, integrity, .. } = self.check(now, holder, message)?;
         let Some(user) = user else {
             self.verify_nobody(message);
             return Err(Reason::UnknownUser);
@@ -312,11 +318,12 @@ impl Credentials {
         std::str::from_utf8(name).ok().filter(|name| !name.contains(is_deceptive))
     }
 
-    /// Whether a request has a nonce of ours that is its client's and fresh.
-    pub(crate) fn has_fresh_nonce(&self, now: Now, client: ClientAddr, message: &Message<'_>) -> bool {
+    /// Whether a request has a nonce of ours that its client may use and that is fresh.
+    pub(crate) fn has_fresh_nonce(&self, now: Now, five_tuple: &FiveTuple, message: &Message<'_>) -> bool {
         let nonce = message.get(AttributeType::NONCE);
         nonce.is_some_and(|nonce| {
-            self.nonce_keys.check(now.unix_secs, client, self.nonce_scope(), nonce) != NonceState::Stale
+            self.nonce_keys.check(now.unix_secs, NonceHolder::of(five_tuple), self.nonce_scope(), nonce)
+                != NonceState::Stale
         })
     }
 
@@ -327,10 +334,10 @@ impl Credentials {
 
     /// Everything up to the MAC.
     #[inline(always)]
-    fn check<'m>(&self, now: Now, client: ClientAddr, message: &Message<'m>) -> Result<Checked<'m>, Reason> {
+    fn check<'m>(&self, now: Now, holder: NonceHolder, message: &Message<'m>) -> Result<Checked<'m>, Reason> {
         let protection = message.integrity().ok_or(Reason::MissingIntegrity)?;
         let claim = Claim::read(message).ok_or(Reason::IncompleteCredential)?;
-        let NonceState::Fresh(features) = self.nonce_keys.check(now.unix_secs, client, self.nonce_scope(), claim.nonce)
+        let NonceState::Fresh(features) = self.nonce_keys.check(now.unix_secs, holder, self.nonce_scope(), claim.nonce)
         else {
             return Err(Reason::StaleNonce);
         };
@@ -347,8 +354,9 @@ impl Credentials {
     }
 
     /// Appends REALM, NONCE and PASSWORD-ALGORITHMS to a 401 or 438 response.
-    pub fn challenge(&self, now: Now, client: ClientAddr, response: &mut Encoder<'_>) {
-        let nonce = self.nonce_keys.issue(now.unix_secs, client, self.nonce_scope(), self.features);
+    pub fn challenge(&self, now: Now, five_tuple: &FiveTuple, response: &mut Encoder<'_>) {
+        let nonce =
+            self.nonce_keys.issue(now.unix_secs, NonceHolder::of(five_tuple), self.nonce_scope(), self.features);
         response
             .attribute(AttributeType::REALM, self.realm.as_bytes())
             .attribute(AttributeType::NONCE, nonce.as_bytes())

@@ -22,7 +22,7 @@ pub use cookie::Cookie;
 pub use diagnose::{Diagnosis, Mistake, diagnose, diagnose_with_limits};
 pub use identity::Identity;
 pub use long_term::{Authenticated, Credentials, CredentialsBuilder, CredentialsError, HeldCredential};
-pub use nonce::{Features, Nonce, NonceKeys, NonceScope, NonceState};
+pub use nonce::{Features, Nonce, NonceHolder, NonceKeys, NonceScope, NonceState};
 pub use password::{PrepareError, prepare};
 pub use stored_keys::{StoredKeys, StoredKeysError};
 pub use time_limited::{SharedSecret, TimeLimited, mint};

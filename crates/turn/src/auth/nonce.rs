@@ -1,7 +1,7 @@
 //! Stateless nonces: keyed, rotating, bound to the client's address and its realm (RFC 8489 sections 9.2 and 18.1).
 //!
 //! A nonce is `obMatJos2`, 4 base64 characters of security features, and 16 base64 characters of issue time (32 bits) and
-//! MAC (64 bits). The MAC is SipHash-2-4 over issue time, features, client address, realm and offer, under a key of the epoch in which
+//! MAC (64 bits). The MAC is SipHash-2-4 over issue time, features, holder, realm and offer, under a key of the epoch in which
 //! the nonce was issued; an epoch is as long as a nonce lives, so that two keys are in use at any moment.
 
 use std::fmt;
@@ -14,10 +14,10 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use siphasher::sip::SipHasher24;
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConstantTimeEq};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::addr::ClientAddr;
+use crate::addr::{ClientAddr, FiveTuple, SocketKind};
 use crate::user::RealmId;
 
 /// What every nonce of a server of RFC 8489 starts with (section 9.2).
@@ -41,6 +41,44 @@ impl Features {
     fn from_wire([_, _, low]: [u8; 3]) -> Self {
         Self { password_algorithms: low & 1 != 0, username_anonymity: low & 2 != 0 }
     }
+}
+
+/// Who may use a nonce: a client of this address and port. Over connections, which a client of TCP relays has several of, each from a port
+/// of its own (RFC 6062 section 4.3), also one from another port, where [`Self::or_another_port`] says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NonceHolder {
+    client: ClientAddr,
+    has_connections: bool,
+    any_port: bool,
+}
+
+impl NonceHolder {
+    /// Whoever sends from a 5-tuple.
+    #[inline]
+    pub fn of(five_tuple: &FiveTuple) -> Self {
+        let has_connections = five_tuple.transport.socket_kind() == SocketKind::Tcp;
+        Self { client: five_tuple.client, has_connections, any_port: false }
+    }
+
+    /// Takes a nonce of another connection from the same address, too, which the handshake has proved: for requests that somebody else of
+    /// that address could send again to no avail. Datagrams stay as they are.
+    #[inline]
+    #[must_use]
+    pub fn or_another_port(self, any_port: bool) -> Self {
+        Self { any_port: any_port && self.has_connections, ..self }
+    }
+}
+
+/// What a MAC covers of a holder.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Covered {
+    /// The address and port of datagrams.
+    Datagrams = 0,
+    /// The address of connections.
+    Address = 1,
+    /// The address and port of a connection.
+    Connection = 2,
 }
 
 /// Where a nonce is good.
@@ -70,7 +108,7 @@ impl Nonce {
 /// What a nonce in a request turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NonceState {
-    /// Ours, this client's, within its lifetime.
+    /// Ours, this holder's, within its lifetime.
     Fresh(Features),
     /// Ours but too old, another client's, or not ours at all.
     Stale,
@@ -99,11 +137,11 @@ impl NonceKeys {
         self.lifetime_secs
     }
 
-    /// A fresh nonce for `client` in a realm.
-    pub fn issue(&self, unix_secs: u64, client: ClientAddr, scope: NonceScope, features: Features) -> Nonce {
+    /// A fresh nonce for `holder` in a realm.
+    pub fn issue(&self, unix_secs: u64, holder: NonceHolder, scope: NonceScope, features: Features) -> Nonce {
         let features = features.to_wire();
         let issued = (unix_secs as u32).to_be_bytes();
-        let mac = self.mac((unix_secs, unix_secs), (client, scope), issued, features);
+        let mac = self.mac((unix_secs, unix_secs), (holder, scope), issued, features);
 
         let mut body = [0; 12];
         if let Some((time, tag)) = body.split_first_chunk_mut::<4>() {
@@ -122,18 +160,19 @@ impl NonceKeys {
         Nonce { bytes, len: NONCE_LEN as u8 }
     }
 
-    /// Judges a nonce of a request from `client` in a realm. A nonce is fresh in the second of its issue and in the `lifetime_secs`
+    /// Judges a nonce of a request of `holder` in a realm. A nonce is fresh in the second of its issue and in the `lifetime_secs`
     /// seconds after it; one from the future is stale.
-    pub fn check(&self, unix_secs: u64, client: ClientAddr, scope: NonceScope, nonce: &[u8]) -> NonceState {
-        self.open(unix_secs, (client, scope), nonce).map_or(NonceState::Stale, NonceState::Fresh)
+    pub fn check(&self, unix_secs: u64, holder: NonceHolder, scope: NonceScope, nonce: &[u8]) -> NonceState {
+        self.open(unix_secs, (holder, scope), nonce).map_or(NonceState::Stale, NonceState::Fresh)
     }
 
-    fn open(&self, unix_secs: u64, owner: (ClientAddr, NonceScope), nonce: &[u8]) -> Option<Features> {
+    fn open(&self, unix_secs: u64, owner: (NonceHolder, NonceScope), nonce: &[u8]) -> Option<Features> {
         let nonce: &[u8; NONCE_LEN] = nonce.try_into().ok()?;
         let (features_text, body_text) = nonce.strip_prefix(COOKIE)?.split_first_chunk::<4>()?;
         let features: [u8; 3] = decode(features_text)?;
         let body: [u8; 12] = decode(body_text)?;
         let (issued, tag) = body.split_first_chunk::<4>()?;
+        let tag: &[u8; 8] = tag.try_into().ok()?;
 
         // The 32 bits wrap in 2106; counting back from now keeps the nonces of that moment fresh.
         let age_secs = (unix_secs as u32).wrapping_sub(u32::from_be_bytes(*issued));
@@ -142,31 +181,56 @@ impl NonceKeys {
         }
         let issued_secs = unix_secs.checked_sub(u64::from(age_secs))?;
         let expected = self.mac((unix_secs, issued_secs), owner, *issued, features);
-        bool::from(expected.ct_eq(tag)).then(|| Features::from_wire(features))
+        let ((address, port), (address_tag, port_tag)) = (halves(&expected), halves(tag));
+        let is_ours = address.ct_eq(address_tag) & (port.ct_eq(port_tag) | Choice::from(u8::from(owner.0.any_port)));
+        bool::from(is_ours).then(|| Features::from_wire(features))
     }
 
+    /// For datagrams all of one MAC. For a connection, half of the MAC of its address, and half of that of its port: on a connection a nonce
+    /// stands for no address, so that half a MAC shows well enough that it is fresh.
     fn mac(
         &self,
-        (unix_secs, issued_secs): (u64, u64),
-        (client, scope): (ClientAddr, NonceScope),
+        secs: (u64, u64),
+        (holder, scope): (NonceHolder, NonceScope),
         issued: [u8; 4],
         features: [u8; 3],
+    ) -> [u8; 8] {
+        let mac = |covered| self.mac_over(secs, (holder.client, covered), scope, (issued, features));
+        if !holder.has_connections {
+            return mac(Covered::Datagrams);
+        }
+        let (of_address, of_port) = (mac(Covered::Address), mac(Covered::Connection));
+        let mut both = of_address;
+        both.iter_mut().zip(of_port).skip(4).for_each(|(to, from)| *to = from);
+        both
+    }
+
+    fn mac_over(
+        &self,
+        (unix_secs, issued_secs): (u64, u64),
+        (client, kind): (ClientAddr, Covered),
+        scope: NonceScope,
+        (issued, features): ([u8; 4], [u8; 3]),
     ) -> [u8; 8] {
         let addr = client.get();
         let ip = match addr.ip() {
             IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
             IpAddr::V6(ip) => ip.octets(),
         };
-        let mut covered = [0; 30];
+        let port = match kind {
+            Covered::Address => 0,
+            Covered::Datagrams | Covered::Connection => addr.port(),
+        };
+        let mut covered = [0; 31];
         if let Some((to_issued, rest)) = covered.split_first_chunk_mut()
             && let Some((to_features, rest)) = rest.split_first_chunk_mut()
             && let Some((to_ip, rest)) = rest.split_first_chunk_mut()
             && let Some((to_port, rest)) = rest.split_first_chunk_mut()
             && let Some((to_realm, rest)) = rest.split_first_chunk_mut()
-            && let Some(to_offer) = rest.first_mut()
+            && let [to_offer, to_kind] = rest
         {
-            (*to_issued, *to_features, *to_ip, *to_port) = (issued, features, ip, addr.port().to_be_bytes());
-            (*to_realm, *to_offer) = (scope.realm.to_bits().to_be_bytes(), scope.offer);
+            (*to_issued, *to_features, *to_ip, *to_port) = (issued, features, ip, port.to_be_bytes());
+            (*to_realm, *to_offer, *to_kind) = (scope.realm.to_bits().to_be_bytes(), scope.offer, kind as u8);
         }
         self.hasher(unix_secs, issued_secs).hash(&covered).to_be_bytes()
     }
@@ -231,6 +295,10 @@ fn derive(master: &[u8; 32], epoch: u64) -> [u8; 16] {
     key
 }
 
+fn halves(tag: &[u8; 8]) -> (&[u8], &[u8]) {
+    tag.split_at(tag.len() / 2)
+}
+
 /// Decodes base64 whose length is exactly that of `N` bytes without padding.
 fn decode<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     let mut bytes = [0; N];
@@ -242,6 +310,7 @@ fn decode<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
 mod tests {
     use std::net::SocketAddr;
 
+    use crate::addr::{ClientAddr, Transport};
     use proptest::prelude::*;
 
     use super::*;
@@ -250,8 +319,13 @@ mod tests {
     const LIFETIME_SECS: u32 = 600;
     const HERE: NonceScope = NonceScope { realm: RealmId::DEFAULT, offer: 0 };
 
-    fn client(addr: &str) -> ClientAddr {
-        ClientAddr::new(addr.parse().unwrap())
+    fn over(transport: Transport, addr: &str) -> NonceHolder {
+        let client = ClientAddr::new(addr.parse().unwrap());
+        NonceHolder::of(&FiveTuple { transport, client, server: "192.0.2.9:3478".parse().unwrap() })
+    }
+
+    fn client(addr: &str) -> NonceHolder {
+        over(Transport::Udp, addr)
     }
 
     fn keys() -> NonceKeys {
@@ -304,6 +378,31 @@ mod tests {
     }
 
     #[test]
+    fn a_nonce_of_a_connection_serves_others_of_its_address_where_that_is_allowed_and_one_of_datagrams_never() {
+        let keys = keys();
+        for transport in Transport::ALL {
+            let issued = over(transport, "192.0.2.1:5000");
+            let nonce = keys.issue(1000, issued, HERE, BOTH);
+            let is_fresh = |holder| keys.check(1000, holder, HERE, nonce.as_bytes()) == NonceState::Fresh(BOTH);
+            let is_connection = transport.is_reliable();
+            let (same, port) = (over(transport, "192.0.2.1:5000"), over(transport, "192.0.2.1:5001"));
+            assert!(is_fresh(same) && is_fresh(same.or_another_port(true)), "{transport}");
+            assert!(!is_fresh(port), "{transport}, another port");
+            assert_eq!(is_fresh(port.or_another_port(true)), is_connection, "{transport}, another port");
+            assert!(!is_fresh(over(transport, "192.0.2.2:5000").or_another_port(true)), "{transport}, another address");
+            for other in Transport::ALL.map(|other| (other, over(other, "192.0.2.1:5000"))) {
+                let is_alike = other.0.is_reliable() == is_connection;
+                assert_eq!(is_fresh(other.1), is_alike, "{transport} {other:?}");
+                assert_eq!(is_fresh(other.1.or_another_port(true)), is_alike, "{transport} {other:?}");
+            }
+            let other = NonceScope { offer: 1, ..HERE };
+            let elsewhere = keys.check(1000, issued.or_another_port(true), other, nonce.as_bytes());
+            assert_eq!(elsewhere, NonceState::Stale, "{transport}, another offer");
+            assert_eq!(keys.check(1601, issued.or_another_port(true), HERE, nonce.as_bytes()), NonceState::Stale);
+        }
+    }
+
+    #[test]
     fn nonce_of_another_master_key_is_stale() {
         let at = client("192.0.2.1:5000");
         let nonce = NonceKeys::new([8; 32], LIFETIME_SECS).issue(1000, at, HERE, BOTH);
@@ -352,9 +451,11 @@ mod tests {
     }
 
     prop_compose! {
-        fn any_client()(v6: bool, ip: u128, port: u16) -> ClientAddr {
+        fn any_client()(stream: bool, v6: bool, ip: u128, port: u16) -> NonceHolder {
             let ip = if v6 { IpAddr::V6(ip.into()) } else { IpAddr::V4((ip as u32).into()) };
-            ClientAddr::new(SocketAddr::new(ip, port))
+            let transport = if stream { Transport::Tls } else { Transport::Udp };
+            let (client, server) = (SocketAddr::new(ip, port), SocketAddr::new(ip, 3478));
+            NonceHolder::of(&FiveTuple { transport, client: ClientAddr::new(client), server })
         }
     }
 

@@ -61,7 +61,7 @@ fn sha256_counts_when_both_integrity_attributes_are_there() {
     let mut bytes = Request::new(&credentials, "bob", "builder").signed(&both).encode();
     *bytes.last_mut().unwrap() ^= 1;
     let message = Message::parse(&bytes).unwrap();
-    let refusal = credentials.authenticate(at(NOW_SECS), client(), &message, None).unwrap_err();
+    let refusal = credentials.authenticate(at(NOW_SECS), &client(5000), &message, None).unwrap_err();
     assert_eq!(refusal, Reason::WrongPassword);
 }
 

@@ -31,7 +31,7 @@ fn credential_after_the_integrity_attribute_does_not_count() {
     let length = u16::try_from(bytes.len() - 20).unwrap();
     bytes[2..4].copy_from_slice(&length.to_be_bytes());
     let message = Message::parse(&bytes).unwrap();
-    let refusal = credentials.authenticate(at(NOW_SECS), client(), &message, None).unwrap_err();
+    let refusal = credentials.authenticate(at(NOW_SECS), &client(5000), &message, None).unwrap_err();
     assert_eq!(refusal, Reason::IncompleteCredential);
 }
 
@@ -74,8 +74,8 @@ fn nonce_of_another_client_is_stale() {
     let credentials = credentials();
     let bytes = Request::new(&credentials, "bob", "builder").encode();
     let message = Message::parse(&bytes).unwrap();
-    let other = ClientAddr::new("192.0.2.1:5001".parse().unwrap());
-    assert_eq!(credentials.authenticate(at(NOW_SECS), other, &message, None).unwrap_err(), Reason::StaleNonce);
+    let other = client(5001);
+    assert_eq!(credentials.authenticate(at(NOW_SECS), &other, &message, None).unwrap_err(), Reason::StaleNonce);
 }
 
 #[test]

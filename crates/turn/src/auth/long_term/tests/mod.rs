@@ -3,11 +3,14 @@
 mod credentials;
 mod ladder;
 
+use std::net::SocketAddr;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 
 use super::*;
+use crate::addr::{ClientAddr, Transport};
 use crate::auth::{StoredKeys, mint};
 use turnstone_stun::{Class, Method, TransactionId};
 
@@ -23,8 +26,9 @@ fn at(unix_secs: u64) -> Now {
     Now { micros: 0, unix_secs }
 }
 
-fn client() -> ClientAddr {
-    ClientAddr::new("192.0.2.1:5000".parse().unwrap())
+fn client(port: u16) -> FiveTuple {
+    let client = ClientAddr::new(SocketAddr::from(([192, 0, 2, 1], port)));
+    FiveTuple { transport: Transport::Udp, client, server: SocketAddr::from(([192, 0, 2, 9], 3478)) }
 }
 
 fn secret(id: &str, bytes: &str) -> SharedSecret {
@@ -48,7 +52,7 @@ fn credentials() -> Credentials {
 fn nonce(credentials: &Credentials, unix_secs: u64) -> Vec<u8> {
     let mut out = Vec::new();
     let mut response = Encoder::new(&mut out, Class::Error, Method::ALLOCATE, TransactionId([9; 12]));
-    credentials.challenge(at(unix_secs), client(), &mut response);
+    credentials.challenge(at(unix_secs), &client(5000), &mut response);
     Message::parse(&out).unwrap().get(AttributeType::NONCE).unwrap().to_vec()
 }
 
@@ -126,7 +130,7 @@ impl Request {
         let bytes = self.encode();
         let held =
             held.map(|held| HeldCredential { identity: &held.identity, key: &held.key, algorithm: held.algorithm });
-        credentials.authenticate(at(unix_secs), client(), &Message::parse(&bytes).unwrap(), held)
+        credentials.authenticate(at(unix_secs), &client(5000), &Message::parse(&bytes).unwrap(), held)
     }
 
     #[track_caller]
@@ -144,7 +148,7 @@ fn challenge_offers_sha256_before_md5_and_a_nonce_that_says_so() {
     let credentials = credentials();
     let mut out = Vec::new();
     let mut response = Encoder::new(&mut out, Class::Error, Method::ALLOCATE, TransactionId([9; 12]));
-    credentials.challenge(at(NOW_SECS), client(), &mut response);
+    credentials.challenge(at(NOW_SECS), &client(5000), &mut response);
     let message = Message::parse(&out).unwrap();
     assert_eq!(message.get(AttributeType::REALM), Some(REALM.as_bytes()));
     assert_eq!(message.get(AttributeType::PASSWORD_ALGORITHMS), Some(&[SHA256_ENTRY, MD5_ENTRY].concat()[..]));
@@ -221,12 +225,12 @@ proptest! {
     ) {
         let credentials = credentials();
         let mut bytes = request.encode();
-        prop_assert!(credentials.authenticate(at(NOW_SECS), client(), &Message::parse(&bytes).unwrap(), None).is_ok());
+        prop_assert!(credentials.authenticate(at(NOW_SECS), &client(5000), &Message::parse(&bytes).unwrap(), None).is_ok());
         let index = index.index(bytes.len());
         prop_assume!(bytes[index] != to);
         bytes[index] = to;
         if let Ok(message) = Message::parse(&bytes) {
-            prop_assert!(credentials.authenticate(at(NOW_SECS), client(), &message, None).is_err());
+            prop_assert!(credentials.authenticate(at(NOW_SECS), &client(5000), &message, None).is_err());
         }
     }
 
