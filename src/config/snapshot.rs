@@ -388,6 +388,10 @@ pub struct WantedSockets {
     pub relays: u64,
     /// Client connections over TCP and TLS.
     pub connections: u64,
+    /// Connections with peers of TCP relays, each of which has a client's.
+    pub peers: u64,
+    /// Connections with web servers that share a port, each of which has a client's.
+    pub web: u64,
 }
 
 impl Config {
@@ -406,12 +410,16 @@ impl Config {
         let addresses = (self.relay.addresses.len() as u64).max(1);
         let ports = u64::from(self.relay.ports_of_address());
         let has_streams = self.listeners.iter().any(|listener| listener.transport.socket_kind() == SocketKind::Tcp);
+        let has_web = self.listeners.iter().any(|listener| listener.options.web.is_some());
+        let connections = if has_streams { self.streams.connections_max as u64 } else { 0 };
         WantedSockets {
             // Each worker waits with two descriptors, and is woken by another one.
             listeners: self.workers as u64 * (self.listeners.len() as u64 + 3)
                 + if self.credentials.is_some() { CredentialsApi::SOCKETS_MAX } else { 0 },
             relays: if self.turn { ports * addresses } else { 0 },
-            connections: if has_streams { self.streams.connections_max as u64 } else { 0 },
+            connections,
+            peers: if self.turn && self.tcp_relays.is_offered { connections } else { 0 },
+            web: if has_web { connections.div_ceil(2) } else { 0 },
         }
     }
 }

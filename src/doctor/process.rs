@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::addr::SocketKind;
 use crate::config::{Config, Listener, WantedSockets};
-use crate::net::sys::Descriptors;
+use crate::net::sys::{Descriptors, Outward};
 use crate::probe::{Status, Step};
 
 use super::finding;
@@ -200,11 +200,18 @@ pub fn judge_descriptors(config: &Config, limits: &str, whose: Whose) -> Option<
         Whose::Server(pid) => (soft, format!("the server (process {pid})")),
         Whose::ThisProcess => (hard, "this process".to_owned()),
     };
-    let WantedSockets { listeners, relays, connections: streams } = config.wanted_sockets();
-    let Descriptors { needed, connections, .. } = Descriptors::share_out(limit, listeners, relays, streams);
+    let WantedSockets { listeners, relays, connections: streams, peers, web } = config.wanted_sockets();
+    let outward = Outward { peers, web };
+    let Descriptors { needed, connections, .. } = Descriptors::share_out(limit, listeners, relays, streams, outward);
+    let more = match outward {
+        Outward { peers: 0, web: 0 } => String::new(),
+        Outward { peers, web } => {
+            format!(", and as many as {} to peers of TCP relays and web servers,", peers.saturating_add(web))
+        }
+    };
     let step = if needed > limit {
         let message = format!(
-            "{relays} relays and {streams} connections may need {needed} descriptors, but {who} may have {limit}: \
+            "{relays} relays and {streams} connections{more} may need {needed} descriptors, but {who} may have {limit}: \
              it accepts at most {connections} connections then, and the relays have the rest; raise LimitNOFILE= of the unit \
              (ulimit -n), narrow the port range, or lower connections-max"
         );

@@ -24,7 +24,7 @@ use crate::credentials::CredentialsService;
 use crate::http::{self, EndpointListener, Limits};
 use crate::net::{Inherited, RelayPorts, sys};
 use crate::stream::ConnectionLimits;
-use crate::turn::Shared;
+use crate::turn::{ConnectionIds, Shared};
 use crate::usage::UsageRecords;
 use crate::worker::{Reservations, WorkerContext, fill_from_system};
 
@@ -84,7 +84,8 @@ pub(super) fn start(config: Config, inherited: Inherited) -> Result<Started, Run
         UsageRecords::start(usage, &instance, config.workers, stats, workers.ask_for_usage()).map_err(RunError::Usage)
     });
     let usage = usage.transpose()?;
-    let shared = Shared::default();
+    let shared =
+        Shared { connection_ids: Arc::new(ConnectionIds::at_most(peers_max(&descriptors))), ..Shared::default() };
     let context = WorkerContext {
         settings: Arc::clone(&settings),
         shared: shared.clone(),
@@ -172,25 +173,38 @@ fn gso_available() -> bool {
 
 /// How many connections and DTLS sessions there may be. Of these, only connections need a descriptor each.
 fn places(config: &Config, descriptors: &sys::Descriptors) -> usize {
-    let most = config.streams.connections_max;
-    match config.wanted_sockets().connections {
-        0 => most,
-        _ => most.min(usize::try_from(descriptors.connections).unwrap_or(usize::MAX)),
+    let (most, wanted) = (config.streams.connections_max, config.wanted_sockets());
+    let of = |descriptors| usize::try_from(descriptors).unwrap_or(usize::MAX);
+    match (wanted.connections, wanted.web) {
+        (0, _) => most,
+        (_, 0) => most.min(of(descriptors.connections)),
+        // Half of them may go on to a web server, which takes one more each.
+        _ => most.min(of(descriptors.connections)).min(of(descriptors.outward.web.saturating_mul(2))),
     }
+}
+
+/// How many connections with peers of TCP relays there may be, all users together. Where they are offered only later, by a reload, none
+/// are planned, and they take a part of what others do not need at the time.
+fn peers_max(descriptors: &sys::Descriptors) -> usize {
+    let most = if descriptors.outward.peers > 0 { descriptors.outward.peers } else { descriptors.limit / 8 };
+    usize::try_from(most).unwrap_or(usize::MAX)
 }
 
 /// Shares out the descriptors there are: as many as the hard limit allows.
 fn share_out_descriptors(config: &Config) -> sys::Descriptors {
-    let WantedSockets { listeners, relays, connections } = config.wanted_sockets();
-    let descriptors = sys::Descriptors::share_out(sys::raise_open_files(), listeners, relays, connections);
-    let sys::Descriptors { limit, needed, connections, .. } = descriptors;
+    let WantedSockets { listeners, relays, connections, peers, web } = config.wanted_sockets();
+    let outward = sys::Outward { peers, web };
+    let descriptors = sys::Descriptors::share_out(sys::raise_open_files(), listeners, relays, connections, outward);
+    let sys::Descriptors { limit, needed, connections, outward, .. } = descriptors;
     if needed > limit {
         tracing::warn!(
             limit,
             needed,
             connections,
-            "this process may have fewer descriptors than [relay] ports and [streams] connections-max may need: it accepts at most \
-             so many connections, and the relays have the rest; raise LimitNOFILE= of the unit (ulimit -n), or lower the two"
+            peers = outward.peers,
+            web = outward.web,
+            "this process may have fewer descriptors than [relay] ports and [streams] connections-max may need, with those of \
+             TCP relays (tcp in [relay]) and web servers: it has at most so many connections, and the relays have the rest; raise LimitNOFILE= of the unit (ulimit -n), or lower the two"
         );
     }
     descriptors

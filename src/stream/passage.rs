@@ -120,7 +120,7 @@ mod tests {
 
     use super::*;
     use crate::net::connect_stream;
-    use crate::net::sys::Descriptors;
+    use crate::net::sys::{Descriptors, Outward};
 
     fn passage(web: &TcpListener, head: &[u8]) -> (TcpStream, Passage) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -132,7 +132,7 @@ mod tests {
     }
 
     fn pipes() -> Pipes {
-        Pipes::new(Descriptors::share_out(1 << 16, 0, 1000, 1000))
+        Pipes::new(Descriptors::share_out(1 << 16, 0, 1000, 1000, Outward::default()))
     }
 
     #[test]

@@ -30,7 +30,6 @@ mod run;
 mod shared_sockets;
 mod shortage;
 mod tcp_link;
-mod tcp_pipes;
 mod tcp_relays;
 mod tcp_turns;
 mod token;
@@ -52,8 +51,8 @@ pub use shortage::{Shortage, Shortages};
 use crate::config::{RelayChoice, Streams};
 use crate::counters::Counters;
 use crate::dtls;
-use crate::net::RelayPorts;
 use crate::net::sys::{Descriptors, Epoll, Interest};
+use crate::net::{Pipes, RelayPorts};
 use crate::stream::ConnectionLimits;
 use crate::turn::{AllocationIds, Server, Settings, Shared};
 use crate::usage::UsageSender;
@@ -133,6 +132,8 @@ pub struct Worker {
     loops: Option<Box<LoopWatch>>,
     /// What counts, logs and records.
     observers: Observers,
+    /// What bytes go through from one connection to another.
+    pipes: Pipes,
     pace: Pace,
 }
 
@@ -184,6 +185,7 @@ impl Worker {
             jobs: Jobs::default(),
             loops,
             observers: Observers::new(counters, context.usage, context.shortages, context.whereabouts),
+            pipes: Pipes::new(context.descriptors),
             pace: Pace::new(epoll),
         })
     }

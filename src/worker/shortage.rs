@@ -2,6 +2,7 @@
 //! over all workers; those in between are counted, and the next line says how many there were.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -103,6 +104,11 @@ impl Shortage {
             Self::ConnectionsOfWeb => "connections-of-web",
         }
     }
+}
+
+/// Whether there is no socket for want of descriptors or memory: the next try will be no better.
+pub(super) fn has_run_out(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
 /// When each kind had its line, and how many it has not had since.

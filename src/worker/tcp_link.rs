@@ -7,10 +7,9 @@ use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::tcp_pipes::Pipes;
 use crate::addr::{Family, Transport};
-use crate::net::reset_on_close;
-use crate::net::sys::{PIPE_BYTES, Pipe, Ready, discard, peek, readable_bytes};
+use crate::net::sys::Ready;
+use crate::net::{PIPE_BYTES, Pipe, Pipes, discard, peek, readable_bytes, reset_on_close};
 use crate::stream::{DataConnection, Plaintext};
 use crate::traffic::Direction;
 use crate::turn::ConnectionId;
@@ -178,13 +177,6 @@ impl Link {
         }
     }
 
-    /// Gives its pipes back.
-    pub(super) fn give_pipes_back(&mut self, pipes: &mut Pipes) {
-        if let LinkStage::Bound(bound) = &mut self.stage {
-            [&mut bound.to_peer, &mut bound.to_client].into_iter().for_each(|way| pipes.give_back(way.pipe.take()));
-        }
-    }
-
     /// Moves what can be moved, up to a turn's share.
     pub(super) fn turn(&mut self, means: &mut Means<'_>) -> TurnOver {
         let LinkStage::Bound(bound) = &mut self.stage else {
@@ -263,8 +255,8 @@ impl Mover<'_> {
         }
         if let Some(pipe) = &mut self.way.pipe {
             self.moved += unless_blocked(pipe.drain(sink), &mut sink_ready.writable)?;
-            if pipe.held() == 0 {
-                means.pipes.give_back(self.way.pipe.take());
+            if let Some(pipe) = self.way.pipe.take_if(|pipe| pipe.held() == 0) {
+                means.pipes.give_back(pipe);
             }
             return Ok(());
         }
@@ -276,25 +268,20 @@ impl Mover<'_> {
             return self.copy(source, source_ready, (sink, sink_ready), means, most);
         };
         match unless_blocked(pipe.fill(source, most), &mut source_ready.readable) {
+            Ok(0) => {
+                self.way.is_over = true;
+                means.pipes.give_back(pipe);
+                Ok(())
+            }
             Ok(count) => {
-                self.take_over(count, &mut *means, Some(pipe));
+                self.way.paid = self.way.paid.saturating_sub(count);
+                self.way.pipe = Some(pipe);
                 Ok(())
             }
             Err(stop) => {
-                means.pipes.give_back(Some(pipe));
+                means.pipes.give_back(pipe);
                 Err(stop)
             }
-        }
-    }
-
-    /// What a read has brought: bytes in a pipe, or the end.
-    fn take_over(&mut self, count: usize, means: &mut Means<'_>, pipe: Option<Pipe>) {
-        self.way.paid = self.way.paid.saturating_sub(count);
-        if count == 0 {
-            self.way.is_over = true;
-            means.pipes.give_back(pipe);
-        } else {
-            self.way.pipe = pipe;
         }
     }
 
@@ -337,6 +324,10 @@ impl Mover<'_> {
         }
         if !self.way.head.is_empty() {
             return self.send_head(peer_ready, |bytes| Ok(rustix::net::send(peer, bytes, SEND)?));
+        }
+        // What is known to have nothing holds nothing that was decrypted either.
+        if !client_ready.readable || self.way.is_over {
+            return Err(Stop::Blocked);
         }
         let sent = match client.plaintext()? {
             Plaintext::Nothing => {

@@ -7,8 +7,8 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use super::shortage::has_run_out;
 use super::tcp_link::{Bound, CHUNK_BYTES, Link, LinkStage};
-use super::tcp_pipes::Pipes;
 use super::token::Token;
 use crate::addr::{Family, PeerAddr, RelayedAddr, Transport};
 use crate::counters::Counters;
@@ -21,6 +21,9 @@ use crate::turn::{ConnectError, ConnectionId, OpenRelay, RelayError, RelayId};
 /// Ports tried before giving up when other processes hold ports of the range.
 const BIND_TRIES_MAX: usize = 512;
 
+/// How long a relay rests when there is no descriptor for a peer.
+const REST_MICROS: u64 = 100_000;
+
 /// All TCP relays of a worker, and their connections.
 pub(super) struct TcpRelays {
     epoll: Arc<Epoll>,
@@ -31,9 +34,10 @@ pub(super) struct TcpRelays {
     by_id: HashMap<ConnectionId, SlotId>,
     /// Relays that peers have connected to, and connections that something can be done for.
     accepting: VecDeque<RelayId>,
+    /// Relays that have found no descriptor, and until when they rest.
+    resting: VecDeque<(u64, RelayId)>,
     runnable: VecDeque<SlotId>,
     due: BTreeSet<(u64, SlotId)>,
-    pub(super) pipes: Pipes,
     /// Room for what is copied; none before there is something.
     pub(super) scratch: Box<[u8]>,
     /// Whether peers on this host's loopback are allowed.
@@ -72,9 +76,9 @@ impl TcpRelays {
             links: Slots::default(),
             by_id: HashMap::new(),
             accepting: VecDeque::new(),
+            resting: VecDeque::new(),
             runnable: VecDeque::new(),
             due: BTreeSet::new(),
-            pipes: Pipes::new(descriptors),
             scratch: Box::default(),
             loopback_peers,
         }
@@ -154,14 +158,25 @@ impl TcpRelays {
         let listening = self.listening.get(relay.into())?;
         match listening.socket.accept() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            accepted => Some(accepted.map(|(socket, source)| (socket.into(), source))),
+            accepted => Some(accepted.and_then(|(socket, source)| {
+                let socket = self.descriptors.admit(socket.into())?;
+                tune_accepted(&socket)?;
+                Ok((socket, source))
+            })),
+        }
+    }
+
+    /// Lets a relay whose peers cannot be accepted for want of descriptors rest for a while.
+    pub(super) fn rest(&mut self, now_micros: u64, relay: RelayId) {
+        let Some(listening) = self.listening.get_mut(relay.into()) else { return };
+        if !std::mem::replace(&mut listening.is_listed, true) {
+            self.resting.push_back((now_micros + REST_MICROS, relay));
         }
     }
 
     /// Keeps an accepted connection until it is bound.
     pub(super) fn keep(&mut self, id: ConnectionId, socket: OwnedFd, family: Family) -> io::Result<()> {
-        tune_accepted(&socket)?;
-        self.add(id, self.descriptors.admit(socket)?, family, LinkStage::Unbound)
+        self.add(id, socket, family, LinkStage::Unbound)
     }
 
     fn add(&mut self, id: ConnectionId, socket: OwnedFd, family: Family, stage: LinkStage) -> io::Result<()> {
@@ -202,12 +217,11 @@ impl TcpRelays {
 
     /// Takes a connection out, with all that is noted of it.
     pub(super) fn remove(&mut self, slot: SlotId) -> Option<Link> {
-        let mut link = self.links.remove(slot)?;
+        let link = self.links.remove(slot)?;
         self.by_id.remove(&link.id);
         if let Some(due) = link.due_micros {
             self.due.remove(&(due, slot));
         }
-        link.give_pipes_back(&mut self.pipes);
         self.note_count();
         Some(link)
     }
@@ -249,6 +263,9 @@ impl TcpRelays {
 
     /// Lets those wait for their turn whose time has come.
     pub(super) fn on_time(&mut self, now_micros: u64) {
+        while let Some((_, relay)) = self.resting.pop_front_if(|(until, _)| *until <= now_micros) {
+            self.accepting.push_back(relay);
+        }
         while let Some((due, slot)) = self.due.first().copied().filter(|(due, _)| *due <= now_micros) {
             self.due.remove(&(due, slot));
             if let Some(link) = self.links.get_mut(slot) {
@@ -260,7 +277,8 @@ impl TcpRelays {
 
     /// When [`Self::on_time`] has something to do.
     pub(super) fn next_timeout(&self) -> Option<u64> {
-        self.due.first().map(|(due, _)| *due)
+        let rested = self.resting.front().map(|(until, _)| *until);
+        self.due.first().map(|(due, _)| *due).into_iter().chain(rested).min()
     }
 
     /// Whether something waits for its turn.
@@ -288,8 +306,8 @@ impl TcpRelays {
     }
 
     /// A connection, with what its turn needs.
-    pub(super) fn link(&mut self, slot: SlotId) -> Option<(&mut Link, &mut Pipes, &mut [u8])> {
-        Some((self.links.get_mut(slot)?, &mut self.pipes, &mut self.scratch))
+    pub(super) fn link(&mut self, slot: SlotId) -> Option<(&mut Link, &mut [u8])> {
+        Some((self.links.get_mut(slot)?, &mut self.scratch))
     }
 
     fn note_count(&self) {
@@ -306,18 +324,16 @@ impl Bound {
 
 /// What a client is answered when a connection could not even be begun.
 fn connect_error(error: &io::Error) -> ConnectError {
-    match error.raw_os_error() {
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => ConnectError::System,
-        _ => ConnectError::Failed,
-    }
+    if has_run_out(error) { ConnectError::System } else { ConnectError::Failed }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::sys::Outward;
 
     fn relays(loopback_peers: bool) -> TcpRelays {
-        let descriptors = Descriptors::share_out(1 << 16, 0, 1000, 0);
+        let descriptors = Descriptors::share_out(1 << 16, 0, 1000, 0, Outward::default());
         TcpRelays::new(Arc::new(Epoll::new().unwrap()), descriptors, Arc::default(), loopback_peers)
     }
 

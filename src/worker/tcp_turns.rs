@@ -1,8 +1,12 @@
 //! The turns of TCP relays (RFC 6062): connections are accepted, made, bound, and their bytes moved, a part of it each round.
 
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
 use super::Worker;
 use super::clients::Reading;
 use super::room::Room;
+use super::shortage::{Shortage, has_run_out};
 use super::tcp_link::{HALF_CLOSED_MICROS, LinkStage, LinkState, Means};
 use super::tcp_relays::ClientSide;
 use crate::addr::PeerAddr;
@@ -51,32 +55,44 @@ impl Worker {
         for count in 0..ACCEPTED_PER_TURN {
             match self.relays.tcp().accept(relay) {
                 None => return count,
-                // The peer has given up in between, or there is no descriptor: it is tried again when the next one comes.
-                Some(Err(_)) => return count + 1,
-                Some(Ok((socket, source))) => {
-                    let source = self.relays.tcp_relayed_at(source);
-                    let told = PeerAddr::new(source).map_err(|_| Dropped::PeerDenied);
-                    match told.and_then(|peer| Ok((peer, self.server.accepted(now, relay, peer)?))) {
-                        Ok((peer, id)) => {
-                            if self.relays.tcp().keep(id, socket, peer.family()).is_err() {
-                                self.server.connection_gone(id);
-                            }
-                        }
-                        Err(reason) => {
-                            reset_on_close(&socket);
-                            self.observers.counters().drop_packet(reason);
-                        }
-                    }
+                Some(Ok((socket, source))) => self.on_peers_connection(now, relay, socket, source),
+                Some(Err(error)) if has_run_out(&error) => {
+                    self.observers.note_shortage(now.micros, Shortage::Sockets);
+                    self.relays.tcp().rest(now.micros, relay);
+                    return count + 1;
                 }
+                // The peer has given up in between.
+                Some(Err(_)) => {}
             }
         }
         self.relays.tcp().wait_to_accept(relay);
         ACCEPTED_PER_TURN
     }
 
+    /// A peer has connected to a relay.
+    fn on_peers_connection(&mut self, now: Now, relay: RelayId, socket: OwnedFd, source: SocketAddr) {
+        let source = self.relays.tcp_relayed_at(source);
+        let peer = PeerAddr::new(source).map_err(|_| Dropped::PeerDenied);
+        match peer.and_then(|peer| Ok((peer, self.server.accepted(now, relay, peer)?))) {
+            Ok((peer, id)) => {
+                if self.relays.tcp().keep(id, socket, peer.family()).is_err() {
+                    self.observers.note_shortage(now.micros, Shortage::Sockets);
+                    self.server.connection_gone(id);
+                }
+            }
+            Err(reason) => {
+                reset_on_close(&socket);
+                self.observers.counters().drop_packet(reason);
+                if reason == Dropped::TooManyConnections && self.server.has_all_connections() {
+                    self.observers.note_shortage(now.micros, Shortage::Sockets);
+                }
+            }
+        }
+    }
+
     /// The turn of a connection. Returns how many bytes have moved.
     fn serve_link(&mut self, now: Now, slot: SlotId) -> usize {
-        let Some((link, _, _)) = self.relays.tcp().link(slot) else { return 0 };
+        let Some((link, _)) = self.relays.tcp().link(slot) else { return 0 };
         let id = link.id;
         match &link.stage {
             LinkStage::Connecting => {
@@ -107,9 +123,13 @@ impl Worker {
     fn move_bytes(&mut self, now: Now, slot: SlotId, id: ConnectionId) -> usize {
         let server = &mut self.server;
         let is_metered = server.is_metered(id);
-        let Some((link, pipes, scratch)) = self.relays.tcp().link(slot) else { return 0 };
+        let Some((link, scratch)) = self.relays.tcp().link(slot) else { return 0 };
         let mut pay = |direction, bytes| server.admit_bytes(now, id, direction, bytes);
-        let over = link.turn(&mut Means { pipes, scratch, pay: if is_metered { Some(&mut pay) } else { None } });
+        let over = link.turn(&mut Means {
+            pipes: &mut self.pipes,
+            scratch,
+            pay: if is_metered { Some(&mut pay) } else { None },
+        });
         let LinkStage::Bound(bound) = &link.stage else { return 0 };
         let (transport, family) = (bound.client_transport(), link.family);
         for (direction, bytes) in [(Direction::ToPeers, over.to_peer), (Direction::ToClients, over.to_client)] {

@@ -16,9 +16,9 @@ use turnstone::reject::{Dropped, Reason};
 use turnstone::stun::{AttributeType, Class, Encoder, Key, Message, Method, PasswordAlgorithm, TransactionId};
 use turnstone::traffic::Traffic;
 use turnstone::turn::{
-    AllocationFilter, AllocationId, AllocationIds, Client, DatagramPath, DefaultFamily, Event, FillRandom, Lifetimes,
-    MessageKind, OnExpiry, Outcome, Parcel, Path, Realm, Redirect, RelayId, Returned, Server, Settings,
-    SettingsBuilder, Shared, TcpRelays, ToClient, ToPeer,
+    AllocationFilter, AllocationId, AllocationIds, Client, ConnectionIds, DatagramPath, DefaultFamily, Event,
+    FillRandom, Lifetimes, MessageKind, OnExpiry, Outcome, Parcel, Path, Realm, Redirect, RelayId, Returned, Server,
+    Settings, SettingsBuilder, Shared, TcpRelays, ToClient, ToPeer,
 };
 use turnstone::user::RealmId;
 
@@ -105,6 +105,8 @@ pub struct Options {
     pub rfc3489: bool,
     pub software: Option<String>,
     pub tcp_relays: Option<TcpRelays>,
+    /// Connections with peers that there may be, of all users.
+    pub connections_max: usize,
     pub turn: bool,
     pub mobility: bool,
     pub redirect: Option<Arc<Redirect>>,
@@ -167,6 +169,7 @@ impl Default for Options {
             rfc3489: false,
             software: None,
             tcp_relays: None,
+            connections_max: usize::MAX,
             turn: true,
             mobility: false,
             redirect: None,
@@ -274,7 +277,8 @@ impl World {
         let mut options = Options::default();
         change(&mut options);
         let nonce_keys = Arc::new(NonceKeys::new([7; 32], 3600));
-        let shared = Shared::default();
+        let connection_ids = Arc::new(ConnectionIds::at_most(options.connections_max));
+        let shared = Shared { connection_ids, ..Shared::default() };
         let settings = options.settings(&nonce_keys);
         Self {
             server: Server::new(Arc::clone(&settings), shared.clone(), fill_random(1)),

@@ -1,7 +1,9 @@
 //! TCP allocations (RFC 6062).
 
-use turnstone::addr::{Family, PeerAddr, Transport};
-use turnstone::policy::BandwidthLimits;
+use std::net::SocketAddr;
+
+use turnstone::addr::{ClientAddr, Family, PeerAddr, Transport};
+use turnstone::policy::{BandwidthLimits, GuardLimits, PeerRules, SuspensionLimits};
 use turnstone::reject::{Dropped, Reason};
 use turnstone::stun::{AttributeType, Class, Method};
 use turnstone::traffic::Direction;
@@ -9,7 +11,9 @@ use turnstone::turn::{
     AllocationFilter, Client, ConnectError, ConnectionId, ConnectionStage, EndReason, Event, RelayId, TcpRelays,
 };
 
-use crate::harness::{Answer, Login, Options, RELAY_V4, Reply, UDP, World, client, client_over, peer, peer6, refusals};
+use crate::harness::{
+    Answer, Login, Options, RELAY_V4, Reply, UDP, World, client, client_over, peer, peer_at, peer6, refusals,
+};
 
 const TCP: [u8; 4] = [6, 0, 0, 0];
 
@@ -332,6 +336,124 @@ fn only_who_made_the_allocation_binds_its_connections_on_a_connection_of_its_own
 }
 
 #[test]
+fn a_nonce_of_one_connection_is_good_on_others_of_its_address_for_what_cannot_be_repeated_by_others() {
+    let mut world = world(|_| {});
+    let (login, _) = holder(&mut world, 1);
+    let from = |transport, change: &dyn Fn(&mut SocketAddr)| {
+        let mut of = client_over(transport, 1);
+        let mut address = of.five_tuple.client.get();
+        change(&mut address);
+        of.five_tuple.client = ClientAddr::new(address);
+        Login { client: of, ..login.clone() }
+    };
+    let another_port = |address: &mut SocketAddr| address.set_port(address.port() + 1);
+    let another_ip = |address: &mut SocketAddr| address.set_ip("91.20.0.77".parse().unwrap());
+    for elsewhere in [from(Transport::Tcp, &another_ip), from(Transport::Udp, &|_| {}), from(Transport::Dtls, &|_| {})]
+    {
+        assert_eq!(bind_as(&mut world, &elsewhere, 1).reply().code(), Some(438), "{:?}", elsewhere.client.five_tuple);
+    }
+    for transport in [Transport::Tcp, Transport::Tls] {
+        let id = connected(&mut world, &login, peer(transport as u8 + 1));
+        bound(&mut world, &from(transport, &another_port), id);
+    }
+    // And that of a data connection for the next request on the control connection.
+    let nonce = world.alice(from(Transport::Tcp, &another_port).client).nonce;
+    connected(&mut world, &Login { nonce, ..login.clone() }, peer(9));
+    // Who has seen the client's Allocate cannot send it again on a connection of his own.
+    let again = from(Transport::Tcp, &|address| address.set_port(9));
+    assert_eq!(allocate_tcp(&mut world, &again, &[]).code(), Some(438));
+    assert_eq!(world.refresh(&again, None).code(), Some(438));
+}
+
+#[test]
+fn the_policy_that_a_credential_names_judges_connects_and_who_connects() {
+    let only = PeerRules {
+        default_deny_all: true,
+        deny_relays: true,
+        allowed: vec!["8.8.8.8".to_owned()],
+        ..PeerRules::default()
+    };
+    let mut world = world(|options| {
+        options.username_limits = true;
+        options.policies = vec![("sfu", only)];
+    });
+    let login = world.guest(over_tcp(1), "carol;peers=sfu", 3600);
+    assert_eq!(allocate_tcp(&mut world, &login, &[]).code(), None);
+    let relay = *world.relays.tcp.keys().next().unwrap();
+    assert_eq!(connect(&mut world, &login, peer(1)).reply().code(), Some(403));
+    let own = peer_at(format!("{RELAY_V4}:50001").parse().unwrap());
+    assert_eq!(connect(&mut world, &login, own).reply().code(), Some(403), "a relay of ours is no peer of it");
+    let named = Some("sfu".parse().unwrap());
+    let policies = world.events().into_iter().filter_map(|event| match event {
+        Event::Refused(refusal) if refusal.method == Method::CONNECT => Some(refusal.policy),
+        _ => None,
+    });
+    assert_eq!(policies.collect::<Vec<_>>(), [named, named]);
+    connected(&mut world, &login, peer(8));
+    // Who connects is judged by address and port: of the same peer, a permission and the policy both say yes.
+    assert_eq!(world.permit(&login, &[peer(8)]).code(), None);
+    assert_eq!(world.permit(&login, &[peer(1)]).code(), Some(403));
+    assert_eq!(world.server.accepted(world.now, relay, peer(1)), Err(Dropped::NoPermission));
+    let later = peer_at("8.8.8.8:9".parse().unwrap());
+    assert!(world.server.accepted(world.now, relay, later).is_ok());
+}
+
+#[test]
+fn a_port_that_is_ours_is_denied_to_who_connects_from_it_though_its_address_is_permitted() {
+    let mut world = world(|_| {});
+    let (login, relay) = holder(&mut world, 1);
+    // A permission has no port: the address of our relays is also that of our listeners.
+    let relayed = peer_at(format!("{RELAY_V4}:50001").parse().unwrap());
+    assert_eq!(world.permit(&login, &[relayed]).code(), None);
+    assert!(world.server.accepted(world.now, relay, relayed).is_ok());
+    let listener = peer_at(format!("{RELAY_V4}:3478").parse().unwrap());
+    world.events();
+    assert_eq!(world.server.accepted(world.now, relay, listener), Err(Dropped::PeerDenied));
+    assert_eq!(refusals(&world.events()).len(), 1, "an operator can find out");
+    for denied in ["127.0.0.1:22", "[::1]:22", "169.254.169.254:80", "[::ffff:127.0.0.1]:22", "[64:ff9b::7f00:1]:22"] {
+        let bytes = login.request(world.transaction_id(), Method::CONNECT, |request| {
+            request.xor_address(AttributeType::XOR_PEER_ADDRESS, denied.parse().unwrap());
+        });
+        let code = world.hand_in(login.client, &bytes).reply().code();
+        assert!(matches!(code, Some(400 | 403 | 443)), "{denied}: {code:?}");
+    }
+    assert!(world.relays.connects.is_empty());
+}
+
+#[test]
+fn the_guard_counts_the_peers_of_connects_and_suspends_who_probes_by_them() {
+    let suspension = Some(SuspensionLimits { probes: 2, secs: 600 });
+    let mut world = world(|options| {
+        options.guard = GuardLimits { peers_per_user: Some(2), suspension, ..GuardLimits::default() };
+    });
+    let (login, _) = holder(&mut world, 1);
+    for n in [1, 2] {
+        begun(&mut world, &login, peer(n));
+    }
+    assert_eq!(connect(&mut world, &login, peer(3)).reply().code(), Some(508));
+    assert_eq!(refusals(&world.events()), [Reason::UserPeers]);
+    world.pass(31);
+    begun(&mut world, &login, peer(3));
+    for denied in ["127.0.0.1:22", "10.0.0.1:22", "169.254.169.254:80"] {
+        assert_eq!(connect(&mut world, &login, peer_at(denied.parse().unwrap())).reply().code(), Some(403));
+    }
+    world.events();
+    assert_eq!(connect(&mut world, &login, peer(4)).reply().code(), Some(403));
+    assert_eq!(refusals(&world.events()), [Reason::Suspended]);
+    assert_eq!(world.relays.connects.len(), 3, "nothing leaves for what is refused");
+    // Two that have failed are remembered for a while.
+    assert_eq!(world.shared.connection_ids.len(), 3, "and no place is held for it");
+}
+
+#[test]
+fn a_mobility_ticket_is_not_for_tcp_allocations() {
+    let mut world = world(|options| options.mobility = true);
+    let login = world.alice(over_tcp(1));
+    assert_eq!(allocate_tcp(&mut world, &login, &[(AttributeType::MOBILITY_TICKET, b"")]).code(), Some(405));
+    assert_eq!(allocate_tcp(&mut world, &login, &[]).code(), None);
+}
+
+#[test]
 fn a_connection_is_bound_by_another_worker_and_with_a_credential_that_has_expired_since() {
     let mut world = world(|_| {});
     world.split();
@@ -367,6 +489,23 @@ fn connections_are_bounded_for_an_allocation_and_for_a_user() {
     world.pass(11);
     begun(&mut world, &first, peer(4));
     assert_eq!(world.shared.connection_ids.len(), 4);
+}
+
+#[test]
+fn there_are_no_more_connections_of_all_users_than_sockets_for_them() {
+    let mut world = world(|options| options.connections_max = 2);
+    let ((first, _), (second, relay)) = (holder(&mut world, 1), holder(&mut world, 2));
+    let id = begun(&mut world, &first, peer(1));
+    begun(&mut world, &first, peer(2));
+    assert!(world.server.has_all_connections());
+    world.events();
+    assert_eq!(connect(&mut world, &second, peer(1)).reply().code(), Some(508));
+    assert_eq!(refusals(&world.events()), [Reason::SystemError], "which an operator is warned of");
+    assert_eq!(world.permit(&second, &[peer(1)]).code(), None);
+    assert_eq!(world.server.accepted(world.now, relay, peer(1)), Err(Dropped::TooManyConnections));
+    world.server.connection_gone(id);
+    assert!(!world.server.has_all_connections());
+    begun(&mut world, &second, peer(1));
 }
 
 #[test]

@@ -1,17 +1,19 @@
 //! The server raises its limit of descriptors, and whoever takes them, some are left for allocations and the last for the operator.
 
 use std::io::{Read, Write};
-use std::net::{TcpStream, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use turnstone::client::{Answer, Client, Credential, Event, Request};
 use turnstone::net::sys::process_cpu_ns;
+use turnstone::stun::Method;
 
 use crate::strangers::binding_is_answered;
 use crate::streams::connect;
 use crate::support::{RELAY_PORTS, Spec, TestServer, Transport, wait_until};
+use crate::tcp_allocation::Access;
 use crate::{LIMIT, socket};
 
 /// An allocation of its own user, or nothing if that is refused.
@@ -54,9 +56,9 @@ fn open_files(pid: u32) -> [u64; 2] {
     [(); 2].map(|()| limits.next().unwrap())
 }
 
-#[test]
-fn strangers_leave_descriptors_for_allocations_and_those_the_last_for_the_operator() {
-    const HARD: usize = 420;
+const HARD: usize = 420;
+
+fn with_few_descriptors(of_relay: &str) -> TestServer {
     let config = format!(
         r#"
         workers = 2
@@ -67,6 +69,7 @@ fn strangers_leave_descriptors_for_allocations_and_those_the_last_for_the_operat
         ipv4 = "127.0.0.1"
         ipv6 = "off"
         ports = "{}-{}"
+        {of_relay}
         [[auth.secrets]]
         id = "test"
         file = "@DIR@/secret"
@@ -75,7 +78,20 @@ fn strangers_leave_descriptors_for_allocations_and_those_the_last_for_the_operat
         "#,
         RELAY_PORTS.0, RELAY_PORTS.1
     );
-    let server = TestServer::start_with_descriptors(&config, (100, HARD));
+    TestServer::start_with_descriptors(&config, (100, HARD))
+}
+
+/// Sets the soft limit of a server's open files, to the hard one without a number; the hard limit stays: not everybody may raise it again.
+fn limit_to(server: &TestServer, current: Option<u64>) {
+    let pid = server.process_id();
+    let maximum = Some(open_files(pid)[1]);
+    let limit = Rlimit { current: current.or(maximum), maximum };
+    prlimit(Pid::from_raw(pid.cast_signed()), Resource::Nofile, limit).unwrap();
+}
+
+#[test]
+fn strangers_leave_descriptors_for_allocations_and_those_the_last_for_the_operator() {
+    let server = with_few_descriptors("");
     assert_eq!(open_files(server.process_id()), [HARD as u64; 2]);
     // How many connections that leaves is said at the start.
     wait_until("what is said of them", LIMIT, || {
@@ -104,12 +120,7 @@ fn without_descriptors_a_listener_rests_and_goes_on_when_there_are_some_again() 
     let server = Spec::local().start();
     assert!(binding_is_answered(&mut connect(&server, Transport::Tcp)));
     let pid = server.process_id();
-    // The hard limit stays as it is: not everybody may raise it again.
-    let maximum = Some(open_files(pid)[1]);
-    let limit_to = |current| {
-        prlimit(Pid::from_raw(pid.cast_signed()), Resource::Nofile, Rlimit { current, maximum }).unwrap();
-    };
-    limit_to(Some(3));
+    limit_to(&server, Some(3));
     let mut stream = connect(&server, Transport::Tcp);
     wait_until("the warning", LIMIT, || server.log().contains("the operating system gave no socket").then_some(()));
     // The connection waits in the kernel, and nobody spins over it meanwhile.
@@ -117,6 +128,57 @@ fn without_descriptors_a_listener_rests_and_goes_on_when_there_are_some_again() 
     std::thread::sleep(waited);
     let used = std::time::Duration::from_nanos(process_cpu_ns(pid).unwrap() - used);
     assert!(used < waited / 4, "{used:?} of {waited:?} are spent on waiting");
-    limit_to(maximum);
+    limit_to(&server, None);
     assert!(binding_is_answered(&mut stream), "it is accepted once there are descriptors");
+}
+
+#[test]
+fn without_descriptors_a_tcp_relay_rests_and_its_peer_is_announced_when_there_are_some_again() {
+    let server = Spec { tcp_relays: true, ..Spec::local() }.start();
+    let access = Access::new(&server, Transport::Tcp, "127.0.0.1", "patient");
+    let (mut control, relayed) = access.allocate(None);
+    control.permit("127.0.0.1:1".parse().unwrap());
+    limit_to(&server, Some(3));
+    let peer = TcpStream::connect(relayed).unwrap();
+    wait_until("the warning", LIMIT, || server.log().contains("the operating system gave no socket").then_some(()));
+    // What is asked for meanwhile is refused, and nothing else ends.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    assert_eq!(control.connect(listener.local_addr().unwrap()).err(), Some(508));
+    limit_to(&server, None);
+    let told = control.hear();
+    assert_eq!(told.method(), Method::CONNECTION_ATTEMPT);
+    let mut data = access.bind(told.connection_id()).unwrap();
+    (&peer).write_all(b"hello").unwrap();
+    let mut hello = [0; 5];
+    data.read_exact(&mut hello).unwrap();
+    assert_eq!(&hello, b"hello");
+}
+
+#[test]
+fn connections_with_peers_of_tcp_relays_take_no_descriptors_of_relays_and_clients() {
+    let server = with_few_descriptors("tcp = true");
+    wait_until("what is said of them", LIMIT, || {
+        let log = server.log();
+        (log.contains("LimitNOFILE") && log.contains("connections=54") && log.contains("peers=36")).then_some(())
+    });
+    let access = Access::new(&server, Transport::Tcp, "127.0.0.1", "greedy");
+    let listeners: Vec<_> = (0..60).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let mut controls = [(); 2].map(|()| access.allocate(None).0);
+    let mut results = Vec::new();
+    for (number, listener) in listeners.iter().enumerate() {
+        results.push(controls[number % 2].connect(listener.local_addr().unwrap()).err());
+    }
+    assert_eq!(results.iter().filter(|result| result.is_none()).count(), 36, "{results:?}");
+    assert!(results[36..].iter().all(|result| *result == Some(508)), "{results:?}");
+    wait_until("the warning", LIMIT, || server.log().contains("the operating system gave no socket").then_some(()));
+    // Everybody else has the rest.
+    let users: Vec<_> = (0..80).map_while(|number| allocate(&server, number)).collect();
+    assert_eq!(users.len(), 80);
+    assert!(binding_is_answered(&mut connect(&server, Transport::Tcp)));
+    // And so has whoever asks again, once there is room.
+    drop(controls);
+    wait_until("room for another connection", LIMIT, || {
+        let (mut control, _) = access.allocate(None);
+        control.connect(listeners[0].local_addr().unwrap()).ok()
+    });
 }

@@ -10,7 +10,7 @@ use crate::traffic::Direction;
 use turnstone_stun::{AttributeType, Method};
 
 use super::allocation::{Allocation, in_secs};
-use super::connection_ids::{ConnectionHold, ConnectionId, Owner};
+use super::connection_ids::{ConnectionHold, ConnectionId, NoPlace, Owner};
 use super::connections::{CONNECTION_SECS, LateResponse, PeerConnection, Stage};
 use super::output::Client;
 use super::pass::Judgement;
@@ -72,8 +72,11 @@ impl Server {
             return Err(refused(Reason::TooManyConnections));
         }
         let user = &allocation.identity.user;
-        let hold = self.shared.connection_ids.hold(user, limits.connections_per_user, &mut self.transaction_ids);
-        let hold = hold.ok_or_else(|| refused(Reason::UserConnections))?;
+        let hold = self.shared.connection_ids.hold(user, limits.connections_per_user, &mut *self.fill_random);
+        let hold = hold.map_err(|no_place| match no_place {
+            NoPlace::OfUser => refused(Reason::UserConnections),
+            NoPlace::InTotal => refused(Reason::SystemError),
+        })?;
         if settings.guard.is_on() {
             // A peer counts for as long as its connection may be on its way.
             let until_micros = in_secs(now, CONNECTION_SECS);
@@ -155,6 +158,11 @@ impl Server {
             Direction::ToPeers => allocation.to_peers.count(bytes),
             Direction::ToClients => allocation.to_client.count(bytes),
         }
+    }
+
+    /// Whether there are as many connections as there may be, of all users and servers of the process.
+    pub fn has_all_connections(&self) -> bool {
+        self.shared.connection_ids.is_full()
     }
 
     /// Whether bandwidth is limited on a connection: where not, [`Self::admit_bytes`] never refuses.

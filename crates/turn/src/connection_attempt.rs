@@ -46,8 +46,8 @@ impl Server {
         }
         let (client, owner) = (allocation.client, owner_of(allocation));
         let user = &owner.identity.user;
-        let hold = self.shared.connection_ids.hold(user, limits.connections_per_user, &mut self.transaction_ids);
-        let hold = hold.ok_or(Dropped::TooManyConnections)?;
+        let hold = self.shared.connection_ids.hold(user, limits.connections_per_user, &mut *self.fill_random);
+        let hold = hold.map_err(|_| Dropped::TooManyConnections)?;
         let id = hold.id();
         hold.offer(self.ids.next().worker(), owner);
         self.add_connection(now, slot, unbound(now, hold, peer));

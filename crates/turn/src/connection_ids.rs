@@ -7,7 +7,6 @@ use crate::auth::{HeldCredential, Identity};
 use crate::policy::{Place, Places};
 use crate::user::User;
 
-use super::transaction::TransactionIds;
 use turnstone_stun::{Key, PasswordAlgorithm};
 
 /// A connection between a TCP relay and a peer, until it ends.
@@ -26,8 +25,17 @@ impl ConnectionId {
 }
 
 /// The connections of all workers, and how many each user has.
-#[derive(Debug, Default)]
-pub struct ConnectionIds(Arc<Places<Offer>>);
+#[derive(Debug)]
+pub struct ConnectionIds {
+    places: Arc<Places<Offer>>,
+    most: usize,
+}
+
+impl Default for ConnectionIds {
+    fn default() -> Self {
+        Self::at_most(usize::MAX)
+    }
+}
 
 /// A connection that waits for a ConnectionBind.
 struct Offer {
@@ -54,6 +62,15 @@ impl Owner {
     }
 }
 
+/// Why there is no place for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoPlace {
+    /// The user has as many as allowed.
+    OfUser,
+    /// All users together have as many as there are sockets for.
+    InTotal,
+}
+
 /// Why a connection cannot be bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NotOffered {
@@ -64,9 +81,19 @@ pub(super) enum NotOffered {
 }
 
 impl ConnectionIds {
+    /// For `most` connections, over all workers and users: as many as there are sockets for.
+    pub fn at_most(most: usize) -> Self {
+        Self { places: Arc::default(), most }
+    }
+
+    /// Whether there are as many as there may be.
+    pub fn is_full(&self) -> bool {
+        self.len() >= self.most
+    }
+
     /// How many connections there are, on all workers.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.places.len()
     }
 
     /// Whether there is none.
@@ -74,14 +101,23 @@ impl ConnectionIds {
         self.len() == 0
     }
 
-    /// An id for a connection of a user who may have `most`; `None` when there are as many.
-    pub(super) fn hold(&self, user: &User, most: usize, random: &mut TransactionIds) -> Option<ConnectionHold> {
-        // As hard to guess as a transaction id, of which this is a part.
+    /// An id, from the CSPRNG, for a connection of a user who may have `most`.
+    pub(super) fn hold(
+        &self,
+        user: &User,
+        most: usize,
+        fill_random: &mut dyn FnMut(&mut [u8]),
+    ) -> Result<ConnectionHold, NoPlace> {
+        // Two workers that come at once may both have the last one.
+        if self.is_full() {
+            return Err(NoPlace::InTotal);
+        }
         let number = || {
-            let [a, b, c, d, ..] = random.next();
-            u32::from_be_bytes([a, b, c, d])
+            let mut number = [0; 4];
+            fill_random(&mut number);
+            u32::from_be_bytes(number)
         };
-        self.0.hold(user, most, number).map(ConnectionHold)
+        self.places.hold(user, most, number).map(ConnectionHold).ok_or(NoPlace::OfUser)
     }
 
     /// Takes a connection that waits, for one of its owner's; returns the worker that has it. It is offered no more.
@@ -95,12 +131,12 @@ impl ConnectionIds {
                 Ok(worker)
             }
         };
-        self.0.look(id.0, claim).unwrap_or(Err(NotOffered::Unknown))
+        self.places.look(id.0, claim).unwrap_or(Err(NotOffered::Unknown))
     }
 
     /// Who may bind a connection that waits.
     pub(super) fn owner(&self, id: ConnectionId) -> Option<Owner> {
-        self.0.look(id.0, |offer| offer.as_ref().map(|offer| offer.owner.clone())).flatten()
+        self.places.look(id.0, |offer| offer.as_ref().map(|offer| offer.owner.clone())).flatten()
     }
 }
 
@@ -129,15 +165,19 @@ mod tests {
 
     #[test]
     fn an_id_is_unique_claimed_once_and_by_its_owner_alone() {
-        let ids = ConnectionIds::default();
-        let mut random = TransactionIds::new(&mut |key| key.fill(7));
-        // The same numbers come again: those after them are taken.
-        let mut again = TransactionIds::new(&mut |key| key.fill(7));
+        let ids = ConnectionIds::at_most(3);
+        // The same number comes again: the one after it is taken.
+        let mut numbers = [1, 1, 2, 3].into_iter();
+        let mut random = |number: &mut [u8]| number.fill(numbers.next().unwrap());
         let user = User::fixed("ann");
         let first = ids.hold(&user, 2, &mut random).unwrap();
-        let second = ids.hold(&user, 2, &mut again).unwrap();
-        assert_ne!(first.id(), second.id());
-        assert!(ids.hold(&user, 2, &mut random).is_none(), "the user has as many as allowed");
+        let second = ids.hold(&user, 2, &mut random).unwrap();
+        assert_eq!((first.id().value(), second.id().value()), (0x0101_0101, 0x0202_0202));
+        assert_eq!(ids.hold(&user, 2, &mut random).err(), Some(NoPlace::OfUser));
+        let third = ids.hold(&User::fixed("bob"), 2, &mut random).unwrap();
+        assert_eq!(ids.hold(&User::fixed("eve"), 2, &mut random).err(), Some(NoPlace::InTotal));
+        drop(third);
+        assert!(!ids.is_full());
         let (ann, bob) = (owner("ann"), owner("bob"));
         assert_eq!(ids.claim(first.id(), &ann.identity), Err(NotOffered::Unknown));
         first.offer(3, owner("ann"));

@@ -117,7 +117,7 @@ impl Server {
 
     /// A ticket of an allocation.
     pub(super) fn seal_ticket(&mut self, now: Now, allocation: AllocationId, serial: u16) -> Option<[u8; TICKET_LEN]> {
-        self.moves.sealer.seal(now.unix_secs, Ticket { allocation, serial })
+        self.moves.sealer.seal(now.unix_secs, Ticket { allocation, serial }, &mut *self.fill_random)
     }
 
     /// Refreshes, or ends, the allocation of a ticket, and grants it the move to the 5-tuple of the request (RFC 8016 section 3.2.2).

@@ -371,7 +371,7 @@ mod tests {
     const NOW: Now = Now { micros: 5_000 * SECOND, unix_secs: 1_700_000_000 };
 
     fn moves() -> Moves {
-        Moves::new(Sealer::new(TicketKey::new([1; 32]).into(), Box::new(|bytes| bytes.fill(7))))
+        Moves::new(Sealer::new(TicketKey::new([1; 32]).into(), &mut |bytes: &mut [u8]| bytes.fill(7)))
     }
 
     fn client(n: u16) -> Client {

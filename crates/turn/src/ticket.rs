@@ -20,7 +20,6 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::ids::AllocationId;
-use super::server::FillRandom;
 
 /// How long one key is used for sealing.
 const EPOCH_SECS: u64 = 3600;
@@ -79,28 +78,32 @@ impl fmt::Debug for TicketKey {
 /// Seals and opens the tickets of one server.
 pub(super) struct Sealer {
     master: Arc<TicketKey>,
-    fill_random: FillRandom,
     /// The key used last: nearly always the one that the next ticket needs, too.
     last: Option<([u8; EPOCH_LEN], Box<Cipher>)>,
 }
 
 impl Sealer {
     /// The first server takes the master key from the CSPRNG.
-    pub(super) fn new(master: Arc<TicketKey>, mut fill_random: FillRandom) -> Self {
+    pub(super) fn new(master: Arc<TicketKey>, fill_random: &mut dyn FnMut(&mut [u8])) -> Self {
         master.0.get_or_init(|| {
             let mut key = Zeroizing::new([0; 32]);
             fill_random(&mut *key);
             key
         });
-        Self { master, fill_random, last: None }
+        Self { master, last: None }
     }
 
     /// The value of MOBILITY-TICKET; `None` when the cipher refuses, which it never does for so few bytes.
-    pub(super) fn seal(&mut self, unix_secs: u64, ticket: Ticket) -> Option<[u8; TICKET_LEN]> {
+    pub(super) fn seal(
+        &mut self,
+        unix_secs: u64,
+        ticket: Ticket,
+        fill_random: &mut dyn FnMut(&mut [u8]),
+    ) -> Option<[u8; TICKET_LEN]> {
         let epoch = epoch_of(unix_secs);
         (0..TRIES_MAX).find_map(|_| {
             let mut nonce = [0; NONCE_LEN];
-            (self.fill_random)(&mut nonce);
+            fill_random(&mut nonce);
             self.seal_with(epoch, nonce, ticket).filter(|sealed| !sealed.contains(&0))
         })
     }
@@ -175,13 +178,16 @@ mod tests {
     const NOW: u64 = 1_700_000_000;
 
     fn sealer(master: &Arc<TicketKey>) -> Sealer {
+        Sealer::new(Arc::clone(master), &mut counting())
+    }
+
+    fn counting() -> impl FnMut(&mut [u8]) {
         let mut count = 0u32;
-        let fill_random = move |bytes: &mut [u8]| {
+        move |bytes: &mut [u8]| {
             count += 1;
             let digits = count.to_le_bytes();
             bytes.iter_mut().zip(digits.iter().cycle()).for_each(|(to, from)| *to = *from | 0x40);
-        };
-        Sealer::new(Arc::clone(master), Box::new(fill_random))
+        }
     }
 
     fn ticket(serial: u16) -> Ticket {
@@ -192,18 +198,20 @@ mod tests {
     fn every_worker_opens_what_one_has_sealed_for_as_long_as_the_process_lives() {
         let master = Arc::default();
         let (mut one, mut other) = (sealer(&master), sealer(&master));
-        let sealed = one.seal(NOW, ticket(9)).unwrap();
-        other.seal(NOW + 30 * EPOCH_SECS, ticket(9)).unwrap();
+        let mut random = counting();
+        let sealed = one.seal(NOW, ticket(9), &mut random).unwrap();
+        other.seal(NOW + 30 * EPOCH_SECS, ticket(9), &mut random).unwrap();
         assert_eq!(other.open(&sealed), Some(ticket(9)), "with the key of its hour");
         assert_eq!(sealer(&Arc::new(TicketKey::new([9; 32]))).open(&sealed), None, "another process");
-        assert_ne!(one.seal(NOW, ticket(9)).unwrap(), sealed, "two tickets are never the same");
+        assert_ne!(one.seal(NOW, ticket(9), &mut random).unwrap(), sealed, "two tickets are never the same");
     }
 
     #[test]
     fn no_ticket_of_any_hour_has_a_zero_byte() {
-        let mut sealer = sealer(&Arc::default());
+        let (mut sealer, mut random) = (sealer(&Arc::default()), counting());
         for hour in 0..2000 {
-            let sealed = sealer.seal(NOW + hour * EPOCH_SECS, ticket(hour as u16)).expect("a nonce that does");
+            let sealed =
+                sealer.seal(NOW + hour * EPOCH_SECS, ticket(hour as u16), &mut random).expect("a nonce that does");
             assert!(!sealed.contains(&0), "{sealed:?}");
             assert_eq!(sealer.open(&sealed), Some(ticket(hour as u16)));
         }
@@ -212,7 +220,7 @@ mod tests {
     #[test]
     fn what_was_changed_cut_or_made_by_others_says_nothing() {
         let mut sealer = sealer(&Arc::default());
-        let sealed = sealer.seal(NOW, ticket(1)).unwrap();
+        let sealed = sealer.seal(NOW, ticket(1), &mut counting()).unwrap();
         for bit in 0..TICKET_LEN * 8 {
             let mut changed = sealed;
             changed[bit / 8] ^= 1 << (bit % 8);

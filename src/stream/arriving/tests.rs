@@ -9,7 +9,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use super::super::hello::tests::hello;
 use super::*;
 use crate::net::Pipes;
-use crate::net::sys::Descriptors;
+use crate::net::sys::{Descriptors, Outward};
 use crate::proxy::HeaderError;
 
 /// The two ends of a connection; the server's does not block.
@@ -232,7 +232,7 @@ fn on_a_port_shared_with_a_web_server_each_connection_goes_where_its_client_want
     let ends = for_web.ends();
     let web = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut passage = for_web.pass_on(crate::net::connect_stream(web.local_addr().unwrap()).unwrap());
-    let mut pipes = Pipes::new(Descriptors::share_out(1 << 16, 0, 1000, 1000));
+    let mut pipes = Pipes::new(Descriptors::share_out(1 << 16, 0, 1000, 1000, Outward::default()));
     while !passage.is_connected() {
         passage.go_on(&mut pipes).unwrap();
     }

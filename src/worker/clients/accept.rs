@@ -16,7 +16,7 @@ use crate::net::tune_accepted;
 use crate::stream::{Accepted, ConnectionPermit, Full, Opening};
 use crate::turn::{Server, StreamId};
 use crate::worker::observers::Observers;
-use crate::worker::shortage::Shortage;
+use crate::worker::shortage::{Shortage, has_run_out};
 
 /// Connections accepted per wake-up of a listener.
 const ACCEPT_BURST: usize = 32;
@@ -170,9 +170,4 @@ pub(super) fn shortage_of(full: Full) -> Shortage {
         Full::OfNetwork => Shortage::ConnectionsOfNetwork,
         Full::OfWeb => Shortage::ConnectionsOfWeb,
     }
-}
-
-/// Whether a connection could not be accepted for want of descriptors or memory: the next try will be no better.
-fn has_run_out(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }

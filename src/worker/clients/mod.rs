@@ -36,7 +36,6 @@ use crate::clock::Now;
 use crate::config::Streams;
 use crate::counters::Cut;
 use crate::dtls::{self, Wire};
-use crate::net::Pipes;
 use crate::net::sys::{Descriptors, Epoll, Events, Interest, Ready, widen_stream_buffers};
 use crate::stream::ConnectionLimits;
 use crate::turn::{Binding, Client, DatagramPath, Detour, Path, Server, StreamId};
@@ -62,8 +61,6 @@ pub(super) struct Clients {
     epoll: Arc<Epoll>,
     strangers: Epoll,
     stranger_events: Events,
-    /// For what goes on to web servers.
-    pipes: Pipes,
     /// A ConnectionBind that was granted, and its success response: the connection it came by is taken out before its next message.
     binding: Option<(Binding, Vec<u8>)>,
     from: ClientSources,
@@ -96,7 +93,6 @@ impl Clients {
             epoll,
             strangers,
             stranger_events: Events::new(STRANGERS_MAX),
-            pipes: Pipes::new(from.descriptors),
             binding: None,
             from,
         })

@@ -8,8 +8,8 @@ use super::stream::Ending;
 use super::{Clients, token};
 use crate::clock::Now;
 use crate::counters::NotPassed;
-use crate::net::connect_stream;
 use crate::net::sys::{Interest, Ready, widen_stream_buffers};
+use crate::net::{Pipes, connect_stream};
 use crate::stream::{Full, PassageError};
 use crate::turn::StreamId;
 use crate::worker::observers::Observers;
@@ -55,9 +55,9 @@ impl Clients {
     }
 
     /// The turn of a connection that goes on to a web server.
-    pub(in crate::worker) fn pass_on(&mut self, now: Now, id: StreamId, observers: &Observers) {
+    pub(in crate::worker) fn pass_on(&mut self, now: Now, id: StreamId, pipes: &mut Pipes, observers: &Observers) {
         let Some(passed) = self.streams.passed_mut(id) else { return };
-        let went_on = passed.passage.go_on(&mut self.pipes);
+        let went_on = passed.passage.go_on(pipes);
         let counters = observers.counters();
         match went_on {
             Ok(turn) => {

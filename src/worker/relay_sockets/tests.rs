@@ -3,7 +3,7 @@
 use super::super::random::fill_from_system;
 use super::super::relay_socket::BUSY_AFTER;
 use super::*;
-use crate::net::sys::Events;
+use crate::net::sys::{Events, Outward};
 use crate::turn::Client;
 use crate::turn::Relays;
 use crate::user::User;
@@ -12,7 +12,7 @@ use std::net::UdpSocket;
 /// The relay sockets of one address of this host, which no other test uses.
 fn relays(ip: &str, ports: (u16, u16), busy_sockets: u64, fill_random: fn(&mut [u8])) -> RelaySockets {
     let ip: IpAddr = ip.parse().unwrap();
-    let mut descriptors = Descriptors::share_out(1 << 16, 0, 1000, 0);
+    let mut descriptors = Descriptors::share_out(1 << 16, 0, 1000, 0, Outward::default());
     descriptors.busy_sockets = busy_sockets;
     let from = RelaySources {
         ports: RelayPorts::new(&[(ip, ip)], ports),

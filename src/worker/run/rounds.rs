@@ -140,7 +140,7 @@ impl Worker {
                 break;
             }
             if let Some((id, _)) = self.clients.next_turn(Line::Passed) {
-                self.clients.pass_on(now, id, &self.observers);
+                self.clients.pass_on(now, id, &mut self.pipes, &self.observers);
             }
         }
     }

@@ -12,7 +12,6 @@ mod recv;
 mod send;
 mod shares;
 mod sockopt;
-mod splice;
 mod stream_buffers;
 
 pub use bulk::{MAX_SEGMENTS, RecvBuffers, SendBuffers};
@@ -23,12 +22,11 @@ pub use identity::{forbid_core_dumps, with_files_of};
 pub use process::{clock_is_synchronised, online_cpus, page_size, process_cpu_ns, raise_open_files, sharpen_timers};
 pub use recv::{Datagram, RecvBatch};
 pub use send::{PIECES_MAX, SendOptions, send, send_pieces, send_stream, send_to};
-pub use shares::Descriptors;
+pub use shares::{Descriptors, Outward};
 pub use sockopt::{
     enable_udp_gro, enable_udp_gso_probe, grow_recv_buffer, kernel_drops, set_dont_fragment, set_ip_recverr,
     set_netlink_strict, set_no_checksum, set_no_path_mtu_discovery, set_recv_drops, set_recv_pktinfo, set_recv_tos,
 };
-pub use splice::{PIPE_BYTES, Pipe, discard, peek, readable_bytes};
 pub use stream_buffers::{bound_stream_buffers, unbound_unsent, widen_stream_buffers};
 
 use std::io;

@@ -16,7 +16,7 @@ use crate::client::{Answer, Client, Credential, Event, Request};
 use crate::config::{Config, Host, Overrides, OwnAddresses, Source, Surroundings};
 use crate::counters::Counters;
 use crate::net::sys::{
-    Descriptors, SendOptions, kernel_drops, raise_open_files, read_error_queue, send_pieces, send_to,
+    Descriptors, Outward, SendOptions, kernel_drops, raise_open_files, read_error_queue, send_pieces, send_to,
 };
 use crate::net::{RelayPorts, Span, bind_tcp_listener, bind_udp_listener};
 use crate::stream::{ConnectionLimits, tls_configs};
@@ -79,7 +79,7 @@ impl Driven {
             dtls: Arc::default(),
             streams: config.streams,
             mailboxes: vec![Arc::clone(&mailbox)],
-            descriptors: Descriptors::share_out(1 << 16, 0, 1000, 1000),
+            descriptors: Descriptors::share_out(1 << 16, 0, 1000, 1000, Outward::default()),
             usage: None,
             loopback_peers: true,
             relay_choice: config.relay.choice,
