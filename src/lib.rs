@@ -22,6 +22,7 @@
 //! | `http` | HTTP endpoints |
 //! | `credentials` | time-limited credentials as they are handed out, by command and over HTTP |
 //! | [`ops`] | logs, signals, service manager |
+//! | `page` | the files of the operator's page |
 //! | [`cli`] | the commands |
 
 pub use turnstone_client as client;
@@ -40,6 +41,7 @@ pub mod dtls;
 mod http;
 pub mod import;
 pub mod ops;
+mod page;
 pub mod probe;
 pub mod proxy;
 pub mod stream;

@@ -2,17 +2,21 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
+use zeroize::Zeroizing;
+
 use crate::addr::Transport;
 use crate::auth::{SharedSecret, mint};
-use crate::config::{Config, Endpoint, Overrides, Relay};
+use crate::config::{AdminToken, Config, Endpoint, Overrides, Relay};
 use crate::credentials::{peer_connection, turn_urls};
-use crate::ops::Bound;
 use crate::ops::host;
+use crate::ops::{Bound, PagePort};
+use crate::worker::fill_from_system;
 
 use super::dev_socket;
 use super::output::{CliError, Printer, unix_now, utc_text};
 
 const PORT: u16 = 3478;
+const PAGE_PORT: u16 = 9642;
 const PORTS_TRIED: u16 = 100;
 const TTL_SECS: u64 = 86_400;
 
@@ -54,6 +58,18 @@ pub(super) fn set_defaults(overrides: &mut Overrides) -> Result<Option<String>, 
     Ok(taken)
 }
 
+/// A port on loopback for the page, with a token of this run. `None` where there is no port.
+pub(super) fn page_port() -> Option<PagePort> {
+    let address = |port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+    let mut ports = (PAGE_PORT..).take(PORTS_TRIED.into());
+    let port = ports.find(|port| TcpListener::bind(address(*port)).is_ok())?;
+    let mut random = [0; 16];
+    fill_from_system(&mut random);
+    let token = random.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+    let token = AdminToken::new(Zeroizing::new(token.into_bytes())).ok()?;
+    Some(PagePort { address: address(port), token })
+}
+
 /// Why a listener cannot be at an address, with the address.
 fn taken_by(address: SocketAddr) -> Option<String> {
     let udp = UdpSocket::bind(address).err().map(|error| ("udp", error));
@@ -77,12 +93,20 @@ pub(super) struct Announcement {
     /// Why the listeners are not on the usual port.
     port_taken: Option<String>,
     admin: Option<Endpoint>,
+    /// Of a page at a port of its own.
+    page_token: Option<AdminToken>,
 }
 
 impl Announcement {
-    pub(super) fn new(config: &Config, from_file: bool, port_taken: Option<String>) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        from_file: bool,
+        port_taken: Option<String>,
+        page_token: Option<AdminToken>,
+    ) -> Self {
         Self {
             port_taken,
+            page_token,
             admin: config.admin.as_ref().map(|admin| admin.listen.clone()),
             relay: config.relay.clone(),
             public_host: config.auth.public_host.clone(),
@@ -101,6 +125,12 @@ impl Announcement {
         }
         if let Some(admin) = &self.admin {
             printer.line(format_args!("  turnstone status, sessions, top and explain see it (--admin {admin})"))?;
+        }
+        if let Some(page) = bound.page {
+            // What follows the # stays in the browser.
+            let token = self.page_token.as_ref().map(|token| String::from_utf8_lossy(token.as_bytes()));
+            let fragment = token.map(|token| format!("#token={token}")).unwrap_or_default();
+            printer.line(format_args!("  the page: http://{page}/{fragment}"))?;
         }
         let Some(secret) = &self.secret else {
             return printer

@@ -51,7 +51,11 @@ pub(super) fn run(args: &ServeArgs, printer: &mut Printer) -> Result<Exit, CliEr
     for warning in &loaded.warnings {
         tracing::warn!(place = %warning.place, "{}", warning.message);
     }
-    let announcement = args.dev.then(|| dev::Announcement::new(&config, reading.has_file, port_taken.take()));
+    // A file says for itself whether there is a page.
+    let page_port = if args.dev && !reading.has_file && config.admin.is_some() { dev::page_port() } else { None };
+    let page_token = page_port.as_ref().map(|port| port.token.clone());
+    let announcement =
+        args.dev.then(|| dev::Announcement::new(&config, reading.has_file, port_taken.take(), page_token));
     let config_file = reading.has_file.then(|| reading.source.name.clone());
     let hooks = ops::Hooks {
         inherited,
@@ -61,6 +65,7 @@ pub(super) fn run(args: &ServeArgs, printer: &mut Printer) -> Result<Exit, CliEr
                 let _ = announcement.print(bound, printer);
             }
         }),
+        page_port,
         reload: Box::new(|| reload(args)),
         config_file,
         log,

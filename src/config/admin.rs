@@ -52,7 +52,7 @@ impl Admin {
         let listen = read_listen(&section, source);
         let token = if wants_token { read_token(&document, &section, source, around) } else { None };
         document.finish()?;
-        Ok(listen.map(|listen| Self { listen: listen.value, token }))
+        Ok(listen.map(|listen| Self { listen: listen.value, token, page: false }))
     }
 }
 
@@ -68,10 +68,15 @@ pub(super) fn read_admin(
     let listen = read_listen(&section, source);
     let has_token = TOKEN_SOURCES.map(|key| section.has(key)).contains(&true);
     let token = read_token(document, &section, source, around);
+    let page = section.boolean("page");
     section.report_unknown_keys();
     let Some(listen) = listen else {
         if has_token && !section.has("listen") {
             document.problem(section.place(), "[admin] has a token but no listen");
+        }
+        if page && !section.has("listen") {
+            document
+                .problem(section.place(), "[admin] has page = true but no listen: the page is where the admin API is");
         }
         return None;
     };
@@ -86,7 +91,7 @@ pub(super) fn read_admin(
     if metrics.is_some_and(|metrics| is_taken(&listen.value, &metrics.listen)) {
         section.problem("listen", listen.place, format_args!("{} overlaps listen in [metrics]", listen.value));
     }
-    Some(Admin { listen: listen.value, token })
+    Some(Admin { listen: listen.value, token, page })
 }
 
 fn read_listen(section: &Section<'_, '_>, source: &Source) -> Option<Located<Endpoint>> {

@@ -424,6 +424,10 @@ static KEYS: &[Key] = &[
     Key::new("admin.token-file", FILE),
     Key::new("admin.token-env", VARIABLE),
     Key::new("admin.token", INLINE).unshown(unshown::admin_token_lines, unshown::admin_token_change).after_restart(keep_admin),
+    Key::new("admin.page", Kind::Boolean)
+        .default("false")
+        .shown(|c| boolean(c.admin.as_ref()?.page))
+        .after_restart(keep_admin),
     Key::new("drain.deadline", Kind::Duration(Duration::ZERO..=DAY))
         .default("0s")
         .shown(|c| Some(Value::Duration(c.drain.deadline))),

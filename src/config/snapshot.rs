@@ -504,6 +504,8 @@ pub struct Admin {
     pub listen: Endpoint,
     /// What a client must show; there always is one for a port.
     pub token: Option<AdminToken>,
+    /// Whether it shows the page.
+    pub page: bool,
 }
 
 /// How the server stops.

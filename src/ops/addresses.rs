@@ -443,7 +443,7 @@ mod tests {
     fn what_is_missing_is_named_with_its_remedy() {
         let missing = |text: &str, listening: &[&str]| {
             let listener = |ip: &&str| (Transport::Udp, SocketAddr::new(ip.parse().unwrap(), 3478));
-            let bound = Bound { listeners: listening.iter().map(listener).collect() };
+            let bound = Bound { listeners: listening.iter().map(listener).collect(), page: None };
             missing(&config(text), &bound, &local(&["::1"]))
         };
         let local_relay = "[relay]\nipv4 = \"127.0.0.1\"";

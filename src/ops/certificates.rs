@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use x509_parser::nom;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Error};
 
+use super::status::CertificateFacts;
 use crate::config::TlsFiles;
 use crate::dtls;
 use crate::stream::{Pair, TlsError, load_pair, server_config};
@@ -59,8 +60,7 @@ struct Certificate {
     /// The names that it is for.
     names: Vec<String>,
     file: PathBuf,
-    /// When the server's own certificate expires, in Unix seconds.
-    not_after_unix: i64,
+    facts: CertificateFacts,
 }
 
 impl Certificates {
@@ -110,9 +110,9 @@ impl Certificates {
         Ok(Self { config, dtls, pairs })
     }
 
-    /// When each expires, in Unix seconds, with its file.
-    pub(super) fn expiries(&self) -> Vec<(String, i64)> {
-        self.pairs.iter().map(|pair| (pair.file.display().to_string(), pair.not_after_unix)).collect()
+    /// What each says of itself.
+    pub(super) fn facts(&self) -> Vec<CertificateFacts> {
+        self.pairs.iter().map(|pair| pair.facts.clone()).collect()
     }
 }
 
@@ -125,8 +125,15 @@ impl Certificate {
         let (_, certificate) =
             X509Certificate::from_der(own).map_err(|error| CertificateError::X509 { path: path.clone(), error })?;
         let names = if files.names.is_empty() { names_in(&certificate) } else { files.names.clone() };
-        let not_after_unix = certificate.validity().not_after.timestamp();
-        Ok(Self { pair: Arc::new(pair), for_dtls, names, file: path.clone(), not_after_unix })
+        let facts = CertificateFacts {
+            file: path.display().to_string(),
+            names: names.clone(),
+            subject: certificate.subject().to_string(),
+            issuer: certificate.issuer().to_string(),
+            not_before_unix: certificate.validity().not_before.timestamp(),
+            not_after_unix: certificate.validity().not_after.timestamp(),
+        };
+        Ok(Self { pair: Arc::new(pair), for_dtls, names, file: path.clone(), facts })
     }
 }
 

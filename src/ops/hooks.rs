@@ -1,9 +1,11 @@
 //! What the caller wants to know and can provide while the server runs.
 
+use std::net::SocketAddr;
+
 use super::error::Unread;
 use super::listeners::Bound;
 use super::log::LogControl;
-use crate::config::Loaded;
+use crate::config::{AdminToken, Loaded};
 use crate::net::Inherited;
 
 /// What the caller wants to know and can provide while the server runs.
@@ -12,12 +14,22 @@ pub struct Hooks<'a> {
     pub inherited: Inherited,
     /// Called once, when the server is ready: every listener is bound, and there is an address to relay from.
     pub on_ready: Box<dyn FnOnce(&Bound) + 'a>,
+    /// Where a try-out shows the page, beside the admin API.
+    pub page_port: Option<PagePort>,
     /// Reads the configuration again, for a reload.
     pub reload: Box<dyn Fn() -> Result<Loaded, Unread> + 'a>,
     /// The configuration file, to be shown.
     pub config_file: Option<String>,
     /// Changes the log's filter on reload.
     pub log: LogControl,
+}
+
+/// A port on loopback with the page and the admin API, for a browser, which reaches no socket in the file system.
+pub struct PagePort {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// What the page has to show.
+    pub token: AdminToken,
 }
 
 impl Hooks<'_> {

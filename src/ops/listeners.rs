@@ -24,6 +24,8 @@ use crate::worker::WorkerListener;
 pub struct Bound {
     /// Each listener's transport and address, in the order of the configuration.
     pub listeners: Vec<(Transport, SocketAddr)>,
+    /// Where the page is, if it is at a port.
+    pub page: Option<SocketAddr>,
 }
 
 impl fmt::Display for Bound {
@@ -49,7 +51,7 @@ pub(super) struct Opened {
 /// A socket that cannot be opened.
 pub(super) fn open(config: &Config, mut inherited: Inherited) -> Result<Opened, RunError> {
     let workers = config.workers.max(1);
-    let mut bound = Bound { listeners: Vec::new() };
+    let mut bound = Bound { listeners: Vec::new(), page: None };
     let mut per_worker: Vec<_> = (0..workers).map(|_| Vec::new()).collect();
     let mut groups = Vec::with_capacity(config.listeners.len());
     let mut adopted = 0;

@@ -126,10 +126,12 @@ impl Observed {
             let name = "turnstone_certificate_not_after_seconds";
             out.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&not_after)?;
         }
-        let expiries = status.certificate_expiries();
-        if expiries.len() > 1 {
+        let certificates = status.certificates();
+        if certificates.len() > 1 {
             let help = "When each certificate expires, in Unix seconds, by its file.";
-            let each = expiries.iter().map(|(file, unix_secs)| (file.as_str(), u64::try_from(*unix_secs).unwrap_or(0)));
+            let each = certificates
+                .iter()
+                .map(|certificate| (certificate.file.as_str(), u64::try_from(certificate.not_after_unix).unwrap_or(0)));
             out.gauges("turnstone_certificates_not_after_seconds", help, "certificate", each)?;
         }
         Ok(())

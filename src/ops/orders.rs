@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::error::ReloadError;
 use super::log::LogError;
+use super::self_test::TestServers;
 use crate::config::{Change, Problem};
 use crate::turn::Judgement;
 
@@ -23,6 +24,8 @@ pub(super) enum Order {
     Reload { dry_run: bool, answer: oneshot::Sender<Result<Reloaded, ReloadError>> },
     /// Drain, or change the deadline of the drain.
     Drain { deadline: DrainDeadline, answer: oneshot::Sender<Option<u64>> },
+    /// Make a credential for every listener, for a self-test.
+    SelfTest(oneshot::Sender<TestServers>),
     /// Replace the log's filter.
     LogFilter { filter: String, answer: oneshot::Sender<Result<(), LogError>> },
 }

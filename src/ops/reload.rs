@@ -10,6 +10,7 @@ use super::hooks::Hooks;
 use super::log;
 use super::orders::Reloaded;
 use super::server::Server;
+use super::status::CertificateFacts;
 use super::workers::{Judging, Unjudged};
 use crate::config::{Change, Config, Effect, Loaded, Problem, TlsFiles};
 use crate::turn::Settings;
@@ -163,7 +164,7 @@ fn take_certificates(server: &mut Server, files: &TlsFiles, why: &str) {
     let errors = match loaded {
         Ok((certificates, errors)) => {
             if errors.len() < files.each().len() {
-                for (file, not_after_unix) in certificates.expiries() {
+                for CertificateFacts { file, not_after_unix, .. } in certificates.facts() {
                     tracing::info!(file, not_after_unix, why, "certificate reloaded");
                 }
                 server.use_certificates(Some(certificates));

@@ -9,13 +9,16 @@ use tokio::time::MissedTickBehavior;
 use super::drain::{self, Draining};
 use super::error::RunError;
 use super::hooks::Hooks;
+use super::listeners::Bound;
 use super::notify;
 use super::orders::{ConfigView, DrainDeadline, DrainView, Order, Orders, Overview};
 use super::reload;
+use super::self_test;
 use super::server::Server;
 use super::start::{Started, start};
 use super::workers::Ping;
 use crate::config::Config;
+use crate::net::sys;
 use crate::turn::EndReason;
 use crate::worker::Command;
 
@@ -28,7 +31,7 @@ pub fn run(config: Config, mut hooks: Hooks<'_>) -> Result<(), RunError> {
     runtime.block_on(async {
         // Signals first: one that comes during the start is not lost.
         let signals = Signals::new().map_err(RunError::Signals)?;
-        let mut started = start(config, std::mem::take(&mut hooks.inherited))?;
+        let mut started = start(config, std::mem::take(&mut hooks.inherited), hooks.page_port.take())?;
         let status = started.bound.to_string();
         let workers = started.server.workers.mailboxes.len();
         tracing::info!(version = env!("CARGO_PKG_VERSION"), workers, "{status}");
@@ -102,7 +105,7 @@ async fn supervise(started: Started, mut signals: Signals, hooks: &mut Hooks<'_>
             // What comes of it is in the log.
             _ = signals.hang_up.recv() => reload::reload(&mut server, hooks, drop),
             Some(order) = next_order(&mut orders) => {
-                if obey(&mut server, order, hooks) {
+                if obey(&mut server, &bound, order, hooks) {
                     // The answer goes out before the drain can be over.
                     drain_tick.reset();
                 }
@@ -139,7 +142,7 @@ async fn next_order(orders: &mut Option<Orders>) -> Option<Order> {
 }
 
 /// Carries out an order, whose giver may have gone away. Returns whether it was about a drain.
-fn obey(server: &mut Server, order: Order, hooks: &Hooks<'_>) -> bool {
+fn obey(server: &mut Server, bound: &Bound, order: Order, hooks: &Hooks<'_>) -> bool {
     let is_drain = matches!(order, Order::Drain { .. });
     match order {
         Order::Overview(answer) => {
@@ -163,6 +166,9 @@ fn obey(server: &mut Server, order: Order, hooks: &Hooks<'_>) -> bool {
                 DrainDeadline::After(time) => Some(time),
             };
             let _ = answer.send(Draining::deadline_unix(server.drain_until(deadline)));
+        }
+        Order::SelfTest(answer) => {
+            let _ = answer.send(self_test::servers(&server.config, bound, sys::clocks().1));
         }
         Order::LogFilter { filter, answer } => {
             let result = hooks.log.set_filter(&filter);

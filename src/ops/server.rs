@@ -99,8 +99,7 @@ impl Server {
 
     /// Has the listeners use these certificates from now on, or none.
     pub(super) fn use_certificates(&mut self, certificates: Option<Certificates>) {
-        let expiries = certificates.as_ref().map(Certificates::expiries).unwrap_or_default();
-        self.status.set_certificate_expiries(expiries);
+        self.status.set_certificates(certificates.as_ref().map(Certificates::facts).unwrap_or_default());
         self.tls.store(certificates.as_ref().map(|certificates| Arc::clone(&certificates.config)));
         self.dtls.store(certificates.as_ref().and_then(|certificates| certificates.dtls.clone()));
         if let Some(endpoint) = &self.credentials {

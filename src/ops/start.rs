@@ -11,6 +11,8 @@ use super::addresses::{AddressWatch, offer};
 use super::admin::{AdminApi, Api};
 use super::certificates::{Certificates, Stamp, Watch};
 use super::error::RunError;
+use super::history::History;
+use super::hooks::PagePort;
 use super::listeners::{self, Bound};
 use super::metrics::Metrics;
 use super::monitor::Monitor;
@@ -38,7 +40,7 @@ pub(super) struct Started {
     pub(super) orders: Option<Orders>,
 }
 
-pub(super) fn start(config: Config, inherited: Inherited) -> Result<Started, RunError> {
+pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<PagePort>) -> Result<Started, RunError> {
     let descriptors = share_out_descriptors(&config);
     let (status, mut watch) = (Arc::new(Status::new()), Watch::new());
     let (tls, dtls) = (Arc::new(ArcSwapOption::empty()), Arc::new(ArcSwapOption::empty()));
@@ -53,18 +55,33 @@ pub(super) fn start(config: Config, inherited: Inherited) -> Result<Started, Run
                 .any(|pair| std::fs::File::open(&pair.certificate).is_err_and(|error| lasts(&error)));
             RunError::Certificate { error, lasts }
         })?;
-        status.set_certificate_expiries(loaded.expiries());
+        status.set_certificates(loaded.facts());
         tls.store(Some(Arc::clone(&loaded.config)));
         dtls.store(loaded.dtls.clone());
         in_use = Some(loaded);
     }
-    let listeners::Opened { bound, per_worker: sockets } = listeners::open(&config, inherited)?;
+    let listeners::Opened { mut bound, per_worker: sockets } = listeners::open(&config, inherited)?;
     let monitor =
         config.metrics.as_ref().map(|metrics| bind_endpoint(&metrics.listen, "metrics.listen")).transpose()?;
     let admin = config.admin.as_ref().map(|admin| bind_endpoint(&admin.listen, "admin.listen")).transpose()?;
     let credentials = config.credentials.as_ref();
     let credentials = credentials.map(|api| bind_endpoint(&api.listen, "credentials.listen")).transpose()?;
     let mut endpoints: Vec<SocketAddr> = bound.listeners.iter().map(|(_, address)| *address).collect();
+    let has_page = config.admin.as_ref().is_some_and(|admin| admin.page);
+    let page_port = page_port.map(|PagePort { mut address, token }| {
+        // It may have been taken since somebody saw that it was free; any other one does.
+        let bound = EndpointListener::bind(&Endpoint::Tcp(address)).or_else(|_| {
+            address.set_port(0);
+            bind_endpoint(&Endpoint::Tcp(address), "admin.listen")
+        });
+        bound.map(|listener| (listener, token))
+    });
+    let page_port = page_port.transpose()?;
+    bound.page = match &page_port {
+        Some((listener, _)) => listener.address(),
+        None => admin.as_ref().filter(|_| has_page).and_then(EndpointListener::address),
+    };
+    endpoints.extend(bound.page);
     endpoints.extend([&monitor, &admin, &credentials].into_iter().flatten().filter_map(EndpointListener::address));
     endpoints.extend(config.usage.iter().flat_map(|usage| &usage.webhook).filter_map(|webhook| webhook.address));
     let mut master = [0; 32];
@@ -129,10 +146,21 @@ pub(super) fn start(config: Config, inherited: Inherited) -> Result<Started, Run
     let mut orders = None;
     if let (Some(listener), Some(admin)) = (admin, config.admin.clone()) {
         tracing::info!(endpoint = %listener.endpoint, "serving the admin API");
+        let history = (has_page || page_port.is_some()).then(Arc::<History>::default);
+        if let Some(history) = &history {
+            tasks.push(tokio::spawn(Arc::clone(history).keep(workers.counters.clone())));
+        }
+        let guard = Arc::clone(&shared.guard);
         let (api, received) =
-            Api::new(Arc::clone(&status), workers.clone(), relay_ports, Arc::clone(&shared.guard), bound.clone());
+            Api::new(Arc::clone(&status), workers.clone(), relay_ports, guard, bound.clone(), history);
         orders = Some(received);
-        tasks.push(tokio::spawn(listener.serve(Arc::new(AdminApi::new(admin, api)), Limits::NEAR, None)));
+        let api = Arc::new(api);
+        let at_endpoint = AdminApi::new(&listener.endpoint, admin.page, admin.token, Arc::clone(&api));
+        tasks.push(tokio::spawn(listener.serve(Arc::new(at_endpoint), Limits::NEAR, None)));
+        if let Some((listener, token)) = page_port {
+            let at_port = AdminApi::new(&listener.endpoint, true, Some(token), api);
+            tasks.push(tokio::spawn(listener.serve(Arc::new(at_port), Limits::NEAR, None)));
+        }
     }
     let credentials = credentials.zip(config.credentials.as_ref()).map(|(listener, api)| {
         let listeners = bound.listeners.clone();

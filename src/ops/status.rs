@@ -21,13 +21,25 @@ pub(super) struct Status {
     /// Reloads of the configuration, and of certificates whose files changed: applied and refused.
     pub(super) config_reloads: Outcomes,
     pub(super) certificate_reloads: Outcomes,
-    certificate_expiries: ArcSwap<Vec<(String, i64)>>,
+    certificates: ArcSwap<Vec<CertificateFacts>>,
     /// What became of usage records.
     pub(super) usage: Arc<UsageStats>,
     /// What became of requests for credentials.
     pub(super) credentials: Arc<CredentialsStats>,
     settings: ArcSwapOption<Settings>,
     not_ready: ArcSwapOption<String>,
+}
+
+/// What a certificate says of itself.
+#[derive(Clone, Debug)]
+pub(super) struct CertificateFacts {
+    pub(super) file: String,
+    /// The server names that it is chosen by.
+    pub(super) names: Vec<String>,
+    pub(super) subject: String,
+    pub(super) issuer: String,
+    pub(super) not_before_unix: i64,
+    pub(super) not_after_unix: i64,
 }
 
 /// How often something was applied, and how often refused.
@@ -62,7 +74,7 @@ impl Status {
             generation: AtomicU64::new(1),
             config_reloads: Outcomes::default(),
             certificate_reloads: Outcomes::default(),
-            certificate_expiries: ArcSwap::default(),
+            certificates: ArcSwap::default(),
             usage: Arc::default(),
             credentials: Arc::default(),
             settings: ArcSwapOption::empty(),
@@ -98,16 +110,16 @@ impl Status {
 
     /// When the first of the certificates in use expires, in Unix seconds.
     pub(super) fn certificate_not_after(&self) -> Option<i64> {
-        self.certificate_expiries.load().iter().map(|(_, unix_secs)| *unix_secs).min()
+        self.certificates.load().iter().map(|certificate| certificate.not_after_unix).min()
     }
 
-    /// When each of them does, with its file.
-    pub(super) fn certificate_expiries(&self) -> Arc<Vec<(String, i64)>> {
-        self.certificate_expiries.load_full()
+    /// The certificates in use.
+    pub(super) fn certificates(&self) -> Arc<Vec<CertificateFacts>> {
+        self.certificates.load_full()
     }
 
-    pub(super) fn set_certificate_expiries(&self, expiries: Vec<(String, i64)>) {
-        self.certificate_expiries.store(Arc::new(expiries));
+    pub(super) fn set_certificates(&self, certificates: Vec<CertificateFacts>) {
+        self.certificates.store(Arc::new(certificates));
     }
 
     /// What the server lacks, if it is not ready.

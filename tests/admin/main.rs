@@ -15,6 +15,7 @@ mod access;
 mod api;
 mod control;
 mod document;
+mod page;
 mod refusals;
 mod sessions;
 mod suspensions;

@@ -167,6 +167,8 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         ],
         &["std::fs", "libc", "TcpStream", "UdpSocket"],
     ),
+    // Files and their headers, and nothing of a server.
+    ("page", &[], &["std::net", "std::fs", "tokio", "libc"]),
     (
         "ops",
         &[
@@ -183,6 +185,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "auth",
             "policy",
             "usage",
+            "page",
         ],
         &[],
     ),

@@ -11,7 +11,13 @@ mod namespace;
 #[path = "../support/mod.rs"]
 mod support;
 
+// Of what it has, `tests/admin` uses more.
+#[allow(dead_code)]
+#[path = "../admin/wire.rs"]
+mod wire;
+
 mod drain;
+mod page;
 mod pasted;
 mod shared;
 mod stuns;
@@ -25,6 +31,7 @@ use tempfile::TempDir;
 
 use support::{Credentials, Finished, Spec, TestServer, require_tool, run, run_with_input, target_dir};
 
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 const INSTALL_LIMIT: Duration = Duration::from_secs(300);
 const BROWSER_LIMIT: Duration = Duration::from_secs(120);
 const BYTES: usize = 10 * 1024 * 1024;

@@ -1,6 +1,6 @@
 //! `turnstone serve`: what is printed and logged around a running server.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -104,6 +104,30 @@ fn dev_prints_ice_servers_that_are_listened_on() {
     assert!(urls[1].ends_with("?transport=tcp") && TcpStream::connect(address(urls[1])).is_ok(), "{urls:?}");
     let (code, log) = server.stop();
     assert_eq!(code, Some(0), "{log}");
+}
+
+#[test]
+fn dev_prints_where_the_page_is_with_a_token_that_its_data_needs() {
+    let _alone = usual_ports();
+    let place = Place::new();
+    let mut server = Running::start(&place, &["--dev"]);
+    let said = server.line("the page: ");
+    let (address, token) = said.strip_prefix("the page: http://").unwrap().split_once("/#token=").unwrap();
+    assert!(address.starts_with("127.0.0.1:") && token.len() == 32, "{said}");
+    let get = |path: &str, more: &str| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n{more}\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    assert!(get("/", "").contains("<title>Turnstone</title>"));
+    assert!(get("/v1/status", "").starts_with("HTTP/1.1 401 "));
+    let good = format!("Authorization: Bearer {token}\r\n");
+    assert!(get("/v1/status", &good).contains("\"state\":\"serving\""));
+    assert!(get("/v1/history", &good).contains("\"samples\":["));
+    let (_, log) = server.stop();
+    assert!(!log.contains(token), "{log}");
 }
 
 #[test]

@@ -69,7 +69,13 @@ fn the_admin_api_is_a_socket_or_a_port_on_loopback_with_a_token() {
     assert!(!format!("{port:?}").contains("9abcdef") && !port.to_toml().contains("9abcdef"));
     assert!(port.to_toml().contains("[admin]\nlisten = \"[::1]:9642\"\n# token, 16 bytes\n"), "{}", port.to_toml());
 
+    assert!(!admin.page && port.to_toml().contains("# token, 16 bytes\npage = false\n"));
+    let page = with_secret("[admin]\nlisten = \"unix:a\"\npage = true").config();
+    assert!(page.admin.unwrap().page);
+
     for (text, wanted) in [
+        ("page = true", "[admin] has page = true but no listen: the page is where the admin API is"),
+        ("listen = \"unix:a\"\npage = \"yes\"", "toml:3:8: page in [admin]"),
         ("listen = \"127.0.0.1:9642\"", "toml:2:10: listen in [admin]: every user of this host reaches a port"),
         ("listen = \"0.0.0.0:9642\"", "toml:2:10: listen in [admin]: 0.0.0.0:9642 is not a loopback address"),
         ("listen = \"192.0.2.1:9642\"\ntoken = \"0123456789abcdef\"", "is not a loopback address"),

@@ -1,17 +1,34 @@
-//! Who may use the API. On a port, a web page that the operator's browser shows must not reach it either.
+//! Who may use the API. On a port, a web page that the operator's browser shows must not reach it either, but for the API's own.
+//! A socket that shows a page is one that somebody has led a port to.
 
 use hyper::Request;
 use hyper::header::AUTHORIZATION;
 
-use super::super::web_page::refuse_web_pages;
+use super::super::web_page::{refuse_other_pages, refuse_web_pages};
 use super::error::Refused;
 use crate::config::AdminToken;
 
-/// Checks where a request comes from, and its token if one is configured.
-pub(super) fn check<B>(request: &Request<B>, is_port: bool, token: Option<&AdminToken>) -> Result<(), Refused> {
-    if is_port {
-        refuse_web_pages(request).map_err(Refused::forbidden)?;
+/// Which web pages may send requests.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pages {
+    /// Requests of pages are like any other: no browser reaches the endpoint.
+    Unreached,
+    None,
+    /// The page that the endpoint shows.
+    Own,
+}
+
+/// Checks where a request comes from. `is_document` is whether it is for the page itself.
+pub(super) fn check_origin<B>(request: &Request<B>, pages: Pages, is_document: bool) -> Result<(), Refused> {
+    match pages {
+        Pages::Unreached => Ok(()),
+        Pages::None => refuse_web_pages(request).map_err(Refused::forbidden),
+        Pages::Own => refuse_other_pages(request, is_document).map_err(Refused::forbidden),
     }
+}
+
+/// Checks its token, if one is configured.
+pub(super) fn check_token<B>(request: &Request<B>, token: Option<&AdminToken>) -> Result<(), Refused> {
     let Some(token) = token else { return Ok(()) };
     let Some(given) = request.headers().get(AUTHORIZATION) else {
         return Err(Refused::unauthorized("expected the header Authorization: Bearer TOKEN"));

@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::super::history::History;
 use super::super::listeners::Bound;
 use super::super::orders::{self, Order, Orders};
 use super::super::status::Status;
@@ -23,6 +24,7 @@ pub(in crate::ops) struct Api {
     pub(super) guard: Arc<Guard>,
     pub(super) bound: Bound,
     pub(super) clock: Clock,
+    pub(super) history: Option<Arc<History>>,
     orders: mpsc::Sender<Order>,
 }
 
@@ -34,11 +36,12 @@ impl Api {
         relay_ports: Arc<RelayPorts>,
         guard: Arc<Guard>,
         bound: Bound,
+        history: Option<Arc<History>>,
     ) -> (Self, Orders) {
         let (orders, received) = orders::channel();
         let Workers { mailboxes, counters } = workers;
         let workers = Questions::new(mailboxes);
-        (Self { status, workers, counters, relay_ports, guard, bound, clock: Clock::new(), orders }, received)
+        (Self { status, workers, counters, relay_ports, guard, bound, clock: Clock::new(), history, orders }, received)
     }
 
     /// The supervisor's answer.

@@ -1,29 +1,38 @@
 //! The admin API: what an operator sees of the running server, and changes in it, over HTTP and JSON.
 //!
 //! `docs/admin-api.openapi.json` describes it. Whoever may speak here rules the server: a socket for owner and group, or a port on
-//! loopback with a token.
+//! loopback with a token. Where the configuration wants it, the same endpoint shows the page, whose files anybody may have who reaches it:
+//! what they show, they ask for with the token.
 
 mod access;
 mod api;
+mod certificates;
 mod control;
 mod error;
+mod history;
 mod input;
 mod questions;
 mod realms;
 mod refusals;
+mod self_test;
 mod sessions;
 mod status;
 mod suspensions;
 mod users;
 
+use std::sync::Arc;
+
 use hyper::body::Incoming;
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 
-use crate::config::{Admin, Endpoint};
+use crate::config::{AdminToken, Endpoint};
 use crate::http::{Answer, Caller, Handler, JSON, json, response};
+use crate::page;
 
 pub(super) use api::Api;
 
+use access::Pages;
 use error::Refused;
 use input::{body, query};
 
@@ -36,6 +45,9 @@ const ROUTES: &[(&str, &[Method])] = &[
     ("/v1/sessions", &[Method::GET, Method::DELETE]),
     (SESSION, &[Method::GET, Method::DELETE]),
     ("/v1/users", &[Method::GET]),
+    ("/v1/history", &[Method::GET]),
+    ("/v1/certificates", &[Method::GET]),
+    ("/v1/self-test", &[Method::POST]),
     ("/v1/refusals", &[Method::GET]),
     ("/v1/suspensions", &[Method::GET, Method::DELETE]),
     ("/v1/config", &[Method::GET]),
@@ -45,20 +57,36 @@ const ROUTES: &[(&str, &[Method])] = &[
 ];
 const SESSION: &str = "/v1/sessions/{id}";
 
-/// The admin API of the running server.
+/// What a GET of the page's files may be.
+const OF_FILES: &[Method] = &[Method::GET, Method::HEAD];
+
+/// The admin API of the running server, at one endpoint.
 pub(super) struct AdminApi {
-    admin: Admin,
-    api: Api,
+    pages: Pages,
+    token: Option<AdminToken>,
+    api: Arc<Api>,
 }
 
 impl AdminApi {
-    pub(super) fn new(admin: Admin, api: Api) -> Self {
-        Self { admin, api }
+    pub(super) fn new(endpoint: &Endpoint, has_page: bool, token: Option<AdminToken>, api: Arc<Api>) -> Self {
+        let pages = match endpoint {
+            _ if has_page => Pages::Own,
+            Endpoint::Tcp(_) => Pages::None,
+            Endpoint::Unix(_) => Pages::Unreached,
+        };
+        Self { pages, token, api }
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Refused> {
-        let is_port = matches!(self.admin.listen, Endpoint::Tcp(_));
-        access::check(&request, is_port, self.admin.token.as_ref())?;
+        let file = page::file_at(request.uri().path()).filter(|_| self.pages == Pages::Own);
+        access::check_origin(&request, self.pages, file.is_some_and(page::PageFile::is_opened))?;
+        if let Some(file) = file {
+            return match OF_FILES.contains(request.method()) {
+                true => Ok(response(StatusCode::OK, file.content_type, file.body)),
+                false => Err(Refused::method(request.method(), OF_FILES)),
+            };
+        }
+        access::check_token(&request, self.token.as_ref())?;
         let (head, content) = request.into_parts();
         let path = head.uri.path();
         let (route, id) = match path.strip_prefix("/v1/sessions/") {
@@ -71,7 +99,7 @@ impl AdminApi {
         if !methods.contains(&head.method) {
             return Err(Refused::method(&head.method, methods));
         }
-        let api = &self.api;
+        let api = &*self.api;
         let is_get = head.method == Method::GET;
         let query = |known: &[&str]| query(head.uri.query(), known);
         let (mut status, nothing) = (StatusCode::OK, &[][..]);
@@ -86,6 +114,7 @@ impl AdminApi {
             "/v1/refusals" => refusals::list(api, &query(refusals::KEYS)?).await?,
             "/v1/suspensions" if is_get => suspensions::list(api, &query(suspensions::LIST_KEYS)?)?,
             "/v1/suspensions" => suspensions::lift(api, &query(suspensions::LIFT_KEYS)?)?,
+            "/v1/history" => history::list(api, &query(history::KEYS)?)?,
             "/v1/reload" => control::reload(api, &query(control::RELOAD_KEYS)?).await?,
             _ => {
                 query(nothing)?;
@@ -99,6 +128,8 @@ impl AdminApi {
                     "/v1/log-level" => control::set_log_level(api, body(&head.headers, content).await?).await?,
                     SESSION if is_get => sessions::show(api, id).await?,
                     SESSION => sessions::end(api, id).await?,
+                    "/v1/certificates" => certificates::list(api),
+                    "/v1/self-test" => self_test::prepare(api).await?,
                     "/v1/status" => status::show(api).await?,
                     _ => return Err(Refused::not_found(format!("no path {path}"))),
                 }
@@ -111,6 +142,13 @@ impl AdminApi {
 impl Handler for AdminApi {
     async fn respond(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
         caller.has_asked();
-        self.answer(request).await.unwrap_or_else(|refused| refused.answer())
+        let mut answer = self.answer(request).await.unwrap_or_else(|refused| refused.answer());
+        if self.pages == Pages::Own {
+            let headers = page::HEADERS
+                .iter()
+                .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+            answer.headers_mut().extend(headers);
+        }
+        answer
     }
 }

@@ -1,0 +1,244 @@
+// The self-test as people see it: which servers, a button, and what came of each.
+
+import { facts, make, say } from "./dom.js";
+import { test } from "./ice.js";
+import { bitRate, micros } from "./text.js";
+import { guess, meaning, parts, transportName, verdict } from "./words.js";
+
+const KEEP_MILLIS = 1_000;
+const KEEP_MAX_MILLIS = 600_000;
+
+/**
+ * Fills `place`. `prepare()` gives the servers; `explain(username, sinceUnix)` what the server knows of refusals, or null where nobody may
+ * ask; `roundTrip(micros)` hears what is measured while it goes on.
+ */
+export function selfTest(place, { prepare, explain, roundTrip }) {
+  const choices = make("fieldset", { class: "choices", "aria-label": "The server's URLs" });
+  const own = {
+    url: make("input", { type: "text", placeholder: "turn:turn.example.org:3478?transport=udp", spellcheck: "false", autocomplete: "off" }),
+    username: make("input", { type: "text", spellcheck: "false", autocomplete: "off" }),
+    credential: make("input", { type: "password", autocomplete: "off" }),
+  };
+  const keeps = make("input", { type: "checkbox" });
+  const run = make("button", { type: "submit", class: "main" }, "Test");
+  const stop = make("button", { type: "button", disabled: true }, "Stop");
+  const progress = make("p", { class: "count", role: "status" });
+  const results = make("div", { class: "results" });
+  const others = make(
+    "details",
+    {},
+    make("summary", {}, "Another URL, or a credential of yours"),
+    make("p", { class: "soft" }, "What is left empty is the server's own. With a credential and no URL, the URLs above are tried with it."),
+    make(
+      "div",
+      { class: "row" },
+      make("label", { class: "wide" }, "URL ", own.url),
+      make("label", { class: "wide" }, "Username ", own.username),
+      make("label", { class: "wide" }, "Credential ", own.credential),
+    ),
+  );
+  const form = make(
+    "form",
+    { onsubmit: (event) => event.preventDefault() },
+    choices,
+    others,
+    make("div", { class: "row" }, run, stop, make("label", { class: "check" }, keeps, "keep measuring the round trip")),
+  );
+  place.replaceChildren(form, progress, results);
+  let stopper = null;
+  // How far the server's clock is behind that of the browser; it counts whole seconds.
+  let behindSecs = 0;
+  let kept = null;
+
+  form.addEventListener("submit", runAll);
+  stop.addEventListener("click", () => {
+    stopper?.abort();
+    release();
+  });
+  keeps.addEventListener("change", () => keeps.checked || release());
+  document.addEventListener("visibilitychange", () => document.hidden && release());
+
+  /** Asks which servers there are. */
+  async function offer() {
+    const { servers, now_unix } = await prepare();
+    behindSecs = Date.now() / 1000 - now_unix;
+    const ticked = new Map([...choices.querySelectorAll("input")].map((input) => [input.value, input.checked]));
+    const rows = servers.map(({ url, realm }) =>
+      make(
+        "label",
+        {},
+        make("input", { type: "checkbox", value: url, checked: ticked.get(url) ?? true }),
+        make("span", {}, make("b", {}, transportName(url)), " ", make("span", { class: "mono" }, url), realm ? ` (realm ${realm})` : ""),
+      ),
+    );
+    choices.replaceChildren(...rows);
+    if (servers.some(({ credential }) => !credential)) {
+      others.open = true;
+      say(progress, "The server has no shared secret to make a credential with: give one of yours below.");
+    }
+    return servers;
+  }
+
+  async function runAll() {
+    if (stopper) {
+      return;
+    }
+    stopper = new AbortController();
+    run.disabled = true;
+    stop.disabled = false;
+    release();
+    results.replaceChildren();
+    try {
+      const wanted = await chosen();
+      if (!wanted.length) {
+        say(progress, "Nothing to test: choose a URL.");
+      }
+      for (const [index, server] of wanted.entries()) {
+        await runOne(server, `${index + 1} of ${wanted.length}: ${server.url}`);
+        if (stopper.signal.aborted) {
+          break;
+        }
+      }
+    } catch (error) {
+      say(progress, error.message);
+    }
+    stopper = null;
+    run.disabled = false;
+    stop.disabled = kept === null;
+  }
+
+  async function chosen() {
+    const servers = await offer();
+    const given = { username: own.username.value.trim(), credential: own.credential.value };
+    const url = own.url.value.trim();
+    const first = servers.find(({ credential }) => credential) ?? {};
+    const list = url ? [{ ...first, url }] : servers.filter((server) => ticked(server.url));
+    return list.map((server) => (given.username || given.credential ? { ...server, ...given } : server));
+  }
+
+  function ticked(url) {
+    return [...choices.querySelectorAll("input")].some((input) => input.value === url && input.checked);
+  }
+
+  async function runOne(server, name) {
+    const step = (text) => say(progress, `${name}: ${text} …`);
+    const stays = () => keeps.checked && kept === null;
+    const result = await test(server, { step, signal: stopper.signal, stays });
+    if (result.pair) {
+      keep(result.pair);
+    }
+    let known = null;
+    if (result.outcome !== "works" && result.outcome !== "stopped" && explain) {
+      known = await explain(server.username, Math.floor(result.startedUnix - behindSecs)).catch(() => null);
+    }
+    results.append(card(server, result, known));
+    say(progress, kept ? "Measuring the round trip; Stop ends it." : "Done.");
+  }
+
+  /** Goes on measuring, for ten minutes at most. */
+  function keep(pair) {
+    const ends = new AbortController();
+    const until = performance.now() + KEEP_MAX_MILLIS;
+    kept = { pair, ends };
+    const measure = async () => {
+      if (kept?.pair !== pair) {
+        return;
+      }
+      try {
+        roundTrip((await pair.ping(ends.signal)) * 1000);
+      } catch {
+        return release();
+      }
+      return performance.now() < until ? setTimeout(measure, KEEP_MILLIS) : release();
+    };
+    measure();
+  }
+
+  function release() {
+    if (kept) {
+      kept.ends.abort();
+      kept.pair.close();
+      kept = null;
+      stop.disabled = stopper === null;
+      say(progress, "The round trip is not measured any more.");
+    }
+  }
+
+  return { offer };
+}
+
+function card({ url, username }, result, known) {
+  const isGood = result.outcome === "works";
+  const { roundTrip, used } = result;
+  const millis = (value) => micros(value * 1000);
+  const first = result.candidates[0];
+  const numbers = facts([
+    ["Round trip", roundTrip ? `${millis(roundTrip.middle)} (${millis(roundTrip.least)} to ${millis(roundTrip.most)})` : null],
+    ["Throughput", result.bitsPerSecond ? bitRate(result.bitsPerSecond) : null],
+    ["First relay after", first ? millis(first.millis) : null],
+    ["To the server by", used?.relayProtocol?.toUpperCase()],
+    ["Username", isGood ? null : username],
+  ]);
+  const candidates = result.candidates.map(({ type, protocol, address, port }) =>
+    make("li", { class: "mono" }, `${type} ${protocol} ${address}:${port}`),
+  );
+  const meanings = new Map(result.errors.map((error) => [meaning(error, url), error]));
+  const errors = [...meanings].map(([text, { errorCode, errorText }]) =>
+    make(
+      "li",
+      {},
+      make("b", {}, `${errorCode}`),
+      ` ${text} `,
+      errorText ? make("span", { class: "soft" }, `(the browser: ${errorText})`) : null,
+    ),
+  );
+  if (result.outcome === "gave-nothing" && !errors.length) {
+    errors.push(make("li", {}, guess(url), " ", make("span", { class: "soft" }, "(The browser does not say why.)")));
+  }
+  return make(
+    "article",
+    { class: `card result ${isGood ? "good" : "bad"}`, "data-url": url, "data-outcome": result.outcome },
+    make("h3", {}, `${isGood ? "✓" : "✗"} ${transportName(url)} `, make("span", { class: "mono" }, url)),
+    make("p", { class: `verdict ${isGood ? "good-text" : "bad-text"}` }, verdict(result)),
+    errors.length ? make("ul", { class: "errors" }, errors) : null,
+    isGood ? null : said(result, known, url),
+    numbers.length ? make("dl", { class: "facts" }, numbers) : null,
+    candidates.length ? make("details", {}, make("summary", {}, `Candidates: ${candidates.length}`), make("ul", {}, candidates)) : null,
+  );
+}
+
+/** Those that differ only in when they were, as one. */
+function merged(known) {
+  const found = new Map();
+  for (const refusal of known) {
+    const { code, reason, method, peer, explanation, times } = refusal;
+    const key = JSON.stringify([code, reason, method, peer, explanation]);
+    const earlier = found.get(key);
+    found.set(key, earlier ? { ...earlier, times: earlier.times + times } : refusal);
+  }
+  return [...found.values()];
+}
+
+/** What the server knows of it. */
+function said(result, known, url) {
+  if (!known) {
+    return null;
+  }
+  if (!known.length) {
+    const { transport } = parts(url);
+    const text =
+      result.outcome === "gave-nothing"
+        ? `The server has refused nothing of this user meanwhile: the requests did not reach it${transport === "udp" ? "" : ", or no connection was made"}.`
+        : "The server has refused nothing of this user meanwhile.";
+    return make("p", { class: "known soft" }, text);
+  }
+  const lines = merged(known).map(({ code, reason, method, peer, explanation, times }) =>
+    make(
+      "li",
+      {},
+      make("b", {}, `${code} ${reason}`),
+      ` (${method}${peer ? ` for ${peer}` : ""}${times > 1 ? `, ${times} times` : ""}): ${explanation}`,
+    ),
+  );
+  return make("div", { class: "known" }, make("p", {}, "What the server says of it:"), make("ul", {}, lines));
+}

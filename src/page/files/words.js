@@ -1,0 +1,84 @@
+// What ICE errors mean, in plain words: the codes of STUN and TURN (RFC 8489, 8656), and 701, which is the browser's own for a server that it
+// did not get through to.
+
+const BY_CODE = {
+  300: "The server sends its clients to another one.",
+  400: "The server does not understand the request.",
+  401: "The username or the credential is wrong, or has expired.",
+  403: "The server forbids it: the user, or a peer of theirs, is not allowed.",
+  420: "The server does not know an option that the browser asks for.",
+  437: "The server has another idea of this session than the browser; it may have been restarted.",
+  438: "The server wanted a newer nonce, and the browser did not send one.",
+  440: "The server has no relay of this address family (IPv4 or IPv6).",
+  441: "Another user's credential than the one that the session began with.",
+  442: "The server does not relay over this transport.",
+  443: "The peer has another address family than the relay.",
+  486: "The user has too many sessions at once, or makes them too fast.",
+  487: "Both ends want to lead: try again.",
+  500: "The server has an error of its own; its log says which.",
+  508: "The server has no relay port left, or is about to stop.",
+};
+
+/** In plain words. `url` is the one that was tried. */
+export function meaning({ errorCode, errorText }, url) {
+  const known = BY_CODE[errorCode];
+  if (known) {
+    return known;
+  }
+  if (errorCode === 701 || errorCode === 0) {
+    return unreached(errorText ?? "", url);
+  }
+  return "An error that this page does not know.";
+}
+
+function unreached(text, url) {
+  const { port, transport, isTls } = parts(url);
+  if (/lookup|resolve|DNS/i.test(text)) {
+    return "The name of the server is not found: look at the spelling and at DNS.";
+  }
+  if (isTls) {
+    return (
+      `No TLS connection to port ${port}: a firewall is in between, nothing listens there, or the certificate is not one that this ` +
+      "browser trusts for this name."
+    );
+  }
+  if (transport === "udp") {
+    return `Nothing answers on UDP port ${port}: a firewall drops UDP, the address is wrong, or the server does not listen there.`;
+  }
+  return `No TCP connection to port ${port}: it is closed, or a firewall is in between.`;
+}
+
+/** What a URL says: host, port, transport, whether by TLS. */
+export function parts(url) {
+  const found = /^(turns?|stuns?):(\[[^\]]+\]|[^:?]+)(?::(\d+))?(?:\?transport=(\w+))?$/i.exec(url) ?? [];
+  const isTls = /s$/i.test(found[1] ?? "");
+  const transport = (found[4] ?? (isTls ? "tcp" : "udp")).toLowerCase();
+  return { host: found[2], port: found[3] ?? (isTls ? "5349" : "3478"), transport, isTls };
+}
+
+/** How a transport is called. */
+export function transportName(url) {
+  const { transport, isTls } = parts(url);
+  return isTls ? (transport === "udp" ? "DTLS" : "TLS") : transport.toUpperCase();
+}
+
+/** What is most likely where the browser has not said why it got no relay. */
+export function guess(url) {
+  return unreached("", url);
+}
+
+/** What a test came to, in a sentence. */
+export function verdict(result) {
+  switch (result.outcome) {
+    case "works":
+      return "Works: data went from one relay to the other and back.";
+    case "gave-nothing":
+      return "Does not work: the browser got no relay from this server.";
+    case "not-connected":
+      return "Does not work: both relays are there, but nothing comes through between them. A peer policy of the server denies it, or its relay ports are closed.";
+    case "stopped":
+      return "Stopped.";
+    default:
+      return `Does not work: ${result.trouble}`;
+  }
+}

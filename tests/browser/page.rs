@@ -1,0 +1,202 @@
+//! The operator's page in headless Chromium: figures, search and end, and its self-test against a server that works and ones that do not.
+//!
+//! With `PAGE_SHOTS=FOLDER`, screenshots of every part are left there: light and dark, wide and as a phone has it.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::{Credentials, Spec, TestServer, Transport, run_with_input, target_dir, wait_until};
+use crate::wire::Wire;
+use crate::{BROWSER_LIMIT, Browser, LIMIT, must_succeed};
+
+const TOKEN: &str = "4f0c1f0a4d2e94c55a0c";
+/// What a page that took text for markup would run.
+const HOSTILE: &str = "<img src=x onerror=alert(1)>";
+
+fn with_page(more: &str) -> Spec {
+    let extra_toml = format!("[admin]\nlisten = \"127.0.0.1:0\"\npage = true\ntoken = \"{TOKEN}\"\n{more}");
+    Spec { extra_toml, ..Spec::local() }
+}
+
+/// Where the page of a server is.
+fn page_of(server: &TestServer) -> String {
+    let line = wait_until("the admin API in the log", LIMIT, || {
+        server.log().lines().find(|line| line.contains("serving the admin API")).map(str::to_owned)
+    });
+    let (_, port) = line.rsplit_once("127.0.0.1:").unwrap();
+    format!("http://127.0.0.1:{}/", port.trim())
+}
+
+/// Does one thing on the page; nothing may be amiss in the browser's console.
+fn act(server: &TestServer, fragment: &str, what: Value) -> Value {
+    let browser = Browser::new(&[server.file("authority.pem")]);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/page.mjs");
+    let modules = target_dir().join("test-browser");
+    let url = format!("{}{fragment}", page_of(server));
+    let shots = std::env::var("PAGE_SHOTS").ok();
+    let input = json!({"modules": modules, "home": browser.home.path(), "url": url, "shots": shots, "do": what});
+    let finished = run_with_input(Command::new(&browser.node).arg(script), &input.to_string(), BROWSER_LIMIT);
+    must_succeed(&finished);
+    let result: Value =
+        serde_json::from_str(&finished.stdout).unwrap_or_else(|error| panic!("{error}: {}", finished.all_output()));
+    result
+}
+
+fn act_as_operator(server: &TestServer, what: Value) -> Value {
+    let result = act(server, &format!("#token={TOKEN}"), what);
+    assert_eq!(result["complaints"], json!([]), "{result:#}");
+    result
+}
+
+fn texts(list: &Value) -> Vec<&str> {
+    list.as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect()
+}
+
+#[test]
+fn tiles_and_plots_show_figures_by_the_server_alone_and_fit_a_phone() {
+    let server = with_page("").start();
+    let _clients = [Transport::Udp, Transport::Tcp].map(|transport| Wire::allocated(&server, transport, "alice"));
+    let wrong = Credentials { password: "guessed".to_owned(), ..server.credentials("mallory") };
+    assert_eq!(Wire::connect(&server, Transport::Udp, &wrong).allocate().unwrap_err(), 401);
+    let result = act_as_operator(&server, json!({"name": "overview", "tile": "Sessions", "value": "2"}));
+    let plots = texts(&result["plots"]);
+    assert!(plots.contains(&"Sessions: udp 1, tcp 1"), "{plots:?}");
+    assert!(plots.iter().any(|plot| plot.starts_with("Bit rate: to peers ")), "{plots:?}");
+    // Not that every client is challenged once.
+    assert!(
+        plots.iter().any(|plot| plot.contains("wrong-password") && !plot.contains("missing-integrity")),
+        "{plots:?}"
+    );
+    assert_eq!((&result["cursor"], &result["markup"], &result["wide"]), (&json!(1), &json!(0), &json!(390)));
+    assert!(!result["address"].as_str().unwrap().contains(TOKEN), "{result:#}");
+}
+
+#[test]
+fn sessions_are_searched_shown_and_ended_by_the_keyboard_and_what_clients_say_is_text() {
+    let server = with_page("").start();
+    let (mut ended, _) = Wire::allocated(&server, Transport::Udp, HOSTILE);
+    let (mut other, _) = Wire::allocated(&server, Transport::Tcp, "bob");
+    let peer = "127.0.0.1:9999".parse().unwrap();
+    ended.bind(0x4001, peer).unwrap();
+    let what = json!({"name": "sessions", "user": HOSTILE, "client": "127.0.0.1"});
+    let result = act(&server, &format!("#token={TOKEN}"), what);
+    // Of what cannot be searched for, the browser says so much.
+    let complaints = texts(&result["complaints"]);
+    assert!(complaints.len() == 1 && complaints[0].contains("status of 400"), "{result:#}");
+    let (all, found) = (texts(&result["all"]), texts(&result["found"]));
+    assert!(all.len() == 2 && all.iter().any(|row| row.contains("bob")), "{all:?}");
+    assert!(found.len() == 1 && found[0].contains(HOSTILE), "{found:?}");
+    assert_eq!(result["images"], 0, "{result:#}");
+    let text = |key: &str| result[key].as_str().unwrap();
+    assert!(text("details").contains("0x4001: 127.0.0.1:9999 for ") && text("details").contains(HOSTILE), "{result:#}");
+    assert!(text("question").contains(HOSTILE), "{result:#}");
+    assert_eq!(result["isStillThere"], 1, "{result:#}");
+    assert!(text("mistaken").contains("expected an IP address"), "{result:#}");
+    let left = texts(&result["byClient"]);
+    assert!(left.len() == 1 && left[0].contains("bob"), "{left:?}");
+    assert_eq!(ended.refresh().unwrap_err(), 437);
+    other.refresh().unwrap();
+}
+
+#[test]
+fn the_self_test_goes_through_over_every_transport_and_measures() {
+    let server = Spec { certificate_names: vec!["127.0.0.1".to_owned()], ..with_page("") };
+    let server = Spec { listeners: server.listeners[..3].to_vec(), ..server }.start();
+    let result = act_as_operator(&server, json!({"name": "selfTest"}));
+    let results = result["results"].as_array().unwrap();
+    for transport in [Transport::Udp, Transport::Tcp, Transport::Tls] {
+        let name = transport.name().to_uppercase();
+        let address = server.address(transport, "127.0.0.1");
+        let of = results.iter().find(|of| of["url"].as_str().unwrap().contains(&format!(":{address}?"))).unwrap();
+        let text = of["text"].as_str().unwrap();
+        assert_eq!(of["outcome"], "works", "{text}");
+        for part in ["Round trip\n", "Throughput\n", "bit/s\n", &format!("To the server by\n{name}")] {
+            assert!(text.contains(part), "{name}: no {part:?} in {text}");
+        }
+        let candidates = texts(&of["candidates"]);
+        assert!(
+            candidates.len() >= 2 && candidates.iter().all(|one| one.starts_with("relay udp 127.0.0.1:")),
+            "{of:#}"
+        );
+    }
+    assert_eq!(results.len(), 3);
+    let log = server.log();
+    assert!(log.contains("user=\"") && log.contains(":turnstone-self-test\""), "{log}");
+}
+
+#[test]
+fn the_self_test_says_in_plain_words_what_is_wrong_and_what_the_server_knows_of_it() {
+    let server = with_page("").start();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (udp, tls) = (server.udp(), server.tls());
+    let (wrong, good, late) =
+        (server.credentials("mallory"), server.credentials("bob"), server.expired_credentials("late"));
+    let tries = [
+        (format!("turn:{udp}?transport=udp"), &wrong.username, "guessed"),
+        (format!("turn:{udp}?transport=udp"), &late.username, &*late.password),
+        (format!("turn:{closed}?transport=tcp"), &good.username, &*good.password),
+        (format!("turns:{tls}?transport=tcp"), &good.username, &*good.password),
+        ("turn:no.such.host.invalid".to_owned(), &good.username, &*good.password),
+        ("nonsense".to_owned(), &good.username, &*good.password),
+    ];
+    let tries =
+        tries.map(|(url, username, credential)| json!({"url": url, "username": username, "credential": credential}));
+    let result = act_as_operator(&server, json!({"name": "selfTest", "tries": tries}));
+    let results = result["results"].as_array().unwrap();
+    let expected: [(&str, &[&str]); 6] = [
+        (
+            "gave-nothing",
+            &[
+                "401 The username or the credential is wrong",
+                "401 wrong-password (Allocate",
+                "made with another secret",
+            ],
+        ),
+        (
+            "gave-nothing",
+            &["401 The username or the credential is wrong, or has expired", "credential-expired", "had expired"],
+        ),
+        (
+            "gave-nothing",
+            &["No TCP connection to port", "it is closed, or a firewall is in between", "has refused nothing"],
+        ),
+        ("works", &["To the server by\nTLS"]),
+        ("gave-nothing", &["701 The name of the server is not found: look at the spelling and at DNS."]),
+        ("failed", &["Does not work: ", "not a valid URL"]),
+    ];
+    assert_eq!(results.len(), expected.len(), "{result:#}");
+    for (result, (outcome, parts)) in results.iter().zip(expected) {
+        let text = result["text"].as_str().unwrap();
+        assert_eq!(result["outcome"], outcome, "{text}");
+        for part in parts {
+            assert!(text.contains(part), "no {part:?} in {text}");
+        }
+    }
+}
+
+#[test]
+fn the_self_test_names_the_policy_that_keeps_its_relays_apart() {
+    let server = with_page("[peers]\nrelays = false\n").start();
+    let url = format!("turn:{}?transport=udp", server.udp());
+    let Credentials { username, password } = server.credentials("bob");
+    let tries = [json!({"url": url, "username": username, "credential": password})];
+    let result = act_as_operator(&server, json!({"name": "selfTest", "tries": tries}));
+    let text = result["results"][0]["text"].as_str().unwrap();
+    assert_eq!(result["results"][0]["outcome"], "not-connected", "{text}");
+    for part in ["both relays are there, but nothing comes through", "403 peer-denied", "relays"] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+}
+
+#[test]
+fn without_the_token_nothing_is_shown_and_a_hidden_page_asks_for_nothing() {
+    let server = with_page("").start();
+    let result = act(&server, "", json!({"name": "locked", "token": TOKEN}));
+    assert_eq!((&result["said"], &result["isLocked"]), (&json!("the token is wrong"), &json!(false)));
+    let result = act_as_operator(&server, json!({"name": "hidden", "millis": 6_000}));
+    assert_eq!(result["whileHidden"], 0, "{result:#}");
+    assert!(result["afterwards"].as_u64().unwrap() > 0, "{result:#}");
+}
