@@ -4,7 +4,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use crate::auth::SharedSecret;
-use crate::config::{Config, parse_duration};
+use crate::config::{Config, duration_text, parse_duration};
 use crate::credentials::{About, Issued, LimitTexts, TTL_MAX_SECS, UsernameRules, Wish, ice_servers, turn_urls};
 
 use super::api_key::{self, KeyArgs};
@@ -105,6 +105,13 @@ pub(super) fn run(args: &CredentialsArgs, printer: &mut Printer) -> Result<Exit,
         reading.overrides.set_secret("--secret-stdin", read_secret()?);
     }
     let config = reading.load_credentials(printer)?;
+    if let Some(max) = config.auth.credential_lifetime_max.filter(|max| ttl > *max) {
+        let max = duration_text(max);
+        return Err(CliError::usage(format!(
+            "--ttl: {} is more than credential-lifetime-max in [auth], {max}",
+            args.ttl
+        )));
+    }
     let secret = choose(RealmOf::find(&config, args.in_realm.as_deref())?.secrets, args.secret_id.as_deref())?;
     let issued = issue(args, ttl_secs, &config, secret, now_unix)?;
     let (username, password) = (&issued.username, &issued.password);

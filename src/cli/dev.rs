@@ -88,6 +88,7 @@ pub(super) struct Announcement {
     relay: Relay,
     public_host: Option<String>,
     secret: Option<SharedSecret>,
+    ttl_secs: u64,
     /// Whether the listeners are the file's: then all of them are printed.
     from_file: bool,
     /// Why the listeners are not on the usual port.
@@ -111,6 +112,7 @@ impl Announcement {
             relay: config.relay.clone(),
             public_host: config.auth.public_host.clone(),
             secret: config.auth.secrets.first().cloned(),
+            ttl_secs: config.auth.credential_lifetime_max.map_or(TTL_SECS, |max| max.as_secs().min(TTL_SECS)),
             from_file,
         }
     }
@@ -136,7 +138,7 @@ impl Announcement {
             return printer
                 .line("  use a static user of the configuration; it has no secret to make a credential with");
         };
-        let expires_unix = unix_now().saturating_add(TTL_SECS);
+        let expires_unix = unix_now().saturating_add(self.ttl_secs);
         let username = format!("{expires_unix}:dev");
         let password = mint(&secret.bytes, &username);
         let urls = turn_urls(self.worth_printing(&bound.listeners), &self.relay, self.public_host.as_deref());

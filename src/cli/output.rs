@@ -137,9 +137,13 @@ impl Printer {
         let _ = writeln!(io::stderr().lock(), "{line}");
     }
 
-    /// Prints a question to standard error; the answer comes on the same line.
-    pub(super) fn prompt(&mut self, question: impl fmt::Display) {
-        let _ = write!(io::stderr().lock(), "{question}");
+    /// Asks a question on the terminal, and waits for the answer.
+    pub(super) fn is_confirmed(&mut self, question: impl fmt::Display) -> Result<bool, CliError> {
+        let _ = write!(io::stderr().lock(), "{question} [y/N] ");
+        let mut answer = String::new();
+        let read = io::stdin().read_line(&mut answer);
+        read.map_err(|error| CliError::usage(format_args!("cannot read the answer: {error}")))?;
+        Ok(["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()))
     }
 }
 

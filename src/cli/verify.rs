@@ -103,8 +103,10 @@ impl<'c> RealmOf<'c> {
 /// Whether it is valid, and a sentence. What the server says decides; the diagnosis explains.
 fn judge(realm: &RealmOf<'_>, user: &str, password: &str, now_unix: u64) -> Result<(bool, String), CliError> {
     let answer = authenticate(realm, user, password, now_unix)?;
-    if let Ok(Identity { expires_unix: None, user, .. }) = answer {
-        return Ok((true, format!("valid: static user {:?}", user.name())));
+    if let Ok(identity) = &answer
+        && identity.expires_unix().is_none()
+    {
+        return Ok((true, format!("valid: static user {:?}", identity.user.name())));
     }
     let refused = |why: &str| Ok((false, format!("not valid: {why}")));
     match answer {
@@ -114,6 +116,9 @@ fn judge(realm: &RealmOf<'_>, user: &str, password: &str, now_unix: u64) -> Resu
                  for another realm or name; `turnstone credentials hash` makes it anew",
                 realm.name
             ));
+        }
+        Err(Reason::ExpiryTooFar) => {
+            return refused("it is good for longer than credential-lifetime-max in [auth] allows: issue it for less");
         }
         Err(Reason::NoKeyOfAlgorithm) => {
             return refused("this user is stored as a SHA-256 key only, which clients that use MD5 cannot have");
@@ -169,6 +174,8 @@ fn authenticate(
     let credentials = Credentials::builder(realm.name, Arc::clone(&nonce_keys));
     let credentials = credentials.users(Arc::clone(realm.users)).secrets(realm.secrets.to_vec());
     let credentials = credentials.username_limits(realm.config.auth.username_limits);
+    let lifetime_max_secs = realm.config.auth.credential_lifetime_max.map(|max| max.as_secs());
+    let credentials = credentials.lifetime_max(lifetime_max_secs);
     let credentials = credentials.build().map_err(CliError::usage)?;
     let nonce =
         nonce_keys.issue(now_unix, NonceHolder::of(&five_tuple), credentials.nonce_scope(), Features::default());

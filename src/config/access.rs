@@ -49,6 +49,8 @@ pub(super) fn read_auth(
     let on_expiry = section.text("on-expiry", |text| choose(ON_EXPIRY, text, "a policy"));
     let nonce_lifetime = or_default(section.duration("nonce-lifetime"));
     let username_limits = section.boolean("username-limits");
+    let credential_lifetime_max = or_default(section.duration_or_off("credential-lifetime-max"));
+    let revocations_file = section.text("revocations", |text| parse_path(text, &source.directory));
     let public_host = section.text("public-host", parse_host);
     let server_names = section.texts("sni", parse_sni);
     let reader = SecretReader { document, source, around };
@@ -83,6 +85,9 @@ pub(super) fn read_auth(
         realm,
         secrets,
         username_limits,
+        credential_lifetime_max,
+        revocations_file: revocations_file.map(|path| path.value),
+        revocations: Arc::default(),
         users: Arc::new(users),
         server_names: server_names.into_iter().map(|name| name.value).collect(),
         tokens,
@@ -481,7 +486,7 @@ fn token_key_bytes(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
 }
 
 /// A moment in UTC such as `2026-11-30T12:00:00Z`, in Unix seconds.
-fn parse_moment(text: &str) -> Result<u64, ValueError> {
+pub(super) fn parse_moment(text: &str) -> Result<u64, ValueError> {
     let wrong = || ValueError::is_not(text, "a moment");
     let moment: Datetime = text.parse().map_err(|_| wrong())?;
     let (Some(date), Some(time), Some(Offset::Z)) = (moment.date, moment.time, moment.offset) else {

@@ -1,6 +1,7 @@
 //! Reads `[credentials]`: where the API listens, and the keys of those who may ask it.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use super::access::{parse_host, parse_realm};
 use super::admin::is_taken;
@@ -114,6 +115,11 @@ fn read_keys(document: &Document<'_>, section: &Section<'_, '_>, beside: &Beside
             document.problem(sha256.place.clone(), "a second id of the same key");
         }
         let ttl_max = table.duration("max-ttl");
+        let longest = beside.auth.credential_lifetime_max.unwrap_or(Duration::MAX);
+        if let Some(ttl) = ttl_max.as_ref().filter(|ttl| table.has("max-ttl") && ttl.value > longest) {
+            let message = "it is more than credential-lifetime-max in [auth], beyond which no credential is taken";
+            table.problem("max-ttl", ttl.place.clone(), message);
+        }
         let user_prefix = table.text("user-prefix", parse_prefix);
         let origins = table.texts("origins", parse_origin);
         let realms = table.texts("realms", parse_realm);
@@ -124,7 +130,7 @@ fn read_keys(document: &Document<'_>, section: &Section<'_, '_>, beside: &Beside
         keys.push(ApiKey {
             id: id.value,
             sha256: sha256.value,
-            ttl_max: or_default(ttl_max),
+            ttl_max: or_default(ttl_max).min(longest),
             user_prefix: or_default(user_prefix),
             origins: origins.into_iter().map(|origin| origin.value).collect(),
             realms: realms.into_iter().map(|realm| realm.value).collect(),

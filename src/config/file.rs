@@ -1,10 +1,11 @@
 //! From `turnserver.toml`, variables and flags to a [`Config`].
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use toml::de::DeTable;
 
-use super::access::{read_auth, read_readers, read_realms};
+use super::access::{parse_path, read_auth, read_readers, read_realms};
 use super::admin::read_admin;
 use super::credentials_reader::{Beside, read_credentials};
 use super::error::{ConfigError, Place, ValueError};
@@ -16,6 +17,7 @@ use super::peers::{read_peers, warn_about_unused};
 use super::reader::{Document, Section};
 use super::records::read_usage;
 use super::relay::{check_listener_relays, check_relay_ports, read_relay, warn_about_peers};
+use super::revocations::read_revocations;
 use super::sections::{
     read_bandwidth, read_guard, read_lifetimes, read_limits, read_log, read_quota, read_rfc3489, read_streams,
 };
@@ -123,8 +125,9 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         realms: &realms,
     };
     let credentials = read_credentials(document, root, source, &beside);
+    let state_directory = read_state_directory(root, source, around);
     root.report_unknown_keys();
-    Config {
+    let mut config = Config {
         workers,
         listeners: listeners.into_iter().map(|listener| listener.value).collect(),
         tls,
@@ -155,6 +158,22 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         nat_discovery,
         rfc3489: read_rfc3489(root),
         mobility,
+        state_directory,
         secret_readers,
+    };
+    match read_revocations(&config) {
+        Ok(revocations) => config.auth.revocations = revocations,
+        Err(error) => error.problems.into_iter().for_each(|problem| document.problem(problem.place, problem.message)),
     }
+    config
+}
+
+/// Where state is kept: what the file says, or the first directory that the service manager gives (StateDirectory=).
+fn read_state_directory(root: &Section<'_, '_>, source: &Source, around: &Surroundings<'_>) -> Option<PathBuf> {
+    let given = root.text("state-directory", |text| parse_path(text, &source.directory));
+    let of_manager = || {
+        let directories = (around.env)("STATE_DIRECTORY")?;
+        directories.split(':').next().filter(|first| !first.is_empty()).map(PathBuf::from)
+    };
+    given.map(|directory| directory.value).or_else(of_manager)
 }

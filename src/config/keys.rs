@@ -67,8 +67,10 @@ pub(super) const DEFAULT_FAMILIES: &Choices<DefaultFamily> = &[
 ];
 
 const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
+const DECADE: Duration = Duration::from_secs(3660 * 86_400);
 const U32_MAX: u64 = u32::MAX as u64;
 
 const FILE: Kind = Kind::Text("the path of a file");
@@ -105,6 +107,9 @@ static KEYS: &[Key] = &[
             "WHO",
             "who may read files with secrets: owner, or for the modes that containers give them group (0440) or everybody (0444)",
         ),
+    Key::new("state-directory", Kind::Text("the path of a directory"))
+        .shown(|c| text(c.state_directory.as_ref()?.to_string_lossy()))
+        .after_restart(|new, running| new.state_directory.clone_from(&running.state_directory)),
     Key::new("software", Kind::Text("a text of at most 127 characters")).shown(|c| text(c.software.as_deref()?)),
     Key::new("listen", Kind::Tables)
         .unshown(unshown::listen_lines, unshown::listen_change)
@@ -239,6 +244,10 @@ static KEYS: &[Key] = &[
         .shown(|c| secs(c.auth.nonce_lifetime_secs))
         .after_restart(|new, running| new.auth.nonce_lifetime_secs = running.auth.nonce_lifetime_secs),
     Key::new("auth.username-limits", Kind::Boolean).default("false").shown(|c| boolean(c.auth.username_limits)),
+    Key::new("auth.credential-lifetime-max", Kind::DurationOrOff(MINUTE..=DECADE))
+        .default("off")
+        .shown(|c| or_off(c.auth.credential_lifetime_max.map(Value::Duration))),
+    Key::new("auth.revocations", FILE).shown(|c| text(c.auth.revocations_file.as_ref()?.to_string_lossy())),
     Key::new("auth.secrets", Kind::Tables).unshown(unshown::secrets_lines, unshown::secrets_change),
     Key::new("auth.secrets.id", SECRET_ID),
     Key::new("auth.secrets.credential", CREDENTIAL),

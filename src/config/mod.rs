@@ -22,6 +22,7 @@ mod places;
 mod reader;
 mod records;
 mod relay;
+mod revocations;
 mod secret;
 mod sections;
 mod settings;
@@ -48,6 +49,10 @@ pub use key::Overridable;
 pub use keys::{READERS_ENV, overridable};
 pub use named_files::NamedSecret;
 pub use overrides::{ADMIN_ENV, ADMIN_TOKEN_ENV, CONFIG_ENV, Overrides};
+pub use revocations::{
+    Moment, RevocationError, WrittenBy, WrittenRevocation, read_list, read_listed, read_revocations, revocation,
+    revoked_realm,
+};
 pub use secret::{
     AdminToken, Readers, SECRET_BYTES_MIN, SecretError, WebhookToken, check_secret, judge_mode, read_private_file,
     trim_line_end,

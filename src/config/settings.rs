@@ -22,7 +22,9 @@ impl Config {
             let builder = builder.users(Arc::clone(users)).secrets(secrets.to_vec());
             // Access tokens are for the realm of [auth] alone.
             let tokens = if realm == self.auth.realm { self.auth.tokens.clone() } else { AccessTokens::default() };
-            let built = builder.access_tokens(tokens).username_limits(self.auth.username_limits).build();
+            let lifetime_max_secs = self.auth.credential_lifetime_max.map(|max| max.as_secs());
+            let builder = builder.username_limits(self.auth.username_limits).lifetime_max(lifetime_max_secs);
+            let built = builder.access_tokens(tokens).build();
             built.map_err(|error| ConfigError::one(Place::Source(of()), error.to_string()))
         };
         let auth = &self.auth;

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use zeroize::Zeroizing;
 
 use crate::addr::{Family, LoggedAddresses, SocketKind, Transport};
-use crate::auth::{AccessTokens, SharedSecret, Users};
+use crate::auth::{AccessTokens, Revocation, SharedSecret, Users};
 use crate::policy::{AllocationRate, BandwidthLimits, GuardLimits, PeerRules, PolicyName, QuotaLimits, RateLimit};
 use crate::turn::{Alternates, DefaultFamily, Lifetimes, NatDiscovery, OnExpiry, Redirect, TcpRelays};
 use crate::user::RealmId;
@@ -83,6 +83,8 @@ pub struct Config {
     pub rfc3489: bool,
     /// Whether clients may keep their allocation when their address changes (RFC 8016).
     pub mobility: bool,
+    /// Where the server keeps what has to outlive it, if anywhere.
+    pub state_directory: Option<PathBuf>,
     /// Who may read the files that secrets come from.
     pub secret_readers: Readers,
 }
@@ -318,6 +320,12 @@ pub struct Auth {
     pub secrets: Vec<SharedSecret>,
     /// Whether limits in time-limited usernames are read.
     pub username_limits: bool,
+    /// How far ahead a time-limited credential may expire, in any realm; `None` is without limit.
+    pub credential_lifetime_max: Option<Duration>,
+    /// The file that lists what is revoked, in any realm.
+    pub revocations_file: Option<PathBuf>,
+    /// What it lists.
+    pub revocations: Arc<[Revocation]>,
     /// Static users.
     pub users: Arc<Users>,
     /// Whose access tokens are taken (RFC 7635).

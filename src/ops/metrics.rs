@@ -13,13 +13,14 @@ use prometheus_client::registry::Registry;
 
 use super::status::Status;
 use crate::addr::{Family, Transport};
+use crate::auth::Revocations;
 use crate::counters::{self, BadHeader, Counter, Counters, Cut, Handshake, Histogram, NotPassed, TrafficCounters};
 use crate::credentials::Outcome;
 use crate::net::{AddressUsage, RelayPorts};
 use crate::policy::{Guard, Quotas};
 use crate::reject::{Dropped, Reason};
 use crate::traffic::Direction;
-use crate::turn::EndReason;
+use crate::turn::{EndReason, Shared};
 use crate::usage::Lost;
 use crate::user::RealmId;
 use crate::worker::Reservations;
@@ -32,11 +33,13 @@ impl Metrics {
         counters: Vec<Arc<Counters>>,
         relay_ports: Arc<RelayPorts>,
         reservations: Arc<Reservations>,
-        (quotas, guard): (Arc<Quotas>, Arc<Guard>),
+        shared: &Shared,
         status: Arc<Status>,
     ) -> Self {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Observed { counters, relay_ports, reservations, quotas, guard, status }));
+        let Shared { quotas, guard, revocations, .. } = shared.clone();
+        let observed = Observed { counters, relay_ports, reservations, quotas, guard, revocations, status };
+        registry.register_collector(Box::new(observed));
         Self(registry)
     }
 
@@ -61,6 +64,7 @@ struct Observed {
     reservations: Arc<Reservations>,
     quotas: Arc<Quotas>,
     guard: Arc<Guard>,
+    revocations: Arc<Revocations>,
     status: Arc<Status>,
 }
 
@@ -279,6 +283,11 @@ impl Observed {
             "turnstone_suspensions",
             "Users who were suspended for peers that are denied ([guard] suspend-after).",
             self.guard.suspensions(),
+        )?;
+        out.gauge(
+            "turnstone_revocations",
+            "What is revoked at this moment: credentials, users and keys, by the admin API and by the file.",
+            self.revocations.len() as u64,
         )?;
         let help = "Requests refused, by error code and by the reason behind it.";
         let mut refusals = out.0.encode_descriptor("turnstone_refusals", help, None, MetricType::Counter)?;

@@ -1,6 +1,7 @@
 //! What the admin API asks of the supervisor, which alone has the running server: it carries orders out between two of its own
 //! tasks.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -8,7 +9,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::error::ReloadError;
 use super::log::LogError;
 use super::self_test::TestServers;
-use crate::config::{Change, Problem};
+use crate::auth::Revocation;
+use crate::config::{Change, Problem, RevocationError, WrittenRevocation};
 use crate::turn::Judgement;
 
 /// Orders that may wait.
@@ -26,6 +28,10 @@ pub(super) enum Order {
     Drain { deadline: DrainDeadline, answer: oneshot::Sender<Option<u64>> },
     /// Make a credential for every listener, for a self-test.
     SelfTest(oneshot::Sender<TestServers>),
+    /// Say what a revocation comes to in the configuration in force.
+    CheckRevocation { written: Box<WrittenRevocation>, answer: oneshot::Sender<Result<Revocation, RevocationError>> },
+    /// Say what a realm is called in a [`Revocation`].
+    Realm { name: String, answer: oneshot::Sender<Result<Option<Arc<str>>, RevocationError>> },
     /// Replace the log's filter.
     LogFilter { filter: String, answer: oneshot::Sender<Result<(), LogError>> },
 }

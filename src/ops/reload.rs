@@ -4,16 +4,18 @@
 
 use std::sync::Arc;
 
-use super::certificates::{Certificates, Stamp};
+use super::certificates::{Certificates, files_of};
 use super::error::ReloadError;
+use super::file_watch::Stamp;
 use super::hooks::Hooks;
 use super::log;
 use super::orders::Reloaded;
 use super::server::Server;
 use super::status::CertificateFacts;
 use super::workers::{Judging, Unjudged};
-use crate::config::{Change, Config, Effect, Loaded, Problem, TlsFiles};
+use crate::config::{Change, Config, Effect, Loaded, Problem, TlsFiles, read_revocations};
 use crate::turn::Settings;
+use crate::worker::Command;
 
 /// A configuration that has been read and found good: everything that could fail has been done.
 struct Judged {
@@ -93,7 +95,7 @@ fn judge(server: &Server, hooks: &Hooks<'_>) -> Result<Judged, ReloadError> {
     let changes = server.config.changes(&config);
     config.keep_until_restart(&server.config);
     warnings.extend(config.listeners_without_realm());
-    let stamp = config.tls.as_ref().map(Stamp::of);
+    let stamp = config.tls.as_ref().map(|files| Stamp::of(&files_of(files)));
     let has_dtls = config.has_dtls_listener();
     let certificates = config.tls.as_ref().map(|files| Certificates::load(files, has_dtls)).transpose()?;
     let settings = Arc::new(server.settings_of(&config)?);
@@ -109,11 +111,18 @@ fn apply(server: &mut Server, judged: &mut Judged, hooks: &Hooks<'_>) -> Judging
     }
     config.log.addresses.apply();
     if let Some((files, stamp)) = config.tls.as_ref().zip(stamp.clone()) {
-        server.certificates.judged(files, stamp);
+        server.certificates.judged(&files_of(files), stamp);
     }
     server.use_certificates(certificates);
+    let lists_others = server.config.auth.revocations != config.auth.revocations;
     server.config = config.clone();
     server.renew_credentials();
+    if let Some(file) = &server.config.auth.revocations_file {
+        server.revocations_watch.begin(std::slice::from_ref(file));
+    }
+    if lists_others {
+        list_revocations(server);
+    }
     server.addresses.look_soon();
     if let Some(usage) = &server.usage {
         usage.reload(server.config.usage.as_ref());
@@ -137,10 +146,42 @@ fn apply(server: &mut Server, judged: &mut Judged, hooks: &Hooks<'_>) -> Judging
     judging
 }
 
+/// Looks at the file that lists revocations, and puts it in force if it has changed.
+pub(super) fn follow_revocations(server: &mut Server) {
+    let Some(file) = server.config.auth.revocations_file.clone() else { return };
+    if !server.revocations_watch.has_changed(std::slice::from_ref(&file)) {
+        return;
+    }
+    match read_revocations(&server.config) {
+        Ok(listed) if listed == server.config.auth.revocations => {}
+        Ok(listed) => {
+            server.config.auth.revocations = listed;
+            list_revocations(server);
+        }
+        Err(error) => {
+            for problem in &error.problems {
+                tracing::error!(%problem, "the changed list of revocations is not in force; the old one stays");
+            }
+        }
+    }
+}
+
+/// Puts what the file lists in force, and ends the allocations that are meant.
+fn list_revocations(server: &Server) {
+    server.revoker.list(&server.config.auth.revocations);
+    tracing::info!(listed = server.config.auth.revocations.len(), "the list of revocations is in force");
+    let tell = |ended: usize| {
+        if ended > 0 {
+            tracing::info!(ended, "allocations were ended whose credentials are revoked");
+        }
+    };
+    server.workers.tell(|| Command::EndRevoked(Box::new(tell)));
+}
+
 /// Takes over certificate and key when their files have changed.
 pub(super) fn follow_certificate(server: &mut Server) {
     let Some(files) = &server.config.tls else { return };
-    if server.certificates.has_changed(files) {
+    if server.certificates.has_changed(&files_of(files)) {
         take_certificates(server, &files.clone(), "its files have changed");
     }
 }
@@ -151,7 +192,8 @@ pub(super) fn reload_certificate(server: &mut Server) {
         tracing::warn!("SIGUSR2 reads the certificate again, but there is none: [tls] is not configured");
         return;
     };
-    server.certificates.judged(&files, Stamp::of(&files));
+    let each = files_of(&files);
+    server.certificates.judged(&each, Stamp::of(&each));
     take_certificates(server, &files, "SIGUSR2");
 }
 

@@ -13,14 +13,18 @@ use super::listeners::Bound;
 use super::notify;
 use super::orders::{ConfigView, DrainDeadline, DrainView, Order, Orders, Overview};
 use super::reload;
+use super::revocations::unix_now;
 use super::self_test;
 use super::server::Server;
 use super::start::{Started, start};
 use super::workers::Ping;
-use crate::config::Config;
+use crate::config::{Config, WrittenBy, revocation, revoked_realm};
 use crate::net::sys;
 use crate::turn::EndReason;
 use crate::worker::Command;
+
+/// How often revocations are looked at that may be over.
+const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Runs until SIGTERM or SIGINT, or until a drain that SIGTERM or SIGUSR1 began is over.
 ///
@@ -68,7 +72,8 @@ async fn supervise(started: Started, mut signals: Signals, hooks: &mut Hooks<'_>
     let mut tick = tokio::time::interval(interval.unwrap_or(Duration::from_secs(3600)));
     let mut drain_tick = tokio::time::interval(drain::LOOK_INTERVAL);
     let mut second = tokio::time::interval(Duration::from_secs(1));
-    for tick in [&mut tick, &mut drain_tick, &mut second] {
+    let mut forget_tick = tokio::time::interval(FORGET_INTERVAL);
+    for tick in [&mut tick, &mut drain_tick, &mut second, &mut forget_tick] {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     let mut asked: Option<Ping> = None;
@@ -91,6 +96,8 @@ async fn supervise(started: Started, mut signals: Signals, hooks: &mut Hooks<'_>
             // What the certificate hooks of coturn send.
             _ = signals.user_2.recv() => reload::reload_certificate(&mut server),
             () = server.certificates.due(), if server.config.tls.is_some() => reload::follow_certificate(&mut server),
+            () = server.revocations_watch.due(), if server.config.auth.revocations_file.is_some() => reload::follow_revocations(&mut server),
+            _ = forget_tick.tick() => server.revoker.forget_what_is_over(),
             () = server.addresses.due() => {
                 if server.follow_addresses() {
                     hooks.ready(&bound);
@@ -169,6 +176,12 @@ fn obey(server: &mut Server, bound: &Bound, order: Order, hooks: &Hooks<'_>) -> 
         }
         Order::SelfTest(answer) => {
             let _ = answer.send(self_test::servers(&server.config, bound, sys::clocks().1));
+        }
+        Order::CheckRevocation { written, answer } => {
+            let _ = answer.send(revocation(&server.config, &written, WrittenBy::Request, unix_now()));
+        }
+        Order::Realm { name, answer } => {
+            let _ = answer.send(revoked_realm(&server.config, Some(&name)));
         }
         Order::LogFilter { filter, answer } => {
             let result = hooks.log.set_filter(&filter);

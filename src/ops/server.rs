@@ -8,8 +8,10 @@ use arc_swap::ArcSwapOption;
 use rustls::ServerConfig;
 
 use super::addresses::AddressWatch;
-use super::certificates::{Certificates, Watch};
+use super::certificates::Certificates;
 use super::drain::Draining;
+use super::file_watch::Watch;
+use super::revocations::Revoker;
 use super::status::Status;
 use super::workers::{Judging, Workers};
 use crate::addr::Transport;
@@ -31,6 +33,8 @@ pub(super) struct Server {
     pub(super) status: Arc<Status>,
     pub(super) addresses: AddressWatch,
     pub(super) certificates: Watch,
+    pub(super) revoker: Arc<Revoker>,
+    pub(super) revocations_watch: Watch,
     /// The certificates in use.
     pub(super) in_use: Option<Certificates>,
     pub(super) draining: Option<Draining>,

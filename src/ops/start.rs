@@ -9,14 +9,16 @@ use tokio::task::JoinHandle;
 
 use super::addresses::{AddressWatch, offer};
 use super::admin::{AdminApi, Api};
-use super::certificates::{Certificates, Stamp, Watch};
+use super::certificates::{Certificates, files_of};
 use super::error::RunError;
+use super::file_watch::{Stamp, Watch};
 use super::history::History;
 use super::hooks::PagePort;
 use super::listeners::{self, Bound};
 use super::metrics::Metrics;
 use super::monitor::Monitor;
 use super::orders::Orders;
+use super::revocations::Revoker;
 use super::server::{CredentialsEndpoint, Relayed, Server};
 use super::status::Status;
 use super::workers::{Threads, Workers};
@@ -46,7 +48,8 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
     let (tls, dtls) = (Arc::new(ArcSwapOption::empty()), Arc::new(ArcSwapOption::empty()));
     let mut in_use = None;
     if let Some(files) = &config.tls {
-        watch.judged(files, Stamp::of(files));
+        let each = files_of(files);
+        watch.judged(&each, Stamp::of(&each));
         let loaded = Certificates::load(files, config.has_dtls_listener()).map_err(|error| {
             // One that can be read but not used may be half renewed: the rest comes in a moment.
             let lasts = files
@@ -103,6 +106,11 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
     let usage = usage.transpose()?;
     let shared =
         Shared { connection_ids: Arc::new(ConnectionIds::at_most(peers_max(&descriptors))), ..Shared::default() };
+    let revoker = Arc::new(Revoker::load(&config, Arc::clone(&shared.revocations)));
+    let mut revocations_watch = Watch::new();
+    if let Some(file) = &config.auth.revocations_file {
+        revocations_watch.begin(std::slice::from_ref(file));
+    }
     let context = WorkerContext {
         settings: Arc::clone(&settings),
         shared: shared.clone(),
@@ -137,7 +145,7 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
             workers.counters.clone(),
             Arc::clone(&relay_ports),
             reservations,
-            (Arc::clone(&shared.quotas), Arc::clone(&shared.guard)),
+            &shared,
             Arc::clone(&status),
         );
         let monitor = Monitor { any_host, metrics, status: Arc::clone(&status), workers: workers.clone() };
@@ -151,8 +159,15 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
             tasks.push(tokio::spawn(Arc::clone(history).keep(workers.counters.clone())));
         }
         let guard = Arc::clone(&shared.guard);
-        let (api, received) =
-            Api::new(Arc::clone(&status), workers.clone(), relay_ports, guard, bound.clone(), history);
+        let (api, received) = Api::new(
+            Arc::clone(&status),
+            workers.clone(),
+            relay_ports,
+            guard,
+            Arc::clone(&revoker),
+            bound.clone(),
+            history,
+        );
         orders = Some(received);
         let api = Arc::new(api);
         let at_endpoint = AdminApi::new(&listener.endpoint, admin.page, admin.token, Arc::clone(&api));
@@ -178,6 +193,8 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
         status,
         addresses,
         certificates: watch,
+        revoker,
+        revocations_watch,
         in_use,
         draining: None,
         usage,

@@ -64,6 +64,8 @@ pub enum Command {
     /// End allocations (and the connections they came by): those that match, and of these only the one with this id if there is
     /// one. Answer with how many there were.
     Kick(AllocationFilter, Option<AllocationId>, Reply<usize>),
+    /// End allocations whose credentials are revoked by now, as above.
+    EndRevoked(Reply<usize>),
     /// End every allocation with this reason and stop.
     Stop(EndReason),
 }

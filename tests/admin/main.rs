@@ -17,6 +17,7 @@ mod control;
 mod document;
 mod page;
 mod refusals;
+mod revocations;
 mod sessions;
 mod suspensions;
 mod users;

@@ -13,6 +13,7 @@ mod wire;
 
 mod control;
 mod explain;
+mod revoke;
 mod sessions;
 mod terminal;
 mod top;

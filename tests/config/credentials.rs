@@ -123,3 +123,17 @@ fn there_is_a_secret_to_make_credentials_with() {
     let error = with_secret(&format!("{api}realms = [\"other\"]\n{realm}")).error();
     assert!(error.contains("the realm \"other\" has no secret to make credentials with"), "{error}");
 }
+
+#[test]
+fn no_key_may_ask_for_a_credential_that_nobody_takes() {
+    let of = |max_ttl: &str| {
+        let api = format!("[credentials]\nlisten = \"127.0.0.1:9643\"\ntls = false\n{}", key(max_ttl));
+        with_secret(&format!("{api}[auth]\ncredential-lifetime-max = \"1h\"\n"))
+    };
+    assert_eq!(of("").config().credentials.unwrap().keys[0].ttl_max.as_secs(), 3600);
+    let error = of("max-ttl = \"2h\"\n").error();
+    assert!(
+        error.contains("max-ttl in [[credentials.keys]]: it is more than credential-lifetime-max in [auth]"),
+        "{error}"
+    );
+}

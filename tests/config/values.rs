@@ -489,3 +489,34 @@ fn policies_by_name_and_the_guard_are_read_shown_and_their_changes_told() {
         [("peers.policy", "sfu open".to_owned(), "sfu open (other rules under the same names)".to_owned())]
     );
 }
+
+#[test]
+fn revocations_are_read_with_the_configuration_and_each_mistake_has_its_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let auth = |more: &str| {
+        let text = format!(
+            "[auth]\nrevocations = \"list\"\n{more}\n{SECRET}[[realm]]\nname = \"b.example\"\n[[realm.secrets]]\nsecret = \"0123456789abcdef\"\n"
+        );
+        given(&text).in_directory(directory.path())
+    };
+    let list = |text: &str| std::fs::write(directory.path().join("list"), text).unwrap();
+    assert!(auth("").error().contains("list: cannot read the file: "));
+    list("{\"user\": \"alice\", \"realm\": \"b.example\"}\n{\"key\": \"main\", \"issued_before\": 1700000000}\n");
+    let error = auth("").error();
+    assert!(error.contains("list:2:1: issued_before needs lifetime_secs"), "{error}");
+    let config = auth("credential-lifetime-max = \"12h\"").config();
+    let [alice, main] = &*config.auth.revocations else { panic!("{:?}", config.auth.revocations) };
+    assert_eq!((alice.realm.as_deref(), alice.until_unix), (Some("b.example"), u64::MAX));
+    assert_eq!(main.issued_before.unwrap().lifetime_secs, 43_200);
+    list("{\"user\": \"alice\", \"realm\": \"c.example\"}\n");
+    assert!(auth("").error().contains("list:1:1: there is no realm \"c.example\""));
+}
+
+#[test]
+fn state_is_kept_where_the_file_says_or_else_the_service_manager() {
+    let of =
+        |text: &str, directories: &str| with_secret(text).env("STATE_DIRECTORY", directories).config().state_directory;
+    assert_eq!(with_secret("").config().state_directory, None);
+    assert_eq!(of("", "/var/lib/turnstone:/var/lib/other"), Some("/var/lib/turnstone".into()));
+    assert_eq!(of("state-directory = \"/srv/state\"", "/var/lib/turnstone"), Some("/srv/state".into()));
+}

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use turnstone::addr::{ClientAddr, Family, FiveTuple, PeerAddr, Transport};
-use turnstone::auth::{AccessTokens, AskPolicy, Credentials, NonceKeys, SharedSecret, Users, mint};
+use turnstone::auth::{AccessTokens, AskPolicy, Credentials, NonceKeys, Revocation, SharedSecret, Users, mint};
 use turnstone::clock::{Now, SECOND};
 use turnstone::policy::{BandwidthLimits, GuardLimits, PeerAcl, PeerPolicies, PeerRules, QuotaLimits};
 use turnstone::reject::{Dropped, Reason};
@@ -117,6 +117,7 @@ pub struct Options {
     pub secrets: Vec<&'static [u8]>,
     pub default_family: DefaultFamily,
     pub username_limits: bool,
+    pub lifetime_max_secs: Option<u64>,
     /// The realms beside the default one.
     pub realms: Vec<RealmOptions>,
 }
@@ -181,6 +182,7 @@ impl Default for Options {
             default_family: DefaultFamily::default(),
             realms: Vec::new(),
             username_limits: false,
+            lifetime_max_secs: None,
         }
     }
 }
@@ -193,7 +195,8 @@ impl Options {
             .users(Users::from_pairs(self.realm, self.users.iter().copied()).unwrap())
             .secrets(secrets.collect())
             .access_tokens(self.tokens.clone())
-            .username_limits(self.username_limits);
+            .username_limits(self.username_limits)
+            .lifetime_max(self.lifetime_max_secs);
         match self.asks {
             Some(policy) => builder.asking(policy).build().unwrap(),
             None => builder.build().unwrap(),
@@ -391,6 +394,18 @@ impl World {
             assert!(kick.is_done());
         });
         kicked
+    }
+
+    /// Revokes credentials, and ends their allocations in one go.
+    pub fn revoke(&mut self, revocation: Revocation) -> Vec<Client> {
+        self.shared.revocations.add(&revocation).unwrap();
+        let mut ended = Vec::new();
+        self.each_side(|world| {
+            let mut kick = world.server.ending_revoked();
+            ended.extend(world.server.kick(world.now, &mut kick, usize::MAX, &mut world.relays));
+            assert!(kick.is_done());
+        });
+        ended
     }
 
     /// Lets time pass, with every timer at its time.

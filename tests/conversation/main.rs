@@ -27,6 +27,7 @@ mod redirect;
 mod refresh;
 mod reload;
 mod retransmission;
+mod revocations;
 mod roaming;
 #[path = "../policy/rows.rs"]
 mod rows;

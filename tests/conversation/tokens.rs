@@ -1,6 +1,6 @@
 //! Third-party authorization (RFC 7635): access tokens in conversations.
 
-use turnstone::auth::{AccessTokens, SessionKey, TokenAlgorithm, TokenKey};
+use turnstone::auth::{AccessTokens, IssuedBefore, Revocation, Revoked, SessionKey, TokenAlgorithm, TokenKey};
 use turnstone::reject::Reason;
 use turnstone::stun::{AttributeType, Encoder, Key, Method};
 use turnstone::turn::{Client, Event, OnExpiry};
@@ -209,6 +209,31 @@ fn an_allocation_by_a_token_moves_with_its_key() {
     world.move_over(id, client(1));
     assert_eq!(world.permit(&holder.login, &[peer(1)]).code(), None);
     world.check_books();
+}
+
+#[test]
+fn a_token_is_revoked_by_its_key_and_by_when_it_was_made() {
+    let mut world = world();
+    let first = world.holder(client(1), "old", 1, 3000);
+    assert_eq!(world.allocate_by(&first).code(), None);
+    world.pass(100);
+    let second = world.holder(client(2), "old", 2, 900);
+    assert_eq!(world.allocate_by(&second).code(), None);
+    let of_new = world.holder(client(3), "new", 3, 3000);
+    assert_eq!(world.allocate_by(&of_new).code(), None);
+    let revocation = |whose: &str, issued_before| Revocation {
+        realm: None,
+        whose: Revoked::Key(whose.into()),
+        issued_before,
+        until_unix: u64::MAX,
+    };
+    let before = IssuedBefore { unix: world.now.unix_secs, lifetime_secs: 3600 };
+    assert_eq!(world.revoke(revocation("old", Some(before))), [client(1)]);
+    assert_eq!(world.allocate_by(&first).code(), Some(401));
+    assert_eq!(world.last_refusal(), Some(Reason::Revoked));
+    assert_eq!(world.refresh(&second.login, None).code(), None);
+    assert_eq!(world.revoke(revocation("new", None)), [client(3)]);
+    assert_eq!(world.allocate_by(&of_new).code(), Some(401));
 }
 
 #[test]

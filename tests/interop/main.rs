@@ -16,6 +16,7 @@ mod mobility;
 mod proxy;
 mod realms;
 mod redirect;
+mod revoked;
 mod shared_443;
 mod tcp_relays;
 mod third_party;

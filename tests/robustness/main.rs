@@ -20,6 +20,7 @@ mod framing;
 mod messages;
 mod mutate;
 mod proxies;
+mod revocations;
 mod sealing;
 mod server;
 mod tokens;

@@ -188,7 +188,8 @@ impl Allocation {
     /// With a new access token, further requests are signed by its key (RFC 7635 section 9). Whom quotas count on stays who it was.
     pub(super) fn take_token(&mut self, auth: &Authenticated) {
         let user = self.identity.user.clone();
-        self.identity = Identity { user, ..auth.identity.clone() };
+        self.identity = auth.identity.clone();
+        self.identity.user = user;
         (self.key, self.algorithm) = (auth.key.clone(), auth.algorithm);
     }
 
@@ -241,7 +242,7 @@ pub(super) fn granted_lifetime_secs(settings: &Settings, requested_secs: Option<
 
 /// Seconds until the policy ends an allocation of this identity, at least one; `None` when it does not.
 pub(super) fn cut_in_secs(realm: &Realm, now: Now, identity: &Identity) -> Option<u32> {
-    match (realm.on_expiry, identity.expires_unix) {
+    match (realm.on_expiry, identity.expires_unix()) {
         // No lifetime is longer than that of the token, whatever the policy (RFC 7635 section 9).
         (_, Some(expires)) if realm.on_expiry == OnExpiry::Cut || identity.is_token() => {
             Some(u32::try_from(expires.saturating_sub(now.unix_secs)).unwrap_or(u32::MAX).max(1))
@@ -252,7 +253,7 @@ pub(super) fn cut_in_secs(realm: &Realm, now: Now, identity: &Identity) -> Optio
 
 /// Whether the identity's credential has expired, judged as `Credentials::authenticate` does.
 pub(super) fn has_expired(now: Now, identity: &Identity) -> bool {
-    identity.expires_unix.is_some_and(|expires| expires < now.unix_secs)
+    identity.expires_unix().is_some_and(|expires| expires < now.unix_secs)
 }
 
 /// The moment `secs` from now.

@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     fn owner(name: &str) -> Owner {
-        let identity = Identity { username: name.into(), user: User::fixed(name), expires_unix: None, limits: None };
+        let identity = Identity::new(name.into(), User::fixed(name));
         Owner { identity, key: Key::short_term(b"key"), algorithm: PasswordAlgorithm::Md5 }
     }
 

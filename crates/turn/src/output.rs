@@ -125,6 +125,8 @@ pub enum EndReason {
     MoveFailed,
     /// An operator ended it.
     Kicked,
+    /// Its credential was revoked.
+    Revoked,
     /// Its realm was taken out of the configuration.
     RealmRemoved,
     /// The server stops.
@@ -140,6 +142,7 @@ impl EndReason {
         Self::CredentialExpired,
         Self::MoveFailed,
         Self::Kicked,
+        Self::Revoked,
         Self::RealmRemoved,
         Self::Shutdown,
     ];
@@ -153,6 +156,7 @@ impl EndReason {
             Self::CredentialExpired => "credential-expired",
             Self::MoveFailed => "move-failed",
             Self::Kicked => "kicked",
+            Self::Revoked => "revoked",
             Self::RealmRemoved => "realm-removed",
             Self::Shutdown => "shutdown",
         }

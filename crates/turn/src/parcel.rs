@@ -260,7 +260,7 @@ impl Server {
         let slot = self.allocations.insert(&self.hash, allocation);
         self.report_routes(slot);
         self.ids.leave_out(id);
-        if self.ends_with_its_realm(now, slot, relays) {
+        if self.ends_with_its_realm(now, slot, relays) || self.ends_revoked(now, slot, relays) {
             return Ok(());
         }
         if judged_by.is_none_or(|by| !Arc::ptr_eq(&by, &self.settings)) {

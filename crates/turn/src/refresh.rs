@@ -51,7 +51,7 @@ impl Server {
 
         let with = &request.auth.identity;
         if with.is_token() {
-            if with.expires_unix.is_some_and(|expires| expires <= now.unix_secs) {
+            if with.expires_unix().is_some_and(|expires| expires <= now.unix_secs) {
                 return Err(Reason::TokenExpired.into());
             }
             allocation.take_token(request.auth);

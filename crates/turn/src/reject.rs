@@ -108,6 +108,10 @@ reasons! {
     TimestampInMilliseconds = UNAUTHENTICATED, "timestamp-in-milliseconds";
     /// Both sides of the time-limited username's colon are numbers, and the expiry is not to be told from the user.
     AmbiguousExpiry = UNAUTHENTICATED, "ambiguous-expiry";
+    /// The time-limited credential is good for longer than any may be.
+    ExpiryTooFar = UNAUTHENTICATED, "expiry-too-far";
+    /// The credential is right, and has been revoked.
+    Revoked = UNAUTHENTICATED, "revoked";
     /// The access token is of a key that is not configured (RFC 7635).
     UnknownTokenKey = UNAUTHENTICATED, "unknown-token-key";
     /// The key of the access token is not good yet or any more.

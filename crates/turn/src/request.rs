@@ -110,6 +110,9 @@ impl Server {
                 ControlFlow::Break(outcome) => return outcome,
             },
         };
+        if self.shared.revocations.covers(&auth.identity, now.unix_secs) {
+            return self.refuse_stranger(now, client, message, Reason::Revoked, reply);
+        }
         let start = reply.len();
         let responder = Responder {
             request: message.into(),
@@ -328,6 +331,8 @@ fn had_fresh_nonce(reason: Reason) -> bool {
             | Reason::CredentialExpired
             | Reason::TimestampInMilliseconds
             | Reason::AmbiguousExpiry
+            | Reason::ExpiryTooFar
+            | Reason::Revoked
             | Reason::MalformedUsername
             | Reason::UsernameLimits
             | Reason::CredentialUnavailable

@@ -335,7 +335,7 @@ impl Server {
     pub(super) fn sweep<R: Relays>(&mut self, now: Now, slot: u32, relays: &mut R) {
         let Some(allocation) = self.allocations.get_mut(slot) else { return };
         if !allocation.is_live(now.micros) {
-            let credential_over = allocation.identity.expires_unix.is_some_and(|expires| expires <= now.unix_secs);
+            let credential_over = allocation.identity.expires_unix().is_some_and(|expires| expires <= now.unix_secs);
             let realm = self.settings.realm_of_user(&allocation.identity.user);
             let cut = realm.is_some_and(|realm| realm.on_expiry == OnExpiry::Cut) && credential_over;
             let reason = match cut {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::addr::Family;
-use crate::auth::Credentials;
+use crate::auth::{Credentials, Revocations};
 use crate::policy::{
     AnswerBudgets, BandwidthLimits, Guard, GuardLimits, PeerAcl, PeerPolicies, QuotaLimits, Quotas, RateLimit,
     UserBandwidths,
@@ -379,6 +379,8 @@ pub struct Shared {
     pub user_bandwidths: Arc<UserBandwidths>,
     /// What users have asked for that may be abuse.
     pub guard: Arc<Guard>,
+    /// Credentials that are good no longer.
+    pub revocations: Arc<Revocations>,
     /// What strangers have been answered.
     pub answer_budgets: Arc<AnswerBudgets>,
     /// The key by which copies of requests are known again.

@@ -177,7 +177,13 @@ impl Totals {
 #[derive(Debug)]
 pub struct Kick {
     pass: Pass,
-    filter: AllocationFilter,
+    whom: Whom,
+}
+
+#[derive(Debug)]
+enum Whom {
+    Matching(AllocationFilter),
+    Revoked,
 }
 
 impl Kick {
@@ -246,7 +252,22 @@ impl Server {
 
     /// The end, yet to come, of the allocations that match, or of the one with this id if it matches.
     pub fn kicking(&self, filter: AllocationFilter, id: Option<AllocationId>) -> Kick {
-        Kick { pass: id.map_or_else(|| self.pass(None), Pass::over), filter }
+        Kick { pass: id.map_or_else(|| self.pass(None), Pass::over), whom: Whom::Matching(filter) }
+    }
+
+    /// The end, yet to come, of the allocations whose credential is revoked by now.
+    pub fn ending_revoked(&self) -> Kick {
+        Kick { pass: self.pass(None), whom: Whom::Revoked }
+    }
+
+    /// Ends an allocation whose credential is revoked.
+    pub(super) fn ends_revoked<R: Relays>(&mut self, now: Now, slot: u32, relays: &mut R) -> bool {
+        let Some(allocation) = self.allocations.get(slot) else { return false };
+        let is_over = self.shared.revocations.covers(&allocation.identity, now.unix_secs);
+        if is_over {
+            self.end(now, slot, EndReason::Revoked, relays);
+        }
+        is_over
     }
 
     /// Looks at the next allocations, at most `most`, and ends those that are meant. Returns their clients.
@@ -254,11 +275,19 @@ impl Server {
         let mut clients = Vec::new();
         for _ in 0..most {
             let Some(slot) = self.next_in(&mut kick.pass) else { break };
-            let meant = |allocation: &&Allocation| kick.filter.matches(allocation, now.micros);
-            if let Some(allocation) = self.live(now, slot).filter(meant) {
-                clients.push(allocation.client);
-                self.end(now, slot, EndReason::Kicked, relays);
-            }
+            let Some(allocation) = self.live(now, slot) else { continue };
+            let client = allocation.client;
+            let is_ended = match &kick.whom {
+                Whom::Revoked => self.ends_revoked(now, slot, relays),
+                Whom::Matching(filter) => {
+                    let is_meant = filter.matches(allocation, now.micros);
+                    if is_meant {
+                        self.end(now, slot, EndReason::Kicked, relays);
+                    }
+                    is_meant
+                }
+            };
+            clients.extend(is_ended.then_some(client));
         }
         clients
     }
@@ -276,7 +305,7 @@ fn view(allocation: &Allocation, now_micros: u64) -> AllocationView {
         username: Arc::clone(&allocation.identity.username),
         user: allocation.identity.user.clone(),
         is_frequent: allocation.quota.is_frequent(),
-        credential_expires_unix: allocation.identity.expires_unix,
+        credential_expires_unix: allocation.identity.expires_unix(),
         relayed: relays(allocation, now_micros).collect(),
         made_micros: allocation.made_micros,
         to_peers: allocation.to_peers,

@@ -152,6 +152,37 @@ pub(super) struct Lifted {
     pub(super) lifted: u64,
 }
 
+#[derive(Deserialize)]
+pub(super) struct RevocationList {
+    pub(super) revocations: Vec<Revocation>,
+    pub(super) total: u64,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Revocation {
+    pub(super) username: Option<String>,
+    pub(super) user: Option<String>,
+    pub(super) key: Option<String>,
+    pub(super) realm: Option<String>,
+    pub(super) issued_before_unix: Option<u64>,
+    pub(super) until_unix: Option<u64>,
+    pub(super) source: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Revoked {
+    pub(super) revocation: Revocation,
+    pub(super) ended: u64,
+    pub(super) kept: bool,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Undone {
+    pub(super) removed: u64,
+    pub(super) listed: u64,
+    pub(super) kept: bool,
+}
+
 /// What the peer policy makes of an address now.
 #[derive(Deserialize)]
 pub(super) struct AsPeer {

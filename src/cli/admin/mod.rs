@@ -4,6 +4,7 @@ mod answers;
 mod client;
 mod control;
 mod explain;
+mod revoke;
 mod sessions;
 mod status;
 mod suspensions;
@@ -13,6 +14,7 @@ mod whereabouts;
 
 pub(super) use control::{DrainArgs, LogLevelArgs, ReloadArgs, drain, log_level, reload};
 pub(super) use explain::{ExplainArgs, explain};
+pub(super) use revoke::{RevokeArgs, revoke};
 pub(super) use sessions::{KickArgs, SessionsArgs, ShowArgs, kick, sessions, show};
 pub(super) use status::{StatusArgs, status};
 pub(super) use suspensions::{SuspensionsArgs, suspensions};

@@ -1,6 +1,6 @@
 //! `turnstone sessions`, `show` and `kick`: live allocations, one with its peers, and the end of some.
 
-use std::io::{BufRead, IsTerminal};
+use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr};
 
 use clap::{ArgGroup, Args, ValueEnum};
@@ -230,11 +230,7 @@ fn is_confirmed(args: &KickArgs, client: &Client, printer: &mut Printer) -> Resu
             format!("end {}{or_more} of {user}?", count(page.sessions.len() as u64, "session"))
         }
     };
-    printer.prompt(format_args!("{question} [y/N] "));
-    let mut answer = String::new();
-    let read = std::io::stdin().lock().read_line(&mut answer);
-    read.map_err(|error| CliError::usage(format_args!("cannot read the answer: {error}")))?;
-    Ok(["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()))
+    printer.is_confirmed(question)
 }
 
 /// As many sessions as are wanted, page by page, as one answer of the API.

@@ -85,7 +85,11 @@ fn samples(key: &Key) -> [String; 2] {
     match key.name {
         "software" | "auth.realm" | "auth.public-host" => given("\"one\"", "\"other\""),
         READERS => given("\"owner\"", "\"group\""),
-        "tls.certificate" | "tls.key" | "usage.file" | "usage.spool-directory" => given("\"/one\"", "\"/other\""),
+        "tls.certificate" | "tls.key" | "usage.file" | "usage.spool-directory" | "state-directory" => {
+            given("\"/one\"", "\"/other\"")
+        }
+        // It is read.
+        "auth.revocations" => given("\"/dev/null\"", "\"/dev/./null\""),
         "tls.min-version" => given("\"1.2\"", "\"1.3\""),
         "relay.ipv4" => given("\"192.88.100.1\"", "\"192.88.100.2\""),
         "relay.ipv6" => given("\"off\"", "\"2a00:1::1\""),

@@ -224,6 +224,12 @@ impl Judge<'_> {
                 self.read(&at("key"), &format!("key in [{section}]"), &pair.key, Wanted::Secret);
             }
         }
+        if let Some(file) = &config.auth.revocations_file {
+            self.read(&place("auth.revocations"), "revocations in [auth]", file, Wanted::Read);
+        }
+        if let Some(directory) = &config.state_directory {
+            self.write(&place("state-directory"), "state-directory", directory, Made::Directory);
+        }
         if let Some(usage) = &config.usage {
             if let Some(file) = &usage.file {
                 let is_put_aside = file.rotate_bytes.is_some() || file.rotate_interval.is_some();

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::super::history::History;
 use super::super::listeners::Bound;
 use super::super::orders::{self, Order, Orders};
+use super::super::revocations::Revoker;
 use super::super::status::Status;
 use super::super::workers::Workers;
 use super::error::Refused;
@@ -22,6 +23,7 @@ pub(in crate::ops) struct Api {
     pub(super) counters: Vec<Arc<Counters>>,
     pub(super) relay_ports: Arc<RelayPorts>,
     pub(super) guard: Arc<Guard>,
+    pub(super) revoker: Arc<Revoker>,
     pub(super) bound: Bound,
     pub(super) clock: Clock,
     pub(super) history: Option<Arc<History>>,
@@ -35,13 +37,28 @@ impl Api {
         workers: Workers,
         relay_ports: Arc<RelayPorts>,
         guard: Arc<Guard>,
+        revoker: Arc<Revoker>,
         bound: Bound,
         history: Option<Arc<History>>,
     ) -> (Self, Orders) {
         let (orders, received) = orders::channel();
         let Workers { mailboxes, counters } = workers;
         let workers = Questions::new(mailboxes);
-        (Self { status, workers, counters, relay_ports, guard, bound, clock: Clock::new(), history, orders }, received)
+        (
+            Self {
+                status,
+                workers,
+                counters,
+                relay_ports,
+                guard,
+                revoker,
+                bound,
+                clock: Clock::new(),
+                history,
+                orders,
+            },
+            received,
+        )
     }
 
     /// The supervisor's answer.

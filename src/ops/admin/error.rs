@@ -57,6 +57,16 @@ impl Refused {
         Self::new(StatusCode::CONFLICT, "config_invalid", message)
     }
 
+    /// There is no room for more.
+    pub(super) fn full(message: impl fmt::Display) -> Self {
+        Self::new(StatusCode::CONFLICT, "full", message)
+    }
+
+    /// It is done, and will not outlive the server.
+    pub(super) fn not_kept(message: impl fmt::Display) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "not_kept", message)
+    }
+
     /// The body is too long.
     pub(super) fn body_too_large(message: impl fmt::Display) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)

@@ -14,6 +14,7 @@ mod input;
 mod questions;
 mod realms;
 mod refusals;
+mod revocations;
 mod self_test;
 mod sessions;
 mod status;
@@ -49,6 +50,7 @@ const ROUTES: &[(&str, &[Method])] = &[
     ("/v1/certificates", &[Method::GET]),
     ("/v1/self-test", &[Method::POST]),
     ("/v1/refusals", &[Method::GET]),
+    ("/v1/revocations", &[Method::GET, Method::POST, Method::DELETE]),
     ("/v1/suspensions", &[Method::GET, Method::DELETE]),
     ("/v1/config", &[Method::GET]),
     ("/v1/reload", &[Method::POST]),
@@ -112,6 +114,10 @@ impl AdminApi {
             "/v1/sessions" => sessions::end_all(api, &query(sessions::FILTER_KEYS)?).await?,
             "/v1/users" => users::list(api, &query(users::KEYS)?).await?,
             "/v1/refusals" => refusals::list(api, &query(refusals::KEYS)?).await?,
+            "/v1/revocations" if is_get => revocations::list(api, &query(revocations::LIST_KEYS)?)?,
+            "/v1/revocations" if head.method == Method::DELETE => {
+                revocations::undo(api, &query(revocations::UNDO_KEYS)?).await?
+            }
             "/v1/suspensions" if is_get => suspensions::list(api, &query(suspensions::LIST_KEYS)?)?,
             "/v1/suspensions" => suspensions::lift(api, &query(suspensions::LIFT_KEYS)?)?,
             "/v1/history" => history::list(api, &query(history::KEYS)?)?,
@@ -124,6 +130,7 @@ impl AdminApi {
                         status = StatusCode::ACCEPTED;
                         control::drain(api, body(&head.headers, content).await?).await?
                     }
+                    "/v1/revocations" => revocations::revoke(api, body(&head.headers, content).await?).await?,
                     "/v1/log-level" if is_get => control::show_log_level(api).await?,
                     "/v1/log-level" => control::set_log_level(api, body(&head.headers, content).await?).await?,
                     SESSION if is_get => sessions::show(api, id).await?,

@@ -236,6 +236,10 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
             }
             Ok(_) => "the limits in the username could not be read",
         },
+        Reason::ExpiryTooFar => {
+            "the credential would be good for longer than [auth] credential-lifetime-max allows: issue it for less"
+        }
+        Reason::Revoked => "the credential has been revoked: turnstone revoke --list shows by what",
         Reason::WrongPassword if time_limited.is_some() => "wrong password, or made with another secret",
         Reason::NoKeyOfAlgorithm => {
             "the user is stored as a SHA-256 key only, and the client uses MD5, as clients of RFC 5389 do: turnstone credentials hash makes both keys"

@@ -58,6 +58,7 @@ impl Worker {
                 Command::Kick(filter, id, reply) => {
                     self.jobs.add(Job::Kick(self.server.kicking(filter, id), 0, reply));
                 }
+                Command::EndRevoked(reply) => self.jobs.add(Job::Kick(self.server.ending_revoked(), 0, reply)),
                 Command::Stop(reason) => {
                     self.server.end_all(now, reason, &mut self.relays);
                     self.pace.end();

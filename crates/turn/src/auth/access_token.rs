@@ -16,7 +16,7 @@ use crate::reject::Reason;
 use crate::user::User;
 use turnstone_stun::{Key, Message};
 
-use super::identity::Identity;
+use super::identity::{Identity, Origin};
 
 /// How far the two servers' clocks may be apart, in seconds (RFC 7635 section 7).
 const DELTA_SECS: u64 = 5;
@@ -206,8 +206,9 @@ impl AccessTokens {
         let digest = Sha256::digest(token);
         let mut name = format!("{}/", key.id);
         digest.iter().take(USER_DIGEST_LEN).for_each(|byte| name.push_str(&format!("{byte:02x}")));
-        let expires_unix = Some(now.unix_secs.saturating_add(left_secs));
-        Ok((Identity { username: Arc::clone(&key.id), user: User::token(name), expires_unix, limits: None }, mac_key))
+        let identity = Identity::new(Arc::clone(&key.id), User::token(name));
+        let identity = identity.expiring(now.unix_secs.saturating_add(left_secs));
+        Ok((identity.made_by(Origin::token(session.made_unix)), mac_key))
     }
 
     /// Says whether a token is good, and if not, why: for people.

@@ -129,7 +129,11 @@ impl KnownCredential {
             Secret::Password(passwords) => Keys::new(username, realm, &passwords),
             Secret::Keys { md5, sha256 } => Keys::of_digests(md5, sha256),
         };
-        let identity = Identity { username: Arc::clone(username), user, expires_unix: self.expires_unix, limits: None };
+        let identity = Identity::new(Arc::clone(username), user);
+        let identity = match self.expires_unix {
+            Some(expires_unix) => identity.expiring(expires_unix),
+            None => identity,
+        };
         AskedUser { identity, keys }
     }
 }

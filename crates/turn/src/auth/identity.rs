@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
 use crate::policy::{BandwidthLimits, QuotaLimits};
 use crate::policy_name::PolicyName;
 use crate::user::{User, UserKind};
@@ -16,13 +18,88 @@ pub struct Identity {
     /// What quotas and bandwidth count on: the user part of a time-limited username, else the username. A time-limited
     /// username without a user part counts as a whole, so that strangers do not share one quota.
     pub user: User,
-    /// When the credential expires (seconds since the Unix epoch); `None` for a static user.
-    pub expires_unix: Option<u64>,
     /// What the username asks for beside a name; `None` where it asks for nothing, or where nobody reads it.
     pub limits: Option<Arc<UsernameLimits>>,
+    /// Or [`NEVER`].
+    expires_unix: u64,
+    origin: Origin,
+}
+
+const NEVER: u64 = u64::MAX;
+
+/// What is known of a credential's making beside its username, in eight bytes: every allocation has one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Origin(u64);
+
+/// The id of a shared secret or of a key of access tokens, as a number that is the same in every process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct KeyId(u64);
+
+impl KeyId {
+    /// Seconds of calendar time have fewer bits, and are told from ids by that.
+    const BIT: u64 = 1 << 63;
+
+    /// The key of this id.
+    pub(super) fn of(id: &str) -> Self {
+        let digest: [u8; 32] = Sha256::digest(id).into();
+        Self(digest.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes)) | Self::BIT)
+    }
+}
+
+impl Origin {
+    /// It is time-limited, and was made with the shared secret of this id.
+    pub(super) fn secret(id: KeyId) -> Self {
+        Self(id.0)
+    }
+
+    /// It is an access token, whose key its username names, and was made at this time.
+    pub(super) fn token(made_unix: u64) -> Self {
+        Self(made_unix & !KeyId::BIT)
+    }
 }
 
 impl Identity {
+    /// Who has this username, and counts as this user; by a credential that never expires and of which nothing more is known.
+    pub fn new(username: Arc<str>, user: User) -> Self {
+        Self { username, user, limits: None, expires_unix: NEVER, origin: Origin::default() }
+    }
+
+    /// The same by a credential that expires at this moment, in Unix seconds.
+    #[must_use]
+    pub fn expiring(self, expires_unix: u64) -> Self {
+        Self { expires_unix: expires_unix.min(NEVER - 1), ..self }
+    }
+
+    /// The same with what the username asks for beside a name.
+    #[must_use]
+    pub(super) fn limited_to(self, limits: Option<Arc<UsernameLimits>>) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// The same by a credential that was made so.
+    #[must_use]
+    pub(super) fn made_by(self, origin: Origin) -> Self {
+        Self { origin, ..self }
+    }
+
+    /// When the credential expires (seconds since the Unix epoch); `None` for a static user.
+    pub fn expires_unix(&self) -> Option<u64> {
+        Some(self.expires_unix).filter(|expires| *expires < NEVER)
+    }
+
+    /// The key that the credential was made with, of those that there may be several of.
+    pub(super) fn key_id(&self) -> Option<KeyId> {
+        match (self.origin.0, self.is_token()) {
+            (_, true) => Some(KeyId::of(&self.username)),
+            (id, false) => Some(KeyId(id)).filter(|_| id & KeyId::BIT != 0),
+        }
+    }
+
+    /// When it was issued, if it says so.
+    pub(super) fn issued_unix(&self) -> Option<u64> {
+        Some(self.origin.0).filter(|_| self.is_token())
+    }
+
     /// The peer policy that must allow a peer as well.
     pub(crate) fn peer_policy(&self) -> Option<PolicyName> {
         self.limits.as_ref()?.peers

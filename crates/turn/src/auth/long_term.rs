@@ -13,13 +13,15 @@ use turnstone_stun::{AttributeType, Encoder, IntegrityKind, Key, Message, Method
 use super::access_token::AccessTokens;
 use super::algorithms::Offer;
 use super::asked::{AskPolicy, AskedUser};
-use super::identity::Identity;
+use super::identity::{Identity, KeyId, Origin};
 use super::nonce::{Features, NonceHolder, NonceKeys, NonceScope, NonceState};
 use super::password::{PrepareError, prepare};
 use super::time_limited::{NOT_SECONDS, SharedSecret, TimeLimited, password_of};
 use super::username_limits::UsernameLimits;
 use super::users::{StaticUser, USERNAME_MAX, Users};
 
+/// How far the clocks of who mints credentials and of this server may be apart.
+const CLOCKS_SECS: u64 = 60;
 /// Longest realm in characters (RFC 8489 section 14.9: fewer than 128).
 const REALM_MAX_CHARS: usize = 127;
 
@@ -64,9 +66,10 @@ pub struct Credentials {
     id: RealmId,
     users: Arc<Users>,
     offer: Offer,
-    secrets: Vec<SharedSecret>,
+    secrets: Vec<(KeyId, SharedSecret)>,
     tokens: AccessTokens,
     username_limits: bool,
+    lifetime_max_secs: Option<u64>,
     nonce_keys: Arc<NonceKeys>,
     features: Features,
     asks: Option<AskPolicy>,
@@ -82,6 +85,7 @@ pub struct CredentialsBuilder {
     secrets: Vec<SharedSecret>,
     tokens: AccessTokens,
     username_limits: bool,
+    lifetime_max_secs: Option<u64>,
     nonce_keys: Arc<NonceKeys>,
     asks: Option<AskPolicy>,
 }
@@ -141,6 +145,13 @@ impl CredentialsBuilder {
         self
     }
 
+    /// How far ahead a time-limited credential may expire, in seconds, give or take a minute for the clocks; one that is good for longer is refused.
+    /// No limit by default.
+    pub fn lifetime_max(mut self, lifetime_max_secs: Option<u64>) -> Self {
+        self.lifetime_max_secs = lifetime_max_secs;
+        self
+    }
+
     /// Has the server ask for the credentials of usernames that are neither static nor time-limited: see
     /// [`Server::poll_ask`](crate::Server::poll_ask). By default nobody is asked, and they are refused.
     pub fn asking(mut self, policy: AskPolicy) -> Self {
@@ -180,9 +191,10 @@ impl CredentialsBuilder {
             realm: realm.into(),
             label: None,
             id: RealmId::DEFAULT,
-            secrets: self.secrets,
+            secrets: self.secrets.into_iter().map(|secret| (KeyId::of(&secret.id), secret)).collect(),
             tokens: self.tokens,
             username_limits: self.username_limits,
+            lifetime_max_secs: self.lifetime_max_secs,
             nonce_keys: self.nonce_keys,
             asks: self.asks,
             nobody: Key::long_term(PasswordAlgorithm::Sha256, b"", b"", b""),
@@ -199,6 +211,7 @@ impl Credentials {
             secrets: Vec::new(),
             tokens: AccessTokens::default(),
             username_limits: false,
+            lifetime_max_secs: None,
             nonce_keys,
             asks: None,
         }
@@ -305,7 +318,7 @@ impl Credentials {
         let mut keys = std::iter::once(user.keys.key(algorithm)).chain(rfc5389_key);
         let key = keys.find(|key| message.verify_integrity(key)).ok_or(Reason::WrongPassword)?.clone();
         let identity = user.identity.clone();
-        if identity.expires_unix.is_some_and(|expires| expires < now.unix_secs) {
+        if identity.expires_unix().is_some_and(|expires| expires < now.unix_secs) {
             return Err(Reason::CredentialExpired);
         }
         Ok(Authenticated { identity, key, algorithm, integrity })
@@ -433,7 +446,7 @@ impl Credentials {
         let key = keys.find(|key| message.verify_integrity(key)).ok_or(Reason::WrongPassword)?;
         let username: Arc<str> = user.name.into();
         let user = User::fixed(Arc::clone(&username)).in_realm(self.label.clone());
-        Ok((Identity { username, user, expires_unix: None, limits: None }, key))
+        Ok((Identity::new(username, user), key))
     }
 
     /// A time-limited username without its limits, if they are read here.
@@ -449,7 +462,7 @@ impl Credentials {
         time_limited: TimeLimited<'_>,
         algorithm: PasswordAlgorithm,
     ) -> Result<(Identity, Key), Reason> {
-        for secret in &self.secrets {
+        for (id, secret) in &self.secrets {
             let password = password_of(&secret.bytes, username.as_bytes());
             let key = Key::long_term(algorithm, username.as_bytes(), self.realm.as_bytes(), &*password);
             if !message.verify_integrity(&key) {
@@ -460,6 +473,10 @@ impl Credentials {
             }
             if time_limited.expires_unix < now.unix_secs {
                 return Err(Reason::CredentialExpired);
+            }
+            let last_unix = self.lifetime_max_secs.map(|secs| now.unix_secs.saturating_add(secs + CLOCKS_SECS));
+            if last_unix.is_some_and(|last_unix| time_limited.expires_unix > last_unix) {
+                return Err(Reason::ExpiryTooFar);
             }
             if time_limited.is_ambiguous(now.unix_secs) {
                 return Err(Reason::AmbiguousExpiry);
@@ -477,8 +494,8 @@ impl Credentials {
             };
             let user = user.in_realm(self.label.clone());
             let limits = (!limits.is_empty()).then(|| Arc::new(limits));
-            let expires_unix = Some(time_limited.expires_unix);
-            return Ok((Identity { username: username.into(), user, expires_unix, limits }, key));
+            let identity = Identity::new(username.into(), user).expiring(time_limited.expires_unix);
+            return Ok((identity.limited_to(limits).made_by(Origin::secret(*id)), key));
         }
         Err(Reason::WrongPassword)
     }

@@ -52,7 +52,7 @@ fn the_samples_of_the_rfc_are_opened_and_made() {
         let opened = of.open(&key, &token, &mut text).unwrap();
         assert_eq!((opened.key, opened.made_unix, opened.lifetime_secs), (&MAC_KEY[..], MADE, LIFETIME));
         assert_eq!(key.seal(SERVER, NONCE, &session()).unwrap(), token);
-        assert_eq!(verify(&of, MADE, "k", &token, MAC_KEY).unwrap().expires_unix, Some(MADE + 3600));
+        assert_eq!(verify(&of, MADE, "k", &token, MAC_KEY).unwrap().expires_unix(), Some(MADE + 3600));
     }
 }
 
@@ -124,7 +124,7 @@ fn lengths_inside_a_token_are_not_believed() {
 fn a_token_is_good_for_its_lifetime_and_five_seconds_on_either_side() {
     let of = tokens(vec![key("k", TokenAlgorithm::A256Gcm)]);
     let token = unhex(TOKEN_A256);
-    let left = |at: u64| verify(&of, at, "k", &token, MAC_KEY).map(|identity| identity.expires_unix.unwrap() - at);
+    let left = |at: u64| verify(&of, at, "k", &token, MAC_KEY).map(|identity| identity.expires_unix().unwrap() - at);
     assert_eq!(left(MADE), Ok(3600));
     assert_eq!(left(MADE + 5), Ok(3600));
     assert_eq!(left(MADE + 6), Ok(3599));

@@ -8,7 +8,7 @@ fn static_user_of_an_rfc_5389_client_gets_md5_and_sha1() {
     let passed = Request::new(&credentials, "bob", "builder").send(&credentials).unwrap();
     assert_eq!(&*passed.identity.username, "bob");
     assert_eq!(&**passed.identity.user.name(), "bob");
-    assert_eq!(passed.identity.expires_unix, None);
+    assert_eq!(passed.identity.expires_unix(), None);
     assert_eq!(passed.algorithm, PasswordAlgorithm::Md5);
     assert_eq!(passed.integrity, IntegrityKind::Sha1);
     assert_eq!(passed.key, key(PasswordAlgorithm::Md5, "bob", "builder"));
@@ -113,7 +113,7 @@ fn time_limited_credential_passes_under_each_secret_and_algorithm() {
             let passed = request.send(&credentials).unwrap();
             assert_eq!(&*passed.identity.username, TIME_LIMITED);
             assert_eq!(&**passed.identity.user.name(), "alice");
-            assert_eq!(passed.identity.expires_unix, Some(1_735_693_200));
+            assert_eq!(passed.identity.expires_unix(), Some(1_735_693_200));
             assert_eq!(passed.algorithm, algorithm);
         }
     }
@@ -207,7 +207,7 @@ fn without_secrets_a_time_limited_name_is_unknown() {
 fn static_user_goes_before_a_time_limited_reading_of_its_name() {
     let credentials = build(&[(TIME_LIMITED, "builder")], &["north"]);
     let passed = Request::new(&credentials, TIME_LIMITED, "builder").send(&credentials).unwrap();
-    assert_eq!(passed.identity.expires_unix, None);
+    assert_eq!(passed.identity.expires_unix(), None);
     assert_eq!(&**passed.identity.user.name(), TIME_LIMITED);
     Request::new(&credentials, TIME_LIMITED, &mint(b"north", TIME_LIMITED))
         .refused(&credentials, Reason::WrongPassword);

@@ -1,0 +1,123 @@
+//! Revocations: what is revoked, revoking something, and undoing it.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::super::orders::Order;
+use super::super::revocations::Kept;
+use super::api::Api;
+use super::error::Refused;
+use super::input::Query;
+use crate::auth::{Revocation, Revoked};
+use crate::config::WrittenRevocation;
+use crate::worker::Command;
+
+pub(super) const LIST_KEYS: &[&str] = &["name", "limit"];
+pub(super) const UNDO_KEYS: &[&str] = &["username", "user", "key", "everybody", "realm"];
+
+const LIMIT_DEFAULT: usize = 100;
+const LIMIT_MAX: usize = 1000;
+
+/// `GET /v1/revocations`: what goes first, first.
+pub(super) fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
+    let limit = query.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
+    let name = query.text("name")?;
+    let revocations = &api.revoker.revocations;
+    let asked_for = revocations.asked_for().into_iter().map(|revocation| (revocation, "api"));
+    let mut all: Vec<_> = asked_for.chain(revocations.listed().into_iter().map(|of| (of, "file"))).collect();
+    all.retain(|(revocation, _)| name.is_none_or(|name| name_of(&revocation.whose) == Some(name)));
+    let total = all.len();
+    let order = |one: &(Revocation, &str), other: &(Revocation, &str)| {
+        let key = |of: &(Revocation, _)| (of.0.until_unix, name_of(&of.0.whose).map(str::to_owned));
+        key(one).cmp(&key(other))
+    };
+    all.sort_unstable_by(order);
+    let shown = all.iter().take(limit).map(|(revocation, source)| show(revocation, Some(source)));
+    Ok(json!({ "revocations": shown.collect::<Vec<_>>(), "total": total }))
+}
+
+/// `POST /v1/revocations`
+pub(super) async fn revoke(api: &Api, body: Option<Value>) -> Result<Value, Refused> {
+    let expected = r#"expected an object such as {"user": "alice"}"#;
+    let body = body.ok_or_else(|| Refused::bad_request(format!("there is no body; {expected}")))?;
+    let written: WrittenRevocation =
+        serde_json::from_value(body).map_err(|error| Refused::bad_request(format!("{error}; {expected}")))?;
+    let checked = api.order(|answer| Order::CheckRevocation { written: Box::new(written), answer }).await?;
+    let revocation = checked.map_err(Refused::bad_request)?;
+    let in_force = api.revoker.revocations.add(&revocation).map_err(Refused::full)?;
+    let kept = api.revoker.keep().await;
+    let (whose, realm) = (&in_force.whose, &in_force.realm);
+    let unknown = |_: &Refused| {
+        tracing::warn!(?whose, ?realm, "revoked by the admin API; not every worker has ended allocations yet")
+    };
+    let ended = api.workers.ask_all(Command::EndRevoked).await.inspect_err(unknown)?;
+    let ended: usize = ended.into_iter().sum();
+    tracing::info!(?whose, ?realm, issued_before = ?in_force.issued_before, ended, "revoked by the admin API");
+    let is_kept = outlives(kept, "it is in force, but is forgotten at a restart")?;
+    Ok(json!({ "revocation": show(&in_force, None), "ended": ended, "kept": is_kept }))
+}
+
+/// `DELETE /v1/revocations`
+pub(super) async fn undo(api: &Api, query: &Query) -> Result<Value, Refused> {
+    let text = |key| Ok::<_, Refused>(query.text(key)?.map(str::to_owned));
+    let written = WrittenRevocation {
+        username: text("username")?,
+        user: text("user")?,
+        key: text("key")?,
+        everybody: query.one_of("everybody", &[("true", true)])?,
+        ..WrittenRevocation::default()
+    };
+    let whose = written.whose().map_err(Refused::bad_request)?;
+    let realm = match text("realm")? {
+        Some(name) => api.order(|answer| Order::Realm { name, answer }).await?.map_err(Refused::bad_request)?,
+        None => None,
+    };
+    let removed = api.revoker.revocations.remove(realm.as_deref(), &whose);
+    let listed = api.revoker.revocations.listed();
+    let still_listed = listed.iter().filter(|of| of.whose == whose && of.realm == realm).count();
+    let kept = match removed {
+        0 => Kept::Yes,
+        _ => api.revoker.keep().await,
+    };
+    tracing::info!(?whose, ?realm, removed, "a revocation was undone by the admin API");
+    let is_kept = outlives(kept, "it is undone, but is back after a restart")?;
+    Ok(json!({ "removed": removed, "listed": still_listed, "kept": is_kept }))
+}
+
+fn outlives(kept: Kept, otherwise: &str) -> Result<bool, Refused> {
+    match kept {
+        Kept::Yes => Ok(true),
+        Kept::Nowhere => Ok(false),
+        Kept::Failed(problem) => {
+            tracing::error!(%problem, "the change of what is revoked is not kept over a restart");
+            Err(Refused::not_kept(format!("{otherwise}: cannot write {problem}")))
+        }
+    }
+}
+
+fn show(revocation: &Revocation, source: Option<&str>) -> Value {
+    let Revocation { realm, whose, issued_before, until_unix } = revocation;
+    let name = |of: fn(&Revoked) -> Option<&Arc<str>>| of(whose).map(|name| &**name);
+    let mut shown = json!({
+        "username": name(|of| match of { Revoked::Username(name) => Some(name), _ => None }),
+        "user": name(|of| match of { Revoked::User(name) => Some(name), _ => None }),
+        "key": name(|of| match of { Revoked::Key(id) => Some(id), _ => None }),
+        "everybody": matches!(whose, Revoked::Everybody),
+        "realm": realm.as_deref(),
+        "issued_before_unix": issued_before.map(|issued| issued.unix),
+        "lifetime_secs": issued_before.map(|issued| issued.lifetime_secs),
+        "until_unix": Some(until_unix).filter(|until| **until < u64::MAX),
+    });
+    if let (Some(source), Value::Object(fields)) = (source, &mut shown) {
+        fields.insert("source".to_owned(), source.into());
+    }
+    shown
+}
+
+fn name_of(whose: &Revoked) -> Option<&str> {
+    match whose {
+        Revoked::Username(name) | Revoked::User(name) | Revoked::Key(name) => Some(name),
+        Revoked::Everybody => None,
+    }
+}
