@@ -1,5 +1,6 @@
 //! A host whose addresses change while the server runs, or come only after its start.
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -117,6 +118,60 @@ async fn a_relay_address_that_goes_away_is_told_and_found_again() {
     host.ip(&["address", "add", "5.44.1.77/24", "dev", "eth0"]);
     wait_until("a server that is ready again", LIMIT, || (readyz(&server).0 == 200).then_some(()));
     assert!(echoes(&server, &client, peer.address()).await);
+}
+
+#[tokio::test]
+async fn of_several_relay_addresses_one_that_goes_away_is_passed_over_until_it_is_back() {
+    let (host, client) = two_hosts(SERVER);
+    let second = "5.44.1.77";
+    let change = |what| host.ip(&["address", what, "5.44.1.77/24", "dev", "eth0"]);
+    change("add");
+    let server = spec(&host, Some(&format!("@{SERVER}\", \"{second}"))).start();
+    let peer = client.enter(|| EchoPeer::start(CLIENT));
+    let lasting = turn_client(&server, listener(), conn(socket_in(&client, CLIENT)), &server.credentials("a")).await;
+    let lasting = timeout(LIMIT, lasting.allocate()).await.unwrap().unwrap();
+    // The least used one: each in turn.
+    let both = BTreeSet::from([SERVER, second].map(str::to_owned));
+    assert_eq!(relayed_from(&server, &client, 4).await, both);
+    change("delete");
+    wait_until("a server that is not ready", LIMIT, || (readyz(&server).0 == 503).then_some(()));
+    assert_eq!(relayed_from(&server, &client, 8).await, BTreeSet::from([SERVER.to_owned()]));
+    assert!(echoes(&server, &client, peer.address()).await);
+    change("add");
+    wait_until("a server that is ready again", LIMIT, || (readyz(&server).0 == 200).then_some(()));
+    // What was allocated meanwhile lives on: it is the least used one now.
+    assert_eq!(relayed_from(&server, &client, 4).await, BTreeSet::from([second.to_owned()]));
+    // Whichever address it has, an allocation of before lives on.
+    let mut buffer = [0_u8; 100];
+    lasting.send_to(b"still here", peer.address()).await.unwrap();
+    assert_eq!(timeout(LIMIT, lasting.recv_from(&mut buffer)).await.expect("lost").unwrap().0, 10);
+}
+
+/// The addresses of so many allocations, which all live at the same time.
+async fn relayed_from(server: &TestServer, client: &Namespace, count: usize) -> BTreeSet<String> {
+    let (mut clients, mut relays) = (Vec::new(), Vec::new());
+    for n in 0..count {
+        let credentials = server.credentials(&format!("client{n}"));
+        clients.push(turn_client(server, listener(), conn(socket_in(client, CLIENT)), &credentials).await);
+    }
+    for turn in &clients {
+        relays.push(timeout(LIMIT, turn.allocate()).await.unwrap().unwrap());
+    }
+    relays.iter().map(|relay| relay.local_addr().unwrap().ip().to_string()).collect()
+}
+
+#[tokio::test]
+async fn a_server_that_is_started_anew_has_its_shared_port_again() {
+    let (host, client) = two_hosts(SERVER);
+    let peer = client.enter(|| EchoPeer::start(CLIENT));
+    for _ in 0..3 {
+        let shared = Spec { relay_ports: Some("shared:3480".to_owned()), ..spec(&host, Some(SERVER)) };
+        let server = shared.start();
+        let held = turn_client(&server, listener(), conn(socket_in(&client, CLIENT)), &server.credentials("a")).await;
+        let held = timeout(LIMIT, held.allocate()).await.unwrap().unwrap();
+        assert_eq!(held.local_addr().unwrap().port(), 3480);
+        assert!(echoes(&server, &client, peer.address()).await, "beside another one on the port");
+    }
 }
 
 #[tokio::test]

@@ -240,7 +240,15 @@ impl Server {
             return Err(Dropped::Loop);
         }
         let shared = self.shared_ports.as_deref_mut().ok_or(Dropped::NoAllocation)?;
-        let (source, len, ice) = (Source { peer, own }, payload.len(), Ice::read(payload));
+        let (source, len) = (Source { peer, own }, payload.len());
+        // Nothing is read of what nobody has asked for.
+        let is_awaited = shared.permitted(&self.hash, port, peer.ip()).is_some()
+            || shared.endpoint_mut(&self.hash, port, source).is_some()
+            || shared.endpoint_mut(&self.hash, port, Source { peer, own: None }).is_some();
+        if !is_awaited {
+            return Err(Dropped::NoPermission);
+        }
+        let ice = Ice::read(payload);
         let (whose, says_so) = match ice {
             Some(Ice::Answer(id, is_success)) => (shared.asker(port, peer, id), is_success),
             Some(Ice::Check(_, Some(names))) => (shared.named(port, names), true),

@@ -2,6 +2,8 @@
 
 use turnstone_stun::{AttributeType, Class, HEADER_LEN, Message, Method, TransactionId};
 
+/// Longer messages are no checks: those fit into one packet (RFC 8489 section 6.1), and to verify a fingerprint costs more the longer it is.
+const LEN_MAX: usize = 1500;
 /// The longest username fragment (RFC 8839 section 5.4).
 const FRAGMENT_MAX: usize = 256;
 
@@ -26,7 +28,7 @@ pub(super) struct Names<'a> {
 impl<'a> Ice<'a> {
     /// Reads a payload; `None` if it is not STUN. Of media and data only the first byte is looked at.
     pub(super) fn read(payload: &'a [u8]) -> Option<Self> {
-        if payload.first()? >> 6 != 0 || payload.len() < HEADER_LEN {
+        if payload.first()? >> 6 != 0 || !(HEADER_LEN..=LEN_MAX).contains(&payload.len()) {
             return None;
         }
         let message = Message::parse(payload).ok()?;
@@ -86,7 +88,8 @@ mod tests {
         assert_eq!(Ice::read(&message(Class::Indication, Method::BINDING, b"")), Some(Ice::Other));
         let mut media = message(Class::Request, Method::BINDING, b"Bbbb:Aaaa");
         media[0] |= 0x80;
-        for other in [&media[..], &[], &[0], &[0; 20], &[22; 40]] {
+        let long = message(Class::Request, Method::BINDING, &[b'x'; 1500]);
+        for other in [&media[..], &long, &[], &[0], &[0; 20], &[22; 40]] {
             assert_eq!(Ice::read(other), None, "{other:?}");
         }
     }
