@@ -221,6 +221,46 @@ fn two_clients_on_one_port_call_each_other_and_so_do_many_more() {
     }
 }
 
+/// Ten calls between two workers, each of which has one port: all of one side have one address, and all of the other.
+#[test]
+fn clients_of_two_workers_call_each_other_though_each_has_one_port_for_all() {
+    let mut worlds = [0, 1].map(|n| {
+        let mut world = world(1, |_| {});
+        world.relays.shared = vec![(PORTS[n], port(n))];
+        world
+    });
+    let all: Vec<_> = (0..10)
+        .map(|n| {
+            let call = [0, 1].map(|side| calls(&mut worlds[side], n, &format!("user{n}")));
+            for side in [0, 1] {
+                assert_eq!(worlds[side].permit(&call[side].0, &[call[1 - side].2]).code(), None);
+            }
+            call
+        })
+        .collect();
+    let mut send = |n: usize, side: usize, data: &[u8]| {
+        let (from, to) = (&all[n][side], all[n][1 - side].2);
+        let (way, payload) = match worlds[side].send(from.0.client, to, data) {
+            Answer::ToPeer(way, payload) => (way, payload),
+            other => panic!("{other:?}"),
+        };
+        let sender = OwnSender { worker: Some(side as u16), relay: way.relay };
+        let other = &mut worlds[1 - side];
+        client_of(other.server.route_from_own(other.now, port(1 - side), (from.2, sender), &payload))
+    };
+    for (n, call) in all.iter().enumerate() {
+        let (id, names) = (n as u32 * 10, [format!("b{n}:a{n}"), format!("a{n}:b{n}")]);
+        let _ = send(n, 0, &check(id, &names[0]));
+        assert_eq!(send(n, 1, &check(id + 1, &names[1])), Ok(call[0].0.client));
+        assert_eq!(send(n, 0, &answer(id + 1)), Ok(call[1].0.client));
+        assert_eq!(send(n, 0, &check(id + 2, &names[0])), Ok(call[1].0.client));
+        assert_eq!(send(n, 1, &answer(id + 2)), Ok(call[0].0.client));
+    }
+    for (n, side) in (0..10).flat_map(|n| [(n, 0), (n, 1)]) {
+        assert_eq!(send(n, side, &[0x80; 100]), Ok(all[n][1 - side].0.client));
+    }
+}
+
 #[test]
 fn without_ice_two_clients_on_one_port_reach_each_other_while_they_are_alone_there_and_keep_that() {
     let mut world = world(1, |_| {});

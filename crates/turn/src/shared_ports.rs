@@ -284,7 +284,7 @@ impl Server {
                     endpoint.heard_micros = Some(now.micros);
                 }
             }
-            if ice.is_none() && routed.is_ok() {
+            if source.own.is_none() && ice.is_none() && routed.is_ok() {
                 self.guess_link(now, port, Source { peer, own }, owner);
             }
             return routed;
