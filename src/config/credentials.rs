@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::endpoint::Endpoint;
+use super::value::Choices;
 use crate::policy::RateLimit;
 
 /// The credentials API.
@@ -20,6 +21,8 @@ pub struct CredentialsApi {
     pub per_network: Option<RateLimit>,
     /// The URLs that are handed out; those of the listeners if there are none.
     pub urls: Vec<String>,
+    /// The services in whose words it is asked, too.
+    pub shapes: Vec<Shape>,
     /// Who may ask.
     pub keys: Vec<ApiKey>,
 }
@@ -41,6 +44,31 @@ pub struct ApiKey {
     pub realms: Vec<String>,
     /// Requests with it; `None` is unlimited.
     pub rate: Option<RateLimit>,
+}
+
+/// A service whose requests are answered as that service does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Cloudflare Realtime.
+    Cloudflare,
+    /// Twilio's Network Traversal Service.
+    Twilio,
+    /// Metered.
+    Metered,
+    /// The TURN REST draft.
+    TurnRest,
+    /// STUNner's authentication service.
+    Stunner,
+}
+
+impl Shape {
+    pub(super) const NAMES: &Choices<Self> = &[
+        ("cloudflare", Self::Cloudflare),
+        ("twilio", Self::Twilio),
+        ("metered", Self::Metered),
+        ("turn-rest", Self::TurnRest),
+        ("stunner", Self::Stunner),
+    ];
 }
 
 /// Whose pages.

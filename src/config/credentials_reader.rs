@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::access::{parse_host, parse_realm};
 use super::admin::is_taken;
-use super::credentials::{ApiKey, CredentialsApi, Origin};
+use super::credentials::{ApiKey, CredentialsApi, Origin, Shape};
 use super::endpoint::Endpoint;
 use super::error::{Located, ValueError};
 use super::listen::check_endpoint;
@@ -13,6 +13,7 @@ use super::operation::parse_endpoint;
 use super::reader::{Document, Section, or_default};
 use super::snapshot::{Admin, Auth, Listener, Metrics, RealmConfig, TlsFiles};
 use super::source::Source;
+use super::value::choose;
 use crate::auth::prepare;
 use crate::policy::RateLimit;
 
@@ -44,6 +45,7 @@ pub(super) fn read_credentials(
     let forwarded_for = section.boolean("forwarded-for");
     let per_network = section.limit("requests-per-network-per-second");
     let urls = section.texts("urls", parse_url);
+    let shapes = section.texts("shapes", |text| choose(Shape::NAMES, text, "a shape that is known"));
     let keys = read_keys(document, &section, beside);
     section.report_unknown_keys();
     let Some(listen) = listen else {
@@ -92,6 +94,7 @@ pub(super) fn read_credentials(
         forwarded_for,
         per_network: per_network.and_then(|limit| limit.value).map(rate),
         urls: urls.into_iter().map(|url| url.value).collect(),
+        shapes: shapes.into_iter().map(|shape| shape.value).collect(),
         keys,
     })
 }

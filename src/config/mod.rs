@@ -39,7 +39,7 @@ mod value;
 mod words;
 
 pub use changes::{Change, Effect};
-pub use credentials::{ApiKey, CredentialsApi, Origin};
+pub use credentials::{ApiKey, CredentialsApi, Origin, Shape};
 pub use denied::Unusable;
 pub(crate) use denied::{Wanted, lasts, why, why_not};
 pub use endpoint::Endpoint;

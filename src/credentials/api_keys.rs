@@ -76,6 +76,11 @@ impl ApiKeys {
         found
     }
 
+    /// The key of an id.
+    pub(super) fn by_id(&self, id: &str) -> Option<&KnownKey> {
+        self.0.iter().find(|key| key.bounds.id == id)
+    }
+
     /// Whether pages of an origin may ask with one of the keys.
     pub(super) fn any_is_for(&self, origin: &str) -> bool {
         self.0.iter().any(|key| key.is_for(origin))

@@ -4,14 +4,21 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
 use super::api_keys::{ApiKeys, KnownKey};
 use super::issue::{About, Issued, LimitTexts, UsernameRules, Wish};
 use super::refused::Refused;
 use super::request::Asked;
-use super::urls::turn_urls;
+use super::urls::{is_stun, stun_urls, turn_urls};
 use crate::addr::Transport;
-use crate::auth::SharedSecret;
-use crate::config::{Config, CredentialsApi};
+use crate::auth::{SharedSecret, TimeLimited, mint};
+use crate::config::{Config, CredentialsApi, Shape};
 use crate::policy::{AnswerBudgets, PolicyName, RateLimit, RateLimiter};
 
 /// How many times of what a network may ask for it may connect: what is between them is told why it gets nothing.
@@ -32,7 +39,12 @@ pub(super) struct Issuer {
     secrets: HashMap<String, SharedSecret>,
     username_limits: bool,
     policies: Vec<PolicyName>,
+    /// What is handed out in our own words.
     urls: Vec<String>,
+    /// What is handed out in the words of others.
+    turn: Vec<String>,
+    stun: Vec<String>,
+    shapes: Vec<Shape>,
     pub(super) forwarded_for: bool,
     requests: RateLimiter,
     connections: RateLimiter,
@@ -63,6 +75,10 @@ impl Issuer {
             [] => turn_urls(listeners.iter().copied(), &config.relay, auth.public_host.as_deref()),
             urls => urls.to_vec(),
         };
+        let (mut stun, turn): (Vec<_>, Vec<_>) = urls.iter().cloned().partition(|url| is_stun(url));
+        if api.urls.is_empty() {
+            stun = stun_urls(listeners.iter().copied(), &config.relay, auth.public_host.as_deref());
+        }
         let of_connections = api.per_network.map(|RateLimit { per_second, burst }| RateLimit {
             per_second: per_second.saturating_mul(FLOOD_TIMES),
             burst: burst.saturating_mul(FLOOD_TIMES),
@@ -74,6 +90,9 @@ impl Issuer {
             username_limits: auth.username_limits,
             policies: config.peer_policies.iter().map(|(name, _)| *name).collect(),
             urls,
+            turn,
+            stun,
+            shapes: api.shapes.clone(),
             forwarded_for: api.forwarded_for,
             requests: RateLimiter::new(api.per_network, Arc::clone(&budgets.requests)),
             connections: RateLimiter::new(of_connections, Arc::clone(&budgets.connections)),
@@ -88,6 +107,29 @@ impl Issuer {
     /// The URLs that credentials are for.
     pub(super) fn urls(&self) -> &[String] {
         &self.urls
+    }
+
+    /// Those of TURN alone.
+    pub(super) fn turn_urls(&self) -> &[String] {
+        &self.turn
+    }
+
+    /// Those of STUN alone.
+    pub(super) fn stun_urls(&self) -> &[String] {
+        &self.stun
+    }
+
+    /// Both, STUN first.
+    pub(super) fn all_urls(&self) -> Vec<String> {
+        [&*self.stun, &*self.turn].concat()
+    }
+
+    pub(super) fn shapes(&self) -> &[Shape] {
+        &self.shapes
+    }
+
+    pub(super) fn has(&self, shape: Shape) -> bool {
+        self.shapes.contains(&shape)
     }
 
     /// Whether pages of an origin may ask with one of the keys.
@@ -113,13 +155,77 @@ impl Issuer {
         let key = self.keys.find(given).ok_or_else(|| {
             Refused::unauthorized("nobody has this key; turnstone credentials key makes one for [[credentials.keys]]")
         })?;
+        self.admit(key, origin, now_micros)?;
+        Ok(key)
+    }
+
+    /// The same for a key that is named beside it.
+    pub(super) fn authenticate_as(
+        &self,
+        given: &[u8],
+        id: &str,
+        origin: Option<&str>,
+        now_micros: u64,
+    ) -> Result<&KnownKey, Refused> {
+        let key = self.keys.find(given).filter(|key| key.bounds.id == id).ok_or_else(|| {
+            Refused::unauthorized("there is no key of this id that is so; the id is that of the [[credentials.keys]]")
+        })?;
+        self.admit(key, origin, now_micros)?;
+        Ok(key)
+    }
+
+    /// Fails unless pages of an origin may ask with a key, and that not too often.
+    pub(super) fn admit(&self, key: &KnownKey, origin: Option<&str>, now_micros: u64) -> Result<(), Refused> {
         if let Some(origin) = origin.filter(|origin| !key.is_for(origin)) {
             let id = &key.bounds.id;
             let message = format!("the key {id:?} is not for pages of {origin:?}; add that to its origins");
             return Err(Refused::origin(message));
         }
-        key.take(now_micros).map_err(|secs| Refused::key_rate(&key.bounds.id, secs))?;
-        Ok(key)
+        key.take(now_micros).map_err(|secs| Refused::key_rate(&key.bounds.id, secs))
+    }
+
+    /// The user that is named, or one that nobody is yet, where services have credentials without a name.
+    ///
+    /// # Errors
+    /// The system has no randomness.
+    pub(super) fn user(&self, key: &KnownKey, named: Option<&str>) -> Result<String, Refused> {
+        match named.filter(|named| !named.is_empty()) {
+            Some(named) => Ok(named.to_owned()),
+            None => Ok(format!("{}{}", key.bounds.user_prefix, random_name()?)),
+        }
+    }
+
+    /// What shows that a username was made with a key, to who has nothing but the username: for shapes that fetch it again.
+    pub(super) fn seal(&self, key: &KnownKey, username: &str) -> Option<[u8; 32]> {
+        let secret = self.secrets.get(self.realms_of(key).first()?)?;
+        let mut mac = Hmac::<Sha256>::new_from_slice(&secret.bytes).ok()?;
+        // Passwords are of another hash: neither can be taken for the other.
+        [b"turnstone fetch\0", key.bounds.id.as_bytes(), b"\0", username.as_bytes()]
+            .iter()
+            .for_each(|part| mac.update(part));
+        Some(mac.finalize().into_bytes().into())
+    }
+
+    /// The password of a username with the right seal, and the key that it was made with, until it expires.
+    pub(super) fn sealed_credential(
+        &self,
+        id: &str,
+        username: &str,
+        seal: &[u8],
+        now_unix: u64,
+    ) -> Option<(&KnownKey, Zeroizing<String>)> {
+        let key = self.keys.by_id(id)?;
+        let is_sealed: bool = self.seal(key, username)?.ct_eq(seal).into();
+        let is_live = TimeLimited::parse(username).is_some_and(|parsed| parsed.expires_unix > now_unix);
+        let secret = self.secrets.get(self.realms_of(key).first()?)?;
+        (is_sealed && is_live).then(|| (key, mint(&secret.bytes, username)))
+    }
+
+    fn realms_of<'k>(&'k self, key: &'k KnownKey) -> &'k [String] {
+        match key.bounds.realms.as_slice() {
+            [] => std::slice::from_ref(&self.default_realm),
+            realms => realms,
+        }
     }
 
     /// Makes a credential within the bounds of a key.
@@ -135,8 +241,7 @@ impl Issuer {
             let message = format!("the key is for users whose names begin with {:?}", bounds.user_prefix);
             return Err(Refused::out_of_bounds("user_not_allowed", message));
         }
-        let own = std::slice::from_ref(&self.default_realm);
-        let realms = if bounds.realms.is_empty() { own } else { &bounds.realms };
+        let realms = self.realms_of(key);
         let realm = match wish.realm {
             None => realms.first(),
             Some(name) => realms.iter().find(|realm| *realm == name),
@@ -164,4 +269,11 @@ impl Issuer {
         tracing::debug!(target: "turnstone::credentials", key = %bounds.id, user = ?wish.user, ttl_secs = wish.ttl_secs, "credential made");
         Ok(issued)
     }
+}
+
+/// A name that nobody else has: 72 random bits.
+fn random_name() -> Result<String, Refused> {
+    let mut random = [0; 9];
+    getrandom::fill(&mut random).map_err(|_| Refused::no_randomness())?;
+    Ok(URL_SAFE_NO_PAD.encode(random))
 }

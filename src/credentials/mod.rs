@@ -10,6 +10,7 @@ mod refused;
 mod request;
 mod routes;
 mod service;
+mod shapes;
 mod stats;
 mod urls;
 

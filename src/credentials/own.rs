@@ -18,9 +18,7 @@ const FIELDS: [&str; 6] = ["user", "ttl", "realm", "bw", "alloc", "peers"];
 /// Makes a credential for whoever the body names.
 pub(super) fn issue(issuer: &Issuer, key: &KnownKey, asked: &Asked<'_>) -> Result<Answer, Refused> {
     asked.expect_type(JSON)?;
-    let body: Value = serde_json::from_slice(asked.body)
-        .map_err(|error| Refused::bad_request(format!("the body is not JSON: {error}")))?;
-    let Value::Object(fields) = body else { return Err(Refused::bad_request("the body is not a JSON object")) };
+    let fields = asked.json_fields()?;
     if let Some(unknown) = fields.keys().find(|name| !FIELDS.contains(&name.as_str())) {
         return Err(Refused::bad_request(format!("unknown field {unknown:?}; expected {}", FIELDS.join(", "))));
     }

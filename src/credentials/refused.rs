@@ -77,6 +77,12 @@ impl Refused {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", Outcome::BadRequest, message)
     }
 
+    /// A user without a name cannot be given one.
+    pub(super) fn no_randomness() -> Self {
+        let message = "the system gives no random bytes for the name of a user; try again, or name one";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_randomness", Outcome::Failed, message)
+    }
+
     /// Too much was asked for with a key.
     pub(super) fn key_rate(id: &str, retry_after_secs: u64) -> Self {
         let message = format!(

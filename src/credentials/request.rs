@@ -1,9 +1,14 @@
 //! A request as it has come, and what is read of it.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use hyper::http::request::Parts;
+use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use super::refused::Refused;
 
@@ -27,6 +32,42 @@ impl<'r> Asked<'r> {
         after_scheme(given, b"Bearer").ok_or_else(|| Refused::unauthorized(expected))
     }
 
+    /// The user and the password of `Authorization: Basic`.
+    pub(super) fn basic(&self) -> Result<(String, Zeroizing<String>), Refused> {
+        let expected = || Refused::unauthorized("expected the header Authorization: Basic, of an id and a key");
+        let given = self.authorization().and_then(|given| after_scheme(given, b"Basic")).ok_or_else(expected)?;
+        let decoded = Zeroizing::new(STANDARD.decode(given.trim_ascii()).map_err(|_| expected())?);
+        let text = std::str::from_utf8(&decoded).map_err(|_| expected())?;
+        let (user, password) = text.split_once(':').ok_or_else(expected)?;
+        Ok((user.to_owned(), Zeroizing::new(password.to_owned())))
+    }
+
+    pub(super) fn has_authorization(&self) -> bool {
+        self.head.headers.contains_key(AUTHORIZATION)
+    }
+
+    /// A parameter of the query.
+    pub(super) fn parameter(&self, name: &str) -> Result<Option<Cow<'r, str>>, Refused> {
+        only(self.head.uri.query().unwrap_or_default().as_bytes(), name)
+    }
+
+    /// A field of a form in the body.
+    pub(super) fn form(&self, name: &str) -> Result<Option<Cow<'r, str>>, Refused> {
+        only(self.body, name)
+    }
+
+    /// The fields of a JSON object in the body; none where there is no body.
+    pub(super) fn json_fields(&self) -> Result<Map<String, Value>, Refused> {
+        if self.body.is_empty() {
+            return Ok(Map::new());
+        }
+        let body = serde_json::from_slice(self.body);
+        match body.map_err(|error| Refused::bad_request(format!("the body is not JSON: {error}")))? {
+            Value::Object(fields) => Ok(fields),
+            _ => Err(Refused::bad_request("the body is not a JSON object")),
+        }
+    }
+
     /// Fails unless the body is of a type, or there is none.
     pub(super) fn expect_type(&self, expected: &str) -> Result<(), Refused> {
         let content_type =
@@ -42,6 +83,16 @@ impl<'r> Asked<'r> {
     fn authorization(&self) -> Option<&'r [u8]> {
         let mut all = self.head.headers.get_all(AUTHORIZATION).into_iter();
         all.next().filter(|_| all.next().is_none()).map(|value| value.as_bytes())
+    }
+}
+
+/// The value of a name that may be there once.
+fn only<'t>(encoded: &'t [u8], name: &str) -> Result<Option<Cow<'t, str>>, Refused> {
+    let mut values = form_urlencoded::parse(encoded).filter(|(key, _)| key == name).map(|(_, value)| value);
+    let value = values.next();
+    match values.next() {
+        None => Ok(value),
+        Some(_) => Err(Refused::bad_request(format!("{name} is there twice"))),
     }
 }
 

@@ -29,6 +29,8 @@ pub(crate) enum Outcome {
     KeyRate,
     /// More than the client's network may ask for.
     NetworkRate,
+    /// The system gave no random bytes.
+    Failed,
     /// So much more than that that the connection was closed unread.
     Flood,
     /// The TLS handshake failed, or was not over in time.
@@ -37,7 +39,7 @@ pub(crate) enum Outcome {
 
 impl Outcome {
     /// All of them, for metrics that start at zero.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Issued,
         Self::Informed,
         Self::BadRequest,
@@ -50,6 +52,7 @@ impl Outcome {
         Self::TooSlow,
         Self::KeyRate,
         Self::NetworkRate,
+        Self::Failed,
         Self::Flood,
         Self::Handshake,
     ];
@@ -69,6 +72,7 @@ impl Outcome {
             Self::TooSlow => "too-slow",
             Self::KeyRate => "key-rate",
             Self::NetworkRate => "network-rate",
+            Self::Failed => "failed",
             Self::Flood => "flood",
             Self::Handshake => "tls-handshake",
         }

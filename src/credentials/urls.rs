@@ -37,7 +37,30 @@ pub(crate) fn peer_connection(urls: &[String], username: &str, password: &str) -
 
 /// What goes between the parentheses of `new RTCPeerConnection(...)`.
 pub(crate) fn ice_servers(urls: &[String], username: &str, password: &str) -> Value {
-    json!({ "iceServers": [{ "urls": urls, "username": username, "credential": password }] })
+    let (stun, turn): (Vec<_>, Vec<_>) = urls.iter().partition(|url| is_stun(url));
+    let mut servers = Vec::new();
+    if !stun.is_empty() {
+        servers.push(json!({ "urls": stun }));
+    }
+    servers.push(json!({ "urls": turn, "username": username, "credential": password }));
+    json!({ "iceServers": servers })
+}
+
+/// Whether a URL is of STUN alone (RFC 7064), and needs no credential.
+pub(crate) fn is_stun(url: &str) -> bool {
+    url.starts_with("stun:") || url.starts_with("stuns:")
+}
+
+/// The STUN URLs of the udp listeners, reached as [`turn_urls`] has it.
+pub(crate) fn stun_urls(
+    listeners: impl IntoIterator<Item = (Transport, SocketAddr)>,
+    relay: &Relay,
+    public_host: Option<&str>,
+) -> Vec<String> {
+    let udp = listeners.into_iter().filter(|(transport, _)| *transport == Transport::Udp);
+    let turn = turn_urls(udp, relay, public_host);
+    let stun = turn.iter().filter_map(|url| url.strip_prefix("turn:")?.split('?').next());
+    stun.map(|authority| format!("stun:{authority}")).collect()
 }
 
 fn turn_url(transport: Transport, host: &str, port: u16) -> String {

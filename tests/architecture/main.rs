@@ -164,6 +164,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "config::CredentialsApi",
             "config::Origin",
             "config::Relay",
+            "config::Shape",
         ],
         &["std::fs", "libc", "TcpStream", "UdpSocket"],
     ),

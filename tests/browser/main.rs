@@ -16,6 +16,7 @@ mod support;
 #[path = "../admin/wire.rs"]
 mod wire;
 
+mod credentials;
 mod drain;
 mod page;
 mod pasted;

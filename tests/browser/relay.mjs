@@ -5,7 +5,7 @@
 //   home         home directory of the browser: its .pki/nssdb says which authorities it trusts
 //   resolve      optional: an object of host names and the addresses that they have for the browser
 //   runs         list of {name, page (the URL that it is loaded from, if its own HTTPS server at site, {port, certificate, key}, is
-//                reached by another one), site, iceServers, bytes (a multiple of 4), video, expectRefusal, restartWhen}
+//                reached by another one), site, iceServers, fetch ({url, init}, in place of iceServers: where the page asks for them), bytes (a multiple of 4), video, expectRefusal, restartWhen}
 //                restartWhen: a path. When the call is up, PATH.reached is made; when PATH is there, ICE is restarted, and all is
 //                done again, with a result of its own in `restarted`.
 // Prints one JSON object: for each run's name either what happened or {error}.
@@ -94,7 +94,15 @@ function pattern(length) {
 
 async function inPage(run) {
   const CHUNK = 64 * 1024;
-  const config = { iceServers: run.iceServers, iceTransportPolicy: "relay" };
+  let { iceServers } = run;
+  if (run.fetch) {
+    const answer = await fetch(run.fetch.url, run.fetch.init).catch((error) => ({ error: String(error) }));
+    if (!answer.ok) {
+      return { fetched: answer.error ?? answer.status };
+    }
+    iceServers = (await answer.json()).iceServers;
+  }
+  const config = { iceServers, iceTransportPolicy: "relay" };
   const [caller, callee] = [new RTCPeerConnection(config), new RTCPeerConnection(config)];
   const candidates = [];
   const errors = [];

@@ -48,7 +48,7 @@ fn what_cannot_be_had_is_named_with_the_field() {
     let api = Api::of(&server);
     let long = format!(r#"{{"user":"{}"}}"#, "a".repeat(600));
     for (body, message) in [
-        ("", "the body is not JSON"),
+        ("", "user is missing"),
         ("{", "the body is not JSON"),
         ("[]", "the body is not a JSON object"),
         ("{}", "user is missing"),

@@ -17,6 +17,8 @@ mod bounds;
 mod document;
 mod pages;
 mod running;
+mod shapes;
+mod twilio;
 
 use std::time::Duration;
 

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::super::credentials::{ApiKey, CredentialsApi, Origin};
+use super::super::credentials::{ApiKey, CredentialsApi, Origin, Shape};
 use super::super::key::{Key, Kind};
 use super::super::shown::{boolean, limit, text, texts};
 use super::super::snapshot::Config;
 use super::super::units::duration_text;
-use super::super::value::quoted;
+use super::super::value::{name_of, quoted};
 
 pub(super) static KEYS: &[Key] = &[
     Key::new(
@@ -32,6 +32,11 @@ pub(super) static KEYS: &[Key] = &[
     .shown(|c| limit(api(c)?.per_network.map(|rate| rate.per_second))),
     Key::new("credentials.urls", Kind::Texts(r#"URLs such as "turn:turn.example.org:3478?transport=udp""#))
         .shown(|c| texts(&api(c)?.urls)),
+    Key::new("credentials.shapes", Kind::Texts(r#""cloudflare", "twilio", "metered", "turn-rest" or "stunner""#))
+        .shown(|c| {
+            let names = api(c)?.shapes.iter().filter_map(|shape| name_of(Shape::NAMES, shape));
+            texts(&names.collect::<Vec<_>>())
+        }),
     Key::new("credentials.keys", Kind::Tables).unshown(keys_lines, keys_change),
     Key::new("credentials.keys.id", Kind::Text("a name of at most 64 letters, digits, dots, dashes and underscores")),
     Key::new("credentials.keys.sha256", Kind::Text("64 hexadecimal digits")),

@@ -1,0 +1,86 @@
+//! Metered: `POST /api/v1/turn/credential?secretKey=KEY` makes a credential, and a key of its own with which a page fetches it again:
+//! `GET /api/v1/turn/credentials?apiKey=KEY`. With one of our keys the latter makes a new credential.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hyper::StatusCode;
+use serde_json::{Value, json};
+
+use super::super::issue::LimitTexts;
+use super::super::issuer::{Issuer, KeyWish};
+use super::super::refused::Refused;
+use super::super::request::Asked;
+use crate::http::{Answer, json as json_answer};
+
+/// What a credential's own key begins with.
+const FETCH_PREFIX: &str = "tsf_";
+
+/// A bare list of entries, one URL each.
+pub(super) fn fetch(issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) -> Result<Answer, Refused> {
+    let given = asked.parameter("apiKey")?.ok_or_else(|| Refused::unauthorized("expected an API key: ?apiKey=KEY"))?;
+    let (username, password) = match given.strip_prefix(FETCH_PREFIX).and_then(unsealed) {
+        Some((id, username, seal)) => {
+            let known = issuer.sealed_credential(&id, &username, &seal, asked.now_unix);
+            let (key, password) = known.ok_or_else(|| {
+                Refused::unauthorized("this is no key of a credential, or the credential has expired; make another one")
+            })?;
+            issuer.admit(key, origin, asked.now_micros)?;
+            (username, password)
+        }
+        None => {
+            let key = issuer.authenticate(given.as_bytes(), origin, asked.now_micros)?;
+            let user = issuer.user(key, None)?;
+            let ttl_secs = key.bounds.ttl_max.as_secs();
+            let wish = KeyWish { user: &user, ttl_secs, realm: None, limits: LimitTexts::default() };
+            let issued = issuer.issue(key, &wish, asked)?;
+            (issued.username, issued.password)
+        }
+    };
+    let mut servers: Vec<_> = issuer.stun_urls().iter().map(|url| json!({ "urls": url })).collect();
+    servers.extend(
+        issuer.turn_urls().iter().map(|url| json!({ "urls": url, "username": username, "credential": *password })),
+    );
+    Ok(json_answer(StatusCode::OK, &Value::Array(servers)))
+}
+
+pub(super) fn create(issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) -> Result<Answer, Refused> {
+    let given =
+        asked.parameter("secretKey")?.ok_or_else(|| Refused::unauthorized("expected an API key: ?secretKey=KEY"))?;
+    let key = issuer.authenticate(given.as_bytes(), origin, asked.now_micros)?;
+    let body = asked.json_fields()?;
+    let ttl_secs = match body.get("expiryInSeconds") {
+        // There, it lives for ever then.
+        None => key.bounds.ttl_max.as_secs(),
+        Some(secs) => secs
+            .as_u64()
+            .filter(|secs| *secs > 0)
+            .ok_or_else(|| Refused::bad_request("expiryInSeconds: expected a whole number of seconds from 1"))?,
+    };
+    // By which it is found there; it is the user here.
+    let label = body.get("label").and_then(Value::as_str);
+    let user = issuer.user(key, label)?;
+    let wish = KeyWish { user: &user, ttl_secs, realm: None, limits: LimitTexts::default() };
+    let issued = issuer.issue(key, &wish, asked)?;
+    let fetch_key = issuer.seal(key, &issued.username).map(|seal| sealed(&key.bounds.id, &issued.username, &seal));
+    let answer = json!({
+        "username": issued.username,
+        "password": *issued.password,
+        "expiryInSeconds": issued.ttl_secs,
+        "label": label.unwrap_or_default(),
+        "apiKey": fetch_key,
+    });
+    Ok(json_answer(StatusCode::OK, &answer))
+}
+
+/// What the credential's own key consists of: nothing has to be remembered.
+fn sealed(id: &str, username: &str, seal: &[u8]) -> String {
+    let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    format!("{FETCH_PREFIX}{}.{}.{}", text(id.as_bytes()), text(username.as_bytes()), text(seal))
+}
+
+fn unsealed(text: &str) -> Option<(String, String, Vec<u8>)> {
+    let mut parts = text.split('.').map(|part| URL_SAFE_NO_PAD.decode(part).ok());
+    let (id, username, seal) = (parts.next()??, parts.next()??, parts.next()??);
+    let is_whole = parts.next().is_none();
+    is_whole.then(|| Some((String::from_utf8(id).ok()?, String::from_utf8(username).ok()?, seal)))?
+}

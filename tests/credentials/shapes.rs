@@ -1,0 +1,279 @@
+//! Requests as other services have them: every answer to the field, and a credential in it that is good.
+
+use serde_json::{Value, json};
+
+use crate::api::{Answered, Api};
+use crate::support::{Credentials, TestServer, Transport};
+use crate::wire::Wire;
+use crate::{BOUND_KEY, KEY, PAGE, PAGE_KEY, PLAIN, config};
+
+const URLS: &str = "urls = [\"stun:turn.example.org:3478\", \"turn:turn.example.org:3478?transport=udp\", \
+                    \"turns:turn.example.org:443?transport=tcp\"]";
+const STUN: &str = "stun:turn.example.org:3478";
+const TURN: [&str; 2] = ["turn:turn.example.org:3478?transport=udp", "turns:turn.example.org:443?transport=tcp"];
+
+fn server(shapes: &str) -> TestServer {
+    TestServer::start(&config(&format!("{PLAIN}\n{URLS}\nshapes = [{shapes}]"), ""))
+}
+
+/// Fails unless the credential in an answer is one of the server's, and is good for so long; takes it out.
+fn take(server: &TestServer, username: &mut Value, password: &mut Value, ttl: u64) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{value}")).to_owned();
+    let credentials = Credentials { username: text(username), password: text(password) };
+    Wire::connect(server, Transport::Udp, &credentials).allocate().unwrap();
+    let (expires, user) = credentials.username.split_once(':').unwrap();
+    let left = expires.parse::<u64>().unwrap() - now_unix();
+    assert!((ttl - 10..=ttl).contains(&left), "{left} for {ttl}");
+    (*username, *password) = (json!("USERNAME"), json!("PASSWORD"));
+    user.to_owned()
+}
+
+fn now_unix() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+}
+
+fn bearer(key: &str) -> String {
+    format!("Authorization: Bearer {key}\r\nContent-Type: application/json\r\n")
+}
+
+fn basic(sid: &str, token: &str) -> String {
+    use base64::Engine as _;
+    let pair = base64::engine::general_purpose::STANDARD.encode(format!("{sid}:{token}"));
+    format!("Authorization: Basic {pair}\r\nContent-Type: application/x-www-form-urlencoded\r\n")
+}
+
+#[test]
+fn what_is_not_switched_on_is_not_there() {
+    let server = server("");
+    let api = Api::of(&server);
+    let paths = [
+        "/v1/turn/keys/backend/credentials/generate-ice-servers",
+        "/v1/turn/keys/backend/credentials/generate",
+        "/2010-04-01/Accounts/backend/Tokens.json",
+        "/api/v1/turn/credentials",
+        "/api/v1/turn/credential",
+        "/",
+        "/ice",
+    ];
+    for path in paths {
+        for method in ["GET", "POST"] {
+            assert_eq!(api.send(method, path, &bearer(KEY), "").status, 404, "{method} {path}");
+        }
+    }
+    // Nor do paths that are nearly those.
+    let server = self::server("\"cloudflare\", \"twilio\", \"metered\", \"turn-rest\", \"stunner\"");
+    let api = Api::of(&server);
+    for path in [
+        "/v1/turn/keys//credentials/generate",
+        "/v1/turn/keys/a/b/credentials/generate",
+        "/2010-04-01/Accounts//Tokens.json",
+        "/2010-04-01/Accounts/a/b/Tokens.json",
+        "/api/v1/turn/credentials/",
+        "/turn",
+    ] {
+        assert_eq!(api.send("POST", path, &bearer(KEY), "").status, 404, "{path}");
+    }
+}
+
+#[test]
+fn cloudflare_has_a_list_of_entries_and_had_one_entry_before() {
+    let server = server("\"cloudflare\"");
+    let api = Api::of(&server);
+    let path = "/v1/turn/keys/backend/credentials/generate-ice-servers";
+    let answered = api.send("POST", path, &bearer(KEY), r#"{"ttl": 86400}"#);
+    assert_eq!(
+        (answered.status, answered.header("content-type")),
+        (201, Some("application/json")),
+        "{}",
+        answered.body
+    );
+    let mut answer = answered.json();
+    let entry = &mut answer["iceServers"][1];
+    let (mut username, mut password) = (entry["username"].take(), entry["credential"].take());
+    let user = take(&server, &mut username, &mut password, 86_400);
+    assert_eq!(user.len(), 12, "somebody new: {user}");
+    let golden = json!({"iceServers": [{"urls": [STUN]}, {"urls": TURN, "username": null, "credential": null}]});
+    assert_eq!(answer, golden);
+
+    let before = api.send(
+        "POST",
+        "/v1/turn/keys/backend/credentials/generate",
+        &bearer(KEY),
+        r#"{"ttl":600,"customIdentifier":"alice"}"#,
+    );
+    let mut answer = before.json();
+    let entry = &mut answer["iceServers"];
+    let (mut username, mut password) = (entry["username"].take(), entry["credential"].take());
+    assert_eq!(take(&server, &mut username, &mut password, 600), "alice");
+    let golden = json!({"iceServers": {"urls": [STUN, TURN[0], TURN[1]], "username": null, "credential": null}});
+    assert_eq!((before.status, answer), (201, golden));
+
+    // The id and the token belong together.
+    for (id, key) in [("page", KEY), ("backend", PAGE_KEY), ("backend", "tsk_wrong"), ("none", KEY)] {
+        let path = format!("/v1/turn/keys/{id}/credentials/generate-ice-servers");
+        assert_eq!(api.send("POST", &path, &bearer(key), r#"{"ttl":60}"#).status, 401, "{id}");
+    }
+    assert_eq!(api.send("POST", path, &bearer(KEY), r#"{"ttl":86401}"#).code(), "ttl_not_allowed");
+    assert_eq!(api.send("POST", path, &bearer(KEY), r#"{"ttl":"60"}"#).status, 400);
+    assert_eq!(api.send("POST", path, &bearer(KEY), "").status, 201);
+    assert_eq!(api.send("GET", path, &bearer(KEY), "").status, 405);
+    let preflight = api.send("OPTIONS", path, &format!("Origin: {PAGE}\r\n"), "");
+    assert_eq!((preflight.status, preflight.header("access-control-allow-methods")), (204, Some("POST")));
+}
+
+#[test]
+fn twilio_has_one_url_an_entry_a_lifetime_that_is_a_text_and_dates_of_mail() {
+    let server = server("\"twilio\"");
+    let api = Api::of(&server);
+    let ask = |sid: &str, token: &str, body: &str| {
+        api.send("POST", &format!("/2010-04-01/Accounts/{sid}/Tokens.json"), &basic("backend", token), body)
+    };
+    let answered = ask("AC0123", KEY, "Ttl=3600");
+    assert_eq!(answered.status, 201, "{}", answered.body);
+    let mut answer = answered.json();
+    let (mut username, mut password) = (answer["username"].take(), answer["password"].take());
+    for entry in answer["ice_servers"].as_array_mut().unwrap().iter_mut().skip(1) {
+        assert_eq!((&entry["username"], &entry["credential"]), (&username, &password));
+        (entry["username"], entry["credential"]) = (json!("USERNAME"), json!("PASSWORD"));
+    }
+    take(&server, &mut username, &mut password, 3600);
+    let date = answer["date_created"].take();
+    assert_eq!(answer["date_updated"].take(), date);
+    let date = date.as_str().unwrap();
+    assert!(date.len() == 31 && date.ends_with(" +0000") && &date[3..5] == ", ", "{date}");
+    let entry = |url: &str| json!({"url": url, "urls": url, "username": "USERNAME", "credential": "PASSWORD"});
+    let golden = json!({
+        "account_sid": "AC0123", "username": null, "password": null, "ttl": "3600", "date_created": null, "date_updated": null,
+        "ice_servers": [{"url": STUN, "urls": STUN}, entry(TURN[0]), entry(TURN[1])],
+    });
+    assert_eq!(answer, golden);
+    assert_eq!(ask("AC0123", KEY, "").json()["ttl"], "86400");
+
+    let error = |answered: Answered| {
+        let body = answered.json();
+        assert_eq!(body["status"], answered.status);
+        assert_eq!(body.as_object().unwrap().len(), 4, "{body}");
+        (answered.status, body["code"].as_u64().unwrap())
+    };
+    assert_eq!(error(ask("AC0123", "tsk_wrong", "")), (401, 20_003));
+    assert_eq!(error(ask("AC0123", PAGE_KEY, "")), (401, 20_003), "the key of another account");
+    for body in ["Ttl=86401", "Ttl=0", "Ttl=1h", "Ttl=60&Ttl=61"] {
+        assert_eq!(error(ask("AC0123", KEY, body)), (400, 20_400), "{body}");
+    }
+    let path = "/2010-04-01/Accounts/AC0123/Tokens.json";
+    assert_eq!(error(api.send("GET", path, &basic("backend", KEY), "")), (405, 20_004));
+    let refused = api.send("POST", path, &bearer(KEY), "");
+    assert_eq!(refused.header("www-authenticate"), Some("Basic realm=\"turnstone\""));
+    // A key with less has less, and says so.
+    let bound = api.send("POST", path, &basic("bound", BOUND_KEY), "Ttl=3600").json();
+    assert_eq!(bound["ttl"], "600");
+    assert!(bound["username"].as_str().unwrap().contains(":b-"), "{bound}");
+}
+
+#[test]
+fn metered_has_a_bare_list_and_credentials_with_keys_of_their_own() {
+    let server = server("\"metered\"");
+    let api = Api::of(&server);
+    let fetch =
+        |key: &str, headers: &str| api.send("GET", &format!("/api/v1/turn/credentials?apiKey={key}"), headers, "");
+    let create = |key: &str, body: &str| {
+        let target = format!("/api/v1/turn/credential?secretKey={key}");
+        api.send("POST", &target, "Content-Type: application/json\r\n", body)
+    };
+    let golden = json!([
+        {"urls": STUN},
+        {"urls": TURN[0], "username": "USERNAME", "credential": "PASSWORD"},
+        {"urls": TURN[1], "username": "USERNAME", "credential": "PASSWORD"},
+    ]);
+    let read = |answered: Answered, ttl: u64| {
+        assert_eq!(answered.status, 200, "{}", answered.body);
+        let mut list = answered.json();
+        let mut user = String::new();
+        for entry in list.as_array_mut().unwrap().iter_mut().skip(1) {
+            let (mut username, mut password) = (entry["username"].take(), entry["credential"].take());
+            user = take(&server, &mut username, &mut password, ttl);
+            (entry["username"], entry["credential"]) = (username, password);
+        }
+        assert_eq!(list, golden);
+        user
+    };
+    read(fetch(KEY, ""), 86_400);
+
+    let answered = create(KEY, r#"{"expiryInSeconds": 14400, "label": "user-1"}"#);
+    assert_eq!(answered.status, 200, "{}", answered.body);
+    let mut made = answered.json();
+    let (username, own_key) = (made["username"].clone(), made["apiKey"].take());
+    let (mut first, mut password) = (made["username"].take(), made["password"].take());
+    assert_eq!(take(&server, &mut first, &mut password, 14_400), "user-1");
+    let golden_made =
+        json!({"username": null, "password": null, "expiryInSeconds": 14_400, "label": "user-1", "apiKey": null});
+    assert_eq!(made, golden_made);
+    let own_key = own_key.as_str().unwrap();
+    let again = fetch(own_key, "");
+    assert_eq!(again.json()[1]["username"], username, "the same credential");
+    assert_eq!(read(again, 14_400), "user-1");
+
+    // It is good for that alone.
+    for wrong in [&own_key[..own_key.len() - 2], &own_key.replace("tsf_", ""), "tsf_", "tsf_..", "tsf_YQ.YQ.YQ", ""] {
+        let refused = fetch(wrong, "");
+        assert_eq!((refused.status, refused.json().as_object().unwrap().len()), (401, 1), "{wrong}");
+        assert!(refused.json()["message"].is_string());
+    }
+    assert_eq!(create(own_key, "{}").status, 401);
+    let parts: Vec<_> = own_key.split('.').collect();
+    let other = create(KEY, r#"{"label":"user-2"}"#).json()["apiKey"].as_str().unwrap().to_owned();
+    let other: Vec<_> = other.split('.').collect();
+    assert_eq!(fetch(&[parts[0], other[1], parts[2]].join("."), "").status, 401, "another one's name");
+    // Pages of others do not get it either.
+    let of_page = create(PAGE_KEY, r#"{"label":"page-1"}"#).json()["apiKey"].as_str().unwrap().to_owned();
+    assert_eq!(fetch(&of_page, &format!("Origin: {PAGE}\r\n")).header("access-control-allow-origin"), Some(PAGE));
+    assert_eq!(fetch(&of_page, "Origin: https://evil.example\r\n").status, 403);
+    assert_eq!(fetch(own_key, &format!("Origin: {PAGE}\r\n")).status, 403);
+    assert_eq!(create(KEY, r#"{"expiryInSeconds": 86401}"#).status, 403);
+    assert_eq!(create(KEY, r#"{"expiryInSeconds": 0}"#).status, 400);
+    assert_eq!(fetch(KEY, "").header("cache-control"), Some("no-store"));
+}
+
+#[test]
+fn the_draft_and_stunner_are_asked_by_the_query() {
+    let server = server("\"turn-rest\"");
+    let api = Api::of(&server);
+    let get = |target: &str| api.send("GET", target, "", "");
+    let read = |api: &Api, target: &str, ttl: u64| {
+        let answered = api.send("GET", target, "", "");
+        assert_eq!(answered.status, 200, "{}", answered.body);
+        let mut answer = answered.json();
+        let (mut username, mut password) = (answer["username"].take(), answer["password"].take());
+        let user = take(&server, &mut username, &mut password, ttl);
+        assert_eq!(answer, json!({"username": null, "password": null, "ttl": ttl, "uris": TURN}));
+        user
+    };
+    assert_eq!(read(&api, &format!("/?service=turn&username=mbzrxpgjys&key={KEY}"), 86_400), "mbzrxpgjys");
+    assert_eq!(read(&api, &format!("/?service=turn&key={KEY}&ttl=60"), 86_400).len(), 12, "the draft has no ttl");
+    assert_eq!(get(&format!("/?service=stun&key={KEY}")).status, 400);
+    assert_eq!(get(&format!("/?key={KEY}")).status, 400);
+    assert_eq!(get(&format!("/?service=turn&key={KEY}&key={KEY}")).status, 400);
+    assert_eq!(get("/?service=turn").code(), "unauthorized");
+    assert_eq!(get("/?service=turn&key=tsk_wrong").status, 401);
+    assert_eq!(get(&format!("/ice?service=turn&key={KEY}")).status, 404);
+
+    let server = self::server("\"stunner\"");
+    let api = Api::of(&server);
+    let get = |target: &str| api.send("GET", target, "", "");
+    let all = "namespace=stunner&gateway=udp-gateway&listener=udp-listener";
+    let answer = get(&format!("/?service=turn&username=my-user&ttl=3600&{all}&key={KEY}")).json();
+    assert_eq!((&answer["ttl"], &answer["uris"]), (&json!(3600), &json!(TURN)));
+    let mut answer =
+        get(&format!("/ice?service=turn&username=my-user&ttl=600&iceTransportPolicy=relay&key={KEY}")).json();
+    let entry = &mut answer["iceServers"][0];
+    let (mut username, mut password) = (entry["username"].take(), entry["credential"].take());
+    assert_eq!(take(&server, &mut username, &mut password, 600), "my-user");
+    let entry = json!({"urls": TURN, "username": null, "credential": null});
+    assert_eq!(answer, json!({"iceServers": [entry], "iceTransportPolicy": "relay"}));
+    assert_eq!(get(&format!("/ice?service=turn&key={KEY}")).json()["iceTransportPolicy"], "all");
+    assert_eq!(get(&format!("/ice?service=turn&iceTransportPolicy=none&key={KEY}")).status, 400);
+    let by_header = api.send("GET", "/ice?service=turn", &bearer(KEY), "");
+    assert_eq!(by_header.status, 200);
+    let clamped = get(&format!("/?service=turn&username=b-1&ttl=3600&key={BOUND_KEY}")).json();
+    assert_eq!(clamped["ttl"], 600);
+}
