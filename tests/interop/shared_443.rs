@@ -1,6 +1,7 @@
 //! One port for TURN and a web site: by nginx or haproxy in front, as `docs/behind-a-proxy.md` has it, or by `web` alone.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
@@ -138,14 +139,43 @@ fn a_tls_listener_passes_on_what_is_for_its_web_server_and_serves_the_rest() {
         // Header and ClientHello; the rest comes back as it came.
         std::io::copy(&mut stream, &mut std::io::sink()).unwrap()
     });
-    use std::io::Write as _;
-    let mut client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
     let hello = client_hello();
     client.write_all(&hello).unwrap();
     client.write_all(&vec![7; 3_000_000]).unwrap();
     client.shutdown(std::net::Shutdown::Write).unwrap();
     let header = 16 + 12;
     assert_eq!(mirroring.join().unwrap(), (header + hello.len() + 3_000_000) as u64);
+}
+
+#[test]
+fn connections_to_the_web_server_that_are_idle_hold_two_sockets_each_and_nothing_else() {
+    const CONNECTIONS: usize = 60;
+    let [port, web] = free_ports();
+    let server = server(&format!(
+        "[[listen]]\naddress = \"127.0.0.1:{port}\"\ntransport = \"tls\"\nweb = \"127.0.0.1:{web}\"\n"
+    ));
+    let site = TcpListener::bind(("127.0.0.1", web)).unwrap();
+    let open = || std::fs::read_dir(format!("/proc/{}/fd", server.process_id())).unwrap().count();
+    let (before, hello) = (open(), client_hello());
+    let mut both = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        client.write_all(&hello).unwrap();
+        let (mut at_site, _) = site.accept().unwrap();
+        let mut got = vec![0; hello.len()];
+        at_site.read_exact(&mut got).unwrap();
+        assert!(got == hello, "it comes as it was sent");
+        // Something both ways, all of which is read: then there is silence.
+        at_site.write_all(&[1; 100_000]).unwrap();
+        client.read_exact(&mut vec![0; 100_000]).unwrap();
+        both.push((client, at_site));
+    }
+    // One pipe for each worker, with two ends, is kept for the next one.
+    let wanted = 2 * CONNECTIONS..=2 * CONNECTIONS + 8;
+    wait_until("nothing but sockets", Duration::from_secs(20), || wanted.contains(&(open() - before)).then_some(()));
+    drop(both);
+    wait_until("their end", Duration::from_secs(20), || (open() <= before + 8).then_some(()));
 }
 
 /// A ClientHello that asks for HTTP/1.1.
