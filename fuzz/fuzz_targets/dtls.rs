@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use turnstone::dtls::hello::ClientHello;
+use turnstone::dtls::hello::{ClientHello, KeyKind};
 use turnstone::dtls::record::{purpose, records, shift_sequence};
 
 fuzz_target!(|datagram: &[u8]| {
@@ -14,6 +14,8 @@ fuzz_target!(|datagram: &[u8]| {
     shift_sequence(&mut shifted, 1);
     assert_eq!(shifted.len(), datagram.len());
     let Some(hello) = ClientHello::parse(datagram) else { return };
+    assert!(hello.server_name().is_none_or(|name| name.len() < datagram.len()));
+    let _ = [KeyKind::Rsa, KeyKind::Ecdsa, KeyKind::EdDsa].map(|kind| hello.takes(kind));
     let mut answer = Vec::new();
     hello.verify_request(&[7; 12], &mut answer);
     assert!(answer.len() < datagram.len());

@@ -107,11 +107,11 @@ impl<'a> ClientHello<'a> {
         let list = self.suites.first_chunk::<2>().and_then(|len| list.get(..usize::from(u16::from_be_bytes(*len))));
         let has_suite = pairs(list.unwrap_or_default()).any(|suite| suites.contains(&suite));
         // SHA-1 is not signed with any more.
-        let is_of_kind = |scheme: u16| match (kind, scheme.to_be_bytes()) {
-            (KeyKind::Rsa, [4..=6, 1] | [8, 4..=6]) => true,
-            (KeyKind::Ecdsa, [4..=6, 3]) => true,
-            (KeyKind::EdDsa, [8, 7 | 8]) => true,
-            _ => false,
+        let is_of_kind = |scheme: u16| {
+            matches!(
+                (kind, scheme.to_be_bytes()),
+                (KeyKind::Rsa, [4..=6, 1] | [8, 4..=6]) | (KeyKind::Ecdsa, [4..=6, 3]) | (KeyKind::EdDsa, [8, 7 | 8])
+            )
         };
         let named = self.extension(SIGNATURE_ALGORITHMS).and_then(|list| list.get(2..));
         has_suite && named.is_none_or(|schemes| pairs(schemes).any(is_of_kind))

@@ -64,7 +64,12 @@ fn sources_of(src: &Path, of_crate: &str) -> Vec<Source> {
         if module.last().is_some_and(|last| last == "mod" || last == "lib") {
             module.pop();
         }
-        let text = fs::read_to_string(&path).unwrap();
+        let mut text = fs::read_to_string(&path).unwrap();
+        if path.file_name().is_some_and(|name| name == "tests.rs") {
+            // A test module with a file of its own.
+            let after_its_purpose = text.find('\n').map_or(0, |end| end + 1);
+            text.insert_str(after_its_purpose, "#[cfg(test)]\nmod tests;\n");
+        }
         found.push(Source { path, module, text });
     }
     found

@@ -1,6 +1,6 @@
 //! Mutated datagrams of DTLS into the reader in front of OpenSSL.
 
-use turnstone::dtls::hello::ClientHello;
+use turnstone::dtls::hello::{ClientHello, KeyKind};
 use turnstone::dtls::record::{purpose, records, shift_sequence};
 
 use crate::mutate::{Rng, mutate};
@@ -12,7 +12,9 @@ fn corpus() -> Vec<Vec<u8>> {
         [&[content, 254, 253, 0, epoch, 0, 0, 0, 0, 0, 1][..], &len, fragment].concat()
     };
     let hello = |cookie: &[u8]| {
-        let suites = [0, 4, 0xC0, 0x2F, 0xC0, 0x2B, 1, 0, 0, 4, 0, 23, 0, 0];
+        let extensions = b"\0\x0d\0\x06\0\x04\x04\x01\x04\x03\0\0\0\x08\0\x06\0\0\x03a.b";
+        let suites = [0, 4, 0xC0, 0x2F, 0xC0, 0x2B, 1, 0, 0, extensions.len() as u8];
+        let suites = [&suites[..], extensions].concat();
         let body = [&[254, 253], &[7; 32][..], &[0, cookie.len() as u8], cookie, &suites].concat();
         let len = body.len() as u8;
         let message = u8::from(!cookie.is_empty());
@@ -27,7 +29,7 @@ fn corpus() -> Vec<Vec<u8>> {
 fn no_datagram_makes_the_reader_fail_or_answer_with_more_than_came() {
     let corpus = corpus();
     let mut rng = Rng(crate::seed());
-    let (mut hellos, mut purposes) = (0_u64, 0_u64);
+    let (mut hellos, mut purposes, mut names, mut rsa) = (0_u64, 0_u64, 0_u64, 0_u64);
     for _ in 0..crate::inputs(5) {
         let mut datagram = rng.pick(&corpus).clone();
         mutate(&mut rng, &mut datagram, &corpus);
@@ -42,6 +44,8 @@ fn no_datagram_makes_the_reader_fail_or_answer_with_more_than_came() {
         assert_eq!(shifted.len(), datagram.len());
         let Some(hello) = ClientHello::parse(&datagram) else { continue };
         hellos += 1;
+        names += u64::from(hello.server_name().is_some());
+        rsa += u64::from(hello.takes(KeyKind::Rsa));
         let mut answer = Vec::new();
         hello.verify_request(&[7; 12], &mut answer);
         assert!(answer.len() < datagram.len(), "{} bytes for {}", answer.len(), datagram.len());
@@ -49,7 +53,7 @@ fn no_datagram_makes_the_reader_fail_or_answer_with_more_than_came() {
         assert_eq!(ClientHello::parse(&first).map(|first| first.parameters()), Some(hello.parameters()));
     }
     assert!(
-        hellos > 0 && purposes > hellos,
-        "{hellos} hellos, {purposes} of a purpose: the mutations leave nothing whole"
+        names > 0 && rsa > 0 && hellos > names && purposes > hellos,
+        "{hellos} hellos, {names} with a name, {rsa} for RSA, {purposes} of a purpose: the mutations leave nothing whole"
     );
 }
