@@ -37,12 +37,10 @@ pub(super) fn add(conf: &mut Conf, has_tls: bool, peers: &Peers) {
                        credential reaches TCP services by them. Here they are off; tcp = true in [relay] offers them";
         note(conf, "[relay]", Grade::Clients, message);
     }
-    if has_tls {
-        if !conf.no_dtls && !conf.dtls {
-            let message = "DTLS, which coturn before 4.17 serves wherever it serves UDP, is left out: browsers do not use it. For other clients add \
-                 \"dtls\" beside \"udp\" in the [[listen]]; it takes a program built with the cargo feature dtls";
-            note(conf, "[[listen]]", Grade::Clients, message);
-        }
+    if has_tls && !conf.no_dtls && !conf.dtls {
+        let message = "DTLS, which coturn before 4.17 serves wherever it serves UDP, is left out: browsers do not use it. For other \
+                       clients add \"dtls\" beside \"udp\" in the [[listen]]; it takes a program built with the cargo feature dtls";
+        note(conf, "[[listen]]", Grade::Clients, message);
     }
     if conf.rfc5766_channel_numbers.is_none() {
         let message = "coturn before 4.17 takes channel numbers up to 0x7FFE; old clients that are not browsers may need \
