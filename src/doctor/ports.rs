@@ -41,17 +41,17 @@ pub fn judge_shared(config: &Config) -> Option<Step> {
         _ if is_before_sfu => (
             Status::Warn,
             format!(
-                "{ports} shared ports, and [peers] allows what an SFU or a server has: each of its ports can be used by at most {ports} \
-                 clients at a time, others get 508 (peer-endpoint-taken); open more ports, or a range that is not shared"
+                "shared, {ports} in number, and [peers] allows what an SFU or a server has: each of its ports can be used by at \
+                 most {ports} clients at a time, others get 508 (peer-endpoint-taken); open more ports, or a range that is not shared"
             ),
         ),
         None => (
             Status::Warn,
             format!(
-                "{ports} shared ports are no limit of allocations; set allocations-total in [quota] to what memory allows"
+                "shared, {ports} in number, which is no limit of allocations; set allocations-total in [quota] to what memory allows"
             ),
         ),
-        Some(total) => (Status::Ok, format!("{ports} shared ports for at most {total} allocations")),
+        Some(total) => (Status::Ok, format!("shared, {ports} in number, for at most {total} allocations")),
     };
     Some(finding("relay ports", status, message).fact("ports", ports))
 }

@@ -230,7 +230,7 @@ impl Play {
     }
 
     fn shown(&self, way: &ToPeer) -> String {
-        let ToPeer { relay, peer, own_relay, dont_fragment, .. } = way;
+        let ToPeer { relay, peer, own_relay, dont_fragment } = way;
         assert_eq!(self.world.relays.sides[relay], self.world.relays.side, "no relay of another server is used");
         format!("{} {peer} {own_relay} {dont_fragment}", self.world.relays.open[relay])
     }

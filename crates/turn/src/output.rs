@@ -81,8 +81,6 @@ pub struct ToPeer {
     /// The peer is one of our own relayed addresses: the payload can be handed over in process. It must be where the host cannot reach
     /// that address by itself, as behind a NAT that does not hairpin; sent from the socket, it takes the way through the kernel.
     pub own_relay: bool,
-    /// On a shared port, the peer may be another allocation's: [`Server::may_send`](crate::Server::may_send) knows.
-    pub is_guest: bool,
     /// DONT-FRAGMENT was in the Send indication.
     pub dont_fragment: bool,
 }

@@ -160,7 +160,7 @@ pub trait Relays {
 
     /// The socket that a relay shares with others, by the id under which what comes to it is handed to
     /// [`Server::route_from_peer`](crate::Server::route_from_peer); `None` for one that has its own, as all have by default. The server
-    /// then tells by the peer whose a datagram is, and wants to be asked of what is sent ([`Server::may_send`](crate::Server::may_send)), and
+    /// then tells by the peer whose a datagram is, and wants to know what is sent ([`Server::note_sent`](crate::Server::note_sent)), and
     /// which relay of ours sends to another one ([`Server::route_from_own`](crate::Server::route_from_own)).
     fn shared_port(&self, relay: RelayId) -> Option<RelayId> {
         let _ = relay;

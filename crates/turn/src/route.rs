@@ -42,13 +42,19 @@ impl Server {
         };
         let Channel { peer, own_relay, is_guest, .. } = *channel;
         let relay = allocation.live_relay(peer.family(), now.micros).ok_or(Dropped::NoAllocation)?.id;
+        let allocation = if is_guest {
+            self.may_send_as_guest(now, slot, (relay, peer, own_relay))?;
+            self.allocations.get_mut(slot).ok_or(Dropped::NoAllocation)?
+        } else {
+            allocation
+        };
         if !allocation.meter.admit_to_peer(now.micros, peer.family(), len) {
             allocation.throttled += 1;
             self.events.throttled_to_peer(len);
             return Err(Dropped::Bandwidth);
         }
         allocation.to_peers.count(len);
-        Ok(ToPeer { relay, peer, own_relay, is_guest, dont_fragment: false })
+        Ok(ToPeer { relay, peer, own_relay, dont_fragment: false })
     }
 
     /// Routes one datagram that `peer` sent to a relay socket.

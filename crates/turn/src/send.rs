@@ -82,7 +82,7 @@ impl Server {
         allocation.to_peers.count(data.len());
         let start = data.as_ptr().addr().wrapping_sub(message.as_bytes().as_ptr().addr());
         let own_relay = verdict == Verdict::OwnRelay;
-        let to_peer = ToPeer { relay, peer, own_relay, is_guest: false, dont_fragment };
+        let to_peer = ToPeer { relay, peer, own_relay, dont_fragment };
         Ok((to_peer, start..start + data.len()))
     }
 }

@@ -120,29 +120,29 @@ impl Server {
         shared.permit(&self.hash, now.micros, relay, (ip, until_micros));
     }
 
-    /// Whether a payload may be sent the way that it was found, to be asked where ports are shared. Takes note of it, too: the answer to
-    /// a check of ICE finds its way back by that.
-    ///
-    /// # Errors
-    /// [`Dropped::PeerEndpointTaken`]: the peer talks to another allocation.
+    /// Takes note of what is about to be sent, where ports are shared: the answer to a check of ICE finds its way back by that.
     #[inline]
-    pub fn may_send(&mut self, now: Now, way: &ToPeer, payload: &[u8]) -> Result<(), Dropped> {
-        let Some(shared) = self.shared_ports.as_deref_mut() else { return Ok(()) };
-        if let Some(Ice::Check(id, names)) = Ice::read(payload) {
+    pub fn note_sent(&mut self, way: &ToPeer, payload: &[u8]) {
+        if let Some(shared) = self.shared_ports.as_deref_mut()
+            && let Some(Ice::Check(id, names)) = Ice::read(payload)
+        {
             shared.note_check((way.relay, way.peer), id, names);
         }
-        if way.is_guest { self.may_send_as_guest(now, way) } else { Ok(()) }
     }
 
+    /// Whether data may go by a channel whose peer is or was another allocation's.
     #[cold]
-    fn may_send_as_guest(&mut self, now: Now, way: &ToPeer) -> Result<(), Dropped> {
-        if self.claim(now, way.relay, way.peer, way.own_relay).is_ok() {
+    pub(super) fn may_send_as_guest(
+        &mut self,
+        now: Now,
+        slot: u32,
+        (relay, peer, own_relay): (RelayId, PeerAddr, bool),
+    ) -> Result<(), Dropped> {
+        if self.claim(now, relay, peer, own_relay).is_ok() {
             return Ok(());
         }
-        if let Some(slot) = self.allocations.find_relay(way.relay) {
-            let denied = DeniedPeer { reason: Reason::PeerEndpointTaken, policy: None };
-            self.refuse_data(now, slot, Method::SEND, (way.peer, denied));
-        }
+        let denied = DeniedPeer { reason: Reason::PeerEndpointTaken, policy: None };
+        self.refuse_data(now, slot, Method::SEND, (peer, denied));
         Err(Dropped::PeerEndpointTaken)
     }
 
