@@ -23,6 +23,8 @@ pub struct CredentialsApi {
     pub urls: Vec<String>,
     /// The services in whose words it is asked, too.
     pub shapes: Vec<Shape>,
+    /// Whether there is a page with a self-test.
+    pub test_page: bool,
     /// Who may ask.
     pub keys: Vec<ApiKey>,
 }

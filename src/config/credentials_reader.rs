@@ -42,7 +42,7 @@ pub(super) fn read_credentials(
     let section = root.section("credentials");
     let listen = section.text("listen", |text| parse_endpoint(text, source));
     let (tls, allow_plain_http) = (section.boolean("tls"), section.boolean("allow-plain-http"));
-    let forwarded_for = section.boolean("forwarded-for");
+    let (forwarded_for, test_page) = (section.boolean("forwarded-for"), section.boolean("test-page"));
     let per_network = section.limit("requests-per-network-per-second");
     let urls = section.texts("urls", parse_url);
     let shapes = section.texts("shapes", |text| choose(Shape::NAMES, text, "a shape that is known"));
@@ -95,6 +95,7 @@ pub(super) fn read_credentials(
         per_network: per_network.and_then(|limit| limit.value).map(rate),
         urls: urls.into_iter().map(|url| url.value).collect(),
         shapes: shapes.into_iter().map(|shape| shape.value).collect(),
+        test_page,
         keys,
     })
 }

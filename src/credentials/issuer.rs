@@ -46,6 +46,7 @@ pub(super) struct Issuer {
     stun: Vec<String>,
     shapes: Vec<Shape>,
     pub(super) forwarded_for: bool,
+    pub(super) test_page: bool,
     requests: RateLimiter,
     connections: RateLimiter,
 }
@@ -94,6 +95,7 @@ impl Issuer {
             stun,
             shapes: api.shapes.clone(),
             forwarded_for: api.forwarded_for,
+            test_page: api.test_page,
             requests: RateLimiter::new(api.per_network, Arc::clone(&budgets.requests)),
             connections: RateLimiter::new(of_connections, Arc::clone(&budgets.connections)),
         }

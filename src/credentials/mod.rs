@@ -12,6 +12,7 @@ mod routes;
 mod service;
 mod shapes;
 mod stats;
+mod test_page;
 mod urls;
 
 pub(crate) use api_keys::{ApiKeyText, PREFIX as API_KEY_PREFIX};

@@ -14,6 +14,7 @@ use super::refused::Refused;
 use super::request::{Asked, forwarded_for};
 use super::routes;
 use super::stats::{CredentialsStats, Outcome};
+use super::test_page;
 use crate::addr::{Logged, Transport};
 use crate::config::{Config, CredentialsApi};
 use crate::http::{Answer, BadBody, Caller, Handler, read_body};
@@ -74,7 +75,12 @@ impl Handler for CredentialsService {
         let (answer, outcome) = match body {
             Ok(Ok(body)) => {
                 let (now_micros, now_unix) = sys::clocks();
-                routes::answer(&issuer, &Asked { head: &head, body: &body, address, now_micros, now_unix })
+                let asked = Asked { head: &head, body: &body, address, now_micros, now_unix };
+                match test_page::answer(&issuer, &asked) {
+                    Some(Ok(answer)) => (answer, Outcome::Informed),
+                    Some(Err(refused)) => (refused.answer(), refused.outcome),
+                    None => routes::answer(&issuer, &asked),
+                }
             }
             Ok(Err(bad)) => {
                 let refused = match bad {

@@ -1,9 +1,10 @@
-//! The operator's page: its files, compiled in, and the headers that they are sent with. What it shows, it asks of the admin API; there
-//! is nothing of a server in the files.
+//! The operator's page, and the self-test by itself for users and support people: files, compiled in, and the headers that they are sent
+//! with. What the pages show they ask of the admin API, or of the credentials API; there is nothing of a server in the files.
 
-/// A file of the page.
+/// A file of a page.
 pub(crate) struct PageFile {
     path: &'static str,
+    of: Pages,
     pub(crate) content_type: &'static str,
     pub(crate) body: &'static str,
 }
@@ -13,30 +14,41 @@ const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
-const fn file(path: &'static str, content_type: &'static str, body: &'static str) -> PageFile {
-    PageFile { path, content_type, body }
+/// Which pages a file is of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pages {
+    Operator,
+    Test,
+    Both,
 }
 
-/// The path of the page itself.
+const fn file(path: &'static str, of: Pages, content_type: &'static str, body: &'static str) -> PageFile {
+    PageFile { path, of, content_type, body }
+}
+
+/// The paths of the pages themselves.
 const PAGE: &str = "/";
+const TEST_PAGE: &str = "/test";
 
 const FILES: &[PageFile] = &[
-    file(PAGE, HTML, include_str!("files/index.html")),
-    file("/page/base.css", CSS, include_str!("files/base.css")),
-    file("/page/parts.css", CSS, include_str!("files/parts.css")),
-    file("/page/icon.svg", SVG, include_str!("files/icon.svg")),
-    file("/page/main.js", SCRIPT, include_str!("files/main.js")),
-    file("/page/api.js", SCRIPT, include_str!("files/api.js")),
-    file("/page/dom.js", SCRIPT, include_str!("files/dom.js")),
-    file("/page/figures.js", SCRIPT, include_str!("files/figures.js")),
-    file("/page/ice.js", SCRIPT, include_str!("files/ice.js")),
-    file("/page/plot.js", SCRIPT, include_str!("files/plot.js")),
-    file("/page/poll.js", SCRIPT, include_str!("files/poll.js")),
-    file("/page/selftest.js", SCRIPT, include_str!("files/selftest.js")),
-    file("/page/server.js", SCRIPT, include_str!("files/server.js")),
-    file("/page/sessions.js", SCRIPT, include_str!("files/sessions.js")),
-    file("/page/text.js", SCRIPT, include_str!("files/text.js")),
-    file("/page/words.js", SCRIPT, include_str!("files/words.js")),
+    file(PAGE, Pages::Operator, HTML, include_str!("files/index.html")),
+    file("/page/base.css", Pages::Both, CSS, include_str!("files/base.css")),
+    file("/page/parts.css", Pages::Both, CSS, include_str!("files/parts.css")),
+    file("/page/icon.svg", Pages::Both, SVG, include_str!("files/icon.svg")),
+    file("/page/main.js", Pages::Operator, SCRIPT, include_str!("files/main.js")),
+    file("/page/api.js", Pages::Operator, SCRIPT, include_str!("files/api.js")),
+    file("/page/dom.js", Pages::Both, SCRIPT, include_str!("files/dom.js")),
+    file("/page/figures.js", Pages::Operator, SCRIPT, include_str!("files/figures.js")),
+    file("/page/ice.js", Pages::Both, SCRIPT, include_str!("files/ice.js")),
+    file("/page/plot.js", Pages::Operator, SCRIPT, include_str!("files/plot.js")),
+    file("/page/poll.js", Pages::Operator, SCRIPT, include_str!("files/poll.js")),
+    file("/page/selftest.js", Pages::Both, SCRIPT, include_str!("files/selftest.js")),
+    file("/page/server.js", Pages::Operator, SCRIPT, include_str!("files/server.js")),
+    file("/page/sessions.js", Pages::Operator, SCRIPT, include_str!("files/sessions.js")),
+    file(TEST_PAGE, Pages::Test, HTML, include_str!("files/test.html")),
+    file("/page/test.js", Pages::Test, SCRIPT, include_str!("files/test.js")),
+    file("/page/text.js", Pages::Both, SCRIPT, include_str!("files/text.js")),
+    file("/page/words.js", Pages::Both, SCRIPT, include_str!("files/words.js")),
 ];
 
 /// What a browser may do with the page: run and show its own files, ask the server that it comes from, and nothing else. It stands in
@@ -55,9 +67,14 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("x-frame-options", "DENY"),
 ];
 
-/// The file at a path.
+/// The file of the operator's page at a path.
 pub(crate) fn file_at(path: &str) -> Option<&'static PageFile> {
-    FILES.iter().find(|file| file.path == path)
+    FILES.iter().find(|file| file.path == path && file.of != Pages::Test)
+}
+
+/// The file of the self-test's own page at a path.
+pub(crate) fn test_file_at(path: &str) -> Option<&'static PageFile> {
+    FILES.iter().find(|file| file.path == path && file.of != Pages::Operator)
 }
 
 impl PageFile {
@@ -77,12 +94,8 @@ mod tests {
     }
 
     #[test]
-    fn the_page_names_its_own_files_and_nothing_elsewhere() {
-        let mut used = vec![PAGE.to_owned()];
+    fn the_pages_name_their_own_files_and_nothing_elsewhere() {
         for file in FILES {
-            let links = ["href=\"", "src=\""].iter().flat_map(|before| named(file.body, before));
-            used.extend(links.filter(|link| link.starts_with('/')).map(str::to_owned));
-            used.extend(named(file.body, " from \"./").into_iter().map(|name| format!("/page/{name}")));
             let elsewhere = ["https://", "http://", "//cdn", "url("].iter().find(|word| {
                 // The namespace of SVG is a name, not a place.
                 file.body.replace("http://www.w3.org/2000/svg", "").contains(**word)
@@ -93,11 +106,23 @@ mod tests {
             assert!(as_markup.is_none(), "{}: {as_markup:?}", file.path);
             assert!(file.body.lines().count() < 500, "{}", file.path);
         }
-        for file in FILES {
-            assert!(used.iter().any(|path| path == file.path), "nothing uses {}", file.path);
-        }
-        for path in used {
-            assert!(file_at(&path).is_some(), "{path} is not compiled in");
+        let pages: [(&str, Pages, fn(&str) -> Option<&'static PageFile>); 2] =
+            [(PAGE, Pages::Test, file_at), (TEST_PAGE, Pages::Operator, test_file_at)];
+        for (page, other, at) in pages {
+            let mut used = vec![page.to_owned()];
+            let mut next = 0;
+            while let Some(path) = used.get(next) {
+                let file = at(path).unwrap_or_else(|| panic!("{path} is not of {page}"));
+                let links = ["href=\"", "src=\""].iter().flat_map(|before| named(file.body, before));
+                let links = links.filter(|link| link.starts_with('/')).map(str::to_owned);
+                let modules = named(file.body, " from \"./").into_iter().map(|name| format!("/page/{name}"));
+                let more: Vec<_> = links.chain(modules).filter(|path| !used.contains(path)).collect();
+                used.extend(more);
+                next += 1;
+            }
+            for file in FILES.iter().filter(|file| file.of != other) {
+                assert!(used.iter().any(|path| path == file.path), "nothing of {page} uses {}", file.path);
+            }
         }
     }
 }

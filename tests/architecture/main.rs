@@ -153,6 +153,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         "credentials",
         &[
             "http",
+            "page",
             "auth",
             "net::sys",
             "policy::AnswerBudgets",

@@ -15,7 +15,7 @@ const input = JSON.parse(await text(process.stdin));
 const { chromium } = createRequire(`${input.modules}/package.json`)("playwright-core");
 const LIMIT = { timeout: 60_000 };
 
-const acts = { overview, sessions, selfTest, locked, hidden };
+const acts = { overview, sessions, selfTest, locked, hidden, alone };
 
 const browser = await chromium.launch({
   executablePath: "/usr/bin/chromium",
@@ -170,6 +170,30 @@ function outcomes(page) {
       candidates: [...result.querySelectorAll("details li")].map((item) => item.textContent),
     })),
   );
+}
+
+/** The self-test's own page: a key that is not good, then one that is, and the test. */
+async function alone(page, { key, user }) {
+  await page.getByLabel("Key").fill("nobody's");
+  await page.getByRole("button", { name: "Begin" }).click();
+  await page.locator("#trouble").waitFor(LIMIT);
+  const said = await page.locator("#trouble").innerText();
+  // A link, as it is sent to somebody.
+  await page.evaluate((hash) => {
+    location.hash = hash;
+  }, `key=${key}&user=${user}`);
+  await page.locator(".choices input").first().waitFor(LIMIT);
+  const address = page.url();
+  await page.getByRole("button", { name: "Test", exact: true }).click();
+  await page.locator(".result").first().waitFor(LIMIT);
+  await page.waitForFunction(() => !document.querySelector("#self-test button.main").disabled, null, LIMIT);
+  const results = await outcomes(page);
+  await page.getByText("Another URL").click();
+  await page.getByLabel("URL", { exact: true }).fill(results[0].url);
+  await page.getByLabel("Credential", { exact: true }).fill("guessed");
+  await page.getByRole("button", { name: "Test", exact: true }).click();
+  await page.locator(".result.bad").waitFor(LIMIT);
+  return { said, address, results, refused: (await outcomes(page))[0], keeps: await page.getByLabel("keep measuring").count() };
 }
 
 /** Without the token the page asks for it; a wrong one is said to be wrong, the right one lets in, and a reload keeps it. */

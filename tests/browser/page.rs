@@ -30,12 +30,43 @@ fn page_of(server: &TestServer) -> String {
     format!("http://127.0.0.1:{}/", port.trim())
 }
 
+#[test]
+fn the_self_test_alone_goes_through_with_a_key_and_says_whom_to_ask_when_not() {
+    const KEY: &str = "tsk_c3VwcG9ydC1rZXktb2YtdGhlLXRlc3RzLTAxMjM0NTY";
+    const SHA256: &str = "eb82258f19ac2dfda353c1ab26f10e6a88efb5225a57f5f2464dc44e4c96f07f";
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let extra_toml = format!(
+        "[credentials]\nlisten = \"127.0.0.1:{port}\"\ntest-page = true\n[[credentials.keys]]\nid = \"support\"\nsha256 = \"{SHA256}\"\n\
+         max-ttl = \"5m\"\nuser-prefix = \"test-\"\norigins = [\"https://localhost:{port}\"]\n"
+    );
+    let server = Spec { extra_toml, ..Spec::local() };
+    let server = Spec { listeners: server.listeners[..3].to_vec(), ..server };
+    let server = server.start();
+    let what = json!({"name": "alone", "key": KEY, "user": "test-anna"});
+    let result = act_at(&server, &format!("https://localhost:{port}/test"), what);
+    let said = result["said"].as_str().unwrap();
+    assert!(said.contains("nobody has this key"), "{said}");
+    assert_eq!(result["address"], format!("https://localhost:{port}/test"));
+    let results = result["results"].as_array().unwrap();
+    assert_eq!(results.len(), 3, "{result:#}");
+    for of in results {
+        assert_eq!(of["outcome"], "works", "{of:#}");
+    }
+    let refused = result["refused"]["text"].as_str().unwrap();
+    assert!(refused.contains("401 The username or the credential is wrong"), "{refused}");
+    assert!(refused.contains("turnstone explain ") && refused.contains(":test-anna"), "{refused}");
+    assert_eq!(result["keeps"], 0);
+}
+
 /// Does one thing on the page; nothing may be amiss in the browser's console.
 fn act(server: &TestServer, fragment: &str, what: Value) -> Value {
+    act_at(server, &format!("{}{fragment}", page_of(server)), what)
+}
+
+fn act_at(server: &TestServer, url: &str, what: Value) -> Value {
     let browser = Browser::new(&[server.file("authority.pem")]);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/page.mjs");
     let modules = target_dir().join("test-browser");
-    let url = format!("{}{fragment}", page_of(server));
     let shots = std::env::var("PAGE_SHOTS").ok();
     let input = json!({"modules": modules, "home": browser.home.path(), "url": url, "shots": shots, "do": what});
     let finished = run_with_input(Command::new(&browser.node).arg(script), &input.to_string(), BROWSER_LIMIT);

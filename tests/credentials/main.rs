@@ -18,6 +18,7 @@ mod document;
 mod pages;
 mod running;
 mod shapes;
+mod test_page;
 mod twilio;
 
 use std::time::Duration;

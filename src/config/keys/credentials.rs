@@ -37,6 +37,7 @@ pub(super) static KEYS: &[Key] = &[
             let names = api(c)?.shapes.iter().filter_map(|shape| name_of(Shape::NAMES, shape));
             texts(&names.collect::<Vec<_>>())
         }),
+    Key::new("credentials.test-page", Kind::Boolean).default("false").shown(|c| boolean(api(c)?.test_page)),
     Key::new("credentials.keys", Kind::Tables).unshown(keys_lines, keys_change),
     Key::new("credentials.keys.id", Kind::Text("a name of at most 64 letters, digits, dots, dashes and underscores")),
     Key::new("credentials.keys.sha256", Kind::Text("64 hexadecimal digits")),

@@ -9,10 +9,10 @@ const KEEP_MILLIS = 1_000;
 const KEEP_MAX_MILLIS = 600_000;
 
 /**
- * Fills `place`. `prepare()` gives the servers; `explain(username, sinceUnix)` what the server knows of refusals, or null where nobody may
- * ask; `roundTrip(micros)` hears what is measured while it goes on.
+ * Fills `place`. `prepare()` gives the servers; `explain(username, sinceUnix)` what the server knows of refusals, where
+ * somebody may ask; `roundTrip(micros)` hears what is measured while it goes on, where it does.
  */
-export function selfTest(place, { prepare, explain, roundTrip }) {
+export function selfTest(place, { prepare, explain = null, roundTrip = null }) {
   const choices = make("fieldset", { class: "choices", "aria-label": "The server's URLs" });
   const own = {
     url: make("input", { type: "text", placeholder: "turn:turn.example.org:3478?transport=udp", spellcheck: "false", autocomplete: "off" }),
@@ -42,7 +42,13 @@ export function selfTest(place, { prepare, explain, roundTrip }) {
     { onsubmit: (event) => event.preventDefault() },
     choices,
     others,
-    make("div", { class: "row" }, run, stop, make("label", { class: "check" }, keeps, "keep measuring the round trip")),
+    make(
+      "div",
+      { class: "row" },
+      run,
+      stop,
+      roundTrip ? make("label", { class: "check" }, keeps, "keep measuring the round trip") : null,
+    ),
   );
   place.replaceChildren(form, progress, results);
   let stopper = null;
@@ -60,7 +66,7 @@ export function selfTest(place, { prepare, explain, roundTrip }) {
 
   /** Asks which servers there are. */
   async function offer() {
-    const { servers, now_unix } = await prepare();
+    const { servers, now_unix = 0 } = await prepare();
     behindSecs = Date.now() / 1000 - now_unix;
     const ticked = new Map([...choices.querySelectorAll("input")].map((input) => [input.value, input.checked]));
     const rows = servers.map(({ url, realm }) =>
@@ -109,11 +115,12 @@ export function selfTest(place, { prepare, explain, roundTrip }) {
 
   async function chosen() {
     const servers = await offer();
-    const given = { username: own.username.value.trim(), credential: own.credential.value };
+    const fields = [["username", own.username.value.trim()], ["credential", own.credential.value]];
+    const given = Object.fromEntries(fields.filter(([, value]) => value));
     const url = own.url.value.trim();
     const first = servers.find(({ credential }) => credential) ?? {};
     const list = url ? [{ ...first, url }] : servers.filter((server) => ticked(server.url));
-    return list.map((server) => (given.username || given.credential ? { ...server, ...given } : server));
+    return list.map((server) => ({ ...server, ...given }));
   }
 
   function ticked(url) {
@@ -127,11 +134,12 @@ export function selfTest(place, { prepare, explain, roundTrip }) {
     if (result.pair) {
       keep(result.pair);
     }
-    let known = null;
-    if (result.outcome !== "works" && result.outcome !== "stopped" && explain) {
-      known = await explain(server.username, Math.floor(result.startedUnix - behindSecs)).catch(() => null);
+    let told = null;
+    if (result.outcome !== "works" && result.outcome !== "stopped") {
+      const since = Math.floor(result.startedUnix - behindSecs);
+      told = explain ? said(result, await explain(server.username, since).catch(() => null), server.url) : whomToAsk(server);
     }
-    results.append(card(server, result, known));
+    results.append(card(server, result, told));
     say(progress, kept ? "Measuring the round trip; Stop ends it." : "Done.");
   }
 
@@ -167,7 +175,7 @@ export function selfTest(place, { prepare, explain, roundTrip }) {
   return { offer };
 }
 
-function card({ url, username }, result, known) {
+function card({ url, username }, result, told) {
   const isGood = result.outcome === "works";
   const { roundTrip, used } = result;
   const millis = (value) => micros(value * 1000);
@@ -201,10 +209,15 @@ function card({ url, username }, result, known) {
     make("h3", {}, `${isGood ? "✓" : "✗"} ${transportName(url)} `, make("span", { class: "mono" }, url)),
     make("p", { class: `verdict ${isGood ? "good-text" : "bad-text"}` }, verdict(result)),
     errors.length ? make("ul", { class: "errors" }, errors) : null,
-    isGood ? null : said(result, known, url),
+    told,
     numbers.length ? make("dl", { class: "facts" }, numbers) : null,
     candidates.length ? make("details", {}, make("summary", {}, `Candidates: ${candidates.length}`), make("ul", {}, candidates)) : null,
   );
+}
+
+function whomToAsk({ username }) {
+  const command = make("code", {}, `turnstone explain ${username}`);
+  return make("p", { class: "known soft" }, "Whoever runs the server sees what it knows of this: ", command);
 }
 
 /** Those that differ only in when they were, as one. */
