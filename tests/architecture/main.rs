@@ -267,7 +267,8 @@ fn no_module_reaches_past_its_row() {
     let graph = Graph::new(&sources);
     for source in &sources {
         let top = source.room();
-        if UNRULED.contains(&top) {
+        // A file of tests is as free as a test module at the end of one.
+        if UNRULED.contains(&top) || source.module.last().is_some_and(|file| file == "tests") {
             continue;
         }
         let Some(uses) = rules.get(top) else {
