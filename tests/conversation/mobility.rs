@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use turnstone::addr::{Family, Transport};
+use turnstone::auth::AskPolicy;
 use turnstone::policy::QuotaLimits;
 use turnstone::reject::{Dropped, Reason};
 use turnstone::stun::{AttributeType, Method};
@@ -594,6 +595,26 @@ fn between_workers_the_old_connection_that_closes_hands_it_over_and_a_secret_may
     let relay = world.list(&AllocationFilter::default(), None, 9)[0].relayed[0];
     assert_eq!(relay.1, world.now.micros + 600_000_000);
     world.check_books();
+}
+
+#[test]
+fn where_users_are_asked_about_a_request_that_was_passed_on_never_waits_at_a_server_that_could_not_answer_it() {
+    let mut world = World::with(|options| {
+        options.mobility = true;
+        options.asks = Some(AskPolicy::default());
+    });
+    world.split();
+    let (_, ticket) = settled(&mut world, client(1));
+    world.other_side();
+    let stranger = world.login(client(2), "somebody", "else");
+    // Nobody knows him here, and who asks at his own door still is asked about.
+    assert_eq!(world.come_back(&stranger, &ticket).code(), Some(401));
+    let bytes = stranger.request(world.transaction_id(), Method::ALLOCATE, |request| {
+        request.attribute(AttributeType::REQUESTED_TRANSPORT, &UDP);
+    });
+    assert!(matches!(world.hand_in(stranger.client, &bytes), Answer::Waits));
+    let moved = world.alice(client(3));
+    world.come_back_well(&moved, &ticket);
 }
 
 #[test]

@@ -107,6 +107,11 @@ impl Moves {
         }
     }
 
+    /// Whether the message that is being handled has come to another server.
+    pub(super) fn is_of_another_server(&self) -> bool {
+        self.passed_on.flatten().is_some()
+    }
+
     /// Whether no 5-tuple is known here.
     #[inline]
     fn is_empty(&self) -> bool {

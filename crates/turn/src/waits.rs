@@ -181,6 +181,11 @@ impl Server {
         let user = match at_hand.or_else(|| pending.facts.of(now, credentials, username)) {
             Some(Fact::Known(user)) => Some(user),
             Some(Fact::Unknown) => None,
+            // The answer would come to this server, whose paths are not those of the client. Its own credential an allocation has.
+            None if self.moves.is_of_another_server() => {
+                credentials.verify_nobody(message);
+                return Err(Some(Reason::UnknownUser));
+            }
             None => {
                 let question = Question::Credential { username: username.into(), realm: credentials.realm().into() };
                 return Err(match pending.park(now.micros, policy, client, message, question) {
