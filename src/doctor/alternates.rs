@@ -12,7 +12,7 @@ use crate::turn::AlternateServer;
 use super::{Options, finding};
 
 /// Where clients may be sent, and the section that says so.
-pub(super) fn each(config: &Config) -> impl Iterator<Item = (&'static str, &AlternateServer)> {
+fn each(config: &Config) -> impl Iterator<Item = (&'static str, &AlternateServer)> {
     let of_redirect = config.redirect.iter().flat_map(|redirect| &redirect.alternates.servers);
     let of_drain = config.drain.alternates.servers.iter().map(|server| ("drain", server));
     of_redirect.map(|server| ("redirect", server)).chain(of_drain)

@@ -1,7 +1,5 @@
 //! What a configuration says and its operator can hardly mean, or should know: limits that a call does not fit into, a relay that is a
-//! proxy to the Internet, proxies by the million, servers that send clients to themselves.
-
-use std::net::{IpAddr, SocketAddr};
+//! proxy to the Internet, proxies by the million.
 
 use ipnet::IpNet;
 
@@ -9,7 +7,6 @@ use crate::addr::Reach;
 use crate::config::Config;
 use crate::probe::{Status, Step};
 
-use super::alternates::each;
 use super::finding;
 
 /// Addresses that the other side of one call brings along: 4 or 5 were measured, and its public one may come on top.
@@ -27,15 +24,6 @@ pub fn judge(config: &Config) -> Vec<Step> {
     steps.extend(mobility(config));
     steps.extend(tcp_relays(config));
     steps.extend(proxies(config));
-    let own =
-        each(config).map(|(section, server)| (section, server.address)).filter(|(_, address)| is_own(config, *address));
-    steps.extend(own.map(|(section, address)| {
-        let message = format!(
-            "alternate-server {address} in [{section}] is this server, by its external-ip: clients that it sends there come back \
-             until they give up; name the others only"
-        );
-        finding(section, Status::Fail, message)
-    }));
     steps
 }
 
@@ -107,18 +95,6 @@ fn proxies(config: &Config) -> Vec<Step> {
     networks.into_iter().filter(is_wide).map(told).collect()
 }
 
-/// Whether clients reach this server at an address that stands for a relay's.
-fn is_own(config: &Config, address: SocketAddr) -> bool {
-    let binds = config.relay.addresses.iter().filter(|relay| relay.external == address.ip()).map(|relay| relay.bind);
-    let listens_at = |bind: IpAddr| {
-        config.listeners.iter().map(|listener| listener.address).any(|own| {
-            own.port() == address.port()
-                && (own.ip() == bind || own.ip().is_unspecified() && own.is_ipv4() == bind.is_ipv4())
-        })
-    };
-    binds.into_iter().any(listens_at)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::tests::config;
@@ -162,19 +138,5 @@ mod tests {
         assert_eq!(with("\"10.0.0.0/8\", \"0.0.0.0/1\", \"2000::/3\"", ""), [("proxy-from", Status::Warn); 3]);
         assert_eq!(with("\"10.0.0.1\"", "mobility = true"), [("mobility", Status::Note)]);
         assert_eq!(with("", "mobility = true"), []);
-    }
-
-    #[test]
-    fn a_server_that_sends_clients_to_itself_by_its_public_address_is_a_failure() {
-        let with = |alternate: &str, section: &str| {
-            found(&format!(
-                "[[listen]]\naddress = \"10.0.0.5:3478\"\ntransport = \"udp\"\n{RELAY}[{section}]\nalternate-server = [\"{alternate}\"]\n"
-            ))
-        };
-        assert_eq!(with("5.44.1.1:3478", "redirect"), [("redirect", Status::Fail)]);
-        assert_eq!(with("udp://5.44.1.1:3478", "drain"), [("drain", Status::Fail)]);
-        for other in ["5.44.1.2:3478", "5.44.1.1:3479"] {
-            assert_eq!(with(other, "redirect"), [], "{other}");
-        }
     }
 }
