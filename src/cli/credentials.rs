@@ -4,7 +4,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use crate::auth::SharedSecret;
-use crate::config::{Config, duration_text, parse_duration};
+use crate::config::{duration_text, parse_duration};
 use crate::credentials::{About, Issued, LimitTexts, TTL_MAX_SECS, UsernameRules, Wish, ice_servers, turn_urls};
 
 use super::api_key::{self, KeyArgs};
@@ -32,7 +32,7 @@ pub(super) struct CredentialsArgs {
     #[arg(long, value_name = "DURATION", default_value = "12h")]
     ttl: String,
 
-    /// The user's bandwidth at most, in bits a second and direction, such as 500K, 2M or 1G; username-limits in [auth] must be on.
+    /// The user's bandwidth at most, in bits a second and direction, such as 500K, 2M or 1G; username-limits must be on.
     #[arg(long, value_name = "BITS")]
     bandwidth: Option<String>,
 
@@ -112,8 +112,9 @@ pub(super) fn run(args: &CredentialsArgs, printer: &mut Printer) -> Result<Exit,
             args.ttl
         )));
     }
-    let secret = choose(RealmOf::find(&config, args.in_realm.as_deref())?.secrets, args.secret_id.as_deref())?;
-    let issued = issue(args, ttl_secs, &config, secret, now_unix)?;
+    let realm = RealmOf::find(&config, args.in_realm.as_deref())?;
+    let secret = choose(realm.secrets, args.secret_id.as_deref())?;
+    let issued = issue(args, ttl_secs, &realm, secret, now_unix)?;
     let (username, password) = (&issued.username, &issued.password);
     let listeners = config.listeners.iter().map(|listener| (listener.transport, listener.address));
     let urls = turn_urls(listeners, &config.relay, config.auth.public_host.as_deref());
@@ -139,7 +140,7 @@ pub(super) fn run(args: &CredentialsArgs, printer: &mut Printer) -> Result<Exit,
 fn issue(
     args: &CredentialsArgs,
     ttl_secs: u64,
-    config: &Config,
+    realm: &RealmOf<'_>,
     secret: &SharedSecret,
     now_unix: u64,
 ) -> Result<Issued, CliError> {
@@ -149,8 +150,8 @@ fn issue(
         peers: args.peers.as_deref(),
     };
     let wish = Wish { user: args.user.as_deref().unwrap_or_default(), ttl_secs, limits };
-    let policies: Vec<_> = config.peer_policies.iter().map(|(name, _)| *name).collect();
-    let rules = UsernameRules { limits: config.auth.username_limits, policies: &policies };
+    let policies: Vec<_> = realm.config.peer_policies.iter().map(|(name, _)| *name).collect();
+    let rules = UsernameRules { limits: realm.username_limits, policies: &policies };
     wish.issue(secret, rules, now_unix).map_err(|error| {
         let flag = match error.about() {
             About::User => "--user",

@@ -73,8 +73,9 @@ pub(super) fn run(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit, CliE
 pub(super) struct RealmOf<'c> {
     pub(super) name: &'c str,
     pub(super) secrets: &'c [SharedSecret],
+    pub(super) username_limits: bool,
+    pub(super) config: &'c Config,
     users: &'c Arc<Users>,
-    config: &'c Config,
 }
 
 impl<'c> RealmOf<'c> {
@@ -93,9 +94,12 @@ impl<'c> RealmOf<'c> {
 
     fn all(config: &'c Config) -> impl Iterator<Item = Self> {
         let auth = &config.auth;
-        let default = Self { name: &auth.realm, secrets: &auth.secrets, users: &auth.users, config };
-        let others = config.realms.iter();
-        let others = others.map(move |of| Self { name: &of.name, secrets: &of.secrets, users: &of.users, config });
+        let username_limits = auth.username_limits;
+        let default = Self { name: &auth.realm, secrets: &auth.secrets, username_limits, config, users: &auth.users };
+        let others = config.realms.iter().map(move |of| {
+            let username_limits = of.username_limits.unwrap_or(username_limits);
+            Self { name: &of.name, secrets: &of.secrets, username_limits, config, users: &of.users }
+        });
         std::iter::once(default).chain(others)
     }
 }
@@ -125,7 +129,7 @@ fn judge(realm: &RealmOf<'_>, user: &str, password: &str, now_unix: u64) -> Resu
         }
         _ => {}
     }
-    let diagnose = if realm.config.auth.username_limits { diagnose_with_limits } else { diagnose };
+    let diagnose = if realm.username_limits { diagnose_with_limits } else { diagnose };
     let diagnosis = diagnose(realm.secrets, user, password, now_unix);
     if matches!(diagnosis, Diagnosis::NotACredential) && !realm.users.is_empty() {
         return refused("no static user has this name and password, and it is not a time-limited credential");
@@ -134,24 +138,24 @@ fn judge(realm: &RealmOf<'_>, user: &str, password: &str, now_unix: u64) -> Resu
         return refused("no static user has this name and password, and no shared secret is configured");
     }
     match diagnosis.is_valid() {
-        true => about_limits(realm.config, user, diagnosis.to_string()),
+        true => about_limits(realm, user, diagnosis.to_string()),
         false => refused(&diagnosis.to_string()),
     }
 }
 
 /// Adds what the limits in the username come to, if it has some.
-fn about_limits(config: &Config, username: &str, text: String) -> Result<(bool, String), CliError> {
+fn about_limits(realm: &RealmOf<'_>, username: &str, text: String) -> Result<(bool, String), CliError> {
     let Ok((_, limits)) = UsernameLimits::split(username) else { return Ok((true, text)) };
     if limits.is_empty() {
         return Ok((true, text));
     }
     let shown = limits.to_string();
     let shown = shown.trim_start_matches(';');
-    if !config.auth.username_limits {
-        let note = format!("{shown} counts as part of the user's name, because username-limits in [auth] is false");
+    if !realm.username_limits {
+        let note = format!("{shown} counts as part of the user's name, because username-limits is false");
         return Ok((true, format!("{text}; {note}")));
     }
-    match limits.peers.filter(|name| config.peer_policies.iter().all(|(known, _)| known != name)) {
+    match limits.peers.filter(|name| realm.config.peer_policies.iter().all(|(known, _)| known != name)) {
         Some(name) => {
             let why = format!("no [[peers.policy]] has the name \"{name}\", so that it can make no allocation");
             Ok((false, format!("not valid: {why}")))
@@ -173,7 +177,7 @@ fn authenticate(
     let five_tuple = FiveTuple { transport: Transport::Udp, client: ClientAddr::new(server), server };
     let credentials = Credentials::builder(realm.name, Arc::clone(&nonce_keys));
     let credentials = credentials.users(Arc::clone(realm.users)).secrets(realm.secrets.to_vec());
-    let credentials = credentials.username_limits(realm.config.auth.username_limits);
+    let credentials = credentials.username_limits(realm.username_limits);
     let lifetime_max_secs = realm.config.auth.credential_lifetime_max.map(|max| max.as_secs());
     let credentials = credentials.lifetime_max(lifetime_max_secs);
     let credentials = credentials.build().map_err(CliError::usage)?;

@@ -133,6 +133,7 @@ pub(super) fn read_realms(
             table.problem("name", name.place.clone(), message);
         }
         let on_expiry = table.text("on-expiry", |text| choose(ON_EXPIRY, text, "a policy"));
+        let username_limits = table.has("username-limits").then(|| table.boolean("username-limits"));
         let peers = table.text("peers", str::parse::<PolicyName>);
         if let Some(peers) = &peers
             && policies.iter().all(|policy| policy.value.0 != peers.value)
@@ -163,6 +164,7 @@ pub(super) fn read_realms(
             secrets,
             users: Arc::new(users),
             on_expiry: on_expiry.map(|on_expiry| on_expiry.value),
+            username_limits,
             peers: peers.map(|peers| peers.value),
             quota,
             bandwidth,

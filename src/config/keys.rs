@@ -145,6 +145,7 @@ static KEYS: &[Key] = &[
     Key::new("realm.name", Kind::Text("a text of at most 127 characters without quotes")),
     Key::new("realm.sni", SERVER_NAMES),
     Key::new("realm.on-expiry", Kind::Text(r#""keep", "no-refresh" or "cut""#)),
+    Key::new("realm.username-limits", Kind::Boolean),
     Key::new("realm.peers", Kind::Text("the name of a [[peers.policy]]")),
     Key::new("realm.users-file", USERS_FILE),
     Key::new("realm.secrets", Kind::Tables),

@@ -73,14 +73,14 @@ pub(super) fn warn_about_unused(
     auth: &Auth,
     realms: &[RealmConfig],
 ) {
-    if auth.username_limits {
+    if auth.username_limits || realms.iter().any(|realm| realm.username_limits == Some(true)) {
         return;
     }
     for Located { value: (name, _), place } in policies {
         if realms.iter().all(|realm| realm.peers != Some(*name)) {
             let message = format!(
                 "nobody comes by the policy \"{name}\": no [[realm]] has peers = \"{name}\", and usernames cannot name it unless \
-                 username-limits in [auth] is true"
+                 username-limits in [auth] or a [[realm]] is true"
             );
             document.warning(place.clone(), message);
         }

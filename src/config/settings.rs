@@ -16,19 +16,19 @@ impl Config {
     /// # Errors
     /// A realm or a rule that cannot be used.
     pub fn settings(&self, nonce_keys: Arc<NonceKeys>, own: OwnAddresses) -> Result<Settings, ConfigError> {
-        let credentials = |realm: &str, users: &Arc<Users>, secrets: &[SharedSecret]| {
+        let credentials = |realm: &str, users: &Arc<Users>, secrets: &[SharedSecret], username_limits: bool| {
             let builder = Credentials::builder(realm, Arc::clone(&nonce_keys));
             let of = || if realm == self.auth.realm { "[auth]".to_owned() } else { format!("[[realm]] {realm:?}") };
             let builder = builder.users(Arc::clone(users)).secrets(secrets.to_vec());
             // Access tokens are for the realm of [auth] alone.
             let tokens = if realm == self.auth.realm { self.auth.tokens.clone() } else { AccessTokens::default() };
             let lifetime_max_secs = self.auth.credential_lifetime_max.map(|max| max.as_secs());
-            let builder = builder.username_limits(self.auth.username_limits).lifetime_max(lifetime_max_secs);
+            let builder = builder.username_limits(username_limits).lifetime_max(lifetime_max_secs);
             let built = builder.access_tokens(tokens).build();
             built.map_err(|error| ConfigError::one(Place::Source(of()), error.to_string()))
         };
         let auth = &self.auth;
-        let default_realm = credentials(&auth.realm, &auth.users, &auth.secrets)?;
+        let default_realm = credentials(&auth.realm, &auth.users, &auth.secrets, auth.username_limits)?;
         let peer_policies = compile_policies(self.peer_policy_rules(own), |name, rules| {
             PeerAcl::compile(rules).map_err(|error| {
                 let section = name.map_or("[peers]".to_owned(), |name| format!("[[peers.policy]] {name:?}"));
@@ -57,7 +57,8 @@ impl Config {
             .default_family(self.relay.default_family)
             .turn(self.turn);
         let settings = self.realms.iter().try_fold(settings, |settings, of| {
-            let realm = Realm::new(credentials(&of.name, &of.users, &of.secrets)?)
+            let username_limits = of.username_limits.unwrap_or(auth.username_limits);
+            let realm = Realm::new(credentials(&of.name, &of.users, &of.secrets, username_limits)?)
                 .quota(of.quota.of(self.quota))
                 .bandwidth(of.bandwidth)
                 .on_expiry(of.on_expiry.unwrap_or(auth.on_expiry))

@@ -353,6 +353,8 @@ pub struct RealmConfig {
     pub users: Arc<Users>,
     /// What becomes of allocations whose credential expired; as in `[auth]` if it does not say.
     pub on_expiry: Option<OnExpiry>,
+    /// Whether limits in time-limited usernames are read; as in `[auth]` if it does not say.
+    pub username_limits: Option<bool>,
     /// The peer policy of its users; that of `[peers]` if it names none.
     pub peers: Option<PolicyName>,
     /// Where its quotas differ.

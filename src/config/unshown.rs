@@ -159,6 +159,7 @@ pub(super) fn realm_lines(config: &Config) -> String {
         }
         let on_expiry = realm.on_expiry.unwrap_or(config.auth.on_expiry);
         let _ = writeln!(out, "on-expiry = {}", quoted(name_of(ON_EXPIRY, &on_expiry).unwrap_or_default()));
+        let _ = writeln!(out, "username-limits = {}", realm.username_limits.unwrap_or(config.auth.username_limits));
         if let Some(peers) = realm.peers {
             let _ = writeln!(out, "peers = \"{peers}\"");
         }
@@ -220,8 +221,8 @@ pub(super) fn realm_change(old: &Config, new: &Config) -> Option<(String, String
                 let name = |peers: Option<PolicyName>| peers.map_or_else(|| "-".to_owned(), |peers| peers.to_string());
                 notes.push(format!("peers: {} -> {}", name(before.peers), name(realm.peers)));
             }
-            if (&before.server_names, before.on_expiry, before.quota, before.bandwidth)
-                != (&realm.server_names, realm.on_expiry, realm.quota, realm.bandwidth)
+            if (&before.server_names, before.on_expiry, before.username_limits, before.quota, before.bandwidth)
+                != (&realm.server_names, realm.on_expiry, realm.username_limits, realm.quota, realm.bandwidth)
             {
                 notes.push("other settings".to_owned());
             }

@@ -60,11 +60,11 @@ pub(crate) enum About {
 pub(crate) enum WishError {
     #[error("{0:?} is empty, too long, or has a character that a username cannot have")]
     User(String),
-    #[error("a name has no ; where username-limits in [auth] is true")]
+    #[error("a name has no ; where username-limits is true")]
     Semicolon,
     #[error("the name is too long")]
     TooLong,
-    #[error("the server would take it for a part of the user's name; set username-limits = true in [auth]")]
+    #[error("the server would take it for a part of the user's name; set username-limits = true in [auth] or in the [[realm]]")]
     LimitsOff(About),
     #[error("{1:?} has a ;")]
     LimitSemicolon(About, String),

@@ -237,6 +237,14 @@ fn limits_that_the_server_would_not_read_are_refused_with_the_flag() {
     refused(&place, &["a", "--peers", "gone"], "--peers: no [[peers.policy]] has the name \"gone\"");
     refused(&place, &["a", "--allocations", "1;bw=1G"], "--allocations");
     refused(&place, &["a;b"], "--user: a name has no ;");
+    let in_realm =
+        Place::with("[[realm]]\nname = \"b\"\nusername-limits = true\n[[realm.secrets]]\nfile = \"secret\"\n");
+    refused(&in_realm, &["a", "--bandwidth", "2M"], "set username-limits = true in [auth] or in the [[realm]]");
+    let made = in_realm.run(&["credentials", "--user", "a", "--json", "--bandwidth", "2M", "--in-realm", "b"]);
+    let username = json(&made.ok())["username"].as_str().unwrap().to_owned();
+    let password = mint(SECRET.as_bytes(), &username);
+    let verified = in_realm.run(&["credentials", "verify", &username, &password, "--in-realm", "b"]).ok();
+    assert!(verified.ends_with("; limited to bw=2M\n"), "{verified}");
     let plain = Place::new();
     refused(&plain, &["a", "--bandwidth", "2M"], "set username-limits = true in [auth]");
     assert_eq!(plain.run(&["credentials", "--user", "a;b"]).code, 0, "as before");

@@ -410,7 +410,11 @@ fn a_realm_has_a_peer_policy_by_name_which_is_shown_and_whose_change_is_told() {
     assert_eq!(loaded.warnings, []);
     let config = loaded.config;
     assert_eq!(config.realms[0].peers, Some("sfu".parse().unwrap()));
-    assert!(config.to_toml().contains("name = \"b\"\non-expiry = \"keep\"\npeers = \"sfu\"\n"), "{}", config.to_toml());
+    assert!(
+        config.to_toml().contains("name = \"b\"\non-expiry = \"keep\"\nusername-limits = false\npeers = \"sfu\"\n"),
+        "{}",
+        config.to_toml()
+    );
     let told = |text: &str| {
         let changes = config.changes(&with_secret(text).config());
         changes.into_iter().map(|change| (change.key, change.after)).collect::<Vec<_>>()
@@ -426,6 +430,7 @@ fn a_realm_has_a_peer_policy_by_name_which_is_shown_and_whose_change_is_told() {
     let [warning] = &warned(&to_open)[..] else { panic!() };
     assert!(warning.contains("nobody comes by the policy \"sfu\": no [[realm]] has peers = \"sfu\""), "{warning}");
     assert!(warned(&format!("[auth]\nusername-limits = true\n{to_open}")).is_empty());
+    assert!(warned(&to_open.replace("name = \"b\"\n", "name = \"b\"\nusername-limits = true\n")).is_empty());
 }
 
 #[test]

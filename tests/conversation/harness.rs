@@ -131,6 +131,7 @@ pub struct RealmOptions {
     pub bandwidth: BandwidthLimits,
     pub on_expiry: OnExpiry,
     pub peers: Option<&'static str>,
+    pub username_limits: Option<bool>,
     pub server_names: Vec<&'static str>,
 }
 
@@ -143,6 +144,7 @@ impl RealmOptions {
             bandwidth: BandwidthLimits::default(),
             on_expiry: OnExpiry::Keep,
             peers: None,
+            username_limits: None,
             server_names: Vec::new(),
         }
     }
@@ -235,7 +237,8 @@ impl Options {
             .mobility(self.mobility)
             .redirect(self.redirect.clone());
         let realm = |of: &RealmOptions| {
-            let same = Self { realm: of.name, users: of.users.clone(), ..self.clone() };
+            let username_limits = of.username_limits.unwrap_or(self.username_limits);
+            let same = Self { realm: of.name, users: of.users.clone(), username_limits, ..self.clone() };
             Realm::new(same.credentials(nonce_keys))
                 .quota(of.quota)
                 .bandwidth(of.bandwidth)

@@ -393,6 +393,21 @@ fn a_suspension_and_peers_of_one_realm_s_user_are_not_the_other_s() {
 }
 
 #[test]
+fn limits_in_usernames_are_read_in_the_realm_that_has_them_and_part_of_the_name_elsewhere() {
+    let mut world = World::with(|options| {
+        options.realms = vec![RealmOptions { username_limits: Some(true), ..RealmOptions::named(OTHER) }];
+    });
+    let name = "carol;alloc=1";
+    let logins = [1, 2].map(|n| world.guest(client(n), name, 3600));
+    assert_eq!(logins.map(|login| try_allocate(&mut world, &login)), [None, None]);
+    let logins = [3, 4].map(|n| world.guest(by(OTHER, client(n)), name, 3600));
+    assert_eq!(logins.map(|login| try_allocate(&mut world, &login)), [None, Some(486)]);
+    let users: Vec<_> = world.list(&AllocationFilter::default(), None, 9).into_iter().map(|view| view.user).collect();
+    let plain = User::time_limited(name);
+    assert_eq!(users, [plain.clone(), plain, User::time_limited("carol").in_realm(Some(OTHER.into()))]);
+}
+
+#[test]
 fn each_realm_counts_for_itself_and_goes_on_counting_after_a_reload() {
     let mut world = world();
     let counts = |world: &World| {
