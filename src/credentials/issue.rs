@@ -64,7 +64,9 @@ pub(crate) enum WishError {
     Semicolon,
     #[error("the name is too long")]
     TooLong,
-    #[error("the server would take it for a part of the user's name; set username-limits = true in [auth] or in the [[realm]]")]
+    #[error(
+        "the server would take it for a part of the user's name; set username-limits = true in [auth] or in the [[realm]]"
+    )]
     LimitsOff(About),
     #[error("{1:?} has a ;")]
     LimitSemicolon(About, String),

@@ -1,6 +1,6 @@
 //! What requests are answered by: the keys, secrets and URLs of one configuration.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -37,7 +37,8 @@ pub(super) struct Issuer {
     default_realm: String,
     /// The secret that each realm's credentials are made with.
     secrets: HashMap<String, SharedSecret>,
-    username_limits: bool,
+    /// The realms in which limits in usernames are read.
+    with_username_limits: HashSet<String>,
     policies: Vec<PolicyName>,
     /// What is handed out in our own words.
     urls: Vec<String>,
@@ -72,6 +73,9 @@ impl Issuer {
         let of_auth = (&auth.realm, &auth.secrets);
         let realms = std::iter::once(of_auth).chain(config.realms.iter().map(|realm| (&realm.name, &realm.secrets)));
         let secrets = realms.filter_map(|(name, secrets)| Some((name.clone(), secrets.first()?.clone())));
+        let in_realms = config.realms.iter().map(|of| (&of.name, of.username_limits.unwrap_or(auth.username_limits)));
+        let with_username_limits = std::iter::once((&auth.realm, auth.username_limits)).chain(in_realms);
+        let with_username_limits = with_username_limits.filter(|(_, are_read)| *are_read);
         let urls = match api.urls.as_slice() {
             [] => turn_urls(listeners.iter().copied(), &config.relay, auth.public_host.as_deref()),
             urls => urls.to_vec(),
@@ -88,7 +92,7 @@ impl Issuer {
             keys: ApiKeys::new(&api.keys),
             default_realm: auth.realm.clone(),
             secrets: secrets.collect(),
-            username_limits: auth.username_limits,
+            with_username_limits: with_username_limits.map(|(name, _)| name.clone()).collect(),
             policies: config.peer_policies.iter().map(|(name, _)| *name).collect(),
             urls,
             turn,
@@ -257,7 +261,7 @@ impl Issuer {
             .secrets
             .get(realm)
             .ok_or_else(|| Refused::out_of_bounds("realm_not_allowed", format!("the realm {realm:?} has no secret")))?;
-        let rules = UsernameRules { limits: self.username_limits, policies: &self.policies };
+        let rules = UsernameRules { limits: self.with_username_limits.contains(realm), policies: &self.policies };
         let own_wish = Wish { user: wish.user, ttl_secs: wish.ttl_secs, limits: wish.limits };
         let issued = own_wish.issue(secret, rules, asked.now_unix).map_err(|error| {
             let field = match error.about() {
