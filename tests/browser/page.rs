@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::{Credentials, Spec, TestServer, Transport, run_with_input, target_dir, wait_until};
+use crate::support::{Credentials, Spec, TestServer, Transport, require_tool, run_with_input, target_dir, wait_until};
 use crate::wire::Wire;
 use crate::{BROWSER_LIMIT, Browser, LIMIT, must_succeed};
 
@@ -56,6 +56,38 @@ fn the_self_test_alone_goes_through_with_a_key_and_says_whom_to_ask_when_not() {
     assert!(refused.contains("401 The username or the credential is wrong"), "{refused}");
     assert!(refused.contains("turnstone explain ") && refused.contains(":test-anna"), "{refused}");
     assert_eq!(result["keeps"], 0);
+}
+
+#[test]
+fn the_self_test_goes_through_in_firefox_and_says_what_is_wrong() {
+    require_tool("firefox-esr", "firefox-esr");
+    let server = with_page("").start();
+    let browser = Browser::new(&[]);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/firefox.mjs");
+    let listeners = [format!(":{}?transport=udp", server.udp()), format!(":{}?transport=tcp", server.tcp())];
+    let input = json!({
+        "modules": target_dir().join("test-browser"),
+        "home": browser.home.path(),
+        "url": format!("{}#token={TOKEN}", page_of(&server)),
+        "listeners": listeners,
+    });
+    let finished = run_with_input(Command::new(&browser.node).arg(script), &input.to_string(), BROWSER_LIMIT);
+    must_succeed(&finished);
+    let result: Value =
+        serde_json::from_str(&finished.stdout).unwrap_or_else(|error| panic!("{error}: {}", finished.all_output()));
+    let good = result["good"].as_array().unwrap_or_else(|| panic!("{result:#}"));
+    for (of, transport) in good.iter().zip(["UDP", "TCP"]) {
+        let text = of["text"].as_str().unwrap();
+        assert_eq!(of["outcome"], "works", "{text}");
+        assert!(text.contains(&format!("✓ {transport} ")) && text.contains("bit/s"), "{text}");
+    }
+    assert_eq!(good.len(), 2);
+    let wrong = result["wrong"]["text"].as_str().unwrap();
+    assert!(
+        wrong.contains("401 The username or the credential is wrong") && wrong.contains("401 wrong-password"),
+        "{wrong}"
+    );
+    assert_eq!(result["errors"], json!([]), "{result:#}");
 }
 
 /// Does one thing on the page; nothing may be amiss in the browser's console.
