@@ -11,6 +11,7 @@ use super::api_key::{self, KeyArgs};
 use super::hash::{self, HashArgs};
 use super::input::{ConfigFlags, read_stdin};
 use super::output::{CliError, Exit, Printer, unix_now, utc_text};
+use super::paste::{self, Program, shell_text};
 use super::token::{self, TokenArgs};
 use super::verify::{self, RealmOf, VerifyArgs};
 
@@ -24,9 +25,13 @@ pub(super) struct CredentialsArgs {
     #[command(subcommand)]
     command: Option<CredentialsCommand>,
 
-    /// Whom it is for: quotas count on this name, so give each person another.
-    #[arg(long, value_name = "NAME", required = true)]
+    /// Whom it is for: quotas count on this name, so give each person another. Not with --format synapse, nextcloud, prosody and livekit.
+    #[arg(long, value_name = "NAME")]
     user: Option<String>,
+
+    /// So many of them, for NAME-1, NAME-2 and so on: for load tests.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    count: Option<u32>,
 
     /// How long it is good, such as 30m, 12h or 7d.
     #[arg(long, value_name = "DURATION", default_value = "12h")]
@@ -76,7 +81,7 @@ enum CredentialsCommand {
     Key(KeyArgs),
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// For reading.
     Text,
@@ -84,6 +89,29 @@ enum Format {
     Json,
     /// The argument of new RTCPeerConnection(...): an object with iceServers.
     IceServers,
+    /// Variables for a shell or an env file.
+    Env,
+    /// For Synapse (Matrix), with the secret, by which it makes credentials itself.
+    Synapse,
+    /// For Nextcloud Talk; likewise.
+    Nextcloud,
+    /// For Prosody (XEP-0215); likewise.
+    Prosody,
+    /// For LiveKit; likewise.
+    Livekit,
+}
+
+impl Format {
+    /// Who makes credentials itself.
+    fn program(self) -> Option<Program> {
+        match self {
+            Self::Synapse => Some(Program::Synapse),
+            Self::Nextcloud => Some(Program::Nextcloud),
+            Self::Prosody => Some(Program::Prosody),
+            Self::Livekit => Some(Program::Livekit),
+            Self::Text | Self::Json | Self::IceServers | Self::Env => None,
+        }
+    }
 }
 
 pub(super) fn run(args: &CredentialsArgs, printer: &mut Printer) -> Result<Exit, CliError> {
@@ -94,6 +122,8 @@ pub(super) fn run(args: &CredentialsArgs, printer: &mut Printer) -> Result<Exit,
         Some(CredentialsCommand::Key(key)) => return api_key::run(key, printer),
         None => {}
     }
+    let format = if args.json { Format::Json } else { args.format };
+    check_flags(args, format)?;
     let ttl = parse_duration(&args.ttl).map_err(|problem| CliError::usage(format!("--ttl: {problem}")))?;
     let ttl_secs = ttl.as_secs();
     if ttl_secs == 0 || ttl_secs > TTL_MAX_SECS {
@@ -114,31 +144,74 @@ pub(super) fn run(args: &CredentialsArgs, printer: &mut Printer) -> Result<Exit,
     }
     let realm = RealmOf::find(&config, args.in_realm.as_deref())?;
     let secret = choose(realm.secrets, args.secret_id.as_deref())?;
-    let issued = issue(args, ttl_secs, &realm, secret, now_unix)?;
-    let (username, password) = (&issued.username, &issued.password);
     let listeners = config.listeners.iter().map(|listener| (listener.transport, listener.address));
     let urls = turn_urls(listeners, &config.relay, config.auth.public_host.as_deref());
-    match if args.json { Format::Json } else { args.format } {
-        Format::Text => {
-            let expires = utc_text(issued.expires_unix);
-            printer.line(format_args!("username  {username}"))?;
-            printer.line(format_args!("password  {}", **password))?;
-            printer.line(format_args!("expires   {expires} (in {})", args.ttl))?;
-            for url in &urls {
-                printer.line(format_args!("url       {url}"))?;
-            }
+    if let Some(program) = format.program() {
+        let text = paste::lines(program, &urls, &secret.bytes, ttl_secs)?;
+        text.lines().try_for_each(|line| printer.line(line))?;
+        return Ok(Exit::Success);
+    }
+    let name = args.user.as_deref().unwrap_or_default();
+    let names: Vec<_> = match args.count {
+        None => vec![name.to_owned()],
+        Some(count) => (1..=count).map(|number| format!("{name}-{number}")).collect(),
+    };
+    for (index, user) in names.iter().enumerate() {
+        let issued = issue(args, user, ttl_secs, &realm, secret, now_unix)?;
+        if index > 0 && format == Format::Text {
+            printer.line("")?;
         }
-        Format::Json => {
-            let ttl = issued.ttl_secs;
-            printer.line(json!({ "username": username, "password": **password, "ttl": ttl, "uris": urls }))?;
-        }
-        Format::IceServers => printer.line(ice_servers(&urls, username, password))?,
+        print(&issued, format, &args.ttl, &urls, printer)?;
     }
     Ok(Exit::Success)
 }
 
+/// What does not go together, and what is missing.
+fn check_flags(args: &CredentialsArgs, format: Format) -> Result<(), CliError> {
+    let is_program = format.program().is_some();
+    let limited = [&args.bandwidth, &args.allocations, &args.peers].into_iter().any(Option::is_some);
+    match (&args.user, args.count) {
+        (None, _) if !is_program => {
+            Err(CliError::usage("--user is missing: whom the credential is for; for more, try '--help'"))
+        }
+        (Some(_), _) if is_program => Err(CliError::usage("--user: it makes credentials itself, for its own users")),
+        (_, Some(_)) if is_program || format == Format::Env => {
+            Err(CliError::usage("--count: expected --format text, json or ice-servers with it"))
+        }
+        _ if is_program && limited => Err(CliError::usage(
+            "--bandwidth, --allocations and --peers: it makes credentials itself, without limits in them",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn print(issued: &Issued, format: Format, ttl: &str, urls: &[String], printer: &mut Printer) -> Result<(), CliError> {
+    let (username, password) = (&issued.username, &issued.password);
+    match format {
+        Format::Json => {
+            let ttl = issued.ttl_secs;
+            printer.line(json!({ "username": username, "password": **password, "ttl": ttl, "uris": urls }))
+        }
+        Format::IceServers => printer.line(ice_servers(urls, username, password)),
+        Format::Env => {
+            printer.line(format_args!("TURN_USERNAME={}", shell_text(username)))?;
+            printer.line(format_args!("TURN_PASSWORD={}", shell_text(password)))?;
+            printer.line(format_args!("TURN_URLS={}", shell_text(&urls.join(","))))?;
+            printer.line(format_args!("TURN_EXPIRES={}", issued.expires_unix))
+        }
+        _ => {
+            let expires = utc_text(issued.expires_unix);
+            printer.line(format_args!("username  {username}"))?;
+            printer.line(format_args!("password  {}", **password))?;
+            printer.line(format_args!("expires   {expires} (in {ttl})"))?;
+            urls.iter().try_for_each(|url| printer.line(format_args!("url       {url}")))
+        }
+    }
+}
+
 fn issue(
     args: &CredentialsArgs,
+    user: &str,
     ttl_secs: u64,
     realm: &RealmOf<'_>,
     secret: &SharedSecret,
@@ -149,7 +222,7 @@ fn issue(
         allocations: args.allocations.as_deref(),
         peers: args.peers.as_deref(),
     };
-    let wish = Wish { user: args.user.as_deref().unwrap_or_default(), ttl_secs, limits };
+    let wish = Wish { user, ttl_secs, limits };
     let policies: Vec<_> = realm.config.peer_policies.iter().map(|(name, _)| *name).collect();
     let rules = UsernameRules { limits: realm.username_limits, policies: &policies };
     wish.issue(secret, rules, now_unix).map_err(|error| {

@@ -15,6 +15,7 @@ mod login;
 mod man;
 mod man_file;
 mod output;
+mod paste;
 mod probe;
 mod serve;
 mod show;

@@ -283,3 +283,57 @@ fn a_key_for_the_api_is_shown_once_and_what_the_configuration_gets_is_valid() {
         assert!(ran.code == 2 && ran.err.starts_with(error), "{args:?}: {}", ran.err);
     }
 }
+
+#[test]
+fn formats_for_shells_and_for_programs_that_make_credentials_themselves() {
+    let place = Place::with("[auth]\npublic-host = \"turn.example.org\"\n");
+    let env = place.run(&["credentials", "--user", "o'neil", "--format", "env"]).ok();
+    let script = format!("{env}printf '%s %s %s' \"$TURN_USERNAME\" \"$TURN_PASSWORD\" \"$TURN_URLS\"");
+    let shell = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+    let printed = String::from_utf8(shell.stdout).unwrap();
+    let (username, rest) = printed.split_once(' ').unwrap();
+    let (password, urls) = rest.split_once(' ').unwrap();
+    assert!(username.ends_with(":o'neil"), "{username}");
+    assert_eq!(*password, **mint(SECRET.as_bytes(), username));
+    assert_eq!(urls, "turn:turn.example.org:3478?transport=udp,turn:turn.example.org:3478?transport=tcp");
+
+    for (format, line) in [
+        ("synapse", "turn_user_lifetime: 3600s"),
+        ("nextcloud", &format!("php occ talk:turn:add --secret='{SECRET}' turn turn.example.org:3478 udp,tcp")),
+        ("prosody", "turn_external_host = \"turn.example.org\""),
+        ("livekit", "    - host: \"turn.example.org\""),
+    ] {
+        let text = place.run(&["credentials", "--format", format, "--ttl", "1h"]).ok();
+        assert!(text.lines().any(|found| found == line), "{format}: {text}");
+        assert!(text.contains(SECRET), "{format}: {text}");
+    }
+    for (args, error) in [
+        (&["--format", "synapse", "--user", "a"][..], "error: --user: it makes credentials itself"),
+        (&["--format", "synapse", "--count", "2"], "error: --count: expected"),
+        (&["--format", "livekit", "--bandwidth", "2M"], "error: --bandwidth, --allocations and --peers: "),
+        (&["--format", "env", "--user", "a", "--count", "2"], "error: --count: expected"),
+        (&["--user", "a", "--count", "0"], "error: invalid value '0' for '--count"),
+        (&[], "error: --user is missing"),
+    ] {
+        let ran = place.run(&[&["credentials"][..], args].concat());
+        assert!(ran.code == 2 && ran.err.starts_with(error), "{args:?}: {}", ran.err);
+    }
+}
+
+#[test]
+fn many_credentials_are_for_as_many_users() {
+    let place = Place::new();
+    let lines = place.run(&["credentials", "--user", "load", "--count", "3", "--json"]).ok();
+    let users: Vec<_> = lines
+        .lines()
+        .map(|line| {
+            let made: Value = serde_json::from_str(line).unwrap();
+            let username = made["username"].as_str().unwrap();
+            assert_eq!(made["password"], **mint(SECRET.as_bytes(), username));
+            username.split_once(':').unwrap().1.to_owned()
+        })
+        .collect();
+    assert_eq!(users, ["load-1", "load-2", "load-3"]);
+    let text = place.run(&["credentials", "--user", "load", "--count", "2"]).ok();
+    assert_eq!(text.split("\n\n").count(), 2, "{text}");
+}

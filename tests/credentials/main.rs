@@ -16,6 +16,7 @@ mod attacks;
 mod bounds;
 mod document;
 mod pages;
+mod recipes;
 mod running;
 mod shapes;
 mod test_page;

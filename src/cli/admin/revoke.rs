@@ -13,7 +13,7 @@ use super::text::{Table, count};
 use super::whereabouts::AdminFlags;
 use crate::config::parse_duration;
 
-/// Revoke credentials: their sessions end, and they are refused from now on. Or list what is revoked.
+/// Revoke credentials, whose sessions end at once, or list what is revoked.
 #[derive(Args)]
 #[command(group = ArgGroup::new("whose").required(true), after_help = "Examples:
   turnstone revoke 1764259200:alice
