@@ -20,6 +20,7 @@
 //! | [`usage`] | records of what each allocation has used |
 //! | [`doctor`] | what is wrong with the server's host |
 //! | `http` | HTTP endpoints |
+//! | [`hook`] | asks an application about users |
 //! | `credentials` | time-limited credentials as they are handed out, by command and over HTTP |
 //! | [`ops`] | logs, signals, service manager |
 //! | `page` | the files of the operator's page |
@@ -38,6 +39,7 @@ pub mod counters;
 mod credentials;
 pub mod doctor;
 pub mod dtls;
+pub mod hook;
 mod http;
 pub mod import;
 pub mod ops;

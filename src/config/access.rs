@@ -70,12 +70,13 @@ pub(super) fn read_auth(
         }
         None => secrets,
     };
-    if secrets.is_empty() && users.is_empty() && token_keys.is_empty() && !document.has_problems() {
+    let is_asked = root.section("hook").has("url");
+    if secrets.is_empty() && users.is_empty() && token_keys.is_empty() && !is_asked && !document.has_problems() {
         if around.dev {
             secrets.extend(fresh_secret(document));
         } else if turn {
             let message = "nobody could authenticate: expected [[auth.secrets]], [[auth.users]], users-file in [auth] or \
-                           [[auth.token-keys]] in the file, or TURNSTONE_SECRET_FILE or TURNSTONE_SECRET in the environment";
+                           [[auth.token-keys]] or [hook] in the file, or TURNSTONE_SECRET_FILE or TURNSTONE_SECRET in the environment";
             document.problem(document.whole(), message);
         }
     }
@@ -108,6 +109,7 @@ pub(super) fn read_realms(
 ) -> Vec<RealmConfig> {
     let reader = SecretReader { document, source, around };
     let tables = root.sections("realm");
+    let is_asked = root.section("hook").has("url");
     if let Some(table) = tables.get(REALMS_MAX) {
         document.problem(table.place(), format!("more than {REALMS_MAX} realms"));
     }
@@ -152,7 +154,7 @@ pub(super) fn read_realms(
         let name = or_default(name);
         let secrets = reader.secrets_of(table);
         let users = reader.users(table, &name);
-        if secrets.is_empty() && users.is_empty() && !document.has_problems() {
+        if secrets.is_empty() && users.is_empty() && !is_asked && !document.has_problems() {
             let message = "nobody could authenticate: expected [[realm.secrets]], [[realm.users]] or users-file in this [[realm]]";
             document.problem(table.place(), message);
         }

@@ -9,6 +9,7 @@ use super::access::{parse_path, read_auth, read_readers, read_realms};
 use super::admin::read_admin;
 use super::credentials_reader::{Beside, read_credentials};
 use super::error::{ConfigError, Place, ValueError};
+use super::hook_reader::read_hook;
 use super::listen::{check_listener_realms, read_listeners, read_tls};
 use super::nat_discovery::read_nat_discovery;
 use super::operation::{read_drain, read_metrics, read_redirect};
@@ -112,6 +113,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
     let drain = read_drain(root, &listeners, &relay.value, around);
     let redirect = read_redirect(root, &listeners, &relay.value, around).map(Arc::new);
     let usage = read_usage(document, root, source, around);
+    let hook = read_hook(document, root, source, around);
     let auth = read_auth(document, root, source, turn, around);
     let realms = read_realms(document, root, source, around, &auth, &peer_policies);
     warn_about_unused(document, &peer_policies, &auth, &realms);
@@ -152,6 +154,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         credentials,
         drain,
         redirect,
+        hook,
         usage,
         turn,
         rfc5766_channel_numbers,

@@ -10,6 +10,7 @@ use crate::addr::Family;
 use crate::auth::TokenAlgorithm;
 use crate::turn::{AlternateServer, DefaultFamily};
 
+use super::hook::Hook;
 use super::key::{Key, Kind, Overridable};
 use super::shown::{boolean, limit, number, or_off, rate, secs, text, texts};
 use super::snapshot::{Config, LogFormat, RelayChoice, TlsVersion};
@@ -456,6 +457,26 @@ static KEYS: &[Key] = &[
     Key::new("redirect.from-bandwidth", Kind::Rate)
         .default("unlimited")
         .shown(|c| rate(c.redirect.as_ref()?.from_bytes_per_sec)),
+    Key::new("hook.url", Kind::Text(r#"an https URL, http to loopback, or "unix:/path/of/a/socket""#))
+        .shown(|c| text(c.hook.as_ref()?.url.to_string()))
+        .unshown(unshown::hook_lines, unshown::hook_change)
+        .after_restart(|new, running| Hook::keep_until_restart(&mut new.hook, &running.hook)),
+    Key::new("hook.token-credential", CREDENTIAL),
+    Key::new("hook.token-file", FILE),
+    Key::new("hook.token-env", VARIABLE),
+    Key::new("hook.token", INLINE),
+    Key::new("hook.timeout", Kind::Duration(Duration::from_millis(100)..=Duration::from_secs(4)))
+        .default("2s")
+        .shown(|c| Some(Value::Duration(c.hook.as_ref()?.timeout))),
+    Key::new("hook.concurrency", Kind::Number(1..=256, "a whole number from 1 to 256"))
+        .default("16")
+        .shown(|c| number(c.hook.as_ref()?.concurrency)),
+    Key::new("hook.known-for", Kind::Duration(SECOND..=HOUR))
+        .default("1m")
+        .shown(|c| Some(Value::Duration(c.hook.as_ref()?.known_for))),
+    Key::new("hook.unknown-for", Kind::Duration(SECOND..=HOUR))
+        .default("5s")
+        .shown(|c| Some(Value::Duration(c.hook.as_ref()?.unknown_for))),
     Key::new("usage.interim", Kind::DurationOrOff(Duration::from_secs(10)..=DAY))
         .default("5m")
         .shown(|c| or_off(c.usage.as_ref()?.interim.map(Value::Duration))),

@@ -24,6 +24,10 @@ impl Config {
             let tokens = if realm == self.auth.realm { self.auth.tokens.clone() } else { AccessTokens::default() };
             let lifetime_max_secs = self.auth.credential_lifetime_max.map(|max| max.as_secs());
             let builder = builder.username_limits(username_limits).lifetime_max(lifetime_max_secs);
+            let builder = match &self.hook {
+                Some(hook) => builder.asking(hook.policy()),
+                None => builder,
+            };
             let built = builder.access_tokens(tokens).build();
             built.map_err(|error| ConfigError::one(Place::Source(of()), error.to_string()))
         };

@@ -17,6 +17,7 @@ use crate::user::RealmId;
 
 use super::credentials::CredentialsApi;
 use super::endpoint::Endpoint;
+use super::hook::Hook;
 use super::secret::{AdminToken, Readers, SecretError, read_key_file};
 use super::usage::Usage;
 
@@ -71,6 +72,8 @@ pub struct Config {
     pub drain: Drain,
     /// Which new clients are sent to other servers; none by default.
     pub redirect: Option<Arc<Redirect>>,
+    /// Who is asked about usernames that nobody configured; nobody by default.
+    pub hook: Option<Hook>,
     /// Records of what each allocation has used; none by default.
     pub usage: Option<Usage>,
     /// Whether TURN is offered, or only STUN Binding.
@@ -425,7 +428,8 @@ impl Config {
         WantedSockets {
             // Each worker waits with two descriptors, and is woken by another one.
             listeners: self.workers as u64 * (self.listeners.len() as u64 + 3)
-                + if self.credentials.is_some() { CredentialsApi::SOCKETS_MAX } else { 0 },
+                + if self.credentials.is_some() { CredentialsApi::SOCKETS_MAX } else { 0 }
+                + self.hook.as_ref().map_or(0, |hook| hook.concurrency as u64),
             relays: if self.turn { ports * addresses } else { 0 },
             connections,
             peers: if self.turn && self.tcp_relays.is_offered { connections } else { 0 },

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::hook::HookUrl;
 use super::snapshot::{Auth, Config, ListenOptions, RealmConfig, Web};
 use super::units::rate_text;
 use super::value::{ON_EXPIRY, PEER_MODES, name_of, quoted};
@@ -291,6 +292,23 @@ pub(super) fn webhook_query_lines(config: &Config) -> String {
 pub(super) fn webhook_query_change(old: &Config, new: &Config) -> Option<(String, String)> {
     let (old, new) = (old.usage.as_ref()?.webhook.as_ref()?, new.usage.as_ref()?.webhook.as_ref()?);
     (old.url != new.url).then(|| (old.url.to_string(), format!("{} (another query)", new.url)))
+}
+
+/// The query, which some want their key in, and the token.
+pub(super) fn hook_lines(config: &Config) -> String {
+    let Some(hook) = &config.hook else { return String::new() };
+    let has_query = matches!(&hook.url, HookUrl::Http(url, _) if url.has_query());
+    let query = if has_query { "# url: its query is not shown\n" } else { "" };
+    let token = if hook.token.is_some() { "# token: there is one\n" } else { "" };
+    format!("{query}{token}")
+}
+
+pub(super) fn hook_change(old: &Config, new: &Config) -> Option<(String, String)> {
+    let (old, new) = (old.hook.as_ref()?, new.hook.as_ref()?);
+    if old.url != new.url {
+        return Some((old.url.to_string(), format!("{} (another query)", new.url)));
+    }
+    there(old.token.clone(), new.token.clone(), ["a token", "another token"])
 }
 
 pub(super) fn webhook_token_lines(config: &Config) -> String {

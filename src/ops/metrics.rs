@@ -16,6 +16,7 @@ use crate::addr::{Family, Transport};
 use crate::auth::Revocations;
 use crate::counters::{self, BadHeader, Counter, Counters, Cut, Handshake, Histogram, NotPassed, TrafficCounters};
 use crate::credentials::Outcome;
+use crate::hook::Told;
 use crate::net::{AddressUsage, RelayPorts};
 use crate::policy::{Guard, Quotas};
 use crate::reject::{Dropped, Reason};
@@ -84,6 +85,7 @@ impl Collector for Observed {
         self.encode_relays(&mut out)?;
         self.encode_streams(&mut out)?;
         self.encode_dtls(&mut out)?;
+        self.encode_hook(&mut out)?;
         self.encode_usage(&mut out)?;
         self.encode_credentials(&mut out)
     }
@@ -386,6 +388,15 @@ impl Observed {
         let help = "DTLS handshakes by how far they came: clients asked for a cookie, those that showed it and found no place, and what \
                     became of the others.";
         out.counters("turnstone_dtls_handshakes", help, "outcome", handshakes)
+    }
+
+    fn encode_hook(&self, out: &mut Out<'_>) -> fmt::Result {
+        let stats = &self.status.hook;
+        let told = Told::ALL.map(|told| (told.label(), stats.of(told)));
+        let help = "Questions about users to the application of [hook], by what came of them.";
+        out.counters("turnstone_hook_questions", help, "result", told)?;
+        let help = "1 while the application of [hook] is asked one question at a time, because it fails.";
+        out.gauge("turnstone_hook_broken", help, u64::from(stats.is_broken()))
     }
 
     fn encode_usage(&self, out: &mut Out<'_>) -> fmt::Result {

@@ -124,6 +124,9 @@ fn apply(server: &mut Server, judged: &mut Judged, hooks: &Hooks<'_>) -> Judging
         list_revocations(server);
     }
     server.addresses.look_soon();
+    if let Some((control, hook)) = server.hook.as_ref().zip(server.config.hook.as_ref()) {
+        control.reload(hook);
+    }
     if let Some(usage) = &server.usage {
         usage.reload(server.config.usage.as_ref());
     }

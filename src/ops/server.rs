@@ -20,6 +20,7 @@ use crate::config::{Config, ConfigError};
 use crate::counters;
 use crate::credentials::CredentialsService;
 use crate::dtls;
+use crate::hook::HookControl;
 use crate::http;
 use crate::stream::https_config;
 use crate::turn::{RelayedRate, Settings};
@@ -38,6 +39,7 @@ pub(super) struct Server {
     /// The certificates in use.
     pub(super) in_use: Option<Certificates>,
     pub(super) draining: Option<Draining>,
+    pub(super) hook: Option<HookControl>,
     pub(super) usage: Option<UsageRecords>,
     pub(super) settings: Arc<Settings>,
     pub(super) tls: Arc<ArcSwapOption<ServerConfig>>,

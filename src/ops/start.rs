@@ -23,14 +23,15 @@ use super::server::{CredentialsEndpoint, Relayed, Server};
 use super::status::Status;
 use super::workers::{Threads, Workers};
 use crate::auth::NonceKeys;
-use crate::config::{Config, Endpoint, WantedSockets, lasts};
+use crate::config::{Config, Endpoint, HookUrl, WantedSockets, lasts};
 use crate::credentials::CredentialsService;
+use crate::hook;
 use crate::http::{self, EndpointListener, Limits};
 use crate::net::{Inherited, RelayPorts, sys};
 use crate::stream::ConnectionLimits;
 use crate::turn::{ConnectionIds, Shared};
 use crate::usage::UsageRecords;
-use crate::worker::{Reservations, WorkerContext, fill_from_system};
+use crate::worker::{Command, Reservations, WorkerContext, fill_from_system};
 
 /// A server whose workers run.
 pub(super) struct Started {
@@ -86,6 +87,9 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
     };
     endpoints.extend(bound.page);
     endpoints.extend([&monitor, &admin, &credentials].into_iter().flatten().filter_map(EndpointListener::address));
+    if let Some(HookUrl::Http(_, address)) = config.hook.as_ref().map(|hook| &hook.url) {
+        endpoints.extend(*address);
+    }
     endpoints.extend(config.usage.iter().flat_map(|usage| &usage.webhook).filter_map(|webhook| webhook.address));
     let mut master = [0; 32];
     fill_from_system(&mut master);
@@ -111,7 +115,22 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
     if let Some(file) = &config.auth.revocations_file {
         revocations_watch.begin(std::slice::from_ref(file));
     }
+    let mut tasks = Vec::new();
+    let (mut hook, mut hook_control) = (None, None);
+    if let Some(settings) = &config.hook {
+        let mailboxes = workers.mailboxes.clone();
+        let take = move |worker: u16, id, answer| {
+            if let Some(mailbox) = mailboxes.get(usize::from(worker)) {
+                mailbox.send(Command::Answered(id, answer));
+            }
+        };
+        let (sender, control, asker) = hook::new(settings, Arc::clone(&status.hook), Box::new(take));
+        tracing::info!(url = %settings.url, "asking about users that are not configured");
+        (hook, hook_control) = (Some(sender), Some(control));
+        tasks.push(tokio::spawn(asker.run()));
+    }
     let context = WorkerContext {
+        hook,
         settings: Arc::clone(&settings),
         shared: shared.clone(),
         relay_ports: Arc::clone(&relay_ports),
@@ -135,7 +154,6 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
         gso: gso_available(),
     };
     let threads = Threads::start(sockets, &workers, &context)?;
-    let mut tasks = Vec::new();
     if let Some(listener) = monitor {
         tracing::info!(endpoint = %listener.endpoint, "serving /metrics, /healthz and /readyz");
         // A socket in the file system is beyond the reach of web pages.
@@ -197,6 +215,7 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
         revocations_watch,
         in_use,
         draining: None,
+        hook: hook_control,
         usage,
         settings,
         tls,

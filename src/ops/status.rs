@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::credentials::CredentialsStats;
+use crate::hook::HookStats;
 use crate::turn::Settings;
 use crate::usage::UsageStats;
 use crate::worker::fill_from_system;
@@ -24,6 +25,8 @@ pub(super) struct Status {
     certificates: ArcSwap<Vec<CertificateFacts>>,
     /// What became of usage records.
     pub(super) usage: Arc<UsageStats>,
+    /// What became of questions about users.
+    pub(super) hook: Arc<HookStats>,
     /// What became of requests for credentials.
     pub(super) credentials: Arc<CredentialsStats>,
     settings: ArcSwapOption<Settings>,
@@ -76,6 +79,7 @@ impl Status {
             certificate_reloads: Outcomes::default(),
             certificates: ArcSwap::default(),
             usage: Arc::default(),
+            hook: Arc::default(),
             credentials: Arc::default(),
             settings: ArcSwapOption::empty(),
             not_ready: ArcSwapOption::empty(),

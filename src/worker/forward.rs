@@ -107,7 +107,7 @@ impl Worker {
                         let payload = message.inner(range.start, range.len());
                         self.relay_to_peer(now, transport, &way, payload)
                     }
-                    // A Connect, which is answered when its peer has. Nobody is asked: the settings have nobody to ask.
+                    // A Connect, which is answered when its peer has; or somebody is asked about its user.
                     Outcome::Waits => Room::Left,
                     Outcome::Binds(binding) => {
                         self.observers.counters().answers.add(1);

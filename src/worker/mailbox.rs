@@ -11,8 +11,8 @@ use super::tcp_relays::ClientSide;
 use crate::addr::PeerAddr;
 use crate::net::sys::EventFd;
 use crate::turn::{
-    AllocationDetail, AllocationFilter, AllocationId, AllocationView, Alternates, ConnectionId, EndReason, Judgement,
-    OwnSender, Refusal, Settings, UserTotal,
+    AllocationDetail, AllocationFilter, AllocationId, AllocationView, Alternates, Answer, AskId, ConnectionId,
+    EndReason, Judgement, OwnSender, Refusal, Settings, UserTotal,
 };
 
 /// What may wait for one worker, in what packets count for.
@@ -66,6 +66,8 @@ pub enum Command {
     Kick(AllocationFilter, Option<AllocationId>, Reply<usize>),
     /// End allocations whose credentials are revoked by now, as above.
     EndRevoked(Reply<usize>),
+    /// Take the answer to a question.
+    Answered(AskId, Answer),
     /// End every allocation with this reason and stop.
     Stop(EndReason),
 }

@@ -33,6 +33,7 @@ mod tcp_link;
 mod tcp_relays;
 mod tcp_turns;
 mod token;
+mod waiting;
 
 use std::io;
 use std::sync::Arc;
@@ -51,6 +52,7 @@ pub use shortage::{Shortage, Shortages};
 use crate::config::{RelayChoice, Streams};
 use crate::counters::Counters;
 use crate::dtls;
+use crate::hook::HookSender;
 use crate::net::sys::{Descriptors, Epoll, Interest};
 use crate::net::{Pipes, RelayPorts};
 use crate::stream::ConnectionLimits;
@@ -96,6 +98,8 @@ pub struct WorkerContext {
     pub mailboxes: Vec<Arc<Mailbox>>,
     /// Who may have how many descriptors.
     pub descriptors: Descriptors,
+    /// Takes questions about users, if anybody is asked.
+    pub hook: Option<HookSender>,
     /// Takes what the allocations have used, if that is recorded.
     pub usage: Option<UsageSender>,
     /// Whether peers on this host's loopback are allowed (`serve --dev`).
@@ -126,6 +130,8 @@ pub struct Worker {
     whereabouts: Arc<Whereabouts>,
     /// Data that waits for its allocation.
     parked: Parked,
+    /// Whom to ask what requests wait for.
+    hook: Option<HookSender>,
     /// What goes over all allocations.
     jobs: Jobs,
     /// What goes round, if that is looked for.
@@ -182,6 +188,7 @@ impl Worker {
             mail,
             whereabouts: Arc::clone(&context.whereabouts),
             parked: Parked::default(),
+            hook: context.hook.map(|hook| hook.of_worker(number)),
             jobs: Jobs::default(),
             loops,
             observers: Observers::new(counters, context.usage, context.shortages, context.whereabouts),

@@ -82,6 +82,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "config::ListenOptions",
             "config::RelayChoice",
             "config::Streams",
+            "hook::HookSender",
             "usage::UsageSender",
         ],
         &["std::fs", "tokio", "RwLock"],
@@ -110,6 +111,20 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "config::rate_text",
         ],
         &["std::fs", "TcpStream", "tokio", "libc"],
+    ),
+    // No worker waits for an application.
+    (
+        "hook",
+        &[
+            "turn",
+            "auth::KnownCredential",
+            "auth::StoredKeys",
+            "auth::UsernameLimits",
+            "net::sys",
+            "config::Hook",
+            "config::HookUrl",
+        ],
+        &["libc", "UdpSocket"],
     ),
     // Its threads are its own: no packet waits for a disk or a webhook.
     (
@@ -187,6 +202,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "auth",
             "policy",
             "usage",
+            "hook",
             "page",
         ],
         &[],

@@ -100,6 +100,7 @@ fn the_documented_defaults_are_the_defaults() {
         "alternate-server = ",
         "file = ",
         "webhook = ",
+        "url = ",
     ] {
         assert!(all.contains(example), "no example of {example}");
     }
@@ -113,6 +114,7 @@ fn the_documented_defaults_are_the_defaults() {
             "key =",
             "software =",
             "state-directory =",
+            "url =",
             "revocations =",
             "public-host =",
             "users-file =",

@@ -18,6 +18,7 @@ use turnstone::user::User;
 use crate::harness::*;
 
 mod hostile;
+mod limits;
 
 /// That of some reloads.
 const OTHER_REALM: &str = "example.net";

@@ -11,6 +11,7 @@ mod turn_client;
 
 mod aiortc;
 mod behind_proxies;
+mod hook;
 mod libnice;
 mod mobility;
 mod proxy;

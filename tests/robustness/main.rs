@@ -17,6 +17,7 @@
 mod config;
 mod dtls;
 mod framing;
+mod hook;
 mod messages;
 mod mutate;
 mod proxies;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::addr::FiveTuple;
 use crate::auth::KnownCredential;
 
 use super::output::{Client, Outcome};
@@ -19,6 +20,8 @@ pub struct Ask {
     pub id: AskId,
     /// What is asked.
     pub question: Question,
+    /// The client whose request waits for the answer, or the first of them; the answer is for all of them.
+    pub client: FiveTuple,
     /// When the first who wait for the answer give up, in monotonic microseconds. A later answer still serves who comes after them.
     pub deadline_micros: u64,
 }

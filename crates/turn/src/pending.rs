@@ -75,6 +75,7 @@ pub(super) struct Full;
 
 struct Asking {
     question: Question,
+    client: FiveTuple,
     /// Until when the answer is awaited: afterwards it is asked again.
     deadline_micros: u64,
     waiting: BTreeSet<u64>,
@@ -118,7 +119,7 @@ impl Pending {
         }
         let deadline_micros = now_micros.saturating_add(u64::from(policy.deadline_millis) * 1000);
         let seq = self.next();
-        let waits_for = self.asking(now_micros, policy, deadline_micros, question);
+        let waits_for = self.asking(now_micros, policy, deadline_micros, (question, client.five_tuple));
         if let Some(asking) = self.questions.get_mut(&waits_for) {
             asking.waiting.insert(seq);
         }
@@ -139,9 +140,9 @@ impl Pending {
     /// The next question to ask.
     pub(super) fn ask(&mut self) -> Option<Ask> {
         let id = self.to_ask.pop_first()?;
-        let Asking { question, deadline_micros, .. } = self.questions.get(&id)?;
+        let Asking { question, client, deadline_micros, .. } = self.questions.get(&id)?;
         self.counts.asked += 1;
-        Some(Ask { id, question: question.clone(), deadline_micros: *deadline_micros })
+        Some(Ask { id, question: question.clone(), client: *client, deadline_micros: *deadline_micros })
     }
 
     /// Takes a question that has its answer; `None` if there is none of this name (any more). [`Self::settle`] follows.
@@ -180,6 +181,11 @@ impl Pending {
     /// When [`Self::expire`] is due.
     pub(super) fn next_deadline(&self) -> Option<u64> {
         self.deadlines.first().map(|(deadline_micros, _)| *deadline_micros)
+    }
+
+    /// Whether there is a request that waits no more.
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     /// The next request that waits no more.
@@ -221,12 +227,18 @@ impl Pending {
     }
 
     /// The question's name: one that waits for its answer already, or else a new one.
-    fn asking(&mut self, now_micros: u64, policy: &AskPolicy, deadline_micros: u64, question: Question) -> AskId {
+    fn asking(
+        &mut self,
+        now_micros: u64,
+        policy: &AskPolicy,
+        deadline_micros: u64,
+        (question, client): (Question, FiveTuple),
+    ) -> AskId {
         if let Some(id) = self.ids.get(&question).copied()
             && let Some(asking) = self.questions.get_mut(&id)
         {
             if asking.deadline_micros <= now_micros {
-                asking.deadline_micros = deadline_micros;
+                (asking.deadline_micros, asking.client) = (deadline_micros, client);
                 self.to_ask.insert(id);
             }
             return id;
@@ -238,7 +250,7 @@ impl Pending {
         }
         let id = AskId(self.next());
         self.ids.insert(question.clone(), id);
-        self.questions.insert(id, Asking { question, deadline_micros, waiting: BTreeSet::new() });
+        self.questions.insert(id, Asking { question, client, deadline_micros, waiting: BTreeSet::new() });
         self.to_ask.insert(id);
         id
     }

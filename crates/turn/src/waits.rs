@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::auth::{Authenticated, Credentials};
 use crate::clock::Now;
 use crate::reject::Reason;
-use turnstone_stun::Message;
+use turnstone_stun::{Message, Method};
 
 use super::ask::{Answer, Ask, AskId, Late, Question, WaitCounts, Waiting};
 use super::facts::Fact;
@@ -100,7 +100,10 @@ impl Server {
                 }
                 Fate::Told(question, fact) => {
                     self.put_at_hand(Some((question, fact)));
+                    // Had another server its allocation, it would not have waited here.
+                    self.moves.passed_on = Some(None);
                     let outcome = self.turn_request(now, &parked.client, &message, relays, reply);
+                    self.moves.passed_on = None;
                     self.put_at_hand(None);
                     outcome
                 }
@@ -109,6 +112,11 @@ impl Server {
                 return Some(Late { client: parked.client, request: parked.request, outcome });
             }
         }
+    }
+
+    /// Whether [`Self::poll_late`] has something.
+    pub fn has_late(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.has_ready())
     }
 
     /// What has become of requests that waited, since the start.
@@ -143,7 +151,7 @@ impl Server {
         reply: &mut Vec<u8>,
     ) -> ControlFlow<Outcome, Authenticated> {
         let mut reason = reason;
-        if reason == Reason::CredentialExpired
+        if matches!(reason, Reason::CredentialExpired | Reason::UnknownUser)
             && let Some(auth) = self.authenticate_by_connection(now, client, message)
         {
             return ControlFlow::Continue(auth);
@@ -182,7 +190,8 @@ impl Server {
             Some(Fact::Known(user)) => Some(user),
             Some(Fact::Unknown) => None,
             // The answer would come to this server, whose paths are not those of the client. Its own credential an allocation has.
-            None if self.moves.is_of_another_server() => {
+            // And what follows a ConnectionBind on its connection is no message.
+            None if self.moves.is_of_another_server() || message.method() == Method::CONNECTION_BIND => {
                 credentials.verify_nobody(message);
                 return Err(Some(Reason::UnknownUser));
             }

@@ -37,6 +37,7 @@ fn everything() -> Document {
         ("usage.file", "\"/u\""),
         ("usage.webhook", "\"https://example.org/\""),
         ("usage.spool-directory", "\"/s\""),
+        ("hook.url", "\"unix:/h\""),
     ] {
         set(&mut document, find(key).unwrap(), value);
     }
@@ -88,12 +89,13 @@ fn samples(key: &Key) -> [String; 2] {
         "tls.certificate" | "tls.key" | "usage.file" | "usage.spool-directory" | "state-directory" => {
             given("\"/one\"", "\"/other\"")
         }
+        "hook.url" => given("\"unix:/one\"", "\"https://example.org/\""),
         // It is read.
         "auth.revocations" => given("\"/dev/null\"", "\"/dev/./null\""),
         "tls.min-version" => given("\"1.2\"", "\"1.3\""),
         "relay.ipv4" => given("\"192.88.100.1\"", "\"192.88.100.2\""),
         "relay.ipv6" => given("\"off\"", "\"2a00:1::1\""),
-        "relay.external-ip" => given("[\"203.0.113.5\"]", "[\"203.0.113.6\"]"),
+        "relay.external-ip" => given("[\"203.0.113.5\"]", "[\"203.0.113.9\"]"),
         "relay.ports" => given("\"20000-20099\"", "\"20000-20199\""),
         "relay.choice" => given("\"least-used\"", "\"reached\""),
         "relay.address-family" => given("\"ipv4\"", "\"as-client\""),
@@ -159,8 +161,9 @@ fn every_key_is_read() {
 
 #[test]
 fn every_key_is_shown_compared_and_kept_until_a_restart_where_that_is_so() {
-    // A certificate is kept for as long as there is a listener for it, a quota if it is a share of ports that are kept.
-    let sometimes = |key: &Key| key.section() == "tls" || key.section() == "quota";
+    // A certificate is kept for as long as there is a listener for it, a quota if it is a share of ports that are kept, the hook's URL
+    // only if there was none.
+    let sometimes = |key: &Key| matches!(key.section(), "tls" | "quota") || key.name == "hook.url";
     for key in all().filter(|key| !is_unshown(key)) {
         let values = samples(key);
         let [old, new] = [0, 1].map(|index: usize| {

@@ -246,7 +246,7 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
         }
         Reason::WrongPassword => "wrong password",
         Reason::UnknownUser => {
-            "no static user has this name, and it is not the username of a time-limited credential (EXPIRY:USER)"
+            "no static user has this name, it is not the username of a time-limited credential (EXPIRY:USER), and the application of [hook], if there is one, does not know it"
         }
         Reason::WrongRealm => {
             "the client answered the challenge of another realm: it had it from another server, or by another listener or server name of \
@@ -319,8 +319,12 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
         Reason::UnknownReservation => "the reservation token is unknown, expired or another user's",
         Reason::TooManyPeers => "the allocation has as many peers as [limits] peers-per-allocation allows",
         Reason::SystemError => "the operating system gave no socket; look at the limit of open files (LimitNOFILE)",
-        Reason::TooManyWaiting => "as many requests as may were waiting for somebody to say who their users are",
-        Reason::CredentialUnavailable => "whoever knows the user's credential could not say, or did not in time",
+        Reason::TooManyWaiting => {
+            "as many requests as may were waiting for the application of [hook] to say who their users are"
+        }
+        Reason::CredentialUnavailable => {
+            "the application of [hook] could not say who the user is, or did not in time; the log says why"
+        }
         Reason::Draining => {
             "the server is draining and takes no new allocation; [drain] alternate-server could name another"
         }

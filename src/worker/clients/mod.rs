@@ -245,6 +245,17 @@ impl Clients {
         self.close_all_sessions();
     }
 
+    /// Notes whether a client has an allocation now that a request of its has gone on.
+    pub(super) fn note_late(&mut self, now: Now, client: &Client, server: &Server) {
+        match client.path {
+            Path::Datagrams(_) => {}
+            Path::Stream(id) => {
+                self.note_allocation(now, id, server);
+            }
+            Path::Session(id) => self.note_session(now, id, server),
+        }
+    }
+
     /// Notes whether a connection has an allocation; returns that.
     fn note_allocation(&mut self, now: Now, id: StreamId, server: &Server) -> bool {
         let Some(stream) = self.streams.get(id) else { return false };

@@ -41,6 +41,7 @@ impl Worker {
         self.serve_backlog(now);
         self.jobs.work(now, &mut self.server, &mut self.relays, &mut self.clients, &mut self.observers);
         self.on_time(now);
+        self.serve_waiting(now);
         self.send_notices(now);
         self.flush(now);
         self.clients.close_ended(now, &mut self.server, &mut self.relays, &self.observers);

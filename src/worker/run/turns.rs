@@ -59,6 +59,7 @@ impl Worker {
                     self.jobs.add(Job::Kick(self.server.kicking(filter, id), 0, reply));
                 }
                 Command::EndRevoked(reply) => self.jobs.add(Job::Kick(self.server.ending_revoked(), 0, reply)),
+                Command::Answered(id, answer) => drop(self.server.answer(now, id, answer)),
                 Command::Stop(reason) => {
                     self.server.end_all(now, reason, &mut self.relays);
                     self.pace.end();
@@ -303,7 +304,7 @@ impl Worker {
 
     /// Sees to it that there is room for the next message, after what one has said of it.
     #[inline]
-    pub(super) fn make_room_again(&mut self, now: Now, room: Room) {
+    pub(in crate::worker) fn make_room_again(&mut self, now: Now, room: Room) {
         match room {
             Room::Left => {}
             Room::MailFull => self.send_mail(),

@@ -9,6 +9,7 @@ use turnstone_stun::{Key, PasswordAlgorithm};
 
 use super::identity::Identity;
 use super::password::{Passwords, PrepareError};
+use super::username_limits::UsernameLimits;
 
 /// Whether, and within which bounds, requests wait for the credential of a username that nobody configured. All bounds are those of one
 /// server, which is one worker's.
@@ -61,6 +62,7 @@ impl Default for AskPolicy {
 pub struct KnownCredential {
     secret: Secret,
     user: Option<Arc<str>>,
+    limits: UsernameLimits,
     expires_unix: Option<u64>,
     valid_secs: Option<u32>,
 }
@@ -87,13 +89,20 @@ impl KnownCredential {
     }
 
     fn new(secret: Secret) -> Self {
-        Self { secret, user: None, expires_unix: None, valid_secs: None }
+        Self { secret, user: None, limits: UsernameLimits::default(), expires_unix: None, valid_secs: None }
     }
 
     /// Whom quotas and bandwidth count on, if that is not the username.
     #[must_use]
     pub fn counting_on(mut self, user: impl Into<Arc<str>>) -> Self {
         self.user = Some(user.into());
+        self
+    }
+
+    /// What its user may do, where that is less than the configuration grants.
+    #[must_use]
+    pub fn limited_to(mut self, limits: UsernameLimits) -> Self {
+        self.limits = limits;
         self
     }
 
@@ -129,7 +138,8 @@ impl KnownCredential {
             Secret::Password(passwords) => Keys::new(username, realm, &passwords),
             Secret::Keys { md5, sha256 } => Keys::of_digests(md5, sha256),
         };
-        let identity = Identity::new(Arc::clone(username), user);
+        let limits = (!self.limits.is_empty()).then(|| Arc::new(self.limits));
+        let identity = Identity::new(Arc::clone(username), user).limited_to(limits);
         let identity = match self.expires_unix {
             Some(expires_unix) => identity.expiring(expires_unix),
             None => identity,

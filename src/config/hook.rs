@@ -1,0 +1,67 @@
+//! `[hook]`: whom the server asks about usernames that it does not know.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::auth::AskPolicy;
+
+use super::secret::WebhookToken;
+use super::usage::WebhookUrl;
+
+/// Whom the server asks, and within which bounds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// Where it is.
+    pub url: HookUrl,
+    /// Sent as `Authorization: Bearer`.
+    pub token: Option<WebhookToken>,
+    /// How long one question may take, from the name's resolution to the end of the answer.
+    pub timeout: Duration,
+    /// Questions that are asked at once.
+    pub concurrency: usize,
+    /// How long a credential is used before it is asked for again, if its answer does not say.
+    pub known_for: Duration,
+    /// How long a name is known to be nobody's.
+    pub unknown_for: Duration,
+}
+
+/// Where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HookUrl {
+    /// An `https` URL, or `http` to loopback; and the address and port in it, if it has no name.
+    Http(WebhookUrl, Option<SocketAddr>),
+    /// A socket in the file system.
+    Unix(PathBuf),
+}
+
+/// Without the query, which is shown nowhere.
+impl fmt::Display for HookUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http(url, _) => url.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Hook {
+    /// How requests wait for it.
+    pub fn policy(&self) -> AskPolicy {
+        let secs = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+        let mut policy = AskPolicy::default();
+        // A question may wait for its turn as long as it takes.
+        policy.deadline_millis = u32::try_from(self.timeout.as_millis() * 2).unwrap_or(u32::MAX);
+        policy.known_secs = secs(self.known_for);
+        policy.unknown_secs = secs(self.unknown_for);
+        policy
+    }
+
+    /// Puts back what only a restart changes: whether there is one.
+    pub(super) fn keep_until_restart(new: &mut Option<Self>, running: &Option<Self>) {
+        if new.is_some() != running.is_some() {
+            new.clone_from(running);
+        }
+    }
+}

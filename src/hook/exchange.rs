@@ -1,0 +1,203 @@
+//! One question and its answer over HTTP. Connections are kept for the next.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::http::Uri;
+use hyper_util::rt::TokioIo;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
+
+use crate::config::{Hook, HookUrl};
+use crate::text;
+use crate::turn::{Ask, Question};
+
+/// What is read of an answer: its head, and its body.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// Why there is no answer that can be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HookError {
+    /// There was none in time.
+    #[error("no answer within the timeout")]
+    TimedOut,
+    /// Nobody is there, or it is somebody else.
+    #[error("it cannot be reached: {0}")]
+    Connect(std::io::Error),
+    /// What is said is not HTTP, or broke off.
+    #[error("{0}")]
+    Http(hyper::Error),
+    /// The body is too long, or broke off.
+    #[error("the answer is longer than 16 KiB, or broke off")]
+    Body,
+    /// An answer to another question.
+    #[error("HTTP status {0}")]
+    Status(u16),
+    /// Not of the form.
+    #[error("the answer cannot be used: {0}")]
+    Malformed(String),
+    /// The URL is of no use.
+    #[error("the question cannot be put into a request")]
+    Request,
+}
+
+/// Who is asked.
+pub(super) struct Target {
+    hook: Hook,
+    place: Place,
+    path: String,
+    host: String,
+    /// Connections that wait for the next question.
+    idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
+}
+
+enum Place {
+    Unix(std::path::PathBuf),
+    Tcp { host: String, port: u16 },
+    Tls { host: String, port: u16, connector: Option<TlsConnector> },
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+impl Target {
+    pub(super) fn new(hook: &Hook) -> Self {
+        let (place, path, host) = match &hook.url {
+            HookUrl::Unix(path) => (Place::Unix(path.clone()), "/".to_owned(), "localhost".to_owned()),
+            HookUrl::Http(url, _) => {
+                let uri: Uri = url.expose().parse().unwrap_or_default();
+                let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
+                let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+                let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+                let place = match uri.scheme_str() {
+                    Some("https") => Place::Tls { host, port: uri.port_u16().unwrap_or(443), connector: connector() },
+                    _ => Place::Tcp { host, port: uri.port_u16().unwrap_or(80) },
+                };
+                (place, path, authority)
+            }
+        };
+        Self { hook: hook.clone(), place, path, host, idle: Mutex::default() }
+    }
+
+    pub(super) fn is_of(&self, hook: &Hook) -> bool {
+        self.hook == *hook
+    }
+
+    pub(super) fn timeout(&self) -> Duration {
+        self.hook.timeout
+    }
+
+    pub(super) fn concurrency(&self) -> usize {
+        self.hook.concurrency
+    }
+
+    /// A message that may quote the URL, without what is not shown.
+    pub(super) fn redact(&self, message: &str) -> String {
+        match &self.hook.url {
+            HookUrl::Http(url, _) => url.redact(message),
+            HookUrl::Unix(_) => message.to_owned(),
+        }
+    }
+
+    /// Asks, and returns the status and the body of the answer.
+    pub(super) async fn ask(&self, ask: &Ask) -> Result<(u16, Zeroizing<Vec<u8>>), HookError> {
+        let Question::Credential { username, realm } = &ask.question else { return Err(HookError::Request) };
+        let question = json!({
+            "username": &**username,
+            "realm": &**realm,
+            "client": ask.client.client.to_string(),
+            "transport": ask.client.transport.name(),
+        });
+        let body = Bytes::from(text::json(&question));
+        loop {
+            let waiting = self.idle().pop();
+            let is_used = waiting.is_some();
+            let mut sender = match waiting {
+                Some(sender) if sender.is_closed() => continue,
+                Some(sender) => sender,
+                None => self.connect().await?,
+            };
+            let response = match sender.send_request(self.request(body.clone())?).await {
+                Ok(response) => response,
+                // It had been closed at the other end meanwhile.
+                Err(error) if is_used && !error.is_parse() => continue,
+                Err(error) => return Err(HookError::Http(error)),
+            };
+            let status = response.status().as_u16();
+            let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
+            let body = body.map_err(|_| HookError::Body)?.to_bytes();
+            if sender.ready().await.is_ok() {
+                let mut idle = self.idle();
+                if idle.len() < self.hook.concurrency {
+                    idle.push(sender);
+                }
+            }
+            return Ok((status, Zeroizing::new(body.to_vec())));
+        }
+    }
+
+    fn request(&self, body: Bytes) -> Result<Request<Full<Bytes>>, HookError> {
+        let mut request = Request::post(&self.path)
+            .header(HOST, &self.host)
+            .header(CONTENT_TYPE, "application/json")
+            .header(USER_AGENT, concat!("turnstone/", env!("CARGO_PKG_VERSION")));
+        if let Some(token) = &self.hook.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose()));
+        }
+        request.body(Full::new(body)).map_err(|_| HookError::Request)
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, HookError> {
+        let tcp = async |host: &str, port: u16| {
+            let stream = TcpStream::connect((host, port)).await?;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        };
+        let stream: Box<dyn Stream> = match &self.place {
+            Place::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(HookError::Connect)?),
+            Place::Tcp { host, port } => Box::new(tcp(host, *port).await.map_err(HookError::Connect)?),
+            Place::Tls { host, port, connector } => {
+                let stream = tcp(host, *port).await.map_err(HookError::Connect)?;
+                let name = ServerName::try_from(host.clone()).map_err(|_| HookError::Request)?;
+                let connector = connector.as_ref().ok_or(HookError::Request)?;
+                Box::new(connector.connect(name, stream).await.map_err(HookError::Connect)?)
+            }
+        };
+        let http = http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = http.map_err(HookError::Http)?;
+        // What is wrong with the connection shows in the answer.
+        tokio::spawn(async move { drop(connection.await) });
+        Ok(sender)
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<SendRequest<Full<Bytes>>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Trusts whom the system trusts; `SSL_CERT_FILE` and `SSL_CERT_DIR` name others.
+fn connector() -> Option<TlsConnector> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let problem = found.errors.first().map(ToString::to_string).unwrap_or_default();
+        tracing::warn!(%problem, "the system has no certificate authorities: no https hook can be trusted");
+    }
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
+    Some(TlsConnector::from(Arc::new(config.with_root_certificates(roots).with_no_client_auth())))
+}

@@ -1,0 +1,166 @@
+//! `[hook]`: asks an application about usernames that nobody configured, over HTTP, HTTPS or a socket in the file system.
+//!
+//! Workers hand questions over and never wait: what finds no room is answered at once as something that nobody could say. One task on
+//! the control runtime asks, so many at once, each for so long at most, and nobody while the application is out of order.
+
+mod answer;
+mod breaker;
+mod exchange;
+mod stats;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+pub use answer::read as read_answer;
+pub use exchange::HookError;
+pub use stats::{HookStats, Told};
+
+use crate::config::Hook;
+use crate::net::sys::clocks;
+use crate::turn::{Answer, Ask, AskId};
+
+use breaker::{Breaker, Change};
+use exchange::Target;
+
+/// Questions that wait for their turn.
+const WAITING_MAX: usize = 1024;
+
+/// Takes an answer to a worker; it must not block.
+pub type TakeAnswer = Box<dyn Fn(u16, AskId, Answer) + Send + Sync>;
+
+/// The worker's end.
+#[derive(Clone)]
+pub struct HookSender {
+    worker: u16,
+    questions: mpsc::Sender<(u16, Ask)>,
+    stats: Arc<HookStats>,
+}
+
+impl HookSender {
+    /// That of a worker.
+    #[must_use]
+    pub fn of_worker(&self, worker: u16) -> Self {
+        Self { worker, ..self.clone() }
+    }
+
+    /// Hands a question over.
+    ///
+    /// # Errors
+    /// As many wait as may: this one is not asked.
+    pub fn ask(&self, ask: Ask) -> Result<(), AskId> {
+        let id = ask.id;
+        self.questions.try_send((self.worker, ask)).map_err(|_| {
+            self.stats.count(Told::NoRoom);
+            id
+        })
+    }
+}
+
+/// What asks.
+pub struct Asker {
+    questions: mpsc::Receiver<(u16, Ask)>,
+    shared: Arc<Shared>,
+}
+
+/// The supervisor's end: who is asked may change.
+#[derive(Clone)]
+pub struct HookControl(Arc<Shared>);
+
+struct Shared {
+    target: ArcSwap<Target>,
+    breaker: Mutex<Breaker>,
+    take: TakeAnswer,
+    stats: Arc<HookStats>,
+}
+
+/// All ends of it.
+pub fn new(hook: &Hook, stats: Arc<HookStats>, take: TakeAnswer) -> (HookSender, HookControl, Asker) {
+    let (send, questions) = mpsc::channel(WAITING_MAX);
+    let target = ArcSwap::from_pointee(Target::new(hook));
+    let shared = Arc::new(Shared { target, breaker: Mutex::default(), take, stats: Arc::clone(&stats) });
+    let sender = HookSender { worker: 0, questions: send, stats };
+    (sender, HookControl(Arc::clone(&shared)), Asker { questions, shared })
+}
+
+impl HookControl {
+    /// Asks by these settings from now on.
+    pub fn reload(&self, hook: &Hook) {
+        if !self.0.target.load().is_of(hook) {
+            self.0.target.store(Arc::new(Target::new(hook)));
+            *self.0.breaker() = Breaker::default();
+            self.0.stats.set_broken(false);
+        }
+    }
+}
+
+impl Asker {
+    /// Asks until the workers are gone.
+    pub async fn run(mut self) {
+        let mut running = JoinSet::new();
+        loop {
+            let has_room = running.len() < self.shared.target.load().concurrency();
+            tokio::select! {
+                question = self.questions.recv(), if has_room => match question {
+                    Some((worker, ask)) => drop(running.spawn(Arc::clone(&self.shared).answer(worker, ask))),
+                    None => return,
+                },
+                Some(_) = running.join_next(), if !running.is_empty() => {}
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Asks one question, and brings its answer.
+    async fn answer(self: Arc<Self>, worker: u16, ask: Ask) {
+        if ask.deadline_micros <= clocks().0 {
+            // Nobody waits any more; who comes next asks anew.
+            return self.stats.count(Told::TooLate);
+        }
+        if !self.breaker().may_ask(Instant::now()) {
+            self.stats.count(Told::NotAsked);
+            return (self.take)(worker, ask.id, Answer::Failed);
+        }
+        let target = self.target.load_full();
+        let asked = timeout(target.timeout(), target.ask(&ask)).await;
+        let answer = asked.unwrap_or(Err(HookError::TimedOut)).and_then(|(status, body)| answer::read(status, &body));
+        let change = self.breaker().note(answer.is_ok(), Instant::now());
+        match (&answer, change) {
+            (Err(problem), Change::Broken(pause)) => {
+                self.stats.set_broken(true);
+                let problem = target.redact(&problem.to_string());
+                let secs = pause.as_secs();
+                tracing::warn!(%problem, secs, "the hook does not answer as it should: nobody is asked for a while, and users that are not configured cannot allocate ([hook] url)");
+            }
+            (Err(problem), _) => {
+                let problem = target.redact(&problem.to_string());
+                tracing::debug!(%problem, "the hook has not answered as it should");
+            }
+            (Ok(_), Change::Mended) => {
+                self.stats.set_broken(false);
+                tracing::info!("the hook answers again");
+            }
+            (Ok(_), _) => {}
+        }
+        let answer = match answer {
+            Ok(Some(credential)) => Answer::Known(credential),
+            Ok(None) => Answer::Unknown,
+            Err(_) => Answer::Failed,
+        };
+        self.stats.count(match answer {
+            Answer::Known(_) => Told::Known,
+            Answer::Unknown => Told::Unknown,
+            _ => Told::Failed,
+        });
+        (self.take)(worker, ask.id, answer);
+    }
+
+    fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,49 @@
+//! Requests that wait for an answer from outside: whom they are about is asked, and they go on when there is an answer.
+
+use super::forward::STUN_WEIGHT;
+use super::{Worker, log};
+use crate::clock::Now;
+use crate::turn::{Answer, Outcome};
+
+/// Requests that go on in one round.
+const LATE_PER_ROUND: usize = 64;
+
+impl Worker {
+    /// Has somebody asked, and lets those go on that wait no more.
+    pub(super) fn serve_waiting(&mut self, now: Now) {
+        let Some(hook) = &self.hook else { return };
+        while let Some(ask) = self.server.poll_ask() {
+            if let Err(id) = hook.ask(ask) {
+                self.server.answer(now, id, Answer::Failed);
+            }
+        }
+        for _ in 0..LATE_PER_ROUND {
+            if !self.server.has_late() {
+                break;
+            }
+            self.pace.spend(STUN_WEIGHT);
+            let reply = self.outbox.new_reply();
+            let Some(late) = self.server.poll_late(now, &mut self.relays, reply) else { break };
+            if log::wants_requests() {
+                log::message(&self.server, &late.client, &late.request, &late.outcome, reply);
+            }
+            let room = match late.outcome {
+                Outcome::Reply => {
+                    self.observers.counters().answers.add(1);
+                    self.clients.note_late(now, &late.client, &self.server);
+                    self.answer(&late.client, false)
+                }
+                Outcome::Dropped(reason) => self.drop_packet(reason),
+                // None of these comes late.
+                Outcome::ToPeer(..)
+                | Outcome::Detour(_)
+                | Outcome::Waits
+                | Outcome::Binds(_)
+                | Outcome::Elsewhere(_) => {
+                    continue;
+                }
+            };
+            self.make_room_again(now, room);
+        }
+    }
+}

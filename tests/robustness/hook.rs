@@ -1,0 +1,36 @@
+//! What an application answers to the questions of `[hook]`.
+
+use turnstone::hook::read_answer;
+
+use crate::mutate::{Rng, mutate};
+
+const SEEDS: &[&str] = &[
+    r#"{"password": "s3cret", "user": "tenant", "expires": 1800000000, "ttl": 60}"#,
+    r#"{"password": "s3cret", "bw": "2M", "alloc": 4, "peers": "sfu"}"#,
+    r#"{"key": "0x15fe1d291db14ef2a00c206559e9d387,0x0000000000000000000000000000000000000000000000000000000000000000"}"#,
+    r#"{"password": null, "bw": 1e9, "alloc": "18446744073709551616"}"#,
+];
+
+#[test]
+fn mutated_answers_are_used_or_refused_and_no_refusal_quotes_them_at_length() {
+    let mut rng = Rng(crate::seed() ^ 12);
+    let corpus: Vec<Vec<u8>> = SEEDS.iter().map(|seed| seed.as_bytes().to_vec()).collect();
+    let (mut used, mut refused) = (0, 0);
+    for _ in 0..crate::inputs(2) {
+        let mut bytes = rng.pick(&corpus).clone();
+        mutate(&mut rng, &mut bytes, &corpus);
+        match read_answer(200, &bytes) {
+            Ok(known) => {
+                assert!(known.is_some());
+                used += 1;
+            }
+            Err(error) => {
+                let told = error.to_string();
+                assert!(told.len() < 400 && !told.contains("s3cret"), "{told}");
+                refused += 1;
+            }
+        }
+        assert!(read_answer(404, &bytes).is_ok_and(|known| known.is_none()));
+    }
+    assert!(used > 0 && refused > 0, "{used} {refused}");
+}
