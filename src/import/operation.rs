@@ -16,6 +16,7 @@ const ADMIN: &str = "\
 [admin]
 listen = \"unix:/run/turnstone/admin.sock\"
 ";
+const PAGE: &str = "page = true\n";
 const USAGE: &str = "\
 # In place of redis-statsdb: a record of what each allocation has used. The systemd unit makes the
 # directory.
@@ -135,9 +136,9 @@ impl Conf {
     pub(super) fn web_admin(&mut self, entry: &Entry<'_>) {
         self.operation.web_admin = self.switch(entry).unwrap_or(self.operation.web_admin);
         if self.operation.web_admin {
-            let message = "there are no web pages: the admin API, on a socket, stands for them ([admin]); users and secrets \
-                           are changed in turnserver.toml, which `systemctl reload turnstone` applies";
-            self.lost(entry, message);
+            let message = "page = true shows a page at the admin API's socket ([admin]): ssh -L 9642:/run/turnstone/admin.sock leads a \
+                           port to it; users and secrets are changed in turnserver.toml, which `systemctl reload turnstone` applies";
+            self.note(entry, message);
         }
     }
 
@@ -220,6 +221,9 @@ pub(super) fn write(out: &mut String, conf: &Conf, metrics: Option<&Metrics>) ->
     }
     separate(out);
     out.push_str(ADMIN);
+    if conf.operation.web_admin {
+        out.push_str(PAGE);
+    }
     if conf.operation.redis_statistics {
         separate(out);
         out.push_str(USAGE);

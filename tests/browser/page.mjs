@@ -8,6 +8,7 @@
 //   do           what to do, one of the functions in `acts`, and what it needs
 // Prints one JSON object: what that function found, and `complaints`, what the browser's console has to say.
 
+import { readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { text } from "node:stream/consumers";
 
@@ -15,7 +16,7 @@ const input = JSON.parse(await text(process.stdin));
 const { chromium } = createRequire(`${input.modules}/package.json`)("playwright-core");
 const LIMIT = { timeout: 60_000 };
 
-const acts = { overview, sessions, selfTest, locked, hidden, alone };
+const acts = { overview, sessions, selfTest, locked, hidden, alone, server };
 
 const browser = await chromium.launch({
   executablePath: "/usr/bin/chromium",
@@ -33,6 +34,11 @@ try {
     if (new URL(request.url()).origin !== new URL(input.url).origin) {
       complaints.push(`asked for ${request.url()}`);
     }
+  });
+  await page.addInitScript(() => {
+    window.shifts = 0;
+    const add = (list) => list.getEntries().forEach(({ value }) => (window.shifts += value));
+    new PerformanceObserver(add).observe({ type: "layout-shift", buffered: true });
   });
   await page.goto(input.url);
   result = await acts[input.do.name](page, input.do);
@@ -81,12 +87,13 @@ async function overview(page, { tile, value }) {
   await page.keyboard.press("ArrowLeft");
   const cursor = await page.locator(".plot .cursor").count();
   const address = page.url();
+  const shifts = await page.evaluate(() => window.shifts);
   const markup = await page.$$eval("style, [style], script:not([src])", (all) => all.length);
   await page.setViewportSize({ width: 390, height: 800 });
   // Tables and plots follow.
   await page.waitForTimeout(300);
   const wide = await page.evaluate(() => document.documentElement.scrollWidth);
-  return { plots, cursor, address, markup, wide };
+  return { plots, cursor, address, shifts, markup, wide };
 }
 
 /** Searches for a user, looks at the details, and ends what is found. */
@@ -124,6 +131,22 @@ async function sessions(page, { user, client }) {
   await page.getByRole("button", { name: "Search", exact: true }).click();
   await rows.first().waitFor(LIMIT);
   return { all, found, images, details, question, isStillThere, mistaken, byClient: await rows.allInnerTexts() };
+}
+
+/** What is said of the server, and what a reload would change, now that `change` is made. */
+async function server(page, { file, from, to }) {
+  await open(page, "Server");
+  const part = page.locator("#part-server");
+  await part.getByText("good for").or(part.getByText("expires in")).waitFor(LIMIT);
+  await part.getByText("[[listen]]").waitFor(LIMIT);
+  const before = await part.innerText();
+  writeFileSync(file, readFileSync(file, "utf8").replace(from, to));
+  await page.getByRole("button", { name: "What would a reload change?" }).click();
+  await part.getByText("a reload would change").waitFor(LIMIT);
+  const rows = await part.getByRole("row").allInnerTexts();
+  await page.setViewportSize({ width: 390, height: 800 });
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+  return { before, rows, wide };
 }
 
 /** Runs the self-test: of the server's own URLs, or once for each of `tries`, {url, username, credential}. */

@@ -12,6 +12,7 @@ use crate::support::{Credentials, Spec, TestServer, Transport, require_tool, run
 use crate::wire::Wire;
 use crate::{BROWSER_LIMIT, Browser, LIMIT, must_succeed};
 
+const DOCUMENT: &str = include_str!("../../docs/page.md");
 const TOKEN: &str = "4f0c1f0a4d2e94c55a0c";
 /// What a page that took text for markup would run.
 const HOSTILE: &str = "<img src=x onerror=alert(1)>";
@@ -35,10 +36,11 @@ fn the_self_test_alone_goes_through_with_a_key_and_says_whom_to_ask_when_not() {
     const KEY: &str = "tsk_c3VwcG9ydC1rZXktb2YtdGhlLXRlc3RzLTAxMjM0NTY";
     const SHA256: &str = "eb82258f19ac2dfda353c1ab26f10e6a88efb5225a57f5f2464dc44e4c96f07f";
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let extra_toml = format!(
-        "[credentials]\nlisten = \"127.0.0.1:{port}\"\ntest-page = true\n[[credentials.keys]]\nid = \"support\"\nsha256 = \"{SHA256}\"\n\
-         max-ttl = \"5m\"\nuser-prefix = \"test-\"\norigins = [\"https://localhost:{port}\"]\n"
-    );
+    let recipe = DOCUMENT.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let extra_toml = recipe
+        .replace("0.0.0.0:8443", &format!("127.0.0.1:{port}"))
+        .replace("turn.example.org:8443", &format!("localhost:{port}"))
+        .replace("SHA-256 of the key", SHA256);
     let server = Spec { extra_toml, ..Spec::local() };
     let server = Spec { listeners: server.listeners[..3].to_vec(), ..server };
     let server = server.start();
@@ -135,6 +137,8 @@ fn tiles_and_plots_show_figures_by_the_server_alone_and_fit_a_phone() {
     );
     assert_eq!((&result["cursor"], &result["markup"], &result["wide"]), (&json!(1), &json!(0), &json!(390)));
     assert!(!result["address"].as_str().unwrap().contains(TOKEN), "{result:#}");
+    // What the field calls good is less than 0.1.
+    assert!(result["shifts"].as_f64().unwrap() < 0.05, "{result:#}");
 }
 
 #[test]
@@ -252,6 +256,30 @@ fn the_self_test_names_the_policy_that_keeps_its_relays_apart() {
     for part in ["both relays are there, but nothing comes through", "403 peer-denied", "relays"] {
         assert!(text.contains(part), "no {part:?} in {text}");
     }
+}
+
+#[test]
+fn certificates_ports_and_configuration_are_shown_and_what_a_reload_would_change_of_it() {
+    let server = with_page("[limits]\npeers-per-allocation = 99\n").start();
+    let file = server.file("turnserver.toml");
+    let what =
+        json!({"name": "server", "file": file, "from": "peers-per-allocation = 99", "to": "peers-per-allocation = 7"});
+    let result = act_as_operator(&server, what);
+    let before = result["before"].as_str().unwrap();
+    for part in [
+        &*server.udp().to_string(),
+        "certificate.pem",
+        "localhost",
+        "IPv4: 0 of 20,000 in use",
+        "peers-per-allocation = 99",
+    ] {
+        assert!(before.contains(part), "no {part:?} in {before}");
+    }
+    assert!(!before.contains(TOKEN) && !before.contains(server.secret()), "{before}");
+    let rows = texts(&result["rows"]);
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    assert_eq!(rows[1].split_whitespace().collect::<Vec<_>>().join(" "), "limits.peers-per-allocation 99 7 at once");
+    assert_eq!(result["wide"], 390);
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn the_admin_socket_stands_for_the_telnet_interface_and_the_web_pages_without_a_
         let group = with_secret(conf);
         let admin = group.config.admin.as_ref().unwrap_or_else(|| panic!("{conf}"));
         assert_eq!(admin.listen, Endpoint::Unix(Path::new("/run/turnstone/admin.sock").to_owned()));
-        assert_eq!(admin.token, None);
+        assert_eq!((&admin.token, admin.page), (&None, conf == "web-admin"));
         let everything = format!("{}{:?}", &*group.import.toml, group.import.findings);
         assert!(!everything.contains("hunter2"), "{everything}");
     }
@@ -66,7 +66,8 @@ fn what_belongs_to_an_interface_is_lost_only_where_coturn_has_it() {
     let unused = with_secret("cli-ip=10.0.0.1\ncli-port=5766\nweb-admin-ip=::1");
     assert_eq!((unused.lost().len(), unused.harmless()), (0, vec![1, 2, 3]));
     let used = with_secret("cli-ip=10.0.0.1\ncli-port=5766\ncli-password=x\nweb-admin\nweb-admin-ip=::1");
-    assert_eq!(used.lost(), ["cli-ip", "cli-port", "cli-password", "web-admin", "web-admin-ip"]);
+    assert!(used.message("web-admin").contains("page = true"));
+    assert_eq!(used.lost(), ["cli-ip", "cli-port", "cli-password", "web-admin-ip"]);
 }
 
 #[test]

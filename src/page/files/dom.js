@@ -40,6 +40,15 @@ export function say(element, text) {
   }
 }
 
+/**
+ * A table that is a list of cards on a phone: with its roles, which browsers forget of cells that are blocks. `body` has its rows.
+ */
+export function cards(heads, body) {
+  body.setAttribute("role", "rowgroup");
+  const head = make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, heads));
+  return make("table", { class: "cards", role: "table" }, head, body);
+}
+
 /** Terms and their descriptions, for a dl. */
 export function facts(pairs) {
   return pairs

@@ -1,7 +1,7 @@
 // The server itself: listeners, certificates, ports, and the configuration in force.
 
 import { ask } from "./api.js";
-import { byId, facts, make } from "./dom.js";
+import { byId, cards, facts, make } from "./dom.js";
 import { bytes, clock, count, day, plural, span } from "./text.js";
 
 const DAY_SECS = 86_400;
@@ -54,9 +54,9 @@ export async function refresh(status) {
       ["Log", status.log_level],
       ["Ready", status.not_ready ?? "yes"],
       ["Connections", count(status.connections)],
-      ["Since the start, to peers", bytes(traffic.to_peers.bytes)],
-      ["to clients", bytes(traffic.to_clients.bytes)],
-      ["relay to relay", bytes(traffic.own_relayed.bytes)],
+      ["Relayed to peers", bytes(traffic.to_peers.bytes)],
+      ["Relayed to clients", bytes(traffic.to_clients.bytes)],
+      ["Relay to relay", bytes(traffic.own_relayed.bytes)],
     ]),
   );
   listeners.replaceChildren(...status.listeners.map(({ transport, address }) => make("li", { class: "mono" }, `${transport} ${address}`)));
@@ -104,19 +104,20 @@ async function dryRun() {
   look.disabled = true;
   try {
     const answer = await ask("/v1/reload", { method: "POST", query: { dry_run: "true" } });
+    const cell = (name, text, more = {}) => make("td", { role: "cell", "data-name": name, ...more }, text);
     const rows = answer.changes.map(({ key, before, after, effect }) =>
       make(
         "tr",
-        {},
-        make("td", { "data-name": "Key", class: "mono" }, key),
-        make("td", { "data-name": "Now" }, before),
-        make("td", { "data-name": "Then" }, after),
-        make("td", { "data-name": "Takes effect" }, effect === "applied" ? "at once" : "after a restart"),
+        { role: "row" },
+        cell("Key", key, { class: "mono" }),
+        cell("Now", before),
+        cell("Then", after),
+        cell("Takes effect", effect === "applied" ? "at once" : "after a restart"),
       ),
     );
-    const head = ["Key", "Now", "Then", "Takes effect"].map((name) => make("th", { scope: "col" }, name));
+    const heads = ["Key", "Now", "Then", "Takes effect"].map((name) => make("th", { scope: "col", role: "columnheader" }, name));
     const warnings = answer.warnings.map((warning) => make("p", { class: "note" }, warning));
-    const table = make("div", { class: "table" }, make("table", { class: "cards" }, make("thead", {}, make("tr", {}, head)), make("tbody", {}, rows)));
+    const table = make("div", { class: "table" }, cards(heads, make("tbody", {}, rows)));
     const text = `${clock(Date.now() / 1000)}: a reload would change ${rows.length ? plural(rows.length, "setting") : "nothing"}.`;
     changes.replaceChildren(make("p", {}, text), ...warnings, ...(rows.length ? [table] : []));
   } catch (error) {

@@ -1,7 +1,7 @@
 // The table of sessions: one page of it at a time, however many there are.
 
 import { ask } from "./api.js";
-import { byId, confirmed, facts, make, say } from "./dom.js";
+import { byId, cards, confirmed, facts, make, say } from "./dom.js";
 import { bitRate, bytes, count, day, plural, span } from "./text.js";
 
 const LIMIT = 50;
@@ -17,8 +17,10 @@ let changed = () => {};
 /** `refresh` has the table asked for again. */
 export function start(refresh) {
   changed = refresh;
-  const head = make("tr", {}, COLUMNS.map((name, at) => make("th", { scope: "col", class: at === 4 || at === 5 ? "number" : null }, name || hiddenText("What to do"))));
-  byId("sessions-table").append(make("table", { class: "cards" }, make("thead", {}, head), body));
+  const heads = COLUMNS.map((name, at) =>
+    make("th", { scope: "col", role: "columnheader", class: at === 4 || at === 5 ? "number" : null }, name || hiddenText("What to do")),
+  );
+  byId("sessions-table").append(cards(heads, body));
   byId("search").addEventListener("submit", (event) => {
     event.preventDefault();
     const value = byId("search-for").value.trim();
@@ -95,13 +97,13 @@ function show(sessions, narrowed) {
   }
   if (!sessions.length) {
     const text = narrowed ? "No session is like that." : "No sessions. The self-test makes two.";
-    body.append(make("tr", { class: "none" }, make("td", { class: "empty", colspan: COLUMNS.length }, text)));
+    body.append(make("tr", { class: "none", role: "row" }, make("td", { class: "empty", role: "cell", colspan: COLUMNS.length }, text)));
   }
 }
 
 function makeRow(session) {
   const cells = COLUMNS.slice(0, -1).map((name, at) =>
-    make("td", { "data-name": name, class: at > 3 ? "number" : null }, make("span"), make("small")),
+    make("td", { role: "cell", "data-name": name, class: at > 3 ? "number" : null }, make("span"), make("small")),
   );
   const row = { cells, details: null, seen: null };
   const details = make("button", { type: "button", class: "small", "aria-expanded": "false", onclick: () => toggle(row, session, details) }, "Details");
@@ -109,7 +111,7 @@ function makeRow(session) {
   for (const [button, what] of [[details, "Details"], [end, "End"]]) {
     button.setAttribute("aria-label", `${what}: session of ${session.user || session.username}, ${session.client}`);
   }
-  row.element = make("tr", { "data-id": session.id }, cells, make("td", { class: "acts" }, details, " ", end));
+  row.element = make("tr", { role: "row", "data-id": session.id }, cells, make("td", { role: "cell", class: "acts" }, details, " ", end));
   rows.set(session.id, row);
   return row;
 }
@@ -141,8 +143,8 @@ async function toggle(row, { id }, button) {
     button.setAttribute("aria-expanded", "false");
     return;
   }
-  const cell = make("td", { colspan: COLUMNS.length }, "…");
-  row.details = make("tr", {}, cell);
+  const cell = make("td", { role: "cell", colspan: COLUMNS.length }, "…");
+  row.details = make("tr", { role: "row" }, cell);
   row.element.after(row.details);
   button.setAttribute("aria-expanded", "true");
   try {
