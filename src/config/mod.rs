@@ -54,7 +54,7 @@ pub use named_files::NamedSecret;
 pub use overrides::{ADMIN_ENV, ADMIN_TOKEN_ENV, CONFIG_ENV, Overrides};
 pub use revocations::{
     Moment, RevocationError, WrittenBy, WrittenRevocation, read_list, read_listed, read_revocations, revocation,
-    revoked_realm,
+    revocation_of, revoked_realm,
 };
 pub use secret::{
     AdminToken, Readers, SECRET_BYTES_MIN, SecretError, WebhookToken, check_secret, judge_mode, read_private_file,

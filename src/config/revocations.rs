@@ -281,6 +281,15 @@ pub fn revocation(
     written.check(by, realm, Around { now_unix, lifetime_max_secs })
 }
 
+/// What revokes one time-limited credential.
+///
+/// # Errors
+/// What is wrong with the username.
+pub fn revocation_of(username: &str, realm: Option<Arc<str>>, now_unix: u64) -> Result<Revocation, RevocationError> {
+    let written = WrittenRevocation { username: Some(username.to_owned()), ..WrittenRevocation::default() };
+    written.check(WrittenBy::Request, realm, Around { now_unix, lifetime_max_secs: None })
+}
+
 /// What a realm is called in a [`Revocation`].
 ///
 /// # Errors

@@ -17,8 +17,8 @@ use super::refused::Refused;
 use super::request::Asked;
 use super::urls::{is_stun, stun_urls, turn_urls};
 use crate::addr::Transport;
-use crate::auth::{SharedSecret, TimeLimited, mint};
-use crate::config::{Config, CredentialsApi, Shape};
+use crate::auth::{Revocation, SharedSecret, TimeLimited, UsernameLimits, mint};
+use crate::config::{Config, CredentialsApi, Shape, revocation_of};
 use crate::policy::{AnswerBudgets, PolicyName, RateLimit, RateLimiter};
 
 /// How many times of what a network may ask for it may connect: what is between them is told why it gets nothing.
@@ -225,6 +225,21 @@ impl Issuer {
         let is_live = TimeLimited::parse(username).is_some_and(|parsed| parsed.expires_unix > now_unix);
         let secret = self.secrets.get(self.realms_of(key).first()?)?;
         (is_sealed && is_live).then(|| (key, mint(&secret.bytes, username)))
+    }
+
+    /// What revokes a credential that a key can have made: in its first realm, of its users, and good for no longer than it allows.
+    pub(super) fn revocation(&self, key: &KnownKey, username: &str, now_unix: u64) -> Result<Revocation, Refused> {
+        let bounds = &key.bounds;
+        let parsed = TimeLimited::parse(UsernameLimits::plain(username));
+        let latest_unix = now_unix.saturating_add(bounds.ttl_max.as_secs());
+        let is_its = |of: &TimeLimited<'_>| of.user.starts_with(&bounds.user_prefix) && of.expires_unix <= latest_unix;
+        if !parsed.as_ref().is_some_and(is_its) {
+            let message = format!("{username:?} is no username of a credential that this key can have made");
+            return Err(Refused::out_of_bounds("username_not_allowed", message));
+        }
+        let realm = self.realms_of(key).first().filter(|realm| **realm != self.default_realm);
+        let realm = realm.map(|realm| Arc::from(realm.as_str()));
+        revocation_of(username, realm, now_unix).map_err(Refused::bad_request)
     }
 
     fn realms_of<'k>(&'k self, key: &'k KnownKey) -> &'k [String] {

@@ -7,7 +7,9 @@ mod issue;
 mod issuer;
 mod own;
 mod refused;
+mod reply;
 mod request;
+mod revoke;
 mod routes;
 mod service;
 mod shapes;
@@ -17,6 +19,7 @@ mod urls;
 
 pub(crate) use api_keys::{ApiKeyText, PREFIX as API_KEY_PREFIX};
 pub(crate) use issue::{About, Issued, LimitTexts, TTL_MAX_SECS, UsernameRules, Wish};
+pub(crate) use revoke::{NotRevoked, RevokeOrder};
 pub(crate) use service::CredentialsService;
 pub(crate) use stats::{CredentialsStats, Outcome};
 pub(crate) use urls::{ice_servers, peer_connection, turn_urls};

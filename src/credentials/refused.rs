@@ -6,6 +6,7 @@ use hyper::header::{ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use super::revoke::NotRevoked;
 use super::stats::Outcome;
 use crate::http::{Answer, json as json_answer};
 
@@ -81,6 +82,11 @@ impl Refused {
     pub(super) fn no_randomness() -> Self {
         let message = "the system gives no random bytes for the name of a user; try again, or name one";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_randomness", Outcome::Failed, message)
+    }
+
+    /// It is not revoked, or not for good.
+    pub(super) fn not_revoked(why: NotRevoked) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_revoked", Outcome::Failed, why)
     }
 
     /// Too much was asked for with a key.

@@ -7,11 +7,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use hyper::Request;
 use hyper::body::Incoming;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::issuer::{Budgets, Issuer};
 use super::refused::Refused;
+use super::reply::Reply;
 use super::request::{Asked, forwarded_for};
+use super::revoke::{RevokeOrder, Revoker};
 use super::routes;
 use super::stats::{CredentialsStats, Outcome};
 use super::test_page;
@@ -30,19 +33,21 @@ pub(crate) struct CredentialsService {
     issuer: ArcSwap<Issuer>,
     budgets: Budgets,
     stats: Arc<CredentialsStats>,
+    revoker: Revoker,
 }
 
 impl CredentialsService {
-    /// `listeners` are those of the configuration, with their real ports.
+    /// The service, and what it wants revoked. `listeners` are those of the configuration, with their real ports.
     pub(crate) fn new(
         api: &CredentialsApi,
         config: &Config,
         listeners: &[(Transport, SocketAddr)],
         stats: Arc<CredentialsStats>,
-    ) -> Self {
+    ) -> (Self, mpsc::Receiver<RevokeOrder>) {
         let budgets = Budgets::default();
         let issuer = Issuer::new(api, config, listeners, &budgets);
-        Self { issuer: ArcSwap::from_pointee(issuer), budgets, stats }
+        let (revoker, orders) = Revoker::new();
+        (Self { issuer: ArcSwap::from_pointee(issuer), budgets, stats, revoker }, orders)
     }
 
     /// Answers by another configuration from now on.
@@ -72,27 +77,28 @@ impl Handler for CredentialsService {
         let issuer = self.issuer.load_full();
         let forwarded = if issuer.forwarded_for { forwarded_for(&head.headers) } else { None };
         let address = forwarded.or(caller.address);
-        let (answer, outcome) = match body {
+        let reply = match body {
             Ok(Ok(body)) => {
                 let (now_micros, now_unix) = sys::clocks();
                 let asked = Asked { head: &head, body: &body, address, now_micros, now_unix };
                 match test_page::answer(&issuer, &asked) {
-                    Some(Ok(answer)) => (answer, Outcome::Informed),
-                    Some(Err(refused)) => (refused.answer(), refused.outcome),
-                    None => routes::answer(&issuer, &asked),
+                    Some(Ok(answer)) => Reply { answer, outcome: Outcome::Informed, revokes: None },
+                    Some(Err(refused)) => Reply { answer: refused.answer(), outcome: refused.outcome, revokes: None },
+                    None => routes::reply(&issuer, &asked),
                 }
             }
-            Ok(Err(bad)) => {
-                let refused = match bad {
-                    BadBody::TooLong => Refused::body_too_large(BODY_BYTES_MAX),
-                    BadBody::CutOff => Refused::bad_request("the body ends before its end"),
-                };
-                (refused.answer(), refused.outcome)
+            Ok(Err(BadBody::TooLong)) => routes::refusal(&issuer, &head, &Refused::body_too_large(BODY_BYTES_MAX)),
+            Ok(Err(BadBody::CutOff)) => {
+                routes::refusal(&issuer, &head, &Refused::bad_request("the body ends before its end"))
             }
-            Err(_) => {
-                let refused = Refused::too_slow();
-                (refused.answer(), refused.outcome)
-            }
+            Err(_) => routes::refusal(&issuer, &head, &Refused::too_slow()),
+        };
+        let Reply { answer, outcome, .. } = match reply.revokes.clone() {
+            Some(revocation) => match self.revoker.revoke(revocation).await {
+                Ok(()) => reply,
+                Err(why) => routes::refusal(&issuer, &head, &Refused::not_revoked(why)),
+            },
+            None => reply,
         };
         self.stats.count(outcome);
         tracing::debug!(

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub(crate) enum Outcome {
     /// A credential was made.
     Issued,
+    /// A credential was revoked.
+    Revoked,
     /// Something else was answered: what a browser asks before a request, or the description of the API.
     Informed,
     /// A field, a parameter or the body is wrong.
@@ -29,7 +31,7 @@ pub(crate) enum Outcome {
     KeyRate,
     /// More than the client's network may ask for.
     NetworkRate,
-    /// The system gave no random bytes.
+    /// The system gave no random bytes, or something could not be revoked.
     Failed,
     /// So much more than that that the connection was closed unread.
     Flood,
@@ -39,8 +41,9 @@ pub(crate) enum Outcome {
 
 impl Outcome {
     /// All of them, for metrics that start at zero.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Issued,
+        Self::Revoked,
         Self::Informed,
         Self::BadRequest,
         Self::Unauthorized,
@@ -61,6 +64,7 @@ impl Outcome {
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Issued => "issued",
+            Self::Revoked => "revoked",
             Self::Informed => "informed",
             Self::BadRequest => "bad-request",
             Self::Unauthorized => "unauthorized",

@@ -18,6 +18,7 @@ mod notify;
 mod orders;
 mod reload;
 mod revocations;
+mod revoke_orders;
 mod run;
 mod self_test;
 mod server;

@@ -19,6 +19,7 @@ use super::metrics::Metrics;
 use super::monitor::Monitor;
 use super::orders::Orders;
 use super::revocations::Revoker;
+use super::revoke_orders;
 use super::server::{CredentialsEndpoint, Relayed, Server};
 use super::status::Status;
 use super::workers::{Threads, Workers};
@@ -197,7 +198,8 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
     }
     let credentials = credentials.zip(config.credentials.as_ref()).map(|(listener, api)| {
         let listeners = bound.listeners.clone();
-        let service = CredentialsService::new(api, &config, &listeners, Arc::clone(&status.credentials));
+        let (service, orders) = CredentialsService::new(api, &config, &listeners, Arc::clone(&status.credentials));
+        tasks.push(tokio::spawn(revoke_orders::carry_out(orders, Arc::clone(&revoker), workers.clone())));
         let (service, tls) = (Arc::new(service), api.tls.then(http::Tls::default));
         let endpoint = CredentialsEndpoint { service: Arc::clone(&service), tls: tls.clone(), listeners };
         endpoint.use_certificates(in_use.as_ref());

@@ -20,6 +20,9 @@ use crate::worker::{Command, Mailbox, Worker, WorkerContext, WorkerListener};
 /// How long the workers may take to judge their allocations before that is told.
 const JUDGING_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long they may take to end allocations of what is revoked.
+const ENDING_LIMIT: Duration = Duration::from_secs(4);
+
 /// How to reach the workers, and what they count, by their numbers.
 #[derive(Clone)]
 pub(super) struct Workers {
@@ -59,6 +62,22 @@ impl Workers {
             judgement
         });
         Judging { workers: judging.collect(), before: None }
+    }
+
+    /// Has every one end the allocations of what is revoked. Returns whether all have.
+    pub(super) async fn end_revoked(&self) -> bool {
+        let ending = self.mailboxes.iter().map(|mailbox| {
+            let (send, ended) = oneshot::channel();
+            mailbox.send(Command::EndRevoked(Box::new(move |count| drop(send.send(count)))));
+            ended
+        });
+        let ending: Vec<_> = ending.collect();
+        let all = async {
+            for ended in ending {
+                let _ = ended.await;
+            }
+        };
+        timeout(ENDING_LIMIT, all).await.is_ok()
     }
 
     pub(super) fn live_allocations(&self) -> u64 {

@@ -181,6 +181,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "config::Origin",
             "config::Relay",
             "config::Shape",
+            "config::revocation_of",
         ],
         &["std::fs", "libc", "TcpStream", "UdpSocket"],
     ),

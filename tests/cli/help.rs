@@ -6,7 +6,7 @@ use turnstone::config::overridable;
 
 use super::{Place, ran};
 
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 21] = [
     "serve",
     "check",
     "doctor",
@@ -26,6 +26,7 @@ const COMMANDS: [&str; 20] = [
     "suspensions",
     "reload",
     "drain",
+    "revoke",
     "log-level",
 ];
 

@@ -16,6 +16,12 @@ fn server(shapes: &str) -> TestServer {
     TestServer::start(&config(&format!("{PLAIN}\n{URLS}\nshapes = [{shapes}]"), ""))
 }
 
+/// The code of the refusal that a credential gets, if any.
+fn allocate(server: &TestServer, username: &str, password: &str) -> Result<(), u16> {
+    let credentials = Credentials { username: username.to_owned(), password: password.to_owned() };
+    Wire::connect(server, Transport::Udp, &credentials).allocate().map(drop)
+}
+
 /// Fails unless the credential in an answer is one of the server's, and is good for so long; takes it out.
 fn take(server: &TestServer, username: &mut Value, password: &mut Value, ttl: u64) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{value}")).to_owned();
@@ -276,4 +282,60 @@ fn the_draft_and_stunner_are_asked_by_the_query() {
     assert_eq!(by_header.status, 200);
     let clamped = get(&format!("/?service=turn&username=b-1&ttl=3600&key={BOUND_KEY}")).json();
     assert_eq!(clamped["ttl"], 600);
+}
+
+#[test]
+fn a_credential_is_revoked_as_cloudflare_and_metered_do_it_and_its_sessions_end() {
+    let server = server("\"cloudflare\", \"metered\"");
+    let api = Api::of(&server);
+    let make = |key: &str, user: &str| {
+        let answer = api.ask_with(key, "", &format!(r#"{{"user":"{user}","ttl":600}}"#)).json();
+        let text = |name: &str| answer[name].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
+        (text("username"), text("credential"))
+    };
+    let revoke = |id: &str, key: &str, username: &str| {
+        api.send("POST", &format!("/v1/turn/keys/{id}/credentials/{username}/revoke"), &bearer(key), "")
+    };
+    let (alice, password) = make(KEY, "alice");
+    let (other, other_password) = make(KEY, "bob");
+    let credentials = Credentials { username: alice.clone(), password: password.clone() };
+    let mut live = Wire::connect(&server, Transport::Tcp, &credentials);
+    live.allocate().unwrap();
+    let revoked = revoke("backend", KEY, &alice.replace(':', "%3A"));
+    assert_eq!((revoked.status, revoked.body.as_str()), (204, ""));
+    assert!(live.receive().is_none(), "the connection of its session is closed");
+    assert_eq!(allocate(&server, &alice, &password), Err(401));
+    assert_eq!(allocate(&server, &other, &other_password), Ok(()));
+    assert_eq!(revoke("backend", KEY, &alice).status, 204, "once more");
+
+    let disable = |key: &str, body: &str| {
+        let target = format!("/api/v1/turn/credential/disable?secretKey={key}");
+        api.send("POST", &target, "Content-Type: application/json\r\n", body)
+    };
+    let disabled = disable(KEY, &json!({"username": other}).to_string());
+    assert_eq!((disabled.status, disabled.json()), (200, json!({"message": "Credential disabled"})));
+    assert_eq!(allocate(&server, &other, &other_password), Err(401));
+
+    // A key revokes what it can have made, and nothing else.
+    let (page, page_password) = make(PAGE_KEY, "page-1");
+    for username in [&*other, "alice", "9999999999:page-1", ":", "%00", "%FF"] {
+        let refused = revoke("page", PAGE_KEY, username);
+        assert!([400, 403].contains(&refused.status), "{username}: {}", refused.body);
+    }
+    assert_eq!(revoke("backend", PAGE_KEY, &page).status, 401);
+    assert_eq!(disable("tsk_wrong", &json!({"username": page}).to_string()).status, 401);
+    assert_eq!(disable(KEY, "{}").status, 400);
+    assert_eq!(allocate(&server, &page, &page_password), Ok(()));
+    let preflight =
+        api.send("OPTIONS", "/v1/turn/keys/page/credentials/1:a/revoke", &format!("Origin: {PAGE}\r\n"), "");
+    assert_eq!(preflight.status, 204);
+
+    // Many at once are carried out together, and each is answered.
+    let many: Vec<_> = (0..40).map(|number| make(KEY, &format!("many-{number}")).0).collect();
+    let answered: Vec<u16> = std::thread::scope(|scope| {
+        let asked: Vec<_> =
+            many.iter().map(|username| scope.spawn(|| revoke("backend", KEY, username).status)).collect();
+        asked.into_iter().map(|asked| asked.join().unwrap()).collect()
+    });
+    assert!(answered.iter().all(|status| *status == 204), "{answered:?}");
 }

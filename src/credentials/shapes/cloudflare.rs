@@ -1,14 +1,18 @@
-//! Cloudflare Realtime: `POST /v1/turn/keys/ID/credentials/generate-ice-servers`, and `.../generate` as it was before.
+//! Cloudflare Realtime: `POST /v1/turn/keys/ID/credentials/generate-ice-servers`, `.../generate` as it was before, and
+//! `POST /v1/turn/keys/ID/credentials/USERNAME/revoke`.
 
 use hyper::StatusCode;
+use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use super::super::issue::LimitTexts;
 use super::super::issuer::{Issuer, KeyWish};
 use super::super::refused::Refused;
+use super::super::reply::Reply;
 use super::super::request::Asked;
+use super::super::stats::Outcome;
 use super::super::urls::ice_servers;
-use crate::http::{Answer, json as json_answer};
+use crate::http::{Answer, JSON, json as json_answer, response};
 
 const TTL_DEFAULT_SECS: u64 = 86_400;
 
@@ -39,4 +43,18 @@ pub(super) fn issue(
         } }),
     };
     Ok(json_answer(StatusCode::CREATED, &answer))
+}
+
+pub(super) fn revoke(
+    issuer: &Issuer,
+    asked: &Asked<'_>,
+    origin: Option<&str>,
+    id: &str,
+    username: &str,
+) -> Result<Reply, Refused> {
+    let key = issuer.authenticate_as(asked.bearer()?, id, origin, asked.now_micros)?;
+    let username = percent_decode_str(username).decode_utf8();
+    let username = username.map_err(|_| Refused::bad_request("the username in the path is not UTF-8"))?;
+    let revokes = Some(issuer.revocation(key, &username, asked.now_unix)?);
+    Ok(Reply { answer: response(StatusCode::NO_CONTENT, JSON, ""), outcome: Outcome::Revoked, revokes })
 }

@@ -1,5 +1,8 @@
 //! Metered: `POST /api/v1/turn/credential?secretKey=KEY` makes a credential, and a key of its own with which a page fetches it again:
-//! `GET /api/v1/turn/credentials?apiKey=KEY`. With one of our keys the latter makes a new credential.
+//! `GET /api/v1/turn/credentials?apiKey=KEY`. With one of our keys the latter makes a new credential. `POST
+//! /api/v1/turn/credential/disable?secretKey=KEY` revokes one.
+
+use std::borrow::Cow;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,7 +12,9 @@ use serde_json::{Value, json};
 use super::super::issue::LimitTexts;
 use super::super::issuer::{Issuer, KeyWish};
 use super::super::refused::Refused;
+use super::super::reply::Reply;
 use super::super::request::Asked;
+use super::super::stats::Outcome;
 use crate::http::{Answer, json as json_answer};
 
 /// What a credential's own key begins with.
@@ -44,9 +49,7 @@ pub(super) fn fetch(issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) ->
 }
 
 pub(super) fn create(issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) -> Result<Answer, Refused> {
-    let given =
-        asked.parameter("secretKey")?.ok_or_else(|| Refused::unauthorized("expected an API key: ?secretKey=KEY"))?;
-    let key = issuer.authenticate(given.as_bytes(), origin, asked.now_micros)?;
+    let key = issuer.authenticate(secret_key(asked)?.as_bytes(), origin, asked.now_micros)?;
     let body = asked.json_fields()?;
     let ttl_secs = match body.get("expiryInSeconds") {
         // There, it lives for ever then.
@@ -70,6 +73,20 @@ pub(super) fn create(issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) -
         "apiKey": fetch_key,
     });
     Ok(json_answer(StatusCode::OK, &answer))
+}
+
+pub(super) fn disable(issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) -> Result<Reply, Refused> {
+    let key = issuer.authenticate(secret_key(asked)?.as_bytes(), origin, asked.now_micros)?;
+    let body = asked.json_fields()?;
+    let username = body.get("username").and_then(Value::as_str);
+    let username = username.ok_or_else(|| Refused::bad_request("username is missing: which credential is disabled"))?;
+    let revokes = Some(issuer.revocation(key, username, asked.now_unix)?);
+    let answer = json_answer(StatusCode::OK, &json!({ "message": "Credential disabled" }));
+    Ok(Reply { answer, outcome: Outcome::Revoked, revokes })
+}
+
+fn secret_key<'r>(asked: &Asked<'r>) -> Result<Cow<'r, str>, Refused> {
+    asked.parameter("secretKey")?.ok_or_else(|| Refused::unauthorized("expected an API key: ?secretKey=KEY"))
 }
 
 /// What the credential's own key consists of: nothing has to be remembered.

@@ -10,7 +10,9 @@ use serde_json::json;
 
 use super::issuer::Issuer;
 use super::refused::Refused;
+use super::reply::Reply;
 use super::request::Asked;
+use super::stats::Outcome;
 use crate::config::Shape;
 use crate::http::Answer;
 
@@ -25,8 +27,14 @@ pub(super) enum Foreign<'p> {
     Twilio {
         account: &'p str,
     },
+    /// Of the key with this id; the username as it stands in the path.
+    CloudflareRevoke {
+        id: &'p str,
+        username: &'p str,
+    },
     MeteredFetch,
     MeteredCreate,
+    MeteredDisable,
     TurnRest,
     StunnerIce,
 }
@@ -45,10 +53,17 @@ impl<'p> Foreign<'p> {
             "/ice" if has(Shape::Stunner) => Some(Self::StunnerIce),
             "/api/v1/turn/credentials" if has(Shape::Metered) => Some(Self::MeteredFetch),
             "/api/v1/turn/credential" if has(Shape::Metered) => Some(Self::MeteredCreate),
+            "/api/v1/turn/credential/disable" if has(Shape::Metered) => Some(Self::MeteredDisable),
             _ if has(Shape::Cloudflare) && path.starts_with(KEYS) => {
                 let list = between(KEYS, "/credentials/generate-ice-servers").map(|id| (id, true));
-                let (id, is_list) = list.or_else(|| Some((between(KEYS, "/credentials/generate")?, false)))?;
-                Some(Self::Cloudflare { id, is_list })
+                let made = list.or_else(|| Some((between(KEYS, "/credentials/generate")?, false)));
+                if let Some((id, is_list)) = made {
+                    return Some(Self::Cloudflare { id, is_list });
+                }
+                let inner = path.strip_prefix(KEYS)?.strip_suffix("/revoke")?;
+                let (id, username) = inner.split_once("/credentials/")?;
+                let is_fit = ![id, username].iter().any(|part| part.is_empty() || part.contains('/'));
+                is_fit.then_some(Self::CloudflareRevoke { id, username })
             }
             _ if has(Shape::Twilio) => {
                 between("/2010-04-01/Accounts/", "/Tokens.json").map(|account| Self::Twilio { account })
@@ -59,31 +74,42 @@ impl<'p> Foreign<'p> {
 
     pub(super) fn method(&self) -> Method {
         match self {
-            Self::Cloudflare { .. } | Self::Twilio { .. } | Self::MeteredCreate => Method::POST,
+            Self::Cloudflare { .. }
+            | Self::CloudflareRevoke { .. }
+            | Self::Twilio { .. }
+            | Self::MeteredCreate
+            | Self::MeteredDisable => Method::POST,
             Self::MeteredFetch | Self::TurnRest | Self::StunnerIce => Method::GET,
         }
     }
 
-    /// The credential in an answer.
-    pub(super) fn issue(&self, issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) -> Result<Answer, Refused> {
-        match *self {
+    /// What comes of a request.
+    pub(super) fn carry_out(&self, issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) -> Result<Reply, Refused> {
+        let issued = match *self {
+            Self::CloudflareRevoke { id, username } => {
+                return cloudflare::revoke(issuer, asked, origin, id, username);
+            }
+            Self::MeteredDisable => return metered::disable(issuer, asked, origin),
             Self::Cloudflare { id, is_list } => cloudflare::issue(issuer, asked, origin, id, is_list),
             Self::Twilio { account } => twilio::issue(issuer, asked, origin, account),
             Self::MeteredFetch => metered::fetch(issuer, asked, origin),
             Self::MeteredCreate => metered::create(issuer, asked, origin),
             Self::TurnRest => turn_rest::issue(issuer, asked, origin),
             Self::StunnerIce => turn_rest::ice(issuer, asked, origin),
-        }
+        };
+        issued.map(|answer| Reply { answer, outcome: Outcome::Issued, revokes: None })
     }
 
     /// A refusal.
     pub(super) fn refuse(&self, refused: &Refused) -> Answer {
         match self {
             Self::Twilio { .. } => twilio::refuse(refused),
-            Self::MeteredFetch | Self::MeteredCreate => {
+            Self::MeteredFetch | Self::MeteredCreate | Self::MeteredDisable => {
                 refused.answer_as(&json!({ "message": refused.message }), "Bearer")
             }
-            Self::Cloudflare { .. } | Self::TurnRest | Self::StunnerIce => refused.answer(),
+            Self::Cloudflare { .. } | Self::CloudflareRevoke { .. } | Self::TurnRest | Self::StunnerIce => {
+                refused.answer()
+            }
         }
     }
 }

@@ -1,0 +1,48 @@
+//! Carries out what the credentials API is asked to revoke: many at once, so that the workers go over their allocations, and the disk
+//! is written to, a few times a second at most.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use super::revocations::{Kept, Revoker};
+use super::workers::Workers;
+use crate::credentials::{NotRevoked, RevokeOrder};
+
+/// Between one pass over all allocations and the next.
+const REST: Duration = Duration::from_millis(200);
+
+/// Carries orders out for ever.
+pub(super) async fn carry_out(mut orders: mpsc::Receiver<RevokeOrder>, revoker: Arc<Revoker>, workers: Workers) {
+    while let Some(first) = orders.recv().await {
+        let mut next = Some(first);
+        let mut done = Vec::new();
+        while let Some(RevokeOrder { revocation, done: answer }) = next.take() {
+            match revoker.revocations.add(&revocation) {
+                Ok(_) => {
+                    tracing::info!(whose = ?revocation.whose, realm = ?revocation.realm, "revoked by the credentials API");
+                    done.push(answer);
+                }
+                Err(_) => drop(answer.send(Err(NotRevoked::Full))),
+            }
+            next = orders.try_recv().ok();
+        }
+        if done.is_empty() {
+            continue;
+        }
+        let kept = revoker.keep().await;
+        let result = match (workers.end_revoked().await, kept) {
+            (false, _) => Err(NotRevoked::Unanswered),
+            (true, Kept::Failed(problem)) => {
+                tracing::error!(%problem, "what is revoked is not kept over a restart");
+                Err(NotRevoked::NotKept)
+            }
+            (true, Kept::Yes | Kept::Nowhere) => Ok(()),
+        };
+        // Whoever asked may have gone away.
+        done.into_iter().for_each(|answer| drop(answer.send(result)));
+        sleep(REST).await;
+    }
+}
