@@ -8,8 +8,8 @@ use serde_json::json;
 
 use crate::addr::{ClientAddr, FiveTuple, Transport};
 use crate::auth::{
-    Credentials, Diagnosis, Features, Identity, NonceHolder, NonceKeys, SharedSecret, UsernameLimits, Users, diagnose,
-    diagnose_with_limits,
+    Credentials, Diagnosis, Features, Identity, NonceHolder, NonceKeys, Revocations, SharedSecret, UsernameLimits,
+    Users, diagnose, diagnose_with_limits,
 };
 use crate::clock::Now;
 use crate::config::Config;
@@ -92,6 +92,15 @@ impl<'c> RealmOf<'c> {
         })
     }
 
+    /// Whether a file revokes a credential of this realm; of what commands have revoked only the server knows.
+    fn is_revoked(&self, mut identity: Identity, now_unix: u64) -> bool {
+        let auth = &self.config.auth;
+        let revocations = Revocations::default();
+        let label = (self.name != auth.realm).then(|| self.name.into());
+        identity.user = identity.user.in_realm(label);
+        revocations.replace_listed(&auth.revocations).is_ok() && revocations.covers(&identity, now_unix)
+    }
+
     fn all(config: &'c Config) -> impl Iterator<Item = Self> {
         let auth = &config.auth;
         let username_limits = auth.username_limits;
@@ -107,12 +116,21 @@ impl<'c> RealmOf<'c> {
 /// Whether it is valid, and a sentence. What the server says decides; the diagnosis explains.
 fn judge(realm: &RealmOf<'_>, user: &str, password: &str, now_unix: u64) -> Result<(bool, String), CliError> {
     let answer = authenticate(realm, user, password, now_unix)?;
-    if let Ok(identity) = &answer
-        && identity.expires_unix().is_none()
-    {
-        return Ok((true, format!("valid: static user {:?}", identity.user.name())));
-    }
     let refused = |why: &str| Ok((false, format!("not valid: {why}")));
+    match &answer {
+        Ok(identity) if realm.is_revoked(identity.clone(), now_unix) => {
+            return refused("the file of revocations in [auth] revokes it");
+        }
+        Ok(identity) if identity.expires_unix().is_none() => {
+            return Ok((true, format!("valid: static user {:?}", identity.user.name())));
+        }
+        Err(Reason::UnknownUser) if realm.config.hook.is_some() => {
+            return refused(
+                "nobody in the configuration has this name; the server asks the application of [hook] about it",
+            );
+        }
+        _ => {}
+    }
     match answer {
         Err(Reason::WrongPassword) if realm.users.is_stored_as_key(user) => {
             return refused(&format!(

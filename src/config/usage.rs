@@ -91,6 +91,13 @@ impl WebhookUrl {
         &self.0
     }
 
+    /// The host and the port in it.
+    pub fn host_and_port(&self) -> (String, u16) {
+        let uri: Uri = self.0.parse().unwrap_or_default();
+        let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+        (uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned(), port)
+    }
+
     /// Whether there is something that is not shown.
     pub fn has_query(&self) -> bool {
         self.0.contains('?')

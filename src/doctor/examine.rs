@@ -10,8 +10,8 @@ use crate::probe::{Status, Step, Target, WARN_DAYS_LEFT};
 use super::process::{self, Server};
 use super::{Configured, Options, Progress, Report, finding};
 use super::{
-    alternates, buffers, certificate, choices, clients, clock, credentials, files, firewall, health, host, listeners,
-    network, ports, service,
+    alternates, buffers, certificate, choices, clients, clock, credentials, files, firewall, health, hook, host,
+    listeners, network, ports, service,
 };
 
 /// Makes every check; `progress` is called as each ends. Without a configuration, those that need none.
@@ -88,6 +88,9 @@ impl Doctor<'_, '_> {
             && server.may_run()
         {
             self.found(credentials::judge_running(api, self.options.timeout));
+        }
+        if let Some(asked) = &config.hook {
+            self.found([hook::judge(asked, self.options.timeout)]);
         }
         self.found(listeners::judge_stuns(config));
         self.found(listeners::judge_webs(config, self.options.timeout));

@@ -80,11 +80,11 @@ impl Target {
             HookUrl::Http(url, _) => {
                 let uri: Uri = url.expose().parse().unwrap_or_default();
                 let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
-                let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+                let (host, port) = url.host_and_port();
                 let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
                 let place = match uri.scheme_str() {
-                    Some("https") => Place::Tls { host, port: uri.port_u16().unwrap_or(443), connector: connector() },
-                    _ => Place::Tcp { host, port: uri.port_u16().unwrap_or(80) },
+                    Some("https") => Place::Tls { host, port, connector: connector() },
+                    _ => Place::Tcp { host, port },
                 };
                 (place, path, authority)
             }

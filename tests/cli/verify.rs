@@ -176,3 +176,40 @@ fn a_username_that_is_too_long_is_no_valid_credential() {
     let (code, _) = verify(&place, &"a".repeat(70_000), "x");
     assert_eq!(code, 1);
 }
+
+#[test]
+fn a_credential_that_the_file_of_revocations_names_is_not_valid() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let text = "[relay]\nipv4 = \"127.0.0.1\"\n[auth]\nrevocations = \"revoked\"\ncredential-lifetime-max = \"2h\"\n\
+                [[auth.secrets]]\nsecret = \"0123456789abcdef0123\"\n[[auth.users]]\nname = \"door\"\npassword = \"opens\"\n";
+    std::fs::write(path("turnserver.toml"), text).unwrap();
+    std::fs::set_permissions(path("turnserver.toml"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::write(path("revoked"), "{\"user\": \"mallory\"}\n{\"user\": \"door\"}\n").unwrap();
+    let config = path("turnserver.toml").display().to_string();
+    let turnstone = |args: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_turnstone"))
+            .args(args)
+            .args(["--config", &config])
+            .env_clear()
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap())
+    };
+    let minted = |user: &str, ttl: &str| {
+        let (code, text) = turnstone(&["credentials", "--user", user, "--ttl", ttl, "--format", "json"]);
+        assert_eq!(code, Some(0), "{text}");
+        let json: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        ["username", "password"].map(|key| json[key].as_str().unwrap().to_owned())
+    };
+    let judged = |user: &str, password: &str| turnstone(&["credentials", "verify", user, password]);
+    let [name, password] = minted("mallory", "1h");
+    let (code, text) = judged(&name, &password);
+    assert!(code == Some(1) && text.contains("the file of revocations in [auth] revokes it"), "{text}");
+    let (code, text) = judged("door", "opens");
+    assert!(code == Some(1) && text.contains("revokes it"), "{text}");
+    let [name, password] = minted("alice", "2h");
+    assert_eq!(judged(&name, &password).0, Some(0));
+    let (code, text) = turnstone(&["credentials", "--user", "alice", "--ttl", "3h"]);
+    assert!(code == Some(2) && text.contains("more than credential-lifetime-max in [auth], 2h"), "{text}");
+}

@@ -159,7 +159,10 @@ fn talk(state: &State, stream: Box<dyn Stream>) {
                 }
                 false
             }
-            Behaviour::Babbles => say("I know everybody\r\n\r\n") && false,
+            Behaviour::Babbles => {
+                say("I know everybody\r\n\r\n");
+                false
+            }
             Behaviour::Lies => say(&http(200, r#"{"everybody": "is known", "password": "any"}"#)),
             Behaviour::Fails => say(&http(500, "{}")),
             Behaviour::Redirects => {

@@ -46,13 +46,13 @@ pub(super) async fn revoke(api: &Api, body: Option<Value>) -> Result<Value, Refu
     let checked = api.order(|answer| Order::CheckRevocation { written: Box::new(written), answer }).await?;
     let revocation = checked.map_err(Refused::bad_request)?;
     let in_force = api.revoker.revocations.add(&revocation).map_err(Refused::full)?;
-    let kept = api.revoker.keep().await;
+    // Neither waits for the other.
+    let (kept, ended) = tokio::join!(api.revoker.keep(), api.workers.ask_all(Command::EndRevoked));
     let (whose, realm) = (&in_force.whose, &in_force.realm);
     let unknown = |_: &Refused| {
-        tracing::warn!(?whose, ?realm, "revoked by the admin API; not every worker has ended allocations yet")
+        tracing::warn!(?whose, ?realm, "revoked by the admin API; not every worker has ended allocations yet");
     };
-    let ended = api.workers.ask_all(Command::EndRevoked).await.inspect_err(unknown)?;
-    let ended: usize = ended.into_iter().sum();
+    let ended: usize = ended.inspect_err(unknown)?.into_iter().sum();
     tracing::info!(?whose, ?realm, issued_before = ?in_force.issued_before, ended, "revoked by the admin API");
     let is_kept = outlives(kept, "it is in force, but is forgotten at a restart")?;
     Ok(json!({ "revocation": show(&in_force, None), "ended": ended, "kept": is_kept }))
