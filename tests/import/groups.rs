@@ -220,7 +220,7 @@ fn zero_is_no_limit_and_garbage_is_named() {
 #[test]
 fn what_has_no_counterpart_is_named_with_its_line_and_what_to_do() {
     // What some of them belong to is there.
-    let wholes = "cert=/c.pem\npkey=/k.pem\nsyslog\nnew-log-timestamp\nprometheus\n";
+    let wholes = "cert=/c.pem\npkey=/k.pem\nsyslog\nnew-log-timestamp\nprometheus\nweb-admin\n";
     let group = with_secret(&format!("{}{wholes}", include_str!("fixtures/unsupported.conf")));
     let directives = include_str!("fixtures/unsupported.conf").lines().filter(|line| !line.starts_with('#'));
     let expected: Vec<_> = directives.map(|line| line.split('=').next().unwrap()).collect();
