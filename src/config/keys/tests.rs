@@ -28,8 +28,8 @@ fn everything() -> Document {
         ("quota.reservations-per-user", "5"),
         ("metrics.listen", "\"127.0.0.1:9641\""),
         ("admin.listen", "\"unix:/a\""),
-        ("drain.alternate-server", "[\"203.0.113.6:3478\"]"),
-        ("redirect.alternate-server", "[\"203.0.113.6:3478\"]"),
+        ("drain.alternate-server", "[\"203.0.113.7:3478\"]"),
+        ("redirect.alternate-server", "[\"203.0.113.7:3478\"]"),
         // What follows from the mode where nobody says.
         ("peers.relays", "true"),
         ("guard.suspend-after", "9"),
@@ -123,7 +123,7 @@ fn samples(key: &Key) -> [String; 2] {
         "admin.listen" => given("\"unix:/a\"", "\"unix:/b\""),
         "drain.deadline" => durations(HOUR),
         "drain.alternate-server" | "redirect.alternate-server" => {
-            given("[\"203.0.113.6:3478\"]", "[\"tls://203.0.113.6:443\"]")
+            given("[\"203.0.113.7:3478\"]", "[\"tls://203.0.113.6:443\"]")
         }
         "redirect.share" => given("30", "31"),
         "drain.alternate-domain" | "redirect.alternate-domain" => given("\"one.example\"", "\"other.example\""),
