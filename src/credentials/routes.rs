@@ -70,3 +70,101 @@ fn route(issuer: &Issuer, asked: &Asked<'_>) -> Result<Reply, Refused> {
     let key = issuer.authenticate(asked.bearer()?, origin, asked.now_micros)?;
     own::issue(issuer, key, asked).map(|answer| reply(answer, Outcome::Issued))
 }
+
+#[cfg(test)]
+mod tests {
+    use hyper::Request;
+    use proptest::prelude::*;
+
+    use super::super::api_keys::ApiKeyText;
+    use super::super::issuer::Budgets;
+    use super::*;
+    use crate::addr::Transport;
+    use crate::config::{Config, Host, Overrides, Source, Surroundings};
+
+    const KEY: &str = "tsk_only-this-one";
+
+    fn issuer() -> Issuer {
+        let sha256 = ApiKeyText::existing(KEY.to_owned().into()).unwrap().sha256_text();
+        let text = format!(
+            "[relay]\nipv4 = \"203.0.113.5\"\nipv6 = \"off\"\n[credentials]\nlisten = \"unix:/c\"\nshapes = [\"cloudflare\", \"twilio\", \
+             \"metered\", \"turn-rest\", \"stunner\"]\n[[credentials.keys]]\nid = \"a\"\nsha256 = \"{sha256}\"\norigins = \
+             [\"https://a.example\"]\n[[auth.secrets]]\nsecret = \"0123456789abcdef\"\n"
+        );
+        let source = Source { name: "f.toml".to_owned(), text, mode: Some(0o100600), ..Source::default() };
+        let host = Host { cores: 1, ipv4: None, ipv6: None, has_ipv6: false };
+        let around = Surroundings { host, env: &|_| None, dev: false };
+        let config = Config::parse(&source, &Overrides::default(), &around).unwrap().config;
+        let api = config.credentials.as_ref().unwrap();
+        let listeners = [(Transport::Udp, "203.0.113.5:3478".parse().unwrap())];
+        Issuer::new(api, &config, &listeners, &Budgets::default())
+    }
+
+    fn targets() -> impl Strategy<Value = String> {
+        let paths = prop::sample::select(vec![
+            "/",
+            "/ice",
+            "/v1/credentials",
+            "/v1/openapi.json",
+            "/v1/turn/keys/a/credentials/generate",
+            "/v1/turn/keys/a/credentials/generate-ice-servers",
+            "/v1/turn/keys/a/credentials/1700000000:a/revoke",
+            "/v1/turn/keys/%41/credentials/%zz%ff/revoke",
+            "/2010-04-01/Accounts/a/Tokens.json",
+            "/api/v1/turn/credentials",
+            "/api/v1/turn/credential",
+            "/api/v1/turn/credential/disable",
+        ]);
+        let queries = prop::sample::select(vec![
+            "",
+            "?service=turn&key=tsk_no",
+            "?service=turn&username=%00%ff",
+            "?apiKey=tsf_YQ.YQ.YQ",
+            "?apiKey=tsf_.%.=",
+            "?secretKey=",
+            "?secretKey=a&secretKey=b",
+            "?key=%&ttl=99999999999999999999",
+        ]);
+        (paths, "[a-z0-9/.%:-]{0,6}", queries).prop_map(|(path, more, query)| format!("{path}{more}{query}"))
+    }
+
+    proptest! {
+        #[test]
+        fn no_request_without_the_key_gets_or_revokes_anything(
+            target in targets(),
+            method in prop::sample::select(vec!["GET", "POST", "OPTIONS", "PUT", "HEAD", "DELETE"]),
+            authorization in "(Bearer |Basic |Bearer|)[ -~]{0,24}",
+            origin in prop::sample::select(vec!["https://a.example", "https://b.example", "null", "\u{e9}", ""]),
+            media_type in prop::sample::select(vec!["application/json", "application/x-www-form-urlencoded", "", ";"]),
+            body in prop::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let Ok(request) = Request::builder()
+                .method(method)
+                .uri(&target)
+                .header("authorization", authorization)
+                .header("origin", origin)
+                .header("content-type", media_type)
+                .body(())
+            else {
+                return Ok(());
+            };
+            let (head, ()) = request.into_parts();
+            let asked = Asked { head: &head, body: &body, address: None, now_micros: 1, now_unix: 1_700_000_000 };
+            let Reply { answer, outcome, revokes } = reply(&issuer(), &asked);
+            prop_assert!(!matches!(outcome, Outcome::Issued | Outcome::Revoked) && revokes.is_none(), "{target}");
+            let status = answer.status();
+            prop_assert!(status.is_client_error() || outcome == Outcome::Informed, "{status} {target}");
+            let exposed = answer.headers().get("access-control-allow-origin");
+            prop_assert!(exposed.is_none_or(|exposed| exposed == "https://a.example"), "{exposed:?}");
+        }
+    }
+
+    #[test]
+    fn the_same_with_the_key_gets_it() {
+        let request = Request::post("/v1/credentials").header("authorization", format!("Bearer {KEY}"));
+        let (head, ()) = request.header("content-type", "application/json").body(()).unwrap().into_parts();
+        let body = br#"{"user":"a"}"#;
+        let asked = Asked { head: &head, body, address: None, now_micros: 1, now_unix: 1_700_000_000 };
+        assert_eq!(reply(&issuer(), &asked).outcome, Outcome::Issued);
+    }
+}

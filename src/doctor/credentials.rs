@@ -32,7 +32,8 @@ pub fn judge(config: &Config) -> Vec<Step> {
     }
     if steps.is_empty() {
         let how = if api.tls { "HTTPS" } else { "plain HTTP" };
-        steps.push(step(Status::Ok, format!("{how} at {}, {} keys", api.listen, api.keys.len())));
+        let keys = if api.keys.len() == 1 { "1 key".to_owned() } else { format!("{} keys", api.keys.len()) };
+        steps.push(step(Status::Ok, format!("{how} at {}, {keys}", api.listen)));
     }
     steps
 }

@@ -42,7 +42,9 @@ pub(super) async fn carry_out(mut orders: mpsc::Receiver<RevokeOrder>, revoker: 
             (true, Kept::Yes | Kept::Nowhere) => Ok(()),
         };
         // Whoever asked may have gone away.
-        done.into_iter().for_each(|answer| drop(answer.send(result)));
+        for answer in done {
+            let _ = answer.send(result);
+        }
         sleep(REST).await;
     }
 }

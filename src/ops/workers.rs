@@ -68,7 +68,10 @@ impl Workers {
     pub(super) async fn end_revoked(&self) -> bool {
         let ending = self.mailboxes.iter().map(|mailbox| {
             let (send, ended) = oneshot::channel();
-            mailbox.send(Command::EndRevoked(Box::new(move |count| drop(send.send(count)))));
+            let reply = Box::new(move |count| {
+                let _ = send.send(count);
+            });
+            mailbox.send(Command::EndRevoked(reply));
             ended
         });
         let ending: Vec<_> = ending.collect();

@@ -35,7 +35,7 @@ fn fetching(name: &str, url: &str, key: &str, body: &Value) -> Value {
 fn a_page_fetches_a_credential_and_connects_through_the_relay() {
     let backend = key("backend", OTHER_KEY, "");
     let page = key("page", KEY, "origins = \"*\"\nuser-prefix = \"page-\"\n");
-    let (server, api) = self::server(&(page + &backend));
+    let (server, api) = server(&(page + &backend));
     let own = format!("{api}/v1/credentials");
     let cloudflare = format!("{api}/v1/turn/keys/page/credentials/generate-ice-servers");
     let runs = [
