@@ -170,7 +170,11 @@ async function selfTest(page, { tries }) {
     await page.getByRole("button", { name: "Stop" }).click();
     return { results };
   }
-  await page.getByText("Another URL").click();
+  const others = page.locator("#self-test form details");
+  // Open by itself where the server has no credential.
+  if (!(await others.evaluate((details) => details.open))) {
+    await page.getByText("Another URL").click();
+  }
   const results = [];
   for (const { url, username, credential } of tries) {
     await page.getByLabel("URL", { exact: true }).fill(url);

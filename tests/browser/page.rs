@@ -56,7 +56,7 @@ fn the_self_test_alone_goes_through_with_a_key_and_says_whom_to_ask_when_not() {
     }
     let refused = result["refused"]["text"].as_str().unwrap();
     assert!(refused.contains("401 The username or the credential is wrong"), "{refused}");
-    assert!(refused.contains("turnstone explain ") && refused.contains(":test-anna"), "{refused}");
+    assert!(refused.contains("turnstone explain test-anna") && refused.contains(":test-anna"), "{refused}");
     assert_eq!(result["keeps"], 0);
 }
 
@@ -242,6 +242,20 @@ fn the_self_test_says_in_plain_words_what_is_wrong_and_what_the_server_knows_of_
             assert!(text.contains(part), "no {part:?} in {text}");
         }
     }
+}
+
+#[test]
+fn the_self_test_asks_for_a_credential_where_the_server_can_make_none() {
+    let server = Spec { knows_secret: false, ..with_page("") }.user("bob", "bobs-password").start();
+    let url = format!("turn:{}?transport=udp", server.udp());
+    let tries = [
+        json!({"url": url, "username": "", "credential": ""}),
+        json!({"url": url, "username": "bob", "credential": "bobs-password"}),
+    ];
+    let result = act_as_operator(&server, json!({"name": "selfTest", "tries": tries}));
+    let text = result["results"][0]["text"].as_str().unwrap();
+    assert!(text.contains("no shared secret to make a credential with; give a username and a credential"), "{text}");
+    assert_eq!(result["results"][1]["outcome"], "works", "{result:#}");
 }
 
 #[test]

@@ -130,7 +130,8 @@ export function selfTest(place, { prepare, explain = null, roundTrip = null }) {
   async function runOne(server, name) {
     const step = (text) => say(progress, `${name}: ${text} …`);
     const stays = () => keeps.checked && kept === null;
-    const result = await test(server, { step, signal: stopper.signal, stays });
+    const hasCredential = server.username && server.credential;
+    const result = hasCredential ? await test(server, { step, signal: stopper.signal, stays }) : withoutCredential();
     if (result.pair) {
       keep(result.pair);
     }
@@ -215,8 +216,16 @@ function card({ url, username }, result, told) {
   );
 }
 
+function withoutCredential() {
+  const trouble = "the server has no shared secret to make a credential with; give a username and a credential of yours.";
+  return { outcome: "failed", trouble, candidates: [], errors: [], startedUnix: Date.now() / 1000 };
+}
+
+/** The command names the user as quotas do, and can be pasted into a shell whatever the name is. */
 function whomToAsk({ username }) {
-  const command = make("code", {}, `turnstone explain ${username}`);
+  const user = username.replace(/^\d+:/, "").split(";")[0];
+  const word = /^[\w.@-]+$/.test(user) ? user : `'${user.replaceAll("'", "'\\''")}'`;
+  const command = make("code", {}, `turnstone explain ${word}`);
   return make("p", { class: "known soft" }, "Whoever runs the server sees what it knows of this: ", command);
 }
 
