@@ -43,6 +43,11 @@ pub(super) struct Login {
 }
 
 impl Login {
+    /// Whether SHA-256 is to be used.
+    pub(super) fn sha256(&self) -> bool {
+        self.sha256
+    }
+
     /// The credential of the flags: a user and password, or one minted from a secret.
     ///
     /// # Errors
@@ -107,7 +112,7 @@ fn read_credential(path: &Path, sha256: bool) -> Result<Credential, CliError> {
 }
 
 /// A secret from a variable or from a file that only its owner may read.
-fn read_secret(variable: Option<&str>, file: Option<&Path>) -> Result<Option<Zeroizing<String>>, CliError> {
+pub(super) fn read_secret(variable: Option<&str>, file: Option<&Path>) -> Result<Option<Zeroizing<String>>, CliError> {
     if let Some(name) = variable {
         let value = std::env::var(name)
             .map_err(|error| CliError::usage(format_args!("environment variable {name}: {error}")))?;

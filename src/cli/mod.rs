@@ -9,6 +9,7 @@ mod dev;
 mod dev_socket;
 mod doctor;
 mod hash;
+mod ice_servers;
 mod import;
 mod input;
 mod login;

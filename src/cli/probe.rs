@@ -6,9 +6,10 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::addr::Family;
-use crate::probe::{self, Options, Progress, Roots, Status, TurnUrl};
+use crate::probe::{self, Comparison, Options, Progress, Report, Roots, Status};
 use crate::text::json_pretty;
 
+use super::ice_servers::{Asking, Subject, Wanted};
 use super::login::Login;
 use super::output::{CliError, Exit, Printer};
 
@@ -20,6 +21,21 @@ Examples:
     turnstone probe turn:turn.example.org --credential -
   turnstone probe turns:turn.example.org:443?transport=tcp -u alice --password-env PW --format json
   turnstone probe stun:stun.example.org stuns:stun.example.org -4
+  turnstone probe -                  # then paste the iceServers of a page, and Ctrl-D
+  turnstone probe https://turn.example.org:8443/v1/credentials \\
+    --post '{\"user\": \"probe\"}' --api-key-file key
+  turnstone probe --compare turn:old.example.org turn:new.example.org --credential credential.json
+
+iceServers are taken as a page has them in its code (JSON, or JavaScript without computed
+values), or as an API answers them: from standard input (-), a file (@FILE), or an argument that
+begins with [ or {, but other users of the host can read arguments. Each entry is asked as
+browsers ask it, with its own credential: stuns: by plain UDP as Chromium does, turns: always by
+TLS over TCP. What makes new RTCPeerConnection throw, or browsers leave a server out, is said
+(steps ice-servers, entry, credential, browser). An API is asked once; redirects are not followed,
+and --insecure is not for it.
+
+--compare takes two servers (URLs, or two iceServers), and prints only what differs: steps, their
+status, error codes, what is offered, address families, and times that are five times as long.
 
 Steps: resolve, connect, tls, certificate, alpn, binding, unauthenticated (binding-udp for stuns:,
   nat over UDP where the server has another address for it, RFC 5780; redirect in place of
@@ -37,7 +53,8 @@ Exit codes, as monitoring systems in the manner of Nagios read them:
   0  it works, perhaps with warnings
   1  it works, with warnings (only with --strict)
   2  a step failed, or wrong usage
-  3  the report could not be written";
+  3  the report could not be written
+With --compare: 0 nothing differs, 1 something does, 2 both fail in the same way, or wrong usage.";
 /// A step that failed. The number is that of wrong usage; monitoring systems call it critical.
 pub(super) const FAILED: Exit = Exit::Usage;
 
@@ -45,9 +62,15 @@ pub(super) const FAILED: Exit = Exit::Usage;
 #[derive(Args)]
 #[command(after_help = AFTER_HELP, args_override_self = true)]
 pub(super) struct ProbeArgs {
-    /// Servers: stun:HOST, stuns:HOST, turn:HOST, turns:HOST, with :PORT and, for TURN, ?transport=udp or tcp.
+    /// Servers: stun:HOST, stuns:HOST, turn:HOST, turns:HOST, with :PORT and, for TURN, ?transport=udp or tcp; or the iceServers of
+    /// a page: - for standard input, @FILE, https://..., which answers them, or themselves.
     #[arg(value_name = "URL", required = true)]
-    urls: Vec<TurnUrl>,
+    wanted: Vec<Wanted>,
+    /// Take the same steps at two servers and print what differs.
+    #[arg(long, conflicts_with = "strict")]
+    compare: bool,
+    #[command(flatten)]
+    asking: Asking,
     #[command(flatten)]
     login: Login,
     /// PEM file with the certificate authorities that the server's certificate is judged by, instead of the system's.
@@ -88,12 +111,20 @@ enum Format {
     Json,
 }
 
+/// What there is to do.
+enum Task {
+    Probe(Subject),
+    Compare([Subject; 2]),
+}
+
 /// Runs the command.
 pub(super) fn run(args: &ProbeArgs, printer: &mut Printer) -> Result<Exit, CliError> {
+    let roots = args.ca.clone().map_or(Roots::System, Roots::File);
+    let task = task(args, &roots, printer)?;
     let options = Options {
-        urls: args.urls.clone(),
+        urls: Vec::new(),
         credential: args.login.credential()?,
-        roots: args.ca.clone().map_or(Roots::System, Roots::File),
+        roots,
         insecure: args.insecure,
         past_certificate: false,
         proxy_header: false,
@@ -106,27 +137,104 @@ pub(super) fn run(args: &ProbeArgs, printer: &mut Printer) -> Result<Exit, CliEr
         safety: !args.no_safety,
         tcp_relay: args.tcp_relay,
     };
+    let has_own = |subject: &Subject| matches!(subject, Subject::IceServers(_));
+    let have_own = match &task {
+        Task::Probe(subject) => has_own(subject),
+        Task::Compare(subjects) => subjects.iter().all(has_own),
+    };
+    if have_own && options.credential.is_some() {
+        return Err(CliError::usage(
+            "the entries of iceServers have credentials of their own: leave --user and the like out",
+        ));
+    }
     if args.insecure {
         printer.error("warning: --insecure: anybody between here and the server could pass for it");
     }
     let as_text = args.format == Format::Text && !args.json;
+    let sha256 = args.login.sha256();
+    let subject = match task {
+        Task::Probe(subject) => subject,
+        Task::Compare(subjects) => {
+            let [a, b] = subjects.map(|subject| report(&subject, &options, sha256, &mut |_| ()));
+            return print_comparison(&probe::compare(a?, b?), as_text, printer);
+        }
+    };
     let mut printed = Ok(());
-    let report = probe::run(&options, &mut |progress| {
+    let report = report(&subject, &options, sha256, &mut |progress| {
         if as_text && printed.is_ok() {
             printed = print_progress(progress, printer);
         }
-    });
-    let report = report.map_err(CliError::usage)?;
+    })?;
     let exit = match report.verdict {
         Status::Fail => FAILED,
         Status::Warn if args.strict => Exit::CheckFailed,
         _ => Exit::Success,
     };
     // Whoever has stopped reading still learns the verdict.
-    let written = printed.and_then(|()| match as_text {
-        true => printer.line(format_args!("\n{}", report.summary())),
-        false => printer.line(json_pretty(&report)),
-    });
+    written(
+        exit,
+        printed.and_then(|()| match as_text {
+            true => printer.line(format_args!("\n{}", report.summary())),
+            false => printer.line(json_pretty(&report)),
+        }),
+    )
+}
+
+fn task(args: &ProbeArgs, roots: &Roots, printer: &mut Printer) -> Result<Task, CliError> {
+    let wanted = &args.wanted[..];
+    if args.asking.is_given() && !wanted.iter().any(|wanted| matches!(wanted, Wanted::Api(_))) {
+        return Err(CliError::usage("--api-key-env, --api-key-file and --post are for an https:// URL"));
+    }
+    let mut read = |wanted: &Wanted| wanted.read(&args.asking, roots, args.timeout, printer);
+    match (args.compare, wanted) {
+        (true, [Wanted::Stdin, Wanted::Stdin]) => {
+            Err(CliError::usage("only one of the two can come from standard input"))
+        }
+        (true, [a, b]) => Ok(Task::Compare([read(a)?, read(b)?])),
+        (true, _) => Err(CliError::usage("--compare takes two servers: turnstone probe --compare URL URL")),
+        (false, [one]) => read(one).map(Task::Probe),
+        (false, several) => {
+            let url = |wanted: &Wanted| match wanted {
+                Wanted::Url(url) => Ok(url.clone()),
+                _ => Err(CliError::usage(
+                    "iceServers are probed alone: leave the other arguments out, or compare two with --compare",
+                )),
+            };
+            Ok(Task::Probe(Subject::Urls(several.iter().map(url).collect::<Result<_, _>>()?)))
+        }
+    }
+}
+
+fn report(
+    subject: &Subject,
+    options: &Options,
+    sha256: bool,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Report, CliError> {
+    let report = match subject {
+        Subject::Urls(urls) => probe::run(&Options { urls: urls.clone(), ..options.clone() }, progress),
+        Subject::IceServers(servers) => probe::run_ice(options, servers, sha256, progress),
+    };
+    report.map_err(CliError::usage)
+}
+
+fn print_comparison(comparison: &Comparison, as_text: bool, printer: &mut Printer) -> Result<Exit, CliError> {
+    let exit = match (comparison.differences.len(), comparison.both_fail()) {
+        (0, true) => FAILED,
+        (0, false) => Exit::Success,
+        _ => Exit::CheckFailed,
+    };
+    written(
+        exit,
+        match as_text {
+            true => printer.line(comparison),
+            false => printer.line(json_pretty(comparison)),
+        },
+    )
+}
+
+/// The exit code, whether or not anybody reads the output to its end.
+fn written(exit: Exit, written: Result<(), CliError>) -> Result<Exit, CliError> {
     match written {
         Ok(()) | Err(CliError::ClosedPipe) => Ok(exit),
         Err(error) => Err(error),

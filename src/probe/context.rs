@@ -64,13 +64,17 @@ pub(super) struct Context<'a> {
 impl<'a> Context<'a> {
     pub(super) fn new(options: &'a Options, needs_tls: bool) -> Result<Self, TrustError> {
         let now_unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let tls = if needs_tls { Some(TlsSetup::new(&options.roots)?) } else { None };
-        Ok(Self {
-            options,
-            redirects: Redirects::Named,
-            credential: options.credential.clone().map(Arc::new),
-            tls,
-            now_unix,
-        })
+        let credential = options.credential.clone().map(Arc::new);
+        let mut context = Self { options, redirects: Redirects::Named, credential, tls: None, now_unix };
+        if needs_tls {
+            context.read_authorities()?;
+        }
+        Ok(context)
+    }
+
+    /// What TLS needs.
+    pub(super) fn read_authorities(&mut self) -> Result<(), TrustError> {
+        self.tls = Some(TlsSetup::new(&self.options.roots)?);
+        Ok(())
     }
 }

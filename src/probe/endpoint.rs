@@ -35,12 +35,13 @@ pub(super) fn probe(
 ) -> Option<Alternate> {
     let alternate = take_steps(context, url, address, recorder);
     if url.scheme == Scheme::Stuns {
-        ask_as_chromium(context, address).into_iter().for_each(|step| recorder.add(step));
+        let asked = SocketAddr::new(address.ip(), url.chromium_stun_port);
+        ask_as_chromium(context, asked).into_iter().for_each(|step| recorder.add(step));
     }
     alternate
 }
 
-/// Chromium asks the port of a `stuns:` URL by plain UDP, never by TLS.
+/// Chromium asks the port of a `stuns:` URL, or 3478, by plain UDP, never by TLS.
 fn ask_as_chromium(context: &Context<'_>, address: SocketAddr) -> Option<Step> {
     let started = Instant::now();
     let timeout = context.options.timeout;
@@ -54,15 +55,17 @@ fn ask_as_chromium(context: &Context<'_>, address: SocketAddr) -> Option<Step> {
     let step = |status, message: String| Step::new("binding-udp", status, started.elapsed(), message);
     Some(match answer {
         Ok(Reply { answer: Answer::Mapped { mapped }, .. }) => {
-            step(Status::Ok, format!("plain UDP is answered, too, as Chromium asks: seen as {mapped}"))
+            let port = address.port();
+            step(Status::Ok, format!("plain UDP to port {port} is answered, too, as Chromium asks: seen as {mapped}"))
                 .fact("mapped", mapped.to_string())
         }
         Ok(_) => step(Status::Warn, "an answer to another request".to_owned()),
         Err(failure) => {
             let words = failure.words(SocketKind::Udp);
             let message = format!(
-                "{words}. Chromium asks the port of a stuns: URL by plain UDP: it gets no server-reflexive candidate here, \
-                 and waits for one; udp beside tls on this port cures that"
+                "{words}. Chromium asks port {} of a stuns: URL by plain UDP: it gets no server-reflexive candidate here, \
+                 and waits for one; udp beside tls on this port cures that",
+                address.port()
             );
             with_code(step(Status::Warn, message), &failure)
         }

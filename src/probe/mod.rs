@@ -6,12 +6,14 @@
 //! by channels, requests that a safe relay refuses, and the release; then what else it offers. A server that clients are sent to is probed,
 //! too. It blocks, in one thread, and never waits longer than the timeout in one step.
 
+mod compare;
 mod context;
 mod datagrams;
 mod dial;
 mod dtls;
 mod endpoint;
 mod exchange;
+mod ice;
 mod link;
 mod nat;
 mod offers;
@@ -24,19 +26,23 @@ mod url;
 mod verdict;
 
 pub use crate::client::tls::Roots;
+pub use compare::{Comparison, Difference, Side, compare};
 pub use context::{Options, WARN_DAYS_LEFT};
+pub use ice::{IceServers, IceServersError, ScriptError};
 pub(crate) use report::millis;
 pub use report::{Counts, Endpoint, Progress, Report, SCHEMA, Status, Step, Target, worst};
 pub use url::{Scheme, TurnUrl, UrlError};
 pub use verdict::not_public;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::client::tls::TrustError;
 
 use context::{Context, REDIRECTS_MAX, Redirects};
 use endpoint::Alternate;
+use ice::Planned;
 use report::Recorder;
 
 /// Probes every URL. `progress` is called as each step ends.
@@ -46,8 +52,43 @@ use report::Recorder;
 pub fn run(options: &Options, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Report, TrustError> {
     let started = Instant::now();
     let mut context = Context::new(options, options.urls.iter().any(|url| url.scheme.is_secure()))?;
-    let targets = options.urls.iter().map(|url| probe_url(&mut context, url, progress)).collect();
+    let targets = options.urls.iter().map(|url| probe_url(&mut context, url, Vec::new(), progress)).collect();
     Ok(Report::new(targets, options.insecure, context.now_unix, started.elapsed()))
+}
+
+/// Probes the servers of a page as browsers would use them, each with the credential of its entry. `options.urls` and
+/// `options.credential` do not count; `sha256` is how to log in.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_ice(
+    options: &Options,
+    servers: &IceServers,
+    sha256: bool,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Report, TrustError> {
+    let started = Instant::now();
+    let mut context = Context::new(options, false)?;
+    let (overall, planned) = ice::plan(servers, sha256, context.now_unix);
+    if planned.iter().any(|planned| planned.url.as_ref().is_some_and(|url| url.scheme.is_secure())) {
+        context.read_authorities()?;
+    }
+    let mut targets = vec![announced("iceServers".to_owned(), overall, progress)];
+    for Planned { name, steps, url, credential } in planned {
+        context.credential = credential.map(Arc::new);
+        targets.push(match url {
+            Some(url) => probe_url(&mut context, &url, steps, progress),
+            None => announced(name, steps, progress),
+        });
+    }
+    Ok(Report::new(targets, options.insecure, context.now_unix, started.elapsed()))
+}
+
+/// A target of which nothing is asked.
+fn announced(name: String, steps: Vec<Step>, progress: &mut dyn FnMut(Progress<'_>)) -> Target {
+    progress(Progress::Target(&name));
+    steps.iter().for_each(|step| progress(Progress::Step(step)));
+    Target::new(name, steps, Vec::new())
 }
 
 /// Probes one server at an address that is known. Nothing is resolved: the URL's host is only what the certificate has to
@@ -67,9 +108,16 @@ pub fn run_at(
     Ok(Target::new(url.to_string(), Vec::new(), vec![endpoint]))
 }
 
-fn probe_url(context: &mut Context<'_>, url: &TurnUrl, progress: &mut dyn FnMut(Progress<'_>)) -> Target {
+/// Probes a URL of which these steps are known.
+fn probe_url(
+    context: &mut Context<'_>,
+    url: &TurnUrl,
+    known: Vec<Step>,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Target {
     progress(Progress::Target(&url.to_string()));
     let mut recorder = Recorder::new(progress);
+    known.into_iter().for_each(|step| recorder.add(step));
     let addresses = resolve::resolve(context, url, &mut recorder);
     let mut steps = recorder.finish();
     let mut endpoints = Vec::new();

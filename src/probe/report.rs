@@ -1,7 +1,8 @@
 //! What a probe found: a tree of URLs, addresses and steps, as JSON of a stable schema and as text.
 //!
 //! Schema 1: fields are only ever added. `verdict` and `status` are `ok`, `note`, `warn` or `fail`; a verdict is the worst
-//! status below it. Times are milliseconds. What is in `facts` depends on the step.
+//! status below it. Times are milliseconds. What is in `facts` depends on the step. The first target of a page's list is called
+//! `iceServers` and is about the whole of it.
 
 use std::collections::BTreeMap;
 use std::fmt;

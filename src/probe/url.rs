@@ -8,6 +8,9 @@ use thiserror::Error;
 
 use crate::addr::Transport;
 
+const PORT: u16 = 3478;
+const PORT_OVER_TLS: u16 = 5349;
+
 /// The four schemes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
@@ -62,6 +65,19 @@ pub struct TurnUrl {
     pub port: u16,
     /// How the server is reached.
     pub transport: Transport,
+    /// Where Chromium asks of a `stuns:` URL, by plain UDP: it knows no other port for STUN than 3478 unless one is written.
+    pub(super) chromium_stun_port: u16,
+}
+
+/// A URI as browsers take it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct InBrowser {
+    /// What they ask, and how.
+    pub(super) url: TurnUrl,
+    /// The scheme as written.
+    pub(super) scheme: Scheme,
+    /// Whether DTLS is written, which they do not speak.
+    pub(super) asks_for_dtls: bool,
 }
 
 /// Why a text is not such a URI.
@@ -121,6 +137,24 @@ enum UrlProblem {
 }
 
 impl TurnUrl {
+    /// Reads a URI as browsers do: `stuns:` is plain STUN over UDP (Chromium), and `turns:` is TLS over TCP whatever its transport
+    /// says (Chromium and Firefox).
+    pub(super) fn in_browser(text: &str) -> Result<InBrowser, UrlError> {
+        let wrong = |problem| UrlError { text: text.to_owned(), problem };
+        let parts = split(text).map_err(wrong)?;
+        let asked = read_query(parts.scheme, parts.query).map_err(wrong)?;
+        let scheme = parts.scheme;
+        let mut url = parts.url(match (scheme, asked) {
+            (Scheme::Turn, Some(Asked::Tcp)) => Transport::Tcp,
+            (Scheme::Turns, _) => Transport::Tls,
+            _ => Transport::Udp,
+        });
+        if scheme == Scheme::Stuns {
+            (url.scheme, url.port) = (Scheme::Stun, url.chromium_stun_port);
+        }
+        Ok(InBrowser { url, scheme, asks_for_dtls: (scheme, asked) == (Scheme::Turns, Some(Asked::Udp)) })
+    }
+
     /// Takes another name, for the certificate of a server whose address is known.
     pub(super) fn set_name(&mut self, name: String) {
         self.host = Host::Name(name);
@@ -131,7 +165,12 @@ impl FromStr for TurnUrl {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        read(text).map_err(|problem| UrlError { text: text.to_owned(), problem })
+        split(text)
+            .and_then(|parts| {
+                let transport = read_transport(parts.scheme, parts.query)?;
+                Ok(parts.url(transport))
+            })
+            .map_err(|problem| UrlError { text: text.to_owned(), problem })
     }
 }
 
@@ -152,7 +191,28 @@ impl fmt::Display for TurnUrl {
     }
 }
 
-fn read(text: &str) -> Result<TurnUrl, UrlProblem> {
+/// A URI taken apart.
+struct Parts<'t> {
+    scheme: Scheme,
+    host: Host,
+    port: Option<u16>,
+    query: Option<&'t str>,
+}
+
+impl Parts<'_> {
+    fn url(self, transport: Transport) -> TurnUrl {
+        let default = if self.scheme.is_secure() { PORT_OVER_TLS } else { PORT };
+        TurnUrl {
+            scheme: self.scheme,
+            host: self.host,
+            port: self.port.unwrap_or(default),
+            transport,
+            chromium_stun_port: self.port.unwrap_or(PORT),
+        }
+    }
+}
+
+fn split(text: &str) -> Result<Parts<'_>, UrlProblem> {
     if let Some(bad) = text.chars().find(|c| !c.is_ascii_graphic()) {
         return Err(UrlProblem::Character(bad));
     }
@@ -176,12 +236,8 @@ fn read(text: &str) -> Result<TurnUrl, UrlProblem> {
     };
     let (host, port) = split_port(authority)?;
     let host = read_host(host)?;
-    let port = match port {
-        Some(port) => read_port(port)?,
-        None if scheme.is_secure() => 5349,
-        None => 3478,
-    };
-    Ok(TurnUrl { scheme, host, port, transport: read_transport(scheme, query)? })
+    let port = port.map(read_port).transpose()?;
+    Ok(Parts { scheme, host, port, query })
 }
 
 fn split_port(authority: &str) -> Result<(&str, Option<&str>), UrlProblem> {
@@ -234,19 +290,32 @@ fn read_host(host: &str) -> Result<Host, UrlProblem> {
     Ok(Host::Name(host.to_owned()))
 }
 
+/// What `?transport=` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Udp,
+    Tcp,
+}
+
 fn read_transport(scheme: Scheme, query: Option<&str>) -> Result<Transport, UrlProblem> {
-    let secure = scheme.is_secure();
-    let Some(query) = query else { return Ok(if secure { Transport::Tls } else { Transport::Udp }) };
+    match (read_query(scheme, query)?, scheme.is_secure()) {
+        (None | Some(Asked::Udp), false) => Ok(Transport::Udp),
+        (Some(Asked::Tcp), false) => Ok(Transport::Tcp),
+        (None | Some(Asked::Tcp), true) => Ok(Transport::Tls),
+        (Some(Asked::Udp), true) if cfg!(feature = "dtls") => Ok(Transport::Dtls),
+        (Some(Asked::Udp), true) => Err(UrlProblem::Dtls),
+    }
+}
+
+fn read_query(scheme: Scheme, query: Option<&str>) -> Result<Option<Asked>, UrlProblem> {
+    let Some(query) = query else { return Ok(None) };
     if !scheme.is_turn() {
         return Err(UrlProblem::StunQuery(scheme));
     }
     let value = query.strip_prefix("transport=").ok_or_else(|| UrlProblem::UnknownQuery(query.to_owned()))?;
-    match (value.to_ascii_lowercase().as_str(), secure) {
-        ("udp", false) => Ok(Transport::Udp),
-        ("tcp", false) => Ok(Transport::Tcp),
-        ("tcp", true) => Ok(Transport::Tls),
-        ("udp", true) if cfg!(feature = "dtls") => Ok(Transport::Dtls),
-        ("udp", true) => Err(UrlProblem::Dtls),
+    match value.to_ascii_lowercase().as_str() {
+        "udp" => Ok(Some(Asked::Udp)),
+        "tcp" => Ok(Some(Asked::Tcp)),
         _ => Err(UrlProblem::UnknownTransport(value.to_owned())),
     }
 }
@@ -272,11 +341,31 @@ mod tests {
         ] {
             let url = parse(text);
             assert_eq!(url.to_string(), whole);
-            assert_eq!(parse(whole), url);
+            assert_eq!(parse(whole).to_string(), whole);
         }
         assert_eq!(parse("turns:a").transport, Transport::Tls);
         assert_eq!(parse("stuns:a").transport, Transport::Tls);
         assert_eq!(parse("turn:a?transport=tcp").transport, Transport::Tcp);
+    }
+
+    #[test]
+    fn browsers_ask_stuns_by_plain_udp_and_turns_by_tls_over_tcp() {
+        for (text, taken, asks_for_dtls) in [
+            ("stun:a", "stun:a:3478", false),
+            ("stuns:a", "stun:a:3478", false),
+            ("stuns:[::1]:443", "stun:[::1]:443", false),
+            ("turn:a?transport=TCP", "turn:a:3478?transport=tcp", false),
+            ("turns:a", "turns:a:5349?transport=tcp", false),
+            ("turns:a:443?transport=tcp", "turns:a:443?transport=tcp", false),
+            ("turns:a:443?transport=udp", "turns:a:443?transport=tcp", true),
+        ] {
+            let found = TurnUrl::in_browser(text).unwrap();
+            assert_eq!((found.url.to_string().as_str(), found.asks_for_dtls), (taken, asks_for_dtls), "{text}");
+        }
+        for text in ["stun:a?transport=udp", "turn:a?transport=tls", "turn:a?x=1", "turn://a", "turn:u@a", "http:a"] {
+            assert!(TurnUrl::in_browser(text).is_err(), "{text}");
+        }
+        assert_eq!(parse("stuns:a").chromium_stun_port, 3478);
     }
 
     #[test]

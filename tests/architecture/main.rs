@@ -145,7 +145,11 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     // The load generator judges the server from outside: it shares the wire format with it, and none of its fast paths.
     ("bench", &["stun", "client", "net::sys"], &["tokio", "libc"]),
     // It judges servers from outside, too, with the load generator's client.
-    ("probe", &["stun", "auth::TimeLimited", "client", "dtls", "turn::framing"], &["tokio", "std::fs"]),
+    (
+        "probe",
+        &["stun", "auth::TimeLimited", "auth::prepare", "client", "dtls", "turn::framing"],
+        &["tokio", "std::fs"],
+    ),
     // It looks at the host, and at the server from outside.
     (
         "doctor",

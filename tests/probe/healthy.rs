@@ -195,7 +195,7 @@ fn the_text_form_shows_each_step_with_its_time_and_ends_with_a_summary() {
 }
 
 /// Free for UDP and TCP at this moment, outside of the relay ports.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     wait_until("a free port", Duration::from_secs(5), || {
         let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         TcpListener::bind(("127.0.0.1", port)).ok().map(|_| port)

@@ -4,10 +4,13 @@
 // A helper that cannot do its work must fail the test that called it; clippy counts only `#[test]` functions as tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod api;
 mod certificates;
+mod compare;
 mod coturn;
 mod faulty;
 mod healthy;
+mod ice_servers;
 mod offers;
 mod redirected;
 mod refused;
@@ -19,7 +22,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use support::{TestServer, Transport, run};
+use support::{TestServer, Transport, run, run_with_input};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
@@ -65,18 +68,34 @@ impl Probe {
         self.args(&["--user", "probe", "--secret-file", &server.file("secret")])
     }
 
-    pub(crate) fn with_password(mut self, user: &str, password: &str) -> Probe {
-        self.command.env("PROBE_PASSWORD", password);
-        self.args(&["--user", user, "--password-env", "PROBE_PASSWORD"])
+    /// With a secret in a variable of its environment.
+    pub(crate) fn with_variable(mut self, value: &str) -> Probe {
+        self.command.env("PROBE_PASSWORD", value);
+        self
     }
 
-    pub(crate) fn run(mut self) -> Probed {
-        let finished = run(&mut self.command, LIMIT);
+    pub(crate) fn with_password(self, user: &str, password: &str) -> Probe {
+        self.with_variable(password).args(&["--user", user, "--password-env", "PROBE_PASSWORD"])
+    }
+
+    pub(crate) fn run(self) -> Probed {
+        self.run_with_input("")
+    }
+
+    /// With something to read on standard input.
+    pub(crate) fn run_with_input(mut self, input: &str) -> Probed {
+        let finished = run_with_input(&mut self.command, input, LIMIT);
         let json = serde_json::from_str(&finished.stdout)
             .unwrap_or_else(|error| panic!("not JSON ({error}):\n{}", finished.all_output()));
         let probed = Probed { code: finished.code.unwrap(), json, stderr: finished.stderr };
         probed.must_be_consistent();
         probed
+    }
+
+    /// Whatever comes of it, with JSON on standard output if it is a comparison: exit code, standard output, standard error.
+    pub(crate) fn run_as_is(mut self) -> (i32, String, String) {
+        let finished = run(&mut self.command, LIMIT);
+        (finished.code.unwrap(), finished.stdout, finished.stderr)
     }
 
     /// The text form: exit code, standard output, standard error.
@@ -89,7 +108,12 @@ impl Probe {
 impl Probed {
     /// All steps of the first URL in order: those before an address is known, then those of each address.
     pub(crate) fn steps(&self) -> Vec<&Value> {
-        let target = &self.json["targets"][0];
+        self.steps_of(0)
+    }
+
+    /// Those of another target.
+    pub(crate) fn steps_of(&self, index: usize) -> Vec<&Value> {
+        let target = &self.json["targets"][index];
         let of = |value: &'_ Value| value["steps"].as_array().unwrap().iter().collect::<Vec<_>>().len();
         assert!(of(target) > 0, "{:#}", self.json);
         let mut steps: Vec<&Value> = target["steps"].as_array().unwrap().iter().collect();
@@ -106,6 +130,16 @@ impl Probed {
 
     pub(crate) fn has_step(&self, name: &str) -> bool {
         self.steps().into_iter().any(|step| step["step"] == name)
+    }
+
+    /// The same of a target: its URL, and a step with its status and words.
+    pub(crate) fn expect_at(&self, index: usize, url: &str, name: &str, status: &str, words: &str) -> &Probed {
+        assert_eq!(self.json["targets"][index]["url"], url, "{:#}", self.json);
+        let found = self.steps_of(index).into_iter().find(|step| step["step"] == name);
+        let step = found.unwrap_or_else(|| panic!("no step {name} at {url} in {:#}", self.json));
+        assert_eq!(step["status"], status, "{step:#}");
+        assert!(step["message"].as_str().unwrap().contains(words), "no {words:?} in {step:#}");
+        self
     }
 
     /// The step has this status, and its message these words.

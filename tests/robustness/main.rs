@@ -18,6 +18,7 @@ mod config;
 mod dtls;
 mod framing;
 mod hook;
+mod ice_servers;
 mod messages;
 mod mutate;
 mod proxies;
