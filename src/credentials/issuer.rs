@@ -156,12 +156,12 @@ impl Issuer {
         &self,
         given: &[u8],
         origin: Option<&str>,
-        now_micros: u64,
+        asked: &Asked<'_>,
     ) -> Result<&KnownKey, Refused> {
         let key = self.keys.find(given).ok_or_else(|| {
             Refused::unauthorized("nobody has this key; turnstone credentials key makes one for [[credentials.keys]]")
         })?;
-        self.admit(key, origin, now_micros)?;
+        self.admit(key, origin, asked)?;
         Ok(key)
     }
 
@@ -171,23 +171,24 @@ impl Issuer {
         given: &[u8],
         id: &str,
         origin: Option<&str>,
-        now_micros: u64,
+        asked: &Asked<'_>,
     ) -> Result<&KnownKey, Refused> {
         let key = self.keys.find(given).filter(|key| key.bounds.id == id).ok_or_else(|| {
             Refused::unauthorized("there is no key of this id that is so; the id is that of the [[credentials.keys]]")
         })?;
-        self.admit(key, origin, now_micros)?;
+        self.admit(key, origin, asked)?;
         Ok(key)
     }
 
     /// Fails unless pages of an origin may ask with a key, and that not too often.
-    pub(super) fn admit(&self, key: &KnownKey, origin: Option<&str>, now_micros: u64) -> Result<(), Refused> {
+    pub(super) fn admit(&self, key: &KnownKey, origin: Option<&str>, asked: &Asked<'_>) -> Result<(), Refused> {
+        asked.has_secret_key.set(key.bounds.origins.is_empty());
         if let Some(origin) = origin.filter(|origin| !key.is_for(origin)) {
             let id = &key.bounds.id;
             let message = format!("the key {id:?} is not for pages of {origin:?}; add that to its origins");
             return Err(Refused::origin(message));
         }
-        key.take(now_micros).map_err(|secs| Refused::key_rate(&key.bounds.id, secs))
+        key.take(asked.now_micros).map_err(|secs| Refused::key_rate(&key.bounds.id, secs))
     }
 
     /// The user that is named, or one that nobody is yet, where services have credentials without a name.

@@ -1,6 +1,7 @@
 //! A request as it has come, and what is read of it.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 
 use base64::Engine;
@@ -22,6 +23,8 @@ pub(super) struct Asked<'r> {
     pub(super) address: Option<IpAddr>,
     pub(super) now_micros: u64,
     pub(super) now_unix: u64,
+    /// Whether a key came with it that is for no page, and so known to its holder alone.
+    pub(super) has_secret_key: Cell<bool>,
 }
 
 impl<'r> Asked<'r> {

@@ -17,7 +17,10 @@ const OPENAPI: &str = include_str!("../../docs/credentials-api.openapi.json");
 
 /// What comes of a request.
 pub(super) fn reply(issuer: &Issuer, asked: &Asked<'_>) -> Reply {
-    match route(issuer, asked) {
+    let routed = route(issuer, asked);
+    // Nobody else has a secret key: whoever floods from beside it costs its holder nothing.
+    let taken = if asked.has_secret_key.get() { Ok(()) } else { issuer.take(asked.address, asked.now_micros) };
+    match taken.and(routed) {
         Ok(reply) => Reply { answer: dressed(issuer, asked.head, reply.answer), ..reply },
         Err(refused) => refusal(issuer, asked.head, &refused),
     }
@@ -45,7 +48,6 @@ fn route(issuer: &Issuer, asked: &Asked<'_>) -> Result<Reply, Refused> {
     let reply = |answer, outcome| Reply { answer, outcome, revokes: None };
     let origin = cors::origin_of(&asked.head.headers);
     let foreign = Foreign::of(asked.head.uri.path(), issuer.shapes());
-    issuer.take(asked.address, asked.now_micros)?;
     let (path, method) = (asked.head.uri.path(), &asked.head.method);
     let allowed = match (path, &foreign) {
         (_, Some(foreign)) => foreign.method(),
@@ -67,7 +69,7 @@ fn route(issuer: &Issuer, asked: &Asked<'_>) -> Result<Reply, Refused> {
     if allowed == Method::GET {
         return Ok(reply(response(StatusCode::OK, JSON, OPENAPI), Outcome::Informed));
     }
-    let key = issuer.authenticate(asked.bearer()?, origin, asked.now_micros)?;
+    let key = issuer.authenticate(asked.bearer()?, origin, asked)?;
     own::issue(issuer, key, asked).map(|answer| reply(answer, Outcome::Issued))
 }
 
@@ -149,7 +151,7 @@ mod tests {
                 return Ok(());
             };
             let (head, ()) = request.into_parts();
-            let asked = Asked { head: &head, body: &body, address: None, now_micros: 1, now_unix: 1_700_000_000 };
+            let asked = Asked { head: &head, body: &body, address: None, now_micros: 1, now_unix: 1_700_000_000, has_secret_key: false.into() };
             let Reply { answer, outcome, revokes } = reply(&issuer(), &asked);
             prop_assert!(!matches!(outcome, Outcome::Issued | Outcome::Revoked) && revokes.is_none(), "{target}");
             let status = answer.status();
@@ -164,7 +166,14 @@ mod tests {
         let request = Request::post("/v1/credentials").header("authorization", format!("Bearer {KEY}"));
         let (head, ()) = request.header("content-type", "application/json").body(()).unwrap().into_parts();
         let body = br#"{"user":"a"}"#;
-        let asked = Asked { head: &head, body, address: None, now_micros: 1, now_unix: 1_700_000_000 };
+        let asked = Asked {
+            head: &head,
+            body,
+            address: None,
+            now_micros: 1,
+            now_unix: 1_700_000_000,
+            has_secret_key: false.into(),
+        };
         assert_eq!(reply(&issuer(), &asked).outcome, Outcome::Issued);
     }
 }

@@ -1,5 +1,6 @@
 //! The API as an endpoint: reads each request whole, has it answered, and counts what came of it.
 
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,7 +81,8 @@ impl Handler for CredentialsService {
         let reply = match body {
             Ok(Ok(body)) => {
                 let (now_micros, now_unix) = sys::clocks();
-                let asked = Asked { head: &head, body: &body, address, now_micros, now_unix };
+                let has_secret_key = Cell::default();
+                let asked = Asked { head: &head, body: &body, address, now_micros, now_unix, has_secret_key };
                 match test_page::answer(&issuer, &asked) {
                     Some(Ok(answer)) => Reply { answer, outcome: Outcome::Informed, revokes: None },
                     Some(Err(refused)) => Reply { answer: refused.answer(), outcome: refused.outcome, revokes: None },

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::api::Api;
 use crate::support::TestServer;
-use crate::{KEY, LIMIT, PLAIN, config};
+use crate::{KEY, LIMIT, PAGE_KEY, PLAIN, config};
 
 const BODY: &str = r#"{"user":"alice"}"#;
 
@@ -165,6 +165,13 @@ fn a_flood_of_wrong_keys_leaves_those_who_have_one_their_answers_and_is_itself_c
     let count = |status: u16| answered.iter().filter(|answered| **answered == status).count();
     assert!(count(401) >= 80 && count(429) >= 50, "{} {}", count(401), count(429));
     assert_eq!(count(401) + count(429), answered.len());
+    // Who has a secret key beside them does not notice, who has one that pages have does.
+    assert_eq!(api.ask(BODY).status, 201);
+    let page = api.ask_with(PAGE_KEY, "", r#"{"user":"page-1"}"#);
+    assert_eq!(
+        (page.status, page.code().as_str(), page.header("retry-after")),
+        (429, "network_rate_limited", Some("1"))
+    );
     // Who asks from elsewhere does not notice.
     let stream = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     stream.bind(&"127.0.9.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
@@ -186,7 +193,10 @@ fn behind_a_proxy_each_client_has_a_budget_of_its_own() {
     let more = "requests-per-network-per-second = 5\nforwarded-for = true";
     let server = TestServer::start(&config(&format!("{PLAIN}\n{more}"), ""));
     let api = Api::of(&server);
-    let ask = |client: &str| api.ask_with(KEY, &format!("X-Forwarded-For: 8.8.8.8, {client}\r\n"), BODY).status;
+    let ask = |client: &str| {
+        let header = format!("X-Forwarded-For: 8.8.8.8, {client}\r\n");
+        api.ask_with(PAGE_KEY, &header, r#"{"user":"page-1"}"#).status
+    };
     let refused = (0..60).find(|_| ask("203.0.113.7") == 429);
     assert!(refused.is_some());
     assert_eq!(ask("198.51.100.7"), 201);

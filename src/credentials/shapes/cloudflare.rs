@@ -23,7 +23,7 @@ pub(super) fn issue(
     id: &str,
     is_list: bool,
 ) -> Result<Answer, Refused> {
-    let key = issuer.authenticate_as(asked.bearer()?, id, origin, asked.now_micros)?;
+    let key = issuer.authenticate_as(asked.bearer()?, id, origin, asked)?;
     let body = asked.json_fields()?;
     let ttl_secs = match body.get("ttl") {
         None => TTL_DEFAULT_SECS.min(key.bounds.ttl_max.as_secs()),
@@ -52,7 +52,7 @@ pub(super) fn revoke(
     id: &str,
     username: &str,
 ) -> Result<Reply, Refused> {
-    let key = issuer.authenticate_as(asked.bearer()?, id, origin, asked.now_micros)?;
+    let key = issuer.authenticate_as(asked.bearer()?, id, origin, asked)?;
     let username = percent_decode_str(username).decode_utf8();
     let username = username.map_err(|_| Refused::bad_request("the username in the path is not UTF-8"))?;
     let revokes = Some(issuer.revocation(key, &username, asked.now_unix)?);

@@ -29,11 +29,13 @@ pub(super) fn fetch(issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) ->
             let (key, password) = known.ok_or_else(|| {
                 Refused::unauthorized("this is no key of a credential, or the credential has expired; make another one")
             })?;
-            issuer.admit(key, origin, asked.now_micros)?;
+            issuer.admit(key, origin, asked)?;
+            // Whoever has the credential has this one.
+            asked.has_secret_key.set(false);
             (username, password)
         }
         None => {
-            let key = issuer.authenticate(given.as_bytes(), origin, asked.now_micros)?;
+            let key = issuer.authenticate(given.as_bytes(), origin, asked)?;
             let user = issuer.user(key, None)?;
             let ttl_secs = key.bounds.ttl_max.as_secs();
             let wish = KeyWish { user: &user, ttl_secs, realm: None, limits: LimitTexts::default() };
@@ -49,7 +51,7 @@ pub(super) fn fetch(issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) ->
 }
 
 pub(super) fn create(issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) -> Result<Answer, Refused> {
-    let key = issuer.authenticate(secret_key(asked)?.as_bytes(), origin, asked.now_micros)?;
+    let key = issuer.authenticate(secret_key(asked)?.as_bytes(), origin, asked)?;
     let body = asked.json_fields()?;
     let ttl_secs = match body.get("expiryInSeconds") {
         // There, it lives for ever then.
@@ -76,7 +78,7 @@ pub(super) fn create(issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) -
 }
 
 pub(super) fn disable(issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) -> Result<Reply, Refused> {
-    let key = issuer.authenticate(secret_key(asked)?.as_bytes(), origin, asked.now_micros)?;
+    let key = issuer.authenticate(secret_key(asked)?.as_bytes(), origin, asked)?;
     let body = asked.json_fields()?;
     let username = body.get("username").and_then(Value::as_str);
     let username = username.ok_or_else(|| Refused::bad_request("username is missing: which credential is disabled"))?;

@@ -45,8 +45,8 @@ pub(super) fn ice(issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) -> R
 fn made(issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) -> Result<Issued, Refused> {
     let given = asked.parameter("key")?;
     let key: &KnownKey = match &given {
-        Some(given) => issuer.authenticate(given.as_bytes(), origin, asked.now_micros)?,
-        None if asked.has_authorization() => issuer.authenticate(asked.bearer()?, origin, asked.now_micros)?,
+        Some(given) => issuer.authenticate(given.as_bytes(), origin, asked)?,
+        None if asked.has_authorization() => issuer.authenticate(asked.bearer()?, origin, asked)?,
         None => {
             return Err(Refused::unauthorized(
                 "expected an API key: &key=KEY, or the header Authorization: Bearer KEY",

@@ -22,7 +22,7 @@ pub(super) fn issue(
 ) -> Result<Answer, Refused> {
     let (id, given) = asked.basic()?;
     // An API key's SID may stand before the token; the account is then in the path alone.
-    let key = issuer.authenticate_as(given.as_bytes(), &id, origin, asked.now_micros)?;
+    let key = issuer.authenticate_as(given.as_bytes(), &id, origin, asked)?;
     let ttl_secs = match asked.form("Ttl")? {
         None => TTL_MAX_SECS,
         Some(text) => text.parse().ok().filter(|secs| (1..=TTL_MAX_SECS).contains(secs)).ok_or_else(|| {
