@@ -56,7 +56,7 @@ make() {
 generate() {
     make 0644 "$1/turnstone.1" "$binary" man
     for command in serve check doctor probe credentials config import bench man completions \
-        status sessions show kick top explain suspensions reload drain log-level; do
+        status sessions show kick top explain suspensions reload drain revoke log-level; do
         make 0644 "$1/turnstone-$command.1" "$binary" man "$command"
     done
     make 0644 "$1/turnstone-credentials-verify.1" "$binary" man credentials verify
