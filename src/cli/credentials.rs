@@ -4,8 +4,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use crate::auth::SharedSecret;
-use crate::config::{duration_text, parse_duration};
-use crate::credentials::{About, Issued, LimitTexts, TTL_MAX_SECS, UsernameRules, Wish, ice_servers, turn_urls};
+use crate::config::{WaysIn, duration_text, parse_duration};
+use crate::credentials::{About, Issued, LimitTexts, TTL_MAX_SECS, UsernameRules, Wish, ice_servers, written_urls};
 
 use super::api_key::{self, KeyArgs};
 use super::hash::{self, HashArgs};
@@ -18,7 +18,8 @@ use super::verify::{self, RealmOf, VerifyArgs};
 /// Make a time-limited credential, or say why one does not work.
 ///
 /// The secret comes from the configuration, from --secret-file, from TURNSTONE_SECRET or from standard input, never from
-/// an argument. The URLs are those of the configuration's listeners.
+/// an argument. The URLs are those that lead into the credential's realm: urls of [auth] or its
+/// [[realm]], or those of the listeners, but for those behind proxies.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct CredentialsArgs {
@@ -144,12 +145,18 @@ pub(super) fn run(args: &CredentialsArgs, printer: &mut Printer) -> Result<Exit,
     }
     let realm = RealmOf::find(&config, args.in_realm.as_deref())?;
     let secret = choose(realm.secrets, args.secret_id.as_deref())?;
-    let listeners = config.listeners.iter().map(|listener| (listener.transport, listener.address));
-    let urls = turn_urls(listeners, &config.relay, config.auth.public_host.as_deref());
+    let urls = written_urls(&WaysIn::new(&config), realm.table());
     if let Some(program) = format.program() {
         let text = paste::lines(program, &urls, &secret.bytes, ttl_secs)?;
         text.lines().try_for_each(|line| printer.line(line))?;
         return Ok(Exit::Success);
+    }
+    if urls.is_empty() {
+        let table = if realm.table().is_some() { "its [[realm]]" } else { "[auth]" };
+        printer.error(format_args!(
+            "warning: no URL leads into the realm {:?} as far as the configuration tells; set public-host or urls in {table}",
+            realm.name
+        ));
     }
     let name = args.user.as_deref().unwrap_or_default();
     let names: Vec<_> = match args.count {

@@ -30,7 +30,7 @@ pub(super) fn lines(program: Program, urls: &[String], secret: &[u8], ttl_secs: 
     let servers: Vec<_> = urls.iter().filter_map(|url| Server::of(url)).collect();
     if servers.is_empty() {
         return Err(CliError::usage(
-            "no URL can be made of the listeners; set public-host in [auth], or --public-host",
+            "no URL of TURN leads into the realm as far as the configuration tells; set public-host or urls, in [auth] or in its [[realm]]",
         ));
     }
     Ok(match program {

@@ -12,7 +12,7 @@ use crate::auth::{
     Users, diagnose, diagnose_with_limits,
 };
 use crate::clock::Now;
-use crate::config::Config;
+use crate::config::{Config, RealmConfig};
 use crate::reject::Reason;
 use crate::stun::{
     AttributeType, Class, Encoder, IntegrityKind, Key, Message, Method, PasswordAlgorithm, TransactionId,
@@ -90,6 +90,11 @@ impl<'c> RealmOf<'c> {
                 names.join(", ")
             ))
         })
+    }
+
+    /// Its table, unless it is that of `[auth]`.
+    pub(super) fn table(&self) -> Option<&'c RealmConfig> {
+        self.config.realms.iter().find(|realm| realm.name == self.name)
     }
 
     /// Whether a file revokes a credential of this realm; of what commands have revoked only the server knows.

@@ -15,6 +15,7 @@ use crate::auth::{AccessTokens, SharedSecret, TokenKey, Users, prepare};
 use crate::policy::PolicyName;
 use crate::user::RealmId;
 
+use super::credentials_reader::parse_url;
 use super::error::{Located, Place, ValueError};
 use super::keys::{READERS, SECRET, SECRET_FILE, TOKEN_ALGORITHMS};
 use super::peers::NamedPolicy;
@@ -52,6 +53,7 @@ pub(super) fn read_auth(
     let credential_lifetime_max = or_default(section.duration_or_off("credential-lifetime-max"));
     let revocations_file = section.text("revocations", |text| parse_path(text, &source.directory));
     let public_host = section.text("public-host", parse_host);
+    let urls = section.texts("urls", parse_url);
     let server_names = section.texts("sni", parse_sni);
     let reader = SecretReader { document, source, around };
     let secrets = reader.secrets(&section);
@@ -95,6 +97,7 @@ pub(super) fn read_auth(
         on_expiry: or_default(on_expiry),
         nonce_lifetime_secs: u32::try_from(nonce_lifetime.as_secs()).unwrap_or(u32::MAX),
         public_host: public_host.map(|host| host.value),
+        urls: urls.into_iter().map(|url| url.value).collect(),
     }
 }
 
@@ -151,6 +154,8 @@ pub(super) fn read_realms(
                 table.problem("sni", name.place.clone(), format!("{:?} leads to another realm already", name.value));
             }
         }
+        let public_host = table.text("public-host", parse_host);
+        let urls = table.texts("urls", parse_url);
         let name = or_default(name);
         let secrets = reader.secrets_of(table);
         let users = reader.users(table, &name);
@@ -163,6 +168,8 @@ pub(super) fn read_realms(
         realms.push(RealmConfig {
             name,
             server_names: chosen_by.into_iter().map(|name| name.value).collect(),
+            public_host: public_host.map(|host| host.value),
+            urls: urls.into_iter().map(|url| url.value).collect(),
             secrets,
             users: Arc::new(users),
             on_expiry: on_expiry.map(|on_expiry| on_expiry.value),

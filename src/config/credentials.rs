@@ -19,8 +19,6 @@ pub struct CredentialsApi {
     pub forwarded_for: bool,
     /// Requests of an IPv4 /24 or IPv6 /64; `None` is unlimited.
     pub per_network: Option<RateLimit>,
-    /// The URLs that are handed out; those of the listeners if there are none.
-    pub urls: Vec<String>,
     /// The services in whose words it is asked, too.
     pub shapes: Vec<Shape>,
     /// Whether there is a page with a self-test.

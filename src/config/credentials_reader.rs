@@ -44,7 +44,6 @@ pub(super) fn read_credentials(
     let (tls, allow_plain_http) = (section.boolean("tls"), section.boolean("allow-plain-http"));
     let (forwarded_for, test_page) = (section.boolean("forwarded-for"), section.boolean("test-page"));
     let per_network = section.limit("requests-per-network-per-second");
-    let urls = section.texts("urls", parse_url);
     let shapes = section.texts("shapes", |text| choose(Shape::NAMES, text, "a shape that is known"));
     let keys = read_keys(document, &section, beside);
     section.report_unknown_keys();
@@ -93,7 +92,6 @@ pub(super) fn read_credentials(
         allow_plain_http,
         forwarded_for,
         per_network: per_network.and_then(|limit| limit.value).map(rate),
-        urls: urls.into_iter().map(|url| url.value).collect(),
         shapes: shapes.into_iter().map(|shape| shape.value).collect(),
         test_page,
         keys,
@@ -225,7 +223,7 @@ fn parse_origin(text: &str) -> Result<Origin, ValueError> {
 }
 
 /// A URL of RFC 7064 or RFC 7065.
-fn parse_url(text: &str) -> Result<String, ValueError> {
+pub(super) fn parse_url(text: &str) -> Result<String, ValueError> {
     let wrong = || ValueError::is_not(text, "a URL of a STUN or TURN server");
     let (scheme, rest) = text.split_once(':').ok_or_else(wrong)?;
     let (authority, query) = rest.split_once('?').map_or((rest, None), |(authority, query)| (authority, Some(query)));

@@ -81,6 +81,8 @@ const INLINE: Kind = Kind::Text("a text");
 const SECRET_ID: Kind = Kind::Text("a name of at most 64 letters, digits, dots, dashes and underscores");
 const USERS_FILE: Kind = Kind::Text("the path of a file with a name:password or a name:0xKEY a line");
 const SERVER_NAMES: Kind = Kind::Texts(r#"host names such as "turn.example.org" or "*.example.org""#);
+const PUBLIC_HOST: Kind = Kind::Text("a host name or an IP address");
+const URLS: Kind = Kind::Texts(r#"URLs such as "turn:turn.example.org:3478?transport=udp""#);
 const RULES: Kind = Kind::Texts(r#"networks such as "10.0.0.0/8", addresses, or ranges such as "10.0.0.1-10.0.0.9""#);
 const ALTERNATE_SERVERS: &str =
     r#"servers such as "203.0.113.6:3478", or "tls://203.0.113.6:443" for the clients of one transport"#;
@@ -145,6 +147,8 @@ static KEYS: &[Key] = &[
     Key::new("realm", Kind::Tables).unshown(unshown::realm_lines, unshown::realm_change),
     Key::new("realm.name", Kind::Text("a text of at most 127 characters without quotes")),
     Key::new("realm.sni", SERVER_NAMES),
+    Key::new("realm.public-host", PUBLIC_HOST),
+    Key::new("realm.urls", URLS),
     Key::new("realm.on-expiry", Kind::Text(r#""keep", "no-refresh" or "cut""#)),
     Key::new("realm.username-limits", Kind::Boolean),
     Key::new("realm.peers", Kind::Text("the name of a [[peers.policy]]")),
@@ -235,9 +239,10 @@ static KEYS: &[Key] = &[
         .shown(|c| text(&*c.auth.realm))
         .set_by("TURNSTONE_REALM", Some("realm"), "REALM", "realm"),
     Key::new("auth.sni", SERVER_NAMES).shown(|c| texts(&c.auth.server_names)),
-    Key::new("auth.public-host", Kind::Text("a host name or an IP address"))
+    Key::new("auth.public-host", PUBLIC_HOST)
         .shown(|c| text(c.auth.public_host.as_deref()?))
         .set_by("TURNSTONE_PUBLIC_HOST", Some("public-host"), "HOST", "host name in printed URLs"),
+    Key::new("auth.urls", URLS).shown(|c| texts(&c.auth.urls)),
     Key::new("auth.on-expiry", Kind::Text(r#""keep", "no-refresh" or "cut""#))
         .default("keep")
         .shown(|c| text(name_of(ON_EXPIRY, &c.auth.on_expiry)?)),

@@ -83,6 +83,7 @@ fn read_options(table: &Section<'_, '_>, transports: &[Located<Transport>]) -> L
         relay: relay.into_iter().map(|address| address.value).collect(),
         realm,
         web: read_web(table, transports),
+        is_for_discovery: false,
     }
 }
 

@@ -38,6 +38,7 @@ mod unshown;
 mod usage;
 mod users_file;
 mod value;
+mod ways_in;
 mod words;
 
 pub use changes::{Change, Effect};
@@ -71,6 +72,7 @@ pub use source::{DEFAULT_FILE, Loaded, Source, Surroundings};
 pub use units::parse_duration;
 pub use usage::{Usage, UsageFile, Webhook, WebhookUrl};
 pub use users_file::read_users;
+pub use ways_in::WaysIn;
 
 // For `import`, which writes what is read here.
 pub(crate) use access::{parse_host, parse_realm};

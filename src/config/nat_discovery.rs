@@ -8,7 +8,7 @@ use crate::turn::NatDiscovery;
 
 use super::error::{Located, ValueError};
 use super::reader::{Document, Section};
-use super::snapshot::Listener;
+use super::snapshot::{ListenOptions, Listener};
 
 const PORTS: [u16; 2] = [3478, 3479];
 
@@ -78,7 +78,8 @@ pub(super) fn read_nat_discovery(
         let there = listeners.iter().filter(|listener| covers(&listener.value, endpoint));
         let transports: Vec<_> = there.map(|listener| listener.value.transport).collect();
         if transports.is_empty() {
-            let value = Listener { address: endpoint, transport: Transport::Udp, options: Arc::default() };
+            let options = Arc::new(ListenOptions { is_for_discovery: true, ..ListenOptions::default() });
+            let value = Listener { address: endpoint, transport: Transport::Udp, options };
             listeners.push(Located { value, place: first.place.clone() });
         } else if !transports.contains(&Transport::Udp) {
             let message = format!("the listener at {endpoint} has no udp, by which clients ask");

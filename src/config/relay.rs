@@ -246,8 +246,17 @@ pub(super) fn check_relay_ports(document: &Document<'_>, relay: &Located<Relay>,
 pub(super) fn check_listener_relays(document: &Document<'_>, relay: &Relay, listeners: &[Located<Listener>]) {
     for Located { value: listener, place } in listeners {
         for ip in &listener.options.relay {
-            let is_known = relay.of(Family::of(*ip)).any(|address| [address.bind, address.external].contains(ip));
-            if !is_known && !relay.is_auto(Family::of(*ip)) {
+            let family = Family::of(*ip);
+            let is_known = relay.of(family).any(|address| [address.bind, address.external].contains(ip));
+            // One that is found may be another one tomorrow; what stands for it outside stays.
+            let stays = !relay.is_auto(family) || relay.externals.iter().any(|external| external.ip == *ip);
+            if !stays {
+                let message = format!(
+                    "relay in [[listen]]: {ip} is not written in [relay], whose {family} is \"auto\": write all relay addresses there, \
+                     such as {family} = [\"{ip}\"]"
+                );
+                document.problem(place.clone(), message);
+            } else if !is_known {
                 document.problem(place.clone(), format!("relay in [[listen]]: {ip} is no address of [relay]"));
             }
         }

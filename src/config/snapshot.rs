@@ -123,6 +123,8 @@ pub struct ListenOptions {
     pub realm: Option<String>,
     /// The web server that shares the port of the tls listeners.
     pub web: Option<Web>,
+    /// Whether no table says it: `[nat-discovery]` has added it.
+    pub is_for_discovery: bool,
 }
 
 /// A web server that gets the connections that are for it.
@@ -341,6 +343,8 @@ pub struct Auth {
     pub nonce_lifetime_secs: u32,
     /// The host name or address in printed URLs.
     pub public_host: Option<String>,
+    /// The URLs of its credentials, in place of what follows from the listeners.
+    pub urls: Vec<String>,
 }
 
 /// A realm beside that of `[auth]`: nothing of one is known in another.
@@ -350,6 +354,10 @@ pub struct RealmConfig {
     pub name: String,
     /// The server names (SNI) that lead into it.
     pub server_names: Vec<String>,
+    /// The host in the URLs of its credentials, before its server names and that of `[auth]`.
+    pub public_host: Option<String>,
+    /// The URLs of its credentials, in place of what follows from the listeners.
+    pub urls: Vec<String>,
     /// Shared secrets of time-limited credentials.
     pub secrets: Vec<SharedSecret>,
     /// Static users.

@@ -29,7 +29,7 @@ pub(super) fn listen_lines(config: &Config) -> String {
 }
 
 fn option_lines(options: &ListenOptions) -> String {
-    let ListenOptions { proxy_from, realm, relay, web } = options;
+    let ListenOptions { proxy_from, realm, relay, web, is_for_discovery: _ } = options;
     let mut lines = String::new();
     if !relay.is_empty() {
         let addresses: Vec<_> = relay.iter().map(|address| quoted(&address.to_string())).collect();
@@ -157,6 +157,13 @@ pub(super) fn realm_lines(config: &Config) -> String {
         if !realm.server_names.is_empty() {
             let names: Vec<_> = realm.server_names.iter().map(|name| quoted(name)).collect();
             let _ = writeln!(out, "sni = [{}]", names.join(", "));
+        }
+        if let Some(host) = &realm.public_host {
+            let _ = writeln!(out, "public-host = {}", quoted(host));
+        }
+        if !realm.urls.is_empty() {
+            let urls: Vec<_> = realm.urls.iter().map(|url| quoted(url)).collect();
+            let _ = writeln!(out, "urls = [{}]", urls.join(", "));
         }
         let on_expiry = realm.on_expiry.unwrap_or(config.auth.on_expiry);
         let _ = writeln!(out, "on-expiry = {}", quoted(name_of(ON_EXPIRY, &on_expiry).unwrap_or_default()));

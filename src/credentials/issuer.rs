@@ -15,10 +15,10 @@ use super::api_keys::{ApiKeys, KnownKey};
 use super::issue::{About, Issued, LimitTexts, UsernameRules, Wish};
 use super::refused::Refused;
 use super::request::Asked;
-use super::urls::{is_stun, stun_urls, turn_urls};
+use super::urls::{is_stun, realm_urls, stun_urls};
 use crate::addr::Transport;
 use crate::auth::{Revocation, SharedSecret, TimeLimited, UsernameLimits, mint};
-use crate::config::{Config, CredentialsApi, Shape, revocation_of};
+use crate::config::{Config, CredentialsApi, Shape, WaysIn, revocation_of};
 use crate::policy::{AnswerBudgets, PolicyName, RateLimit, RateLimiter};
 
 /// How many times of what a network may ask for it may connect: what is between them is told why it gets nothing.
@@ -40,16 +40,39 @@ pub(super) struct Issuer {
     /// The realms in which limits in usernames are read.
     with_username_limits: HashSet<String>,
     policies: Vec<PolicyName>,
-    /// What is handed out in our own words.
-    urls: Vec<String>,
-    /// What is handed out in the words of others.
-    turn: Vec<String>,
-    stun: Vec<String>,
+    /// The URLs at which each realm's credentials are good.
+    urls: HashMap<String, Urls>,
     shapes: Vec<Shape>,
     pub(super) forwarded_for: bool,
     pub(super) test_page: bool,
     requests: RateLimiter,
     connections: RateLimiter,
+}
+
+/// Where credentials are good.
+#[derive(Debug, Default)]
+pub(super) struct Urls {
+    /// What is handed out in our own words.
+    pub(super) own: Vec<String>,
+    /// What is handed out in the words of others, of TURN alone.
+    pub(super) turn: Vec<String>,
+    /// Likewise of STUN alone.
+    pub(super) stun: Vec<String>,
+}
+
+impl Urls {
+    fn new(own: Vec<String>, are_given: bool) -> Self {
+        let (mut stun, turn): (Vec<_>, Vec<_>) = own.iter().cloned().partition(|url| is_stun(url));
+        if !are_given {
+            stun = stun_urls(&own);
+        }
+        Self { own, turn, stun }
+    }
+
+    /// Both of these, STUN first.
+    pub(super) fn all(&self) -> Vec<String> {
+        [&*self.stun, &*self.turn].concat()
+    }
 }
 
 /// What is asked for with a key.
@@ -76,13 +99,11 @@ impl Issuer {
         let in_realms = config.realms.iter().map(|of| (&of.name, of.username_limits.unwrap_or(auth.username_limits)));
         let with_username_limits = std::iter::once((&auth.realm, auth.username_limits)).chain(in_realms);
         let with_username_limits = with_username_limits.filter(|(_, are_read)| *are_read);
-        let urls = match api.urls.as_slice() {
-            [] => turn_urls(listeners.iter().copied(), &config.relay, auth.public_host.as_deref()),
-            urls => urls.to_vec(),
-        };
-        let (mut stun, turn): (Vec<_>, Vec<_>) = urls.iter().cloned().partition(|url| is_stun(url));
-        if api.urls.is_empty() {
-            stun = stun_urls(listeners.iter().copied(), &config.relay, auth.public_host.as_deref());
+        let ways = WaysIn::new(config);
+        let mut urls = HashMap::new();
+        for realm in std::iter::once(None).chain(config.realms.iter().map(Some)) {
+            let (name, given) = realm.map_or((&auth.realm, &auth.urls), |realm| (&realm.name, &realm.urls));
+            urls.insert(name.clone(), Urls::new(realm_urls(&ways, listeners, realm), !given.is_empty()));
         }
         let of_connections = api.per_network.map(|RateLimit { per_second, burst }| RateLimit {
             per_second: per_second.saturating_mul(FLOOD_TIMES),
@@ -95,8 +116,6 @@ impl Issuer {
             with_username_limits: with_username_limits.map(|(name, _)| name.clone()).collect(),
             policies: config.peer_policies.iter().map(|(name, _)| *name).collect(),
             urls,
-            turn,
-            stun,
             shapes: api.shapes.clone(),
             forwarded_for: api.forwarded_for,
             test_page: api.test_page,
@@ -110,24 +129,11 @@ impl Issuer {
         self.forwarded_for || from.is_none_or(|from| self.connections.allow(now_micros, from))
     }
 
-    /// The URLs that credentials are for.
-    pub(super) fn urls(&self) -> &[String] {
-        &self.urls
-    }
-
-    /// Those of TURN alone.
-    pub(super) fn turn_urls(&self) -> &[String] {
-        &self.turn
-    }
-
-    /// Those of STUN alone.
-    pub(super) fn stun_urls(&self) -> &[String] {
-        &self.stun
-    }
-
-    /// Both, STUN first.
-    pub(super) fn all_urls(&self) -> Vec<String> {
-        [&*self.stun, &*self.turn].concat()
+    /// The URLs at which a credential made with a key is good, in this realm or the key's first one.
+    pub(super) fn urls(&self, key: &KnownKey, realm: Option<&str>) -> &Urls {
+        static NONE: Urls = Urls { own: Vec::new(), turn: Vec::new(), stun: Vec::new() };
+        let realm = realm.or_else(|| self.realms_of(key).first().map(String::as_str));
+        realm.and_then(|realm| self.urls.get(realm)).unwrap_or(&NONE)
     }
 
     pub(super) fn shapes(&self) -> &[Shape] {

@@ -22,4 +22,4 @@ pub(crate) use issue::{About, Issued, LimitTexts, TTL_MAX_SECS, UsernameRules, W
 pub(crate) use revoke::{NotRevoked, RevokeOrder};
 pub(crate) use service::CredentialsService;
 pub(crate) use stats::{CredentialsStats, Outcome};
-pub(crate) use urls::{ice_servers, peer_connection, turn_urls};
+pub(crate) use urls::{ice_servers, peer_connection, turn_urls, written_urls};

@@ -36,7 +36,8 @@ pub(super) fn issue(issuer: &Issuer, key: &KnownKey, asked: &Asked<'_>) -> Resul
         peers: text(&fields, "peers")?,
     };
     let ttl_secs = ttl_secs.unwrap_or_else(|| TTL_DEFAULT_SECS.min(key.bounds.ttl_max.as_secs()));
-    let wish = KeyWish { user, ttl_secs, realm: text(&fields, "realm")?, limits };
+    let realm = text(&fields, "realm")?;
+    let wish = KeyWish { user, ttl_secs, realm, limits };
     let issued = issuer.issue(key, &wish, asked)?;
     let mut answer = json!({
         "username": issued.username,
@@ -45,7 +46,7 @@ pub(super) fn issue(issuer: &Issuer, key: &KnownKey, asked: &Asked<'_>) -> Resul
         "expires": issued.expires_unix,
     });
     if let (Value::Object(answer), Value::Object(servers)) =
-        (&mut answer, ice_servers(issuer.urls(), &issued.username, &issued.password))
+        (&mut answer, ice_servers(&issuer.urls(key, realm).own, &issued.username, &issued.password))
     {
         answer.extend(servers);
     }

@@ -5,10 +5,66 @@ use std::net::{IpAddr, SocketAddr};
 use serde_json::{Value, json};
 
 use crate::addr::{Family, Transport};
-use crate::config::Relay;
+use crate::config::{Config, Listener, RealmConfig, Relay, WaysIn};
 
-/// The TURN URLs of listeners. A wildcard listener is reached at the relay address of its family, and a relay address at
-/// what stands for it outside; `public_host` goes before both.
+/// The URLs at which credentials of a realm are good; `None` is that of `[auth]`. They are what the configuration says, or those of the
+/// listeners by which clients come into the realm. `bound` has the listeners' real addresses, in their order.
+pub(crate) fn realm_urls(
+    ways: &WaysIn<'_>,
+    bound: &[(Transport, SocketAddr)],
+    realm: Option<&RealmConfig>,
+) -> Vec<String> {
+    let config = ways.config;
+    let given = realm.map_or(&config.auth.urls, |realm| &realm.urls);
+    if !given.is_empty() {
+        return given.clone();
+    }
+    let hosts = hosts(config, realm);
+    let name = realm.map(|realm| &realm.name);
+    let leads_here = |listener: &Listener, host: Option<&str>| ways.realm_at(listener, host).map(|at| &at.name) == name;
+    let mut urls = Vec::new();
+    for (listener, (transport, address)) in config.listeners.iter().zip(bound) {
+        if !is_printed(config, listener) || address.port() == 0 {
+            continue;
+        }
+        let named = hosts.iter().find(|host| leads_here(listener, Some(host))).map(|host| (*host).to_owned());
+        let by_address = || host_of(address.ip(), &config.relay).filter(|_| leads_here(listener, None));
+        let Some(host) = named.or_else(by_address) else { continue };
+        let url = turn_url(*transport, &host, address.port());
+        if !urls.contains(&url) {
+            urls.push(url);
+        }
+    }
+    urls
+}
+
+/// The same for the listeners as they are written.
+pub(crate) fn written_urls(ways: &WaysIn<'_>, realm: Option<&RealmConfig>) -> Vec<String> {
+    let listeners = ways.config.listeners.iter().map(|listener| (listener.transport, listener.address));
+    realm_urls(ways, &listeners.collect::<Vec<_>>(), realm)
+}
+
+/// Clients reach a listener behind proxies at an address of these, which nobody knows here. One that `[nat-discovery]` has added is for
+/// that, unless there is no other for UDP.
+fn is_printed(config: &Config, listener: &Listener) -> bool {
+    let is_own = |listener: &Listener| !listener.options.is_for_discovery && listener.options.proxy_from.is_empty();
+    let has_udp = || config.listeners.iter().any(|other| other.transport == Transport::Udp && is_own(other));
+    is_own(listener) || listener.options.is_for_discovery && !has_udp()
+}
+
+/// The names of this server that its clients may know it by, the best one first.
+fn hosts<'c>(config: &'c Config, realm: Option<&'c RealmConfig>) -> Vec<&'c str> {
+    let auth = &config.auth;
+    let (own, names, other) = match realm {
+        None => (&auth.public_host, &auth.server_names, None),
+        Some(realm) => (&realm.public_host, &realm.server_names, auth.public_host.as_deref()),
+    };
+    let names = names.iter().map(String::as_str).filter(|name| !name.starts_with("*."));
+    own.as_deref().into_iter().chain(names).chain(other).collect()
+}
+
+/// The TURN URLs of listeners, whatever realm they lead into. A wildcard listener is reached at the relay address of its family, and a
+/// relay address at what stands for it outside; `public_host` goes before both.
 pub(crate) fn turn_urls(
     listeners: impl IntoIterator<Item = (Transport, SocketAddr)>,
     relay: &Relay,
@@ -51,16 +107,10 @@ pub(crate) fn is_stun(url: &str) -> bool {
     url.starts_with("stun:") || url.starts_with("stuns:")
 }
 
-/// The STUN URLs of the udp listeners, reached as [`turn_urls`] has it.
-pub(crate) fn stun_urls(
-    listeners: impl IntoIterator<Item = (Transport, SocketAddr)>,
-    relay: &Relay,
-    public_host: Option<&str>,
-) -> Vec<String> {
-    let udp = listeners.into_iter().filter(|(transport, _)| *transport == Transport::Udp);
-    let turn = turn_urls(udp, relay, public_host);
-    let stun = turn.iter().filter_map(|url| url.strip_prefix("turn:")?.split('?').next());
-    stun.map(|authority| format!("stun:{authority}")).collect()
+/// The STUN URLs of the udp listeners among those of [`realm_urls`].
+pub(crate) fn stun_urls(urls: &[String]) -> Vec<String> {
+    let authority = |url: &'_ String| Some(url.strip_prefix("turn:")?.strip_suffix("?transport=udp")?.to_owned());
+    urls.iter().filter_map(authority).map(|authority| format!("stun:{authority}")).collect()
 }
 
 fn turn_url(transport: Transport, host: &str, port: u16) -> String {

@@ -13,6 +13,8 @@ use super::finding;
 const PEERS_OF_A_CALL: u32 = 6;
 /// With fewer, a few callers with private addresses, which count a tenth each, have whom they call suspended.
 const PROBES_MIN: u32 = 3;
+/// Addresses that must be denied, and that `probe` and `doctor` ask for: loopback and cloud metadata, of both families.
+const PROBES_OF_OURS: u32 = 4;
 /// The port of mail servers, which whoever scans and spams wants first.
 const SMTP: u16 = 25;
 /// Prefixes of a network that has more addresses than anybody has proxies.
@@ -47,6 +49,14 @@ fn guard(config: &Config) -> Vec<Step> {
             limit
         );
         steps.push(finding("guard", Status::Warn, message));
+    } else if let Some(limit) =
+        guard.suspension.map(|suspension| suspension.probes).filter(|limit| *limit <= PROBES_OF_OURS)
+    {
+        let message = format!(
+            "suspend-after = {limit} in [guard]: turnstone probe and doctor ask for up to {PROBES_OF_OURS} addresses that must be denied, and \
+             suspend the user that they come with; 20 are plenty"
+        );
+        steps.push(finding("guard", Status::Note, message));
     }
     steps
 }

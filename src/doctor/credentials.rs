@@ -1,12 +1,13 @@
 //! The credentials API: who could ask it for what, what it would hand out, and whether it answers.
 
+use std::collections::HashSet;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use super::finding;
 use super::health::{ask, reachable, read_status};
-use crate::config::{Config, CredentialsApi, Endpoint};
-use crate::credentials::turn_urls;
+use crate::config::{Config, CredentialsApi, Endpoint, RealmConfig, WaysIn};
+use crate::credentials::written_urls;
 use crate::probe::{Status, Step};
 
 const PATH: &str = "/v1/openapi.json";
@@ -16,11 +17,17 @@ pub fn judge(config: &Config) -> Vec<Step> {
     let Some(api) = &config.credentials else { return Vec::new() };
     let step = |status, message: String| finding("credentials", status, message);
     let mut steps = Vec::new();
-    let listeners = config.listeners.iter().map(|listener| (listener.transport, listener.address));
-    if api.urls.is_empty() && turn_urls(listeners, &config.relay, config.auth.public_host.as_deref()).is_empty() {
-        let message = "no URL can be made of the listeners, so that answers have none; set public-host in [auth], or urls in \
-                       [credentials]";
-        steps.push(step(Status::Fail, message.to_owned()));
+    let ways = WaysIn::new(config);
+    for realm in realms_of(config, api) {
+        let table = if realm.is_some() { "its [[realm]]" } else { "[auth]" };
+        if written_urls(&ways, realm).is_empty() {
+            let name = realm.map_or(&config.auth.realm, |realm| &realm.name);
+            let message = format!(
+                "no URL leads into the realm {name:?} as far as the configuration tells, so that answers have none; set public-host \
+                 or urls in {table}"
+            );
+            steps.push(step(Status::Fail, message));
+        }
     }
     for key in api.keys.iter().filter(|key| !key.origins.is_empty() && key.user_prefix.is_empty()) {
         let message = format!(
@@ -36,6 +43,14 @@ pub fn judge(config: &Config) -> Vec<Step> {
         steps.push(step(Status::Ok, format!("{how} at {}, {keys}", api.listen)));
     }
     steps
+}
+
+/// The realms that its keys make credentials for.
+fn realms_of<'c>(config: &'c Config, api: &CredentialsApi) -> Vec<Option<&'c RealmConfig>> {
+    let names: HashSet<_> = api.keys.iter().flat_map(|key| &key.realms).collect();
+    let is_default = names.contains(&config.auth.realm) || api.keys.iter().any(|key| key.realms.is_empty());
+    let default = is_default.then_some(None);
+    default.into_iter().chain(config.realms.iter().filter(|realm| names.contains(&realm.name)).map(Some)).collect()
 }
 
 /// Asks the running one for what needs no key.

@@ -11,9 +11,8 @@ use crate::addr::{Family, Transport};
 use crate::auth::{SharedSecret, Users, mint};
 use crate::client::Credential;
 use crate::client::tls::TrustError;
-use crate::config::{Auth, Config, Listener, RealmConfig};
+use crate::config::{Auth, Config, Listener, WaysIn};
 use crate::probe::{self, Status, Step, Target, TurnUrl, UrlError};
-use crate::turn::server_names::ServerNames;
 
 use super::{Options, Progress, finding};
 
@@ -33,21 +32,9 @@ pub(super) fn credential_at(
     name: Option<&str>,
     now_unix: u64,
 ) -> Option<Credential> {
-    let auth = &config.auth;
-    let mut by_name: ServerNames<Option<&RealmConfig>> = ServerNames::default();
-    for name in &auth.server_names {
-        by_name.entry(name).or_insert(None);
-    }
-    for realm in &config.realms {
-        for name in &realm.server_names {
-            by_name.entry(name).or_insert(Some(realm));
-        }
-    }
-    let asked = name.filter(|_| listener.transport.is_encrypted()).and_then(|name| by_name.get(name).copied());
-    let of_listener = || config.realms.iter().find(|realm| Some(&realm.name) == listener.options.realm.as_ref());
-    match asked.unwrap_or_else(of_listener) {
+    match WaysIn::new(config).realm_at(listener, name) {
         Some(realm) => credential_of(&realm.secrets, &realm.users, now_unix),
-        None => credential(auth, now_unix),
+        None => credential(&config.auth, now_unix),
     }
 }
 

@@ -210,10 +210,16 @@ pub fn judge_descriptors(config: &Config, limits: &str, whose: Whose) -> Option<
         }
     };
     let step = if needed > limit {
+        let (what, remedy) = match streams {
+            0 => ("not every relay port can be used then (508)".to_owned(), "or narrow the port range"),
+            _ => (
+                format!("it accepts at most {connections} connections then, and the relays have the rest"),
+                "narrow the port range, or lower connections-max",
+            ),
+        };
         let message = format!(
-            "{relays} relays and {streams} connections{more} may need {needed} descriptors, but {who} may have {limit}: \
-             it accepts at most {connections} connections then, and the relays have the rest; raise LimitNOFILE= of the unit \
-             (ulimit -n), narrow the port range, or lower connections-max"
+            "{relays} relays and {streams} connections{more} may need {needed} descriptors, but {who} may have {limit}: {what}; raise \
+             LimitNOFILE= of the unit (ulimit -n), {remedy}"
         );
         finding("descriptors", Status::Warn, message)
     } else {

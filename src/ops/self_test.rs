@@ -7,9 +7,8 @@ use serde::Serialize;
 use super::listeners::Bound;
 use crate::addr::Transport;
 use crate::auth::{SharedSecret, mint};
-use crate::config::{Config, Listener, RealmConfig};
+use crate::config::{Config, WaysIn};
 use crate::credentials::turn_urls;
-use crate::turn::server_names::ServerNames;
 
 /// Whom quotas, records and `explain` know self-tests as.
 const USER: &str = "turnstone-self-test";
@@ -42,14 +41,14 @@ pub(super) struct TestServers {
 /// Each listener's URL, with a credential.
 pub(super) fn servers(config: &Config, bound: &Bound, now_unix: u64) -> TestServers {
     let expires_unix = now_unix.saturating_add(TTL_SECS);
-    let names = realms_by_name(config);
+    let ways = WaysIn::new(config);
     let mut servers: Vec<TestServer> = Vec::new();
     for (listener, (transport, address)) in config.listeners.iter().zip(&bound.listeners) {
         let Some(url) = url_of(config, *transport, *address) else { continue };
         if servers.iter().any(|server| server.url == url) {
             continue;
         }
-        let realm = realm_of(config, &names, listener);
+        let realm = ways.realm_at(listener, config.auth.public_host.as_deref());
         let secrets = realm.map_or(&config.auth.secrets, |realm| &realm.secrets);
         let minted = secrets.first().map(|secret| credential(config, secret, expires_unix));
         let (username, credential) = minted.unzip();
@@ -68,32 +67,4 @@ fn credential(config: &Config, secret: &SharedSecret, expires_unix: u64) -> (Str
     let username = format!("{expires_unix}:{USER}{limits}");
     let password = mint(&secret.bytes, &username).to_string();
     (username, password)
-}
-
-/// The realms that server names lead into; `None` is that of `[auth]`.
-fn realms_by_name(config: &Config) -> ServerNames<Option<&RealmConfig>> {
-    let mut names = ServerNames::default();
-    for name in &config.auth.server_names {
-        names.entry(name).or_insert(None);
-    }
-    for realm in &config.realms {
-        for name in &realm.server_names {
-            names.entry(name).or_insert(Some(realm));
-        }
-    }
-    names
-}
-
-/// The realm that clients of a listener are in, if it is not that of `[auth]`: by the server name of their handshake, else the listener's.
-fn realm_of<'c>(
-    config: &'c Config,
-    names: &ServerNames<Option<&'c RealmConfig>>,
-    listener: &Listener,
-) -> Option<&'c RealmConfig> {
-    let host = config.auth.public_host.as_deref().filter(|_| listener.transport.is_encrypted());
-    if let Some(by_name) = host.and_then(|host| names.get(host)) {
-        return *by_name;
-    }
-    let name = listener.options.realm.as_deref()?;
-    config.realms.iter().find(|realm| realm.name == name)
 }

@@ -80,6 +80,60 @@ fn urls_are_the_listeners_as_clients_reach_them() {
     );
 }
 
+fn uris(place: &Place, realm: Option<&str>) -> Vec<String> {
+    let mut args = vec!["credentials", "--user", "a", "--format", "json"];
+    args.extend(realm.iter().flat_map(|realm| ["--in-realm", realm]));
+    let credential = json(&place.run(&args).ok());
+    credential["uris"].as_array().unwrap().iter().map(|url| url.as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn urls_are_of_listeners_that_lead_into_the_realm_by_a_name_that_does() {
+    let place = Place::new();
+    let realm = |name: &str, more: &str| {
+        format!("[[realm]]\nname = \"{name}\"\n{more}[[realm.secrets]]\nsecret = \"another secret, as long\"\n")
+    };
+    place.append(&format!(
+        "[[listen]]\naddress = \"0.0.0.0:443\"\ntransport = \"tls\"\n[[listen]]\naddress = \"0.0.0.0:3480\"\ntransport = [\"udp\", \"tls\"]\n\
+         realm = \"by-listener\"\n[tls]\ncertificate = \"c\"\nkey = \"k\"\n[auth]\npublic-host = \"turn.example.org\"\n{}{}{}{}{}",
+        realm("by-name", "sni = [\"*.b.example\", \"turn.b.example\"]\n"),
+        realm("by-listener", ""),
+        realm("by-wildcard", "sni = [\"*.c.example\"]\npublic-host = \"turn.c.example\"\n"),
+        realm("given", "urls = [\"turns:d.example:443?transport=tcp\"]\n"),
+        realm("nowhere", "sni = [\"*.e.example\"]\n"),
+    ));
+    assert_eq!(
+        uris(&place, None),
+        [
+            "turn:turn.example.org:3478?transport=udp",
+            "turn:turn.example.org:3478?transport=tcp",
+            "turns:turn.example.org:443?transport=tcp"
+        ]
+    );
+    let by_name = ["turns:turn.b.example:443?transport=tcp", "turns:turn.b.example:3480?transport=tcp"];
+    assert_eq!(uris(&place, Some("by-name")), by_name);
+    let by_listener = ["turn:turn.example.org:3480?transport=udp", "turns:turn.example.org:3480?transport=tcp"];
+    assert_eq!(uris(&place, Some("by-listener")), by_listener);
+    let by_wildcard = by_name.map(|url| url.replace("turn.b", "turn.c"));
+    assert_eq!(uris(&place, Some("by-wildcard")), by_wildcard);
+    assert_eq!(uris(&place, Some("given")), ["turns:d.example:443?transport=tcp"]);
+    let nowhere = place.run(&["credentials", "--user", "a", "--in-realm", "nowhere"]);
+    assert!(nowhere.code == 0 && nowhere.err.contains("no URL leads into the realm \"nowhere\""), "{}", nowhere.err);
+}
+
+#[test]
+fn listeners_behind_proxies_and_those_for_discovery_are_not_printed_and_urls_go_before_all() {
+    let place = Place::new();
+    place.append(
+        "[[listen]]\naddress = \"127.0.0.1:5349\"\ntransport = \"tls\"\nproxy-from = [\"127.0.0.1\"]\n\
+         [tls]\ncertificate = \"c\"\nkey = \"k\"\n[nat-discovery]\naddresses = [\"127.0.0.1\", \"127.0.0.2\"]\n",
+    );
+    let own = ["turn:203.0.113.5:3478?transport=udp", "turn:203.0.113.5:3478?transport=tcp"];
+    assert_eq!(uris(&place, None), own);
+    place.append("[auth]\nurls = [\"turns:turn.example.org:443?transport=tcp\"]\n");
+    assert_eq!(uris(&place, None), ["turns:turn.example.org:443?transport=tcp"]);
+}
+
 #[test]
 fn the_secret_may_come_from_a_file_a_variable_or_standard_input_without_any_configuration() {
     let place = Place::new();
@@ -237,8 +291,9 @@ fn limits_that_the_server_would_not_read_are_refused_with_the_flag() {
     refused(&place, &["a", "--peers", "gone"], "--peers: no [[peers.policy]] has the name \"gone\"");
     refused(&place, &["a", "--allocations", "1;bw=1G"], "--allocations");
     refused(&place, &["a;b"], "--user: a name has no ;");
-    let in_realm =
-        Place::with("[[realm]]\nname = \"b\"\nusername-limits = true\n[[realm.secrets]]\nfile = \"secret\"\n");
+    let in_realm = Place::with(
+        "[[realm]]\nname = \"b\"\nurls = [\"turns:b.example\"]\nusername-limits = true\n[[realm.secrets]]\nfile = \"secret\"\n",
+    );
     refused(&in_realm, &["a", "--bandwidth", "2M"], "set username-limits = true in [auth] or in the [[realm]]");
     let made = in_realm.run(&["credentials", "--user", "a", "--json", "--bandwidth", "2M", "--in-realm", "b"]);
     let username = json(&made.ok())["username"].as_str().unwrap().to_owned();

@@ -308,6 +308,10 @@ fn several_relay_addresses_each_have_all_ports_and_a_public_half_of_their_own() 
     assert!(config.to_toml().contains("relay = [\"203.0.113.5\"]"), "{}", config.to_toml());
     let other = format!("{}{text}", by_listener.replace("203.0.113.5", "203.0.113.9"));
     assert!(with_secret(&other).error().contains("203.0.113.9 is no address of [relay]"));
+    let by_auto = |relay: &str| with_secret(&format!("{by_listener}[relay]\n{relay}\n"));
+    let error = by_auto("ipv6 = \"off\"").error();
+    assert!(error.contains("203.0.113.5 is not written in [relay], whose ipv4 is \"auto\""), "{error}");
+    by_auto("ipv6 = \"off\"\nexternal-ip = \"203.0.113.5\"").config();
     assert!(with_listener("proxy-from = \"10.0.0.1\"\n").error().contains("not together with proxy-from"));
     let shared = with_secret("workers = 4\n[relay]\nipv6 = \"off\"\nports = \"shared:3480-3487\"\n").config();
     assert_eq!((shared.relay.shared, shared.relay.ports, shared.quota.per_user), (true, (3480, 3487), Some(4096)));

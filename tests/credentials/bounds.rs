@@ -107,7 +107,7 @@ fn a_key_is_bound_to_its_lifetime_names_and_rate() {
 #[test]
 fn limits_are_signed_into_the_name_and_realms_have_their_own_secrets() {
     let more = format!(
-        "[auth]\nusername-limits = true\n[[peers.policy]]\nname = \"sfu\"\n[[realm]]\nname = \"other\"\n\
+        "[auth]\nusername-limits = true\n[[peers.policy]]\nname = \"sfu\"\n[[realm]]\nname = \"other\"\nsni = [\"turn.b.example\"]\n\
          [[realm.secrets]]\nsecret = \"another secret, as long\"\n[[realm]]\nname = \"third\"\n[[realm.users]]\nname = \"a\"\n\
          password = \"b\"\n{}",
         key("two", "tsk_another", "realms = [\"turnstone\", \"other\"]\n")
@@ -139,8 +139,14 @@ fn limits_are_signed_into_the_name_and_realms_have_their_own_secrets() {
     };
     let first = in_realm("").json();
     assert_eq!(first["credential"], mint(server.secret(), &first), "the key's first realm is that of [auth]");
+    let urls = |answer: &Value| answer["iceServers"][0]["urls"].clone();
+    assert_eq!(urls(&first).as_array().unwrap().len(), 3);
     let other = in_realm(r#","realm":"other""#).json();
     assert_eq!(other["credential"], mint("another secret, as long", &other));
+    assert_eq!(
+        urls(&other),
+        serde_json::json!([format!("turns:turn.b.example:{}?transport=tcp", server.tls().port())])
+    );
     let third = in_realm(r#","realm":"third""#);
     assert_eq!((third.status, third.code().as_str()), (403, "realm_not_allowed"));
 }

@@ -89,8 +89,8 @@ fn urls_follow_the_configuration() {
     let urls = |server: &TestServer| Api::of(server).ask(BODY).json()["iceServers"][0]["urls"].clone();
     let port = server.udp().port();
     assert_eq!(urls(&server)[0], format!("turn:turn.example.org:{port}?transport=udp"));
-    let named = format!("{PLAIN}\nurls = [\"turns:turn.example.org:443?transport=tcp\", \"turn:203.0.113.5\"]");
-    let server = TestServer::start(&config(&named, ""));
+    let named = "[auth]\nurls = [\"turns:turn.example.org:443?transport=tcp\", \"turn:203.0.113.5\"]\n";
+    let server = TestServer::start(&config(PLAIN, named));
     assert_eq!(urls(&server), serde_json::json!(["turns:turn.example.org:443?transport=tcp", "turn:203.0.113.5"]));
 }
 

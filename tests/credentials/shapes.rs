@@ -7,13 +7,13 @@ use crate::support::{Credentials, TestServer, Transport};
 use crate::wire::Wire;
 use crate::{BOUND_KEY, KEY, PAGE, PAGE_KEY, PLAIN, config};
 
-const URLS: &str = "urls = [\"stun:turn.example.org:3478\", \"turn:turn.example.org:3478?transport=udp\", \
-                    \"turns:turn.example.org:443?transport=tcp\"]";
+const URLS: &str = "[auth]\nurls = [\"stun:turn.example.org:3478\", \"turn:turn.example.org:3478?transport=udp\", \
+                    \"turns:turn.example.org:443?transport=tcp\"]\n";
 const STUN: &str = "stun:turn.example.org:3478";
 const TURN: [&str; 2] = ["turn:turn.example.org:3478?transport=udp", "turns:turn.example.org:443?transport=tcp"];
 
 fn server(shapes: &str) -> TestServer {
-    TestServer::start(&config(&format!("{PLAIN}\n{URLS}\nshapes = [{shapes}]"), ""))
+    TestServer::start(&config(&format!("{PLAIN}\nshapes = [{shapes}]"), URLS))
 }
 
 /// The code of the refusal that a credential gets, if any.

@@ -5,6 +5,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use turnstone::addr::Transport;
+
+#[test]
+fn the_schema_has_every_transport() {
+    let schema: Value = serde_json::from_str(SCHEMA).unwrap();
+    // A transport more does not compile until it has its answer.
+    let name = |transport| match transport {
+        Transport::Udp | Transport::Tcp | Transport::Tls | Transport::Dtls => Value::from(Transport::name(transport)),
+    };
+    let all = [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Dtls].map(name);
+    assert_eq!(schema["$defs"]["transport"]["enum"], Value::from(all.to_vec()));
+}
 
 const SCHEMA: &str = include_str!("../../docs/usage-record.schema.json");
 

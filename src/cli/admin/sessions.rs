@@ -124,6 +124,7 @@ enum TransportArg {
     Udp,
     Tcp,
     Tls,
+    Dtls,
 }
 
 /// `turnstone sessions`
@@ -136,6 +137,7 @@ pub(in crate::cli) fn sessions(args: &SessionsArgs, printer: &mut Printer) -> Re
         TransportArg::Udp => "udp",
         TransportArg::Tcp => "tcp",
         TransportArg::Tls => "tls",
+        TransportArg::Dtls => "dtls",
     });
     let filter = [
         ("user", args.user.as_deref()),

@@ -30,8 +30,6 @@ pub(super) static KEYS: &[Key] = &[
     )
     .default("50")
     .shown(|c| limit(api(c)?.per_network.map(|rate| rate.per_second))),
-    Key::new("credentials.urls", Kind::Texts(r#"URLs such as "turn:turn.example.org:3478?transport=udp""#))
-        .shown(|c| texts(&api(c)?.urls)),
     Key::new("credentials.shapes", Kind::Texts(r#""cloudflare", "twilio", "metered", "turn-rest" or "stunner""#))
         .shown(|c| {
             let names = api(c)?.shapes.iter().filter_map(|shape| name_of(Shape::NAMES, shape));

@@ -118,7 +118,7 @@ fn samples(key: &Key) -> [String; 2] {
         "log.addresses" => given("\"full\"", "\"off\""),
         "metrics.listen" => given("\"127.0.0.1:9641\"", "\"127.0.0.1:9642\""),
         "credentials.listen" => given("\"127.0.0.1:9643\"", "\"127.0.0.1:9644\""),
-        "credentials.urls" => given("[\"turn:a.example\"]", "[\"turn:a.example\", \"stun:a.example\"]"),
+        "auth.urls" => given("[\"turn:a.example\"]", "[\"turn:a.example\", \"stun:a.example\"]"),
         "credentials.shapes" => given("[\"twilio\"]", "[\"cloudflare\", \"metered\"]"),
         "admin.listen" => given("\"unix:/a\"", "\"unix:/b\""),
         "drain.deadline" => durations(HOUR),

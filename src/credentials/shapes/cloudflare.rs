@@ -36,10 +36,11 @@ pub(super) fn issue(
     let user = issuer.user(key, body.get("customIdentifier").and_then(Value::as_str))?;
     let wish = KeyWish { user: &user, ttl_secs, realm: None, limits: LimitTexts::default() };
     let issued = issuer.issue(key, &wish, asked)?;
+    let urls = issuer.urls(key, None).all();
     let answer = match is_list {
-        true => ice_servers(&issuer.all_urls(), &issued.username, &issued.password),
+        true => ice_servers(&urls, &issued.username, &issued.password),
         false => json!({ "iceServers": {
-            "urls": issuer.all_urls(), "username": issued.username, "credential": *issued.password,
+            "urls": urls, "username": issued.username, "credential": *issued.password,
         } }),
     };
     Ok(json_answer(StatusCode::CREATED, &answer))

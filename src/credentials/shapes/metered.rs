@@ -23,7 +23,7 @@ const FETCH_PREFIX: &str = "tsf_";
 /// A bare list of entries, one URL each.
 pub(super) fn fetch(issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) -> Result<Answer, Refused> {
     let given = asked.parameter("apiKey")?.ok_or_else(|| Refused::unauthorized("expected an API key: ?apiKey=KEY"))?;
-    let (username, password) = match given.strip_prefix(FETCH_PREFIX).and_then(unsealed) {
+    let (key, username, password) = match given.strip_prefix(FETCH_PREFIX).and_then(unsealed) {
         Some((id, username, seal)) => {
             let known = issuer.sealed_credential(&id, &username, &seal, asked.now_unix);
             let (key, password) = known.ok_or_else(|| {
@@ -32,7 +32,7 @@ pub(super) fn fetch(issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) ->
             issuer.admit(key, origin, asked)?;
             // Whoever has the credential has this one.
             asked.has_secret_key.set(false);
-            (username, password)
+            (key, username, password)
         }
         None => {
             let key = issuer.authenticate(given.as_bytes(), origin, asked)?;
@@ -40,13 +40,12 @@ pub(super) fn fetch(issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) ->
             let ttl_secs = key.bounds.ttl_max.as_secs();
             let wish = KeyWish { user: &user, ttl_secs, realm: None, limits: LimitTexts::default() };
             let issued = issuer.issue(key, &wish, asked)?;
-            (issued.username, issued.password)
+            (key, issued.username, issued.password)
         }
     };
-    let mut servers: Vec<_> = issuer.stun_urls().iter().map(|url| json!({ "urls": url })).collect();
-    servers.extend(
-        issuer.turn_urls().iter().map(|url| json!({ "urls": url, "username": username, "credential": *password })),
-    );
+    let urls = issuer.urls(key, None);
+    let mut servers: Vec<_> = urls.stun.iter().map(|url| json!({ "urls": url })).collect();
+    servers.extend(urls.turn.iter().map(|url| json!({ "urls": url, "username": username, "credential": *password })));
     Ok(json_answer(StatusCode::OK, &Value::Array(servers)))
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::super::api_keys::KnownKey;
 use super::super::issue::{Issued, LimitTexts};
-use super::super::issuer::{Issuer, KeyWish};
+use super::super::issuer::{Issuer, KeyWish, Urls};
 use super::super::refused::Refused;
 use super::super::request::Asked;
 use super::super::urls::ice_servers;
@@ -18,12 +18,12 @@ const TTL_DEFAULT_SECS: u64 = 86_400;
 
 /// `username`, `password`, `ttl` and `uris`.
 pub(super) fn issue(issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) -> Result<Answer, Refused> {
-    let issued = made(issuer, asked, origin)?;
+    let (issued, urls) = made(issuer, asked, origin)?;
     let answer = json!({
         "username": issued.username,
         "password": *issued.password,
         "ttl": issued.ttl_secs,
-        "uris": issuer.turn_urls(),
+        "uris": urls.turn,
     });
     Ok(json_answer(StatusCode::OK, &answer))
 }
@@ -34,15 +34,15 @@ pub(super) fn ice(issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) -> R
     if !matches!(&*policy, "all" | "relay") {
         return Err(Refused::bad_request(format!("iceTransportPolicy {policy:?}: expected all or relay")));
     }
-    let issued = made(issuer, asked, origin)?;
-    let mut answer = ice_servers(issuer.turn_urls(), &issued.username, &issued.password);
+    let (issued, urls) = made(issuer, asked, origin)?;
+    let mut answer = ice_servers(&urls.turn, &issued.username, &issued.password);
     if let Value::Object(fields) = &mut answer {
         fields.insert("iceTransportPolicy".to_owned(), policy.into());
     }
     Ok(json_answer(StatusCode::OK, &answer))
 }
 
-fn made(issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) -> Result<Issued, Refused> {
+fn made<'i>(issuer: &'i Issuer, asked: &Asked<'_>, origin: Option<&str>) -> Result<(Issued, &'i Urls), Refused> {
     let given = asked.parameter("key")?;
     let key: &KnownKey = match &given {
         Some(given) => issuer.authenticate(given.as_bytes(), origin, asked)?,
@@ -68,5 +68,5 @@ fn made(issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) -> Result<Issu
     let ttl_secs = ttl_secs.min(key.bounds.ttl_max.as_secs());
     let user = issuer.user(key, asked.parameter("username")?.as_deref())?;
     let wish = KeyWish { user: &user, ttl_secs, realm: None, limits: LimitTexts::default() };
-    issuer.issue(key, &wish, asked)
+    Ok((issuer.issue(key, &wish, asked)?, issuer.urls(key, None)))
 }

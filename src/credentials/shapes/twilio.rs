@@ -34,10 +34,10 @@ pub(super) fn issue(
     let user = issuer.user(key, None)?;
     let wish = KeyWish { user: &user, ttl_secs, realm: None, limits: LimitTexts::default() };
     let issued = issuer.issue(key, &wish, asked)?;
-    let mut servers: Vec<_> = issuer.stun_urls().iter().map(|url| json!({ "url": url, "urls": url })).collect();
+    let urls = issuer.urls(key, None);
+    let mut servers: Vec<_> = urls.stun.iter().map(|url| json!({ "url": url, "urls": url })).collect();
     servers.extend(
-        issuer
-            .turn_urls()
+        urls.turn
             .iter()
             .map(|url| json!({ "url": url, "urls": url, "username": issued.username, "credential": *issued.password })),
     );
