@@ -121,11 +121,13 @@ mod tests {
         for (text, count) in [
             ("peers-per-user = 5", 1),
             ("new-peers-per-minute = 3\nsuspend-after = 2", 2),
-            ("peers-per-user = 6\nnew-peers-per-minute = 6\nsuspend-after = 3", 0),
+            ("peers-per-user = 6\nnew-peers-per-minute = 6\nsuspend-after = 5", 0),
             ("", 0),
         ] {
             assert_eq!(found(&format!("{RELAY}[guard]\n{text}\n")), vec![("guard", Status::Warn); count], "{text}");
         }
+        // What looks whether loopback and metadata are denied asks for four such addresses.
+        assert_eq!(found(&format!("{RELAY}[guard]\nsuspend-after = 4\n")), [("guard", Status::Note)]);
     }
 
     #[test]
