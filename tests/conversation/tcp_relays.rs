@@ -17,18 +17,18 @@ use crate::harness::{
 
 const TCP: [u8; 4] = [6, 0, 0, 0];
 
-fn world(change: impl FnOnce(&mut Options)) -> World {
+pub(crate) fn world(change: impl FnOnce(&mut Options)) -> World {
     World::with(|options| {
         options.tcp_relays = Some(TcpRelays::default());
         change(options);
     })
 }
 
-fn over_tcp(n: u16) -> Client {
+pub(crate) fn over_tcp(n: u16) -> Client {
     client_over(Transport::Tcp, n)
 }
 
-fn allocate_tcp(world: &mut World, login: &Login, more: &[(AttributeType, &[u8])]) -> Reply {
+pub(crate) fn allocate_tcp(world: &mut World, login: &Login, more: &[(AttributeType, &[u8])]) -> Reply {
     world.request(login, Method::ALLOCATE, |request| {
         request.attribute(AttributeType::REQUESTED_TRANSPORT, &TCP);
         for (kind, value) in more {
@@ -38,7 +38,7 @@ fn allocate_tcp(world: &mut World, login: &Login, more: &[(AttributeType, &[u8])
 }
 
 /// A client that has a TCP allocation, and its relay.
-fn holder(world: &mut World, n: u16) -> (Login, RelayId) {
+pub(crate) fn holder(world: &mut World, n: u16) -> (Login, RelayId) {
     let login = world.alice(over_tcp(n));
     let relays: Vec<RelayId> = world.relays.tcp.keys().copied().collect();
     assert_eq!(allocate_tcp(world, &login, &[]).code(), None);
@@ -52,13 +52,13 @@ fn connect_bytes(world: &mut World, login: &Login, peer: PeerAddr) -> Vec<u8> {
     })
 }
 
-fn connect(world: &mut World, login: &Login, peer: PeerAddr) -> Answer {
+pub(crate) fn connect(world: &mut World, login: &Login, peer: PeerAddr) -> Answer {
     let bytes = connect_bytes(world, login, peer);
     world.hand_in(login.client, &bytes)
 }
 
 /// The connection that a Connect, which has to wait, has begun.
-fn begun(world: &mut World, login: &Login, peer: PeerAddr) -> ConnectionId {
+pub(crate) fn begun(world: &mut World, login: &Login, peer: PeerAddr) -> ConnectionId {
     let answer = connect(world, login, peer);
     assert!(matches!(answer, Answer::Waits), "{answer:?}");
     let (_, id, to, _) = *world.relays.connects.last().unwrap();
@@ -66,13 +66,13 @@ fn begun(world: &mut World, login: &Login, peer: PeerAddr) -> ConnectionId {
     id
 }
 
-fn notice(world: &mut World) -> Option<(Client, Reply, bool)> {
+pub(crate) fn notice(world: &mut World) -> Option<(Client, Reply, bool)> {
     let notice = world.server.poll_notice()?;
     Some((notice.client, Reply::read(notice.message.into()), notice.droppable))
 }
 
 /// A connection whose Connect has been answered.
-fn connected(world: &mut World, login: &Login, peer: PeerAddr) -> ConnectionId {
+pub(crate) fn connected(world: &mut World, login: &Login, peer: PeerAddr) -> ConnectionId {
     let id = begun(world, login, peer);
     assert!(world.server.connected(world.now, id, Ok(())));
     let (to, reply, _) = notice(world).unwrap();
@@ -81,14 +81,14 @@ fn connected(world: &mut World, login: &Login, peer: PeerAddr) -> ConnectionId {
 }
 
 /// What is said to a ConnectionBind on another connection.
-fn bind_as(world: &mut World, login: &Login, id: u32) -> Answer {
+pub(crate) fn bind_as(world: &mut World, login: &Login, id: u32) -> Answer {
     let bytes = login.request(world.transaction_id(), Method::CONNECTION_BIND, |request| {
         request.u32(AttributeType::CONNECTION_ID, id);
     });
     world.hand_in(login.client, &bytes)
 }
 
-fn bound(world: &mut World, login: &Login, id: ConnectionId) {
+pub(crate) fn bound(world: &mut World, login: &Login, id: ConnectionId) {
     match bind_as(world, login, id.value()) {
         Answer::Binds(binding, reply) => {
             assert_eq!((binding.connection, reply.code(), reply.is_signed_by(login)), (id, None, true));

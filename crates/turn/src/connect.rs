@@ -72,7 +72,8 @@ impl Server {
             return Err(refused(Reason::TooManyConnections));
         }
         let user = &allocation.identity.user;
-        let hold = self.shared.connection_ids.hold(user, limits.connections_per_user, &mut *self.fill_random);
+        let hold =
+            self.shared.connection_ids.hold(user, limits.connections_per_user, now.micros, &mut *self.fill_random);
         let hold = hold.map_err(|no_place| match no_place {
             NoPlace::OfUser => refused(Reason::UserConnections),
             NoPlace::InTotal => refused(Reason::SystemError),
@@ -220,14 +221,15 @@ impl Server {
         looked_at
     }
 
-    /// Ends the connections of an allocation that ends.
-    pub(super) fn end_connections<R: Relays>(&mut self, allocation: &Allocation, relays: &mut R) {
-        let Some(connections) = &allocation.connections else { return };
-        for connection in connections.iter() {
-            self.tcp.connections.remove(&connection.hold.id());
+    /// Ends connections that an allocation has no more.
+    pub(super) fn end_connections<R: Relays>(&mut self, now: Now, connections: Vec<PeerConnection>, relays: &mut R) {
+        for connection in connections {
+            let id = connection.hold.id();
+            self.tcp.connections.remove(&id);
             if connection.is_open() {
-                relays.disconnect(connection.hold.id());
+                relays.disconnect(id);
             }
+            connection.end(now);
         }
     }
 

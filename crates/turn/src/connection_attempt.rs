@@ -46,7 +46,8 @@ impl Server {
         }
         let (client, owner) = (allocation.client, owner_of(allocation));
         let user = &owner.identity.user;
-        let hold = self.shared.connection_ids.hold(user, limits.connections_per_user, &mut *self.fill_random);
+        let hold =
+            self.shared.connection_ids.hold(user, limits.connections_per_user, now.micros, &mut *self.fill_random);
         let hold = hold.map_err(|_| Dropped::TooManyConnections)?;
         let id = hold.id();
         hold.offer(self.ids.next().worker(), owner);

@@ -106,6 +106,7 @@ impl ConnectionIds {
         &self,
         user: &User,
         most: usize,
+        now_micros: u64,
         fill_random: &mut dyn FnMut(&mut [u8]),
     ) -> Result<ConnectionHold, NoPlace> {
         // Two workers that come at once may both have the last one.
@@ -117,7 +118,7 @@ impl ConnectionIds {
             fill_random(&mut number);
             u32::from_be_bytes(number)
         };
-        self.places.hold(user, most, number).map(ConnectionHold).ok_or(NoPlace::OfUser)
+        self.places.hold(user, most, now_micros, number).map(ConnectionHold).ok_or(NoPlace::OfUser)
     }
 
     /// Takes a connection that waits, for one of its owner's; returns the worker that has it. It is offered no more.
@@ -148,6 +149,11 @@ impl ConnectionHold {
         ConnectionId(self.0.number())
     }
 
+    /// Gives it back, but lets it count for its user until then.
+    pub(super) fn cool(self, until_micros: u64) {
+        self.0.cool(until_micros);
+    }
+
     /// Lets the connection, which this worker has, wait for its owner.
     pub(super) fn offer(&self, worker: u16, owner: Owner) {
         self.0.put(Offer { worker, owner });
@@ -170,12 +176,12 @@ mod tests {
         let mut numbers = [1, 1, 2, 3].into_iter();
         let mut random = |number: &mut [u8]| number.fill(numbers.next().unwrap());
         let user = User::fixed("ann");
-        let first = ids.hold(&user, 2, &mut random).unwrap();
-        let second = ids.hold(&user, 2, &mut random).unwrap();
+        let first = ids.hold(&user, 2, 0, &mut random).unwrap();
+        let second = ids.hold(&user, 2, 0, &mut random).unwrap();
         assert_eq!((first.id().value(), second.id().value()), (0x0101_0101, 0x0202_0202));
-        assert_eq!(ids.hold(&user, 2, &mut random).err(), Some(NoPlace::OfUser));
-        let third = ids.hold(&User::fixed("bob"), 2, &mut random).unwrap();
-        assert_eq!(ids.hold(&User::fixed("eve"), 2, &mut random).err(), Some(NoPlace::InTotal));
+        assert_eq!(ids.hold(&user, 2, 0, &mut random).err(), Some(NoPlace::OfUser));
+        let third = ids.hold(&User::fixed("bob"), 2, 0, &mut random).unwrap();
+        assert_eq!(ids.hold(&User::fixed("eve"), 2, 0, &mut random).err(), Some(NoPlace::InTotal));
         drop(third);
         assert!(!ids.is_full());
         let (ann, bob) = (owner("ann"), owner("bob"));

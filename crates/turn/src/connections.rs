@@ -1,6 +1,6 @@
 //! The connections between an allocation's TCP relays and its peers (RFC 6062 section 5).
 
-use crate::addr::{Family, PeerAddr};
+use crate::addr::PeerAddr;
 use crate::clock::{Now, SECOND};
 
 use super::connection_ids::{ConnectionHold, ConnectionId};
@@ -70,6 +70,11 @@ impl Connections {
         Some(self.0.swap_remove(at))
     }
 
+    /// Takes out those that are meant.
+    pub(super) fn take(&mut self, is_meant: impl Fn(&PeerConnection) -> bool) -> Vec<PeerConnection> {
+        self.0.extract_if(.., |connection| is_meant(connection)).collect()
+    }
+
     /// Forgets what has failed long enough ago.
     pub(super) fn forget_failed(&mut self, now: Now) {
         self.0.retain(
@@ -87,18 +92,22 @@ impl Connections {
     pub(super) fn next_deadline(&self) -> Option<u64> {
         self.0.iter().filter_map(PeerConnection::until_micros).min()
     }
-
-    /// Those with peers of a family.
-    pub(super) fn of_family(&self, family: Family) -> Vec<ConnectionId> {
-        let of_it = self.0.iter().filter(|connection| connection.peer.family() == family);
-        of_it.map(|connection| connection.hold.id()).collect()
-    }
 }
 
 impl PeerConnection {
     /// Whether there is a socket.
     pub(super) fn is_open(&self) -> bool {
         !matches!(self.stage, Stage::Failed { .. })
+    }
+
+    /// Gives its place back. One that has failed, or that no peer has answered yet, counts for its user as if its allocation went on:
+    /// whoever makes another allocation instead does not look for open ports faster.
+    pub(super) fn end(self, now: Now) {
+        match self.stage {
+            Stage::Failed { until_micros } => self.hold.cool(until_micros),
+            Stage::Connecting { .. } => self.hold.cool(failed_until(now)),
+            Stage::Unbound { .. } | Stage::Bound => {}
+        }
     }
 
     fn until_micros(&self) -> Option<u64> {
@@ -112,10 +121,15 @@ impl PeerConnection {
 
     /// Lets it fail; returns what its Connect is answered with, if that has not been.
     pub(super) fn fail(&mut self, now: Now) -> Option<Box<LateResponse>> {
-        let failed = Stage::Failed { until_micros: now.micros.saturating_add(u64::from(FAILED_SECS) * SECOND) };
+        let failed = Stage::Failed { until_micros: failed_until(now) };
         match std::mem::replace(&mut self.stage, failed) {
             Stage::Connecting { response, .. } => Some(response),
             Stage::Unbound { .. } | Stage::Bound | Stage::Failed { .. } => None,
         }
     }
+}
+
+/// Until when what fails now keeps its place.
+fn failed_until(now: Now) -> u64 {
+    now.micros.saturating_add(u64::from(FAILED_SECS) * SECOND)
 }

@@ -40,7 +40,7 @@ impl Server {
                 relay.is_live(now.micros) && family.is_some_and(|family| relay.relayed.family() != family)
             });
             match family {
-                Some(family) if others => self.close_family(slot, family, relays),
+                Some(family) if others => self.close_family(now, slot, family, relays),
                 _ => self.end(now, slot, EndReason::Released, relays),
             }
             request.responder.success(reply, |encoder| {

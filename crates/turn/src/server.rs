@@ -356,7 +356,7 @@ impl Server {
                     .any(|relay| relay.relayed.family() == family && relay.open && relay.until_micros <= now.micros)
             };
             if self.allocations.get(slot).is_some_and(over) {
-                self.close_family(slot, family, relays);
+                self.close_family(now, slot, family, relays);
             }
         }
         self.sweep_connections(now, slot, relays);
@@ -364,7 +364,7 @@ impl Server {
     }
 
     /// Closes one relay of a dual allocation, with the permissions and channels of its family.
-    pub(super) fn close_family<R: Relays>(&mut self, slot: u32, family: Family, relays: &mut R) {
+    pub(super) fn close_family<R: Relays>(&mut self, now: Now, slot: u32, family: Family, relays: &mut R) {
         let Some(allocation) = self.allocations.get_mut(slot) else { return };
         let id = allocation.id;
         let events = &mut self.events;
@@ -376,17 +376,15 @@ impl Server {
             keep
         });
         allocation.permissions.retain(&self.hash, |ip, _| Family::of(ip) != family);
-        let of_family = allocation.connections.as_deref().map(|connections| connections.of_family(family));
+        let connections = allocation.connections.as_deref_mut();
+        let connections = connections.map(|all| all.take(|connection| connection.peer.family() == family));
         let is_tcp = allocation.is_tcp();
         let mut closed = None;
         for relay in allocation.relays_mut().filter(|relay| relay.open && relay.relayed.family() == family) {
             relay.open = false;
             closed = Some(relay.id);
         }
-        for id in of_family.unwrap_or_default() {
-            relays.disconnect(id);
-            self.connection_gone(id);
-        }
+        self.end_connections(now, connections.unwrap_or_default(), relays);
         match closed {
             Some(relay) if is_tcp => {
                 self.tcp.relays.remove(&relay);
@@ -403,11 +401,12 @@ impl Server {
 
     /// Ends an allocation: its relays are closed, its quota is given back, its summary is reported.
     pub(super) fn end<R: Relays>(&mut self, now: Now, slot: u32, reason: EndReason, relays: &mut R) {
-        let Some(allocation) = self.allocations.remove(&self.hash, slot) else { return };
+        let Some(mut allocation) = self.allocations.remove(&self.hash, slot) else { return };
         if let Some(five_tuple) = allocation.mobile.as_ref().and_then(|mobile| mobile.pending) {
             self.moves.cancel(&five_tuple);
         }
-        self.end_connections(&allocation, relays);
+        let connections = allocation.connections.as_deref_mut().map(|all| all.take(|_| true));
+        self.end_connections(now, connections.unwrap_or_default(), relays);
         for relay in allocation.relays().filter(|relay| relay.open) {
             if allocation.is_tcp() {
                 self.tcp.relays.remove(&relay.id);
