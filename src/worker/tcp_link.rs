@@ -42,7 +42,7 @@ pub(super) enum LinkStage {
     /// The peer has not answered yet.
     Connecting,
     /// It waits for a client. What the peer sends waits in the kernel.
-    Unbound,
+    Unbound { brought_by_peer: bool },
     /// Its bytes move.
     Bound(Box<Bound>),
 }
@@ -140,7 +140,7 @@ impl Link {
     pub(super) fn client_fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.stage {
             LinkStage::Bound(bound) => Some(bound.client.fd()),
-            LinkStage::Connecting | LinkStage::Unbound => None,
+            LinkStage::Connecting | LinkStage::Unbound { .. } => None,
         }
     }
 
@@ -162,6 +162,13 @@ impl Link {
         // A side that is broken shows that to who reads or writes.
         readiness.readable |= ready.readable || ready.error;
         readiness.writable |= ready.writable || ready.error;
+    }
+
+    /// Whether a peer has brought it, and ended it before anybody has bound it and without a byte: nobody misses it.
+    pub(super) fn has_gone_silently(&self) -> bool {
+        matches!(self.stage, LinkStage::Unbound { brought_by_peer: true })
+            && self.peer_ready.readable
+            && matches!(peek(&self.peer, &mut [0]), Ok(0))
     }
 
     /// Whether one side has ended and the other not.

@@ -176,7 +176,7 @@ impl TcpRelays {
 
     /// Keeps an accepted connection until it is bound.
     pub(super) fn keep(&mut self, id: ConnectionId, socket: OwnedFd, family: Family) -> io::Result<()> {
-        self.add(id, socket, family, LinkStage::Unbound)
+        self.add(id, socket, family, LinkStage::Unbound { brought_by_peer: true })
     }
 
     fn add(&mut self, id: ConnectionId, socket: OwnedFd, family: Family, stage: LinkStage) -> io::Result<()> {
@@ -191,7 +191,7 @@ impl TcpRelays {
     /// Binds a connection to a client's. Whether it has; if not, the client's is closed.
     pub(super) fn bind(&mut self, now_micros: u64, id: ConnectionId, client: ClientSide) -> bool {
         let Some(slot) = self.by_id.get(&id).copied() else { return false };
-        let Some(link) = self.links.get_mut(slot).filter(|link| matches!(link.stage, LinkStage::Unbound)) else {
+        let Some(link) = self.links.get_mut(slot).filter(|link| matches!(link.stage, LinkStage::Unbound { .. })) else {
             return false;
         };
         let ClientSide { connection, transport, rest, success } = client;

@@ -74,7 +74,11 @@ impl Worker {
         let source = self.relays.tcp_relayed_at(source);
         let peer = PeerAddr::new(source).map_err(|_| Dropped::PeerDenied);
         match peer.and_then(|peer| Ok((peer, self.server.accepted(now, relay, peer)?))) {
-            Ok((peer, id)) => {
+            Ok((peer, (id, gave_way))) => {
+                if let Some(gave_way) = gave_way {
+                    self.relays.tcp().disconnect(gave_way);
+                    self.observers.counters().drop_packet(Dropped::TooManyConnections);
+                }
                 if self.relays.tcp().keep(id, socket, peer.family()).is_err() {
                     self.observers.note_shortage(now.micros, Shortage::Sockets);
                     self.server.connection_gone(id);
@@ -98,7 +102,7 @@ impl Worker {
             LinkStage::Connecting => {
                 match take_error(&link.peer_fd()) {
                     None => {
-                        link.stage = LinkStage::Unbound;
+                        link.stage = LinkStage::Unbound { brought_by_peer: false };
                         if !self.server.connected(now, id, Ok(())) {
                             self.relays.tcp().remove(slot);
                         }
@@ -110,8 +114,8 @@ impl Worker {
                 }
                 0
             }
-            LinkStage::Unbound => {
-                if take_error(&link.peer_fd()).is_some() {
+            LinkStage::Unbound { .. } => {
+                if take_error(&link.peer_fd()).is_some() || link.has_gone_silently() {
                     self.end_link(slot, id);
                 }
                 0

@@ -289,7 +289,7 @@ fn a_permitted_peer_that_connects_is_told_of_and_any_other_is_not() {
     assert_eq!(world.permit(&login, &[peer(1), peer(2)]).code(), None);
     let elsewhere = RelayId { index: 77, generation: 1 };
     assert_eq!(world.server.accepted(world.now, elsewhere, peer(1)), Err(Dropped::NoAllocation));
-    let id = world.server.accepted(world.now, relay, peer(1)).unwrap();
+    let (id, _) = world.server.accepted(world.now, relay, peer(1)).unwrap();
     let (to, told, droppable) = notice(&mut world).unwrap();
     assert_eq!(
         (to, told.class, told.method, droppable),
@@ -298,7 +298,7 @@ fn a_permitted_peer_that_connects_is_told_of_and_any_other_is_not() {
     assert_eq!(told.u32(AttributeType::CONNECTION_ID), Some(id.value()));
     assert_eq!(told.addresses(AttributeType::XOR_PEER_ADDRESS), [peer(1).get()]);
     // A permission that is over permits nobody.
-    let late = world.server.accepted(world.now, relay, peer(2)).unwrap();
+    let (late, _) = world.server.accepted(world.now, relay, peer(2)).unwrap();
     world.pass(29);
     let data = world.alice(over_tcp(2));
     bound(&mut world, &data, id);

@@ -246,8 +246,11 @@ impl Chaos {
         }
         let relay = self.world.relays.tcp_ids().nth(self.rng.below(4));
         if let (Some(relay), Ok(peer)) = (relay, PeerAddr::new(*self.rng.pick(&self.peers)))
-            && let Ok(id) = self.world.server.accepted(now, relay, peer)
+            && let Ok((id, gave_way)) = self.world.server.accepted(now, relay, peer)
         {
+            if let Some(gave_way) = gave_way {
+                assert!(self.world.relays.links.remove(&gave_way));
+            }
             assert!(self.world.relays.links.insert(id));
             self.reached.accepted += 1;
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::addr::{PeerAddr, SocketKind};
+use crate::addr::SocketKind;
 use crate::clock::Now;
 use crate::policy::Verdict;
 use crate::reject::{Reason, Reject};
@@ -10,7 +10,7 @@ use crate::traffic::Direction;
 use turnstone_stun::{AttributeType, Method};
 
 use super::allocation::{Allocation, in_secs};
-use super::connection_ids::{ConnectionHold, ConnectionId, NoPlace, Owner};
+use super::connection_ids::{ConnectionId, NoPlace, Owner};
 use super::connections::{CONNECTION_SECS, LateResponse, PeerConnection, Stage};
 use super::output::Client;
 use super::pass::Judgement;
@@ -104,7 +104,8 @@ impl Server {
         match result {
             Err(error) => self.fail_connection(now, slot, id, reason_of(error).into()),
             Ok(()) => {
-                let unbound = Stage::Unbound { until_micros: in_secs(now, CONNECTION_SECS) };
+                let until_micros = in_secs(now, CONNECTION_SECS);
+                let unbound = Stage::Unbound { until_micros, brought_by_peer: false };
                 let Stage::Connecting { response, .. } = std::mem::replace(&mut connection.stage, unbound) else {
                     return true;
                 };
@@ -309,11 +310,6 @@ pub(super) fn is_over_tcp(client: &Client) -> bool {
 /// Who may bind the connections of an allocation.
 pub(super) fn owner_of(allocation: &Allocation) -> Owner {
     Owner { identity: allocation.identity.clone(), key: allocation.key.clone(), algorithm: allocation.algorithm }
-}
-
-/// A place for one more connection with a peer.
-pub(super) fn unbound(now: Now, hold: ConnectionHold, peer: PeerAddr) -> PeerConnection {
-    PeerConnection { hold, peer, stage: Stage::Unbound { until_micros: in_secs(now, CONNECTION_SECS) } }
 }
 
 /// What a client is told of a connection that was not made.

@@ -5,19 +5,27 @@ use crate::clock::Now;
 use crate::reject::Dropped;
 use turnstone_stun::{AttributeType, Class, Encoder, Method, TransactionId};
 
-use super::connect::{Notice, owner_of, unbound};
+use super::allocation::in_secs;
+use super::connect::{Notice, owner_of};
 use super::connection_ids::ConnectionId;
+use super::connections::{CONNECTION_SECS, PeerConnection, Stage};
 use super::peer::{Peer, judge};
 use super::relays::RelayId;
 use super::server::Server;
 
 impl Server {
     /// A peer has connected to a TCP relay. Its connection waits for a ConnectionBind under the id returned; nothing of it is to be
-    /// read before [`Self::bind_connection`]. The client is told by [`Self::poll_notice`].
+    /// read before [`Self::bind_connection`]. The client is told by [`Self::poll_notice`]. If a second id is returned, that connection has
+    /// given way and is to be closed: what peers bring leaves half of the allocation's places and a quarter of its user's to Connects.
     ///
     /// # Errors
     /// Why the connection is to be closed.
-    pub fn accepted(&mut self, now: Now, relay: RelayId, peer: PeerAddr) -> Result<ConnectionId, Dropped> {
+    pub fn accepted(
+        &mut self,
+        now: Now,
+        relay: RelayId,
+        peer: PeerAddr,
+    ) -> Result<(ConnectionId, Option<ConnectionId>), Dropped> {
         let slot = self.tcp.relays.get(&relay).copied().ok_or(Dropped::NoAllocation)?;
         let limits = self.settings.tcp_relays.unwrap_or_default();
         let allocation = self.allocations.get_mut(slot).ok_or(Dropped::NoAllocation)?;
@@ -33,7 +41,10 @@ impl Server {
         }
         let connections = allocation.connections.as_deref_mut().ok_or(Dropped::NoAllocation)?;
         connections.forget_failed(now);
-        if connections.len() >= limits.connections_per_allocation {
+        let most_waiting = limits.connections_per_allocation.div_ceil(2);
+        let gives_way = connections.gives_way(peer.ip(), most_waiting).map_err(|_| Dropped::TooManyConnections)?;
+        let freed = usize::from(gives_way.is_some());
+        if connections.len() >= limits.connections_per_allocation.saturating_add(freed) {
             return Err(Dropped::TooManyConnections);
         }
         // One whose Connect failed at the same time is the same connection in the end, for which there is a place.
@@ -46,12 +57,16 @@ impl Server {
         }
         let (client, owner) = (allocation.client, owner_of(allocation));
         let user = &owner.identity.user;
-        let hold =
-            self.shared.connection_ids.hold(user, limits.connections_per_user, now.micros, &mut *self.fill_random);
+        let most = limits.connections_per_user - limits.connections_per_user / 4 + freed;
+        let hold = self.shared.connection_ids.hold(user, most, now.micros, &mut *self.fill_random);
         let hold = hold.map_err(|_| Dropped::TooManyConnections)?;
         let id = hold.id();
         hold.offer(self.ids.next().worker(), owner);
-        self.add_connection(now, slot, unbound(now, hold, peer));
+        if let Some(gives_way) = gives_way {
+            self.connection_gone(gives_way);
+        }
+        let stage = Stage::Unbound { until_micros: in_secs(now, CONNECTION_SECS), brought_by_peer: true };
+        self.add_connection(now, slot, PeerConnection { hold, peer, stage });
 
         let mut message = Vec::new();
         let transaction_id = TransactionId(self.transaction_ids.next());
@@ -59,6 +74,6 @@ impl Server {
             .u32(AttributeType::CONNECTION_ID, id.value())
             .xor_address(AttributeType::XOR_PEER_ADDRESS, peer.get());
         self.tcp.notices.push_back(Notice { client, message: message.into(), droppable: true });
-        Ok(id)
+        Ok((id, gives_way))
     }
 }

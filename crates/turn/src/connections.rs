@@ -1,5 +1,7 @@
 //! The connections between an allocation's TCP relays and its peers (RFC 6062 section 5).
 
+use std::net::IpAddr;
+
 use crate::addr::PeerAddr;
 use crate::clock::{Now, SECOND};
 
@@ -13,6 +15,9 @@ pub(super) const CONNECTION_SECS: u32 = 30;
 /// long: whoever looks for open ports of others has a slow time of it.
 pub(super) const FAILED_SECS: u32 = 10;
 
+/// Connections of one peer address that may wait to be bound: more than a client ever has of a peer at once.
+const WAITING_OF_PEER_MAX: usize = 8;
+
 /// One connection.
 pub(super) struct PeerConnection {
     pub(super) hold: ConnectionHold,
@@ -20,12 +25,15 @@ pub(super) struct PeerConnection {
     pub(super) stage: Stage,
 }
 
+/// Peers may bring no further connection, and none gives way.
+pub(super) struct Full;
+
 /// How far a connection has come.
 pub(super) enum Stage {
     /// The peer has not answered yet.
     Connecting { until_micros: u64, response: Box<LateResponse> },
     /// It waits for its ConnectionBind.
-    Unbound { until_micros: u64 },
+    Unbound { until_micros: u64, brought_by_peer: bool },
     /// Its bytes are relayed.
     Bound,
     /// There is none any more; the peer is not tried again for a while.
@@ -70,6 +78,24 @@ impl Connections {
         Some(self.0.swap_remove(at))
     }
 
+    /// Which connection has to give way when a peer brings another one, of those that peers have brought and nobody has bound: `most` of
+    /// all peers may wait, and a few of each. It is the oldest of the peer, or else of the peer that has the most.
+    pub(super) fn gives_way(&self, ip: IpAddr, most: usize) -> Result<Option<ConnectionId>, Full> {
+        let waiting: Vec<_> = self.0.iter().filter_map(PeerConnection::waiting).collect();
+        let count_of = |ip: IpAddr| waiting.iter().filter(|(_, of, _)| *of == ip).count();
+        let oldest_of = |ip: IpAddr| waiting.iter().filter(|(_, of, _)| *of == ip).min().map(|(.., id)| *id);
+        let of_peer = count_of(ip);
+        if of_peer >= WAITING_OF_PEER_MAX.min(most) {
+            return Ok(oldest_of(ip));
+        }
+        if waiting.len() < most {
+            return Ok(None);
+        }
+        let of_most = waiting.iter().map(|(_, of, _)| (count_of(*of), *of)).max();
+        let of_most = of_most.filter(|(count, _)| *count > of_peer + 1).map(|(_, of)| of);
+        oldest_of(of_most.unwrap_or(ip)).map(Some).ok_or(Full)
+    }
+
     /// Takes out those that are meant.
     pub(super) fn take(&mut self, is_meant: impl Fn(&PeerConnection) -> bool) -> Vec<PeerConnection> {
         self.0.extract_if(.., |connection| is_meant(connection)).collect()
@@ -110,10 +136,20 @@ impl PeerConnection {
         }
     }
 
+    /// Of one that a peer has brought and nobody has bound: until when it waits, the peer's address, and its id.
+    fn waiting(&self) -> Option<(u64, IpAddr, ConnectionId)> {
+        match self.stage {
+            Stage::Unbound { until_micros, brought_by_peer: true } => {
+                Some((until_micros, self.peer.ip(), self.hold.id()))
+            }
+            _ => None,
+        }
+    }
+
     fn until_micros(&self) -> Option<u64> {
         match &self.stage {
             Stage::Connecting { until_micros, .. }
-            | Stage::Unbound { until_micros }
+            | Stage::Unbound { until_micros, .. }
             | Stage::Failed { until_micros } => Some(*until_micros),
             Stage::Bound => None,
         }
