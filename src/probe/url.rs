@@ -88,6 +88,19 @@ pub struct UrlError {
     problem: UrlProblem,
 }
 
+impl UrlError {
+    /// Whether browsers take the URL all the same, and then find no such host.
+    pub(super) fn is_of_a_host_that_browsers_look_up(&self) -> bool {
+        match &self.problem {
+            UrlProblem::Character(c) => c.is_alphanumeric() && !c.is_ascii(),
+            UrlProblem::HostCharacter(c) => "~%!$&'()*+,;=".contains(*c),
+            UrlProblem::HostParts(_) => true,
+            UrlProblem::NotIpv4(host) => host.split('.').count() != 4,
+            _ => false,
+        }
+    }
+}
+
 /// What is wrong in it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 enum UrlProblem {

@@ -7,33 +7,18 @@
 //   listeners    those that are tested, a part of each URL
 // Prints one JSON object: the results that the page shows, and the errors of its scripts.
 
-import { spawn } from "node:child_process";
-import { writeFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { text } from "node:stream/consumers";
+import { firefox } from "./bidi.mjs";
 
 const { modules, home, url, listeners } = JSON.parse(await text(process.stdin));
-const WebSocket = createRequire(`${modules}/package.json`)("ws");
 const LIMIT_MILLIS = 60_000;
 
 const preferences = {
   // Servers and relays of the tests are on loopback, where Firefox otherwise looks for none.
   "media.peerconnection.ice.loopback": true,
-  "app.update.enabled": false,
-  "browser.shell.checkDefaultBrowser": false,
-  "datareporting.policy.dataSubmissionEnabled": false,
-  "network.captive-portal-service.enabled": false,
-  "network.connectivity-service.enabled": false,
-  "toolkit.telemetry.reportingpolicy.firstRun": false,
 };
-const lines = Object.entries(preferences).map(([name, value]) => `user_pref(${JSON.stringify(name)}, ${JSON.stringify(value)});`);
-writeFileSync(`${home}/user.js`, lines.join("\n"));
-const arguments_ = ["--headless", "--no-remote", "--profile", home, "--remote-debugging-port", "0", "about:blank"];
-const browser = spawn("firefox-esr", arguments_, { env: { ...process.env, HOME: home }, stdio: ["ignore", "ignore", "pipe"] });
-const giveUp = setTimeout(() => browser.kill(), LIMIT_MILLIS + 30_000);
+const { bidi, end } = await firefox({ modules, home, preferences, limitMillis: LIMIT_MILLIS + 30_000 });
 try {
-  const bidi = await connect(await listening());
-  await bidi("session.new", { capabilities: {} });
   const errors = [];
   await bidi("session.subscribe", { events: ["log.entryAdded"] });
   bidi.heard = ({ method, params }) => method === "log.entryAdded" && params.level === "error" && errors.push(params.text);
@@ -44,49 +29,7 @@ try {
   const { result, exceptionDetails } = await bidi("script.evaluate", { expression, target: { context }, awaitPromise: true });
   console.log(JSON.stringify({ ...(result ? JSON.parse(result.value) : { failed: exceptionDetails }), errors }));
 } finally {
-  clearTimeout(giveUp);
-  browser.kill();
-}
-
-/** The address that Firefox says it listens at. */
-async function listening() {
-  let said = "";
-  for await (const chunk of browser.stderr) {
-    said += chunk;
-    const found = /WebDriver BiDi listening on (ws:\/\/\S+)/.exec(said);
-    if (found) {
-      browser.stderr.resume();
-      return `${found[1]}/session`;
-    }
-  }
-  throw new Error(`Firefox has ended: ${said}`);
-}
-
-/** A function that sends a command and has its result. */
-async function connect(address) {
-  const socket = new WebSocket(address);
-  await new Promise((open, fail) => {
-    socket.onopen = open;
-    socket.onerror = () => fail(new Error(`no connection to ${address}`));
-  });
-  const waiting = new Map();
-  const command = (method, params) =>
-    new Promise((resolve, reject) => {
-      const id = waiting.size + 1;
-      waiting.set(id, { resolve, reject });
-      socket.send(JSON.stringify({ id, method, params }));
-    });
-  socket.onmessage = ({ data }) => {
-    const message = JSON.parse(data);
-    if (message.type === "event") {
-      command.heard?.(message);
-    } else if (message.type === "success") {
-      waiting.get(message.id).resolve(message.result);
-    } else {
-      waiting.get(message.id).reject(new Error(`${message.error}: ${message.message}`));
-    }
-  };
-  return command;
+  end();
 }
 
 // In the browser: runs the self-test of each listener by itself, and of the last one again with a credential that is wrong.

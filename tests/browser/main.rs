@@ -18,6 +18,7 @@ mod wire;
 
 mod credentials;
 mod drain;
+mod ice_servers;
 mod page;
 mod pasted;
 mod shared;

@@ -34,9 +34,15 @@ fn a_block_from_a_pages_code_is_probed_as_browsers_use_it_each_entry_with_its_cr
     );
     let probed = of_stdin(&server, &block);
     probed.expect_exit(2, "fail");
-    probed.expect_at(0, "iceServers", "ice-servers", "ok", "3 entries with 4 URLs");
+    probed.expect_at(
+        0,
+        "iceServers",
+        "ice-servers",
+        "fail",
+        "3 entries with 4 URLs; new RTCPeerConnection throws because of stun:",
+    );
     let stun = format!("stun:{at}");
-    probed.expect_at(1, &stun, "browser", "note", "by plain UDP, without TLS, and Firefox leaves stuns: out");
+    probed.expect_at(1, &stun, "browser", "fail", "not supported by Firefox; Chromium asks port");
     probed.expect_at(1, &stun, "binding", "ok", "seen as 127.0.0.1:");
     assert_eq!(probed.json["targets"][1]["addresses"][0]["transport"], "udp");
     let tcp = format!("turn:{at_tcp}?transport=tcp");

@@ -1,6 +1,7 @@
 //! What browsers do with `iceServers`: the checks of `new RTCPeerConnection` (W3C WebRTC, "set the configuration"), and what Chromium's
-//! and Firefox's readers of URLs make of each.
+//! and Firefox's readers of URLs make of each. `tests/browser` holds it against both.
 
+use std::fmt;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
@@ -15,14 +16,22 @@ use crate::probe::url::{InBrowser, Scheme, TurnUrl};
 
 /// From so many on, Firefox warns that discovery gets slow.
 const MANY_URLS: usize = 5;
-/// The most bytes of a USERNAME (RFC 8489 section 14.3).
-const USERNAME_BYTES_MAX: usize = 508;
+/// The most bytes of a username: one more than RFC 8489 section 14.3 has.
+const USERNAME_BYTES_MAX: usize = 509;
 /// A page fetches its servers, then its user has to say yes to a microphone.
 const SOON_SECS: u64 = 60;
 /// Smaller numbers are no timestamps in use (the year 2001).
 const TIMESTAMP_MIN: u64 = 1_000_000_000;
 /// From here on (the year 5138 in seconds, 1973 in milliseconds) a timestamp is in milliseconds.
 const MILLISECONDS_FROM: u64 = 100_000_000_000;
+
+/// At which Firefox refuses any server: the bad ports of the Fetch standard, without 53, which it allows here.
+const BLOCKED_PORTS: [u16; 81] = [
+    1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109, 110, 111,
+    113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526, 530, 531, 532, 540,
+    548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000,
+    6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080,
+];
 
 /// A URL of the list.
 pub(in crate::probe) struct Planned {
@@ -100,38 +109,41 @@ impl Entry {
 
     /// What browsers make of a URL; nothing where they refuse it.
     fn judge(&self, text: &str) -> (Vec<Step>, Option<InBrowser>) {
-        let throws = |error: &str, words: String| {
-            let words = format!("new RTCPeerConnection throws {error}: {words}");
-            vec![step("browser", Status::Fail, words).fact("throws", error)]
-        };
         let taken = match TurnUrl::in_browser(text) {
             Ok(taken) => taken,
-            Err(error) => return (throws("SyntaxError", error.to_string()), None),
+            Err(error) if error.is_of_a_host_that_browsers_look_up() => {
+                let words = format!("browsers find no server there: {error}");
+                return (vec![step("browser", Status::Fail, words)], None);
+            }
+            Err(error) => return (vec![throws("SyntaxError", error)], None),
         };
         if taken.scheme.is_turn() {
             for (name, value) in
                 [("username", self.username.as_deref()), ("credential", self.credential.as_deref().map(String::as_str))]
             {
-                match value {
-                    None => return (throws("InvalidAccessError", format!("{name} is missing")), None),
-                    Some("") => {
-                        let words = format!("{name} is empty, which Chromium refuses");
-                        return (throws("InvalidAccessError", words), None);
+                let problem = match value {
+                    None => format!("{name} is missing"),
+                    Some("") => format!("{name} is empty"),
+                    Some(username) if name == "username" && username.len() > USERNAME_BYTES_MAX => {
+                        format!("username is longer than {USERNAME_BYTES_MAX} bytes")
                     }
-                    Some(_) => {}
-                }
+                    Some(_) => continue,
+                };
+                return (vec![throws("InvalidAccessError", problem)], None);
             }
         }
         let mut steps = vec![how(&taken).fact("written", text)];
+        let transport = text.split_once("?transport=").map_or("", |(_, transport)| transport);
+        if transport.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            steps.push(throws("SyntaxError", format!("Firefox wants the transport in small letters, not {transport}")));
+        }
         let (port, is_turn) = (taken.url.port, taken.scheme.is_turn());
+        if BLOCKED_PORTS.contains(&port) {
+            steps.push(throws("SyntaxError", format!("Firefox blocks port {port} for all but its own protocol")));
+        }
         if is_turn && port < 1024 && ![53, 80, 443].contains(&port) {
             let words =
                 format!("Chromium uses no TURN server at port {port}: 53, 80, 443 and those from 1024 on are good");
-            steps.push(step("browser", Status::Warn, words));
-        }
-        if is_turn && self.username.as_ref().is_some_and(|username| username.len() > USERNAME_BYTES_MAX) {
-            let words =
-                format!("the username is longer than {USERNAME_BYTES_MAX} bytes, and browsers use no such server");
             steps.push(step("browser", Status::Warn, words));
         }
         (steps, Some(taken))
@@ -149,12 +161,12 @@ impl Entry {
 fn how(taken: &InBrowser) -> Step {
     let port = taken.url.port;
     let (status, words) = match (taken.scheme, taken.url.transport) {
-        (Scheme::Stuns, _) => (
-            Status::Note,
-            format!(
-                "Chromium asks port {port} by plain UDP, without TLS, and Firefox leaves stuns: out; stun: is the same"
-            ),
-        ),
+        (Scheme::Stuns, _) => {
+            let words = format!(
+                "stuns: is not supported by Firefox; Chromium asks port {port} by plain UDP, as of stun:, so write that"
+            );
+            return throws("NotSupportedError", words);
+        }
         (Scheme::Stun, _) => (Status::Ok, format!("asked over UDP at port {port}")),
         (Scheme::Turns, _) if taken.asks_for_dtls => (
             Status::Warn,
@@ -196,6 +208,11 @@ fn is_same(one: &Option<Credential>, other: &Option<Credential>) -> bool {
     parts(one) == parts(other)
 }
 
+/// What keeps a page from all its servers, in one browser at least.
+fn throws(error: &str, why: impl fmt::Display) -> Step {
+    step("browser", Status::Fail, format!("new RTCPeerConnection throws {error}: {why}")).fact("throws", error)
+}
+
 /// A remark as a step; what fails makes the constructor throw.
 fn said(name: &'static str, remark: &Remark) -> Step {
     let said = step(name, remark.status, remark.words.clone());
@@ -232,8 +249,12 @@ mod tests {
         let turn = |url: &str| format!("[{{urls: '{url}', username: 'u', credential: 'p'}}]");
         for (text, words, url) in [
             ("[{urls: 'stun:a'}]".to_owned(), "ok asked over UDP at port 3478", "stun:a:3478"),
-            ("[{urls: 'stuns:a'}]".to_owned(), "note Chromium asks port 3478 by plain UDP", "stun:a:3478"),
-            ("[{urls: 'stuns:a:443'}]".to_owned(), "note Chromium asks port 443 by plain UDP", "stun:a:443"),
+            (
+                "[{urls: 'stuns:a'}]".to_owned(),
+                "fail new RTCPeerConnection throws NotSupportedError: stuns: is not supported by Firefox; Chromium asks port 3478",
+                "stun:a:3478",
+            ),
+            ("[{urls: 'stuns:a:443'}]".to_owned(), "fail new RTCPeerConnection throws NotSupportedError", "stun:a:443"),
             (turn("turn:a"), "ok a relay over UDP at port 3478", "turn:a:3478?transport=udp"),
             (turn("turn:a?transport=tcp"), "ok a relay over TCP at port 3478", "turn:a:3478?transport=tcp"),
             (turn("turns:[::1]"), "ok a relay over TLS at port 5349", "turns:[::1]:5349?transport=tcp"),
@@ -261,6 +282,12 @@ mod tests {
             assert_eq!(overall[0].status, Status::Fail);
             assert!(overall[0].message.contains("the page gets none of them") && asked(text).is_empty());
         }
+        let long = format!("[{{urls: 'turn:a', username: '{}', credential: 'p'}}]", "u".repeat(510));
+        assert!(first(&long, "browser").contains("longer than 509 bytes"));
+        let capitals = "[{urls: 'turn:a?transport=UDP', username: 'u', credential: 'p'}]";
+        assert_eq!((planned(capitals).0[0].status, asked(capitals).len()), (Status::Fail, 1), "Chromium asks it");
+        let no_host = planned("[{urls: 'stun:a..b'}]");
+        assert!(no_host.0[0].status == Status::Ok && no_host.1[0].steps[0].message.contains("find no server there"));
         // The others are asked nevertheless.
         assert_eq!(asked("[{urls: 'turn:a'}, {urls: 'stun:b'}]"), ["stun:b:3478"]);
         let (overall, _) = planned("[{}, {urls: 'stun:b'}]");

@@ -136,7 +136,8 @@ impl Entry {
         let urls = match (fields.remove("urls"), fields.remove("url")) {
             (Some(urls), _) => urls,
             (None, Some(url)) => {
-                let words = "url is of an old draft; without urls, browsers of today throw a TypeError: write urls";
+                let words =
+                    "url is of an old draft, which Chromium and Firefox still take and others need not: write urls";
                 remark(Status::Warn, words.to_owned());
                 url
             }
@@ -158,8 +159,8 @@ impl Entry {
         let credential = fields.remove("credential").map(|value| dom_string("credential", value, &mut remarks));
         if let Some(kind) = fields.remove("credentialType").filter(|kind| kind != "password") {
             let kind = kind.as_str().unwrap_or("that").escape_debug().to_string();
-            let words = format!("browsers know passwords alone: credentialType {kind} is ignored");
-            remarks.push(Remark { status: Status::Warn, words });
+            let words = format!("browsers know passwords alone: of credentialType {kind}, Firefox throws a TypeError");
+            remarks.push(Remark { status: Status::Fail, words });
         }
         for name in fields.keys().filter(|name| !KNOWN.contains(&name.as_str())) {
             let hint = match name.as_str() {
@@ -234,7 +235,7 @@ mod tests {
             ),
             (
                 "[{urls: 'turn:a', credentialType: 'oauth'}]",
-                "warn: browsers know passwords alone: credentialType oauth",
+                "fail: browsers know passwords alone: of credentialType oauth",
             ),
             (
                 "[{urls: 'turn:a', username: 'u', password: 'p'}]",
