@@ -361,7 +361,7 @@ pub struct Counters {
     pub web_bytes: [Counter; 2],
     /// Connections for a web server that were closed, by [`NotPassed`].
     pub web_closed: [Counter; NotPassed::ALL.len()],
-    /// Connections from proxies that were closed for their header, by [`BadHeader`].
+    /// Connections from proxies that were closed, and datagrams that were dropped, for their header, by [`BadHeader`].
     pub proxy_headers_refused: [Counter; BadHeader::ALL.len()],
     /// DTLS sessions, those that arrive included.
     pub dtls_sessions: Counter,

@@ -38,7 +38,8 @@ pub(super) struct CredentialsArgs {
     #[arg(long, value_name = "DURATION", default_value = "12h")]
     ttl: String,
 
-    /// The user's bandwidth at most, in bits a second and direction, such as 500K, 2M or 1G; username-limits must be on.
+    /// The user's bandwidth at most, in bits a second and direction, such as 500K, 2M or 1G, or 2Mbit/s as in the file;
+    /// username-limits must be on.
     #[arg(long, value_name = "BITS")]
     bandwidth: Option<String>,
 
@@ -224,8 +225,12 @@ fn issue(
     secret: &SharedSecret,
     now_unix: u64,
 ) -> Result<Issued, CliError> {
+    let bandwidth = args.bandwidth.as_deref().map(|text| match text.strip_suffix("bit/s") {
+        Some(bits) => bits.replace('k', "K"),
+        None => text.to_owned(),
+    });
     let limits = LimitTexts {
-        bandwidth: args.bandwidth.as_deref(),
+        bandwidth: bandwidth.as_deref(),
         allocations: args.allocations.as_deref(),
         peers: args.peers.as_deref(),
     };

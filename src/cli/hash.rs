@@ -18,7 +18,7 @@ use super::output::{CliError, Exit, Printer};
 turnstone credentials hash --realm example.org alice < password >> /etc/turnstone/users")]
 pub(super) struct HashArgs {
     /// The realm, as in the configuration.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, visible_alias = "in-realm", value_name = "NAME")]
     realm: String,
 
     /// Only the MD5 key, as coturn's turnadmin -k makes it: its users get no SHA-256, and neither does anybody else of their realm.
@@ -26,15 +26,21 @@ pub(super) struct HashArgs {
     md5: bool,
 
     /// The user's name.
+    #[arg(value_name = "USER")]
     user: Option<String>,
+
+    /// The same as USER.
+    #[arg(long = "user", value_name = "NAME", conflicts_with = "user")]
+    named: Option<String>,
 }
 
 pub(super) fn run(args: &HashArgs, printer: &mut Printer) -> Result<Exit, CliError> {
     let realm = parse_realm(&args.realm).map_err(|problem| CliError::usage(format!("--realm: {problem}")))?;
     let input = read_stdin().map_err(|error| CliError::usage(format!("cannot read the password: {error}")))?;
+    let user = args.user.as_deref().or(args.named.as_deref());
     let mut lines = Vec::new();
     for (number, line) in input.lines().enumerate() {
-        let given = args.user.as_deref().map_or_else(|| line.split_once(':'), |name| Some((name, line)));
+        let given = user.map_or_else(|| line.split_once(':'), |name| Some((name, line)));
         let number = number + 1;
         let Some((name, password)) = given else {
             return Err(CliError::usage(format!("line {number} of standard input: expected NAME:PASSWORD")));
@@ -48,7 +54,7 @@ pub(super) fn run(args: &HashArgs, printer: &mut Printer) -> Result<Exit, CliErr
         };
         lines.push(format!("{name}:{}", *keys.to_text()));
     }
-    if lines.is_empty() || (args.user.is_some() && lines.len() > 1) {
+    if lines.is_empty() || (user.is_some() && lines.len() > 1) {
         return Err(CliError::usage("expected one line with the password on standard input"));
     }
     printer.line(format_args!("# realm: {realm}"))?;

@@ -54,6 +54,10 @@ pub(super) fn run(args: &ImportArgs, printer: &mut Printer) -> Result<Exit, CliE
     let imported = match text {
         Some(text) if args.arguments.is_empty() => {
             let name = args.input.as_deref().unwrap_or(Path::new("-")).display();
+            if is_toml(&text) {
+                let message = "this is a turnserver.toml already, and needs no conversion; turnstone check looks for mistakes in it";
+                return Err(CliError::usage(format_args!("{name}: {message}")));
+            }
             import(&text).map_err(|problem| CliError::usage(format_args!("{name}: {problem}")))?
         }
         text => import_coturn(text.as_deref().unwrap_or(""), &args.arguments),
@@ -69,6 +73,11 @@ pub(super) fn run(args: &ImportArgs, printer: &mut Printer) -> Result<Exit, CliE
     }
     print_next(&imported, args.output.as_deref(), printer);
     Ok(if args.strict && imported.is_lossy() { Exit::CheckFailed } else { Exit::Success })
+}
+
+/// Whether a text has tables of TOML, which neither coturn's nor eturnal's files have.
+fn is_toml(text: &str) -> bool {
+    text.parse::<toml::Table>().is_ok_and(|table| table.values().any(|value| value.is_table() || value.is_array()))
 }
 
 fn read(path: &Path) -> Result<String, CliError> {

@@ -38,7 +38,8 @@ pub(super) struct Conf {
     pub(super) parts: Vec<(Spot, &'static str, Grade, Part)>,
     /// Whether a secret was on a command line.
     pub(super) is_secret_seen: bool,
-    pub(super) has_stored_key: bool,
+    /// Where the first user with a key in place of a password is.
+    pub(super) stored_key: Option<Spot>,
     pub(super) listening_port: Option<At<u16>>,
     pub(super) tls_listening_port: Option<At<u16>>,
     pub(super) alt_listening_port: Option<At<u16>>,

@@ -91,13 +91,7 @@ impl Conf {
                                turnadmin -k makes it, or set a new password";
                 return self.lost(entry, message);
             }
-            if !self.has_stored_key {
-                self.has_stored_key = true;
-                let message = "keys (0x...) are taken as they are: they are good in coturn's realm only, so that [auth] realm must stay \
-                               it, and MD5 is then all that clients of the realm are offered (turnstone credentials hash makes keys for \
-                               SHA-256, too, out of passwords)";
-                self.note(entry, message);
-            }
+            self.stored_key = self.stored_key.or(Some(entry.spot));
         }
         if TimeLimited::parse(name).is_some() {
             let message = "the name looks like the username of a time-limited credential; give this user another name";
@@ -182,6 +176,12 @@ impl Conf {
                 self.find(Some(user.spot), "user", FindingKind::NotConverted, Grade::Operation, message);
             }
         } else {
+            if let Some(spot) = self.stored_key {
+                let message = "keys (0x...) are taken as they are: they are good in coturn's realm only, so that [auth] realm must stay \
+                               it, and MD5 is then all that clients of the realm are offered (turnstone credentials hash makes keys for \
+                               SHA-256, too, out of passwords)";
+                self.find(Some(spot), "user", FindingKind::Note, Grade::Clients, message);
+            }
             // The last one of a name counts.
             let mut known = Users::of_realm("");
             for user in users.into_iter().rev() {

@@ -335,7 +335,8 @@ impl Observed {
         out.counters("turnstone_stream_connections_cut", help, "reason", cut)?;
         let refused = |why: BadHeader| self.sum_at(|counters| &counters.proxy_headers_refused, why as usize);
         let refused = BadHeader::ALL.map(|why| (why.label(), refused(why)));
-        let help = "Connections from addresses of proxy-from that were closed because of their PROXY header.";
+        let help =
+            "Connections closed, and datagrams dropped, from addresses of proxy-from because of their PROXY header.";
         out.counters("turnstone_proxy_headers_refused", help, "reason", refused)?;
         out.gauge(
             "turnstone_web_connections",

@@ -8,7 +8,7 @@ use crate::addr::{Reach, SocketKind};
 use crate::auth::TimeLimited;
 use crate::client::{ClientError, Credential};
 use crate::clock::span;
-use crate::stun::{AttributeType, ErrorCode, Message};
+use crate::stun::{AttributeType, ErrorCode, Message, Method};
 
 use super::report::Step;
 
@@ -43,6 +43,10 @@ impl Failure {
             Self::Client { error: ClientError::Refused { code, .. }, .. } => Some(*code),
             _ => None,
         }
+    }
+
+    fn is_of_allocate(&self) -> bool {
+        matches!(self, Self::Client { error: ClientError::Refused { method, .. }, .. } if *method == Method::ALLOCATE)
     }
 
     /// The answer that was no success.
@@ -86,12 +90,19 @@ impl Failure {
                 Some(Some(expires_unix)) if expires_unix <= now_unix => {
                     format!("the credential expired {} ago, says its username", span(now_unix - expires_unix))
                 }
-                Some(Some(_)) => "the password does not fit the username, or the server has another secret".into(),
-                _ => "wrong user or password".into(),
+                Some(Some(_)) => {
+                    "the password does not fit the username, the server has another secret, or the credential has been revoked".into()
+                }
+                _ => "wrong user or password, or the user has been revoked".into(),
             },
             Some(ErrorCode::QUOTA_REACHED) => "the user's or the server's quota is reached".into(),
             Some(ErrorCode::INSUFFICIENT_CAPACITY) => {
                 "no relay port is left, or the relay address is not usable".into()
+            }
+            Some(ErrorCode::FORBIDDEN) if self.is_of_allocate() => {
+                "this user may have no relay; perhaps he is suspended for peers that are denied ([guard] suspend-after, which such probes use up: \
+                 turnstone suspensions lists and lifts them)"
+                    .into()
             }
             Some(ErrorCode::TRY_ALTERNATE) => match self.response().as_ref().and_then(alternate) {
                 Some(alternate) => format!("the server sends clients to {alternate}, each time that it was asked"),

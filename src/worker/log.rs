@@ -181,6 +181,8 @@ fn is_about_credential(reason: Reason) -> bool {
             | Reason::PasswordAlgorithmMismatch
             | Reason::UnknownTokenKey
             | Reason::TokenKeyExpired
+            | Reason::TokenMissing
+            | Reason::TokenMalformed
             | Reason::TokenUnreadable
             | Reason::TokenExpired
             | Reason::WrongSessionKey

@@ -75,8 +75,9 @@ impl Shortage {
                  unallocated-per-network-max if these are clients that arrive together"
             }
             Self::ProxyHeaders => {
-                "connections from an address of proxy-from are refused for their PROXY header: have the proxy send one \
-                 (nginx: proxy_protocol on; haproxy: send-proxy-v2), or take the address out of proxy-from"
+                "connections or datagrams from an address of proxy-from are refused for their PROXY header: have the proxy send one \
+                 (nginx: proxy_protocol on; haproxy: send-proxy-v2; over UDP before each datagram, of version 2), or take the address out of \
+                 proxy-from"
             }
             Self::Web => {
                 "the web server of a tls listener cannot be reached, its clients are refused: see that it runs where web in \

@@ -135,6 +135,16 @@ fn listeners_behind_proxies_and_those_for_discovery_are_not_printed_and_urls_go_
 }
 
 #[test]
+fn a_user_s_keys_are_made_whichever_way_the_others_name_him() {
+    let place = Place::new();
+    let made = |args: &[&str]| ran(place.command(&[&["credentials", "hash"], args].concat()).write_stdin("pass\n"));
+    let by_position = made(&["--realm", "b.example", "cam"]);
+    assert_eq!((by_position.code, by_position.err.as_str()), (0, ""));
+    assert_eq!(made(&["--in-realm", "b.example", "--user", "cam"]).out, by_position.out);
+    assert_eq!(made(&["--realm", "b.example", "--user", "cam", "cam"]).code, 2);
+}
+
+#[test]
 fn the_secret_may_come_from_a_file_a_variable_or_standard_input_without_any_configuration() {
     let place = Place::new();
     let args = ["credentials", "--user", "a", "--format", "json"];
@@ -295,7 +305,7 @@ fn limits_that_the_server_would_not_read_are_refused_with_the_flag() {
         "[[realm]]\nname = \"b\"\nurls = [\"turns:b.example\"]\nusername-limits = true\n[[realm.secrets]]\nfile = \"secret\"\n",
     );
     refused(&in_realm, &["a", "--bandwidth", "2M"], "set username-limits = true in [auth] or in the [[realm]]");
-    let made = in_realm.run(&["credentials", "--user", "a", "--json", "--bandwidth", "2M", "--in-realm", "b"]);
+    let made = in_realm.run(&["credentials", "--user", "a", "--json", "--bandwidth", "2Mbit/s", "--in-realm", "b"]);
     let username = json(&made.ok())["username"].as_str().unwrap().to_owned();
     let password = mint(SECRET.as_bytes(), &username);
     let verified = in_realm.run(&["credentials", "verify", &username, &password, "--in-realm", "b"]).ok();

@@ -75,6 +75,23 @@ fn the_challenge_names_the_server_to_the_authorization_server_where_tokens_are_t
 }
 
 #[test]
+fn a_key_s_id_without_a_token_is_told_from_an_unknown_user() {
+    let mut world = world();
+    let mut holder = world.holder(client(1), "old", 1, 900);
+    let reply = world.request(&holder.login, Method::ALLOCATE, |request| {
+        request.attribute(AttributeType::REQUESTED_TRANSPORT, &UDP);
+    });
+    assert_eq!((reply.code(), world.last_refusal()), (Some(401), Some(Reason::TokenMissing)));
+    holder.token.truncate(20);
+    assert_eq!((world.allocate_by(&holder).code(), world.last_refusal()), (Some(401), Some(Reason::TokenMalformed)));
+    holder.login.username = "nobody".to_owned();
+    let reply = world.request(&holder.login, Method::ALLOCATE, |request| {
+        request.attribute(AttributeType::REQUESTED_TRANSPORT, &UDP);
+    });
+    assert_eq!((reply.code(), world.last_refusal()), (Some(401), Some(Reason::UnknownUser)));
+}
+
+#[test]
 fn a_token_allocates_for_no_longer_than_it_is_good_and_its_key_signs_what_follows() {
     for policy in [OnExpiry::Keep, OnExpiry::NoRefresh, OnExpiry::Cut] {
         let mut world = world();

@@ -34,6 +34,27 @@ fn the_result_goes_to_standard_output_and_the_findings_to_standard_error() {
 }
 
 #[test]
+fn a_file_of_ours_is_known_and_left_alone() {
+    let reference = include_str!("../../turnserver.toml");
+    for ours in [reference, "[relay]\nipv4 = \"auto\"\n", "[[auth.secrets]]\nsecret = \"x\"\n"] {
+        let directory = tempfile::tempdir().unwrap();
+        let (code, out, err) = with_input(directory.path(), &["import", "-"], ours);
+        assert_eq!((code, out.as_str()), (2, ""), "{err}");
+        assert!(err.contains("this is a turnserver.toml already"), "{err}");
+    }
+}
+
+#[test]
+fn keys_in_place_of_passwords_are_spoken_of_where_they_are_taken() {
+    let directory = tempfile::tempdir().unwrap();
+    let users = format!("lt-cred-mech\nrealm=example.org\nuser=camera:0x{}\n", "0f".repeat(16));
+    let said = |conf: &str| with_input(directory.path(), &["import", "-"], conf).2.replace("\n      ", " ");
+    assert!(said(&users).contains("taken as they are"), "{}", said(&users));
+    let left_out = said(&format!("{users}use-auth-secret\nstatic-auth-secret=0123456789abcdef0123\n"));
+    assert!(left_out.contains("does not use static users") && !left_out.contains("taken as they are"), "{left_out}");
+}
+
+#[test]
 fn the_output_file_is_private_and_never_overwritten() {
     let directory = tempfile::tempdir().unwrap();
     let (code, out, err) = with_input(directory.path(), &["import", "-", "--output", "turnserver.toml"], SAMPLE);

@@ -33,6 +33,14 @@ fn an_expired_credential_is_told_from_a_wrong_one() {
 }
 
 #[test]
+fn who_has_suspended_himself_by_an_earlier_probe_is_told_of_it() {
+    let server = Spec { extra_toml: "[guard]\nsuspend-after = 1\n".to_owned(), ..Spec::local() }.start();
+    let probe = || Probe::of_server(&server, Transport::Udp, "127.0.0.1").args(&["-4", "--timeout", "2"]).run();
+    probe();
+    probe().expect_exit(2, "fail").expect("allocate", "fail", "turnstone suspensions lists and lifts them");
+}
+
+#[test]
 fn a_server_that_drains_names_the_one_to_probe() {
     let other = Spec::local().start();
     let extra_toml = format!("[drain]\ndeadline = \"1h\"\nalternate-server = \"{}\"\n", other.udp());

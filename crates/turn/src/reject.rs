@@ -116,7 +116,11 @@ reasons! {
     UnknownTokenKey = UNAUTHENTICATED, "unknown-token-key";
     /// The key of the access token is not good yet or any more.
     TokenKeyExpired = UNAUTHENTICATED, "token-key-expired";
-    /// The access token cannot be opened: it is of another key or for another server, or malformed.
+    /// USERNAME is the id of a key of access tokens, and there is no ACCESS-TOKEN.
+    TokenMissing = UNAUTHENTICATED, "token-missing";
+    /// The access token is not of the form of RFC 7635 section 6.2.
+    TokenMalformed = UNAUTHENTICATED, "token-malformed";
+    /// The access token cannot be opened: it is of another key or algorithm, or for another server.
     TokenUnreadable = UNAUTHENTICATED, "token-unreadable";
     /// The access token has expired, or is from the future.
     TokenExpired = UNAUTHENTICATED, "token-expired";

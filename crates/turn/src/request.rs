@@ -339,6 +339,8 @@ fn had_fresh_nonce(reason: Reason) -> bool {
             | Reason::TooManyWaiting
             | Reason::UnknownTokenKey
             | Reason::TokenKeyExpired
+            | Reason::TokenMissing
+            | Reason::TokenMalformed
             | Reason::TokenUnreadable
             | Reason::TokenExpired
             | Reason::WrongSessionKey

@@ -164,6 +164,11 @@ impl Settings {
         found.ok().and_then(|at| self.realms.get(at)).unwrap_or(&self.realm)
     }
 
+    /// Whether there are other realms than that of `[auth]`.
+    pub fn has_realms(&self) -> bool {
+        !self.realms.is_empty()
+    }
+
     /// The name of a realm, by what clients know it by; `None` if it is no more.
     pub fn realm_name(&self, id: RealmId) -> Option<&str> {
         let realm = self.realm_of(id);

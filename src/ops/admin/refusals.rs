@@ -55,7 +55,9 @@ pub(super) async fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
         let beside_default = Some(refusal.realm).filter(|realm| *realm != RealmId::DEFAULT)?;
         settings.as_deref()?.realm_name(beside_default)
     };
-    let shown = found.iter().take(limit).map(|refusal| shown(refusal, realm_of(refusal), policies));
+    let several = settings.as_deref().filter(|settings| settings.has_realms());
+    let beside = several.and_then(|settings| settings.realm_name(RealmId::DEFAULT));
+    let shown = found.iter().take(limit).map(|refusal| shown(refusal, realm_of(refusal), beside, policies));
     let mut answer = json!({ "refusals": shown.collect::<Vec<_>>(), "kept_since_unix": kept_since_unix });
     if let (Some(address), Some(policies)) = (address, policies)
         && let Value::Object(fields) = &mut answer
@@ -119,9 +121,17 @@ fn text_of(username: &Excerpt) -> String {
     text
 }
 
-fn shown(refusal: &Refusal, realm: Option<&str>, policies: Option<&PeerPolicies>) -> Value {
+/// `realm` is named unless it is that of `[auth]`, `beside` is that one where there are others.
+fn shown(refusal: &Refusal, realm: Option<&str>, beside: Option<&str>, policies: Option<&PeerPolicies>) -> Value {
     let username = text_of(&refusal.username);
     let denial = policies.and_then(|policies| denial(refusal, policies.get(refusal.policy)?));
+    let explanation = explanation(refusal, &username, denial.as_ref());
+    // Who has come in by the wrong door has a credential that is good at another one.
+    let is_of_realm = matches!(refusal.reason, Reason::WrongPassword | Reason::UnknownUser | Reason::NoKeyOfAlgorithm);
+    let in_realm = match realm.or(beside).filter(|_| is_of_realm) {
+        Some(realm) => format!(" (it came into the realm {realm:?}, by the listener or the server name)"),
+        None => String::new(),
+    };
     json!({
         "at_unix": refusal.unix_secs,
         "code": refusal.reason.code().value(),
@@ -130,7 +140,7 @@ fn shown(refusal: &Refusal, realm: Option<&str>, policies: Option<&PeerPolicies>
         "client": refusal.client.to_string(),
         "transport": refusal.transport.name(),
         "realm": realm,
-        "explanation": explanation(refusal, &username, denial.as_ref()),
+        "explanation": explanation + &in_realm,
         "username": username,
         "username_complete": refusal.username.is_whole(),
         "peer": refusal.peer.map(|peer| peer.to_string()),
@@ -202,14 +212,8 @@ fn denial(refusal: &Refusal, acl: &PeerAcl) -> Option<Denial> {
 
 /// Browsers ask for permissions for every candidate of the other side, those of its private network included (RFC 8445).
 fn is_host_candidate(refusal: &Refusal) -> bool {
-    refusal.reason == Reason::PeerDeniedByDefault && refusal.peer.is_some_and(|peer| is_private_host(peer.ip()))
-}
-
-/// Addresses that hosts have in their own networks. Not IPv4 link-local ones, where clouds have their metadata: who asks for these
-/// is worth a look.
-fn is_private_host(ip: IpAddr) -> bool {
-    let reach = Reach::of(ip);
-    reach.is_of_lan() || reach == Reach::Link && ip.is_ipv6()
+    refusal.reason == Reason::PeerDeniedByDefault
+        && refusal.peer.is_some_and(|peer| Reach::is_host_candidate(peer.ip()))
 }
 
 fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> String {
@@ -256,8 +260,14 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
         Reason::TokenKeyExpired => {
             "the access token's key is not good yet or any more: see not-before and not-after in [[auth.token-keys]]"
         }
+        Reason::TokenMissing => {
+            "the username is the id of one of [[auth.token-keys]], and the request has no access token with it (ACCESS-TOKEN), which every \
+             request needs"
+        }
+        Reason::TokenMalformed => "the access token is not of the form of RFC 7635 section 6.2, or is not whole",
         Reason::TokenUnreadable => {
-            "the access token is of another key or another algorithm, or for another server than [auth] server-name, or is malformed"
+            "the access token does not open with the key that the username names: another key has sealed it, or another algorithm, or it is \
+             for another server than [auth] server-name"
         }
         Reason::TokenExpired => "the access token had expired, or the authorization server's clock is far ahead",
         Reason::WrongSessionKey => {
@@ -407,7 +417,7 @@ mod tests {
     fn told(refusal: &Refusal) -> (String, bool) {
         let acl =
             PeerAcl::compile(&PeerRules { denied: vec!["8.8.8.0/24".to_owned()], ..PeerRules::default() }).unwrap();
-        let shown = shown(refusal, None, Some(&PeerPolicies::new(acl.into())));
+        let shown = shown(refusal, None, None, Some(&PeerPolicies::new(acl.into())));
         (shown["explanation"].as_str().unwrap().to_owned(), shown["normal"].as_bool().unwrap())
     }
 
@@ -432,13 +442,39 @@ mod tests {
         for peer in ["192.168.1.1:9", "172.16.0.1:9", "100.64.0.1:9", "[fd00::1]:9", "[fe80::1]:9"] {
             assert!(told(Reason::PeerDeniedByDefault, peer).1, "{peer}");
         }
-        for peer in ["169.254.169.254:80", "127.0.0.1:80", "224.0.0.1:9", "[::1]:9", "[2002::1]:9", "192.0.2.1:9"] {
+        for peer in [
+            "169.254.169.254:80",
+            "[fd00:ec2::254]:80",
+            "127.0.0.1:80",
+            "224.0.0.1:9",
+            "[::1]:9",
+            "[2002::1]:9",
+            "192.0.2.1:9",
+        ] {
             let (text, normal) = told(Reason::PeerDeniedByDefault, peer);
             assert!(!normal && text.starts_with("denied: "), "{peer}: {text}");
         }
         let rule = "denied by the rule \"8.8.8.0/24\" in [peers] denied";
         assert_eq!(told(Reason::PeerDenied, "8.8.8.8:9"), (rule.to_owned(), false));
         assert!(told(Reason::PeerDenied, "8.8.4.4:9").0.contains("those in force now allow it"));
+    }
+
+    #[test]
+    fn where_there_are_several_realms_it_is_told_which_one_did_not_know_a_credential() {
+        let told = |reason, realm, beside| {
+            let shown = shown(&refusal(reason, b"1735689600:bob", None), realm, beside, None);
+            shown["explanation"].as_str().unwrap().to_owned()
+        };
+        let text = told(Reason::WrongPassword, None, Some("example.org"));
+        assert!(
+            text.ends_with(
+                "another secret (it came into the realm \"example.org\", by the listener or the server name)"
+            ),
+            "{text}"
+        );
+        assert!(told(Reason::UnknownUser, Some("b"), Some("example.org")).contains("the realm \"b\""));
+        assert!(!told(Reason::WrongPassword, None, None).contains("realm"));
+        assert!(!told(Reason::CredentialExpired, None, Some("example.org")).contains("realm"));
     }
 
     #[test]

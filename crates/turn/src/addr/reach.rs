@@ -1,6 +1,6 @@
 //! How far an address reaches: the one place that knows private addresses by their ranges.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// From where packets to an address can arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,11 +47,36 @@ impl Reach {
     pub fn is_of_lan(self) -> bool {
         matches!(self, Self::Private | Self::Shared)
     }
+
+    /// Whether it is an address that hosts have in their own networks, so that browsers bring it along as a candidate (RFC 8445 section
+    /// 5.1.1). One at which clouds have their metadata is none.
+    pub fn is_host_candidate(ip: IpAddr) -> bool {
+        let reach = Self::of(ip);
+        ip != IpAddr::V6(EC2_METADATA) && (reach.is_of_lan() || reach == Self::Link && ip.is_ipv6())
+    }
 }
+
+/// Where AWS has its instances' metadata over IPv6, among unique local addresses.
+const EC2_METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn metadata_of_clouds_is_no_candidate() {
+        for (ip, is_candidate) in [
+            ("10.0.0.1", true),
+            ("fd00:ec2::253", true),
+            ("fe80::1", true),
+            ("fd00:ec2::254", false),
+            ("169.254.169.254", false),
+            ("::1", false),
+            ("8.8.8.8", false),
+        ] {
+            assert_eq!(Reach::is_host_candidate(ip.parse().unwrap()), is_candidate, "{ip}");
+        }
+    }
 
     #[test]
     fn ranges_begin_and_end_where_their_rfcs_say() {

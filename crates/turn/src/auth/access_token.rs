@@ -198,7 +198,7 @@ impl AccessTokens {
             return Err(Reason::TokenKeyExpired);
         }
         let mut text = Zeroizing::new([0; SEALED_MAX]);
-        let session = self.open(key, token, &mut text).ok_or(Reason::TokenUnreadable)?;
+        let session = self.open(key, token, &mut text)?;
         let left_secs = left_secs(now, &session).ok_or(Reason::TokenExpired)?;
         let candidates = [session.key, session.key.get(..COTURN_KEY_LEN).unwrap_or_default()].map(Key::short_term);
         let signed = candidates.into_iter().find(|mac_key| message.verify_integrity(mac_key));
@@ -215,7 +215,7 @@ impl AccessTokens {
     pub fn diagnose(&self, now: Now, token: &[u8]) -> TokenDiagnosis {
         let mut text = Zeroizing::new([0; SEALED_MAX]);
         for key in &self.keys {
-            let Some(session) = self.open(key, token, &mut text) else { continue };
+            let Ok(session) = self.open(key, token, &mut text) else { continue };
             let key_id = key.id.to_string();
             return match left_secs(now, &session) {
                 _ if !key.is_valid_at(now.unix_secs) => TokenDiagnosis::KeyExpired { key_id },
@@ -227,33 +227,51 @@ impl AccessTokens {
         TokenDiagnosis::Unreadable { server_name: self.server_name.clone() }
     }
 
-    /// Opens a token into `text`: `None` when it is not of the form (RFC 7635 section 6.2), or is sealed by another key or for another
-    /// server.
+    /// Whether there is a key of this id.
+    pub(super) fn has_key(&self, id: &[u8]) -> bool {
+        self.keys.iter().any(|key| key.id.as_bytes() == id)
+    }
+
+    /// Opens a token into `text`.
+    ///
+    /// # Errors
+    /// It is not of the form (RFC 7635 section 6.2), or is sealed by another key or for another server.
     pub(super) fn open<'t>(
         &self,
         key: &TokenKey,
         token: &[u8],
         text: &'t mut [u8; SEALED_MAX],
-    ) -> Option<SessionKey<'t>> {
-        let (nonce_len, rest) = token.split_first_chunk::<2>()?;
-        if usize::from(u16::from_be_bytes(*nonce_len)) != NONCE_LEN {
-            return None;
-        }
-        let (nonce, rest) = rest.split_first_chunk::<NONCE_LEN>()?;
-        let (sealed, tag) = rest.split_last_chunk::<TAG_LEN>()?;
-        let text = text.get_mut(..sealed.len())?;
+    ) -> Result<SessionKey<'t>, Reason> {
+        let (nonce, sealed, tag) = parts(token).ok_or(Reason::TokenMalformed)?;
+        let text = text.get_mut(..sealed.len()).ok_or(Reason::TokenMalformed)?;
         text.copy_from_slice(sealed);
-        if !key.unseal(&self.server_name, *nonce, text, *tag) {
+        if !key.unseal(&self.server_name, nonce, text, tag) {
             text.zeroize();
-            return None;
+            return Err(Reason::TokenUnreadable);
         }
-        let (key_len, rest) = text.split_first_chunk::<2>()?;
-        let (key, times) = rest.split_at_checked(usize::from(u16::from_be_bytes(*key_len)))?;
-        let (made, lifetime) = times.split_first_chunk::<8>()?;
-        let lifetime_secs = u32::from_be_bytes(lifetime.try_into().ok()?);
-        let made_unix = u64::from_be_bytes(*made) >> FRACTION_BITS;
-        (key.len() >= SESSION_KEY_MIN).then_some(SessionKey { key, made_unix, lifetime_secs })
+        session_in(text).ok_or(Reason::TokenMalformed)
     }
+}
+
+/// The nonce, what is sealed, and the tag.
+fn parts(token: &[u8]) -> Option<([u8; NONCE_LEN], &[u8], [u8; TAG_LEN])> {
+    let (nonce_len, rest) = token.split_first_chunk::<2>()?;
+    if usize::from(u16::from_be_bytes(*nonce_len)) != NONCE_LEN {
+        return None;
+    }
+    let (nonce, rest) = rest.split_first_chunk::<NONCE_LEN>()?;
+    let (sealed, tag) = rest.split_last_chunk::<TAG_LEN>()?;
+    Some((*nonce, sealed, *tag))
+}
+
+/// What an authorization server has sealed.
+fn session_in(text: &[u8]) -> Option<SessionKey<'_>> {
+    let (key_len, rest) = text.split_first_chunk::<2>()?;
+    let (key, times) = rest.split_at_checked(usize::from(u16::from_be_bytes(*key_len)))?;
+    let (made, lifetime) = times.split_first_chunk::<8>()?;
+    let lifetime_secs = u32::from_be_bytes(lifetime.try_into().ok()?);
+    let made_unix = u64::from_be_bytes(*made) >> FRACTION_BITS;
+    (key.len() >= SESSION_KEY_MIN).then_some(SessionKey { key, made_unix, lifetime_secs })
 }
 
 /// What is to be said of a token.

@@ -293,10 +293,20 @@ impl Credentials {
                     (identity, key)
                 }
                 (Some(_), ClaimedUser::Hash(_)) => return Err(Reason::UnknownTokenKey),
-                (None, user) => self.verify(now, message, user, algorithm, legacy)?,
+                (None, user) => self.verify(now, message, user, algorithm, legacy).map_err(|reason| match user {
+                    ClaimedUser::Name(name) if reason == Reason::UnknownUser && self.lacks_token(name) => {
+                        Reason::TokenMissing
+                    }
+                    _ => reason,
+                })?,
             },
         };
         Ok(Authenticated { identity, key, algorithm, integrity })
+    }
+
+    /// Whether a name that is nobody's is that of a key, with which a token has to come. Where somebody is asked, it may be a user's, too.
+    fn lacks_token(&self, name: &[u8]) -> bool {
+        self.asks.is_none() && self.tokens.has_key(name)
     }
 
     /// Checks a request that [`Self::authenticate`] knew no user of, by the credential that was asked for; `None` if it is nobody's, which

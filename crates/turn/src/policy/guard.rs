@@ -326,15 +326,10 @@ impl Entry {
 
 /// What a denied address counts. `None` where the refusal is no denial of an address.
 fn weight(ip: IpAddr, reason: Reason) -> Option<u32> {
-    let reach = Reach::of(ip);
     match reason {
         // Candidates of the other side, which browsers ask for because they have been told of them (RFC 8445 section 5.1.1). Many a host,
         // this one perhaps, has the same private addresses, such as that of a bridge for containers.
-        Reason::PeerDeniedByDefault | Reason::PeerIsServer
-            if reach.is_of_lan() || reach == Reach::Link && ip.is_ipv6() =>
-        {
-            Some(1)
-        }
+        Reason::PeerDeniedByDefault | Reason::PeerIsServer if Reach::is_host_candidate(ip) => Some(1),
         Reason::PeerDenied | Reason::PeerPortDenied => Some(1),
         Reason::PeerDeniedByDefault | Reason::PeerIsServer | Reason::PeerForm => Some(PROBE),
         _ => None,

@@ -103,6 +103,7 @@ const IPV6: &[(u128, u32, &str, Lifted)] = &[
     (v6(0x2002, 0, 0, 0), 16, "2002::/16, 6to4", Never),
     (v6(0x3fff, 0, 0, 0), 20, "3fff::/20, documentation", ByOverride),
     (v6(0x5f00, 0, 0, 0), 16, "5f00::/16, segment routing", ByOverride),
+    (v6(0xfd00, 0xec2, 0, 0) | 0x254, 128, "fd00:ec2::254, cloud metadata (AWS)", ByOverride),
     (v6(0xfc00, 0, 0, 0), 7, "fc00::/7, unique local", ByOverride),
     (v6(0xfe80, 0, 0, 0), 10, "fe80::/10, link-local", ByOverride),
     (v6(0xfec0, 0, 0, 0), 10, "fec0::/10, deprecated site-local", ByOverride),

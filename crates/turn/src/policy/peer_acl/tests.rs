@@ -378,6 +378,8 @@ fn a_denial_names_the_range_or_the_rule_as_written() {
         ("::1", "::1, loopback"),
         ("2001::1", "2001::/32, Teredo"),
         ("fd00::1", "fc00::/7, unique local"),
+        ("fd00:ec2::253", "fc00::/7, unique local"),
+        ("fd00:ec2::254", "fd00:ec2::254, cloud metadata (AWS)"),
         ("64:ff9b:1::1", "64:ff9b:1::/48, local-use NAT64"),
         ("::ffff:9.9.9.9", "::ffff:0:0/96, IPv4-mapped"),
         ("203.0.114.5", "an address of this server"),
