@@ -46,6 +46,7 @@ pub mod ops;
 mod page;
 pub mod probe;
 pub mod proxy;
+mod public_address;
 pub mod stream;
 pub mod usage;
 pub mod worker;

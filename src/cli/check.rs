@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::addr::{SocketKind, Transport};
-use crate::config::{Admin, Config, CredentialsApi, Endpoint, Metrics, RelayAddress};
+use crate::config::{Admin, Config, CredentialsApi, Endpoint, Finding, FoundBy, Metrics, RelayAddress};
 use crate::doctor::service::{Plan, Service};
 use crate::doctor::{self, certificate};
 use crate::probe::{Status, Step};
@@ -231,6 +231,26 @@ fn check_config(findings: &mut Findings, config: &Config, bind: bool, is_service
         for relay in config.relay.addresses.iter().copied() {
             check_relay(findings, relay, is_service);
             findings.take(doctor::network::judge_external_ip(config, relay));
+        }
+        for bind in &config.relay.waiting {
+            let message = match &config.relay.finding {
+                Finding { by: Some(FoundBy::Auto), sources, .. } if sources.is_empty() => {
+                    let message = format!(
+                        "{bind} is no public address, and external-ip = \"auto\" has nobody to ask what stands for it: the server will relay \
+                         nothing there; name somebody in external-ip-sources"
+                    );
+                    findings.add(Level::Warning, "public-address", message);
+                    continue;
+                }
+                Finding { by: Some(FoundBy::Name(name)), .. } => {
+                    format!("what stands for {bind} is asked of the resolver: {name}")
+                }
+                Finding { sources, .. } => {
+                    let sources: Vec<_> = sources.iter().map(ToString::to_string).collect();
+                    format!("what stands for {bind} is asked of {}", sources.join(", "))
+                }
+            };
+            findings.add(Level::Ok, "public-address", message + " once the server runs; turnstone doctor asks now");
         }
         let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
         let (taken, reserved) = (read("ip_local_port_range"), read("ip_local_reserved_ports"));

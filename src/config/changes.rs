@@ -70,11 +70,14 @@ impl Config {
 
     /// Takes over the running relay addresses where both look for them on the host: they are followed without a reload.
     pub fn follow_relays(&mut self, running: &Self) {
+        let (new, running) = (&mut self.relay, &running.relay);
+        if (&new.externals, &new.finding) != (&running.externals, &running.finding) {
+            return;
+        }
         for family in Family::ALL {
-            let both_auto = self.relay.is_auto(family) && running.relay.is_auto(family);
-            if both_auto && self.relay.externals == running.relay.externals {
-                let address = running.relay.of(family).next();
-                self.relay.set_auto(family, address.map(|address| address.bind));
+            new.set_found(family, running.found.iter().copied().find(|found| Family::of(*found) == family));
+            if new.is_auto(family) && running.is_auto(family) {
+                new.set_auto(family, running.binds(family).next());
             }
         }
     }

@@ -202,15 +202,31 @@ static KEYS: &[Key] = &[
         .shown(|c| relay_bind(c, Family::V6))
         .after_restart(keep_relay)
         .set_by("TURNSTONE_RELAY_IPV6", Some("relay-ipv6"), "ADDRESS", "IPv6 addresses to relay from, auto or off"),
-    Key::new("relay.external-ip", Kind::Texts(r#"public addresses such as "203.0.113.5", or pairs PUBLIC/PRIVATE"#))
+    Key::new(
+        "relay.external-ip",
+        Kind::Texts(r#"public addresses such as "203.0.113.5", pairs PUBLIC/PRIVATE, "auto" or "name:HOST""#),
+    )
         .shown(relay_externals)
         .after_restart(keep_relay)
         .set_by(
             "TURNSTONE_EXTERNAL_IP",
             Some("external-ip"),
             "ADDRESS",
-            "public address of a relay behind 1:1 NAT; PUBLIC/PRIVATE where there are several",
+            "public address of a relay behind 1:1 NAT; PUBLIC/PRIVATE where there are several; auto or name:HOST",
         ),
+    Key::new("relay.external-ip-sources", Kind::Texts(r#""metadata:CLOUD" and "stun:HOST:PORT""#))
+        .shown(|c| texts(&c.relay.finding.sources))
+        .after_restart(keep_relay)
+        .set_by(
+            "TURNSTONE_EXTERNAL_IP_SOURCES",
+            Some("external-ip-sources"),
+            "SOURCE",
+            "whom external-ip auto asks: metadata:CLOUD, stun:HOST:PORT",
+        ),
+    Key::new("relay.external-ip-interval", Kind::Duration(Duration::from_secs(10)..=DAY))
+        .default("5m")
+        .shown(|c| Some(Value::Duration(c.relay.finding.interval)))
+        .after_restart(keep_relay),
     Key::new("relay.choice", Kind::Text(r#""least-used" or "reached""#))
         .default("least-used")
         .shown(|c| text(name_of(RELAY_CHOICES, &c.relay.choice)?))
@@ -561,9 +577,9 @@ fn keep_usage(new: &mut Config, running: &Config) {
 }
 
 fn relay_bind(config: &Config, family: Family) -> Option<Value> {
-    let mut binds = config.relay.of(family).map(|address| address.bind);
+    let mut binds = config.relay.binds(family);
     match (binds.next(), binds.next()) {
-        (Some(_), Some(_)) => texts(&config.relay.of(family).map(|address| address.bind).collect::<Vec<_>>()),
+        (Some(_), Some(_)) => texts(&config.relay.binds(family).collect::<Vec<_>>()),
         (Some(bind), None) => text(bind.to_string()),
         // What is looked for, and not there yet.
         (None, _) if config.relay.is_auto(family) => text("auto"),
@@ -572,7 +588,9 @@ fn relay_bind(config: &Config, family: Family) -> Option<Value> {
 }
 
 fn relay_externals(config: &Config) -> Option<Value> {
-    if config.relay.externals.is_empty() { None } else { texts(&config.relay.externals) }
+    let written = config.relay.externals.iter().map(ToString::to_string);
+    let all: Vec<_> = written.chain(config.relay.finding.by.iter().map(ToString::to_string)).collect();
+    if all.is_empty() { None } else { texts(&all) }
 }
 
 fn alternate(server: &AlternateServer) -> Value {

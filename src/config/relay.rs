@@ -7,6 +7,7 @@ use crate::policy::PeerRules;
 
 use super::error::{Located, Place, ValueError};
 use super::keys::{DEFAULT_FAMILIES, RELAY_CHOICES};
+use super::public_address;
 use super::reader::{Document, Section, or_default};
 use super::snapshot::{ExternalIp, Listener, RELAY_ADDRESSES_MAX, Relay, RelayAddress};
 use super::source::Surroundings;
@@ -33,7 +34,10 @@ pub(super) fn read_relay(
         section.texts("ipv4", |text| parse_relay(text, IpAddr::is_ipv4)),
         section.texts("ipv6", |text| parse_relay(text, IpAddr::is_ipv6)),
     ];
-    let externals = section.texts("external-ip", parse_external);
+    let written = section.texts("external-ip", |text| public_address::parse_external(text, parse_external));
+    let (externals, found_by) = public_address::split(document, written);
+    let interval = or_default(section.duration("external-ip-interval"));
+    let finding = public_address::read_finding(document, &section, found_by.as_ref(), !externals.is_empty(), interval);
     let choice = section.text("choice", |text| choose(RELAY_CHOICES, text, "a choice of address"));
     let default_family = section.text("address-family", |text| choose(DEFAULT_FAMILIES, text, "a choice of family"));
     let ports = section.text("ports", parse_relay_ports);
@@ -41,6 +45,7 @@ pub(super) fn read_relay(
     let ports = or_default(ports);
     let mut relay = Relay {
         externals: externals.iter().map(|external| external.value).collect(),
+        finding,
         choice: or_default(choice),
         default_family: or_default(default_family),
         ports: ports.range,
@@ -53,17 +58,23 @@ pub(super) fn read_relay(
     {
         let binds = read_family(&section, key, family, chosen, found, &mut relay);
         for Located { value: bind, place } in binds {
-            let address = relay.at(bind);
-            if relay.addresses.iter().any(|other| other.bind == bind) {
+            if relay.binds(family).any(|other| other == bind) {
                 section.problem(key, place, format!("{bind} is written twice"));
                 continue;
             }
+            let Some(address) = relay.at(bind) else {
+                relay.waiting.push(bind);
+                continue;
+            };
             warn_if_unreachable(document, place, address, around.dev);
             relay.addresses.push(address);
         }
     }
     check_externals(document, &section, &externals, &relay);
-    if relay.addresses.is_empty() && around.dev {
+    found_by.iter().for_each(|by| public_address::check_found(document, by, &relay));
+    if !relay.waiting.is_empty() {
+        // They are found when the server runs.
+    } else if relay.addresses.is_empty() && around.dev {
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         relay.addresses.push(RelayAddress { bind: loopback, external: loopback });
         relay.auto.retain(|family| *family != Family::V4);

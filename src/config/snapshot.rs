@@ -17,6 +17,7 @@ use crate::user::RealmId;
 
 use super::credentials::CredentialsApi;
 use super::endpoint::Endpoint;
+use super::finding::{Finding, FoundBy, is_public};
 use super::hook::Hook;
 use super::secret::{AdminToken, Readers, SecretError, read_key_file};
 use super::usage::Usage;
@@ -220,6 +221,12 @@ pub struct Relay {
     pub auto: Vec<Family>,
     /// What stands for an address outside: `external-ip`.
     pub externals: Vec<ExternalIp>,
+    /// How what stands for the others is found.
+    pub finding: Finding,
+    /// What has been found, one of a family.
+    pub found: Vec<IpAddr>,
+    /// Addresses of this host whose public ones are not known yet.
+    pub waiting: Vec<IpAddr>,
     /// Which of several addresses of a family an allocation gets.
     pub choice: RelayChoice,
     /// The family of clients that name none.
@@ -244,18 +251,64 @@ impl Relay {
         self.auto.contains(&family)
     }
 
-    /// The relay address that an address of the host makes.
-    pub fn at(&self, bind: IpAddr) -> RelayAddress {
+    /// The addresses of this host that relays of a family are bound to, or will be once their public ones are known.
+    pub fn binds(&self, family: Family) -> impl Iterator<Item = IpAddr> {
+        let waiting = self.waiting.iter().copied().filter(move |bind| Family::of(*bind) == family);
+        self.of(family).map(|address| address.bind).chain(waiting)
+    }
+
+    /// The addresses of this host whose public ones are looked for.
+    pub fn sought(&self, family: Family) -> impl Iterator<Item = IpAddr> {
+        let is_settled =
+            |bind: IpAddr| self.finding.by.is_none() || self.written(bind).is_some() || self.is_its_own(bind);
+        self.binds(family).filter(move |bind| !is_settled(*bind))
+    }
+
+    /// The relay address that an address of the host makes, if its public one is known.
+    pub fn at(&self, bind: IpAddr) -> Option<RelayAddress> {
+        let found = || self.found.iter().copied().find(|found| found.is_ipv4() == bind.is_ipv4());
+        let external = match self.written(bind) {
+            Some(external) => external.ip,
+            None if self.finding.by.is_none() || self.is_its_own(bind) => bind,
+            None => found()?,
+        };
+        Some(RelayAddress { bind, external })
+    }
+
+    /// What `external-ip` has written for an address of the host.
+    pub fn written(&self, bind: IpAddr) -> Option<ExternalIp> {
         let of_family = || self.externals.iter().filter(|external| external.ip.is_ipv4() == bind.is_ipv4());
         let paired = of_family().find(|external| external.bind == Some(bind));
-        let external = paired.or_else(|| of_family().find(|external| external.bind.is_none()));
-        RelayAddress { bind, external: external.map_or(bind, |external| external.ip) }
+        paired.or_else(|| of_family().find(|external| external.bind.is_none())).copied()
+    }
+
+    /// Whether an address of the host needs no other one outside.
+    fn is_its_own(&self, bind: IpAddr) -> bool {
+        self.finding.by == Some(FoundBy::Auto) && is_public(bind)
     }
 
     /// Takes the address that a family has now, which is looked for on the host.
     pub fn set_auto(&mut self, family: Family, bind: Option<IpAddr>) {
+        self.set_binds(family, bind);
+    }
+
+    /// Takes the public address of a family that has been found.
+    pub fn set_found(&mut self, family: Family, ip: Option<IpAddr>) {
+        self.found.retain(|found| Family::of(*found) != family);
+        self.found.extend(ip);
+        let binds: Vec<_> = self.binds(family).collect();
+        self.set_binds(family, binds);
+    }
+
+    fn set_binds(&mut self, family: Family, binds: impl IntoIterator<Item = IpAddr>) {
         self.addresses.retain(|address| Family::of(address.bind) != family);
-        self.addresses.extend(bind.map(|bind| self.at(bind)));
+        self.waiting.retain(|bind| Family::of(*bind) != family);
+        for bind in binds {
+            match self.at(bind) {
+                Some(address) => self.addresses.push(address),
+                None => self.waiting.push(bind),
+            }
+        }
         self.addresses.sort_by_key(|address| !address.bind.is_ipv4());
     }
 
@@ -312,7 +365,7 @@ impl fmt::Display for ExternalIp {
 pub struct RelayAddress {
     /// The address relay sockets are bound to.
     pub bind: IpAddr,
-    /// The address clients and peers see: `bind` unless `external-ip` is set.
+    /// The address clients and peers see: `bind` unless `external-ip` says otherwise.
     pub external: IpAddr,
 }
 
@@ -428,7 +481,7 @@ impl Config {
     /// The sockets that all of it may need.
     pub fn wanted_sockets(&self) -> WantedSockets {
         // An address that is waited for has relays one day.
-        let addresses = (self.relay.addresses.len() as u64).max(1);
+        let addresses = ((self.relay.addresses.len() + self.relay.waiting.len()) as u64).max(1);
         let ports = u64::from(self.relay.ports_of_address());
         let has_streams = self.listeners.iter().any(|listener| listener.transport.socket_kind() == SocketKind::Tcp);
         let has_web = self.listeners.iter().any(|listener| listener.options.web.is_some());

@@ -126,7 +126,8 @@ fn host_of(listener: IpAddr, relay: &Relay) -> Option<String> {
     let mut of_family = relay.of(Family::of(listener));
     let ip = match of_family.find(|relay| listener.is_unspecified() || listener == relay.bind) {
         Some(relay) => relay.external,
-        None if listener.is_unspecified() => return None,
+        // Nobody outside reaches the private one.
+        None if listener.is_unspecified() || relay.waiting.contains(&listener) => return None,
         _ => listener,
     };
     Some(match ip {

@@ -1,6 +1,6 @@
 //! Socket buffers and what the kernel has thrown away because one was full: UDP loses in silence.
 
-use crate::addr::SocketKind;
+use crate::addr::{Family, SocketKind};
 use crate::config::Config;
 use crate::net::LISTENER_BUFFER;
 use crate::probe::{Status, Step};
@@ -65,10 +65,8 @@ fn read_udp<'t>(value: impl Fn(&str) -> Option<&'t str>) -> Udp {
 /// What was dropped at the server's listeners and relays.
 pub(super) fn dropped_at(config: &Config, sockets: &[Socket]) -> u64 {
     let (low, high) = config.relay.ports;
-    let relays = &config.relay.addresses;
-    let is_relay = |socket: &Socket| {
-        (low..=high).contains(&socket.local.port()) && relays.iter().any(|relay| relay.bind == socket.local.ip())
-    };
+    let relays: Vec<_> = Family::ALL.into_iter().flat_map(|family| config.relay.binds(family)).collect();
+    let is_relay = |socket: &Socket| (low..=high).contains(&socket.local.port()) && relays.contains(&socket.local.ip());
     let is_own = |socket: &&Socket| {
         socket.kind == SocketKind::Udp
             && (is_relay(socket) || config.listeners.iter().any(|listener| socket.serves(listener)))

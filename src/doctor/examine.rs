@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::config::{Config, ConfigError, TlsFiles};
+use crate::config::{Config, ConfigError, Finding, TlsFiles};
 use crate::net::sys;
 use crate::probe::{Status, Step, Target, WARN_DAYS_LEFT};
+use crate::public_address;
 
 use super::process::{self, Server};
 use super::{Configured, Options, Progress, Report, finding};
@@ -74,6 +75,8 @@ impl Doctor<'_, '_> {
             self.found(ports::judge_ephemeral(config.relay.ports, &taken, &reserved));
             self.found([ports::judge_quota(config)]);
             self.found(network::judge_relays(config, &host::addresses(), &host::can_bind));
+            let ask = |finding: &Finding, bind| public_address::ask_once(finding, bind);
+            self.found(network::judge_public_addresses(config, &ask));
             self.found([network::judge_container(config, &host::container())]);
         }
         self.look_at_buffers(Some((config, &server)));

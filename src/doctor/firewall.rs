@@ -72,10 +72,10 @@ fn wanted(config: &Config) -> Vec<Wanted> {
         let ports = Ports::of([(listener.address.port(), listener.address.port())]);
         list.push(Wanted { what: "the listener", packet, ports });
     }
-    let relays = &config.relay.addresses;
-    for relay in relays.iter().filter(|relay| config.turn && !relay.bind.is_loopback()) {
+    let relays = Family::ALL.into_iter().flat_map(|family| config.relay.binds(family));
+    for bind in relays.filter(|bind| config.turn && !bind.is_loopback()) {
         for is_tcp in [false, true].into_iter().filter(|is_tcp| !is_tcp || config.tcp_relays.is_offered) {
-            let packet = Packet { family: Family::of(relay.bind), is_tcp };
+            let packet = Packet { family: Family::of(bind), is_tcp };
             list.push(Wanted { what: "the relay ports", packet, ports: Ports::of([config.relay.ports]) });
         }
     }

@@ -140,7 +140,7 @@ fn reachable(config: &Config, listening: SocketAddr) -> SocketAddr {
     if !listening.ip().is_unspecified() {
         return listening;
     }
-    let relay = config.relay.of(Family::of(listening.ip())).next().map(|relay| relay.bind);
+    let relay = config.relay.binds(Family::of(listening.ip())).next();
     let ip = relay.unwrap_or(match listening.ip() {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),

@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
-use crate::addr::Reach;
-use crate::config::{Config, RelayAddress};
+use crate::addr::{Family, Reach};
+use crate::config::{Config, Finding, Relay, RelayAddress};
 use crate::probe::{Status, Step, not_public};
+use crate::public_address::{Answer, Asked};
 
 use super::finding;
 
@@ -24,6 +25,50 @@ pub(super) fn judge_relays(config: &Config, addresses: &[IpAddr], can_bind: &dyn
         step.fact("bind", relay.bind.to_string()).fact("external", relay.external.to_string())
     };
     relays.iter().copied().map(judged).collect()
+}
+
+/// What those say who are asked for public addresses, beside what the configuration has. `ask` asks what stands for an address of this host.
+pub(super) fn judge_public_addresses(config: &Config, ask: &dyn Fn(&Finding, IpAddr) -> Asked) -> Vec<Step> {
+    let relay = &config.relay;
+    let binds = Family::ALL.into_iter().flat_map(|family| relay.binds(family));
+    let wanted = binds.filter(|bind| {
+        let is_sought = relay.sought(Family::of(*bind)).any(|sought| sought == *bind);
+        // Of a written address, who is named says whether it is still so.
+        is_sought || (relay.written(*bind).is_some() && !relay.finding.sources.is_empty())
+    });
+    wanted.map(|bind| judge_public_address(relay, bind, ask(&relay.finding, bind))).collect()
+}
+
+fn judge_public_address(relay: &Relay, bind: IpAddr, asked: Asked) -> Step {
+    let written = relay.written(bind).map(|external| external.ip);
+    let mut failures: Vec<_> = asked.failures.iter().map(|(_, failure)| failure.to_string()).collect();
+    if failures.is_empty() {
+        failures.push("external-ip-sources names nobody to ask".to_owned());
+    }
+    let failures = failures.join("; ");
+    let (status, message) = match (asked.answer, written) {
+        (Some(Answer { ip, source }), Some(written)) if ip != written => (
+            Status::Warn,
+            format!(
+                "external-ip has {written} for {bind}, but by {} it is {ip}: clients are told an address that may be another one's; correct it, \
+                 or take external-ip = \"auto\"",
+                source.name()
+            ),
+        ),
+        (Some(Answer { ip, source }), _) => (Status::Ok, format!("{ip} for {bind}, by {}", source.name())),
+        (None, Some(_)) => (Status::Note, format!("nobody says what the public address of {bind} is: {failures}")),
+        (None, None) => (
+            Status::Fail,
+            format!(
+                "nobody says what the public address of {bind} is, and a server that does not know it relays nothing there: {failures}"
+            ),
+        ),
+    };
+    let step = finding("public-address", status, message).fact("bind", bind.to_string());
+    match asked.answer {
+        Some(Answer { ip, source }) => step.fact("public", ip.to_string()).fact("source", source.name()),
+        None => step,
+    }
 }
 
 /// What is wrong with an address that `external-ip` names: an example, or one that the Internet does not reach.
@@ -140,7 +185,7 @@ pub(super) fn judge_container(config: &Config, container: &Container) -> Step {
     }
     let (low, high) = config.relay.ports;
     let ports = u64::from(high.saturating_sub(low)) + 1;
-    let mapped = config.relay.addresses.iter().any(|r| r.bind != r.external);
+    let mapped = config.relay.finding.by.is_some() || config.relay.addresses.iter().any(|r| r.bind != r.external);
     let advice = "use host networking (docker run --network host)";
     if !mapped {
         let message = format!(
@@ -226,5 +271,41 @@ mod tests {
             step.message
         );
         assert_eq!(judge_container(&plain, &layered("ext4")).message, "this is none");
+    }
+
+    #[test]
+    fn what_others_say_is_held_against_what_is_written() {
+        use crate::public_address::{Failure, SourceKind};
+        let judged = |external: &str, says: Option<&str>| {
+            let text = format!(
+                "[relay]\nipv4 = \"10.0.0.2\"\nipv6 = \"off\"\nexternal-ip-sources = [\"stun:stun.example.org\"]\n{external}"
+            );
+            let answer = says.map(|ip| Answer { ip: ip.parse().unwrap(), source: SourceKind::Stun });
+            let silent = Failure::Silent { who: "stun.example.org:3478".to_owned() };
+            let failures = if says.is_none() { vec![(SourceKind::Stun, silent)] } else { Vec::new() };
+            let asked = std::cell::RefCell::new(Some(Asked { answer, failures }));
+            let mut steps = judge_public_addresses(&config(&text), &|_, bind| {
+                assert_eq!(bind.to_string(), "10.0.0.2");
+                asked.take().unwrap()
+            });
+            let Step { status, message, .. } = steps.remove(0);
+            (status, message)
+        };
+        let (auto, written) = ("external-ip = \"auto\"", "external-ip = \"5.44.1.1\"");
+        for (external, says, status, words) in [
+            (auto, Some("5.44.1.1"), Status::Ok, "5.44.1.1 for 10.0.0.2, by stun"),
+            (auto, None, Status::Fail, "stun.example.org:3478 does not answer"),
+            (written, Some("5.44.1.1"), Status::Ok, "5.44.1.1 for 10.0.0.2"),
+            (
+                written,
+                Some("5.44.1.2"),
+                Status::Warn,
+                "external-ip has 5.44.1.1 for 10.0.0.2, but by stun it is 5.44.1.2",
+            ),
+            (written, None, Status::Note, "nobody says"),
+        ] {
+            let (found, message) = judged(external, says);
+            assert!(found == status && message.contains(words), "{external} {says:?}: {found:?} {message}");
+        }
     }
 }

@@ -15,7 +15,9 @@ use tokio::time::{Instant, sleep_until};
 use super::error::RunError;
 use super::host::{self, can_bind};
 use super::listeners::Bound;
+use super::log_budget::LogBudget;
 use super::notify;
+use super::public_address::PublicAddresses;
 use super::status::Status;
 use crate::addr::Family;
 use crate::config::{Config, OwnAddresses, PolicyRules, Relay, RelayAddress, compile_policies};
@@ -32,9 +34,6 @@ const IMPATIENCE: Duration = Duration::from_secs(5);
 const REST: Duration = Duration::from_secs(60);
 /// For how long the service manager is asked to wait on, at each look.
 const EXTENSION: Duration = Duration::from_secs(30);
-/// Changes told in the log per period; an interface that comes and goes does not fill it.
-const TOLD_MAX: u32 = 10;
-const TOLD_PERIOD: Duration = Duration::from_secs(600);
 /// Addresses shown in one log line.
 const SHOWN_MAX: usize = 8;
 
@@ -59,6 +58,12 @@ pub(super) struct AddressWatch {
     /// Addresses come and go more often than what the server needs: the one must not silence the other.
     changes_log: LogBudget,
     readiness_log: LogBudget,
+}
+
+/// What came of asking the kernel.
+pub(super) struct Looked {
+    pub(super) has_answer: bool,
+    pub(super) has_changed: bool,
 }
 
 impl AddressWatch {
@@ -125,8 +130,8 @@ impl AddressWatch {
         self.next_look = Some(Instant::now());
     }
 
-    /// Asks the kernel; whether it has answered.
-    pub(super) fn look(&mut self) -> bool {
+    /// Asks the kernel; whether it has answered, and with something new.
+    pub(super) fn look(&mut self) -> Looked {
         self.looked_at = Instant::now();
         // What has been told so far is in the answer.
         if let Some(subscription) = &self.subscription {
@@ -134,14 +139,15 @@ impl AddressWatch {
         }
         match LocalAddresses::read() {
             Ok(local) => {
+                let has_changed = self.local != local;
                 self.local = local;
-                true
+                Looked { has_answer: true, has_changed }
             }
             Err(error) => {
                 self.readiness_log.tell(|more| {
                     tracing::warn!(%error, "cannot list the addresses of this host; the peer policy keeps those it knows{more}");
                 });
-                false
+                Looked { has_answer: false, has_changed: false }
             }
         }
     }
@@ -168,20 +174,18 @@ impl AddressWatch {
         }
     }
 
-    /// Gives relays the addresses of this moment.
-    pub(super) fn follow_relays(&mut self, config: &mut Config) {
-        let before = config.relay.clone();
+    /// Gives relays the addresses of this moment; `before` is what they have had.
+    pub(super) fn follow_relays(&mut self, config: &mut Config, before: &Relay) {
         find_relays(config, &self.local);
-        let changed = |family: &Family| !before.of(*family).eq(config.relay.of(*family));
+        let changed = |family: &Family| !before.binds(*family).eq(config.relay.binds(*family));
         for family in Family::ALL.into_iter().filter(changed) {
-            let shown =
-                |relay: &Relay| relay.of(family).next().map_or("none".to_owned(), |relay| relay.bind.to_string());
-            let (before, now) = (shown(&before), shown(&config.relay));
+            let shown = |relay: &Relay| relay.binds(family).next().map_or("none".to_owned(), |bind| bind.to_string());
+            let (before, now) = (shown(before), shown(&config.relay));
             self.readiness_log.tell(|more| {
                 tracing::warn!(%family, %before, %now, "the relay address has changed, for new allocations{more}");
             });
         }
-        if config.relay != before {
+        if config.relay != *before {
             offer(config, &self.relay_ports);
         }
         (_, self.has_earlier_relays) = self.relay_ports.forget_earlier();
@@ -215,8 +219,12 @@ impl AddressWatch {
         };
         let (old, new) = (names(&before), names(&now));
         let (added, removed) = (Listed(new.difference(&old)), Listed(old.difference(&new)));
+        let is_other = old != new;
         self.changes_log.tell(|more| {
-            tracing::info!(%added, %removed, "the addresses of this host have changed; the peer policy follows{more}");
+            // Where only those outside have changed, who found them says so.
+            if is_other {
+                tracing::info!(%added, %removed, "the addresses of this host have changed; the peer policy follows{more}");
+            }
             if let Some(error) = &without_effect {
                 tracing::warn!(%error, "a rule in [peers] has no effect with these addresses");
             }
@@ -246,8 +254,14 @@ impl AddressWatch {
 
     /// Tells log, `/readyz` and the service manager what is missing, when that has changed. Returns whether the server is ready
     /// for the first time now.
-    pub(super) fn tell_readiness(&mut self, config: &Config, status: &Status) -> bool {
-        let missing = missing(config, &self.bound, &self.local);
+    pub(super) fn tell_readiness(
+        &mut self,
+        config: &Config,
+        public: Option<&PublicAddresses>,
+        status: &Status,
+    ) -> bool {
+        let why_unknown = |family| public.and_then(|public| public.failure(family)).map(str::to_owned);
+        let missing = missing(config, &self.bound, &self.local, &why_unknown);
         let missing = Some(missing.join("; ")).filter(|missing| !missing.is_empty());
         let Self { announced, readiness_log: log, missing: told, .. } = self;
         let is_first = missing.is_none() && !*announced;
@@ -323,7 +337,7 @@ fn find_relays(config: &mut Config, local: &LocalAddresses) {
     let relay = &mut config.relay;
     for family in Family::ALL {
         // An address that works is kept, wherever the way to the outside leads now.
-        if !relay.is_auto(family) || relay.of(family).any(|relay| local.contains(relay.bind)) {
+        if !relay.is_auto(family) || relay.binds(family).any(|bind| local.contains(bind)) {
             continue;
         }
         relay.set_auto(family, host::way_out(family).filter(|ip| local.contains(*ip)));
@@ -336,19 +350,33 @@ pub(super) fn offer(config: &Config, relays: &RelayPorts) {
     for family in Family::ALL {
         let addresses: Vec<_> = relay.of(family).map(|address| (address.bind, address.external)).collect();
         // While there is no address at all, clients are told to try elsewhere, and not that they should ask for another family.
-        let offered = !addresses.is_empty() || (relay.addresses.is_empty() && relay.is_auto(family));
+        let is_waiting = relay.binds(family).count() > addresses.len();
+        let offered = !addresses.is_empty() || is_waiting || (relay.addresses.is_empty() && relay.is_auto(family));
         relays.set_addresses(family, &addresses, offered);
     }
 }
 
 /// What the server needs and this host does not have.
-fn missing(config: &Config, bound: &Bound, local: &LocalAddresses) -> Vec<String> {
+fn missing(
+    config: &Config,
+    bound: &Bound,
+    local: &LocalAddresses,
+    why_unknown: &dyn Fn(Family) -> Option<String>,
+) -> Vec<String> {
     let relay = &config.relay;
     let mut missing = Vec::new();
-    if config.turn && relay.addresses.is_empty() {
+    for bind in relay.waiting.iter().copied().filter(|_| config.turn) {
+        let family = Family::of(bind);
+        let why = why_unknown(family).unwrap_or_else(|| "it is being asked for".to_owned());
+        missing.push(format!(
+            "the public address that stands for the relay address {bind} is not known: {why}; write it into external-ip in [relay], name \
+             somebody who knows it in external-ip-sources, or set {family} to \"off\""
+        ));
+    }
+    if config.turn && relay.addresses.is_empty() && relay.waiting.is_empty() {
         missing.push("this host has no route to the outside, which [relay] would take its address from".to_owned());
     }
-    for RelayAddress { bind, .. } in relay.addresses.iter().copied().filter(|_| config.turn) {
+    for bind in Family::ALL.into_iter().flat_map(|family| relay.binds(family)).filter(|_| config.turn) {
         let family = Family::of(bind);
         if !(local.contains(bind) && can_bind(bind)) {
             missing.push(format!(
@@ -389,33 +417,6 @@ impl<'n, I: Iterator<Item = &'n String> + Clone> fmt::Display for Listed<I> {
     }
 }
 
-/// Limits what is logged of things that come and go.
-#[derive(Default)]
-struct LogBudget {
-    since: Option<Instant>,
-    told: u32,
-    untold: u32,
-}
-
-impl LogBudget {
-    /// Calls `tell` with what to add to the line, unless too much has been told lately.
-    fn tell(&mut self, tell: impl FnOnce(&str)) {
-        let now = Instant::now();
-        if self.since.is_none_or(|since| now >= since + TOLD_PERIOD) {
-            (self.since, self.told) = (Some(now), 0);
-        }
-        if self.told >= TOLD_MAX {
-            self.untold += 1;
-            return;
-        }
-        self.told += 1;
-        match std::mem::take(&mut self.untold) {
-            0 => tell(""),
-            untold => tell(&format!(" ({untold} earlier changes were not logged)")),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -444,7 +445,7 @@ mod tests {
         let missing = |text: &str, listening: &[&str]| {
             let listener = |ip: &&str| (Transport::Udp, SocketAddr::new(ip.parse().unwrap(), 3478));
             let bound = Bound { listeners: listening.iter().map(listener).collect(), page: None };
-            missing(&config(text), &bound, &local(&["::1"]))
+            missing(&config(text), &bound, &local(&["::1"]), &|_| None)
         };
         let local_relay = "[relay]\nipv4 = \"127.0.0.1\"";
         assert_eq!(missing(local_relay, &["0.0.0.0", "::", "::1", "127.9.9.9"]), [""; 0]);
@@ -456,6 +457,25 @@ mod tests {
         };
         assert!(relay.contains("5.44.1.1") && relay.contains("set ipv4 in [relay]"), "{relay}");
         assert!(listener.contains("5.44.1.2") && listener.contains("[[listen]]"), "{listener}");
+    }
+
+    #[test]
+    fn without_its_public_address_a_relay_address_is_waited_for_and_its_family_is_offered() {
+        let mut config = config("[relay]\nipv4 = \"127.0.0.1\"\nipv6 = \"off\"\nexternal-ip = \"auto\"");
+        assert_eq!((&*config.relay.addresses, &*config.relay.waiting), (&[][..], &["127.0.0.1".parse().unwrap()][..]));
+        let bound = Bound { listeners: Vec::new(), page: None };
+        let missing = |config: &Config| missing(config, &bound, &local(&[]), &|_| Some("nobody is asked".to_owned()));
+        let [told] = &missing(&config)[..] else { panic!() };
+        for words in ["the relay address 127.0.0.1", "nobody is asked", "external-ip-sources", "set ipv4 to \"off\""] {
+            assert!(told.contains(words), "{told}");
+        }
+        let relays = RelayPorts::new(&[], config.relay.ports);
+        offer(&config, &relays);
+        assert_eq!((relays.supports(Family::V4), relays.has_address(Family::V4)), (true, false));
+        config.relay.set_found(Family::V4, Some("5.44.1.1".parse().unwrap()));
+        assert_eq!(missing(&config), [""; 0]);
+        offer(&config, &relays);
+        assert_eq!(relays.all_addresses(), [("127.0.0.1".parse().unwrap(), "5.44.1.1".parse().unwrap())]);
     }
 
     #[test]
@@ -484,23 +504,12 @@ mod tests {
     #[test]
     fn an_automatic_address_stays_while_the_host_has_it() {
         let mut config = config("");
-        let kept = config.relay.at("5.44.1.1".parse().unwrap());
+        let kept = config.relay.at("5.44.1.1".parse().unwrap()).unwrap();
         config.relay.set_auto(Family::V4, Some(kept.bind));
         find_relays(&mut config, &local(&["5.44.1.1", "5.44.1.2"]));
         assert_eq!(config.relay.addresses, [kept]);
         // Whatever this machine has, it is not in the list.
         find_relays(&mut config, &local(&[]));
         assert_eq!(config.relay.addresses, []);
-    }
-
-    #[test]
-    fn what_comes_and_goes_is_told_ten_times_and_then_counted() {
-        let mut budget = LogBudget::default();
-        let mut told = Vec::new();
-        (0..15).for_each(|_| budget.tell(|more| told.push(more.to_owned())));
-        assert_eq!(told, [""; 10]);
-        budget.since = Instant::now().checked_sub(TOLD_PERIOD);
-        budget.tell(|more| told.push(more.to_owned()));
-        assert_eq!(told.last().unwrap(), " (5 earlier changes were not logged)");
     }
 }

@@ -320,6 +320,38 @@ impl Observed {
                 }
             }
         }
+        self.encode_public_addresses(out)
+    }
+
+    fn encode_public_addresses(&self, out: &mut Out<'_>) -> fmt::Result {
+        let stats = &self.status.public_addresses;
+        let help = "How often others were asked for the public address of the relays (external-ip), by who was asked and whether that has \
+                    answered with one that can be used.";
+        let mut asked = out.0.encode_descriptor("turnstone_external_ip_questions", help, None, MetricType::Counter)?;
+        for (source, (answered, failed)) in stats.asked() {
+            for (outcome, count) in [("answered", answered), ("failed", failed)] {
+                asked
+                    .encode_family(&[("source", source.name()), ("outcome", outcome)])?
+                    .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+            }
+        }
+        let help = "Changes of the public address that external-ip has found.";
+        let mut changes = out.0.encode_descriptor("turnstone_external_ip_changes", help, None, MetricType::Counter)?;
+        for family in Family::ALL {
+            changes
+                .encode_family(&[("family", family.name())])?
+                .encode_counter::<NoLabelSet, _, u64>(&stats.changes(family), None)?;
+        }
+        let help = "When somebody has said last that the public address is still the one in force, in Unix seconds; of each family for \
+                    which external-ip has found one.";
+        let name = "turnstone_external_ip_confirmed_timestamp_seconds";
+        let mut confirmed = out.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for facts in &*self.status.relays() {
+            if let Some(unix) = facts.confirmed_unix {
+                let unix = i64::try_from(unix).unwrap_or(i64::MAX);
+                confirmed.encode_family(&[("family", facts.family.name())])?.encode_gauge(&unix)?;
+            }
+        }
         Ok(())
     }
 

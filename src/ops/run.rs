@@ -39,7 +39,7 @@ pub fn run(config: Config, mut hooks: Hooks<'_>) -> Result<(), RunError> {
         let status = started.bound.to_string();
         let workers = started.server.workers.mailboxes.len();
         tracing::info!(version = env!("CARGO_PKG_VERSION"), workers, "{status}");
-        if started.server.follow_addresses() {
+        if started.server.follow_addresses(None) {
             hooks.ready(&started.bound);
         }
         supervise(started, signals, &mut hooks).await
@@ -99,7 +99,12 @@ async fn supervise(started: Started, mut signals: Signals, hooks: &mut Hooks<'_>
             () = server.revocations_watch.due(), if server.config.auth.revocations_file.is_some() => reload::follow_revocations(&mut server),
             _ = forget_tick.tick() => server.revoker.forget_what_is_over(),
             () = server.addresses.due() => {
-                if server.follow_addresses() {
+                if server.follow_addresses(None) {
+                    hooks.ready(&bound);
+                }
+            }
+            round = Server::public_addresses_round(&mut server.public) => {
+                if server.follow_addresses(Some(round)) {
                     hooks.ready(&bound);
                 }
             }

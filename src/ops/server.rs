@@ -7,10 +7,11 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use rustls::ServerConfig;
 
-use super::addresses::AddressWatch;
+use super::addresses::{AddressWatch, Looked};
 use super::certificates::Certificates;
 use super::drain::Draining;
 use super::file_watch::Watch;
+use super::public_address::{self, PublicAddresses, Round};
 use super::revocations::Revoker;
 use super::status::Status;
 use super::workers::{Judging, Workers};
@@ -33,6 +34,8 @@ pub(super) struct Server {
     pub(super) workers: Workers,
     pub(super) status: Arc<Status>,
     pub(super) addresses: AddressWatch,
+    /// Looks for public addresses, if the configuration wants it.
+    pub(super) public: Option<PublicAddresses>,
     pub(super) certificates: Watch,
     pub(super) revoker: Arc<Revoker>,
     pub(super) revocations_watch: Watch,
@@ -121,12 +124,26 @@ impl Server {
         }
     }
 
-    /// Looks at the host's addresses, and follows them: relays, peer policy, readiness. Returns whether the server is ready for the
-    /// first time now.
-    pub(super) fn follow_addresses(&mut self) -> bool {
-        let has_answer = self.addresses.look();
+    /// What is said next of the public addresses.
+    pub(super) async fn public_addresses_round(public: &mut Option<PublicAddresses>) -> Round {
+        match public {
+            Some(public) => public.round().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Looks at the host's addresses, and follows them and what was said of the public ones: relays, peer policy, readiness. Returns
+    /// whether the server is ready for the first time now.
+    pub(super) fn follow_addresses(&mut self, round: Option<Round>) -> bool {
+        let Looked { has_answer, has_changed } = self.addresses.look();
         let relay = self.config.relay.clone();
-        self.addresses.follow_relays(&mut self.config);
+        if let Some((public, round)) = self.public.as_mut().zip(round) {
+            public.take(round, &mut self.config.relay, &self.status.public_addresses);
+        }
+        self.addresses.follow_relays(&mut self.config, &relay);
+        if let Some(public) = &self.public {
+            public.seek(&self.config.relay, has_changed);
+        }
         if self.config.relay != relay {
             self.renew_credentials();
         }
@@ -139,7 +156,8 @@ impl Server {
                 self.send_drain();
             }
         }
-        let is_first = self.addresses.tell_readiness(&self.config, &self.status);
+        self.status.set_relays(public_address::facts(self.public.as_ref(), &self.config.relay));
+        let is_first = self.addresses.tell_readiness(&self.config, self.public.as_ref(), &self.status);
         self.addresses.rest(has_answer);
         is_first
     }

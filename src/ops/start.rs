@@ -18,6 +18,7 @@ use super::listeners::{self, Bound};
 use super::metrics::Metrics;
 use super::monitor::Monitor;
 use super::orders::Orders;
+use super::public_address::PublicAddresses;
 use super::revocations::Revoker;
 use super::revoke_orders;
 use super::server::{CredentialsEndpoint, Relayed, Server};
@@ -207,11 +208,13 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
         tasks.push(tokio::spawn(listener.serve(service, Limits::FAR, tls)));
         endpoint
     });
+    let public = PublicAddresses::start(&config.relay.finding, Arc::clone(&status.public_addresses));
     let server = Server {
         config,
         workers,
         status,
         addresses,
+        public,
         certificates: watch,
         revoker,
         revocations_watch,

@@ -1,13 +1,16 @@
 //! What the control runtime knows of the running server besides the workers' counters; its endpoints show it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
+use crate::addr::Family;
 use crate::credentials::CredentialsStats;
 use crate::hook::HookStats;
+use crate::public_address::{Asked, SourceKind};
 use crate::turn::Settings;
 use crate::usage::UsageStats;
 use crate::worker::fill_from_system;
@@ -31,6 +34,55 @@ pub(super) struct Status {
     pub(super) credentials: Arc<CredentialsStats>,
     settings: ArcSwapOption<Settings>,
     not_ready: ArcSwapOption<String>,
+    relays: ArcSwap<Vec<RelayFacts>>,
+    /// What came of asking for public addresses.
+    pub(super) public_addresses: Arc<PublicAddressStats>,
+}
+
+/// A relay address, and where the one outside is from.
+#[derive(Clone, Debug)]
+pub(super) struct RelayFacts {
+    pub(super) family: Family,
+    pub(super) bind: IpAddr,
+    /// `None` while nobody has said it.
+    pub(super) external: Option<IpAddr>,
+    pub(super) source: &'static str,
+    pub(super) confirmed_unix: Option<u64>,
+    pub(super) failure: Option<String>,
+}
+
+/// How often others were asked for public addresses, and what came of it.
+#[derive(Debug, Default)]
+pub(super) struct PublicAddressStats {
+    asked: [Outcomes; SourceKind::ASKED.len()],
+    changes: [AtomicU64; 2],
+}
+
+impl PublicAddressStats {
+    pub(super) fn count(&self, asked: &Asked) {
+        let failed = asked.failures.iter().map(|(source, _)| (*source, false));
+        for (source, answered) in asked.answer.iter().map(|answer| (answer.source, true)).chain(failed) {
+            let outcomes = SourceKind::ASKED.iter().zip(&self.asked).find(|(kind, _)| **kind == source);
+            if let Some((_, outcomes)) = outcomes {
+                outcomes.count(answered);
+            }
+        }
+    }
+
+    /// Each kind of source, how often it has answered, and how often not.
+    pub(super) fn asked(&self) -> impl Iterator<Item = (SourceKind, (u64, u64))> {
+        SourceKind::ASKED.into_iter().zip(self.asked.iter().map(Outcomes::get))
+    }
+
+    pub(super) fn count_change(&self, family: Family) {
+        if let Some(changes) = self.changes.get(family as usize) {
+            changes.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn changes(&self, family: Family) -> u64 {
+        self.changes.get(family as usize).map_or(0, |changes| changes.load(Ordering::Relaxed))
+    }
 }
 
 /// What a certificate says of itself.
@@ -83,6 +135,8 @@ impl Status {
             credentials: Arc::default(),
             settings: ArcSwapOption::empty(),
             not_ready: ArcSwapOption::empty(),
+            relays: ArcSwap::default(),
+            public_addresses: Arc::default(),
         }
     }
 
@@ -133,6 +187,15 @@ impl Status {
 
     pub(super) fn set_not_ready(&self, reason: Option<String>) {
         self.not_ready.store(reason.map(Arc::new));
+    }
+
+    /// The relay addresses.
+    pub(super) fn relays(&self) -> Arc<Vec<RelayFacts>> {
+        self.relays.load_full()
+    }
+
+    pub(super) fn set_relays(&self, relays: Vec<RelayFacts>) {
+        self.relays.store(Arc::new(relays));
     }
 
     /// What the workers go by.

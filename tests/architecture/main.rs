@@ -162,6 +162,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "client",
             "turn::AlternateServer",
             "turn::server_names",
+            "public_address",
         ],
         &["tokio", "libc"],
     ),
@@ -189,6 +190,20 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         ],
         &["std::fs", "libc", "TcpStream", "UdpSocket"],
     ),
+    // It asks others, and knows nothing of what is done with the answer.
+    (
+        "public_address",
+        &[
+            "stun",
+            "config::AddressSource",
+            "config::Cloud",
+            "config::Finding",
+            "config::FoundBy",
+            "config::StunServer",
+            "config::is_public",
+        ],
+        &["std::fs", "libc", "tracing"],
+    ),
     // Files and their headers, and nothing of a server.
     ("page", &[], &["std::net", "std::fs", "tokio", "libc"]),
     (
@@ -209,6 +224,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "usage",
             "hook",
             "page",
+            "public_address",
         ],
         &[],
     ),

@@ -18,7 +18,7 @@ fn every_mistake_is_named_with_its_place_and_what_was_expected() {
         }
     };
     let cases = [
-        ("[relay]\nfoo = 1".to_owned(), "2:1: unknown key \"foo\" in [relay]; expected one of address-family, choice, external-ip, ipv4, ipv6, ports".to_owned()),
+        ("[relay]\nfoo = 1".to_owned(), "2:1: unknown key \"foo\" in [relay]; expected one of address-family, choice, external-ip, external-ip-interval, external-ip-sources, ipv4, ipv6, ports".to_owned()),
         (
             "wokers = 2".to_owned(),
             "1:1: unknown key \"wokers\" at the top level (did you mean \"workers\"?); expected one of admin, auth, bandwidth, compatibility, credentials, drain, guard, hook, lifetimes, limits, listen, log, metrics, mobility, \
@@ -102,6 +102,17 @@ fn every_mistake_is_named_with_its_place_and_what_was_expected() {
         ("[relay]\nipv4 = \"2a00:1::1\"".to_owned(), "2:8: ipv4 in [relay]: \"2a00:1::1\" is of the other family; expected IPv4 addresses of this host".to_owned()),
         ("[relay]\nipv6 = \"off\"\nexternal-ip = \"2001:db8::1\"".to_owned(), "3:15: external-ip 2001:db8::1 has no relay address of its family to stand for".to_owned()),
         ("[relay]\nexternal-ip = [\"203.0.113.1\", \"203.0.113.2\"]".to_owned(), "2:31: a second external-ip of one family".to_owned()),
+        ("[relay]\nexternal-ip = [\"auto\", \"name:a.example\"]".to_owned(), "2:24: a second \"auto\" or \"name:\" in external-ip".to_owned()),
+        ("[relay]\nexternal-ip = \"name:10.0.0.1\"".to_owned(), "2:15: external-ip in [relay]: \"name:10.0.0.1\" is an address and no name".to_owned()),
+        ("[relay]\nexternal-ip = \"name:no name\"".to_owned(), "2:15: external-ip in [relay]: \"no name\" is not a host name".to_owned()),
+        ("[relay]\nipv4 = [\"10.0.0.1\", \"10.0.0.2\"]\nexternal-ip = \"auto\"".to_owned(), "3:15: which of the ipv4 addresses does \"auto\" stand for? expected PUBLIC/PRIVATE".to_owned()),
+        ("[relay]\nexternal-ip-sources = \"stun:a.example\"".to_owned(), "2:23: external-ip-sources in [relay]: nobody is asked without external-ip = \"auto\"".to_owned()),
+        ("[relay]\nexternal-ip = \"name:a.example\"\nexternal-ip-sources = \"metadata:aws\"".to_owned(), "3:23: external-ip-sources in [relay]: external-ip has a name".to_owned()),
+        ("[relay]\nexternal-ip = \"auto\"\nexternal-ip-sources = [\"metadata:aws\", \"metadata:aws\"]".to_owned(), "3:40: external-ip-sources in [relay]: metadata:aws is written twice".to_owned()),
+        ("[relay]\nexternal-ip-sources = \"metadata:oracle\"".to_owned(), "\"oracle\" is not a cloud whose metadata is known".to_owned()),
+        ("[relay]\nexternal-ip-sources = \"http://a.example\"".to_owned(), "\"http://a.example\" is not \"metadata:CLOUD\" or \"stun:HOST:PORT\"".to_owned()),
+        ("[relay]\nexternal-ip-sources = \"stun:a.example:0\"".to_owned(), "\"stun:a.example:0\" is not \"stun:HOST:PORT\"".to_owned()),
+        ("[relay]\nexternal-ip-interval = \"1s\"".to_owned(), "2:24: external-ip-interval in [relay]".to_owned()),
         ("[relay]\nexternal-ip = \"example.org\"".to_owned(), "2:15: external-ip in [relay]: \"example.org\" is not an address".to_owned()),
         ("[relay]\nipv4 = \"off\"\nipv6 = \"off\"".to_owned(), "1:1: no relay address".to_owned()),
         ("[auth]\nrealm = \"\"".to_owned(), "2:9: realm in [auth]: \"\" is empty or has a character that is not allowed".to_owned()),

@@ -89,6 +89,7 @@ fn the_documented_defaults_are_the_defaults() {
     let own_host = "external-ip = [\"203.0.113.5\", \"2001:db8::5\"]";
     for example in [
         own_host,
+        "external-ip-sources = ",
         "certificate = ",
         "key = ",
         "software = ",
@@ -107,6 +108,7 @@ fn the_documented_defaults_are_the_defaults() {
     let is_example = |line: &str| {
         [
             "external-ip =",
+            "external-ip-sources =",
             "addresses = [\"203",
             "external-addresses =",
             "server-name =",

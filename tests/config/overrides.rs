@@ -68,6 +68,7 @@ fn every_variable_and_flag_has_an_effect() {
         "relay.ipv4" => "192.88.100.7",
         "relay.ipv6" => "2a00:7::1",
         "relay.external-ip" => "203.0.113.7",
+        "relay.external-ip-sources" => "stun:seven.example.org",
         "relay.ports" => "7000-7007",
         "auth.realm" => "seven",
         "auth.public-host" => "seven.example.org",
@@ -79,7 +80,7 @@ fn every_variable_and_flag_has_an_effect() {
         "secret-files-readable-by" => "group",
         other => panic!("no value for {other}"),
     };
-    let tls = "[tls]\ncertificate = \"/c.pem\"\nkey = \"/k.pem\"\n";
+    let tls = "[tls]\ncertificate = \"/c.pem\"\nkey = \"/k.pem\"\n[relay]\nexternal-ip = \"auto\"\n";
     let before = format!("{:?}", with_secret(tls).config());
     for overridable in overridable() {
         let value = values(overridable.key);

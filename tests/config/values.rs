@@ -336,7 +336,7 @@ fn a_host_without_a_network_waits_for_a_relay_address_unless_it_wants_none() {
     given.source.text.push_str("[relay]\nexternal-ip = \"203.0.113.5\"\n");
     let bind = "10.0.0.5".parse().unwrap();
     let found = given.config().relay.at(bind);
-    assert_eq!(found, RelayAddress { bind, external: "203.0.113.5".parse().unwrap() });
+    assert_eq!(found, Some(RelayAddress { bind, external: "203.0.113.5".parse().unwrap() }));
     given.source.text = text.clone() + "[relay]\nipv4 = \"off\"\nipv6 = \"off\"\n";
     assert!(given.error().contains("no relay address: ipv4 and ipv6 are off"));
     given.source.text = text;
@@ -528,4 +528,43 @@ fn state_is_kept_where_the_file_says_or_else_the_service_manager() {
     assert_eq!(with_secret("").config().state_directory, None);
     assert_eq!(of("", "/var/lib/turnstone:/var/lib/other"), Some("/var/lib/turnstone".into()));
     assert_eq!(of("state-directory = \"/srv/state\"", "/var/lib/turnstone"), Some("/srv/state".into()));
+}
+
+#[test]
+fn a_public_address_that_is_found_is_waited_for_and_one_of_this_host_is_its_own() {
+    let with = |text: &str| with_secret(&format!("[relay]\nipv6 = \"off\"\n{text}")).config().relay;
+    let shown = |relay: &turnstone::config::Relay| {
+        let found: Vec<_> = relay.addresses.iter().map(|at| format!("{}/{}", at.external, at.bind)).collect();
+        (found.join(" "), relay.waiting.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+    };
+    let text = |found: &str, waiting: &str| (found.to_owned(), waiting.to_owned());
+    let auto = "external-ip = \"auto\"\nexternal-ip-sources = [\"metadata:aws\", \"stun:stun.example.org\", \"stun:[2a00::1]:3479\"]";
+    let private = with(&format!("ipv4 = \"10.0.0.5\"\n{auto}"));
+    assert_eq!(shown(&private), text("", "10.0.0.5"));
+    let sources: Vec<_> = private.finding.sources.iter().map(ToString::to_string).collect();
+    assert_eq!(sources, ["metadata:aws", "stun:stun.example.org:3478", "stun:[2a00::1]:3479"]);
+    assert_eq!(shown(&with(&format!("ipv4 = \"5.44.1.1\"\n{auto}"))), text("5.44.1.1/5.44.1.1", ""));
+    // A name is asked whatever this host has: it may be reached at another address.
+    let name = "external-ip = \"name:turn.example.org\"";
+    assert_eq!(shown(&with(&format!("ipv4 = \"5.44.1.1\"\n{name}"))), text("", "5.44.1.1"));
+    let mixed = "ipv4 = [\"10.0.0.5\", \"10.0.0.6\"]\nexternal-ip = [\"5.44.1.1/10.0.0.5\", \"auto\"]";
+    let mut mixed = with(mixed);
+    assert_eq!(shown(&mixed), text("5.44.1.1/10.0.0.5", "10.0.0.6"));
+    mixed.set_found(Family::V4, Some("5.44.1.2".parse().unwrap()));
+    assert_eq!(shown(&mixed), text("5.44.1.1/10.0.0.5 5.44.1.2/10.0.0.6", ""));
+    let shown =
+        with_secret(&format!("[relay]\nipv4 = \"10.0.0.5\"\n{auto}\nexternal-ip-interval = \"1m\"")).config().to_toml();
+    for line in ["external-ip = [\"auto\"]", "external-ip-interval = \"1m\"", "\"stun:stun.example.org:3478\""] {
+        assert!(shown.contains(line), "{shown}");
+    }
+}
+
+#[test]
+fn a_reload_keeps_the_public_address_that_was_found() {
+    let read = || with_secret("[relay]\nipv4 = \"10.0.0.5\"\nipv6 = \"off\"\nexternal-ip = \"auto\"\n").config();
+    let (mut running, mut new) = (read(), read());
+    running.relay.set_found(Family::V4, Some("5.44.1.1".parse().unwrap()));
+    new.follow_relays(&running);
+    assert_eq!(new.relay, running.relay);
+    assert!(running.changes(&new).is_empty());
 }

@@ -388,3 +388,9 @@ fn eturnal_is_told_by_its_section() {
     assert_eq!(import("eturnal:\n  secret: x\n").unwrap().from, "eturnal");
     assert_eq!(judged(import("realm=eturnal:x\n").unwrap(), "").import.from, "coturn");
 }
+
+#[test]
+fn an_address_that_a_script_of_the_image_finds_is_found_by_the_server() {
+    let group = with_secret("external-ip=$(detect-external-ip)");
+    assert!(group.message("external-ip").contains("external-ip = \"auto\""));
+}

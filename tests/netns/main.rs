@@ -16,5 +16,6 @@ mod discovery;
 mod internet;
 mod multi_homed;
 mod namespace;
+mod public_address;
 mod stun_client;
 mod symmetric_nat;

@@ -51,3 +51,15 @@ fn mapped_address(message: &[u8]) -> SocketAddr {
     }
     panic!("no XOR-MAPPED-ADDRESS in {message:02x?}");
 }
+
+/// A Binding response that tells this address.
+pub(crate) fn binding_answer(request: &[u8], seen: SocketAddr) -> Vec<u8> {
+    let SocketAddr::V4(seen) = seen else { panic!("IPv4 only") };
+    let mut answer = [&[0x01, 0x01, 0, 12], &request[4..20]].concat();
+    let mask = &request[4..8];
+    answer.extend(XOR_MAPPED_ADDRESS.to_be_bytes());
+    answer.extend([0, 8, 0, 1]);
+    answer.extend(seen.port().to_be_bytes().iter().zip(mask).map(|(byte, mask)| byte ^ mask));
+    answer.extend(seen.ip().octets().iter().zip(mask).map(|(byte, mask)| byte ^ mask));
+    answer
+}

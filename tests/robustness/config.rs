@@ -8,6 +8,7 @@ use crate::mutate::{Rng, mutate};
 const SEEDS: &[&str] = &[
     include_str!("../../turnserver.toml"),
     "workers = 2\n[[listen]]\naddress = \"*:3478\"\ntransport = [\"udp\", \"tcp\"]\n",
+    "[relay]\nexternal-ip = [\"auto\"]\nexternal-ip-sources = [\"metadata:aws\", \"stun:[2001:db8::1]:3479\"]\nexternal-ip-interval = \"1m\"\n",
     "[relay]\nipv4 = \"192.0.2.1\"\nexternal-ip = [\"198.51.100.1\"]\nports = \"49152-65535\"\n",
     "[auth]\nrealm = \"example.org\"\non-expiry = \"cut\"\n[[auth.secrets]]\nid = \"a\"\nenv = \"A_SECRET\"\n",
     "[[auth.users]]\nname = \"alice\"\npassword-env = \"A_SECRET\"\n",

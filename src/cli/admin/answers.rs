@@ -227,12 +227,23 @@ pub(super) struct Status {
     pub(super) allocations: u64,
     pub(super) allocations_by_transport: BTreeMap<String, u64>,
     pub(super) ports: BTreeMap<String, Ports>,
+    #[serde(default)]
+    pub(super) relay_addresses: Vec<RelayAddress>,
     pub(super) traffic: Relayed,
     pub(super) refused: BTreeMap<String, u64>,
     pub(super) dropped: BTreeMap<String, u64>,
     pub(super) connections: u64,
     pub(super) certificate_not_after_unix: Option<u64>,
     pub(super) log_level: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct RelayAddress {
+    pub(super) bind: String,
+    pub(super) external: Option<String>,
+    pub(super) source: String,
+    pub(super) confirmed_unix: Option<u64>,
+    pub(super) failure: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -9,7 +9,7 @@ use crate::clock::span;
 use crate::reject::Reason;
 
 use super::super::output::{CliError, Exit, Printer, unix_now, utc_text};
-use super::answers::{DrainUnderWay, Status, print_json, read};
+use super::answers::{DrainUnderWay, RelayAddress, Status, print_json, read};
 use super::client::Call;
 use super::text::{Fields, count, traffic};
 use super::whereabouts::AdminFlags;
@@ -57,6 +57,7 @@ fn screen(status: &Status) -> Fields {
     let by_transport = listed(&status.allocations_by_transport).map(|list| format!(" ({list})")).unwrap_or_default();
     fields.add("allocations", format!("{}{by_transport}", status.allocations));
     fields.add("connections", status.connections.to_string());
+    fields.list("relayed at", status.relay_addresses.iter().map(|relay| relayed_at(relay, now_unix)));
     let ports = status.ports.iter().map(|(family, ports)| format!("{family} {} of {}", ports.used, ports.total));
     fields.list("relay ports", ports);
     fields.add("to peers", traffic(status.traffic.to_peers));
@@ -69,6 +70,23 @@ fn screen(status: &Status) -> Fields {
     fields.add("refused", listed(&refused).unwrap_or_else(|| "nothing".to_owned()));
     fields.add("dropped", listed(&status.dropped).unwrap_or_else(|| "nothing".to_owned()));
     fields
+}
+
+/// `203.0.113.5 for 10.0.0.5, by stun 12s ago`.
+fn relayed_at(relay: &RelayAddress, now_unix: u64) -> String {
+    let RelayAddress { bind, external, source, confirmed_unix, failure } = relay;
+    let mut shown = match external {
+        Some(external) if external == bind => bind.clone(),
+        Some(external) => format!("{external} for {bind}, by {source}"),
+        None => format!("not yet: no public address is known for {bind}"),
+    };
+    if let Some(unix) = confirmed_unix {
+        shown += &format!(" {} ago", span(now_unix.saturating_sub(*unix)));
+    }
+    if let Some(failure) = failure {
+        shown += &format!("; {failure}");
+    }
+    shown
 }
 
 /// `serving`, or how far the drain is.

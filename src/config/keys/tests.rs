@@ -21,6 +21,7 @@ fn everything() -> Document {
         ("tls.certificate", "\"/c.pem\""),
         ("tls.key", "\"/k.pem\""),
         ("relay.ipv4", "\"192.88.100.1\""),
+        ("relay.external-ip", "\"203.0.113.9\""),
         ("nat-discovery.addresses", "[\"203.0.113.1\", \"203.0.113.2\"]"),
         ("nat-discovery.external-addresses", "[\"203.0.113.1\", \"203.0.113.2\"]"),
         ("auth.server-name", "\"turn.example\""),
@@ -95,7 +96,10 @@ fn samples(key: &Key) -> [String; 2] {
         "tls.min-version" => given("\"1.2\"", "\"1.3\""),
         "relay.ipv4" => given("\"192.88.100.1\"", "\"192.88.100.2\""),
         "relay.ipv6" => given("\"off\"", "\"2a00:1::1\""),
-        "relay.external-ip" => given("[\"203.0.113.5\"]", "[\"203.0.113.9\"]"),
+        "relay.external-ip" => given("[\"203.0.113.7\"]", "[\"203.0.113.8\"]"),
+        "relay.external-ip-sources" => {
+            given("[\"stun:one.example:3478\"]", "[\"stun:one.example:1\", \"metadata:aws\"]")
+        }
         "relay.ports" => given("\"20000-20099\"", "\"20000-20199\""),
         "relay.choice" => given("\"least-used\"", "\"reached\""),
         "relay.address-family" => given("\"ipv4\"", "\"as-client\""),

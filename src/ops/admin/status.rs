@@ -51,6 +51,7 @@ pub(super) async fn show(api: &Api) -> Result<Value, Refused> {
         "allocations": allocations,
         "allocations_by_transport": object(by_transport),
         "ports": ports(api),
+        "relay_addresses": relay_addresses(api),
         "traffic": {
             "to_peers": relayed(Direction::ToPeers),
             "to_clients": relayed(Direction::ToClients),
@@ -73,6 +74,22 @@ fn ports(api: &Api) -> Value {
         (name.to_owned(), ports)
     });
     Value::Object(ports.collect())
+}
+
+/// The relay addresses, and where those outside are from.
+fn relay_addresses(api: &Api) -> Vec<Value> {
+    let relays = api.status.relays();
+    let shown = relays.iter().map(|facts| {
+        json!({
+            "family": facts.family.name(),
+            "bind": facts.bind.to_string(),
+            "external": facts.external.map(|ip| ip.to_string()),
+            "source": facts.source,
+            "confirmed_unix": facts.confirmed_unix,
+            "failure": facts.failure,
+        })
+    });
+    shown.collect()
 }
 
 fn object<'n>(counts: impl IntoIterator<Item = (&'n str, u64)>) -> Value {

@@ -53,6 +53,7 @@ export async function refresh(status) {
       ["Configuration", status.config_file ?? "none: a try-out"],
       ["Log", status.log_level],
       ["Ready", status.not_ready ?? "yes"],
+      ...status.relay_addresses.map((relay) => ["Relays at", relayedAt(relay)]),
       ["Connections", count(status.connections)],
       ["Relayed to peers", bytes(traffic.to_peers.bytes)],
       ["Relayed to clients", bytes(traffic.to_clients.bytes)],
@@ -70,6 +71,12 @@ export async function refresh(status) {
     generation.textContent = `(generation ${config.generation})`;
     toml.textContent = config.toml.trim();
   }
+}
+
+/** The address that clients are told, what it stands for, and who has said so. */
+function relayedAt({ bind, external, source, failure }) {
+  const address = external === null ? `no public address known for ${bind}` : external === bind ? bind : `${external} for ${bind}, by ${source}`;
+  return failure === null ? address : `${address}; ${failure}`;
 }
 
 function portsOf(family, { used, total }) {
