@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 
 use super::conf::{At, Conf};
-use super::placeholder;
 use super::syntax::Entry;
 
 const COTURN_THREADS_MAX: u64 = 128;
@@ -148,11 +147,6 @@ impl Conf {
     }
 
     pub(super) fn external_ip(&mut self, entry: &Entry<'_>) {
-        if placeholder::is_template(entry.value) {
-            let message = "a script of a container finds the address; left out: set external-ip = \"auto\" in [relay], and name in \
-                           external-ip-sources whom to ask";
-            return self.invalid(entry, message);
-        }
         let (public, private) = match entry.value.split_once('/') {
             Some((public, private)) => (public, Some(private)),
             None => (entry.value, None),

@@ -54,6 +54,11 @@ impl Conf {
         match entry.name {
             "listening-ip" => self.names_listening_ip = true,
             "static-auth-secret" | "use-auth-secret" => self.use_auth_secret = true,
+            "external-ip" => {
+                let message = "whatever starts coturn finds the address, left out: set external-ip = \"auto\" in [relay], and name in \
+                               external-ip-sources whom to ask, or write the address";
+                return self.invalid(entry, message);
+            }
             _ => {}
         }
         let message = "a placeholder that nobody has filled in, left out: import the file that the running server reads, or \
