@@ -2,6 +2,7 @@
 //! and flag. Reading, `show`, `changes` and what waits for a restart are made from this table; the order is that of `show`.
 
 mod credentials;
+mod relay;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use super::snapshot::{Config, LogFormat, RelayChoice, TlsVersion};
 use super::unshown;
 use super::usage::{Usage, UsageFile, Webhook};
 use super::value::{Choices, ON_EXPIRY, PEER_MODES, Value, name_of};
+use relay::{relay_bind, relay_externals};
 
 /// Every setting that can be overridden.
 pub fn overridable() -> impl Iterator<Item = &'static Overridable> {
@@ -574,23 +576,6 @@ fn keep_admin(new: &mut Config, running: &Config) {
 
 fn keep_usage(new: &mut Config, running: &Config) {
     Usage::keep_until_restart(&mut new.usage, &running.usage);
-}
-
-fn relay_bind(config: &Config, family: Family) -> Option<Value> {
-    let mut binds = config.relay.binds(family);
-    match (binds.next(), binds.next()) {
-        (Some(_), Some(_)) => texts(&config.relay.binds(family).collect::<Vec<_>>()),
-        (Some(bind), None) => text(bind.to_string()),
-        // What is looked for, and not there yet.
-        (None, _) if config.relay.is_auto(family) => text("auto"),
-        (None, _) => text("off"),
-    }
-}
-
-fn relay_externals(config: &Config) -> Option<Value> {
-    let written = config.relay.externals.iter().map(ToString::to_string);
-    let all: Vec<_> = written.chain(config.relay.finding.by.iter().map(ToString::to_string)).collect();
-    if all.is_empty() { None } else { texts(&all) }
 }
 
 fn alternate(server: &AlternateServer) -> Value {

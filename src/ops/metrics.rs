@@ -342,15 +342,16 @@ impl Observed {
                 .encode_family(&[("family", family.name())])?
                 .encode_counter::<NoLabelSet, _, u64>(&stats.changes(family), None)?;
         }
-        let help = "When somebody has said last that the public address is still the one in force, in Unix seconds; of each family for \
-                    which external-ip has found one.";
+        let help = "When somebody has said last that the public address is still the one in force, in Unix seconds; 0 where external-ip has \
+                    found none.";
         let name = "turnstone_external_ip_confirmed_timestamp_seconds";
         let mut confirmed = out.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for facts in &*self.status.relays() {
-            if let Some(unix) = facts.confirmed_unix {
-                let unix = i64::try_from(unix).unwrap_or(i64::MAX);
-                confirmed.encode_family(&[("family", facts.family.name())])?.encode_gauge(&unix)?;
-            }
+        let relays = self.status.relays();
+        for family in Family::ALL {
+            let of_family = relays.iter().filter(|facts| facts.family == family);
+            let unix = of_family.filter_map(|facts| facts.confirmed_unix).max().unwrap_or(0);
+            let unix = i64::try_from(unix).unwrap_or(i64::MAX);
+            confirmed.encode_family(&[("family", family.name())])?.encode_gauge(&unix)?;
         }
         Ok(())
     }

@@ -96,7 +96,7 @@ fn samples(key: &Key) -> [String; 2] {
         "tls.min-version" => given("\"1.2\"", "\"1.3\""),
         "relay.ipv4" => given("\"192.88.100.1\"", "\"192.88.100.2\""),
         "relay.ipv6" => given("\"off\"", "\"2a00:1::1\""),
-        "relay.external-ip" => given("[\"203.0.113.7\"]", "[\"203.0.113.8\"]"),
+        "relay.external-ip" => given("[\"203.0.113.11\"]", "[\"203.0.113.12\"]"),
         "relay.external-ip-sources" => {
             given("[\"stun:one.example:3478\"]", "[\"stun:one.example:1\", \"metadata:aws\"]")
         }
