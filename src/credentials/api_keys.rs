@@ -1,5 +1,7 @@
 //! The keys of those who may ask for credentials: found by their hash, in the same time whether there is one or not.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use base64::Engine;
@@ -9,11 +11,13 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::config::{ApiKey, Origin};
-use crate::policy::RateLimit;
+use crate::policy::{RateLimit, RateLimiter};
 
 /// What keys begin with, so that who finds one, a person or a scanner of repositories, knows what it is.
 pub(crate) const PREFIX: &str = "tsk_";
 const RANDOM_BYTES: usize = 32;
+/// Of what a key in a page may be used, one network has this part.
+const NETWORKS: u32 = 10;
 const SECOND_NANOS: u64 = 1_000_000_000;
 
 /// A new key, as it is given to whoever may ask. The configuration has its hash.
@@ -56,11 +60,21 @@ pub(super) struct ApiKeys(Vec<KnownKey>);
 pub(super) struct KnownKey {
     pub(super) bounds: ApiKey,
     paid_until_nanos: AtomicU64,
+    networks: Option<RateLimiter>,
 }
 
 impl ApiKeys {
-    pub(super) fn new(keys: &[ApiKey]) -> Self {
-        let known = |bounds: &ApiKey| KnownKey { bounds: bounds.clone(), paid_until_nanos: AtomicU64::new(0) };
+    /// `by_network`: whether networks can be told apart.
+    pub(super) fn new(keys: &[ApiKey], by_network: bool) -> Self {
+        let known = |bounds: &ApiKey| {
+            let mut key = KnownKey { bounds: bounds.clone(), paid_until_nanos: AtomicU64::new(0), networks: None };
+            let share = |of: u32| (of / NETWORKS).max(1);
+            let of_network =
+                |rate: RateLimit| RateLimit { per_second: share(rate.per_second), burst: share(rate.burst) };
+            let limit = bounds.rate.filter(|_| by_network && key.is_public()).map(of_network);
+            key.networks = limit.map(|limit| RateLimiter::new(Some(limit), Arc::default()));
+            key
+        };
         Self(keys.iter().map(known).collect())
     }
 
@@ -94,6 +108,19 @@ impl KnownKey {
             Origin::Any => true,
             Origin::One(known) => known == origin,
         })
+    }
+
+    /// Whether everybody has it who opens a page.
+    pub(super) fn is_public(&self) -> bool {
+        !self.bounds.origins.is_empty()
+    }
+
+    /// Takes one request out of a network's part of it, where it is in a page: one address must not take it from everybody. What
+    /// comes from this host may be of any network.
+    pub(super) fn take_of_network(&self, from: Option<IpAddr>, now_micros: u64) -> bool {
+        let from = from.filter(|from| !from.to_canonical().is_loopback());
+        let (Some(networks), Some(from)) = (&self.networks, from) else { return true };
+        networks.allow(now_micros, from)
     }
 
     /// Takes one request out of its budget; else how many seconds it has to wait.
@@ -134,7 +161,7 @@ mod tests {
         let (one, other) = (ApiKeyText::random().unwrap(), ApiKeyText::random().unwrap());
         assert!(one.expose().starts_with(PREFIX) && one.expose().len() == PREFIX.len() + 43);
         assert_ne!(one.expose(), other.expose());
-        let keys = ApiKeys::new(&[key("a", other.expose()), key("b", one.expose())]);
+        let keys = ApiKeys::new(&[key("a", other.expose()), key("b", one.expose())], true);
         let found = |text: &str| keys.find(text.as_bytes()).map(|key| key.bounds.id.as_str());
         assert_eq!(found(one.expose()), Some("b"));
         assert_eq!(found(other.expose()), Some("a"));
@@ -149,7 +176,7 @@ mod tests {
     #[test]
     fn a_rate_lets_a_burst_through_and_then_one_at_a_time_and_says_how_long_to_wait() {
         let rate = Some(RateLimit { per_second: 2, burst: 3 });
-        let keys = ApiKeys::new(&[ApiKey { rate, ..key("a", "a") }, key("b", "b")]);
+        let keys = ApiKeys::new(&[ApiKey { rate, ..key("a", "a") }, key("b", "b")], true);
         let (limited, unlimited) = (keys.find(b"a").unwrap(), keys.find(b"b").unwrap());
         let start = 5_000_000;
         for _ in 0..3 {
@@ -160,5 +187,32 @@ mod tests {
         assert_eq!(limited.take(start + 500_000), Ok(()));
         assert_eq!(limited.take(start + 500_000), Err(1), "the refused ones have cost nothing");
         assert!((0..1000).all(|_| unlimited.take(start) == Ok(())));
+    }
+
+    #[test]
+    fn one_network_has_a_tenth_of_a_key_in_a_page_and_leaves_others_theirs() {
+        let rate = Some(RateLimit { per_second: 50, burst: 200 });
+        let page = ApiKey { rate, origins: vec![Origin::Any], ..key("page", "page") };
+        let keys = [page, ApiKey { rate, ..key("program", "program") }];
+        let ip = |text: &str| Some(text.parse().unwrap());
+        let start = 5_000_000;
+        let taken = |key: &KnownKey, from: Option<IpAddr>, now: u64| {
+            (0..1000).take_while(|_| key.take_of_network(from, now) && key.take(now).is_ok()).count()
+        };
+        let known = ApiKeys::new(&keys, true);
+        let page = known.by_id("page").unwrap();
+        assert_eq!(taken(page, ip("192.0.2.1"), start), 20);
+        assert_eq!(taken(page, ip("::ffff:192.0.2.9"), start), 0, "the same network");
+        assert_eq!(taken(page, ip("192.0.2.1"), start + 1_000_000), 5);
+        assert_eq!(taken(page, ip("198.51.100.1"), start + 1_000_000), 20);
+        assert_eq!(taken(page, ip("2001:db8::1"), start + 1_000_000), 20);
+        let of_program = known.by_id("program").unwrap();
+        assert_eq!(taken(of_program, ip("192.0.2.1"), start), 200);
+        // Where one host stands for all, nobody is told from others.
+        for from in [None, ip("127.0.0.1"), ip("::1"), ip("::ffff:127.0.0.1")] {
+            assert!((0..100).all(|_| page.take_of_network(from, start)), "{from:?}");
+        }
+        let known = ApiKeys::new(&keys, false);
+        assert_eq!(taken(known.by_id("page").unwrap(), ip("192.0.2.1"), start), 200);
     }
 }

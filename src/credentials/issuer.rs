@@ -110,7 +110,7 @@ impl Issuer {
             burst: burst.saturating_mul(FLOOD_TIMES),
         });
         Self {
-            keys: ApiKeys::new(&api.keys),
+            keys: ApiKeys::new(&api.keys, api.per_network.is_some()),
             default_realm: auth.realm.clone(),
             secrets: secrets.collect(),
             with_username_limits: with_username_limits.map(|(name, _)| name.clone()).collect(),
@@ -194,6 +194,9 @@ impl Issuer {
             let message = format!("the key {id:?} is not for pages of {origin:?}; add that to its origins");
             return Err(Refused::origin(message));
         }
+        if !key.take_of_network(asked.address, asked.now_micros) {
+            return Err(Refused::key_rate_of_network(&key.bounds.id));
+        }
         key.take(asked.now_micros).map_err(|secs| Refused::key_rate(&key.bounds.id, secs))
     }
 
@@ -235,8 +238,14 @@ impl Issuer {
     }
 
     /// What revokes a credential that a key can have made: in its first realm, of its users, and good for no longer than it allows.
+    /// A key in a page is anybody's, and revokes nothing.
     pub(super) fn revocation(&self, key: &KnownKey, username: &str, now_unix: u64) -> Result<Revocation, Refused> {
         let bounds = &key.bounds;
+        if key.is_public() {
+            let message =
+                format!("the key {:?} has origins: whoever opens the page has it, and revokes nothing", bounds.id);
+            return Err(Refused::out_of_bounds("revocation_not_allowed", message));
+        }
         let parsed = TimeLimited::parse(UsernameLimits::plain(username));
         let latest_unix = now_unix.saturating_add(bounds.ttl_max.as_secs());
         let is_its = |of: &TimeLimited<'_>| of.user.starts_with(&bounds.user_prefix) && of.expires_unix <= latest_unix;

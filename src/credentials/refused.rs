@@ -106,6 +106,16 @@ impl Refused {
         Self { retry_after_secs: Some(1), ..refused }
     }
 
+    /// Too much was asked for from one network with a key that is in a page.
+    pub(super) fn key_rate_of_network(id: &str) -> Self {
+        let message = format!(
+            "more requests than one network may make with the key {id:?}, which is in a page; try again in a second, or raise its \
+             requests-per-second, of which a network has a tenth"
+        );
+        let refused = Self::new(StatusCode::TOO_MANY_REQUESTS, "key_rate_limited", Outcome::KeyRate, message);
+        Self { retry_after_secs: Some(1), ..refused }
+    }
+
     /// The answer in our own words.
     pub(super) fn answer(&self) -> Answer {
         self.answer_as(&json!({ "error": { "code": self.code, "message": self.message } }), "Bearer")

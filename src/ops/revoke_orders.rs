@@ -9,10 +9,13 @@ use tokio::time::sleep;
 
 use super::revocations::{Kept, Revoker};
 use super::workers::Workers;
+use crate::auth::Revocations;
 use crate::credentials::{NotRevoked, RevokeOrder};
 
 /// Between one pass over all allocations and the next.
 const REST: Duration = Duration::from_millis(200);
+/// What is revoked when no more is for the API: the rest is for the operator, who has more at stake.
+const REVOKED_MAX: usize = Revocations::MAX / 2;
 
 /// Carries orders out for ever.
 pub(super) async fn carry_out(mut orders: mpsc::Receiver<RevokeOrder>, revoker: Arc<Revoker>, workers: Workers) {
@@ -20,18 +23,20 @@ pub(super) async fn carry_out(mut orders: mpsc::Receiver<RevokeOrder>, revoker: 
         let mut next = Some(first);
         let mut done = Vec::new();
         while let Some(RevokeOrder { revocation, done: answer }) = next.take() {
-            match revoker.revocations.add(&revocation) {
-                Ok(_) => {
-                    tracing::info!(whose = ?revocation.whose, realm = ?revocation.realm, "revoked by the credentials API");
+            let has_room = revoker.revocations.len() < REVOKED_MAX;
+            match has_room.then(|| revoker.revocations.add(&revocation)) {
+                Some(Ok(_)) => {
+                    tracing::debug!(whose = ?revocation.whose, realm = ?revocation.realm, "revoked by the credentials API");
                     done.push(answer);
                 }
-                Err(_) => drop(answer.send(Err(NotRevoked::Full))),
+                None | Some(Err(_)) => drop(answer.send(Err(NotRevoked::Full))),
             }
             next = orders.try_recv().ok();
         }
         if done.is_empty() {
             continue;
         }
+        tracing::info!(credentials = done.len(), "revoked by the credentials API");
         let kept = revoker.keep().await;
         let result = match (workers.end_revoked().await, kept) {
             (false, _) => Err(NotRevoked::Unanswered),

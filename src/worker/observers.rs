@@ -129,9 +129,12 @@ impl Observers {
                 }
                 self.refusals.push(refusal);
             }
-            Event::Moved { id, from, five_tuple, username } => {
+            Event::Moved { id, from, five_tuple, username, is_frequent } => {
                 self.counters.allocation_moved(from.transport, five_tuple.transport);
-                log::moved(id, &from, &five_tuple, &username);
+                match is_frequent {
+                    true => self.ends.note_move(self.flushed_micros),
+                    false => log::moved(id, &from, &five_tuple, &username),
+                }
             }
             Event::LoopCut { id, user, client, peer } => {
                 self.counters.loops_cut.add(1);

@@ -429,6 +429,29 @@ fn a_move_that_nobody_makes_is_forgotten_and_moves_are_no_faster_than_one_a_seco
 }
 
 #[test]
+fn a_user_whose_allocations_move_very_often_is_not_told_of_one_by_one() {
+    let mut world = mobile();
+    let (login, mut ticket) = settled(&mut world, client(1));
+    let alice = world.list(&AllocationFilter::default(), None, 1)[0].user.clone();
+    let mut is_frequent = |world: &mut World, n: u16| {
+        let moved = world.alice(client(n));
+        ticket = world.come_back_well(&moved, &ticket);
+        world.send(moved.client, peer(2), b"abc").into_peer();
+        let told = world.events().into_iter().find_map(|event| match event {
+            Event::Moved { is_frequent, .. } => Some(is_frequent),
+            _ => None,
+        });
+        told.unwrap()
+    };
+    assert!(!is_frequent(&mut world, 2));
+    while world.shared.quotas.tells_move(&alice, world.now.micros) {}
+    assert!(is_frequent(&mut world, 3));
+    world.pass(2);
+    assert!(!is_frequent(&mut world, 4));
+    drop(login);
+}
+
+#[test]
 fn pending_moves_are_bounded_by_user() {
     let mut world = World::with(|options| {
         options.mobility = true;

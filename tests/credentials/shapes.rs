@@ -318,10 +318,14 @@ fn a_credential_is_revoked_as_cloudflare_and_metered_do_it_and_its_sessions_end(
 
     // A key revokes what it can have made, and nothing else.
     let (page, page_password) = make(PAGE_KEY, "page-1");
-    for username in [&*other, "alice", "9999999999:page-1", ":", "%00", "%FF"] {
-        let refused = revoke("page", PAGE_KEY, username);
+    for username in [&*other, "alice", "9999999999:b-1", ":", "%00", "%FF"] {
+        let refused = revoke("bound", BOUND_KEY, username);
         assert!([400, 403].contains(&refused.status), "{username}: {}", refused.body);
     }
+    // Nor does one that is in a page, which anybody has.
+    let refused = revoke("page", PAGE_KEY, &page);
+    assert_eq!(refused.status, 403, "{}", refused.body);
+    assert_eq!(disable(PAGE_KEY, &json!({"username": page}).to_string()).status, 403);
     assert_eq!(revoke("backend", PAGE_KEY, &page).status, 401);
     assert_eq!(disable("tsk_wrong", &json!({"username": page}).to_string()).status, 401);
     assert_eq!(disable(KEY, "{}").status, 400);

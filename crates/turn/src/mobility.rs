@@ -2,6 +2,7 @@
 
 use crate::addr::FiveTuple;
 use crate::clock::{Now, SECOND};
+use crate::policy::Quotas;
 use crate::reject::{Reason, Reject};
 use turnstone_stun::{AttributeType, Message, Method};
 
@@ -24,8 +25,10 @@ const MOVES_AT_ONCE: u64 = 5;
 
 impl Allocation {
     /// The event of having moved from a 5-tuple to where it is now.
-    pub(super) fn moved_event(&self, from: FiveTuple) -> Event {
-        Event::Moved { id: self.id, from, five_tuple: self.client.five_tuple, username: self.identity.username.clone() }
+    pub(super) fn moved_event(&self, from: FiveTuple, quotas: &Quotas, now: Now) -> Event {
+        let is_frequent = !quotas.tells_move(&self.identity.user, now.micros);
+        let username = self.identity.username.clone();
+        Event::Moved { id: self.id, from, five_tuple: self.client.five_tuple, username, is_frequent }
     }
 }
 
@@ -176,7 +179,7 @@ impl Server {
         }
         if self.allocations.get(slot).is_some_and(Allocation::is_away) {
             // There is no old 5-tuple that could still be used.
-            self.follow_client(slot);
+            self.follow_client(now, slot);
         }
         Ok(())
     }

@@ -275,7 +275,7 @@ impl Server {
         let slot = self.moving_slot(five_tuple).filter(|slot| is_here && self.live(now, *slot).is_some());
         match slot {
             Some(slot) => {
-                self.make_move(slot);
+                self.make_move(now, slot);
                 Ok(slot)
             }
             None if self.moves.expected.contains_key(five_tuple) => Err(Dropped::Moving),
@@ -284,7 +284,7 @@ impl Server {
     }
 
     /// Makes the move that is pending to a 5-tuple of this server: the old 5-tuple is nobody's from now on.
-    pub(super) fn make_move(&mut self, slot: u32) {
+    pub(super) fn make_move(&mut self, now: Now, slot: u32) {
         let Some(allocation) = self.allocations.get_mut(slot) else { return };
         let Some(mobile) = &mut allocation.mobile else { return };
         let Some(pending) = mobile.pending.take().and_then(|five_tuple| self.moves.remove(&five_tuple)) else { return };
@@ -297,7 +297,7 @@ impl Server {
             for channel in allocation.channels.iter() {
                 self.events.push(Event::RouteGone { id: allocation.id, channel: channel.number });
             }
-            self.events.push(allocation.moved_event(from));
+            self.events.push(allocation.moved_event(from, &self.shared.quotas, now));
         }
         self.report_routes(slot);
     }
@@ -330,20 +330,20 @@ impl Server {
     /// already, and else waits for its client to come back.
     pub(super) fn lose_way(&mut self, now: Now, slot: u32) {
         self.allocations.set_away(&self.hash, slot);
-        if !self.follow_client(slot) {
+        if !self.follow_client(now, slot) {
             self.wait_for_client(now, slot);
         }
     }
 
     /// Moves an allocation that has no 5-tuple to where its client is; whether that is known.
-    pub(super) fn follow_client(&mut self, slot: u32) -> bool {
+    pub(super) fn follow_client(&mut self, now: Now, slot: u32) -> bool {
         let Some(allocation) = self.allocations.get(slot) else { return false };
         let Some(five_tuple) = allocation.mobile.as_ref().and_then(|mobile| mobile.pending) else { return false };
         let id = allocation.id;
         let Some(pending) = self.moves.pending.get(&five_tuple) else { return false };
         match pending.at {
             Some(to) => self.moves.orders.push_back(MoveOrder::HandOver { id, five_tuple, to }),
-            None => self.make_move(slot),
+            None => self.make_move(now, slot),
         }
         true
     }

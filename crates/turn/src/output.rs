@@ -224,6 +224,8 @@ pub enum Event {
         five_tuple: FiveTuple,
         /// The whole username.
         username: Arc<str>,
+        /// Whether the user's allocations move more often than is told of one by one.
+        is_frequent: bool,
     },
     /// A channel was bound or refreshed: this route may be taken until `until_micros`.
     RouteBound {

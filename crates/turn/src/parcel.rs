@@ -251,7 +251,7 @@ impl Server {
             mobile.is_away = false;
         }
         if from != client.five_tuple {
-            self.events.push(allocation.moved_event(from));
+            self.events.push(allocation.moved_event(from, &self.shared.quotas, now));
         }
         self.expect_no_more(&client.five_tuple);
         allocation.judges.forget();

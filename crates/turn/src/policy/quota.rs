@@ -94,6 +94,7 @@ struct Entry {
     live: u32,
     rate: Bucket,
     told: Bucket,
+    moves_told: Bucket,
     is_departed: bool,
 }
 
@@ -120,6 +121,12 @@ impl Bucket {
 
     fn is_full(self, now_micros: u64) -> bool {
         self.paid_until_micros <= now_micros
+    }
+}
+
+impl Entry {
+    fn owes_nothing(&self, now_micros: u64) -> bool {
+        [self.rate, self.told, self.moves_told].iter().all(|bucket| bucket.is_full(now_micros))
     }
 }
 
@@ -180,6 +187,14 @@ impl Quotas {
         Reservation { quotas: Arc::clone(self), user: user.clone(), is_frequent }
     }
 
+    /// Whether a move of one of a user's live allocations is told of by itself: as many are as new allocations.
+    pub fn tells_move(&self, user: &User, now_micros: u64) -> bool {
+        let mut state = self.lock();
+        state.now_micros = state.now_micros.max(now_micros);
+        let now_micros = state.now_micros;
+        state.users.get_mut(user).is_some_and(|entry| entry.moves_told.charge(now_micros, TOLD_ONE_BY_ONE))
+    }
+
     /// Live allocations in total.
     pub fn in_use(&self) -> u32 {
         self.total.load(Ordering::Relaxed)
@@ -214,7 +229,7 @@ impl Quotas {
         let is_gone = entry.live == 0;
         state.leave_realm(user);
         let Some(entry) = state.users.get_mut(user).filter(|_| is_gone) else { return };
-        let is_free = entry.rate.is_full(now_micros) && entry.told.is_full(now_micros);
+        let is_free = entry.owes_nothing(now_micros);
         let queue = !is_free && !entry.is_departed;
         entry.is_departed |= queue;
         // One that is in the queue is forgotten from there.
@@ -262,7 +277,7 @@ impl State {
         let Some(entry) = self.users.get_mut(&user) else { return };
         if entry.live > 0 {
             entry.is_departed = false;
-        } else if entry.rate.is_full(self.now_micros) && entry.told.is_full(self.now_micros) {
+        } else if entry.owes_nothing(self.now_micros) {
             self.forget(&user);
         } else {
             self.departed.push_back(user);
@@ -373,6 +388,21 @@ mod tests {
         drop(moved);
         assert_eq!((quotas.in_use(), quotas.users(), quotas.remembered()), (0, 0, 0));
         assert!(quotas.reserve(limits, &user("ann"), 0).is_ok());
+    }
+
+    #[test]
+    fn moves_are_told_one_by_one_up_to_a_pace_of_the_user_that_outlives_its_allocations() {
+        let quotas = Arc::new(Quotas::default());
+        let told = |name: &str, now_micros: u64| {
+            (0..10_000).take_while(|_| quotas.tells_move(&user(name), now_micros)).count()
+        };
+        let held = quotas.reserve(per_user(9), &user("ann"), 0).unwrap();
+        let _other = quotas.reserve(per_user(9), &user("bob"), 0).unwrap();
+        assert_eq!((told("ann", 0), told("ann", 3 * SECOND), told("bob", 0)), (1000, 3, 1000));
+        drop(held);
+        let held = quotas.reserve(per_user(9), &user("ann"), 3 * SECOND).unwrap();
+        assert!(!held.is_frequent(), "moves cost no line of an allocation");
+        assert_eq!(told("ann", 3 * SECOND), 0);
     }
 
     #[test]
