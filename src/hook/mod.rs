@@ -1,7 +1,7 @@
 //! `[hook]`: asks an application about usernames that nobody configured, over HTTP, HTTPS or a socket in the file system.
 //!
 //! Workers hand questions over and never wait: what finds no room is answered at once as something that nobody could say. One task on
-//! the control runtime asks, so many at once, each for so long at most, and nobody while the application is out of order.
+//! the control runtime asks, so many at once, each for so long at most, and nothing for a network's clients while the application is out of order for them.
 
 mod answer;
 mod breaker;
@@ -24,7 +24,7 @@ use crate::config::Hook;
 use crate::net::sys::clocks;
 use crate::turn::{Answer, Ask, AskId};
 
-use breaker::{Breaker, Change};
+use breaker::{Breakers, Tell};
 use exchange::Target;
 
 /// Questions that wait for their turn.
@@ -73,7 +73,7 @@ pub struct HookControl(Arc<Shared>);
 
 struct Shared {
     target: ArcSwap<Target>,
-    breaker: Mutex<Breaker>,
+    breakers: Mutex<Breakers>,
     take: TakeAnswer,
     stats: Arc<HookStats>,
 }
@@ -82,7 +82,7 @@ struct Shared {
 pub fn new(hook: &Hook, stats: Arc<HookStats>, take: TakeAnswer) -> (HookSender, HookControl, Asker) {
     let (send, questions) = mpsc::channel(WAITING_MAX);
     let target = ArcSwap::from_pointee(Target::new(hook));
-    let shared = Arc::new(Shared { target, breaker: Mutex::default(), take, stats: Arc::clone(&stats) });
+    let shared = Arc::new(Shared { target, breakers: Mutex::default(), take, stats: Arc::clone(&stats) });
     let sender = HookSender { worker: 0, questions: send, stats };
     (sender, HookControl(Arc::clone(&shared)), Asker { questions, shared })
 }
@@ -92,7 +92,7 @@ impl HookControl {
     pub fn reload(&self, hook: &Hook) {
         if !self.0.target.load().is_of(hook) {
             self.0.target.store(Arc::new(Target::new(hook)));
-            *self.0.breaker() = Breaker::default();
+            *self.0.breakers() = Breakers::default();
             self.0.stats.set_broken(false);
         }
     }
@@ -122,27 +122,31 @@ impl Shared {
             // Nobody waits any more; who comes next asks anew.
             return self.stats.count(Told::TooLate);
         }
-        if !self.breaker().may_ask(Instant::now()) {
+        let client = ask.client.client.get().ip();
+        if !self.breakers().may_ask(client, Instant::now()) {
             self.stats.count(Told::NotAsked);
             return (self.take)(worker, ask.id, Answer::Failed);
         }
         let target = self.target.load_full();
         let asked = timeout(target.timeout(), target.ask(&ask)).await;
         let answer = asked.unwrap_or(Err(HookError::TimedOut)).and_then(|(status, body)| answer::read(status, &body));
-        let change = self.breaker().note(answer.is_ok(), Instant::now());
-        match (&answer, change) {
-            (Err(problem), Change::Broken(pause)) => {
-                self.stats.set_broken(true);
+        let tell = {
+            let mut breakers = self.breakers();
+            let tell = breakers.note(client, answer.is_ok(), Instant::now());
+            self.stats.set_broken(breakers.is_broken());
+            tell
+        };
+        match (&answer, tell) {
+            (Err(problem), Tell::Broken(pause)) => {
                 let problem = target.redact(&problem.to_string());
                 let secs = pause.as_secs();
-                tracing::warn!(%problem, secs, "the hook does not answer as it should: nobody is asked for a while, and users that are not configured cannot allocate ([hook] url)");
+                tracing::warn!(%problem, secs, "the hook does not answer as it should: nobody of the network of who has asked is asked about for a while, and users of it that are not configured cannot allocate ([hook] url)");
             }
             (Err(problem), _) => {
                 let problem = target.redact(&problem.to_string());
                 tracing::debug!(%problem, "the hook has not answered as it should");
             }
-            (Ok(_), Change::Mended) => {
-                self.stats.set_broken(false);
+            (Ok(_), Tell::Mended) => {
                 tracing::info!("the hook answers again");
             }
             (Ok(_), _) => {}
@@ -160,7 +164,7 @@ impl Shared {
         (self.take)(worker, ask.id, answer);
     }
 
-    fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    fn breakers(&self) -> std::sync::MutexGuard<'_, Breakers> {
+        self.breakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
