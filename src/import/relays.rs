@@ -159,6 +159,11 @@ pub(super) fn relay_ports(conf: &mut Conf, udp_ports: &[u16]) -> (u16, u16) {
 /// The relay ports that allocations share. coturn has two for each of its threads, of which each family uses one; here each port is
 /// for both families.
 pub(super) fn shared_ports(conf: &mut Conf, udp_ports: &[u16]) -> (u16, u16) {
+    if conf.tcp_relay == Some(true) {
+        conf.tcp_relay = Some(false);
+        let message = "TCP relays (RFC 6062) need a port for each allocation, and are not to be had with multiplex-peer: left out";
+        conf.find(None, "[relay]", FindingKind::NotConverted, Grade::Clients, message);
+    }
     const COTURN_PORT: u16 = 3480;
     let wanted = conf.multiplex_port.as_ref().map_or(COTURN_PORT, |port| port.value).max(1024);
     let count = u16::try_from(conf.workers.unwrap_or(SHARED_PORTS / 2) * 2).unwrap_or(u16::MAX);

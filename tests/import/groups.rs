@@ -118,6 +118,8 @@ fn ports_that_coturn_multiplexes_become_shared_ones_and_a_client_without_a_famil
     assert_eq!(shared(more), (true, (20000, 20005), 99));
     assert_eq!(shared("multiplex-peer\nlistening-port=3482").1, (3483, 3490));
     assert_eq!(shared("multiplex-peer=no\nmultiplex-peer-port=20000"), (false, (49152, 65535), 128));
+    let both = with_secret("multiplex-peer\nno-udp-relay");
+    assert!(both.config.relay.shared && !both.config.tcp_relays.is_offered && both.import.is_lossy());
     let family = |conf: &str| with_secret(conf).config.relay.default_family;
     assert_eq!(family("keep-address-family"), DefaultFamily::AsClient);
     assert_eq!(family("allocation-default-address-family=keep"), DefaultFamily::AsClient);
