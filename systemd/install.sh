@@ -29,6 +29,7 @@ bash_completion=$destdir$prefix/share/bash-completion/completions/turnstone
 zsh_completion=$destdir$prefix/share/zsh/site-functions/_turnstone
 fish_completion=$destdir$prefix/share/fish/vendor_completions.d/turnstone.fish
 renewal_hook=$destdir$prefix/share/turnstone/certbot-deploy-hook
+documents=$destdir$prefix/share/doc/turnstone
 fail2ban_filter=$destdir$prefix/share/turnstone/fail2ban.conf
 
 say() { printf '%s\n' "$*"; }
@@ -52,15 +53,20 @@ make() {
     mv -f "$target.new" "$target"
 }
 
+# commands_of [COMMAND]: the commands that the program's help, or that of a command, lists.
+commands_of() {
+    "$binary" "$@" --help | awk '/^Commands:/ { listed = 1; next } /^$/ { listed = 0 } listed && /^  [a-z]/ && $1 != "help" { print $1 }'
+}
+
 # generate MANUALS FILE_MANUAL BASH ZSH FISH: manual pages into a folder, that of turnserver.toml, completions into three files.
 generate() {
     make 0644 "$1/turnstone.1" "$binary" man
-    for command in serve check doctor probe credentials config import bench man completions \
-        status sessions show kick top explain suspensions reload drain revoke log-level; do
+    for command in $(commands_of); do
         make 0644 "$1/turnstone-$command.1" "$binary" man "$command"
+        for below in $(commands_of "$command"); do
+            make 0644 "$1/turnstone-$command-$below.1" "$binary" man "$command" "$below"
+        done
     done
-    make 0644 "$1/turnstone-credentials-verify.1" "$binary" man credentials verify
-    make 0644 "$1/turnstone-config-show.1" "$binary" man config show
     make 0644 "$2" "$binary" man turnserver.toml
     shift
     make 0644 "$2" "$binary" completions bash
@@ -91,6 +97,9 @@ install_all() {
     put 0644 "$here/tmpfiles.d/turnstone.conf" "$tmpfiles"
     put 0755 "$here/certbot-deploy-hook" "$renewal_hook"
     put 0644 "$here/fail2ban/turnstone.conf" "$fail2ban_filter"
+    for document in $(cd "$top" && ls *.md LICENSE-* turnserver.toml docs/*.md docs/*.json docs/benchmarks/*.svg); do
+        put 0644 "$top/$document" "$documents/$document"
+    done
     generate "$manuals" "$file_manual" "$bash_completion" "$zsh_completion" "$fish_completion"
 
     # The administrator's files: made once, never written over.
@@ -137,6 +146,7 @@ uninstall_all() {
     fi
     rm -f "$program" "$unit" "$sysusers" "$tmpfiles" "$renewal_hook" "$fail2ban_filter"
     rm -f "$manuals"/turnstone.1 "$manuals"/turnstone-*.1 "$file_manual" "$bash_completion" "$zsh_completion" "$fish_completion"
+    rm -rf "$documents"
     rmdir "$(dirname "$renewal_hook")" 2>/dev/null || true
     if [ -z "$destdir" ] && [ -d /run/systemd/system ]; then
         systemctl daemon-reload

@@ -234,6 +234,8 @@ fn installing_puts_everything_in_its_place_with_its_mode() {
         ("opt/turnstone/share/man/man1/turnstone.1", 0o644),
         ("opt/turnstone/share/man/man1/turnstone-credentials-verify.1", 0o644),
         ("opt/turnstone/share/man/man5/turnserver.toml.5", 0o644),
+        ("opt/turnstone/share/doc/turnstone/README.md", 0o644),
+        ("opt/turnstone/share/doc/turnstone/docs/deploy.md", 0o644),
         ("opt/turnstone/share/bash-completion/completions/turnstone", 0o644),
         ("opt/turnstone/share/zsh/site-functions/_turnstone", 0o644),
         ("opt/turnstone/share/fish/vendor_completions.d/turnstone.fish", 0o644),
@@ -256,6 +258,39 @@ fn installing_puts_everything_in_its_place_with_its_mode() {
     assert!(unit.contains("ExecStart=/opt/turnstone/bin/turnstone serve"), "{unit}");
     let secret = fs::read_to_string(folder.path().join("etc/turnstone/secret")).unwrap();
     assert!(secret.len() == 64 && secret.chars().all(|c| c.is_ascii_hexdigit()), "not 32 bytes in hex");
+}
+
+/// The commands below a command, as its help lists them.
+fn commands_below(command: &[String]) -> Vec<String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_turnstone")).args(command).arg("--help").output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let listed = help.split_once("\nCommands:\n").map_or("", |(_, rest)| rest.split("\n\n").next().unwrap());
+    let names = listed.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
+#[test]
+fn every_command_has_a_manual_page_and_every_page_that_is_referred_to_is_installed() {
+    let folder = tempfile::tempdir().unwrap();
+    install(folder.path(), &[]);
+    let share = folder.path().join("opt/turnstone/share");
+    let mut wanted = vec![Vec::new()];
+    let mut pages = 0;
+    while let Some(command) = wanted.pop() {
+        let name = std::iter::once("turnstone".to_owned()).chain(command.iter().cloned()).collect::<Vec<_>>().join("-");
+        assert!(share.join("man/man1").join(format!("{name}.1")).is_file(), "no manual page {name}(1)");
+        pages += 1;
+        wanted.extend(commands_below(&command).into_iter().map(|below| [command.clone(), vec![below]].concat()));
+    }
+    assert!(pages > 20, "{pages} pages");
+    let reference = fs::read_to_string(folder.path().join("etc/turnstone/turnserver.toml")).unwrap();
+    let named = reference.split("docs/").skip(1).filter_map(|rest| rest.split_once(".md").map(|(name, _)| name));
+    for name in
+        named.filter(|name| *name != "NAME" && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'))
+    {
+        let page = share.join("doc/turnstone/docs").join(format!("{name}.md"));
+        assert!(page.is_file(), "{} is referred to and not installed", page.display());
+    }
 }
 
 #[test]

@@ -60,7 +60,7 @@ pub(super) struct DoctorArgs {
     #[arg(long, short)]
     all: bool,
 
-    /// How to print the result; json is described in the README.
+    /// How to print the result; json is described in docs/probe.md.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 

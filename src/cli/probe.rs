@@ -97,7 +97,7 @@ pub(super) struct ProbeArgs {
     /// Exit with 1 when there are warnings.
     #[arg(long)]
     strict: bool,
-    /// How to print the result; json is described in the README.
+    /// How to print the result; json is described in docs/probe.md.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
     /// The same as --format json.
