@@ -185,6 +185,28 @@ fn a_peer_that_has_a_permission_is_announced_and_any_other_is_reset() {
 }
 
 #[test]
+fn a_peer_that_goes_before_it_is_bound_is_forgotten_unless_it_has_sent_something() {
+    let server = server(1, "");
+    let access = Access::new(&server, Transport::Tcp, "127.0.0.1", "gone");
+    let (mut control, relayed) = access.allocate(None);
+    control.permit("127.0.0.1:1".parse().unwrap());
+    let mut announced = |sends: &[u8]| {
+        let mut peer = TcpStream::connect(relayed).unwrap();
+        peer.write_all(sends).unwrap();
+        (control.hear().connection_id(), peer)
+    };
+    let ((silent, first), (talkative, second)) = (announced(b""), announced(b"hello"));
+    drop((first, second));
+    // When another one is announced, both ends have been seen.
+    let (_, _third) = announced(b"");
+    let (_, _fourth) = announced(b"");
+    assert_eq!(access.bind(silent).err(), Some(400));
+    let mut heard = Vec::new();
+    access.bind(talkative).unwrap().read_to_end(&mut heard).unwrap();
+    assert_eq!(heard, b"hello");
+}
+
+#[test]
 fn a_reset_of_one_side_is_one_of_the_other() {
     let server = server(1, "");
     let access = Access::new(&server, Transport::Tcp, "127.0.0.1", "reset");
