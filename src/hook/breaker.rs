@@ -1,6 +1,7 @@
 //! When nobody is asked: after some failures in a row, for a while that doubles, and then by one question first.
 //!
 //! This goes by the network of the client: what a stranger is asked about may make the application fail, and must not have others refused.
+//! His neighbours behind one address neither: only that nobody answers is a failure, and not what is answered, which may be about one name.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -24,6 +25,7 @@ pub(super) struct Breakers {
     networks: HashMap<IpAddr, (Breaker, Instant)>,
     told_at: Option<Instant>,
     is_told: bool,
+    useless_told_at: Option<Instant>,
 }
 
 /// What is to be told.
@@ -40,7 +42,7 @@ impl Breakers {
         self.networks.get_mut(&network(client)).is_none_or(|(breaker, _)| breaker.may_ask(now))
     }
 
-    /// Notes what came of one that was asked. Says what to tell of it, once a minute at most.
+    /// Notes whether one that was asked had any answer. Says what to tell of it, once a minute at most.
     pub(super) fn note(&mut self, client: IpAddr, is_good: bool, now: Instant) -> Tell {
         let network = network(client);
         if is_good {
@@ -55,17 +57,30 @@ impl Breakers {
         let (breaker, noted) = self.networks.entry(network).or_insert_with(|| (Breaker::default(), now));
         *noted = now;
         let Change::Broken(pause) = breaker.fail(now) else { return Tell::Nothing };
-        if self.told_at.is_some_and(|told| now.saturating_duration_since(told) < TOLD_EVERY) {
+        if !is_due(&mut self.told_at, now) {
             return Tell::Nothing;
         }
-        (self.told_at, self.is_told) = (Some(now), true);
+        self.is_told = true;
         Tell::Broken(pause)
+    }
+
+    /// Whether to tell of an answer that cannot be used.
+    pub(super) fn tells_useless(&mut self, now: Instant) -> bool {
+        is_due(&mut self.useless_told_at, now)
     }
 
     /// Whether there is a network for which nobody is asked.
     pub(super) fn is_broken(&self) -> bool {
         self.networks.values().any(|(breaker, _)| breaker.broken.is_some())
     }
+}
+
+fn is_due(told_at: &mut Option<Instant>, now: Instant) -> bool {
+    let is_due = told_at.is_none_or(|told| now.saturating_duration_since(told) >= TOLD_EVERY);
+    if is_due {
+        *told_at = Some(now);
+    }
+    is_due
 }
 
 /// The /24 or /48.

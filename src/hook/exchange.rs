@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -40,9 +40,12 @@ pub enum HookError {
     /// What is said is not HTTP, or broke off.
     #[error("{0}")]
     Http(hyper::Error),
-    /// The body is too long, or broke off.
-    #[error("the answer is longer than 16 KiB, or broke off")]
+    /// The body broke off.
+    #[error("the answer broke off")]
     Body,
+    /// The body is too long.
+    #[error("the answer is longer than 16 KiB")]
+    TooLong,
     /// An answer to another question.
     #[error("HTTP status {0}")]
     Status(u16),
@@ -52,6 +55,14 @@ pub enum HookError {
     /// The URL is of no use.
     #[error("the question cannot be put into a request")]
     Request,
+}
+
+impl HookError {
+    /// Whether the application is not there, as far as one can see. Who says something, however wrong, is: what it says may be about this
+    /// user alone, whose name any stranger may have made up.
+    pub(super) fn is_of_all(&self) -> bool {
+        matches!(self, Self::TimedOut | Self::Connect(_) | Self::Http(_) | Self::Body)
+    }
 }
 
 /// Who is asked.
@@ -138,7 +149,11 @@ impl Target {
             };
             let status = response.status().as_u16();
             let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
-            let body = body.map_err(|_| HookError::Body)?.to_bytes();
+            let body = body.map_err(|error| match error.is::<LengthLimitError>() {
+                true => HookError::TooLong,
+                false => HookError::Body,
+            });
+            let body = body?.to_bytes();
             if sender.ready().await.is_ok() {
                 let mut idle = self.idle();
                 if idle.len() < self.hook.concurrency {

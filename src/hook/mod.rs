@@ -22,6 +22,7 @@ pub use stats::{HookStats, Told};
 
 use crate::config::Hook;
 use crate::net::sys::clocks;
+use crate::policy::{AnswerBudgets, RateLimit, RateLimiter};
 use crate::turn::{Answer, Ask, AskId};
 
 use breaker::{Breakers, Tell};
@@ -74,6 +75,8 @@ pub struct HookControl(Arc<Shared>);
 struct Shared {
     target: ArcSwap<Target>,
     breakers: Mutex<Breakers>,
+    /// What each network may ask: as much as it may have answers to requests without credentials, whose nonce a question takes.
+    networks: RateLimiter,
     take: TakeAnswer,
     stats: Arc<HookStats>,
 }
@@ -82,7 +85,8 @@ struct Shared {
 pub fn new(hook: &Hook, stats: Arc<HookStats>, take: TakeAnswer) -> (HookSender, HookControl, Asker) {
     let (send, questions) = mpsc::channel(WAITING_MAX);
     let target = ArcSwap::from_pointee(Target::new(hook));
-    let shared = Arc::new(Shared { target, breakers: Mutex::default(), take, stats: Arc::clone(&stats) });
+    let networks = RateLimiter::new(Some(RateLimit::default()), Arc::new(AnswerBudgets::default()));
+    let shared = Arc::new(Shared { target, breakers: Mutex::default(), networks, take, stats: Arc::clone(&stats) });
     let sender = HookSender { worker: 0, questions: send, stats };
     (sender, HookControl(Arc::clone(&shared)), Asker { questions, shared })
 }
@@ -118,11 +122,16 @@ impl Asker {
 impl Shared {
     /// Asks one question, and brings its answer.
     async fn answer(self: Arc<Self>, worker: u16, ask: Ask) {
-        if ask.deadline_micros <= clocks().0 {
+        let now_micros = clocks().0;
+        if ask.deadline_micros <= now_micros {
             // Nobody waits any more; who comes next asks anew.
             return self.stats.count(Told::TooLate);
         }
         let client = ask.client.client.get().ip();
+        if !self.networks.allow(now_micros, client) {
+            self.stats.count(Told::TooOften);
+            return (self.take)(worker, ask.id, Answer::Failed);
+        }
         if !self.breakers().may_ask(client, Instant::now()) {
             self.stats.count(Told::NotAsked);
             return (self.take)(worker, ask.id, Answer::Failed);
@@ -130,26 +139,28 @@ impl Shared {
         let target = self.target.load_full();
         let asked = timeout(target.timeout(), target.ask(&ask)).await;
         let answer = asked.unwrap_or(Err(HookError::TimedOut)).and_then(|(status, body)| answer::read(status, &body));
-        let tell = {
-            let mut breakers = self.breakers();
-            let tell = breakers.note(client, answer.is_ok(), Instant::now());
+        let (tell, tells_useless) = {
+            let (mut breakers, now) = (self.breakers(), Instant::now());
+            let is_there = !answer.as_ref().is_err_and(HookError::is_of_all);
+            let tell = breakers.note(client, is_there, now);
             self.stats.set_broken(breakers.is_broken());
-            tell
+            (tell, is_there && answer.is_err() && breakers.tells_useless(now))
         };
-        match (&answer, tell) {
-            (Err(problem), Tell::Broken(pause)) => {
-                let problem = target.redact(&problem.to_string());
+        let problem = answer.as_ref().err().map(|problem| target.redact(&problem.to_string()));
+        match (tell, &problem) {
+            (Tell::Broken(pause), Some(problem)) => {
                 let secs = pause.as_secs();
-                tracing::warn!(%problem, secs, "the hook does not answer as it should: nobody of the network of who has asked is asked about for a while, and users of it that are not configured cannot allocate ([hook] url)");
+                tracing::warn!(%problem, secs, "the hook does not answer: nobody of the network of who has asked is asked about for a while, and users of it that are not configured cannot allocate ([hook] url)");
             }
-            (Err(problem), _) => {
-                let problem = target.redact(&problem.to_string());
-                tracing::debug!(%problem, "the hook has not answered as it should");
+            (Tell::Mended, _) => tracing::info!("the hook answers again"),
+            _ => {}
+        }
+        match problem {
+            Some(problem) if tells_useless => {
+                tracing::warn!(%problem, "the hook has not answered as it should: this user, perhaps others, cannot allocate; the application's own log should say why (told once a minute)");
             }
-            (Ok(_), Tell::Mended) => {
-                tracing::info!("the hook answers again");
-            }
-            (Ok(_), _) => {}
+            Some(problem) => tracing::debug!(%problem, "the hook has not answered as it should"),
+            None => {}
         }
         let answer = match answer {
             Ok(Some(credential)) => Answer::Known(credential),

@@ -13,6 +13,8 @@ pub enum Told {
     Failed,
     /// It was not asked, because too many failed before.
     NotAsked,
+    /// It was not asked, because the client's network has asked for too much.
+    TooOften,
     /// It was not asked, because nobody waited for its answer any more.
     TooLate,
     /// It was not asked, because too many waited for their turn.
@@ -21,7 +23,8 @@ pub enum Told {
 
 impl Told {
     /// Every one, for metrics that start at zero.
-    pub const ALL: [Self; 6] = [Self::Known, Self::Unknown, Self::Failed, Self::NotAsked, Self::TooLate, Self::NoRoom];
+    pub const ALL: [Self; 7] =
+        [Self::Known, Self::Unknown, Self::Failed, Self::NotAsked, Self::TooOften, Self::TooLate, Self::NoRoom];
 
     /// The stable name used as a metric label.
     pub fn label(self) -> &'static str {
@@ -30,6 +33,7 @@ impl Told {
             Self::Unknown => "unknown",
             Self::Failed => "failed",
             Self::NotAsked => "not-asked",
+            Self::TooOften => "too-often",
             Self::TooLate => "too-late",
             Self::NoRoom => "no-room",
         }

@@ -195,6 +195,7 @@ fn answer(question: &Value) -> String {
     let username = question["username"].as_str().unwrap();
     let password = password(username);
     let body = match username {
+        boom if boom.starts_with("boom") => return http(500, "{}"),
         "nobody" => return http(404, "{}"),
         "limited" => json!({ "password": password, "user": "tenant", "alloc": 1, "bw": "1M" }),
         "short" => json!({ "password": password, "ttl": 0 }),

@@ -25,6 +25,68 @@ const FAULTS: [Behaviour; 10] = [
     Behaviour::HangsUp,
 ];
 
+impl Behaviour {
+    /// Whether it answers at all: then it is asked about everybody.
+    fn is_an_answer(self) -> bool {
+        matches!(self, Self::Floods | Self::Lies | Self::Fails | Self::Redirects)
+    }
+}
+
+#[test]
+fn names_over_which_it_fails_are_refused_and_others_are_served_all_the_while() {
+    let application = Application::start(Behaviour::Answers);
+    let server = asking(&format!("url = \"{}/\"\n", application.url())).start();
+    std::thread::scope(|scope| {
+        let strangers: Vec<_> = (0..4)
+            .map(|of| {
+                let server = &server;
+                scope.spawn(move || {
+                    for n in 0..25 {
+                        let boom = known(&format!("boom-{of}-{n}"));
+                        assert_eq!(allocate(server, Transport::Tcp, &boom).err(), Some(500));
+                    }
+                })
+            })
+            .collect();
+        let mut n = 0;
+        while !strangers.iter().all(|stranger| stranger.is_finished()) {
+            assert!(allocate(&server, Transport::Tcp, &known(&format!("user-{n}"))).is_ok(), "user {n}");
+            n += 1;
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    assert_eq!(metric(&server, "turnstone_hook_broken"), 0);
+    assert_eq!(metric(&server, "turnstone_hook_questions_total{result=\"failed\"}"), 100);
+    assert_eq!(metric(&server, "turnstone_hook_questions_total{result=\"not-asked\"}"), 0);
+    let warnings = server.log().matches("the application's own log should say why").count();
+    assert!((1..=2).contains(&warnings), "{warnings} lines, and one a minute is enough");
+}
+
+#[test]
+fn a_network_has_a_budget_of_questions() {
+    let application = Application::start(Behaviour::Answers);
+    let server = asking(&format!("url = \"{}/\"\n", application.url())).start();
+    std::thread::scope(|scope| {
+        for of in 0..8 {
+            let server = &server;
+            scope.spawn(move || {
+                let mut n = 0;
+                wait_until("the budget to be used up", LIMIT, || {
+                    for _ in 0..50 {
+                        assert_eq!(
+                            allocate(server, Transport::Tcp, &known(&format!("boom-{of}-{n}"))).err(),
+                            Some(500)
+                        );
+                        n += 1;
+                    }
+                    (metric(server, "turnstone_hook_questions_total{result=\"too-often\"}") > 0).then_some(())
+                });
+            });
+        }
+    });
+    assert!(metric(&server, "turnstone_hook_questions_total{result=\"failed\"}") >= 500);
+}
+
 #[test]
 fn whatever_it_does_wrong_its_users_are_refused_in_time_others_go_on_and_it_is_asked_again_once_it_is_mended() {
     std::thread::scope(|scope| {
@@ -74,6 +136,13 @@ fn whatever_it_does_wrong_its_users_are_refused_in_time_others_go_on_and_it_is_a
                     }
                     is_over.store(true, Ordering::Relaxed);
                 });
+                if fault.is_an_answer() {
+                    assert_eq!(metric(&server, "turnstone_hook_broken"), 0, "{fault:?}");
+                    assert!(server.log().contains("the hook has not answered as it should"), "{fault:?}");
+                    application.behave(Behaviour::Answers);
+                    allocate(&server, Transport::Tcp, &known("erin")).unwrap();
+                    return;
+                }
                 // Of thirty who waited for two that hang, not all were asked about.
                 wait_until("nobody to be asked", LIMIT, || {
                     assert_eq!(allocate(&server, Transport::Tcp, &known("one-more")).err(), Some(500), "{fault:?}");
@@ -81,7 +150,7 @@ fn whatever_it_does_wrong_its_users_are_refused_in_time_others_go_on_and_it_is_a
                 });
                 let asked = metric(&server, "turnstone_hook_questions_total{result=\"failed\"}");
                 assert!((5..=20).contains(&asked), "{fault:?}: asked {asked} times");
-                assert!(server.log().contains("the hook does not answer as it should"), "{fault:?}");
+                assert!(server.log().contains("the hook does not answer: nobody"), "{fault:?}");
                 application.behave(Behaviour::Answers);
                 wait_until("it to be asked again", LIMIT, || allocate(&server, Transport::Tcp, &known("erin")).ok());
                 assert_eq!(metric(&server, "turnstone_hook_broken"), 0, "{fault:?}");
