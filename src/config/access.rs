@@ -15,15 +15,16 @@ use crate::auth::{AccessTokens, SharedSecret, TokenKey, Users, prepare};
 use crate::policy::PolicyName;
 use crate::user::RealmId;
 
-use super::credentials_reader::parse_url;
 use super::error::{Located, Place, ValueError};
 use super::keys::{READERS, SECRET, SECRET_FILE, TOKEN_ALGORITHMS};
 use super::peers::NamedPolicy;
 use super::reader::{Document, Section, or_default};
+use super::realm::RealmConfig;
 use super::secret::{Readers, SecretError, check_secret, read_private_file, trim_line_end};
 use super::sections::{read_realm_bandwidth, read_realm_quota};
-use super::snapshot::{Auth, RealmConfig};
+use super::snapshot::Auth;
 use super::source::{Source, Surroundings};
+use super::urls::{parse_host, parse_url};
 use super::users_file::{add_user, read_users_file};
 use super::value::{ON_EXPIRY, choose};
 
@@ -215,22 +216,6 @@ pub(crate) fn parse_realm(text: &str) -> Result<String, ValueError> {
         Some(prepared) if prepared.chars().count() > REALM_CHARS_MAX => Err(ValueError::Text("too long")),
         Some(prepared) => Ok(prepared),
     }
-}
-
-pub(crate) fn parse_host(text: &str) -> Result<String, ValueError> {
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    if bare.parse::<std::net::Ipv6Addr>().is_ok() {
-        return Ok(format!("[{bare}]"));
-    }
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-    };
-    if text.len() > 253 || !text.strip_suffix('.').unwrap_or(text).split('.').all(label) {
-        return Err(ValueError::is_not(text, "a host name"));
-    }
-    Ok(text.to_owned())
 }
 
 fn fresh_secret(document: &Document<'_>) -> Option<SharedSecret> {

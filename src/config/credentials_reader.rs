@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::access::{parse_host, parse_realm};
+use super::access::parse_realm;
 use super::admin::is_taken;
 use super::credentials::{ApiKey, CredentialsApi, Origin, Shape};
 use super::endpoint::Endpoint;
@@ -11,8 +11,10 @@ use super::error::{Located, ValueError};
 use super::listen::check_endpoint;
 use super::operation::parse_endpoint;
 use super::reader::{Document, Section, or_default};
-use super::snapshot::{Admin, Auth, Listener, Metrics, RealmConfig, TlsFiles};
+use super::realm::RealmConfig;
+use super::snapshot::{Admin, Auth, Listener, Metrics, TlsFiles};
 use super::source::Source;
+use super::urls::{parse_host, split_port};
 use super::value::choose;
 use crate::auth::prepare;
 use crate::policy::RateLimit;
@@ -222,34 +224,6 @@ fn parse_origin(text: &str) -> Result<Origin, ValueError> {
     Ok(Origin::One(format!("{scheme}://{}{port}", host.to_ascii_lowercase())))
 }
 
-/// A URL of RFC 7064 or RFC 7065.
-pub(super) fn parse_url(text: &str) -> Result<String, ValueError> {
-    let wrong = || ValueError::is_not(text, "a URL of a STUN or TURN server");
-    let (scheme, rest) = text.split_once(':').ok_or_else(wrong)?;
-    let (authority, query) = rest.split_once('?').map_or((rest, None), |(authority, query)| (authority, Some(query)));
-    let query_is_fit = match scheme {
-        "stun" | "stuns" => query.is_none(),
-        "turn" | "turns" => matches!(query, None | Some("transport=udp" | "transport=tcp")),
-        _ => false,
-    };
-    let (host, _) = split_port(authority).filter(|_| query_is_fit).ok_or_else(wrong)?;
-    parse_host(host)?;
-    Ok(text.to_owned())
-}
-
-/// Host and port; an IPv6 address is in brackets.
-fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
-    let end = authority.rfind(']').unwrap_or(0);
-    match authority.get(end..)?.find(':') {
-        None => Some((authority, None)),
-        Some(at) => {
-            let (host, port) = authority.split_at_checked(end + at)?;
-            let port = port.get(1..)?.parse().ok().filter(|port| *port > 0)?;
-            Some((host, Some(port)))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,32 +251,6 @@ mod tests {
             "https://*.a.example",
         ] {
             assert!(parse_origin(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn urls_are_of_stun_and_turn_servers() {
-        for good in [
-            "turn:turn.example.org",
-            "turn:turn.example.org:3478?transport=udp",
-            "turns:203.0.113.5:443?transport=tcp",
-            "turn:[2001:db8::5]:3478",
-            "stun:turn.example.org:3478",
-        ] {
-            assert_eq!(parse_url(good).as_deref(), Ok(good));
-        }
-        for bad in [
-            "",
-            "turn.example.org",
-            "turn:",
-            "turn://a",
-            "http://a",
-            "stun:a?transport=udp",
-            "turn:a?transport=tls",
-            "turn:a:99999",
-            "turn:[::1",
-        ] {
-            assert!(parse_url(bad).is_err(), "{bad}");
         }
     }
 

@@ -7,13 +7,15 @@ use ipnet::IpNet;
 
 use crate::addr::{SocketKind, Transport};
 
-use super::access::{parse_host, parse_path, parse_realm, parse_sni};
+use super::access::{parse_path, parse_realm, parse_sni};
 use super::error::{Located, Place, ValueError};
 use super::host::Host;
 use super::keys::TLS_VERSIONS;
 use super::reader::{Document, Section, or_default};
-use super::snapshot::{Auth, ListenOptions, Listener, RealmConfig, TlsFiles, TlsPair, Web};
+use super::realm::RealmConfig;
+use super::snapshot::{Auth, ListenOptions, Listener, TlsFiles, TlsPair, Web};
 use super::source::Source;
+use super::urls::parse_host;
 use super::value::choose;
 
 pub(super) fn read_listeners(document: &Document<'_>, root: &Section<'_, '_>, host: Host) -> Vec<Located<Listener>> {

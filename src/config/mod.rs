@@ -24,6 +24,7 @@ mod peers;
 mod places;
 mod public_address;
 mod reader;
+mod realm;
 mod records;
 mod relay;
 mod revocations;
@@ -37,6 +38,7 @@ mod source;
 mod tcp_relays;
 mod units;
 mod unshown;
+mod urls;
 mod usage;
 mod users_file;
 mod value;
@@ -56,6 +58,7 @@ pub use key::Overridable;
 pub use keys::{READERS_ENV, overridable};
 pub use named_files::NamedSecret;
 pub use overrides::{ADMIN_ENV, ADMIN_TOKEN_ENV, CONFIG_ENV, Overrides};
+pub use realm::{QuotaChanges, RealmConfig};
 pub use revocations::{
     Moment, RevocationError, WrittenBy, WrittenRevocation, read_list, read_listed, read_revocations, revocation,
     revocation_of, revoked_realm,
@@ -68,8 +71,7 @@ pub use sections::check_log_filter;
 pub use settings::{PolicyRules, compile_policies};
 pub use snapshot::{
     Admin, Auth, Config, Drain, ExternalIp, ListenOptions, Listener, Log, LogFormat, Metrics, OwnAddresses,
-    QuotaChanges, QuotaShares, RealmConfig, Relay, RelayAddress, RelayChoice, Streams, TlsFiles, TlsPair, TlsVersion,
-    WantedSockets, Web,
+    QuotaShares, Relay, RelayAddress, RelayChoice, Streams, TlsFiles, TlsPair, TlsVersion, WantedSockets, Web,
 };
 pub use source::{DEFAULT_FILE, Loaded, Source, Surroundings};
 pub use units::parse_duration;
@@ -78,8 +80,9 @@ pub use users_file::read_users;
 pub use ways_in::WaysIn;
 
 // For `import`, which writes what is read here.
-pub(crate) use access::{parse_host, parse_realm};
+pub(crate) use access::parse_realm;
 pub(crate) use relay::network_of;
 pub(crate) use units::{duration_text, rate_text};
+pub(crate) use urls::parse_host;
 pub(crate) use value::quoted;
 pub(crate) use words::edits;

@@ -6,7 +6,8 @@ use crate::policy::{AclError, OwnService, PeerAcl, PeerRules, PolicyName};
 
 use super::error::Located;
 use super::reader::{Document, Section, or_default};
-use super::snapshot::{Auth, RealmConfig};
+use super::realm::RealmConfig;
+use super::snapshot::Auth;
 use super::value::{PEER_MODES, choose};
 
 /// Policies that a configuration may have by name.

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use crate::addr::Family;
 
-use super::access::parse_host;
 use super::error::{Located, ValueError};
 use super::finding::{AddressSource, CLOUDS, Finding, FoundBy, StunServer};
 use super::reader::{Document, Section};
 use super::snapshot::{ExternalIp, Relay};
+use super::urls::parse_host;
 use super::value::choose;
 
 /// Most that are asked: each is asked once in an interval, and all are read by people.

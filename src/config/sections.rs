@@ -11,7 +11,8 @@ use crate::turn::Lifetimes;
 use super::error::{Located, ValueError};
 use super::keys::LOG_FORMATS;
 use super::reader::{Document, Section, or_default};
-use super::snapshot::{Log, QuotaChanges, QuotaShares, Relay, Streams};
+use super::realm::QuotaChanges;
+use super::snapshot::{Log, QuotaShares, Relay, Streams};
 use super::units::duration_text;
 use super::value::choose;
 

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use super::hook::HookUrl;
-use super::snapshot::{Auth, Config, ListenOptions, RealmConfig, Web};
+use super::realm::RealmConfig;
+use super::snapshot::{Auth, Config, ListenOptions, Web};
 use super::units::rate_text;
 use super::value::{ON_EXPIRY, PEER_MODES, name_of, quoted};
 use crate::auth::TokenKey;

@@ -2,7 +2,8 @@
 
 use crate::turn::server_names::ServerNames;
 
-use super::snapshot::{Config, Listener, RealmConfig};
+use super::realm::RealmConfig;
+use super::snapshot::{Config, Listener};
 
 /// The realms by what leads into them.
 pub struct WaysIn<'c> {
