@@ -240,11 +240,13 @@ pub enum NotPassed {
     Misdirected,
     /// Nothing went either way for too long.
     Silent,
+    /// It was silent, and others had no place.
+    Evicted,
 }
 
 impl NotPassed {
     /// All of them, for metrics that start at zero.
-    pub const ALL: [Self; 4] = [Self::Unreachable, Self::Full, Self::Misdirected, Self::Silent];
+    pub const ALL: [Self; 5] = [Self::Unreachable, Self::Full, Self::Misdirected, Self::Silent, Self::Evicted];
 
     /// The stable name used as a metric label.
     pub fn label(self) -> &'static str {
@@ -253,6 +255,7 @@ impl NotPassed {
             Self::Full => "full",
             Self::Misdirected => "misdirected",
             Self::Silent => "silent",
+            Self::Evicted => "evicted",
         }
     }
 }

@@ -72,6 +72,16 @@ impl ConnectionLimits {
         Ok(ConnectionPermit { limits: Arc::clone(self), whose: None, is_stranger: true, is_passed: false })
     }
 
+    /// Whether as many connections go on to a web server as may.
+    pub fn is_web_full(&self) -> bool {
+        self.lock().passed >= self.web_max()
+    }
+
+    /// Half of all.
+    fn web_max(&self) -> usize {
+        self.total_max.div_ceil(2)
+    }
+
     /// Whether a connection more of an address may be without an allocation.
     fn judge(&self, open: &Open, ip: IpAddr) -> Result<Whose, Full> {
         let whose = Whose { address: prefix(ip, 32, 64), network: prefix(ip, 24, 48) };
@@ -143,7 +153,7 @@ impl ConnectionPermit {
     /// When so many do.
     pub fn pass_on(&mut self) -> Result<(), Full> {
         let mut open = self.limits.lock();
-        if open.passed >= self.limits.total_max.div_ceil(2) {
+        if open.passed >= self.limits.web_max() {
             return Err(Full::OfWeb);
         }
         open.passed += usize::from(!self.is_passed);
@@ -272,7 +282,9 @@ mod tests {
             permits.iter_mut().map(ConnectionPermit::pass_on).collect::<Vec<_>>(),
             [Ok(()), Ok(()), Err(Full::OfWeb)]
         );
+        assert!(limits.is_web_full());
         permits.remove(0);
+        assert!(!limits.is_web_full());
         assert_eq!(permits[1].pass_on(), Ok(()));
         drop(permits);
         assert_eq!(limits.lock().passed, 0);

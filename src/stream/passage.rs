@@ -18,6 +18,7 @@ pub struct Passage {
     head: Vec<u8>,
     sent: usize,
     is_connected: bool,
+    has_spoken: bool,
     to_web: Flow,
     to_client: Flow,
 }
@@ -46,7 +47,7 @@ impl Passage {
     /// From a client, whose first bytes are `head`, to a connection that is being made.
     pub(super) fn new(client: TcpStream, web: TcpStream, head: Vec<u8>) -> Self {
         let (to_web, to_client) = (Flow::default(), Flow::default());
-        Self { client, web, head, sent: 0, is_connected: false, to_web, to_client }
+        Self { client, web, head, sent: 0, is_connected: false, has_spoken: false, to_web, to_client }
     }
 
     /// The client's socket, for epoll.
@@ -57,6 +58,11 @@ impl Passage {
     /// Whether the web server has answered.
     pub fn is_connected(&self) -> bool {
         self.is_connected
+    }
+
+    /// Whether the client has sent more than its first bytes.
+    pub fn has_spoken(&self) -> bool {
+        self.has_spoken
     }
 
     /// Moves what can be moved in one turn.
@@ -82,6 +88,7 @@ impl Passage {
         let broken = |_| PassageError::Broken;
         if self.head.is_empty() {
             let moved = self.to_web.go_on(&self.client, &self.web, MOST, pipes).map_err(broken)?;
+            self.has_spoken |= moved.bytes > 0;
             passed.bytes = [passed.bytes[0] + moved.bytes, 0];
             passed.has_more |= moved.has_more;
         }

@@ -41,6 +41,12 @@ impl Clients {
 
     fn watch_passage(&mut self, now: Now, id: StreamId, web: OwnedFd, observers: &Observers) -> Result<(), Refused> {
         self.strangers.add(web.as_fd(), token(id), Interest::Edge).map_err(Refused::Io)?;
+        if self.from.limits.is_web_full()
+            && let Some(silent) = self.streams.silent_passage(now)
+        {
+            observers.counters().close_for_web(NotPassed::Evicted);
+            self.streams.end(silent, Ending::Close);
+        }
         self.streams.pass_on(now, id, web).map_err(Refused::Full)?;
         observers.counters().web_connections.add(1);
         let Some(client) = self.streams.fd(id) else { return Ok(()) };

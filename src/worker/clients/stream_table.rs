@@ -23,6 +23,11 @@ const STALE_MAX: usize = 1024;
 /// How long nothing may go on to a web server and back before the connection is closed.
 const PASSED_SILENT_MICROS: u64 = 600_000_000;
 
+/// How long nothing may have gone before the connection gives way to another one for a web server, when there is no place; and of how
+/// many the one is chosen.
+const PASSED_GIVES_WAY_MICROS: u64 = 10_000_000;
+const PASSED_CHOICE: usize = 256;
+
 /// Where a connection waits for its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::worker) enum Line {
@@ -248,6 +253,36 @@ impl StreamTable {
             self.passed.push_back((due, id));
         }
         None
+    }
+
+    /// The connection that goes on to a web server and gives way to another one: one whose client has sent nothing since its hello, or
+    /// else another silent one, of each the one by which nothing has gone for longest, as far as has been looked.
+    pub(super) fn silent_passage(&mut self, now: Now) -> Option<StreamId> {
+        while let Some((_, id)) = self.passed.front().copied()
+            && self.passed_mut(id).is_none()
+        {
+            self.passed.pop_front();
+        }
+        let looked_at: Vec<_> = self.passed.iter().take(PASSED_CHOICE).map(|(_, id)| *id).collect();
+        let silent = looked_at.iter().enumerate().filter_map(|(index, id)| {
+            let passed = self.passed_mut(*id)?;
+            let is_silent = passed.moved_micros + PASSED_GIVES_WAY_MICROS <= now.micros;
+            is_silent.then(|| (passed.passage.has_spoken(), passed.moved_micros, index, *id))
+        });
+        match silent.min_by_key(|(has_spoken, moved_micros, ..)| (*has_spoken, *moved_micros)) {
+            Some((.., index, id)) => {
+                self.passed.remove(index);
+                Some(id)
+            }
+            None => {
+                // The next time others are looked at.
+                let looked_at =
+                    self.passed.drain(..looked_at.len()).map(|(_, id)| (now.micros + PASSED_SILENT_MICROS, id));
+                let looked_at: Vec<_> = looked_at.collect();
+                self.passed.extend(looked_at);
+                None
+            }
+        }
     }
 
     /// A connection that still arrives.

@@ -5,7 +5,8 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
 use super::*;
-use crate::net::Arena;
+use crate::net::sys::{Descriptors, Outward};
+use crate::net::{Arena, Pipes, connect_stream};
 use crate::stream::{Accepted, ConnectionLimits, Full, Opening, tls_configs};
 use crate::worker::peak::SLOTS_MIN;
 
@@ -46,11 +47,16 @@ impl World {
     }
 
     fn connect_within(&mut self, now: Now, limits: &Arc<ConnectionLimits>) -> StreamId {
+        self.connect_as(now, limits, Opening::Messages)
+    }
+
+    fn connect_as(&mut self, now: Now, limits: &Arc<ConnectionLimits>, opening: Opening) -> StreamId {
         let server = self.listener.local_addr().unwrap();
         self.clients.push(TcpStream::connect(server).unwrap());
         let (socket, client) = self.listener.accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
         let permit = limits.admit(client.ip()).unwrap();
-        let begun = Accepted::new(socket, client).unwrap().begin(Opening::Messages, false).unwrap();
+        let begun = Accepted::new(socket, client).unwrap().begin(opening, false).unwrap();
         self.table.insert(now, begun, permit)
     }
 }
@@ -251,4 +257,41 @@ fn a_connection_from_a_proxy_counts_for_the_client_of_its_header_and_no_two_have
     world.table.end(first, Ending::Close);
     assert!(world.table.next_ended().is_some());
     arrive(&mut world, &line(1000)).unwrap();
+}
+
+#[test]
+fn of_connections_for_a_web_server_those_that_say_nothing_give_way_and_the_oldest_first() {
+    let (mut world, limits) = (World::new(), ConnectionLimits::new(6, None, None));
+    let web = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut pipes = Pipes::new(Descriptors::share_out(1 << 16, 0, 1000, 1000, Outward::default()));
+    let ids: Vec<_> = (0..3)
+        .map(|secs| {
+            let id = world.connect_as(at(secs), &limits, Opening::Handshake(tls_configs().0));
+            world.table.pass_on(at(secs), id, connect_stream(web.local_addr().unwrap()).unwrap()).unwrap();
+            while !world.table.passed_mut(id).unwrap().passage.is_connected() {
+                world.table.passed_mut(id).unwrap().passage.go_on(&mut pipes).unwrap();
+            }
+            id
+        })
+        .collect();
+    assert!(limits.is_web_full());
+    // The first one's client says something.
+    world.clients[0].write_all(b"more").unwrap();
+    let first = &mut world.table.passed_mut(ids[0]).unwrap().passage;
+    while !first.has_spoken() {
+        first.go_on(&mut pipes).unwrap();
+    }
+    assert_eq!(world.table.next_unheard(at(12)), None);
+    for id in &ids {
+        world.table.passed_mut(*id).unwrap().moved_micros = at(3).micros;
+    }
+    assert_eq!(world.table.silent_passage(at(12)), None, "none has been silent for long");
+    world.table.passed_mut(ids[2]).unwrap().moved_micros = at(2).micros;
+    let mut gives_way = |secs| {
+        let id = world.table.silent_passage(at(secs))?;
+        assert!(world.table.end(id, Ending::Close) && !limits.is_web_full());
+        Some(id)
+    };
+    assert_eq!([gives_way(13), gives_way(13), gives_way(13)], [Some(ids[2]), Some(ids[1]), Some(ids[0])]);
+    assert_eq!(gives_way(13), None);
 }
