@@ -1,6 +1,7 @@
 //! Reads `[credentials]`: where the API listens, and the keys of those who may ask it.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::access::parse_realm;
@@ -16,6 +17,7 @@ use super::snapshot::{Admin, Auth, Listener, Metrics, TlsFiles};
 use super::source::Source;
 use super::urls::{parse_host, split_port};
 use super::value::choose;
+use crate::addr::Transport;
 use crate::auth::prepare;
 use crate::policy::RateLimit;
 
@@ -73,6 +75,18 @@ pub(super) fn read_credentials(
             section.problem("listen", listen.place.clone(), message);
         }
         check_endpoint(&section, address, &listen.place, beside.listeners);
+        let is_bounded = per_network.as_ref().is_some_and(|limit| limit.value.is_some());
+        if is_bounded
+            && let Some(listener) = beside.listeners.iter().find(|listener| is_web_of(address, &listener.value))
+        {
+            let message = format!(
+                "{address} is the web of the listener {}: all requests that come by it come from this host, and \
+                 requests-per-network-per-second bounds them as those of one network, so that one flood has everybody refused; set it to \
+                 \"unlimited\", and bound keys in pages by their requests-per-second",
+                listener.value.address
+            );
+            document.warning(listen.place.clone(), message);
+        }
     }
     let others = [
         ("[metrics]", beside.metrics.map(|metrics| &metrics.listen)),
@@ -98,6 +112,16 @@ pub(super) fn read_credentials(
         test_page,
         keys,
     })
+}
+
+/// Whether what is for the web server of a listener goes on to this address.
+fn is_web_of(address: SocketAddr, listener: &Listener) -> bool {
+    let Some(web) = listener.options.web.as_ref().filter(|_| listener.transport == Transport::Tls) else {
+        return false;
+    };
+    let (ip, of_web) = (address.ip(), web.address.ip());
+    let is_there = ip == of_web || ip.is_unspecified() && of_web.is_loopback();
+    is_there && address.port() == web.address.port()
 }
 
 fn read_keys(document: &Document<'_>, section: &Section<'_, '_>, beside: &Beside<'_>) -> Vec<ApiKey> {

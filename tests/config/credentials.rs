@@ -137,3 +137,25 @@ fn no_key_may_ask_for_a_credential_that_nobody_takes() {
         "{error}"
     );
 }
+
+#[test]
+fn as_the_web_of_a_listener_it_has_no_networks_to_bound_and_says_so() {
+    let warnings = |web: &str, listen: &str, more: &str| {
+        let listener =
+            format!("[[listen]]\naddress = \"127.0.0.1:443\"\ntransport = [\"tcp\", \"tls\"]\nweb = \"{web}\"\n");
+        let text = format!("{listener}{TLS}[credentials]\nlisten = \"{listen}\"\n{more}{}", key(""));
+        let loaded = with_secret(&text).parse().unwrap();
+        let messages = loaded.warnings.into_iter().map(|warning| warning.message);
+        messages.filter(|message| message.contains("the web of the listener 127.0.0.1:443")).collect::<Vec<_>>()
+    };
+    let unlimited = "requests-per-network-per-second = \"unlimited\"\n";
+    for (web, listen) in [("127.0.0.1:8443", "127.0.0.1:8443"), ("127.0.0.1:8443", "0.0.0.0:8443")] {
+        let told = warnings(web, listen, "");
+        assert!(told.len() == 1 && told[0].contains("set it to \"unlimited\""), "{told:?}");
+        assert_eq!(warnings(web, listen, "requests-per-network-per-second = 500\n").len(), 1);
+        assert!(warnings(web, listen, unlimited).is_empty());
+    }
+    for (web, listen) in [("127.0.0.1:8444", "127.0.0.1:8443"), ("192.0.2.1:8443", "0.0.0.0:8443")] {
+        assert!(warnings(web, listen, "").is_empty(), "{web} {listen}");
+    }
+}
