@@ -106,9 +106,8 @@ mod tests {
             assert!(as_markup.is_none(), "{}: {as_markup:?}", file.path);
             assert!(file.body.lines().count() < 500, "{}", file.path);
         }
-        let pages: [(&str, Pages, fn(&str) -> Option<&'static PageFile>); 2] =
-            [(PAGE, Pages::Test, file_at), (TEST_PAGE, Pages::Operator, test_file_at)];
-        for (page, other, at) in pages {
+        for (page, other) in [(PAGE, Pages::Test), (TEST_PAGE, Pages::Operator)] {
+            let at = if page == PAGE { file_at } else { test_file_at };
             let mut used = vec![page.to_owned()];
             let mut next = 0;
             while let Some(path) = used.get(next) {

@@ -222,7 +222,9 @@ mod tests {
     fn a_ticket_goes_back_as_it_came_and_an_empty_or_endless_one_is_none() {
         for (len, is_kept) in [(0, false), (1, true), (32, true), (Ticket::BYTES_MAX, true), (129, false)] {
             let value = vec![7; len];
-            let came = message(None, |encoder| drop(encoder.attribute(AttributeType::MOBILITY_TICKET, &value)));
+            let came = message(None, |encoder| {
+                encoder.attribute(AttributeType::MOBILITY_TICKET, &value);
+            });
             let ticket = Ticket::of(&Message::parse(&came).unwrap());
             assert_eq!(ticket.is_some(), is_kept, "{len}");
             let Some(ticket) = ticket else { continue };
@@ -235,7 +237,9 @@ mod tests {
     #[test]
     fn the_connection_of_a_tcp_relay_is_bound_by_the_number_that_the_answer_has() {
         let peer = SocketAddr::from(([192, 0, 2, 1], 80));
-        let answer = message(None, |encoder| drop(encoder.u32(AttributeType::CONNECTION_ID, 0xABCD_0123)));
+        let answer = message(None, |encoder| {
+            encoder.u32(AttributeType::CONNECTION_ID, 0xABCD_0123);
+        });
         let connected = read_answer(&Message::parse(&answer).unwrap(), Request::Connect { peer });
         assert_eq!(connected, Ok(Answer::Connected { connection: 0xABCD_0123 }));
         let bind = message(Some(Request::ConnectionBind { connection: 0xABCD_0123 }), |_| ());
