@@ -30,9 +30,6 @@ const COMMANDS: [&str; 21] = [
     "log-level",
 ];
 
-/// It makes a manual page for each.
-const INSTALLER: &str = include_str!("../../systemd/install.sh");
-
 #[test]
 fn the_variable_that_holds_the_secret_itself_is_in_the_help() {
     let place = Place::new();
@@ -52,7 +49,6 @@ fn help_lists_every_command_and_the_exit_codes() {
         assert!(help.lines().any(|line| line.trim_start().starts_with(&format!("{command} "))), "{command}:\n{help}");
         let of_command = ran(&mut place.command(&[command, "--help"])).ok();
         assert!(of_command.contains(&format!("Usage: turnstone {command}")), "{of_command}");
-        assert!(INSTALLER.contains(&format!(" {command}")), "{command}");
     }
     let page = ran(&mut place.command(&["man"])).ok();
     for signal in ["TERM", "INT", "USR1", "USR2", "HUP"] {

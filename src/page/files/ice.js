@@ -4,6 +4,8 @@ const GATHER_MILLIS = 12_000;
 const CONNECT_MILLIS = 12_000;
 const PINGS = 20;
 const PING_MILLIS = 3_000;
+/** How long nothing at all may arrive of what has been sent: SCTP waits a second for what was lost, then two, then four. */
+const STALL_MILLIS = 10_000;
 const SEND_MILLIS = 1_500;
 const SEND_BYTES_MAX = 32 << 20;
 const CHUNK_BYTES = 16 * 1024;
@@ -134,7 +136,22 @@ class Pair {
   }
 
   /** How long a small message takes to the other end and back, in milliseconds. */
-  async ping(signal) {
+  ping(signal) {
+    return this.#echo(PING_MILLIS, () => false, signal);
+  }
+
+  /** The same behind what was sent before: on a slow connection that takes its time, and is waited for as long as it arrives. */
+  pingBehind(signal) {
+    let heard = this.lastReceived;
+    const goesOn = () => {
+      const hasMore = this.lastReceived !== heard;
+      heard = this.lastReceived;
+      return hasMore;
+    };
+    return this.#echo(STALL_MILLIS, goesOn, signal);
+  }
+
+  async #echo(patienceMillis, goesOn, signal) {
     const started = performance.now();
     const mark = String(started);
     const back = new Promise((resolve) => {
@@ -147,9 +164,12 @@ class Pair {
       this.channel.addEventListener("message", hear);
     });
     this.channel.send(mark);
-    const millis = await until(back, PING_MILLIS, signal);
+    let millis;
+    do {
+      millis = await until(back, patienceMillis, signal);
+    } while (millis === undefined && goesOn());
     if (millis === undefined) {
-      throw new Error("the connection was there, and then no answer came within 3 seconds");
+      throw new Error(`the connection was there, and then no answer came within ${patienceMillis / 1000} seconds`);
     }
     return millis;
   }
@@ -174,7 +194,7 @@ class Pair {
       sent += CHUNK_BYTES;
     }
     // What is under way counts, too.
-    await this.ping(signal);
+    await this.pingBehind(signal);
     const secs = (this.lastReceived - this.firstReceived) / 1000;
     return secs > 0 ? (this.received * 8) / secs : 0;
   }
