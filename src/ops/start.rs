@@ -267,13 +267,11 @@ fn share_out_descriptors(config: &Config) -> sys::Descriptors {
     let sys::Descriptors { limit, needed, connections, outward, .. } = descriptors;
     if needed > limit {
         tracing::warn!(
-            limit,
-            needed,
-            connections,
             peers = outward.peers,
             web = outward.web,
-            "this process may have fewer descriptors than [relay] ports and [streams] connections-max may need, with those of \
-             TCP relays (tcp in [relay]) and web servers: it has at most so many connections, and the relays have the rest; raise LimitNOFILE= of the unit (ulimit -n), or lower the two"
+            "this process may have {limit} descriptors (open files), and what is configured may need {needed}: it takes at most \
+             {connections} connections of clients, and relays have the rest. Raise the limit (LimitNOFILE= of the unit, ulimit -n), or \
+             lower connections-max in [streams] or the number of ports in [relay]"
         );
     }
     descriptors
