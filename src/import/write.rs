@@ -54,9 +54,15 @@ pub(super) fn write(mut conf: Conf) -> Import {
         false => relays::relay_ports(&mut conf, &udp_ports),
     };
     // A redirection to the server itself, which would lead in a circle, goes without saying.
+    let named = relays::own_addresses(&conf);
     conf.alternates.retain(|server| {
+        let at = server.rsplit_once("://").map_or(server.as_str(), |(_, at)| at).parse::<SocketAddr>();
         let is_own = |listener: &Listener| {
-            listener.ip.is_some_and(|ip| server.ends_with(&format!("://{}", SocketAddr::new(ip, listener.port))))
+            at.as_ref().is_ok_and(|at| {
+                let is_everywhere = listener.ip.is_none() && at.ip().is_loopback();
+                let is_there = listener.ip == Some(at.ip()) || is_everywhere || named.contains(&at.ip());
+                is_there && listener.port == at.port()
+            })
         };
         !listeners.iter().any(is_own)
     });
