@@ -164,6 +164,12 @@ pub(super) fn shared_ports(conf: &mut Conf, udp_ports: &[u16]) -> (u16, u16) {
         let message = "TCP relays (RFC 6062) need a port for each allocation, and are not to be had with multiplex-peer: left out";
         conf.find(None, "[relay]", FindingKind::NotConverted, Grade::Clients, message);
     }
+    if conf.mobility == Some(true) && conf.workers != Some(1) {
+        conf.mobility = Some(false);
+        let message = "an allocation cannot move to another worker (mobility) where ports are shared (multiplex-peer): left out; with workers = 1 \
+                       both are to be had";
+        conf.find(None, "mobility", FindingKind::NotConverted, Grade::Clients, message);
+    }
     const COTURN_PORT: u16 = 3480;
     let wanted = conf.multiplex_port.as_ref().map_or(COTURN_PORT, |port| port.value).max(1024);
     let count = u16::try_from(conf.workers.unwrap_or(SHARED_PORTS / 2) * 2).unwrap_or(u16::MAX);

@@ -120,6 +120,8 @@ fn ports_that_coturn_multiplexes_become_shared_ones_and_a_client_without_a_famil
     assert_eq!(shared("multiplex-peer=no\nmultiplex-peer-port=20000"), (false, (49152, 65535), 128));
     let both = with_secret("multiplex-peer\nno-udp-relay");
     assert!(both.config.relay.shared && !both.config.tcp_relays.is_offered && both.import.is_lossy());
+    let moves = |conf: &str| with_secret(conf).config.mobility;
+    assert!(!moves("multiplex-peer\nmobility\nrelay-threads=3") && moves("multiplex-peer\nmobility\nrelay-threads=1"));
     let family = |conf: &str| with_secret(conf).config.relay.default_family;
     assert_eq!(family("keep-address-family"), DefaultFamily::AsClient);
     assert_eq!(family("allocation-default-address-family=keep"), DefaultFamily::AsClient);
