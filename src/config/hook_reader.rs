@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use super::access::{parse_path, read_secret};
+use super::access::parse_path;
 use super::error::ValueError;
 use super::hook::{Hook, HookUrl};
 use super::reader::{Document, Section, or_default};
-use super::secret::{WebhookToken, trim_line_end};
+use super::records::read_token;
 use super::source::{Source, Surroundings};
 use super::usage::WebhookUrl;
 
@@ -22,7 +22,7 @@ pub(super) fn read_hook(
     let url = section.text("url", |text| parse_url(text, &source.directory));
     let (timeout, concurrency) = (section.duration("timeout"), section.number("concurrency"));
     let (known_for, unknown_for) = (section.duration("known-for"), section.duration("unknown-for"));
-    let token = read_token(document, &section, source, around);
+    let token = read_token(document, &section, (source, around), (TOKEN_SOURCES, "the token in [hook]"));
     section.report_unknown_keys();
     if !section.has("url")
         && let Some(given) = TOKEN_SOURCES.iter().find(|key| section.has(key))
@@ -37,22 +37,6 @@ pub(super) fn read_hook(
         known_for: or_default(known_for),
         unknown_for: or_default(unknown_for),
     })
-}
-
-fn read_token(
-    document: &Document<'_>,
-    section: &Section<'_, '_>,
-    source: &Source,
-    around: &Surroundings<'_>,
-) -> Option<WebhookToken> {
-    let found = read_secret(document, source, around, section, TOKEN_SOURCES)?;
-    let token = WebhookToken::new(&trim_line_end(found.value));
-    if token.is_none() {
-        let message = "the token in [hook] is empty, too long, or has a character that no header may have; expected up to 4096 \
-                       visible ASCII characters";
-        document.problem(found.place, message);
-    }
-    token
 }
 
 fn parse_url(text: &str, directory: &Path) -> Result<HookUrl, ValueError> {

@@ -31,7 +31,7 @@ pub(super) fn read_usage(
     let (keep, interim) = (section.limit("keep"), section.duration_or_off("interim"));
     let url = section.text("webhook", WebhookUrl::parse);
     let (timeout, spool_bytes_max) = (section.duration("webhook-timeout"), section.size("spool-bytes-max"));
-    let token = read_token(document, &section, source, around);
+    let token = read_token(document, &section, (source, around), (TOKEN_SOURCES, "the webhook's token in [usage]"));
     section.report_unknown_keys();
 
     for (what, keys) in [("file", OF_FILE.as_slice()), ("webhook", &OF_WEBHOOK), ("webhook", &TOKEN_SOURCES)] {
@@ -64,17 +64,19 @@ pub(super) fn read_usage(
     Some(Usage { file, webhook, interim: or_default(interim) })
 }
 
-fn read_token(
+/// The token that one of these keys leads to; `whose` says in an error what it is for.
+pub(super) fn read_token(
     document: &Document<'_>,
     section: &Section<'_, '_>,
-    source: &Source,
-    around: &Surroundings<'_>,
+    (source, around): (&Source, &Surroundings<'_>),
+    (keys, whose): ([&'static str; 4], &str),
 ) -> Option<WebhookToken> {
-    let found = read_secret(document, source, around, section, TOKEN_SOURCES)?;
+    let found = read_secret(document, source, around, section, keys)?;
     let token = WebhookToken::new(&trim_line_end(found.value));
     if token.is_none() {
-        let message = "the webhook's token in [usage] is empty, too long, or has a character that no header may have; \
-                       expected up to 4096 visible ASCII characters";
+        let message = format!(
+            "{whose} is empty, too long, or has a character that no header may have; expected up to 4096 visible ASCII characters"
+        );
         document.problem(found.place, message);
     }
     token
