@@ -267,6 +267,7 @@ fn share_out_descriptors(config: &Config) -> sys::Descriptors {
     let sys::Descriptors { limit, needed, connections, outward, .. } = descriptors;
     if needed > limit {
         tracing::warn!(
+            connections,
             peers = outward.peers,
             web = outward.web,
             "this process may have {limit} descriptors (open files), and what is configured may need {needed}: it takes at most \
