@@ -101,7 +101,7 @@ fn certificates_are_chosen_by_server_name_and_by_what_the_client_can_verify_and_
         handshake(&server, &["-servername", "other.c.example"]).contains("subject-renewed").then_some(())
     });
     shows(&["-servername", "turn.c.example", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256"], "subject-rsa");
-    assert!(server.inner.log().contains("rsa-key.pem"), "the operator hears of it");
+    wait_until("what the operator hears of it", LIMIT, || server.inner.log().contains("rsa-key.pem").then_some(()));
 }
 
 #[test]

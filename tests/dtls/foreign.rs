@@ -57,7 +57,9 @@ fn uclient_keeps_its_allocation_by_its_ticket_from_session_to_session() {
     let mut runs = std::iter::repeat_with(run).take(40);
     let has_freed_twice = |run: &Finished| run.code.is_none() || run.all_output().contains("send: Success");
     assert_nothing_lost(&runs.find(|run| !has_freed_twice(run)).expect("uclient frees its session twice every time"));
-    assert!(server.inner.log().contains("allocation moved with its client"));
+    crate::support::wait_until("the line of the move", LIMIT, || {
+        server.inner.log().contains("allocation moved with its client").then_some(())
+    });
 }
 
 #[test]

@@ -297,7 +297,9 @@ fn certificates_are_chosen_by_server_name_and_by_what_the_client_can_verify_and_
         handshake(tls, &["-servername", "other.c.example"]).contains("subject-renewed").then_some(())
     });
     shows(&["-servername", "turn.c.example"], "subject-ecdsa");
-    assert!(server.log().contains("ecdsa-key.pem"), "the operator hears of it");
+    crate::support::wait_until("what the operator hears of it", Duration::from_secs(20), || {
+        server.log().contains("ecdsa-key.pem").then_some(())
+    });
 }
 
 #[test]
