@@ -128,9 +128,7 @@ fn a_tls_listener_passes_on_what_is_for_its_web_server_and_serves_the_rest() {
         assert!(text.contains(line), "no {line} in:\n{text}");
     }
     let told = || server.log().matches("cannot be reached").count();
-    crate::support::wait_until("the line about the web server", std::time::Duration::from_secs(20), || {
-        (told() > 0).then_some(())
-    });
+    wait_until("the line about the web server", Duration::from_secs(20), || (told() > 0).then_some(()));
     assert_eq!(told(), 1, "{}", server.log());
     drop(nginx);
     assert_ne!(fetch(&server, WEB_NAME, port, "127.0.3.1", &[]).0, Some(0));
