@@ -1,22 +1,25 @@
 #!/bin/sh
 # Installs Turnstone as a systemd service, or takes it away again.
 #
-#   systemd/install.sh [install]      after: cargo build --release
-#   systemd/install.sh uninstall      leaves /etc/turnstone alone
-#   systemd/install.sh generate       writes manual pages and completions to target/, for `cargo deb`
+#   systemd/install.sh [install]            after: cargo build --release
+#   systemd/install.sh uninstall [--purge]  ends the server; leaves configuration, state and logs, or takes these away, too.
+#                                           PREFIX/share/turnstone/uninstall [--purge] does the same
+#   systemd/install.sh files                what a package has: all of it but /etc/turnstone, which is made on the host
 #
 # PREFIX      where the program goes (default /usr/local)
 # SYSCONFDIR  where the configuration goes (default /etc)
 # DESTDIR     put in front of every path, for packages; then nothing is started, and no user is made
-# BINARY      the program to install (default target/release/turnstone)
+# BINARY      the program to install (default that of a release's archive, or else target/release/turnstone)
 set -eu
+umask 022
 
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(dirname "$here")
 prefix=${PREFIX:-/usr/local}
 sysconfdir=${SYSCONFDIR:-/etc}
 destdir=${DESTDIR:-}
-binary=${BINARY:-$top/target/release/turnstone}
+if [ -f "$top/turnstone" ]; then built=$top/turnstone; else built=$top/target/release/turnstone; fi
+binary=${BINARY:-$built}
 
 program=$destdir$prefix/bin/turnstone
 config=$destdir$sysconfdir/turnstone
@@ -28,9 +31,8 @@ file_manual=$destdir$prefix/share/man/man5/turnserver.toml.5
 bash_completion=$destdir$prefix/share/bash-completion/completions/turnstone
 zsh_completion=$destdir$prefix/share/zsh/site-functions/_turnstone
 fish_completion=$destdir$prefix/share/fish/vendor_completions.d/turnstone.fish
-renewal_hook=$destdir$prefix/share/turnstone/certbot-deploy-hook
 documents=$destdir$prefix/share/doc/turnstone
-fail2ban_filter=$destdir$prefix/share/turnstone/fail2ban.conf
+share=$destdir$prefix/share/turnstone
 
 say() { printf '%s\n' "$*"; }
 fail() { printf 'install.sh: %s\n' "$*" >&2; exit 1; }
@@ -38,7 +40,8 @@ fail() { printf 'install.sh: %s\n' "$*" >&2; exit 1; }
 # put MODE FILE TARGET: writes a file through the paths of this installation.
 put() {
     mkdir -p "$(dirname "$3")"
-    sed -e "s|/usr/bin/turnstone|$prefix/bin/turnstone|g" -e "s|/etc/turnstone|$sysconfdir/turnstone|g" "$2" >"$3.new"
+    sed -e "s|/usr/bin/turnstone|$prefix/bin/turnstone|g" -e "s|/usr/share/turnstone|$prefix/share/turnstone|g" \
+        -e "s|/etc/turnstone|$sysconfdir/turnstone|g" "$2" >"$3.new"
     chmod "$1" "$3.new"
     mv -f "$3.new" "$3"
 }
@@ -74,9 +77,26 @@ generate() {
     make 0644 "$4" "$binary" completions fish
 }
 
-generate_for_package() {
-    out=${CARGO_TARGET_DIR:-$top/target}
-    generate "$out/man" "$out/man/turnserver.toml.5" "$out/completions/turnstone.bash" "$out/completions/_turnstone" "$out/completions/turnstone.fish"
+install_files() {
+    mkdir -p "$(dirname "$program")"
+    # A new file, so that a running server keeps the program it was started from.
+    install -m 0755 "$binary" "$program.new"
+    mv -f "$program.new" "$program"
+    put 0644 "$here/turnstone.service" "$unit"
+    put 0644 "$here/sysusers.d/turnstone.conf" "$sysusers"
+    put 0644 "$here/tmpfiles.d/turnstone.conf" "$tmpfiles"
+    put 0755 "$here/certbot-deploy-hook" "$share/certbot-deploy-hook"
+    put 0644 "$here/fail2ban/turnstone.conf" "$share/fail2ban.conf"
+    put 0755 "$here/maintain" "$share/maintain"
+    # What a first installation begins with.
+    put 0644 "$top/turnserver.toml" "$share/turnserver.toml"
+    (cd "$top" && find *.md LICENSE-* docs -type f 2>/dev/null) | while read -r document; do
+        case $document in
+            *.png) install -D -m 0644 "$top/$document" "$documents/$document" ;;
+            *) put 0644 "$top/$document" "$documents/$document" ;;
+        esac
+    done
+    generate "$manuals" "$file_manual" "$bash_completion" "$zsh_completion" "$fish_completion"
 }
 
 install_all() {
@@ -88,43 +108,13 @@ install_all() {
     if [ -e "$program" ] && [ -e "$unit" ]; then
         is_upgrade=yes
     fi
-    mkdir -p "$(dirname "$program")"
-    # A new file, so that a running server keeps the program it was started from.
-    install -m 0755 "$binary" "$program.new"
-    mv -f "$program.new" "$program"
-    put 0644 "$here/turnstone.service" "$unit"
-    put 0644 "$here/sysusers.d/turnstone.conf" "$sysusers"
-    put 0644 "$here/tmpfiles.d/turnstone.conf" "$tmpfiles"
-    put 0755 "$here/certbot-deploy-hook" "$renewal_hook"
-    put 0644 "$here/fail2ban/turnstone.conf" "$fail2ban_filter"
-    for document in $(cd "$top" && ls *.md LICENSE-* turnserver.toml docs/*.md docs/*.json docs/benchmarks/*.svg); do
-        put 0644 "$top/$document" "$documents/$document"
-    done
-    generate "$manuals" "$file_manual" "$bash_completion" "$zsh_completion" "$fish_completion"
-
-    # The administrator's files: made once, never written over.
-    mkdir -p "$config/tls"
-    chmod 0750 "$config" "$config/tls"
-    if [ -e "$config/turnserver.toml" ]; then
-        say "kept $config/turnserver.toml"
-    else
-        put 0640 "$top/turnserver.toml" "$config/turnserver.toml"
-    fi
-    if [ -e "$config/secret" ]; then
-        say "kept $config/secret"
-    else
-        (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$config/secret")
-        chmod 0600 "$config/secret"
-        say "made $config/secret, the secret that time-limited credentials are made with"
-    fi
-
+    install_files
+    # It works without this folder.
+    put 0755 "$here/install.sh" "$share/install.sh"
+    printf '#!/bin/sh\nPREFIX=%s SYSCONFDIR=%s exec sh %s uninstall "$@"\n' "$prefix" "$sysconfdir" "$prefix/share/turnstone/install.sh" >"$share/uninstall"
+    chmod 0755 "$share/uninstall"
+    sh "$share/maintain" configure
     if [ -z "$destdir" ]; then
-        systemd-sysusers "$sysusers"
-        systemd-tmpfiles --create "$tmpfiles"
-        # In a container or an image there is no service manager to tell.
-        if [ -d /run/systemd/system ]; then
-            systemctl daemon-reload
-        fi
         say_what_next
     fi
 }
@@ -141,27 +131,46 @@ say_what_next() {
 }
 
 uninstall_all() {
-    if [ -z "$destdir" ] && [ -d /run/systemd/system ]; then
-        systemctl disable --now turnstone 2>/dev/null || true
+    case ${1:-} in
+        '' | --purge) ;;
+        *) fail "usage: install.sh uninstall [--purge]" ;;
+    esac
+    if [ -z "$destdir" ] && [ "$(id -u)" != 0 ]; then
+        fail "needs root: run it with sudo"
     fi
-    rm -f "$program" "$unit" "$sysusers" "$tmpfiles" "$renewal_hook" "$fail2ban_filter"
+    if [ -z "$destdir" ] && [ -d /run/systemd/system ]; then
+        sh "$share/maintain" stop
+        systemctl --quiet disable turnstone 2>/dev/null || true
+    fi
+    rm -f "$program" "$unit" "$sysusers" "$tmpfiles"
     rm -f "$manuals"/turnstone.1 "$manuals"/turnstone-*.1 "$file_manual" "$bash_completion" "$zsh_completion" "$fish_completion"
-    rm -rf "$documents"
-    rmdir "$(dirname "$renewal_hook")" 2>/dev/null || true
+    if [ "${1:-}" = --purge ] && [ -z "$destdir" ]; then
+        sh "$share/maintain" purge
+    fi
+    rm -rf "$documents" "$share"
     if [ -z "$destdir" ] && [ -d /run/systemd/system ]; then
         systemctl daemon-reload
     fi
-    if [ -d "$config" ]; then
-        say "left $config, with the configuration and the secret"
+    for left in "$config" /var/lib/turnstone /var/log/turnstone; do
+        if [ -d "$left" ] && { [ -z "$destdir" ] || [ "$left" = "$config" ]; }; then
+            say "left $left"
+        fi
+    done
+    if [ -z "$destdir" ] && getent passwd turnstone >/dev/null; then
+        say "left the user turnstone"
     fi
 }
 
-if [ "${1:-install}" != uninstall ] && [ ! -x "$binary" ]; then
-    fail "$binary is missing: run cargo build --release, or set BINARY"
-fi
+case ${1:-install} in
+    install | files)
+        if [ ! -x "$binary" ]; then
+            fail "$binary is missing: run cargo build --release, or set BINARY"
+        fi
+        ;;
+esac
 case ${1:-install} in
     install) install_all ;;
-    generate) generate_for_package ;;
-    uninstall) uninstall_all ;;
-    *) fail "usage: install.sh [install|uninstall|generate]" ;;
+    files) install_files ;;
+    uninstall) uninstall_all "${2:-}" ;;
+    *) fail "usage: install.sh [install|uninstall [--purge]|files]" ;;
 esac

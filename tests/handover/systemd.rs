@@ -3,117 +3,34 @@
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use crate::LIMIT;
 use crate::clients::{Load, Waiting, is_answered, udp_socket};
 use crate::manager::Listeners;
 use crate::socket_unit::free_port;
 use crate::support::Transport;
-use crate::support::skipped;
+use crate::support::machine::{Machine, Plan};
 
-/// A machine that runs nothing but systemd; it ends when dropped.
-struct Machine {
-    folder: tempfile::TempDir,
-    unshare: Child,
-    pid_1: String,
-    /// All machines have the same cgroups below them, which only one systemd may rule at a time.
-    _alone: std::fs::File,
-}
-
-impl Machine {
-    /// `None`, with a message, where there cannot be one.
-    fn start(configuration: &str) -> Option<Machine> {
-        if !rustix::process::geteuid().is_root() {
-            skipped("only root can make the namespaces that a systemd of its own needs");
-            return None;
-        }
-        if !Path::new("/lib/systemd/systemd").exists() {
-            skipped("systemd is not installed (apt-get install systemd)");
-            return None;
-        }
-        let alone = std::fs::File::open("/sys/fs/cgroup").unwrap();
-        rustix::fs::flock(&alone, rustix::fs::FlockOperation::LockExclusive).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let file = |name: &str| folder.path().join(name);
-        std::fs::write(file("configuration"), configuration).unwrap();
-        std::fs::create_dir(file("machine")).unwrap();
-        let output = std::fs::File::create(file("output")).unwrap();
-        let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut unshare = Command::new("unshare")
-            .args(["--pid", "--mount", "--cgroup", "--ipc", "--uts", "--fork", "--kill-child"])
-            .arg(sources.join("tests/handover/machine.sh"))
-            .args([&file("machine"), sources, Path::new(env!("CARGO_BIN_EXE_turnstone")), &file("configuration")])
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().unwrap())
-            .stderr(output)
-            .spawn()
-            .unwrap();
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            let output = std::fs::read_to_string(file("output")).unwrap();
-            let children = format!("/proc/{0}/task/{0}/children", unshare.id());
-            let pid_1 = std::fs::read_to_string(children).unwrap_or_default().trim().to_owned();
-            let is_over = unshare.try_wait().unwrap().is_some() || Instant::now() > deadline;
-            if is_over && !output.contains("mounted") {
-                let _ = unshare.kill();
-                let _ = unshare.wait();
-                skipped(&format!("this machine does not allow what a systemd of its own needs:\n{output}"));
-                return None;
-            }
-            assert!(!is_over, "systemd did not start:\n{output}");
-            if !pid_1.is_empty() && output.contains("Edit /etc/turnstone/turnserver.toml") {
-                return Machine { folder, unshare, pid_1, _alone: alone }.wait_for_systemd(deadline);
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn wait_for_systemd(self, deadline: Instant) -> Option<Machine> {
-        while !self.run(&["systemctl", "is-active", "idle.target"]).status.success() {
-            assert!(Instant::now() < deadline, "systemd does not answer:\n{}", self.output());
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Some(self)
-    }
-
-    /// Runs a command inside.
-    fn run(&self, command: &[&str]) -> Output {
-        let namespaces = ["--mount", "--pid", "--cgroup", "--ipc", "--uts"];
-        Command::new("nsenter").args(["--target", &self.pid_1]).args(namespaces).args(command).output().unwrap()
-    }
-
-    /// The same; it must succeed.
-    fn must(&self, command: &[&str]) -> String {
-        let output = self.run(command);
-        if !output.status.success() {
-            let status = self.run(&["systemctl", "status", "--no-pager", "turnstone"]);
-            let status = String::from_utf8_lossy(&status.stdout);
-            panic!("{command:?}: {output:?}\n{status}\n{}\n{}", self.output(), self.log());
-        }
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
-    }
-
-    fn show(&self, property: &str) -> String {
-        self.must(&["systemctl", "show", "turnstone", "--value", "--property", property])
-    }
-
-    fn output(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("output")).unwrap()
-    }
-
-    fn log(&self) -> String {
-        String::from_utf8_lossy(&self.run(&["cat", "/run/log"]).stdout).into_owned()
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        // PID 1 is killed with it, and everything inside with PID 1.
-        let _ = self.unshare.kill();
-        let _ = self.unshare.wait();
-    }
+/// A machine with Turnstone installed by its script, and this configuration.
+fn machine(configuration: &str) -> Option<Machine> {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = tempfile::tempdir().unwrap();
+    let configured = folder.path().join("configuration");
+    std::fs::write(&configured, configuration).unwrap();
+    let machine = Machine::start(&Plan {
+        root: Path::new("/"),
+        wrapper: &[],
+        setup: "set -eu\nPREFIX=/usr BINARY=/run/source/turnstone sh /run/source/systemd/install.sh\n\
+                cp /run/source/configuration /etc/turnstone/turnserver.toml\n",
+        files: &[
+            &sources.join("systemd"),
+            &sources.join("turnserver.toml"),
+            Path::new(env!("CARGO_BIN_EXE_turnstone")),
+            &configured,
+        ],
+    })?;
+    assert!(machine.output().contains("Edit /etc/turnstone/turnserver.toml"), "{}", machine.output());
+    Some(machine)
 }
 
 fn configuration(port: u16) -> String {
@@ -130,7 +47,7 @@ fn configuration(port: u16) -> String {
 #[test]
 fn the_unit_starts_reloads_and_restarts_under_a_real_systemd_without_refusing_a_client() {
     let port = free_port().port();
-    let Some(machine) = Machine::start(&configuration(port)) else { return };
+    let Some(machine) = machine(&configuration(port)) else { return };
     machine.must(&["systemctl", "start", "turnstone"]);
     let addresses: [SocketAddr; 2] = [([127, 0, 0, 1], port).into(), ([0, 0, 0, 0, 0, 0, 0, 1], port).into()];
     let listeners: Listeners =
@@ -185,7 +102,7 @@ fn the_unit_starts_reloads_and_restarts_under_a_real_systemd_without_refusing_a_
 fn check_says_beforehand_what_the_sandbox_will_refuse_and_the_unit_does_not_try_that_again() {
     let text = configuration(free_port().port())
         .replace("credential = \"secret\"", "credential = \"secret\"\nfile = \"/etc/turnstone/secret\"");
-    let Some(machine) = Machine::start(&text) else { return };
+    let Some(machine) = machine(&text) else { return };
     let check = || {
         let output = machine.run(&["turnstone", "check"]);
         (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())

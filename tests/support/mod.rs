@@ -11,6 +11,7 @@
 pub mod aiortc;
 mod credentials;
 mod holder;
+pub mod machine;
 mod peer;
 mod process;
 mod server;

@@ -1,17 +1,20 @@
 #!/bin/sh
-# Becomes PID 1 of a machine of its own, systemd, with Turnstone installed. Called in new PID, mount, cgroup, IPC and UTS
-# namespaces: machine.sh FOLDER SOURCES PROGRAM CONFIGURATION
+# Becomes PID 1 of a machine of its own: systemd. Called in new PID, mount, cgroup, IPC and UTS namespaces:
 #
-# Its files are this machine's with a layer on top, in memory; its network is this machine's. It has no units but ours: what
-# a distribution starts at boot would meddle with the network, the devices and the disks that are still shared.
+#   machine.sh FOLDER ROOT SETUP FILE...
+#
+# Its files are those of ROOT with a layer on top, in memory, which has each FILE in /run/source; SETUP is run there before systemd is. Its
+# network is that of whoever calls this. It has no units but those that SETUP brings: what a distribution starts at boot would meddle with
+# the network, the devices and the disks that are still shared.
 set -eu
-folder=$1 sources=$2 program=$3 configuration=$4
+folder=$1 root=$2 setup=$3
+shift 3
 
 mount --make-rprivate /
 mount -t tmpfs tmpfs "$folder"
 cd "$folder"
 mkdir upper work root
-mount -t overlay overlay -o "lowerdir=/,upperdir=$folder/upper,workdir=$folder/work" root
+mount -t overlay overlay -o "lowerdir=$root,upperdir=$folder/upper,workdir=$folder/work" root
 cd root
 mount -t proc proc proc
 mount -t tmpfs tmpfs run
@@ -28,9 +31,10 @@ for node in null:3 zero:5 full:7 random:8 urandom:9; do
 done
 mount --bind proc/sys proc/sys
 mount -o remount,bind,ro proc/sys
-cp -R "$sources/systemd" "$sources/turnserver.toml" run/source/
-cp "$program" run/source/turnstone
-cp "$configuration" run/source/configuration
+for file in "$setup" "$@"; do
+    cp -R "$file" run/source/
+done
+setup=/run/source/${setup##*/}
 rm -rf etc/systemd/system/* usr/lib/systemd/system-generators/* usr/lib/systemd/system/*.wants
 : >etc/fstab
 pivot_root . run/old
@@ -38,11 +42,11 @@ umount -l /run/old
 mount --make-rshared /
 echo "mounted"
 
-PREFIX=/usr BINARY=/run/source/turnstone sh /run/source/systemd/install.sh
-cp /run/source/configuration /etc/turnstone/turnserver.toml
+sh "$setup"
+printf '[Unit]\nDefaultDependencies=no\n' >/etc/systemd/system/idle.target
 # There is no journal here.
 mkdir -p /etc/systemd/system/turnstone.service.d
 printf '[Service]\nStandardOutput=append:/run/log\nStandardError=append:/run/log\n' >/etc/systemd/system/turnstone.service.d/log.conf
-printf '[Unit]\nDefaultDependencies=no\n' >/etc/systemd/system/idle.target
+echo "set up"
 exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin \
     /lib/systemd/systemd --system --log-target=console --log-level=notice --show-status=no --unit=idle.target

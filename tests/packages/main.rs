@@ -1,0 +1,13 @@
+//! The packages that `packaging/build` makes, each installed, started, upgraded and taken away in a root of its own, which mmdebstrap makes,
+//! under a real systemd.
+
+// A helper that cannot do its work must fail the test that called it; clippy counts only `#[test]` functions as tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod archive;
+mod build;
+mod deb;
+mod host;
