@@ -286,7 +286,8 @@ fn every_command_has_a_manual_page_and_every_page_that_is_referred_to_is_install
         wanted.extend(commands_below(&command).into_iter().map(|below| [command.clone(), vec![below]].concat()));
     }
     assert!(pages > 20, "{pages} pages");
-    let reference = fs::read_to_string(folder.path().join("etc/turnstone/turnserver.toml")).unwrap();
+    let shipped = fs::read_to_string(folder.path().join("etc/turnstone/turnserver.toml")).unwrap();
+    let reference = fs::read_to_string(share.join("doc/turnstone/docs/reference.md")).unwrap() + &shipped;
     let named = reference.split("docs/").skip(1).filter_map(|rest| rest.split_once(".md").map(|(name, _)| name));
     for name in
         named.filter(|name| *name != "NAME" && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'))

@@ -10,10 +10,9 @@ use clap::Args;
 use crate::config::Source;
 use crate::import::{Finding, FindingKind, Grade, Import, Spot, import, import_coturn};
 
-use super::output::{CliError, Exit, Printer};
+use super::output::{CliError, Exit, Printer, wrapped};
 
 const INPUT_BYTES_MAX: u64 = 1 << 20;
-const COLUMNS: usize = 100;
 
 /// Convert the configuration of coturn or eturnal.
 ///
@@ -171,26 +170,6 @@ fn places(spots: &[Spot]) -> String {
     let line = |spot: &Spot| if let Spot::Line(number) = spot { Some(*number) } else { None };
     let argument = |spot: &Spot| if let Spot::Argument(number) = spot { Some(*number) } else { None };
     format!("{}{}", named("line", &line), named("argument", &argument))
-}
-
-/// Lines of at most 100 columns, as far as words allow it.
-fn wrapped(text: &str, first: usize, others: usize) -> String {
-    let mut out = " ".repeat(first);
-    let mut column = first;
-    for (index, word) in text.split(' ').enumerate() {
-        let width = word.chars().count();
-        if index > 0 && column + 1 + width > COLUMNS {
-            out.push('\n');
-            out.push_str(&" ".repeat(others));
-            column = others;
-        } else if index > 0 {
-            out.push(' ');
-            column += 1;
-        }
-        out.push_str(word);
-        column += width;
-    }
-    out
 }
 
 fn summary(findings: &[Finding]) -> String {

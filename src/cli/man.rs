@@ -100,7 +100,7 @@ fn closing() -> Roff {
         (
             "FILES",
             &[
-                (DEFAULT_FILE, "the configuration; the file that comes with turnstone explains every option"),
+                (DEFAULT_FILE, "the configuration; turnserver.toml(5) has every key"),
                 ("/run/turnstone/admin.sock", "where the admin API listens, as that file has it"),
                 ("/etc/turnstone/secret", "the shared secret, as that file has it; readable by its owner only"),
             ],

@@ -147,6 +147,29 @@ impl Printer {
     }
 }
 
+/// How wide text is.
+const COLUMNS: usize = 100;
+
+/// Lines of at most [`COLUMNS`], as far as words allow it; how far the first one and the others are indented.
+pub(super) fn wrapped(text: &str, first: usize, others: usize) -> String {
+    let mut out = " ".repeat(first);
+    let mut column = first;
+    for (index, word) in text.split(' ').enumerate() {
+        let width = word.chars().count();
+        if index > 0 && column + 1 + width > COLUMNS {
+            out.push('\n');
+            out.push_str(&" ".repeat(others));
+            column = others;
+        } else if index > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += width;
+    }
+    out
+}
+
 /// What helps somebody who may not read the configuration or a secret.
 pub(super) fn permission_hint(message: &str) -> Option<&'static str> {
     let is_refused = message.contains("permission denied");

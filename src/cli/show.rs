@@ -1,4 +1,4 @@
-//! `turnstone config show`: the effective configuration, without secrets.
+//! `turnstone config`: the effective configuration, without secrets; and what the reference says of a key.
 
 use clap::{Args, Subcommand};
 
@@ -6,6 +6,7 @@ use crate::text::json_pretty;
 
 use super::input::ConfigFlags;
 use super::output::{CliError, Exit, Printer};
+use super::reference::{self, ReferenceArgs};
 
 /// Look at the configuration.
 #[derive(Args)]
@@ -25,10 +26,14 @@ enum ConfigSubcommand {
         #[command(flatten)]
         flags: ConfigFlags,
     },
+    Reference(ReferenceArgs),
 }
 
 pub(super) fn run(args: &ConfigCommand, printer: &mut Printer) -> Result<Exit, CliError> {
-    let ConfigSubcommand::Show { json, flags } = &args.command;
+    let (json, flags) = match &args.command {
+        ConfigSubcommand::Show { json, flags } => (json, flags),
+        ConfigSubcommand::Reference(args) => return reference::run(args, printer),
+    };
     let text = flags.read(false)?.load(false)?.config.to_toml();
     if !*json {
         printer.print(&text)?;

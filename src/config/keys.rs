@@ -454,9 +454,9 @@ static KEYS: &[Key] = &[
     )
         .shown(|c| text(c.admin.as_ref()?.listen.to_string()))
         .after_restart(keep_admin),
-    Key::new("admin.token-credential", CREDENTIAL),
-    Key::new("admin.token-file", FILE),
-    Key::new("admin.token-env", VARIABLE),
+    Key::new("admin.token-credential", CREDENTIAL).after_restart(keep_admin),
+    Key::new("admin.token-file", FILE).after_restart(keep_admin),
+    Key::new("admin.token-env", VARIABLE).after_restart(keep_admin),
     Key::new("admin.token", INLINE).unshown(unshown::admin_token_lines, unshown::admin_token_change).after_restart(keep_admin),
     Key::new("admin.page", Kind::Boolean)
         .default("false")
@@ -593,5 +593,7 @@ fn webhook(config: &Config) -> Option<&Webhook> {
     config.usage.as_ref()?.webhook.as_ref()
 }
 
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 mod tests;

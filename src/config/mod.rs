@@ -85,4 +85,4 @@ pub(crate) use relay::network_of;
 pub(crate) use units::{duration_text, rate_text};
 pub(crate) use urls::parse_host;
 pub(crate) use value::quoted;
-pub(crate) use words::edits;
+pub(crate) use words::{edits, nearest};

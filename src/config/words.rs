@@ -4,7 +4,7 @@
 const SECRET_NAMES: [&str; 7] = ["secret", "password", "token", "user", "pwd", "statsdb", "credential"];
 
 /// The known key that an unknown one was probably meant to be.
-pub(super) fn nearest<'k>(unknown: &str, known: &[&'k str]) -> Option<&'k str> {
+pub(crate) fn nearest<'k>(unknown: &str, known: &[&'k str]) -> Option<&'k str> {
     let meant = unknown.to_lowercase().replace('_', "-");
     let distances = known.iter().map(|key| (edits(&meant, key), *key));
     let (distance, key) = distances.min()?;

@@ -89,7 +89,7 @@ pub(super) fn write(mut conf: Conf) -> Import {
 fn header(from: &str) -> String {
     format!(
         "# Made by `turnstone import` from a configuration of {from}. `turnstone check` judges it,\n# `man turnserver.toml` \
-         describes every option.\n"
+         describes every key.\n"
     )
 }
 

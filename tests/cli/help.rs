@@ -136,8 +136,37 @@ fn the_page_of_the_configuration_is_one_that_man_can_show() {
     if let Ok(shown) = Command::new("man").args(["--warnings", "-E", "UTF-8", "-l"]).arg(&path).output() {
         let (out, err) = (String::from_utf8_lossy(&shown.stdout), String::from_utf8_lossy(&shown.stderr));
         assert!(shown.status.success() && err.is_empty(), "{err}");
-        assert!(out.contains("own-services = []"), "{out}");
+        assert!(out.contains("own-services = ") && out.contains("peers.own-services"), "{out}");
     }
+}
+
+#[test]
+fn the_reference_says_what_a_key_a_table_a_variable_or_a_flag_is_without_a_configuration() {
+    let place = Place::new();
+    let said = |name: &str| ran(&mut place.command(&["config", "reference", name])).ok();
+    let ports = said("relay.ports");
+    assert!(ports.starts_with("relay.ports\n  Value: a range such as \"49152-65535\""), "{ports}");
+    assert!(
+        ports.contains("\n  Default: \"49152-65535\"\n  Change: takes a restart\n  Set by: --relay-ports RANGE"),
+        "{ports}"
+    );
+    assert!(ports.contains("at most peers-per-allocation endpoints") && !ports.contains("](#"), "{ports}");
+    assert!(ports.lines().all(|line| line.chars().count() <= 100), "{ports}");
+    assert_eq!([said("TURNSTONE_RELAY_PORTS"), said("relay-ports")], [ports.clone(), ports.clone()]);
+    // Several tables have such a key, and a table is said with all that is in it.
+    assert!(said("ports").contains("nat-discovery.ports\n") && said("ports").contains(&ports));
+    assert!(said("relay").starts_with("[relay]\n") && said("[relay]").contains(&ports));
+    assert!(said("[[listen]]").contains("listen.web-proxy-header\n"));
+    assert!(said("Top level").contains("workers\n  Value: "));
+    let all = ran(&mut place.command(&["config", "reference"])).ok();
+    assert!(all.contains("  quota.allocations-total                          \"unlimited\"\n"), "{all}");
+    let wrong = ran(&mut place.command(&["config", "reference", "relay.prots"]));
+    assert_eq!((wrong.code, wrong.out.as_str()), (2, ""));
+    assert!(
+        wrong.err.contains("\"relay.prots\" (did you mean relay.ports?); turnstone config reference lists"),
+        "{}",
+        wrong.err
+    );
 }
 
 #[test]

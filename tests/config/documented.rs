@@ -1,21 +1,35 @@
-//! The `turnserver.toml` that is shipped: it is valid, documents every key, and states the true defaults.
+//! The `turnserver.toml` that is shipped runs as it stands, and so does what it has as examples; and every example of the reference.
+//! That the reference has every key with its true default is seen to in `config::keys::reference`.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
-use super::{Given, given};
+use super::{Given, SECRET, given};
 
 const SHIPPED: &str = include_str!("../../turnserver.toml");
+const REFERENCE: &str = include_str!("../../docs/reference.md");
+/// Where the texts have the files that this makes.
+const FOLDER: &str = "/etc/turnstone/";
 
-fn shipped(text: &str, credentials: &std::path::Path) -> Given {
-    let secret = credentials.join("secret");
-    fs::write(&secret, "0123456789abcdef\n").unwrap();
-    fs::set_permissions(&secret, fs::Permissions::from_mode(0o400)).unwrap();
-    given(text).env("CREDENTIALS_DIRECTORY", credentials.to_str().unwrap())
+/// A configuration with the files that it names.
+fn with_files(text: &str, folder: &Path) -> Given {
+    let write = |name: &str, content: &str| {
+        let path = folder.join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
+    };
+    let secrets = ["secret", "secret-b", "door-camera.password", "door-camera-b.password", "admin-token"];
+    secrets.iter().chain(&["hook-token", "webhook-token"]).for_each(|name| write(name, "0123456789abcdef\n"));
+    write("token-key", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n");
+    write("users", "alice:0123456789abcdef\n");
+    write("revocations", "{\"user\": \"mallory\"}\n");
+    given(&text.replace(FOLDER, &format!("{}/", folder.display())))
+        .env("CREDENTIALS_DIRECTORY", folder.to_str().unwrap())
+        .env("OLD_TURN_SECRET", "fedcba9876543210")
 }
 
-/// Lines `#key = value` and `#[[listen]]` without their `#`.
+/// Lines such as `#key = value` and `#[[listen]]` without their `#`.
 fn uncommented(text: &str) -> String {
     let is_option = |rest: &str| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '[');
     text.lines()
@@ -23,149 +37,84 @@ fn uncommented(text: &str) -> String {
         .collect()
 }
 
-/// Section to keys, of everything the file shows, examples in `# ` comments included.
-fn documented_keys() -> BTreeMap<String, BTreeSet<String>> {
-    let mut sections: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let mut section = String::new();
-    for line in SHIPPED.lines() {
-        let line = line.strip_prefix('#').unwrap_or(line).trim();
-        if line.starts_with('[') && line.ends_with(']') && !line.contains(' ') {
-            section = line.to_owned();
-            sections.entry(section.clone()).or_default();
-        } else if let Some((key, _)) = line.split_once(" = ")
-            && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-        {
-            sections.entry(section.clone()).or_default().insert(key.to_owned());
-        }
-    }
-    sections
-}
-
-/// The keys that the parser accepts, from what it says when it meets an unknown one.
-fn accepted_keys(section: &str) -> BTreeSet<String> {
-    let parent = if section.trim_matches('[').starts_with("realm.") { "[[realm]]\n" } else { "" };
-    let error = given(&format!("{parent}{section}\nno-such-key = 1\n")).error();
-    let line =
-        error.lines().find(|line| line.contains("unknown key \"no-such-key\"")).unwrap_or_else(|| panic!("{error}"));
-    let (_, keys) = line.split_once("expected one of ").unwrap();
-    keys.split(", ").map(str::to_owned).collect()
+/// The TOML of the reference: where it is, what stands before it, and the text.
+fn examples() -> Vec<(usize, &'static str, String)> {
+    let lines: Vec<_> = REFERENCE.lines().collect();
+    let starts = lines.iter().enumerate().filter(|(_, line)| **line == "```toml").map(|(index, _)| index);
+    let example = |start: usize| {
+        let text =
+            lines[start + 1..].iter().take_while(|line| **line != "```").map(|line| format!("{line}\n")).collect();
+        assert_eq!(lines[start - 1], "", "docs/reference.md:{start}: no blank line before the block");
+        (start + 1, lines[start - 2], text)
+    };
+    starts.map(example).collect()
 }
 
 #[test]
 fn the_shipped_file_is_valid_as_it_is() {
-    let credentials = tempfile::tempdir().unwrap();
-    let loaded = shipped(SHIPPED, credentials.path()).parse().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let loaded = with_files(SHIPPED, folder.path()).parse().unwrap();
     assert_eq!(loaded.config.auth.secrets.len(), 1);
+    assert_eq!(loaded.config.admin.unwrap().listen.to_string(), "unix:/run/turnstone/admin.sock");
     assert_eq!(loaded.warnings, []);
 }
 
 #[test]
-fn every_documented_key_is_accepted_and_every_accepted_key_is_documented() {
-    let documented = documented_keys();
-    let tables: BTreeSet<String> = documented
-        .keys()
-        .filter(|section| !section.is_empty() && !section.contains('.'))
-        .map(|section| section.trim_matches(['[', ']']).to_owned())
-        .collect();
-    for (section, keys) in &documented {
-        let mut keys = keys.clone();
-        match section.as_str() {
-            "" => keys.extend(tables.clone()),
-            "[auth]" => keys.extend(["secrets".to_owned(), "token-keys".to_owned(), "users".to_owned()]),
-            "[credentials]" => keys.extend(["keys".to_owned()]),
-            "[tls]" => keys.extend(["certificates".to_owned()]),
-            "[[realm]]" => keys.extend(["secrets", "users", "quota", "bandwidth"].map(str::to_owned)),
-            "[peers]" => keys.extend(["policy".to_owned()]),
-            _ => {}
-        }
-        assert_eq!(keys, accepted_keys(section), "in {section:?}");
-    }
-}
-
-#[test]
-fn the_documented_defaults_are_the_defaults() {
-    let credentials = tempfile::tempdir().unwrap();
+fn what_the_shipped_file_has_as_examples_is_valid_too() {
+    let folder = tempfile::tempdir().unwrap();
     let all = uncommented(SHIPPED);
-    let own_host = "external-ip = [\"203.0.113.5\", \"2001:db8::5\"]";
-    for example in [
-        own_host,
-        "external-ip-sources = ",
-        "certificate = ",
-        "key = ",
-        "software = ",
-        "state-directory = ",
-        "revocations = ",
-        "public-host = ",
-        "users-file = ",
-        "listen = ",
-        "alternate-server = ",
-        "file = ",
-        "webhook = ",
-        "url = ",
-    ] {
-        assert!(all.contains(example), "no example of {example}");
-    }
-    let is_example = |line: &str| {
-        [
-            "external-ip =",
-            "external-ip-sources =",
-            "addresses = [\"203",
-            "external-addresses =",
-            "server-name =",
-            "certificate =",
-            "key =",
-            "software =",
-            "state-directory =",
-            "url =",
-            "revocations =",
-            "public-host =",
-            "users-file =",
-            "urls =",
-            "listen =",
-            "alternate-server =",
-            "alternate-domain =",
-        ]
-        .iter()
-        .any(|example| line.starts_with(example))
-    };
-    let without_examples =
-        |text: &str| text.lines().filter(|line| !is_example(line)).map(|line| format!("{line}\n")).collect::<String>();
-    let defaults = without_examples(&all);
-    assert!(defaults.contains("\nqueue = \"200ms\"\n") && defaults.contains("\n[[listen]]\n"), "{defaults}");
-    let spelled_out = shipped(&defaults, credentials.path()).config();
-    // What the shipped file has without being the default is [admin] listen.
-    // Without a file and a webhook the other keys of [usage] would be for nothing, which is a mistake; and the spool's default
-    // is where there is no file.
-    let given = ["file = \"/var/", "webhook = ", "spool-directory = "];
-    let with_usage = given.iter().fold(SHIPPED.to_owned(), |text, key| text.replace(&format!("#{key}"), key));
-    let left_out = shipped(&without_examples(&with_usage), credentials.path()).config();
-    assert!(left_out.usage.as_ref().is_some_and(|usage| usage.file.is_some() && usage.webhook.is_some()));
-    assert!(left_out.admin.is_none() && shipped(SHIPPED, credentials.path()).config().admin.is_some());
-    let sorted = |config: &turnstone::config::Config| {
-        let mut config = config.clone();
-        config.listeners.sort_by_key(|listener| (listener.transport, listener.address));
-        config.to_toml()
-    };
-    assert_eq!(sorted(&spelled_out), sorted(&left_out));
-}
-
-#[test]
-fn the_examples_are_valid_too() {
-    let credentials = tempfile::tempdir().unwrap();
-    // Files that are not there.
-    let is_file = |line: &&str| line.starts_with("users-file") || line.starts_with("revocations");
-    let all = uncommented(SHIPPED).lines().filter(|line| !is_file(line)).collect::<Vec<_>>().join("\n");
-    let config = shipped(&all, credentials.path()).config();
+    let config = with_files(&all, folder.path()).config();
     assert_eq!(config.relay.addresses[0].external.to_string(), "203.0.113.5");
     assert_eq!(config.auth.public_host.as_deref(), Some("turn.example.org"));
-    assert!(config.tls.is_some());
-    assert_eq!(config.nat_discovery[0].addresses[1].to_string(), "203.0.113.6");
-    assert_eq!(config.auth.tokens.server_name, "turn.example.org");
-    assert_eq!(config.metrics.unwrap().listen.to_string(), "127.0.0.1:9641");
-    assert_eq!(config.admin.unwrap().listen.to_string(), "unix:/run/turnstone/admin.sock");
-    assert_eq!(config.drain.alternates.servers.len(), 2);
-    assert_eq!(config.redirect.unwrap().alternates.servers.len(), 3);
-    let usage = config.usage.unwrap();
-    assert_eq!(usage.file.unwrap().path.to_str(), Some("/var/log/turnstone/usage.jsonl"));
-    assert_eq!(usage.webhook.unwrap().url.expose(), "https://billing.example.org/turn");
+    assert_eq!(config.auth.users.len(), 1);
+    assert!(config.tls.is_some() && config.metrics.is_some());
+    assert!(config.listeners.iter().any(|listener| listener.transport.to_string() == "tls"));
+    assert!(config.peers.default_deny_all);
+    // Each `#` in front of what is no sentence was taken away: all of it was read.
+    let is_left = |line: &&str| line.starts_with('#') && !line.starts_with("# ") && *line != "#";
+    assert_eq!(all.lines().filter(is_left).collect::<Vec<_>>(), [""; 0]);
+}
+
+#[test]
+fn the_shipped_file_is_short() {
+    assert!(SHIPPED.lines().count() <= 120, "{} lines: the reference has room for more", SHIPPED.lines().count());
+}
+
+#[test]
+fn every_example_of_the_reference_is_a_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let examples = examples();
+    assert!(examples.len() > 40, "{}", examples.len());
+    let mut refused = Vec::new();
+    for (line, _, example) in examples {
+        let mut text = example;
+        if !text.contains("[[auth.secrets]]") {
+            text += SECRET;
+        }
+        if !text.contains("[tls]") {
+            text += "[tls]\ncertificate = \"c.pem\"\nkey = \"k.pem\"\n";
+        }
+        if let Err(error) = with_files(&text, folder.path()).parse() {
+            refused.push(format!("docs/reference.md:{line}: {error}\n{text}"));
+        }
+    }
+    assert!(refused.is_empty(), "{}", refused.join("\n"));
+}
+
+#[test]
+fn what_is_an_example_says_so_and_what_is_the_default_is_the_default() {
+    let mut defaults = Vec::new();
+    for (line, before, text) in examples() {
+        let is_example = before.starts_with("Example") && before.ends_with(':');
+        if !is_example {
+            assert!(
+                before.contains("by default"),
+                "docs/reference.md:{line}: neither an example nor a default: {before}"
+            );
+            defaults.push(text);
+        }
+    }
+    assert_eq!(defaults.len(), 1);
+    let spelled_out = given(&format!("{}{SECRET}", defaults[0])).config();
+    assert_eq!(spelled_out.to_toml(), given(SECRET).config().to_toml());
 }

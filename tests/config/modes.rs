@@ -228,7 +228,7 @@ fn a_users_file_may_have_keys_each_good_in_one_realm_and_its_lines_are_bounded()
     assert_eq!(error.lines().count(), 21, "{error}");
 }
 
-/// A million lines are read within seconds, also without optimisation; what it takes is in `turnserver.toml`.
+/// A million lines are read within seconds, also without optimisation; what it takes is in `docs/reference.md`.
 #[test]
 fn a_users_file_of_a_million_lines_is_read_and_each_of_it_is_found() {
     use std::fmt::Write;

@@ -4,7 +4,7 @@ use turnstone::config::{Config, Host, Overrides, Source, Surroundings};
 
 use crate::mutate::{Rng, mutate};
 
-/// Options with values that reach deep into the parser; the reference file adds every other key.
+/// Keys with values that reach deep into the parser; the examples of the reference add others.
 const SEEDS: &[&str] = &[
     include_str!("../../turnserver.toml"),
     "workers = 2\n[[listen]]\naddress = \"*:3478\"\ntransport = [\"udp\", \"tcp\"]\n",
@@ -24,7 +24,10 @@ fn host() -> Host {
 #[test]
 fn no_mutated_configuration_upsets_the_parser_and_every_refusal_says_where() {
     let mut rng = Rng(crate::seed() ^ 4);
-    let corpus: Vec<Vec<u8>> = SEEDS.iter().map(|text| text.as_bytes().to_vec()).collect();
+    let reference = include_str!("../../docs/reference.md").split("```toml\n").skip(1);
+    let examples = reference.filter_map(|rest| rest.split_once("```")).map(|(example, _)| example);
+    let corpus: Vec<Vec<u8>> = SEEDS.iter().copied().chain(examples).map(|text| text.as_bytes().to_vec()).collect();
+    assert!(corpus.len() > 40, "{} seeds", corpus.len());
     let env = |name: &str| (name == "A_SECRET").then(|| "a secret of enough bytes".to_owned());
     // Files named in a mutated text are looked for here, where there are none.
     let nowhere = tempfile::tempdir().unwrap();
