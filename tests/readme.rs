@@ -162,7 +162,9 @@ fn judged(text: &str) -> Result<(), String> {
 #[test]
 fn the_toml_of_every_page_is_accepted() {
     let pages = pages();
-    let all = || pages.iter().flat_map(|(path, page)| blocks(page, "toml").into_iter().map(move |block| (path, block)));
+    // The examples of the reference name more files and variables: they are looked at in `tests/config/documented`.
+    let tasks = || pages.iter().filter(|(path, _)| !path.ends_with("docs/reference.md"));
+    let all = || tasks().flat_map(|(path, page)| blocks(page, "toml").into_iter().map(move |block| (path, block)));
     let refused = all().filter_map(|(path, block)| judged(block).err().map(|why| format!("{}: {why}", path.display())));
     let refused: Vec<_> = refused.collect();
     assert!(refused.is_empty(), "{}", refused.join("\n"));

@@ -41,10 +41,9 @@ pub struct Problem {
 }
 
 impl fmt::Display for Problem {
-    /// One line: control characters that a value brought along are escaped.
+    /// One line: control characters that a value, or the name of a file, brought along are escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.place)?;
-        for c in self.message.chars() {
+        for c in format!("{}: {}", self.place, self.message).chars() {
             if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
         }
         Ok(())
