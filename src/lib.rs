@@ -21,6 +21,7 @@
 //! | [`doctor`] | what is wrong with the server's host |
 //! | `http` | HTTP endpoints |
 //! | [`hook`] | asks an application about users |
+//! | [`store`] | what the servers of a fleet share |
 //! | `credentials` | time-limited credentials as they are handed out, by command and over HTTP |
 //! | [`ops`] | logs, signals, service manager |
 //! | `page` | the files of the operator's page |
@@ -47,6 +48,7 @@ mod page;
 pub mod probe;
 pub mod proxy;
 mod public_address;
+pub mod store;
 pub mod stream;
 pub mod usage;
 pub mod worker;

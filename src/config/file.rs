@@ -24,6 +24,7 @@ use super::sections::{
 };
 use super::snapshot::Config;
 use super::source::{Loaded, Source, Surroundings};
+use super::store_reader::read_store;
 use super::tcp_relays::{check_tcp_ports, read_tcp_relays};
 use super::words::quoted_line;
 
@@ -114,6 +115,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
     let redirect = read_redirect(root, &listeners, &relay.value, around).map(Arc::new);
     let usage = read_usage(document, root, source, around);
     let hook = read_hook(document, root, source, around);
+    let store = read_store(document, root, source, around);
     let auth = read_auth(document, root, source, turn, around);
     let realms = read_realms(document, root, source, around, &auth, &peer_policies);
     warn_about_unused(document, &peer_policies, &auth, &realms);
@@ -155,6 +157,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         drain,
         redirect,
         hook,
+        store,
         usage,
         turn,
         rfc5766_channel_numbers,

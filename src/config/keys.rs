@@ -3,6 +3,7 @@
 
 mod credentials;
 mod relay;
+mod store;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -32,7 +33,7 @@ pub(super) fn find(name: &str) -> Option<&'static Key> {
 
 /// Every key.
 pub(super) fn all() -> impl Iterator<Item = &'static Key> {
-    KEYS.iter().chain(credentials::KEYS)
+    KEYS.iter().chain(credentials::KEYS).chain(store::KEYS)
 }
 
 /// The names that a table may have in it, subtables included.

@@ -35,6 +35,8 @@ mod show;
 mod shown;
 mod snapshot;
 mod source;
+mod store;
+mod store_reader;
 mod tcp_relays;
 mod units;
 mod unshown;
@@ -74,6 +76,7 @@ pub use snapshot::{
     QuotaShares, Relay, RelayAddress, RelayChoice, Streams, TlsFiles, TlsPair, TlsVersion, WantedSockets, Web,
 };
 pub use source::{DEFAULT_FILE, Loaded, Source, Surroundings};
+pub use store::{HostPort, OnLoss, StoreCertificate, StoreConfig, StorePassword, StorePlace, StoreUrl};
 pub use units::parse_duration;
 pub use usage::{Usage, UsageFile, Webhook, WebhookUrl};
 pub use users_file::read_users;

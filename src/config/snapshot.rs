@@ -21,6 +21,7 @@ use super::finding::{Finding, FoundBy, is_public};
 use super::hook::Hook;
 use super::realm::RealmConfig;
 use super::secret::{AdminToken, Readers, SecretError, read_key_file};
+use super::store::StoreConfig;
 use super::usage::Usage;
 
 /// A complete, valid configuration. It is an immutable snapshot; a reload builds another one.
@@ -76,6 +77,8 @@ pub struct Config {
     pub redirect: Option<Arc<Redirect>>,
     /// Who is asked about usernames that nobody configured; nobody by default.
     pub hook: Option<Hook>,
+    /// What the servers of a fleet share; nothing by default.
+    pub store: Option<StoreConfig>,
     /// Records of what each allocation has used; none by default.
     pub usage: Option<Usage>,
     /// Whether TURN is offered, or only STUN Binding.

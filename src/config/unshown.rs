@@ -332,7 +332,7 @@ pub(super) fn webhook_token_change(old: &Config, new: &Config) -> Option<(String
 }
 
 /// A secret of which there is at most one.
-fn there<T: PartialEq>(old: Option<T>, new: Option<T>, [one, other]: [&str; 2]) -> Option<(String, String)> {
+pub(super) fn there<T: PartialEq>(old: Option<T>, new: Option<T>, [one, other]: [&str; 2]) -> Option<(String, String)> {
     if old == new {
         return None;
     }

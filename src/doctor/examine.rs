@@ -12,7 +12,7 @@ use super::process::{self, Server};
 use super::{Configured, Options, Progress, Report, finding};
 use super::{
     alternates, buffers, certificate, choices, clients, clock, credentials, files, firewall, health, hook, host,
-    listeners, network, ports, service,
+    listeners, network, ports, service, store,
 };
 
 /// Makes every check; `progress` is called as each ends. Without a configuration, those that need none.
@@ -94,6 +94,9 @@ impl Doctor<'_, '_> {
         }
         if let Some(asked) = &config.hook {
             self.found([hook::judge(asked, self.options.timeout)]);
+        }
+        if let Some(shared) = &config.store {
+            self.found([store::judge(shared, self.options.timeout)]);
         }
         self.found(listeners::judge_stuns(config));
         self.found(listeners::judge_webs(config, self.options.timeout));

@@ -3,7 +3,7 @@
 //!
 //! Each check is a function of plain inputs (the text of a file of /proc, the configuration, a list of interfaces) that returns
 //! findings; [`run`] collects the inputs and asks each. It sends packets to this host's own addresses, to the web servers that share ports,
-//! to the servers that clients are sent to (`[redirect]`, `[drain]`), to the application of `[hook]`, and to no others.
+//! to the servers that clients are sent to (`[redirect]`, `[drain]`), to the application of `[hook]`, to the store of `[store]`, and to no others.
 
 mod alternates;
 mod buffers;
@@ -25,6 +25,7 @@ pub mod ports;
 pub mod process;
 mod report;
 pub mod service;
+pub mod store;
 mod walk;
 
 pub use examine::run;

@@ -3,6 +3,9 @@
 //! Labels come from closed lists (transport, family, direction, reason, ..., realms of the configuration): never a user, never an address. Every series
 //! is there from the start, at zero.
 
+mod out;
+mod store;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -25,6 +28,7 @@ use crate::turn::{EndReason, Shared};
 use crate::usage::Lost;
 use crate::user::RealmId;
 use crate::worker::Reservations;
+use out::Out;
 
 /// The metrics of the running server.
 pub(super) struct Metrics(Registry);
@@ -86,6 +90,9 @@ impl Collector for Observed {
         self.encode_streams(&mut out)?;
         self.encode_dtls(&mut out)?;
         self.encode_hook(&mut out)?;
+        if let Some(store) = self.status.store.get() {
+            store::encode(store, &mut out)?;
+        }
         self.encode_usage(&mut out)?;
         self.encode_credentials(&mut out)
     }
@@ -502,48 +509,4 @@ impl Observed {
     fn sum_at(&self, list: fn(&Counters) -> &[Counter], index: usize) -> u64 {
         counters::sum_at(&self.counters, list, index)
     }
-}
-
-/// Writes metrics of one or no label.
-struct Out<'e>(DescriptorEncoder<'e>);
-
-impl Out<'_> {
-    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&signed(value))
-    }
-
-    fn counters<'v>(
-        &mut self,
-        name: &str,
-        help: &str,
-        label: &str,
-        values: impl IntoIterator<Item = (&'v str, u64)>,
-    ) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        values.into_iter().try_for_each(|(value, count)| {
-            metric.encode_family(&[(label, value)])?.encode_counter::<NoLabelSet, _, u64>(&count, None)
-        })
-    }
-
-    fn gauges<'v>(
-        &mut self,
-        name: &str,
-        help: &str,
-        label: &str,
-        values: impl IntoIterator<Item = (&'v str, u64)>,
-    ) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        values
-            .into_iter()
-            .try_for_each(|(value, count)| metric.encode_family(&[(label, value)])?.encode_gauge(&signed(count)))
-    }
-}
-
-fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }

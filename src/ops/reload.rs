@@ -127,6 +127,9 @@ fn apply(server: &mut Server, judged: &mut Judged, hooks: &Hooks<'_>) -> Judging
     if let Some((control, hook)) = server.hook.as_ref().zip(server.config.hook.as_ref()) {
         control.reload(hook);
     }
+    if let (Some(store), Some(settings)) = (&server.store, &server.config.store) {
+        store.set_password(settings.password.clone());
+    }
     if let Some(usage) = &server.usage {
         usage.reload(server.config.usage.as_ref());
     }

@@ -23,6 +23,7 @@ use crate::credentials::CredentialsService;
 use crate::dtls;
 use crate::hook::HookControl;
 use crate::http;
+use crate::store::Store;
 use crate::stream::https_config;
 use crate::turn::{RelayedRate, Settings};
 use crate::usage::UsageRecords;
@@ -43,6 +44,7 @@ pub(super) struct Server {
     pub(super) in_use: Option<Certificates>,
     pub(super) draining: Option<Draining>,
     pub(super) hook: Option<HookControl>,
+    pub(super) store: Option<Store>,
     pub(super) usage: Option<UsageRecords>,
     pub(super) settings: Arc<Settings>,
     pub(super) tls: Arc<ArcSwapOption<ServerConfig>>,

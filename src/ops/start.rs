@@ -30,6 +30,7 @@ use crate::credentials::CredentialsService;
 use crate::hook;
 use crate::http::{self, EndpointListener, Limits};
 use crate::net::{Inherited, RelayPorts, sys};
+use crate::store::Store;
 use crate::stream::ConnectionLimits;
 use crate::turn::{ConnectionIds, Shared};
 use crate::usage::UsageRecords;
@@ -92,6 +93,7 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
     if let Some(HookUrl::Http(_, address)) = config.hook.as_ref().map(|hook| &hook.url) {
         endpoints.extend(*address);
     }
+    endpoints.extend(config.store.iter().flat_map(|store| store.url.addresses()));
     endpoints.extend(config.usage.iter().flat_map(|usage| &usage.webhook).filter_map(|webhook| webhook.address));
     let mut master = [0; 32];
     fill_from_system(&mut master);
@@ -131,6 +133,11 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
         (hook, hook_control) = (Some(sender), Some(control));
         tasks.push(tokio::spawn(asker.run()));
     }
+    let store = config.store.as_ref().map(|settings| {
+        let (store, keeper) = Store::new(settings);
+        tasks.push(tokio::spawn(keeper.run()));
+        status.store.get_or_init(|| store).clone()
+    });
     let context = WorkerContext {
         hook,
         settings: Arc::clone(&settings),
@@ -221,6 +228,7 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
         in_use,
         draining: None,
         hook: hook_control,
+        store,
         usage,
         settings,
         tls,

@@ -1,8 +1,8 @@
 //! What the control runtime knows of the running server besides the workers' counters; its endpoints show it.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -11,6 +11,7 @@ use crate::addr::Family;
 use crate::credentials::CredentialsStats;
 use crate::hook::HookStats;
 use crate::public_address::{Asked, SourceKind};
+use crate::store::Store;
 use crate::turn::Settings;
 use crate::usage::UsageStats;
 use crate::worker::fill_from_system;
@@ -32,6 +33,8 @@ pub(super) struct Status {
     pub(super) hook: Arc<HookStats>,
     /// What became of requests for credentials.
     pub(super) credentials: Arc<CredentialsStats>,
+    /// What the servers of a fleet share.
+    pub(super) store: OnceLock<Store>,
     settings: ArcSwapOption<Settings>,
     not_ready: ArcSwapOption<String>,
     relays: ArcSwap<Vec<RelayFacts>>,
@@ -133,6 +136,7 @@ impl Status {
             usage: Arc::default(),
             hook: Arc::default(),
             credentials: Arc::default(),
+            store: OnceLock::new(),
             settings: ArcSwapOption::empty(),
             not_ready: ArcSwapOption::empty(),
             relays: ArcSwap::default(),

@@ -129,6 +129,18 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         ],
         &["libc", "UdpSocket"],
     ),
+    // No worker waits for the store, nor knows of it.
+    (
+        "store",
+        &[
+            "config::HostPort",
+            "config::SecretError",
+            "config::StoreConfig",
+            "config::StorePassword",
+            "config::StorePlace",
+        ],
+        &["libc", "UdpSocket"],
+    ),
     // Its threads are its own: no packet waits for a disk or a webhook.
     (
         "usage",
@@ -160,6 +172,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "config",
             "credentials::written_urls",
             "probe",
+            "store::probe",
             "net",
             "auth",
             "client",
@@ -231,6 +244,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "hook",
             "page",
             "public_address",
+            "store",
         ],
         &[],
     ),

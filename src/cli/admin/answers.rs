@@ -234,7 +234,17 @@ pub(super) struct Status {
     pub(super) dropped: BTreeMap<String, u64>,
     pub(super) connections: u64,
     pub(super) certificate_not_after_unix: Option<u64>,
+    #[serde(default)]
+    pub(super) store: Option<StoreGlance>,
     pub(super) log_level: String,
+}
+
+/// The store of a fleet.
+#[derive(Deserialize)]
+pub(super) struct StoreGlance {
+    pub(super) url: String,
+    pub(super) connected: bool,
+    pub(super) problem: Option<String>,
 }
 
 #[derive(Deserialize)]

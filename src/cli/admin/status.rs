@@ -54,6 +54,15 @@ fn screen(status: &Status) -> Fields {
         };
         fields.add("certificate", format!("until {}, {left}", utc_text(not_after)));
     }
+    if let Some(store) = &status.store {
+        let problem = store.problem.as_deref().filter(|_| !store.connected);
+        let state = match problem {
+            Some(problem) => format!("NOT CONNECTED: {problem}"),
+            None if store.connected => "connected".to_owned(),
+            None => "not connected yet".to_owned(),
+        };
+        fields.add("store", format!("{}, {state}", store.url));
+    }
     let by_transport = listed(&status.allocations_by_transport).map(|list| format!(" ({list})")).unwrap_or_default();
     fields.add("allocations", format!("{}{by_transport}", status.allocations));
     fields.add("connections", status.connections.to_string());

@@ -39,6 +39,9 @@ fn everything() -> Document {
         ("usage.webhook", "\"https://example.org/\""),
         ("usage.spool-directory", "\"/s\""),
         ("hook.url", "\"unix:/h\""),
+        ("store.url", "\"rediss://127.0.0.1\""),
+        ("store.certificate", "\"/c.pem\""),
+        ("store.key", "\"/k.pem\""),
     ] {
         set(&mut document, find(key).unwrap(), value);
     }
@@ -76,7 +79,10 @@ fn config(document: &Document) -> Config {
 /// Whether it is in one of many tables, or says where a secret is: there is no one value to be shown.
 fn is_unshown(key: &Key) -> bool {
     let in_tables = find(key.section()).is_some_and(|section| matches!(section.kind, Kind::Tables));
-    let is_secret = key.name.starts_with("realm.") || key.name.contains("token") || key.name == "auth.users-file";
+    let is_secret = key.name.starts_with("realm.")
+        || key.name.contains("token")
+        || key.name.contains("password")
+        || key.name == "auth.users-file";
     matches!(key.kind, Kind::Tables | Kind::Outside) || in_tables || is_secret
 }
 
@@ -90,6 +96,10 @@ fn samples(key: &Key) -> [String; 2] {
         "tls.certificate" | "tls.key" | "usage.file" | "usage.spool-directory" | "state-directory" => {
             given("\"/one\"", "\"/other\"")
         }
+        "store.url" => given("\"rediss://one\"", "\"rediss-cluster://u@one,other:7\""),
+        "store.ca" | "store.certificate" | "store.key" => given("\"/one\"", "\"/other\""),
+        "store.on-loss" => given("\"refuse\"", "\"allow\""),
+        "store.prefix" | "store.node" => given("\"one\"", "\"other\""),
         "hook.url" => given("\"unix:/one\"", "\"https://example.org/\""),
         // It is read.
         "auth.revocations" => given("\"/dev/null\"", "\"/dev/./null\""),

@@ -18,6 +18,7 @@ mod revocations;
 mod self_test;
 mod sessions;
 mod status;
+mod store;
 mod suspensions;
 mod users;
 
@@ -52,6 +53,7 @@ const ROUTES: &[(&str, &[Method])] = &[
     ("/v1/refusals", &[Method::GET]),
     ("/v1/revocations", &[Method::GET, Method::POST, Method::DELETE]),
     ("/v1/suspensions", &[Method::GET, Method::DELETE]),
+    ("/v1/store", &[Method::GET]),
     ("/v1/config", &[Method::GET]),
     ("/v1/reload", &[Method::POST]),
     ("/v1/drain", &[Method::POST]),
@@ -137,6 +139,7 @@ impl AdminApi {
                     SESSION => sessions::end(api, id).await?,
                     "/v1/certificates" => certificates::list(api),
                     "/v1/self-test" => self_test::prepare(api).await?,
+                    "/v1/store" => store::show(api)?,
                     "/v1/status" => status::show(api).await?,
                     _ => return Err(Refused::not_found(format!("no path {path}"))),
                 }

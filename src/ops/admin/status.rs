@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::super::orders::{Order, Overview};
 use super::api::Api;
 use super::error::Refused;
+use super::store;
 use crate::addr::{Family, Transport};
 use crate::counters;
 use crate::net::sys;
@@ -61,6 +62,7 @@ pub(super) async fn show(api: &Api) -> Result<Value, Refused> {
         "dropped": object(dropped.filter(|(_, count)| *count > 0)),
         "connections": counters::sum(workers, |counters| counters.connections.get()),
         "certificate_not_after_unix": status.certificate_not_after(),
+        "store": status.store.get().map(store::glance),
         "log_level": log_filter,
     }))
 }

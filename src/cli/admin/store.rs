@@ -1,0 +1,87 @@
+//! `turnstone store status`: the store of `[store]` as the running server has it.
+
+use std::collections::BTreeMap;
+
+use clap::{Args, Subcommand};
+use serde::Deserialize;
+
+use super::super::output::{CliError, Exit, Printer, unix_now, utc_text};
+use super::answers::{print_json, read};
+use super::client::Call;
+use super::text::Fields;
+use super::whereabouts::AdminFlags;
+use crate::clock::span;
+
+/// Look at the store that the servers of a fleet share.
+#[derive(Args)]
+pub(in crate::cli) struct StoreCommand {
+    #[command(subcommand)]
+    what: StoreQuestion,
+}
+
+#[derive(Subcommand)]
+enum StoreQuestion {
+    Status(StoreStatusArgs),
+}
+
+/// Show whether the store answers, and what of it the running server knows.
+#[derive(Args)]
+#[command(after_help = "Exit code 1 when the store does not answer.")]
+struct StoreStatusArgs {
+    /// Print the API's answer.
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    server: AdminFlags,
+}
+
+/// What is used of an answer.
+#[derive(Deserialize)]
+struct StoreState {
+    url: String,
+    node: String,
+    prefix: String,
+    connected: bool,
+    since_unix: Option<u64>,
+    connections: u64,
+    problem: Option<String>,
+    latency_micros: u64,
+    commands: BTreeMap<String, u64>,
+}
+
+/// `turnstone store`
+pub(in crate::cli) fn store(command: &StoreCommand, printer: &mut Printer) -> Result<Exit, CliError> {
+    let StoreQuestion::Status(args) = &command.what;
+    let answer = args.server.client()?.ask(Call::get("/v1/store"))?;
+    if args.json {
+        print_json(&answer, printer)?;
+    }
+    let state: StoreState = read(answer)?;
+    if !args.json {
+        printer.print(&screen(&state).to_string())?;
+    }
+    Ok(if state.connected { Exit::Success } else { Exit::CheckFailed })
+}
+
+fn screen(state: &StoreState) -> Fields {
+    let mut fields = Fields::default();
+    fields.add("store", &state.url);
+    let since = state.since_unix.map(|since| {
+        let for_secs = unix_now().saturating_sub(since);
+        format!(" since {}, {}", utc_text(since), span(for_secs))
+    });
+    let is_there = if state.connected { "connected" } else { "NOT CONNECTED" };
+    fields.add("state", format!("{is_there}{}", since.unwrap_or_default()));
+    if let Some(problem) = &state.problem {
+        let when = if state.connected { "the last time: " } else { "" };
+        fields.add("problem", format!("{when}{problem}"));
+    }
+    fields.add("connections", state.connections.to_string());
+    fields.add("answers in", format!("{:.1} ms", state.latency_micros as f64 / 1e3));
+    let commands = state.commands.iter().map(|(result, count)| format!("{count} {result}"));
+    fields.add("commands", commands.collect::<Vec<_>>().join(", "));
+    fields.add("this node", &state.node);
+    fields.add("keys", format!("{}:...", state.prefix));
+    fields
+}

@@ -1,0 +1,66 @@
+//! The store of `[store]`: whether what it is reached with can be read, and whether it answers.
+
+use std::fs::File;
+use std::time::Duration;
+
+use super::finding;
+use crate::config::StoreConfig;
+use crate::probe::{Status, Step};
+use crate::store::probe;
+
+/// Judges the files of its certificates.
+pub fn judge_files(config: &StoreConfig) -> Vec<Step> {
+    let mut problems = Vec::new();
+    let certificate = config.certificate.as_ref();
+    for path in config.ca.iter().chain(certificate.map(|pair| &pair.certificate)) {
+        if let Err(error) = File::open(path) {
+            problems.push(format!("cannot read {}: {error}", path.display()));
+        }
+    }
+    problems.extend(certificate.and_then(|pair| pair.read_key().err()).map(|error| error.to_string()));
+    let url = &config.url;
+    if problems.is_empty() {
+        return vec![finding("store", Status::Ok, format!("{url}, under {}:", config.prefix))];
+    }
+    let failed = |problem| finding("store", Status::Fail, format!("{url} cannot be reached: {problem}"));
+    problems.into_iter().map(failed).collect()
+}
+
+/// Connects with it.
+pub(super) fn judge(config: &StoreConfig, timeout: Duration) -> Step {
+    let url = &config.url;
+    match probe(config, timeout) {
+        Ok(took) => finding("store", Status::Ok, format!("{url} answers in {:.1} ms", took.as_secs_f64() * 1e3)),
+        Err(error) => {
+            let message = format!(
+                "{url} cannot be reached: {error}; a server that starts now knows nothing of it, and one that runs goes on with what it knew"
+            );
+            finding("store", Status::Fail, message)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::super::tests::config;
+    use super::*;
+
+    #[test]
+    fn a_store_that_is_not_there_or_whose_files_are_not_is_told() {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let of = |text: &str| config(&format!("[relay]\nipv4 = \"5.44.1.1\"\n[store]\n{text}\n")).store.unwrap();
+        let gone = of(&format!("url = \"redis://127.0.0.1:{port}\"\npassword = \"hunter2\""));
+        let step = judge(&gone, Duration::from_secs(5));
+        assert!(step.status == Status::Fail && step.message.contains("refused"), "{}", step.message);
+        assert!(!step.message.contains("hunter2"));
+        assert_eq!(judge_files(&gone).iter().map(|step| step.status).collect::<Vec<_>>(), [Status::Ok]);
+        let files = of("url = \"rediss://a.example\"\nca = \"/nowhere/ca.pem\"");
+        assert!(
+            judge_files(&files)
+                .iter()
+                .all(|step| step.status == Status::Fail && step.message.contains("/nowhere/ca.pem"))
+        );
+    }
+}

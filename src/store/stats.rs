@@ -1,0 +1,119 @@
+//! How it is with the store.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use redis::Value;
+
+use super::error::StoreError;
+
+/// What came of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommandResult {
+    /// An answer.
+    Answered,
+    /// The store said no.
+    Refused,
+    /// No answer in time.
+    TimedOut,
+    /// There was no connection.
+    Lost,
+}
+
+impl CommandResult {
+    /// Every one, for metrics that start at zero.
+    pub const ALL: [Self; 4] = [Self::Answered, Self::Refused, Self::TimedOut, Self::Lost];
+
+    /// The stable name used as a metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Refused => "refused",
+            Self::TimedOut => "timed-out",
+            Self::Lost => "lost",
+        }
+    }
+
+    pub(super) fn of(answer: &Result<Value, StoreError>) -> Self {
+        match answer {
+            Ok(_) => Self::Answered,
+            Err(StoreError::Lost) => Self::Lost,
+            Err(StoreError::TimedOut) => Self::TimedOut,
+            Err(StoreError::Refused(_) | StoreError::Unexpected(_)) => Self::Refused,
+        }
+    }
+}
+
+/// Counted by the store's tasks, read by the endpoints.
+#[derive(Debug, Default)]
+pub struct StoreStats {
+    commands: [AtomicU64; CommandResult::ALL.len()],
+    connections: AtomicU64,
+    is_connected: AtomicBool,
+    /// Since when it is, or is not.
+    since_unix: AtomicU64,
+    latency_micros: AtomicU64,
+    problem: Mutex<Option<String>>,
+}
+
+/// How it is with the store at this moment.
+#[derive(Clone, Debug)]
+pub struct StoreView {
+    /// Whether it answers.
+    pub is_connected: bool,
+    /// Since when that is so, in Unix seconds.
+    pub since_unix: u64,
+    /// How many connections there have been.
+    pub connections: u64,
+    /// How long it took to answer the last time.
+    pub latency: Duration,
+    /// Why it was lost the last time, or could not be reached.
+    pub problem: Option<String>,
+}
+
+impl StoreStats {
+    pub(super) fn count(&self, result: CommandResult) {
+        if let Some(count) = self.commands.get(result as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn connected(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.turn(true);
+    }
+
+    pub(super) fn answered(&self, latency: Duration) {
+        self.latency_micros.store(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(super) fn lost(&self, problem: &str) {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem.to_owned());
+        if self.is_connected.load(Ordering::Relaxed) || self.since_unix.load(Ordering::Relaxed) == 0 {
+            self.turn(false);
+        }
+    }
+
+    fn turn(&self, is_connected: bool) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.since_unix.store(now.as_secs(), Ordering::Relaxed);
+        self.is_connected.store(is_connected, Ordering::Relaxed);
+    }
+
+    /// How often a command came to this.
+    pub fn commands(&self, result: CommandResult) -> u64 {
+        self.commands.get(result as usize).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// How it is.
+    pub fn view(&self) -> StoreView {
+        StoreView {
+            is_connected: self.is_connected.load(Ordering::Relaxed),
+            since_unix: self.since_unix.load(Ordering::Relaxed),
+            connections: self.connections.load(Ordering::Relaxed),
+            latency: Duration::from_micros(self.latency_micros.load(Ordering::Relaxed)),
+            problem: self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+}

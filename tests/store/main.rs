@@ -1,0 +1,71 @@
+//! `[store]`: servers that share a Redis, which is killed, paused, failed over and emptied under them.
+
+// A helper that cannot do its work must fail the test that called it; clippy counts only `#[test]` functions as tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod connection;
+mod redis;
+
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use support::{Finished, Spec, TestServer, run};
+
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+/// A server with a store, its admin API and its metrics.
+pub(crate) fn with_store(store: &str) -> Spec {
+    Spec {
+        extra_toml: format!(
+            "[metrics]\nlisten = \"unix:metrics.sock\"\n[admin]\nlisten = \"unix:admin.sock\"\n[store]\n{store}\n"
+        ),
+        workers: 1,
+        ..Spec::local()
+    }
+}
+
+/// A command on the running server.
+pub(crate) fn turnstone(server: &TestServer, arguments: &[&str]) -> Finished {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_turnstone"));
+    command.args(arguments).arg("--admin").arg(format!("unix:{}", server.file("admin.sock")));
+    run(&mut command, LIMIT)
+}
+
+/// What `turnstone store status --json` says.
+pub(crate) fn store_status(server: &TestServer) -> Value {
+    let finished = turnstone(server, &["store", "status", "--json"]);
+    serde_json::from_str(&finished.stdout).unwrap_or_else(|error| panic!("{error}: {finished:?}"))
+}
+
+/// Waits until the server is connected with its store, or is not.
+pub(crate) fn wait_connected(server: &TestServer, is_connected: bool) {
+    let mut last = Value::Null;
+    for _ in 0..LIMIT.as_millis() / 20 {
+        last = store_status(server);
+        if last["connected"] == is_connected {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!(
+        "connected is not {is_connected}: {last}
+{}",
+        server.log()
+    );
+}
+
+/// A value among the metrics.
+pub(crate) fn metric(server: &TestServer, name: &str) -> f64 {
+    use std::io::{Read, Write};
+    let mut stream = std::os::unix::net::UnixStream::connect(server.file("metrics.sock")).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
