@@ -1,0 +1,28 @@
+# What is set up in a machine of these tests before systemd starts: a Debian without Turnstone, on a small Internet of its own.
+set -eu
+rm -rf /etc/turnstone /usr/local/bin/turnstone /etc/letsencrypt
+mkdir -p /usr/local/sbin
+for stand_in in apt-get cargo certbot docker git ssh sudo sudoedit; do
+    install -m 0755 "/run/source/tests/documents/standins/$stand_in" /usr/local/sbin/
+done
+: >/etc/machine-id
+hostname turn
+
+# Its one cable leads to a host outside, from where it is tried.
+mkdir -p /run/netns
+ip netns add outside
+ip -n outside link set lo up
+ip link set lo up
+ip link add eth0 type veth peer name eth0 netns outside
+ip -n outside address add 5.44.1.1/16 dev eth0
+ip -n outside link set eth0 up
+ip address add 5.44.9.1/16 dev eth0
+ip link set eth0 up
+ip route add default via 5.44.1.1
+# What DNS says, inside and outside.
+printf '127.0.0.1 localhost\n5.44.9.1 turn.example.org turn.a.example turn.b.example\n' >/etc/hosts
+: >/etc/resolv.conf
+
+# As on a host whose firewall is on, so that what is not opened stays closed.
+ufw --force reset >/dev/null
+ufw --force enable >/dev/null
