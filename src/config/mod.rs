@@ -63,7 +63,7 @@ pub use overrides::{ADMIN_ENV, ADMIN_TOKEN_ENV, CONFIG_ENV, Overrides};
 pub use realm::{QuotaChanges, RealmConfig};
 pub use revocations::{
     Moment, RevocationError, WrittenBy, WrittenRevocation, read_list, read_listed, read_revocations, revocation,
-    revocation_of, revoked_realm,
+    revocation_of, revocation_of_user, revoked_realm,
 };
 pub use secret::{
     AdminToken, Readers, SECRET_BYTES_MIN, SecretError, WebhookToken, check_secret, judge_mode, read_private_file,

@@ -290,6 +290,26 @@ pub fn revocation_of(username: &str, realm: Option<Arc<str>>, now_unix: u64) -> 
     written.check(WrittenBy::Request, realm, Around { now_unix, lifetime_max_secs: None })
 }
 
+/// What revokes all credentials of a user that have been issued by now, each for so long at most.
+///
+/// # Errors
+/// What is wrong with the name.
+pub fn revocation_of_user(
+    user: &str,
+    lifetime_secs: u64,
+    realm: Option<Arc<str>>,
+    now_unix: u64,
+) -> Result<Revocation, RevocationError> {
+    let written = WrittenRevocation {
+        user: Some(user.to_owned()),
+        // Of this very second, too.
+        issued_before: Some(Moment(now_unix.saturating_add(1))),
+        lifetime_secs: Some(lifetime_secs),
+        ..WrittenRevocation::default()
+    };
+    written.check(WrittenBy::Request, realm, Around { now_unix, lifetime_max_secs: None })
+}
+
 /// What a realm is called in a [`Revocation`].
 ///
 /// # Errors

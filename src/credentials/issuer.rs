@@ -13,22 +13,36 @@ use zeroize::Zeroizing;
 
 use super::api_keys::{ApiKeys, KnownKey};
 use super::issue::{About, Issued, LimitTexts, UsernameRules, Wish};
+use super::minted::Minted;
 use super::refused::Refused;
 use super::request::Asked;
 use super::urls::{is_stun, realm_urls, stun_urls};
 use crate::addr::Transport;
-use crate::auth::{Revocation, SharedSecret, TimeLimited, UsernameLimits, mint};
-use crate::config::{Config, CredentialsApi, Shape, WaysIn, revocation_of};
+use crate::auth::{Identity, Revocation, Revocations, SharedSecret, TimeLimited, UsernameLimits, mint};
+use crate::config::{Config, CredentialsApi, Shape, WaysIn, revocation_of, revocation_of_user};
 use crate::policy::{AnswerBudgets, PolicyName, RateLimit, RateLimiter};
+use crate::user::User;
 
 /// How many times of what a network may ask for it may connect: what is between them is told why it gets nothing.
 const FLOOD_TIMES: u32 = 4;
+/// By how much a credential's life may be shorter than was asked for, to be another one than those made before: so many seconds, and this
+/// part of it.
+const SHORTER_SECS_MAX: u64 = 30;
+const SHORTER_PART: u64 = 20;
 
-/// What networks have asked for, and how often they have connected. It outlives a reload.
-#[derive(Default)]
-pub(super) struct Budgets {
+/// What outlives a reload: what networks have asked for, how often they have connected, and which usernames have been made.
+pub(super) struct Lasting {
     requests: Arc<AnswerBudgets>,
     connections: Arc<AnswerBudgets>,
+    minted: Arc<Minted>,
+    /// What is revoked in the server.
+    revocations: Arc<Revocations>,
+}
+
+impl Lasting {
+    pub(super) fn new(revocations: Arc<Revocations>) -> Self {
+        Self { requests: Arc::default(), connections: Arc::default(), minted: Arc::default(), revocations }
+    }
 }
 
 /// An immutable snapshot; a reload makes another one.
@@ -47,6 +61,8 @@ pub(super) struct Issuer {
     pub(super) test_page: bool,
     requests: RateLimiter,
     connections: RateLimiter,
+    minted: Arc<Minted>,
+    revocations: Arc<Revocations>,
 }
 
 /// Where credentials are good.
@@ -90,7 +106,7 @@ impl Issuer {
         api: &CredentialsApi,
         config: &Config,
         listeners: &[(Transport, SocketAddr)],
-        budgets: &Budgets,
+        lasting: &Lasting,
     ) -> Self {
         let auth = &config.auth;
         let of_auth = (&auth.realm, &auth.secrets);
@@ -119,8 +135,10 @@ impl Issuer {
             shapes: api.shapes.clone(),
             forwarded_for: api.forwarded_for,
             test_page: api.test_page,
-            requests: RateLimiter::new(api.per_network, Arc::clone(&budgets.requests)),
-            connections: RateLimiter::new(of_connections, Arc::clone(&budgets.connections)),
+            requests: RateLimiter::new(api.per_network, Arc::clone(&lasting.requests)),
+            connections: RateLimiter::new(of_connections, Arc::clone(&lasting.connections)),
+            minted: Arc::clone(&lasting.minted),
+            revocations: Arc::clone(&lasting.revocations),
         }
     }
 
@@ -138,10 +156,6 @@ impl Issuer {
 
     pub(super) fn shapes(&self) -> &[Shape] {
         &self.shapes
-    }
-
-    pub(super) fn has(&self, shape: Shape) -> bool {
-        self.shapes.contains(&shape)
     }
 
     /// Whether pages of an origin may ask with one of the keys.
@@ -222,7 +236,7 @@ impl Issuer {
         Some(mac.finalize().into_bytes().into())
     }
 
-    /// The password of a username with the right seal, and the key that it was made with, until it expires.
+    /// The password of a username with the right seal, and the key that it was made with, until it expires or is revoked.
     pub(super) fn sealed_credential(
         &self,
         id: &str,
@@ -232,8 +246,12 @@ impl Issuer {
     ) -> Option<(&KnownKey, Zeroizing<String>)> {
         let key = self.keys.by_id(id)?;
         let is_sealed: bool = self.seal(key, username)?.ct_eq(seal).into();
-        let is_live = TimeLimited::parse(username).is_some_and(|parsed| parsed.expires_unix > now_unix);
-        let secret = self.secrets.get(self.realms_of(key).first()?)?;
+        let realm = self.realms_of(key).first()?;
+        let secret = self.secrets.get(realm)?;
+        let parsed = TimeLimited::parse(self.without_limits(realm, username));
+        let is_live = parsed.is_some_and(|parsed| {
+            parsed.expires_unix > now_unix && !self.is_revoked(realm, secret, username, parsed, now_unix)
+        });
         (is_sealed && is_live).then(|| (key, mint(&secret.bytes, username)))
     }
 
@@ -241,11 +259,7 @@ impl Issuer {
     /// A key in a page is anybody's, and revokes nothing.
     pub(super) fn revocation(&self, key: &KnownKey, username: &str, now_unix: u64) -> Result<Revocation, Refused> {
         let bounds = &key.bounds;
-        if key.is_public() {
-            let message =
-                format!("the key {:?} has origins: whoever opens the page has it, and revokes nothing", bounds.id);
-            return Err(Refused::out_of_bounds("revocation_not_allowed", message));
-        }
+        may_revoke(key)?;
         let parsed = TimeLimited::parse(UsernameLimits::plain(username));
         let latest_unix = now_unix.saturating_add(bounds.ttl_max.as_secs());
         let is_its = |of: &TimeLimited<'_>| of.user.starts_with(&bounds.user_prefix) && of.expires_unix <= latest_unix;
@@ -253,9 +267,47 @@ impl Issuer {
             let message = format!("{username:?} is no username of a credential that this key can have made");
             return Err(Refused::out_of_bounds("username_not_allowed", message));
         }
-        let realm = self.realms_of(key).first().filter(|realm| **realm != self.default_realm);
-        let realm = realm.map(|realm| Arc::from(realm.as_str()));
-        revocation_of(username, realm, now_unix).map_err(Refused::bad_request)
+        revocation_of(username, self.revoked_realm(key), now_unix).map_err(Refused::bad_request)
+    }
+
+    /// What revokes all credentials of a user that a key can have made by now.
+    pub(super) fn revocation_of_user(&self, key: &KnownKey, user: &str, now_unix: u64) -> Result<Revocation, Refused> {
+        may_revoke(key)?;
+        may_name(key, user)?;
+        let lifetime_secs = key.bounds.ttl_max.as_secs();
+        revocation_of_user(user, lifetime_secs, self.revoked_realm(key), now_unix).map_err(Refused::bad_request)
+    }
+
+    /// The first realm of a key, as revocations name it.
+    fn revoked_realm(&self, key: &KnownKey) -> Option<Arc<str>> {
+        self.label_of(self.realms_of(key).first()?)
+    }
+
+    /// What a realm is called among users: the default one is nothing.
+    fn label_of(&self, realm: &str) -> Option<Arc<str>> {
+        (realm != self.default_realm).then(|| realm.into())
+    }
+
+    /// A username without its limits, if they are read in the realm.
+    fn without_limits<'n>(&self, realm: &str, username: &'n str) -> &'n str {
+        if self.with_username_limits.contains(realm) { UsernameLimits::plain(username) } else { username }
+    }
+
+    /// Whether the server would refuse a credential that is good otherwise.
+    fn is_revoked(
+        &self,
+        realm: &str,
+        secret: &SharedSecret,
+        username: &str,
+        parsed: TimeLimited<'_>,
+        now_unix: u64,
+    ) -> bool {
+        if self.revocations.is_empty() {
+            return false;
+        }
+        let user = User::time_limited(parsed.user).in_realm(self.label_of(realm));
+        let identity = Identity::of_time_limited(username.into(), user, parsed.expires_unix, &secret.id);
+        self.revocations.covers(&identity, now_unix)
     }
 
     fn realms_of<'k>(&'k self, key: &'k KnownKey) -> &'k [String] {
@@ -274,10 +326,7 @@ impl Issuer {
                 format!("ttl {} is more than the {ttl_max_secs} that max-ttl of the key allows", wish.ttl_secs);
             return Err(Refused::out_of_bounds("ttl_not_allowed", message));
         }
-        if !wish.user.starts_with(&bounds.user_prefix) {
-            let message = format!("the key is for users whose names begin with {:?}", bounds.user_prefix);
-            return Err(Refused::out_of_bounds("user_not_allowed", message));
-        }
+        may_name(key, wish.user)?;
         let realms = self.realms_of(key);
         let realm = match wish.realm {
             None => realms.first(),
@@ -293,8 +342,10 @@ impl Issuer {
             .get(realm)
             .ok_or_else(|| Refused::out_of_bounds("realm_not_allowed", format!("the realm {realm:?} has no secret")))?;
         let rules = UsernameRules { limits: self.with_username_limits.contains(realm), policies: &self.policies };
-        let own_wish = Wish { user: wish.user, ttl_secs: wish.ttl_secs, limits: wish.limits };
-        let issued = own_wish.issue(secret, rules, asked.now_unix).map_err(|error| {
+        let made = |ttl_secs: u64| {
+            Wish { user: wish.user, ttl_secs, limits: wish.limits }.issue(secret, rules, asked.now_unix)
+        };
+        let issued = self.first_made(realm, wish.ttl_secs, made).map_err(|error| {
             let field = match error.about() {
                 About::User => "user",
                 About::Bandwidth => "bw",
@@ -303,9 +354,46 @@ impl Issuer {
             };
             Refused::bad_request(format!("{field}: {error}"))
         })?;
+        let parsed = TimeLimited { expires_unix: issued.expires_unix, user: wish.user };
+        if self.is_revoked(realm, secret, &issued.username, parsed, asked.now_unix) {
+            return Err(Refused::revoked(wish.user));
+        }
         tracing::debug!(target: "turnstone::credentials", key = %bounds.id, user = ?wish.user, ttl_secs = wish.ttl_secs, "credential made");
         Ok(issued)
     }
+
+    /// A credential that nobody has been given yet: two for one user that expire in the same second would be one and the same, and could
+    /// not be revoked alone. So the second one lives a second less, within bounds; beyond them it is the same.
+    fn first_made<E>(&self, realm: &str, ttl_secs: u64, made: impl Fn(u64) -> Result<Issued, E>) -> Result<Issued, E> {
+        let shorter_max = SHORTER_SECS_MAX.min(ttl_secs / SHORTER_PART);
+        for shorter in 0..=shorter_max {
+            let issued = made(ttl_secs - shorter)?;
+            if self.minted.is_first(realm, &issued.username) {
+                return Ok(issued);
+            }
+        }
+        made(ttl_secs)
+    }
+}
+
+/// Fails for a key in a page, which is anybody's.
+fn may_revoke(key: &KnownKey) -> Result<(), Refused> {
+    if !key.is_public() {
+        return Ok(());
+    }
+    let message =
+        format!("the key {:?} has origins: whoever opens the page has it, and revokes nothing", key.bounds.id);
+    Err(Refused::out_of_bounds("revocation_not_allowed", message))
+}
+
+/// Fails for a user whom a key is not for.
+fn may_name(key: &KnownKey, user: &str) -> Result<(), Refused> {
+    let prefix = &key.bounds.user_prefix;
+    if user.starts_with(prefix) {
+        return Ok(());
+    }
+    let message = format!("the key is for users whose names begin with {prefix:?}");
+    Err(Refused::out_of_bounds("user_not_allowed", message))
 }
 
 /// A name that nobody else has: 72 random bits.

@@ -5,6 +5,7 @@ mod api_keys;
 mod cors;
 mod issue;
 mod issuer;
+mod minted;
 mod own;
 mod refused;
 mod reply;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::revoke::NotRevoked;
 use super::stats::Outcome;
-use crate::http::{Answer, json as json_answer};
+use crate::http::{Answer, json as json_answer, response};
 
 /// A refusal: `{"error":{"code":...,"message":...}}`, or as the shape of the request has it.
 #[derive(Debug)]
@@ -46,6 +46,15 @@ impl Refused {
     /// The key is not for that.
     pub(super) fn out_of_bounds(code: &'static str, message: impl fmt::Display) -> Self {
         Self::new(StatusCode::FORBIDDEN, code, Outcome::Bounds, message)
+    }
+
+    /// What would be made is revoked.
+    pub(super) fn revoked(user: &str) -> Self {
+        let message = format!(
+            "a credential of {user:?} that expires then is revoked: turnstone revoke --list says what is; undo it, or ask for a longer ttl \
+             if only what was issued before is revoked"
+        );
+        Self::new(StatusCode::FORBIDDEN, "user_revoked", Outcome::Bounds, message)
     }
 
     /// No such path.
@@ -123,9 +132,24 @@ impl Refused {
 
     /// The answer with another body, and the scheme of authentication that the client should use.
     pub(super) fn answer_as(&self, body: &Value, scheme: &'static str) -> Answer {
-        let mut answer = json_answer(self.status, body);
+        self.dress(json_answer(self.status, body), scheme)
+    }
+
+    /// The answer with another status, too.
+    pub(super) fn answer_with(&self, status: StatusCode, body: &Value) -> Answer {
+        self.dress(json_answer(status, body), "Bearer")
+    }
+
+    /// The answer as text, after what has failed.
+    pub(super) fn plain_answer(&self, failed: &str) -> Answer {
+        let text = format!("{failed}: {:?}\n", self.message);
+        self.dress(response(self.status, "text/plain; charset=utf-8", text), "Bearer")
+    }
+
+    fn dress(&self, mut answer: Answer, scheme: &'static str) -> Answer {
+        let is_unauthorized = answer.status() == StatusCode::UNAUTHORIZED;
         let headers = answer.headers_mut();
-        if self.status == StatusCode::UNAUTHORIZED {
+        if is_unauthorized {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
         }
         if let Some(allow) = &self.allow {

@@ -13,6 +13,8 @@ use super::stats::Outcome;
 use super::{cors, own};
 use crate::http::{Answer, JSON, response};
 
+const POST: &[Method] = &[Method::POST];
+const GET: &[Method] = &[Method::GET];
 const OPENAPI: &str = include_str!("../../docs/credentials-api.openapi.json");
 
 /// What comes of a request.
@@ -50,36 +52,42 @@ fn route(issuer: &Issuer, asked: &Asked<'_>) -> Result<Reply, Refused> {
     let foreign = Foreign::of(asked.head.uri.path(), issuer.shapes());
     let (path, method) = (asked.head.uri.path(), &asked.head.method);
     let allowed = match (path, &foreign) {
-        (_, Some(foreign)) => foreign.method(),
-        ("/v1/credentials", _) => Method::POST,
-        ("/v1/openapi.json", _) => Method::GET,
+        (_, Some(foreign)) => foreign.methods(),
+        ("/v1/credentials", _) => POST,
+        ("/v1/openapi.json", _) => GET,
         _ => return Err(Refused::not_found(format!("no path {path:?}; GET /v1/openapi.json lists them"))),
     };
     if method == Method::OPTIONS {
         let may_ask = origin.is_some_and(|origin| issuer.any_key_is_for(origin));
-        let answer = cors::preflight(origin, may_ask, allowed.as_str())?;
+        let answer = cors::preflight(origin, may_ask, &listed(allowed))?;
         return Ok(reply(answer, Outcome::Informed));
     }
-    if *method != allowed {
-        return Err(Refused::method(method, allowed.as_str()));
+    if !allowed.contains(method) {
+        return Err(Refused::method(method, &listed(allowed)));
     }
     if let Some(foreign) = foreign {
         return foreign.carry_out(issuer, asked, origin);
     }
-    if allowed == Method::GET {
+    if method == Method::GET {
         return Ok(reply(response(StatusCode::OK, JSON, OPENAPI), Outcome::Informed));
     }
     let key = issuer.authenticate(asked.bearer()?, origin, asked)?;
     own::issue(issuer, key, asked).map(|answer| reply(answer, Outcome::Issued))
 }
 
+fn listed(methods: &[Method]) -> String {
+    methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ")
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use hyper::Request;
     use proptest::prelude::*;
 
     use super::super::api_keys::ApiKeyText;
-    use super::super::issuer::Budgets;
+    use super::super::issuer::Lasting;
     use super::*;
     use crate::addr::Transport;
     use crate::config::{Config, Host, Overrides, Source, Surroundings};
@@ -99,7 +107,7 @@ mod tests {
         let config = Config::parse(&source, &Overrides::default(), &around).unwrap().config;
         let api = config.credentials.as_ref().unwrap();
         let listeners = [(Transport::Udp, "203.0.113.5:3478".parse().unwrap())];
-        Issuer::new(api, &config, &listeners, &Budgets::default())
+        Issuer::new(api, &config, &listeners, &Lasting::new(Arc::default()))
     }
 
     fn targets() -> impl Strategy<Value = String> {
@@ -116,6 +124,9 @@ mod tests {
             "/api/v1/turn/credentials",
             "/api/v1/turn/credential",
             "/api/v1/turn/credential/disable",
+            "/api/v2/turn/credential/by_label",
+            "/api/v2/turn/project/a/credential",
+            "/api/v2/turn/project/a/credential/by_label",
         ]);
         let queries = prop::sample::select(vec![
             "",
@@ -125,6 +136,7 @@ mod tests {
             "?apiKey=tsf_.%.=",
             "?secretKey=",
             "?secretKey=a&secretKey=b",
+            "?projectApiKey=a&label=b",
             "?key=%&ttl=99999999999999999999",
         ]);
         (paths, "[a-z0-9/.%:-]{0,6}", queries).prop_map(|(path, more, query)| format!("{path}{more}{query}"))

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::issuer::{Budgets, Issuer};
+use super::issuer::{Issuer, Lasting};
 use super::refused::Refused;
 use super::reply::Reply;
 use super::request::{Asked, forwarded_for};
@@ -20,6 +20,7 @@ use super::routes;
 use super::stats::{CredentialsStats, Outcome};
 use super::test_page;
 use crate::addr::{Logged, Transport};
+use crate::auth::Revocations;
 use crate::config::{Config, CredentialsApi};
 use crate::http::{Answer, BadBody, Caller, Handler, read_body};
 use crate::net::sys;
@@ -32,28 +33,30 @@ const BODY_LIMIT: Duration = Duration::from_secs(4);
 /// The credentials API of the running server.
 pub(crate) struct CredentialsService {
     issuer: ArcSwap<Issuer>,
-    budgets: Budgets,
+    lasting: Lasting,
     stats: Arc<CredentialsStats>,
     revoker: Revoker,
 }
 
 impl CredentialsService {
-    /// The service, and what it wants revoked. `listeners` are those of the configuration, with their real ports.
+    /// The service, and what it wants revoked. `listeners` are those of the configuration, with their real ports; `revocations` what is
+    /// revoked in the server.
     pub(crate) fn new(
         api: &CredentialsApi,
         config: &Config,
         listeners: &[(Transport, SocketAddr)],
+        revocations: Arc<Revocations>,
         stats: Arc<CredentialsStats>,
     ) -> (Self, mpsc::Receiver<RevokeOrder>) {
-        let budgets = Budgets::default();
-        let issuer = Issuer::new(api, config, listeners, &budgets);
+        let lasting = Lasting::new(revocations);
+        let issuer = Issuer::new(api, config, listeners, &lasting);
         let (revoker, orders) = Revoker::new();
-        (Self { issuer: ArcSwap::from_pointee(issuer), budgets, stats, revoker }, orders)
+        (Self { issuer: ArcSwap::from_pointee(issuer), lasting, stats, revoker }, orders)
     }
 
     /// Answers by another configuration from now on.
     pub(crate) fn reload(&self, api: &CredentialsApi, config: &Config, listeners: &[(Transport, SocketAddr)]) {
-        self.issuer.store(Arc::new(Issuer::new(api, config, listeners, &self.budgets)));
+        self.issuer.store(Arc::new(Issuer::new(api, config, listeners, &self.lasting)));
     }
 }
 

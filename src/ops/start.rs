@@ -206,7 +206,8 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
     }
     let credentials = credentials.zip(config.credentials.as_ref()).map(|(listener, api)| {
         let listeners = bound.listeners.clone();
-        let (service, orders) = CredentialsService::new(api, &config, &listeners, Arc::clone(&status.credentials));
+        let (revocations, stats) = (Arc::clone(&revoker.revocations), Arc::clone(&status.credentials));
+        let (service, orders) = CredentialsService::new(api, &config, &listeners, revocations, stats);
         tasks.push(tokio::spawn(revoke_orders::carry_out(orders, Arc::clone(&revoker), workers.clone())));
         let (service, tls) = (Arc::new(service), api.tls.then(http::Tls::default));
         let endpoint = CredentialsEndpoint { service: Arc::clone(&service), tls: tls.clone(), listeners };

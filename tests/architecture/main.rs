@@ -206,6 +206,8 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "config::WaysIn",
             "config::Shape",
             "config::revocation_of",
+            "config::revocation_of_user",
+            "user",
         ],
         &["std::fs", "libc", "TcpStream", "UdpSocket"],
     ),

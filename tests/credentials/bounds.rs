@@ -150,3 +150,48 @@ fn limits_are_signed_into_the_name_and_realms_have_their_own_secrets() {
     let third = in_realm(r#","realm":"third""#);
     assert_eq!((third.status, third.code().as_str()), (403, "realm_not_allowed"));
 }
+
+#[test]
+fn two_credentials_of_one_second_are_two_and_one_is_revoked_alone() {
+    let server = TestServer::start(&config(&format!("{PLAIN}\nshapes = [\"cloudflare\"]"), ""));
+    let api = Api::of(&server);
+    let made: Vec<_> = (0..20).map(|_| api.ask(r#"{"user":"alice","ttl":600}"#).json()).collect();
+    let usernames: std::collections::HashSet<_> = made.iter().map(|of| of["username"].as_str().unwrap()).collect();
+    assert_eq!(usernames.len(), made.len(), "{usernames:?}");
+    for of in &made {
+        // Each lives as long as it says, and not much shorter than asked for.
+        let ttl = of["ttl"].as_u64().unwrap();
+        assert!((570..=600).contains(&ttl), "{of}");
+        assert_eq!(of["username"], format!("{}:alice", of["expires"]));
+    }
+    let headers = format!("Authorization: Bearer {KEY}\r\n");
+    let path = format!("/v1/turn/keys/backend/credentials/{}/revoke", made[0]["username"].as_str().unwrap());
+    assert_eq!(api.send("POST", &path, &headers, "").status, 204);
+    assert_eq!(allocate(&server, &credentials(&made[0])), Err(401));
+    assert_eq!(allocate(&server, &credentials(&made[1])), Ok(()));
+    // More than fit are the same; one of short life is not made shorter.
+    let short: Vec<_> = (0..3).map(|_| api.ask(r#"{"user":"bob","ttl":10}"#).json()["ttl"].clone()).collect();
+    assert_eq!(short, [json!(10), json!(10), json!(10)]);
+}
+
+#[test]
+fn who_is_revoked_is_not_given_what_would_be_refused() {
+    let server = TestServer::start(&config(PLAIN, ""));
+    let api = Api::of(&server);
+    let admin = format!("unix:{}", server.file("admin.sock"));
+    let revoke = |args: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_turnstone"));
+        let ran = crate::support::run(command.args(["revoke", "--admin", &admin]).args(args), crate::LIMIT);
+        assert_eq!(ran.code, Some(0), "{}", ran.all_output());
+    };
+    revoke(&["--user", "alice"]);
+    let refused = api.ask(r#"{"user":"alice"}"#);
+    assert_eq!((refused.status, refused.code().as_str()), (403, "user_revoked"), "{}", refused.body);
+    assert!(refused.message().contains("turnstone revoke --list"), "{}", refused.message());
+    assert_eq!(api.ask(r#"{"user":"bob"}"#).status, 201);
+    revoke(&["--user", "alice", "--undo"]);
+    assert_eq!(api.ask(r#"{"user":"alice"}"#).status, 201);
+    // All of a secret.
+    revoke(&["--key", "test"]);
+    assert_eq!(api.ask(r#"{"user":"bob"}"#).code(), "user_revoked");
+}

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::api::{Answered, Api};
-use crate::support::{Credentials, TestServer, Transport};
+use crate::support::{Credentials, TestServer, Transport, wait_until};
 use crate::wire::Wire;
 use crate::{BOUND_KEY, KEY, PAGE, PAGE_KEY, PLAIN, config};
 
@@ -223,9 +223,14 @@ fn metered_has_a_bare_list_and_credentials_with_keys_of_their_own() {
     for wrong in [&own_key[..own_key.len() - 2], &own_key.replace("tsf_", ""), "tsf_", "tsf_..", "tsf_YQ.YQ.YQ", ""] {
         let refused = fetch(wrong, "");
         assert_eq!((refused.status, refused.json().as_object().unwrap().len()), (401, 1), "{wrong}");
-        assert!(refused.json()["message"].is_string());
+        assert!(refused.json()["error"].is_string());
     }
-    assert_eq!(create(own_key, "{}").status, 401);
+    let keyless = api.send("GET", "/api/v1/turn/credentials", "", "");
+    assert!(keyless.status == 400 && keyless.json()["error"].is_string(), "{}", keyless.body);
+    // A secret key that nobody has is a wrong field there.
+    let refused = create(own_key, "{}");
+    assert_eq!((refused.status, refused.json().as_object().unwrap().len()), (400, 1), "{}", refused.body);
+    assert!(refused.json()["message"].is_string() && refused.header("www-authenticate").is_none());
     let parts: Vec<_> = own_key.split('.').collect();
     let other = create(KEY, r#"{"label":"user-2"}"#).json()["apiKey"].as_str().unwrap().to_owned();
     let other: Vec<_> = other.split('.').collect();
@@ -282,6 +287,23 @@ fn the_draft_and_stunner_are_asked_by_the_query() {
     assert_eq!(by_header.status, 200);
     let clamped = get(&format!("/?service=turn&username=b-1&ttl=3600&key={BOUND_KEY}")).json();
     assert_eq!(clamped["ttl"], 600);
+    // Its refusals are text.
+    for (path, text) in [
+        ("/?service=stun", "could not generate TURN auth token: \""),
+        ("/ice?service=stun", "could not generate ICE auth token: \""),
+    ] {
+        let refused = get(&format!("{path}&key={KEY}"));
+        assert_eq!((refused.status, refused.header("content-type")), (400, Some("text/plain; charset=utf-8")));
+        assert!(refused.body.starts_with(text) && refused.body.ends_with("\"\n"), "{}", refused.body);
+    }
+    // Some ask by POST, with the same query.
+    let posted = api.send("POST", &format!("/?service=turn&username=my-user&key={KEY}"), "", "service=turn");
+    assert!(
+        posted.status == 200 && posted.json()["username"].as_str().unwrap().ends_with(":my-user"),
+        "{}",
+        posted.body
+    );
+    assert_eq!(api.send("DELETE", "/", "", "").header("allow"), Some("GET, POST"));
 }
 
 #[test]
@@ -313,7 +335,7 @@ fn a_credential_is_revoked_as_cloudflare_and_metered_do_it_and_its_sessions_end(
         api.send("POST", &target, "Content-Type: application/json\r\n", body)
     };
     let disabled = disable(KEY, &json!({"username": other}).to_string());
-    assert_eq!((disabled.status, disabled.json()), (200, json!({"message": "Credential disabled"})));
+    assert_eq!((disabled.status, disabled.json()), (200, json!({"message": "Turn credential disabled successfully"})));
     assert_eq!(allocate(&server, &other, &other_password), Err(401));
 
     // A key revokes what it can have made, and nothing else.
@@ -327,7 +349,7 @@ fn a_credential_is_revoked_as_cloudflare_and_metered_do_it_and_its_sessions_end(
     assert_eq!(refused.status, 403, "{}", refused.body);
     assert_eq!(disable(PAGE_KEY, &json!({"username": page}).to_string()).status, 403);
     assert_eq!(revoke("backend", PAGE_KEY, &page).status, 401);
-    assert_eq!(disable("tsk_wrong", &json!({"username": page}).to_string()).status, 401);
+    assert_eq!(disable("tsk_wrong", &json!({"username": page}).to_string()).status, 400);
     assert_eq!(disable(KEY, "{}").status, 400);
     assert_eq!(allocate(&server, &page, &page_password), Ok(()));
     let preflight =
@@ -342,4 +364,83 @@ fn a_credential_is_revoked_as_cloudflare_and_metered_do_it_and_its_sessions_end(
         asked.into_iter().map(|asked| asked.join().unwrap()).collect()
     });
     assert!(answered.iter().all(|status| *status == 204), "{answered:?}");
+}
+
+#[test]
+fn metered_s_labels_and_projects_are_users_and_keys() {
+    let server = server("\"metered\"");
+    let api = Api::of(&server);
+    let send =
+        |method: &str, target: &str, body: &str| api.send(method, target, "Content-Type: application/json\r\n", body);
+    let create = |target: &str, label: &str, secs: u64| {
+        let made = send("POST", target, &json!({"label": label, "expiryInSeconds": secs}).to_string());
+        assert_eq!(made.status, 200, "{}", made.body);
+        let made = made.json();
+        let text = |name: &str| made[name].as_str().unwrap().to_owned();
+        (text("username"), text("password"), text("apiKey"))
+    };
+    let plain = format!("/api/v1/turn/credential?secretKey={KEY}");
+    let of_project = format!("/api/v2/turn/project/backend/credential?projectApiKey={KEY}");
+
+    // One at a time.
+    for target in [&plain, &of_project] {
+        let (username, password, own_key) = create(target, "alice", 600);
+        assert_eq!(allocate(&server, &username, &password), Ok(()));
+        let deleted = send("DELETE", target, &json!({"username": username}).to_string());
+        assert_eq!((deleted.status, deleted.json()), (200, json!({"success": true, "message": "credential removed"})));
+        assert_eq!(allocate(&server, &username, &password), Err(401), "{target}");
+        let fetched = send("GET", &format!("/api/v1/turn/credentials?apiKey={own_key}"), "");
+        assert_eq!(fetched.status, 401, "its own key goes with it");
+        assert_eq!(send("DELETE", target, "{}").status, 400);
+    }
+
+    // All of a label; those made before, and nobody else's.
+    let label_of_project = of_project.replace("/credential?", "/credential/by_label?");
+    for (number, (target, body)) in [
+        (format!("/api/v2/turn/credential/by_label?secretKey={KEY}&label=user-0"), String::new()),
+        (label_of_project.clone(), json!({"label": "user-1"}).to_string()),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let label = format!("user-{number}");
+        let (one, other) = (create(&plain, &label, 600), create(&of_project, &label, 86_400));
+        let beside = create(&plain, &format!("{label}0"), 600);
+        let deleted = send("DELETE", target, body);
+        assert_eq!((deleted.status, deleted.json()), (200, json!({"deleted": 1})), "{}", deleted.body);
+        for (username, password, _) in [&one, &other] {
+            assert_eq!(allocate(&server, username, password), Err(401));
+        }
+        assert_eq!(allocate(&server, &beside.0, &beside.1), Ok(()));
+        // What would be taken for one of them is not handed out; what expires after all of them is.
+        let refused = send("POST", &plain, &json!({"label": label, "expiryInSeconds": 600}).to_string());
+        assert!(refused.status == 403 && refused.json()["message"].as_str().unwrap().contains("is revoked"));
+        let later = wait_until("the next second", crate::LIMIT, || {
+            let made = send("POST", &plain, &json!({"label": label, "expiryInSeconds": 86_400}).to_string());
+            (made.status == 200).then(|| made.json())
+        });
+        let text = |name: &str| later[name].as_str().unwrap();
+        assert_eq!(allocate(&server, text("username"), text("password")), Ok(()));
+    }
+
+    // With a key that is there, for its users, and not in a page.
+    for (method, target, status) in [
+        ("DELETE", "/api/v2/turn/credential/by_label?secretKey=tsk_wrong&label=a".to_owned(), 400),
+        ("DELETE", "/api/v2/turn/credential/by_label?label=a".to_owned(), 400),
+        ("DELETE", format!("/api/v2/turn/credential/by_label?secretKey={KEY}"), 400),
+        ("DELETE", format!("/api/v2/turn/credential/by_label?secretKey={KEY}&label="), 400),
+        ("DELETE", format!("/api/v2/turn/credential/by_label?secretKey={PAGE_KEY}&label=page-1"), 403),
+        ("DELETE", format!("/api/v2/turn/credential/by_label?secretKey={BOUND_KEY}&label=alice"), 403),
+        ("POST", of_project.replace("/backend/", "/bound/"), 400),
+        ("DELETE", label_of_project.replace("/backend/", "/page/"), 400),
+        ("GET", label_of_project, 405),
+        ("GET", plain, 405),
+        ("POST", of_project.replace("/backend/", "//"), 404),
+        ("GET", of_project.replace("/credential?", "/credentials?"), 404),
+    ] {
+        let refused = send(method, &target, "");
+        assert_eq!(refused.status, status, "{method} {target}: {}", refused.body);
+    }
+    let preflight = api.send("OPTIONS", "/api/v1/turn/credential", &format!("Origin: {PAGE}\r\n"), "");
+    assert_eq!(preflight.header("access-control-allow-methods"), Some("POST, DELETE"));
 }

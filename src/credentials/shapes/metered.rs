@@ -1,20 +1,22 @@
 //! Metered: `POST /api/v1/turn/credential?secretKey=KEY` makes a credential, and a key of its own with which a page fetches it again:
 //! `GET /api/v1/turn/credentials?apiKey=KEY`. With one of our keys the latter makes a new credential. `POST
-//! /api/v1/turn/credential/disable?secretKey=KEY` revokes one.
-
-use std::borrow::Cow;
+//! /api/v1/turn/credential/disable?secretKey=KEY` and `DELETE /api/v1/turn/credential?secretKey=KEY` revoke one, `DELETE
+//! /api/v2/turn/credential/by_label?secretKey=KEY&label=LABEL` all of a user. A project's paths are the same for the key whose id it is.
+//! Lists of credentials are not there: nobody remembers any.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
+use super::super::api_keys::KnownKey;
 use super::super::issue::LimitTexts;
 use super::super::issuer::{Issuer, KeyWish};
 use super::super::refused::Refused;
 use super::super::reply::Reply;
 use super::super::request::Asked;
 use super::super::stats::Outcome;
+use crate::auth::Revocation;
 use crate::http::{Answer, json as json_answer};
 
 /// What a credential's own key begins with.
@@ -22,12 +24,14 @@ const FETCH_PREFIX: &str = "tsf_";
 
 /// A bare list of entries, one URL each.
 pub(super) fn fetch(issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) -> Result<Answer, Refused> {
-    let given = asked.parameter("apiKey")?.ok_or_else(|| Refused::unauthorized("expected an API key: ?apiKey=KEY"))?;
+    let given = asked.parameter("apiKey")?.ok_or_else(|| Refused::bad_request("expected an API key: ?apiKey=KEY"))?;
     let (key, username, password) = match given.strip_prefix(FETCH_PREFIX).and_then(unsealed) {
         Some((id, username, seal)) => {
             let known = issuer.sealed_credential(&id, &username, &seal, asked.now_unix);
             let (key, password) = known.ok_or_else(|| {
-                Refused::unauthorized("this is no key of a credential, or the credential has expired; make another one")
+                Refused::unauthorized(
+                    "this is no key of a credential, or the credential has expired or is revoked; make another one",
+                )
             })?;
             issuer.admit(key, origin, asked)?;
             // Whoever has the credential has this one.
@@ -49,8 +53,13 @@ pub(super) fn fetch(issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) ->
     Ok(json_answer(StatusCode::OK, &Value::Array(servers)))
 }
 
-pub(super) fn create(issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) -> Result<Answer, Refused> {
-    let key = issuer.authenticate(secret_key(asked)?.as_bytes(), origin, asked)?;
+pub(super) fn create(
+    issuer: &Issuer,
+    asked: &Asked<'_>,
+    origin: Option<&str>,
+    project: Option<&str>,
+) -> Result<Answer, Refused> {
+    let key = authenticate(issuer, asked, origin, project)?;
     let body = asked.json_fields()?;
     let ttl_secs = match body.get("expiryInSeconds") {
         // There, it lives for ever then.
@@ -76,18 +85,64 @@ pub(super) fn create(issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) -
     Ok(json_answer(StatusCode::OK, &answer))
 }
 
-pub(super) fn disable(issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) -> Result<Reply, Refused> {
-    let key = issuer.authenticate(secret_key(asked)?.as_bytes(), origin, asked)?;
+/// Revokes the credential that the body names, and answers so.
+pub(super) fn revoke(
+    issuer: &Issuer,
+    asked: &Asked<'_>,
+    origin: Option<&str>,
+    project: Option<&str>,
+    answer: &Value,
+) -> Result<Reply, Refused> {
+    let key = authenticate(issuer, asked, origin, project)?;
     let body = asked.json_fields()?;
     let username = body.get("username").and_then(Value::as_str);
-    let username = username.ok_or_else(|| Refused::bad_request("username is missing: which credential is disabled"))?;
-    let revokes = Some(issuer.revocation(key, username, asked.now_unix)?);
-    let answer = json_answer(StatusCode::OK, &json!({ "message": "Credential disabled" }));
-    Ok(Reply { answer, outcome: Outcome::Revoked, revokes })
+    let username = username.ok_or_else(|| Refused::bad_request("username is missing: which credential is revoked"))?;
+    revoked(issuer.revocation(key, username, asked.now_unix)?, answer)
 }
 
-fn secret_key<'r>(asked: &Asked<'r>) -> Result<Cow<'r, str>, Refused> {
-    asked.parameter("secretKey")?.ok_or_else(|| Refused::unauthorized("expected an API key: ?secretKey=KEY"))
+/// Revokes all credentials of a label, which is a user here. Nobody knows how many they are: it is one user.
+pub(super) fn revoke_label(
+    issuer: &Issuer,
+    asked: &Asked<'_>,
+    origin: Option<&str>,
+    project: Option<&str>,
+) -> Result<Reply, Refused> {
+    let key = authenticate(issuer, asked, origin, project)?;
+    // In the query without a project, in the body with one.
+    let label = match asked.parameter("label")? {
+        Some(label) => label,
+        None => match asked.json_fields()?.remove("label") {
+            Some(Value::String(label)) => label.into(),
+            _ => return Err(Refused::bad_request("label is missing: whose credentials are revoked")),
+        },
+    };
+    revoked(issuer.revocation_of_user(key, &label, asked.now_unix)?, &json!({ "deleted": 1 }))
+}
+
+fn revoked(revocation: Revocation, answer: &Value) -> Result<Reply, Refused> {
+    let answer = json_answer(StatusCode::OK, answer);
+    Ok(Reply { answer, outcome: Outcome::Revoked, revokes: Some(revocation) })
+}
+
+/// The key of a request. A project's is known by its id, too.
+fn authenticate<'i>(
+    issuer: &'i Issuer,
+    asked: &Asked<'_>,
+    origin: Option<&str>,
+    project: Option<&str>,
+) -> Result<&'i KnownKey, Refused> {
+    let secret_key = asked.parameter("secretKey")?;
+    let Some(id) = project else {
+        let given = secret_key.ok_or_else(|| Refused::unauthorized("expected an API key: ?secretKey=KEY"))?;
+        return issuer.authenticate(given.as_bytes(), origin, asked);
+    };
+    let given = match secret_key {
+        None => asked.parameter("projectApiKey")?,
+        given => given,
+    };
+    let given =
+        given.ok_or_else(|| Refused::unauthorized("expected an API key: ?projectApiKey=KEY or ?secretKey=KEY"))?;
+    issuer.authenticate_as(given.as_bytes(), id, origin, asked)
 }
 
 /// What the credential's own key consists of: nothing has to be remembered.

@@ -5,7 +5,7 @@ mod metered;
 mod turn_rest;
 mod twilio;
 
-use hyper::Method;
+use hyper::{Method, StatusCode};
 use serde_json::json;
 
 use super::issuer::Issuer;
@@ -33,9 +33,18 @@ pub(super) enum Foreign<'p> {
         username: &'p str,
     },
     MeteredFetch,
-    MeteredCreate,
+    /// Makes or revokes a credential; in a project, that is with the key of this id, if there is one.
+    MeteredCredential {
+        project: Option<&'p str>,
+    },
     MeteredDisable,
-    TurnRest,
+    /// Revokes all of a user.
+    MeteredLabel {
+        project: Option<&'p str>,
+    },
+    TurnRest {
+        of_stunner: bool,
+    },
     StunnerIce,
 }
 
@@ -48,12 +57,23 @@ impl<'p> Foreign<'p> {
             (!inner.is_empty() && !inner.contains('/')).then_some(inner)
         };
         const KEYS: &str = "/v1/turn/keys/";
+        const PROJECTS: &str = "/api/v2/turn/project/";
         match path {
-            "/" if has(Shape::TurnRest) || has(Shape::Stunner) => Some(Self::TurnRest),
+            "/" if has(Shape::TurnRest) || has(Shape::Stunner) => {
+                Some(Self::TurnRest { of_stunner: has(Shape::Stunner) })
+            }
             "/ice" if has(Shape::Stunner) => Some(Self::StunnerIce),
             "/api/v1/turn/credentials" if has(Shape::Metered) => Some(Self::MeteredFetch),
-            "/api/v1/turn/credential" if has(Shape::Metered) => Some(Self::MeteredCreate),
+            "/api/v1/turn/credential" if has(Shape::Metered) => Some(Self::MeteredCredential { project: None }),
             "/api/v1/turn/credential/disable" if has(Shape::Metered) => Some(Self::MeteredDisable),
+            "/api/v2/turn/credential/by_label" if has(Shape::Metered) => Some(Self::MeteredLabel { project: None }),
+            _ if has(Shape::Metered) && path.starts_with(PROJECTS) => {
+                let credential = between(PROJECTS, "/credential").map(Some);
+                let label = || between(PROJECTS, "/credential/by_label").map(Some);
+                credential
+                    .map(|project| Self::MeteredCredential { project })
+                    .or_else(|| label().map(|project| Self::MeteredLabel { project }))
+            }
             _ if has(Shape::Cloudflare) && path.starts_with(KEYS) => {
                 let list = between(KEYS, "/credentials/generate-ice-servers").map(|id| (id, true));
                 let made = list.or_else(|| Some((between(KEYS, "/credentials/generate")?, false)));
@@ -72,14 +92,21 @@ impl<'p> Foreign<'p> {
         }
     }
 
-    pub(super) fn method(&self) -> Method {
+    pub(super) fn methods(&self) -> &'static [Method] {
+        const POST: &[Method] = &[Method::POST];
+        const GET: &[Method] = &[Method::GET];
+        const DELETE: &[Method] = &[Method::DELETE];
+        const POST_AND_DELETE: &[Method] = &[Method::POST, Method::DELETE];
+        // Of the two, Janus prefers the latter; its query is in the path all the same.
+        const GET_AND_POST: &[Method] = &[Method::GET, Method::POST];
         match self {
-            Self::Cloudflare { .. }
-            | Self::CloudflareRevoke { .. }
-            | Self::Twilio { .. }
-            | Self::MeteredCreate
-            | Self::MeteredDisable => Method::POST,
-            Self::MeteredFetch | Self::TurnRest | Self::StunnerIce => Method::GET,
+            Self::Cloudflare { .. } | Self::CloudflareRevoke { .. } | Self::Twilio { .. } | Self::MeteredDisable => {
+                POST
+            }
+            Self::MeteredCredential { .. } => POST_AND_DELETE,
+            Self::MeteredLabel { .. } => DELETE,
+            Self::TurnRest { .. } => GET_AND_POST,
+            Self::MeteredFetch | Self::StunnerIce => GET,
         }
     }
 
@@ -89,12 +116,20 @@ impl<'p> Foreign<'p> {
             Self::CloudflareRevoke { id, username } => {
                 return cloudflare::revoke(issuer, asked, origin, id, username);
             }
-            Self::MeteredDisable => return metered::disable(issuer, asked, origin),
+            Self::MeteredDisable => {
+                let answer = json!({ "message": "Turn credential disabled successfully" });
+                return metered::revoke(issuer, asked, origin, None, &answer);
+            }
+            Self::MeteredLabel { project } => return metered::revoke_label(issuer, asked, origin, project),
+            Self::MeteredCredential { project } if asked.head.method == Method::DELETE => {
+                let answer = json!({ "success": true, "message": "credential removed" });
+                return metered::revoke(issuer, asked, origin, project, &answer);
+            }
             Self::Cloudflare { id, is_list } => cloudflare::issue(issuer, asked, origin, id, is_list),
             Self::Twilio { account } => twilio::issue(issuer, asked, origin, account),
             Self::MeteredFetch => metered::fetch(issuer, asked, origin),
-            Self::MeteredCreate => metered::create(issuer, asked, origin),
-            Self::TurnRest => turn_rest::issue(issuer, asked, origin),
+            Self::MeteredCredential { project } => metered::create(issuer, asked, origin, project),
+            Self::TurnRest { of_stunner } => turn_rest::issue(issuer, asked, origin, of_stunner),
             Self::StunnerIce => turn_rest::ice(issuer, asked, origin),
         };
         issued.map(|answer| Reply { answer, outcome: Outcome::Issued, revokes: None })
@@ -104,10 +139,19 @@ impl<'p> Foreign<'p> {
     pub(super) fn refuse(&self, refused: &Refused) -> Answer {
         match self {
             Self::Twilio { .. } => twilio::refuse(refused),
-            Self::MeteredFetch | Self::MeteredCreate | Self::MeteredDisable => {
-                refused.answer_as(&json!({ "message": refused.message }), "Bearer")
+            Self::MeteredFetch => refused.answer_as(&json!({ "error": refused.message }), "Bearer"),
+            Self::MeteredCredential { .. } | Self::MeteredDisable | Self::MeteredLabel { .. } => {
+                let status = match refused.status {
+                    // A wrong secretKey is a wrong field there.
+                    StatusCode::UNAUTHORIZED => StatusCode::BAD_REQUEST,
+                    status => status,
+                };
+                refused.answer_with(status, &json!({ "message": refused.message }))
             }
-            Self::Cloudflare { .. } | Self::CloudflareRevoke { .. } | Self::TurnRest | Self::StunnerIce => {
+            Self::TurnRest { of_stunner: true } => refused.plain_answer("could not generate TURN auth token"),
+            Self::StunnerIce => refused.plain_answer("could not generate ICE auth token"),
+            // Nobody has written down what Cloudflare's look like, nor does the draft say.
+            Self::Cloudflare { .. } | Self::CloudflareRevoke { .. } | Self::TurnRest { of_stunner: false } => {
                 refused.answer()
             }
         }

@@ -1,4 +1,4 @@
-//! The TURN REST draft (draft-uberti-behave-turn-rest-00): `GET /?service=turn&username=USER&key=KEY`; and, with a lifetime besides,
+//! The TURN REST draft (draft-uberti-behave-turn-rest-00): `GET /?service=turn&username=USER&key=KEY`, or POST with that query; and, with a lifetime besides,
 //! STUNner's authentication service, which also has `GET /ice`. Of STUNner's parameters those that choose among gateways are taken and
 //! mean nothing: there is one.
 
@@ -11,14 +11,18 @@ use super::super::issuer::{Issuer, KeyWish, Urls};
 use super::super::refused::Refused;
 use super::super::request::Asked;
 use super::super::urls::ice_servers;
-use crate::config::Shape;
 use crate::http::{Answer, json as json_answer};
 
 const TTL_DEFAULT_SECS: u64 = 86_400;
 
 /// `username`, `password`, `ttl` and `uris`.
-pub(super) fn issue(issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) -> Result<Answer, Refused> {
-    let (issued, urls) = made(issuer, asked, origin)?;
+pub(super) fn issue(
+    issuer: &Issuer,
+    asked: &Asked<'_>,
+    origin: Option<&str>,
+    has_ttl: bool,
+) -> Result<Answer, Refused> {
+    let (issued, urls) = made(issuer, asked, origin, has_ttl)?;
     let answer = json!({
         "username": issued.username,
         "password": *issued.password,
@@ -34,7 +38,7 @@ pub(super) fn ice(issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) -> R
     if !matches!(&*policy, "all" | "relay") {
         return Err(Refused::bad_request(format!("iceTransportPolicy {policy:?}: expected all or relay")));
     }
-    let (issued, urls) = made(issuer, asked, origin)?;
+    let (issued, urls) = made(issuer, asked, origin, true)?;
     let mut answer = ice_servers(&urls.turn, &issued.username, &issued.password);
     if let Value::Object(fields) = &mut answer {
         fields.insert("iceTransportPolicy".to_owned(), policy.into());
@@ -42,7 +46,12 @@ pub(super) fn ice(issuer: &Issuer, asked: &Asked<'_>, origin: Option<&str>) -> R
     Ok(json_answer(StatusCode::OK, &answer))
 }
 
-fn made<'i>(issuer: &'i Issuer, asked: &Asked<'_>, origin: Option<&str>) -> Result<(Issued, &'i Urls), Refused> {
+fn made<'i>(
+    issuer: &'i Issuer,
+    asked: &Asked<'_>,
+    origin: Option<&str>,
+    has_ttl: bool,
+) -> Result<(Issued, &'i Urls), Refused> {
     let given = asked.parameter("key")?;
     let key: &KnownKey = match &given {
         Some(given) => issuer.authenticate(given.as_bytes(), origin, asked)?,
@@ -56,7 +65,7 @@ fn made<'i>(issuer: &'i Issuer, asked: &Asked<'_>, origin: Option<&str>) -> Resu
     if asked.parameter("service")?.as_deref() != Some("turn") {
         return Err(Refused::bad_request("service: expected turn"));
     }
-    let ttl = if issuer.has(Shape::Stunner) { asked.parameter("ttl")? } else { None };
+    let ttl = if has_ttl { asked.parameter("ttl")? } else { None };
     let ttl_secs =
         match ttl {
             None => TTL_DEFAULT_SECS,

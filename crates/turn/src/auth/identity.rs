@@ -64,6 +64,11 @@ impl Identity {
         Self { username, user, limits: None, expires_unix: NEVER, origin: Origin::default() }
     }
 
+    /// Who has a time-limited credential that was made with the shared secret of this id.
+    pub fn of_time_limited(username: Arc<str>, user: User, expires_unix: u64, secret_id: &str) -> Self {
+        Self::new(username, user).expiring(expires_unix).made_by(Origin::secret(KeyId::of(secret_id)))
+    }
+
     /// The same by a credential that expires at this moment, in Unix seconds.
     #[must_use]
     pub fn expiring(self, expires_unix: u64) -> Self {
