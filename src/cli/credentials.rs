@@ -26,7 +26,7 @@ pub(super) struct CredentialsArgs {
     #[command(subcommand)]
     command: Option<CredentialsCommand>,
 
-    /// Whom it is for: quotas count on this name, so give each person another. Not with --format synapse, nextcloud, prosody and livekit.
+    /// Whom it is for: quotas count on this name, so give each person another. Not with --format synapse and the others that make credentials themselves.
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
 
@@ -99,6 +99,10 @@ enum Format {
     Nextcloud,
     /// For Prosody (XEP-0215); likewise.
     Prosody,
+    /// For the Prosody of Jitsi Meet; likewise.
+    Jitsi,
+    /// For ejabberd (XEP-0215); likewise.
+    Ejabberd,
     /// For LiveKit; likewise.
     Livekit,
 }
@@ -110,6 +114,8 @@ impl Format {
             Self::Synapse => Some(Program::Synapse),
             Self::Nextcloud => Some(Program::Nextcloud),
             Self::Prosody => Some(Program::Prosody),
+            Self::Jitsi => Some(Program::Jitsi),
+            Self::Ejabberd => Some(Program::Ejabberd),
             Self::Livekit => Some(Program::Livekit),
             Self::Text | Self::Json | Self::IceServers | Self::Env => None,
         }

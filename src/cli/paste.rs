@@ -8,6 +8,8 @@ pub(super) enum Program {
     Synapse,
     Nextcloud,
     Prosody,
+    Jitsi,
+    Ejabberd,
     Livekit,
 }
 
@@ -37,6 +39,8 @@ pub(super) fn lines(program: Program, urls: &[String], secret: &[u8], ttl_secs: 
         Program::Synapse => synapse(urls, secret, ttl_secs),
         Program::Nextcloud => nextcloud(&servers, secret),
         Program::Prosody => prosody(&servers, secret, ttl_secs)?,
+        Program::Jitsi => jitsi(&servers, secret, ttl_secs),
+        Program::Ejabberd => ejabberd(&servers, secret, ttl_secs),
         Program::Livekit => livekit(&servers, secret, ttl_secs),
     })
 }
@@ -52,6 +56,16 @@ impl<'u> Server<'u> {
     /// Nobody among them speaks DTLS.
     fn is_dtls(&self) -> bool {
         self.is_tls && self.transport == "udp"
+    }
+
+    /// The type of XEP-0215.
+    fn kind(&self) -> &'static str {
+        if self.is_tls { "turns" } else { "turn" }
+    }
+
+    /// The host without what it stands in for the sake of the colons of IPv6.
+    fn bare_host(&self) -> &str {
+        self.host.trim_start_matches('[').trim_end_matches(']')
     }
 }
 
@@ -74,12 +88,16 @@ fn nextcloud(servers: &[Server<'_>], secret: &str) -> String {
         }
         done.push(place);
         let same = servers.iter().filter(|other| (other.is_tls, other.host, other.port) == place && !other.is_dtls());
-        let protocols: Vec<_> = same.map(|server| server.transport).collect();
+        let mut protocols: Vec<_> = same.map(|server| server.transport).collect();
+        // In the one order that it takes.
+        protocols.sort_unstable_by(|one, other| other.cmp(one));
+        protocols.dedup();
         let (scheme, protocols) = (if *is_tls { "turns" } else { "turn" }, protocols.join(","));
+        let address = shell_text(&format!("{host}:{port}"));
         if protocols.contains("udp") {
-            text += &format!("php occ talk:stun:add {host}:{port}\n");
+            text += &format!("php occ talk:stun:add {address}\n");
         }
-        text += &format!("php occ talk:turn:add --secret={} {scheme} {host}:{port} {protocols}\n", shell_text(secret));
+        text += &format!("php occ talk:turn:add --secret={} {scheme} {address} {protocols}\n", shell_text(secret));
     }
     text
 }
@@ -95,14 +113,62 @@ fn prosody(servers: &[Server<'_>], secret: &str, ttl_secs: u64) -> Result<String
     let mut text = format!(
         "-- prosody.cfg.lua, with \"turn_external\" in modules_enabled (Prosody 0.12 and later)\nturn_external_host = {}\n\
          turn_external_port = {}\nturn_external_secret = {}\nturn_external_ttl = {ttl_secs}\nturn_external_tcp = {has_tcp}\n",
-        lua_text(plain.host),
+        lua_text(plain.bare_host()),
         plain.port,
         lua_text(secret)
     );
     if let Some(tls) = tls {
-        text += &format!("turn_external_tls_port = {}\n", tls.port);
+        // turn_external_tls_port would announce it without a credential.
+        let line = lua_service(tls, &lua_text(secret), ttl_secs);
+        text += &format!("external_services = {{\n{line}}}\n");
     }
     Ok(text)
+}
+
+fn jitsi(servers: &[Server<'_>], secret: &str, ttl_secs: u64) -> String {
+    let mut text = format!(
+        "-- its Prosody's configuration, with \"external_services\" in modules_enabled\nexternal_service_secret = {}\n\
+         external_services = {{\n",
+        lua_text(secret)
+    );
+    for server in servers.iter().filter(|server| !server.is_dtls()) {
+        if server.transport == "udp" {
+            let (host, port) = (lua_text(server.bare_host()), server.port);
+            text += &format!("    {{ type = \"stun\", host = {host}, port = {port}, transport = \"udp\" }},\n");
+        }
+        text += &lua_service(server, "true", ttl_secs);
+    }
+    text + "}\n"
+}
+
+/// A line of `external_services`. `secret` is a literal of Lua.
+fn lua_service(server: &Server<'_>, secret: &str, ttl_secs: u64) -> String {
+    let (kind, host) = (server.kind(), lua_text(server.bare_host()));
+    format!(
+        "    {{ type = \"{kind}\", host = {host}, port = {}, transport = \"{}\", secret = {secret}, ttl = {ttl_secs}, algorithm = \"turn\" }},\n",
+        server.port, server.transport
+    )
+}
+
+fn ejabberd(servers: &[Server<'_>], secret: &str, ttl_secs: u64) -> String {
+    let mut text = format!(
+        "# ejabberd.yml, among its modules\nmodules:\n  mod_stun_disco:\n    secret: {}\n    credentials_lifetime: {ttl_secs}s\n    \
+         offer_local_services: false\n    services:\n",
+        json_text(secret)
+    );
+    let service = |server: &Server<'_>, kind: &str, is_restricted: bool| {
+        let (host, port, transport) = (json_text(server.bare_host()), server.port, server.transport);
+        format!(
+            "      - {{host: {host}, port: {port}, type: {kind}, transport: {transport}, restricted: {is_restricted}}}\n"
+        )
+    };
+    for server in servers.iter().filter(|server| !server.is_dtls()) {
+        if server.transport == "udp" {
+            text += &service(server, "stun", false);
+        }
+        text += &service(server, server.kind(), true);
+    }
+    text
 }
 
 fn livekit(servers: &[Server<'_>], secret: &str, ttl_secs: u64) -> String {
@@ -151,16 +217,44 @@ mod tests {
     fn each_program_gets_the_servers_that_it_can_use() {
         assert_eq!(
             pasted(Program::Nextcloud, "s"),
-            "# in Nextcloud's folder, as the user of its web server\nphp occ talk:stun:add turn.example.org:3478\n\
-             php occ talk:turn:add --secret='s' turn turn.example.org:3478 udp,tcp\n\
-             php occ talk:turn:add --secret='s' turns turn.example.org:443 tcp\n"
+            "# in Nextcloud's folder, as the user of its web server\nphp occ talk:stun:add 'turn.example.org:3478'\n\
+             php occ talk:turn:add --secret='s' turn 'turn.example.org:3478' udp,tcp\n\
+             php occ talk:turn:add --secret='s' turns 'turn.example.org:443' tcp\n"
         );
         let livekit = pasted(Program::Livekit, "s");
         assert_eq!(livekit.matches("protocol: ").count(), 3, "{livekit}");
         assert!(livekit.contains("port: 443\n      protocol: tls\n"), "{livekit}");
         let prosody = pasted(Program::Prosody, "s");
-        assert!(prosody.contains("turn_external_tcp = true\nturn_external_tls_port = 443\n"), "{prosody}");
+        let turns = "{ type = \"turns\", host = \"turn.example.org\", port = 443, transport = \"tcp\", secret = \"s\", ttl = 3600, \
+                     algorithm = \"turn\" },";
+        assert!(
+            prosody.ends_with(&format!("turn_external_tcp = true\nexternal_services = {{\n    {turns}\n}}\n")),
+            "{prosody}"
+        );
+        let jitsi = pasted(Program::Jitsi, "s");
+        assert!(
+            jitsi.contains(&turns.replace("\"s\"", "true")) && jitsi.matches("secret = true").count() == 3,
+            "{jitsi}"
+        );
+        let ejabberd = pasted(Program::Ejabberd, "s");
+        assert!(
+            ejabberd.contains("{host: \"turn.example.org\", port: 443, type: turns, transport: tcp, restricted: true}"),
+            "{ejabberd}"
+        );
+        assert_eq!(ejabberd.matches("restricted: true").count(), 3, "{ejabberd}");
         assert_eq!(pasted(Program::Synapse, "s").matches("turns:").count(), 2);
+    }
+
+    #[test]
+    fn listeners_in_any_order_make_what_each_takes() {
+        let urls =
+            ["turn:[2001:db8::1]:3478?transport=tcp", "turn:[2001:db8::1]:3478?transport=udp"].map(str::to_owned);
+        let of = |program| lines(program, &urls, b"s", 60).unwrap();
+        assert!(of(Program::Nextcloud).ends_with(" turn '[2001:db8::1]:3478' udp,tcp\n"));
+        assert!(of(Program::Livekit).contains("host: \"[2001:db8::1]\"\n"), "it makes a URL of that");
+        for program in [Program::Prosody, Program::Jitsi, Program::Ejabberd] {
+            assert!(of(program).contains("\"2001:db8::1\""), "{program:?}");
+        }
     }
 
     #[test]
@@ -169,6 +263,8 @@ mod tests {
         assert!(pasted(Program::Nextcloud, odd).contains(r#"--secret='it'\''s "odd" \ #$`' turn"#));
         assert!(pasted(Program::Prosody, odd).contains(r#"turn_external_secret = "it's \"odd\" \\ #$`""#));
         assert!(pasted(Program::Synapse, odd).contains(r#"turn_shared_secret: "it's \"odd\" \\ #$`""#));
+        assert!(pasted(Program::Jitsi, odd).contains(r#"external_service_secret = "it's \"odd\" \\ #$`""#));
+        assert!(pasted(Program::Ejabberd, odd).contains(r#"secret: "it's \"odd\" \\ #$`""#));
         for bad in [&b"\xff\xfe"[..], b"two\nlines"] {
             assert!(lines(Program::Synapse, &["turn:a:1?transport=udp".to_owned()], bad, 1).is_err());
         }

@@ -364,8 +364,10 @@ fn formats_for_shells_and_for_programs_that_make_credentials_themselves() {
 
     for (format, line) in [
         ("synapse", "turn_user_lifetime: 3600s"),
-        ("nextcloud", &format!("php occ talk:turn:add --secret='{SECRET}' turn turn.example.org:3478 udp,tcp")),
+        ("nextcloud", &format!("php occ talk:turn:add --secret='{SECRET}' turn 'turn.example.org:3478' udp,tcp")),
         ("prosody", "turn_external_host = \"turn.example.org\""),
+        ("jitsi", &format!("external_service_secret = \"{SECRET}\"")),
+        ("ejabberd", "    credentials_lifetime: 3600s"),
         ("livekit", "    - host: \"turn.example.org\""),
     ] {
         let text = place.run(&["credentials", "--format", format, "--ttl", "1h"]).ok();

@@ -16,11 +16,13 @@ mod attacks;
 mod bounds;
 mod document;
 mod pages;
+mod programs;
 mod recipes;
 mod running;
 mod shapes;
 mod test_page;
 mod twilio;
+mod xmpp;
 
 use std::time::Duration;
 
