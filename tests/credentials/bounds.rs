@@ -192,6 +192,6 @@ fn who_is_revoked_is_not_given_what_would_be_refused() {
     revoke(&["--user", "alice", "--undo"]);
     assert_eq!(api.ask(r#"{"user":"alice"}"#).status, 201);
     // All of a secret.
-    revoke(&["--key", "test"]);
+    revoke(&["--key", "test", "--yes"]);
     assert_eq!(api.ask(r#"{"user":"bob"}"#).code(), "user_revoked");
 }
