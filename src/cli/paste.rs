@@ -94,7 +94,8 @@ fn nextcloud(servers: &[Server<'_>], secret: &str) -> String {
         protocols.dedup();
         let (scheme, protocols) = (if *is_tls { "turns" } else { "turn" }, protocols.join(","));
         let address = shell_text(&format!("{host}:{port}"));
-        if protocols.contains("udp") {
+        // It takes no IPv6 address there.
+        if protocols.contains("udp") && !host.starts_with('[') {
             text += &format!("php occ talk:stun:add {address}\n");
         }
         text += &format!("php occ talk:turn:add --secret={} {scheme} {address} {protocols}\n", shell_text(secret));
@@ -250,7 +251,11 @@ mod tests {
         let urls =
             ["turn:[2001:db8::1]:3478?transport=tcp", "turn:[2001:db8::1]:3478?transport=udp"].map(str::to_owned);
         let of = |program| lines(program, &urls, b"s", 60).unwrap();
-        assert!(of(Program::Nextcloud).ends_with(" turn '[2001:db8::1]:3478' udp,tcp\n"));
+        let nextcloud = of(Program::Nextcloud);
+        assert!(
+            nextcloud.ends_with(" turn '[2001:db8::1]:3478' udp,tcp\n") && !nextcloud.contains("stun"),
+            "{nextcloud}"
+        );
         assert!(of(Program::Livekit).contains("host: \"[2001:db8::1]\"\n"), "it makes a URL of that");
         for program in [Program::Prosody, Program::Jitsi, Program::Ejabberd] {
             assert!(of(program).contains("\"2001:db8::1\""), "{program:?}");
