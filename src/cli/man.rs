@@ -86,6 +86,9 @@ fn environment() -> Roff {
         };
         roff.control("TP", []).text([bold(overridable.env)]).text([roman(as_flag)]);
     }
+    let others = "any other key of the configuration file that is in no array of tables: TURNSTONE_QUOTA_ALLOCATIONS_PER_USER is \
+                  allocations-per-user in [quota]; values of a list are separated by commas";
+    roff.control("TP", []).text([bold("TURNSTONE_TABLE_KEY")]).text([roman(others)]);
     let admin = "where the admin API listens, for the commands that use it; as --admin";
     roff.control("TP", []).text([bold(ADMIN_ENV)]).text([roman(admin)]);
     roff.control("TP", []).text([bold(ADMIN_TOKEN_ENV)]).text([roman("the token that these commands show there")]);

@@ -9,6 +9,7 @@ mod dev;
 mod dev_socket;
 mod doctor;
 mod hash;
+mod health;
 mod ice_servers;
 mod import;
 mod input;
@@ -66,6 +67,7 @@ enum Command {
     Check(check::CheckArgs),
     Probe(probe::ProbeArgs),
     Doctor(doctor::DoctorArgs),
+    Health(health::HealthArgs),
     Credentials(credentials::CredentialsArgs),
     Config(show::ConfigCommand),
     Import(import::ImportArgs),
@@ -111,6 +113,7 @@ pub fn run() -> ExitCode {
         Command::Check(args) => check::run(&args, &mut printer),
         Command::Probe(args) => probe::run(&args, &mut printer),
         Command::Doctor(args) => doctor::run(&args, &mut printer),
+        Command::Health(args) => health::run(&args, &mut printer),
         Command::Credentials(args) => credentials::run(&args, &mut printer),
         Command::Config(args) => show::run(&args, &mut printer),
         Command::Import(args) => import::run(&args, &mut printer),

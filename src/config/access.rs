@@ -16,7 +16,7 @@ use crate::policy::PolicyName;
 use crate::user::RealmId;
 
 use super::error::{Located, Place, ValueError};
-use super::keys::{READERS, SECRET, SECRET_FILE, TOKEN_ALGORITHMS};
+use super::keys::{READERS, SECRET, SECRET_FILE, TOKEN_ALGORITHMS, USERS};
 use super::peers::NamedPolicy;
 use super::reader::{Document, Section, or_default};
 use super::realm::RealmConfig;
@@ -25,7 +25,7 @@ use super::sections::{read_realm_bandwidth, read_realm_quota};
 use super::snapshot::Auth;
 use super::source::{Source, Surroundings};
 use super::urls::{parse_host, parse_url};
-use super::users_file::{add_user, read_users_file};
+use super::users_file::{add_user, read_users, read_users_file};
 use super::value::{ON_EXPIRY, choose};
 
 const REALM_CHARS_MAX: usize = 127;
@@ -373,7 +373,8 @@ impl SecretReader<'_, '_> {
 
     fn users(&self, section: &Section<'_, '_>, realm: &str) -> Users {
         let mut users = Users::of_realm(realm);
-        for table in section.sections("users") {
+        let given = self.users_from_environment(section, &mut users);
+        for table in section.sections("users").into_iter().filter(|_| !given) {
             let name = table.text("name", |text| Ok::<_, Infallible>(text.to_owned()));
             if !table.has("name") {
                 table.report_missing("name");
@@ -397,6 +398,27 @@ impl SecretReader<'_, '_> {
             }
         }
         users
+    }
+
+    /// Adds the users that a variable holds. Returns whether there is one.
+    fn users_from_environment(&self, section: &Section<'_, '_>, users: &mut Users) -> bool {
+        // Those of other realms are in the file.
+        let Some(given) = self.document.replacement(USERS).filter(|_| section.shown() == "in [auth]") else {
+            return false;
+        };
+        if section.has("users") {
+            self.document.warning(given.place.clone(), "replaces every [[auth.users]] of the file");
+        }
+        let lines = given.values.iter().flat_map(|value| value.split_whitespace()).collect::<Vec<_>>().join("\n");
+        let lines = Zeroizing::new(lines);
+        let problem = |number, problem| {
+            self.document.problem(given.place.clone(), format!("user {number}: {problem}"));
+        };
+        // There is nothing to fail in reading memory; that it is too long is a problem of its own.
+        if !read_users(lines.as_bytes(), users, problem).unwrap_or_default() {
+            self.document.problem(given.place.clone(), "is too long");
+        }
+        true
     }
 
     /// Reads the one source of a secret or password that `table` names; `keys` are credential, file, variable, inline.

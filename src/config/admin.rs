@@ -6,7 +6,7 @@ use super::access::{read_readers, read_secret};
 use super::endpoint::Endpoint;
 use super::error::{ConfigError, Located, Place, ValueError};
 use super::key::Key;
-use super::keys::{self, READERS, READERS_ENV};
+use super::keys::{self, READERS};
 use super::listen::{check_endpoint, overlap};
 use super::operation::parse_endpoint;
 use super::overrides::Overrides;
@@ -41,8 +41,10 @@ impl Admin {
         wants_token: bool,
     ) -> Result<Option<Self>, ConfigError> {
         let mut overrides = Overrides::default();
-        if let Some(readers) = (around.env)(READERS_ENV).filter(|readers| !readers.is_empty()) {
-            overrides.set_default(READERS, READERS_ENV, vec![readers]);
+        for set in keys::settable().filter(|set| set.key == READERS || set.key.starts_with("admin.")) {
+            if let Some(value) = (around.env)(set.env).filter(|value| !value.is_empty()) {
+                overrides.set_default(set.key, set.env, vec![value]);
+            }
         }
         let document = Document::new(&source.name, &source.text, &overrides);
         let (table, _) = DeTable::parse_recoverable(&source.text);
@@ -94,7 +96,7 @@ pub(super) fn read_admin(
     Some(Admin { listen: listen.value, token, page })
 }
 
-fn read_listen(section: &Section<'_, '_>, source: &Source) -> Option<Located<Endpoint>> {
+pub(super) fn read_listen(section: &Section<'_, '_>, source: &Source) -> Option<Located<Endpoint>> {
     section.text("listen", |text| parse_loopback(text, source))
 }
 

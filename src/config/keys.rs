@@ -2,8 +2,10 @@
 //! and flag. Reading, `show`, `changes` and what waits for a restart are made from this table; the order is that of `show`.
 
 mod credentials;
+mod outside;
 mod relay;
 mod store;
+mod variables;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,13 +17,15 @@ use crate::turn::{AlternateServer, DefaultFamily};
 use super::hook::Hook;
 use super::key::{Key, Kind, Overridable};
 use super::shown::{boolean, limit, number, or_off, rate, secs, text, texts};
-use super::snapshot::{Config, LogFormat, RelayChoice, TlsVersion};
+use super::snapshot::{Config, LogFormat, LogOutput, RelayChoice, TlsVersion};
 use super::unshown;
 use super::usage::{Usage, UsageFile, Webhook};
 use super::value::{Choices, ON_EXPIRY, PEER_MODES, Value, name_of};
+pub(super) use outside::{SECRET, SECRET_FILE, USERS};
 use relay::{relay_bind, relay_externals};
+pub(super) use variables::settable;
 
-/// Every setting that can be overridden.
+/// Every setting with a variable, and mostly a flag, of a name of its own.
 pub fn overridable() -> impl Iterator<Item = &'static Overridable> {
     all().filter_map(|key| key.overridable.as_ref())
 }
@@ -33,7 +37,7 @@ pub(super) fn find(name: &str) -> Option<&'static Key> {
 
 /// Every key.
 pub(super) fn all() -> impl Iterator<Item = &'static Key> {
-    KEYS.iter().chain(credentials::KEYS).chain(store::KEYS)
+    KEYS.iter().chain(credentials::KEYS).chain(store::KEYS).chain(outside::KEYS)
 }
 
 /// The names that a table may have in it, subtables included.
@@ -51,15 +55,11 @@ pub(super) fn names_in(section: &str) -> Vec<&'static str> {
 pub(super) const READERS: &str = "secret-files-readable-by";
 /// The variable that says who may read files of secrets.
 pub const READERS_ENV: &str = "TURNSTONE_SECRET_FILES_READABLE_BY";
-/// The pseudo-key of the secret in the environment.
-pub(super) const SECRET: &str = "secret";
-/// The pseudo-key of the secret in a file.
-pub(super) const SECRET_FILE: &str = "secret-file";
-
 pub(super) const TOKEN_ALGORITHMS: &Choices<TokenAlgorithm> =
     &[("A256GCM", TokenAlgorithm::A256Gcm), ("A128GCM", TokenAlgorithm::A128Gcm)];
 pub(super) const TLS_VERSIONS: &Choices<TlsVersion> = &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
 pub(super) const LOG_FORMATS: &Choices<LogFormat> = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+pub(super) const LOG_OUTPUTS: &Choices<LogOutput> = &[("stderr", LogOutput::Stderr), ("stdout", LogOutput::Stdout)];
 /// Which of several relay addresses.
 pub(super) const RELAY_CHOICES: &Choices<RelayChoice> =
     &[("least-used", RelayChoice::LeastUsed), ("reached", RelayChoice::Reached)];
@@ -80,7 +80,8 @@ const U32_MAX: u64 = u32::MAX as u64;
 const FILE: Kind = Kind::Text("the path of a file");
 const CREDENTIAL: Kind = Kind::Text("the name of a systemd credential");
 const VARIABLE: Kind = Kind::Text("the name of an environment variable");
-const INLINE: Kind = Kind::Text("a text");
+const INLINE_TEXT: &str = "a text";
+const INLINE: Kind = Kind::Text(INLINE_TEXT);
 const SECRET_ID: Kind = Kind::Text("a name of at most 64 letters, digits, dots, dashes and underscores");
 const USERS_FILE: Kind = Kind::Text("the path of a file with a name:password or a name:0xKEY a line");
 const SERVER_NAMES: Kind = Kind::Texts(r#"host names such as "turn.example.org" or "*.example.org""#);
@@ -280,18 +281,6 @@ static KEYS: &[Key] = &[
     Key::new("auth.secrets.file", FILE),
     Key::new("auth.secrets.env", VARIABLE),
     Key::new("auth.secrets.secret", INLINE),
-    Key::new(SECRET, Kind::Outside).set_by(
-        "TURNSTONE_SECRET",
-        None,
-        "SECRET",
-        "the shared secret itself, replacing every [[auth.secrets]]",
-    ),
-    Key::new(SECRET_FILE, Kind::Outside).set_by(
-        "TURNSTONE_SECRET_FILE",
-        Some("secret-file"),
-        "FILE",
-        "file with the shared secret, replacing every [[auth.secrets]]; the variable TURNSTONE_SECRET holds the secret itself",
-    ),
     Key::new("auth.server-name", Kind::Text("a name of at most 255 printable ASCII characters without spaces"))
         .shown(|c| text(&*c.auth.tokens.server_name).filter(|_| c.auth.tokens.is_on())),
     Key::new("auth.token-keys", Kind::Tables).unshown(unshown::token_keys_lines, unshown::token_keys_change),
@@ -430,6 +419,10 @@ static KEYS: &[Key] = &[
         .shown(|c| text(name_of(LOG_FORMATS, &c.log.format)?))
         .after_restart(|new, running| new.log.format = running.log.format)
         .set_by("TURNSTONE_LOG_FORMAT", Some("log-format"), "FORMAT", "text or json"),
+    Key::new("log.output", Kind::Text(r#""stderr" or "stdout""#))
+        .default("stderr")
+        .shown(|c| text(name_of(LOG_OUTPUTS, &c.log.output)?))
+        .after_restart(|new, running| new.log.output = running.log.output),
     Key::new("log.addresses", Kind::Text(r#""full", "prefix" or "off""#))
         .default("full")
         .shown(|c| text(c.log.addresses.name()))

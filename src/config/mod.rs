@@ -23,6 +23,7 @@ mod overrides;
 mod peers;
 mod places;
 mod public_address;
+mod reached;
 mod reader;
 mod realm;
 mod records;
@@ -60,6 +61,7 @@ pub use key::Overridable;
 pub use keys::{READERS_ENV, overridable};
 pub use named_files::NamedSecret;
 pub use overrides::{ADMIN_ENV, ADMIN_TOKEN_ENV, CONFIG_ENV, Overrides};
+pub use reached::Reached;
 pub use realm::{QuotaChanges, RealmConfig};
 pub use revocations::{
     Moment, RevocationError, WrittenBy, WrittenRevocation, read_list, read_listed, read_revocations, revocation,
@@ -72,7 +74,7 @@ pub use secret::{
 pub use sections::check_log_filter;
 pub use settings::{PolicyRules, compile_policies};
 pub use snapshot::{
-    Admin, Auth, Config, Drain, ExternalIp, ListenOptions, Listener, Log, LogFormat, Metrics, OwnAddresses,
+    Admin, Auth, Config, Drain, ExternalIp, ListenOptions, Listener, Log, LogFormat, LogOutput, Metrics, OwnAddresses,
     QuotaShares, Relay, RelayAddress, RelayChoice, Streams, TlsFiles, TlsPair, TlsVersion, WantedSockets, Web,
 };
 pub use source::{DEFAULT_FILE, Loaded, Source, Surroundings};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::error::{Place, Problem};
-use super::keys::{SECRET, SECRET_FILE, overridable};
+use super::keys::{SECRET, SECRET_FILE, overridable, settable};
 
 /// Where the configuration file is, unless `--config` says so.
 pub const CONFIG_ENV: &str = "TURNSTONE_CONFIG";
@@ -46,7 +46,7 @@ impl Overrides {
     pub fn from_env<'e>(variables: impl Iterator<Item = (&'e str, Option<&'e str>)>) -> Result<Self, Problem> {
         let mut overrides = Self::default();
         for (name, value) in variables {
-            let Some(known) = overridable().find(|known| known.env == name) else {
+            let Some(known) = settable().find(|known| known.env == name) else {
                 if name.starts_with("TURNSTONE_") && !OTHER_ENV.contains(&name) && !is_kubernetes_service(name) {
                     overrides.unknown_env.push(name.to_owned());
                 }

@@ -225,7 +225,11 @@ impl<'d, 'i> Section<'d, 'i> {
     /// A whole number within the key's bounds; `"unlimited"` is `None`.
     pub(super) fn limit(&self, name: &'static str) -> Option<Located<Option<u64>>> {
         let key = self.key(name)?;
+        if let Some(winner) = self.winner(key).filter(|winner| winner.values == ["unlimited"]) {
+            return Some(Located { value: None, place: winner.place.clone() });
+        }
         let number = match self.value(name) {
+            _ if self.winner(key).is_some() => self.number(name)?,
             Some(value) if value.get_ref().as_str() == Some("unlimited") => {
                 return Some(Located { value: None, place: self.document.place(value.span()) });
             }
@@ -237,7 +241,12 @@ impl<'d, 'i> Section<'d, 'i> {
 
     /// An array of whole numbers within the key's bounds.
     pub(super) fn numbers(&self, name: &'static str) -> Vec<u64> {
-        let (Some(key), Some(value)) = (self.key(name), self.value(name)) else { return Vec::new() };
+        let Some(key) = self.key(name) else { return Vec::new() };
+        if let Some(winner) = self.winner(key) {
+            let parsed = winner.values.iter().map(|text| in_range(text, 10, key));
+            return parsed.filter_map(|parsed| Some(self.overridden(key, winner, parsed)?.value)).collect();
+        }
+        let Some(value) = self.value(name) else { return Vec::new() };
         let DeValue::Array(items) = value.get_ref() else {
             self.mismatch::<()>(key, value);
             return Vec::new();
@@ -248,6 +257,11 @@ impl<'d, 'i> Section<'d, 'i> {
     /// `true` or `false`.
     pub(super) fn boolean(&self, name: &'static str) -> bool {
         let Some(key) = self.key(name) else { return false };
+        if let Some(winner) = self.winner(key) {
+            let text = winner.values.first().map_or("", String::as_str);
+            let parsed = text.parse().map_err(|_| ValueError::is_not(text, "true or false"));
+            return self.overridden(key, winner, parsed).is_some_and(|located| located.value);
+        }
         match self.value(name).map(|value| (value, value.get_ref())) {
             Some((_, DeValue::Boolean(boolean))) => *boolean,
             Some((value, _)) => self.mismatch(key, value).unwrap_or_default(),

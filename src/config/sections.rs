@@ -9,7 +9,7 @@ use crate::policy::{AllocationRate, BandwidthLimits, GuardLimits, QuotaLimits, R
 use crate::turn::Lifetimes;
 
 use super::error::{Located, ValueError};
-use super::keys::LOG_FORMATS;
+use super::keys::{LOG_FORMATS, LOG_OUTPUTS};
 use super::reader::{Document, Section, or_default};
 use super::realm::QuotaChanges;
 use super::snapshot::{Log, QuotaShares, Relay, Streams};
@@ -167,6 +167,7 @@ pub(super) fn read_log(root: &Section<'_, '_>) -> Log {
     Log {
         format: or_default(section.text("format", |text| choose(LOG_FORMATS, text, "a format"))),
         filter: or_default(section.text("level", |text| check_log_filter(text).map(|()| text.to_owned()))),
+        output: or_default(section.text("output", |text| choose(LOG_OUTPUTS, text, "a stream"))),
         addresses: or_default(section.text("addresses", str::parse)),
     }
 }

@@ -500,8 +500,20 @@ pub struct Log {
     pub format: LogFormat,
     /// A level, or the directives of `tracing-subscriber`'s `EnvFilter`.
     pub filter: String,
+    /// Where it goes.
+    pub output: LogOutput,
     /// How much of clients' and peers' addresses is in it.
     pub addresses: LoggedAddresses,
+}
+
+/// Which stream the log goes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogOutput {
+    /// Standard error.
+    #[default]
+    Stderr,
+    /// Standard output.
+    Stdout,
 }
 
 /// How a log line looks.

@@ -39,7 +39,7 @@ pub(super) fn judge(listen: &Endpoint, timeout: Duration) -> Vec<Step> {
     steps
 }
 
-pub(super) fn ask(listen: &Endpoint, path: &str, timeout: Duration) -> std::io::Result<Vec<u8>> {
+pub(crate) fn ask(listen: &Endpoint, path: &str, timeout: Duration) -> std::io::Result<Vec<u8>> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let mut answer = Vec::new();
     match listen {
@@ -61,8 +61,14 @@ pub(super) fn ask(listen: &Endpoint, path: &str, timeout: Duration) -> std::io::
     Ok(answer)
 }
 
+/// What an answer has behind its headers.
+pub(crate) fn body(answer: &[u8]) -> Option<&[u8]> {
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
+    answer.get(end + 4..)
+}
+
 /// An address of this host in place of the unspecified one.
-pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
+pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
         IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), address.port()),
@@ -71,7 +77,7 @@ pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 /// The code and the first line of the body.
-pub(super) fn read_status(answer: &[u8]) -> Option<(u16, String)> {
+pub(crate) fn read_status(answer: &[u8]) -> Option<(u16, String)> {
     let text = String::from_utf8_lossy(answer);
     let code = text.strip_prefix("HTTP/1.")?.split_whitespace().nth(1)?.parse().ok()?;
     let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);

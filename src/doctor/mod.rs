@@ -15,7 +15,7 @@ pub mod credentials;
 mod examine;
 mod files;
 mod firewall;
-mod health;
+pub(crate) mod health;
 mod hook;
 mod host;
 mod listeners;

@@ -6,10 +6,11 @@ use turnstone::config::overridable;
 
 use super::{Place, ran};
 
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 22] = [
     "serve",
     "check",
     "doctor",
+    "health",
     "credentials",
     "config",
     "import",

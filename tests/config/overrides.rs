@@ -77,6 +77,7 @@ fn every_variable_and_flag_has_an_effect() {
         "log.format" => "json",
         "log.addresses" => "off",
         "secret-file" => "/dev/null",
+        "users" => "seven:password",
         "secret-files-readable-by" => "group",
         other => panic!("no value for {other}"),
     };
@@ -122,4 +123,58 @@ fn a_variable_that_nobody_knows_is_warned_about() {
     let named = "[[auth.secrets]]\nid = \"a\"\nenv = \"TURNSTONE_MY_SECRET\"";
     let given = with_env(given(named), &[("TURNSTONE_MY_SECRET", "0123456789abcdef")]);
     assert!(given.env("TURNSTONE_MY_SECRET", "0123456789abcdef").parse().unwrap().warnings.is_empty());
+}
+
+#[test]
+fn every_key_that_is_in_no_array_of_tables_has_a_variable_and_all_kinds_of_values_are_read_from_it() {
+    let given = with_env(
+        with_secret("[quota]\nallocations-per-user = 7\n[peers]\nmode = \"p2p\"\n"),
+        &[
+            ("TURNSTONE_QUOTA_ALLOCATIONS_PER_USER", "unlimited"),
+            ("TURNSTONE_QUOTA_ALLOCATIONS_TOTAL", "100"),
+            ("TURNSTONE_BANDWIDTH_PER_USER", "2Mbit/s"),
+            ("TURNSTONE_PEERS_DENIED", "8.8.8.0/24, 9.9.9.9"),
+            ("TURNSTONE_PEERS_DENIED_PORTS", "53, 123"),
+            ("TURNSTONE_RELAY_TCP", "true"),
+            ("TURNSTONE_DRAIN_DEADLINE", "1h"),
+            ("TURNSTONE_STREAMS_QUEUE_BYTES_MAX", "1MiB"),
+            ("TURNSTONE_USERS", "alice:wonderland\nbob:0x00112233445566778899aabbccddeeff"),
+        ],
+    );
+    let shown = given.config().to_toml();
+    for line in [
+        "allocations-per-user = \"unlimited\"",
+        "allocations-total = 100",
+        "per-user = \"2Mbit/s\"",
+        "denied = [\"8.8.8.0/24\", \"9.9.9.9\"]",
+        "denied-ports = [53, 123]",
+        "tcp = true",
+        "deadline = \"1h\"",
+        "queue-bytes-max = \"1MiB\"",
+        "# [[auth.users]] and users-file: 2",
+    ] {
+        assert!(shown.lines().any(|found| found.trim() == line), "no {line} in {shown}");
+    }
+}
+
+#[test]
+fn a_bad_value_of_any_kind_is_blamed_on_its_variable_and_none_of_a_user_is_shown() {
+    let error = with_env(
+        with_secret("[[auth.users]]\nname = \"carol\"\npassword = \"a password\"\n"),
+        &[
+            ("TURNSTONE_TURN", "yes"),
+            ("TURNSTONE_QUOTA_ALLOCATIONS_TOTAL", "none"),
+            ("TURNSTONE_PEERS_DENIED_PORTS", "53,x"),
+            ("TURNSTONE_USERS", "alice:wonderland sesame"),
+        ],
+    )
+    .error();
+    for line in [
+        "TURNSTONE_TURN: \"yes\" is not true or false; expected true or false",
+        "TURNSTONE_QUOTA_ALLOCATIONS_TOTAL: none is out of range; expected a whole number from 1, or \"unlimited\"",
+        "TURNSTONE_PEERS_DENIED_PORTS: x is out of range; expected an array of ports from 1 to 65535",
+    ] {
+        assert!(error.lines().any(|found| found == line), "{error}\nlacks {line}");
+    }
+    assert!(error.contains("TURNSTONE_USERS: user 2: ") && !error.contains("sesame"), "{error}");
 }

@@ -10,6 +10,7 @@ mod client;
 mod drain;
 mod endpoint;
 mod exposition;
+mod health;
 mod log_lines;
 mod log_sink;
 mod metrics;

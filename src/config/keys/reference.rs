@@ -246,7 +246,7 @@ fn facts(key: &'static Key, words: Option<&str>) -> Vec<String> {
     let is_of_key = |set: &&Overridable| {
         set.key == key.name || (set.key != "listen" && set.help.contains(&format!("every {instead}")))
     };
-    let set_by: Vec<_> = overridable().filter(is_of_key).map(ways).collect();
+    let set_by: Vec<_> = settable().filter(is_of_key).map(ways).collect();
     if !set_by.is_empty() {
         facts.push(format!("- Set by: {}", set_by.join("; ")));
     }
@@ -281,7 +281,8 @@ fn value(key: &Key) -> String {
 fn ways(set: &Overridable) -> String {
     let Overridable { env, flag, list, value_name, .. } = set;
     match (flag, list) {
-        (None, _) => format!("`{env}`"),
+        (None, false) => format!("`{env}`"),
+        (None, true) => format!("`{env}` separated by commas"),
         (Some(flag), false) => format!("`--{flag} {value_name}`, `{env}`"),
         (Some(flag), true) => format!("`--{flag} {value_name}` any number of times, `{env}` separated by commas"),
     }

@@ -52,15 +52,19 @@ fn set(document: &mut Document, key: &Key, value: &str) {
     document.entry(key.section()).or_default().insert(key.last_name(), value.to_owned());
 }
 
-fn parsed(text: &str) -> Result<Config, String> {
+fn parsed(text: &str, overrides: &Overrides) -> Result<Config, String> {
     let source = Source { name: "f.toml".to_owned(), text: text.to_owned(), ..Source::default() };
     let host = Host { cores: 2, ipv4: Some(Ipv4Addr::new(192, 88, 100, 1)), ipv6: None, has_ipv6: true };
     let around = Surroundings { host, env: &|_| None, dev: false };
-    let loaded = Config::parse(&source, &Overrides::default(), &around);
+    let loaded = Config::parse(&source, overrides, &around);
     loaded.map(|loaded| loaded.config).map_err(|error| error.to_string())
 }
 
 fn config(document: &Document) -> Config {
+    config_with(document, &Overrides::default())
+}
+
+fn config_with(document: &Document, overrides: &Overrides) -> Config {
     let mut text = String::new();
     for (section, keys) in document {
         text += &if section.is_empty() { String::new() } else { format!("[{section}]\n") };
@@ -73,7 +77,7 @@ fn config(document: &Document) -> Config {
         text += &format!("[[listen]]\naddress = \"*:{port}\"\ntransport = \"udp\"\n");
     }
     text += "[[listen]]\naddress = \"127.0.0.1:443\"\ntransport = \"tls\"\n";
-    parsed(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+    parsed(&text, overrides).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
 /// Whether it is in one of many tables, or says where a secret is: there is no one value to be shown.
@@ -129,6 +133,7 @@ fn samples(key: &Key) -> [String; 2] {
         "lifetimes.allocation-max" => durations(HOUR),
         "log.level" => given("\"info\"", "\"debug\""),
         "log.format" => given("\"text\"", "\"json\""),
+        "log.output" => given("\"stderr\"", "\"stdout\""),
         "log.addresses" => given("\"full\"", "\"off\""),
         "metrics.listen" => given("\"127.0.0.1:9641\"", "\"127.0.0.1:9642\""),
         "credentials.listen" => given("\"127.0.0.1:9643\"", "\"127.0.0.1:9644\""),
@@ -166,7 +171,8 @@ fn every_key_is_read() {
             (section, None) => format!("[{section}]\n"),
         };
         let parent = if key.section().starts_with("realm.") { "[[realm]]\n" } else { "" };
-        let error = parsed(&format!("{parent}{section}{} = 2026-11-27", key.last_name())).unwrap_err();
+        let error =
+            parsed(&format!("{parent}{section}{} = 2026-11-27", key.last_name()), &Overrides::default()).unwrap_err();
         let wanted = format!("{} {}", key.last_name(), if section.is_empty() { "at the top level" } else { "in [" });
         let is_about_it = |line: &str| line.contains(&wanted) && line.contains(": found a date; expected ");
         assert!(error.lines().any(is_about_it), "nobody reads {}: {error}", key.name);
@@ -247,6 +253,29 @@ fn every_key_is_in_the_table_once_and_so_is_every_variable_and_flag() {
         assert_eq!(names.len(), count);
     };
     once(all().map(|key| key.name).collect());
-    once(overridable().map(|overridable| overridable.env).collect());
+    once(settable().map(|set| set.env).collect());
     once(overridable().filter_map(|overridable| overridable.flag).collect());
+}
+
+#[test]
+fn a_variable_says_what_the_key_says_in_the_file() {
+    let mut variables = 0;
+    for key in all().filter(|key| !is_unshown(key)) {
+        let env =
+            settable().find(|set| set.key == key.name).map(|set| set.env).unwrap_or_else(|| panic!("{}", key.name));
+        for value in samples(key) {
+            let mut document = everything();
+            let bare = value.replace(['"', '[', ']'], "");
+            // An empty variable is none.
+            if bare.is_empty() {
+                continue;
+            }
+            let overrides = Overrides::from_env(std::iter::once((env, Some(&*bare)))).unwrap();
+            let from_variable = config_with(&document, &overrides);
+            set(&mut document, key, &value);
+            assert_eq!(config(&document).changes(&from_variable), [], "{env}={bare}");
+            variables += 1;
+        }
+    }
+    assert!(variables > 150, "{variables}");
 }

@@ -1,6 +1,8 @@
 //! How a line of the log looks: one line an event, whatever is in it, with the priority that the journal reads in front.
 
 use std::fmt;
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
 
 use rustix::fs::fstat;
 use tracing::{Event, Level, Subscriber};
@@ -10,7 +12,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::text::{is_deceptive, write_json_escape};
 
-/// Where standard error goes, as far as the log cares.
+/// Where the log goes, as far as it cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sink {
     /// A terminal that shows colours.
@@ -22,20 +24,20 @@ pub(super) enum Sink {
 }
 
 impl Sink {
-    /// What standard error is.
-    pub(super) fn of_stderr() -> Self {
-        let stream = std::env::var("JOURNAL_STREAM").ok();
-        let stderr = fstat(std::io::stderr()).ok().map(|stat| (stat.st_dev, stat.st_ino));
-        if is_journal(stream.as_deref(), stderr) {
+    /// What a stream is.
+    pub(super) fn of(stream: &(impl AsFd + IsTerminal)) -> Self {
+        let journal = std::env::var("JOURNAL_STREAM").ok();
+        let file = fstat(stream).ok().map(|stat| (stat.st_dev, stat.st_ino));
+        if is_journal(journal.as_deref(), file) {
             return Self::Journal;
         }
-        if crate::ops::terminal::shows_colours(&std::io::stderr()) { Self::Colours } else { Self::Plain }
+        if crate::ops::terminal::shows_colours(stream) { Self::Colours } else { Self::Plain }
     }
 }
 
 /// What a line that is an error has in front where it goes past the log: the journal's priority, or nothing.
 pub(super) fn error_prefix() -> String {
-    match Sink::of_stderr() {
+    match Sink::of(&std::io::stderr()) {
         Sink::Journal => format!("<{}>", priority(Level::ERROR)),
         Sink::Colours | Sink::Plain => String::new(),
     }

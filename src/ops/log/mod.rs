@@ -1,4 +1,4 @@
-//! Sets up tracing: one line an event on standard error, as text or as JSON.
+//! Sets up tracing: one line an event on standard error or output, as text or as JSON.
 
 mod line;
 
@@ -11,7 +11,7 @@ use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::fmt::{FormatEvent, FormatFields, SubscriberBuilder, format};
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
-use crate::config::{Log, LogFormat};
+use crate::config::{Log, LogFormat, LogOutput};
 
 use line::{Escapes, Line, Sink};
 
@@ -76,13 +76,12 @@ impl LogControl {
 /// See [`LogError`].
 pub fn init(log: &Log) -> Result<LogControl, LogError> {
     let filter = parse_filter(&log.filter)?;
-    let (writer, rest) = NonBlockingBuilder::default()
-        .lossy(true)
-        .buffered_lines_limit(WAITING_LINES_MAX)
-        .thread_name("log")
-        .finish(std::io::stderr());
+    let waiting = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES_MAX).thread_name("log");
+    let ((writer, rest), sink) = match log.output {
+        LogOutput::Stderr => (waiting.finish(std::io::stderr()), Sink::of(&std::io::stderr())),
+        LogOutput::Stdout => (waiting.finish(std::io::stdout()), Sink::of(&std::io::stdout())),
+    };
     log.addresses.apply();
-    let sink = Sink::of_stderr();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let text = format().with_ansi(sink == Sink::Colours);
     let set_filter = match (log.format, sink) {
