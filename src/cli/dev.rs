@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use zeroize::Zeroizing;
 
 use crate::addr::Transport;
-use crate::auth::{SharedSecret, mint};
-use crate::config::{AdminToken, Config, Endpoint, Overrides, Relay};
-use crate::credentials::{peer_connection, turn_urls};
+use crate::auth::mint;
+use crate::config::{AdminToken, Config, Overrides, WaysIn};
+use crate::credentials::{peer_connection, realm_urls, turn_urls};
 use crate::ops::host;
 use crate::ops::{Bound, PagePort};
 use crate::worker::fill_from_system;
@@ -85,15 +85,12 @@ fn taken_by(address: SocketAddr) -> Option<String> {
 
 /// What is printed when the listeners are bound.
 pub(super) struct Announcement {
-    relay: Relay,
-    public_host: Option<String>,
-    secret: Option<SharedSecret>,
+    config: Config,
     ttl_secs: u64,
     /// Whether the listeners are the file's: then all of them are printed.
     from_file: bool,
     /// Why the listeners are not on the usual port.
     port_taken: Option<String>,
-    admin: Option<Endpoint>,
     /// Of a page at a port of its own.
     page_token: Option<AdminToken>,
 }
@@ -108,10 +105,7 @@ impl Announcement {
         Self {
             port_taken,
             page_token,
-            admin: config.admin.as_ref().map(|admin| admin.listen.clone()),
-            relay: config.relay.clone(),
-            public_host: config.auth.public_host.clone(),
-            secret: config.auth.secrets.first().cloned(),
+            config: config.clone(),
             ttl_secs: config.auth.credential_lifetime_max.map_or(TTL_SECS, |max| max.as_secs().min(TTL_SECS)),
             from_file,
         }
@@ -125,7 +119,7 @@ impl Announcement {
         if let Some(why) = &self.port_taken {
             printer.line(format_args!("  {why}"))?;
         }
-        if let Some(admin) = &self.admin {
+        if let Some(admin) = self.config.admin.as_ref().map(|admin| &admin.listen) {
             printer.line(format_args!("  turnstone status, sessions, top and explain see it (--admin {admin})"))?;
         }
         if let Some(page) = bound.page {
@@ -134,14 +128,20 @@ impl Announcement {
             let fragment = token.map(|token| format!("#token={token}")).unwrap_or_default();
             printer.line(format_args!("  the page: http://{page}/{fragment}"))?;
         }
-        let Some(secret) = &self.secret else {
+        let auth = &self.config.auth;
+        let Some(secret) = auth.secrets.first() else {
             return printer
                 .line("  use a static user of the configuration; it has no secret to make a credential with");
         };
+        let urls = self.urls(bound);
+        if urls.is_empty() {
+            return printer.line(
+                "  no listener leads clients into the realm of [auth]: turnstone credentials --in-realm has URLs",
+            );
+        }
         let expires_unix = unix_now().saturating_add(self.ttl_secs);
         let username = format!("{expires_unix}:dev");
         let password = mint(&secret.bytes, &username);
-        let urls = turn_urls(self.worth_printing(&bound.listeners), &self.relay, self.public_host.as_deref());
         printer.line("")?;
         printer.line(format_args!(
             "For a page; it uses nothing but the relay, and its credential is good until {}:",
@@ -153,12 +153,21 @@ impl Announcement {
         printer.line("Ctrl-C stops the server.")
     }
 
-    /// Few URLs serve a browser better than many: of the listeners made up here, those on the LAN, or else on 127.0.0.1.
-    fn worth_printing(&self, listeners: &[(Transport, SocketAddr)]) -> Vec<(Transport, SocketAddr)> {
-        let is_lan = |address: &SocketAddr| address.is_ipv4() && !address.ip().is_loopback();
-        let has_lan = listeners.iter().any(|(_, address)| is_lan(address));
-        let keep = |address: &SocketAddr| self.from_file || if has_lan { is_lan(address) } else { address.is_ipv4() };
-        let kept: Vec<_> = listeners.iter().copied().filter(|(_, address)| keep(address)).collect();
-        if kept.is_empty() { listeners.to_vec() } else { kept }
+    /// Those of the realm of `[auth]`, whose secret makes the credential. Of the listeners made up here only some are worth it.
+    fn urls(&self, bound: &Bound) -> Vec<String> {
+        let Config { relay, auth, .. } = &self.config;
+        match self.from_file {
+            true => realm_urls(&WaysIn::new(&self.config), &bound.listeners, None),
+            false => turn_urls(worth_printing(&bound.listeners), relay, auth.public_host.as_deref()),
+        }
     }
+}
+
+/// Few URLs serve a browser better than many: those on the LAN, or else on 127.0.0.1.
+fn worth_printing(listeners: &[(Transport, SocketAddr)]) -> Vec<(Transport, SocketAddr)> {
+    let is_lan = |address: &SocketAddr| address.is_ipv4() && !address.ip().is_loopback();
+    let has_lan = listeners.iter().any(|(_, address)| is_lan(address));
+    let keep = |address: &SocketAddr| if has_lan { is_lan(address) } else { address.is_ipv4() };
+    let kept: Vec<_> = listeners.iter().copied().filter(|(_, address)| keep(address)).collect();
+    if kept.is_empty() { listeners.to_vec() } else { kept }
 }

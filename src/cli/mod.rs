@@ -31,7 +31,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use output::{CliError, Exit, Printer, permission_hint};
+use output::{CliError, Exit, Printer, permission_hint, reference_hint};
 
 /// What help is wrapped at.
 const HELP_COLUMNS: usize = 100;
@@ -141,7 +141,8 @@ pub fn run() -> ExitCode {
                 true => printer.error(crate::ops::log::start_error(&message)),
                 false => {
                     printer.error(&message);
-                    permission_hint(&message).into_iter().for_each(|hint| printer.error(hint));
+                    let hints = permission_hint(&message).into_iter().chain(reference_hint(&message));
+                    hints.for_each(|hint| printer.error(hint));
                 }
             }
             exit.into()

@@ -179,6 +179,12 @@ pub(super) fn permission_hint(message: &str) -> Option<&'static str> {
     )
 }
 
+/// What helps somebody who has written a key that there is not.
+pub(super) fn reference_hint(message: &str) -> Option<&'static str> {
+    let hint = "hint: turnstone config reference lists all keys, and says with a name what one of them is for";
+    message.contains(": unknown key \"").then_some(hint)
+}
+
 /// Text that somebody else chose, without anything that moves the cursor, colours the terminal or turns the direction of writing.
 pub(super) fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());

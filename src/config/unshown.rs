@@ -18,10 +18,16 @@ pub(super) fn listen_lines(config: &Config) -> String {
         if before.clone().any(|other| other.shares_socket(first)) {
             continue;
         }
-        let sharing = behind.filter(|other| other.shares_socket(first));
-        let sharing: Vec<_> = sharing.map(|listener| quoted(listener.transport.name())).collect();
-        let (address, own) = (first.address, quoted(first.transport.name()));
-        let transports = if sharing.is_empty() { own } else { format!("[{own}, {}]", sharing.join(", ")) };
+        let all = std::iter::once(first).chain(behind.filter(|other| other.shares_socket(first)));
+        let (added, written): (Vec<_>, Vec<_>) = all.partition(|listener| listener.options.is_for_discovery);
+        let address = first.address;
+        // What nobody has written is not shown as if it were.
+        if let [listener, ..] = added.as_slice() {
+            let _ = write!(lines, "\n# [[listen]] {} {address}, added by [nat-discovery]\n", listener.transport);
+        }
+        let Some(first) = written.first() else { continue };
+        let names: Vec<_> = written.iter().map(|listener| quoted(listener.transport.name())).collect();
+        let transports = if names.len() == 1 { names.concat() } else { format!("[{}]", names.join(", ")) };
         // Writing to a string cannot fail.
         let _ = write!(lines, "\n[[listen]]\naddress = \"{address}\"\ntransport = {transports}\n");
         lines += &option_lines(&first.options);

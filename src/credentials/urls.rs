@@ -102,6 +102,16 @@ pub(crate) fn ice_servers(urls: &[String], username: &str, password: &str) -> Va
     json!({ "iceServers": servers })
 }
 
+/// By what a client comes that uses a TURN URL (RFC 7065 section 3.1: UDP, and TCP with TLS, where it does not say).
+pub(crate) fn transport_of(url: &str) -> Transport {
+    match (url.starts_with("turns:"), url.split_once("?transport=").map(|(_, transport)| transport)) {
+        (true, Some("udp")) => Transport::Dtls,
+        (true, _) => Transport::Tls,
+        (false, Some("tcp")) => Transport::Tcp,
+        (false, _) => Transport::Udp,
+    }
+}
+
 /// Whether a URL is of STUN alone (RFC 7064), and needs no credential.
 pub(crate) fn is_stun(url: &str) -> bool {
     url.starts_with("stun:") || url.starts_with("stuns:")

@@ -26,7 +26,7 @@ pub(super) enum Order {
     Reload { dry_run: bool, answer: oneshot::Sender<Result<Reloaded, ReloadError>> },
     /// Drain, or change the deadline of the drain.
     Drain { deadline: DrainDeadline, answer: oneshot::Sender<Option<u64>> },
-    /// Make a credential for every listener, for a self-test.
+    /// Make a credential for each URL, for a self-test.
     SelfTest(oneshot::Sender<TestServers>),
     /// Say what a revocation comes to in the configuration in force.
     CheckRevocation { written: Box<WrittenRevocation>, answer: oneshot::Sender<Result<Revocation, RevocationError>> },

@@ -206,3 +206,27 @@ fn a_self_test_is_limited_where_usernames_may_be_and_needs_a_secret_of_its_liste
     );
     assert_eq!(servers[0]["realm"], Value::Null);
 }
+
+#[test]
+fn a_self_test_has_the_urls_of_each_realm_with_a_credential_that_is_good_there() {
+    let realm =
+        "[[realm]]\nname = \"other\"\nsni = [\"turn.b.example\"]\n[[realm.secrets]]\nsecret = \"fedcba9876543210\"\n";
+    let config = config(realm)
+        .replacen("[[auth.secrets]]", "[auth]\npublic-host = \"turn.a.example\"\n[[auth.secrets]]", 1)
+        .replacen("[tls]", "[[listen]]\naddress = \"127.0.0.1:0\"\ntransport = \"udp\"\nrealm = \"other\"\n[tls]", 1);
+    let server = TestServer::start(&config);
+    let prepared = Api::of(&server).done("POST", "/v1/self-test", None, 200);
+    let servers = prepared["servers"].as_array().unwrap();
+    let shown: Vec<_> = servers
+        .iter()
+        .map(|server| {
+            let url = server["url"].as_str().unwrap();
+            let host = url.split(':').nth(1).unwrap();
+            (server["realm"].as_str().unwrap_or("-"), server["transport"].as_str().unwrap(), host)
+        })
+        .collect();
+    let (a, b) = ("turn.a.example", "turn.b.example");
+    assert_eq!(shown, [("-", "udp", a), ("-", "tcp", a), ("-", "tls", a), ("other", "tls", b), ("other", "udp", b)]);
+    assert!(servers.iter().all(|server| server["credential"].is_string()), "{prepared}");
+    assert_ne!(servers[0]["credential"], servers[4]["credential"]);
+}

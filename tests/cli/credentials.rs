@@ -404,3 +404,27 @@ fn many_credentials_are_for_as_many_users() {
     let text = place.run(&["credentials", "--user", "load", "--count", "2"]).ok();
     assert_eq!(text.split("\n\n").count(), 2, "{text}");
 }
+
+#[test]
+fn the_page_on_realms_has_the_urls_that_are_printed_for_each_of_them() {
+    let page = include_str!("../../docs/tls-and-realms.md");
+    let blocks = page.split("```toml\n").skip(1).filter_map(|rest| rest.split_once("```")).map(|(block, _)| block);
+    let [config] = blocks.filter(|block| block.contains("[[realm.secrets]]")).collect::<Vec<_>>()[..] else {
+        panic!("not one configuration with a realm")
+    };
+    let place = Place::new();
+    ["secret", "secret-b"].iter().for_each(|name| _ = place.file(name, "0123456789abcdef", 0o600));
+    let folder = place.path("");
+    place.file("realms.toml", &config.replace("/etc/turnstone/", &format!("{}/", folder.display())), 0o600);
+    let table = page.split("The URLs that work for each:").nth(1).unwrap();
+    let mut rows = 0;
+    for row in table.lines().filter(|line| line.contains("| `sudo turnstone credentials ")) {
+        let code: Vec<_> = row.split('`').skip(1).step_by(2).collect();
+        let args = code[0].strip_prefix("sudo turnstone ").unwrap().split(' ');
+        let printed = ran(place.command(&args.collect::<Vec<_>>()).args(["--json", "--config", "realms.toml"])).ok();
+        let printed: Value = serde_json::from_str(&printed).unwrap();
+        assert_eq!(serde_json::json!(code[1..]), printed["uris"], "{row}");
+        rows += 1;
+    }
+    assert_eq!(rows, 2);
+}

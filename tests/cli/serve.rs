@@ -192,6 +192,22 @@ fn dev_with_a_file_keeps_its_settings_and_makes_a_credential_of_its_secret() {
 }
 
 #[test]
+fn dev_with_a_file_has_the_urls_of_the_realm_whose_secret_it_uses() {
+    let place = Place::new();
+    let text = "[auth]\npublic-host = \"turn.a.example\"\n[[auth.secrets]]\nfile = \"secret\"\n\
+                [[realm]]\nname = \"b\"\npublic-host = \"turn.b.example\"\n[[realm.secrets]]\nfile = \"secret\"\n\
+                [relay]\nipv4 = \"127.0.0.1\"\nipv6 = \"off\"\n\
+                [[listen]]\naddress = \"127.0.0.1:0\"\ntransport = \"udp\"\n\
+                [[listen]]\naddress = \"127.0.0.2:0\"\ntransport = \"udp\"\nrealm = \"b\"\n";
+    place.file("realms.toml", text, 0o600);
+    let mut server = Running::start(&place, &["--dev", "--config", "realms.toml"]);
+    let listening = server.line("listening on udp 127.0.0.1:");
+    let port = listening.rsplit(':').next().unwrap();
+    let urls = &server.ice()["iceServers"][0]["urls"];
+    assert_eq!(urls, &serde_json::json!([format!("turn:turn.a.example:{port}?transport=udp")]));
+}
+
+#[test]
 fn a_json_log_is_one_object_a_line_with_warnings_in_it() {
     let place = Place::new();
     let args = [

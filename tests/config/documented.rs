@@ -16,11 +16,12 @@ const FOLDER: &str = "/etc/turnstone/";
 fn with_files(text: &str, folder: &Path) -> Given {
     let write = |name: &str, content: &str| {
         let path = folder.join(name);
+        let _ = fs::remove_file(&path);
         fs::write(&path, content).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
     };
-    let secrets = ["secret", "secret-b", "door-camera.password", "door-camera-b.password", "admin-token"];
-    secrets.iter().chain(&["hook-token", "webhook-token"]).for_each(|name| write(name, "0123456789abcdef\n"));
+    let named = text.split(FOLDER).skip(1).filter_map(|rest| rest.split('"').next());
+    named.filter(|name| !name.contains('/')).for_each(|name| write(name, "0123456789abcdef\n"));
     write("token-key", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n");
     write("users", "alice:0123456789abcdef\n");
     write("revocations", "{\"user\": \"mallory\"}\n");

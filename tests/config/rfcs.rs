@@ -78,6 +78,10 @@ fn what_makes_no_pair_is_refused() {
         let error = with_secret(&format!("[nat-discovery]\n{text}")).error();
         assert!(error.contains(problem), "{text}: {error}");
     }
+    let shown = with_secret("[nat-discovery]\naddresses = [\"192.88.99.1\", \"192.88.99.2\"]").config().to_toml();
+    let written = |shown: &str| shown.matches("\n[[listen]]\n").count();
+    assert_eq!(written(&shown), written(&with_secret("").config().to_toml()), "{shown}");
+    assert!(shown.contains("\n# [[listen]] udp 192.88.99.2:3479, added by [nat-discovery]\n"), "{shown}");
     let private = with_secret("[nat-discovery]\naddresses = [\"10.0.0.1\", \"10.0.0.2\"]").parse().unwrap();
     assert!(private.warnings.iter().any(|warning| warning.message.contains("clients elsewhere do not reach 10.0.0.1")));
 }

@@ -1,4 +1,4 @@
-//! What a browser needs to try every listener.
+//! What a browser needs to try the URLs of every realm.
 
 use serde_json::{Value, json};
 
