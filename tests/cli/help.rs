@@ -20,6 +20,7 @@ const COMMANDS: [&str; 22] = [
     "completions",
     "status",
     "sessions",
+    "store",
     "show",
     "kick",
     "top",
@@ -119,9 +120,9 @@ fn every_command_has_one_line_in_the_overview() {
 #[test]
 fn every_command_that_prints_prints_json_when_asked() {
     let place = Place::new();
-    let quiet = ["serve", "import", "man", "completions", "config"];
+    let quiet = ["serve", "import", "man", "completions", "config", "store"];
     let printing = COMMANDS.into_iter().filter(|command| !quiet.contains(command)).map(|command| vec![command]);
-    for command in printing.chain([vec!["credentials", "verify"], vec!["config", "show"]]) {
+    for command in printing.chain([vec!["credentials", "verify"], vec!["config", "show"], vec!["store", "status"]]) {
         let help = ran(place.command(&command).arg("--help")).ok();
         assert!(help.contains("--json"), "{command:?}:\n{help}");
     }

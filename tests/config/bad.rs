@@ -22,7 +22,7 @@ fn every_mistake_is_named_with_its_place_and_what_was_expected() {
         (
             "wokers = 2".to_owned(),
             "1:1: unknown key \"wokers\" at the top level (did you mean \"workers\"?); expected one of admin, auth, bandwidth, compatibility, credentials, drain, guard, hook, lifetimes, limits, listen, log, metrics, mobility, \
-             nat-discovery, peers, quota, realm, redirect, relay, rfc5766-channel-numbers, secret-files-readable-by, software, state-directory, streams, tls, turn, usage, workers"
+             nat-discovery, peers, quota, realm, redirect, relay, rfc5766-channel-numbers, secret-files-readable-by, software, state-directory, store, streams, tls, turn, usage, workers"
                 .to_owned(),
         ),
         ("[logs]".to_owned(), "1:2: unknown key \"logs\" at the top level".to_owned()),

@@ -79,9 +79,12 @@ fn every_variable_and_flag_has_an_effect() {
         "secret-file" => "/dev/null",
         "users" => "seven:password",
         "secret-files-readable-by" => "group",
+        "store.url" => "unix:/run/seven.sock",
+        "store.node" => "seven",
         other => panic!("no value for {other}"),
     };
-    let tls = "[tls]\ncertificate = \"/c.pem\"\nkey = \"/k.pem\"\n[relay]\nexternal-ip = \"auto\"\n";
+    let tls = "[tls]\ncertificate = \"/c.pem\"\nkey = \"/k.pem\"\n[relay]\nexternal-ip = \"auto\"\n\
+               [store]\nurl = \"unix:/run/six.sock\"\n";
     let before = format!("{:?}", with_secret(tls).config());
     for overridable in overridable() {
         let value = values(overridable.key);
