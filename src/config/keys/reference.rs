@@ -35,6 +35,51 @@ fn the_reference_has_every_key_and_says_of_it_what_the_table_says() {
 }
 
 #[test]
+fn what_is_wrong_in_the_reference_is_named_with_its_line_and_what_is_expected() {
+    let text = fs::read_to_string(PATH).unwrap();
+    let (workers, entry) = ("### workers\n", "### turn\n\n- Value: `true` or `false`\n- Default: `true`\n");
+    let software = "- Default: none: SOFTWARE is not sent\n";
+    for (from, to, expected) in [
+        ("- Default: `0`\n", "- Default: `2`\n", "workers: expected below it:\n- Default: `0`"),
+        (
+            "- Change: takes a restart\n",
+            "- Change: applied by a reload\n",
+            "expected below it:\n- Change: takes a restart",
+        ),
+        (
+            "`TURNSTONE_WORKERS`\n",
+            "`TURNSTONE_WORKER`\n",
+            "the table of keys does not say \"- Set by: `--workers NUMBER`, `TURNSTONE_WORKER`\"",
+        ),
+        (
+            entry,
+            "",
+            "no entry of turn; add, with a text:\n\n### turn\n\n- Value: `true` or `false`\n- Default: `true`\n- Change: ",
+        ),
+        (workers, "### wokers\n", "wokers: there is no such key: take its entry out"),
+        (workers, "### relay.ports\n", "relay.ports: it is below the heading of []"),
+        (entry, &format!("{entry}- Set by: nothing\n"), "turn: the table of keys does not say \"- Set by: nothing\""),
+        (entry, &format!("{entry}{entry}"), "turn: it has two entries"),
+        ("## [relay]\n", "## [[relay]]\n", "[[relay]]: there is no such table (expected [relay])"),
+        // A default in code would be one of the table.
+        (software, "- Default: `turnstone`\n", "the table of keys does not say \"- Default: `turnstone`\""),
+        ("- [Variables and flags]", "- [Variables]", "Contents: its list is not that of the keys"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        let problems = Page::of(&text.replacen(from, to, 1)).problems.join("\n");
+        assert!(problems.contains(expected) && problems.contains("docs/reference.md:"), "{to:?}: {problems}");
+    }
+    let (start, end) = (text.find(workers).unwrap(), text.find("### turn\n").unwrap());
+    let without_text = text.replacen(
+        text.get(start..end).unwrap(),
+        &format!("{workers}\n{}\n\n", facts(find("workers").unwrap(), None).join("\n")),
+        1,
+    );
+    let problems = Page::of(&without_text).problems;
+    assert!(matches!(&problems[..], [problem] if problem.contains("workers: it has no text")), "{problems:?}");
+}
+
+#[test]
 fn every_link_within_the_reference_leads_to_a_heading() {
     let text = fs::read_to_string(PATH).unwrap();
     let slugs: Vec<_> = parts(&text).iter().map(|part| slug(part.title)).collect();
