@@ -6,7 +6,7 @@ use turnstone::config::overridable;
 
 use super::{Place, ran};
 
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 23] = [
     "serve",
     "check",
     "doctor",
