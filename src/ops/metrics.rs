@@ -8,6 +8,7 @@ mod store;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
@@ -20,7 +21,7 @@ use crate::auth::Revocations;
 use crate::counters::{self, BadHeader, Counter, Counters, Cut, Handshake, Histogram, NotPassed, TrafficCounters};
 use crate::credentials::Outcome;
 use crate::hook::Told;
-use crate::net::{AddressUsage, RelayPorts};
+use crate::net::{AddressUsage, RelayPorts, sys};
 use crate::policy::{Guard, Quotas};
 use crate::reject::{Dropped, Reason};
 use crate::traffic::Direction;
@@ -31,7 +32,11 @@ use crate::worker::Reservations;
 use out::Out;
 
 /// The metrics of the running server.
-pub(super) struct Metrics(Registry);
+pub(super) struct Metrics {
+    registry: Registry,
+    /// How many workers have answered when they were asked last.
+    answering: Arc<AtomicUsize>,
+}
 
 impl Metrics {
     pub(super) fn new(
@@ -43,18 +48,30 @@ impl Metrics {
     ) -> Self {
         let mut registry = Registry::default();
         let Shared { quotas, guard, revocations, .. } = shared.clone();
-        let observed = Observed { counters, relay_ports, reservations, quotas, guard, revocations, status };
+        let answering = Arc::new(AtomicUsize::new(counters.len()));
+        let of_observed = Arc::clone(&answering);
+        let observed = Observed {
+            counters,
+            relay_ports,
+            reservations,
+            quotas,
+            guard,
+            revocations,
+            status,
+            answering: of_observed,
+        };
         registry.register_collector(Box::new(observed));
-        Self(registry)
+        Self { registry, answering }
     }
 
-    /// All metrics at this moment, in OpenMetrics 1.0.
+    /// All metrics at this moment, in OpenMetrics 1.0, with so many workers that have just answered.
     ///
     /// # Errors
     /// None that is known; the encoder's signature has one.
-    pub(super) fn text(&self) -> Result<String, fmt::Error> {
+    pub(super) fn text(&self, answering: usize) -> Result<String, fmt::Error> {
+        self.answering.store(answering, Ordering::Relaxed);
         let mut text = String::with_capacity(16 * 1024);
-        prometheus_client::encoding::text::encode(&mut text, &self.0)?;
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         Ok(text)
     }
 }
@@ -71,6 +88,7 @@ struct Observed {
     guard: Arc<Guard>,
     revocations: Arc<Revocations>,
     status: Arc<Status>,
+    answering: Arc<AtomicUsize>,
 }
 
 impl fmt::Debug for Observed {
@@ -111,7 +129,17 @@ impl Observed {
             MetricType::Gauge,
         )?;
         started.encode_gauge(&status.started_unix_secs())?;
+        let (open, limit) = sys::descriptors();
+        out.gauge("process_open_fds", "Open descriptors of the process.", open)?;
+        out.gauge("process_max_fds", "How many descriptors the process may have.", limit)?;
+        let help = "The clock of the server, in Unix seconds: time-limited credentials expire by it.";
+        out.gauge("turnstone_time_seconds", help, sys::clocks().1)?;
         out.gauge("turnstone_workers", "Worker threads.", self.counters.len() as u64)?;
+        let help = "Worker threads that make progress: they have answered within two seconds when these metrics were asked for.";
+        out.gauge("turnstone_workers_answering", help, self.answering.load(Ordering::Relaxed) as u64)?;
+        let help =
+            "1 while new allocations are made and no address of a relay or listener is missing; /readyz says what is.";
+        out.gauge("turnstone_ready", help, u64::from(!status.draining() && status.not_ready().is_none()))?;
         out.gauge(
             "turnstone_draining",
             "1 while the server makes no new allocation because it is about to stop.",

@@ -12,7 +12,7 @@ use super::exposition::Exposition;
 use super::metrics::Metrics;
 use super::status::Status;
 use super::web_page::refuse_web_pages;
-use super::workers::Workers;
+use super::workers::{Ping, Workers};
 use crate::http::{Answer, Caller, Handler, response};
 use crate::net::sys;
 
@@ -51,7 +51,7 @@ impl Handler for Monitor {
             }
         }
         match path {
-            "/metrics" => self.metrics(&request),
+            "/metrics" => self.metrics(&request).await,
             _ => match self.stuck_worker().await {
                 None if path == "/readyz" => response(StatusCode::OK, TEXT, "ready\n"),
                 None => response(StatusCode::OK, TEXT, "healthy\n"),
@@ -65,14 +65,14 @@ impl Handler for Monitor {
 }
 
 impl Monitor {
-    fn metrics(&self, request: &Request<Incoming>) -> Answer {
+    async fn metrics(&self, request: &Request<Incoming>) -> Answer {
         if let (false, Err(why)) = (self.any_host, refuse_web_pages(request)) {
             let message = format!("{why}; for others set allow-remote = true in [metrics]\n");
             return response(StatusCode::FORBIDDEN, TEXT, message);
         }
         let accepted = request.headers().get_all(ACCEPT).into_iter().filter_map(|accept| accept.to_str().ok());
         let exposition = Exposition::wanted(accepted);
-        match self.metrics.text() {
+        match self.metrics.text(self.answering().await) {
             Ok(text) => response(StatusCode::OK, exposition.content_type(), exposition.of(text)),
             Err(_) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the metrics cannot be written\n"),
         }
@@ -80,14 +80,21 @@ impl Monitor {
 
     /// Asks every worker for a sign of life; the number of one that gives none.
     async fn stuck_worker(&self) -> Option<usize> {
+        self.asked().await.silent()
+    }
+
+    /// Asks every worker for a sign of life; how many give one.
+    async fn answering(&self) -> usize {
+        self.asked().await.answered()
+    }
+
+    /// What has come of asking every worker, when all have answered or time is up.
+    async fn asked(&self) -> Ping {
         let ping = self.workers.ping();
         let limit_micros = ping.asked_micros.saturating_add(WORKER_LIMIT.as_micros() as u64);
-        loop {
-            let silent = ping.silent()?;
-            if sys::clocks().0 > limit_micros {
-                return Some(silent);
-            }
+        while ping.silent().is_some() && sys::clocks().0 <= limit_micros {
             sleep(WORKER_POLL).await;
         }
+        ping
     }
 }

@@ -109,6 +109,11 @@ impl Ping {
     pub(super) fn silent(&self) -> Option<usize> {
         self.seen.iter().position(|seen| seen.load(Ordering::Acquire) < self.asked_micros)
     }
+
+    /// How many have given one.
+    pub(super) fn answered(&self) -> usize {
+        self.seen.iter().filter(|seen| seen.load(Ordering::Acquire) >= self.asked_micros).count()
+    }
 }
 
 /// The workers judge their allocations by what was applied.

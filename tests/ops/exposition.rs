@@ -107,11 +107,7 @@ fn prometheus_gets_open_metrics_and_whoever_asks_for_text_gets_the_text_format()
 fn promtool_finds_nothing_wrong_where_it_is_installed() {
     let server = TestServer::start(&config(""));
     let (_, text) = metrics(&server, "text/plain");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let Some(promtool) = std::env::split_paths(&path).map(|dir| dir.join("promtool")).find(|file| file.is_file())
-    else {
-        return crate::support::skipped("promtool is not installed (Debian package prometheus)");
-    };
+    let Some(promtool) = crate::alerts::promtool() else { return };
     let finished = run_with_input(Command::new(promtool).args(["check", "metrics"]), &text, LIMIT);
     assert_eq!((finished.code, finished.all_output().trim()), (Some(0), ""), "{text}");
 }

@@ -50,7 +50,8 @@ fn every_series_is_there_from_the_start_and_zero() {
     for histogram in ["allocation_duration", "allocation_setup", "relay"] {
         assert_eq!(buckets(&scrape, &format!("turnstone_{histogram}_seconds")).last(), Some(&(f64::INFINITY, 0.0)));
     }
-    assert_eq!(scrape.get("turnstone_workers"), 2.0);
+    assert_eq!((scrape.get("turnstone_workers"), scrape.get("turnstone_workers_answering")), (2.0, 2.0));
+    assert_eq!(scrape.get("turnstone_ready"), 1.0);
     assert_eq!(scrape.get("turnstone_config_generation"), 1.0);
     assert_eq!(scrape.get("turnstone_allocation_duration_seconds_count"), 0.0);
     for (state, count) in [("free", 20_000.0), ("used", 0.0), ("reserved", 0.0)] {
@@ -61,6 +62,8 @@ fn every_series_is_there_from_the_start_and_zero() {
     }
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
     assert!((scrape.get("process_start_time_seconds") - now).abs() < 60.0);
+    assert!((scrape.get("turnstone_time_seconds") - now).abs() < 60.0);
+    assert!(scrape.get("process_open_fds") > 5.0 && scrape.get("process_open_fds") < scrape.get("process_max_fds"));
     assert!(scrape.get("turnstone_certificate_not_after_seconds") > now);
 }
 
@@ -269,7 +272,10 @@ fn the_dashboard_asks_for_every_metric_and_only_for_those_that_exist() {
         samples.flat_map(|sample| sample.split(['{', ',']).skip(1)).filter_map(|pair| pair.split('=').next()).collect()
     };
     let mut asked = BTreeSet::new();
+    let (mut ids, mut places) = (BTreeSet::new(), BTreeSet::new());
     for panel in dashboard["panels"].as_array().unwrap() {
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "the number of {} is another panel's", panel["title"]);
+        assert!(places.insert(panel["gridPos"].to_string()), "where {} is, there is another panel", panel["title"]);
         for target in panel["targets"].as_array().into_iter().flatten() {
             let query = target["expr"].as_str().unwrap();
             let words = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');

@@ -19,7 +19,9 @@ pub use descriptors::{remove_variables, send_descriptor, take_passed_descriptors
 pub use epoll::{Epoll, EventFd, Events, Interest, Ready};
 pub use error_queue::{IcmpError, read_error_queue};
 pub use identity::{forbid_core_dumps, with_files_of};
-pub use process::{clock_is_synchronised, online_cpus, page_size, process_cpu_ns, raise_open_files, sharpen_timers};
+pub use process::{
+    clock_is_synchronised, descriptors, online_cpus, page_size, process_cpu_ns, raise_open_files, sharpen_timers,
+};
 pub use recv::{Datagram, RecvBatch};
 pub use send::{PIECES_MAX, SendOptions, send, send_pieces, send_stream, send_to};
 pub use shares::{Descriptors, Outward};
