@@ -235,6 +235,21 @@ fn every_command_on_every_page_has_the_options_that_it_is_shown_with() {
 }
 
 #[test]
+fn pictures_are_small_and_say_what_they_show_to_whoever_does_not_see_them() {
+    let mut seen = 0;
+    for (path, page) in pages() {
+        for picture in page.split("![").skip(1) {
+            let (words, rest) = picture.split_once("](").unwrap();
+            let file = path.parent().unwrap().join(rest.split(')').next().unwrap());
+            let size = file.metadata().unwrap_or_else(|error| panic!("{}: {error}", file.display())).len();
+            assert!(words.len() > 20 && size < 120_000, "{}: {size} bytes, {words:?}", file.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 0);
+}
+
+#[test]
 fn every_file_that_a_page_links_to_exists() {
     for (path, page) in pages() {
         for link in page.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {

@@ -236,6 +236,7 @@ fn installing_puts_everything_in_its_place_with_its_mode() {
         ("opt/turnstone/share/man/man5/turnserver.toml.5", 0o644),
         ("opt/turnstone/share/doc/turnstone/README.md", 0o644),
         ("opt/turnstone/share/doc/turnstone/docs/deploy.md", 0o644),
+        ("opt/turnstone/share/doc/turnstone/docs/alerts.yml", 0o644),
         ("opt/turnstone/share/bash-completion/completions/turnstone", 0o644),
         ("opt/turnstone/share/zsh/site-functions/_turnstone", 0o644),
         ("opt/turnstone/share/fish/vendor_completions.d/turnstone.fish", 0o644),
@@ -257,6 +258,8 @@ fn installing_puts_everything_in_its_place_with_its_mode() {
         assert_eq!(mode(&path), expected, "{}", path.display());
         assert!(path.is_dir() || fs::metadata(&path).unwrap().len() > 0, "{} is empty", path.display());
     }
+    let picture = fs::read(folder.path().join("opt/turnstone/share/doc/turnstone/docs/page.png")).unwrap();
+    assert_eq!(picture, fs::read(root().join("docs/page.png")).unwrap());
     let unit = fs::read_to_string(folder.path().join("usr/lib/systemd/system/turnstone.service")).unwrap();
     assert!(unit.contains("ExecStart=/opt/turnstone/bin/turnstone serve"), "{unit}");
     let secret = fs::read_to_string(folder.path().join("etc/turnstone/secret")).unwrap();
