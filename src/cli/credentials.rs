@@ -11,7 +11,7 @@ use super::api_key::{self, KeyArgs};
 use super::hash::{self, HashArgs};
 use super::input::{ConfigFlags, read_stdin};
 use super::output::{CliError, Exit, Printer, unix_now, utc_text};
-use super::paste::{self, Program, shell_text};
+use super::paste::{self, Program, env_text};
 use super::token::{self, TokenArgs};
 use super::verify::{self, RealmOf, VerifyArgs};
 
@@ -91,7 +91,7 @@ enum Format {
     Json,
     /// The argument of new RTCPeerConnection(...): an object with iceServers.
     IceServers,
-    /// Variables for a shell or an env file.
+    /// Variables for a shell, or a file such as docker run --env-file reads.
     Env,
     /// For Synapse (Matrix), with the secret, by which it makes credentials itself.
     Synapse,
@@ -208,9 +208,9 @@ fn print(issued: &Issued, format: Format, ttl: &str, urls: &[String], printer: &
         }
         Format::IceServers => printer.line(ice_servers(urls, username, password)),
         Format::Env => {
-            printer.line(format_args!("TURN_USERNAME={}", shell_text(username)))?;
-            printer.line(format_args!("TURN_PASSWORD={}", shell_text(password)))?;
-            printer.line(format_args!("TURN_URLS={}", shell_text(&urls.join(","))))?;
+            printer.line(format_args!("TURN_USERNAME={}", env_text(username)))?;
+            printer.line(format_args!("TURN_PASSWORD={}", env_text(password)))?;
+            printer.line(format_args!("TURN_URLS={}", env_text(&urls.join(","))))?;
             printer.line(format_args!("TURN_EXPIRES={}", issued.expires_unix))
         }
         _ => {

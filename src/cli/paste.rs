@@ -195,6 +195,12 @@ fn lua_text(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
+/// The value of a variable. What needs no quotes has none: a shell takes them away, but not everybody who reads a file of variables.
+pub(super) fn env_text(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"+,-./:=?@[]_".contains(&byte);
+    if text.bytes().all(is_plain) { text.to_owned() } else { shell_text(text) }
+}
+
 /// One word of a shell, whatever is in it.
 pub(super) fn shell_text(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
@@ -259,6 +265,15 @@ mod tests {
         assert!(of(Program::Livekit).contains("host: \"[2001:db8::1]\"\n"), "it makes a URL of that");
         for program in [Program::Prosody, Program::Jitsi, Program::Ejabberd] {
             assert!(of(program).contains("\"2001:db8::1\""), "{program:?}");
+        }
+    }
+
+    #[test]
+    fn a_variable_has_quotes_only_where_a_shell_needs_them() {
+        let credential = "turn:[2001:db8::1]:3478?transport=udp,a+/b==";
+        assert_eq!(env_text(credential), credential);
+        for odd in ["a b", "~", "a:~b", "$HOME", "a;b", "a*", "it's", "\u{e9}", "a&b", "a#b"] {
+            assert!(env_text(odd).starts_with('\''), "{odd}");
         }
     }
 

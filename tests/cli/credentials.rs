@@ -353,6 +353,8 @@ fn a_key_for_the_api_is_shown_once_and_what_the_configuration_gets_is_valid() {
 fn formats_for_shells_and_for_programs_that_make_credentials_themselves() {
     let place = Place::with("[auth]\npublic-host = \"turn.example.org\"\n");
     let env = place.run(&["credentials", "--user", "o'neil", "--format", "env"]).ok();
+    let plain = place.run(&["credentials", "--user", "anna", "--format", "env"]).ok();
+    assert!(plain.contains(":anna\n") && !plain.contains('\''), "a file of variables keeps quotes: {plain}");
     let script = format!("{env}printf '%s %s %s' \"$TURN_USERNAME\" \"$TURN_PASSWORD\" \"$TURN_URLS\"");
     let shell = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
     let printed = String::from_utf8(shell.stdout).unwrap();
