@@ -24,7 +24,7 @@ use super::sections::{
 };
 use super::snapshot::Config;
 use super::source::{Loaded, Source, Surroundings};
-use super::store_reader::read_store;
+use super::store_reader::{check_fleet_quota, read_store};
 use super::tcp_relays::{check_tcp_ports, read_tcp_relays};
 use super::words::quoted_line;
 
@@ -120,6 +120,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
     let realms = read_realms(document, root, source, around, &auth, &peer_policies);
     warn_about_unused(document, &peer_policies, &auth, &realms);
     check_listener_realms(document, &listeners, &auth, &realms);
+    check_fleet_quota(document, root, &quota, &realms);
     let beside = Beside {
         listeners: &listeners,
         tls: tls.as_ref(),

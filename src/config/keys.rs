@@ -170,6 +170,7 @@ static KEYS: &[Key] = &[
     Key::new("realm.users.password-env", VARIABLE),
     Key::new("realm.users.password", INLINE),
     Key::new("realm.quota.allocations-per-user", Kind::Limit(1..=U32_MAX, FROM_ONE)),
+    Key::new("realm.quota.fleet-allocations-per-user", Kind::Limit(1..=U32_MAX, FROM_ONE)),
     Key::new("realm.quota.allocations-total", Kind::Limit(1..=U32_MAX, FROM_ONE)),
     Key::new("realm.quota.allocations-per-user-per-second", Kind::Limit(1..=1_000_000, MILLION)),
     Key::new("realm.quota.allocations-per-user-burst", Kind::Number(1..=1_000_000, "a whole number from 1 to 1000000")),
@@ -329,6 +330,9 @@ static KEYS: &[Key] = &[
     Key::new("quota.allocations-per-user", Kind::Limit(1..=U32_MAX, FROM_ONE))
         .shown(|c| limit(c.quota.per_user))
         .after_restart(keep_shares),
+    Key::new("quota.fleet-allocations-per-user", Kind::Limit(1..=U32_MAX, FROM_ONE))
+        .default("unlimited")
+        .shown(|c| limit(c.quota.fleet_per_user)),
     Key::new("quota.allocations-total", Kind::Limit(1..=U32_MAX, FROM_ONE))
         .default("unlimited")
         .shown(|c| limit(c.quota.total)),

@@ -38,6 +38,8 @@ pub struct RealmConfig {
 pub struct QuotaChanges {
     /// Live allocations per user.
     pub per_user: Option<Option<u32>>,
+    /// The same on all servers of the fleet.
+    pub fleet_per_user: Option<Option<u32>>,
     /// Live allocations of all users of the realm.
     pub of_realm: Option<u32>,
     /// How often a user may allocate.
@@ -51,6 +53,7 @@ impl QuotaChanges {
     pub fn of(self, quota: QuotaLimits) -> QuotaLimits {
         QuotaLimits {
             per_user: self.per_user.unwrap_or(quota.per_user),
+            fleet_per_user: self.fleet_per_user.unwrap_or(quota.fleet_per_user),
             of_realm: self.of_realm,
             rate: self.rate.unwrap_or(quota.rate),
             reservations_per_user: self.reservations.unwrap_or(quota.reservations_per_user),

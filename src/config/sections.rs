@@ -23,6 +23,7 @@ pub(super) fn read_quota(root: &Section<'_, '_>, relay: &Relay) -> (QuotaLimits,
     let total = limit("allocations-total").flatten();
     let burst = section.number("allocations-per-user-burst").map(|burst| narrow(burst.value));
     let rate = limit("allocations-per-user-per-second").flatten();
+    let fleet_per_user = limit("fleet-allocations-per-user").flatten();
     section.report_unknown_keys();
     let rate = rate.map(|per_second| AllocationRate {
         per_second,
@@ -32,6 +33,7 @@ pub(super) fn read_quota(root: &Section<'_, '_>, relay: &Relay) -> (QuotaLimits,
     let shares = QuotaShares { per_user: per_user.is_none(), reservations: reservations.is_none() };
     let mut quota = QuotaLimits {
         per_user: per_user.flatten(),
+        fleet_per_user,
         total,
         of_realm: None,
         rate,
@@ -60,6 +62,7 @@ pub(super) fn read_realm_quota(realm: &Section<'_, '_>) -> QuotaChanges {
     });
     QuotaChanges {
         per_user: limit("allocations-per-user"),
+        fleet_per_user: limit("fleet-allocations-per-user"),
         of_realm: limit("allocations-total").flatten(),
         rate,
         reservations: limit("reservations-per-user"),

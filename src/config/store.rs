@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use crate::policy::WithoutShare;
+
 use super::error::ValueError;
 use super::secret::{Readers, SecretError, read_key_file};
 use super::urls::{parse_host, split_port};
@@ -33,27 +35,15 @@ pub struct StoreConfig {
     pub node: Option<String>,
     /// How long one command may take.
     pub timeout: Duration,
-    /// How quotas are kept while it cannot be reached.
-    pub on_loss: OnLoss,
+    /// How quotas over the fleet are kept while it cannot be reached.
+    pub on_loss: WithoutShare,
+    /// How long a server's share of them is good that it does not renew.
+    pub lease: Duration,
 }
 
-/// How the quotas of a fleet are kept while its store cannot be reached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnLoss {
-    /// Each server grants its share: the quota over the servers that were there last.
-    #[default]
-    LocalShare,
-    /// No user gets more than what this server holds for him.
-    Refuse,
-    /// Each server grants the whole quota.
-    Allow,
-}
-
-impl OnLoss {
-    /// As they are written.
-    pub(super) const NAMES: &Choices<Self> =
-        &[("local-share", Self::LocalShare), ("refuse", Self::Refuse), ("allow", Self::Allow)];
-}
+/// What is granted of quotas over the fleet while the store cannot be reached.
+pub(super) const ON_LOSS: &Choices<WithoutShare> =
+    &[("local-share", WithoutShare::LocalShare), ("refuse", WithoutShare::Refuse), ("allow", WithoutShare::Allow)];
 
 /// A certificate and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,11 +1,14 @@
 //! Reads `[store]`.
 
+use crate::policy::QuotaLimits;
+
 use super::access::{parse_path, read_secret};
 use super::error::ValueError;
 use super::reader::{Document, Section, or_default};
+use super::realm::RealmConfig;
 use super::secret::trim_line_end;
 use super::source::{Source, Surroundings};
-use super::store::{OnLoss, StoreCertificate, StoreConfig, StorePassword, StoreUrl};
+use super::store::{ON_LOSS, StoreCertificate, StoreConfig, StorePassword, StoreUrl};
 use super::value::choose;
 
 const PASSWORD_SOURCES: [&str; 4] = ["password-credential", "password-file", "password-env", "password"];
@@ -27,7 +30,8 @@ pub(super) fn read_store(
     let prefix = section.text("prefix", parse_prefix);
     let node = section.text("node", parse_node);
     let timeout = section.duration("timeout");
-    let on_loss = section.text("on-loss", |text| choose(OnLoss::NAMES, text, "such a choice"));
+    let on_loss = section.text("on-loss", |text| choose(ON_LOSS, text, "such a choice"));
+    let lease = section.duration("lease");
     let password = read_secret(document, source, around, &section, PASSWORD_SOURCES).and_then(|found| {
         let password = StorePassword::new(&trim_line_end(found.value));
         if password.is_none() {
@@ -67,7 +71,29 @@ pub(super) fn read_store(
         node: node.map(|node| node.value),
         timeout: or_default(timeout),
         on_loss: or_default(on_loss),
+        lease: or_default(lease),
     })
+}
+
+/// Quotas over the fleet want somebody who shares them out.
+pub(super) fn check_fleet_quota(
+    document: &Document<'_>,
+    root: &Section<'_, '_>,
+    quota: &QuotaLimits,
+    realms: &[RealmConfig],
+) {
+    if root.section("store").has("url") {
+        return;
+    }
+    let key = "fleet-allocations-per-user";
+    let wants = "it needs the store that the servers of the fleet share; expected a url in [store]";
+    if quota.fleet_per_user.is_some() {
+        let section = root.section("quota");
+        section.problem(key, section.place(), wants);
+    }
+    for realm in realms.iter().filter(|realm| realm.quota.fleet_per_user.flatten().is_some()) {
+        document.problem(document.whole(), format!("{key} of realm {:?}: {wants}", realm.name));
+    }
 }
 
 /// Braces would say which part of a key chooses its place in a cluster.

@@ -186,8 +186,10 @@ pub(super) fn realm_lines(config: &Config) -> String {
         let number = |limit: Option<u32>| limit.map_or_else(|| "\"unlimited\"".to_owned(), |limit| limit.to_string());
         let _ = write!(
             out,
-            "[realm.quota]\nallocations-per-user = {}\nallocations-total = {}\nallocations-per-user-per-second = {}\n",
+            "[realm.quota]\nallocations-per-user = {}\nfleet-allocations-per-user = {}\nallocations-total = {}\n\
+             allocations-per-user-per-second = {}\n",
             number(quota.per_user),
+            number(quota.fleet_per_user),
             number(quota.of_realm),
             number(quota.rate.map(|rate| rate.per_second))
         );

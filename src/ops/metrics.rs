@@ -109,7 +109,8 @@ impl Collector for Observed {
         self.encode_dtls(&mut out)?;
         self.encode_hook(&mut out)?;
         if let Some(store) = self.status.store.get() {
-            store::encode(store, &mut out)?;
+            let without = self.quotas.made_without_share();
+            store::encode(store, (self.status.leases.view(), without), &mut out)?;
         }
         self.encode_usage(&mut out)?;
         self.encode_credentials(&mut out)

@@ -10,6 +10,7 @@ mod file_watch;
 mod history;
 mod hooks;
 pub mod host;
+mod leases;
 mod listeners;
 pub mod log;
 mod log_budget;

@@ -130,6 +130,9 @@ fn apply(server: &mut Server, judged: &mut Judged, hooks: &Hooks<'_>) -> Judging
     if let (Some(store), Some(settings)) = (&server.store, &server.config.store) {
         store.set_password(settings.password.clone());
     }
+    if let Some(leases) = &server.leases {
+        leases.reload(&server.config);
+    }
     if let Some(usage) = &server.usage {
         usage.reload(server.config.usage.as_ref());
     }

@@ -138,6 +138,9 @@ async fn supervise(started: Started, mut signals: Signals, hooks: &mut Hooks<'_>
     notify::stopping();
     server.workers.tell(|| Command::Stop(EndReason::Shutdown));
     threads.join();
+    if let Some(leases) = server.leases.take() {
+        leases.end().await;
+    }
     if let Some(usage) = server.usage.take() {
         usage.stop();
     }

@@ -11,6 +11,7 @@ use super::addresses::{AddressWatch, Looked};
 use super::certificates::Certificates;
 use super::drain::Draining;
 use super::file_watch::Watch;
+use super::leases::Leases;
 use super::public_address::{self, PublicAddresses, Round};
 use super::revocations::Revoker;
 use super::status::Status;
@@ -45,6 +46,7 @@ pub(super) struct Server {
     pub(super) draining: Option<Draining>,
     pub(super) hook: Option<HookControl>,
     pub(super) store: Option<Store>,
+    pub(super) leases: Option<Leases>,
     pub(super) usage: Option<UsageRecords>,
     pub(super) settings: Arc<Settings>,
     pub(super) tls: Arc<ArcSwapOption<ServerConfig>>,

@@ -14,6 +14,7 @@ use super::error::RunError;
 use super::file_watch::{Stamp, Watch};
 use super::history::History;
 use super::hooks::PagePort;
+use super::leases::Leases;
 use super::listeners::{self, Bound};
 use super::metrics::Metrics;
 use super::monitor::Monitor;
@@ -122,13 +123,7 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
     let mut tasks = Vec::new();
     let (mut hook, mut hook_control) = (None, None);
     if let Some(settings) = &config.hook {
-        let mailboxes = workers.mailboxes.clone();
-        let take = move |worker: u16, id, answer| {
-            if let Some(mailbox) = mailboxes.get(usize::from(worker)) {
-                mailbox.send(Command::Answered(id, answer));
-            }
-        };
-        let (sender, control, asker) = hook::new(settings, Arc::clone(&status.hook), Box::new(take));
+        let (sender, control, asker) = hook::new(settings, Arc::clone(&status.hook), workers.take_answers());
         tracing::info!(url = %settings.url, "asking about users that are not configured");
         (hook, hook_control) = (Some(sender), Some(control));
         tasks.push(tokio::spawn(asker.run()));
@@ -138,8 +133,12 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
         tasks.push(tokio::spawn(keeper.run()));
         status.store.get_or_init(|| store).clone()
     });
+    let leases = store.as_ref().zip(config.store.as_ref());
+    let leases = leases.map(|of| Leases::start(of, &config, &shared.quotas, &status, &workers));
+    let (lease_sender, leases) = leases.unzip();
     let context = WorkerContext {
         hook,
+        leases: lease_sender,
         settings: Arc::clone(&settings),
         shared: shared.clone(),
         relay_ports: Arc::clone(&relay_ports),
@@ -230,6 +229,7 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
         draining: None,
         hook: hook_control,
         store,
+        leases,
         usage,
         settings,
         tls,

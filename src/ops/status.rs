@@ -12,6 +12,7 @@ use crate::credentials::CredentialsStats;
 use crate::hook::HookStats;
 use crate::public_address::{Asked, SourceKind};
 use crate::store::Store;
+use crate::store::leases::LeaseStats;
 use crate::turn::Settings;
 use crate::usage::UsageStats;
 use crate::worker::fill_from_system;
@@ -35,6 +36,8 @@ pub(super) struct Status {
     pub(super) credentials: Arc<CredentialsStats>,
     /// What the servers of a fleet share.
     pub(super) store: OnceLock<Store>,
+    /// This server's shares of quotas over the fleet.
+    pub(super) leases: Arc<LeaseStats>,
     settings: ArcSwapOption<Settings>,
     not_ready: ArcSwapOption<String>,
     relays: ArcSwap<Vec<RelayFacts>>,
@@ -137,6 +140,7 @@ impl Status {
             hook: Arc::default(),
             credentials: Arc::default(),
             store: OnceLock::new(),
+            leases: Arc::default(),
             settings: ArcSwapOption::empty(),
             not_ready: ArcSwapOption::empty(),
             relays: ArcSwap::default(),

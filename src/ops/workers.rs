@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::error::{RunError, WorkerEnd};
 use crate::counters::{self, Counters};
 use crate::net::sys;
-use crate::turn::{AllocationFilter, Judgement, Settings};
+use crate::turn::{AllocationFilter, Answer, AskId, Judgement, Settings};
 use crate::usage::AskWorker;
 use crate::worker::{Command, Mailbox, Worker, WorkerContext, WorkerListener};
 
@@ -81,6 +81,16 @@ impl Workers {
             }
         };
         timeout(ENDING_LIMIT, all).await.is_ok()
+    }
+
+    /// Takes answers to the questions of workers to them.
+    pub(super) fn take_answers(&self) -> Box<dyn Fn(u16, AskId, Answer) + Send + Sync> {
+        let mailboxes = self.mailboxes.clone();
+        Box::new(move |worker, id, answer| {
+            if let Some(mailbox) = mailboxes.get(usize::from(worker)) {
+                mailbox.send(Command::Answered(id, answer));
+            }
+        })
     }
 
     pub(super) fn live_allocations(&self) -> u64 {

@@ -6,6 +6,7 @@
 
 mod connect;
 mod error;
+pub mod leases;
 mod stats;
 
 use std::fmt;

@@ -55,6 +55,7 @@ use crate::dtls;
 use crate::hook::HookSender;
 use crate::net::sys::{Descriptors, Epoll, Interest};
 use crate::net::{Pipes, RelayPorts};
+use crate::store::leases::LeaseSender;
 use crate::stream::ConnectionLimits;
 use crate::turn::{AllocationIds, Server, Settings, Shared};
 use crate::usage::UsageSender;
@@ -100,6 +101,8 @@ pub struct WorkerContext {
     pub descriptors: Descriptors,
     /// Takes questions about users, if anybody is asked.
     pub hook: Option<HookSender>,
+    /// Takes questions about quotas that hold over several servers, if there is a store.
+    pub leases: Option<LeaseSender>,
     /// Takes what the allocations have used, if that is recorded.
     pub usage: Option<UsageSender>,
     /// Whether peers on this host's loopback are allowed (`serve --dev`).
@@ -132,6 +135,7 @@ pub struct Worker {
     parked: Parked,
     /// Whom to ask what requests wait for.
     hook: Option<HookSender>,
+    leases: Option<LeaseSender>,
     /// What goes over all allocations.
     jobs: Jobs,
     /// What goes round, if that is looked for.
@@ -189,6 +193,7 @@ impl Worker {
             whereabouts: Arc::clone(&context.whereabouts),
             parked: Parked::default(),
             hook: context.hook.map(|hook| hook.of_worker(number)),
+            leases: context.leases.map(|leases| leases.of_worker(number)),
             jobs: Jobs::default(),
             loops,
             observers: Observers::new(counters, context.usage, context.shortages, context.whereabouts),

@@ -1,9 +1,10 @@
-//! Requests that wait for an answer from outside: whom they are about is asked, and they go on when there is an answer.
+//! Requests that wait for an answer from outside: whom they are about is asked, or what is left of a quota, and they go on when there is an
+//! answer.
 
 use super::forward::STUN_WEIGHT;
 use super::{Worker, log};
 use crate::clock::Now;
-use crate::turn::{Answer, Outcome};
+use crate::turn::{Answer, Outcome, Question};
 
 /// Requests that go on in one round.
 const LATE_PER_ROUND: usize = 64;
@@ -11,9 +12,17 @@ const LATE_PER_ROUND: usize = 64;
 impl Worker {
     /// Has somebody asked, and lets those go on that wait no more.
     pub(super) fn serve_waiting(&mut self, now: Now) {
-        let Some(hook) = &self.hook else { return };
+        if self.hook.is_none() && self.leases.is_none() {
+            return;
+        }
         while let Some(ask) = self.server.poll_ask() {
-            if let Err(id) = hook.ask(ask) {
+            let id = ask.id;
+            let asked = match (&ask.question, &self.hook, &self.leases) {
+                (Question::Credential { .. }, Some(hook), _) => hook.ask(ask),
+                (Question::Share { user, limit }, _, Some(leases)) => leases.ask(id, user.clone(), *limit),
+                _ => Err(id),
+            };
+            if let Err(id) = asked {
                 self.server.answer(now, id, Answer::Failed);
             }
         }

@@ -83,6 +83,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "config::RelayChoice",
             "config::Streams",
             "hook::HookSender",
+            "store::leases",
             "usage::UsageSender",
         ],
         &["std::fs", "tokio", "RwLock"],
@@ -129,10 +130,18 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         ],
         &["libc", "UdpSocket"],
     ),
-    // No worker waits for the store, nor knows of it.
+    // No worker waits for the store.
     (
         "store",
         &[
+            "turn::Answer",
+            "turn::AskId",
+            "policy::QuotaLimits",
+            "policy::Quotas",
+            "policy::Reservation",
+            "policy::Share",
+            "policy::WithoutShare",
+            "net::sys",
             "config::HostPort",
             "config::SecretError",
             "config::StoreConfig",

@@ -32,6 +32,7 @@ mod roaming;
 #[path = "../policy/rows.rs"]
 mod rows;
 mod shared_ports;
+mod shares;
 mod tcp_places;
 mod tcp_relays;
 mod tokens;

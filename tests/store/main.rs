@@ -6,7 +6,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+// Of what they have, others use more.
+#[allow(dead_code)]
+#[path = "../admin/wire.rs"]
+mod wire;
+
 mod connection;
+mod quota;
 mod redis;
 
 use std::process::Command;

@@ -10,7 +10,7 @@ use turnstone_stun::{AttributeType, Encoder, ErrorCode};
 use super::allocation::{Allocation, cut_in_secs, granted_lifetime_secs, in_secs};
 use super::connect::is_over_tcp;
 use super::mobile::Mobile;
-use super::output::Event;
+use super::output::{Event, Outcome};
 use super::peer::{Judges, choose};
 use super::relays::{OpenRelay, PortRequest, RelayError, Relays, ReservationToken};
 use super::request::Request;
@@ -52,13 +52,13 @@ struct Opened {
 }
 
 impl Server {
-    /// Makes an allocation. The 5-tuple has none.
+    /// Makes an allocation, or has the request wait. The 5-tuple has none.
     pub(super) fn allocate<R: Relays>(
         &mut self,
         request: &Request<'_>,
         relays: &mut R,
         reply: &mut Vec<u8>,
-    ) -> Result<(), Reject> {
+    ) -> Result<Outcome, Reject> {
         let wish = read_wish(request, relays)?;
         let wants_ticket = Self::wants_ticket(request)?;
         if wants_ticket && wish.tcp {
@@ -80,8 +80,7 @@ impl Server {
         if judges.has_unknown() {
             return Err(Reject { policy: identity.peer_policy(), ..Reason::UnknownPeerPolicy.into() });
         }
-        let quota =
-            self.shared.quotas.reserve(identity.quota(settings.quota_in(request.realm)), &identity.user, now.micros)?;
+        let Some(quota) = self.reserve(request)? else { return Ok(Outcome::Waits) };
         let opened = open(request, &wish, relays)?;
 
         let granted = granted_lifetime_secs(settings, wish.lifetime_secs);
@@ -127,7 +126,7 @@ impl Server {
                 encoder.attribute(AttributeType::MOBILITY_TICKET, &ticket);
             }
         });
-        Ok(())
+        Ok(Outcome::Reply)
     }
 }
 

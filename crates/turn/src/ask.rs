@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::addr::FiveTuple;
 use crate::auth::KnownCredential;
+use crate::user::User;
 
 use super::output::{Client, Outcome};
 
@@ -40,6 +41,13 @@ pub enum Question {
         /// The server's realm.
         realm: Arc<str>,
     },
+    /// How much of a user's limit over several servers is this server's: [`Answer::ShareSet`]. The user has authenticated.
+    Share {
+        /// Whom quotas count on.
+        user: User,
+        /// The limit.
+        limit: u32,
+    },
 }
 
 /// The answer to a question.
@@ -52,7 +60,10 @@ pub enum Answer {
     /// There is no such user. Those who wait are refused with 401, as if nobody had been asked
     /// ([`Reason::UnknownUser`](crate::reject::Reason::UnknownUser)); so is who comes in the next seconds.
     Unknown,
-    /// Nobody could say. Those who wait are refused with 500, "a temporary error. The client should try again" (RFC 8489 section 14.8),
+    /// [`Quotas::set_share`](crate::policy::Quotas::set_share) or [`refuse_share`](crate::policy::Quotas::refuse_share) has what there is to
+    /// know of the user's share. If it has been used up since, it is asked for again.
+    ShareSet,
+    /// Nobody could say. Of a share: those who wait get what [`WithoutShare`](crate::policy::WithoutShare) allows. Of a credential: those who wait are refused with 500, "a temporary error. The client should try again" (RFC 8489 section 14.8),
     /// and the next who comes has it asked again ([`Reason::CredentialUnavailable`](crate::reject::Reason::CredentialUnavailable)).
     Failed,
 }

@@ -31,6 +31,8 @@ pub(super) struct Pending {
     pub(super) facts: Facts,
     /// What has just been answered, for the request that is handled again: it may be too short-lived to be kept.
     pub(super) at_hand: Option<(Question, Fact)>,
+    /// What the request that is handled again has behind it, if it has waited for its user's share.
+    pub(super) share: Option<ShareWait>,
     pub(super) counts: WaitCounts,
     /// In the order of their arrival.
     parked: BTreeMap<u64, Parked>,
@@ -56,7 +58,18 @@ pub(super) struct Parked {
     pub(super) request: Box<[u8]>,
     transaction: TransactionId,
     waits_for: AskId,
-    deadline_micros: u64,
+    /// Whether that is a share of a limit, and not a credential.
+    pub(super) for_share: bool,
+    pub(super) deadline_micros: u64,
+}
+
+/// What a request has behind it that has waited for its user's share.
+#[derive(Clone, Copy)]
+pub(super) struct ShareWait {
+    /// Until when it may wait if the share is used up again.
+    pub(super) until_micros: u64,
+    /// Whether nobody could say.
+    pub(super) is_late: bool,
 }
 
 /// Why a request waits no more.
@@ -64,6 +77,8 @@ pub(super) struct Parked {
 pub(super) enum Fate {
     /// This is known now.
     Told(Question, Fact),
+    /// The share of its user has been set.
+    ShareSet,
     /// Nobody could say.
     Failed,
     /// Nobody has said.
@@ -119,6 +134,7 @@ impl Pending {
         }
         let deadline_micros = now_micros.saturating_add(u64::from(policy.deadline_millis) * 1000);
         let seq = self.next();
+        let for_share = matches!(question, Question::Share { .. });
         let waits_for = self.asking(now_micros, policy, deadline_micros, (question, client.five_tuple));
         if let Some(asking) = self.questions.get_mut(&waits_for) {
             asking.waiting.insert(seq);
@@ -131,8 +147,9 @@ impl Pending {
         self.deadlines.insert((deadline_micros, seq));
         self.bytes += request.len();
         let transaction = message.transaction_id();
-        self.parked
-            .insert(seq, Parked { client: *client, request: request.into(), transaction, waits_for, deadline_micros });
+        let request = request.into();
+        let parked = Parked { client: *client, request, transaction, waits_for, for_share, deadline_micros };
+        self.parked.insert(seq, parked);
         self.counts.parked += 1;
         Ok(())
     }
@@ -194,7 +211,7 @@ impl Pending {
             let (seq, fate) = self.ready.pop_first()?;
             if let Some(parked) = self.unpark(seq) {
                 match fate {
-                    Fate::Told(..) | Fate::Failed => self.counts.answered += 1,
+                    Fate::Told(..) | Fate::ShareSet | Fate::Failed => self.counts.answered += 1,
                     Fate::TimedOut => self.counts.timed_out += 1,
                 }
                 return Some((parked, fate));

@@ -172,6 +172,8 @@ reasons! {
     RealmQuota = QUOTA_REACHED, "realm-quota";
     /// The server has as many allocations as allowed.
     TotalQuota = QUOTA_REACHED, "total-quota";
+    /// The user has as many allocations as allowed on all servers that share the limit.
+    FleetQuota = QUOTA_REACHED, "fleet-quota";
     /// The user makes allocations faster than allowed.
     UserRate = QUOTA_REACHED, "user-rate";
     /// The user has as many reserved ports as allowed that were not redeemed yet.
@@ -205,6 +207,8 @@ reasons! {
     TooManyWaiting = INSUFFICIENT_CAPACITY, "too-many-waiting";
     /// Whoever knows the user's credential could not say, or did not in time.
     CredentialUnavailable = SERVER_ERROR, "credential-unavailable";
+    /// Nobody could say, or did not in time, what is left for the user of a limit that several servers share.
+    FleetUnavailable = SERVER_ERROR, "fleet-unavailable";
     /// The server is draining.
     Draining = INSUFFICIENT_CAPACITY, "draining";
     /// The server is draining, or shares its load with others, and names another one.

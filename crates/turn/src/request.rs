@@ -129,7 +129,7 @@ impl Server {
         };
         match result {
             Ok(Outcome::Reply) => {}
-            // Both are of TCP relays, and nothing is repeated on a connection.
+            // It has an answer later, or is of TCP relays, and nothing is repeated on a connection.
             Ok(other) => return other,
             Err(reject) => self.refuse(&request, reject, &unknown, start, reply),
         }
@@ -184,7 +184,7 @@ impl Server {
             (Method::ALLOCATE, None) if self.is_expected(request.five_tuple()) => {
                 return Err(Reason::AllocationMismatch.into());
             }
-            (Method::ALLOCATE, None) => return self.allocate(request, relays, reply).map(|()| Outcome::Reply),
+            (Method::ALLOCATE, None) => return self.allocate(request, relays, reply),
             (Method::CONNECTION_BIND, None) => return self.connection_bind(request, reply).map(Outcome::Binds),
             // The connection of an allocation cannot be that of data, too (RFC 6062 section 4.3).
             (Method::ALLOCATE | Method::CONNECTION_BIND, Some(_)) => return Err(Reason::AllocationMismatch.into()),

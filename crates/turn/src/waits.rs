@@ -3,21 +3,27 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::auth::{Authenticated, Credentials};
+use crate::auth::{AskPolicy, Authenticated, Credentials};
 use crate::clock::Now;
-use crate::reject::Reason;
+use crate::policy::{NotReserved, Reservation};
+use crate::reject::{Reason, Reject};
 use turnstone_stun::{Message, Method};
 
 use super::ask::{Answer, Ask, AskId, Late, Question, WaitCounts, Waiting};
 use super::facts::Fact;
 use super::output::{Client, Outcome};
-use super::pending::{Fate, Full};
+use super::pending::{Fate, Full, ShareWait};
 use super::relays::Relays;
+use super::request::Request;
 use super::server::Server;
+
+/// How long an Allocate waits for its user's share. Clients send it again after 500 ms.
+const SHARE_WAIT_MILLIS: u32 = 200;
 
 impl Server {
     /// The next question to ask, after [`Outcome::Waits`]; `None` when there is none (any more). There never is any unless the settings'
-    /// credentials are [`asking`](crate::auth::CredentialsBuilder::asking).
+    /// credentials are [`asking`](crate::auth::CredentialsBuilder::asking), or its quotas hold over several servers
+    /// ([`QuotaLimits::fleet_per_user`](crate::policy::QuotaLimits::fleet_per_user)).
     ///
     /// What a server that asks has to do besides, all of it between two messages:
     ///
@@ -62,7 +68,11 @@ impl Server {
     pub fn answer(&mut self, now: Now, id: AskId, answer: Answer) -> bool {
         let Some(pending) = &mut self.pending else { return false };
         let Some((question, waiting)) = pending.take_question(id) else { return false };
-        let Question::Credential { username, realm } = &question;
+        let Question::Credential { username, realm } = &question else {
+            let fate = if matches!(answer, Answer::ShareSet) { Fate::ShareSet } else { Fate::Failed };
+            pending.settle(waiting, &fate);
+            return true;
+        };
         let settings = &self.settings;
         let realms = std::iter::once(&settings.realm).chain(settings.realms());
         let credentials = realms.map(|realm| &realm.credentials).find(|credentials| **realm == *credentials.realm());
@@ -78,7 +88,7 @@ impl Server {
             }
             // Nobody is asked any more since a reload, or not in this realm: those who wait are refused, and nothing is learnt.
             (_, None) => Fate::Told(question, Fact::Unknown),
-            (Answer::Failed, Some(_)) => Fate::Failed,
+            (Answer::Failed | Answer::ShareSet, Some(_)) => Fate::Failed,
         };
         pending.settle(waiting, &fate);
         true
@@ -94,20 +104,20 @@ impl Server {
             let (parked, fate) = self.pending.as_mut()?.pop_ready()?;
             self.refused_with = None;
             let Ok(message) = Message::parse(&parked.request) else { continue };
-            let outcome = match fate {
-                Fate::Failed | Fate::TimedOut => {
-                    self.refuse_stranger(now, &parked.client, &message, Reason::CredentialUnavailable, reply)
-                }
-                Fate::Told(question, fact) => {
-                    self.put_at_hand(Some((question, fact)));
-                    // Had another server its allocation, it would not have waited here.
-                    self.moves.passed_on = Some(None);
-                    let outcome = self.turn_request(now, &parked.client, &message, relays, reply);
-                    self.moves.passed_on = None;
-                    self.put_at_hand(None);
-                    outcome
-                }
-            };
+            let is_late = matches!(fate, Fate::Failed | Fate::TimedOut);
+            if is_late && !parked.for_share {
+                let reason = Reason::CredentialUnavailable;
+                let outcome = self.refuse_stranger(now, &parked.client, &message, reason, reply);
+                return Some(Late { client: parked.client, request: parked.request, outcome });
+            }
+            let at_hand = if let Fate::Told(question, fact) = fate { Some((question, fact)) } else { None };
+            let share = parked.for_share.then_some(ShareWait { until_micros: parked.deadline_micros, is_late });
+            self.put_at_hand(at_hand, share);
+            // Had another server its allocation, it would not have waited here.
+            self.moves.passed_on = Some(None);
+            let outcome = self.turn_request(now, &parked.client, &message, relays, reply);
+            self.moves.passed_on = None;
+            self.put_at_hand(None, None);
             if outcome != Outcome::Waits {
                 return Some(Late { client: parked.client, request: parked.request, outcome });
             }
@@ -182,7 +192,7 @@ impl Server {
         };
         let pending = self.pending.get_or_insert_default();
         let is_it = |(asked, _): &&(Question, Fact)| {
-            let Question::Credential { username: of, realm } = asked;
+            let Question::Credential { username: of, realm } = asked else { return false };
             **of == *username && **realm == *credentials.realm()
         };
         let at_hand = pending.at_hand.as_ref().filter(is_it).map(|(_, fact)| fact.clone());
@@ -206,9 +216,35 @@ impl Server {
         credentials.authenticate_asked(now, &client.five_tuple, message, user.as_deref()).map_err(Some)
     }
 
-    fn put_at_hand(&mut self, at_hand: Option<(Question, Fact)>) {
+    /// Counts an allocation of who has authenticated, or has the request wait until it is known how much of a limit over several servers
+    /// is for this one: `None` then.
+    pub(super) fn reserve(&mut self, request: &Request<'_>) -> Result<Option<Reservation>, Reject> {
+        let (now, identity) = (request.now, &request.auth.identity);
+        let limits = identity.quota(request.settings.quota_in(request.realm));
+        let waited = self.pending.as_ref().and_then(|pending| pending.share);
+        // Of what has come to another server, the answer would come to this one, whose paths are not those of the client.
+        let is_late = waited.is_some_and(|waited| waited.is_late) || self.moves.is_of_another_server();
+        let limit = match self.shared.quotas.try_reserve(limits, &identity.user, now.micros, is_late) {
+            Ok(reservation) => return Ok(Some(reservation)),
+            Err(NotReserved::Refused(reason)) => return Err(reason.into()),
+            Err(NotReserved::NeedsShare(limit)) => limit,
+        };
+        let mut policy = AskPolicy::default();
+        policy.deadline_millis = match waited {
+            Some(waited) => u32::try_from(waited.until_micros.saturating_sub(now.micros) / 1000).unwrap_or_default(),
+            None => SHARE_WAIT_MILLIS,
+        };
+        let question = Question::Share { user: identity.user.clone(), limit };
+        let pending = self.pending.get_or_insert_default();
+        match pending.park(now.micros, &policy, request.client, request.message, question) {
+            Ok(()) => Ok(None),
+            Err(Full) => Err(Reason::TooManyWaiting.into()),
+        }
+    }
+
+    fn put_at_hand(&mut self, at_hand: Option<(Question, Fact)>, share: Option<ShareWait>) {
         if let Some(pending) = &mut self.pending {
-            pending.at_hand = at_hand;
+            (pending.at_hand, pending.share) = (at_hand, share);
         }
     }
 }

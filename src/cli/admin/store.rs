@@ -48,6 +48,16 @@ struct StoreState {
     problem: Option<String>,
     latency_micros: u64,
     commands: BTreeMap<String, u64>,
+    leases: LeaseState,
+}
+
+/// This server's shares of quotas over the fleet.
+#[derive(Deserialize)]
+struct LeaseState {
+    users: u64,
+    allocations: u64,
+    servers: u64,
+    lost: bool,
 }
 
 /// `turnstone store`
@@ -81,6 +91,13 @@ fn screen(state: &StoreState) -> Fields {
     fields.add("answers in", format!("{:.1} ms", state.latency_micros as f64 / 1e3));
     let commands = state.commands.iter().map(|(result, count)| format!("{count} {result}"));
     fields.add("commands", commands.collect::<Vec<_>>().join(", "));
+    let LeaseState { users, allocations, servers, lost } = state.leases;
+    let quotas = match (servers, lost) {
+        (0, _) => "not shared yet".to_owned(),
+        (_, true) => format!("NOT SHARED NOW, on-loss holds; {users} users, {allocations} allocations here"),
+        (_, false) => format!("shared among {servers} servers; {users} users, {allocations} allocations here"),
+    };
+    fields.add("quotas", quotas);
     fields.add("this node", &state.node);
     fields.add("keys", format!("{}:...", state.prefix));
     fields

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::key::{Key, Kind};
 use super::super::shown::text;
 use super::super::snapshot::Config;
-use super::super::store::{OnLoss, StoreConfig};
+use super::super::store::{ON_LOSS, StoreConfig};
 use super::super::unshown::there;
 use super::super::value::{Value, name_of};
 
@@ -46,7 +46,11 @@ pub(super) static KEYS: &[Key] = &[
         .after_restart(keep),
     Key::new("store.on-loss", Kind::Text(r#""local-share", "refuse" or "allow""#))
         .default("local-share")
-        .shown(|c| text(name_of(OnLoss::NAMES, &store(c)?.on_loss)?))
+        .shown(|c| text(name_of(ON_LOSS, &store(c)?.on_loss)?))
+        .after_restart(keep),
+    Key::new("store.lease", Kind::Duration(Duration::from_secs(3)..=Duration::from_secs(600)))
+        .default("60s")
+        .shown(|c| Some(Value::Duration(store(c)?.lease)))
         .after_restart(keep),
 ];
 

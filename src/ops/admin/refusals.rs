@@ -312,6 +312,13 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
         }
         Reason::RealmQuota => "the realm has as many allocations as allocations-total in its [realm.quota] allows",
         Reason::TotalQuota => "the server has as many allocations as [quota] allocations-total allows",
+        Reason::FleetQuota => {
+            "the user has as many allocations on all servers together as [quota] fleet-allocations-per-user allows, or alloc= in the username"
+        }
+        Reason::FleetUnavailable => {
+            "the store of [store] could not say how many allocations the user has on other servers, and on-loss in [store] allows no more \
+             here meanwhile; turnstone store status says what is wrong with it"
+        }
         Reason::UserRate => {
             "the user makes allocations faster than [quota] allocations-per-user-per-second and -burst allow"
         }
@@ -330,7 +337,8 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
         Reason::TooManyPeers => "the allocation has as many peers as [limits] peers-per-allocation allows",
         Reason::SystemError => "the operating system gave no socket; look at the limit of open files (LimitNOFILE)",
         Reason::TooManyWaiting => {
-            "as many requests as may were waiting for the application of [hook] to say who their users are"
+            "as many requests as may were waiting for the application of [hook] to say who their users are, or for the store of [store] \
+             to say what is left of their quota"
         }
         Reason::CredentialUnavailable => {
             "the application of [hook] could not say who the user is, or did not in time; the log says why"

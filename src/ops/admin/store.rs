@@ -4,15 +4,18 @@ use serde_json::{Map, Value, json};
 
 use super::api::Api;
 use super::error::Refused;
+use crate::store::leases::LeaseView;
 use crate::store::{CommandResult, Store};
 
 /// `GET /v1/store`
 pub(super) fn show(api: &Api) -> Result<Value, Refused> {
     let store = api.status.store.get();
-    store.map(whole).ok_or_else(|| Refused::not_found("this server has no [store]"))
+    store
+        .map(|store| whole(store, api.status.leases.view()))
+        .ok_or_else(|| Refused::not_found("this server has no [store]"))
 }
 
-fn whole(store: &Store) -> Value {
+fn whole(store: &Store, leases: LeaseView) -> Value {
     let (config, stats) = (store.config(), store.stats());
     let commands = CommandResult::ALL.map(|result| (result.label().to_owned(), stats.commands(result).into()));
     let own = json!({
@@ -20,6 +23,12 @@ fn whole(store: &Store) -> Value {
         "prefix": config.prefix,
         "latency_micros": u64::try_from(stats.view().latency.as_micros()).unwrap_or(u64::MAX),
         "commands": Map::from_iter(commands),
+        "leases": {
+            "users": leases.users,
+            "allocations": leases.allocations,
+            "servers": leases.servers,
+            "lost": leases.is_lost,
+        },
     });
     let mut shown = glance(store);
     if let (Value::Object(shown), Value::Object(own)) = (&mut shown, own) {

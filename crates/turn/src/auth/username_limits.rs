@@ -95,7 +95,8 @@ impl UsernameLimits {
 
     /// The configured quotas, tightened.
     pub(crate) fn tighten_quota(&self, quota: QuotaLimits) -> QuotaLimits {
-        QuotaLimits { per_user: least(quota.per_user, self.allocations), ..quota }
+        let fleet_per_user = quota.fleet_per_user.and_then(|limit| least(Some(limit), self.allocations));
+        QuotaLimits { per_user: least(quota.per_user, self.allocations), fleet_per_user, ..quota }
     }
 
     /// The configured caps, tightened.

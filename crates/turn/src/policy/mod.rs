@@ -19,7 +19,8 @@ pub use peer_acl::{
 };
 pub use peer_policies::{PeerPolicies, PolicyChoice};
 pub(crate) use places::{Place, Places};
-pub use quota::{AllocationRate, QuotaLimits, Quotas, Reservation};
+pub(crate) use quota::NotReserved;
+pub use quota::{AllocationRate, QuotaLimits, Quotas, Reservation, Share, ShareTotals, ShareUse, WithoutShare};
 pub(crate) use rate_limit::networks;
 pub use rate_limit::{AnswerBudgets, RateLimit, RateLimiter};
 

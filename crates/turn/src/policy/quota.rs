@@ -1,7 +1,9 @@
 //! Allocation quotas per user and in total, held by a guard that gives them back when dropped, and how often a user may
 //! allocate.
 
-use std::collections::{HashMap, VecDeque};
+mod shares;
+
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,11 +11,19 @@ use crate::clock::SECOND;
 use crate::reject::Reason;
 use crate::user::User;
 
+use shares::{Basis, Shares};
+
+pub(crate) use shares::NotReserved;
+pub use shares::{Share, ShareTotals, ShareUse, WithoutShare};
+
 /// Limits on allocations; `None` is unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QuotaLimits {
     /// Live allocations per user.
     pub per_user: Option<u32>,
+    /// Live allocations per user on all of several servers, which somebody shares out among them: an Allocate may have to wait for
+    /// [`Question::Share`](crate::Question::Share).
+    pub fleet_per_user: Option<u32>,
     /// Live allocations of the whole server.
     pub total: Option<u32>,
     /// Live allocations of the user's realm, if that is not the default one.
@@ -32,6 +42,7 @@ impl QuotaLimits {
         const FEW: u32 = 64;
         Self {
             per_user: Some((ports / 4).max(FEW.min(ports / 2)).max(1)),
+            fleet_per_user: None,
             total: None,
             of_realm: None,
             rate: Some(AllocationRate::default()),
@@ -87,6 +98,8 @@ struct State {
     now_micros: u64,
     /// Users with live allocations.
     present: usize,
+    /// Of limits over several servers; empty where there are none.
+    shares: Shares,
 }
 
 #[derive(Debug, Default)]
@@ -134,9 +147,24 @@ impl Quotas {
     /// Counts one allocation for `user`.
     ///
     /// # Errors
-    /// [`Reason::UserQuota`], [`Reason::RealmQuota`], [`Reason::TotalQuota`] or [`Reason::UserRate`], the first that is reached; nothing is counted
-    /// then.
+    /// [`Reason::UserQuota`], [`Reason::RealmQuota`], [`Reason::TotalQuota`], [`Reason::FleetQuota`] or [`Reason::UserRate`], the first that
+    /// is reached; nothing is counted then. [`Reason::FleetUnavailable`] where the share of a limit over several servers has to be asked for.
     pub fn reserve(self: &Arc<Self>, limits: QuotaLimits, user: &User, now_micros: u64) -> Result<Reservation, Reason> {
+        self.try_reserve(limits, user, now_micros, false).map_err(|not| match not {
+            NotReserved::Refused(reason) => reason,
+            NotReserved::NeedsShare(_) => Reason::FleetUnavailable,
+        })
+    }
+
+    /// The same for who can have it wait. `is_late`: it has waited, and nobody could say in time what the user's share is.
+    pub(crate) fn try_reserve(
+        self: &Arc<Self>,
+        limits: QuotaLimits,
+        user: &User,
+        now_micros: u64,
+        is_late: bool,
+    ) -> Result<Reservation, NotReserved> {
+        let refused = |reason| Err(NotReserved::Refused(reason));
         let mut state = self.lock();
         state.now_micros = state.now_micros.max(now_micros);
         state.forget_departed();
@@ -146,21 +174,25 @@ impl Quotas {
         let (live, mut rate, mut told) =
             state.users.get(user).map(|of| (of.live, of.rate, of.told)).unwrap_or_default();
         if limits.per_user.is_some_and(|limit| live >= limit) {
-            return Err(Reason::UserQuota);
+            return refused(Reason::UserQuota);
         }
         let of_realm = user.realm().and_then(|realm| state.realms.get(realm)).copied().unwrap_or_default();
         if user.realm().is_some() && limits.of_realm.is_some_and(|limit| of_realm >= limit) {
-            return Err(Reason::RealmQuota);
+            return refused(Reason::RealmQuota);
         }
         if total >= limits.total.unwrap_or(u32::MAX) {
-            return Err(Reason::TotalQuota);
+            return refused(Reason::TotalQuota);
         }
+        let basis = match limits.fleet_per_user {
+            Some(limit) => state.shares.judge(user, (live, limit), now_micros, is_late)?,
+            None => Basis::Regular,
+        };
         let may = limits.rate.is_none_or(|limit| rate.charge(now_micros, limit));
         if !may {
             if let Some(entry) = state.users.get_mut(user) {
                 entry.rate = rate;
             }
-            return Err(Reason::UserRate);
+            return refused(Reason::UserRate);
         }
         let is_frequent = !told.charge(now_micros, TOLD_ONE_BY_ONE);
         let entry = match state.users.get_mut(user) {
@@ -170,6 +202,9 @@ impl Quotas {
         (entry.live, entry.rate, entry.told) = (live + 1, rate, told);
         state.present += usize::from(live == 0);
         state.count_in_realm(user);
+        if let Basis::WithoutShare(limit) = basis {
+            state.shares.note_without(user, limit);
+        }
         self.total.store(total + 1, Ordering::Relaxed);
         Ok(Reservation { quotas: Arc::clone(self), user: user.clone(), is_frequent })
     }
@@ -226,7 +261,8 @@ impl Quotas {
         let Some(entry) = state.users.get_mut(user) else { return };
         entry.live = entry.live.saturating_sub(1);
         self.total.fetch_sub(1, Ordering::Relaxed);
-        let is_gone = entry.live == 0;
+        let (live, is_gone) = (entry.live, entry.live == 0);
+        state.shares.released(user, live);
         state.leave_realm(user);
         let Some(entry) = state.users.get_mut(user).filter(|_| is_gone) else { return };
         let is_free = entry.owes_nothing(now_micros);
@@ -250,6 +286,69 @@ impl Quotas {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// For whoever shares limits out among several servers ([`QuotaLimits::fleet_per_user`]). That a share becomes smaller takes effect here
+/// before it is told, so that two servers never have the same part of a limit.
+impl Quotas {
+    /// What is granted while nobody can say what the shares are.
+    pub fn set_without_share(&self, without: WithoutShare) {
+        self.lock().shares.set_without(without);
+    }
+
+    /// Whether nobody can say what the shares are; and among how many servers they are, this one included.
+    pub fn set_fleet(&self, is_lost: bool, servers: u32) {
+        self.lock().shares.set_fleet(is_lost, servers);
+    }
+
+    /// Keeps what is in use of a user's share, and so many allocations more if they are in the share and it is good still, and not of a
+    /// laxer limit than this; the rest of it is not to be used any more. From now on the user is known, share or not, until
+    /// [`Self::drop_share`].
+    pub fn keep_of_share(&self, user: &User, now_micros: u64, (spare_max, limit): (u32, u32)) -> ShareUse {
+        let state = &mut *self.lock();
+        state.shares.keep(user, live_of(&state.users, user), now_micros, (spare_max, limit))
+    }
+
+    /// The share of a user is this from now on.
+    pub fn set_share(&self, user: &User, share: Share) {
+        let state = &mut *self.lock();
+        state.shares.set(user, live_of(&state.users, user), share);
+    }
+
+    /// The share of a user, if it is known.
+    pub fn share(&self, user: &User) -> Option<Share> {
+        self.lock().shares.of(user)
+    }
+
+    /// There is nothing left for a user of a limit, and of a stricter one even less; that is believed for a while.
+    pub fn refuse_share(&self, user: &User, limit: u32, until_micros: u64) {
+        self.lock().shares.refuse(user, limit, until_micros);
+    }
+
+    /// Forgets the share of a user who has no allocations, none in the share, and was not refused of late. Returns whether it is forgotten.
+    pub fn drop_share(&self, user: &User, now_micros: u64) -> bool {
+        let state = &mut *self.lock();
+        state.shares.drop_idle(user, live_of(&state.users, user), now_micros)
+    }
+
+    /// The users with a share some of whose allocations have ended, or who have more than their share, since the last time.
+    pub fn take_changed_shares(&self) -> HashSet<User> {
+        self.lock().shares.take_changed()
+    }
+
+    /// Allocations made without a share since the start, because nobody could say what it is.
+    pub fn made_without_share(&self) -> u64 {
+        self.lock().shares.made_without()
+    }
+
+    /// What there is of shares. It looks at all of them: for tests.
+    pub fn share_totals(&self) -> ShareTotals {
+        self.lock().shares.totals()
+    }
+}
+
+fn live_of(users: &HashMap<User, Entry>, user: &User) -> u32 {
+    users.get(user).map_or(0, |entry| entry.live)
 }
 
 impl State {
@@ -325,145 +424,4 @@ impl Drop for Reservation {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn user(name: &str) -> User {
-        User::fixed(name)
-    }
-
-    fn per_user(limit: u32) -> QuotaLimits {
-        QuotaLimits { per_user: Some(limit), ..QuotaLimits::default() }
-    }
-
-    fn rate(per_second: u32, burst: u32) -> QuotaLimits {
-        QuotaLimits { rate: Some(AllocationRate { per_second, burst }), ..QuotaLimits::default() }
-    }
-
-    /// Makes allocations and ends each at once until one is refused.
-    fn cycles(quotas: &Arc<Quotas>, limits: QuotaLimits, user: &User, now_micros: u64) -> usize {
-        (0..1_000_000).take_while(|_| quotas.reserve(limits, user, now_micros).is_ok()).count()
-    }
-
-    #[test]
-    fn a_user_at_the_limit_is_refused_while_others_are_served() {
-        let quotas = Arc::new(Quotas::default());
-        let first = quotas.reserve(per_user(2), &user("ann"), 0).unwrap();
-        let _second = quotas.reserve(per_user(2), &user("ann"), 0).unwrap();
-        assert_eq!(quotas.reserve(per_user(2), &user("ann"), 0).unwrap_err(), Reason::UserQuota);
-        let _other = quotas.reserve(per_user(2), &user("bob"), 0).unwrap();
-        drop(first);
-        let _third = quotas.reserve(per_user(2), &user("ann"), 0).unwrap();
-        assert_eq!((quotas.in_use(), quotas.in_use_by(&user("ann")), quotas.users()), (3, 2, 2));
-    }
-
-    #[test]
-    fn a_static_and_a_time_limited_user_of_one_name_are_two() {
-        let quotas = Arc::new(Quotas::default());
-        let _held = quotas.reserve(per_user(1), &User::fixed("ann"), 0).unwrap();
-        let _other = quotas.reserve(per_user(1), &User::time_limited("ann"), 0).unwrap();
-        assert_eq!(quotas.reserve(per_user(1), &User::time_limited("ann"), 0).unwrap_err(), Reason::UserQuota);
-        assert_eq!(quotas.users(), 2);
-    }
-
-    #[test]
-    fn a_refusal_counts_nothing_and_leaves_no_entry() {
-        let quotas = Arc::new(Quotas::default());
-        let limits = QuotaLimits { total: Some(1), ..per_user(5) };
-        let held = quotas.reserve(limits, &user("ann"), 0).unwrap();
-        assert_eq!(quotas.reserve(limits, &user("bob"), 0).unwrap_err(), Reason::TotalQuota);
-        assert_eq!((quotas.in_use(), quotas.in_use_by(&user("bob")), quotas.remembered()), (1, 0, 1));
-        drop(held);
-        assert_eq!((quotas.in_use(), quotas.users()), (0, 0));
-    }
-
-    #[test]
-    fn what_was_made_elsewhere_counts_above_the_limit_and_costs_nothing_of_the_rate() {
-        let quotas = Arc::new(Quotas::default());
-        let limits = QuotaLimits { per_user: Some(1), total: Some(1), ..rate(1, 1) };
-        let moved: Vec<_> = (0..3).map(|n| quotas.readmit(&user("ann"), n == 1)).collect();
-        assert_eq!(moved.iter().map(Reservation::is_frequent).collect::<Vec<_>>(), [false, true, false]);
-        assert_eq!((quotas.in_use(), quotas.in_use_by(&user("ann")), quotas.users()), (3, 3, 1));
-        assert_eq!(quotas.reserve(limits, &user("ann"), 0).unwrap_err(), Reason::UserQuota);
-        drop(moved);
-        assert_eq!((quotas.in_use(), quotas.users(), quotas.remembered()), (0, 0, 0));
-        assert!(quotas.reserve(limits, &user("ann"), 0).is_ok());
-    }
-
-    #[test]
-    fn moves_are_told_one_by_one_up_to_a_pace_of_the_user_that_outlives_its_allocations() {
-        let quotas = Arc::new(Quotas::default());
-        let told = |name: &str, now_micros: u64| {
-            (0..10_000).take_while(|_| quotas.tells_move(&user(name), now_micros)).count()
-        };
-        let held = quotas.reserve(per_user(9), &user("ann"), 0).unwrap();
-        let _other = quotas.reserve(per_user(9), &user("bob"), 0).unwrap();
-        assert_eq!((told("ann", 0), told("ann", 3 * SECOND), told("bob", 0)), (1000, 3, 1000));
-        drop(held);
-        let held = quotas.reserve(per_user(9), &user("ann"), 3 * SECOND).unwrap();
-        assert!(!held.is_frequent(), "moves cost no line of an allocation");
-        assert_eq!(told("ann", 3 * SECOND), 0);
-    }
-
-    #[test]
-    fn a_limit_of_zero_refuses_everyone() {
-        let quotas = Arc::new(Quotas::default());
-        assert_eq!(quotas.reserve(per_user(0), &user("ann"), 0).unwrap_err(), Reason::UserQuota);
-        let none = QuotaLimits { total: Some(0), ..QuotaLimits::default() };
-        assert_eq!(quotas.reserve(none, &user("ann"), 0).unwrap_err(), Reason::TotalQuota);
-    }
-
-    #[test]
-    fn what_was_unlimited_counts_when_a_limit_is_set() {
-        let quotas = Arc::new(Quotas::default());
-        let _held = quotas.reserve(QuotaLimits::default(), &user("ann"), 0).unwrap();
-        assert_eq!(quotas.reserve(per_user(1), &user("ann"), 0).unwrap_err(), Reason::UserQuota);
-    }
-
-    #[test]
-    fn a_user_may_allocate_a_burst_at_once_and_the_rate_from_then_on() {
-        let quotas = Arc::new(Quotas::default());
-        let limits = rate(10, 50);
-        assert_eq!(cycles(&quotas, limits, &user("ann"), SECOND), 50);
-        assert_eq!(quotas.reserve(limits, &user("ann"), SECOND).unwrap_err(), Reason::UserRate);
-        assert_eq!(cycles(&quotas, limits, &user("bob"), SECOND), 50, "another user has a burst of its own");
-        assert_eq!(cycles(&quotas, limits, &user("ann"), 2 * SECOND), 10);
-        // Who goes away and comes back gets no fresh burst.
-        assert_eq!((quotas.in_use(), quotas.users()), (0, 0));
-        assert_eq!(cycles(&quotas, limits, &user("ann"), 3 * SECOND), 10);
-        assert_eq!(cycles(&quotas, limits, &user("ann"), 60 * SECOND), 50);
-    }
-
-    #[test]
-    fn a_reload_to_another_rate_counts_at_once_and_an_old_debt_is_one_burst_at_most() {
-        let quotas = Arc::new(Quotas::default());
-        assert_eq!(cycles(&quotas, rate(1, 1000), &user("ann"), 0), 1000);
-        assert_eq!(cycles(&quotas, rate(10, 20), &user("ann"), 0), 0);
-        assert_eq!(cycles(&quotas, rate(10, 20), &user("ann"), 2 * SECOND), 20);
-    }
-
-    #[test]
-    fn only_what_exceeds_a_pace_that_people_have_is_frequent() {
-        let quotas = Arc::new(Quotas::default());
-        let frequent =
-            |now_micros| quotas.reserve(QuotaLimits::default(), &user("ann"), now_micros).unwrap().is_frequent();
-        assert!((0..1000).all(|_| !frequent(0)));
-        assert!((0..1000).all(|_| frequent(0)));
-        assert!(!frequent(SECOND) && frequent(SECOND));
-    }
-
-    #[test]
-    fn what_is_known_of_users_is_forgotten_when_their_debts_are_paid_and_bounded_until_then() {
-        let quotas = Arc::new(Quotas::default());
-        let limits = rate(10, 50);
-        let name = |n: usize| user(&n.to_string());
-        (0..DEPARTED_MAX + 10_000).for_each(|n| drop(quotas.reserve(limits, &name(n), 0)));
-        assert_eq!((quotas.in_use(), quotas.remembered()), (0, DEPARTED_MAX));
-        // Each new allocation looks at two of them.
-        (0..DEPARTED_MAX).for_each(|n| drop(quotas.reserve(limits, &name(n), 2000 * SECOND)));
-        (0..DEPARTED_MAX).for_each(|_| drop(quotas.reserve(limits, &name(0), 4000 * SECOND)));
-        assert!(quotas.remembered() <= 2, "{}", quotas.remembered());
-        let state = quotas.lock();
-        assert!(state.users.capacity() <= 2 * SHRINK_MIN, "{}", state.users.capacity());
-    }
-}
+mod tests;

@@ -81,6 +81,7 @@ impl Driven {
             mailboxes: vec![Arc::clone(&mailbox)],
             descriptors: Descriptors::share_out(1 << 16, 0, 1000, 1000, Outward::default()),
             hook: None,
+            leases: None,
             usage: None,
             loopback_peers: true,
             relay_choice: config.relay.choice,

@@ -1,0 +1,88 @@
+//! What is asked of the store about one user, and what it answers. `script.lua` is the store's side.
+
+use std::fmt::Write;
+
+use crate::user::User;
+
+/// A call of the script: this server's share of a user's limit from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Call {
+    /// Whose share it is.
+    pub(super) user: User,
+    /// Grows from call to call of a server. The store carries out no call after a later one.
+    pub(super) id: u64,
+    /// What this server counts on in any case: it may be used already. The store notes no less.
+    pub(super) floor: u32,
+    /// What it needs; more than `floor` by one, if an Allocate waits.
+    pub(super) need: u32,
+    /// What it would like to have, so as not to ask soon again.
+    pub(super) wish: u32,
+    /// The limit over all servers.
+    pub(super) limit: u32,
+}
+
+/// What the store has noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Noted {
+    /// The share of this server.
+    pub(super) share: u32,
+    /// The call that it is by: a later one than the call that this answers, if that came too late.
+    pub(super) id: u64,
+    /// The shares of all other servers.
+    pub(super) others: u64,
+}
+
+impl Call {
+    /// The key of the user, without the prefix of all. No two users have the same.
+    pub(super) fn key(&self) -> String {
+        let realm = self.user.realm().map_or("", |realm| realm);
+        let mut key = format!("q:{}:", self.user.kind().name());
+        for char in realm.chars() {
+            match char {
+                ':' | '%' => drop(write!(key, "%{:02x}", u32::from(char))),
+                _ => key.push(char),
+            }
+        }
+        key.push(':');
+        key.push_str(self.user.name());
+        key
+    }
+
+    /// The arguments of the script, after the server's name.
+    pub(super) fn arguments(&self, term_millis: u64) -> [u64; 6] {
+        [self.id, self.floor.into(), self.need.into(), self.wish.into(), self.limit.into(), term_millis]
+    }
+}
+
+impl Noted {
+    /// Reads the script's answer; `None` if it is not by this script.
+    pub(super) fn read(answer: &[i64]) -> Option<Self> {
+        let [share, id, others, _now_millis] = *answer else { return None };
+        Some(Self { share: share.try_into().ok()?, id: id.try_into().ok()?, others: others.try_into().ok()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_users_have_the_same_key() {
+        let key = |user: User| Call { user, id: 1, floor: 0, need: 0, wish: 0, limit: 1 }.key();
+        let realm = |name: &str| Some(name.into());
+        let users = [
+            User::fixed("a"),
+            User::time_limited("a"),
+            User::fixed("a").in_realm(realm("b")),
+            User::fixed("b:a"),
+            User::fixed(":b:a"),
+            User::fixed("a").in_realm(realm(":b")),
+            User::fixed("b:a").in_realm(realm("")),
+            User::fixed("a").in_realm(realm("%3ab")),
+        ];
+        let keys: std::collections::BTreeSet<_> = users.iter().cloned().map(key).collect();
+        // A realm without a name would be the default one: there is none.
+        assert_eq!(keys.len(), users.len() - 1, "{keys:?}");
+        assert_eq!(key(User::fixed("a").in_realm(realm("b.example"))), "q:static:b.example:a");
+    }
+}

@@ -1,0 +1,301 @@
+//! What carries the calls of [`Node`] to the store, and answers back to the workers: one task of the control runtime.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use redis::Value;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::call::{Call, Noted};
+use super::node::{Node, Terms};
+use super::stats::LeaseStats;
+use crate::net::sys::clocks;
+use crate::policy::Quotas;
+use crate::store::{Script, Store, StoreError};
+use crate::turn::{Answer, AskId};
+use crate::user::User;
+
+/// Questions of workers that wait for their turn.
+const WAITING_MAX: usize = 4096;
+/// Calls under way at once; they go out together.
+const CALLS_MAX: usize = 128;
+/// How often it is looked what can be given back.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// How often a store that does not answer is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a server that stops takes to give everything back. What it does not manage is free when its term is over.
+const LEAVE_LIMIT: Duration = Duration::from_secs(1);
+
+/// Takes an answer to a worker; it must not block.
+pub type TakeAnswer = Box<dyn Fn(u16, AskId, Answer) + Send + Sync>;
+
+/// The worker's end.
+#[derive(Clone)]
+pub struct LeaseSender {
+    worker: u16,
+    asks: mpsc::Sender<Asked>,
+}
+
+/// A question of a worker: who has which limit.
+struct Asked {
+    by: (u16, AskId),
+    user: User,
+    limit: u32,
+}
+
+impl LeaseSender {
+    /// That of a worker.
+    #[must_use]
+    pub fn of_worker(&self, worker: u16) -> Self {
+        Self { worker, ..self.clone() }
+    }
+
+    /// Hands a question over.
+    ///
+    /// # Errors
+    /// As many wait as may: this one is not asked.
+    pub fn ask(&self, id: AskId, user: User, limit: u32) -> Result<(), AskId> {
+        self.asks.try_send(Asked { by: (self.worker, id), user, limit }).map_err(|_| id)
+    }
+}
+
+/// The supervisor's end.
+#[derive(Clone)]
+pub struct LeaseControl {
+    is_wanted: Arc<AtomicBool>,
+}
+
+impl LeaseControl {
+    /// Whether there is a limit that is shared at all. While there is none, the store hears nothing of this server.
+    pub fn want(&self, is_wanted: bool) {
+        self.is_wanted.store(is_wanted, Ordering::Relaxed);
+    }
+}
+
+/// What keeps the leases.
+pub struct LeaseKeeper {
+    asks: mpsc::Receiver<Asked>,
+    node: Node<(u16, AskId)>,
+    courier: Arc<Courier>,
+    quotas: Arc<Quotas>,
+    is_wanted: Arc<AtomicBool>,
+    term: Duration,
+    take: TakeAnswer,
+    stats: Arc<LeaseStats>,
+    /// Whether the store cannot be asked; among how many servers limits are shared, if that was ever known.
+    is_lost: bool,
+    servers: u32,
+    was_there: bool,
+}
+
+/// What a task of its own brings back.
+enum Brought {
+    Answer(u64, Result<Noted, StoreError>),
+    Servers(Result<(bool, u32), StoreError>),
+}
+
+/// All ends of it. `term` is how long a share is good that is not renewed, `instance` is of this start of the server alone.
+pub fn leases(
+    store: Store,
+    quotas: Arc<Quotas>,
+    (term, instance): (Duration, u64),
+    stats: Arc<LeaseStats>,
+    take: TakeAnswer,
+) -> (LeaseSender, LeaseControl, LeaseKeeper) {
+    let (send, asks) = mpsc::channel(WAITING_MAX);
+    let term_micros = u64::try_from(term.as_micros()).unwrap_or(u64::MAX);
+    let node = Node::new(Arc::clone(&quotas), Terms { term_micros });
+    let is_wanted = Arc::new(AtomicBool::new(false));
+    let control = LeaseControl { is_wanted: Arc::clone(&is_wanted) };
+    let courier = Courier {
+        server: format!("{}:{instance:016x}", store.node()),
+        share: Script::new(include_str!("script.lua")),
+        servers: Script::new(include_str!("servers.lua")),
+        term_millis: term_micros / 1000,
+        store,
+    };
+    let keeper = LeaseKeeper {
+        asks,
+        node,
+        courier: Arc::new(courier),
+        quotas,
+        is_wanted,
+        term,
+        take,
+        stats,
+        // Until the store has said something, nobody waits for it.
+        is_lost: true,
+        servers: 0,
+        was_there: false,
+    };
+    keeper.quotas.set_fleet(true, 0);
+    keeper.publish();
+    (LeaseSender { worker: 0, asks: send }, control, keeper)
+}
+
+impl LeaseKeeper {
+    /// Keeps them until the workers are gone; then everything is given back.
+    pub async fn run(mut self) {
+        let mut under_way: JoinSet<Brought> = JoinSet::new();
+        let mut look = interval(LOOK_INTERVAL);
+        let mut retry = interval(RETRY_INTERVAL);
+        // A server that is silent for a term does not count any more.
+        let mut beat = interval(self.term / 12);
+        let mut connections = self.courier.store.connections();
+        for ticks in [&mut look, &mut retry, &mut beat] {
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
+        loop {
+            tokio::select! {
+                asked = self.asks.recv() => match asked {
+                    Some(asked) => self.ask(asked),
+                    None => break,
+                },
+                Some(brought) = under_way.join_next(), if !under_way.is_empty() => match brought {
+                    Ok(brought) => self.take_in(brought),
+                    Err(_) => continue,
+                },
+                Ok(()) = connections.changed(), if self.is_wanted() => self.say_here(&mut under_way),
+                _ = look.tick() => {}
+                _ = beat.tick(), if self.is_wanted() && !self.is_lost => self.say_here(&mut under_way),
+                _ = retry.tick(), if self.is_wanted() && self.is_lost => self.say_here(&mut under_way),
+            }
+            // More that has been asked goes along.
+            while under_way.len() < CALLS_MAX
+                && let Ok(asked) = self.asks.try_recv()
+            {
+                self.ask(asked);
+            }
+            self.send_calls(&mut under_way);
+            self.publish();
+        }
+        under_way.abort_all();
+        let _ = timeout(LEAVE_LIMIT, self.leave()).await;
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.is_wanted.load(Ordering::Relaxed)
+    }
+
+    fn ask(&mut self, Asked { by, user, limit }: Asked) {
+        let refused = if self.is_lost { Err(by) } else { self.node.ask(clocks().0, &user, limit, by) };
+        if let Err((worker, id)) = refused {
+            (self.take)(worker, id, Answer::Failed);
+        }
+    }
+
+    fn say_here(&self, under_way: &mut JoinSet<Brought>) {
+        let courier = Arc::clone(&self.courier);
+        under_way.spawn(async move { Brought::Servers(courier.say_here(courier.term_millis).await) });
+    }
+
+    /// Sends what is due. While the store cannot be asked, that waits: all of it is told when it can.
+    fn send_calls(&mut self, under_way: &mut JoinSet<Brought>) {
+        let room = CALLS_MAX.saturating_sub(under_way.len());
+        if self.is_lost || room == 0 {
+            return;
+        }
+        for call in self.node.poll_calls(clocks().0, room) {
+            let courier = Arc::clone(&self.courier);
+            under_way.spawn(async move { Brought::Answer(call.id, courier.carry(&call).await) });
+        }
+    }
+
+    fn take_in(&mut self, brought: Brought) {
+        let now_micros = clocks().0;
+        match brought {
+            Brought::Answer(id, answer) => {
+                match &answer {
+                    Err(problem @ (StoreError::Lost | StoreError::TimedOut)) => self.lose(problem),
+                    Err(problem) => tracing::debug!(%problem, "the store has not noted a share"),
+                    Ok(_) => {}
+                }
+                for ((worker, waiting), is_known) in self.node.answered(now_micros, id, answer.ok()) {
+                    (self.take)(worker, waiting, if is_known { Answer::ShareSet } else { Answer::Failed });
+                }
+            }
+            Brought::Servers(Err(problem)) => self.lose(&problem),
+            Brought::Servers(Ok((was_known, servers))) => {
+                if std::mem::take(&mut self.is_lost) {
+                    tracing::info!(servers, "limits over all servers are shared out by the store");
+                }
+                // What it has forgotten, or has not heard for a while, is said anew.
+                if !was_known || self.servers == 0 {
+                    if std::mem::replace(&mut self.was_there, true) && !was_known {
+                        tracing::warn!(
+                            "the store has lost what it knew of this server's share of quotas: it is said anew"
+                        );
+                    }
+                    self.node.renew_all(now_micros);
+                }
+                self.servers = servers;
+                self.quotas.set_fleet(false, servers);
+            }
+        }
+    }
+
+    fn lose(&mut self, problem: &StoreError) {
+        if !std::mem::replace(&mut self.is_lost, true) {
+            tracing::warn!(%problem, "what is left of limits over all servers cannot be asked: new allocations are made as [store] on-loss says, and those there are go on");
+        }
+        self.quotas.set_fleet(true, self.servers);
+    }
+
+    fn publish(&self) {
+        self.stats.set(self.node.counts(), self.node.totals(), (self.is_lost, self.servers));
+    }
+
+    /// Gives everything back.
+    async fn leave(&mut self) {
+        if self.servers == 0 {
+            return;
+        }
+        let mut under_way = JoinSet::new();
+        for call in self.node.give_back_all(clocks().0) {
+            let courier = Arc::clone(&self.courier);
+            if under_way.len() >= CALLS_MAX {
+                under_way.join_next().await;
+            }
+            under_way.spawn(async move { courier.carry(&call).await.is_ok() });
+        }
+        while under_way.join_next().await.is_some() {}
+        let _ = self.courier.say_here(0).await;
+    }
+}
+
+/// Asks the store.
+struct Courier {
+    store: Store,
+    server: String,
+    share: Script,
+    servers: Script,
+    term_millis: u64,
+}
+
+impl Courier {
+    async fn carry(&self, call: &Call) -> Result<Noted, StoreError> {
+        let mut arguments = vec![self.server.clone()];
+        arguments.extend(call.arguments(self.term_millis).iter().map(ToString::to_string));
+        let answer = self.store.script(&self.share, &[self.store.key(&call.key())], &arguments).await?;
+        let answer = numbers(&answer).and_then(|numbers| Noted::read(&numbers));
+        answer.ok_or(StoreError::Unexpected("no share of a quota"))
+    }
+
+    /// Says that this server is there for so long.
+    async fn say_here(&self, millis: u64) -> Result<(bool, u32), StoreError> {
+        let arguments = [self.server.clone(), millis.to_string()];
+        let answer = self.store.script(&self.servers, &[self.store.key("q-servers")], &arguments).await?;
+        match numbers(&answer).as_deref() {
+            Some([was_known, servers]) => Ok((*was_known != 0, u32::try_from(*servers).unwrap_or_default())),
+            _ => Err(StoreError::Unexpected("no number of servers")),
+        }
+    }
+}
+
+fn numbers(value: &Value) -> Option<Vec<i64>> {
+    let Value::Array(values) = value else { return None };
+    values.iter().map(|value| if let Value::Int(number) = value { Some(*number) } else { None }).collect()
+}

@@ -1,0 +1,144 @@
+//! The algorithm against a model of the store, and the model against a real one.
+
+mod fleet;
+mod model;
+mod redis;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::policy::WithoutShare;
+
+use fleet::{Fleet, Step};
+
+fn step() -> impl Strategy<Value = Step> {
+    let server = 0..4_u8;
+    prop_oneof![
+        6 => (1..3_000_u32).prop_map(Step::Wait),
+        3 => (3_000..90_000_u32).prop_map(Step::Wait),
+        12 => (server.clone(), proptest::option::weighted(0.1, 1..5_u8))
+            .prop_map(|(server, stricter)| Step::Allocate { server, stricter }),
+        6 => (server.clone(), any::<u8>()).prop_map(|(server, which)| Step::End { server, which }),
+        14 => any::<u8>().prop_map(Step::CarryOut),
+        1 => any::<u8>().prop_map(Step::CarryOutTwice),
+        14 => any::<u8>().prop_map(Step::Answer),
+        1 => any::<u8>().prop_map(Step::LoseAnswer),
+        2 => server.clone().prop_map(Step::CutOff),
+        2 => server.clone().prop_map(Step::Join),
+        1 => server.prop_map(Step::Die),
+        1 => Just(Step::Pause),
+        2 => Just(Step::Resume),
+        1 => Just(Step::Flush),
+        1 => Just(Step::SetForward),
+    ]
+}
+
+fn without() -> impl Strategy<Value = WithoutShare> {
+    prop_oneof![
+        3 => Just(WithoutShare::Refuse),
+        2 => Just(WithoutShare::LocalShare),
+        1 => Just(WithoutShare::Allow),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1024, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_fails_no_more_is_granted_than_is_documented_and_all_comes_back(
+        limit in 1..12_u32,
+        speeds in vec(900..1100_u64, 2..5),
+        without in without(),
+        steps in vec(step(), 1..250),
+    ) {
+        let mut fleet = Fleet::new(limit, &speeds, without);
+        for step in &steps {
+            fleet.take(step);
+        }
+        // What died, was cut off or forgotten is made good within two terms: what is noted is what there is.
+        fleet.recover();
+        prop_assert_eq!(fleet.noted(), fleet.live());
+        // And what is left can be had, at any server.
+        let before = fleet.live();
+        for n in 0..u64::from(limit) + 2 {
+            fleet.allocate(n as usize % speeds.len(), None);
+            fleet.settle();
+            fleet.take(&Step::Wait(0));
+        }
+        prop_assert!(fleet.live() >= before);
+        if before <= u64::from(limit) {
+            fleet.recover();
+            for n in 0..u64::from(limit) {
+                fleet.allocate(n as usize % speeds.len(), None);
+                fleet.settle();
+            }
+            prop_assert_eq!(fleet.live(), u64::from(limit));
+        }
+    }
+}
+
+/// A user has all of his limit at one server, whose calls get lost in between: how many there are in the end, at two servers.
+fn after_a_late_return(believes_late_calls: bool) -> u64 {
+    let mut fleet = Fleet::new(4, &[1000, 1000], WithoutShare::Refuse);
+    (fleet.store.believes_late_calls, fleet.is_checked) = (believes_late_calls, false);
+    fleet.fill(0);
+    assert_eq!(fleet.live(), 4);
+    for _ in 0..4 {
+        fleet.take(&Step::End { server: 0, which: 0 });
+    }
+    // The return is under way. The server hears nothing, and tries again with success.
+    fleet.take(&Step::Wait(2_100));
+    fleet.carry_out_last();
+    fleet.fill(0);
+    assert_eq!(fleet.live(), 4);
+    // Now the first one is carried out, which says that there is nothing at this server.
+    fleet.settle();
+    fleet.fill(1);
+    fleet.live()
+}
+
+#[test]
+fn a_return_that_is_carried_out_late_would_pass_the_limit_if_it_had_no_number() {
+    assert_eq!(after_a_late_return(false), 4);
+    assert!(after_a_late_return(true) > 4);
+}
+
+#[test]
+fn what_is_over_the_limit_is_not_replaced() {
+    let mut fleet = Fleet::new(4, &[1000, 1000], WithoutShare::Refuse);
+    fleet.fill(0);
+    fleet.take(&Step::CutOff(0));
+    fleet.take(&Step::Wait(70_000));
+    fleet.fill(1);
+    assert_eq!(fleet.live(), 8);
+    fleet.take(&Step::Join(0));
+    fleet.take(&Step::Wait(5_000));
+    fleet.settle();
+    for left in [7, 6, 5, 4] {
+        fleet.take(&Step::End { server: 0, which: 0 });
+        fleet.take(&Step::Allocate { server: 0, stricter: None });
+        fleet.settle();
+        fleet.take(&Step::Wait(1_500));
+        assert_eq!(fleet.live(), left);
+    }
+    fleet.take(&Step::End { server: 1, which: 0 });
+    fleet.settle();
+    fleet.take(&Step::Allocate { server: 0, stricter: None });
+    fleet.settle();
+    assert_eq!(fleet.live(), 4);
+}
+
+#[test]
+fn what_a_server_that_has_died_had_is_free_within_a_term() {
+    let mut fleet = Fleet::new(4, &[1000, 1000], WithoutShare::Refuse);
+    fleet.fill(0);
+    fleet.take(&Step::Wait(30_000));
+    fleet.settle();
+    fleet.take(&Step::Die(0));
+    fleet.take(&Step::Wait(1_000));
+    fleet.fill(1);
+    assert_eq!(fleet.live(), 0);
+    fleet.take(&Step::Wait(60_000));
+    fleet.fill(1);
+    assert_eq!(fleet.live(), 4);
+}

@@ -1,0 +1,215 @@
+//! Quotas over several servers of one store, with servers that are killed, and a store that stands still, forgets and is gone.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::redis::Redis;
+use crate::support::{EchoPeer, Spec, TestServer, Transport, require_tool, run, wait_until};
+use crate::wire::Wire;
+use crate::{LIMIT, metric, store_status, turnstone, with_store};
+
+/// A server of a fleet with a limit over all.
+fn spec(redis: &Redis, limit: u32, store: &str) -> Spec {
+    let mut spec = with_store(&format!(
+        "url = \"{}\"\nlease = \"3s\"\n{store}\n[quota]\nfleet-allocations-per-user = {limit}\n",
+        redis.url()
+    ));
+    spec.workers = 2;
+    spec
+}
+
+/// Servers that know of each other.
+fn fleet(redis: &Redis, count: usize, limit: u32, store: &str) -> Vec<TestServer> {
+    let servers: Vec<_> = (0..count).map(|_| spec(redis, limit, store).start()).collect();
+    for server in &servers {
+        wait_until("the servers to know of each other", LIMIT, || {
+            (metric(server, "turnstone_lease_servers") as usize == count).then_some(())
+        });
+    }
+    servers
+}
+
+/// One more allocation of ann; it ends with the connection.
+fn allocate(server: &TestServer) -> Result<Wire, u16> {
+    let mut wire = Wire::connect(server, Transport::Tcp, &server.credentials("ann"));
+    wire.allocate().map(|_| wire)
+}
+
+/// One that is to be had, if not at once.
+fn allocated(server: &TestServer, within: Duration) -> Wire {
+    wait_until("an allocation", within, || {
+        let got = allocate(server);
+        if got.is_err() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        got.ok()
+    })
+}
+
+fn noted(redis: &Redis) -> u32 {
+    let all = redis.ask(&["HVALS", "turnstone:q:time-limited::ann"]);
+    all.lines().filter_map(|line| line.split(':').next()?.parse::<u32>().ok()).sum()
+}
+
+#[test]
+fn a_quota_holds_over_three_servers_and_what_ends_on_one_is_free_on_the_others() {
+    let redis = Redis::start();
+    let servers = fleet(&redis, 3, 6, "");
+    let mut held: Vec<_> = (0..6).map(|n| allocated(&servers[n % 3], LIMIT)).collect();
+    for server in &servers {
+        assert_eq!(allocate(server).err(), Some(486));
+        let explained = turnstone(server, &["explain", "ann"]).stdout;
+        assert!(explained.contains("fleet-allocations-per-user"), "{explained}");
+    }
+    // Of another user nothing is taken.
+    let mut bob = Wire::connect(&servers[0], Transport::Tcp, &servers[0].credentials("bob"));
+    assert!(bob.allocate().is_ok());
+    assert_eq!(noted(&redis), 6);
+    let users: f64 = servers.iter().map(|server| metric(server, "turnstone_lease_allocations ")).sum();
+    assert!(users >= 7.0, "{users}");
+    drop(held.pop());
+    held.push(allocated(&servers[0], LIMIT));
+    assert_eq!(allocate(&servers[1]).err(), Some(486));
+    // When all is over, nothing is left in the store but the servers.
+    drop((held, bob));
+    wait_until("the store to be empty", LIMIT, || (redis.ask(&["KEYS", "turnstone:q:*"]).is_empty()).then_some(()));
+}
+
+#[test]
+fn a_server_that_is_killed_gives_its_share_back_when_its_lease_is_over_and_one_that_stops_at_once() {
+    let redis = Redis::start();
+    let mut servers = fleet(&redis, 2, 3, "");
+    let killed = servers.remove(0);
+    let held: Vec<_> = (0..3).map(|_| allocated(&killed, LIMIT)).collect();
+    assert_eq!(allocate(&servers[0]).err(), Some(486));
+    let begun = Instant::now();
+    killed.signal(Signal::KILL);
+    let again: Vec<_> = (0..3).map(|_| allocated(&servers[0], Duration::from_secs(10))).collect();
+    // Its lease was renewed within the last second.
+    assert!(begun.elapsed() >= Duration::from_millis(1500), "{:?}", begun.elapsed());
+    drop(held);
+    let other = spec(&redis, 3, "").start();
+    wait_until("the new server to be refused", LIMIT, || (allocate(&other).err() == Some(486)).then_some(()));
+    servers[0].signal(Signal::TERM);
+    assert_eq!(servers[0].exit_code_within(LIMIT), Some(0));
+    assert_eq!(redis.ask(&["EXISTS", "turnstone:q:time-limited::ann"]), "0");
+    drop(again);
+    let _again: Vec<_> = (0..3).map(|_| allocated(&other, Duration::from_secs(3))).collect();
+}
+
+#[test]
+fn while_the_store_stands_still_calls_go_on_and_new_ones_are_made_as_configured() {
+    let mut redis = Redis::start();
+    for (on_loss, more, code) in [("local-share", 2, 500), ("refuse", 1, 500), ("allow", 4, 486)] {
+        let servers = fleet(&redis, 2, 4, &format!("timeout = \"300ms\"\non-loss = \"{on_loss}\""));
+        let mut held = vec![allocated(&servers[0], LIMIT)];
+        // What it has more than that is given back with the next renewal.
+        wait_until("one to be noted", LIMIT, || (noted(&redis) == 1).then_some(()));
+        redis.pause();
+        let begun = Instant::now();
+        while held.len() < more {
+            held.push(allocate(&servers[0]).unwrap());
+        }
+        assert_eq!(allocate(&servers[0]).err(), Some(code), "{on_loss}");
+        // The first of them waits 200 ms, and the others until it is known.
+        assert!(begun.elapsed() < Duration::from_secs(3), "{on_loss}: {:?}", begun.elapsed());
+        wait_until("the loss to be known", LIMIT, || {
+            (metric(&servers[0], "turnstone_lease_lost") == 1.0).then_some(())
+        });
+        let begun = Instant::now();
+        assert_eq!(allocate(&servers[0]).err(), Some(code), "{on_loss}");
+        assert!(begun.elapsed() < Duration::from_millis(150), "{on_loss}: {:?}", begun.elapsed());
+        for wire in &mut held {
+            assert!(wire.refresh().is_ok());
+        }
+        redis.resume();
+        wait_until("all to be noted", LIMIT, || (noted(&redis) as usize == held.len()).then_some(()));
+        assert!(metric(&servers[0], "turnstone_lease_allocations_without_total") as usize == held.len() - 1);
+        let left = 4 - held.len();
+        let others: Vec<_> = (0..left).map(|_| allocated(&servers[1], LIMIT)).collect();
+        assert_eq!(allocate(&servers[1]).err(), Some(486), "{on_loss}");
+        drop((held, others));
+        wait_until("the store to be empty", LIMIT, || redis.ask(&["KEYS", "turnstone:q:*"]).is_empty().then_some(()));
+        drop(servers);
+        redis.kill();
+        redis.start_again();
+    }
+}
+
+#[test]
+fn what_the_store_has_forgotten_is_said_anew() {
+    let mut redis = Redis::start();
+    let servers = fleet(&redis, 2, 3, "");
+    let mut held: Vec<_> = (0..3).map(|_| allocated(&servers[0], LIMIT)).collect();
+    for is_killed in [false, true] {
+        if is_killed {
+            redis.kill();
+            redis.start_again();
+        } else {
+            redis.ask(&["FLUSHALL"]);
+        }
+        wait_until("the share to be said anew", LIMIT, || (noted(&redis) == 3).then_some(()));
+        wait_until("the other server to ask again", LIMIT, || (allocate(&servers[1]).err() == Some(486)).then_some(()));
+        for wire in &mut held {
+            assert!(wire.refresh().is_ok());
+        }
+    }
+    assert!(servers[0].log().contains("has lost what it knew"), "{}", servers[0].log());
+    let status = store_status(&servers[0]);
+    assert_eq!((&status["leases"]["users"], &status["leases"]["lost"]), (&1.into(), &false.into()), "{status}");
+}
+
+#[test]
+fn uclient_is_refused_on_one_server_for_as_long_as_it_is_on_the_other() {
+    let redis = Redis::start();
+    let servers = fleet(&redis, 2, 1, "");
+    let peer = EchoPeer::start("127.0.0.1");
+    let uclient = |server: &TestServer, messages: &str| {
+        let credentials = server.credentials("ann");
+        let mut command = Command::new(require_tool("turnutils_uclient", "coturn"));
+        command
+            .args(["-u", &credentials.username, "-w", &credentials.password, "-p", &server.udp().port().to_string()])
+            .args([
+                "-m",
+                "1",
+                "-c",
+                "-n",
+                messages,
+                "-z",
+                "20",
+                "-e",
+                "127.0.0.1",
+                "-r",
+                &peer.address().port().to_string(),
+            ])
+            .arg("127.0.0.1")
+            .stdin(Stdio::null());
+        command
+    };
+    let mut first = uclient(&servers[0], "100000").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_until("its allocation", LIMIT, || (noted(&redis) == 1).then_some(()));
+    let refused = run(&mut uclient(&servers[1], "5"), LIMIT);
+    let _ = first.kill();
+    let _ = first.wait();
+    assert!(refused.all_output().contains("error 486"), "{}", refused.all_output());
+    assert!(turnstone(&servers[0], &["kick", "--user", "ann", "--yes"]).code == Some(0));
+    wait_until("its end to be noted", LIMIT, || (noted(&redis) == 0).then_some(()));
+    // That it was refused is believed for a second.
+    wait_until("it to be served on the other server", LIMIT, || {
+        let finished = run(&mut uclient(&servers[1], "5"), LIMIT);
+        finished.all_output().contains("Total lost packets 0").then_some(())
+    });
+}
+
+#[test]
+fn without_a_store_such_a_quota_is_refused_and_a_server_without_one_knows_nothing_of_leases() {
+    let mut check = Command::new(env!("CARGO_BIN_EXE_turnstone"));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("turnserver.toml");
+    std::fs::write(&file, "[quota]\nfleet-allocations-per-user = 4\n").unwrap();
+    let finished = run(check.args(["check", "--config"]).arg(&file), LIMIT);
+    let output = finished.all_output();
+    assert!(output.contains("fleet-allocations-per-user") && output.contains("expected a url in [store]"), "{output}");
+}
