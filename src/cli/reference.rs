@@ -52,11 +52,15 @@ impl Entry<'_> {
         })
     }
 
-    /// Whether this variable or flag sets it.
+    /// Whether this variable, or this flag with its dashes or without, sets it.
     fn is_set_by(&self, name: &str) -> bool {
         let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        self.fact("Set by")
-            .is_some_and(|fact| fact.split(|c| !is_of_name(c)).any(|word| word.trim_start_matches('-') == name))
+        let words = self.fact("Set by").into_iter().flat_map(|fact| fact.split(move |c| !is_of_name(c)));
+        let mut names = words.filter_map(|word| match word.strip_prefix("--") {
+            Some(flag) => Some(flag),
+            None => word.starts_with("TURNSTONE_").then_some(word),
+        });
+        names.any(|word| word == name)
     }
 
     fn print(&self, printer: &mut Printer) -> Result<(), CliError> {

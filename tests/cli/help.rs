@@ -160,6 +160,15 @@ fn the_reference_says_what_a_key_a_table_a_variable_or_a_flag_is_without_a_confi
     assert!(said("relay").starts_with("[relay]\n") && said("[relay]").contains(&ports));
     assert!(said("[[listen]]").contains("listen.web-proxy-header\n"));
     assert!(said("Top level").contains("workers\n  Value: "));
+    for nothing in ["", "[]", "--", "NUMBER", "of", "\u{1b}[31m"] {
+        let ran = ran(&mut place.command(&["config", "reference", "--", nothing]));
+        assert!(
+            ran.code == 2 && ran.out.is_empty() && !ran.err.contains('\u{1b}'),
+            "{nothing:?}: {} {}",
+            ran.out,
+            ran.err
+        );
+    }
     let all = ran(&mut place.command(&["config", "reference"])).ok();
     assert!(all.contains("  quota.allocations-total                          \"unlimited\"\n"), "{all}");
     let wrong = ran(&mut place.command(&["config", "reference", "relay.prots"]));

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
+use std::path::Path;
 
 use super::super::overrides::{ADMIN_ENV, ADMIN_TOKEN_ENV, CONFIG_ENV};
 use super::super::units::{duration_text, size_text};
@@ -80,8 +81,19 @@ fn what_is_wrong_in_the_reference_is_named_with_its_line_and_what_is_expected() 
 }
 
 #[test]
-fn every_link_within_the_reference_leads_to_a_heading() {
+fn every_link_into_the_reference_leads_to_a_heading() {
     let text = fs::read_to_string(PATH).unwrap();
+    // From other pages, too.
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = fs::read_dir(top.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let pages = docs.chain([top.join("README.md")]).filter(|path| path.extension().is_some_and(|name| name == "md"));
+    for path in pages.collect::<Vec<_>>() {
+        let page = fs::read_to_string(&path).unwrap();
+        for target in page.split("reference.md#").skip(1).filter_map(|rest| rest.split_once(')')).map(|(to, _)| to) {
+            let is_there = parts(&text).iter().any(|part| slug(part.title) == target);
+            assert!(is_there, "{}: no heading of docs/reference.md for #{target}", path.display());
+        }
+    }
     let slugs: Vec<_> = parts(&text).iter().map(|part| slug(part.title)).collect();
     let unique: BTreeSet<_> = slugs.iter().collect();
     assert_eq!(slugs.len(), unique.len(), "two headings have one anchor");
