@@ -23,6 +23,8 @@
 //! | [`hook`] | asks an application about users |
 //! | [`store`] | what the servers of a fleet share |
 //! | `credentials` | time-limited credentials as they are handed out, by command and over HTTP |
+//! | `acme` | certificates that the server gets for itself |
+//! | `state_file` | files that the server keeps for itself |
 //! | [`ops`] | logs, signals, service manager |
 //! | `page` | the files of the operator's page |
 //! | [`cli`] | the commands |
@@ -33,6 +35,7 @@ pub use turnstone_stun as stun;
 pub use turnstone_turn as turn;
 pub use turnstone_turn::{addr, auth, clock, policy, reject, text, traffic, user};
 
+mod acme;
 pub mod bench;
 pub mod cli;
 pub mod config;
@@ -48,6 +51,7 @@ mod page;
 pub mod probe;
 pub mod proxy;
 mod public_address;
+mod state_file;
 pub mod store;
 pub mod stream;
 pub mod usage;

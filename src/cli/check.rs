@@ -224,6 +224,7 @@ fn check_config(findings: &mut Findings, config: &Config, bind: bool, is_service
     for judged in certificate::judge_all(config, unix_now(), crate::probe::WARN_DAYS_LEFT) {
         findings.take(judged.steps);
     }
+    findings.take(doctor::acme::judge(config));
     findings.take(doctor::clients::judge(config));
     findings.take(doctor::choices::judge(config));
     findings.take(doctor::credentials::judge(config));
@@ -273,6 +274,9 @@ fn check_config(findings: &mut Findings, config: &Config, bind: bool, is_service
         }
         if let Some(CredentialsApi { listen: Endpoint::Tcp(address), .. }) = config.credentials {
             check_bind(findings, "credentials", Transport::Tcp, address);
+        }
+        if let Some(address) = config.acme.as_ref().and_then(|acme| acme.challenges.http) {
+            check_bind(findings, "acme-http", Transport::Tcp, address);
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use toml::de::DeTable;
 
 use super::access::{parse_path, read_auth, read_readers, read_realms};
+use super::acme_reader::read_acme;
 use super::admin::read_admin;
 use super::credentials_reader::{Beside, read_credentials};
 use super::error::{ConfigError, Place, ValueError};
@@ -77,7 +78,10 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
     let mobility = root.boolean("mobility");
     let mut listeners = read_listeners(document, root, around.host);
     let nat_discovery = read_nat_discovery(document, root, &mut listeners, around.dev);
-    let tls = read_tls(document, &root.section("tls"), source, &listeners);
+    let state_directory = read_state_directory(root, source, around);
+    let tls_section = root.section("tls");
+    let acme = read_acme(document, &tls_section, (source, around), &listeners, state_directory.as_deref());
+    let tls = read_tls(document, &tls_section, source, &listeners, acme.as_ref());
     let relay = read_relay(document, root, turn, around);
     let tcp_relays = read_tcp_relays(root);
     if turn {
@@ -130,12 +134,12 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         realms: &realms,
     };
     let credentials = read_credentials(document, root, source, &beside);
-    let state_directory = read_state_directory(root, source, around);
     root.report_unknown_keys();
     let mut config = Config {
         workers,
         listeners: listeners.into_iter().map(|listener| listener.value).collect(),
         tls,
+        acme,
         relay: relay.value,
         tcp_relays,
         auth,

@@ -46,6 +46,14 @@ pub(super) enum Kind {
     Rate,
 }
 
+// Kinds that several keys have.
+pub(super) const FILE: Kind = Kind::Text("the path of a file");
+pub(super) const CREDENTIAL: Kind = Kind::Text("the name of a systemd credential");
+pub(super) const VARIABLE: Kind = Kind::Text("the name of an environment variable");
+pub(super) const INLINE_TEXT: &str = "a text";
+pub(super) const INLINE: Kind = Kind::Text(INLINE_TEXT);
+pub(super) const SERVER_NAMES: Kind = Kind::Texts(r#"host names such as "turn.example.org" or "*.example.org""#);
+
 impl Key {
     pub(super) const fn new(name: &'static str, kind: Kind) -> Self {
         Self { name, kind, default: None, value: |_| None, unshown: None, keep: None, overridable: None }

@@ -5,6 +5,7 @@ mod credentials;
 mod outside;
 mod relay;
 mod store;
+mod tls;
 mod variables;
 
 use std::collections::BTreeSet;
@@ -14,16 +15,19 @@ use crate::addr::Family;
 use crate::auth::TokenAlgorithm;
 use crate::turn::{AlternateServer, DefaultFamily};
 
+use super::acme_pairs;
 use super::hook::Hook;
-use super::key::{Key, Kind, Overridable};
+use super::key::{CREDENTIAL, FILE, INLINE, Key, Kind, Overridable, SERVER_NAMES, VARIABLE};
 use super::shown::{boolean, limit, number, or_off, rate, secs, text, texts};
-use super::snapshot::{Config, LogFormat, LogOutput, RelayChoice, TlsVersion};
+use super::snapshot::{Config, LogFormat, LogOutput, RelayChoice};
 use super::unshown;
 use super::usage::{Usage, UsageFile, Webhook};
 use super::value::{Choices, ON_EXPIRY, PEER_MODES, Value, name_of};
 pub(super) use outside::{SECRET, SECRET_FILE, USERS};
 use relay::{relay_bind, relay_externals};
 pub(super) use variables::settable;
+
+pub(super) use tls::TLS_VERSIONS;
 
 /// Every setting with a variable, and mostly a flag, of a name of its own.
 pub fn overridable() -> impl Iterator<Item = &'static Overridable> {
@@ -37,7 +41,7 @@ pub(super) fn find(name: &str) -> Option<&'static Key> {
 
 /// Every key.
 pub(super) fn all() -> impl Iterator<Item = &'static Key> {
-    KEYS.iter().chain(credentials::KEYS).chain(store::KEYS).chain(outside::KEYS)
+    KEYS.iter().chain(tls::KEYS).chain(credentials::KEYS).chain(store::KEYS).chain(outside::KEYS)
 }
 
 /// The names that a table may have in it, subtables included.
@@ -57,7 +61,6 @@ pub(super) const READERS: &str = "secret-files-readable-by";
 pub const READERS_ENV: &str = "TURNSTONE_SECRET_FILES_READABLE_BY";
 pub(super) const TOKEN_ALGORITHMS: &Choices<TokenAlgorithm> =
     &[("A256GCM", TokenAlgorithm::A256Gcm), ("A128GCM", TokenAlgorithm::A128Gcm)];
-pub(super) const TLS_VERSIONS: &Choices<TlsVersion> = &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
 pub(super) const LOG_FORMATS: &Choices<LogFormat> = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 pub(super) const LOG_OUTPUTS: &Choices<LogOutput> = &[("stderr", LogOutput::Stderr), ("stdout", LogOutput::Stdout)];
 /// Which of several relay addresses.
@@ -77,14 +80,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 const DECADE: Duration = Duration::from_secs(3660 * 86_400);
 const U32_MAX: u64 = u32::MAX as u64;
 
-const FILE: Kind = Kind::Text("the path of a file");
-const CREDENTIAL: Kind = Kind::Text("the name of a systemd credential");
-const VARIABLE: Kind = Kind::Text("the name of an environment variable");
-const INLINE_TEXT: &str = "a text";
-const INLINE: Kind = Kind::Text(INLINE_TEXT);
 const SECRET_ID: Kind = Kind::Text("a name of at most 64 letters, digits, dots, dashes and underscores");
 const USERS_FILE: Kind = Kind::Text("the path of a file with a name:password or a name:0xKEY a line");
-const SERVER_NAMES: Kind = Kind::Texts(r#"host names such as "turn.example.org" or "*.example.org""#);
 const PUBLIC_HOST: Kind = Kind::Text("a host name or an IP address");
 const URLS: Kind = Kind::Texts(r#"URLs such as "turn:turn.example.org:3478?transport=udp""#);
 const RULES: Kind = Kind::Texts(r#"networks such as "10.0.0.0/8", addresses, or ranges such as "10.0.0.1-10.0.0.9""#);
@@ -116,7 +113,7 @@ static KEYS: &[Key] = &[
         ),
     Key::new("state-directory", Kind::Text("the path of a directory"))
         .shown(|c| text(c.state_directory.as_ref()?.to_string_lossy()))
-        .after_restart(|new, running| new.state_directory.clone_from(&running.state_directory)),
+        .after_restart(keep_state_directory),
     Key::new("software", Kind::Text("a text of at most 127 characters")).shown(|c| text(c.software.as_deref()?)),
     Key::new("listen", Kind::Tables)
         .unshown(unshown::listen_lines, unshown::listen_change)
@@ -179,24 +176,6 @@ static KEYS: &[Key] = &[
     Key::new("realm.bandwidth.per-user", Kind::Rate).default("unlimited"),
     Key::new("realm.bandwidth.packets-per-allocation", PACKETS).default("unlimited"),
     Key::new("realm.bandwidth.packets-per-user", PACKETS).default("unlimited"),
-    Key::new("tls.certificate", Kind::Text("the path of a PEM file"))
-        .shown(|c| text(c.tls.as_ref()?.certificate.to_string_lossy()))
-        .after_restart(keep_tls)
-        .set_by("TURNSTONE_TLS_CERTIFICATE", Some("tls-certificate"), "FILE", "certificate chain, PEM"),
-    Key::new("tls.key", Kind::Text("the path of a PEM file"))
-        .shown(|c| text(c.tls.as_ref()?.key.to_string_lossy()))
-        .after_restart(keep_tls)
-        .set_by("TURNSTONE_TLS_KEY", Some("tls-key"), "FILE", "private key, PEM"),
-    Key::new("tls.min-version", Kind::Text(r#""1.2" or "1.3""#))
-        .default("1.2")
-        .shown(|c| text(name_of(TLS_VERSIONS, &c.tls.as_ref()?.min_version)?))
-        .after_restart(keep_tls),
-    Key::new("tls.certificates", Kind::Tables)
-        .unshown(unshown::certificate_lines, unshown::certificate_change)
-        .after_restart(keep_tls),
-    Key::new("tls.certificates.certificate", Kind::Text("the path of a PEM file")),
-    Key::new("tls.certificates.key", Kind::Text("the path of a PEM file")),
-    Key::new("tls.certificates.names", SERVER_NAMES),
     Key::new("relay.ipv4", Kind::Texts(r#"IPv4 addresses of this host, "auto" or "off""#))
         .default("auto")
         .shown(|c| relay_bind(c, Family::V4))
@@ -540,10 +519,11 @@ static KEYS: &[Key] = &[
 
 // What only a restart can change: sockets, threads, and what is made with them.
 
-fn keep_tls(new: &mut Config, running: &Config) {
-    let is_needed = running.has_tls_listener() || running.credentials.as_ref().is_some_and(|api| api.tls);
-    if new.tls.is_none() && is_needed {
-        new.tls.clone_from(&running.tls);
+/// Where there was none, nothing but certificates can be kept in a new one.
+fn keep_state_directory(new: &mut Config, running: &Config) {
+    new.state_directory.clone_from(&running.state_directory);
+    if let Some(directory) = &running.state_directory {
+        acme_pairs::keep_in(new, directory);
     }
 }
 

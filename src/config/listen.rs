@@ -8,6 +8,8 @@ use ipnet::IpNet;
 use crate::addr::{SocketKind, Transport};
 
 use super::access::{parse_path, parse_realm, parse_sni};
+use super::acme::Acme;
+use super::acme_pairs::pairs;
 use super::error::{Located, Place, ValueError};
 use super::host::Host;
 use super::keys::TLS_VERSIONS;
@@ -227,7 +229,7 @@ fn parse_listener(text: &str, host: Host, options: &Arc<ListenOptions>) -> Resul
     Ok(parse_address(address, host)?.into_iter().map(listener).collect())
 }
 
-fn parse_address(text: &str, host: Host) -> Result<Vec<SocketAddr>, ValueError> {
+pub(super) fn parse_address(text: &str, host: Host) -> Result<Vec<SocketAddr>, ValueError> {
     if let Some(port) = text.strip_prefix("*:") {
         let port = port.parse::<u16>().map_err(|_| ValueError::is_not(port, "a port"))?;
         let every = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
@@ -262,21 +264,23 @@ pub(super) fn read_tls(
     section: &Section<'_, '_>,
     source: &Source,
     listeners: &[Located<Listener>],
+    acme: Option<&Acme>,
 ) -> Option<TlsFiles> {
     let path = |key| section.text(key, |text| parse_path(text, &source.directory));
     let (certificate, key) = (path("certificate"), path("key"));
     let min_version = section.text("min-version", |text| choose(TLS_VERSIONS, text, "a version that is offered"));
-    let mut others = read_pairs(document, section, source);
+    let mut others: Vec<_> = acme.into_iter().flat_map(pairs).chain(read_pairs(document, section, source)).collect();
     section.report_unknown_keys();
     let (min_version, key_readers) = (or_default(min_version), document.secret_readers());
     match (certificate, key) {
         (Some(certificate), Some(key)) => {
             let (certificate, key) = (certificate.value, key.value);
-            return Some(TlsFiles { certificate, key, min_version, key_readers, names: Vec::new(), others });
+            let (names, is_acme) = (Vec::new(), false);
+            return Some(TlsFiles { certificate, key, min_version, key_readers, names, is_acme, others });
         }
         (None, None) if !others.is_empty() => {
-            let TlsPair { certificate, key, names } = others.remove(0);
-            return Some(TlsFiles { certificate, key, min_version, key_readers, names, others });
+            let TlsPair { certificate, key, names, is_acme } = others.remove(0);
+            return Some(TlsFiles { certificate, key, min_version, key_readers, names, is_acme, others });
         }
         (Some(given), None) if !section.has("key") => {
             document.problem(given.place, "[tls] has a certificate but no key");
@@ -284,11 +288,12 @@ pub(super) fn read_tls(
         (None, Some(given)) if !section.has("certificate") => {
             document.problem(given.place, "[tls] has a key but no certificate");
         }
-        (None, None) if !section.has("key") && !section.has("certificate") => {
+        (None, None) if !section.has("key") && !section.has("certificate") && !section.has("acme") => {
             if let Some(listener) = listeners.iter().find(|listener| listener.value.transport.is_encrypted()) {
                 let transport = listener.value.transport;
-                let message =
-                    format!("a {transport} listener needs a certificate: expected [tls] with certificate and key");
+                let message = format!(
+                    "a {transport} listener needs a certificate: expected [tls] with certificate and key, or with acme"
+                );
                 document.problem(listener.place.clone(), message);
             }
         }
@@ -313,7 +318,8 @@ fn read_pairs(document: &Document<'_>, section: &Section<'_, '_>, source: &Sourc
         table.report_unknown_keys();
         if let (Some(certificate), Some(key)) = (certificate, key) {
             let names = names.into_iter().map(|name| name.value).collect();
-            pairs.push(TlsPair { certificate: certificate.value, key: key.value, names });
+            let (certificate, key) = (certificate.value, key.value);
+            pairs.push(TlsPair { certificate, key, names, is_acme: false });
         }
     }
     if pairs.len() > PAIRS_MAX {

@@ -1,6 +1,9 @@
 //! The typed configuration: what `turnserver.toml`, the environment and the flags come to once they are valid.
 
 mod access;
+mod acme;
+mod acme_pairs;
+mod acme_reader;
 mod admin;
 mod changes;
 mod credentials;
@@ -48,6 +51,7 @@ mod value;
 mod ways_in;
 mod words;
 
+pub use acme::{Acme, AtPort, Challenges, DirectoryUrl, ExternalAccount};
 pub use changes::{Change, Effect};
 pub use credentials::{ApiKey, CredentialsApi, Origin, Shape};
 pub use denied::Unusable;

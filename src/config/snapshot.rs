@@ -15,6 +15,7 @@ use crate::policy::{BandwidthLimits, GuardLimits, PeerRules, PolicyName, QuotaLi
 use crate::turn::{Alternates, DefaultFamily, Lifetimes, NatDiscovery, OnExpiry, Redirect, TcpRelays};
 use crate::user::RealmId;
 
+use super::acme::Acme;
 use super::credentials::CredentialsApi;
 use super::endpoint::Endpoint;
 use super::finding::{Finding, FoundBy, is_public};
@@ -33,6 +34,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Certificate and key; present when a listener is TLS.
     pub tls: Option<TlsFiles>,
+    /// Which certificates the server gets for itself; none by default.
+    pub acme: Option<Acme>,
     /// Where relayed transport addresses come from.
     pub relay: Relay,
     /// Whether clients may have TCP relays (RFC 6062).
@@ -163,6 +166,8 @@ pub struct TlsFiles {
     pub key_readers: Readers,
     /// The server names that it is for; those of the certificate if there are none.
     pub names: Vec<String>,
+    /// Whether the server gets it for itself: there may be none yet.
+    pub is_acme: bool,
     /// Further certificates, chosen by the server name that a client asks for.
     pub others: Vec<TlsPair>,
 }
@@ -176,14 +181,16 @@ pub struct TlsPair {
     pub key: PathBuf,
     /// The server names that it is for; those of the certificate if there are none.
     pub names: Vec<String>,
+    /// Whether the server gets it for itself: there may be none yet.
+    pub is_acme: bool,
 }
 
 impl TlsFiles {
     /// Each certificate by itself; the first one is for clients that ask for none of their names.
     pub fn each(&self) -> Vec<Self> {
         let others = self.others.iter().map(|pair| {
-            let TlsPair { certificate, key, names } = pair.clone();
-            Self { certificate, key, names, others: Vec::new(), ..*self }
+            let TlsPair { certificate, key, names, is_acme } = pair.clone();
+            Self { certificate, key, names, is_acme, others: Vec::new(), ..*self }
         });
         std::iter::once(Self { others: Vec::new(), ..self.clone() }).chain(others).collect()
     }
@@ -441,7 +448,11 @@ impl Config {
             // Each worker waits with two descriptors, and is woken by another one.
             listeners: self.workers as u64 * (self.listeners.len() as u64 + 3)
                 + if self.credentials.is_some() { CredentialsApi::SOCKETS_MAX } else { 0 }
-                + self.hook.as_ref().map_or(0, |hook| hook.concurrency as u64),
+                + self.hook.as_ref().map_or(0, |hook| hook.concurrency as u64)
+                + self.acme.as_ref().map_or(0, |acme| {
+                    let http = if acme.challenges.http.is_some() { Acme::HTTP_SOCKETS_MAX } else { 0 };
+                    http + Acme::REQUEST_SOCKETS_MAX
+                }),
             relays: if self.turn { ports * addresses } else { 0 },
             connections,
             peers: if self.turn && self.tcp_relays.is_offered { connections } else { 0 },

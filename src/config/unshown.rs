@@ -126,7 +126,7 @@ pub(super) fn users_change(old: &Config, new: &Config) -> Option<(String, String
 
 pub(super) fn certificate_lines(config: &Config) -> String {
     let mut lines = String::new();
-    for pair in config.tls.iter().flat_map(|tls| &tls.others) {
+    for pair in config.tls.iter().flat_map(|tls| &tls.others).filter(|pair| !pair.is_acme) {
         let path = |path: &std::path::Path| quoted(&path.to_string_lossy());
         // Writing to a string cannot fail.
         let _ = write!(
@@ -146,7 +146,7 @@ pub(super) fn certificate_lines(config: &Config) -> String {
 /// Certificates are told by their files.
 pub(super) fn certificate_change(old: &Config, new: &Config) -> Option<(String, String)> {
     let texts = |config: &Config| {
-        let pairs = config.tls.iter().flat_map(|tls| &tls.others);
+        let pairs = config.tls.iter().flat_map(|tls| &tls.others).filter(|pair| !pair.is_acme);
         let texts: Vec<_> = pairs
             .map(|pair| format!("{} {} {}", pair.certificate.display(), pair.key.display(), pair.names.join(" ")))
             .collect();
@@ -154,6 +154,18 @@ pub(super) fn certificate_change(old: &Config, new: &Config) -> Option<(String, 
     };
     let (before, after) = (texts(old), texts(new));
     (before != after).then_some((before, after))
+}
+
+/// An external account's key is secret.
+pub(super) fn external_key_lines(config: &Config) -> String {
+    let account = config.acme.as_ref().and_then(|acme| acme.external_account.as_ref());
+    if account.is_some() { "# acme-eab-key: there is one\n".to_owned() } else { String::new() }
+}
+
+/// So it is when it changes.
+pub(super) fn external_key_change(old: &Config, new: &Config) -> Option<(String, String)> {
+    let key = |config: &Config| Some(config.acme.as_ref()?.external_account.as_ref()?.key.clone());
+    there(key(old), key(new), ["a key", "another key"])
 }
 
 pub(super) fn realm_lines(config: &Config) -> String {

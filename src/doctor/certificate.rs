@@ -13,6 +13,7 @@ use crate::clock::utc_text;
 use crate::config::{Config, TlsFiles};
 use crate::probe::{Status, Step};
 
+use super::acme::is_missing;
 use super::finding;
 
 /// What was found, and what other checks want to know of the server's own certificate.
@@ -31,8 +32,15 @@ pub fn judge_all(config: &Config, now_unix: u64, warn_days_left: u64) -> Vec<Jud
     let each = config.tls.as_ref().map(TlsFiles::each).unwrap_or_default();
     let host = config.auth.public_host.as_deref();
     let is_one_of_many = each.len() > 1;
+    // What the server gets for itself is judged when it is there.
+    let (to_come, each): (Vec<_>, Vec<_>) =
+        each.into_iter().partition(|tls| tls.is_acme && is_missing(&tls.certificate));
     let judge = |tls: &TlsFiles| {
         let mut judged = judge(tls, if is_one_of_many { None } else { host }, now_unix, warn_days_left);
+        // What the server gets for itself is for the server to mend: a reload is not refused for it.
+        for step in judged.steps.iter_mut().filter(|step| tls.is_acme && step.status == Status::Fail) {
+            step.status = Status::Warn;
+        }
         if is_one_of_many {
             for step in &mut judged.steps {
                 step.message = format!("{}: {}", tls.certificate.display(), step.message);
@@ -42,7 +50,10 @@ pub fn judge_all(config: &Config, now_unix: u64, warn_days_left: u64) -> Vec<Jud
     };
     let mut all: Vec<_> = each.iter().map(judge).collect();
     let chains: Vec<_> = each.iter().filter_map(|tls| read_chain(&mut Vec::new(), tls)).collect();
-    let has_one_for = |name: &str| chains.iter().any(|chain| chain.first().is_some_and(|der| is_for(der, name)));
+    let comes =
+        |name: &str| to_come.iter().flat_map(|tls| &tls.names).any(|to_come| to_come.eq_ignore_ascii_case(name));
+    let has_one_for =
+        |name: &str| comes(name) || chains.iter().any(|chain| chain.first().is_some_and(|der| is_for(der, name)));
     if let (Some(first), false) = (all.first_mut(), chains.is_empty()) {
         for (name, whose) in server_names(config) {
             // A wildcard stands for any name below it.

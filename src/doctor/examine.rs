@@ -1,6 +1,7 @@
 //! Collects what each check looks at, and makes them one after the other.
 
 use std::collections::HashSet;
+use std::net::ToSocketAddrs;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::{Config, ConfigError, Finding, TlsFiles};
@@ -11,7 +12,7 @@ use crate::public_address;
 use super::process::{self, Server};
 use super::{Configured, Options, Progress, Report, finding};
 use super::{
-    alternates, buffers, certificate, choices, clients, clock, credentials, files, firewall, health, hook, host,
+    acme, alternates, buffers, certificate, choices, clients, clock, credentials, files, firewall, health, hook, host,
     listeners, network, ports, service, store,
 };
 
@@ -66,6 +67,9 @@ impl Doctor<'_, '_> {
         let name = certificates.first().and_then(|judged| judged.name.clone());
         self.look_at_clock(certificates.iter().filter_map(|judged| judged.not_before_unix).max());
         certificates.into_iter().for_each(|judged| self.found(judged.steps));
+        self.found(acme::judge(config));
+        let resolve = |name: &str| (name, 0).to_socket_addrs().map(|found| found.map(|address| address.ip()).collect());
+        self.found(acme::judge_names(config, &host::addresses(), &resolve));
         self.found(clients::judge(config));
         self.found(choices::judge(config));
         self.look_at_descriptors(config, &server);

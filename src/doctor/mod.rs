@@ -5,6 +5,7 @@
 //! findings; [`run`] collects the inputs and asks each. It sends packets to this host's own addresses, to the web servers that share ports,
 //! to the servers that clients are sent to (`[redirect]`, `[drain]`), to the application of `[hook]`, to the store of `[store]`, and to no others.
 
+pub mod acme;
 mod alternates;
 mod buffers;
 pub mod certificate;

@@ -139,6 +139,16 @@ impl<'a> ClientHello<'a> {
         out.extend_from_slice(cookie);
     }
 
+    /// The datagram that refuses it: there is no certificate for the name yet (RFC 8446 section 6.2, access_denied).
+    pub fn denied(&self) -> [u8; 15] {
+        const ALERT: u8 = 21;
+        const FATAL: u8 = 2;
+        const ACCESS_DENIED: u8 = 49;
+        let [_, _, s0, s1, s2, s3, s4, s5] = self.sequence.to_be_bytes();
+        let [major, minor] = DTLS_1_0;
+        [ALERT, major, minor, 0, 0, s0, s1, s2, s3, s4, s5, 0, 2, FATAL, ACCESS_DENIED]
+    }
+
     /// The datagram of the hello that came before this one, which has brought the cookie.
     pub fn without_cookie(&self) -> Vec<u8> {
         let body_len = self.before_cookie.len() + 1 + self.suites.len() + self.extensions.len();

@@ -33,7 +33,7 @@ const ANY_COOKIE: &[u8] = b"verified";
 
 /// What sessions are made from: certificates, and what is negotiated.
 pub struct Context {
-    certificates: Vec<Certificate>,
+    certificates: Vec<Option<Certificate>>,
     choice: CertificateChoice,
 }
 
@@ -53,8 +53,8 @@ pub struct Session {
 }
 
 impl Context {
-    /// Of these certificates, each with the names that it is for.
-    pub fn new(certificates: Vec<(Certificate, Vec<String>)>) -> Option<Arc<Self>> {
+    /// Of these certificates, each with the names that it is for; one may be still to come.
+    pub fn new(certificates: Vec<(Option<Certificate>, Vec<String>)>) -> Option<Arc<Self>> {
         let (certificates, names): (Vec<_>, Vec<_>) = certificates.into_iter().unzip();
         Some(Arc::new(Self { certificates, choice: CertificateChoice::new(&names) }))
     }
@@ -65,7 +65,7 @@ impl Context {
     /// OpenSSL is not asked to choose: it would acknowledge the name, and pion takes the empty extension that does for a malformed one.
     fn certificate(&self, hello: &ClientHello<'_>) -> Option<&Certificate> {
         let numbers = self.choice.of(hello.server_name()).iter();
-        let candidates = numbers.filter_map(|number| self.certificates.get(*number));
+        let candidates = numbers.filter_map(|number| self.certificates.get(*number)?.as_ref());
         candidates.min_by_key(|of| (!hello.takes(of.kind), of.kind == KeyKind::Rsa))
     }
 }
@@ -180,7 +180,11 @@ impl Session {
         datagram: &[u8],
         wire: &mut Wire,
     ) -> Option<(Self, State)> {
-        let mut ssl = Ssl::new(&context.certificate(hello)?.context).ok()?;
+        let Some(certificate) = context.certificate(hello) else {
+            wire.outgoing.push(&hello.denied());
+            return None;
+        };
+        let mut ssl = Ssl::new(&certificate.context).ok()?;
         ssl.set_mtu(MTU).ok()?;
         ssl.set_accept_state();
         let stream = SslStream::new(ssl, Wire::default()).ok()?;
@@ -318,7 +322,7 @@ mod tests {
         let own_pem = own.signed_by(&own_key, &Issuer::new(middle, middle_key)).unwrap().pem();
         let chain = format!("{own_pem}{middle_pem}");
         let certificate = Certificate::of(chain.as_bytes(), own_key.serialize_pem().as_bytes()).unwrap();
-        let context = Context::new(vec![(certificate, vec!["turn.example.org".to_owned()])]).unwrap();
+        let context = Context::new(vec![(Some(certificate), vec!["turn.example.org".to_owned()])]).unwrap();
         (context, X509::from_pem(root_pem.as_bytes()).unwrap())
     }
 

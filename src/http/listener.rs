@@ -26,7 +26,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::answer::Answer;
 use super::seats::{Seat, Seats};
-use crate::config::{CredentialsApi, Endpoint};
+use crate::config::{Acme, CredentialsApi, Endpoint};
 use crate::net::bind_endpoint;
 
 /// A request, its answer included, must be over within this.
@@ -83,6 +83,12 @@ impl Limits {
     /// For programs on this host and next to it.
     pub(crate) const NEAR: Self =
         Self { connections: 64, silent: Duration::from_millis(200), head: Duration::from_secs(2) };
+    /// For the few questions of a certificate authority, from anywhere.
+    pub(crate) const BRIEF: Self = Self {
+        connections: Acme::HTTP_SOCKETS_MAX as usize - 1,
+        silent: Duration::from_secs(1),
+        head: Duration::from_secs(4),
+    };
     /// For browsers and servers anywhere: several round trips around the world.
     pub(crate) const FAR: Self = Self {
         connections: CredentialsApi::SOCKETS_MAX as usize - 1,

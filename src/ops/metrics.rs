@@ -16,6 +16,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::status::Status;
+use crate::acme::NameFacts;
 use crate::addr::{Family, Transport};
 use crate::auth::Revocations;
 use crate::counters::{self, BadHeader, Counter, Counters, Cut, Handshake, Histogram, NotPassed, TrafficCounters};
@@ -168,6 +169,25 @@ impl Observed {
             let name = "turnstone_certificate_not_after_seconds";
             out.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&not_after)?;
         }
+        let acme = status.acme.names();
+        let of = |is: fn(&NameFacts) -> bool| acme.iter().filter(|name| is(name)).count() as u64;
+        out.counters(
+            "turnstone_acme_attempts",
+            "Attempts to have a certificate by ACME, by what came of them.",
+            "result",
+            status.acme.attempts(),
+        )?;
+        out.gauge("turnstone_acme_names", "Names whose certificates the server gets for itself.", acme.len() as u64)?;
+        out.gauge(
+            "turnstone_acme_names_missing",
+            "Names of which there is no certificate yet: TLS handshakes for them are refused.",
+            of(|name| !name.has_certificate),
+        )?;
+        out.gauge(
+            "turnstone_acme_names_failing",
+            "Names whose last attempt has failed.",
+            of(|name| name.failure.is_some()),
+        )?;
         let certificates = status.certificates();
         if certificates.len() > 1 {
             let help = "When each certificate expires, in Unix seconds, by its file.";

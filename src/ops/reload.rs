@@ -96,8 +96,8 @@ fn judge(server: &Server, hooks: &Hooks<'_>) -> Result<Judged, ReloadError> {
     config.keep_until_restart(&server.config);
     warnings.extend(config.listeners_without_realm());
     let stamp = config.tls.as_ref().map(|files| Stamp::of(&files_of(files)));
-    let has_dtls = config.has_dtls_listener();
-    let certificates = config.tls.as_ref().map(|files| Certificates::load(files, has_dtls)).transpose()?;
+    let load = |files| Certificates::load(files, &server.loading, server.in_use.as_ref());
+    let certificates = config.tls.as_ref().map(load).transpose()?;
     let settings = Arc::new(server.settings_of(&config)?);
     log::parse_filter(&config.log.filter)?;
     Ok(Judged { config, changes, warnings, settings, stamp, certificates })
@@ -116,6 +116,7 @@ fn apply(server: &mut Server, judged: &mut Judged, hooks: &Hooks<'_>) -> Judging
     server.use_certificates(certificates);
     let lists_others = server.config.auth.revocations != config.auth.revocations;
     server.config = config.clone();
+    server.acme.reload(server.config.acme.as_ref());
     server.renew_credentials();
     if let Some(file) = &server.config.auth.revocations_file {
         server.revocations_watch.begin(std::slice::from_ref(file));
@@ -195,6 +196,26 @@ pub(super) fn follow_certificate(server: &mut Server) {
     }
 }
 
+/// Takes over a certificate that the server has got for itself.
+pub(super) fn take_issued(server: &mut Server, name: &str) {
+    // A reload may have taken the name away meanwhile.
+    let Some((files, in_use)) = server.config.tls.as_ref().zip(server.in_use.as_ref()) else { return };
+    match in_use.load_again(files, &server.loading) {
+        Ok((certificates, errors)) => {
+            let facts = certificates.facts();
+            let new = facts.iter().find(|facts| facts.is_acme && facts.names.iter().any(|of| of == name));
+            if let Some(CertificateFacts { not_after_unix, issuer, .. }) = new {
+                tracing::info!(name, issuer, not_after_unix, "a certificate was had by ACME, and is in use");
+            }
+            server.use_certificates(Some(certificates));
+            for problem in errors {
+                tracing::error!(%problem, "a certificate cannot be used; the old one stays");
+            }
+        }
+        Err(problem) => tracing::error!(%problem, name, "the certificate that was had by ACME cannot be used"),
+    }
+}
+
 /// Takes over certificate and key as they are now, without waiting for a change to settle.
 pub(super) fn reload_certificate(server: &mut Server) {
     let Some(files) = server.config.tls.clone() else {
@@ -207,10 +228,9 @@ pub(super) fn reload_certificate(server: &mut Server) {
 }
 
 fn take_certificates(server: &mut Server, files: &TlsFiles, why: &str) {
-    let has_dtls = server.config.has_dtls_listener();
     let loaded = match &server.in_use {
-        Some(in_use) => in_use.load_again(files, has_dtls),
-        None => Certificates::load(files, has_dtls).map(|loaded| (loaded, Vec::new())),
+        Some(in_use) => in_use.load_again(files, &server.loading),
+        None => Certificates::load(files, &server.loading, None).map(|loaded| (loaded, Vec::new())),
     };
     let errors = match loaded {
         Ok((certificates, errors)) => {

@@ -1,23 +1,18 @@
 //! What is revoked: carried out, kept in the state directory over restarts, and followed in the file that lists it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, BufWriter, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use tokio::sync::oneshot;
-use tokio::time::timeout;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::auth::{Revocation, Revocations};
 use crate::config::{Config, WrittenBy, WrittenRevocation, read_list, revocation};
+use crate::state_file::{on_disk, replace};
 
 const FILE: &str = "revocations.ndjson";
 const HEAD: &str = "# What is revoked, kept by turnstone over its restarts; `turnstone revoke` changes it.\n";
-/// How long a disk may take.
-const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What is revoked, and where that is kept.
 pub(super) struct Revoker {
@@ -70,19 +65,10 @@ impl Revoker {
         let Some(state) = self.state.clone() else { return Kept::Nowhere };
         let change = state.changes.fetch_add(1, Ordering::AcqRel) + 1;
         let revocations = Arc::clone(&self.revocations);
-        let (send, written) = oneshot::channel();
         let path = state.path.display().to_string();
-        // A thread of its own: a disk that hangs holds up neither the control runtime nor the end of the process.
-        let thread = std::thread::Builder::new().name("revocations".to_owned());
-        let spawned = thread.spawn(move || drop(send.send(state.write(change, &revocations))));
-        let result = match spawned {
-            Ok(_) => timeout(WRITE_LIMIT, written).await,
-            Err(error) => return Kept::Failed(format!("{path}: {error}")),
-        };
-        match result {
-            Ok(Ok(Ok(()))) => Kept::Yes,
-            Ok(Ok(Err(error))) => Kept::Failed(format!("{path}: {error}")),
-            Ok(Err(_)) | Err(_) => Kept::Failed(format!("{path}: the disk does not answer")),
+        match on_disk("revocations", move || state.write(change, &revocations)).await {
+            Ok(()) => Kept::Yes,
+            Err(error) => Kept::Failed(format!("{path}: {error}")),
         }
     }
 
@@ -137,20 +123,10 @@ fn take_over(config: &Config, path: &Path, revocations: &Revocations) -> io::Res
 
 /// The file changes as a whole, and is on the disk when this is over.
 fn write_whole(path: &Path, kept: &[Revocation]) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    if !directory.is_dir() {
-        DirBuilder::new().mode(0o750).create(directory)?;
-    }
-    let new = path.with_extension("new");
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    let mut out = BufWriter::new(file);
-    out.write_all(HEAD.as_bytes())?;
-    for revocation in kept {
-        writeln!(out, "{}", WrittenRevocation::from(revocation).line())?;
-    }
-    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-    fs::rename(&new, path)?;
-    File::open(directory)?.sync_all()
+    replace(path, |out| {
+        out.write_all(HEAD.as_bytes())?;
+        kept.iter().try_for_each(|revocation| writeln!(out, "{}", WrittenRevocation::from(revocation).line()))
+    })
 }
 
 pub(super) fn unix_now() -> u64 {

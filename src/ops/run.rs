@@ -97,6 +97,7 @@ async fn supervise(started: Started, mut signals: Signals, hooks: &mut Hooks<'_>
             _ = signals.user_2.recv() => reload::reload_certificate(&mut server),
             () = server.certificates.due(), if server.config.tls.is_some() => reload::follow_certificate(&mut server),
             () = server.revocations_watch.due(), if server.config.auth.revocations_file.is_some() => reload::follow_revocations(&mut server),
+            name = server.acme.issued() => reload::take_issued(&mut server, &name),
             _ = forget_tick.tick() => server.revoker.forget_what_is_over(),
             () = server.addresses.due() => {
                 if server.follow_addresses(None) {

@@ -8,7 +8,7 @@ use arc_swap::ArcSwapOption;
 use rustls::ServerConfig;
 
 use super::addresses::{AddressWatch, Looked};
-use super::certificates::Certificates;
+use super::certificates::{Certificates, Loading};
 use super::drain::Draining;
 use super::file_watch::Watch;
 use super::leases::Leases;
@@ -16,6 +16,7 @@ use super::public_address::{self, PublicAddresses, Round};
 use super::revocations::Revoker;
 use super::status::Status;
 use super::workers::{Judging, Workers};
+use crate::acme::Keeper;
 use crate::addr::Transport;
 use crate::auth::NonceKeys;
 use crate::config::{Config, ConfigError};
@@ -39,6 +40,10 @@ pub(super) struct Server {
     /// Looks for public addresses, if the configuration wants it.
     pub(super) public: Option<PublicAddresses>,
     pub(super) certificates: Watch,
+    /// What they are loaded with.
+    pub(super) loading: Loading,
+    /// Gets those that the server gets for itself.
+    pub(super) acme: Keeper,
     pub(super) revoker: Arc<Revoker>,
     pub(super) revocations_watch: Watch,
     /// The certificates in use.

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::addresses::{AddressWatch, offer};
 use super::admin::{AdminApi, Api};
-use super::certificates::{Certificates, files_of};
+use super::certificates::{Certificates, Loading, files_of};
 use super::error::RunError;
 use super::file_watch::{Stamp, Watch};
 use super::history::History;
@@ -25,6 +25,7 @@ use super::revoke_orders;
 use super::server::{CredentialsEndpoint, Relayed, Server};
 use super::status::Status;
 use super::workers::{Threads, Workers};
+use crate::acme::{Answers, Keeper, Tools};
 use crate::auth::NonceKeys;
 use crate::config::{Config, Endpoint, HookUrl, WantedSockets, lasts};
 use crate::credentials::CredentialsService;
@@ -32,7 +33,7 @@ use crate::hook;
 use crate::http::{self, EndpointListener, Limits};
 use crate::net::{Inherited, RelayPorts, sys};
 use crate::store::Store;
-use crate::stream::ConnectionLimits;
+use crate::stream::{ConnectionLimits, Validations};
 use crate::turn::{ConnectionIds, Shared};
 use crate::usage::UsageRecords;
 use crate::worker::{Command, Reservations, WorkerContext, fill_from_system};
@@ -51,16 +52,18 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
     let descriptors = share_out_descriptors(&config);
     let (status, mut watch) = (Arc::new(Status::new()), Watch::new());
     let (tls, dtls) = (Arc::new(ArcSwapOption::empty()), Arc::new(ArcSwapOption::empty()));
+    let validations: Arc<Validations> = Arc::default();
+    let loading = Loading { has_dtls: config.has_dtls_listener(), validations: Arc::clone(&validations) };
     let mut in_use = None;
     if let Some(files) = &config.tls {
         let each = files_of(files);
         watch.judged(&each, Stamp::of(&each));
-        let loaded = Certificates::load(files, config.has_dtls_listener()).map_err(|error| {
+        let loaded = Certificates::load(files, &loading, None).map_err(|error| {
             // One that can be read but not used may be half renewed: the rest comes in a moment.
             let lasts = files
                 .each()
                 .iter()
-                .any(|pair| std::fs::File::open(&pair.certificate).is_err_and(|error| lasts(&error)));
+                .any(|pair| !pair.is_acme && std::fs::File::open(&pair.certificate).is_err_and(|error| lasts(&error)));
             RunError::Certificate { error, lasts }
         })?;
         status.set_certificates(loaded.facts());
@@ -74,6 +77,8 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
     let admin = config.admin.as_ref().map(|admin| bind_endpoint(&admin.listen, "admin.listen")).transpose()?;
     let credentials = config.credentials.as_ref();
     let credentials = credentials.map(|api| bind_endpoint(&api.listen, "credentials.listen")).transpose()?;
+    let acme_http = config.acme.as_ref().and_then(|acme| acme.challenges.http);
+    let acme_http = acme_http.map(|address| bind_endpoint(&Endpoint::Tcp(address), "acme-http")).transpose()?;
     let mut endpoints: Vec<SocketAddr> = bound.listeners.iter().map(|(_, address)| *address).collect();
     let has_page = config.admin.as_ref().is_some_and(|admin| admin.page);
     let page_port = page_port.map(|PagePort { mut address, token }| {
@@ -90,7 +95,9 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
         None => admin.as_ref().filter(|_| has_page).and_then(EndpointListener::address),
     };
     endpoints.extend(bound.page);
-    endpoints.extend([&monitor, &admin, &credentials].into_iter().flatten().filter_map(EndpointListener::address));
+    endpoints.extend(
+        [&monitor, &admin, &credentials, &acme_http].into_iter().flatten().filter_map(EndpointListener::address),
+    );
     if let Some(HookUrl::Http(_, address)) = config.hook.as_ref().map(|hook| &hook.url) {
         endpoints.extend(*address);
     }
@@ -215,6 +222,14 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
         tasks.push(tokio::spawn(listener.serve(service, Limits::FAR, tls)));
         endpoint
     });
+    let answers: Arc<Answers> = Arc::default();
+    if let Some(listener) = acme_http {
+        tracing::info!(endpoint = %listener.endpoint, "answering what a certificate authority asks over HTTP");
+        tasks.push(tokio::spawn(listener.serve(Arc::clone(&answers), Limits::BRIEF, None)));
+    }
+    // The workers run, and can be asked.
+    let tools = Tools { validations, answers, stats: Arc::clone(&status.acme) };
+    let acme = Keeper::start(config.acme.as_ref(), tools);
     let public = PublicAddresses::start(&config.relay.finding, Arc::clone(&status.public_addresses));
     let server = Server {
         config,
@@ -223,6 +238,8 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
         addresses,
         public,
         certificates: watch,
+        loading,
+        acme,
         revoker,
         revocations_watch,
         in_use,

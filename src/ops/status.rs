@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
+use crate::acme::AcmeStats;
 use crate::addr::Family;
 use crate::credentials::CredentialsStats;
 use crate::hook::HookStats;
@@ -38,6 +39,8 @@ pub(super) struct Status {
     pub(super) store: OnceLock<Store>,
     /// This server's shares of quotas over the fleet.
     pub(super) leases: Arc<LeaseStats>,
+    /// What became of certificates that the server gets for itself.
+    pub(super) acme: Arc<AcmeStats>,
     settings: ArcSwapOption<Settings>,
     not_ready: ArcSwapOption<String>,
     relays: ArcSwap<Vec<RelayFacts>>,
@@ -95,6 +98,8 @@ impl PublicAddressStats {
 #[derive(Clone, Debug)]
 pub(super) struct CertificateFacts {
     pub(super) file: String,
+    /// Whether the server has got it for itself.
+    pub(super) is_acme: bool,
     /// The server names that it is chosen by.
     pub(super) names: Vec<String>,
     pub(super) subject: String,
@@ -141,6 +146,7 @@ impl Status {
             credentials: Arc::default(),
             store: OnceLock::new(),
             leases: Arc::default(),
+            acme: Arc::default(),
             settings: ArcSwapOption::empty(),
             not_ready: ArcSwapOption::empty(),
             relays: ArcSwap::default(),

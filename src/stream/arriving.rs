@@ -8,12 +8,14 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use rustls::server::ClientHello;
 use rustls::{ServerConfig, ServerConnection};
 
 use super::connection::Connection;
 use super::hello::{Heard, Hello, answer};
 use super::passage::Passage;
 use super::session::{self, ReadError, peek, read_some, would_block};
+use super::validation::ACME_TLS;
 use crate::addr::{ClientAddr, FiveTuple, Transport};
 use crate::config::{ListenOptions, Web};
 use crate::net::{Arena, Span};
@@ -250,7 +252,10 @@ impl Arriving {
                 Step::Handshake(tls, received) => {
                     let read = shake_hands(tls, received, socket, arena, cipher_slot, slot);
                     let is_complete = !tls.is_handshaking();
+                    let is_validation = is_complete && tls.alpn_protocol() == Some(ACME_TLS);
                     match read {
+                        // It has seen what it came for (RFC 8737 section 3).
+                        Ok(_) if is_validation => Err(ReadError::Closed),
                         Ok(read) if is_complete => return Ok(self.arrive(slot.part(0, read))),
                         Ok(_) => return Ok(Progress::Waits(self)),
                         Err(error) => Err(error),
@@ -343,7 +348,9 @@ fn hear(
         let _ = socket.write(alert);
         Err(ReadError::Tls)
     };
-    match std::mem::take(&mut **hello).hear(read, turn_names) {
+    // The certificate of a validation is there only while one is under way: what asks for another one is the web server's.
+    let is_validation = |hello: ClientHello<'_>| config.cert_resolver.resolve(hello).is_some();
+    match std::mem::take(&mut **hello).hear(read, turn_names, is_validation) {
         Heard::Part(part) => {
             **hello = part;
             Ok(None)

@@ -9,6 +9,7 @@ use rustls::{ServerConfig, ServerConnection};
 
 use super::session;
 use super::tls::ALPN;
+use super::validation::is_of_validation;
 
 /// A ClientHello, as far as it has come.
 #[derive(Default)]
@@ -37,8 +38,14 @@ impl Hello {
         self.bytes.len()
     }
 
-    /// Takes what has been read. `turn_names` are the server names that are ours; if there are none, any is.
-    pub fn hear(mut self, read: &[u8], turn_names: &[String]) -> Heard {
+    /// Takes what has been read. `turn_names` are the server names that are ours; if there are none, any is. `is_validation` says whether an
+    /// authority is waited for that asks so.
+    pub fn hear(
+        mut self,
+        read: &[u8],
+        turn_names: &[String],
+        is_validation: impl FnOnce(ClientHello<'_>) -> bool,
+    ) -> Heard {
         self.bytes.extend_from_slice(read);
         let mut rest = read;
         // What does not fit behind a ClientHello that is complete is not looked at: it is in `bytes`.
@@ -48,7 +55,8 @@ impl Hello {
             Ok(Some(accepted)) => accepted,
             Err((_, mut alert)) => return Heard::Refused(said(|out| alert.write_all(out))),
         };
-        if is_for_web(&accepted.client_hello(), turn_names) {
+        let hello = accepted.client_hello();
+        if is_for_web(&hello, turn_names) && !(is_of_validation(&hello, &ALPN) && is_validation(hello)) {
             return Heard::Web(self.bytes);
         }
         Heard::Ours(Box::new(accepted))
@@ -106,7 +114,7 @@ pub(super) mod tests {
 
     fn went(bytes: &[u8], turn_names: &[&str]) -> &'static str {
         let names: Vec<_> = turn_names.iter().map(|name| (*name).to_owned()).collect();
-        match Hello::default().hear(bytes, &names) {
+        match Hello::default().hear(bytes, &names, |_| false) {
             Heard::Part(_) => "part",
             Heard::Ours(hello) => {
                 let tls = answer(*hello, &configs().0).unwrap();
@@ -148,7 +156,7 @@ pub(super) mod tests {
         let bytes = hello("localhost", &["h2"]);
         let mut heard = Hello::default();
         for (at, byte) in bytes.iter().enumerate() {
-            heard = match heard.hear(&[*byte], &[]) {
+            heard = match heard.hear(&[*byte], &[], |_| false) {
                 Heard::Part(part) => {
                     assert_eq!(part.received(), at + 1);
                     part

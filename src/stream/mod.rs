@@ -10,6 +10,7 @@ mod out_queue;
 mod passage;
 mod session;
 mod tls;
+mod validation;
 
 #[cfg(test)]
 pub(crate) use arriving::tests::configs as tls_configs;
@@ -22,3 +23,4 @@ pub use limits::{ConnectionLimits, ConnectionPermit, Full};
 pub use passage::{Passage, PassageError, Passed};
 pub use session::ReadError;
 pub use tls::{Pair, TlsError, https_config, load_pair, server_config};
+pub use validation::{ACME_TLS, Validation, Validations};

@@ -12,6 +12,7 @@ use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::choice::CertificateChoice;
+use super::validation::{ACME_TLS, Validations, is_of_validation};
 use crate::config::{SecretError, TlsFiles, TlsVersion, Wanted, why};
 
 /// The protocols that we speak inside TLS (RFC 7443).
@@ -96,13 +97,15 @@ pub fn load_pair(files: &TlsFiles) -> Result<Pair, TlsError> {
     Ok(Pair { key, is_rsa })
 }
 
-/// Makes the configuration every TLS listener uses: of these pairs, each with the names that it is for.
+/// Makes the configuration every TLS listener uses: of these pairs, each with the names that it is for. Who asks for a name whose pair is still
+/// to come is refused by an alert. `validations` are those of the certificate authority that some pairs are had from.
 ///
 /// # Errors
 /// Of rustls.
 pub fn server_config(
-    pairs: Vec<(Arc<Pair>, Vec<String>)>,
+    pairs: Vec<(Option<Arc<Pair>>, Vec<String>)>,
     min_version: TlsVersion,
+    validations: Option<Arc<Validations>>,
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
     let versions: &[&rustls::SupportedProtocolVersion] = match min_version {
         TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
@@ -111,8 +114,9 @@ pub fn server_config(
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(versions)?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(Resolver::new(pairs)));
-    config.alpn_protocols = ALPN.iter().map(|protocol| protocol.to_vec()).collect();
+        .with_cert_resolver(Arc::new(Resolver::new(pairs, validations.clone())));
+    let of_validation = validations.is_some().then_some(ACME_TLS);
+    config.alpn_protocols = ALPN.into_iter().chain(of_validation).map(<[u8]>::to_vec).collect();
     if let Ok(ticketer) = aws_lc_rs::Ticketer::new() {
         config.ticketer = ticketer;
     }
@@ -134,22 +138,27 @@ pub fn https_config(of_turn: &ServerConfig) -> Arc<ServerConfig> {
 /// Chooses among the pairs that are for a client's server name the one whose signatures the client knows.
 #[derive(Debug)]
 struct Resolver {
-    keys: Vec<(Arc<CertifiedKey>, bool)>,
+    keys: Vec<Option<(Arc<CertifiedKey>, bool)>>,
     choice: CertificateChoice,
+    validations: Option<Arc<Validations>>,
 }
 
 impl Resolver {
-    fn new(pairs: Vec<(Arc<Pair>, Vec<String>)>) -> Self {
+    fn new(pairs: Vec<(Option<Arc<Pair>>, Vec<String>)>, validations: Option<Arc<Validations>>) -> Self {
         let (pairs, names): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
-        let keys = pairs.iter().map(|pair| (Arc::new(pair.key.clone()), pair.is_rsa)).collect();
-        Self { keys, choice: CertificateChoice::new(&names) }
+        let key = |pair: &Option<Arc<Pair>>| pair.as_ref().map(|pair| (Arc::new(pair.key.clone()), pair.is_rsa));
+        Self { keys: pairs.iter().map(key).collect(), choice: CertificateChoice::new(&names), validations }
     }
 }
 
 impl ResolvesServerCert for Resolver {
     /// Of two that will do the one that is not RSA: its handshake is shorter, and costs the server a tenth.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let candidates = self.choice.of(hello.server_name()).iter().filter_map(|number| self.keys.get(*number));
+        if is_of_validation(&hello, &ALPN) {
+            return self.validations.as_ref()?.certificate_for(&hello);
+        }
+        let candidates = self.choice.of(hello.server_name()).iter();
+        let candidates = candidates.filter_map(|number| self.keys.get(*number)?.as_ref());
         let will_do = candidates.filter(|(key, _)| key.key.choose_scheme(hello.signature_schemes()).is_some());
         will_do.min_by_key(|(_, is_rsa)| *is_rsa).map(|(key, _)| Arc::clone(key))
     }

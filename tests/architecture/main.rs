@@ -179,6 +179,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         "doctor",
         &[
             "config",
+            "acme::record_of",
             "credentials::written_urls",
             "probe",
             "store::probe",
@@ -192,7 +193,11 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         &["tokio", "libc"],
     ),
     // Endpoints for programs: what is asked and answered there is others'.
-    ("http", &["net::bind_endpoint", "config::CredentialsApi", "config::Endpoint"], &["libc", "tracing"]),
+    (
+        "http",
+        &["net::bind_endpoint", "config::Acme", "config::CredentialsApi", "config::Endpoint"],
+        &["libc", "tracing"],
+    ),
     // It hands credentials out, and has no part in what is done with them: no worker, no core.
     (
         "credentials",
@@ -234,6 +239,22 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         ],
         &["std::fs", "libc", "tracing"],
     ),
+    // It talks to an authority, and has no way to a worker: what it shows is a table in `stream`.
+    (
+        "acme",
+        &[
+            "http",
+            "state_file",
+            "client::tls",
+            "config::Acme",
+            "config::AtPort",
+            "config::Challenges",
+            "stream::Validation",
+            "stream::Validations",
+        ],
+        &["libc", "UdpSocket"],
+    ),
+    ("state_file", &[], &["std::net", "libc", "tracing"]),
     // Files and their headers, and nothing of a server.
     ("page", &[], &["std::net", "std::fs", "tokio", "libc"]),
     (
@@ -256,6 +277,8 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "page",
             "public_address",
             "store",
+            "acme",
+            "state_file",
         ],
         &[],
     ),

@@ -8,6 +8,14 @@ const DURATION: &str = r#"a duration such as "200ms", "30s", "10m", "12h" or "1h
 const RULES: &str = r#"networks such as "10.0.0.0/8", addresses, or ranges such as "10.0.0.1-10.0.0.9""#;
 const SOURCES: &str = "credential, file, env, secret";
 
+/// Names that certificates are had for by ACME, with a tls listener.
+fn acme(names: &str, more: &str) -> String {
+    format!(
+        "state-directory = \"/s\"\n[[listen]]\naddress = \"0.0.0.0:443\"\ntransport = \"tls\"\n[tls]\nacme = {names}\n\
+         acme-agree-to-terms = true\n{more}"
+    )
+}
+
 #[test]
 fn every_mistake_is_named_with_its_place_and_what_was_expected() {
     let listen = |address: &str, transport: &str| format!("[[listen]]\naddress = {address}\ntransport = {transport}");
@@ -82,7 +90,7 @@ fn every_mistake_is_named_with_its_place_and_what_was_expected() {
             listen("\"0.0.0.0:443\"", "\"tls\"\nweb = \"0.0.0.0:8443\"\n[tls]\ncertificate = \"c\"\nkey = \"k\""),
             "4:7: web in [[listen]]: \"0.0.0.0:8443\" is no address of one server; expected the ADDRESS:PORT".to_owned(),
         ),
-        (listen("\"0.0.0.0:443\"", "\"tls\""), "2:11: a tls listener needs a certificate: expected [tls] with certificate and key".to_owned()),
+        (listen("\"0.0.0.0:443\"", "\"tls\""), "2:11: a tls listener needs a certificate: expected [tls] with certificate and key, or with acme".to_owned()),
         (listen("\"0.0.0.0:50000\"", "\"udp\""), "2:11: port 50000 of this udp listener is one of the relay ports 49152-65535".to_owned()),
         (
             listen("\"0.0.0.0:50000\"", "\"tcp\"\n[relay]\ntcp = true"),
@@ -93,6 +101,18 @@ fn every_mistake_is_named_with_its_place_and_what_was_expected() {
         ("[relay]\ntcp-connections-per-allocation = 0".to_owned(), "2:34: tcp-connections-per-allocation in [relay]: 0 is out of range".to_owned()),
         ("[tls]\ncertificate = \"c.pem\"".to_owned(), "2:15: [tls] has a certificate but no key".to_owned()),
         ("[tls]\nkey = \"k.pem\"".to_owned(), "2:7: [tls] has a key but no certificate".to_owned()),
+        (acme("\"*.example.org\"", ""), "6:8: acme in [tls]: \"*.example.org\" is a wildcard".to_owned()),
+        (acme("\"203.0.113.5\"", ""), "6:8: acme in [tls]: \"203.0.113.5\" is an address".to_owned()),
+        (acme("[\"a.example\", \"A.example\"]", ""), "6:22: acme in [tls]: \"a.example\" is there twice".to_owned()),
+        (acme("\"a.example\"", "").replace("acme-agree-to-terms = true", ""), "6:8: acme in [tls]: certificates are had on the terms of service".to_owned()),
+        (acme("\"a.example\"", "").replace("state-directory = \"/s\"", ""), "6:8: acme in [tls]: keys and certificates have to outlive the server, and there is no state directory".to_owned()),
+        (acme("\"a.example\"", "").replace("\"tls\"", "\"tcp\""), "6:8: acme in [tls]: there is nothing here that the certificate authority could ask".to_owned()),
+        (acme("\"a.example\"", "acme-directory = \"http://ca.example/\""), "8:18: acme-directory in [tls]: \"http://ca.example/\" is without TLS".to_owned()),
+        (acme("\"a.example\"", "acme-email = \"ops\""), "8:14: acme-email in [tls]: \"ops\" is not an address for mail".to_owned()),
+        (acme("\"a.example\"", "acme-http = \"0.0.0.0:443\""), "8:13: acme-http in [tls]: 0.0.0.0:443 overlaps the listener tls 0.0.0.0:443 at turnserver.toml:3:11".to_owned()),
+        (acme("\"a.example\"", "acme-eab-key-id = \"k\""), "8:19: acme-eab-key-id in [tls]: there is no key that belongs to it".to_owned()),
+        (acme("\"a.example\"", "acme-eab-key-id = \"k\"\nacme-eab-key = \"a+b/\""), "9:16: the key of acme-eab-key-id is not 16 bytes or more as base64url".to_owned()),
+        ("[tls]\nacme-email = \"ops@example.org\"".to_owned(), "acme-email in [tls]: there is no acme that it is for".to_owned()),
         ("[tls]\nmin-version = \"1.1\"".to_owned(), "2:15: min-version in [tls]: \"1.1\" is not a version that is offered; expected \"1.2\" or \"1.3\"".to_owned()),
         ("[relay]\nports = \"65535-49152\"".to_owned(), "2:9: ports in [relay]: \"65535-49152\" is reversed; expected a range such as \"49152-65535\"".to_owned()),
         ("[relay]\nports = \"80-90\"".to_owned(), "2:9: ports in [relay]: \"80-90\" begins below 1024".to_owned()),

@@ -236,6 +236,8 @@ pub(super) struct Status {
     pub(super) certificate_not_after_unix: Option<u64>,
     #[serde(default)]
     pub(super) store: Option<StoreGlance>,
+    #[serde(default)]
+    pub(super) acme: Vec<AcmeName>,
     pub(super) log_level: String,
 }
 
@@ -245,6 +247,15 @@ pub(super) struct StoreGlance {
     pub(super) url: String,
     pub(super) connected: bool,
     pub(super) problem: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct AcmeName {
+    pub(super) name: String,
+    pub(super) has_certificate: bool,
+    pub(super) next_attempt_unix: u64,
+    pub(super) failures: u64,
+    pub(super) failure: Option<String>,
 }
 
 #[derive(Deserialize)]

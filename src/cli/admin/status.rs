@@ -9,7 +9,7 @@ use crate::clock::span;
 use crate::reject::Reason;
 
 use super::super::output::{CliError, Exit, Printer, unix_now, utc_text};
-use super::answers::{DrainUnderWay, RelayAddress, Status, print_json, read};
+use super::answers::{AcmeName, DrainUnderWay, RelayAddress, Status, print_json, read};
 use super::client::Call;
 use super::text::{Fields, count, traffic};
 use super::whereabouts::AdminFlags;
@@ -63,6 +63,7 @@ fn screen(status: &Status) -> Fields {
         };
         fields.add("store", format!("{}, {state}", store.url));
     }
+    fields.list("by ACME", status.acme.iter().map(acme_name));
     let by_transport = listed(&status.allocations_by_transport).map(|list| format!(" ({list})")).unwrap_or_default();
     fields.add("allocations", format!("{}{by_transport}", status.allocations));
     fields.add("connections", status.connections.to_string());
@@ -121,6 +122,19 @@ pub(super) fn deadline(deadline_unix: Option<u64>, now_unix: u64) -> String {
 }
 
 /// `wrong-password 3, no-port 1`: the greatest first, without zeros.
+/// How it stands with a certificate that the server gets for itself.
+fn acme_name(AcmeName { name, has_certificate, next_attempt_unix, failures, failure }: &AcmeName) -> String {
+    let next = utc_text(*next_attempt_unix);
+    let missing = if *has_certificate { "" } else { ", which has no certificate yet" };
+    match failure {
+        Some(failure) => {
+            format!("{name}{missing}: {} failed, the next is at {next}: {failure}", count(*failures, "attempt"))
+        }
+        None if *has_certificate => format!("{name}: renewed at {next}"),
+        None => format!("{name}{missing}: asked for at {next}"),
+    }
+}
+
 fn listed(counts: &BTreeMap<String, u64>) -> Option<String> {
     let mut shown: Vec<_> = counts.iter().filter(|(_, count)| **count > 0).collect();
     shown.sort_by_key(|(_, count)| Reverse(**count));

@@ -20,6 +20,11 @@ fn everything() -> Document {
     for (key, value) in [
         ("tls.certificate", "\"/c.pem\""),
         ("tls.key", "\"/k.pem\""),
+        ("tls.acme", "[\"turn.example\"]"),
+        ("tls.acme-agree-to-terms", "true"),
+        ("tls.acme-eab-key-id", "\"k\""),
+        ("tls.acme-eab-key", "\"MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE\""),
+        ("state-directory", "\"/s\""),
         ("relay.ipv4", "\"192.88.100.1\""),
         ("relay.external-ip", "\"203.0.113.9\""),
         ("nat-discovery.addresses", "[\"203.0.113.1\", \"203.0.113.2\"]"),
@@ -87,7 +92,10 @@ fn is_unshown(key: &Key) -> bool {
         || key.name.contains("token")
         || key.name.contains("password")
         || key.name == "auth.users-file";
-    matches!(key.kind, Kind::Tables | Kind::Outside) || in_tables || is_secret
+    let is_of_eab = key.name.contains("eab-key") && key.name != "tls.acme-eab-key-id";
+    // Without consent there is nothing that it would be about.
+    let is_consent = key.name == "tls.acme-agree-to-terms";
+    matches!(key.kind, Kind::Tables | Kind::Outside) || in_tables || is_secret || is_of_eab || is_consent
 }
 
 /// Two values of a key, of which neither changes another one.
@@ -97,7 +105,12 @@ fn samples(key: &Key) -> [String; 2] {
     match key.name {
         "software" | "auth.realm" | "auth.public-host" => given("\"one\"", "\"other\""),
         READERS => given("\"owner\"", "\"group\""),
-        "tls.certificate" | "tls.key" | "usage.file" | "usage.spool-directory" | "state-directory" => {
+        "tls.acme" => given("[\"a.example\"]", "[\"b.example\", \"c.example\"]"),
+        "tls.acme-email" => given("\"one@example.org\"", "\"other@example.org\""),
+        "tls.acme-directory" => given("\"https://one.example/\"", "\"https://other.example/\""),
+        "tls.acme-http" => given("\"127.0.0.1:80\"", "\"127.0.0.1:81\""),
+        "tls.acme-eab-key-id" => given("\"one\"", "\"other\""),
+        "tls.acme-ca" | "tls.certificate" | "tls.key" | "usage.file" | "usage.spool-directory" | "state-directory" => {
             given("\"/one\"", "\"/other\"")
         }
         "store.url" => given("\"rediss://one\"", "\"rediss-cluster://u@one,other:7\""),
@@ -182,7 +195,7 @@ fn every_key_is_read() {
 /// What a reload does of a key that it applies in part, in words.
 pub(super) fn in_part(key: &Key) -> Option<&'static str> {
     match key.name {
-        _ if key.name.starts_with("tls.") => {
+        _ if key.name.starts_with("tls.") && !key.name.starts_with("tls.acme-") => {
             Some("applied by a reload; to have no certificate any more takes a restart")
         }
         "quota.allocations-per-user" | "quota.reservations-per-user" => {

@@ -2,8 +2,8 @@
 
 use std::sync::LazyLock;
 
-use super::super::key::{Key, Kind, Overridable};
-use super::{INLINE_TEXT, all, find};
+use super::super::key::{INLINE_TEXT, Key, Kind, Overridable};
+use super::{all, find};
 
 /// What the names of all variables begin with.
 const PREFIX: &str = "TURNSTONE_";

@@ -217,12 +217,16 @@ impl Judge<'_> {
         let Plan { config, source, overrides } = self.plan;
         let place = |key: &str| source.place_of(key, overrides).to_string();
         if let Some(tls) = &config.tls {
-            for (number, pair) in tls.each().iter().enumerate() {
+            // What the server gets for itself it makes in the state directory.
+            for (number, pair) in tls.each().iter().enumerate().filter(|(_, pair)| !pair.is_acme) {
                 let section = if number == 0 { "tls" } else { "tls.certificates" };
                 let at = |key: &str| place(&format!("{section}.{key}"));
                 self.read(&at("certificate"), &format!("certificate in [{section}]"), &pair.certificate, Wanted::Read);
                 self.read(&at("key"), &format!("key in [{section}]"), &pair.key, Wanted::Secret);
             }
+        }
+        if let Some(file) = config.acme.as_ref().and_then(|acme| acme.ca.as_ref()) {
+            self.read(&place("tls.acme-ca"), "acme-ca in [tls]", file, Wanted::Read);
         }
         if let Some(file) = &config.auth.revocations_file {
             self.read(&place("auth.revocations"), "revocations in [auth]", file, Wanted::Read);
@@ -348,6 +352,14 @@ impl Judge<'_> {
                 listener.transport,
                 listener.address,
                 unit.path.display()
+            );
+            self.steps.push(finding("service", Status::Fail, message));
+        }
+        let http = self.plan.config.acme.as_ref().and_then(|acme| acme.challenges.http);
+        if let Some(address) = http.filter(|address| (1..first).contains(&address.port())) {
+            let path = unit.path.display();
+            let message = format!(
+                "acme-http {address}: ports below {first} need CAP_NET_BIND_SERVICE, which {path} does not give"
             );
             self.steps.push(finding("service", Status::Fail, message));
         }

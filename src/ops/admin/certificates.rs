@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::super::status::Status;
 use super::api::Api;
+use crate::acme::NameFacts;
 
 /// `GET /v1/certificates`: the first is for clients that ask for no name of the others.
 pub(super) fn list(api: &Api) -> Value {
@@ -10,6 +12,7 @@ pub(super) fn list(api: &Api) -> Value {
     let shown = certificates.iter().map(|certificate| {
         json!({
             "file": certificate.file,
+            "source": if certificate.is_acme { "acme" } else { "files" },
             "names": certificate.names,
             "subject": certificate.subject,
             "issuer": certificate.issuer,
@@ -17,5 +20,19 @@ pub(super) fn list(api: &Api) -> Value {
             "not_after_unix": certificate.not_after_unix,
         })
     });
-    json!({ "certificates": shown.collect::<Vec<_>>() })
+    json!({ "certificates": shown.collect::<Vec<_>>(), "acme": acme_names(&api.status) })
+}
+
+/// How it stands with those that the server gets for itself.
+pub(super) fn acme_names(status: &Status) -> Vec<Value> {
+    let shown = |name: &NameFacts| {
+        json!({
+            "name": name.name,
+            "has_certificate": name.has_certificate,
+            "next_attempt_unix": name.next_unix,
+            "failures": name.failures,
+            "failure": name.failure,
+        })
+    };
+    status.acme.names().iter().map(shown).collect()
 }

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::orders::{Order, Overview};
 use super::api::Api;
+use super::certificates::acme_names;
 use super::error::Refused;
 use super::store;
 use crate::addr::{Family, Transport};
@@ -63,6 +64,7 @@ pub(super) async fn show(api: &Api) -> Result<Value, Refused> {
         "connections": counters::sum(workers, |counters| counters.connections.get()),
         "certificate_not_after_unix": status.certificate_not_after(),
         "store": status.store.get().map(store::glance),
+        "acme": acme_names(status),
         "log_level": log_filter,
     }))
 }

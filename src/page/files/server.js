@@ -63,7 +63,8 @@ export async function refresh(status) {
   listeners.replaceChildren(...status.listeners.map(({ transport, address }) => make("li", { class: "mono" }, `${transport} ${address}`)));
   ports.replaceChildren(...Object.entries(status.ports).map(([family, use]) => portsOf(family, use)));
   const answer = await ask("/v1/certificates");
-  certificates.replaceChildren(...(answer.certificates.length ? answer.certificates.map(certificate) : ["None: there is no listener with TLS or DTLS."]));
+  const cards = [...answer.certificates.map((of) => certificate(of, answer.acme)), ...answer.acme.filter((name) => !name.has_certificate).map(missing)];
+  certificates.replaceChildren(...(cards.length ? cards : ["None: there is no listener with TLS or DTLS."]));
   look.hidden = !status.config_file;
   if (shown !== status.config_generation) {
     const config = await ask("/v1/config");
@@ -85,7 +86,7 @@ function portsOf(family, { used, total }) {
   return make("p", {}, text, make("meter", { min: 0, max: total, high: total * 0.8, value: used, "aria-label": text }));
 }
 
-function certificate({ file, names, subject, issuer, not_before_unix, not_after_unix }) {
+function certificate({ file, source, names, subject, issuer, not_before_unix, not_after_unix }, acme) {
   const left = not_after_unix - Date.now() / 1000;
   const [colour, text] =
     left < 0 ? ["bad-text", "has expired"] : left < SOON_SECS ? ["warn-text", `expires in ${span(left)}`] : ["good-text", `good for ${span(left)}`];
@@ -102,9 +103,27 @@ function certificate({ file, names, subject, issuer, not_before_unix, not_after_
         ["Subject", subject],
         ["Issuer", issuer],
         ["From", day(not_before_unix)],
+        ...(source === "acme" ? acme.filter(({ name }) => names.includes(name)).flatMap(renewal) : []),
       ]),
     ),
   );
+}
+
+/** A name whose certificate the server has not got yet. */
+function missing(of) {
+  return make(
+    "div",
+    {},
+    make("h3", { class: "mono" }, of.name),
+    make("p", { class: of.failure === null ? "warn-text" : "bad-text" }, "no certificate yet: TLS handshakes for this name are refused"),
+    make("dl", { class: "facts" }, facts(renewal(of))),
+  );
+}
+
+/** What the server does about it itself. */
+function renewal({ next_attempt_unix, failures, failure }) {
+  const next = ["Asked for by ACME", day(next_attempt_unix)];
+  return failure === null ? [next] : [next, ["Failed", `${count(failures)} times: ${failure}`]];
 }
 
 async function dryRun() {

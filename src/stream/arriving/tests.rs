@@ -7,7 +7,11 @@ use std::time::Duration;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 use super::super::hello::tests::hello;
+use super::super::tls::server_config;
+use super::super::validation::Validations;
+use super::super::validation::tests::certificate;
 use super::*;
+use crate::config::TlsVersion;
 use crate::net::Pipes;
 use crate::net::sys::{Descriptors, Outward};
 use crate::proxy::HeaderError;
@@ -94,6 +98,38 @@ fn over_tcp_a_connection_has_its_client_at_once() {
     assert_eq!(arrived.five_tuple.transport, Transport::Tcp);
     assert_eq!(arrived.five_tuple.client.get(), client.local_addr().unwrap());
     assert_eq!(arrived.five_tuple.server, client.peer_addr().unwrap());
+}
+
+#[test]
+fn who_validates_a_name_is_let_go_after_the_handshake() {
+    let validations: Arc<Validations> = Arc::default();
+    let server = server_config(Vec::new(), TlsVersion::Tls12, Some(Arc::clone(&validations))).unwrap();
+    let shown = certificate("localhost");
+    let (_, client) = configs();
+    let mut client = Arc::unwrap_or_clone(client);
+    let mut roots = RootCertStore::empty();
+    roots.add(shown.cert[0].clone()).unwrap();
+    let verifier = rustls::client::WebPkiServerVerifier::builder_with_provider(
+        Arc::new(roots),
+        Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
+    );
+    client.dangerous().set_certificate_verifier(verifier.build().unwrap());
+    client.alpn_protocols = vec![ACME_TLS.to_vec()];
+    let validation = validations.expect("localhost", shown);
+    let mut client = ClientConnection::new(Arc::new(client), "localhost".try_into().unwrap()).unwrap();
+    let (mut stream, accepted) = connect();
+    let validating = std::thread::spawn(move || {
+        client.complete_io(&mut stream).unwrap();
+        assert_eq!(client.alpn_protocol(), Some(ACME_TLS));
+        let mut nothing = Vec::new();
+        // A notice of the end, and the end.
+        assert_eq!(rustls::Stream::new(&mut client, &mut stream).read_to_end(&mut nothing).unwrap(), 0);
+    });
+    let mut arena = Arena::new(2, 1024);
+    let refused = until_arrived(over_tls(accepted, &server), &mut arena);
+    assert!(matches!(refused, Err(ReadError::Closed)));
+    validating.join().unwrap();
+    assert_eq!(validation.shown(), 1);
 }
 
 #[test]

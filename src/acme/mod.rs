@@ -1,0 +1,35 @@
+//! Certificates that the server gets for itself (ACME, RFC 8555), and renews.
+//!
+//! `keeper` is a task of the control runtime: it knows when each certificate is due (`schedule`), orders it (`order`, by an account:
+//! `account`), keeps it in the state directory (`kept`) and says so. The protocol is the crate `instant-acme`; its requests go by `exchange`.
+//! What the certificate authority asks is answered by the TLS listeners (`stream::Validations`) or over HTTP (`answers`).
+
+mod account;
+mod answers;
+mod exchange;
+mod failure;
+mod keeper;
+mod kept;
+mod kind;
+mod order;
+mod schedule;
+mod stats;
+
+pub(crate) use answers::Answers;
+pub(crate) use keeper::{Keeper, Tools};
+pub(crate) use kept::record_of;
+pub(crate) use stats::{AcmeStats, NameFacts};
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// A number from 0 up to 1, without it.
+fn fraction() -> f64 {
+    let mut bytes = [0; 4];
+    // Without random numbers nothing is spread, and nothing else is lost.
+    let _ = getrandom::fill(&mut bytes);
+    f64::from(u32::from_be_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
+}
