@@ -251,6 +251,12 @@ impl Drop for EndNotice {
 mod tests {
     use super::*;
 
+    #[test]
+    fn who_has_not_answered_since_the_question_is_silent() {
+        let ping = Ping { asked_micros: 5, seen: [5, 4, 6].map(|seen| Arc::new(AtomicU64::new(seen))).to_vec() };
+        assert_eq!((ping.silent(), ping.answered()), (Some(1), 2));
+    }
+
     /// What ends the server, of two workers one of which runs on.
     async fn failure_of(run: fn() -> io::Result<()>) -> RunError {
         let (stop, stopped) = std::sync::mpsc::channel::<()>();

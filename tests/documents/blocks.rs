@@ -58,6 +58,20 @@ pub(crate) fn blocks_of(page: &str, text: &str) -> Result<Vec<Block>, String> {
     Ok(found)
 }
 
+/// The commands of the program that the text of a page has between backquotes, whole ones: a name alone, or with a word in capitals in place of
+/// what the reader has, is left out.
+pub(crate) fn in_the_text(text: &str) -> Vec<String> {
+    let prose = text.split("```").step_by(2).collect::<Vec<_>>().join(" ");
+    let quoted = prose.split('`').skip(1).step_by(2).map(|quoted| quoted.replace('\n', " "));
+    let is_placeholder = |word: &str| word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase());
+    let is_whole = |command: &String| {
+        let command = command.strip_prefix("sudo ").unwrap_or(command);
+        let words: Vec<&str> = command.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').collect();
+        command.starts_with("turnstone ") && words.len() > 2 && !words.iter().any(|word| is_placeholder(word))
+    };
+    quoted.filter(is_whole).collect()
+}
+
 /// What the line before a block says of it.
 fn run_of(before: &str) -> Result<Run, String> {
     let Some(comment) = before.strip_prefix("<!-- ").and_then(|rest| rest.strip_suffix(" -->")) else {
@@ -218,6 +232,12 @@ fn a_page_is_read_as_it_is_meant() {
         let error = blocks_of("page", wrong).unwrap_err();
         assert!(error.starts_with(why), "{error}");
     }
+}
+
+#[test]
+fn commands_in_the_text_are_found_where_they_are_whole() {
+    let text = "`turnstone explain` and `sudo turnstone explain\n10.1.2.3`, `turnstone show ID`, `top -b`\n```sh\nturnstone a b\n```\n`turnstone a -b`";
+    assert_eq!(in_the_text(text), ["sudo turnstone explain 10.1.2.3", "turnstone a -b"]);
 }
 
 #[test]

@@ -88,7 +88,8 @@ impl Reader {
         }
     }
 
-    fn with_own(&self, text: &str) -> String {
+    /// With what the reader has in its place.
+    pub(crate) fn with_own(&self, text: &str) -> String {
         self.own.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
     }
 
