@@ -97,6 +97,7 @@ enum Command {
 pub fn run() -> ExitCode {
     // Before anything is read: every command may come to hold a secret.
     crate::net::sys::forbid_core_dumps();
+    crate::net::sys::look_up_without_libraries();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
