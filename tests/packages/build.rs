@@ -4,10 +4,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::support::require_tool;
+use crate::support::{require_tool, target_dir};
 
-const DEB: &str = "deb";
-const ARCHIVE: &str = "tar";
+/// What can be made here.
+fn kinds() -> Vec<&'static str> {
+    if has_rpm_tool() { vec!["deb", "tar", "rpm"] } else { vec!["deb", "tar"] }
+}
+
+/// Whether there is what setup.sh installs.
+pub(crate) fn has_rpm_tool() -> bool {
+    target_dir().join("tools/bin/cargo-generate-rpm").exists()
+}
 
 /// The folder with all packages of version 1.0, and that with those of 2.0; made once.
 pub(crate) fn packages() -> &'static [PathBuf; 2] {
@@ -16,14 +23,14 @@ pub(crate) fn packages() -> &'static [PathBuf; 2] {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("packages");
         let _ = std::fs::remove_dir_all(&folder);
         ["1.0", "2.0"].map(|version| {
-            build(&[DEB, ARCHIVE], version, &folder.join(version));
+            build(&kinds(), version, &folder.join(version));
             folder.join(version)
         })
     })
 }
 
 /// Makes packages of some kinds in a folder.
-fn build(kinds: &[&str], version: &str, out: &Path) {
+pub(crate) fn build(kinds: &[&str], version: &str, out: &Path) {
     require_tool("dpkg-shlibdeps", "dpkg-dev");
     let output = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/build"))
         .args(kinds)
@@ -32,6 +39,8 @@ fn build(kinds: &[&str], version: &str, out: &Path) {
         .env("VERSION", version)
         .env("SOURCE_DATE_EPOCH", "1764000000")
         .env("DPKG_DEB_COMPRESSOR_TYPE", "none")
+        .env("RPM_COMPRESSOR_TYPE", "none")
+        .env("CARGO_TARGET_DIR", target_dir())
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -51,10 +60,10 @@ pub(crate) fn find(folder: &Path, beginning: &str, end: &str) -> PathBuf {
 fn the_same_program_makes_the_same_packages_bit_by_bit() {
     let folder = tempfile::tempdir().unwrap();
     let (one, other) = (folder.path(), &packages()[0]);
-    build(&[DEB, ARCHIVE], "1.0", one);
+    build(&kinds(), "1.0", one);
     let mut names: Vec<_> = std::fs::read_dir(one).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names.len(), 4, "{names:?}");
+    assert_eq!(names.len(), if has_rpm_tool() { 5 } else { 4 }, "{names:?}");
     for name in names {
         let is_same = std::fs::read(one.join(&name)).unwrap() == std::fs::read(other.join(&name)).unwrap();
         assert!(is_same, "{name:?} differs");

@@ -2,15 +2,12 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::build::{find, packages};
-use crate::host::{LIMIT, begin_call, configure, host, must_work, runs_replaced_program, traces};
+use crate::host::{LIMIT, SOON, begin_call, configure, host, must_work, runs_replaced_program, traces};
 use crate::support::machine::Machine;
 use crate::support::wait_until;
-
-/// How long dpkg may take where a drain would take an hour.
-const SOON: Duration = Duration::from_secs(45);
 
 /// Runs dpkg, which has nobody to ask, and returns what it says.
 fn dpkg(host: &Machine, arguments: &[&str]) -> String {

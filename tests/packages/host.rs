@@ -8,6 +8,8 @@ use crate::support::machine::{Machine, Plan};
 use crate::support::{require_tool, skipped, target_dir};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+/// How long dpkg or rpm may take where a drain would take an hour.
+pub(crate) const SOON: Duration = Duration::from_secs(45);
 /// The one address of a host; it is of a public range, as the server wants it, and leads nowhere.
 pub(crate) const ADDRESS: &str = "9.0.0.2";
 const NETWORK: &str = "ip link set lo up && ip link add eth0 type veth peer name eth1 && ip address add 9.0.0.2/24 dev eth0 && \

@@ -1,0 +1,226 @@
+//! The container image: the last stage of its Dockerfile, built and run by podman without a network. The stage before it, which compiles
+//! the program, wants an image from a registry; here the program is the one that was just built, with the libraries that it is linked with.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+use crate::build::build;
+use crate::host::LIMIT;
+use crate::support::{require_tool, skipped, wait_until};
+
+const SOURCES: &str = env!("CARGO_MANIFEST_DIR");
+/// Podman wants one kind of control groups; a machine may have two.
+const ENGINE: &str = "umount -R /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup && echo mounted && exec sleep 600";
+
+/// A container engine with all of its state in a folder of its own.
+struct Engine {
+    folder: TempDir,
+    namespace: Child,
+}
+
+impl Engine {
+    /// `None`, with a message, where there cannot be one.
+    fn start() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            skipped("only root can have a container engine of its own here");
+            return None;
+        }
+        require_tool("podman", "podman");
+        require_tool("crun", "crun");
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("output");
+        let namespace = Command::new("unshare")
+            .args(["--mount", "sh", "-c", ENGINE])
+            .stdin(Stdio::null())
+            .stdout(std::fs::File::create(&output).unwrap())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut engine = Self { folder, namespace };
+        let is_mounted = wait_until("a mount namespace", LIMIT, || {
+            let is_mounted = std::fs::read_to_string(&output).unwrap().contains("mounted");
+            let is_over = engine.namespace.try_wait().unwrap().is_some();
+            (is_mounted || is_over).then_some(is_mounted)
+        });
+        if !is_mounted {
+            skipped("this machine does not allow the control groups that podman wants");
+            return None;
+        }
+        Some(engine)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn podman(&self, arguments: &[&str]) -> Output {
+        Command::new("nsenter")
+            .args(["--target", &self.namespace.id().to_string(), "--mount", "podman", "--storage-driver", "vfs"])
+            .args(["--root", &self.path("images"), "--runroot", &self.path("run"), "--tmpdir", &self.path("tmp")])
+            .args(["--cgroup-manager", "cgroupfs"])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    /// What it prints; it must succeed.
+    fn must(&self, arguments: &[&str]) -> String {
+        let output = self.podman(arguments);
+        assert!(output.status.success(), "podman {arguments:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// What a container that ends by itself prints, with its exit code.
+    fn run(&self, options: &[&str], command: &[&str]) -> (Option<i32>, String) {
+        let output = self.podman(&[&["run", "--rm"], &RUN[..], options, &[IMAGE], command].concat());
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code(), said)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.podman(&["rm", "--all", "--force", "--time", "0"]);
+        let _ = self.namespace.kill();
+        let _ = self.namespace.wait();
+    }
+}
+
+const IMAGE: &str = "localhost/turnstone";
+/// As the compose file has it; podman's timer for health wants a systemd, and its limits may be more than this machine's.
+const RUN: [&str; 14] = [
+    "--network",
+    "none",
+    "--cgroups",
+    "disabled",
+    "--read-only",
+    "--cap-drop",
+    "all",
+    "--security-opt",
+    "no-new-privileges",
+    "--no-healthcheck",
+    "--ulimit",
+    "nofile=1024:1024",
+    "--ulimit",
+    "nproc=1024:1024",
+];
+
+#[test]
+fn the_image_runs_as_nobody_on_a_read_only_root_without_a_shell_and_says_how_it_is() {
+    let Some(engine) = Engine::start() else { return };
+    build(&["image"], "1.0", &engine.folder.path().join("context"));
+    let dockerfile = std::fs::read_to_string(Path::new(SOURCES).join("packaging/container/Dockerfile")).unwrap();
+    let last_stage = &dockerfile[dockerfile.find("FROM scratch").unwrap()..];
+    let last_stage = last_stage.replace("--from=build /source/target/dist/image", "image");
+    std::fs::write(engine.path("context/Dockerfile"), last_stage).unwrap();
+    engine.must(&["build", "--quiet", "--format", "docker", "--tag", IMAGE, &engine.path("context")]);
+    let image = engine.must(&["inspect", "--type", "image", IMAGE]);
+    for words in ["\"User\": \"65532:65532\"", "/usr/bin/turnstone", "\"health\""] {
+        assert!(image.contains(words), "no {words:?} in {image}");
+    }
+
+    // The modes that engines give secrets, and one that it refuses.
+    let secret = engine.path("secret");
+    std::fs::write(&secret, "0123456789abcdef0123456789abcdef").unwrap();
+    let mount = format!("{secret}:/run/secrets/turnstone-secret:ro");
+    let services = services();
+    let environment: Vec<_> = services["turnstone"].iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let mut options = vec!["--volume", &mount, "--env", "TURNSTONE_RELAY_IPV4=127.0.0.1"];
+    options.extend(["--env", "TURNSTONE_RELAY_IPV6=off", "--env", "TURNSTONE_EXTERNAL_IP=203.0.113.5"]);
+    options.extend(["--tmpfs", "/run/turnstone:mode=0700,uid=65532,gid=65532"]);
+    options.extend(environment.iter().flat_map(|variable| ["--env", variable]));
+    for (mode, owner, readers, accepted) in [
+        (0o444, "0:0", "everybody", true),
+        (0o440, "0:65532", "group", true),
+        (0o444, "0:0", "owner", false),
+        (0o446, "0:0", "everybody", false),
+    ] {
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(mode)).unwrap();
+        assert!(Command::new("chown").args([owner, &secret]).status().unwrap().success());
+        let readers = format!("TURNSTONE_SECRET_FILES_READABLE_BY={readers}");
+        let (code, said) = engine.run(&[&options[..], &["--env", &readers]].concat(), &["config", "show"]);
+        assert_eq!(code == Some(0), accepted, "{mode:o} {readers}: {said}");
+        assert!(accepted || said.contains("is open to"), "{said}");
+    }
+
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o444)).unwrap();
+    engine.must(&[&["run", "--detach", "--name", "turn"], &RUN[..], &options, &[IMAGE]].concat());
+    let ask = |command: &[&str]| engine.podman(&[&["exec", "turn"], command].concat());
+    let line = wait_until("health", LIMIT, || {
+        let output = ask(&["/usr/bin/turnstone", "health"]);
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    });
+    assert!(line.starts_with("ok: the admin API at unix:/run/turnstone/admin.sock"), "{line}");
+    assert!(ask(&["/usr/bin/turnstone", "status"]).status.success());
+    assert!(!ask(&["/bin/sh", "-c", "true"]).status.success(), "there is a shell");
+    let logs = engine.podman(&["logs", "turn"]);
+    assert!(String::from_utf8_lossy(&logs.stdout).contains("listening on"), "{logs:?}");
+
+    let pid = engine.must(&["inspect", "--format", "{{.State.Pid}}", "turn"]);
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    for line in ["Uid:\t65532\t65532\t65532\t65532", "CapEff:\t0000000000000000", "NoNewPrivs:\t1"] {
+        assert!(status.contains(line), "no {line:?} in {status}");
+    }
+    let mounts = std::fs::read_to_string(format!("/proc/{pid}/mounts")).unwrap();
+    assert!(mounts.lines().any(|line| line.split(' ').nth(1) == Some("/") && line.contains(" ro,")), "{mounts}");
+    engine.must(&["stop", "--time", "20", "turn"]);
+    let code = engine.must(&["inspect", "--format", "{{.State.ExitCode}}", "turn"]);
+    assert_eq!(code, "0", "it had to be killed");
+}
+
+/// The variables of each service of the compose file.
+fn services() -> BTreeMap<String, Vec<(String, String)>> {
+    let text = std::fs::read_to_string(Path::new(SOURCES).join("packaging/container/compose.yaml")).unwrap();
+    let mut sections: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
+    let mut section = String::new();
+    for line in text.lines() {
+        let name = line.trim().split(':').next().unwrap();
+        match line.len() - line.trim_start().len() {
+            0 if line.contains(':') => section = name.to_owned(),
+            2 if !name.starts_with("TURNSTONE_") && !line.trim().starts_with('#') => section = name.to_owned(),
+            _ => {}
+        }
+        if let Some((name, value)) = line.trim().split_once(": ").filter(|(name, _)| name.starts_with("TURNSTONE_")) {
+            let value = value.trim_matches('"').replace("${EXTERNAL_IP:-203.0.113.5}", "203.0.113.5");
+            sections.entry(section.clone()).or_default().push((name.to_owned(), value));
+        } else if name == "<<" && line.contains("*environment") {
+            let common = sections["x-environment"].clone();
+            sections.entry(section.clone()).or_default().extend(common);
+        }
+    }
+    sections.remove("x-environment");
+    sections
+}
+
+#[test]
+fn every_service_of_the_compose_file_has_an_environment_that_is_a_configuration() {
+    let services = services();
+    assert_eq!(
+        services.keys().collect::<Vec<_>>(),
+        ["turnstone", "turnstone-one-port", "turnstone-published"],
+        "{services:?}"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "0123456789abcdef0123456789abcdef").unwrap();
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+    for (service, variables) in services {
+        assert!(variables.len() >= 4, "{service}: {variables:?}");
+        let output = Command::new(env!("CARGO_BIN_EXE_turnstone"))
+            .args(["check", "--strict"])
+            .env("TURNSTONE_CONFIG", "/dev/null")
+            .envs(variables)
+            .env("TURNSTONE_SECRET_FILE", &secret)
+            .env("TURNSTONE_RELAY_IPV4", "127.0.0.1")
+            .env("TURNSTONE_RELAY_IPV6", "off")
+            .env("TURNSTONE_EXTERNAL_IP", "203.0.113.5")
+            .output()
+            .unwrap();
+        assert_ne!(output.status.code(), Some(2), "{service}: {output:?}");
+    }
+}
