@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::support::{require_tool, target_dir};
+use crate::support::{require_tool, skipped, target_dir};
 
 /// What can be made here.
 fn kinds() -> Vec<&'static str> {
@@ -100,4 +100,42 @@ fn the_program_in_a_package_has_no_symbols_and_those_beside_it_are_found_by_its_
     }
     // Whatever has to be asked of an administrator, dpkg does not.
     assert!(!printed(&["dpkg-deb", "--contents", &text(&package)]).contains("/etc/"), "a file in /etc");
+}
+
+#[test]
+fn the_bill_of_materials_is_the_same_each_time_and_names_what_is_linked_statically() {
+    if !target_dir().join("tools/bin/cargo-cyclonedx").exists() {
+        skipped("cargo-cyclonedx is not installed (tests/packages/setup.sh)");
+        return;
+    }
+    require_tool("jq", "jq");
+    let sbom = || {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/sbom");
+        let output = Command::new(script).env("CARGO_TARGET_DIR", target_dir()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = sbom();
+    assert_eq!(text, sbom());
+    assert!(!text.contains(env!("CARGO_MANIFEST_DIR")), "a path of this machine");
+    let bill: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((bill["bomFormat"].as_str(), bill["specVersion"].as_str()), (Some("CycloneDX"), Some("1.5")));
+    let components = bill["components"].as_array().unwrap();
+    let lock = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).unwrap();
+    let locked = |name: &str| {
+        let entry =
+            lock.split("[[package]]\n").find(|entry| entry.starts_with(&format!("name = \"{name}\"\n"))).unwrap();
+        entry.split('"').nth(3).unwrap().to_owned()
+    };
+    for name in ["rustls", "aws-lc-rs", "openssl-sys", "turnstone-turn"] {
+        let found =
+            components.iter().find(|component| component["name"] == name).unwrap_or_else(|| panic!("no {name}"));
+        assert_eq!(found["version"], locked(name), "{name}");
+    }
+    for name in ["openssl", "glibc"] {
+        let purl = |component: &serde_json::Value| {
+            component["purl"].as_str().unwrap().starts_with(&format!("pkg:generic/{name}@"))
+        };
+        assert!(components.iter().any(purl), "no {name}");
+    }
 }

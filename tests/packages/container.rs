@@ -14,7 +14,8 @@ use crate::support::{require_tool, skipped, wait_until};
 
 const SOURCES: &str = env!("CARGO_MANIFEST_DIR");
 /// Podman wants one kind of control groups; a machine may have two.
-const ENGINE: &str = "umount -R /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup && echo mounted && exec sleep 600";
+const ENGINE: &str =
+    "umount -R /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup && echo mounted && exec sleep 600";
 
 /// A container engine with all of its state in a folder of its own.
 struct Engine {
@@ -132,7 +133,7 @@ fn the_image_runs_as_nobody_on_a_read_only_root_without_a_shell_and_says_how_it_
     let environment: Vec<_> = services["turnstone"].iter().map(|(name, value)| format!("{name}={value}")).collect();
     let mut options = vec!["--volume", &mount, "--env", "TURNSTONE_RELAY_IPV4=127.0.0.1"];
     options.extend(["--env", "TURNSTONE_RELAY_IPV6=off", "--env", "TURNSTONE_EXTERNAL_IP=203.0.113.5"]);
-    options.extend(["--tmpfs", "/run/turnstone:mode=0700,uid=65532,gid=65532"]);
+    options.extend(["--tmpfs", "/run/turnstone:mode=1777"]);
     options.extend(environment.iter().flat_map(|variable| ["--env", variable]));
     for (mode, owner, readers, accepted) in [
         (0o444, "0:0", "everybody", true),
