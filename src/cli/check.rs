@@ -15,7 +15,7 @@ use crate::probe::{Status, Step};
 use crate::text;
 
 use super::input::ConfigFlags;
-use super::output::{CliError, Exit, Printer, Tone, permission_hint, unix_now};
+use super::output::{CliError, Exit, Printer, Tone, hints, unix_now};
 
 /// Look for mistakes in the configuration, the certificate and the machine.
 #[derive(Args)]
@@ -137,9 +137,7 @@ pub(super) fn run(args: &CheckArgs, printer: &mut Printer) -> Result<Exit, CliEr
             findings.take(service.judge(plan));
         }
         Err(error) => {
-            if let Some(hint) = permission_hint(&error.to_string()) {
-                printer.error(hint);
-            }
+            hints(&error.to_string()).for_each(|hint| printer.error(hint));
             for problem in error.problems {
                 findings.add(Level::Error, &problem.place.to_string(), problem.message);
             }

@@ -31,7 +31,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use output::{CliError, Exit, Printer, permission_hint, reference_hint};
+use output::{CliError, Exit, Printer, hints};
 
 /// What help is wrapped at.
 const HELP_COLUMNS: usize = 100;
@@ -142,8 +142,7 @@ pub fn run() -> ExitCode {
                 true => printer.error(crate::ops::log::start_error(&message)),
                 false => {
                     printer.error(&message);
-                    let hints = permission_hint(&message).into_iter().chain(reference_hint(&message));
-                    hints.for_each(|hint| printer.error(hint));
+                    hints(&message).for_each(|hint| printer.error(hint));
                 }
             }
             exit.into()

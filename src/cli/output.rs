@@ -171,7 +171,7 @@ pub(super) fn wrapped(text: &str, first: usize, others: usize) -> String {
 }
 
 /// What helps somebody who may not read the configuration or a secret.
-pub(super) fn permission_hint(message: &str) -> Option<&'static str> {
+fn permission_hint(message: &str) -> Option<&'static str> {
     let is_refused = message.contains("permission denied");
     (is_refused && !rustix::process::geteuid().is_root()).then_some(
         "hint: configuration and secrets are for root and the service; run it with sudo, or name readable ones with --config \
@@ -180,9 +180,14 @@ pub(super) fn permission_hint(message: &str) -> Option<&'static str> {
 }
 
 /// What helps somebody who has written a key that there is not.
-pub(super) fn reference_hint(message: &str) -> Option<&'static str> {
+fn reference_hint(message: &str) -> Option<&'static str> {
     let hint = "hint: turnstone config reference lists all keys, and says with a name what one of them is for";
     message.contains(": unknown key \"").then_some(hint)
+}
+
+/// What helps with an error, beside what it says itself.
+pub(super) fn hints(message: &str) -> impl Iterator<Item = &'static str> {
+    permission_hint(message).into_iter().chain(reference_hint(message))
 }
 
 /// Text that somebody else chose, without anything that moves the cursor, colours the terminal or turns the direction of writing.

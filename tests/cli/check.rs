@@ -52,6 +52,7 @@ fn problems_are_findings_with_their_place() {
         ran.out
     );
     assert!(ran.out.ends_with("1 error, 0 warnings\n"), "{}", ran.out);
+    assert!(ran.err.contains("turnstone config reference lists all keys"), "{}", ran.err);
 }
 
 #[test]
