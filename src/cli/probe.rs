@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::addr::Family;
-use crate::probe::{self, Comparison, Options, Progress, Report, Roots, Status};
+use crate::probe::{self, CertificateName, Comparison, ConnectTo, Options, Progress, Report, Roots, Status};
 use crate::text::json_pretty;
 
 use super::ice_servers::{Asking, Subject, Wanted};
@@ -25,6 +25,8 @@ Examples:
   turnstone probe https://turn.example.org:8443/v1/credentials \\
     --post '{\"user\": \"probe\"}' --api-key-file key
   turnstone probe --compare turn:old.example.org turn:new.example.org --credential credential.json
+  turnstone probe turns:turn.example.org:443 --connect-to 203.0.113.7 --credential credential.json
+  turnstone probe turns:203.0.113.7:443 --server-name turn.example.org --credential credential.json
 
 iceServers are taken as a page has them in its code (JSON, or JavaScript without computed
 values), or as an API answers them: from standard input (-), a file (@FILE), or an argument that
@@ -79,6 +81,13 @@ pub(super) struct ProbeArgs {
     /// Go on when the certificate is not trusted; it is a warning then.
     #[arg(long)]
     insecure: bool,
+    /// Ask here in place of what the URL's host resolves to: one node behind a public name. The port is the URL's unless given. What the
+    /// certificate has to be for stays the URL's host.
+    #[arg(long, value_name = "ADDRESS[:PORT]", conflicts_with = "compare")]
+    connect_to: Option<ConnectTo>,
+    /// Ask for this name by TLS (SNI), which the certificate then has to be for, in place of the URL's host. For stuns: and turns:.
+    #[arg(long, value_name = "NAME")]
+    server_name: Option<CertificateName>,
     /// Only the server's IPv4 addresses.
     #[arg(short = '4', long, conflicts_with = "ipv6")]
     ipv4: bool,
@@ -117,6 +126,17 @@ enum Task {
     Compare([Subject; 2]),
 }
 
+impl Task {
+    /// Whether it is only of URLs without TLS.
+    fn is_without_tls(&self) -> bool {
+        let is_plain = |subject: &Subject| matches!(subject, Subject::Urls(urls) if !urls.iter().any(|url| url.scheme.is_secure()));
+        match self {
+            Self::Probe(subject) => is_plain(subject),
+            Self::Compare(subjects) => subjects.iter().all(is_plain),
+        }
+    }
+}
+
 /// Runs the command.
 pub(super) fn run(args: &ProbeArgs, printer: &mut Printer) -> Result<Exit, CliError> {
     let roots = args.ca.clone().map_or(Roots::System, Roots::File);
@@ -128,6 +148,8 @@ pub(super) fn run(args: &ProbeArgs, printer: &mut Printer) -> Result<Exit, CliEr
         insecure: args.insecure,
         past_certificate: false,
         proxy_header: false,
+        connect_to: args.connect_to.clone(),
+        certificate_name: args.server_name.clone(),
         family: match (args.ipv4, args.ipv6) {
             (true, _) => Some(Family::V4),
             (_, true) => Some(Family::V6),
@@ -137,6 +159,9 @@ pub(super) fn run(args: &ProbeArgs, printer: &mut Printer) -> Result<Exit, CliEr
         safety: !args.no_safety,
         tcp_relay: args.tcp_relay,
     };
+    if options.certificate_name.is_some() && task.is_without_tls() {
+        return Err(CliError::usage("--server-name is for TLS: give a stuns: or turns: URL, or leave it out"));
+    }
     let has_own = |subject: &Subject| matches!(subject, Subject::IceServers(_));
     let have_own = match &task {
         Task::Probe(subject) => has_own(subject),

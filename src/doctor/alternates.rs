@@ -58,6 +58,8 @@ fn ask(address: SocketAddr, timeout: Duration) -> Result<(), String> {
         insecure: false,
         past_certificate: false,
         proxy_header: false,
+        connect_to: None,
+        certificate_name: None,
         family: None,
         timeout,
         safety: false,

@@ -79,6 +79,8 @@ pub(super) fn probe(
         insecure: false,
         past_certificate: true,
         proxy_header: listener.options.proxy_from.iter().any(|network| network.contains(&address.ip())),
+        connect_to: None,
+        certificate_name: None,
         family: None,
         timeout: options.timeout,
         safety: true,

@@ -8,6 +8,7 @@ use crate::addr::Family;
 use crate::client::Credential;
 use crate::client::tls::{Roots, TrustError};
 
+use super::place::{CertificateName, ConnectTo};
 use super::tls::TlsSetup;
 use super::url::TurnUrl;
 
@@ -30,6 +31,10 @@ pub struct Options {
     pub past_certificate: bool,
     /// Whether connections begin with the header of a proxy that speaks for itself (PROXY protocol).
     pub proxy_header: bool,
+    /// Where servers are asked in place of where their URLs say; those that clients are sent to are asked where they are.
+    pub connect_to: Option<ConnectTo>,
+    /// What their certificates have to be for, if that is not the URL's host.
+    pub certificate_name: Option<CertificateName>,
     /// Only addresses of this family.
     pub family: Option<Family>,
     /// The longest that one step may take.

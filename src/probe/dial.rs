@@ -153,7 +153,7 @@ impl<'a> Dialer<'a> {
     }
 
     fn start_tls(&self, mut link: Link, alpn: Option<&str>) -> Result<Shaken, TlsFailure> {
-        let name = match &self.url.host {
+        let name = match self.url.name() {
             Host::Ip(ip) => ServerName::from(*ip),
             Host::Name(name) => ServerName::try_from(name.trim_end_matches('.').to_owned())
                 .map_err(|_| TlsFailure::Tls(TlsError::General("this name cannot be in a certificate".into())))?,

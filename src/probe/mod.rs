@@ -17,6 +17,7 @@ mod ice;
 mod link;
 mod nat;
 mod offers;
+mod place;
 mod relay;
 mod report;
 mod resolve;
@@ -29,6 +30,7 @@ pub use crate::client::tls::Roots;
 pub use compare::{Comparison, Difference, Side, compare};
 pub use context::{Options, WARN_DAYS_LEFT};
 pub use ice::{IceServers, IceServersError, ScriptError};
+pub use place::{CertificateName, ConnectTo};
 pub(crate) use report::millis;
 pub use report::{Counts, Endpoint, Progress, Report, SCHEMA, Status, Step, Target, worst};
 pub use url::{Scheme, TurnUrl, UrlError};
@@ -119,10 +121,12 @@ fn probe_url(
     let mut recorder = Recorder::new(progress);
     known.into_iter().for_each(|step| recorder.add(step));
     let addresses = resolve::resolve(context, url, &mut recorder);
+    let mut url = url.clone();
+    url.certificate_name = context.options.certificate_name.clone().map(|name| name.0);
     let mut steps = recorder.finish();
     let mut endpoints = Vec::new();
     for address in addresses {
-        follow(context, url, address, &mut endpoints, progress);
+        follow(context, &url, address, &mut endpoints, progress);
     }
     if !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.steps.iter().all(Step::is_no_route)) {
         let step =

@@ -17,9 +17,11 @@ use super::url::{Host, TurnUrl};
 /// The addresses to probe; the step is recorded.
 pub(super) fn resolve(context: &Context<'_>, url: &TurnUrl, recorder: &mut Recorder<'_>) -> Vec<SocketAddr> {
     let started = Instant::now();
-    let found = match &url.host {
-        Host::Ip(ip) => Ok(vec![SocketAddr::new(*ip, url.port)]),
-        Host::Name(name) => look_up(name, url.port, context.options.timeout),
+    let elsewhere = context.options.connect_to.as_ref();
+    let (host, port) = elsewhere.map_or((&url.host, url.port), |to| (&to.host, to.port.unwrap_or(url.port)));
+    let found = match host {
+        Host::Ip(ip) => Ok(vec![SocketAddr::new(*ip, port)]),
+        Host::Name(name) => look_up(name, port, context.options.timeout),
     };
     let step = |status, message: String| Step::new("resolve", status, started.elapsed(), message);
     let mut found = match found {
@@ -38,7 +40,8 @@ pub(super) fn resolve(context: &Context<'_>, url: &TurnUrl, recorder: &mut Recor
     }
     if !found.is_empty() {
         let ips: Vec<_> = found.iter().map(|address| address.ip().to_string()).collect();
-        recorder.add(step(Status::Ok, ips.join(", ")).fact("addresses", ips));
+        let by = elsewhere.map_or(String::new(), |to| format!(" (in place of {}, by --connect-to {to})", url.host));
+        recorder.add(step(Status::Ok, format!("{}{by}", ips.join(", "))).fact("addresses", ips));
     }
     found
 }

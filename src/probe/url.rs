@@ -61,6 +61,8 @@ pub struct TurnUrl {
     /// The scheme.
     pub scheme: Scheme,
     pub(super) host: Host,
+    /// What the certificate has to be for, if that is not the host.
+    pub(super) certificate_name: Option<Host>,
     /// The port; 3478 and with TLS 5349 unless written.
     pub port: u16,
     /// How the server is reached.
@@ -171,6 +173,12 @@ impl TurnUrl {
     /// Takes another name, for the certificate of a server whose address is known.
     pub(super) fn set_name(&mut self, name: String) {
         self.host = Host::Name(name);
+        self.certificate_name = None;
+    }
+
+    /// What the certificate has to be for.
+    pub(super) fn name(&self) -> &Host {
+        self.certificate_name.as_ref().unwrap_or(&self.host)
     }
 }
 
@@ -190,18 +198,41 @@ impl FromStr for TurnUrl {
 impl fmt::Display for TurnUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:", self.scheme.name())?;
-        match &self.host {
-            Host::Name(name) => f.write_str(name)?,
-            Host::Ip(IpAddr::V4(ip)) => write!(f, "{ip}")?,
-            Host::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]")?,
-        }
-        write!(f, ":{}", self.port)?;
+        write!(f, "{}:{}", self.host, self.port)?;
         match (self.scheme.is_turn(), self.transport) {
             (false, _) => Ok(()),
             (true, Transport::Udp | Transport::Dtls) => f.write_str("?transport=udp"),
             (true, Transport::Tcp | Transport::Tls) => f.write_str("?transport=tcp"),
         }
     }
+}
+
+/// As in a URI.
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Ip(IpAddr::V4(ip)) => write!(f, "{ip}"),
+            Self::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]"),
+        }
+    }
+}
+
+/// Reads a host, perhaps with a port, as they are in a URI.
+pub(super) fn read_authority(text: &str) -> Result<(Host, Option<u16>), UrlError> {
+    let read = || {
+        let (host, port) = split_port(text)?;
+        Ok((read_host(host)?, port.map(read_port).transpose()?))
+    };
+    read().map_err(|problem| UrlError { text: text.to_owned(), problem })
+}
+
+/// Reads a host without a port.
+pub(super) fn read_name(text: &str) -> Result<Host, UrlError> {
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok(Host::Ip(ip));
+    }
+    read_host(text).map_err(|problem| UrlError { text: text.to_owned(), problem })
 }
 
 /// A URI taken apart.
@@ -218,6 +249,7 @@ impl Parts<'_> {
         TurnUrl {
             scheme: self.scheme,
             host: self.host,
+            certificate_name: None,
             port: self.port.unwrap_or(default),
             transport,
             chromium_stun_port: self.port.unwrap_or(PORT),

@@ -129,3 +129,29 @@ fn x509_day(unix_secs: u64) -> (i32, u8, u8) {
     let parts: Vec<i32> = text.split_whitespace().map(|part| part.parse().unwrap()).collect();
     (parts[0], parts[1] as u8, parts[2] as u8)
 }
+
+#[test]
+fn one_node_behind_a_public_name_is_asked_by_its_address() {
+    let mut spec = Spec::local();
+    spec.certificate_names = vec!["turn.example.org".to_owned()];
+    let server = spec.start();
+    let port = server.tls().port();
+    let probe = |url: &str| Probe::of(url).trusting(&server).with_secret(&server);
+    // The name is nowhere in any DNS.
+    let named = format!("turns:turn.example.org:{port}");
+    let probed = probe(&named).args(&["--connect-to", "127.0.0.1"]).run();
+    probed.expect_exit(0, "ok").expect("certificate", "ok", "trusted").expect("echo-channel", "ok", "unchanged");
+    probed.expect("resolve", "ok", "127.0.0.1 (in place of turn.example.org, by --connect-to 127.0.0.1)");
+    let elsewhere = format!("127.0.0.1:{port}");
+    probe("turns:turn.example.org:1").args(&["--connect-to", &elsewhere]).run().expect_exit(0, "ok");
+    let by_address = format!("turns:127.0.0.1:{port}");
+    let probed = probe(&by_address).args(&["--server-name", "turn.example.org"]).run();
+    probed.expect_exit(0, "ok").expect("certificate", "ok", "trusted");
+    for (url, option, value) in
+        [(&by_address, "--server-name", "turn.example.net"), (&by_address, "--connect-to", "127.0.0.1")]
+    {
+        probe(url).args(&[option, value]).run().expect_exit(2, "fail").expect("certificate", "fail", "name");
+    }
+    let probed = probe(&named).args(&["--connect-to", "127.0.0.1", "-6"]).run();
+    probed.expect_exit(2, "fail").expect("resolve", "fail", "there is no IPv6 address");
+}
