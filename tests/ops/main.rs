@@ -15,6 +15,7 @@ mod health;
 mod log_lines;
 mod log_sink;
 mod metrics;
+mod notify;
 mod relayed;
 mod reload;
 
