@@ -176,11 +176,14 @@ pub enum Handshake {
     Failed,
     /// The client did not end it in time.
     TimedOut,
+    /// It was under way for longer than any other, and as many were as may be: the place was needed for another one.
+    GaveWay,
 }
 
 impl Handshake {
     /// All of them, for metrics that start at zero.
-    pub const ALL: [Self; 5] = [Self::Asked, Self::Refused, Self::Completed, Self::Failed, Self::TimedOut];
+    pub const ALL: [Self; 6] =
+        [Self::Asked, Self::Refused, Self::Completed, Self::Failed, Self::TimedOut, Self::GaveWay];
 
     /// The stable name used as a metric label.
     pub fn label(self) -> &'static str {
@@ -189,6 +192,7 @@ impl Handshake {
             Self::Refused => "refused",
             Self::Completed => "completed",
             Self::Failed => "failed",
+            Self::GaveWay => "gave-way",
             Self::TimedOut => "timed-out",
         }
     }

@@ -25,7 +25,9 @@ pub enum Full {
 struct Open {
     total: usize,
     passed: usize,
+    handshakes: usize,
     by_address: HashMap<u128, usize>,
+    passed_by_address: HashMap<u128, usize>,
     strangers_by_network: HashMap<u128, usize>,
 }
 
@@ -56,7 +58,13 @@ impl ConnectionLimits {
         }
         open.total += 1;
         open.count(whose);
-        Ok(ConnectionPermit { limits: Arc::clone(self), whose: Some(whose), is_stranger: true, is_passed: false })
+        Ok(ConnectionPermit {
+            limits: Arc::clone(self),
+            whose: Some(whose),
+            is_stranger: true,
+            is_passed: false,
+            shakes_hands: false,
+        })
     }
 
     /// A place for a connection from a proxy, of which is not known yet whose it is: [`ConnectionPermit::set_client`] says so.
@@ -69,7 +77,13 @@ impl ConnectionLimits {
             return Err(Full::InTotal);
         }
         open.total += 1;
-        Ok(ConnectionPermit { limits: Arc::clone(self), whose: None, is_stranger: true, is_passed: false })
+        Ok(ConnectionPermit {
+            limits: Arc::clone(self),
+            whose: None,
+            is_stranger: true,
+            is_passed: false,
+            shakes_hands: false,
+        })
     }
 
     /// Whether as many connections go on to a web server as may.
@@ -77,9 +91,19 @@ impl ConnectionLimits {
         self.lock().passed >= self.web_max()
     }
 
+    /// Whether as many DTLS handshakes are under way as may: a tenth of all places, because each holds most memory then.
+    pub fn is_handshakes_full(&self) -> bool {
+        self.lock().handshakes >= self.total_max.div_ceil(10)
+    }
+
     /// Half of all.
     fn web_max(&self) -> usize {
         self.total_max.div_ceil(2)
+    }
+
+    /// What one address may have of these, once half of them are taken: a quarter. Where addresses have no limit, all may be those of a proxy.
+    fn web_share(&self) -> Option<usize> {
+        self.per_ip_max.map(|_| self.web_max().div_ceil(4))
     }
 
     /// Whether a connection more of an address may be without an allocation.
@@ -130,6 +154,7 @@ pub struct ConnectionPermit {
     whose: Option<Whose>,
     is_stranger: bool,
     is_passed: bool,
+    shakes_hands: bool,
 }
 
 impl ConnectionPermit {
@@ -147,18 +172,34 @@ impl ConnectionPermit {
         Ok(())
     }
 
-    /// Notes that the connection goes on to a web server: no more than half of all may.
+    /// Notes that the connection goes on to a web server: no more than half of all may, and none of an address that has its share of these.
     ///
     /// # Errors
     /// When so many do.
     pub fn pass_on(&mut self) -> Result<(), Full> {
         let mut open = self.limits.lock();
-        if open.passed >= self.limits.web_max() {
+        let web_max = self.limits.web_max();
+        if open.passed >= web_max {
             return Err(Full::OfWeb);
         }
-        open.passed += usize::from(!self.is_passed);
-        self.is_passed = true;
+        let address = self.whose.map(|whose| whose.address);
+        let of_address = address.and_then(|address| open.passed_by_address.get(&address).copied()).unwrap_or(0);
+        if open.passed >= web_max / 2 && self.limits.web_share().is_some_and(|share| of_address >= share) {
+            return Err(Full::OfAddress);
+        }
+        if !std::mem::replace(&mut self.is_passed, true) {
+            open.passed += 1;
+            address.into_iter().for_each(|address| *open.passed_by_address.entry(address).or_default() += 1);
+        }
         Ok(())
+    }
+
+    /// Notes whether a DTLS handshake is under way.
+    pub fn set_shakes_hands(&mut self, shakes_hands: bool) {
+        if std::mem::replace(&mut self.shakes_hands, shakes_hands) != shakes_hands {
+            let handshakes = &mut self.limits.lock().handshakes;
+            *handshakes = if shakes_hands { *handshakes + 1 } else { handshakes.saturating_sub(1) };
+        }
     }
 
     /// Notes whether the connection has an allocation: then it no longer counts for its network.
@@ -179,6 +220,10 @@ impl Drop for ConnectionPermit {
         let mut open = self.limits.lock();
         open.total = open.total.saturating_sub(1);
         open.passed = open.passed.saturating_sub(usize::from(self.is_passed));
+        open.handshakes = open.handshakes.saturating_sub(usize::from(self.shakes_hands));
+        if let Some(whose) = self.whose.filter(|_| self.is_passed) {
+            take_one(&mut open.passed_by_address, whose.address);
+        }
         if let Some(whose) = self.whose {
             open.forget(whose, self.is_stranger);
         }
@@ -289,6 +334,21 @@ mod tests {
         drop(permits);
         assert_eq!(limits.lock().passed, 0);
         assert_eq!(limits.lock().total, 0);
+    }
+
+    #[test]
+    fn one_address_has_a_quarter_of_what_may_go_on_to_a_web_server_once_half_of_that_is_taken() {
+        let limits = ConnectionLimits::new(32, Some(32), None);
+        let mut permits: Vec<_> = (0..20).map(|_| limits.admit(ip("192.0.2.1")).unwrap()).collect();
+        let passed = permits.iter_mut().filter_map(|permit| permit.pass_on().ok()).count();
+        assert_eq!(passed, 8, "of 16, there is no need for shares before");
+        assert_eq!(permits[9].pass_on(), Err(Full::OfAddress));
+        let mut others: Vec<_> = (0..5).map(|_| limits.admit(ip("192.0.2.2")).unwrap()).collect();
+        assert_eq!(others.iter_mut().filter_map(|permit| permit.pass_on().ok()).count(), 4);
+        permits.drain(..5);
+        assert_eq!(permits[9].pass_on(), Ok(()), "seven of sixteen");
+        drop((permits, others));
+        assert!(limits.lock().passed_by_address.is_empty());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use turnstone::stun::{Class, Encoder, Message, Method, TransactionId};
 
 use crate::client::Client;
+use crate::hellos::hello;
 use crate::support::TestAuthority;
 use crate::{LIMIT, Server};
 
@@ -52,10 +53,10 @@ fn a_client_that_begins_anew_from_its_port_has_its_old_session_until_the_new_one
     client.allocate();
     // What anybody can forge: hellos without a cookie, and records that nobody has sealed.
     let forger = client.socket();
-    for forged in [crate::hellos::hello(0, &[], 9), vec![21, 254, 253, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2, 2, 40]] {
+    for forged in [hello(0, &[], 9), vec![21, 254, 253, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2, 2, 40]] {
         forger.send(&forged).unwrap();
     }
-    forger.send(&crate::hellos::hello(1, &[9; 12], 9)).unwrap();
+    forger.send(&hello(1, &[9; 12], 9)).unwrap();
     client.echo(b"still there");
     let mut again = Client::connect(&server, client.socket()).with(server.inner.credentials("ann"));
     server.wait_for_metric(SESSIONS, 1);
@@ -112,4 +113,34 @@ fn records_of_nobody_and_what_is_no_dtls_are_counted_and_not_answered() {
     server.wait_for_metric("turnstone_dropped_packets_total{reason=\"malformed\"}", 1);
     stranger.set_nonblocking(true).unwrap();
     assert!(stranger.recv(&mut [0; 64]).is_err());
+}
+
+/// A client that shows its cookie, is answered, and says no more.
+fn stalled(server: &Server, random: u8) -> UdpSocket {
+    let socket = socket();
+    socket.connect(server.address).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut buffer = [0; 2048];
+    socket.send(&hello(0, &[], random)).unwrap();
+    let len = socket.recv(&mut buffer).unwrap();
+    // What a HelloVerifyRequest has in front of its cookie: the headers of record and message, a version, a length.
+    let cookie = buffer[28..len].to_vec();
+    socket.send(&hello(1, &cookie, random)).unwrap();
+    assert!(socket.recv(&mut buffer).unwrap() > 0, "the flight of the server");
+    socket
+}
+
+#[test]
+fn handshakes_that_nobody_ends_have_a_tenth_of_the_places_and_the_oldest_gives_way() {
+    const GAVE_WAY: &str = "turnstone_dtls_handshakes_total{outcome=\"gave-way\"}";
+    let server = Server::start("", "[streams]\nconnections-max = 30\n");
+    let _stalled: Vec<_> = (0..6).map(|n| stalled(&server, n)).collect();
+    server.wait_for_metric(GAVE_WAY, 3);
+    assert_eq!(server.metric("turnstone_dtls_sessions"), 3);
+    for n in 1..=3 {
+        let mut client = Client::connect(&server, socket()).with(server.inner.credentials("ann"));
+        client.allocate();
+        // The first of them takes the place of another one and gives it back when it is open.
+        assert_eq!(server.metric(GAVE_WAY), 4, "client {n}");
+    }
 }

@@ -67,6 +67,11 @@ pub(super) enum Outcome {
 }
 
 impl Session {
+    /// Whether its handshake is under way.
+    pub(super) fn is_arriving(&self) -> bool {
+        !self.is_ending && matches!(self.stage, Stage::Arriving(_))
+    }
+
     /// Whether an entry with this time is the one that counts.
     pub(super) fn is_stranger_until(&self, until_micros: u64) -> bool {
         !self.holds && !self.is_ending && self.stranger_until_micros == until_micros

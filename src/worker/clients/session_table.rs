@@ -58,6 +58,8 @@ pub(super) struct SessionTable {
     by_client: HashMap<FiveTuple, Pair>,
     /// Those that arrive and have something to go on with.
     waiting: VecDeque<SessionId>,
+    /// Those whose handshake is under way, in the order in which they came; and some that are gone or open.
+    arriving: VecDeque<SessionId>,
     /// Those that are to be closed before the round is over.
     ended: VecDeque<SessionId>,
     /// When each is looked at next. The entry that counts is the one whose time the session has, too.
@@ -77,6 +79,7 @@ impl SessionTable {
             peak: 0,
             by_client: HashMap::new(),
             waiting: VecDeque::new(),
+            arriving: VecDeque::new(),
             ended: VecDeque::new(),
             due: BinaryHeap::new(),
             strangers: VecDeque::new(),
@@ -142,8 +145,9 @@ impl SessionTable {
         now: Now,
         client: Client,
         hello: (&ClientHello<'_>, &[u8]),
-        permit: ConnectionPermit,
+        mut permit: ConnectionPermit,
     ) {
+        permit.set_shakes_hands(true);
         let SlotId { index, generation } = self.sessions.next_id();
         let id = SessionId { index, generation };
         let stranger_until_micros = now.micros + self.stranger_micros;
@@ -168,6 +172,7 @@ impl SessionTable {
             self.end(before);
         }
         self.waiting.push_back(id);
+        self.arriving.push_back(id);
         self.arm(id, late_micros);
         self.strangers.push_back((stranger_until_micros, id));
         self.sweep();
@@ -209,6 +214,7 @@ impl SessionTable {
                 let (idle, handshake) = (self.idle_micros, self.handshake_micros);
                 let session = self.get_mut(id)?;
                 session.last_heard_micros = now.micros;
+                session.permit.iter_mut().for_each(|permit| permit.set_shakes_hands(false));
                 let (five_tuple, look) = (session.client.five_tuple, now.micros + idle.min(handshake));
                 let pair = self.by_client.get_mut(&five_tuple)?;
                 pair.arriving = pair.arriving.filter(|arriving| *arriving != id);
@@ -282,6 +288,16 @@ impl SessionTable {
     pub(super) fn oldest_stranger(&mut self) -> Option<SessionId> {
         while let Some((until, id)) = self.strangers.pop_front() {
             if self.get(id).is_some_and(|session| session.is_stranger_until(until)) {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// The session whose handshake began before all others that are under way; it is off the list.
+    pub(super) fn oldest_arriving(&mut self) -> Option<SessionId> {
+        while let Some(id) = self.arriving.pop_front() {
+            if self.get(id).is_some_and(Session::is_arriving) {
                 return Some(id);
             }
         }
@@ -368,7 +384,7 @@ impl SessionTable {
     /// Entries of sessions that are gone go when they are more than those of sessions that are there.
     fn sweep(&mut self) {
         let most = STALE_MAX + 4 * self.len();
-        if self.due.len() > most || self.strangers.len() > most {
+        if self.due.len() > most || self.strangers.len() > most || self.arriving.len() > most {
             self.forget_gone();
         }
     }
@@ -381,6 +397,8 @@ impl SessionTable {
             let id = SessionId { index: *index, generation: *generation };
             there(id).is_some_and(|session| session.armed_micros == *at)
         });
+        self.arriving.retain(|id| there(*id).is_some_and(Session::is_arriving));
+        self.arriving.shrink_to(self.arriving.len() + STALE_MAX);
         self.due.shrink_to(self.due.len() + STALE_MAX);
         self.strangers.shrink_to(self.strangers.len() + STALE_MAX);
     }

@@ -71,6 +71,12 @@ impl Clients {
             observers.counters().count_handshake(Handshake::Refused);
             return Came::Done;
         };
+        if self.from.limits.is_handshakes_full()
+            && let Some(oldest) = self.sessions.oldest_arriving()
+        {
+            self.sessions.end(oldest);
+            observers.counters().count_handshake(Handshake::GaveWay);
+        }
         let by_name = hello.server_name().and_then(|name| server.realm_by_server_name(name));
         let client = Client { five_tuple, realm: by_name.unwrap_or(client.realm), ..*client };
         self.sessions.insert(now, client, (&hello, datagram), permit);
