@@ -227,6 +227,7 @@ fn check_config(findings: &mut Findings, config: &Config, bind: bool, is_service
     findings.take(doctor::choices::judge(config));
     findings.take(doctor::credentials::judge(config));
     findings.take(config.store.iter().flat_map(doctor::store::judge_files));
+    findings.take(config.admin.as_ref().and_then(doctor::page::judge));
     if config.turn {
         for relay in config.relay.addresses.iter().copied() {
             check_relay(findings, relay, is_service);

@@ -3,12 +3,14 @@
 use toml::de::DeTable;
 
 use super::access::{read_readers, read_secret};
+use super::credentials::Origin;
 use super::endpoint::Endpoint;
 use super::error::{ConfigError, Located, Place, ValueError};
 use super::key::Key;
 use super::keys::{self, READERS};
 use super::listen::{check_endpoint, overlap};
 use super::operation::parse_endpoint;
+use super::origin::parse_origin;
 use super::overrides::Overrides;
 use super::reader::{Document, Section};
 use super::secret::{AdminToken, trim_line_end};
@@ -54,7 +56,7 @@ impl Admin {
         let listen = read_listen(&section, source);
         let token = if wants_token { read_token(&document, &section, source, around) } else { None };
         document.finish()?;
-        Ok(listen.map(|listen| Self { listen: listen.value, token, page: false }))
+        Ok(listen.map(|listen| Self { listen: listen.value, token, page: false, page_origins: Vec::new() }))
     }
 }
 
@@ -71,7 +73,18 @@ pub(super) fn read_admin(
     let has_token = TOKEN_SOURCES.map(|key| section.has(key)).contains(&true);
     let token = read_token(document, &section, source, around);
     let page = section.boolean("page");
+    let page_origins = section.texts("page-origins", parse_page_origin);
     section.report_unknown_keys();
+    if let Some(first) = page_origins.first() {
+        let place = first.place.clone();
+        if !page {
+            section.problem("page-origins", place, "there is no page; expected page = true as well");
+        } else if !has_token {
+            let message =
+                "whoever reaches the proxy rules the server; expected a token, such as token-file, at a socket, too";
+            section.problem("page-origins", place, message);
+        }
+    }
     let Some(listen) = listen else {
         if has_token && !section.has("listen") {
             document.problem(section.place(), "[admin] has a token but no listen");
@@ -93,11 +106,20 @@ pub(super) fn read_admin(
     if metrics.is_some_and(|metrics| is_taken(&listen.value, &metrics.listen)) {
         section.problem("listen", listen.place, format_args!("{} overlaps listen in [metrics]", listen.value));
     }
-    Some(Admin { listen: listen.value, token, page })
+    let page_origins = page_origins.into_iter().map(|origin| origin.value).collect();
+    Some(Admin { listen: listen.value, token, page, page_origins })
 }
 
 pub(super) fn read_listen(section: &Section<'_, '_>, source: &Source) -> Option<Located<Endpoint>> {
     section.text("listen", |text| parse_loopback(text, source))
+}
+
+/// Where a proxy shows the page: by TLS, or the token would go over the network in the clear.
+fn parse_page_origin(text: &str) -> Result<String, ValueError> {
+    match parse_origin(text)? {
+        Origin::One(origin) if origin.starts_with("https://") => Ok(origin),
+        _ => Err(ValueError::is_not(text, "an origin of https")),
+    }
 }
 
 fn parse_loopback(text: &str, source: &Source) -> Result<Endpoint, ValueError> {

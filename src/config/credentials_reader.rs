@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use super::access::parse_realm;
 use super::admin::is_taken;
-use super::credentials::{ApiKey, CredentialsApi, Origin, Shape};
+use super::credentials::{ApiKey, CredentialsApi, Shape};
 use super::endpoint::Endpoint;
 use super::error::{Located, ValueError};
 use super::listen::check_endpoint;
 use super::operation::parse_endpoint;
+use super::origin::parse_origin;
 use super::reader::{Document, Section, or_default};
 use super::realm::RealmConfig;
 use super::snapshot::{Admin, Auth, Listener, Metrics, TlsFiles};
 use super::source::Source;
-use super::urls::{parse_host, split_port};
 use super::value::choose;
 use crate::addr::Transport;
 use crate::auth::prepare;
@@ -228,55 +228,9 @@ fn parse_prefix(text: &str) -> Result<String, ValueError> {
     }
 }
 
-/// An origin as browsers write it: no path, no default port, small letters.
-fn parse_origin(text: &str) -> Result<Origin, ValueError> {
-    if text == "*" {
-        return Ok(Origin::Any);
-    }
-    let (scheme, authority) = text.split_once("://").ok_or_else(|| ValueError::is_not(text, "an origin"))?;
-    let default_port = match scheme {
-        "https" => ":443",
-        "http" => ":80",
-        _ => return Err(ValueError::is_not(text, "an origin of http or https")),
-    };
-    if authority.contains(['/', '?', '#', '@']) {
-        return Err(ValueError::unfit(text, "more than an origin; leave out what follows the host and port"));
-    }
-    let (host, port) = split_port(authority).ok_or_else(|| ValueError::is_not(text, "an origin"))?;
-    parse_host(host)?;
-    let port = port.map(|port| format!(":{port}")).filter(|port| port != default_port).unwrap_or_default();
-    Ok(Origin::One(format!("{scheme}://{}{port}", host.to_ascii_lowercase())))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn origins_are_as_browsers_write_them() {
-        for (text, origin) in [
-            ("https://App.Example.org", "https://app.example.org"),
-            ("https://app.example.org:443", "https://app.example.org"),
-            ("http://localhost:5173", "http://localhost:5173"),
-            ("http://[::1]:80", "http://[::1]"),
-        ] {
-            assert_eq!(parse_origin(text), Ok(Origin::One(origin.to_owned())), "{text}");
-        }
-        assert_eq!(parse_origin("*"), Ok(Origin::Any));
-        for bad in [
-            "",
-            "null",
-            "app.example.org",
-            "https://app.example.org/",
-            "https://a@b",
-            "ftp://a",
-            "https://",
-            "https://a:0",
-            "https://*.a.example",
-        ] {
-            assert!(parse_origin(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn a_hash_is_64_digits_and_never_shown() {

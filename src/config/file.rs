@@ -118,8 +118,8 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
     let drain = read_drain(root, &listeners, &relay.value, around);
     let redirect = read_redirect(root, &listeners, &relay.value, around).map(Arc::new);
     let usage = read_usage(document, root, source, around);
-    let hook = read_hook(document, root, source, around);
     let store = read_store(document, root, source, around);
+    let (hook, hook_events) = read_hook(document, root, source, around);
     let auth = read_auth(document, root, source, turn, around);
     let realms = read_realms(document, root, source, around, &auth, &peer_policies);
     warn_about_unused(document, &peer_policies, &auth, &realms);
@@ -163,6 +163,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         redirect,
         hook,
         store,
+        hook_events,
         usage,
         turn,
         rfc5766_channel_numbers,

@@ -1,4 +1,4 @@
-//! `[hook]`: whom the server asks about usernames that it does not know.
+//! `[hook]`: whom the server asks about usernames that it does not know, and whom it tells of allocations.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,6 +9,7 @@ use crate::auth::AskPolicy;
 
 use super::secret::WebhookToken;
 use super::usage::WebhookUrl;
+use super::value::Choices;
 
 /// Whom the server asks, and within which bounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,34 @@ pub struct Hook {
     /// How long a name is known to be nobody's.
     pub unknown_for: Duration,
 }
+
+/// What is told of allocations, and to whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookEvents {
+    /// Where the application is.
+    pub url: HookUrl,
+    /// Whether that is another place than where it is asked about users.
+    pub is_elsewhere: bool,
+    /// Sent as `Authorization: Bearer`.
+    pub token: Option<WebhookToken>,
+    /// How long one event may take, from the name's resolution to the end of the answer.
+    pub timeout: Duration,
+    /// Events that are told at once.
+    pub concurrency: usize,
+    /// Which there are; at least one.
+    pub wanted: Vec<HookEvent>,
+}
+
+/// What may be told of an allocation. The names are those of usage records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookEvent {
+    /// It was made.
+    Start,
+    /// It has ended.
+    Stop,
+}
+
+pub(super) const HOOK_EVENTS: &Choices<HookEvent> = &[("start", HookEvent::Start), ("stop", HookEvent::Stop)];
 
 /// Where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,5 +92,34 @@ impl Hook {
         if new.is_some() != running.is_some() {
             new.clone_from(running);
         }
+    }
+}
+
+impl HookEvents {
+    /// Whether this is told.
+    pub fn wants(&self, event: HookEvent) -> bool {
+        self.wanted.contains(&event)
+    }
+
+    /// Puts back what only a restart changes: whether any are told.
+    pub(super) fn keep_until_restart(new: &mut Option<Self>, running: &Option<Self>) {
+        if new.is_some() != running.is_some() {
+            new.clone_from(running);
+        }
+    }
+}
+
+impl HookUrl {
+    /// The address and port in it, if it has no name.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Http(_, address) => *address,
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Whether there is something that is not shown.
+    pub(super) fn has_query(&self) -> bool {
+        matches!(self, Self::Http(url, _) if url.has_query())
     }
 }

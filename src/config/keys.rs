@@ -2,8 +2,10 @@
 //! and flag. Reading, `show`, `changes` and what waits for a restart are made from this table; the order is that of `show`.
 
 mod credentials;
+mod hook;
 mod outside;
 mod relay;
+mod spans;
 mod store;
 mod tls;
 mod variables;
@@ -16,7 +18,6 @@ use crate::auth::TokenAlgorithm;
 use crate::turn::{AlternateServer, DefaultFamily};
 
 use super::acme_pairs;
-use super::hook::Hook;
 use super::key::{CREDENTIAL, FILE, INLINE, Key, Kind, Overridable, SERVER_NAMES, VARIABLE};
 use super::shown::{boolean, limit, number, or_off, rate, secs, text, texts};
 use super::snapshot::{Config, LogFormat, LogOutput, RelayChoice};
@@ -25,6 +26,7 @@ use super::usage::{Usage, UsageFile, Webhook};
 use super::value::{Choices, ON_EXPIRY, PEER_MODES, Value, name_of};
 pub(super) use outside::{SECRET, SECRET_FILE, USERS};
 use relay::{relay_bind, relay_externals};
+use spans::{HOUR, SECOND};
 pub(super) use variables::settable;
 
 pub(super) use tls::TLS_VERSIONS;
@@ -41,7 +43,7 @@ pub(super) fn find(name: &str) -> Option<&'static Key> {
 
 /// Every key.
 pub(super) fn all() -> impl Iterator<Item = &'static Key> {
-    KEYS.iter().chain(tls::KEYS).chain(credentials::KEYS).chain(store::KEYS).chain(outside::KEYS)
+    KEYS.iter().chain(tls::KEYS).chain(hook::KEYS).chain(credentials::KEYS).chain(store::KEYS).chain(outside::KEYS)
 }
 
 /// The names that a table may have in it, subtables included.
@@ -73,9 +75,7 @@ pub(super) const DEFAULT_FAMILIES: &Choices<DefaultFamily> = &[
     ("as-client", DefaultFamily::AsClient),
 ];
 
-const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 const DECADE: Duration = Duration::from_secs(3660 * 86_400);
 const U32_MAX: u64 = u32::MAX as u64;
@@ -439,6 +439,9 @@ static KEYS: &[Key] = &[
         .default("false")
         .shown(|c| boolean(c.admin.as_ref()?.page))
         .after_restart(keep_admin),
+    Key::new("admin.page-origins", Kind::Texts(r#"origins such as "https://ops.example.org""#))
+        .shown(|c| texts(&c.admin.as_ref().filter(|admin| !admin.page_origins.is_empty())?.page_origins))
+        .after_restart(keep_admin),
     Key::new("drain.deadline", Kind::Duration(Duration::ZERO..=DAY))
         .default("0s")
         .shown(|c| Some(Value::Duration(c.drain.deadline))),
@@ -457,26 +460,6 @@ static KEYS: &[Key] = &[
     Key::new("redirect.from-bandwidth", Kind::Rate)
         .default("unlimited")
         .shown(|c| rate(c.redirect.as_ref()?.from_bytes_per_sec)),
-    Key::new("hook.url", Kind::Text(r#"an https URL, http to loopback, or "unix:/path/of/a/socket""#))
-        .shown(|c| text(c.hook.as_ref()?.url.to_string()))
-        .unshown(unshown::hook_lines, unshown::hook_change)
-        .after_restart(|new, running| Hook::keep_until_restart(&mut new.hook, &running.hook)),
-    Key::new("hook.token-credential", CREDENTIAL),
-    Key::new("hook.token-file", FILE),
-    Key::new("hook.token-env", VARIABLE),
-    Key::new("hook.token", INLINE),
-    Key::new("hook.timeout", Kind::Duration(Duration::from_millis(100)..=Duration::from_secs(4)))
-        .default("2s")
-        .shown(|c| Some(Value::Duration(c.hook.as_ref()?.timeout))),
-    Key::new("hook.concurrency", Kind::Number(1..=256, "a whole number from 1 to 256"))
-        .default("16")
-        .shown(|c| number(c.hook.as_ref()?.concurrency)),
-    Key::new("hook.known-for", Kind::Duration(SECOND..=HOUR))
-        .default("1m")
-        .shown(|c| Some(Value::Duration(c.hook.as_ref()?.known_for))),
-    Key::new("hook.unknown-for", Kind::Duration(SECOND..=HOUR))
-        .default("5s")
-        .shown(|c| Some(Value::Duration(c.hook.as_ref()?.unknown_for))),
     Key::new("usage.interim", Kind::DurationOrOff(Duration::from_secs(10)..=DAY))
         .default("5m")
         .shown(|c| or_off(c.usage.as_ref()?.interim.map(Value::Duration))),

@@ -19,7 +19,7 @@ use super::acme::Acme;
 use super::credentials::CredentialsApi;
 use super::endpoint::Endpoint;
 use super::finding::{Finding, FoundBy, is_public};
-use super::hook::Hook;
+use super::hook::{Hook, HookEvents};
 use super::realm::RealmConfig;
 use super::secret::{AdminToken, Readers, SecretError, read_key_file};
 use super::store::StoreConfig;
@@ -82,6 +82,8 @@ pub struct Config {
     pub hook: Option<Hook>,
     /// What the servers of a fleet share; nothing by default.
     pub store: Option<StoreConfig>,
+    /// What is told of allocations, and to whom.
+    pub hook_events: Option<HookEvents>,
     /// Records of what each allocation has used; none by default.
     pub usage: Option<Usage>,
     /// Whether TURN is offered, or only STUN Binding.
@@ -449,6 +451,7 @@ impl Config {
             listeners: self.workers as u64 * (self.listeners.len() as u64 + 3)
                 + if self.credentials.is_some() { CredentialsApi::SOCKETS_MAX } else { 0 }
                 + self.hook.as_ref().map_or(0, |hook| hook.concurrency as u64)
+                + self.hook_events.as_ref().map_or(0, |events| events.concurrency as u64)
                 + self.acme.as_ref().map_or(0, |acme| {
                     let http = if acme.challenges.http.is_some() { Acme::HTTP_SOCKETS_MAX } else { 0 };
                     http + Acme::REQUEST_SOCKETS_MAX
@@ -555,6 +558,8 @@ pub struct Admin {
     pub token: Option<AdminToken>,
     /// Whether it shows the page.
     pub page: bool,
+    /// Where browsers see the page by a proxy that ends TLS: `https://ops.example.org`.
+    pub page_origins: Vec<String>,
 }
 
 /// How the server stops.

@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-use super::hook::HookUrl;
 use super::realm::RealmConfig;
 use super::snapshot::{Auth, Config, ListenOptions, Web};
 use super::units::rate_text;
@@ -325,8 +324,7 @@ pub(super) fn webhook_query_change(old: &Config, new: &Config) -> Option<(String
 /// The query, which some want their key in, and the token.
 pub(super) fn hook_lines(config: &Config) -> String {
     let Some(hook) = &config.hook else { return String::new() };
-    let has_query = matches!(&hook.url, HookUrl::Http(url, _) if url.has_query());
-    let query = if has_query { "# url: its query is not shown\n" } else { "" };
+    let query = if hook.url.has_query() { "# url: its query is not shown\n" } else { "" };
     let token = if hook.token.is_some() { "# token: there is one\n" } else { "" };
     format!("{query}{token}")
 }
@@ -337,6 +335,24 @@ pub(super) fn hook_change(old: &Config, new: &Config) -> Option<(String, String)
         return Some((old.url.to_string(), format!("{} (another query)", new.url)));
     }
     there(old.token.clone(), new.token.clone(), ["a token", "another token"])
+}
+
+/// The query of the other place, and the token where nobody is asked.
+pub(super) fn hook_events_lines(config: &Config) -> String {
+    let Some(events) = &config.hook_events else { return String::new() };
+    let has_query = events.is_elsewhere && events.url.has_query();
+    let query = if has_query { "# events-url: its query is not shown\n" } else { "" };
+    let token = if events.token.is_some() && config.hook.is_none() { "# token: there is one\n" } else { "" };
+    format!("{query}{token}")
+}
+
+pub(super) fn hook_events_change(old: &Config, new: &Config) -> Option<(String, String)> {
+    let is_alone = old.hook.is_none() && new.hook.is_none();
+    let (old, new) = (old.hook_events.as_ref()?, new.hook_events.as_ref()?);
+    if old.is_elsewhere && old.url != new.url {
+        return Some((old.url.to_string(), format!("{} (another query)", new.url)));
+    }
+    there(old.token.clone(), new.token.clone(), ["a token", "another token"]).filter(|_| is_alone)
 }
 
 pub(super) fn webhook_token_lines(config: &Config) -> String {

@@ -13,7 +13,7 @@ use super::process::{self, Server};
 use super::{Configured, Options, Progress, Report, finding};
 use super::{
     acme, alternates, buffers, certificate, choices, clients, clock, credentials, files, firewall, health, hook, host,
-    listeners, network, ports, service, store,
+    listeners, network, page, ports, service, store,
 };
 
 /// Makes every check; `progress` is called as each ends. Without a configuration, those that need none.
@@ -90,18 +90,22 @@ impl Doctor<'_, '_> {
         {
             self.found(health::judge(&metrics.listen, self.options.timeout));
         }
+        if let Some(admin) = &config.admin {
+            self.found(page::judge(admin));
+            if server.may_run() {
+                self.found(page::judge_running(admin, self.options.timeout));
+            }
+        }
         self.found(credentials::judge(config));
         if let Some(api) = &config.credentials
             && server.may_run()
         {
             self.found(credentials::judge_running(api, self.options.timeout));
         }
-        if let Some(asked) = &config.hook {
-            self.found([hook::judge(asked, self.options.timeout)]);
-        }
         if let Some(shared) = &config.store {
             self.found([store::judge(shared, self.options.timeout)]);
         }
+        self.found(hook::judge(config, self.options.timeout));
         self.found(listeners::judge_stuns(config));
         self.found(listeners::judge_webs(config, self.options.timeout));
         self.found(alternates::judge(config, self.options));

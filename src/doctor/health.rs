@@ -40,7 +40,12 @@ pub(super) fn judge(listen: &Endpoint, timeout: Duration) -> Vec<Step> {
 }
 
 pub(crate) fn ask(listen: &Endpoint, path: &str, timeout: Duration) -> std::io::Result<Vec<u8>> {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    ask_as(listen, "localhost", path, timeout)
+}
+
+/// The same under a name.
+pub(super) fn ask_as(listen: &Endpoint, host: &str, path: &str, timeout: Duration) -> std::io::Result<Vec<u8>> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     let mut answer = Vec::new();
     match listen {
         Endpoint::Tcp(address) => {

@@ -22,6 +22,7 @@ mod host;
 mod listeners;
 pub mod network;
 mod nftables;
+pub(crate) mod page;
 pub mod ports;
 pub mod process;
 mod report;

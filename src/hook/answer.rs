@@ -1,4 +1,4 @@
-//! What an application answers: a credential, or that there is no such user.
+//! What an application answers: a credential, or that there is no such user; and to an event, whether the allocation may live.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -39,6 +39,39 @@ pub fn read(status: u16, body: &[u8]) -> Result<Option<KnownCredential>, HookErr
         403 | 404 => Ok(None),
         other => Err(HookError::Status(other)),
     }
+}
+
+/// What is said to an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is taken note of.
+    Noted,
+    /// The allocation is to end.
+    End,
+}
+
+/// What is in an answer to an event. Whoever ends an allocation says so: the error page of a proxy on the way ends none.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EventForm {
+    #[serde(default)]
+    end: bool,
+}
+
+/// Reads an answer to an event.
+///
+/// # Errors
+/// The event was not taken, or what is said cannot be used.
+pub fn read_to_event(status: u16, body: &[u8]) -> Result<Verdict, HookError> {
+    if !(200..300).contains(&status) {
+        return Err(HookError::Status(status));
+    }
+    if body.trim_ascii().is_empty() {
+        return Ok(Verdict::Noted);
+    }
+    let form: EventForm = serde_json::from_slice(body)
+        .map_err(|_| HookError::Malformed(r#"expected nothing, {} or {"end": true}"#.to_owned()))?;
+    Ok(if form.end { Verdict::End } else { Verdict::Noted })
 }
 
 fn credential(body: &[u8]) -> Result<KnownCredential, HookError> {
@@ -128,6 +161,26 @@ mod tests {
         ] {
             let told = known(bad).unwrap_err().to_string();
             assert!(told.contains(why) && !told.contains("s3cret"), "{bad}: {told}");
+        }
+        for (body, verdict) in [
+            ("", Some(Verdict::Noted)),
+            (" \r\n", Some(Verdict::Noted)),
+            ("{}", Some(Verdict::Noted)),
+            (r#"{"end": false}"#, Some(Verdict::Noted)),
+            (r#"{"end": true}"#, Some(Verdict::End)),
+            (r#"{"end": 1}"#, None),
+            (r#"{"End": true}"#, None),
+            (r#"{"end": true, "why": "s3cret"}"#, None),
+            ("<html>403</html>", None),
+            ("OK", None),
+        ] {
+            let told = read_to_event(200, body.as_bytes());
+            assert_eq!(told.as_ref().ok(), verdict.as_ref(), "{body}");
+            assert!(!told.is_err_and(|error| error.to_string().contains("s3cret")), "{body}");
+        }
+        assert_eq!(read_to_event(204, b"").unwrap(), Verdict::Noted);
+        for status in [199, 302, 401, 403, 404, 500] {
+            assert!(read_to_event(status, br#"{"end": true}"#).is_err(), "{status}");
         }
         assert!(matches!((read(404, b"{"), read(403, b"")), (Ok(None), Ok(None))));
         for status in [201, 204, 302, 400, 401, 429, 500] {

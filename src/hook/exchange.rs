@@ -1,4 +1,4 @@
-//! One question and its answer over HTTP. Connections are kept for the next.
+//! One question, or one event, and its answer over HTTP. Connections are kept for the next.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,15 +13,12 @@ use hyper_util::rt::TokioIo;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
-use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
-use crate::config::{Hook, HookUrl};
-use crate::text;
-use crate::turn::{Ask, Question};
+use crate::config::{Hook, HookEvents, HookUrl, WebhookToken};
 
 /// What is read of an answer: its head, and its body.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -65,9 +62,12 @@ impl HookError {
     }
 }
 
-/// Who is asked.
+/// Who is asked, or told.
 pub(super) struct Target {
-    hook: Hook,
+    url: HookUrl,
+    token: Option<WebhookToken>,
+    timeout: Duration,
+    concurrency: usize,
     place: Place,
     path: String,
     host: String,
@@ -85,8 +85,16 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 impl Target {
-    pub(super) fn new(hook: &Hook) -> Self {
-        let (place, path, host) = match &hook.url {
+    pub(super) fn asking(hook: &Hook) -> Self {
+        Self::new(&hook.url, hook.token.as_ref(), (hook.timeout, hook.concurrency))
+    }
+
+    pub(super) fn telling(events: &HookEvents) -> Self {
+        Self::new(&events.url, events.token.as_ref(), (events.timeout, events.concurrency))
+    }
+
+    fn new(url: &HookUrl, token: Option<&WebhookToken>, (timeout, concurrency): (Duration, usize)) -> Self {
+        let (place, path, host) = match url {
             HookUrl::Unix(path) => (Place::Unix(path.clone()), "/".to_owned(), "localhost".to_owned()),
             HookUrl::Http(url, _) => {
                 let uri: Uri = url.expose().parse().unwrap_or_default();
@@ -100,39 +108,42 @@ impl Target {
                 (place, path, authority)
             }
         };
-        Self { hook: hook.clone(), place, path, host, idle: Mutex::default() }
+        Self {
+            url: url.clone(),
+            token: token.cloned(),
+            timeout,
+            concurrency,
+            place,
+            path,
+            host,
+            idle: Mutex::default(),
+        }
     }
 
     pub(super) fn is_of(&self, hook: &Hook) -> bool {
-        self.hook == *hook
+        (&self.url, &self.token, self.timeout, self.concurrency)
+            == (&hook.url, &hook.token, hook.timeout, hook.concurrency)
     }
 
     pub(super) fn timeout(&self) -> Duration {
-        self.hook.timeout
+        self.timeout
     }
 
     pub(super) fn concurrency(&self) -> usize {
-        self.hook.concurrency
+        self.concurrency
     }
 
     /// A message that may quote the URL, without what is not shown.
     pub(super) fn redact(&self, message: &str) -> String {
-        match &self.hook.url {
+        match &self.url {
             HookUrl::Http(url, _) => url.redact(message),
             HookUrl::Unix(_) => message.to_owned(),
         }
     }
 
-    /// Asks, and returns the status and the body of the answer.
-    pub(super) async fn ask(&self, ask: &Ask) -> Result<(u16, Zeroizing<Vec<u8>>), HookError> {
-        let Question::Credential { username, realm } = &ask.question else { return Err(HookError::Request) };
-        let question = json!({
-            "username": &**username,
-            "realm": &**realm,
-            "client": ask.client.client.to_string(),
-            "transport": ask.client.transport.name(),
-        });
-        let body = Bytes::from(text::json(&question));
+    /// Sends JSON, and returns the status and the body of the answer.
+    pub(super) async fn post(&self, json: String) -> Result<(u16, Zeroizing<Vec<u8>>), HookError> {
+        let body = Bytes::from(json);
         loop {
             let waiting = self.idle().pop();
             let is_used = waiting.is_some();
@@ -156,7 +167,7 @@ impl Target {
             let body = body?.to_bytes();
             if sender.ready().await.is_ok() {
                 let mut idle = self.idle();
-                if idle.len() < self.hook.concurrency {
+                if idle.len() < self.concurrency {
                     idle.push(sender);
                 }
             }
@@ -169,7 +180,7 @@ impl Target {
             .header(HOST, &self.host)
             .header(CONTENT_TYPE, "application/json")
             .header(USER_AGENT, concat!("turnstone/", env!("CARGO_PKG_VERSION")));
-        if let Some(token) = &self.hook.token {
+        if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose()));
         }
         request.body(Full::new(body)).map_err(|_| HookError::Request)

@@ -1,29 +1,35 @@
-//! `[hook]`: asks an application about usernames that nobody configured, over HTTP, HTTPS or a socket in the file system.
+//! `[hook]`: asks an application about usernames that nobody configured, over HTTP, HTTPS or a socket in the file system, and tells it
+//! of allocations (`events`).
 //!
 //! Workers hand questions over and never wait: what finds no room is answered at once as something that nobody could say. One task on
 //! the control runtime asks, so many at once, each for so long at most, and nothing for a network's clients while the application is out of order for them.
 
 mod answer;
 mod breaker;
+mod events;
 mod exchange;
 mod stats;
+mod waiting;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-pub use answer::read as read_answer;
+pub use answer::{read as read_answer, read_to_event as read_event_answer};
+pub use events::{EndAllocation, EventControl, EventSender, Teller, tell};
 pub use exchange::HookError;
-pub use stats::{HookStats, Told};
+pub use stats::{EventStats, HookStats, Told, ToldOf};
 
 use crate::config::Hook;
 use crate::net::sys::clocks;
 use crate::policy::{AnswerBudgets, RateLimit, RateLimiter};
-use crate::turn::{Answer, Ask, AskId};
+use crate::text;
+use crate::turn::{Answer, Ask, AskId, Question};
 
 use breaker::{Breakers, Tell};
 use exchange::Target;
@@ -84,7 +90,7 @@ struct Shared {
 /// All ends of it.
 pub fn new(hook: &Hook, stats: Arc<HookStats>, take: TakeAnswer) -> (HookSender, HookControl, Asker) {
     let (send, questions) = mpsc::channel(WAITING_MAX);
-    let target = ArcSwap::from_pointee(Target::new(hook));
+    let target = ArcSwap::from_pointee(Target::asking(hook));
     let networks = RateLimiter::new(Some(RateLimit::default()), Arc::new(AnswerBudgets::default()));
     let shared = Arc::new(Shared { target, breakers: Mutex::default(), networks, take, stats: Arc::clone(&stats) });
     let sender = HookSender { worker: 0, questions: send, stats };
@@ -95,7 +101,7 @@ impl HookControl {
     /// Asks by these settings from now on.
     pub fn reload(&self, hook: &Hook) {
         if !self.0.target.load().is_of(hook) {
-            self.0.target.store(Arc::new(Target::new(hook)));
+            self.0.target.store(Arc::new(Target::asking(hook)));
             *self.0.breakers() = Breakers::default();
             self.0.stats.set_broken(false);
         }
@@ -137,7 +143,10 @@ impl Shared {
             return (self.take)(worker, ask.id, Answer::Failed);
         }
         let target = self.target.load_full();
-        let asked = timeout(target.timeout(), target.ask(&ask)).await;
+        let asked = match question_of(&ask) {
+            Some(question) => timeout(target.timeout(), target.post(question)).await,
+            None => Ok(Err(HookError::Request)),
+        };
         let answer = asked.unwrap_or(Err(HookError::TimedOut)).and_then(|(status, body)| answer::read(status, &body));
         let (tell, tells_useless) = {
             let (mut breakers, now) = (self.breakers(), Instant::now());
@@ -178,4 +187,15 @@ impl Shared {
     fn breakers(&self) -> std::sync::MutexGuard<'_, Breakers> {
         self.breakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A question, as it is sent.
+fn question_of(ask: &Ask) -> Option<String> {
+    let Question::Credential { username, realm } = &ask.question else { return None };
+    Some(text::json(&json!({
+        "username": &**username,
+        "realm": &**realm,
+        "client": ask.client.client.to_string(),
+        "transport": ask.client.transport.name(),
+    })))
 }

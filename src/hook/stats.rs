@@ -1,4 +1,4 @@
-//! What became of questions.
+//! What became of questions, and of events.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -64,6 +64,87 @@ impl HookStats {
     }
 
     /// Whether nobody is asked at the moment.
+    pub fn is_broken(&self) -> bool {
+        self.is_broken.load(Ordering::Relaxed)
+    }
+}
+
+/// What came of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ToldOf {
+    /// The application has taken note of it.
+    Taken,
+    /// It has, and did not want the allocation.
+    Refused,
+    /// It has not, for a reason that will not go away.
+    Rejected,
+    /// It has not, and will be told again.
+    Retried,
+    /// It was not told within a minute, or before the server stopped.
+    TooOld,
+    /// Too many waited, in all or of this user.
+    NoRoom,
+    /// Too many were on their way from the workers.
+    LostInQueue,
+}
+
+impl ToldOf {
+    /// Every one, for metrics that start at zero.
+    pub const ALL: [Self; 7] =
+        [Self::Taken, Self::Refused, Self::Rejected, Self::Retried, Self::TooOld, Self::NoRoom, Self::LostInQueue];
+
+    /// The stable name used as a metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Taken => "taken",
+            Self::Refused => "refused",
+            Self::Rejected => "rejected",
+            Self::Retried => "retried",
+            Self::TooOld => "too-old",
+            Self::NoRoom => "no-room",
+            Self::LostInQueue => "queue-full",
+        }
+    }
+}
+
+/// Counted by whoever tells, read by the endpoints.
+#[derive(Debug, Default)]
+pub struct EventStats {
+    told: [AtomicU64; ToldOf::ALL.len()],
+    waiting: AtomicU64,
+    is_broken: AtomicBool,
+}
+
+impl EventStats {
+    pub(super) fn count(&self, told: ToldOf) {
+        self.count_many(told, 1);
+    }
+
+    pub(super) fn count_many(&self, told: ToldOf, events: u64) {
+        if let Some(count) = self.told.get(told as usize) {
+            count.fetch_add(events, Ordering::Relaxed);
+        }
+    }
+
+    /// How often.
+    pub fn of(&self, told: ToldOf) -> u64 {
+        self.told.get(told as usize).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_waiting(&self, events: usize) {
+        self.waiting.store(events as u64, Ordering::Relaxed);
+    }
+
+    /// How many wait to be told.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_broken(&self, is_broken: bool) {
+        self.is_broken.store(is_broken, Ordering::Relaxed);
+    }
+
+    /// Whether nobody answers at the moment.
     pub fn is_broken(&self) -> bool {
         self.is_broken.load(Ordering::Relaxed)
     }

@@ -19,7 +19,7 @@ listen = \"unix:/run/turnstone/admin.sock\"
 const PAGE: &str = "page = true\n";
 const USAGE: &str = "\
 # In place of redis-statsdb: a record of what each allocation has used. The systemd unit makes the
-# directory.
+# directory. For an application that follows sessions as they come and go: [hook] events.
 #[usage]
 #file = \"/var/log/turnstone/usage.jsonl\"
 ";

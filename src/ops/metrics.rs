@@ -21,7 +21,7 @@ use crate::addr::{Family, Transport};
 use crate::auth::Revocations;
 use crate::counters::{self, BadHeader, Counter, Counters, Cut, Handshake, Histogram, NotPassed, TrafficCounters};
 use crate::credentials::Outcome;
-use crate::hook::Told;
+use crate::hook::{Told, ToldOf};
 use crate::net::{AddressUsage, RelayPorts, sys};
 use crate::policy::{Guard, Quotas};
 use crate::reject::{Dropped, Reason};
@@ -486,7 +486,14 @@ impl Observed {
         let help = "Questions about users to the application of [hook], by what came of them.";
         out.counters("turnstone_hook_questions", help, "result", told)?;
         let help = "1 while the application of [hook] is asked one question at a time for clients of some network, because it fails for them.";
-        out.gauge("turnstone_hook_broken", help, u64::from(stats.is_broken()))
+        out.gauge("turnstone_hook_broken", help, u64::from(stats.is_broken()))?;
+        let stats = &self.status.events;
+        let told = ToldOf::ALL.map(|told| (told.label(), stats.of(told)));
+        let help = "Events of allocations to the application of [hook], by what came of them; what is retried is counted each time.";
+        out.counters("turnstone_hook_events", help, "result", told)?;
+        out.gauge("turnstone_hook_events_waiting", "Events that wait to be told.", stats.waiting())?;
+        let help = "1 while the application of [hook] is told one event at a time, because it does not answer.";
+        out.gauge("turnstone_hook_events_broken", help, u64::from(stats.is_broken()))
     }
 
     fn encode_usage(&self, out: &mut Out<'_>) -> fmt::Result {

@@ -134,6 +134,9 @@ fn apply(server: &mut Server, judged: &mut Judged, hooks: &Hooks<'_>) -> Judging
     if let Some(leases) = &server.leases {
         leases.reload(&server.config);
     }
+    if let Some((telling, events)) = server.telling.as_ref().zip(server.config.hook_events.as_ref()) {
+        telling.control.reload(events);
+    }
     if let Some(usage) = &server.usage {
         usage.reload(server.config.usage.as_ref());
     }

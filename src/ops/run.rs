@@ -138,12 +138,16 @@ async fn supervise(started: Started, mut signals: Signals, hooks: &mut Hooks<'_>
     tracing::info!("stopping");
     notify::stopping();
     server.workers.tell(|| Command::Stop(EndReason::Shutdown));
-    threads.join();
+    // The runtime goes on meanwhile: what workers leave behind finds room.
+    let _ = tokio::task::spawn_blocking(move || threads.join()).await;
     if let Some(leases) = server.leases.take() {
         leases.end().await;
     }
     if let Some(usage) = server.usage.take() {
         usage.stop();
+    }
+    if let Some(telling) = server.telling.take() {
+        telling.finish().await;
     }
     for task in tasks {
         task.abort();

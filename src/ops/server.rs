@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use rustls::ServerConfig;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::addresses::{AddressWatch, Looked};
 use super::certificates::{Certificates, Loading};
@@ -23,13 +25,16 @@ use crate::config::{Config, ConfigError};
 use crate::counters;
 use crate::credentials::CredentialsService;
 use crate::dtls;
-use crate::hook::HookControl;
+use crate::hook::{EventControl, HookControl};
 use crate::http;
 use crate::store::Store;
 use crate::stream::https_config;
 use crate::turn::{RelayedRate, Settings};
 use crate::usage::UsageRecords;
 use crate::worker::Command;
+
+/// How long the end of the server waits for an application that is told of allocations.
+const TELLING_LIMIT: Duration = Duration::from_secs(3);
 
 pub(super) struct Server {
     /// What is in force.
@@ -52,6 +57,7 @@ pub(super) struct Server {
     pub(super) hook: Option<HookControl>,
     pub(super) store: Option<Store>,
     pub(super) leases: Option<Leases>,
+    pub(super) telling: Option<Telling>,
     pub(super) usage: Option<UsageRecords>,
     pub(super) settings: Arc<Settings>,
     pub(super) tls: Arc<ArcSwapOption<ServerConfig>>,
@@ -80,6 +86,23 @@ impl Relayed {
         let last = self.before.replace(total).map_or(0, |before| total.saturating_sub(before));
         self.bytes_per_sec = (self.bytes_per_sec * 3 + last) / 4;
         self.rate.set(self.bytes_per_sec);
+    }
+}
+
+/// What tells an application of allocations.
+pub(super) struct Telling {
+    pub(super) control: EventControl,
+    pub(super) task: JoinHandle<()>,
+}
+
+impl Telling {
+    /// Waits until everything is told of workers that have ended; some seconds at most.
+    pub(super) async fn finish(mut self) {
+        if timeout(TELLING_LIMIT, &mut self.task).await.is_err() {
+            self.task.abort();
+            // What it was not told is counted, and in the log, when it ends.
+            let _ = self.task.await;
+        }
     }
 }
 

@@ -22,12 +22,12 @@ use super::orders::Orders;
 use super::public_address::PublicAddresses;
 use super::revocations::Revoker;
 use super::revoke_orders;
-use super::server::{CredentialsEndpoint, Relayed, Server};
+use super::server::{CredentialsEndpoint, Relayed, Server, Telling};
 use super::status::Status;
 use super::workers::{Threads, Workers};
 use crate::acme::{Answers, Keeper, Tools};
 use crate::auth::NonceKeys;
-use crate::config::{Config, Endpoint, HookUrl, WantedSockets, lasts};
+use crate::config::{Config, Endpoint, WantedSockets, lasts};
 use crate::credentials::CredentialsService;
 use crate::hook;
 use crate::http::{self, EndpointListener, Limits};
@@ -98,10 +98,9 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
     endpoints.extend(
         [&monitor, &admin, &credentials, &acme_http].into_iter().flatten().filter_map(EndpointListener::address),
     );
-    if let Some(HookUrl::Http(_, address)) = config.hook.as_ref().map(|hook| &hook.url) {
-        endpoints.extend(*address);
-    }
     endpoints.extend(config.store.iter().flat_map(|store| store.url.addresses()));
+    endpoints.extend(config.hook.as_ref().and_then(|hook| hook.url.address()));
+    endpoints.extend(config.hook_events.as_ref().and_then(|events| events.url.address()));
     endpoints.extend(config.usage.iter().flat_map(|usage| &usage.webhook).filter_map(|webhook| webhook.address));
     let mut master = [0; 32];
     fill_from_system(&mut master);
@@ -143,9 +142,21 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
     let leases = store.as_ref().zip(config.store.as_ref());
     let leases = leases.map(|of| Leases::start(of, &config, &shared.quotas, &status, &workers));
     let (lease_sender, leases) = leases.unzip();
+    let (mut events, mut telling) = (None, None);
+    if let Some(wanted) = &config.hook_events {
+        let mailboxes = workers.mailboxes.clone();
+        // It may have moved to another one.
+        let end = move |id| mailboxes.iter().for_each(|mailbox| mailbox.send(Command::EndRefused(id)));
+        let instance = format!("{:08x}", status.instance());
+        let (sender, control, teller) = hook::tell(wanted, instance, Arc::clone(&status.events), Box::new(end));
+        tracing::info!(url = %wanted.url, "telling of allocations");
+        events = Some(sender);
+        telling = Some(Telling { control, task: tokio::spawn(teller.run()) });
+    }
     let context = WorkerContext {
         hook,
         leases: lease_sender,
+        events,
         settings: Arc::clone(&settings),
         shared: shared.clone(),
         relay_ports: Arc::clone(&relay_ports),
@@ -203,7 +214,8 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
         );
         orders = Some(received);
         let api = Arc::new(api);
-        let at_endpoint = AdminApi::new(&listener.endpoint, admin.page, admin.token, Arc::clone(&api));
+        let at_endpoint =
+            AdminApi::new(&listener.endpoint, admin.page, admin.token, Arc::clone(&api)).shown_at(admin.page_origins);
         tasks.push(tokio::spawn(listener.serve(Arc::new(at_endpoint), Limits::NEAR, None)));
         if let Some((listener, token)) = page_port {
             let at_port = AdminApi::new(&listener.endpoint, true, Some(token), api);
@@ -247,6 +259,7 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
         hook: hook_control,
         store,
         leases,
+        telling,
         usage,
         settings,
         tls,

@@ -10,7 +10,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use crate::acme::AcmeStats;
 use crate::addr::Family;
 use crate::credentials::CredentialsStats;
-use crate::hook::HookStats;
+use crate::hook::{EventStats, HookStats};
 use crate::public_address::{Asked, SourceKind};
 use crate::store::Store;
 use crate::store::leases::LeaseStats;
@@ -33,6 +33,7 @@ pub(super) struct Status {
     pub(super) usage: Arc<UsageStats>,
     /// What became of questions about users.
     pub(super) hook: Arc<HookStats>,
+    pub(super) events: Arc<EventStats>,
     /// What became of requests for credentials.
     pub(super) credentials: Arc<CredentialsStats>,
     /// What the servers of a fleet share.
@@ -143,6 +144,7 @@ impl Status {
             certificates: ArcSwap::default(),
             usage: Arc::default(),
             hook: Arc::default(),
+            events: Arc::default(),
             credentials: Arc::default(),
             store: OnceLock::new(),
             leases: Arc::default(),

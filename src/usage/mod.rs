@@ -20,6 +20,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 pub use queue::{AskWorker, TakePage, UsageSender};
+pub(crate) use record::{Session, server_start_line};
 pub use stats::{Lost, UsageStats};
 
 use crate::config::{Unusable, Usage, Wanted};

@@ -5,11 +5,10 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::record::{Kind, Session};
+use super::record::Session;
 use super::stats::{Lost, UsageStats};
 use crate::addr::{FiveTuple, RelayedAddr};
 use crate::config::Usage;
-use crate::traffic::Traffic;
 use crate::turn::{AllocationId, AllocationSummary, AllocationView, is_told_alone};
 use crate::user::User;
 
@@ -91,20 +90,7 @@ impl UsageSender {
         identity: (Arc<str>, User),
         relayed: Vec<RelayedAddr>,
     ) {
-        let (username, user) = identity;
-        let session = Session {
-            kind: Kind::Start,
-            at: SystemTime::now(),
-            id,
-            five_tuple,
-            username,
-            user,
-            relayed,
-            age_micros: 0,
-            to_peers: Traffic::default(),
-            to_client: Traffic::default(),
-            throttled: 0,
-        };
+        let session = Session::start(SystemTime::now(), id, five_tuple, identity, relayed);
         self.send(Message::Fact(Box::new(session)), 1, Instant::now());
     }
 
@@ -138,6 +124,7 @@ impl UsageSender {
 pub(super) mod tests {
     use super::*;
     use crate::addr::{ClientAddr, Transport};
+    use crate::traffic::Traffic;
     use crate::turn::EndReason;
 
     pub(in crate::usage) fn summary(id: u64) -> AllocationSummary {

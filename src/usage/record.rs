@@ -18,13 +18,13 @@ const SCHEMA: u32 = 1;
 
 /// What is known of an allocation at one moment.
 #[derive(Clone, Debug)]
-pub(super) struct Session {
+pub(crate) struct Session {
     pub(super) kind: Kind,
-    pub(super) at: SystemTime,
-    pub(super) id: AllocationId,
+    pub(crate) at: SystemTime,
+    pub(crate) id: AllocationId,
     pub(super) five_tuple: FiveTuple,
     pub(super) username: Arc<str>,
-    pub(super) user: User,
+    pub(crate) user: User,
     pub(super) relayed: Vec<RelayedAddr>,
     pub(super) age_micros: u64,
     pub(super) to_peers: Traffic,
@@ -41,6 +41,29 @@ pub(super) enum Kind {
 }
 
 impl Session {
+    /// An allocation that was made just now.
+    pub(crate) fn start(
+        at: SystemTime,
+        id: AllocationId,
+        five_tuple: FiveTuple,
+        (username, user): (Arc<str>, User),
+        relayed: Vec<RelayedAddr>,
+    ) -> Self {
+        Self {
+            kind: Kind::Start,
+            at,
+            id,
+            five_tuple,
+            username,
+            user,
+            relayed,
+            age_micros: 0,
+            to_peers: Traffic::default(),
+            to_client: Traffic::default(),
+            throttled: 0,
+        }
+    }
+
     /// An allocation that lives.
     pub(super) fn interim(at: SystemTime, now_micros: u64, view: AllocationView) -> Self {
         Self {
@@ -59,7 +82,7 @@ impl Session {
     }
 
     /// An allocation that has ended.
-    pub(super) fn stop(at: SystemTime, summary: &AllocationSummary) -> Self {
+    pub(crate) fn stop(at: SystemTime, summary: &AllocationSummary) -> Self {
         Self {
             kind: Kind::Stop(summary.reason),
             at,
@@ -75,8 +98,13 @@ impl Session {
         }
     }
 
+    /// Whether it is the beginning that is recorded.
+    pub(crate) fn is_start(&self) -> bool {
+        self.kind == Kind::Start
+    }
+
     /// The record's line, its end included.
-    pub(super) fn line(&self, server: &str, seq: u64) -> String {
+    pub(crate) fn line(&self, server: &str, seq: u64) -> String {
         self.line_as(format!("{server}-{}", self.id), None, server, seq)
     }
 
@@ -114,6 +142,11 @@ impl Session {
         };
         line(&record)
     }
+}
+
+/// The line of a server that starts.
+pub(crate) fn server_start_line(at: SystemTime, server: &str, seq: u64) -> String {
+    server_line("server-start", at, server, seq)
 }
 
 /// The line of a record about the server itself: `server-start` or `server-stop`.

@@ -66,6 +66,8 @@ pub enum Command {
     Kick(AllocationFilter, Option<AllocationId>, Reply<usize>),
     /// End allocations whose credentials are revoked by now, as above.
     EndRevoked(Reply<usize>),
+    /// End the allocation with this id, if it is here: an application that was told of it does not want it.
+    EndRefused(AllocationId),
     /// Take the answer to a question.
     Answered(AskId, Answer),
     /// End every allocation with this reason and stop.

@@ -52,7 +52,7 @@ pub use shortage::{Shortage, Shortages};
 use crate::config::{RelayChoice, Streams};
 use crate::counters::Counters;
 use crate::dtls;
-use crate::hook::HookSender;
+use crate::hook::{EventSender, HookSender};
 use crate::net::sys::{Descriptors, Epoll, Interest};
 use crate::net::{Pipes, RelayPorts};
 use crate::store::leases::LeaseSender;
@@ -103,6 +103,8 @@ pub struct WorkerContext {
     pub hook: Option<HookSender>,
     /// Takes questions about quotas that hold over several servers, if there is a store.
     pub leases: Option<LeaseSender>,
+    /// Takes what is told of allocations, if anybody is told.
+    pub events: Option<EventSender>,
     /// Takes what the allocations have used, if that is recorded.
     pub usage: Option<UsageSender>,
     /// Whether peers on this host's loopback are allowed (`serve --dev`).
@@ -196,7 +198,7 @@ impl Worker {
             leases: context.leases.map(|leases| leases.of_worker(number)),
             jobs: Jobs::default(),
             loops,
-            observers: Observers::new(counters, context.usage, context.shortages, context.whereabouts),
+            observers: Observers::new(counters, context.usage, context.events, context.shortages, context.whereabouts),
             pipes: Pipes::new(context.descriptors),
             pace: Pace::new(epoll),
         })

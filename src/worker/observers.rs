@@ -12,6 +12,7 @@ use super::shortage::{Shortage, Shortages};
 use crate::addr::Logged;
 use crate::clock::{Now, SECOND};
 use crate::counters::{BadHeader, Counters};
+use crate::hook::EventSender;
 use crate::net::sys::clocks;
 use crate::turn::{AllocationSummary, Event, Refusal, Server};
 use crate::usage::UsageSender;
@@ -23,6 +24,7 @@ const LOOP_LINES_MICROS: u64 = 60 * SECOND;
 pub(super) struct Observers {
     counters: Arc<Counters>,
     usage: Option<UsageSender>,
+    events: Option<EventSender>,
     shortages: Arc<Shortages>,
     whereabouts: Arc<Whereabouts>,
     refusals: RefusalRing,
@@ -43,12 +45,14 @@ impl Observers {
     pub(super) fn new(
         counters: Arc<Counters>,
         usage: Option<UsageSender>,
+        events: Option<EventSender>,
         shortages: Arc<Shortages>,
         whereabouts: Arc<Whereabouts>,
     ) -> Self {
         Self {
             counters,
             usage,
+            events,
             shortages,
             whereabouts,
             refusals: RefusalRing::new(),
@@ -110,6 +114,9 @@ impl Observers {
             Event::Allocated { id, five_tuple, username, user, is_frequent, relayed } => {
                 self.made += 1;
                 self.counters.allocation_made(five_tuple.transport);
+                if let Some(events) = &self.events {
+                    events.started(id, five_tuple, (Arc::clone(&username), user.clone()), relayed.clone());
+                }
                 if let Some(usage) = self.usage.as_ref().filter(|_| !is_frequent) {
                     usage.started(id, five_tuple, (username, user), relayed);
                 }
@@ -119,6 +126,9 @@ impl Observers {
                 self.counters.allocation_ended(transport, summary.reason, summary.duration_micros);
                 self.ends.log(self.flushed_micros, &summary);
                 self.whereabouts.forget(summary.id);
+                if let Some(events) = &self.events {
+                    events.ended(&summary);
+                }
                 if let Some(usage) = &self.usage {
                     usage.ended(&summary, self.is_end);
                 }

@@ -61,6 +61,23 @@ fn one_allocation_is_shown_with_its_peers_and_its_traffic() {
 }
 
 #[test]
+fn an_allocation_that_an_application_refuses_ends_alone_and_says_why() {
+    let mut world = World::new();
+    let (one, two) = (world.allocated(1), world.allocated(2));
+    world.events();
+    let id = world.list(&AllocationFilter::default(), None, 1)[0].id;
+    let mut kick = world.server.ending_refused(id);
+    let clients = world.server.kick(world.now, &mut kick, usize::MAX, &mut world.relays);
+    assert_eq!(clients, [one.client]);
+    assert!(kick.is_done());
+    world.check_books();
+    assert!(world.events().iter().any(
+        |event| matches!(event, Event::Ended(summary) if summary.id == id && summary.reason == EndReason::HookRefused)
+    ));
+    assert_eq!((world.refresh(&one, None).code(), world.refresh(&two, None).code()), (Some(437), None));
+}
+
+#[test]
 fn a_kicked_allocation_gives_everything_back() {
     let mut world = World::new();
     let (one, two) = (world.allocated(1), world.allocated(2));

@@ -47,6 +47,7 @@ pub(crate) struct Application {
 struct State {
     behaviour: Mutex<Behaviour>,
     asked: Mutex<Vec<(String, Value)>>,
+    events: Mutex<Vec<Value>>,
 }
 
 trait Stream: Read + Write + Send {}
@@ -97,6 +98,11 @@ impl Application {
         *self.state.behaviour.lock().unwrap() = behaviour;
     }
 
+    /// The events that it has been sent, whatever it said to them.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        self.state.events.lock().unwrap().clone()
+    }
+
     /// The head of each request, and the question in it.
     pub(crate) fn asked(&self) -> Vec<(String, Value)> {
         self.state.asked.lock().unwrap().clone()
@@ -105,7 +111,7 @@ impl Application {
 
 impl State {
     fn new(behaviour: Behaviour) -> Arc<State> {
-        Arc::new(State { behaviour: Mutex::new(behaviour), asked: Mutex::default() })
+        Arc::new(State { behaviour: Mutex::new(behaviour), asked: Mutex::default(), events: Mutex::default() })
     }
 
     fn now(&self) -> Behaviour {
@@ -187,11 +193,24 @@ fn read_question(state: &State, reader: &mut BufReader<Box<dyn Stream>>) -> Opti
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     let question: Value = serde_json::from_slice(&body).unwrap();
-    state.asked.lock().unwrap().push((head, question.clone()));
+    match question["type"].is_string() {
+        true => state.events.lock().unwrap().push(question.clone()),
+        false => state.asked.lock().unwrap().push((head, question.clone())),
+    }
     Some(question)
 }
 
 fn answer(question: &Value) -> String {
+    if let Some(kind) = question["type"].as_str() {
+        return match (kind, question["user"].as_str().unwrap_or_default()) {
+            ("start", "unwanted") => http(200, r#"{"end": true}"#),
+            // Whatever these say, nothing ends.
+            ("stop", "unwanted") => http(200, r#"{"end": true}"#),
+            (_, "forbidden") => http(403, r#"{"end": true}"#),
+            (_, "poison") => http(500, "{}"),
+            _ => http(200, ""),
+        };
+    }
     let username = question["username"].as_str().unwrap();
     let password = password(username);
     let body = match username {

@@ -12,6 +12,7 @@ mod support;
 mod wire;
 
 mod application;
+mod events;
 mod faults;
 
 use std::time::Duration;

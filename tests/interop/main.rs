@@ -14,6 +14,7 @@ mod behind_proxies;
 mod hook;
 mod libnice;
 mod mobility;
+mod page_behind_nginx;
 mod proxy;
 mod realms;
 mod redirect;

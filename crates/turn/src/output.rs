@@ -125,6 +125,8 @@ pub enum EndReason {
     Kicked,
     /// Its credential was revoked.
     Revoked,
+    /// An application that was told of it did not want it.
+    HookRefused,
     /// Its realm was taken out of the configuration.
     RealmRemoved,
     /// The server stops.
@@ -141,6 +143,7 @@ impl EndReason {
         Self::MoveFailed,
         Self::Kicked,
         Self::Revoked,
+        Self::HookRefused,
         Self::RealmRemoved,
         Self::Shutdown,
     ];
@@ -155,6 +158,7 @@ impl EndReason {
             Self::MoveFailed => "move-failed",
             Self::Kicked => "kicked",
             Self::Revoked => "revoked",
+            Self::HookRefused => "hook-refused",
             Self::RealmRemoved => "realm-removed",
             Self::Shutdown => "shutdown",
         }

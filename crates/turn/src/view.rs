@@ -182,7 +182,7 @@ pub struct Kick {
 
 #[derive(Debug)]
 enum Whom {
-    Matching(AllocationFilter),
+    Matching(AllocationFilter, EndReason),
     Revoked,
 }
 
@@ -252,7 +252,13 @@ impl Server {
 
     /// The end, yet to come, of the allocations that match, or of the one with this id if it matches.
     pub fn kicking(&self, filter: AllocationFilter, id: Option<AllocationId>) -> Kick {
-        Kick { pass: id.map_or_else(|| self.pass(None), Pass::over), whom: Whom::Matching(filter) }
+        let pass = id.map_or_else(|| self.pass(None), Pass::over);
+        Kick { pass, whom: Whom::Matching(filter, EndReason::Kicked) }
+    }
+
+    /// The end, yet to come, of the allocation with this id, which an application that was told of it does not want.
+    pub fn ending_refused(&self, id: AllocationId) -> Kick {
+        Kick { pass: Pass::over(id), whom: Whom::Matching(AllocationFilter::default(), EndReason::HookRefused) }
     }
 
     /// The end, yet to come, of the allocations whose credential is revoked by now.
@@ -279,10 +285,10 @@ impl Server {
             let client = allocation.client;
             let is_ended = match &kick.whom {
                 Whom::Revoked => self.ends_revoked(now, slot, relays),
-                Whom::Matching(filter) => {
+                Whom::Matching(filter, reason) => {
                     let is_meant = filter.matches(allocation, now.micros);
                     if is_meant {
-                        self.end(now, slot, EndReason::Kicked, relays);
+                        self.end(now, slot, *reason, relays);
                     }
                     is_meant
                 }

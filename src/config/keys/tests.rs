@@ -34,6 +34,8 @@ fn everything() -> Document {
         ("quota.reservations-per-user", "5"),
         ("metrics.listen", "\"127.0.0.1:9641\""),
         ("admin.listen", "\"unix:/a\""),
+        ("admin.page", "true"),
+        ("admin.token", "\"0123456789abcdef0123\""),
         ("drain.alternate-server", "[\"203.0.113.7:3478\"]"),
         ("redirect.alternate-server", "[\"203.0.113.7:3478\"]"),
         // What follows from the mode where nobody says.
@@ -47,6 +49,7 @@ fn everything() -> Document {
         ("store.url", "\"rediss://127.0.0.1\""),
         ("store.certificate", "\"/c.pem\""),
         ("store.key", "\"/k.pem\""),
+        ("hook.events", "[\"start\"]"),
     ] {
         set(&mut document, find(key).unwrap(), value);
     }
@@ -117,7 +120,9 @@ fn samples(key: &Key) -> [String; 2] {
         "store.ca" | "store.certificate" | "store.key" => given("\"/one\"", "\"/other\""),
         "store.on-loss" => given("\"refuse\"", "\"allow\""),
         "store.prefix" | "store.node" => given("\"one\"", "\"other\""),
-        "hook.url" => given("\"unix:/one\"", "\"https://example.org/\""),
+        "hook.events" => given("[\"start\"]", "[\"start\", \"stop\"]"),
+        "admin.page-origins" => given("[\"https://a.example\"]", "[\"https://a.example\", \"https://b.example:8443\"]"),
+        "hook.url" | "hook.events-url" => given("\"unix:/one\"", "\"https://example.org/\""),
         // It is read.
         "auth.revocations" => given("\"/dev/null\"", "\"/dev/./null\""),
         "tls.min-version" => given("\"1.2\"", "\"1.3\""),
@@ -202,6 +207,7 @@ pub(super) fn in_part(key: &Key) -> Option<&'static str> {
             Some("applied by a reload; the default follows relay.ports, which takes a restart")
         }
         "hook.url" => Some("applied by a reload; whether there is one takes a restart"),
+        "hook.events" => Some("applied by a reload; whether there are any takes a restart"),
         _ => None,
     }
 }

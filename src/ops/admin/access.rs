@@ -19,11 +19,17 @@ pub(super) enum Pages {
 }
 
 /// Checks where a request comes from. `is_document` is whether it is for the page itself.
-pub(super) fn check_origin<B>(request: &Request<B>, pages: Pages, is_document: bool) -> Result<(), Refused> {
+/// `origins` is where a proxy shows it.
+pub(super) fn check_origin<B>(
+    request: &Request<B>,
+    pages: Pages,
+    origins: &[String],
+    is_document: bool,
+) -> Result<(), Refused> {
     match pages {
         Pages::Unreached => Ok(()),
         Pages::None => refuse_web_pages(request).map_err(Refused::forbidden),
-        Pages::Own => refuse_other_pages(request, is_document).map_err(Refused::forbidden),
+        Pages::Own => refuse_other_pages(request, origins, is_document).map_err(Refused::forbidden),
     }
 }
 

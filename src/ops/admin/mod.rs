@@ -67,6 +67,7 @@ const OF_FILES: &[Method] = &[Method::GET, Method::HEAD];
 /// The admin API of the running server, at one endpoint.
 pub(super) struct AdminApi {
     pages: Pages,
+    origins: Vec<String>,
     token: Option<AdminToken>,
     api: Arc<Api>,
 }
@@ -78,12 +79,17 @@ impl AdminApi {
             Endpoint::Tcp(_) => Pages::None,
             Endpoint::Unix(_) => Pages::Unreached,
         };
-        Self { pages, token, api }
+        Self { pages, origins: Vec::new(), token, api }
+    }
+
+    /// Whose page proxies show here.
+    pub(super) fn shown_at(self, origins: Vec<String>) -> Self {
+        Self { origins, ..self }
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Refused> {
         let file = page::file_at(request.uri().path()).filter(|_| self.pages == Pages::Own);
-        access::check_origin(&request, self.pages, file.is_some_and(page::PageFile::is_opened))?;
+        access::check_origin(&request, self.pages, &self.origins, file.is_some_and(page::PageFile::is_opened))?;
         if let Some(file) = file {
             return match OF_FILES.contains(request.method()) {
                 true => Ok(response(StatusCode::OK, file.content_type, file.body)),

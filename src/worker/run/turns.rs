@@ -59,6 +59,9 @@ impl Worker {
                     self.jobs.add(Job::Kick(self.server.kicking(filter, id), 0, reply));
                 }
                 Command::EndRevoked(reply) => self.jobs.add(Job::Kick(self.server.ending_revoked(), 0, reply)),
+                Command::EndRefused(id) => {
+                    self.jobs.add(Job::Kick(self.server.ending_refused(id), 0, Box::new(|_| {})));
+                }
                 Command::Answered(id, answer) => drop(self.server.answer(now, id, answer)),
                 Command::Stop(reason) => {
                     self.server.end_all(now, reason, &mut self.relays);

@@ -82,6 +82,7 @@ impl Driven {
             descriptors: Descriptors::share_out(1 << 16, 0, 1000, 1000, Outward::default()),
             hook: None,
             leases: None,
+            events: None,
             usage: None,
             loopback_peers: true,
             relay_choice: config.relay.choice,
