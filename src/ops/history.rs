@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::workers::Workers;
 use crate::addr::Transport;
 use crate::counters::{self, Counters, Histogram};
 use crate::net::sys;
@@ -41,6 +42,7 @@ struct Sample {
     dropped: u64,
     relay: Option<Times>,
     setup: Option<Times>,
+    round_trip: Option<Times>,
 }
 
 /// Half of what was counted took no longer than the first, and 99 of a hundred no longer than the second.
@@ -52,17 +54,19 @@ struct Times {
 
 impl History {
     /// Takes samples for ever, of what is counted from now on.
-    pub(super) fn keep(self: Arc<Self>, counters: Vec<Arc<Counters>>) -> impl Future<Output = ()> + Send {
-        let (mut before, mut number) = (Totals::of(&counters), 0);
+    pub(super) fn keep(self: Arc<Self>, workers: Workers) -> impl Future<Output = ()> + Send {
+        let (mut before, mut number) = (Totals::of(&workers.counters), 0);
         async move {
             let mut tick = interval(INTERVAL);
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
             tick.tick().await;
             loop {
                 tick.tick().await;
-                let now = Totals::of(&counters);
+                let now = Totals::of(&workers.counters);
                 number += 1;
-                self.push(now.since(&before, number));
+                let mut sample = now.since(&before, number);
+                sample.round_trip = Times::of_each(workers.some_round_trips().await);
+                self.push(sample);
                 before = now;
             }
         }
@@ -104,6 +108,7 @@ impl Sample {
             "dropped": self.dropped,
             "relay_micros": self.relay.map(Times::shown),
             "setup_micros": self.setup.map(Times::shown),
+            "round_trip_micros": self.round_trip.map(Times::shown),
         })
     }
 }
@@ -111,6 +116,13 @@ impl Sample {
 impl Times {
     fn shown(self) -> Value {
         json!({ "p50": self.p50_micros.round(), "p99": self.p99_micros.round() })
+    }
+
+    /// From the times themselves.
+    fn of_each(mut micros: Vec<u32>) -> Option<Self> {
+        micros.sort_unstable();
+        let at = |hundredths: usize| micros.get((micros.len().checked_sub(1)? * hundredths).div_ceil(100)).copied();
+        at(50).zip(at(99)).map(|(p50, p99)| Self { p50_micros: p50.into(), p99_micros: p99.into() })
     }
 
     /// From what was counted in each class, as far as classes say it.
@@ -190,6 +202,7 @@ impl Totals {
             dropped: self.dropped.saturating_sub(before.dropped),
             relay: self.relay.since(&before.relay),
             setup: self.setup.since(&before.setup),
+            round_trip: None,
         }
     }
 }
@@ -230,6 +243,15 @@ mod tests {
         let Some(Times { p50_micros, p99_micros }) = times(&[98, 0, 0, 2]) else { panic!("there are some") };
         assert!((p50_micros - 51.0).abs() < 0.1, "{p50_micros}");
         assert_eq!(p99_micros, 400.0, "beyond the last bound, it is the bound");
+    }
+
+    #[test]
+    fn of_some_round_trips_the_middle_and_the_slowest_are_told() {
+        let of = |micros: &[u32]| Times::of_each(micros.to_vec()).map(|times| (times.p50_micros, times.p99_micros));
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[70]), Some((70.0, 70.0)));
+        assert_eq!(of(&[30, 10, 20]), Some((20.0, 30.0)));
+        assert_eq!(of(&(0..=100).rev().collect::<Vec<_>>()), Some((50.0, 99.0)));
     }
 
     #[test]

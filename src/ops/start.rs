@@ -200,7 +200,7 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
         tracing::info!(endpoint = %listener.endpoint, "serving the admin API");
         let history = (has_page || page_port.is_some()).then(Arc::<History>::default);
         if let Some(history) = &history {
-            tasks.push(tokio::spawn(Arc::clone(history).keep(workers.counters.clone())));
+            tasks.push(tokio::spawn(Arc::clone(history).keep(workers.clone())));
         }
         let guard = Arc::clone(&shared.guard);
         let (api, received) = Api::new(

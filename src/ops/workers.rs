@@ -23,6 +23,9 @@ const JUDGING_LIMIT: Duration = Duration::from_secs(10);
 /// How long they may take to end allocations of what is revoked.
 const ENDING_LIMIT: Duration = Duration::from_secs(4);
 
+/// How long one may take to say some round trips.
+const SAMPLING_LIMIT: Duration = Duration::from_secs(1);
+
 /// How to reach the workers, and what they count, by their numbers.
 #[derive(Clone)]
 pub(super) struct Workers {
@@ -62,6 +65,23 @@ impl Workers {
             judgement
         });
         Judging { workers: judging.collect(), before: None }
+    }
+
+    /// Round trips to some of the clients over TCP and TLS, in microseconds, as far as workers say them soon.
+    pub(super) async fn some_round_trips(&self) -> Vec<u32> {
+        let asked = self.mailboxes.iter().map(|mailbox| {
+            let (send, answer) = oneshot::channel();
+            mailbox.send(Command::RoundTrips(Box::new(move |found| drop(send.send(found)))));
+            answer
+        });
+        let asked: Vec<_> = asked.collect();
+        let mut all = Vec::new();
+        for answer in asked {
+            if let Ok(Ok(found)) = timeout(SAMPLING_LIMIT, answer).await {
+                all.extend(found);
+            }
+        }
+        all
     }
 
     /// Has every one end the allocations of what is revoked. Returns whether all have.

@@ -61,6 +61,8 @@ pub enum Command {
     Users(Reply<Vec<UserTotal>>),
     /// Answer with the last refusals, the oldest first.
     Refusals(Reply<Vec<Refusal>>),
+    /// Answer with the round trips, in microseconds, over some connections that hold an allocation.
+    RoundTrips(Reply<Vec<u32>>),
     /// End allocations (and the connections they came by): those that match, and of these only the one with this id if there is
     /// one. Answer with how many there were.
     Kick(AllocationFilter, Option<AllocationId>, Reply<usize>),

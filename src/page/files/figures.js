@@ -21,6 +21,13 @@ const plots = {
   rates: plot({ title: "Bit rate", shape: "line", unit: bitRate, least: 1000 }),
   refusals: plot({ title: "Refusals a minute, by reason", shape: "bar", unit: rate, least: 10 }),
   times: plot({ title: "Time in the server", shape: "line", unit: micros, least: 100 }),
+  clients: plot({
+    title: "Round trip to clients over TCP and TLS",
+    shape: "line",
+    unit: micros,
+    least: 1000,
+    empty: "no such client has a session",
+  }),
   roundTrip: plot({
     title: "Round trip through two relays",
     shape: "line",
@@ -132,6 +139,12 @@ function showPlots() {
     of("new session, median", (sample) => sample.setup_micros?.p50 ?? null),
   ];
   plots.times.set(lines, times, span);
+  const measured = samples.some((sample) => sample.round_trip_micros);
+  const trips = [
+    of("median", (sample) => sample.round_trip_micros?.p50 ?? null),
+    of("99 %", (sample) => sample.round_trip_micros?.p99 ?? null),
+  ];
+  plots.clients.set(measured ? trips : [], times, span);
   showRoundTrips();
 }
 

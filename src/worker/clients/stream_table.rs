@@ -28,6 +28,10 @@ const PASSED_SILENT_MICROS: u64 = 600_000_000;
 const PASSED_GIVES_WAY_MICROS: u64 = 10_000_000;
 const PASSED_CHOICE: usize = 256;
 
+/// Places looked at for connections that hold an allocation, and how many of these, where some do.
+const SAMPLED_MAX: usize = 256;
+const ROUND_TRIPS_MAX: usize = 32;
+
 /// Where a connection waits for its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::worker) enum Line {
@@ -47,6 +51,8 @@ type DueQueue = VecDeque<(u64, StreamId)>;
 /// A worker's stream connections.
 pub(super) struct StreamTable {
     places: Slots<Place>,
+    /// The place that is looked at next where some of them do.
+    sampled: u32,
     peak: Peak,
     /// The ends of those that came from proxies, which no two have.
     proxied: HashSet<Ends>,
@@ -73,6 +79,7 @@ impl StreamTable {
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX >> 1);
         Self {
             places: Slots::default(),
+            sampled: 0,
             peak: Peak::default(),
             proxied: HashSet::new(),
             dirty: Vec::new(),
@@ -155,6 +162,21 @@ impl StreamTable {
     /// The socket of a connection, for epoll.
     pub(super) fn fd(&self, id: StreamId) -> Option<BorrowedFd<'_>> {
         self.places.get(slot(id)).map(Place::fd)
+    }
+
+    /// Some that hold an allocation: others each time, in turn.
+    pub(super) fn next_holders(&mut self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let slots = self.places.slots();
+        let first = if (self.sampled as usize) < slots { self.sampled } else { 0 };
+        let looked_at = slots.min(SAMPLED_MAX) as u32;
+        self.sampled = first + looked_at;
+        let places = &self.places;
+        let at = move |offset| places.at((first + offset) % (slots.max(1) as u32));
+        (0..looked_at)
+            .filter_map(at)
+            .filter(|place| place.stream().is_some_and(|stream| stream.holds))
+            .take(ROUND_TRIPS_MAX)
+            .map(Place::fd)
     }
 
     pub(super) fn insert(&mut self, now: Now, accepted: Progress, permit: ConnectionPermit) -> StreamId {

@@ -28,6 +28,7 @@ pub use shares::{Descriptors, Outward};
 pub use sockopt::{
     enable_udp_gro, enable_udp_gso_probe, grow_recv_buffer, kernel_drops, set_dont_fragment, set_ip_recverr,
     set_netlink_strict, set_no_checksum, set_no_path_mtu_discovery, set_recv_drops, set_recv_pktinfo, set_recv_tos,
+    tcp_round_trip_micros,
 };
 pub use stream_buffers::{bound_stream_buffers, unbound_unsent, widen_stream_buffers};
 

@@ -75,6 +75,29 @@ pub fn kernel_drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(values[DROPS])
 }
 
+/// The round trip over a connection as TCP has smoothed it, in microseconds; `None` before there is one.
+///
+/// # Errors
+/// What `getsockopt` says.
+pub fn tcp_round_trip_micros(socket: BorrowedFd<'_>) -> io::Result<Option<u32>> {
+    // tcpi_rtt of linux/tcp.h: the sixteenth number behind eight bytes of states and options.
+    const RTT: usize = 17;
+    let mut values = [0_u32; RTT + 1];
+    let mut len = size_of_val(&values) as libc::socklen_t;
+    // SAFETY: the array is live and as long as `len` says; the kernel writes no more.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            values.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    check(result)?;
+    Ok(Some(values[RTT]).filter(|micros| *micros > 0))
+}
+
 /// Queues ICMP errors for [`super::read_error_queue`].
 ///
 /// # Errors
