@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use turnstone::addr::Transport;
-use turnstone::config::{Config, Effect, Endpoint, OwnAddresses};
+use turnstone::config::{Config, Effect, Endpoint, HookEvent, OwnAddresses};
 use turnstone::turn::AlternateServer;
 
 use super::{SECRET, given, with_secret};
@@ -76,6 +76,22 @@ fn the_admin_api_is_a_socket_or_a_port_on_loopback_with_a_token() {
     for (text, wanted) in [
         ("page = true", "[admin] has page = true but no listen: the page is where the admin API is"),
         ("listen = \"unix:a\"\npage = \"yes\"", "toml:3:8: page in [admin]"),
+        (
+            "listen = \"unix:a\"\ntoken = \"0123456789abcdef\"\npage-origins = \"https://ops.example.org\"",
+            "toml:4:16: page-origins in [admin]: there is no page; expected page = true as well",
+        ),
+        (
+            "listen = \"unix:a\"\npage = true\npage-origins = \"https://ops.example.org\"",
+            "whoever reaches the proxy rules the server; expected a token",
+        ),
+        (
+            "listen = \"unix:a\"\npage = true\ntoken = \"0123456789abcdef\"\npage-origins = \"http://ops.example.org\"",
+            "\"http://ops.example.org\" is not an origin of https; expected origins such as",
+        ),
+        (
+            "listen = \"unix:a\"\npage = true\ntoken = \"0123456789abcdef\"\npage-origins = \"*\"",
+            "\"*\" is not an origin of https",
+        ),
         ("listen = \"127.0.0.1:9642\"", "toml:2:10: listen in [admin]: every user of this host reaches a port"),
         ("listen = \"0.0.0.0:9642\"", "toml:2:10: listen in [admin]: 0.0.0.0:9642 is not a loopback address"),
         ("listen = \"192.0.2.1:9642\"\ntoken = \"0123456789abcdef\"", "is not a loopback address"),
@@ -285,4 +301,39 @@ fn secrets_and_users_that_change_are_told_without_a_secret() {
     let new = users(&[("alice", "looking-glass"), ("carol", "singer"), ("dave", "diver")]);
     let changes = old.changes(&new);
     assert_eq!(changes[0].to_string(), "auth.users: 2 -> 3 (2 added, 1 removed, 1 with another password)");
+}
+
+#[test]
+fn an_application_is_told_where_it_is_asked_or_elsewhere_or_without_being_asked() {
+    let of = |hook: &str| with_secret(&format!("[hook]\n{hook}")).config();
+    assert!(of("url = \"unix:a\"").hook_events.is_none());
+    let config = of("url = \"https://a.example/\"\nevents = \"stop\"\ntoken = \"t0ken\"");
+    let events = config.hook_events.as_ref().unwrap();
+    assert!(config.hook.is_some() && !events.is_elsewhere && events.token.is_some());
+    assert_eq!(events.wanted, [HookEvent::Stop]);
+    let shown = config.to_toml();
+    assert!(shown.contains("\nevents = [\"stop\"]\n") && !shown.contains("events-url"), "{shown}");
+    let config = of(
+        "events-url = \"https://a.example/?key=hidden\"\nevents = [\"start\", \"start\", \"stop\"]\ntoken = \"t0ken\"",
+    );
+    let events = config.hook_events.as_ref().unwrap();
+    assert!(config.hook.is_none() && events.is_elsewhere);
+    assert_eq!(events.wanted, [HookEvent::Start, HookEvent::Stop]);
+    let shown = config.to_toml();
+    assert!(shown.contains("# events-url: its query is not shown\n# token: there is one\n"), "{shown}");
+    assert!(!shown.contains("hidden") && !shown.contains("t0ken"), "{shown}");
+    for (hook, wanted) in [
+        ("events = \"start\"", "toml:1:1: events in [hook]: there is no url, nor an events-url, that they are sent to"),
+        ("events-url = \"unix:a\"", "events-url in [hook]: nothing is sent to it; expected events as well"),
+        (
+            "url = \"unix:a\"\nevents = \"end\"",
+            "toml:3:10: events in [hook]: \"end\" is not an event; expected \"start\", \"stop\" or both",
+        ),
+        ("url = \"unix:a\"\nevents = true", "toml:3:10: events in [hook]: found a boolean"),
+        ("url = \"unix:a\"\nevents = \"stop\"\nevents-url = \"http://a.example/\"", "in the clear"),
+        ("token = \"t0ken\"", "there is no url that it is for"),
+    ] {
+        let problems = with_secret(&format!("[hook]\n{hook}")).error();
+        assert!(problems.contains(wanted), "{hook}: {problems}");
+    }
 }

@@ -15,6 +15,8 @@ use crate::{LIMIT, Server};
 pub(crate) struct Wire {
     socket: UdpSocket,
     header: Vec<u8>,
+    /// So many datagrams are sent, and no more.
+    left: usize,
 }
 
 pub(crate) struct Client {
@@ -30,8 +32,18 @@ impl Client {
     }
 
     pub(crate) fn try_connect(server: &Server, socket: UdpSocket, header: &[u8], limit: Duration) -> Option<Self> {
-        socket.connect(server.address).unwrap();
-        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        Self::begin(server, Wire { socket, header: header.to_vec(), left: usize::MAX }, limit).ok()
+    }
+
+    /// One that stops after its hello with the cookie.
+    pub(crate) fn stalled(server: &Server, socket: UdpSocket) -> SslStream<Wire> {
+        let wire = Wire { socket, header: Vec::new(), left: 2 };
+        Self::begin(server, wire, Duration::ZERO).err().expect("the handshake does not end")
+    }
+
+    fn begin(server: &Server, wire: Wire, limit: Duration) -> Result<Self, SslStream<Wire>> {
+        wire.socket.connect(server.address).unwrap();
+        wire.socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         let mut builder = SslContext::builder(SslMethod::dtls_client()).unwrap();
         builder.set_ca_file(server.authority()).unwrap();
         builder.set_verify(SslVerifyMode::PEER);
@@ -40,15 +52,15 @@ impl Client {
         ssl.set_mtu(1200).unwrap();
         ssl.set_hostname("localhost").unwrap();
         ssl.param_mut().set_host("localhost").unwrap();
-        let mut stream = SslStream::new(ssl, Wire { socket, header: header.to_vec() }).unwrap();
+        let mut stream = SslStream::new(ssl, wire).unwrap();
         let since = Instant::now();
         while let Err(error) = stream.do_handshake() {
             assert_eq!(error.code(), ErrorCode::WANT_READ, "{error}");
             if since.elapsed() > limit {
-                return None;
+                return Err(stream);
             }
         }
-        Some(Self { stream, turn: Turn::new(None, [7; 16]), channel: 0x4000 })
+        Ok(Self { stream, turn: Turn::new(None, [7; 16]), channel: 0x4000 })
     }
 
     pub(crate) fn with(mut self, Credentials { username, password }: Credentials) -> Self {
@@ -133,6 +145,8 @@ impl Read for Wire {
 
 impl Write for Wire {
     fn write(&mut self, datagram: &[u8]) -> io::Result<usize> {
+        let Some(left) = self.left.checked_sub(1) else { return Ok(datagram.len()) };
+        self.left = left;
         self.socket.send(&[&self.header[..], datagram].concat())?;
         Ok(datagram.len())
     }

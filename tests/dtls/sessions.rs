@@ -115,26 +115,11 @@ fn records_of_nobody_and_what_is_no_dtls_are_counted_and_not_answered() {
     assert!(stranger.recv(&mut [0; 64]).is_err());
 }
 
-/// A client that shows its cookie, is answered, and says no more.
-fn stalled(server: &Server, random: u8) -> UdpSocket {
-    let socket = socket();
-    socket.connect(server.address).unwrap();
-    socket.set_read_timeout(Some(LIMIT)).unwrap();
-    let mut buffer = [0; 2048];
-    socket.send(&hello(0, &[], random)).unwrap();
-    let len = socket.recv(&mut buffer).unwrap();
-    // What a HelloVerifyRequest has in front of its cookie: the headers of record and message, a version, a length.
-    let cookie = buffer[28..len].to_vec();
-    socket.send(&hello(1, &cookie, random)).unwrap();
-    assert!(socket.recv(&mut buffer).unwrap() > 0, "the flight of the server");
-    socket
-}
-
 #[test]
 fn handshakes_that_nobody_ends_have_a_tenth_of_the_places_and_the_oldest_gives_way() {
     const GAVE_WAY: &str = "turnstone_dtls_handshakes_total{outcome=\"gave-way\"}";
     let server = Server::start("", "[streams]\nconnections-max = 30\n");
-    let _stalled: Vec<_> = (0..6).map(|n| stalled(&server, n)).collect();
+    let _stalled: Vec<_> = (0..6).map(|_| Client::stalled(&server, socket())).collect();
     server.wait_for_metric(GAVE_WAY, 3);
     assert_eq!(server.metric("turnstone_dtls_sessions"), 3);
     for n in 1..=3 {
