@@ -149,14 +149,14 @@ fn the_certificates_say_what_they_are_for() {
     let certificates = Api::of(&server).get("/v1/certificates");
     let [certificate] = certificates["certificates"].as_array().unwrap().as_slice() else { panic!("{certificates}") };
     assert!(certificate["file"].as_str().unwrap().ends_with("certificate.pem"), "{certificate}");
-    assert_eq!(certificate["names"], json!(["localhost"]));
+    assert_eq!((&certificate["names"], &certificate["source"]), (&json!(["localhost"]), &json!("files")));
     assert!(certificate["not_before_unix"].as_i64() < certificate["not_after_unix"].as_i64(), "{certificate}");
     let without = TestServer::start(
         &config("")
             .replace(", \"tls\"]", "]")
             .replace("[tls]\ncertificate = \"@DIR@/certificate.pem\"\nkey = \"@DIR@/key.pem\"\n", ""),
     );
-    assert_eq!(Api::of(&without).get("/v1/certificates"), json!({ "certificates": [] }));
+    assert_eq!(Api::of(&without).get("/v1/certificates"), json!({ "certificates": [], "acme": [] }));
 }
 
 #[test]
