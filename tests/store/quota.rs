@@ -17,6 +17,8 @@ fn spec(redis: &Redis, limit: u32, store: &str) -> Spec {
         redis.url()
     ));
     spec.workers = 2;
+    // As uclient has them.
+    spec.rfc5766_channel_numbers = true;
     spec
 }
 
