@@ -89,7 +89,9 @@ fn the_script_in_redis_answers_as_the_model_does() {
                         let server = format!("turn{server}:0123456789abcdef");
                         let mut invocation = script.key(&key);
                         invocation.arg(&server);
-                        arguments.iter().for_each(|argument| drop(invocation.arg(*argument)));
+                        for argument in &arguments {
+                            invocation.arg(*argument);
+                        }
                         let answer: Vec<i64> = invocation.invoke(connection).unwrap();
                         let now_millis = answer[3] as u64;
                         let expected = model.call(now_millis, &key, &server, arguments.try_into().unwrap());
