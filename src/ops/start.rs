@@ -36,7 +36,7 @@ use crate::store::Store;
 use crate::stream::{ConnectionLimits, Validations};
 use crate::turn::{ConnectionIds, Shared};
 use crate::usage::UsageRecords;
-use crate::worker::{Reservations, WorkerContext, fill_from_system};
+use crate::worker::{Command, Reservations, WorkerContext, fill_from_system};
 
 /// A server whose workers run.
 pub(super) struct Started {
