@@ -107,7 +107,9 @@ fn by_admin(endpoint: &Endpoint, live: bool, timeout: Duration) -> Option<Verdic
 }
 
 fn by_listener(listeners: &[Listener], timeout: Duration) -> Result<Verdict, CliError> {
-    let of = |transport| listeners.iter().find(|each| each.transport == transport && each.address.port() != 0);
+    // Behind a proxy, this host may be taken for one that has forgotten its header.
+    let may_ask = |each: &&Listener| each.address.port() != 0 && each.options.proxy_from.is_empty();
+    let of = |transport| listeners.iter().filter(may_ask).find(|each| each.transport == transport);
     let (transport, listener) = [Transport::Udp, Transport::Tcp, Transport::Tls]
         .into_iter()
         .find_map(|transport| Some((transport, of(transport)?)))

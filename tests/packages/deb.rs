@@ -49,6 +49,9 @@ fn the_package_installs_changes_over_without_holding_dpkg_up_and_leaves_nothing_
     wait_until("the drain", LIMIT, || (host.show("ActiveState") == "deactivating").then_some(()));
     assert_eq!(host.show("MainPID"), process);
     assert!(runs_replaced_program(&host));
+    // One more while that one drains.
+    let said = dpkg(&host, &["--install", &two]);
+    assert!(said.contains("the old program is ending") && host.show("MainPID") == process, "{said}");
     assert!(host.must(&["cat", "/run/log"]).contains("draining live=1"), "{}", host.log());
     host.must(&["systemctl", "kill", "--kill-who=main", "--signal=INT", "turnstone"]);
     wait_until("the new program", LIMIT, || (host.show("ActiveState") == "active").then_some(()));
