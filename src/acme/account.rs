@@ -41,8 +41,8 @@ pub(super) async fn open(acme: &Acme, kept: &Kept, exchange: &Exchange) -> Resul
         let account = account.await.map_err(failure)?;
         if before != contact {
             account.update_contacts(&contacts).await.map_err(failure)?;
-            if let Ok(mut copy) = copy {
-                copy["contact"] = serde_json::json!(contact);
+            if let Ok(serde_json::Value::Object(mut copy)) = copy {
+                copy.insert("contact".to_owned(), serde_json::json!(contact));
                 keep(kept, &file, &copy).await?;
             }
         }

@@ -91,12 +91,15 @@ pub(super) struct Exchange(Arc<Inner>);
 struct Inner {
     is_plain: bool,
     tls: Result<TlsConnector, String>,
-    /// A connection that waits for the next request, and to whom it is.
-    idle: Mutex<Option<((String, u16), SendRequest<Full<Bytes>>)>>,
+    /// A connection that waits for the next request.
+    idle: Mutex<Idle>,
     requests: AtomicU32,
     /// What the last refusal has said of when to ask again.
     wait_unix: AtomicU64,
 }
+
+/// A connection, and to which host and port it is.
+type Idle = Option<((String, u16), SendRequest<Full<Bytes>>)>;
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
@@ -232,7 +235,7 @@ impl Inner {
         Ok(sender)
     }
 
-    fn idle(&self) -> MutexGuard<'_, Option<((String, u16), SendRequest<Full<Bytes>>)>> {
+    fn idle(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

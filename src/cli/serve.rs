@@ -42,8 +42,8 @@ pub(super) fn run(args: &ServeArgs, printer: &mut Printer) -> Result<Exit, CliEr
     })?;
     let config = loaded.config;
     if let Some(tls) = &config.tls {
-        let given = tls.each().into_iter().filter(|pair| !pair.is_acme);
-        given.map(|pair| pair.read_key().map(drop)).collect::<Result<(), _>>().map_err(|problem| {
+        let mut given = tls.each().into_iter().filter(|pair| !pair.is_acme);
+        given.try_for_each(|pair| pair.read_key().map(drop)).map_err(|problem| {
             let place = reading.source.place_of("tls.key", &reading.overrides);
             CliError::usage(format_args!("{place}: key in [tls]: {problem}"))
         })?;
