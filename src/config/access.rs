@@ -393,6 +393,7 @@ impl SecretReader<'_, '_> {
                 let file = path.value.display().to_string();
                 self.document.problem(Place::At { file, line, column: 1 }, problem);
             };
+            self.document.note_secret_file(&path.value);
             if let Err(error) = read_users_file(&path.value, self.document.secret_readers(), &mut users, problem) {
                 section.problem("users-file", path.place.clone(), error);
             }
@@ -488,6 +489,7 @@ impl SecretReader<'_, '_> {
     }
 
     fn read_file(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+        self.document.note_secret_file(path);
         read_private_file(path, self.credentials_directory().as_deref(), self.document.secret_readers())
     }
 

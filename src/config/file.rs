@@ -73,7 +73,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         1..=SOFTWARE_CHARS_MAX if !text.chars().any(char::is_control) => Ok(text.to_owned()),
         _ => Err(ValueError::Text("too long, or has control characters")),
     });
-    let secret_readers = read_readers(document, root);
+    let (secret_readers, follow_secrets) = (read_readers(document, root), root.boolean("follow-secrets"));
     let (turn, rfc5766_channel_numbers) = (root.boolean("turn"), root.boolean("rfc5766-channel-numbers"));
     let mobility = root.boolean("mobility");
     let mut listeners = read_listeners(document, root, around.host);
@@ -172,6 +172,8 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         mobility,
         state_directory,
         secret_readers,
+        follow_secrets,
+        secret_files: document.secret_files(),
     };
     match read_revocations(&config) {
         Ok(revocations) => config.auth.revocations = revocations,

@@ -111,6 +111,7 @@ static KEYS: &[Key] = &[
             "WHO",
             "who may read files with secrets: owner, or for the modes that containers give them group (0440) or everybody (0444)",
         ),
+    Key::new("follow-secrets", Kind::Boolean).default("false").shown(|c| boolean(c.follow_secrets)),
     Key::new("state-directory", Kind::Text("the path of a directory"))
         .shown(|c| text(c.state_directory.as_ref()?.to_string_lossy()))
         .after_restart(keep_state_directory),

@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::ops::{Range, RangeInclusive};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::Spanned;
@@ -27,6 +28,7 @@ pub(super) struct Document<'d> {
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
     secret_readers: Cell<Readers>,
+    secret_files: RefCell<Vec<PathBuf>>,
 }
 
 impl<'d> Document<'d> {
@@ -38,6 +40,7 @@ impl<'d> Document<'d> {
             problems: RefCell::default(),
             warnings: RefCell::default(),
             secret_readers: Cell::default(),
+            secret_files: RefCell::default(),
         }
     }
 
@@ -74,6 +77,16 @@ impl<'d> Document<'d> {
 
     pub(super) fn set_secret_readers(&self, readers: Readers) {
         self.secret_readers.set(readers);
+    }
+
+    /// Notes a file that a secret is read from.
+    pub(super) fn note_secret_file(&self, path: &Path) {
+        self.secret_files.borrow_mut().push(path.to_owned());
+    }
+
+    /// The files that secrets were read from so far.
+    pub(super) fn secret_files(&self) -> Vec<PathBuf> {
+        self.secret_files.borrow().clone()
     }
 
     /// The file as a whole.

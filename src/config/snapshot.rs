@@ -100,6 +100,10 @@ pub struct Config {
     pub state_directory: Option<PathBuf>,
     /// Who may read the files that secrets come from.
     pub secret_readers: Readers,
+    /// Whether a change of those files is taken for a reload.
+    pub follow_secrets: bool,
+    /// The files that secrets and users were read from.
+    pub secret_files: Vec<PathBuf>,
 }
 
 /// One transport at one listening address. Transports that are told apart by their first bytes may have the same address.

@@ -26,6 +26,8 @@ struct Judged {
     warnings: Vec<Problem>,
     settings: Arc<Settings>,
     stamp: Option<Stamp>,
+    /// The state of the files of secrets from before they were read.
+    secrets: Stamp,
     certificates: Option<Certificates>,
 }
 
@@ -90,7 +92,10 @@ pub(super) fn reload(
 }
 
 fn judge(server: &Server, hooks: &Hooks<'_>) -> Result<Judged, ReloadError> {
+    let before = Stamp::of(&server.config.secret_files);
     let Loaded { mut config, mut warnings } = (hooks.reload)()?;
+    let are_same = config.secret_files == server.config.secret_files;
+    let secrets = if are_same { before } else { Stamp::of(&config.secret_files) };
     config.follow_relays(&server.config);
     let changes = server.config.changes(&config);
     config.keep_until_restart(&server.config);
@@ -100,18 +105,21 @@ fn judge(server: &Server, hooks: &Hooks<'_>) -> Result<Judged, ReloadError> {
     let certificates = config.tls.as_ref().map(load).transpose()?;
     let settings = Arc::new(server.settings_of(&config)?);
     log::parse_filter(&config.log.filter)?;
-    Ok(Judged { config, changes, warnings, settings, stamp, certificates })
+    Ok(Judged { config, changes, warnings, settings, stamp, secrets, certificates })
 }
 
 fn apply(server: &mut Server, judged: &mut Judged, hooks: &Hooks<'_>) -> Judging {
     let certificates = judged.certificates.take();
-    let Judged { config, changes, settings, stamp, .. } = &*judged;
+    let Judged { config, changes, settings, stamp, secrets, .. } = &*judged;
     if let Err(error) = hooks.log.set_filter(&config.log.filter) {
         tracing::error!(%error, "the log keeps its filter");
     }
     config.log.addresses.apply();
     if let Some((files, stamp)) = config.tls.as_ref().zip(stamp.clone()) {
         server.certificates.judged(&files_of(files), stamp);
+    }
+    if config.follow_secrets {
+        server.secrets_watch.judged(&config.secret_files, secrets.clone());
     }
     server.use_certificates(certificates);
     let lists_others = server.config.auth.revocations != config.auth.revocations;

@@ -98,6 +98,12 @@ async fn supervise(started: Started, mut signals: Signals, hooks: &mut Hooks<'_>
             () = server.certificates.due(), if server.config.tls.is_some() => reload::follow_certificate(&mut server),
             () = server.revocations_watch.due(), if server.config.auth.revocations_file.is_some() => reload::follow_revocations(&mut server),
             name = server.acme.issued() => reload::take_issued(&mut server, &name),
+            () = server.secrets_watch.due(), if server.config.follow_secrets => {
+                if server.secrets_watch.has_changed(&server.config.secret_files) {
+                    tracing::info!("a file of secrets has changed: reading the configuration again");
+                    reload::reload(&mut server, hooks, drop);
+                }
+            }
             _ = forget_tick.tick() => server.revoker.forget_what_is_over(),
             () = server.addresses.due() => {
                 if server.follow_addresses(None) {

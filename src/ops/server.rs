@@ -51,6 +51,8 @@ pub(super) struct Server {
     pub(super) acme: Keeper,
     pub(super) revoker: Arc<Revoker>,
     pub(super) revocations_watch: Watch,
+    /// When to look at the files of secrets, where they are followed.
+    pub(super) secrets_watch: Watch,
     /// The certificates in use.
     pub(super) in_use: Option<Certificates>,
     pub(super) draining: Option<Draining>,

@@ -122,6 +122,10 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
     let shared =
         Shared { connection_ids: Arc::new(ConnectionIds::at_most(peers_max(&descriptors))), ..Shared::default() };
     let revoker = Arc::new(Revoker::load(&config, Arc::clone(&shared.revocations)));
+    let mut secrets_watch = Watch::new();
+    if config.follow_secrets {
+        secrets_watch.judged(&config.secret_files, Stamp::of(&config.secret_files));
+    }
     let mut revocations_watch = Watch::new();
     if let Some(file) = &config.auth.revocations_file {
         revocations_watch.begin(std::slice::from_ref(file));
@@ -254,6 +258,7 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
         acme,
         revoker,
         revocations_watch,
+        secrets_watch,
         in_use,
         draining: None,
         hook: hook_control,
