@@ -1,0 +1,66 @@
+{{- define "turnstone.labels" -}}
+app.kubernetes.io/name: turnstone
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "turnstone.metricsPort" -}}
+{{ regexFind "[0-9]+$" .Values.metrics.listen }}
+{{- end }}
+
+{{- define "turnstone.isShared" -}}
+{{ if hasPrefix "shared:" .Values.relay.ports }}true{{ end }}
+{{- end }}
+
+{{/* The ports that clients come to, as a list of name, port, protocol. */}}
+{{- define "turnstone.ports" -}}
+{{- $seen := dict }}
+{{- range .Values.listeners }}
+{{- $scheme := regexFind "^[a-z]+" . }}
+{{- $protocol := ternary "UDP" "TCP" (has $scheme (list "udp" "dtls")) }}
+{{- $port := regexFind "[0-9]+$" . }}
+{{- $name := printf "%s-%s" (lower $protocol) $port }}
+{{- if not (hasKey $seen $name) }}
+{{- $_ := set $seen $name true }}
+- name: {{ $name }}
+  port: {{ $port }}
+  protocol: {{ $protocol }}
+{{- end }}
+{{- end }}
+{{- if and (eq .Values.kind "Deployment") (include "turnstone.isShared" .) }}
+{{- $ends := splitList "-" (trimPrefix "shared:" .Values.relay.ports) }}
+{{- range untilStep (int (first $ends)) (int (add1 (last $ends))) 1 }}
+- name: relay-{{ . }}
+  port: {{ . }}
+  protocol: UDP
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* What values say that cannot be, each with what to do about it. */}}
+{{- define "turnstone.judge" -}}
+{{- $isDaemonSet := eq .Values.kind "DaemonSet" }}
+{{- range .Values.listeners }}
+{{- if and (or (hasPrefix "tls:" .) (hasPrefix "dtls:" .)) (not $.Values.tls.secretName) }}
+{{- fail (printf "listeners: %s needs a certificate: set tls.secretName" .) }}
+{{- end }}
+{{- end }}
+{{- if $isDaemonSet }}
+{{- if .Values.networkPolicy.enabled }}
+{{- fail "networkPolicy: pods on the node's network have none; use the firewall of the nodes, or kind Deployment" }}
+{{- end }}
+{{- else }}
+{{- if not .Values.listeners }}
+{{- fail "listeners: a Deployment needs them, for its Service" }}
+{{- end }}
+{{- if include "turnstone.isShared" . }}
+{{- if ne (int .Values.replicas) 1 }}
+{{- fail "relay.ports: one pod has the shared port behind a load balancer: set replicas to 1" }}
+{{- end }}
+{{- if not .Values.relay.externalIp }}
+{{- fail "relay.externalIp: clients are sent the address of the load balancer: set it" }}
+{{- end }}
+{{- else if or (ne .Values.peers.mode "sfu") (not .Values.peers.allowed) }}
+{{- fail "peers: only the cluster reaches the relays of a Deployment: set mode to sfu, and allowed to the addresses of the SFU, or relay.ports to shared:3480-3480" }}
+{{- end }}
+{{- end }}
+{{- end }}

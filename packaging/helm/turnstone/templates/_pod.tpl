@@ -1,0 +1,225 @@
+{{- define "turnstone.pod" -}}
+{{- include "turnstone.judge" . -}}
+{{- $isDaemonSet := eq .Values.kind "DaemonSet" -}}
+metadata:
+  labels:
+    {{- include "turnstone.labels" . | nindent 4 }}
+    {{- with .Values.podLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- if or .Values.config .Values.podAnnotations }}
+  annotations:
+    {{- if .Values.config }}
+    # Another configuration is another pod.
+    turnstone/config: {{ sha256sum .Values.config }}
+    {{- end }}
+    {{- with .Values.podAnnotations }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- end }}
+spec:
+  {{- if $isDaemonSet }}
+  hostNetwork: true
+  dnsPolicy: ClusterFirstWithHostNet
+  {{- end }}
+  automountServiceAccountToken: false
+  enableServiceLinks: false
+  terminationGracePeriodSeconds: {{ add (int .Values.drain.seconds) 60 }}
+  {{- with .Values.imagePullSecrets }}
+  imagePullSecrets:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .Values.priorityClassName }}
+  priorityClassName: {{ . }}
+  {{- end }}
+  {{- with .Values.nodeSelector }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .Values.tolerations }}
+  tolerations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .Values.affinity }}
+  affinity:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  securityContext:
+    # The group of the files in secrets and of the folder of the admin socket.
+    fsGroup: {{ .Values.securityContext.runAsGroup }}
+    seccompProfile:
+      type: RuntimeDefault
+  containers:
+    - name: turnstone
+      image: {{ printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) }}
+      imagePullPolicy: {{ .Values.image.pullPolicy }}
+      command: [/usr/bin/turnstone]
+      args: [serve]
+      env:
+        - name: POD_IP
+          valueFrom:
+            fieldRef:
+              fieldPath: status.podIP
+        {{- if .Values.store.url }}
+        - name: TURNSTONE_STORE_NODE
+          valueFrom:
+            fieldRef:
+              fieldPath: metadata.name
+        - name: TURNSTONE_STORE_URL
+          value: {{ .Values.store.url | quote }}
+        {{- if .Values.store.passwordSecret }}
+        - name: TURNSTONE_STORE_PASSWORD_FILE
+          value: /run/secrets/store/password
+        {{- end }}
+        {{- end }}
+        - name: TURNSTONE_CONFIG
+          value: {{ empty .Values.config | ternary "/dev/null" "/etc/turnstone/turnserver.toml" }}
+        - name: TURNSTONE_LOG_OUTPUT
+          value: stdout
+        {{- with .Values.listeners }}
+        - name: TURNSTONE_LISTEN
+          value: {{ join "," . | quote }}
+        {{- end }}
+        - name: TURNSTONE_SECRET_FILE
+          value: /run/secrets/turnstone/secret
+        # 0440 with fsGroup, as below.
+        - name: TURNSTONE_SECRET_FILES_READABLE_BY
+          value: group
+        # Files of a Secret change in the running pod.
+        - name: TURNSTONE_FOLLOW_SECRETS
+          value: "true"
+        {{- if .Values.tls.secretName }}
+        - name: TURNSTONE_TLS_CERTIFICATE
+          value: /run/secrets/tls/tls.crt
+        - name: TURNSTONE_TLS_KEY
+          value: /run/secrets/tls/tls.key
+        {{- end }}
+        - name: TURNSTONE_RELAY_PORTS
+          value: {{ .Values.relay.ports | quote }}
+        {{- with .Values.relay.externalIp }}
+        - name: TURNSTONE_EXTERNAL_IP
+          value: {{ join "," . | quote }}
+        {{- end }}
+        {{- with .Values.relay.externalIpSources }}
+        - name: TURNSTONE_EXTERNAL_IP_SOURCES
+          value: {{ join "," . | quote }}
+        {{- end }}
+        - name: TURNSTONE_PEERS_MODE
+          value: {{ .Values.peers.mode }}
+        {{- with .Values.peers.allowed }}
+        - name: TURNSTONE_PEERS_ALLOWED
+          value: {{ join "," . | quote }}
+        {{- end }}
+        {{- with .Values.publicHost }}
+        - name: TURNSTONE_PUBLIC_HOST
+          value: {{ . | quote }}
+        {{- end }}
+        - name: TURNSTONE_ADMIN_LISTEN
+          value: unix:/run/turnstone/admin.sock
+        - name: TURNSTONE_METRICS_LISTEN
+          value: {{ .Values.metrics.listen | quote }}
+        - name: TURNSTONE_METRICS_ALLOW_REMOTE
+          value: "true"
+        - name: TURNSTONE_DRAIN_DEADLINE
+          value: {{ printf "%ds" (int .Values.drain.seconds) }}
+        {{- range $name, $value := .Values.env }}
+        - name: {{ $name }}
+          value: {{ $value | quote }}
+        {{- end }}
+      ports:
+        {{- range include "turnstone.ports" . | fromYamlArray }}
+        - name: {{ .name }}
+          containerPort: {{ .port }}
+          protocol: {{ .protocol }}
+        {{- end }}
+        - name: metrics
+          containerPort: {{ include "turnstone.metricsPort" . }}
+          protocol: TCP
+      lifecycle:
+        preStop:
+          exec:
+            # Not ready from here on; it returns when the server has ended, with its last call or at the deadline.
+            command: [/usr/bin/turnstone, drain, --wait]
+      startupProbe:
+        httpGet:
+          path: /healthz
+          port: metrics
+        periodSeconds: 1
+        failureThreshold: 60
+      readinessProbe:
+        httpGet:
+          {{- if $isDaemonSet }}
+          # 503 as soon as a drain begins.
+          path: /readyz
+          {{- else }}
+          # Not /readyz: kube-proxy would cut the running calls of a pod that drains. A pod that is stopped gets no new ones in any case.
+          path: /healthz
+          {{- end }}
+          port: metrics
+        periodSeconds: 2
+        failureThreshold: 1
+      livenessProbe:
+        httpGet:
+          # 200 while it drains, too.
+          path: /healthz
+          port: metrics
+        periodSeconds: 10
+        timeoutSeconds: 5
+        failureThreshold: 3
+      resources:
+        {{- toYaml .Values.resources | nindent 8 }}
+      securityContext:
+        allowPrivilegeEscalation: false
+        readOnlyRootFilesystem: true
+        {{- toYaml .Values.securityContext | nindent 8 }}
+      volumeMounts:
+        - name: run
+          mountPath: /run/turnstone
+        - name: secret
+          mountPath: /run/secrets/turnstone
+          readOnly: true
+        {{- if .Values.tls.secretName }}
+        - name: tls
+          mountPath: /run/secrets/tls
+          readOnly: true
+        {{- end }}
+        {{- if .Values.store.passwordSecret }}
+        - name: store
+          mountPath: /run/secrets/store
+          readOnly: true
+        {{- end }}
+        {{- if .Values.config }}
+        - name: config
+          mountPath: /etc/turnstone
+          readOnly: true
+        {{- end }}
+  volumes:
+    - name: run
+      emptyDir:
+        medium: Memory
+        sizeLimit: 1Mi
+    - name: secret
+      secret:
+        secretName: {{ .Values.secret.name }}
+        defaultMode: 0440
+        items:
+          - key: {{ .Values.secret.key }}
+            path: secret
+    {{- with .Values.tls.secretName }}
+    - name: tls
+      secret:
+        secretName: {{ . }}
+        defaultMode: 0440
+    {{- end }}
+    {{- with .Values.store.passwordSecret }}
+    - name: store
+      secret:
+        secretName: {{ . }}
+        defaultMode: 0440
+    {{- end }}
+    {{- if .Values.config }}
+    - name: config
+      configMap:
+        name: {{ .Release.Name }}
+    {{- end }}
+{{- end }}

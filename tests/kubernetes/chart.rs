@@ -1,0 +1,146 @@
+//! What the chart makes, on paper.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::helm::{SOURCES, documents, helm, render, validate};
+
+/// The oldest version that the chart is for, the newest that there is, and some between.
+const VERSIONS: [&str; 4] = ["1.25.0", "1.29.0", "1.33.0", "1.37.0"];
+
+/// Values for each shape, every template and branch of which is in one of them.
+const SHAPES: &[&[&str]] = &[
+    &[],
+    &[
+        "--set=listeners={udp://*:3478,tcp://*:3478,tls://*:443},tls.secretName=turn-tls,relay.externalIp={auto}",
+        "--set=relay.externalIpSources={metadata:aws,stun:stun.example.net},externalDns.hostname=turn.example.org",
+        "--set=podMonitor.enabled=true,store.url=rediss://store.example.org,store.passwordSecret=turnstone-store",
+        "--set=publicHost=turn.example.org,priorityClassName=high,podAnnotations.a=b,podLabels.c=d",
+        "--set=tolerations[0].operator=Exists,imagePullSecrets[0].name=registry",
+        "--set-string=env.TURNSTONE_QUOTA_ALLOCATIONS_PER_USER=20,config=[quota]\nallocations-total = 1000\n",
+    ],
+    &["FOR-A-DEPLOYMENT"],
+    &[
+        "FOR-A-DEPLOYMENT",
+        "--set=replicas=1,relay.ports=shared:3480-3481,relay.externalIp={203.0.113.5},peers.mode=p2p,peers.allowed=null",
+        "--set=externalDns.hostname=turn.example.org,service.annotations.a=b,service.loadBalancerClass=example.org/balancer",
+    ],
+];
+
+/// The plain manifests, and how each is made.
+const PLAIN: &[(&str, &[&str])] = &[
+    ("daemonset.yaml", &[]),
+    ("deployment.yaml", &["FOR-A-DEPLOYMENT"]),
+    ("podmonitor.yaml", &["--set=podMonitor.enabled=true", "--show-only=templates/podmonitor.yaml"]),
+];
+const PLAIN_HEAD: &str = "# Made from packaging/helm/turnstone: edit that, and run TURNSTONE_WRITE_MANIFESTS=1 cargo test --test kubernetes\n\
+                          # docs/kubernetes.md says what to change here before it is applied: the image, and what your network needs.\n";
+
+#[test]
+fn the_plain_manifests_are_what_the_chart_makes() {
+    let is_written = std::env::var_os("TURNSTONE_WRITE_MANIFESTS").is_some();
+    for (name, arguments) in PLAIN {
+        let Some(made) = render(arguments) else { return };
+        let made = format!("{PLAIN_HEAD}{made}");
+        let path = Path::new(SOURCES).join("packaging/kubernetes").join(name);
+        if is_written {
+            std::fs::write(&path, &made).unwrap();
+        }
+        let there = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(there, made, "{name}: run TURNSTONE_WRITE_MANIFESTS=1 cargo test --test kubernetes");
+    }
+}
+
+#[test]
+fn kubernetes_takes_every_shape_of_the_chart_in_each_version_and_refuses_a_misspelt_field() {
+    let folder = tempfile::tempdir().unwrap();
+    for (number, shape) in SHAPES.iter().enumerate() {
+        let Some(manifests) = render(shape) else { return };
+        let monitors: Vec<_> = documents(&manifests).into_iter().filter(|each| each["kind"] == "PodMonitor").collect();
+        assert_eq!(monitors.len(), usize::from(number == 1), "{shape:?}");
+        monitors.iter().for_each(judge_monitor);
+        let path = folder.path().join(format!("{number}.yaml"));
+        // Kubernetes has no schema of the Prometheus operator's kinds.
+        let others: Vec<_> = documents(&manifests).into_iter().filter(|each| each["kind"] != "PodMonitor").collect();
+        let text: Vec<_> = others.iter().map(Value::to_string).collect();
+        std::fs::write(&path, text.join("\n---\n")).unwrap();
+        for version in VERSIONS {
+            let finished = validate(&path, version);
+            assert_eq!(finished.code, Some(0), "{shape:?} in {version}: {}", finished.all_output());
+            let (said, short) = (finished.all_output(), version.trim_end_matches(".0"));
+            assert_eq!(
+                said.matches(&format!("version {short}")).count(),
+                others.len(),
+                "{shape:?} in {version}: {said}"
+            );
+        }
+    }
+    let path = folder.path().join("misspelt.yaml");
+    std::fs::write(&path, render(&[]).unwrap().replace("hostNetwork", "hostNetwrok")).unwrap();
+    assert_ne!(validate(&path, VERSIONS[0]).code, Some(0), "anything is taken");
+}
+
+/// Every field of a PodMonitor that we write, as the operator's reference has them.
+fn judge_monitor(monitor: &Value) {
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(monitor["apiVersion"], "monitoring.coreos.com/v1");
+    assert_eq!(keys(&monitor["spec"]), ["podMetricsEndpoints", "selector"]);
+    let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];
+    assert_eq!(keys(endpoint), ["interval", "path", "port", "relabelings"]);
+    assert_eq!(keys(&endpoint["relabelings"][0]), ["sourceLabels", "targetLabel"]);
+}
+
+#[test]
+fn helm_finds_nothing_wrong_with_the_chart_and_its_version_is_that_of_the_program() {
+    for values in [&[][..], &["FOR-A-DEPLOYMENT"]] {
+        let Some(finished) = helm(&[&["lint", "--strict", "CHART"], values].concat()) else { return };
+        assert_eq!(finished.code, Some(0), "{}", finished.all_output());
+    }
+    let chart = std::fs::read_to_string(Path::new(SOURCES).join("packaging/helm/turnstone/Chart.yaml")).unwrap();
+    for key in ["version", "appVersion"] {
+        assert_eq!(documents(&chart)[0][key], env!("CARGO_PKG_VERSION"), "{key}");
+    }
+}
+
+#[test]
+fn values_that_cannot_be_are_refused_with_what_to_do() {
+    for (values, said) in [
+        (&["--set=image.rep=x"][..], "additional properties 'rep' not allowed"),
+        (&["--set=kind=StatefulSet"], "/kind"),
+        (&["--set=drain.seconds=0"], "/drain/seconds"),
+        (&["--set=listeners={3478}"], "/listeners/0"),
+        (&["--set-string=env.QUOTA=1"], "QUOTA"),
+        (&["--set=listeners={tls://*:443}"], "set tls.secretName"),
+        (&["--set=networkPolicy.enabled=true"], "use the firewall of the nodes"),
+        (&["--set=kind=Deployment"], "set mode to sfu"),
+        (&["FOR-A-DEPLOYMENT", "--set=listeners=null"], "a Deployment needs them"),
+        (&["FOR-A-DEPLOYMENT", "--set=relay.ports=shared:3480-3480"], "set replicas to 1"),
+        (&["FOR-A-DEPLOYMENT", "--set=relay.ports=shared:3480-3480,replicas=1"], "the address of the load balancer"),
+    ] {
+        let Some(finished) = helm(&[&["template", "turnstone", "CHART"], values].concat()) else { return };
+        assert_ne!(finished.code, Some(0), "{values:?}");
+        assert!(finished.stderr.contains(said), "{values:?}: {}", finished.stderr);
+    }
+}
+
+#[test]
+fn every_value_is_in_the_schema_and_the_schema_has_no_other() {
+    let folder = Path::new(SOURCES).join("packaging/helm/turnstone");
+    if helm(&["version"]).is_none() {
+        return;
+    }
+    let schema = serde_json::from_str(&std::fs::read_to_string(folder.join("values.schema.json")).unwrap()).unwrap();
+    let values = &documents(&std::fs::read_to_string(folder.join("values.yaml")).unwrap())[0];
+    compare(&schema, values, "");
+}
+
+fn compare(schema: &Value, values: &Value, place: &str) {
+    let Some(properties) = schema["properties"].as_object() else { return };
+    assert_eq!(schema["additionalProperties"], false, "{place}");
+    let in_schema: Vec<_> = properties.keys().filter(|key| *key != "global").collect();
+    assert_eq!(in_schema, values.as_object().unwrap().keys().collect::<Vec<_>>(), "{place}");
+    for key in in_schema {
+        compare(&properties[key], &values[key], &format!("{place}/{key}"));
+    }
+}
