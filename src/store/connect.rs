@@ -61,11 +61,16 @@ pub(super) async fn connect(
     answer_limit: Duration,
 ) -> Result<Connection, ConnectError> {
     let with = With { config, password, answer_limit };
-    match &config.url.place {
+    let mut connection = match &config.url.place {
         StorePlace::One(host) => with.one(host).await.map(Connection::One),
         StorePlace::Unix(path) => with.server(ConnectionAddr::Unix(path.clone()), false).await.map(Connection::One),
         StorePlace::Sentinel { sentinels, name } => with.named_by(sentinels, name).await.map(Connection::One),
         StorePlace::Cluster(nodes) => with.cluster(nodes).await.map(Connection::Cluster),
+    }?;
+    // A store that wants a password and was given none takes the connection, and refuses every command.
+    match redis::cmd("PING").query_async::<Value>(&mut connection).await {
+        Err(error) if error.code() == Some("NOAUTH") => Err(error.into()),
+        _ => Ok(connection),
     }
 }
 

@@ -71,6 +71,12 @@ fn a_wrong_password_is_told_and_not_shown_and_a_reload_brings_the_right_one() {
     write_secret(&file, "the-right-password\n");
     server.signal(rustix::process::Signal::HUP);
     wait_connected(&server, true);
+    // Without one, the store takes the connection and refuses whatever it is asked.
+    let without = with_store(&format!("url = \"{}\"", redis.url())).start();
+    wait_until("the problem to be told", LIMIT, || store_status(&without)["problem"].as_str().map(drop));
+    let status_without = store_status(&without);
+    assert!(status_without["problem"].as_str().unwrap().contains("Authentication required"), "{status_without}");
+    assert!(without.log().contains("the store cannot be reached"), "{}", without.log());
     for password in ["the-wrong-password", "the-right-password"] {
         assert!(!server.log().contains(password) && !status.to_string().contains(password));
     }

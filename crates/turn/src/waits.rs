@@ -229,11 +229,11 @@ impl Server {
             Err(NotReserved::Refused(reason)) => return Err(reason.into()),
             Err(NotReserved::NeedsShare(limit)) => limit,
         };
-        let mut policy = AskPolicy::default();
-        policy.deadline_millis = match waited {
+        let deadline_millis = match waited {
             Some(waited) => u32::try_from(waited.until_micros.saturating_sub(now.micros) / 1000).unwrap_or_default(),
             None => SHARE_WAIT_MILLIS,
         };
+        let policy = AskPolicy { deadline_millis, ..AskPolicy::default() };
         let question = Question::Share { user: identity.user.clone(), limit };
         let pending = self.pending.get_or_insert_default();
         match pending.park(now.micros, &policy, request.client, request.message, question) {

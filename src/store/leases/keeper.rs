@@ -87,6 +87,7 @@ pub struct LeaseKeeper {
     stats: Arc<LeaseStats>,
     /// Whether the store cannot be asked; among how many servers limits are shared, if that was ever known.
     is_lost: bool,
+    is_told: bool,
     servers: u32,
     was_there: bool,
 }
@@ -128,6 +129,7 @@ pub fn leases(
         stats,
         // Until the store has said something, nobody waits for it.
         is_lost: true,
+        is_told: false,
         servers: 0,
         was_there: false,
     };
@@ -219,6 +221,7 @@ impl LeaseKeeper {
             }
             Brought::Servers(Err(problem)) => self.lose(&problem),
             Brought::Servers(Ok((was_known, servers))) => {
+                self.is_told = false;
                 if std::mem::take(&mut self.is_lost) {
                     tracing::info!(servers, "limits over all servers are shared out by the store");
                 }
@@ -238,7 +241,10 @@ impl LeaseKeeper {
     }
 
     fn lose(&mut self, problem: &StoreError) {
-        if !std::mem::replace(&mut self.is_lost, true) {
+        self.is_lost = true;
+        // That there is no connection yet is told by who connects.
+        let is_news = self.was_there || *problem != StoreError::Lost;
+        if is_news && !std::mem::replace(&mut self.is_told, true) {
             tracing::warn!(%problem, "what is left of limits over all servers cannot be asked: new allocations are made as [store] on-loss says, and those there are go on");
         }
         self.quotas.set_fleet(true, self.servers);
