@@ -23,9 +23,9 @@ Examples:
 
 Checks: configuration, server (is it running, and does it listen), files (modes and owners),
   service (what its user and its unit's sandbox let it read and write),
-  certificate, chain, key, acme, clock, clock-sync, descriptors, relay ports, relay-address, container,
-  public-host, listener (what URLs lead to), udp-losses, buffers, backlog, firewall, health
-  ([metrics]), and for every listener the steps of turnstone probe.
+  certificate, chain, key, acme, clock, clock-sync, descriptors, relay ports, relay-address,
+  container, public-host, listener (what URLs lead to), udp-losses, buffers, backlog, firewall,
+  health ([metrics]), and for every listener the steps of turnstone probe.
 It sends packets only to this host's own addresses, so that it cannot see a firewall outside of it:
 run turnstone probe from elsewhere for that. As root it sees more: the server's process, secrets,
 firewall rules.
