@@ -36,7 +36,8 @@ fn the_self_test_alone_goes_through_with_a_key_and_says_whom_to_ask_when_not() {
     const KEY: &str = "tsk_c3VwcG9ydC1rZXktb2YtdGhlLXRlc3RzLTAxMjM0NTY";
     const SHA256: &str = "eb82258f19ac2dfda353c1ab26f10e6a88efb5225a57f5f2464dc44e4c96f07f";
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let recipe = DOCUMENT.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let mut blocks = DOCUMENT.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let recipe = blocks.find(|block| block.starts_with("[credentials]")).unwrap();
     let extra_toml = recipe
         .replace("0.0.0.0:8443", &format!("127.0.0.1:{port}"))
         .replace("turn.example.org:8443", &format!("localhost:{port}"))
