@@ -226,7 +226,7 @@ impl StoreKeeper {
             };
             stats.lost(&problem);
             if !std::mem::replace(&mut is_told, true) {
-                tracing::warn!(url = %config.url, %problem, "the store cannot be reached: calls go on, and what is known of users, secrets and revocations stays in force; it is tried again until it answers ([store] url)");
+                tracing::warn!(url = %config.url, %problem, "the store cannot be reached: calls go on, and new allocations are made as [store] on-loss says; it is tried again until it answers ([store] url)");
             }
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);

@@ -162,7 +162,7 @@ async function selfTest(page, { tries }) {
     const results = await outcomes(page);
     await open(page, "Overview");
     await page.waitForFunction(
-      () => document.querySelector('.plot svg[aria-label^="Round trip"]').getAttribute("aria-label").includes("and back"),
+      () => document.querySelector('.plot svg[aria-label^="Round trip through two relays"]').getAttribute("aria-label").includes("and back"),
       null,
       LIMIT,
     );
