@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use redis::aio::ConnectionLike;
-use redis::{Cmd, RedisError, ToRedisArgs, Value};
+use redis::{RedisError, ToRedisArgs, Value};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
@@ -103,22 +103,9 @@ impl Store {
         self.0.password.store(Arc::new(password));
     }
 
-    /// Whether there is a connection that answers.
-    pub fn is_connected(&self) -> bool {
-        self.0.current.load().is_some()
-    }
-
     /// How many connections there have been: it changes when there is another one.
     pub fn connections(&self) -> watch::Receiver<u64> {
         self.0.connections.subscribe()
-    }
-
-    /// Asks one command.
-    ///
-    /// # Errors
-    /// Why there is no answer.
-    pub async fn command(&self, command: &Cmd) -> Result<Value, StoreError> {
-        self.ask(async |mut connection: Connection| connection.req_packed_command(command).await).await
     }
 
     /// Runs a script, which the store is sent only where it does not know it.
@@ -141,18 +128,6 @@ impl Store {
         self.ask(async |mut connection: Connection| invocation.invoke_async(&mut connection).await).await
     }
 
-    /// A connection of its own, for commands that wait in the store for so long.
-    ///
-    /// # Errors
-    /// Why there is none.
-    pub async fn dedicated(&self, wait: Duration) -> Result<Dedicated, ConnectError> {
-        let password = self.0.password.load_full();
-        let limit = wait + self.0.config.timeout;
-        let connected =
-            timeout(CONNECT_LIMIT, connect::connect(&self.0.config, password.as_ref().as_ref(), limit)).await;
-        Ok(Dedicated { connection: connected.unwrap_or(Err(ConnectError::TimedOut))?, limit })
-    }
-
     async fn ask<F>(&self, asked: impl FnOnce(Connection) -> F) -> Result<Value, StoreError>
     where
         F: Future<Output = Result<Value, RedisError>>,
@@ -172,26 +147,9 @@ impl Store {
     }
 }
 
-/// A connection of its own.
-pub struct Dedicated {
-    connection: Connection,
-    limit: Duration,
-}
-
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Store({})", self.0.config.url)
-    }
-}
-
-impl Dedicated {
-    /// Asks one command.
-    ///
-    /// # Errors
-    /// Why there is no answer.
-    pub async fn command(&mut self, command: &Cmd) -> Result<Value, StoreError> {
-        let answer = timeout(self.limit, self.connection.req_packed_command(command)).await;
-        answer.map_or(Err(StoreError::TimedOut), |answer| answer.map_err(|error| told(&error)))
     }
 }
 
