@@ -21,7 +21,12 @@ pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Res
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let new = directory.join(name);
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    // One that was left over may be a link, or open to others: what is written may be a key.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     let mut out = BufWriter::new(file);
     write(&mut out)?;
     out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
@@ -54,6 +59,16 @@ mod tests {
         let path = folder.path().join("a").join("b").join("f.json");
         replace(&path, |out| out.write_all(b"one")).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"one");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let (left_over, other) = (path.with_extension("json.new"), folder.path().join("other"));
+        fs::write(&other, "of somebody else").unwrap();
+        std::os::unix::fs::symlink(&other, &left_over).unwrap();
+        replace(&path, |out| out.write_all(b"one")).unwrap();
+        assert_eq!(fs::read(&other).unwrap(), b"of somebody else");
+        assert!(!fs::symlink_metadata(&path).unwrap().is_symlink());
+        fs::write(&left_over, "").unwrap();
+        fs::set_permissions(&left_over, fs::Permissions::from_mode(0o644)).unwrap();
+        replace(&path, |out| out.write_all(b"one")).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let failed = replace(&path, |out| out.write_all(b"tw").and(Err(io::Error::other("full"))));
         assert!(failed.is_err());

@@ -146,6 +146,7 @@ impl Name {
             let (issued_by, directory) = (std::mem::take(&mut record.issued_by), acme.directory.as_str().to_owned());
             record = Record { issued_by, directory, ..Record::default() };
         }
+        schedule::set_right(&mut record, unix_now());
         let mut name = Self { name: name.to_owned(), record, certificate };
         name.plan();
         name

@@ -70,6 +70,17 @@ pub(super) fn begin(record: &mut Record, now_unix: u64, fraction: f64) {
     record.attempts_unix.drain(..surplus);
 }
 
+/// Sets right what was noted by a clock that was ahead: no attempt is yet to come, and nothing is waited for longer than it ever is.
+pub(super) fn set_right(record: &mut Record, now_unix: u64) {
+    for attempt in &mut record.attempts_unix {
+        *attempt = now_unix.min(*attempt);
+    }
+    record.retry_unix = record.retry_unix.min(now_unix + RETRY_SECS_MAX + RETRY_SECS_MAX / 4);
+    record.wait_unix = wait_until(now_unix, record.wait_unix);
+    record.advice_unix = record.advice_unix.min(now_unix + WINDOW_SECS.end());
+    record.renew_unix = record.renew_unix.map(|renew| renew.min(record.of_not_after_unix));
+}
+
 /// An operator may have mended something: what has failed is tried again soon.
 pub(super) fn hurry(record: &mut Record) {
     let last = record.attempts_unix.last().copied().unwrap_or(0);
@@ -86,6 +97,28 @@ mod tests {
     use super::*;
 
     const DAYS: u64 = DAY_SECS;
+
+    #[test]
+    fn what_a_clock_that_was_ahead_has_noted_blocks_nothing_for_longer_than_the_bounds_do() {
+        let (now, later) = (1_000 * DAYS, 5_000 * DAYS);
+        let mut record = Record {
+            attempts_unix: vec![now - 5 * DAYS, later],
+            retry_unix: later,
+            wait_unix: u64::MAX,
+            advice_unix: later,
+            renew_unix: Some(later),
+            of_not_after_unix: now + 30 * DAYS,
+            ..Record::default()
+        };
+        set_right(&mut record, now);
+        assert_eq!(record.attempts_unix, [now - 5 * DAYS, now]);
+        assert!(due(&record, None) <= now + WAIT_SECS_MAX);
+        assert!(record.retry_unix <= now + DAYS && record.advice_unix <= now + DAYS);
+        assert_eq!(record.renew_unix, Some(now + 30 * DAYS));
+        let right = record.clone();
+        set_right(&mut record, now);
+        assert_eq!(record, right, "what is right stays as it is");
+    }
 
     #[test]
     fn a_certificate_is_renewed_with_a_third_of_its_lifetime_left_or_a_little_sooner() {

@@ -25,7 +25,7 @@ pub(super) struct Breakers {
     networks: HashMap<IpAddr, (Breaker, Instant)>,
     told_at: Option<Instant>,
     is_told: bool,
-    useless_told_at: Option<Instant>,
+    failure_told_at: Option<Instant>,
 }
 
 /// What is to be told.
@@ -64,9 +64,9 @@ impl Breakers {
         Tell::Broken(pause)
     }
 
-    /// Whether to tell of an answer that cannot be used.
-    pub(super) fn tells_useless(&mut self, now: Instant) -> bool {
-        is_due(&mut self.useless_told_at, now)
+    /// Whether to tell of a question without an answer, or with one that cannot be used.
+    pub(super) fn tells_failure(&mut self, now: Instant) -> bool {
+        is_due(&mut self.failure_told_at, now)
     }
 
     /// Whether there is a network for which nobody is asked.

@@ -148,12 +148,12 @@ impl Shared {
             None => Ok(Err(HookError::Request)),
         };
         let answer = asked.unwrap_or(Err(HookError::TimedOut)).and_then(|(status, body)| answer::read(status, &body));
-        let (tell, tells_useless) = {
+        let (tell, is_there, tells_failure) = {
             let (mut breakers, now) = (self.breakers(), Instant::now());
             let is_there = !answer.as_ref().is_err_and(HookError::is_of_all);
             let tell = breakers.note(client, is_there, now);
             self.stats.set_broken(breakers.is_broken());
-            (tell, is_there && answer.is_err() && breakers.tells_useless(now))
+            (tell, is_there, answer.is_err() && breakers.tells_failure(now))
         };
         let problem = answer.as_ref().err().map(|problem| target.redact(&problem.to_string()));
         match (tell, &problem) {
@@ -165,7 +165,11 @@ impl Shared {
             _ => {}
         }
         match problem {
-            Some(problem) if tells_useless => {
+            Some(_) if matches!(tell, Tell::Broken(_)) => {}
+            Some(problem) if tells_failure && !is_there => {
+                tracing::warn!(%problem, "the hook has not answered: this user, perhaps others, cannot allocate ([hook] url; told once a minute)");
+            }
+            Some(problem) if tells_failure => {
                 tracing::warn!(%problem, "the hook has not answered as it should: this user, perhaps others, cannot allocate; the application's own log should say why (told once a minute)");
             }
             Some(problem) => tracing::debug!(%problem, "the hook has not answered as it should"),
