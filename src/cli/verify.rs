@@ -26,8 +26,8 @@ use super::output::{CliError, Exit, Printer, unix_now};
 #[derive(Args)]
 #[command(
     after_help = "It knows what is often done wrong: another secret, hexadecimal in place of base64, milliseconds in
-place of seconds, a newline too many, and so on. What [auth] revocations lists is looked at; what commands and the API
-have revoked only the server knows: turnstone revoke --list.
+place of seconds, a newline too many, and so on. It looks at what [auth] revocations lists; what
+commands and the API have revoked only the server knows: turnstone revoke --list.
 
 Exit code 0 when it is valid, 1 when it is not."
 )]
