@@ -1,6 +1,7 @@
 //! What a certificate authority is answered over HTTP (HTTP-01, RFC 8555 section 8.3): the key authorization of a token, and nothing else.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,15 +9,26 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 
 use crate::http::{Answer, Caller, Handler, response};
+use crate::net::sys;
+use crate::policy::{RateLimit, RateLimiter};
 
+/// Connections of one network. An authority makes a few for each name, from several networks; a silent one holds a place for a second.
+const PER_NETWORK: RateLimit = RateLimit { per_second: 20, burst: 60 };
 const PATH: &str = "/.well-known/acme-challenge/";
 const TEXT: &str = "text/plain; charset=utf-8";
 const OCTETS: &str = "application/octet-stream";
 
 /// The tokens that are asked for now.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Answers {
     expected: Mutex<HashMap<String, Expected>>,
+    connections: RateLimiter,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self { expected: Mutex::default(), connections: RateLimiter::new(Some(PER_NETWORK), Arc::default()) }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -57,6 +69,11 @@ impl Answers {
 }
 
 impl Handler for Answers {
+    /// Nobody else's silent connections keep an authority out.
+    fn admits(&self, from: Option<IpAddr>) -> bool {
+        from.is_none_or(|from| self.connections.allow(sys::clocks().0, from))
+    }
+
     async fn respond(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
         caller.has_asked();
         self.answer(request.method(), request.uri().path())
@@ -102,5 +119,14 @@ mod tests {
         }
         drop(token);
         assert_eq!(ask(get, path), 404);
+    }
+
+    #[test]
+    fn the_connections_of_one_network_leave_room_for_those_of_an_authority() {
+        let answers = Answers::default();
+        let of = |last: u8| Some(IpAddr::from([203, 0, 113, last]));
+        let admitted = (0..1000).filter(|number| answers.admits(of((number % 250) as u8))).count();
+        assert!((60..200).contains(&admitted), "{admitted} of 1000 at once");
+        assert!(answers.admits(Some(IpAddr::from([198, 51, 100, 1]))));
     }
 }
