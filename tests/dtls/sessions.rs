@@ -126,6 +126,7 @@ fn handshakes_that_nobody_ends_have_a_tenth_of_the_places_and_the_oldest_gives_w
         let mut client = Client::connect(&server, socket()).with(server.inner.credentials("ann"));
         client.allocate();
         // The first of them takes the place of another one and gives it back when it is open.
+        server.wait_for_metric(GAVE_WAY, 4);
         assert_eq!(server.metric(GAVE_WAY), 4, "client {n}");
     }
 }
