@@ -130,7 +130,7 @@ fn what_the_application_does_not_want_ends_at_once_and_an_error_page_ends_nothin
     wait_until("the error page to be counted", LIMIT, || (result(&server, "rejected") == 1).then_some(()));
     assert!(fine.refresh().is_ok());
     assert_eq!(of(&application.events(), "stop").len(), 1);
-    assert!(server.log().contains("its own log should say why"), "{}", server.log());
+    wait_until("the warning", LIMIT, || server.log().contains("its own log should say why").then_some(()));
 }
 
 #[test]

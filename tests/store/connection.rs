@@ -43,6 +43,9 @@ fn the_status_of_the_store_is_shown_and_a_store_that_is_killed_or_paused_is_foun
         assert_eq!(store_status(&server)["connections"].as_u64().unwrap(), connections + 1);
     }
     // Each time once, however often it was tried.
+    wait_until("the last line", LIMIT, || {
+        (server.log().matches("connected with the store").count() == 3).then_some(())
+    });
     assert_eq!(server.log().matches("the store cannot be reached").count(), 2, "{}", server.log());
     assert_eq!(server.log().matches("connected with the store").count(), 3, "{}", server.log());
 }
@@ -76,7 +79,7 @@ fn a_wrong_password_is_told_and_not_shown_and_a_reload_brings_the_right_one() {
     wait_until("the problem to be told", LIMIT, || store_status(&without)["problem"].as_str().map(drop));
     let status_without = store_status(&without);
     assert!(status_without["problem"].as_str().unwrap().contains("Authentication required"), "{status_without}");
-    assert!(without.log().contains("the store cannot be reached"), "{}", without.log());
+    wait_until("the warning", LIMIT, || without.log().contains("the store cannot be reached").then_some(()));
     for password in ["the-wrong-password", "the-right-password"] {
         assert!(!server.log().contains(password) && !status.to_string().contains(password));
     }

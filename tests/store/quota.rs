@@ -120,9 +120,13 @@ fn while_the_store_stands_still_calls_go_on_and_new_ones_are_made_as_configured(
         wait_until("the loss to be known", LIMIT, || {
             (metric(&servers[0], "turnstone_lease_lost") == 1.0).then_some(())
         });
-        let begun = Instant::now();
-        assert_eq!(allocate(&servers[0]).err(), Some(code), "{on_loss}");
-        assert!(begun.elapsed() < Duration::from_millis(150), "{on_loss}: {:?}", begun.elapsed());
+        // Nobody waits for the store's answer, 200 ms: on a machine that is busy, one of several shows it.
+        let mut prompt = (0..50).map(|_| {
+            let begun = Instant::now();
+            assert_eq!(allocate(&servers[0]).err(), Some(code), "{on_loss}");
+            begun.elapsed() < Duration::from_millis(150)
+        });
+        assert!(prompt.any(|is_prompt| is_prompt), "{on_loss}");
         for wire in &mut held {
             assert!(wire.refresh().is_ok());
         }
@@ -158,7 +162,7 @@ fn what_the_store_has_forgotten_is_said_anew() {
             assert!(wire.refresh().is_ok());
         }
     }
-    assert!(servers[0].log().contains("has lost what it knew"), "{}", servers[0].log());
+    wait_until("the warning", LIMIT, || servers[0].log().contains("has lost what it knew").then_some(()));
     let status = store_status(&servers[0]);
     assert_eq!((&status["leases"]["users"], &status["leases"]["lost"]), (&1.into(), &false.into()), "{status}");
 }
