@@ -9,7 +9,7 @@ use crate::config::Endpoint;
 use crate::probe::{Status, Step};
 
 /// More than this is no answer of ours.
-const ANSWER_BYTES_MAX: u64 = 65_536;
+const ANSWER_BYTES_MAX: usize = 65_536;
 
 /// Asks `/healthz` and `/readyz`.
 pub(super) fn judge(listen: &Endpoint, timeout: Duration) -> Vec<Step> {
@@ -46,21 +46,38 @@ pub(crate) fn ask(listen: &Endpoint, path: &str, timeout: Duration) -> std::io::
 /// The same under a name.
 pub(super) fn ask_as(listen: &Endpoint, host: &str, path: &str, timeout: Duration) -> std::io::Result<Vec<u8>> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-    let mut answer = Vec::new();
+    let deadline = Instant::now() + timeout;
     match listen {
         Endpoint::Tcp(address) => {
-            let mut stream = TcpStream::connect_timeout(&reachable(*address), timeout)?;
-            stream.set_read_timeout(Some(timeout))?;
+            let stream = TcpStream::connect_timeout(&reachable(*address), timeout)?;
             stream.set_write_timeout(Some(timeout))?;
-            stream.write_all(request.as_bytes())?;
-            stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+            exchange(&stream, &request, deadline, |left| stream.set_read_timeout(Some(left)))
         }
         Endpoint::Unix(path) => {
-            let mut stream = UnixStream::connect(path)?;
-            stream.set_read_timeout(Some(timeout))?;
+            let stream = UnixStream::connect(path)?;
             stream.set_write_timeout(Some(timeout))?;
-            stream.write_all(request.as_bytes())?;
-            stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+            exchange(&stream, &request, deadline, |left| stream.set_read_timeout(Some(left)))
+        }
+    }
+}
+
+/// Sends the request, and reads the answer to its end, which has to come by the deadline however slowly it drips.
+fn exchange<S: Read + Write>(
+    mut stream: S,
+    request: &str,
+    deadline: Instant,
+    wait_at_most: impl Fn(Duration) -> std::io::Result<()>,
+) -> std::io::Result<Vec<u8>> {
+    stream.write_all(request.as_bytes())?;
+    let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
+    while answer.len() < ANSWER_BYTES_MAX {
+        let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
+        wait_at_most(left.ok_or(std::io::ErrorKind::TimedOut)?)?;
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(len) => answer.extend_from_slice(buffer.get(..len).unwrap_or_default()),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(answer)
@@ -95,6 +112,25 @@ pub(crate) fn read_status(answer: &[u8]) -> Option<(u16, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_that_drips_is_waited_for_no_longer_than_one_that_does_not_come() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let dripping = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            // Until nobody reads any more.
+            let began = Instant::now();
+            while stream.write_all(b"a").is_ok() && began.elapsed() < Duration::from_secs(60) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            began.elapsed()
+        });
+        let timeout = Duration::from_millis(200);
+        let error = ask(&Endpoint::Tcp(address), "/healthz", timeout).unwrap_err();
+        assert!(matches!(error.kind(), std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock), "{error}");
+        assert!(dripping.join().unwrap() < Duration::from_secs(60));
+    }
 
     #[test]
     fn answers_are_read_by_their_code() {
