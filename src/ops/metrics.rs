@@ -15,7 +15,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::status::Status;
+use super::status::{CertificateFacts, Status};
 use crate::acme::NameFacts;
 use crate::addr::{Family, Transport};
 use crate::auth::Revocations;
@@ -189,12 +189,22 @@ impl Observed {
             of(|name| name.failure.is_some()),
         )?;
         let certificates = status.certificates();
-        if certificates.len() > 1 {
-            let help = "When each certificate expires, in Unix seconds, by its file.";
-            let each = certificates
-                .iter()
-                .map(|certificate| (certificate.file.as_str(), u64::try_from(certificate.not_after_unix).unwrap_or(0)));
-            out.gauges("turnstone_certificates_not_after_seconds", help, "certificate", each)?;
+        for (name, help, of) in [
+            (
+                "turnstone_certificates_not_before_seconds",
+                "From when on each certificate is good, in Unix seconds, by its file.",
+                (|facts| facts.not_before_unix) as fn(&CertificateFacts) -> i64,
+            ),
+            (
+                "turnstone_certificates_not_after_seconds",
+                "When each certificate expires, in Unix seconds, by its file.",
+                |facts| facts.not_after_unix,
+            ),
+        ] {
+            let each = certificates.iter().map(|facts| (facts.file.as_str(), u64::try_from(of(facts)).unwrap_or(0)));
+            if !certificates.is_empty() {
+                out.gauges(name, help, "certificate", each)?;
+            }
         }
         Ok(())
     }

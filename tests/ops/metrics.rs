@@ -13,7 +13,9 @@ use crate::relayed::{Relayed, read_to_the_end, waiting_and_dropped};
 use crate::support::{EchoPeer, TestServer, wait_until};
 use crate::{LIMIT, Scrape, config, endpoint};
 
-const DASHBOARD: &str = include_str!("../../docs/grafana-dashboard.json");
+pub(crate) const DASHBOARD: &str = include_str!("../../docs/grafana-dashboard.json");
+/// A store that nobody serves: what is counted of it is there all the same.
+pub(crate) const STORE: &str = "[store]\nurl = \"redis://127.0.0.1:1\"\n";
 
 #[test]
 fn every_series_is_there_from_the_start_and_zero() {
@@ -64,7 +66,11 @@ fn every_series_is_there_from_the_start_and_zero() {
     assert!((scrape.get("process_start_time_seconds") - now).abs() < 60.0);
     assert!((scrape.get("turnstone_time_seconds") - now).abs() < 60.0);
     assert!(scrape.get("process_open_fds") > 5.0 && scrape.get("process_open_fds") < scrape.get("process_max_fds"));
-    assert!(scrape.get("turnstone_certificate_not_after_seconds") > now);
+    let expires = scrape.get("turnstone_certificate_not_after_seconds");
+    let of_file = |name: &str| scrape.get(&format!("{name}{{certificate=\"{}\"}}", server.file("certificate.pem")));
+    assert!(expires > now);
+    assert_eq!(of_file("turnstone_certificates_not_after_seconds"), expires);
+    assert!(of_file("turnstone_certificates_not_before_seconds") < now);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -265,7 +271,7 @@ fn bytes_that_a_bandwidth_cap_drops_are_counted_each_way_while_the_allocation_li
 #[test]
 fn the_dashboard_asks_for_every_metric_and_only_for_those_that_exist() {
     let dashboard: serde_json::Value = serde_json::from_str(DASHBOARD).unwrap();
-    let scrape = Scrape::of(&TestServer::start(&config("")));
+    let scrape = Scrape::of(&TestServer::start(&config(STORE)));
     let known: BTreeSet<&str> = scrape.0.keys().map(|sample| sample.split('{').next().unwrap()).collect();
     let labels = |metric: &str| -> BTreeSet<&str> {
         let samples = scrape.0.keys().filter(|sample| sample.split('{').next() == Some(metric));
@@ -287,14 +293,22 @@ fn the_dashboard_asks_for_every_metric_and_only_for_those_that_exist() {
                 asked.insert(metric);
                 if let Some((_, by)) = query.split_once(" by (") {
                     let by = by.split(')').next().unwrap();
-                    for label in by.split(", ") {
+                    // The server's address is Prometheus' own label.
+                    for label in by.split(", ").filter(|label| *label != "instance") {
                         assert!(labels(metric).contains(label), "{metric} has no {label}: {query}");
                     }
                 }
             }
         }
     }
-    assert!(asked.len() > 20, "{asked:?}");
+    assert!(asked.len() > 80, "{asked:?}");
+    // Of several servers, each can be looked at, some, or all.
+    let variables = dashboard["templating"]["list"].as_array().unwrap();
+    for (name, label) in [("job", "job"), ("instance", "instance")] {
+        let variable = variables.iter().find(|variable| variable["name"] == name).unwrap();
+        assert_eq!((&variable["multi"], &variable["includeAll"]), (&true.into(), &true.into()), "{name}");
+        assert!(variable["query"]["query"].as_str().unwrap().ends_with(&format!(", {label})")), "{variable}");
+    }
     // An operator sees nothing of a metric that is not there. Of a histogram it asks for the buckets.
     let is_shown = |metric: &&str| {
         let histogram = metric.strip_suffix("_sum").or_else(|| metric.strip_suffix("_count"));
