@@ -135,6 +135,9 @@ fn judge(realm: &RealmOf<'_>, user: &str, password: &str, now_unix: u64) -> Resu
                 "nobody in the configuration has this name; the server asks the application of [hook] about it",
             );
         }
+        Err(Reason::UnknownUser) if realm.config.store.is_some() => {
+            return refused("nobody in the configuration has this name; the server looks into its store, too");
+        }
         _ => {}
     }
     match answer {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE_NO_PAD};
 use base64::{Engine, alphabet};
+use sha2::{Digest, Sha256};
 use toml::value::{Datetime, Offset};
 use zeroize::Zeroizing;
 
@@ -37,6 +38,7 @@ const REALMS_MAX: usize = 1000;
 const ONLY_ID: &str = "main";
 const SECRET_SOURCES: [&str; 4] = ["credential", "file", "env", "secret"];
 const TOKEN_KEY_SOURCES: [&str; 4] = ["credential", "file", "env", "key"];
+const NONCE_KEY_SOURCES: [&str; 4] = ["nonce-key-credential", "nonce-key-file", "nonce-key-env", "nonce-key"];
 const PASSWORD_SOURCES: [&str; 4] = ["password-credential", "password-file", "password-env", "password"];
 
 pub(super) fn read_auth(
@@ -50,6 +52,16 @@ pub(super) fn read_auth(
     let realm = section.text("realm", parse_realm);
     let on_expiry = section.text("on-expiry", |text| choose(ON_EXPIRY, text, "a policy"));
     let nonce_lifetime = or_default(section.duration("nonce-lifetime"));
+    let nonce_key = read_secret(document, source, around, &section, NONCE_KEY_SOURCES).and_then(|found| {
+        let bytes = trim_line_end(found.value);
+        match check_secret(&bytes) {
+            Ok(()) => Some(Zeroizing::new(Sha256::digest(&*bytes).into())),
+            Err(problem) => {
+                document.problem(found.place, format!("nonce-key in [auth]: {problem}"));
+                None
+            }
+        }
+    });
     let username_limits = section.boolean("username-limits");
     let credential_lifetime_max = or_default(section.duration_or_off("credential-lifetime-max"));
     let revocations_file = section.text("revocations", |text| parse_path(text, &source.directory));
@@ -73,13 +85,13 @@ pub(super) fn read_auth(
         }
         None => secrets,
     };
-    let is_asked = root.section("hook").has("url");
+    let is_asked = root.section("hook").has("url") || root.section("store").has("url");
     if secrets.is_empty() && users.is_empty() && token_keys.is_empty() && !is_asked && !document.has_problems() {
         if around.dev {
             secrets.extend(fresh_secret(document));
         } else if turn {
             let message = "nobody could authenticate: expected [[auth.secrets]], [[auth.users]], users-file in [auth] or \
-                           [[auth.token-keys]] or [hook] in the file, or TURNSTONE_SECRET_FILE or TURNSTONE_SECRET in the environment";
+                           [[auth.token-keys]], [hook] or [store] in the file, or TURNSTONE_SECRET_FILE or TURNSTONE_SECRET in the environment";
             document.problem(document.whole(), message);
         }
     }
@@ -96,6 +108,7 @@ pub(super) fn read_auth(
         server_names: server_names.into_iter().map(|name| name.value).collect(),
         tokens,
         on_expiry: or_default(on_expiry),
+        nonce_key,
         nonce_lifetime_secs: u32::try_from(nonce_lifetime.as_secs()).unwrap_or(u32::MAX),
         public_host: public_host.map(|host| host.value),
         urls: urls.into_iter().map(|url| url.value).collect(),
@@ -113,7 +126,7 @@ pub(super) fn read_realms(
 ) -> Vec<RealmConfig> {
     let reader = SecretReader { document, source, around };
     let tables = root.sections("realm");
-    let is_asked = root.section("hook").has("url");
+    let is_asked = root.section("hook").has("url") || root.section("store").has("url");
     if let Some(table) = tables.get(REALMS_MAX) {
         document.problem(table.place(), format!("more than {REALMS_MAX} realms"));
     }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use std::sync::Arc;
+
 use crate::addr::Family;
 
 use super::error::{Place, Problem};
@@ -84,6 +86,7 @@ impl Config {
 
     /// Puts the running values back where only a restart changes them, so that the rest fits the sockets there are.
     pub fn keep_until_restart(&mut self, running: &Self) {
+        self.stored_secrets = Arc::clone(&running.stored_secrets);
         keys::all().filter_map(|key| key.keep).for_each(|keep| keep(self, running));
     }
 }

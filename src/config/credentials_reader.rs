@@ -29,6 +29,8 @@ const BURST_SECS: u32 = 4;
 
 /// What the API is read beside.
 pub(super) struct Beside<'c> {
+    /// Whether there may be secrets in a store.
+    pub(super) has_store: bool,
     pub(super) listeners: &'c [Located<Listener>],
     pub(super) tls: Option<&'c TlsFiles>,
     pub(super) metrics: Option<&'c Metrics>,
@@ -177,14 +179,14 @@ fn check_realms(table: &Section<'_, '_>, realms: &[Located<String>], beside: &Be
     for realm in realms {
         match secrets_of(&realm.value) {
             None => table.problem("realms", realm.place.clone(), format_args!("there is no realm {:?}", realm.value)),
-            Some(secrets) if secrets.is_empty() => {
+            Some(secrets) if secrets.is_empty() && !beside.has_store => {
                 let message = format!("the realm {:?} has no secret to make credentials with", realm.value);
                 table.problem("realms", realm.place.clone(), message);
             }
             Some(_) => {}
         }
     }
-    if realms.is_empty() && beside.auth.secrets.is_empty() {
+    if realms.is_empty() && beside.auth.secrets.is_empty() && !beside.has_store {
         let message =
             "the realm of [auth] has no secret to make credentials with; expected [[auth.secrets]], or other realms";
         table.problem("realms", table.place(), message);

@@ -132,6 +132,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         admin: admin.as_ref(),
         auth: &auth,
         realms: &realms,
+        has_store: store.is_some(),
     };
     let credentials = read_credentials(document, root, source, &beside);
     root.report_unknown_keys();
@@ -164,6 +165,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         hook,
         store,
         hook_events,
+        stored_secrets: Arc::default(),
         usage,
         turn,
         rfc5766_channel_numbers,

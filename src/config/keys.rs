@@ -8,6 +8,7 @@ mod relay;
 mod spans;
 mod store;
 mod tls;
+mod usage;
 mod variables;
 
 use std::collections::BTreeSet;
@@ -22,7 +23,6 @@ use super::key::{CREDENTIAL, FILE, INLINE, Key, Kind, Overridable, SERVER_NAMES,
 use super::shown::{boolean, limit, number, or_off, rate, secs, text, texts};
 use super::snapshot::{Config, LogFormat, LogOutput, RelayChoice};
 use super::unshown;
-use super::usage::{Usage, UsageFile, Webhook};
 use super::value::{Choices, ON_EXPIRY, PEER_MODES, Value, name_of};
 pub(super) use outside::{SECRET, SECRET_FILE, USERS};
 use relay::{relay_bind, relay_externals};
@@ -43,7 +43,8 @@ pub(super) fn find(name: &str) -> Option<&'static Key> {
 
 /// Every key.
 pub(super) fn all() -> impl Iterator<Item = &'static Key> {
-    KEYS.iter().chain(tls::KEYS).chain(hook::KEYS).chain(credentials::KEYS).chain(store::KEYS).chain(outside::KEYS)
+    let tables = KEYS.iter().chain(tls::KEYS).chain(hook::KEYS).chain(credentials::KEYS).chain(store::KEYS);
+    tables.chain(usage::KEYS).chain(outside::KEYS)
 }
 
 /// The names that a table may have in it, subtables included.
@@ -247,6 +248,10 @@ static KEYS: &[Key] = &[
     Key::new("auth.on-expiry", Kind::Text(r#""keep", "no-refresh" or "cut""#))
         .default("keep")
         .shown(|c| text(name_of(ON_EXPIRY, &c.auth.on_expiry)?)),
+    Key::new("auth.nonce-key-credential", CREDENTIAL),
+    Key::new("auth.nonce-key-file", FILE),
+    Key::new("auth.nonce-key-env", VARIABLE),
+    Key::new("auth.nonce-key", INLINE).unshown(unshown::nonce_key_lines, unshown::nonce_key_change),
     Key::new("auth.nonce-lifetime", Kind::Duration(Duration::from_secs(30)..=DAY))
         .default("10m")
         .shown(|c| secs(c.auth.nonce_lifetime_secs))
@@ -461,44 +466,6 @@ static KEYS: &[Key] = &[
     Key::new("redirect.from-bandwidth", Kind::Rate)
         .default("unlimited")
         .shown(|c| rate(c.redirect.as_ref()?.from_bytes_per_sec)),
-    Key::new("usage.interim", Kind::DurationOrOff(Duration::from_secs(10)..=DAY))
-        .default("5m")
-        .shown(|c| or_off(c.usage.as_ref()?.interim.map(Value::Duration))),
-    Key::new("usage.file", FILE)
-        .shown(|c| text(usage_file(c)?.path.to_string_lossy()))
-        .after_restart(keep_usage),
-    Key::new("usage.rotate-bytes", Kind::SizeOrOff(64 << 10..=1 << 40))
-        .default("100MiB")
-        .shown(|c| or_off(usage_file(c)?.rotate_bytes.map(Value::Size))),
-    Key::new("usage.rotate-interval", Kind::DurationOrOff(Duration::from_secs(60)..=Duration::from_secs(30 * 86_400)))
-        .default("1d")
-        .shown(|c| or_off(usage_file(c)?.rotate_interval.map(Value::Duration))),
-    Key::new("usage.keep", Kind::Limit(1..=100_000, r#"a whole number from 1 to 100000, or "unlimited""#))
-        .default("14")
-        .shown(|c| limit(usage_file(c)?.keep.map(|keep| keep as u64))),
-    Key::new(
-        "usage.webhook",
-        Kind::Text(r#"a URL such as "https://billing.example.org/turn", or http:// to a loopback address"#),
-    )
-    .shown(|c| text(webhook(c)?.url.to_string()))
-    .unshown(unshown::webhook_query_lines, unshown::webhook_query_change)
-    .after_restart(keep_usage),
-    Key::new("usage.webhook-timeout", Kind::Duration(SECOND..=Duration::from_secs(60)))
-        .default("10s")
-        .shown(|c| Some(Value::Duration(webhook(c)?.timeout)))
-        .after_restart(keep_usage),
-    Key::new("usage.webhook-token-credential", CREDENTIAL),
-    Key::new("usage.webhook-token-file", FILE),
-    Key::new("usage.webhook-token-env", VARIABLE),
-    Key::new("usage.webhook-token", INLINE)
-        .unshown(unshown::webhook_token_lines, unshown::webhook_token_change),
-    Key::new("usage.spool-directory", Kind::Text("the path of a directory"))
-        .shown(|c| text(webhook(c)?.spool_directory.to_string_lossy()))
-        .after_restart(keep_usage),
-    Key::new("usage.spool-bytes-max", Kind::Size(256 << 10..=1 << 40))
-        .default("256MiB")
-        .shown(|c| Some(Value::Size(webhook(c)?.spool_bytes_max)))
-        .after_restart(keep_usage),
 ];
 
 // What only a restart can change: sockets, threads, and what is made with them.
@@ -536,23 +503,11 @@ fn keep_admin(new: &mut Config, running: &Config) {
     new.admin.clone_from(&running.admin);
 }
 
-fn keep_usage(new: &mut Config, running: &Config) {
-    Usage::keep_until_restart(&mut new.usage, &running.usage);
-}
-
 fn alternate(server: &AlternateServer) -> Value {
     Value::Text(match server.transport {
         Some(transport) => format!("{transport}://{}", server.address),
         None => server.address.to_string(),
     })
-}
-
-fn usage_file(config: &Config) -> Option<&UsageFile> {
-    config.usage.as_ref()?.file.as_ref()
-}
-
-fn webhook(config: &Config) -> Option<&Webhook> {
-    config.usage.as_ref()?.webhook.as_ref()
 }
 
 #[cfg(test)]

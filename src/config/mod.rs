@@ -83,7 +83,9 @@ pub use snapshot::{
     QuotaShares, Relay, RelayAddress, RelayChoice, Streams, TlsFiles, TlsPair, TlsVersion, WantedSockets, Web,
 };
 pub use source::{DEFAULT_FILE, Loaded, Source, Surroundings};
-pub use store::{HostPort, StoreCertificate, StoreConfig, StorePassword, StorePlace, StoreUrl};
+pub use store::{
+    HostPort, StoreCertificate, StoreConfig, StoreLayout, StorePassword, StorePlace, StoreUrl, StoredSecrets,
+};
 pub use units::parse_duration;
 pub use usage::{Usage, UsageFile, Webhook, WebhookUrl};
 pub use users_file::read_users;

@@ -3,12 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::auth::{AccessTokens, Credentials, NonceKeys, SharedSecret, Users};
+use crate::auth::{AccessTokens, AskPolicy, Credentials, CredentialsBuilder, NonceKeys, SharedSecret, Users};
 use crate::policy::{PeerAcl, PeerPolicies, PeerRules, PolicyName};
 use crate::turn::{Alternates, NatDiscovery, Realm, Redirect, Settings};
 
 use super::error::{ConfigError, Place};
+use super::hook::Hook;
 use super::snapshot::{Config, OwnAddresses};
+use super::store::StoreConfig;
 
 impl Config {
     /// Builds the snapshot: the keys of the users, and the peer rules with what the server knows of itself.
@@ -19,15 +21,12 @@ impl Config {
         let credentials = |realm: &str, users: &Arc<Users>, secrets: &[SharedSecret], username_limits: bool| {
             let builder = Credentials::builder(realm, Arc::clone(&nonce_keys));
             let of = || if realm == self.auth.realm { "[auth]".to_owned() } else { format!("[[realm]] {realm:?}") };
-            let builder = builder.users(Arc::clone(users)).secrets(secrets.to_vec());
+            let builder = builder.users(Arc::clone(users)).secrets(self.with_stored(realm, secrets));
             // Access tokens are for the realm of [auth] alone.
             let tokens = if realm == self.auth.realm { self.auth.tokens.clone() } else { AccessTokens::default() };
             let lifetime_max_secs = self.auth.credential_lifetime_max.map(|max| max.as_secs());
             let builder = builder.username_limits(username_limits).lifetime_max(lifetime_max_secs);
-            let builder = match &self.hook {
-                Some(hook) => builder.asking(hook.policy()),
-                None => builder,
-            };
+            let builder = self.ask_policy().into_iter().fold(builder, CredentialsBuilder::asking);
             let built = builder.access_tokens(tokens).build();
             built.map_err(|error| ConfigError::one(Place::Source(of()), error.to_string()))
         };
@@ -71,6 +70,28 @@ impl Config {
             Ok::<_, ConfigError>(settings.realm(realm))
         })?;
         Ok(settings.build())
+    }
+
+    /// How requests wait for the answer of who is asked about users, if anybody is.
+    pub fn ask_policy(&self) -> Option<AskPolicy> {
+        let of_store = self.store.as_ref().filter(|store| store.users).map(StoreConfig::policy);
+        match (self.hook.as_ref().map(Hook::policy), of_store) {
+            // One is asked after the other.
+            (Some(mut policy), Some(of_store)) => {
+                policy.deadline_millis = policy.deadline_millis.saturating_add(of_store.deadline_millis);
+                policy.md5_only = of_store.md5_only;
+                Some(policy)
+            }
+            (of_hook, of_store) => of_hook.or(of_store),
+        }
+    }
+
+    /// The shared secrets of a realm: those of the configuration, which mint if there are any, and those of the store.
+    pub fn with_stored(&self, realm: &str, configured: &[SharedSecret]) -> Vec<SharedSecret> {
+        let mut secrets = configured.to_vec();
+        let stored = self.stored_secrets.get(realm).into_iter().flatten();
+        secrets.extend(stored.filter(|stored| configured.iter().all(|secret| secret.id != stored.id)).cloned());
+        secrets
     }
 
     /// Which clients are sent to which servers, of which none is at an address that the server knows to be its own.

@@ -22,7 +22,7 @@ use super::finding::{Finding, FoundBy, is_public};
 use super::hook::{Hook, HookEvents};
 use super::realm::RealmConfig;
 use super::secret::{AdminToken, Readers, SecretError, read_key_file};
-use super::store::StoreConfig;
+use super::store::{StoreConfig, StoredSecrets};
 use super::usage::Usage;
 
 /// A complete, valid configuration. It is an immutable snapshot; a reload builds another one.
@@ -84,6 +84,8 @@ pub struct Config {
     pub store: Option<StoreConfig>,
     /// What is told of allocations, and to whom.
     pub hook_events: Option<HookEvents>,
+    /// The shared secrets that are there, by their realms: those of a running server.
+    pub stored_secrets: Arc<StoredSecrets>,
     /// Records of what each allocation has used; none by default.
     pub usage: Option<Usage>,
     /// Whether TURN is offered, or only STUN Binding.
@@ -409,6 +411,8 @@ pub struct Auth {
     pub server_names: Vec<String>,
     /// What becomes of allocations whose credential expired.
     pub on_expiry: OnExpiry,
+    /// What nonces are made with, if servers share it; else each start makes another one.
+    pub nonce_key: Option<Zeroizing<[u8; 32]>>,
     /// How long a nonce is fresh.
     pub nonce_lifetime_secs: u32,
     /// The host name or address in printed URLs.
@@ -459,7 +463,8 @@ impl Config {
                 + self.acme.as_ref().map_or(0, |acme| {
                     let http = if acme.challenges.http.is_some() { Acme::HTTP_SOCKETS_MAX } else { 0 };
                     http + Acme::REQUEST_SOCKETS_MAX
-                }),
+                })
+                + if self.store.is_some() { StoreConfig::SOCKETS_MAX } else { 0 },
             relays: if self.turn { ports * addresses } else { 0 },
             connections,
             peers: if self.turn && self.tcp_relays.is_offered { connections } else { 0 },

@@ -1,5 +1,6 @@
 //! `[store]`: the Redis or Valkey that the servers of a fleet share.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use crate::auth::{AskPolicy, SharedSecret};
 use crate::policy::WithoutShare;
 
 use super::error::ValueError;
@@ -39,7 +41,33 @@ pub struct StoreConfig {
     pub on_loss: WithoutShare,
     /// How long a server's share of them is good that it does not renew.
     pub lease: Duration,
+    /// How it has secrets and users.
+    pub layout: StoreLayout,
+    /// Whether it is asked about usernames that nobody configured.
+    pub users: bool,
+    /// How long such a user is used before he is asked about again.
+    pub known_for: Duration,
+    /// How long a name is known to be nobody's.
+    pub unknown_for: Duration,
 }
+
+/// How a store has secrets and users.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StoreLayout {
+    /// As docs/store.md says.
+    #[default]
+    Own,
+    /// As coturn's `redis-userdb` does.
+    Coturn,
+}
+
+impl StoreLayout {
+    /// As they are written.
+    pub(super) const NAMES: &Choices<Self> = &[("turnstone", Self::Own), ("coturn", Self::Coturn)];
+}
+
+/// The shared secrets of a store, by their realms.
+pub type StoredSecrets = BTreeMap<String, Vec<SharedSecret>>;
 
 /// What is granted of quotas over the fleet while the store cannot be reached.
 pub(super) const ON_LOSS: &Choices<WithoutShare> =
@@ -221,6 +249,21 @@ impl fmt::Debug for StorePassword {
 }
 
 impl StoreConfig {
+    /// Connections with it, each node of a cluster twice, and files that are read.
+    pub(super) const SOCKETS_MAX: u64 = 32;
+
+    /// How requests wait for it.
+    pub fn policy(&self) -> AskPolicy {
+        let secs = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+        let mut policy = AskPolicy::default();
+        // A question may wait for its turn as long as it takes.
+        policy.deadline_millis = u32::try_from(self.timeout.as_millis() * 2).unwrap_or(u32::MAX);
+        policy.known_secs = secs(self.known_for);
+        policy.unknown_secs = secs(self.unknown_for);
+        policy.md5_only = self.layout == StoreLayout::Coturn;
+        policy
+    }
+
     /// Puts back what only a restart changes: everything but the password.
     pub(super) fn keep_until_restart(new: &mut Option<Self>, running: &Option<Self>) {
         let both = new.as_ref().zip(running.as_ref());

@@ -8,7 +8,7 @@ use super::reader::{Document, Section, or_default};
 use super::realm::RealmConfig;
 use super::secret::trim_line_end;
 use super::source::{Source, Surroundings};
-use super::store::{ON_LOSS, StoreCertificate, StoreConfig, StorePassword, StoreUrl};
+use super::store::{ON_LOSS, StoreCertificate, StoreConfig, StoreLayout, StorePassword, StoreUrl};
 use super::value::choose;
 
 const PASSWORD_SOURCES: [&str; 4] = ["password-credential", "password-file", "password-env", "password"];
@@ -32,6 +32,9 @@ pub(super) fn read_store(
     let timeout = section.duration("timeout");
     let on_loss = section.text("on-loss", |text| choose(ON_LOSS, text, "such a choice"));
     let lease = section.duration("lease");
+    let layout = section.text("layout", |text| choose(StoreLayout::NAMES, text, "such a choice"));
+    let users = section.boolean("users");
+    let (known_for, unknown_for) = (section.duration("known-for"), section.duration("unknown-for"));
     let password = read_secret(document, source, around, &section, PASSWORD_SOURCES).and_then(|found| {
         let password = StorePassword::new(&trim_line_end(found.value));
         if password.is_none() {
@@ -72,6 +75,10 @@ pub(super) fn read_store(
         timeout: or_default(timeout),
         on_loss: or_default(on_loss),
         lease: or_default(lease),
+        layout: or_default(layout),
+        users,
+        known_for: or_default(known_for),
+        unknown_for: or_default(unknown_for),
     })
 }
 

@@ -355,6 +355,14 @@ pub(super) fn hook_events_change(old: &Config, new: &Config) -> Option<(String, 
     there(old.token.clone(), new.token.clone(), ["a token", "another token"]).filter(|_| is_alone)
 }
 
+pub(super) fn nonce_key_lines(config: &Config) -> String {
+    if config.auth.nonce_key.is_some() { "# nonce-key: there is one\n".to_owned() } else { String::new() }
+}
+
+pub(super) fn nonce_key_change(old: &Config, new: &Config) -> Option<(String, String)> {
+    there(old.auth.nonce_key.clone(), new.auth.nonce_key.clone(), ["a key", "another key"])
+}
+
 pub(super) fn webhook_token_lines(config: &Config) -> String {
     let webhook = config.usage.as_ref().and_then(|usage| usage.webhook.as_ref());
     let has_token = webhook.is_some_and(|webhook| webhook.token.is_some());

@@ -111,7 +111,10 @@ impl Issuer {
         let auth = &config.auth;
         let of_auth = (&auth.realm, &auth.secrets);
         let realms = std::iter::once(of_auth).chain(config.realms.iter().map(|realm| (&realm.name, &realm.secrets)));
-        let secrets = realms.filter_map(|(name, secrets)| Some((name.clone(), secrets.first()?.clone())));
+        let secrets = realms.filter_map(|(name, secrets)| {
+            let secrets = config.with_stored(name, secrets);
+            Some((name.clone(), secrets.into_iter().next()?))
+        });
         let in_realms = config.realms.iter().map(|of| (&of.name, of.username_limits.unwrap_or(auth.username_limits)));
         let with_username_limits = std::iter::once((&auth.realm, auth.username_limits)).chain(in_realms);
         let with_username_limits = with_username_limits.filter(|(_, are_read)| *are_read);

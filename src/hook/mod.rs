@@ -11,10 +11,11 @@ mod exchange;
 mod stats;
 mod waiting;
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -36,6 +37,11 @@ use exchange::Target;
 
 /// Questions that wait for their turn.
 const WAITING_MAX: usize = 1024;
+/// Questions that are asked at once where there is no application.
+const DIRECTORY_CONCURRENCY: usize = 64;
+
+/// Somebody who knows users without an application, such as the store of a fleet.
+pub type Directory = Box<dyn Fn(Question) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync>;
 
 /// Takes an answer to a worker; it must not block.
 pub type TakeAnswer = Box<dyn Fn(u16, AskId, Answer) + Send + Sync>;
@@ -79,7 +85,9 @@ pub struct Asker {
 pub struct HookControl(Arc<Shared>);
 
 struct Shared {
-    target: ArcSwap<Target>,
+    /// Who is asked before the application is.
+    directory: Option<Directory>,
+    target: ArcSwapOption<Target>,
     breakers: Mutex<Breakers>,
     /// What each network may ask: as much as it may have answers to requests without credentials, whose nonce a question takes.
     networks: RateLimiter,
@@ -87,12 +95,18 @@ struct Shared {
     stats: Arc<HookStats>,
 }
 
-/// All ends of it.
-pub fn new(hook: &Hook, stats: Arc<HookStats>, take: TakeAnswer) -> (HookSender, HookControl, Asker) {
+/// All ends of it. The directory is asked first.
+pub fn new(
+    hook: Option<&Hook>,
+    directory: Option<Directory>,
+    stats: Arc<HookStats>,
+    take: TakeAnswer,
+) -> (HookSender, HookControl, Asker) {
     let (send, questions) = mpsc::channel(WAITING_MAX);
-    let target = ArcSwap::from_pointee(Target::asking(hook));
+    let target = ArcSwapOption::from(hook.map(|hook| Arc::new(Target::asking(hook))));
     let networks = RateLimiter::new(Some(RateLimit::default()), Arc::new(AnswerBudgets::default()));
-    let shared = Arc::new(Shared { target, breakers: Mutex::default(), networks, take, stats: Arc::clone(&stats) });
+    let breakers = Mutex::default();
+    let shared = Arc::new(Shared { directory, target, breakers, networks, take, stats: Arc::clone(&stats) });
     let sender = HookSender { worker: 0, questions: send, stats };
     (sender, HookControl(Arc::clone(&shared)), Asker { questions, shared })
 }
@@ -100,8 +114,8 @@ pub fn new(hook: &Hook, stats: Arc<HookStats>, take: TakeAnswer) -> (HookSender,
 impl HookControl {
     /// Asks by these settings from now on.
     pub fn reload(&self, hook: &Hook) {
-        if !self.0.target.load().is_of(hook) {
-            self.0.target.store(Arc::new(Target::asking(hook)));
+        if !self.0.target.load().as_ref().is_some_and(|target| target.is_of(hook)) {
+            self.0.target.store(Some(Arc::new(Target::asking(hook))));
             *self.0.breakers() = Breakers::default();
             self.0.stats.set_broken(false);
         }
@@ -113,7 +127,7 @@ impl Asker {
     pub async fn run(mut self) {
         let mut running = JoinSet::new();
         loop {
-            let has_room = running.len() < self.shared.target.load().concurrency();
+            let has_room = running.len() < self.shared.concurrency();
             tokio::select! {
                 question = self.questions.recv(), if has_room => match question {
                     Some((worker, ask)) => drop(running.spawn(Arc::clone(&self.shared).answer(worker, ask))),
@@ -138,11 +152,21 @@ impl Shared {
             self.stats.count(Told::TooOften);
             return (self.take)(worker, ask.id, Answer::Failed);
         }
+        let target = self.target.load_full();
+        let mut is_known_elsewhere = false;
+        if let Some(directory) = &self.directory {
+            match directory(ask.question.clone()).await {
+                Answer::Unknown if target.is_some() => {}
+                // Who is nobody to the application may be somebody there.
+                Answer::Failed if target.is_some() => is_known_elsewhere = true,
+                answer => return (self.take)(worker, ask.id, answer),
+            }
+        }
+        let Some(target) = target else { return (self.take)(worker, ask.id, Answer::Failed) };
         if !self.breakers().may_ask(client, Instant::now()) {
             self.stats.count(Told::NotAsked);
             return (self.take)(worker, ask.id, Answer::Failed);
         }
-        let target = self.target.load_full();
         let asked = match question_of(&ask) {
             Some(question) => timeout(target.timeout(), target.post(question)).await,
             None => Ok(Err(HookError::Request)),
@@ -177,7 +201,8 @@ impl Shared {
         }
         let answer = match answer {
             Ok(Some(credential)) => Answer::Known(credential),
-            Ok(None) => Answer::Unknown,
+            Ok(None) if !is_known_elsewhere => Answer::Unknown,
+            Ok(None) => Answer::Failed,
             Err(_) => Answer::Failed,
         };
         self.stats.count(match answer {
@@ -186,6 +211,11 @@ impl Shared {
             _ => Told::Failed,
         });
         (self.take)(worker, ask.id, answer);
+    }
+
+    fn concurrency(&self) -> usize {
+        let of_directory = self.directory.as_ref().map_or(0, |_| DIRECTORY_CONCURRENCY);
+        self.target.load().as_ref().map_or(of_directory, |target| target.concurrency())
     }
 
     fn breakers(&self) -> std::sync::MutexGuard<'_, Breakers> {

@@ -27,6 +27,7 @@ mod self_test;
 mod server;
 mod start;
 mod status;
+mod stored;
 pub(crate) mod terminal;
 mod web_page;
 mod workers;

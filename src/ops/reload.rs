@@ -12,6 +12,7 @@ use super::log;
 use super::orders::Reloaded;
 use super::server::Server;
 use super::status::CertificateFacts;
+use super::stored;
 use super::workers::{Judging, Unjudged};
 use crate::config::{Change, Config, Effect, Loaded, Problem, TlsFiles, read_revocations};
 use crate::turn::Settings;
@@ -144,6 +145,12 @@ fn apply(server: &mut Server, judged: &mut Judged, hooks: &Hooks<'_>) -> Judging
     }
     if let Some((telling, events)) = server.telling.as_ref().zip(server.config.hook_events.as_ref()) {
         telling.control.reload(events);
+    }
+    if let Some(following) = &server.following {
+        following.want(stored::wanted(&server.config));
+    }
+    if let Some(key) = server.config.auth.nonce_key.as_ref().filter(|key| **key != server.nonce_keys.master()) {
+        server.nonce_keys.replace(**key);
     }
     if let Some(usage) = &server.usage {
         usage.reload(server.config.usage.as_ref());

@@ -115,6 +115,7 @@ async fn supervise(started: Started, mut signals: Signals, hooks: &mut Hooks<'_>
                     hooks.ready(&bound);
                 }
             }
+            followed = Server::store_changed(&mut server.following) => server.follow_store(&followed),
             _ = drain_tick.tick(), if server.draining.is_some() => {
                 if server.has_drained() {
                     break;

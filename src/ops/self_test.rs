@@ -41,9 +41,11 @@ pub(super) fn servers(config: &Config, bound: &Bound, now_unix: u64) -> TestServ
     let ways = WaysIn::new(config);
     let mut servers: Vec<TestServer> = Vec::new();
     for realm in std::iter::once(None).chain(config.realms.iter().map(Some)) {
-        let secrets = realm.map_or(&config.auth.secrets, |realm| &realm.secrets);
+        let (name, secrets) =
+            realm.map_or((&config.auth.realm, &config.auth.secrets), |realm| (&realm.name, &realm.secrets));
         let has_limits = realm.and_then(|realm| realm.username_limits).unwrap_or(config.auth.username_limits);
-        let minted = secrets.first().map(|secret| credential(has_limits, secret, expires_unix));
+        let minted =
+            config.with_stored(name, secrets).first().map(|secret| credential(has_limits, secret, expires_unix));
         let urls = realm_urls(&ways, &bound.listeners, realm).into_iter().filter(|url| !is_stun(url));
         servers.extend(urls.map(|url| {
             let (username, credential) = minted.clone().unzip();

@@ -27,7 +27,7 @@ use crate::credentials::CredentialsService;
 use crate::dtls;
 use crate::hook::{EventControl, HookControl};
 use crate::http;
-use crate::store::Store;
+use crate::store::{Following, Store};
 use crate::stream::https_config;
 use crate::turn::{RelayedRate, Settings};
 use crate::usage::UsageRecords;
@@ -60,6 +60,8 @@ pub(super) struct Server {
     pub(super) store: Option<Store>,
     pub(super) leases: Option<Leases>,
     pub(super) telling: Option<Telling>,
+    /// What is followed there.
+    pub(super) following: Option<Following>,
     pub(super) usage: Option<UsageRecords>,
     pub(super) settings: Arc<Settings>,
     pub(super) tls: Arc<ArcSwapOption<ServerConfig>>,

@@ -24,6 +24,7 @@ use super::revocations::Revoker;
 use super::revoke_orders;
 use super::server::{CredentialsEndpoint, Relayed, Server, Telling};
 use super::status::Status;
+use super::stored;
 use super::workers::{Threads, Workers};
 use crate::acme::{Answers, Keeper, Tools};
 use crate::auth::NonceKeys;
@@ -32,7 +33,7 @@ use crate::credentials::CredentialsService;
 use crate::hook;
 use crate::http::{self, EndpointListener, Limits};
 use crate::net::{Inherited, RelayPorts, sys};
-use crate::store::Store;
+use crate::store::{self, Store};
 use crate::stream::{ConnectionLimits, Validations};
 use crate::turn::{ConnectionIds, Shared};
 use crate::usage::UsageRecords;
@@ -103,7 +104,10 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
     endpoints.extend(config.hook_events.as_ref().and_then(|events| events.url.address()));
     endpoints.extend(config.usage.iter().flat_map(|usage| &usage.webhook).filter_map(|webhook| webhook.address));
     let mut master = [0; 32];
-    fill_from_system(&mut master);
+    match &config.auth.nonce_key {
+        Some(shared) => master = **shared,
+        None => fill_from_system(&mut master),
+    }
     let nonce_keys = Arc::new(NonceKeys::new(master, config.auth.nonce_lifetime_secs));
     let relay_ports = RelayPorts::new(&[], config.relay.ports);
     offer(&config, &relay_ports);
@@ -131,18 +135,26 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
         revocations_watch.begin(std::slice::from_ref(file));
     }
     let mut tasks = Vec::new();
+    let (mut store, mut following, mut directory) = (None, None, None);
+    if let Some(settings) = &config.store {
+        let (handle, keeper) = Store::new(settings);
+        tasks.push(tokio::spawn(keeper.run()));
+        let handle = status.store.get_or_init(|| handle).clone();
+        let (ends, follower) = store::follow(handle.clone(), stored::wanted(&config), stored::fresh_text());
+        tasks.push(tokio::spawn(follower.run()));
+        directory = settings.users.then(|| stored::directory(&handle));
+        (store, following) = (Some(handle), Some(ends));
+    }
     let (mut hook, mut hook_control) = (None, None);
-    if let Some(settings) = &config.hook {
-        let (sender, control, asker) = hook::new(settings, Arc::clone(&status.hook), workers.take_answers());
-        tracing::info!(url = %settings.url, "asking about users that are not configured");
+    if config.hook.is_some() || directory.is_some() {
+        let (sender, control, asker) =
+            hook::new(config.hook.as_ref(), directory, Arc::clone(&status.hook), workers.take_answers());
+        if let Some(settings) = &config.hook {
+            tracing::info!(url = %settings.url, "asking about users that are not configured");
+        }
         (hook, hook_control) = (Some(sender), Some(control));
         tasks.push(tokio::spawn(asker.run()));
     }
-    let store = config.store.as_ref().map(|settings| {
-        let (store, keeper) = Store::new(settings);
-        tasks.push(tokio::spawn(keeper.run()));
-        status.store.get_or_init(|| store).clone()
-    });
     let leases = store.as_ref().zip(config.store.as_ref());
     let leases = leases.map(|of| Leases::start(of, &config, &shared.quotas, &status, &workers));
     let (lease_sender, leases) = leases.unzip();
@@ -265,6 +277,7 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
         store,
         leases,
         telling,
+        following,
         usage,
         settings,
         tls,

@@ -19,6 +19,13 @@ pub enum StoreError {
     Unexpected(&'static str),
 }
 
+impl StoreError {
+    /// Whether the store is not there, rather than says something that cannot be used.
+    pub fn is_loss(&self) -> bool {
+        matches!(self, Self::Lost | Self::TimedOut)
+    }
+}
+
 /// What an error of the connection means for who has asked.
 pub(super) fn told(error: &RedisError) -> StoreError {
     // Another server has its role now, or will have.

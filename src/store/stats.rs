@@ -45,10 +45,40 @@ impl CommandResult {
     }
 }
 
+/// What came of a question about a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserResult {
+    /// A credential.
+    Known,
+    /// There is no such user.
+    Unknown,
+    /// The store was lost, and the user was known from before.
+    Kept,
+    /// Nobody could say.
+    Failed,
+}
+
+impl UserResult {
+    /// Every one, for metrics that start at zero.
+    pub const ALL: [Self; 4] = [Self::Known, Self::Unknown, Self::Kept, Self::Failed];
+
+    /// The stable name used as a metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Known => "known",
+            Self::Unknown => "unknown",
+            Self::Kept => "kept",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// Counted by the store's tasks, read by the endpoints.
 #[derive(Debug, Default)]
 pub struct StoreStats {
     commands: [AtomicU64; CommandResult::ALL.len()],
+    users: [AtomicU64; UserResult::ALL.len()],
+    secrets: AtomicU64,
     connections: AtomicU64,
     is_connected: AtomicBool,
     /// Since when it is, or is not.
@@ -79,6 +109,16 @@ impl StoreStats {
         }
     }
 
+    pub(super) fn count_user(&self, result: UserResult) {
+        if let Some(count) = self.users.get(result as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn set_secrets(&self, count: usize) {
+        self.secrets.store(count as u64, Ordering::Relaxed);
+    }
+
     pub(super) fn connected(&self) {
         self.connections.fetch_add(1, Ordering::Relaxed);
         self.turn(true);
@@ -104,6 +144,16 @@ impl StoreStats {
     /// How often a command came to this.
     pub fn commands(&self, result: CommandResult) -> u64 {
         self.commands.get(result as usize).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// How often a question about a user came to this.
+    pub fn users(&self, result: UserResult) -> u64 {
+        self.users.get(result as usize).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// How many shared secrets of it are in force.
+    pub fn secrets(&self) -> u64 {
+        self.secrets.load(Ordering::Relaxed)
     }
 
     /// How it is.

@@ -138,7 +138,7 @@ fn a_store_over_tls_with_a_user_is_trusted_by_its_authority_alone_and_is_shown_a
 }
 
 /// For its owner's eyes.
-fn write_secret(path: &Path, text: &str) {
+pub(crate) fn write_secret(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }

@@ -14,13 +14,15 @@ mod wire;
 mod connection;
 mod quota;
 mod redis;
+mod shared;
 
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use support::{Finished, Spec, TestServer, run};
+use support::{Credentials, Finished, Spec, TestServer, Transport, run};
+use wire::Wire;
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
@@ -74,4 +76,10 @@ pub(crate) fn metric(server: &TestServer, name: &str) -> f64 {
     stream.read_to_string(&mut text).unwrap();
     let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"));
     line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+/// A client of this credential with an allocation, or the code of the refusal.
+pub(crate) fn allocate(server: &TestServer, credentials: &Credentials) -> Result<Wire, u16> {
+    let mut wire = Wire::connect(server, Transport::Udp, credentials);
+    wire.allocate().map(|_| wire)
 }

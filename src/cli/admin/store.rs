@@ -49,6 +49,8 @@ struct StoreState {
     latency_micros: u64,
     commands: BTreeMap<String, u64>,
     leases: LeaseState,
+    secrets: u64,
+    users: BTreeMap<String, u64>,
 }
 
 /// This server's shares of quotas over the fleet.
@@ -89,8 +91,13 @@ fn screen(state: &StoreState) -> Fields {
     }
     fields.add("connections", state.connections.to_string());
     fields.add("answers in", format!("{:.1} ms", state.latency_micros as f64 / 1e3));
-    let commands = state.commands.iter().map(|(result, count)| format!("{count} {result}"));
-    fields.add("commands", commands.collect::<Vec<_>>().join(", "));
+    let counts = |of: &BTreeMap<String, u64>| {
+        let counts: Vec<_> = of.iter().map(|(result, count)| format!("{count} {result}")).collect();
+        counts.join(", ")
+    };
+    fields.add("commands", counts(&state.commands));
+    fields.add("secrets", format!("{} in force", state.secrets));
+    fields.add("users", counts(&state.users));
     let LeaseState { users, allocations, servers, lost } = state.leases;
     let quotas = match (servers, lost) {
         (0, _) => "not shared yet".to_owned(),

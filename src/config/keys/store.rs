@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::super::key::{Key, Kind};
-use super::super::shown::text;
+use super::super::shown::{boolean, text};
 use super::super::snapshot::Config;
-use super::super::store::{ON_LOSS, StoreConfig};
+use super::super::store::{ON_LOSS, StoreConfig, StoreLayout};
 use super::super::unshown::there;
 use super::super::value::{Value, name_of};
 
@@ -51,6 +51,19 @@ pub(super) static KEYS: &[Key] = &[
     Key::new("store.lease", Kind::Duration(Duration::from_secs(3)..=Duration::from_secs(600)))
         .default("60s")
         .shown(|c| Some(Value::Duration(store(c)?.lease)))
+        .after_restart(keep),
+    Key::new("store.layout", Kind::Text(r#""turnstone" or "coturn""#))
+        .default("turnstone")
+        .shown(|c| text(name_of(StoreLayout::NAMES, &store(c)?.layout)?))
+        .after_restart(keep),
+    Key::new("store.users", Kind::Boolean).default("true").shown(|c| boolean(store(c)?.users)).after_restart(keep),
+    Key::new("store.known-for", Kind::Duration(Duration::from_secs(1)..=Duration::from_secs(3600)))
+        .default("1m")
+        .shown(|c| Some(Value::Duration(store(c)?.known_for)))
+        .after_restart(keep),
+    Key::new("store.unknown-for", Kind::Duration(Duration::from_secs(1)..=Duration::from_secs(3600)))
+        .default("5s")
+        .shown(|c| Some(Value::Duration(store(c)?.unknown_for)))
         .after_restart(keep),
 ];
 

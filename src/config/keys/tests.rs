@@ -94,6 +94,7 @@ fn is_unshown(key: &Key) -> bool {
     let is_secret = key.name.starts_with("realm.")
         || key.name.contains("token")
         || key.name.contains("password")
+        || key.name.starts_with("auth.nonce-key")
         || key.name == "auth.users-file";
     let is_of_eab = key.name.contains("eab-key") && key.name != "tls.acme-eab-key-id";
     // Without consent there is nothing that it would be about.
@@ -118,6 +119,7 @@ fn samples(key: &Key) -> [String; 2] {
         }
         "store.url" => given("\"rediss://one\"", "\"rediss-cluster://u@one,other:7\""),
         "store.ca" | "store.certificate" | "store.key" => given("\"/one\"", "\"/other\""),
+        "store.layout" => given("\"coturn\"", "\"turnstone\""),
         "store.on-loss" => given("\"refuse\"", "\"allow\""),
         "store.prefix" | "store.node" => given("\"one\"", "\"other\""),
         "hook.events" => given("[\"start\"]", "[\"start\", \"stop\"]"),

@@ -250,7 +250,7 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
         }
         Reason::WrongPassword => "wrong password",
         Reason::UnknownUser => {
-            "no static user has this name, it is not the username of a time-limited credential (EXPIRY:USER), and the application of [hook], if there is one, does not know it"
+            "no static user has this name, it is not the username of a time-limited credential (EXPIRY:USER), and neither the store nor the application of [hook], if there is one, knows it"
         }
         Reason::WrongRealm => {
             "the client answered the challenge of another realm: it had it from another server, or by another listener or server name of \
@@ -337,11 +337,11 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
         Reason::TooManyPeers => "the allocation has as many peers as [limits] peers-per-allocation allows",
         Reason::SystemError => "the operating system gave no socket; look at the limit of open files (LimitNOFILE)",
         Reason::TooManyWaiting => {
-            "as many requests as may were waiting for the application of [hook] to say who their users are, or for the store of [store] \
+            "as many requests as may were waiting for the application of [hook] or the store of [store] to say who their users are, or for the store \
              to say what is left of their quota"
         }
         Reason::CredentialUnavailable => {
-            "the application of [hook] could not say who the user is, or did not in time; the log says why"
+            "the store or the application of [hook] could not say who the user is, or did not in time; the log and `turnstone store status` say why"
         }
         Reason::Draining => {
             "the server is draining and takes no new allocation; [drain] alternate-server could name another"

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::api::Api;
 use super::error::Refused;
 use crate::store::leases::LeaseView;
-use crate::store::{CommandResult, Store};
+use crate::store::{CommandResult, Store, UserResult};
 
 /// `GET /v1/store`
 pub(super) fn show(api: &Api) -> Result<Value, Refused> {
@@ -29,6 +29,8 @@ fn whole(store: &Store, leases: LeaseView) -> Value {
             "servers": leases.servers,
             "lost": leases.is_lost,
         },
+        "secrets": stats.secrets(),
+        "users": Map::from_iter(UserResult::ALL.map(|of| (of.label().to_owned(), stats.users(of).into()))),
     });
     let mut shown = glance(store);
     if let (Value::Object(shown), Value::Object(own)) = (&mut shown, own) {

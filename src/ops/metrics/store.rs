@@ -6,7 +6,7 @@ use prometheus_client::metrics::MetricType;
 
 use super::out::Out;
 use crate::store::leases::LeaseView;
-use crate::store::{CommandResult, Store};
+use crate::store::{CommandResult, Store, UserResult};
 
 pub(super) fn encode(store: &Store, (leases, made_without): (LeaseView, u64), out: &mut Out<'_>) -> fmt::Result {
     let (stats, view) = (store.stats(), store.stats().view());
@@ -18,6 +18,14 @@ pub(super) fn encode(store: &Store, (leases, made_without): (LeaseView, u64), ou
     let commands = CommandResult::ALL.map(|result| (result.label(), stats.commands(result)));
     let help = "Commands for the store of [store], by what came of them.";
     out.counters("turnstone_store_commands", help, "result", commands)?;
+    out.gauge("turnstone_store_secrets", "Shared secrets of the store of [store] that are in force.", stats.secrets())?;
+    let users = UserResult::ALL.map(|result| (result.label(), stats.users(result)));
+    out.counters(
+        "turnstone_store_users",
+        "Questions about users to the store of [store], by what came of them.",
+        "result",
+        users,
+    )?;
     let LeaseView { asked, refused, kept, failed, users, allocations, servers, is_lost } = leases;
     let calls = [("granted", asked.saturating_sub(refused)), ("refused", refused), ("kept", kept), ("failed", failed)];
     let help = "Calls of the store about users' shares of quotas over all servers: asked for and granted, or refused because the quota is used up; \

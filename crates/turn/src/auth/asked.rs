@@ -41,6 +41,9 @@ pub struct AskPolicy {
     /// How long they are, in seconds, and how long a credential is that has expired. Default 5. Whoever tries a name again later can tell
     /// by the time it takes whether it is kept, and so whether it is somebody's; where that must not be, this is `known_secs`.
     pub unknown_secs: u32,
+    /// Whether those who are asked about have MD5 keys alone ([`KnownCredential::from_md5`]). Nothing else is offered to anybody in the realm
+    /// then, since PASSWORD-ALGORITHMS is sent before anybody knows who asks. Not by default.
+    pub md5_only: bool,
 }
 
 impl Default for AskPolicy {
@@ -53,6 +56,7 @@ impl Default for AskPolicy {
             known_secs: 60,
             unknown_max: 4096,
             unknown_secs: 5,
+            md5_only: false,
         }
     }
 }
@@ -70,7 +74,7 @@ pub struct KnownCredential {
 #[derive(Clone)]
 enum Secret {
     Password(Passwords),
-    Keys { md5: Key, sha256: Key },
+    Keys { md5: Key, sha256: Option<Key> },
 }
 
 impl KnownCredential {
@@ -85,7 +89,12 @@ impl KnownCredential {
     /// One of keys, for whoever does not store passwords: the MD5 and the SHA-256 digest of `username:realm:password`
     /// (RFC 8489 section 9.2.2).
     pub fn from_keys(md5: [u8; 16], sha256: [u8; 32]) -> Self {
-        Self::new(Secret::Keys { md5: Key::from_md5(md5), sha256: Key::from_sha256(sha256) })
+        Self::new(Secret::Keys { md5: Key::from_md5(md5), sha256: Some(Key::from_sha256(sha256)) })
+    }
+
+    /// One of the MD5 key alone, for realms where nothing else is offered ([`AskPolicy::md5_only`]).
+    pub fn from_md5(md5: [u8; 16]) -> Self {
+        Self::new(Secret::Keys { md5: Key::from_md5(md5), sha256: None })
     }
 
     fn new(secret: Secret) -> Self {
@@ -164,7 +173,7 @@ pub(crate) struct AskedUser {
 /// A user's keys in one realm.
 pub(super) struct Keys {
     md5: Key,
-    sha256: Key,
+    sha256: Option<Key>,
     rfc5389: Option<Key>,
 }
 
@@ -175,20 +184,20 @@ impl Keys {
         };
         Self {
             md5: key(PasswordAlgorithm::Md5, passwords.opaque()),
-            sha256: key(PasswordAlgorithm::Sha256, passwords.opaque()),
+            sha256: Some(key(PasswordAlgorithm::Sha256, passwords.opaque())),
             rfc5389: passwords.rfc5389().map(|password| key(PasswordAlgorithm::Md5, password)),
         }
     }
 
     /// Those of somebody whose password nobody here knows.
-    fn of_digests(md5: Key, sha256: Key) -> Self {
+    fn of_digests(md5: Key, sha256: Option<Key>) -> Self {
         Self { md5, sha256, rfc5389: None }
     }
 
-    pub(super) fn key(&self, algorithm: PasswordAlgorithm) -> &Key {
+    pub(super) fn key(&self, algorithm: PasswordAlgorithm) -> Option<&Key> {
         match algorithm {
-            PasswordAlgorithm::Md5 => &self.md5,
-            PasswordAlgorithm::Sha256 => &self.sha256,
+            PasswordAlgorithm::Md5 => Some(&self.md5),
+            PasswordAlgorithm::Sha256 => self.sha256.as_ref(),
         }
     }
 

@@ -177,7 +177,9 @@ impl CredentialsBuilder {
         if !self.users.is_empty() && self.users.realm() != realm {
             return Err(CredentialsError::UsersOfAnotherRealm(self.users.realm().to_owned()));
         }
-        let offer = self.users.offer().map_err(|(md5, sha256)| CredentialsError::NoCommonAlgorithm { md5, sha256 })?;
+        let md5_only = self.asks.is_some_and(|asks| asks.md5_only);
+        let offer =
+            self.users.offer(md5_only).map_err(|(md5, sha256)| CredentialsError::NoCommonAlgorithm { md5, sha256 })?;
         Ok(Credentials {
             offer,
             features: Features {
@@ -325,7 +327,7 @@ impl Credentials {
             return Err(Reason::UnknownUser);
         };
         let rfc5389_key = user.keys.rfc5389_key().filter(|_| legacy);
-        let mut keys = std::iter::once(user.keys.key(algorithm)).chain(rfc5389_key);
+        let mut keys = user.keys.key(algorithm).into_iter().chain(rfc5389_key);
         let key = keys.find(|key| message.verify_integrity(key)).ok_or(Reason::WrongPassword)?.clone();
         let identity = user.identity.clone();
         if identity.expires_unix().is_some_and(|expires| expires < now.unix_secs) {

@@ -4,6 +4,7 @@
 //! MAC (64 bits). The MAC is SipHash-2-4 over issue time, features, holder, realm and offer, under a key of the epoch in which
 //! the nonce was issued; an epoch is as long as a nonce lives, so that two keys are in use at any moment.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ use crate::user::RealmId;
 /// What every nonce of a server of RFC 8489 starts with (section 9.2).
 const COOKIE: &[u8; 9] = b"obMatJos2";
 const NONCE_LEN: usize = COOKIE.len() + 4 + 16;
+/// How far the clocks of servers that share a key may be apart.
+const CLOCKS_SECS: u32 = 5;
 
 /// The security-feature bits a nonce cookie carries (RFC 8489 section 18.1, erratum 6290: bit 0 is the least significant).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -118,7 +121,6 @@ pub enum NonceState {
 ///
 /// Issuing and checking take no lock and no heap, but for the first call of each epoch, which derives two keys.
 pub struct NonceKeys {
-    master: Zeroizing<[u8; 32]>,
     lifetime_secs: u32,
     epoch_keys: ArcSwap<EpochKeys>,
 }
@@ -127,9 +129,18 @@ impl NonceKeys {
     /// `master` comes from the CSPRNG (or from the fleet's configuration); `lifetime_secs` is how long a nonce is fresh,
     /// at least 1.
     pub fn new(master: [u8; 32], lifetime_secs: u32) -> Self {
-        let master = Zeroizing::new(master);
-        let epoch_keys = ArcSwap::from_pointee(EpochKeys::derive(&master, 0));
-        Self { master, lifetime_secs: lifetime_secs.max(1), epoch_keys }
+        let epoch_keys = ArcSwap::from_pointee(EpochKeys::derive(&Zeroizing::new(master), 0));
+        Self { lifetime_secs: lifetime_secs.max(1), epoch_keys }
+    }
+
+    /// Makes nonces with another key from now on, and takes those of the earlier one for stale: their clients are given new ones.
+    pub fn replace(&self, master: [u8; 32]) {
+        self.epoch_keys.store(Arc::new(EpochKeys::derive(&Zeroizing::new(master), 0)));
+    }
+
+    /// The key that they are made with, to be shared with other servers.
+    pub fn master(&self) -> Zeroizing<[u8; 32]> {
+        self.epoch_keys.load().master.clone()
     }
 
     /// How long a nonce is fresh.
@@ -161,7 +172,8 @@ impl NonceKeys {
     }
 
     /// Judges a nonce of a request of `holder` in a realm. A nonce is fresh in the second of its issue and in the `lifetime_secs`
-    /// seconds after it; one from the future is stale.
+    /// seconds after it. Another server of the fleet may have a clock that is a few seconds ahead; what is from farther in the future is
+    /// stale.
     pub fn check(&self, unix_secs: u64, holder: NonceHolder, scope: NonceScope, nonce: &[u8]) -> NonceState {
         self.open(unix_secs, (holder, scope), nonce).map_or(NonceState::Stale, NonceState::Fresh)
     }
@@ -176,10 +188,11 @@ impl NonceKeys {
 
         // The 32 bits wrap in 2106; counting back from now keeps the nonces of that moment fresh.
         let age_secs = (unix_secs as u32).wrapping_sub(u32::from_be_bytes(*issued));
-        if age_secs > self.lifetime_secs {
-            return None;
-        }
-        let issued_secs = unix_secs.checked_sub(u64::from(age_secs))?;
+        let issued_secs = match age_secs.wrapping_neg() {
+            ahead_secs @ 1..=CLOCKS_SECS => unix_secs.checked_add(u64::from(ahead_secs))?,
+            _ if age_secs > self.lifetime_secs => return None,
+            _ => unix_secs.checked_sub(u64::from(age_secs))?,
+        };
         let expected = self.mac((unix_secs, issued_secs), owner, *issued, features);
         let ((address, port), (address_tag, port_tag)) = (halves(&expected), halves(tag));
         let is_ours = address.ct_eq(address_tag) & (port.ct_eq(port_tag) | Choice::from(u8::from(owner.0.any_port)));
@@ -235,7 +248,7 @@ impl NonceKeys {
         self.hasher(unix_secs, issued_secs).hash(&covered).to_be_bytes()
     }
 
-    /// The MAC under the key of `issued_secs`, which is at most one lifetime before `unix_secs`.
+    /// The MAC under the key of `issued_secs`, which is at most one lifetime before `unix_secs`, or a little after it.
     pub(super) fn hasher(&self, unix_secs: u64, issued_secs: u64) -> SipHasher24 {
         let lifetime_secs = u64::from(self.lifetime_secs);
         let (epoch, issued_epoch) = (unix_secs / lifetime_secs, issued_secs / lifetime_secs);
@@ -243,9 +256,10 @@ impl NonceKeys {
         if cached.epoch == epoch {
             return cached.hasher(issued_epoch);
         }
+        let derived = Arc::new(EpochKeys::derive(&cached.master, epoch));
         drop(cached);
-        let derived = Arc::new(EpochKeys::derive(&self.master, epoch));
-        self.epoch_keys.store(Arc::clone(&derived));
+        // Unless the key has been replaced meanwhile.
+        self.epoch_keys.rcu(|known| Arc::clone(if known.master == derived.master { &derived } else { known }));
         derived.hasher(issued_epoch)
     }
 }
@@ -256,21 +270,28 @@ impl fmt::Debug for NonceKeys {
     }
 }
 
-/// The keys of an epoch and of the one before it.
+/// The keys of an epoch and of those around it.
 struct EpochKeys {
+    master: Zeroizing<[u8; 32]>,
     epoch: u64,
     current: [u8; 16],
     previous: [u8; 16],
+    next: [u8; 16],
 }
 
 impl EpochKeys {
-    fn derive(master: &[u8; 32], epoch: u64) -> Self {
-        Self { epoch, current: derive(master, epoch), previous: derive(master, epoch.wrapping_sub(1)) }
+    fn derive(master: &Zeroizing<[u8; 32]>, epoch: u64) -> Self {
+        let key = |epoch| derive(master, epoch);
+        let (current, previous, next) = (key(epoch), key(epoch.wrapping_sub(1)), key(epoch.wrapping_add(1)));
+        Self { master: master.clone(), epoch, current, previous, next }
     }
 
     fn hasher(&self, issued_epoch: u64) -> SipHasher24 {
-        let key = if issued_epoch == self.epoch { &self.current } else { &self.previous };
-        SipHasher24::new_with_key(key)
+        SipHasher24::new_with_key(match issued_epoch.cmp(&self.epoch) {
+            Ordering::Less => &self.previous,
+            Ordering::Equal => &self.current,
+            Ordering::Greater => &self.next,
+        })
     }
 }
 
@@ -278,6 +299,7 @@ impl Drop for EpochKeys {
     fn drop(&mut self) {
         self.current.zeroize();
         self.previous.zeroize();
+        self.next.zeroize();
     }
 }
 
@@ -417,12 +439,30 @@ mod tests {
     }
 
     #[test]
-    fn nonce_from_the_future_is_stale() {
+    fn nonce_of_a_clock_that_is_a_little_ahead_is_fresh_and_one_from_the_future_stale() {
         let at = client("192.0.2.1:5000");
-        let keys = keys();
-        let nonce = keys.issue(1_000_001, at, HERE, BOTH);
-        assert_eq!(keys.check(1_000_000, at, HERE, nonce.as_bytes()), NonceState::Stale);
-        assert_eq!(keys.check(1_000_001, at, HERE, nonce.as_bytes()), NonceState::Fresh(BOTH));
+        // The second case is over the end of an epoch.
+        for issued in [1_000_000, 600 * 1700] {
+            let nonce = keys().issue(issued, at, HERE, BOTH);
+            for (ahead, is_fresh) in
+                [(0, true), (1, true), (u64::from(CLOCKS_SECS), true), (u64::from(CLOCKS_SECS) + 1, false)]
+            {
+                let state = if is_fresh { NonceState::Fresh(BOTH) } else { NonceState::Stale };
+                assert_eq!(keys().check(issued - ahead, at, HERE, nonce.as_bytes()), state, "{issued} {ahead}");
+            }
+        }
+    }
+
+    #[test]
+    fn after_a_change_of_the_key_nonces_are_those_of_the_new_one_alone() {
+        let (keys, at) = (keys(), client("192.0.2.1:5000"));
+        let before = keys.issue(1_735_689_600, at, HERE, BOTH);
+        keys.replace([9; 32]);
+        assert_eq!(keys.check(1_735_689_601, at, HERE, before.as_bytes()), NonceState::Stale);
+        let after = keys.issue(1_735_689_602, at, HERE, BOTH);
+        let other = NonceKeys::new([9; 32], LIFETIME_SECS);
+        assert_eq!(other.check(1_735_689_603, at, HERE, after.as_bytes()), NonceState::Fresh(BOTH));
+        assert_eq!(*keys.master(), [9; 32]);
     }
 
     #[test]

@@ -237,11 +237,12 @@ impl Users {
     ///
     /// # Errors
     /// There is none: the names of two users who have none in common.
-    pub(super) fn offer(&self) -> Result<Offer, (String, String)> {
+    pub(super) fn offer(&self, others_have_md5_only: bool) -> Result<Offer, (String, String)> {
         let name = |number| self.record(number).and_then(|record| self.name_of(record)).unwrap_or_default().to_owned();
         match (self.md5_only, self.sha256_only) {
-            (None, None) => Ok(Offer::Both),
-            (Some(_), None) => Ok(Offer::Md5),
+            (None, Some(sha256)) if others_have_md5_only => Err(("of the store".to_owned(), name(sha256))),
+            (None, None) if !others_have_md5_only => Ok(Offer::Both),
+            (_, None) => Ok(Offer::Md5),
             (None, Some(_)) => Ok(Offer::Sha256),
             (Some(md5), Some(sha256)) => Err((name(md5), name(sha256))),
         }
@@ -420,17 +421,18 @@ mod tests {
         let keys =
             |md5: bool, sha256: bool| StoredKeys::new(md5.then_some([1; 16]), sha256.then_some([2; 32])).unwrap();
         let mut users = Users::from_pairs("realm", [("plain", "x")]).unwrap();
-        assert_eq!(users.offer(), Ok(Offer::Both));
+        assert_eq!((users.offer(false), users.offer(true)), (Ok(Offer::Both), Ok(Offer::Md5)));
         users.insert_keys("both", &keys(true, true)).unwrap();
-        assert_eq!(users.offer(), Ok(Offer::Both));
+        assert_eq!(users.offer(false), Ok(Offer::Both));
         users.insert_keys("old", &keys(true, false)).unwrap();
-        assert_eq!(users.offer(), Ok(Offer::Md5));
+        assert_eq!(users.offer(false), Ok(Offer::Md5));
         assert!(users.by_name("old").unwrap().key(PasswordAlgorithm::Sha256).is_none());
         users.insert_keys("new", &keys(false, true)).unwrap();
-        assert_eq!(users.offer(), Err(("old".to_owned(), "new".to_owned())));
+        assert_eq!(users.offer(false), Err(("old".to_owned(), "new".to_owned())));
         let mut users = Users::of_realm("realm");
         users.insert_keys("new", &keys(false, true)).unwrap();
-        assert_eq!(users.offer(), Ok(Offer::Sha256));
+        assert_eq!(users.offer(false), Ok(Offer::Sha256));
+        assert!(users.offer(true).is_err(), "others have MD5 keys alone");
     }
 
     #[test]

@@ -1,0 +1,177 @@
+//! Follows what every server of a fleet has to have in memory: shared secrets, and the key of nonces.
+//!
+//! It is read at each connection and every few seconds. What was read last stays in force while the store is lost.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use redis::{cmd, from_redis_value};
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+use zeroize::Zeroizing;
+
+use super::error::StoreError;
+use super::handle::Store;
+use super::secrets::{self, Stored};
+use crate::config::{StoredSecrets, check_secret};
+
+/// How often it is read.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// What there is to be followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The realms whose secrets are wanted.
+    pub realms: Vec<String>,
+    /// Whether the key of nonces is.
+    pub nonce_key: bool,
+}
+
+/// What was found.
+#[derive(Clone, Default)]
+pub struct Followed {
+    /// Those that are valid now.
+    pub secrets: StoredSecrets,
+    /// What nonces are made with.
+    pub nonce_key: Option<Zeroizing<[u8; 32]>>,
+    /// Whether it has been read at all.
+    pub is_read: bool,
+}
+
+/// The supervisor's end.
+pub struct Following {
+    wanted: watch::Sender<Wanted>,
+    found: watch::Receiver<Arc<Followed>>,
+}
+
+impl Following {
+    /// Follows something else from now on.
+    pub fn want(&self, wanted: Wanted) {
+        self.wanted.send_if_modified(|known| std::mem::replace(known, wanted.clone()) != wanted);
+    }
+
+    /// The next change of what was found.
+    pub async fn changed(&mut self) -> Arc<Followed> {
+        if self.found.changed().await.is_err() {
+            // It is over with the server.
+            std::future::pending::<()>().await;
+        }
+        Arc::clone(&self.found.borrow_and_update())
+    }
+}
+
+/// What follows.
+pub struct Follower {
+    store: Store,
+    wanted: watch::Receiver<Wanted>,
+    found: watch::Sender<Arc<Followed>>,
+    known: BTreeMap<String, Vec<Stored>>,
+    /// What is wrong, by realm, as it was told last.
+    told: BTreeMap<String, String>,
+    /// The text that nonces are made with, which is written where there is none.
+    nonce_text: Zeroizing<String>,
+}
+
+/// Both ends. `nonce_text` is random, and put into a store that has none yet.
+pub fn follow(store: Store, wanted: Wanted, nonce_text: Zeroizing<String>) -> (Following, Follower) {
+    let (send_wanted, wanted) = watch::channel(wanted);
+    let (send_found, found) = watch::channel(Arc::default());
+    let follower =
+        Follower { store, wanted, found: send_found, known: BTreeMap::new(), told: BTreeMap::new(), nonce_text };
+    (Following { wanted: send_wanted, found }, follower)
+}
+
+impl Follower {
+    /// Follows for ever.
+    pub async fn run(mut self) {
+        let mut connections = self.store.connections();
+        let mut tick = interval(INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut nonce_key = None;
+        let mut is_read = false;
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                changed = connections.changed() => if changed.is_err() { return },
+                changed = self.wanted.changed() => if changed.is_err() { return },
+            }
+            let wanted = self.wanted.borrow_and_update().clone();
+            if self.store.is_connected() {
+                is_read |= self.read_secrets(&wanted.realms).await;
+                if wanted.nonce_key {
+                    nonce_key = self.read_nonce_key().await.ok().or(nonce_key);
+                }
+            }
+            self.known.retain(|realm, _| wanted.realms.contains(realm));
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let found = Followed { secrets: self.valid(now), nonce_key: nonce_key.clone(), is_read };
+            self.store.stats().set_secrets(found.secrets.values().map(Vec::len).sum());
+            self.found.send_if_modified(|known| {
+                let has_changed = !is_same(known, &found);
+                if has_changed {
+                    *known = Arc::new(found.clone());
+                }
+                has_changed
+            });
+        }
+    }
+
+    /// Returns whether all of them could be read.
+    async fn read_secrets(&mut self, realms: &[String]) -> bool {
+        for realm in realms {
+            let problem = match secrets::read(&self.store, realm).await {
+                Ok(found) => {
+                    self.known.insert(realm.clone(), found.secrets);
+                    let problems: Vec<_> = found.problems.iter().map(|(id, why)| format!("{id}: {why}")).collect();
+                    problems.join("; ")
+                }
+                Err(error) if error.is_loss() => return false,
+                // What is there is not what was there before.
+                Err(error) => error.to_string(),
+            };
+            let told = self.told.entry(realm.clone()).or_default();
+            if !problem.is_empty() && *told != problem {
+                tracing::warn!(?realm, %problem, "secrets of the store cannot be used");
+            }
+            *told = problem;
+        }
+        true
+    }
+
+    /// The key that all servers make nonces with. The first one that finds none puts one there; after the store has lost it, the same.
+    async fn read_nonce_key(&mut self) -> Result<Zeroizing<[u8; 32]>, StoreError> {
+        let key = self.store.key("nonce-key");
+        let get = async || {
+            let value = self.store.command(cmd("GET").arg(&key)).await?;
+            let text: Option<String> =
+                from_redis_value(value).map_err(|_| StoreError::Unexpected("the key of nonces"))?;
+            Ok::<_, StoreError>(text.map(Zeroizing::new))
+        };
+        let mut text = get().await?;
+        if text.is_none() {
+            self.store.command(cmd("SET").arg(&key).arg(self.nonce_text.as_str()).arg("NX")).await?;
+            text = get().await?;
+        }
+        let text = text.filter(|text| check_secret(text.as_bytes()).is_ok());
+        self.nonce_text = text.ok_or(StoreError::Unexpected("a key of nonces of at least 16 bytes"))?;
+        Ok(Zeroizing::new(Sha256::digest(self.nonce_text.as_bytes()).into()))
+    }
+
+    fn valid(&self, now_unix: u64) -> StoredSecrets {
+        let is_valid = |stored: &&Stored| stored.valid_until.is_none_or(|until| now_unix < until);
+        let of_realm = |stored: &Vec<Stored>| stored.iter().filter(is_valid).map(|of| of.secret.clone()).collect();
+        let realms = self.known.iter().map(|(realm, stored)| (realm.clone(), of_realm(stored)));
+        realms.filter(|(_, secrets): &(String, Vec<_>)| !secrets.is_empty()).collect()
+    }
+}
+
+fn is_same(one: &Followed, other: &Followed) -> bool {
+    let pairs = |followed: &Followed| {
+        let all =
+            followed.secrets.iter().flat_map(|(realm, secrets)| secrets.iter().map(move |secret| (realm, secret)));
+        all.map(|(realm, secret)| (realm.clone(), secret.id.clone(), secret.bytes.clone())).collect::<Vec<_>>()
+    };
+    one.is_read == other.is_read && one.nonce_key == other.nonce_key && pairs(one) == pairs(other)
+}

@@ -1,0 +1,164 @@
+//! The shared secrets of a realm as a store has them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use redis::{Value, cmd, from_redis_value};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use super::error::StoreError;
+use super::handle::Store;
+use crate::auth::SharedSecret;
+use crate::config::{StoreLayout, check_secret};
+
+/// More secrets are more than one realm should have: each is tried for a request.
+const SECRETS_MAX: u64 = 64;
+const SECRET_BYTES_MAX: usize = 1024;
+const ID_BYTES_MAX: usize = 64;
+
+/// A secret, and until when it is one.
+#[derive(Clone)]
+pub(super) struct Stored {
+    pub(super) secret: SharedSecret,
+    pub(super) valid_until: Option<u64>,
+}
+
+/// What a realm has, and what is wrong with some of it: the id, and why.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) secrets: Vec<Stored>,
+    pub(super) problems: BTreeMap<String, String>,
+}
+
+/// A value that is more than the secret itself.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Form {
+    secret: String,
+    /// Unix seconds.
+    valid_until: Option<u64>,
+}
+
+/// Reads the secrets of a realm.
+///
+/// # Errors
+/// The store does not say.
+pub(super) async fn read(store: &Store, realm: &str) -> Result<Found, StoreError> {
+    match store.config().layout {
+        StoreLayout::Own => read_own(store, &store.key(&format!("secrets:{realm}"))).await,
+        StoreLayout::Coturn => read_coturn(store, &format!("turn/realm/{realm}/secret")).await,
+    }
+}
+
+/// A hash of ids.
+async fn read_own(store: &Store, key: &str) -> Result<Found, StoreError> {
+    let mut found = Found::default();
+    if !has_room(store.command(cmd("HLEN").arg(key)).await?, key, &mut found)? {
+        return Ok(found);
+    }
+    let all: HashMap<Vec<u8>, Vec<u8>> = read_as(store.command(cmd("HGETALL").arg(key)).await?, "a hash of secrets")?;
+    for (id, value) in all {
+        let id = String::from_utf8_lossy(&id).into_owned();
+        match of_value(&id, Zeroizing::new(value)) {
+            Ok(stored) => found.secrets.push(stored),
+            Err(why) => drop(found.problems.insert(id.escape_debug().to_string(), why)),
+        }
+    }
+    // Whoever mints takes the first: one without an end, or with the latest.
+    found.secrets.sort_by(|one, other| {
+        let end = |of: &Stored| std::cmp::Reverse(of.valid_until.unwrap_or(u64::MAX));
+        end(one).cmp(&end(other)).then_with(|| one.secret.id.cmp(&other.secret.id))
+    });
+    Ok(found)
+}
+
+/// A set; coturn's secrets have no names.
+async fn read_coturn(store: &Store, key: &str) -> Result<Found, StoreError> {
+    let mut found = Found::default();
+    if !has_room(store.command(cmd("SCARD").arg(key)).await?, key, &mut found)? {
+        return Ok(found);
+    }
+    let all: Vec<Vec<u8>> = read_as(store.command(cmd("SMEMBERS").arg(key)).await?, "a set of secrets")?;
+    for bytes in all.into_iter().map(Zeroizing::new) {
+        let digest: [u8; 32] = Sha256::digest(&*bytes).into();
+        let id = digest.iter().take(4).fold("coturn-".to_owned(), |id, byte| format!("{id}{byte:02x}"));
+        match checked(&bytes) {
+            Ok(()) => found.secrets.push(Stored { secret: SharedSecret { id, bytes }, valid_until: None }),
+            Err(why) => drop(found.problems.insert(id, why)),
+        }
+    }
+    found.secrets.sort_by(|one, other| one.secret.id.cmp(&other.secret.id));
+    Ok(found)
+}
+
+fn has_room(count: Value, key: &str, found: &mut Found) -> Result<bool, StoreError> {
+    let count: u64 = read_as(count, "a number")?;
+    if count > SECRETS_MAX {
+        found
+            .problems
+            .insert(key.escape_debug().to_string(), format!("it has {count} secrets, more than {SECRETS_MAX}"));
+    }
+    Ok(count > 0 && count <= SECRETS_MAX)
+}
+
+fn read_as<T: redis::FromRedisValue>(value: Value, what: &'static str) -> Result<T, StoreError> {
+    from_redis_value(value).map_err(|_| StoreError::Unexpected(what))
+}
+
+/// Reads one value: the secret itself, or an object that says until when it is one.
+fn of_value(id: &str, value: Zeroizing<Vec<u8>>) -> Result<Stored, String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    if id.is_empty() || id.len() > ID_BYTES_MAX || !id.bytes().all(allowed) {
+        return Err("the id is not of at most 64 letters, digits, dots, dashes and underscores".to_owned());
+    }
+    let (bytes, valid_until) = match value.first() {
+        Some(b'{') => {
+            // serde's text may quote the secret.
+            let form: Form = serde_json::from_slice(&value).map_err(|error| {
+                format!("it is not {{\"secret\": ..., \"valid_until\": ...}} (column {})", error.column())
+            })?;
+            (Zeroizing::new(form.secret.into_bytes()), form.valid_until)
+        }
+        _ => (value, None),
+    };
+    checked(&bytes)?;
+    Ok(Stored { secret: SharedSecret { id: id.to_owned(), bytes }, valid_until })
+}
+
+fn checked(bytes: &[u8]) -> Result<(), String> {
+    if bytes.len() > SECRET_BYTES_MAX {
+        return Err(format!("the secret has more than {SECRET_BYTES_MAX} bytes"));
+    }
+    check_secret(bytes).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_a_secret_or_an_object_with_one_and_is_never_quoted() {
+        let read = |id: &str, value: &str| {
+            let stored = of_value(id, Zeroizing::new(value.as_bytes().to_vec()))?;
+            Ok::<_, String>((String::from_utf8_lossy(&stored.secret.bytes).into_owned(), stored.valid_until))
+        };
+        let long = "0123456789abcdef";
+        assert_eq!(read("a", long), Ok((long.to_owned(), None)));
+        let with_end = format!(r#"{{"secret": "{long}", "valid_until": 1800000000}}"#);
+        assert_eq!(read("2026-11", &with_end), Ok((long.to_owned(), Some(1_800_000_000))));
+        for (id, value) in [
+            ("a", "hunter2"),
+            ("a", ""),
+            ("", long),
+            ("a b", long),
+            ("a", r#"{"secret": "hunter2hunter2hunter2", "valid-until": 1}"#),
+            ("a", r#"{"secret": hunter2hunter2hunter2}"#),
+            ("a", r#"{"secret": "hunter2"}"#),
+            ("a", &"hunter2".repeat(200)),
+        ] {
+            let why = read(id, value).unwrap_err();
+            assert!(!why.contains("hunter2"), "{why}");
+        }
+    }
+}

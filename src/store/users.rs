@@ -1,0 +1,208 @@
+//! The static users of a store: each is looked up when a request needs him.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use redis::{cmd, from_redis_value};
+use zeroize::Zeroizing;
+
+use super::error::StoreError;
+use super::handle::Store;
+use super::stats::UserResult;
+use crate::auth::{KnownCredential, StoredKeys};
+use crate::config::StoreLayout;
+use crate::hook::read_answer;
+
+/// Users who are known on while the store is lost.
+const KEPT_MAX: usize = 16_384;
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// Looks users up.
+pub struct StoreUsers {
+    store: Store,
+    kept: Mutex<Kept>,
+    told: Mutex<Option<Instant>>,
+}
+
+impl StoreUsers {
+    /// Those of a store.
+    pub fn new(store: Store) -> Self {
+        Self { store, kept: Mutex::default(), told: Mutex::default() }
+    }
+
+    /// The credential of a user of a realm; `None` if there is none. While the store is lost, a user who was known is known on.
+    ///
+    /// # Errors
+    /// Nobody can say.
+    pub async fn find(&self, realm: &str, username: &str) -> Result<Option<KnownCredential>, StoreError> {
+        let name = (realm.to_owned(), username.to_owned());
+        let found = match self.store.config().layout {
+            StoreLayout::Own => self.own(realm, username).await,
+            StoreLayout::Coturn => self.of_coturn(realm, username).await,
+        };
+        let stats = self.store.stats();
+        match &found {
+            Ok(credential) => {
+                stats.count_user(if credential.is_some() { UserResult::Known } else { UserResult::Unknown });
+                self.kept().set(name, credential.clone());
+                found
+            }
+            Err(error) => {
+                if let Some(credential) = self.kept().get(&name).filter(|_| error.is_loss()) {
+                    stats.count_user(UserResult::Kept);
+                    return Ok(Some(credential));
+                }
+                stats.count_user(UserResult::Failed);
+                self.tell(error, realm);
+                found
+            }
+        }
+    }
+
+    /// A field of a hash: neither a realm nor a name can be taken for a part of another.
+    async fn own(&self, realm: &str, username: &str) -> Result<Option<KnownCredential>, StoreError> {
+        let key = self.store.key(&format!("users:{realm}"));
+        let value = self.store.command(cmd("HGET").arg(key).arg(username)).await?;
+        let value: Option<Vec<u8>> = from_redis_value(value).map_err(|_| StoreError::Unexpected("a hash of users"))?;
+        value.map(|value| of_value(&Zeroizing::new(value))).transpose()
+    }
+
+    /// `redis-userdb` of coturn, and where it had users before it had realms.
+    async fn of_coturn(&self, realm: &str, username: &str) -> Result<Option<KnownCredential>, StoreError> {
+        let get = async |key: String| {
+            let value = self.store.command(cmd("GET").arg(key)).await?;
+            let value: Option<Vec<u8>> = from_redis_value(value).map_err(|_| StoreError::Unexpected("a user's key"))?;
+            Ok::<_, StoreError>(value.map(Zeroizing::new))
+        };
+        let (of_realm, of_all) = (format!("turn/realm/{realm}/user/{username}"), format!("turn/user/{username}"));
+        let (key, password, old_key, old_password) = tokio::join!(
+            get(format!("{of_realm}/key")),
+            get(format!("{of_realm}/password")),
+            get(format!("{of_all}/key")),
+            get(format!("{of_all}/password"))
+        );
+        for (key, password) in [(key?, password?), (old_key?, old_password?)] {
+            if let Some(key) = key {
+                return of_coturn_key(&key).map(Some);
+            }
+            if let Some(password) = password {
+                return of_password(&password).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    fn tell(&self, error: &StoreError, realm: &str) {
+        // That it is lost has been told by who keeps the connection.
+        if error.is_loss() {
+            return;
+        }
+        let (mut told, now) = (self.told.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+        if told.is_none_or(|told| now.saturating_duration_since(told) >= TOLD_EVERY) {
+            *told = Some(now);
+            tracing::warn!(%error, ?realm, "a user in the store cannot be used, perhaps others neither: they cannot allocate (told once a minute)");
+        }
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads what stands for a user: a password, both keys, or an object as an application of `[hook]` answers.
+fn of_value(value: &[u8]) -> Result<KnownCredential, StoreError> {
+    const EXPECTED: StoreError =
+        StoreError::Unexpected("a password, 0xMD5,0xSHA256, or an object with one of them, as docs/store.md has it");
+    if value.first() == Some(&b'{') {
+        return read_answer(200, value).ok().flatten().ok_or(EXPECTED);
+    }
+    let text = std::str::from_utf8(value).map_err(|_| EXPECTED)?;
+    if !StoredKeys::is_meant(text) {
+        return of_password(value);
+    }
+    let keys: StoredKeys = text.parse().map_err(|_| EXPECTED)?;
+    match (keys.md5(), keys.sha256()) {
+        (Some(md5), Some(sha256)) => Ok(KnownCredential::from_keys(*md5, *sha256)),
+        _ => Err(StoreError::Unexpected("both keys of a user, 0xMD5,0xSHA256")),
+    }
+}
+
+fn of_password(value: &[u8]) -> Result<KnownCredential, StoreError> {
+    let password = std::str::from_utf8(value).ok().and_then(|text| KnownCredential::from_password(text).ok());
+    password.ok_or(StoreError::Unexpected("a password that a client can have"))
+}
+
+/// 32 hexadecimal digits.
+fn of_coturn_key(value: &[u8]) -> Result<KnownCredential, StoreError> {
+    let text = Zeroizing::new(format!("0x{}", String::from_utf8_lossy(value).trim()));
+    let md5 = text.parse::<StoredKeys>().ok().and_then(|keys| keys.md5().copied());
+    md5.map(KnownCredential::from_md5)
+        .ok_or(StoreError::Unexpected("a key of 32 hexadecimal digits, which turnadmin writes"))
+}
+
+type Name = (String, String);
+
+/// The users who were known last, in two halves: when the newer one is full, the older one is forgotten.
+#[derive(Default)]
+struct Kept {
+    newer: HashMap<Name, KnownCredential>,
+    older: HashMap<Name, KnownCredential>,
+}
+
+impl Kept {
+    fn set(&mut self, name: Name, credential: Option<KnownCredential>) {
+        let Some(credential) = credential else {
+            self.newer.remove(&name);
+            self.older.remove(&name);
+            return;
+        };
+        if self.newer.len() >= KEPT_MAX / 2 && !self.newer.contains_key(&name) {
+            self.older = std::mem::take(&mut self.newer);
+        }
+        self.newer.insert(name, credential);
+    }
+
+    fn get(&self, name: &Name) -> Option<KnownCredential> {
+        self.newer.get(name).or_else(|| self.older.get(name)).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOTH: &str =
+        "0x00000000000000000000000000000000,0x0000000000000000000000000000000000000000000000000000000000000000";
+
+    #[test]
+    fn a_value_is_a_password_keys_or_an_object_and_is_never_quoted() {
+        for good in ["hunter2", BOTH, r#"{"password": "hunter2", "alloc": 4}"#, "0x12"] {
+            assert!(of_value(good.as_bytes()).is_ok(), "{good}");
+        }
+        let lone = BOTH.split(',').next().unwrap();
+        for bad in ["", "hunter2\u{0}", lone, r#"{"pasword": "hunter2"}"#, r#"{"password": "hunter2""#] {
+            let told = of_value(bad.as_bytes()).unwrap_err().to_string();
+            assert!(!told.contains("hunter2"), "{told}");
+        }
+        assert!(of_value(&[0xff, 0xfe]).is_err());
+        assert!(of_coturn_key(b"8b83b40c22906c0c67a3c5bcc491bc14").is_ok());
+        for bad in [&b""[..], b"hunter2", b"0x8b83b40c22906c0c67a3c5bcc491bc14", &[0xff; 32]] {
+            assert!(of_coturn_key(bad).is_err());
+        }
+    }
+
+    #[test]
+    fn who_is_kept_is_bounded_and_who_is_known_to_be_nobody_is_forgotten() {
+        let mut kept = Kept::default();
+        let name = |n: usize| ("r".to_owned(), n.to_string());
+        for n in 0..3 * KEPT_MAX {
+            kept.set(name(n), Some(KnownCredential::from_md5([0; 16])));
+            assert!(kept.newer.len() + kept.older.len() <= KEPT_MAX);
+        }
+        let newest = name(3 * KEPT_MAX - 1);
+        assert!(kept.get(&newest).is_some() && kept.get(&name(0)).is_none());
+        kept.set(newest.clone(), None);
+        assert!(kept.get(&newest).is_none());
+    }
+}
