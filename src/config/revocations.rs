@@ -281,6 +281,17 @@ pub fn revocation(
     written.check(by, realm, Around { now_unix, lifetime_max_secs })
 }
 
+/// Makes a revocation of what a store has of it: a line with the name of its realm.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn revocation_of_store(line: &str, default_realm: &str, until_unix: u64) -> Result<Revocation, RevocationError> {
+    let mut written = WrittenRevocation::of_line(line)?;
+    written.until = Some(Moment(until_unix));
+    let realm = written.realm.take().filter(|realm| realm != default_realm).map(Arc::from);
+    written.check(WrittenBy::Server, realm, Around { now_unix: 0, lifetime_max_secs: None })
+}
+
 /// What revokes one time-limited credential.
 ///
 /// # Errors

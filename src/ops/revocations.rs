@@ -7,17 +7,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::auth::{Revocation, Revocations};
+use super::shared_revocations::SharedRevocations;
+use crate::auth::{Revocation, Revocations, TooManyRevocations};
 use crate::config::{Config, WrittenBy, WrittenRevocation, read_list, revocation};
 use crate::state_file::{on_disk, replace};
 
 const FILE: &str = "revocations.ndjson";
+const STORED_FILE: &str = "revocations-of-store.ndjson";
 const HEAD: &str = "# What is revoked, kept by turnstone over its restarts; `turnstone revoke` changes it.\n";
 
 /// What is revoked, and where that is kept.
 pub(super) struct Revoker {
     pub(super) revocations: Arc<Revocations>,
-    state: Option<Arc<StateFile>>,
+    /// Where it is put for all servers of a fleet.
+    pub(super) shared: Option<Arc<SharedRevocations>>,
+    /// What was asked for, and what the store had last.
+    states: Vec<Arc<StateFile>>,
 }
 
 /// Whether a change outlives the server.
@@ -32,6 +37,8 @@ pub(super) enum Kept {
 
 struct StateFile {
     path: PathBuf,
+    /// What is kept there.
+    kept: fn(&Revocations) -> Vec<Revocation>,
     /// How many changes there have been, and up to which of them the file has them.
     changes: AtomicU64,
     written: Mutex<u64>,
@@ -40,15 +47,26 @@ struct StateFile {
 impl Revoker {
     /// Takes over what was revoked before, and what the file lists. Nothing of the kept state stops the server: what is wrong with it is
     /// told, and set aside.
-    pub(super) fn load(config: &Config, revocations: Arc<Revocations>) -> Self {
-        let state = config.state_directory.as_deref().map(|directory| {
-            let path = directory.join(FILE);
-            if let Err(error) = take_over(config, &path, &revocations) {
-                tracing::error!(path = %path.display(), %error, "the revocations of before cannot be read, and are not in force");
-            }
-            Arc::new(StateFile { path, changes: AtomicU64::new(0), written: Mutex::new(0) })
-        });
-        let revoker = Self { revocations, state };
+    pub(super) fn load(config: &Config, revocations: Arc<Revocations>, shared: Option<Arc<SharedRevocations>>) -> Self {
+        let asked_for = StateFile::of(config, FILE, Revocations::asked_for);
+        let stored = shared.as_ref().and_then(|_| StateFile::of(config, STORED_FILE, Revocations::stored));
+        let told = |path: &Path, error: &io::Error| {
+            tracing::error!(path = %path.display(), %error, "the revocations of before cannot be read, and are not in force");
+        };
+        if let Some(state) = &asked_for
+            && let Err(error) = state.take_over(config, &revocations, |all| {
+                all.iter().try_for_each(|revocation| revocations.add(revocation).map(drop))
+            })
+        {
+            told(&state.path, &error);
+        }
+        if let Some(state) = &stored
+            && let Err(error) = state.take_over(config, &revocations, |all| revocations.replace_stored(all))
+        {
+            told(&state.path, &error);
+        }
+        let states = asked_for.into_iter().chain(stored).map(Arc::new).collect();
+        let revoker = Self { revocations, shared, states };
         revoker.list(&config.auth.revocations);
         revoker
     }
@@ -60,9 +78,24 @@ impl Revoker {
         }
     }
 
-    /// Writes what is in force now, whoever waits for it.
+    /// Puts what is in force now where it outlives the server: into the store, if there is one, and into the state directory.
     pub(super) async fn keep(&self) -> Kept {
-        let Some(state) = self.state.clone() else { return Kept::Nowhere };
+        let is_shared = match &self.shared {
+            Some(shared) => shared.publish().await,
+            None => false,
+        };
+        let mut kept = if is_shared { Kept::Yes } else { Kept::Nowhere };
+        for state in &self.states {
+            match self.write(state).await {
+                Kept::Failed(problem) => return Kept::Failed(problem),
+                written => kept = written,
+            }
+        }
+        kept
+    }
+
+    async fn write(&self, state: &Arc<StateFile>) -> Kept {
+        let state = Arc::clone(state);
         let change = state.changes.fetch_add(1, Ordering::AcqRel) + 1;
         let revocations = Arc::clone(&self.revocations);
         let path = state.path.display().to_string();
@@ -86,6 +119,11 @@ impl Revoker {
 }
 
 impl StateFile {
+    fn of(config: &Config, name: &str, kept: fn(&Revocations) -> Vec<Revocation>) -> Option<Self> {
+        let path = config.state_directory.as_deref()?.join(name);
+        Some(Self { path, kept, changes: AtomicU64::new(0), written: Mutex::new(0) })
+    }
+
     /// Writes everything, unless that has been done since the change.
     fn write(&self, change: u64, revocations: &Revocations) -> io::Result<()> {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
@@ -93,32 +131,38 @@ impl StateFile {
             return Ok(());
         }
         let up_to = self.changes.load(Ordering::Acquire);
-        write_whole(&self.path, &revocations.asked_for())?;
+        write_whole(&self.path, &(self.kept)(revocations))?;
         *written = up_to;
         Ok(())
     }
-}
 
-/// Puts in force what is kept, but for what is over.
-fn take_over(config: &Config, path: &Path, revocations: &Revocations) -> io::Result<()> {
-    if let Err(error) = fs::symlink_metadata(path) {
-        return if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) };
+    /// Puts in force what is kept, but for what is over.
+    fn take_over(
+        &self,
+        config: &Config,
+        revocations: &Revocations,
+        put: impl FnOnce(&[Revocation]) -> Result<(), TooManyRevocations>,
+    ) -> io::Result<()> {
+        let path = &self.path;
+        if let Err(error) = fs::symlink_metadata(path) {
+            return if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) };
+        }
+        let now_unix = unix_now();
+        let mut problems = Vec::new();
+        let mut kept =
+            read_list(path, &mut problems, |written| revocation(config, written, WrittenBy::Server, now_unix));
+        kept.retain(|revocation| revocation.until_unix > now_unix);
+        put(&kept).map_err(io::Error::other)?;
+        if problems.is_empty() {
+            return Ok(());
+        }
+        let aside = path.with_extension("damaged");
+        for problem in &problems {
+            tracing::error!(%problem, aside = %aside.display(), "a revocation of before is damaged and not in force");
+        }
+        fs::rename(path, &aside)?;
+        write_whole(path, &(self.kept)(revocations))
     }
-    let now_unix = unix_now();
-    let mut problems = Vec::new();
-    let kept = read_list(path, &mut problems, |written| revocation(config, written, WrittenBy::Server, now_unix));
-    for revocation in kept.iter().filter(|revocation| revocation.until_unix > now_unix) {
-        revocations.add(revocation).map_err(io::Error::other)?;
-    }
-    if problems.is_empty() {
-        return Ok(());
-    }
-    let aside = path.with_extension("damaged");
-    for problem in &problems {
-        tracing::error!(%problem, aside = %aside.display(), "a revocation of before is damaged and not in force");
-    }
-    fs::rename(path, &aside)?;
-    write_whole(path, &revocations.asked_for())
 }
 
 /// The file changes as a whole, and is on the disk when this is over.

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::addresses::{AddressWatch, offer};
@@ -20,9 +21,11 @@ use super::metrics::Metrics;
 use super::monitor::Monitor;
 use super::orders::Orders;
 use super::public_address::PublicAddresses;
+use super::put_in_force;
 use super::revocations::Revoker;
 use super::revoke_orders;
 use super::server::{CredentialsEndpoint, Relayed, Server, Telling};
+use super::shared_revocations::{self, SharedRevocations};
 use super::status::Status;
 use super::stored;
 use super::workers::{Threads, Workers};
@@ -125,7 +128,6 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
     let usage = usage.transpose()?;
     let shared =
         Shared { connection_ids: Arc::new(ConnectionIds::at_most(peers_max(&descriptors))), ..Shared::default() };
-    let revoker = Arc::new(Revoker::load(&config, Arc::clone(&shared.revocations)));
     let mut secrets_watch = Watch::new();
     if config.follow_secrets {
         secrets_watch.judged(&config.secret_files, Stamp::of(&config.secret_files));
@@ -144,6 +146,14 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
         tasks.push(tokio::spawn(follower.run()));
         directory = settings.users.then(|| stored::directory(&handle));
         (store, following) = (Some(handle), Some(ends));
+    }
+    let revocations = Arc::clone(&shared.revocations);
+    let put = store.as_ref().map(|store| Arc::new(SharedRevocations::new(store, revocations, &config.auth.realm)));
+    let revoker = Arc::new(Revoker::load(&config, Arc::clone(&shared.revocations), put.clone()));
+    if let Some(put) = put {
+        let (send, events) = mpsc::channel(shared_revocations::EVENTS_MAX);
+        tasks.push(tokio::spawn(put.follower().follow(stored::fresh_text().to_string(), send)));
+        tasks.push(tokio::spawn(put_in_force::run(put, events, Arc::clone(&revoker), workers.clone())));
     }
     let (mut hook, mut hook_control) = (None, None);
     if config.hook.is_some() || directory.is_some() {

@@ -180,6 +180,27 @@ impl Dedicated {
         let answer = timeout(self.limit, self.connection.req_packed_command(command)).await;
         answer.map_or(Err(StoreError::TimedOut), |answer| answer.map_err(|error| told(&error)))
     }
+
+    /// Runs a script.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn script<K: ToRedisArgs, A: ToRedisArgs>(
+        &mut self,
+        script: &Script,
+        keys: &[K],
+        args: &[A],
+    ) -> Result<Value, StoreError> {
+        let mut invocation = script.prepare_invoke();
+        for key in keys {
+            invocation.key(key);
+        }
+        for arg in args {
+            invocation.arg(arg);
+        }
+        let answer = timeout(self.limit, invocation.invoke_async(&mut self.connection)).await;
+        answer.map_or(Err(StoreError::TimedOut), |answer| answer.map_err(|error| told(&error)))
+    }
 }
 
 impl StoreKeeper {

@@ -79,6 +79,7 @@ pub struct StoreStats {
     commands: [AtomicU64; CommandResult::ALL.len()],
     users: [AtomicU64; UserResult::ALL.len()],
     secrets: AtomicU64,
+    revocations: AtomicU64,
     connections: AtomicU64,
     is_connected: AtomicBool,
     /// Since when it is, or is not.
@@ -117,6 +118,16 @@ impl StoreStats {
 
     pub(super) fn set_secrets(&self, count: usize) {
         self.secrets.store(count as u64, Ordering::Relaxed);
+    }
+
+    /// So much is revoked by what it says.
+    pub fn set_revocations(&self, count: usize) {
+        self.revocations.store(count as u64, Ordering::Relaxed);
+    }
+
+    /// How much is revoked by what it says.
+    pub fn revocations(&self) -> u64 {
+        self.revocations.load(Ordering::Relaxed)
     }
 
     pub(super) fn connected(&self) {

@@ -12,8 +12,10 @@ mod support;
 mod wire;
 
 mod connection;
+mod failover;
 mod quota;
 mod redis;
+mod revocations;
 mod shared;
 
 use std::process::Command;

@@ -50,6 +50,7 @@ struct StoreState {
     commands: BTreeMap<String, u64>,
     leases: LeaseState,
     secrets: u64,
+    revocations: u64,
     users: BTreeMap<String, u64>,
 }
 
@@ -97,6 +98,7 @@ fn screen(state: &StoreState) -> Fields {
     };
     fields.add("commands", counts(&state.commands));
     fields.add("secrets", format!("{} in force", state.secrets));
+    fields.add("revoked", format!("{} in force", state.revocations));
     fields.add("users", counts(&state.users));
     let LeaseState { users, allocations, servers, lost } = state.leases;
     let quotas = match (servers, lost) {

@@ -25,7 +25,9 @@ pub(super) fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
     let name = query.text("name")?;
     let revocations = &api.revoker.revocations;
     let asked_for = revocations.asked_for().into_iter().map(|revocation| (revocation, "api"));
-    let mut all: Vec<_> = asked_for.chain(revocations.listed().into_iter().map(|of| (of, "file"))).collect();
+    let elsewhere = revocations.listed().into_iter().map(|of| (of, "file"));
+    let elsewhere = elsewhere.chain(revocations.stored().into_iter().map(|of| (of, "store")));
+    let mut all: Vec<_> = asked_for.chain(elsewhere).collect();
     all.retain(|(revocation, _)| name.is_none_or(|name| name_of(&revocation.whose) == Some(name)));
     let total = all.len();
     let order = |one: &(Revocation, &str), other: &(Revocation, &str)| {
@@ -73,7 +75,15 @@ pub(super) async fn undo(api: &Api, query: &Query) -> Result<Value, Refused> {
         Some(name) => api.order(|answer| Order::Realm { name, answer }).await?.map_err(Refused::bad_request)?,
         None => None,
     };
-    let removed = api.revoker.revocations.remove(realm.as_deref(), &whose);
+    let in_store = match &api.revoker.shared {
+        Some(shared) => shared.undo(realm.as_deref(), &whose).await.map_err(|error| {
+            Refused::not_kept(format!(
+                "it is revoked in the store, and still in force: {error}; undo it again when it can be"
+            ))
+        })?,
+        None => 0,
+    };
+    let removed = api.revoker.revocations.remove(realm.as_deref(), &whose) + in_store;
     let listed = api.revoker.revocations.listed();
     let still_listed = listed.iter().filter(|of| of.whose == whose && of.realm == realm).count();
     let kept = match removed {

@@ -30,6 +30,7 @@ fn whole(store: &Store, leases: LeaseView) -> Value {
             "lost": leases.is_lost,
         },
         "secrets": stats.secrets(),
+        "revocations": stats.revocations(),
         "users": Map::from_iter(UserResult::ALL.map(|of| (of.label().to_owned(), stats.users(of).into()))),
     });
     let mut shown = glance(store);

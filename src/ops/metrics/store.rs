@@ -19,6 +19,8 @@ pub(super) fn encode(store: &Store, (leases, made_without): (LeaseView, u64), ou
     let help = "Commands for the store of [store], by what came of them.";
     out.counters("turnstone_store_commands", help, "result", commands)?;
     out.gauge("turnstone_store_secrets", "Shared secrets of the store of [store] that are in force.", stats.secrets())?;
+    let help = "What the store of [store] says is revoked, and is in force.";
+    out.gauge("turnstone_store_revocations", help, stats.revocations())?;
     let users = UserResult::ALL.map(|result| (result.label(), stats.users(result)));
     out.counters(
         "turnstone_store_users",

@@ -69,7 +69,8 @@ impl IssuedBefore {
 #[error("{} credentials, users and keys are revoked already, and no more may be", Revocations::MAX)]
 pub struct TooManyRevocations;
 
-/// What is revoked, shared by all workers: what somebody has asked for, and what a file lists, which changes as a whole.
+/// What is revoked, shared by all workers: what somebody has asked for, what a file lists, and what is known from elsewhere, such as a store
+/// that servers share. The latter two change as a whole.
 #[derive(Debug, Default)]
 pub struct Revocations {
     /// Nothing else is looked at while this is zero.
@@ -81,10 +82,11 @@ pub struct Revocations {
 struct Lists {
     asked_for: List,
     of_file: List,
+    stored: List,
 }
 
 impl Revocations {
-    /// What may be revoked at once, in each of the two lists.
+    /// What may be revoked at once, in each of the lists.
     pub const MAX: usize = 65_536;
 
     /// Whether a credential is revoked.
@@ -96,7 +98,8 @@ impl Revocations {
     #[cold]
     fn looks_up(&self, identity: &Identity, now_unix: u64) -> bool {
         let lists = self.read();
-        lists.asked_for.covers(identity, now_unix) || lists.of_file.covers(identity, now_unix)
+        let Lists { asked_for, of_file, stored } = &*lists;
+        [asked_for, of_file, stored].into_iter().any(|list| list.covers(identity, now_unix))
     }
 
     /// Revokes something, beside what is revoked of the same already: of two times the later one counts. Returns what is in force then.
@@ -124,15 +127,39 @@ impl Revocations {
     /// # Errors
     /// There is no room; what it listed before stays.
     pub fn replace_listed(&self, listed: &[Revocation]) -> Result<(), TooManyRevocations> {
+        self.replace(listed, |lists| &mut lists.of_file)
+    }
+
+    /// Puts what is known from elsewhere in place of what was known before.
+    ///
+    /// # Errors
+    /// There is no room; what was known before stays.
+    pub fn replace_stored(&self, stored: &[Revocation]) -> Result<(), TooManyRevocations> {
+        self.replace(stored, |lists| &mut lists.stored)
+    }
+
+    fn replace(&self, with: &[Revocation], which: fn(&mut Lists) -> &mut List) -> Result<(), TooManyRevocations> {
         let mut list = List::default();
-        listed.iter().try_for_each(|revocation| list.add(revocation).map(drop))?;
+        with.iter().try_for_each(|revocation| list.add(revocation).map(drop))?;
         let mut lists = self.write();
-        let before = std::mem::replace(&mut lists.of_file, list);
+        let before = std::mem::replace(which(&mut lists), list);
         self.count(&lists);
         drop(lists);
         // Nobody waits for that.
         drop(before);
         Ok(())
+    }
+
+    /// Takes what was asked for as known from elsewhere, where it has been put: but for what has been asked for since.
+    pub fn settle(&self, revocations: &[Revocation]) {
+        let mut lists = self.write();
+        for revocation in revocations {
+            let Lists { asked_for, stored, .. } = &mut *lists;
+            if stored.add(revocation).is_ok() {
+                asked_for.settle(revocation);
+            }
+        }
+        self.count(&lists);
     }
 
     /// Forgets what no credential needs any more. Returns whether that was something somebody had asked for.
@@ -142,9 +169,8 @@ impl Revocations {
         }
         let mut lists = self.write();
         let before = lists.asked_for.len;
-        let Lists { asked_for, of_file } = &mut *lists;
-        asked_for.forget_what_is_over(now_unix);
-        of_file.forget_what_is_over(now_unix);
+        let Lists { asked_for, of_file, stored } = &mut *lists;
+        [asked_for, of_file, stored].into_iter().for_each(|list| list.forget_what_is_over(now_unix));
         self.count(&lists);
         before != lists.asked_for.len
     }
@@ -159,6 +185,11 @@ impl Revocations {
         self.read().of_file.all().collect()
     }
 
+    /// What is known from elsewhere, in no order.
+    pub fn stored(&self) -> Vec<Revocation> {
+        self.read().stored.all().collect()
+    }
+
     /// How much is revoked.
     pub fn len(&self) -> usize {
         self.len.load(Ordering::Acquire)
@@ -171,7 +202,8 @@ impl Revocations {
 
     /// Written while the lock is held, so that the count is never behind the lists for long.
     fn count(&self, lists: &Lists) {
-        self.len.store(lists.asked_for.len + lists.of_file.len, Ordering::Release);
+        let Lists { asked_for, of_file, stored } = lists;
+        self.len.store(asked_for.len + of_file.len + stored.len, Ordering::Release);
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Lists> {
@@ -244,6 +276,25 @@ impl List {
             of_realm.remove(whose);
             self.recount();
         }
+    }
+
+    /// Forgets just this, if nothing was added to it.
+    fn settle(&mut self, revocation: &Revocation) {
+        let of_realm = match &revocation.realm {
+            None => Some(&mut self.default),
+            Some(realm) => self.realms.get_mut(realm),
+        };
+        let Some(of_realm) = of_realm else { return };
+        let terms = of_realm.terms_mut(&revocation.whose);
+        match revocation.issued_before {
+            None if terms.all_until_unix == Some(revocation.until_unix) => terms.all_until_unix = None,
+            Some(issued) if terms.issued_before == Some((issued, revocation.until_unix)) => terms.issued_before = None,
+            _ => {}
+        }
+        if terms.len() == 0 {
+            of_realm.remove(&revocation.whose);
+        }
+        self.recount();
     }
 
     fn forget_what_is_over(&mut self, now_unix: u64) {
@@ -380,6 +431,30 @@ mod tests {
     fn issued(whose: Revoked, unix: u64, lifetime_secs: u64) -> Revocation {
         let issued_before = IssuedBefore { unix, lifetime_secs };
         Revocation { realm: None, whose, issued_before: Some(issued_before), until_unix: issued_before.is_over_unix() }
+    }
+
+    #[test]
+    fn what_is_put_elsewhere_is_asked_for_no_longer_and_is_in_force_all_the_same() {
+        let revocations = Revocations::default();
+        let alice = all(Revoked::User("alice".into()), NOW + 50);
+        let by_time = issued(Revoked::User("alice".into()), NOW, 100);
+        for revocation in [&alice, &by_time] {
+            revocations.add(revocation).unwrap();
+        }
+        let longer = all(Revoked::User("alice".into()), NOW + 90);
+        revocations.add(&longer).unwrap();
+        revocations.settle(&[alice.clone(), by_time.clone()]);
+        assert_eq!(revocations.asked_for(), [longer], "it was asked for meanwhile");
+        assert_eq!(revocations.stored().len(), 2);
+        assert_eq!(revocations.len(), 3);
+        revocations.replace_stored(&[]).unwrap();
+        assert_eq!(revocations.len(), 1);
+        revocations.replace_stored(&[all(Revoked::User("bob".into()), NOW + 10)]).unwrap();
+        assert!(
+            revocations.covers(&guest("bob", NOW + 60), NOW) && !revocations.covers(&guest("bob", NOW + 60), NOW + 10)
+        );
+        assert!(!revocations.forget_what_is_over(NOW + 20), "nobody here had asked for it");
+        assert_eq!(revocations.stored(), []);
     }
 
     #[test]

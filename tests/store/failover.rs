@@ -1,0 +1,97 @@
+//! Stores of several servers: sentinels that name another one, and a cluster.
+
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+
+use crate::redis::{Redis, free_port};
+use crate::support::{Credentials, run, time_limited, wait_until};
+use crate::{LIMIT, allocate, store_status, wait_connected, with_store};
+
+const SECRET: &str = "a-secret-of-the-store-0123456789";
+
+/// Killed when the test is over.
+struct Sentinel(Child);
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn sentinels_are_asked_again_when_another_server_takes_over() {
+    let mut primary = Redis::start();
+    let replica =
+        Redis::start_with(&["--replicaof", &format!("127.0.0.1 {}", primary.port), "--repl-diskless-sync-delay", "0"]);
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let file = folder.path().join("sentinel.conf");
+    let text = format!(
+        "port {port}\nbind 127.0.0.1\nsentinel monitor fleet 127.0.0.1 {} 1\nsentinel down-after-milliseconds fleet 500\n\
+         sentinel failover-timeout fleet 2000\ndir {}\nlogfile sentinel.log\n",
+        primary.port,
+        folder.path().display()
+    );
+    std::fs::write(&file, text).unwrap();
+    let mut command = Command::new("redis-sentinel");
+    command.arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let _sentinel = Sentinel(command.spawn().expect("redis-sentinel is installed by tests/run"));
+    wait_until("the sentinel to listen", LIMIT, || TcpStream::connect(("127.0.0.1", port)).ok().map(drop));
+    let ask_sentinel =
+        |question: &[&str]| run(Command::new("redis-cli").args(["-p", &port.to_string()]).args(question), LIMIT).stdout;
+    wait_until("the sentinel to know the replica", LIMIT, || {
+        ask_sentinel(&["SENTINEL", "replicas", "fleet"]).contains(&replica.port.to_string()).then_some(())
+    });
+    primary.ask(&["HSET", "turnstone:secrets:turn.test", "a", SECRET]);
+    let server = with_store(&format!("url = \"redis-sentinel://127.0.0.1:{port}/fleet\"")).start();
+    wait_until("the secret", LIMIT, || (store_status(&server)["secrets"] == 1).then_some(()));
+    let mut call = allocate(&server, &time_limited(SECRET, "alice", 600)).unwrap();
+    wait_until("the replica to have it", LIMIT, || {
+        (replica.ask(&["EXISTS", "turnstone:secrets:turn.test"]) == "1").then_some(())
+    });
+    primary.kill();
+    wait_until("the replica to take over", LIMIT, || replica.ask(&["ROLE"]).starts_with("master").then_some(()));
+    wait_until("another connection", LIMIT, || {
+        let status = store_status(&server);
+        (status["connected"] == true && status["connections"].as_u64() >= Some(2)).then_some(())
+    });
+    replica.ask(&["HSET", "turnstone:secrets:turn.test", "b", "a-secret-of-the-other-0123456789"]);
+    wait_until("the secret of the other", LIMIT, || (store_status(&server)["secrets"] == 2).then_some(()));
+    assert!(call.refresh().is_ok());
+    allocate(&server, &time_limited(SECRET, "bob", 600)).unwrap();
+}
+
+#[test]
+fn a_cluster_is_a_store_too() {
+    let nodes = [0, 1, 2].map(|_| Redis::start_with(&["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"]));
+    let hosts = nodes.each_ref().map(|node| format!("127.0.0.1:{}", node.port));
+    let mut create = Command::new("redis-cli");
+    create.args(["--cluster", "create"]).args(&hosts).args(["--cluster-replicas", "0", "--cluster-yes"]);
+    let created = run(&mut create, LIMIT);
+    assert_eq!(created.code, Some(0), "{created:?}");
+    for node in &nodes {
+        wait_until("the cluster", LIMIT, || node.ask(&["CLUSTER", "INFO"]).contains("cluster_state:ok").then_some(()));
+    }
+    let put = |arguments: &[&str]| {
+        let mut command = Command::new("redis-cli");
+        command.args(["-c", "-p", &nodes[0].port.to_string()]).args(arguments);
+        assert_eq!(run(&mut command, LIMIT).code, Some(0));
+    };
+    put(&["HSET", "turnstone:secrets:turn.test", "a", SECRET]);
+    put(&["HSET", "turnstone:users:turn.test", "erin", "her password"]);
+    // Of the nodes one is named, which knows the others.
+    let servers = [0, 1].map(|_| with_store(&format!("url = \"redis-cluster://{}\"", hosts[1])).start());
+    for server in &servers {
+        wait_connected(server, true);
+        wait_until("the secret", LIMIT, || (store_status(server)["secrets"] == 1).then_some(()));
+        allocate(server, &time_limited(SECRET, "alice", 600)).unwrap();
+        let erin = Credentials { username: "erin".to_owned(), password: "her password".to_owned() };
+        allocate(server, &erin).unwrap();
+    }
+    let revoked = crate::turnstone(&servers[0], &["revoke", "--user", "alice"]);
+    assert_eq!(revoked.code, Some(0), "{revoked:?}");
+    wait_until("the other to know", LIMIT, || {
+        (allocate(&servers[1], &time_limited(SECRET, "alice", 600)).err() == Some(401)).then_some(())
+    });
+}
