@@ -152,7 +152,7 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
     let revoker = Arc::new(Revoker::load(&config, Arc::clone(&shared.revocations), put.clone()));
     if let Some(put) = put {
         let (send, events) = mpsc::channel(shared_revocations::EVENTS_MAX);
-        tasks.push(tokio::spawn(put.follower().follow(stored::fresh_text().to_string(), send)));
+        tasks.push(tokio::spawn(put.follower().follow(|| stored::fresh_text().to_string(), send)));
         tasks.push(tokio::spawn(put_in_force::run(put, events, Arc::clone(&revoker), workers.clone())));
     }
     let (mut hook, mut hook_control) = (None, None);

@@ -82,11 +82,11 @@ static REMOVE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// ARGV: the mark of whoever finds none. Returns the mark that was there, where the stream is, and how much is revoked.
+/// ARGV: the mark to be put where there is none, or nothing to put none. Returns the mark that was there, where the stream is, and how much is revoked.
 static LOOK: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local mark = redis.call('GET', KEYS[3]) or ''
-        if mark == '' then redis.call('SET', KEYS[3], ARGV[1]) end
+        if mark == '' and ARGV[1] ~= '' then redis.call('SET', KEYS[3], ARGV[1]) end
         local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
         return { mark, last[1] and last[1][1] or '0-0', redis.call('ZCARD', KEYS[1]) }",
     )
@@ -134,14 +134,14 @@ impl StoreRevocations {
         Ok(())
     }
 
-    /// Follows for ever, on a connection of its own. `own_mark` is random.
-    pub async fn follow(self, own_mark: String, events: mpsc::Sender<RevocationEvent>) {
+    /// Follows for ever, on a connection of its own. `new_mark` makes another random mark each time.
+    pub async fn follow(self, new_mark: impl Fn() -> String, events: mpsc::Sender<RevocationEvent>) {
         let mut mark = None;
         let mut connections = self.store.connections();
         loop {
             connections.borrow_and_update();
             if self.store.is_connected() {
-                match self.follow_connection(&own_mark, &mut mark, &events).await {
+                match self.follow_connection(&new_mark, &mut mark, &events).await {
                     Ok(()) => return,
                     Err(error) if error.is_loss() => {}
                     Err(error) => {
@@ -157,12 +157,12 @@ impl StoreRevocations {
     /// Until something is wrong. `Ok` is the end of the server.
     async fn follow_connection(
         &self,
-        own_mark: &str,
+        new_mark: &impl Fn() -> String,
         mark: &mut Option<String>,
         events: &mpsc::Sender<RevocationEvent>,
     ) -> Result<(), StoreError> {
         let mut connection = self.store.dedicated(WAIT).await.map_err(|_| StoreError::Lost)?;
-        let mut known = self.take_all(&mut connection, own_mark, mark, events).await?;
+        let mut known = self.take_all(&mut connection, new_mark, mark, events).await?;
         loop {
             let read = cmd("XREAD")
                 .arg("BLOCK")
@@ -185,12 +185,12 @@ impl StoreRevocations {
             }
             // A store that was emptied, or failed over to one that lacks something, tells nothing of it in the stream.
             if is_quiet {
-                let look = self.look(&mut connection, own_mark).await?;
+                let look = self.look(&mut connection, "").await?;
                 if look != known {
-                    known = self.take_all(&mut connection, own_mark, mark, events).await?;
+                    known = self.take_all(&mut connection, new_mark, mark, events).await?;
                 }
             } else {
-                known.count = self.look(&mut connection, own_mark).await?.count;
+                known.count = self.look(&mut connection, "").await?.count;
             }
         }
     }
@@ -198,19 +198,20 @@ impl StoreRevocations {
     async fn take_all(
         &self,
         connection: &mut Dedicated,
-        own_mark: &str,
+        new_mark: &impl Fn() -> String,
         mark: &mut Option<String>,
         events: &mpsc::Sender<RevocationEvent>,
     ) -> Result<Look, StoreError> {
         // The stream's place is read before: what changes in between is applied twice, which changes nothing.
-        let mut look = self.look(connection, own_mark).await?;
+        let own_mark = new_mark();
+        let mut look = self.look(connection, &own_mark).await?;
         let all = cmd("ZRANGE").arg(&self.keys[0]).arg(0).arg(REVOKED_MAX).arg("WITHSCORES").to_owned();
         let all: Vec<(String, f64)> = from_redis_value(connection.command(&all).await?)
             .map_err(|_| StoreError::Unexpected("a sorted set of revocations"))?;
         let members = all.into_iter().map(|(member, until)| (member, until as u64)).collect();
         let was_emptied = look.mark.is_empty() || mark.as_ref().is_some_and(|mark| *mark != look.mark);
         if look.mark.is_empty() {
-            own_mark.clone_into(&mut look.mark);
+            look.mark = own_mark;
         }
         *mark = Some(look.mark.clone());
         // The other end is gone with the server, which the caller sees by itself.
