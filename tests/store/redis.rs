@@ -69,11 +69,15 @@ impl Redis {
 
     /// What `redis-cli` says to a command.
     pub(crate) fn ask(&self, command: &[&str]) -> String {
+        self.try_ask(command).unwrap_or_else(|said| panic!("{command:?}: {said}"))
+    }
+
+    /// The same of one that may close its connections, as it does when its role changes.
+    pub(crate) fn try_ask(&self, command: &[&str]) -> Result<String, String> {
         let mut client = Command::new("redis-cli");
         client.args(["-p", &self.port.to_string()]).args(&self.client).args(command);
         let finished = run(&mut client, LIMIT);
-        assert_eq!(finished.code, Some(0), "{command:?}: {finished:?}");
-        finished.stdout.trim_end().to_owned()
+        if finished.code == Some(0) { Ok(finished.stdout.trim_end().to_owned()) } else { Err(finished.all_output()) }
     }
 
     /// Kills it.
