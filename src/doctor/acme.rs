@@ -3,6 +3,8 @@
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use crate::acme::record_of;
 use crate::client::tls::Roots;
@@ -10,6 +12,34 @@ use crate::config::{Acme, Config, is_public};
 use crate::probe::{Status, Step};
 
 use super::finding;
+
+/// An authority asks from several places, one after the other, and takes some seconds for it.
+pub(super) const FIRST_ONE_LIMIT: Duration = Duration::from_secs(30);
+
+/// A server that has just started has its first certificates a little later. Whoever starts it and asks at once wants to know what becomes of
+/// them: waits until there is one of each name, or an attempt has failed. `say` is told what is waited for.
+pub(super) fn wait_for_first_ones(config: &Config, limit: Duration, say: &mut dyn FnMut(Step)) {
+    let Some(acme) = &config.acme else { return };
+    let is_under_way = |name: &&String| {
+        let has_not_failed = record_of(&acme.folder, name).is_ok_and(|record| record.failure.is_none());
+        has_not_failed && is_missing(&Acme::file_of(&acme.folder, name))
+    };
+    let names: Vec<_> = acme.names.iter().filter(is_under_way).map(String::as_str).collect();
+    if names.is_empty() {
+        return;
+    }
+    let message = format!(
+        "{}: the server has asked {} for its first certificate; waiting for it, {} s at most",
+        names.join(", "),
+        acme.directory,
+        limit.as_secs()
+    );
+    say(finding("acme", Status::Note, message));
+    let deadline = Instant::now() + limit;
+    while acme.names.iter().any(|name| is_under_way(&name)) && Instant::now() < deadline {
+        sleep(Duration::from_millis(100));
+    }
+}
 
 /// What the server has noted of each name, as far as this user may read it, and whom it trusts.
 pub fn judge(config: &Config) -> Vec<Step> {
@@ -119,6 +149,34 @@ mod tests {
         assert_eq!(of_name().status, Status::Ok);
         std::fs::write(acme.join("turn.example.org.json"), "{").unwrap();
         assert_eq!(of_name().status, Status::Warn);
+    }
+
+    #[test]
+    fn a_first_certificate_is_waited_for_until_it_is_there_or_an_attempt_has_failed() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = with(folder.path());
+        let acme = folder.path().join("acme");
+        std::fs::create_dir(&acme).unwrap();
+        let (record, pair) = (acme.join("turn.example.org.json"), acme.join("turn.example.org.pem"));
+        let long = Duration::from_secs(600);
+        let waits = |limit: Duration, becomes: &dyn Fn()| {
+            let mut said = Vec::new();
+            wait_for_first_ones(&config, limit, &mut |step| {
+                becomes();
+                said.push(step.message);
+            });
+            said.join("\n")
+        };
+        // Nothing becomes of it.
+        assert!(waits(Duration::from_millis(1), &|| {}).starts_with("turn.example.org: the server has asked https://"));
+        std::fs::write(&record, r#"{"failures": 1}"#).unwrap();
+        assert!(
+            !waits(long, &|| std::fs::write(&record, r#"{"failures": 1, "failure": "no way"}"#).unwrap()).is_empty()
+        );
+        assert_eq!(waits(long, &|| {}), "", "it has failed");
+        std::fs::write(&record, r#"{"failures": 1}"#).unwrap();
+        assert!(!waits(long, &|| std::fs::write(&pair, "").unwrap()).is_empty());
+        assert_eq!(waits(long, &|| {}), "", "it is there");
     }
 
     #[test]

@@ -62,6 +62,9 @@ impl Doctor<'_, '_> {
         if let Ok(service) = service::Service::find(None, None) {
             self.found(service.judge(service::Plan { config, source, overrides }));
         }
+        if server.is_running {
+            acme::wait_for_first_ones(config, acme::FIRST_ONE_LIMIT, &mut |step| self.found([step]));
+        }
         let certificates = certificate::judge_all(config, self.now_unix, WARN_DAYS_LEFT);
         // What clients without a server name are sent.
         let name = certificates.first().and_then(|judged| judged.name.clone());

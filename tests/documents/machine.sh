@@ -1,6 +1,6 @@
 # What is set up in a machine of these tests before systemd starts: a Debian without Turnstone, on a small Internet of its own.
 set -eu
-rm -rf /etc/turnstone /usr/local/bin/turnstone /etc/letsencrypt
+rm -rf /etc/turnstone /usr/local/bin/turnstone /etc/letsencrypt /var/lib/turnstone
 mkdir -p /usr/local/sbin
 for stand_in in apt-get cargo certbot docker git ssh sudo sudoedit; do
     install -m 0755 "/run/source/tests/documents/standins/$stand_in" /usr/local/sbin/
@@ -28,8 +28,9 @@ ip address add 10.0.0.5/24 dev eth0
 ip link set eth0 up
 ip route add default via 10.0.0.1
 # What DNS says, inside and outside.
-printf '127.0.0.1 localhost\n5.44.9.1 turn.example.org turn.a.example turn.b.example\n' >/etc/hosts
+printf '127.0.0.1 localhost\n5.44.9.1 turn.example.org turn.a.example turn.b.example\n5.44.1.1 acme-v02.api.letsencrypt.org\n' >/etc/hosts
 : >/etc/resolv.conf
+ip netns exec outside sh /run/source/tests/documents/standins/letsencrypt
 
 # As on a host whose firewall is on, so that what is not opened stays closed.
 ufw --force reset >/dev/null

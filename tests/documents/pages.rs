@@ -113,6 +113,10 @@ fn has_beforehand(reader: &mut Reader, page: &str) {
         "docs/deploy.md" => {
             reader.must("nft -f /etc/nftables.conf");
         }
+        "docs/tls-and-realms.md" => {
+            // The page before has put rules of nftables in the place of ufw's.
+            reader.must("ufw disable; ufw --force enable");
+        }
         "docs/probe.md" => {
             reader.must(api);
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::blocks::{Block, Run, Typed, is_like};
 use crate::support::machine::{Machine, Plan};
-use crate::support::{Finished, run};
+use crate::support::{Finished, require_tool, run};
 
 /// The longest of them installs everything.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -20,6 +20,9 @@ pub(crate) struct Reader {
 impl Reader {
     /// At a machine on which nothing has been done yet; `None`, with a message, where there cannot be one.
     pub(crate) fn at_a_fresh_machine() -> Option<Reader> {
+        for tool in ["pebble", "nginx", "ufw", "crun"] {
+            require_tool(tool, tool);
+        }
         let top = Path::new(env!("CARGO_MANIFEST_DIR"));
         let all = std::fs::read_dir(top).unwrap().map(|entry| entry.unwrap().path());
         let is_source = |path: &PathBuf| !["target", ".git", "fuzz"].iter().any(|name| path.ends_with(name));
@@ -30,9 +33,8 @@ impl Reader {
             setup: include_str!("machine.sh"),
             files: &files.iter().map(PathBuf::as_path).collect::<Vec<_>>(),
         })?;
-        // README: "Change the first three lines".
-        let own = [("203.0.113.5 ", "5.44.9.1 "), ("you@example.org", "reader@example.org")];
-        Some(Reader { machine, own: own.map(|(from, to)| (from.to_owned(), to.to_owned())).to_vec() })
+        // README: "Change the first two lines". The name stays.
+        Some(Reader { machine, own: vec![("203.0.113.5 ".to_owned(), "5.44.9.1 ".to_owned())] })
     }
 
     /// From now on, this is typed in place of that.
