@@ -481,7 +481,7 @@ fn no_module_is_too_long_to_know_which_room_one_is_in() {
 }
 
 #[test]
-fn every_module_every_file_of_the_worker_and_every_kind_of_test_is_on_the_page() {
+fn every_module_every_file_of_the_worker_every_kind_of_test_and_what_packages_are_made_by_is_on_the_page() {
     let page = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     let mut wanted: Vec<String> = RULES.iter().map(|(module, ..)| format!("`{module}`")).collect();
     let of_worker = |source: &Source| match source.module.as_slice() {
@@ -494,6 +494,9 @@ fn every_module_every_file_of_the_worker_and_every_kind_of_test_is_on_the_page()
         if path.extension().is_some_and(|extension| extension == "rs") || path.join("main.rs").is_file() {
             wanted.push(format!("`tests/{}`", path.file_stem().unwrap().to_str().unwrap()));
         }
+    }
+    for entry in fs::read_dir(root().join("packaging")).unwrap() {
+        wanted.push(format!("`packaging/{}`", entry.unwrap().file_name().to_str().unwrap()));
     }
     let missing: Vec<_> = wanted.iter().filter(|name| !page.contains(name.as_str())).collect();
     assert!(wanted.len() > 50 && missing.is_empty(), "ARCHITECTURE.md does not name {missing:?}");
