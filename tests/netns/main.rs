@@ -17,5 +17,6 @@ mod internet;
 mod multi_homed;
 mod namespace;
 mod public_address;
+mod rolling_restart;
 mod stun_client;
 mod symmetric_nat;

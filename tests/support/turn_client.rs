@@ -20,12 +20,22 @@ pub(crate) async fn turn_client(
     socket: Arc<dyn Conn + Send + Sync>,
     credentials: &Credentials,
 ) -> Client {
+    turn_client_in(server.realm(), address, socket, credentials).await
+}
+
+/// A client of a server of which only address and realm are known.
+pub(crate) async fn turn_client_in(
+    realm: &str,
+    address: SocketAddr,
+    socket: Arc<dyn Conn + Send + Sync>,
+    credentials: &Credentials,
+) -> Client {
     let client = Client::new(ClientConfig {
         stun_serv_addr: address.to_string(),
         turn_serv_addr: address.to_string(),
         username: credentials.username.clone(),
         password: credentials.password.clone(),
-        realm: server.realm().to_owned(),
+        realm: realm.to_owned(),
         software: String::new(),
         rto_in_ms: 0,
         conn: socket,
