@@ -2,11 +2,17 @@
 //! the process.
 
 use std::fs::DirBuilder;
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::geteuid;
+
+use crate::net::connect_unix;
+
+/// Who has no room for a connection for so long hangs.
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 
 /// The socket for this process, in a folder that is there now; sockets that nobody listens on any more are removed. `None` where
 /// there is no folder that only this user can write to.
@@ -53,7 +59,12 @@ fn is_private(folder: &Path) -> bool {
 fn sockets(folder: &Path) -> Vec<(PathBuf, bool)> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let named = entries.filter(|path| path.extension().is_some_and(|extension| extension == "sock"));
-    named.map(|path| (path.clone(), UnixStream::connect(path).is_ok())).collect()
+    named.map(|path| (path.clone(), is_alive(&path))).collect()
+}
+
+/// Whether somebody listens, be it one that takes no connection now.
+fn is_alive(socket: &Path) -> bool {
+    connect_unix(socket, CONNECT_LIMIT).map_or_else(|error| error.kind() == ErrorKind::TimedOut, |_| true)
 }
 
 #[cfg(test)]

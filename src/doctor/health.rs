@@ -2,10 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use crate::config::Endpoint;
+use crate::net::connect_unix;
 use crate::probe::{Status, Step};
 
 /// More than this is no answer of ours.
@@ -54,7 +54,7 @@ pub(super) fn ask_as(listen: &Endpoint, host: &str, path: &str, timeout: Duratio
             exchange(&stream, &request, deadline, |left| stream.set_read_timeout(Some(left)))
         }
         Endpoint::Unix(path) => {
-            let stream = UnixStream::connect(path)?;
+            let stream = connect_unix(path, timeout)?;
             stream.set_write_timeout(Some(timeout))?;
             exchange(&stream, &request, deadline, |left| stream.set_read_timeout(Some(left)))
         }
@@ -130,6 +130,30 @@ mod tests {
         let error = ask(&Endpoint::Tcp(address), "/healthz", timeout).unwrap_err();
         assert!(matches!(error.kind(), std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock), "{error}");
         assert!(dripping.join().unwrap() < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_socket_without_room_for_another_connection_is_given_up_in_time() {
+        use socket2::{Domain, SockAddr, Socket, Type};
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("full.sock");
+        let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        listener.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        listener.listen(0).unwrap();
+        // Nobody accepts: after these there is no room.
+        let mut waiting = Vec::new();
+        while let Ok(stream) = connect_unix(&path, Duration::from_millis(50)) {
+            waiting.push(stream);
+            assert!(waiting.len() < 10);
+        }
+        let began = Instant::now();
+        let error = ask(&Endpoint::Unix(path), "/v1/status", Duration::from_millis(300)).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut, "{error}");
+        assert!(
+            (Duration::from_millis(250)..Duration::from_secs(30)).contains(&began.elapsed()),
+            "{:?}",
+            began.elapsed()
+        );
     }
 
     #[test]

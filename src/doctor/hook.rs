@@ -2,10 +2,10 @@
 
 use std::io::{Error, ErrorKind};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::config::{Config, HookUrl};
+use crate::net::connect_unix;
 use crate::probe::{Status, Step};
 
 use super::finding;
@@ -24,7 +24,7 @@ pub(super) fn judge(config: &Config, timeout: Duration) -> Vec<Step> {
 
 fn one(url: &HookUrl, timeout: Duration, who: &str, else_: &str) -> Step {
     let reached = match url {
-        HookUrl::Unix(path) => UnixStream::connect(path).map(drop),
+        HookUrl::Unix(path) => connect_unix(path, timeout).map(drop),
         HookUrl::Http(url, _) => {
             let (host, port) = url.host_and_port();
             let connect = |address| TcpStream::connect_timeout(&address, timeout).map(drop);

@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,10 +24,10 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::answer::Answer;
+use super::answer::{Answer, response};
 use super::seats::{Seat, Seats};
 use crate::config::{Acme, CredentialsApi, Endpoint};
-use crate::net::bind_endpoint;
+use crate::net::{bind_endpoint, connect_unix};
 
 /// A request, its answer included, must be over within this.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
@@ -35,6 +35,8 @@ const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// How long to rest when no connection can be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Who listens at a socket and has no room for a connection for so long is there all the same.
+const STALE_AFTER: Duration = Duration::from_secs(1);
 /// Owner and group may connect.
 const SOCKET_MODE: u32 = 0o660;
 /// Of a folder that is made for a socket.
@@ -182,6 +184,10 @@ impl EndpointListener {
                     (Stream::Tcp(stream, _), Some(tls)) => {
                         // Without a certificate there is nothing to say.
                         let Some(config) = tls.load_full() else { return };
+                        if timeout(limits.head, speaks_http(&stream)).await.unwrap_or(false) {
+                            handler.handshake_failed();
+                            return answer(stream, Arc::new(PlainHttp), caller, limits).await;
+                        }
                         match timeout(limits.head, TlsAcceptor::from(config).accept(stream)).await {
                             Ok(Ok(stream)) => answer(stream, handler, caller, limits).await,
                             Ok(Err(_)) | Err(_) => handler.handshake_failed(),
@@ -201,6 +207,23 @@ enum Stream {
     Unix(tokio::net::UnixStream),
 }
 
+/// Whether a connection begins like a request of HTTP and not like a TLS handshake, whose first byte is no letter.
+async fn speaks_http(stream: &tokio::net::TcpStream) -> bool {
+    let mut first = [0];
+    matches!(stream.peek(&mut first).await, Ok(1)) && first.iter().all(u8::is_ascii_uppercase)
+}
+
+/// Answers who sends HTTP where HTTPS is spoken, as web servers do.
+struct PlainHttp;
+
+impl Handler for PlainHttp {
+    async fn respond(&self, _: Request<Incoming>, caller: &Caller) -> Answer {
+        caller.has_asked();
+        let told = "plain HTTP was sent to an HTTPS port: the URL has to begin with https://\n";
+        response(StatusCode::BAD_REQUEST, "text/plain; charset=utf-8", told)
+    }
+}
+
 /// A server that was killed leaves its socket file behind; nothing else is removed.
 fn remove_stale(path: &Path) -> io::Result<()> {
     match std::fs::symlink_metadata(path) {
@@ -209,9 +232,13 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     }
-    match std::os::unix::net::UnixStream::connect(path) {
+    match connect_unix(path, STALE_AFTER) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
         Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another process listens there, and takes no connection: it is stopped, or hangs",
+        )),
         Err(error) => Err(error),
     }
 }

@@ -197,3 +197,30 @@ fn a_server_that_does_not_answer_or_talks_nonsense_is_given_up() {
         assert!(refused.stderr.contains(problem), "{answer:?}: {}", refused.stderr);
     }
 }
+
+#[test]
+fn a_socket_that_takes_no_connection_holds_no_command_up() {
+    use socket2::{Domain, SockAddr, Socket, Type};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("full.sock");
+    let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    listener.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+    listener.listen(0).unwrap();
+    let connect = || {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).unwrap();
+        socket.connect(&SockAddr::unix(&path).unwrap()).map(|()| socket)
+    };
+    let waiting: Vec<_> = std::iter::repeat_with(connect).map_while(Result::ok).collect();
+    let address = format!("unix:{}", path.display());
+    std::thread::scope(|scope| {
+        for args in [&["status"][..], &["explain", "alice"], &["revoke", "--list"], &["sessions"], &["log-level"]] {
+            let address = &address;
+            scope.spawn(move || {
+                let given_up = run(&mut turnstone(&[args, &["--admin", address]].concat()), LIMIT);
+                assert_eq!((given_up.code, given_up.stdout.as_str()), (Some(3), ""), "{args:?}: {}", given_up.stderr);
+                assert!(given_up.stderr.contains("no answer within 10 s"), "{args:?}: {}", given_up.stderr);
+            });
+        }
+    });
+    drop(waiting);
+}

@@ -19,7 +19,7 @@ pub use relay_ports::{AddressPorts, AddressUsage, PortLease, RelayAddresses, Rel
 pub use sockets::LISTENER_BUFFER;
 pub use sockets::{
     bind_connected, bind_endpoint, bind_relay, bind_shared_relay, bind_tcp_listener, bind_udp_listener, connect_stream,
-    tune_accepted, tune_tcp_listener, tune_udp_listener,
+    connect_unix, tune_accepted, tune_tcp_listener, tune_udp_listener,
 };
 pub use splice::{Flow, Moved, PIPE_BYTES, Pipe, Pipes, discard, peek, readable_bytes};
 pub use tcp_relays::{bind_tcp_relay, connect_from, reset_on_close, take_error, tune_data};

@@ -3,9 +3,11 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use super::sys;
 use turnstone_turn::addr::Family;
@@ -86,6 +88,22 @@ pub fn bind_endpoint(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     bind_freely(&socket, address)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Connects to a unix socket, and waits no longer for room among those that wait to be accepted: a server that is stopped, or
+/// hangs, may have none.
+///
+/// # Errors
+/// What connecting says; `TimedOut` when there was no room in time.
+pub fn connect_unix(path: &Path, at_most: Duration) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
+    socket.set_write_timeout(Some(at_most))?;
+    socket.connect(&SockAddr::unix(path)?).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
+        _ => error,
+    })?;
+    socket.set_write_timeout(None)?;
+    Ok(OwnedFd::from(socket).into())
 }
 
 /// Binds to an address that this host may get later (IP_FREEBIND).

@@ -19,7 +19,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Builder, Runtime};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::config::{ADMIN_TOKEN_ENV, AdminToken, Endpoint};
 
@@ -88,7 +88,13 @@ impl Client {
 
     /// Asks within the time limit.
     pub(super) async fn call(&self, call: Call<'_>) -> Result<Value, ClientError> {
-        let silent = |_| ClientError::Failed(format!("{}: no answer within {} s", self.endpoint, LIMIT.as_secs()));
+        let silent = |_| {
+            ClientError::Failed(format!(
+                "{}: no answer within {} s; the server hangs, or is stopped",
+                self.endpoint,
+                LIMIT.as_secs()
+            ))
+        };
         timeout(LIMIT, self.exchange(call)).await.map_err(silent)?
     }
 
@@ -96,7 +102,7 @@ impl Client {
         let request = self.request(call)?;
         let answer = match &self.endpoint {
             Endpoint::Unix(path) => {
-                let stream = UnixStream::connect(path).await.map_err(|error| self.unreached(&error))?;
+                let stream = connect(path).await.map_err(|error| self.unreached(&error))?;
                 send(stream, request).await
             }
             Endpoint::Tcp(address) => {
@@ -152,6 +158,17 @@ impl Client {
             _ => return ClientError::Failed(format!("{shown}: {error}")),
         };
         ClientError::NobodyThere(format!("no admin API at {shown}: {why}\nhint: {}", self.hint))
+    }
+}
+
+/// Connects as soon as there is room among those that wait to be accepted: a server that is stopped, or hangs, may have none.
+async fn connect(path: &Path) -> io::Result<UnixStream> {
+    const PAUSE: Duration = Duration::from_millis(50);
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(PAUSE).await,
+            connected => return connected,
+        }
     }
 }
 
