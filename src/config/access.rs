@@ -90,8 +90,8 @@ pub(super) fn read_auth(
         if around.dev {
             secrets.extend(fresh_secret(document));
         } else if turn {
-            let message = "nobody could authenticate: expected [[auth.secrets]], [[auth.users]], users-file in [auth] or \
-                           [[auth.token-keys]], [hook] or [store] in the file, or TURNSTONE_SECRET_FILE or TURNSTONE_SECRET in the environment";
+            let message = "nobody could authenticate: expected one of [[auth.secrets]], [[auth.users]], [[auth.token-keys]], users-file in [auth], \
+                           [hook] and [store] in the file, or TURNSTONE_SECRET_FILE or TURNSTONE_SECRET in the environment";
             document.problem(document.whole(), message);
         }
     }
@@ -174,7 +174,7 @@ pub(super) fn read_realms(
         let secrets = reader.secrets_of(table);
         let users = reader.users(table, &name);
         if secrets.is_empty() && users.is_empty() && !is_asked && !document.has_problems() {
-            let message = "nobody could authenticate: expected [[realm.secrets]], [[realm.users]] or users-file in this [[realm]]";
+            let message = "nobody could authenticate: expected one of [[realm.secrets]], [[realm.users]], and users-file in this [[realm]]";
             document.problem(table.place(), message);
         }
         let (quota, bandwidth) = (read_realm_quota(table), read_realm_bandwidth(table));

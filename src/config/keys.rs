@@ -58,6 +58,22 @@ pub(super) fn names_in(section: &str) -> Vec<&'static str> {
     names.into_iter().collect()
 }
 
+/// The tables other than this one that have a key of this name, as they are written: for who wrote it in the wrong one.
+pub(super) fn elsewhere(name: &str, section: &str) -> Option<String> {
+    const SHOWN_MAX: usize = 3;
+    let table_of = |key: &'static Key| {
+        let (table, last) = key.name.rsplit_once('.')?;
+        (last == name && table != section).then_some(table)
+    };
+    let in_file = all().filter(|key| !matches!(key.kind, Kind::Outside | Kind::Tables));
+    let tables = in_file.filter_map(table_of).take(SHOWN_MAX).map(|table| match find(table).map(|key| &key.kind) {
+        Some(Kind::Tables) => format!("[[{table}]]"),
+        _ => format!("[{table}]"),
+    });
+    let tables = tables.collect::<Vec<_>>().join(", ");
+    (!tables.is_empty()).then_some(tables)
+}
+
 /// The key of who may read files of secrets.
 pub(super) const READERS: &str = "secret-files-readable-by";
 /// The variable that says who may read files of secrets.

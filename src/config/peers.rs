@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use crate::policy::{AclError, OwnService, PeerAcl, PeerRules, PolicyName};
+use crate::policy::{AclError, NoEffect, OwnService, PeerAcl, PeerRules, PolicyName, RuleProblem};
 
 use super::error::Located;
 use super::reader::{Document, Section, or_default};
@@ -119,7 +119,12 @@ fn read_rules(section: &Section<'_, '_>, dev: bool) -> PeerRules {
 
 fn refuses(section: &Section<'_, '_>, key: &'static str, rule: &Located<String>, rules: &PeerRules) -> bool {
     let Err(AclError { rule: text, problem }) = PeerAcl::compile(rules) else { return false };
-    let message = format!("{text:?}: {problem}; expected {}", section.expected(key));
+    let message = match problem {
+        RuleProblem::NoEffect(NoEffect::Never(_) | NoEffect::Own(_)) => format!(
+            "{text:?}: {problem}; leave it out: a program on this host is reached with own-services, and nothing else there"
+        ),
+        _ => format!("{text:?}: {problem}; expected {}", section.expected(key)),
+    };
     section.problem(key, rule.place.clone(), message);
     true
 }

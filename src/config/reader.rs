@@ -350,7 +350,11 @@ impl<'d, 'i> Section<'d, 'i> {
         for (key, _) in self.table.into_iter().flatten() {
             let name = key.get_ref().as_ref();
             if !known.contains(&name) {
-                let meant = nearest(name, &known).map_or(String::new(), |key| format!(" (did you mean {key:?}?)"));
+                let meant = match nearest(name, &known) {
+                    Some(key) => format!(" (did you mean {key:?}?)"),
+                    None => keys::elsewhere(name, self.path)
+                        .map_or_else(String::new, |tables| format!(" (there is one in {tables})")),
+                };
                 let expected = known.join(", ");
                 let message = format!("unknown key {name:?} {}{meant}; expected one of {expected}", self.shown);
                 self.document.problem(self.document.place(key.span()), message);
@@ -415,7 +419,11 @@ impl<'d, 'i> Section<'d, 'i> {
             DeValue::Array(_) => "an array",
             DeValue::Table(_) => "a table",
         };
-        self.problem(name, self.document.place(value.span()), format_args!("found {found}; expected {expected}"));
+        // Such as `realm = "..."`, which stands before the first table.
+        let is_table_key = matches!(self.key(name).map(|key| &key.kind), Some(Kind::Tables));
+        let elsewhere = keys::elsewhere(name, self.path).filter(|_| is_table_key);
+        let hint = elsewhere.map_or_else(String::new, |tables| format!("; a key of this name is in {tables}"));
+        self.problem(name, self.document.place(value.span()), format_args!("found {found}; expected {expected}{hint}"));
     }
 }
 

@@ -17,10 +17,10 @@ pub fn parse_duration(text: &str) -> Result<Duration, ValueError> {
         let (number, after) = split_digits(rest);
         let (unit, after) = split_letters(after);
         if number.is_empty() || unit.is_empty() {
-            return Err(if unit.is_empty() && !number.is_empty() {
-                ValueError::lacks(text, "unit")
-            } else {
-                ValueError::is_not(text, "a duration")
+            return Err(match (number.is_empty(), after.trim()) {
+                (true, _) => ValueError::is_not(text, "a duration"),
+                (false, "") => ValueError::lacks(text, "unit"),
+                (false, after) => ValueError::part(after, text, "d, h, m, s or ms right behind its number"),
             });
         }
         let factor = units

@@ -93,6 +93,11 @@ impl Conf {
             }
             self.stored_key = self.stored_key.or(Some(entry.spot));
         }
+        if StoredKeys::is_meant(password) && self.origin != Origin::Coturn {
+            let message =
+                "a password of 0x and hexadecimal digits would be taken for a key here; give this user another";
+            return self.lost(entry, message);
+        }
         if TimeLimited::parse(name).is_some() {
             let message = "the name looks like the username of a time-limited credential; give this user another name";
             return self.lost(entry, message);

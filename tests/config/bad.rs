@@ -139,11 +139,13 @@ fn every_mistake_is_named_with_its_place_and_what_was_expected() {
         ("[auth]\nrealm = \"a\\\"b\"".to_owned(), "2:9: realm in [auth]: \"a\\\"b\" is empty or has a character".to_owned()),
         ("[auth]\non-expiry = \"drop\"".to_owned(), "2:13: on-expiry in [auth]: \"drop\" is not a policy; expected \"keep\", \"no-refresh\" or \"cut\"".to_owned()),
         ("[auth]\nnonce-lifetime = \"10\"".to_owned(), format!("2:18: nonce-lifetime in [auth]: \"10\" has no unit; expected {DURATION}")),
+        ("[auth]\nnonce-lifetime = \"10 minutes\"".to_owned(), format!("2:18: nonce-lifetime in [auth]: \"minutes\" in \"10 minutes\" is not d, h, m, s or ms right behind its number; expected {DURATION}")),
         ("[auth]\nnonce-lifetime = 600".to_owned(), "2:18: nonce-lifetime in [auth]: found a whole number".to_owned()),
         ("[auth]\nnonce-lifetime = \"1s\"".to_owned(), "2:18: nonce-lifetime in [auth]: \"1s\" is not from 30s to 1d".to_owned()),
         ("[auth]\npublic-host = \"turn://x\"".to_owned(), "2:15: public-host in [auth]: \"turn://x\" is not a host name".to_owned()),
         ("[peers]\ndenied = [\"10.0.0.0/8\", \"10.0.0.0/33\"]".to_owned(), "2:25: denied in [peers]: \"10.0.0.0/33\": ".to_owned()),
         ("[peers]\nallowed = [\"nowhere\"]".to_owned(), format!("`nowhere` is not an IP address; expected {RULES}")),
+        ("[peers]\nallowed = [\"127.0.0.1 override\"]".to_owned(), "\"127.0.0.1 override\": has no effect: no rule can allow 127.0.0.0/8, loopback; leave it out: a program on this host is reached with own-services, and nothing else there".to_owned()),
         ("[peers]\nallowed = [\"8.8.8.8\"]".to_owned(), "2:12: allowed in [peers]: \"8.8.8.8\": has no effect".to_owned()),
         ("[peers]\nnat64-prefixes = [\"10.0.0.0/8\"]".to_owned(), "2:19: nat64-prefixes in [peers]: \"10.0.0.0/8\": ".to_owned()),
         ("[peers]\ndenied-ports = [0]".to_owned(), "2:17: denied-ports in [peers]: 0 is out of range".to_owned()),
@@ -171,6 +173,8 @@ fn every_mistake_is_named_with_its_place_and_what_was_expected() {
         ("[log]\nlevel = \"inof\"".to_owned(), "2:9: level in [log]: \"inof\" is not a level; expected error, warn, info".to_owned()),
         ("[log]\nformat = \"xml\"".to_owned(), "2:10: format in [log]: \"xml\" is not a format; expected \"text\" or \"json\"".to_owned()),
         ("[log]\naddresses = \"none\"".to_owned(), "2:13: addresses in [log]: \"none\" is not a choice; expected \"full\", \"prefix\" or \"off\"".to_owned()),
+        ("realm = \"x\"".to_owned(), "1:9: realm at the top level: found a string; expected tables, each written as [[realm]]; a key of this name is in [[listen]], [auth]".to_owned()),
+        ("public-host = \"x\"".to_owned(), "1:1: unknown key \"public-host\" at the top level (there is one in [[realm]], [auth]); expected one of".to_owned()),
         ("log = \"debug\"".to_owned(), "1:7: log at the top level: found a string; expected a table, written as [log]".to_owned()),
     ];
     for (text, expected) in cases {
@@ -185,7 +189,7 @@ fn every_mistake_is_named_with_its_place_and_what_was_expected() {
 fn mistakes_in_secrets_and_users_are_named() {
     let secret = "secret = \"0123456789abcdef\"";
     let cases = [
-        (String::new(), "turnserver.toml: nobody could authenticate: expected [[auth.secrets]], [[auth.users]], users-file in [auth] or [[auth.token-keys]]".to_owned()),
+        (String::new(), "turnserver.toml: nobody could authenticate: expected one of [[auth.secrets]], [[auth.users]], [[auth.token-keys]], users-file in [auth]".to_owned()),
         (format!("{SECRET}[[auth.secrets]]\n{secret}"), "4:1: in [[auth.secrets]] there is no id, which each of several secrets needs".to_owned()),
         (format!("[[auth.secrets]]\nid = \"a b\"\n{secret}"), "2:6: id in [[auth.secrets]]: \"a b\" is not such a name".to_owned()),
         ("[[auth.secrets]]\nid = \"a\"".to_owned(), format!("1:1: in [[auth.secrets]] there is no source: expected one of {SOURCES}")),
@@ -203,7 +207,7 @@ fn mistakes_in_secrets_and_users_are_named() {
         ("[[auth.users]]\nname = \"1700000000:a\"\npassword = \"p\"".to_owned(), "2:8: \"1700000000:a\" looks like the username of a time-limited credential".to_owned()),
         ("[[auth.users]]\nname = \"a\"\npassword = \"p\"\n[[auth.users]]\nname = \"a\"\npassword = \"q\"".to_owned(), "5:8: user \"a\" is given twice".to_owned()),
         ("[[auth.users]]\nname = \"a\"\npassword = \"0xg93fbc53ba582fb4c044c456bdc40eb0\"".to_owned(), "2:8: user \"a\": the key after 0x is neither 32 hexadecimal digits".to_owned()),
-        (format!("{SECRET}[[realm]]\nname = \"b\""), "4:1: nobody could authenticate: expected [[realm.secrets]]".to_owned()),
+        (format!("{SECRET}[[realm]]\nname = \"b\""), "4:1: nobody could authenticate: expected one of [[realm.secrets]]".to_owned()),
         (format!("{SECRET}[[realm]]\nname = \"turnstone\"\n[[realm.secrets]]\n{secret}"), "5:8: name in [[realm]]: a second realm of the name \"turnstone\"".to_owned()),
         (format!("{SECRET}[[realm]]\nname = \"b\"\nsni = [\"10.0.0.1\"]\n[[realm.secrets]]\n{secret}"), "6:8: sni in [[realm]]: \"10.0.0.1\" is an address".to_owned()),
         (format!("[auth]\nsni = [\"a.example\"]\n{SECRET}[[realm]]\nname = \"b\"\nsni = [\"A.example\"]\n[[realm.secrets]]\n{secret}"), "sni in [[realm]]: \"a.example\" leads to another realm already".to_owned()),
@@ -212,6 +216,7 @@ fn mistakes_in_secrets_and_users_are_named() {
         (format!("{SECRET}[[realm]]\nname = \"b\"\npeers = \"sfu\"\n[[realm.secrets]]\n{secret}\n[[peers.policy]]\nname = \"open\""), "6:9: peers in [[realm]]: there is no [[peers.policy]] of the name \"sfu\"; expected one of [\"open\"]".to_owned()),
         (format!("{SECRET}[[realm]]\nname = \"b\"\npeers = \"s f u\"\n[[realm.secrets]]\n{secret}"), "6:9: peers in [[realm]]: a name has 1 to 32 letters".to_owned()),
         ("[[auth.users]]\nname = \"a\"\npassword = \"0x8493fbc53ba582fb4c044c456bdc40e\"".to_owned(), "2:8: user \"a\": the key after 0x is neither 32 hexadecimal digits".to_owned()),
+        ("[[auth.users]]\nname = \"a\"\npassword = \"0x12345\"".to_owned(), "2:8: user \"a\": the key after 0x is neither 32 hexadecimal digits (MD5) nor 64 (SHA-256); is it cut off?".to_owned()),
         (format!("{SECRET}[[listen]]\naddress = \"127.0.0.1:1\"\ntransport = \"udp\"\nrealm = \"nowhere\""), "realm in [[listen]]: there is no realm \"nowhere\"; expected one of [\"turnstone\"]".to_owned()),
         ("[auth]\nusers-file = \"/nonexistent/users\"".to_owned(), "2:14: users-file in [auth]: cannot read /nonexistent/users".to_owned()),
     ];

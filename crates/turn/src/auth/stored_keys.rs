@@ -23,7 +23,10 @@ pub struct StoredKeys {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoredKeysError {
     /// After `0x` there are other characters than hexadecimal digits, or another number of them.
-    #[error("the key after 0x is neither 32 hexadecimal digits (MD5) nor 64 (SHA-256)")]
+    #[error(
+        "the key after 0x is neither 32 hexadecimal digits (MD5) nor 64 (SHA-256); is it cut off? turnstone credentials hash makes one, and \
+         a password must not be 0x and hexadecimal digits"
+    )]
     Digits,
     /// Two keys by one algorithm, or more than two.
     #[error("there are two keys by one algorithm")]
@@ -59,13 +62,12 @@ impl StoredKeys {
         }
     }
 
-    /// Whether a text is meant as keys and not as a password: it begins with `0x` and has as many characters as a key, or so many
-    /// hexadecimal digits that it is one from which some were lost.
+    /// Whether a text is meant as keys and not as a password: it begins with `0x` and has as many characters as a key, or nothing but
+    /// hexadecimal digits, of which some were lost. coturn takes all that begins with `0x` for a key.
     pub fn is_meant(text: &str) -> bool {
-        const DIGITS_MIN: usize = 24;
         let is_one = |digits: &str| {
             let is_hex = || digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-            matches!(digits.len(), 32 | 64) || digits.len() >= DIGITS_MIN && is_hex()
+            matches!(digits.len(), 32 | 64) || !digits.is_empty() && is_hex()
         };
         text.split(',').all(|key| key.strip_prefix("0x").is_some_and(is_one))
     }
@@ -156,11 +158,11 @@ mod tests {
         }
         assert_eq!(format!("{MD5},{MD5}").parse::<StoredKeys>(), Err(StoredKeysError::Twice));
         assert!(StoredKeys::is_meant(MD5) && StoredKeys::is_meant(&MD5.replace('8', "g")));
-        for len in [26, 33, 35, 65] {
+        for len in [3, 7, 18, 26, 33, 35, 65] {
             let cut = format!("{MD5}{}", &MD5[2..]).chars().take(len).collect::<String>();
             assert!(StoredKeys::is_meant(&cut) && cut.parse::<StoredKeys>().is_err(), "{cut}");
         }
-        for password in ["", "0x", "0xsecret", "0xdeadbeefdeadbeef", "wonderland", &MD5[2..], &format!("{MD5},x")] {
+        for password in ["", "0x", "0xsecret", "0xdeadbeefg", "wonderland", &MD5[2..], &format!("{MD5},x")] {
             assert!(!StoredKeys::is_meant(password), "{password}");
         }
     }
