@@ -90,6 +90,10 @@ impl ApiKeys {
         found
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &KnownKey> {
+        self.0.iter()
+    }
+
     /// The key of an id.
     pub(super) fn by_id(&self, id: &str) -> Option<&KnownKey> {
         self.0.iter().find(|key| key.bounds.id == id)

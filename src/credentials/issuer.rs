@@ -197,7 +197,7 @@ impl Issuer {
         asked: &Asked<'_>,
     ) -> Result<&KnownKey, Refused> {
         let key = self.keys.find(given).filter(|key| key.bounds.id == id).ok_or_else(|| {
-            Refused::unauthorized("there is no key of this id that is so; the id is that of the [[credentials.keys]]")
+            Refused::unauthorized("the key is not the one of this id; ids are those of [[credentials.keys]], and turnstone credentials key makes a new key")
         })?;
         self.admit(key, origin, asked)?;
         Ok(key)
@@ -273,11 +273,22 @@ impl Issuer {
         revocation_of(username, self.revoked_realm(key), now_unix).map_err(Refused::bad_request)
     }
 
-    /// What revokes all credentials of a user that a key can have made by now.
+    /// What revokes all credentials of a user that keys can have made by now in a key's first realm: this key, or another one that is for
+    /// the user, too, and may make them live longer.
     pub(super) fn revocation_of_user(&self, key: &KnownKey, user: &str, now_unix: u64) -> Result<Revocation, Refused> {
         may_revoke(key)?;
         may_name(key, user)?;
-        let lifetime_secs = key.bounds.ttl_max.as_secs();
+        let realm = self.realms_of(key).first();
+        if realm.is_some_and(|realm| self.without_limits(realm, user) != user) {
+            let message = format!("{user:?} is the name of no user: a semicolon begins the limits of a username");
+            return Err(Refused::bad_request(message));
+        }
+        let makes = |other: &&KnownKey| {
+            let realms = self.realms_of(other);
+            user.starts_with(&other.bounds.user_prefix) && realm.is_some_and(|realm| realms.contains(realm))
+        };
+        let lifetimes = self.keys.iter().filter(makes).map(|other| other.bounds.ttl_max.as_secs());
+        let lifetime_secs = lifetimes.max().unwrap_or(key.bounds.ttl_max.as_secs());
         revocation_of_user(user, lifetime_secs, self.revoked_realm(key), now_unix).map_err(Refused::bad_request)
     }
 
@@ -348,7 +359,11 @@ impl Issuer {
         let made = |ttl_secs: u64| {
             Wish { user: wish.user, ttl_secs, limits: wish.limits }.issue(secret, rules, asked.now_unix)
         };
-        let issued = self.first_made(realm, wish.ttl_secs, made).map_err(|error| {
+        let is_revoked = |issued: &Issued| {
+            let parsed = TimeLimited { expires_unix: issued.expires_unix, user: wish.user };
+            self.is_revoked(realm, secret, &issued.username, parsed, asked.now_unix)
+        };
+        let issued = self.first_made(realm, wish.ttl_secs, made, is_revoked).map_err(|error| {
             let field = match error.about() {
                 About::User => "user",
                 About::Bandwidth => "bw",
@@ -357,8 +372,7 @@ impl Issuer {
             };
             Refused::bad_request(format!("{field}: {error}"))
         })?;
-        let parsed = TimeLimited { expires_unix: issued.expires_unix, user: wish.user };
-        if self.is_revoked(realm, secret, &issued.username, parsed, asked.now_unix) {
+        if is_revoked(&issued) {
             return Err(Refused::revoked(wish.user));
         }
         tracing::debug!(target: "turnstone::credentials", key = %bounds.id, user = ?wish.user, ttl_secs = wish.ttl_secs, "credential made");
@@ -366,11 +380,21 @@ impl Issuer {
     }
 
     /// A credential that nobody has been given yet: two for one user that expire in the same second would be one and the same, and could
-    /// not be revoked alone. So the second one lives a second less, within bounds; beyond them it is the same.
-    fn first_made<E>(&self, realm: &str, ttl_secs: u64, made: impl Fn(u64) -> Result<Issued, E>) -> Result<Issued, E> {
+    /// not be revoked alone. So the second one lives a second less, within bounds; beyond them, and where what lives less is revoked, it is
+    /// the same.
+    fn first_made<E>(
+        &self,
+        realm: &str,
+        ttl_secs: u64,
+        made: impl Fn(u64) -> Result<Issued, E>,
+        is_revoked: impl Fn(&Issued) -> bool,
+    ) -> Result<Issued, E> {
         let shorter_max = SHORTER_SECS_MAX.min(ttl_secs / SHORTER_PART);
         for shorter in 0..=shorter_max {
             let issued = made(ttl_secs - shorter)?;
+            if is_revoked(&issued) {
+                break;
+            }
             if self.minted.is_first(realm, &issued.username) {
                 return Ok(issued);
             }

@@ -64,7 +64,7 @@ impl Refused {
 
     /// The path has other methods.
     pub(super) fn method(method: &Method, allowed: &str) -> Self {
-        let message = format!("{method} is not among {allowed}");
+        let message = format!("{method} is not a method of this path; expected {allowed}");
         let refused = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", Outcome::Method, message);
         Self { allow: HeaderValue::from_str(allowed).ok(), ..refused }
     }

@@ -3,13 +3,13 @@
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use hyper::Request;
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::issuer::{Issuer, Lasting};
 use super::refused::Refused;
@@ -20,7 +20,7 @@ use super::routes;
 use super::stats::{CredentialsStats, Outcome};
 use super::test_page;
 use crate::addr::{Logged, Transport};
-use crate::auth::Revocations;
+use crate::auth::{Revocation, Revocations};
 use crate::config::{Config, CredentialsApi};
 use crate::http::{Answer, BadBody, Caller, Handler, read_body};
 use crate::net::sys;
@@ -99,8 +99,11 @@ impl Handler for CredentialsService {
             Err(_) => routes::refusal(&issuer, &head, &Refused::too_slow()),
         };
         let Reply { answer, outcome, .. } = match reply.revokes.clone() {
-            Some(revocation) => match self.revoker.revoke(revocation).await {
-                Ok(()) => reply,
+            Some(revocation) => match self.revoker.revoke(revocation.clone()).await {
+                Ok(()) => {
+                    what_comes_is_issued_later(&revocation).await;
+                    reply
+                }
                 Err(why) => routes::refusal(&issuer, &head, &Refused::not_revoked(why)),
             },
             None => reply,
@@ -116,4 +119,12 @@ impl Handler for CredentialsService {
         );
         answer
     }
+}
+
+/// Waits for the second before which credentials are revoked to be over: who has the answer and asks for another one gets one that is good.
+async fn what_comes_is_issued_later(revocation: &Revocation) {
+    let Some(issued_before) = revocation.issued_before else { return };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let left = Duration::from_secs(issued_before.unix).saturating_sub(now);
+    sleep(left.min(Duration::from_secs(1))).await;
 }

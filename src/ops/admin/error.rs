@@ -47,7 +47,7 @@ impl Refused {
     /// The path has other methods.
     pub(super) fn method(method: &Method, allowed: &[Method]) -> Self {
         let allowed = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
-        let message = format!("{method} is not among {allowed}");
+        let message = format!("{method} is not a method of this path; expected {allowed}");
         let allow = HeaderValue::from_str(&allowed).ok();
         Self { allow, ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message) }
     }
