@@ -26,6 +26,10 @@ the running server and what a client would see are looked at by turnstone doctor
 
 Exit code 0 without errors, 1 for warnings with --strict, 2 for errors.")]
 pub(super) struct CheckArgs {
+    /// The configuration file; the same as --config FILE.
+    #[arg(value_name = "FILE", conflicts_with = "config")]
+    file: Option<PathBuf>,
+
     /// Treat warnings as a failure.
     #[arg(long)]
     strict: bool,
@@ -125,7 +129,8 @@ impl Findings {
 pub(super) fn run(args: &CheckArgs, printer: &mut Printer) -> Result<Exit, CliError> {
     let service = Service::find(args.user.as_deref(), args.unit.as_deref()).map_err(CliError::usage)?;
     let mut findings = Findings::default();
-    match args.flags.read(false).and_then(|reading| Ok((reading.load(false)?, reading))) {
+    let flags = args.file.as_ref().map_or_else(|| args.flags.clone(), |file| args.flags.with_file(file));
+    match flags.read(false).and_then(|reading| Ok((reading.load(false)?, reading))) {
         Ok((loaded, reading)) => {
             findings.add(Level::Ok, "configuration", summary(&loaded.config, &reading.source.name));
             for warning in loaded.warnings {

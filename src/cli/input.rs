@@ -47,6 +47,16 @@ pub(super) struct Reading {
 }
 
 impl ConfigFlags {
+    /// The same with this file.
+    pub(super) fn with_file(&self, file: &Path) -> Self {
+        Self { config: Some(file.to_owned()), ..self.clone() }
+    }
+
+    /// The file that is named.
+    pub(super) fn file(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
     /// Reads the file and collects what wins over it. Without `--config` and `TURNSTONE_CONFIG`, the default file may be
     /// absent; with `dev` it is not looked for.
     pub(super) fn read(&self, dev: bool) -> Result<Reading, ConfigError> {

@@ -28,6 +28,7 @@ mod verify;
 
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -103,6 +104,9 @@ pub fn run() -> ExitCode {
         Err(error) => {
             // Help on a closed pipe is nobody's loss.
             let _ = error.print();
+            if let Some(file) = stray_file(&error) {
+                Printer::new().error(format_args!("\ntip: a configuration file is named with --config {file}"));
+            }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
@@ -147,6 +151,16 @@ pub fn run() -> ExitCode {
             }
             exit.into()
         }
+    }
+}
+
+/// The argument that nobody expected, if it looks like a configuration file.
+fn stray_file(error: &clap::Error) -> Option<&str> {
+    match (error.kind(), error.get(ContextKind::InvalidArg)?) {
+        (ErrorKind::UnknownArgument, ContextValue::String(argument)) => {
+            Some(argument.as_str()).filter(|argument| [".toml", ".conf"].iter().any(|end| argument.ends_with(end)))
+        }
+        _ => None,
     }
 }
 

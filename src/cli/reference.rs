@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::config::nearest;
+use crate::import::{Counterpart, counterpart, directives};
 
 use super::markdown::{Block, blocks, plain};
 use super::output::{CliError, Exit, Printer, wrapped};
@@ -18,11 +19,19 @@ const TOP_LEVEL: &str = "Top level";
   turnstone config reference                       every key with its default
   turnstone config reference relay.ports
   turnstone config reference relay                 a table with all its keys
-  turnstone config reference TURNSTONE_REALM       what a variable or a flag sets")]
+  turnstone config reference TURNSTONE_REALM       what a variable or a flag sets
+  turnstone config reference denied-peer-ip        what stands for a directive of coturn
+  turnstone config reference user quota            the keys whose names or texts have these words")]
 pub(super) struct ReferenceArgs {
-    /// A key, a table, or a variable; all keys without one.
-    name: Option<String>,
+    /// A key, a table, a variable, a directive of coturn, or words to look for; all keys without one.
+    #[arg(value_name = "NAME")]
+    words: Vec<String>,
 }
+
+/// Shorter words are in everything.
+const WORD_MIN: usize = 3;
+/// As many are listed of what is found by words.
+const FOUND_MAX: usize = 15;
 
 /// A heading of the page with what is below it.
 struct Entry<'t> {
@@ -63,6 +72,25 @@ impl Entry<'_> {
         names.any(|word| word == name)
     }
 
+    /// All that is said of it.
+    fn text(&self) -> String {
+        let texts = self.blocks.iter().map(|block| match block {
+            Block::Heading(_, title) => (*title).to_owned(),
+            Block::Fact(text) | Block::Item(text) | Block::Paragraph(text) => plain(text),
+            Block::Code(lines) => lines.join(" "),
+        });
+        texts.collect::<Vec<_>>().join(" ")
+    }
+
+    fn first_sentence(&self) -> String {
+        let paragraph = self.blocks.iter().find_map(|block| match block {
+            Block::Paragraph(text) => Some(plain(text)),
+            _ => None,
+        });
+        let text = paragraph.unwrap_or_default();
+        text.split_once(". ").map_or(text.clone(), |(first, _)| format!("{first}."))
+    }
+
     fn print(&self, printer: &mut Printer) -> Result<(), CliError> {
         printer.line(self.title)?;
         // Facts are lines of one block.
@@ -91,18 +119,40 @@ impl Entry<'_> {
 
 pub(super) fn run(args: &ReferenceArgs, printer: &mut Printer) -> Result<Exit, CliError> {
     let entries = entries();
-    let Some(name) = &args.name else {
+    if args.words.is_empty() {
         list(&entries, printer)?;
         return Ok(Exit::Success);
-    };
-    let found = matching(&entries, name)?;
-    for (index, entry) in found.into_iter().enumerate() {
+    }
+    let asked = args.words.join(" ");
+    let name = asked.trim_matches(['[', ']', '-']);
+    let named = matching(&entries, name);
+    if !named.is_empty() {
+        print_all(&named, printer)?;
+        return Ok(Exit::Success);
+    }
+    match counterpart(name) {
+        Some(Counterpart::Keys(keys)) => {
+            printer.line(format_args!("{name} is coturn's; here it is {}", keys.join(", ")))?;
+            printer.line("")?;
+            let found: Vec<_> = keys.iter().flat_map(|key| matching(&entries, key)).collect();
+            print_all(&found, printer)?;
+        }
+        Some(Counterpart::Told(why)) => {
+            printer.line(wrapped(&format!("{name} is coturn's, and has no key here: {why}"), 0, 2))?;
+        }
+        None => print_found(&entries, &asked, printer)?,
+    }
+    Ok(Exit::Success)
+}
+
+fn print_all(entries: &[&Entry<'_>], printer: &mut Printer) -> Result<(), CliError> {
+    for (index, entry) in entries.iter().enumerate() {
         if index > 0 {
             printer.line("")?;
         }
         entry.print(printer)?;
     }
-    Ok(Exit::Success)
+    Ok(())
 }
 
 fn entries() -> Vec<Entry<'static>> {
@@ -137,8 +187,7 @@ fn list(entries: &[Entry<'_>], printer: &mut Printer) -> Result<(), CliError> {
 }
 
 /// What somebody means who names a key with its table or without, a table, a variable or a flag.
-fn matching<'e, 't>(entries: &'e [Entry<'t>], asked: &str) -> Result<Vec<&'e Entry<'t>>, CliError> {
-    let name = asked.trim_matches(['[', ']', '-']);
+fn matching<'e, 't>(entries: &'e [Entry<'t>], name: &str) -> Vec<&'e Entry<'t>> {
     let entry_or_below = |entry: &Entry<'_>| {
         let table = entry.name().rsplit_once('.').map_or(TOP_LEVEL, |(table, _)| table);
         let is_below = || entry.is_key() && table == name;
@@ -147,17 +196,53 @@ fn matching<'e, 't>(entries: &'e [Entry<'t>], asked: &str) -> Result<Vec<&'e Ent
     let any_table = |entry: &Entry<'_>| entry.name().rsplit_once('.').is_some_and(|(_, last)| last == name);
     let set_by = |entry: &Entry<'_>| entry.is_set_by(name);
     let ways: [&dyn Fn(&Entry<'_>) -> bool; 3] = [&entry_or_below, &any_table, &set_by];
-    for way in ways {
-        let found: Vec<_> = entries.iter().filter(|entry| way(entry)).collect();
-        if !found.is_empty() {
-            return Ok(found);
-        }
+    let mut found = ways.into_iter().map(|way| entries.iter().filter(|entry| way(entry)).collect::<Vec<_>>());
+    found.find(|found| !found.is_empty()).unwrap_or_default()
+}
+
+/// Lists the entries that have all the words in their name, or else in what is said of them.
+fn print_found(entries: &[Entry<'_>], asked: &str, printer: &mut Printer) -> Result<(), CliError> {
+    let words: Vec<_> = words(asked).filter(|word| word.len() >= WORD_MIN).collect();
+    let among = || entries.iter().filter(|entry| entry.is_key() || entry.is_table());
+    let mut found: Vec<_> = among().filter(|entry| has_all(&words, entry.name())).collect();
+    // The shorter the name, the more of it was meant.
+    found.sort_by_key(|entry| entry.name().len());
+    let where_ = if found.is_empty() { "in what the reference says of" } else { "in the name of" };
+    if found.is_empty() {
+        found = among().filter(|entry| has_all(&words, &entry.text())).collect();
     }
+    if words.is_empty() || found.is_empty() {
+        return Err(unknown(entries, asked));
+    }
+    printer.line(format_args!("nothing has the name {asked:?}; it is {where_}:"))?;
+    let width = found.iter().take(FOUND_MAX).map(|entry| entry.name().len()).max().unwrap_or_default();
+    for entry in found.iter().take(FOUND_MAX) {
+        printer.line(format_args!("  {:<width$}  {}", entry.name(), entry.first_sentence()))?;
+    }
+    if let Some(more @ 1..) = found.len().checked_sub(FOUND_MAX) {
+        printer.line(format_args!("and {more} more"))?;
+    }
+    Ok(())
+}
+
+fn words(text: &str) -> impl Iterator<Item = String> {
+    text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase)
+}
+
+/// Whether each of the words begins one of the text.
+fn has_all(wanted: &[String], text: &str) -> bool {
+    let known: Vec<_> = words(text).collect();
+    wanted.iter().all(|word| known.iter().any(|known| known.starts_with(word.as_str())))
+}
+
+fn unknown(entries: &[Entry<'_>], asked: &str) -> CliError {
+    let name = asked.trim_matches(['[', ']', '-']);
     let keys = || entries.iter().filter(|entry| entry.is_key() || entry.is_table()).map(Entry::name);
     let last_names = keys().filter_map(|key| key.rsplit_once('.')).map(|(_, last)| last);
     let names: Vec<_> = keys().chain(last_names).collect();
+    let names = [names, directives().collect()].concat();
     let meant = nearest(name, &names).map_or(String::new(), |meant| format!(" (did you mean {meant}?)"));
     let message =
         format!("no key, table, variable or flag {asked:?}{meant}; turnstone config reference lists all keys");
-    Err(CliError::usage(message))
+    CliError::usage(message)
 }

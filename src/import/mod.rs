@@ -6,6 +6,7 @@
 
 mod arguments;
 mod conf;
+mod counterpart;
 mod credentials;
 mod differences;
 mod eturnal;
@@ -26,6 +27,7 @@ mod unknown;
 mod write;
 mod yaml;
 
+pub use counterpart::{Counterpart, counterpart};
 pub use findings::{Finding, FindingKind, Grade, Import, Spot};
 pub use recognize::coturn_directives;
 pub use yaml::YamlError;

@@ -56,6 +56,26 @@ fn problems_are_findings_with_their_place() {
 }
 
 #[test]
+fn the_file_may_be_named_alone_and_elsewhere_a_tip_says_how() {
+    let place = Place::new();
+    let alone = ran(&mut place.command(&["check", "turnserver.toml"]));
+    assert_eq!((alone.code, alone.out), (0, place.run(&["check"]).out));
+    let twice = place.run(&["check", "turnserver.toml"]);
+    assert!(twice.code == 2 && twice.err.contains("cannot be used with"), "{}", twice.err);
+    for command in [&["doctor"][..], &["serve"], &["config", "show"], &["status"]] {
+        let told = ran(&mut place.command(&[command, &["turnserver.toml"]].concat()));
+        assert_eq!(told.code, 2);
+        assert!(
+            told.err.ends_with("\ntip: a configuration file is named with --config turnserver.toml\n"),
+            "{}",
+            told.err
+        );
+    }
+    let other = ran(&mut place.command(&["status", "nonsense"]));
+    assert!(other.code == 2 && !other.err.contains("--config nonsense"), "{}", other.err);
+}
+
+#[test]
 fn a_file_of_coturn_is_named_as_such_and_nothing_else_is_said() {
     for text in ["listening-port=3478\nuse-auth-secret\n", "listening-port=3478\nno-cli=1\n"] {
         let place = Place::new();

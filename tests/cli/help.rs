@@ -160,7 +160,7 @@ fn the_reference_says_what_a_key_a_table_a_variable_or_a_flag_is_without_a_confi
     assert!(said("relay").starts_with("[relay]\n") && said("[relay]").contains(&ports));
     assert!(said("[[listen]]").contains("listen.web-proxy-header\n"));
     assert!(said("Top level").contains("workers\n  Value: "));
-    for nothing in ["", "[]", "--", "NUMBER", "of", "\u{1b}[31m"] {
+    for nothing in ["", "[]", "--", "of", "\u{1b}[31m"] {
         let ran = ran(&mut place.command(&["config", "reference", "--", nothing]));
         assert!(
             ran.code == 2 && ran.out.is_empty() && !ran.err.contains('\u{1b}'),
@@ -171,6 +171,29 @@ fn the_reference_says_what_a_key_a_table_a_variable_or_a_flag_is_without_a_confi
     }
     let all = ran(&mut place.command(&["config", "reference"])).ok();
     assert!(all.contains("  quota.allocations-total                          \"unlimited\"\n"), "{all}");
+    let asked = |words: &[&str]| ran(&mut place.command(&[&["config", "reference"], words].concat())).ok();
+    for (directive, first_line) in [
+        ("denied-peer-ip", "denied-peer-ip is coturn's; here it is peers.denied\n\npeers.denied\n"),
+        ("user-quota", "user-quota is coturn's; here it is quota.allocations-per-user\n"),
+        ("max-bps", "max-bps is coturn's; here it is bandwidth.per-allocation\n"),
+        ("no-loopback-peers", "no-loopback-peers is coturn's, and has no key here: loopback is always denied\n"),
+        ("tls.cert", "nothing has the name \"tls.cert\"; it is in the name of:\n  tls.certificate "),
+        ("user quota", "nothing has the name \"user quota\"; it is in the name of:\n"),
+        ("loopback", "nothing has the name \"loopback\"; it is in what the reference says of:\n"),
+    ] {
+        let told = asked(&[directive]);
+        assert!(told.starts_with(first_line), "{directive}: {told}");
+    }
+    assert_eq!(asked(&["user", "quota"]), asked(&["user quota"]));
+    assert!(asked(&["user quota"]).contains("\n  quota.allocations-per-user "));
+    assert!(asked(&["loopback"]).contains("\n  peers.allowed "), "{}", asked(&["loopback"]));
+    assert!(asked(&["the"]).lines().last().unwrap().starts_with("and "));
+    let nearly = ran(&mut place.command(&["config", "reference", "denied-peer-ipp"]));
+    assert!(nearly.code == 2 && nearly.err.contains("(did you mean denied-peer-ip?)"), "{}", nearly.err);
+    for nothing in ["", "!", "\u{1b}[31m"] {
+        let ran = ran(&mut place.command(&["config", "reference", nothing]));
+        assert!(ran.code == 2 && !ran.err.contains('\u{1b}'), "{nothing:?}: {}{}", ran.out, ran.err);
+    }
     let wrong = ran(&mut place.command(&["config", "reference", "relay.prots"]));
     assert_eq!((wrong.code, wrong.out.as_str()), (2, ""));
     assert!(
