@@ -19,6 +19,7 @@ use crate::stun::{
 };
 use crate::text::json_pretty;
 
+use super::admin::{AdminAddress, Known, ask_whether_revoked};
 use super::input::{self, ConfigFlags};
 use super::output::{CliError, Exit, Printer, unix_now};
 
@@ -26,8 +27,9 @@ use super::output::{CliError, Exit, Printer, unix_now};
 #[derive(Args)]
 #[command(
     after_help = "It knows what is often done wrong: another secret, hexadecimal in place of base64, milliseconds in
-place of seconds, a newline too many, and so on. It looks at what [auth] revocations lists; what
-commands and the API have revoked only the server knows: turnstone revoke --list.
+place of seconds, a newline too many, and so on. It looks at what [auth] revocations lists. What
+commands and the API have revoked only the running server knows: its admin API is asked, if it can
+be reached, and a note says when it was not.
 
 Exit code 0 when it is valid, 1 when it is not."
 )]
@@ -42,7 +44,14 @@ pub(super) struct VerifyArgs {
     #[arg(long, value_name = "NAME")]
     in_realm: Option<String>,
 
-    /// Print an object: valid, and the reason in words.
+    /// Ask no running server what is revoked.
+    #[arg(long, conflicts_with_all = ["admin", "admin_token_file"])]
+    offline: bool,
+
+    #[command(flatten)]
+    server: AdminAddress,
+
+    /// Print an object: valid, the reason in words, and revoked: true, false, or null if no server was asked.
     #[arg(long)]
     json: bool,
 
@@ -55,8 +64,20 @@ pub(super) fn run(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit, CliE
     let config = args.flags.read(false)?.load_credentials(printer)?;
     let realm = RealmOf::find(&config, args.in_realm.as_deref())?;
     let now_unix = unix_now();
-    let (is_valid, mut text) = judge(&realm, &args.user, &password, now_unix)?;
-    if !is_valid {
+    let (mut is_valid, mut text) = judge(&realm, &args.user, &password, now_unix)?;
+    let mut revoked = None;
+    if is_valid && !args.offline {
+        match ask_server(args, &realm, &password, now_unix)? {
+            Known::Revoked(by_what) => {
+                (is_valid, text, revoked) = (false, format!("not valid: {by_what}"), Some(true));
+            }
+            Known::NotRevoked => revoked = Some(false),
+            Known::Unasked(why) => printer.error(format_args!(
+                "note: no running server was asked whether it is revoked ({why}); --admin says where one is, --offline that none is to be asked"
+            )),
+        }
+    }
+    if !is_valid && revoked.is_none() {
         for other in RealmOf::all(&config).filter(|other| other.name != realm.name) {
             if judge(&other, &args.user, &password, now_unix)?.0 {
                 text += &format!("; it is good in the realm {:?}", other.name);
@@ -64,10 +85,17 @@ pub(super) fn run(args: &VerifyArgs, printer: &mut Printer) -> Result<Exit, CliE
         }
     }
     match args.json {
-        true => printer.line(json_pretty(&json!({ "valid": is_valid, "reason": text })))?,
+        true => printer.line(json_pretty(&json!({ "valid": is_valid, "reason": text, "revoked": revoked })))?,
         false => printer.line(&text)?,
     }
     Ok(if is_valid { Exit::Success } else { Exit::CheckFailed })
+}
+
+/// What the running server says of a credential that is good otherwise.
+fn ask_server(args: &VerifyArgs, realm: &RealmOf<'_>, password: &str, now_unix: u64) -> Result<Known, CliError> {
+    let Ok(mut identity) = authenticate(realm, &args.user, password, now_unix)? else { return Ok(Known::NotRevoked) };
+    identity.user = identity.user.in_realm(realm.label());
+    ask_whether_revoked(&args.server, (realm.config, args.flags.file()), &identity, realm.name, now_unix)
 }
 
 /// Who may allocate in one realm.
@@ -102,9 +130,13 @@ impl<'c> RealmOf<'c> {
     fn is_revoked(&self, mut identity: Identity, now_unix: u64) -> bool {
         let auth = &self.config.auth;
         let revocations = Revocations::default();
-        let label = (self.name != auth.realm).then(|| self.name.into());
-        identity.user = identity.user.in_realm(label);
+        identity.user = identity.user.in_realm(self.label());
         revocations.replace_listed(&auth.revocations).is_ok() && revocations.covers(&identity, now_unix)
+    }
+
+    /// What it is called among users: that of `[auth]` is nothing.
+    fn label(&self) -> Option<Arc<str>> {
+        (self.name != self.config.auth.realm).then(|| self.name.into())
     }
 
     fn all(config: &'c Config) -> impl Iterator<Item = Self> {

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::last_ends::LastEnd;
 use super::moving::Moving;
 use super::tcp_relays::ClientSide;
 use crate::addr::PeerAddr;
@@ -61,6 +62,8 @@ pub enum Command {
     Users(Reply<Vec<UserTotal>>),
     /// Answer with the last refusals, the oldest first.
     Refusals(Reply<Vec<Refusal>>),
+    /// Answer with how the last allocations ended, in no order.
+    LastEnds(Reply<Vec<LastEnd>>),
     /// Answer with the round trips, in microseconds, over some connections that hold an allocation.
     RoundTrips(Reply<Vec<u32>>),
     /// End allocations (and the connections they came by): those that match, and of these only the one with this id if there is

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::ends::Ends;
+use super::last_ends::{LastEnd, LastEnds};
 use super::log;
 use super::moving::Whereabouts;
-use super::refusals::RefusalRing;
+use super::ring::Ring;
 use super::shortage::{Shortage, Shortages};
 use crate::addr::Logged;
 use crate::clock::{Now, SECOND};
@@ -27,8 +28,9 @@ pub(super) struct Observers {
     events: Option<EventSender>,
     shortages: Arc<Shortages>,
     whereabouts: Arc<Whereabouts>,
-    refusals: RefusalRing,
+    refusals: Ring<Refusal>,
     refusals_reported: u64,
+    last_ends: LastEnds,
     ends: Ends,
     /// When something was last sent, or might have been.
     flushed_micros: u64,
@@ -55,8 +57,9 @@ impl Observers {
             events,
             shortages,
             whereabouts,
-            refusals: RefusalRing::new(),
+            refusals: Ring::new(),
             refusals_reported: 0,
+            last_ends: LastEnds::new(),
             ends: Ends::default(),
             flushed_micros: clocks().0,
             timed_packets: 0,
@@ -125,6 +128,7 @@ impl Observers {
                 let transport = summary.five_tuple.transport;
                 self.counters.allocation_ended(transport, summary.reason, summary.duration_micros);
                 self.ends.log(self.flushed_micros, &summary);
+                self.last_ends.note(self.flushed_micros, &summary);
                 self.whereabouts.forget(summary.id);
                 if let Some(events) = &self.events {
                     events.ended(&summary);
@@ -180,6 +184,11 @@ impl Observers {
     /// The last refusals, the oldest first.
     pub(super) fn last_refusals(&self) -> Vec<Refusal> {
         self.refusals.oldest_first()
+    }
+
+    /// How the last allocations ended, in no order.
+    pub(super) fn last_ends(&self) -> Vec<LastEnd> {
+        self.last_ends.all()
     }
 
     /// Notes the time since the wake-up for every packet relayed since the last flush. One reading of the clock for all of

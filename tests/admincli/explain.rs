@@ -2,7 +2,7 @@
 
 use crate::support::{Credentials, TestServer, Transport};
 use crate::wire::Wire;
-use crate::{cells, config, json, printed};
+use crate::{cells, config, json, printed, run};
 
 #[test]
 fn an_expired_credential_a_wrong_password_and_a_private_peer_are_explained() {
@@ -76,4 +76,49 @@ fn an_expired_credential_a_wrong_password_and_a_private_peer_are_explained() {
     let answer = json(&server, &["explain", "late"]);
     assert_eq!(answer["refusals"].as_array().unwrap().len(), 3);
     assert_eq!(answer["refusals"][0]["reason"], "credential-expired");
+}
+
+#[test]
+fn who_was_revoked_is_told_so_before_his_client_asks_again() {
+    let server = TestServer::start(&config(""));
+    let clients: Vec<_> = (0..3).map(|_| Wire::allocated(&server, Transport::Tcp, "page-1").0).collect();
+    let (_other, _) = Wire::allocated(&server, Transport::Udp, "page-2");
+    assert!(run(&server, &["revoke", "--user", "page-1"]).stdout.ends_with("ended 3 sessions\n"));
+    drop(clients);
+    let text = printed(&server, &["explain", "page-1"]);
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[0].starts_with("no refusal of page-1; everything since"), "{text}");
+    assert_eq!(cells(lines[1]), ["LAST", "SESSIONS", "ENDED", "CLIENT", "USER", "WHY"]);
+    let row = cells(lines[2]).join("|");
+    let wanted = "3|revoked|127.0.0.1 tcp|page-1|its credential was revoked; turnstone revoke --list shows by what";
+    assert!(row.split_once(" ago|").is_some_and(|(_, row)| row == wanted), "{text}");
+    assert_eq!(lines[3], "3 sessions ended, of those that are kept");
+    assert!(lines[4].starts_with("user page-1 is revoked until 20"), "{text}");
+    assert!(lines[4].ends_with("by a command or the API (turnstone revoke --undo ends that)"), "{text}");
+    assert_eq!(lines.len(), 5, "{text}");
+    // By the address, too, and nobody else is said to be revoked.
+    assert!(printed(&server, &["explain", "127.0.0.1"]).contains("  revoked  "));
+    let other = printed(&server, &["explain", "page-2"]);
+    assert_eq!(other.lines().count(), 1, "{other}");
+    // One credential of a user, and what was issued before some moment.
+    let credentials = server.credentials("page-2");
+    run(&server, &["revoke", &credentials.username]);
+    run(&server, &["revoke", "--everybody", "--yes", "--issued-before", "now", "--lifetime", "1d"]);
+    let text = printed(&server, &["explain", "page-2"]);
+    assert!(text.contains(&format!("\nusername {} is revoked until 20", credentials.username)), "{text}");
+    assert!(
+        text.contains("\neverybody is revoked until 20") && text.contains(", what was issued for up to 24 h before 20"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_client_whose_session_is_over_is_told_how_it_ended() {
+    let server = TestServer::start(&config(""));
+    let (mut client, _) = Wire::allocated(&server, Transport::Udp, "alice");
+    assert!(run(&server, &["kick", "--user", "alice", "--yes"]).stdout.contains('1'));
+    assert_eq!(client.permit("8.8.8.8:0"), Err(437));
+    let text = printed(&server, &["explain", "alice"]);
+    let why = "the client has no allocation any more: an operator ended it: turnstone kick, or the admin API";
+    assert!(text.contains(why), "{text}");
 }

@@ -1,6 +1,6 @@
 //! `revoke`.
 
-use crate::support::{Spec, TestServer, Transport};
+use crate::support::{Finished, Spec, TestServer, Transport};
 use crate::wire::Wire;
 use crate::{cells, config, json, printed, run};
 
@@ -78,4 +78,49 @@ fn under_a_service_manager_it_is_kept_without_a_word_in_the_configuration() {
     let server = spec.start();
     assert_eq!(Wire::connect(&server, Transport::Udp, &mallory).allocate().unwrap_err(), 401);
     assert!(printed(&server, &["revoke", "--list"]).contains("mallory"));
+}
+
+#[test]
+fn a_credential_that_is_revoked_at_the_running_server_is_not_said_to_be_valid() {
+    let server = TestServer::start(&config(""));
+    let alice = server.credentials("alice");
+    let verify = |args: &[&str]| {
+        let args = [&["credentials", "verify", &alice.username, &alice.password], args].concat();
+        let Finished { code, stdout, stderr } = run(&server, &args);
+        (code, stdout, stderr)
+    };
+    let (code, good, note) = verify(&[]);
+    assert!(code == Some(0) && good.starts_with("valid: ") && note.is_empty(), "{good}{note}");
+    for (whose, undo) in [
+        (vec![alice.username.as_str()], vec![alice.username.as_str()]),
+        (vec!["--user", "alice"], vec!["--user", "alice"]),
+        (vec!["--key", "test", "--yes"], vec!["--key", "test"]),
+        (vec!["--user", "alice", "--issued-before", "now", "--lifetime", "2h"], vec!["--user", "alice"]),
+    ] {
+        assert_eq!(run(&server, &[&["revoke"], &whose[..]].concat()).code, Some(0));
+        let (code, told, note) = verify(&[]);
+        assert!(code == Some(1) && note.is_empty(), "{whose:?}: {told}{note}");
+        assert!(told.starts_with("not valid: ") && told.contains(" is revoked until 20"), "{whose:?}: {told}");
+        let (_, told, _) = verify(&["--json"]);
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        assert_eq!((&told["valid"], &told["revoked"]), (&false.into(), &true.into()));
+        let (code, offline, note) = verify(&["--offline"]);
+        assert!(code == Some(0) && offline == good && note.is_empty(), "{offline}{note}");
+        assert_eq!(run(&server, &[&["revoke", "--undo"], &undo[..]].concat()).code, Some(0));
+    }
+    run(&server, &["revoke", "--user", "bob"]);
+    assert_eq!(verify(&[]).0, Some(0), "another user");
+    // Of a server that cannot be asked a note says so; one that was named has to answer.
+    let socket = server.file("admin.sock");
+    drop(std::fs::rename(&socket, server.file("gone.sock")));
+    let (code, told, note) = verify(&[]);
+    assert!(code == Some(0) && told == good, "{told}");
+    assert!(
+        note.starts_with("note: no running server was asked whether it is revoked (no admin API at unix:"),
+        "{note}"
+    );
+    let (_, json, _) = verify(&["--json"]);
+    assert!(json.contains("\"revoked\": null"), "{json}");
+    let (code, _, error) = verify(&["--admin", &format!("unix:{socket}")]);
+    assert!(code == Some(3) && error.contains("there is no such socket"), "{error}");
 }

@@ -106,6 +106,25 @@ pub(super) struct RefusalList {
     pub(super) refusals: Vec<Refusal>,
     pub(super) kept_since_unix: Option<u64>,
     pub(super) as_peer: Option<AsPeer>,
+    /// Servers of earlier versions do not say this and the next.
+    #[serde(default)]
+    pub(super) ended: Vec<LastEnd>,
+    #[serde(default)]
+    pub(super) revoked: Vec<Revocation>,
+}
+
+/// How a session ended, or several of one user, one right after the other.
+#[derive(Deserialize)]
+pub(super) struct LastEnd {
+    pub(super) at_unix: u64,
+    pub(super) reason: String,
+    pub(super) explanation: String,
+    pub(super) times: u64,
+    pub(super) client: String,
+    pub(super) transport: String,
+    #[serde(default)]
+    pub(super) realm: Option<String>,
+    pub(super) user: String,
 }
 
 #[derive(Deserialize)]
@@ -165,6 +184,8 @@ pub(super) struct Revocation {
     pub(super) key: Option<String>,
     pub(super) realm: Option<String>,
     pub(super) issued_before_unix: Option<u64>,
+    #[serde(default)]
+    pub(super) lifetime_secs: Option<u64>,
     pub(super) until_unix: Option<u64>,
     pub(super) source: Option<String>,
 }

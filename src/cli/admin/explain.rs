@@ -1,4 +1,4 @@
-//! `turnstone explain`: why a user, or whoever is at an address, was refused.
+//! `turnstone explain`: why a user, or whoever is at an address, was refused, or is in no session any more.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -9,21 +9,24 @@ use crate::auth::TimeLimited;
 use crate::clock::span;
 
 use super::super::output::{CliError, Exit, Printer, printable, unix_now, utc_text};
-use super::answers::{AsPolicy, AsPort, Refusal, RefusalList, print_json, read};
+use super::answers::{AsPolicy, AsPort, LastEnd, Refusal, RefusalList, print_json, read};
 use super::client::Call;
+use super::revoke::revocation_text;
 use super::text::{Table, count, with_realm};
 use super::whereabouts::AdminFlags;
 
 /// As many as the API tells at once.
 const LIMIT: &str = "1000";
 
-/// Say why a user, a client's address or a peer's address was refused.
+/// Say why a user or an address was refused, and how sessions ended.
 #[derive(Args)]
 #[command(after_help = "Examples:
   turnstone explain alice
   turnstone explain 198.51.100.7
 
 The newest refusal comes first. The 401 that every client gets to its first request is not kept.
+Of a user it also says what revokes credentials of his, and of a user or a client's address how the
+last sessions ended.
 For an address, it also says whether clients may have it as a peer now, and by which rule: of an
 address without a port, also at each port that was refused.
 
@@ -72,6 +75,15 @@ pub(in crate::cli) fn explain(args: &ExplainArgs, printer: &mut Printer) -> Resu
             printer.print(&table(&groups, now_unix).to_string())?;
             printer.line(format_args!("{}{since}", count(list.refusals.len() as u64, "refusal")))?;
         }
+    }
+    let ends = ends(&list.ended);
+    if !ends.is_empty() {
+        printer.print(&table_of_ends(&ends, now_unix).to_string())?;
+        let ended: u64 = ends.iter().map(|(_, times)| times).sum();
+        printer.line(format_args!("{} ended, of those that are kept", count(ended, "session")))?;
+    }
+    for revocation in &list.revoked {
+        printer.line(revocation_text(revocation))?;
     }
     if let Some(peer) = &list.as_peer {
         let verdict = |allowed| if allowed { "allowed" } else { "denied" };
@@ -150,6 +162,36 @@ fn table(groups: &[Group<'_>], now_unix: u64) -> Table {
             user,
             peer,
             format!("{explanation}{normal}"),
+        ]);
+    }
+    table
+}
+
+/// The ends that are alike but for time and port, the one with the newest first, and how many there were of each.
+fn ends(ended: &[LastEnd]) -> Vec<(&LastEnd, u64)> {
+    fn key(end: &LastEnd) -> (&str, &str, &str, &str, Option<&str>) {
+        (&end.reason, without_port(&end.client), &end.transport, &end.user, end.realm.as_deref())
+    }
+    let mut ends: Vec<(&LastEnd, u64)> = Vec::new();
+    for end in ended {
+        match ends.iter_mut().find(|(newest, _)| key(newest) == key(end)) {
+            Some((_, times)) => *times = times.saturating_add(end.times),
+            None => ends.push((end, end.times)),
+        }
+    }
+    ends
+}
+
+fn table_of_ends(ends: &[(&LastEnd, u64)], now_unix: u64) -> Table {
+    let mut table = Table::new(&[">LAST", ">SESSIONS", "ENDED", "CLIENT", "USER", "WHY"]);
+    for (end, times) in ends {
+        table.row([
+            format!("{} ago", span(now_unix.saturating_sub(end.at_unix))),
+            times.to_string(),
+            end.reason.clone(),
+            format!("{} {}", without_port(&end.client), end.transport),
+            with_realm(&end.user, end.realm.as_deref()),
+            end.explanation.clone(),
         ]);
     }
     table

@@ -11,6 +11,7 @@ use super::answers::{Revocation, RevocationList, Revoked, Undone, print_json, re
 use super::client::{Call, Client};
 use super::text::{Table, count};
 use super::whereabouts::AdminFlags;
+use crate::clock::span;
 use crate::config::parse_duration;
 
 /// Revoke credentials, whose sessions end at once, or list what is revoked.
@@ -215,6 +216,24 @@ fn until_text(revocation: &Revocation) -> String {
         Some(until_unix) => format!("until {}", utc_text(until_unix)),
         None => "for good".to_owned(),
     }
+}
+
+/// A line about something that is revoked: what, since when as far as that is known, until when, and by what.
+pub(super) fn revocation_text(revocation: &Revocation) -> String {
+    let (what, name) = what(revocation);
+    let whose = name.map_or_else(|| what.to_owned(), |name| format!("{what} {}", printable(&name)));
+    let realm =
+        revocation.realm.as_deref().map_or_else(String::new, |realm| format!(" in the realm {}", printable(realm)));
+    let issued = revocation.issued_before_unix.map_or_else(String::new, |unix| {
+        let lifetime = revocation.lifetime_secs.map_or_else(String::new, |secs| format!(" for up to {}", span(secs)));
+        format!(", what was issued{lifetime} before {}", utc_text(unix))
+    });
+    let by = match revocation.source.as_deref() {
+        Some("file") => "by the file of [auth] revocations".to_owned(),
+        Some("store") => "in the store that servers share (turnstone revoke --undo ends that)".to_owned(),
+        _ => "by a command or the API (turnstone revoke --undo ends that)".to_owned(),
+    };
+    format!("{whose}{realm} is revoked {}{issued}, {by}", until_text(revocation))
 }
 
 fn note_if_not_kept(kept: bool, printer: &mut Printer) {

@@ -2,7 +2,6 @@
 
 use std::fmt::Display;
 use std::io::ErrorKind;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -12,6 +11,7 @@ use crate::config::{
     ADMIN_ENV, ADMIN_TOKEN_ENV, Admin, AdminToken, CONFIG_ENV, ConfigError, DEFAULT_FILE, Endpoint, Source,
     Surroundings, read_private_file, trim_line_end,
 };
+use crate::net::connect_unix;
 use crate::ops::host;
 
 use super::super::dev_socket;
@@ -25,6 +25,19 @@ const DEFAULT_SOCKET: &str = "/run/turnstone/admin.sock";
 #[derive(Args)]
 #[command(next_help_heading = "Where the server is")]
 pub(in crate::cli) struct AdminFlags {
+    #[command(flatten)]
+    address: AdminAddress,
+
+    /// The server's configuration file, of which only [admin] is read [default: /etc/turnstone/turnserver.toml]
+    /// [variable: TURNSTONE_CONFIG]
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Those of them that a command has that reads the whole configuration.
+#[derive(Args)]
+#[command(next_help_heading = "Where the server is")]
+pub(in crate::cli) struct AdminAddress {
     /// Where its admin API listens: unix:PATH, or ADDRESS:PORT on loopback [default: [admin] listen of the
     /// configuration file, else unix:/run/turnstone/admin.sock, else that of your serve --dev] [variable: TURNSTONE_ADMIN]
     #[arg(long, value_name = "ADDRESS")]
@@ -34,20 +47,27 @@ pub(in crate::cli) struct AdminFlags {
     /// [variable, for the token itself: TURNSTONE_ADMIN_TOKEN]
     #[arg(long, value_name = "FILE")]
     admin_token_file: Option<PathBuf>,
-
-    /// The server's configuration file, of which only [admin] is read [default: /etc/turnstone/turnserver.toml]
-    /// [variable: TURNSTONE_CONFIG]
-    #[arg(long, short, value_name = "FILE")]
-    config: Option<PathBuf>,
 }
 
 impl AdminFlags {
     /// A client of the API. Nothing is sent yet.
     pub(super) fn client(&self) -> Result<Client, CliError> {
+        self.address.client(self.config.as_deref())
+    }
+}
+
+impl AdminAddress {
+    /// Whether it was said where a server is.
+    pub(super) fn is_given(&self) -> Result<bool, CliError> {
+        Ok(self.named_endpoint()?.is_some())
+    }
+
+    /// A client of the API of the server with this configuration file. Nothing is sent yet.
+    pub(super) fn client(&self, config: Option<&Path>) -> Result<Client, CliError> {
         let named = self.named_endpoint()?;
         let token = self.named_token()?;
-        let is_named_config = self.config.is_some();
-        let (file, is_ours) = match self.config.clone().or_else(|| variable(CONFIG_ENV).map(PathBuf::from)) {
+        let is_named_config = config.is_some();
+        let (file, is_ours) = match config.map(Path::to_owned).or_else(|| variable(CONFIG_ENV).map(PathBuf::from)) {
             Some(path) => (path, true),
             None => (PathBuf::from(DEFAULT_FILE), false),
         };
@@ -101,7 +121,7 @@ impl AdminFlags {
 
 /// Whether there is no socket, or one that a server has left behind; one that may not be used is somebody's.
 fn nobody_listens(socket: &Path) -> bool {
-    let error = UnixStream::connect(socket).err().map(|error| error.kind());
+    let error = connect_unix(socket, dev_socket::CONNECT_LIMIT).err().map(|error| error.kind());
     matches!(error, Some(ErrorKind::NotFound | ErrorKind::ConnectionRefused))
 }
 

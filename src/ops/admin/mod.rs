@@ -11,6 +11,7 @@ mod control;
 mod error;
 mod history;
 mod input;
+mod last_ends;
 mod questions;
 mod realms;
 mod refusals;

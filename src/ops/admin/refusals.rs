@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use super::api::Api;
 use super::error::Refused;
 use super::input::Query;
+use super::last_ends;
 use super::realms::{Realm, asked};
+use super::revocations;
 use crate::addr::Reach;
 use crate::auth::{TimeLimited, UsernameLimits};
 use crate::clock::span;
@@ -19,7 +21,7 @@ use crate::reject::Reason;
 use crate::stun::Method;
 use crate::turn::{Excerpt, Refusal};
 use crate::user::RealmId;
-use crate::worker::{Command, REFUSALS_KEPT};
+use crate::worker::{Command, LastEnd, REFUSALS_KEPT};
 
 pub(super) const KEYS: &[&str] = &["user", "realm", "address", "limit"];
 
@@ -34,6 +36,7 @@ pub(super) async fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
     let realm = asked(api, query)?.as_ref().map(Realm::id);
     let address: Option<Address> = query.parsed("address", "an IP address, or ADDRESS:PORT of a client or peer")?;
     let limit = query.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
+    let ends = last_ends::of(api, user, address.map(Address::ip), realm).await?;
     let of_workers = api.workers.ask_all(Command::Refusals).await?;
     // A worker whose ring is full knows nothing of what was before; the others remember everything since the start.
     let started_unix = api.status.started_unix_secs() as u64;
@@ -57,12 +60,29 @@ pub(super) async fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
     };
     let several = settings.as_deref().filter(|settings| settings.has_realms());
     let beside = several.and_then(|settings| settings.realm_name(RealmId::DEFAULT));
-    let shown = found.iter().take(limit).map(|refusal| shown(refusal, realm_of(refusal), beside, policies));
+    let shown = found.iter().take(limit).map(|refusal| {
+        let mut shown = shown(refusal, realm_of(refusal), beside, policies);
+        let end = ends.iter().find(|end| is_of_client(end, refusal));
+        if let (Some(end), Some(explanation)) = (end, shown.get_mut("explanation"))
+            && is_without_allocation(refusal)
+        {
+            *explanation =
+                format!("the client has no allocation any more: {}", last_ends::explanation(end.reason)).into();
+        }
+        shown
+    });
     let mut answer = json!({ "refusals": shown.collect::<Vec<_>>(), "kept_since_unix": kept_since_unix });
-    if let (Some(address), Some(policies)) = (address, policies)
-        && let Value::Object(fields) = &mut answer
-    {
-        fields.insert("as_peer".to_owned(), as_peer_of_all(address, &found, policies));
+    if let Value::Object(fields) = &mut answer {
+        if let (Some(address), Some(policies)) = (address, policies) {
+            fields.insert("as_peer".to_owned(), as_peer_of_all(address, &found, policies));
+        }
+        if user.is_some() || address.is_some() {
+            let ends = ends.iter().take(limit).map(|end| last_ends::shown(api, end));
+            fields.insert("ended".to_owned(), ends.collect());
+        }
+        if let Some(user) = user {
+            fields.insert("revoked".to_owned(), revocations::of(api, user, realm, limit));
+        }
     }
     Ok(answer)
 }
@@ -83,6 +103,13 @@ impl FromStr for Address {
 }
 
 impl Address {
+    fn ip(self) -> IpAddr {
+        match self {
+            Self::Ip(ip) => ip,
+            Self::Socket(address) => address.ip(),
+        }
+    }
+
     /// Whether it is the client's or the peer's.
     fn is_in(self, refusal: &Refusal) -> bool {
         let mut known = [Some(refusal.client.get()), refusal.peer].into_iter().flatten();
@@ -148,6 +175,16 @@ fn shown(refusal: &Refusal, realm: Option<&str>, beside: Option<&str>, policies:
         "times": refusal.times,
         "normal": refusal.reason == Reason::StaleNonce || is_host_candidate(refusal),
     })
+}
+
+/// Whether a client asked about an allocation that it does not have.
+fn is_without_allocation(refusal: &Refusal) -> bool {
+    refusal.reason == Reason::AllocationMismatch && refusal.method != Method::ALLOCATE
+}
+
+/// Whether what ended was that of the client that was refused.
+fn is_of_client(end: &LastEnd, refusal: &Refusal) -> bool {
+    end.client == refusal.client && end.transport == refusal.transport && last_ends::realm_of(end) == refusal.realm
 }
 
 /// Whether clients may have an address as a peer now, by the default policy and by each of the others.

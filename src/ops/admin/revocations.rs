@@ -1,5 +1,6 @@
 //! Revocations: what is revoked, revoking something, and undoing it.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -9,11 +10,13 @@ use super::super::revocations::Kept;
 use super::api::Api;
 use super::error::Refused;
 use super::input::Query;
-use crate::auth::{Revocation, Revoked};
+use super::realms::{Realm, asked};
+use crate::auth::{Revocation, Revoked, TimeLimited, UsernameLimits};
 use crate::config::WrittenRevocation;
+use crate::user::RealmId;
 use crate::worker::Command;
 
-pub(super) const LIST_KEYS: &[&str] = &["name", "limit"];
+pub(super) const LIST_KEYS: &[&str] = &["name", "of", "realm", "limit"];
 pub(super) const UNDO_KEYS: &[&str] = &["username", "user", "key", "everybody", "realm"];
 
 const LIMIT_DEFAULT: usize = 100;
@@ -23,12 +26,14 @@ const LIMIT_MAX: usize = 1000;
 pub(super) fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
     let limit = query.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
     let name = query.text("name")?;
-    let revocations = &api.revoker.revocations;
-    let asked_for = revocations.asked_for().into_iter().map(|revocation| (revocation, "api"));
-    let elsewhere = revocations.listed().into_iter().map(|of| (of, "file"));
-    let elsewhere = elsewhere.chain(revocations.stored().into_iter().map(|of| (of, "store")));
-    let mut all: Vec<_> = asked_for.chain(elsewhere).collect();
-    all.retain(|(revocation, _)| name.is_none_or(|name| name_of(&revocation.whose) == Some(name)));
+    let realm = asked(api, query)?.as_ref().map(Realm::id);
+    let of = query.text("of")?;
+    let mut all = all(api);
+    all.retain(|(revocation, _)| {
+        name.is_none_or(|name| name_of(&revocation.whose) == Some(name))
+            && realm.is_none_or(|realm| realm == realm_of(revocation))
+            && of.is_none_or(|of| concerns(revocation, of) || matches!(revocation.whose, Revoked::Key(_)))
+    });
     let total = all.len();
     let order = |one: &(Revocation, &str), other: &(Revocation, &str)| {
         let key = |of: &(Revocation, _)| (of.0.until_unix, name_of(&of.0.whose).map(str::to_owned));
@@ -37,6 +42,45 @@ pub(super) fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
     all.sort_unstable_by(order);
     let shown = all.iter().take(limit).map(|(revocation, source)| show(revocation, Some(source)));
     Ok(json!({ "revocations": shown.collect::<Vec<_>>(), "total": total }))
+}
+
+/// Everything that is revoked, and by what.
+fn all(api: &Api) -> Vec<(Revocation, &'static str)> {
+    let revocations = &api.revoker.revocations;
+    let asked_for = revocations.asked_for().into_iter().map(|revocation| (revocation, "api"));
+    let elsewhere = revocations.listed().into_iter().map(|of| (of, "file"));
+    let elsewhere = elsewhere.chain(revocations.stored().into_iter().map(|of| (of, "store")));
+    asked_for.chain(elsewhere).collect()
+}
+
+/// What revokes credentials of a user or username, or some of them: what is forgotten last, first. Of keys it is not known whose are
+/// made with them.
+pub(super) fn of(api: &Api, name: &str, realm: Option<RealmId>, limit: usize) -> Value {
+    let mut found = all(api);
+    found.retain(|(revocation, _)| {
+        concerns(revocation, name) && realm.is_none_or(|realm| realm == realm_of(revocation))
+    });
+    found.sort_by_key(|(revocation, _)| Reverse(revocation.until_unix));
+    found.iter().take(limit).map(|(revocation, source)| show(revocation, Some(source))).collect()
+}
+
+fn concerns(revocation: &Revocation, name: &str) -> bool {
+    match &revocation.whose {
+        Revoked::Username(username) => is_of(username, name),
+        Revoked::User(user) => is_of(name, user),
+        Revoked::Key(_) => false,
+        Revoked::Everybody => true,
+    }
+}
+
+/// Whether a username is this one, or that of a credential of this user, whether limits are read in it or not.
+fn is_of(username: &str, name: &str) -> bool {
+    let is_user = |username| TimeLimited::parse(username).is_some_and(|parsed| parsed.user == name);
+    username == name || is_user(username) || is_user(UsernameLimits::plain(username))
+}
+
+fn realm_of(revocation: &Revocation) -> RealmId {
+    revocation.realm.as_deref().map(RealmId::of).unwrap_or_default()
 }
 
 /// `POST /v1/revocations`

@@ -55,6 +55,7 @@ impl Worker {
                 Command::Show(id, reply) => reply(self.server.show(now, id)),
                 Command::Users(reply) => self.jobs.add(Job::Users(self.server.totals(), reply)),
                 Command::Refusals(reply) => reply(self.observers.last_refusals()),
+                Command::LastEnds(reply) => reply(self.observers.last_ends()),
                 Command::RoundTrips(reply) => reply(self.clients.some_round_trips()),
                 Command::Kick(filter, id, reply) => {
                     self.jobs.add(Job::Kick(self.server.kicking(filter, id), 0, reply));
