@@ -420,7 +420,7 @@ impl<'d, 'i> Section<'d, 'i> {
             DeValue::Table(_) => "a table",
         };
         // Such as `realm = "..."`, which stands before the first table.
-        let is_table_key = matches!(self.key(name).map(|key| &key.kind), Some(Kind::Tables));
+        let is_table_key = self.path.is_empty() && matches!(keys::find(name).map(|key| &key.kind), Some(Kind::Tables));
         let elsewhere = keys::elsewhere(name, self.path).filter(|_| is_table_key);
         let hint = elsewhere.map_or_else(String::new, |tables| format!("; a key of this name is in {tables}"));
         self.problem(name, self.document.place(value.span()), format_args!("found {found}; expected {expected}{hint}"));

@@ -208,7 +208,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     // Endpoints for programs: what is asked and answered there is others'.
     (
         "http",
-        &["net::bind_endpoint", "config::Acme", "config::CredentialsApi", "config::Endpoint"],
+        &["net::bind_endpoint", "net::connect_unix", "config::Acme", "config::CredentialsApi", "config::Endpoint"],
         &["libc", "tracing"],
     ),
     // It hands credentials out, and has no part in what is done with them: no worker, no core.

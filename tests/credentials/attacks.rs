@@ -215,20 +215,6 @@ fn behind_a_proxy_each_client_has_a_budget_of_its_own() {
 }
 
 #[test]
-fn plain_http_at_the_port_of_https_is_answered_so() {
-    use std::io::Read;
-    let server = TestServer::start(&config("", ""));
-    let api = Api::over_tls(&server);
-    let mut stream = api.connect();
-    stream.write_all(b"POST /v1/credentials HTTP/1.1\r\nHost: turn.example.org\r\nContent-Length: 0\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
-    assert!(answer.ends_with("plain HTTP was sent to an HTTPS port: the URL has to begin with https://\n"), "{answer}");
-    assert_eq!(api.ask(r#"{"user": "alice"}"#).status, 201, "HTTPS is answered as ever");
-}
-
-#[test]
 fn a_flood_of_handshakes_holds_up_neither_packets_nor_the_admin_api() {
     let server = TestServer::start(&config("requests-per-network-per-second = \"unlimited\"", ""));
     let api = Api::over_tls(&server);

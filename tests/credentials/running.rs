@@ -35,7 +35,7 @@ fn curl_gets_a_credential_over_tls_with_the_certificate_of_the_listeners() {
 }
 
 #[test]
-fn a_client_of_turn_is_no_client_of_this_and_plain_http_gets_no_answer() {
+fn a_client_of_turn_is_no_client_of_this_and_plain_http_is_told_so() {
     let server = TestServer::start(&config("", ""));
     let api = Api::over_tls(&server);
     assert_eq!(api.ask(BODY).status, 201);
@@ -43,7 +43,9 @@ fn a_client_of_turn_is_no_client_of_this_and_plain_http_gets_no_answer() {
     plain.write_all(b"GET /v1/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     let mut answer = Vec::new();
     let _ = plain.read_to_end(&mut answer);
-    assert!(!answer.starts_with(b"HTTP"), "{}", String::from_utf8_lossy(&answer));
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
+    assert!(answer.ends_with("plain HTTP was sent to an HTTPS port: the URL has to begin with https://\n"), "{answer}");
     // The listener of TURN speaks no HTTP.
     let stream = std::net::TcpStream::connect(server.tls()).unwrap();
     stream.set_read_timeout(Some(LIMIT)).unwrap();
