@@ -10,6 +10,7 @@ use super::acme_reader::read_acme;
 use super::admin::read_admin;
 use super::credentials_reader::{Beside, read_credentials};
 use super::error::{ConfigError, Place, ValueError};
+use super::fleet_reader::{self, read_fleet};
 use super::hook_reader::read_hook;
 use super::listen::{check_listener_realms, read_listeners, read_tls};
 use super::nat_discovery::read_nat_discovery;
@@ -135,6 +136,16 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         has_store: store.is_some(),
     };
     let credentials = read_credentials(document, root, source, &beside);
+    let beside = fleet_reader::Beside {
+        listeners: &listeners,
+        tls: tls.as_ref(),
+        endpoints: [
+            ("[metrics]", metrics.as_ref().map(|metrics| &metrics.listen)),
+            ("[admin]", admin.as_ref().map(|admin| &admin.listen)),
+            ("[credentials]", credentials.as_ref().map(|api| &api.listen)),
+        ],
+    };
+    let fleet = read_fleet(document, root, source, around, &beside);
     root.report_unknown_keys();
     let mut config = Config {
         workers,
@@ -164,6 +175,7 @@ fn read(document: &Document<'_>, root: &Section<'_, '_>, source: &Source, around
         redirect,
         hook,
         store,
+        fleet,
         hook_events,
         stored_secrets: Arc::default(),
         usage,

@@ -2,6 +2,7 @@
 //! and flag. Reading, `show`, `changes` and what waits for a restart are made from this table; the order is that of `show`.
 
 mod credentials;
+mod fleet;
 mod hook;
 mod outside;
 mod relay;
@@ -44,7 +45,7 @@ pub(super) fn find(name: &str) -> Option<&'static Key> {
 /// Every key.
 pub(super) fn all() -> impl Iterator<Item = &'static Key> {
     let tables = KEYS.iter().chain(tls::KEYS).chain(hook::KEYS).chain(credentials::KEYS).chain(store::KEYS);
-    tables.chain(usage::KEYS).chain(outside::KEYS)
+    tables.chain(fleet::KEYS).chain(usage::KEYS).chain(outside::KEYS)
 }
 
 /// The names that a table may have in it, subtables included.
@@ -473,6 +474,9 @@ static KEYS: &[Key] = &[
         .shown(|c| Some(Value::List(c.redirect.as_ref()?.alternates.servers.iter().map(alternate).collect()))),
     Key::new("redirect.alternate-domain", ALTERNATE_DOMAIN)
         .shown(|c| text(c.redirect.as_ref()?.alternates.domain.as_deref()?)),
+    Key::new("redirect.fleet", Kind::Boolean)
+        .default("false")
+        .shown(|c| boolean(c.redirect.as_ref()?.by_load)),
     Key::new("redirect.share", Kind::Number(1..=100, "a whole number of percent from 1 to 100"))
         .default("100")
         .shown(|c| number(c.redirect.as_ref()?.share_percent.into())),

@@ -76,8 +76,12 @@ pub(super) fn read_redirect(
     let alternates = read_alternates(&section, (listeners, relay), around, true);
     let (share, from) = (section.number("share"), section.number("from-allocations"));
     let from_bandwidth = section.rate("from-bandwidth");
+    let by_load = section.boolean("fleet");
     section.report_unknown_keys();
-    if alternates.servers.is_empty() {
+    if by_load {
+        check_by_load(root, &section, (from.as_ref(), from_bandwidth.as_ref()));
+    }
+    if alternates.servers.is_empty() && !by_load {
         let set = |value: Option<Located<u64>>, default| Some(value.filter(|value| value.value != default)?.place);
         let set = [
             ("share", set(share, 100)),
@@ -86,17 +90,34 @@ pub(super) fn read_redirect(
         ];
         for (key, place) in set {
             if let Some(place) = place {
-                section.problem(key, place, "no alternate-server says where clients are sent");
+                section.problem(key, place, "neither alternate-server nor fleet = true says where clients are sent");
             }
         }
         return None;
     }
     Some(Redirect {
         alternates,
+        by_load,
         share_percent: or_default(share).try_into().unwrap_or(100),
         from_allocations: or_default(from).try_into().unwrap_or(u32::MAX),
         from_bytes_per_sec: from_bandwidth.and_then(|rate| rate.value),
     })
+}
+
+/// What is needed to know who has less to do.
+fn check_by_load(
+    root: &Section<'_, '_>,
+    section: &Section<'_, '_>,
+    (allocations, bandwidth): (Option<&Located<u64>>, Option<&Located<Option<u64>>>),
+) {
+    let problem = |message: &str| section.problem("fleet", section.place(), message);
+    if allocations.is_none_or(|from| from.value == 0) && bandwidth.is_none_or(|from| from.value.is_none()) {
+        problem("nothing says how much is too much for this node; expected from-allocations or from-bandwidth");
+    }
+    let fleet = root.section("fleet");
+    if !fleet.has("nodes") || !fleet.has("listen") {
+        problem("the nodes ask each other for their load; expected nodes and listen in [fleet]");
+    }
 }
 
 /// Servers that clients are sent to; none of them is this one, or a client would go round in a circle.
@@ -108,7 +129,11 @@ fn read_alternates(
 ) -> Alternates {
     let alternates = section.texts("alternate-server", parse_alternate);
     let domain = section.text("alternate-domain", parse_domain);
-    if let Some(domain) = domain.as_ref().filter(|_| !alternates.iter().any(|alternate| is_for_tls(&alternate.value))) {
+    // Those of the fleet are for clients over TLS, too.
+    let has_fleet = may_share && section.boolean("fleet");
+    if let Some(domain) =
+        domain.as_ref().filter(|_| !has_fleet && !alternates.iter().any(|alternate| is_for_tls(&alternate.value)))
+    {
         let message = "it is for clients over TLS, and no alternate-server is for them";
         section.problem("alternate-domain", domain.place.clone(), message);
     }

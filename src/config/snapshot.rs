@@ -19,6 +19,7 @@ use super::acme::Acme;
 use super::credentials::CredentialsApi;
 use super::endpoint::Endpoint;
 use super::finding::{Finding, FoundBy, is_public};
+use super::fleet::FleetConfig;
 use super::hook::{Hook, HookEvents};
 use super::realm::RealmConfig;
 use super::secret::{AdminToken, Readers, SecretError, read_key_file};
@@ -82,6 +83,8 @@ pub struct Config {
     pub hook: Option<Hook>,
     /// What the servers of a fleet share; nothing by default.
     pub store: Option<StoreConfig>,
+    /// The nodes that are run as one; none by default.
+    pub fleet: Option<FleetConfig>,
     /// What is told of allocations, and to whom.
     pub hook_events: Option<HookEvents>,
     /// The shared secrets that are there, by their realms: those of a running server.
@@ -458,6 +461,7 @@ impl Config {
             // Each worker waits with two descriptors, and is woken by another one.
             listeners: self.workers as u64 * (self.listeners.len() as u64 + 3)
                 + if self.credentials.is_some() { CredentialsApi::SOCKETS_MAX } else { 0 }
+                + if self.fleet.is_some() { FleetConfig::SOCKETS_MAX } else { 0 }
                 + self.hook.as_ref().map_or(0, |hook| hook.concurrency as u64)
                 + self.hook_events.as_ref().map_or(0, |events| events.concurrency as u64)
                 + self.acme.as_ref().map_or(0, |acme| {

@@ -23,4 +23,6 @@ pub(crate) use issue::{About, Issued, LimitTexts, TTL_MAX_SECS, UsernameRules, W
 pub(crate) use revoke::{NotRevoked, RevokeOrder};
 pub(crate) use service::CredentialsService;
 pub(crate) use stats::{CredentialsStats, Outcome};
-pub(crate) use urls::{ice_servers, is_stun, peer_connection, realm_urls, transport_of, turn_urls, written_urls};
+pub(crate) use urls::{
+    client_addresses, ice_servers, is_stun, peer_connection, realm_urls, transport_of, turn_urls, written_urls,
+};

@@ -132,16 +132,30 @@ fn turn_url(transport: Transport, host: &str, port: u16) -> String {
     }
 }
 
+/// Where clients reach the server, as it is known here: the addresses of what URLs are of.
+pub(crate) fn client_addresses(config: &Config, bound: &[(Transport, SocketAddr)]) -> Vec<(Transport, SocketAddr)> {
+    let mut found: Vec<(Transport, SocketAddr)> = Vec::new();
+    for (listener, (transport, address)) in config.listeners.iter().zip(bound) {
+        let ip = ip_of(address.ip(), &config.relay).filter(|_| is_printed(config, listener) && address.port() != 0);
+        let at = ip.map(|ip| (*transport, SocketAddr::new(ip, address.port())));
+        found.extend(at.filter(|at| !found.contains(at)));
+    }
+    found
+}
+
 fn host_of(listener: IpAddr, relay: &Relay) -> Option<String> {
-    let mut of_family = relay.of(Family::of(listener));
-    let ip = match of_family.find(|relay| listener.is_unspecified() || listener == relay.bind) {
-        Some(relay) => relay.external,
-        // Nobody outside reaches the private one.
-        None if listener.is_unspecified() || relay.waiting.contains(&listener) => return None,
-        _ => listener,
-    };
-    Some(match ip {
+    Some(match ip_of(listener, relay)? {
         IpAddr::V4(v4) => v4.to_string(),
         IpAddr::V6(v6) => format!("[{v6}]"),
     })
+}
+
+fn ip_of(listener: IpAddr, relay: &Relay) -> Option<IpAddr> {
+    let mut of_family = relay.of(Family::of(listener));
+    match of_family.find(|relay| listener.is_unspecified() || listener == relay.bind) {
+        Some(relay) => Some(relay.external),
+        // Nobody outside reaches the private one.
+        None if listener.is_unspecified() || relay.waiting.contains(&listener) => None,
+        _ => Some(listener),
+    }
 }

@@ -91,6 +91,9 @@ impl Limits {
         silent: Duration::from_secs(1),
         head: Duration::from_secs(4),
     };
+    /// For the nodes of a fleet and who looks at them, somewhere on the network.
+    pub(crate) const FLEET: Self =
+        Self { connections: 64, silent: Duration::from_secs(1), head: Duration::from_secs(4) };
     /// For browsers and servers anywhere: several round trips around the world.
     pub(crate) const FAR: Self = Self {
         connections: CredentialsApi::SOCKETS_MAX as usize - 1,

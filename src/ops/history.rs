@@ -8,17 +8,19 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::lately::is_usual;
 use super::workers::Workers;
 use crate::addr::Transport;
 use crate::counters::{self, Counters, Histogram};
+use crate::fleet::Samples;
 use crate::net::sys;
 use crate::reject::{Dropped, Reason};
 use crate::traffic::{Direction, Traffic};
 
 /// How long the time of a sample is.
-const INTERVAL: Duration = Duration::from_secs(5);
+pub(super) const INTERVAL: Duration = Duration::from_secs(5);
 /// Samples that are kept: 15 minutes.
-const SAMPLES_MAX: usize = 180;
+pub(super) const SAMPLES_MAX: usize = 180;
 const TRANSPORTS: usize = Transport::ALL.len();
 const REASONS: usize = Reason::ALL.len();
 
@@ -89,6 +91,25 @@ impl History {
             "samples_max": SAMPLES_MAX,
             "samples": wanted.map(Sample::shown).collect::<Vec<_>>(),
         })
+    }
+}
+
+impl History {
+    /// The same in short, for who shows several nodes.
+    pub(super) fn samples(&self) -> Samples {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let each = |of: fn(&Sample) -> u64| kept.iter().map(of).collect();
+        Samples {
+            interval_secs: INTERVAL.as_secs(),
+            sessions: each(|sample| sample.live.iter().sum()),
+            bytes_per_sec: each(|sample| {
+                let bytes = u128::from(sample.to_peers.bytes) + u128::from(sample.to_clients.bytes);
+                u64::try_from(bytes * 1_000_000 / u128::from(sample.micros.max(1))).unwrap_or(u64::MAX)
+            }),
+            refused: each(|sample| {
+                sample.refused.iter().filter(|(reason, _)| !is_usual(*reason)).map(|(_, count)| count).sum()
+            }),
+        }
     }
 }
 

@@ -127,6 +127,7 @@ fn apply(server: &mut Server, judged: &mut Judged, hooks: &Hooks<'_>) -> Judging
     server.config = config.clone();
     server.acme.reload(server.config.acme.as_ref());
     server.renew_credentials();
+    server.renew_fleet();
     if let Some(file) = &server.config.auth.revocations_file {
         server.revocations_watch.begin(std::slice::from_ref(file));
     }

@@ -121,7 +121,7 @@ async fn supervise(started: Started, mut signals: Signals, hooks: &mut Hooks<'_>
                     break;
                 }
             }
-            _ = second.tick(), if server.redirects_by_rate() => server.measure_relayed(),
+            _ = second.tick(), if server.is_measured() => server.measure(),
             // What comes of it is in the log.
             _ = signals.hang_up.recv() => reload::reload(&mut server, hooks, drop),
             Some(order) = next_order(&mut orders) => {

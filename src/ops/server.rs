@@ -13,7 +13,10 @@ use super::addresses::{AddressWatch, Looked};
 use super::certificates::{Certificates, Loading};
 use super::drain::Draining;
 use super::file_watch::Watch;
+use super::fleet::Fleet;
+use super::lately::Minute;
 use super::leases::Leases;
+use super::listeners::Bound;
 use super::public_address::{self, PublicAddresses, Round};
 use super::revocations::Revoker;
 use super::status::Status;
@@ -21,7 +24,7 @@ use super::workers::{Judging, Workers};
 use crate::acme::Keeper;
 use crate::addr::Transport;
 use crate::auth::NonceKeys;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Endpoint, FleetConfig};
 use crate::counters;
 use crate::credentials::CredentialsService;
 use crate::dtls;
@@ -67,8 +70,13 @@ pub(super) struct Server {
     pub(super) tls: Arc<ArcSwapOption<ServerConfig>>,
     pub(super) dtls: Arc<ArcSwapOption<dtls::Context>>,
     pub(super) credentials: Option<CredentialsEndpoint>,
+    pub(super) node_endpoint: Option<NodeEndpoint>,
     pub(super) nonce_keys: Arc<NonceKeys>,
     pub(super) relayed: Relayed,
+    pub(super) minute: Minute,
+    pub(super) fleet: Option<Arc<Fleet>>,
+    /// Where clients reach it, as bound.
+    pub(super) bound: Bound,
 }
 
 /// What is relayed of late, of all workers together.
@@ -127,6 +135,28 @@ impl CredentialsEndpoint {
     }
 }
 
+/// Where the nodes of the fleet ask this one.
+pub(super) struct NodeEndpoint {
+    /// Its TLS, if what goes there may cross a network.
+    pub(super) tls: Option<http::Tls>,
+}
+
+impl NodeEndpoint {
+    pub(super) fn new(endpoint: &Endpoint, fleet: &FleetConfig) -> Self {
+        let is_near = match endpoint {
+            Endpoint::Unix(_) => true,
+            Endpoint::Tcp(address) => address.ip().is_loopback(),
+        };
+        Self { tls: (!is_near && !fleet.plain_http).then(http::Tls::default) }
+    }
+
+    pub(super) fn use_certificates(&self, certificates: Option<&Certificates>) {
+        if let Some(tls) = &self.tls {
+            tls.store(certificates.map(|certificates| https_config(&certificates.config)));
+        }
+    }
+}
+
 impl Server {
     /// The snapshot that a configuration makes for the workers, with what the server knows of itself.
     pub(super) fn settings_of(&self, config: &Config) -> Result<Settings, ConfigError> {
@@ -150,6 +180,9 @@ impl Server {
         if let Some(endpoint) = &self.credentials {
             endpoint.use_certificates(certificates.as_ref());
         }
+        if let Some(endpoint) = &self.node_endpoint {
+            endpoint.use_certificates(certificates.as_ref());
+        }
         self.in_use = certificates;
     }
 
@@ -157,6 +190,13 @@ impl Server {
     pub(super) fn renew_credentials(&self) {
         if let (Some(endpoint), Some(api)) = (&self.credentials, &self.config.credentials) {
             endpoint.service.reload(api, &self.config, &endpoint.listeners);
+        }
+    }
+
+    /// Has the nodes of the fleet asked by the configuration in force.
+    pub(super) fn renew_fleet(&self) {
+        if let Some(fleet) = &self.fleet {
+            fleet.configure(&self.config, &self.bound);
         }
     }
 
@@ -182,6 +222,7 @@ impl Server {
         }
         if self.config.relay != relay {
             self.renew_credentials();
+            self.renew_fleet();
         }
         if let Some(policies) = self.addresses.changed_policies(&self.config, self.settings.peer_policies()) {
             let redirect = self.config.redirect_but_own(policies.default_policy().rules());
@@ -198,14 +239,17 @@ impl Server {
         is_first
     }
 
-    /// Whether it has to be known how much is relayed.
-    pub(super) fn redirects_by_rate(&self) -> bool {
-        self.config.redirect.as_ref().is_some_and(|redirect| redirect.from_bytes_per_sec.is_some())
+    /// Whether it has to be known what the server has done of late: redirects may depend on it, and the operator may look at it.
+    pub(super) fn is_measured(&self) -> bool {
+        let by_rate = self.config.redirect.as_ref().is_some_and(|redirect| redirect.from_bytes_per_sec.is_some());
+        by_rate || self.fleet.is_some() || self.config.admin.is_some()
     }
 
-    /// Measures what the workers relay, for redirects that depend on it, once a second.
-    pub(super) fn measure_relayed(&mut self) {
+    /// Measures what the workers do, once a second.
+    pub(super) fn measure(&mut self) {
         self.relayed.measure(counters::sum(&self.workers.counters, |counters| counters.payload.bytes()));
+        self.status.lately.set_bytes_per_sec(self.relayed.bytes_per_sec);
+        self.minute.tick(&self.workers.counters, &self.status.lately);
     }
 
     /// Gives a drain under way another deadline, counted from now on, or none; begins one where there is none. Without a deadline

@@ -9,12 +9,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::addresses::{AddressWatch, offer};
-use super::admin::{AdminApi, Api};
+use super::admin::{AdminApi, Api, NodeApi};
 use super::certificates::{Certificates, Loading, files_of};
 use super::error::RunError;
 use super::file_watch::{Stamp, Watch};
+use super::fleet::Fleet;
 use super::history::History;
 use super::hooks::PagePort;
+use super::lately::Minute;
 use super::leases::Leases;
 use super::listeners::{self, Bound};
 use super::metrics::Metrics;
@@ -24,7 +26,7 @@ use super::public_address::PublicAddresses;
 use super::put_in_force;
 use super::revocations::Revoker;
 use super::revoke_orders;
-use super::server::{CredentialsEndpoint, Relayed, Server, Telling};
+use super::server::{CredentialsEndpoint, NodeEndpoint, Relayed, Server, Telling};
 use super::shared_revocations::{self, SharedRevocations};
 use super::status::Status;
 use super::stored;
@@ -81,6 +83,8 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
     let admin = config.admin.as_ref().map(|admin| bind_endpoint(&admin.listen, "admin.listen")).transpose()?;
     let credentials = config.credentials.as_ref();
     let credentials = credentials.map(|api| bind_endpoint(&api.listen, "credentials.listen")).transpose()?;
+    let node = config.fleet.as_ref().and_then(|fleet| fleet.listen.as_ref());
+    let node = node.map(|listen| bind_endpoint(listen, "fleet.listen")).transpose()?;
     let acme_http = config.acme.as_ref().and_then(|acme| acme.challenges.http);
     let acme_http = acme_http.map(|address| bind_endpoint(&Endpoint::Tcp(address), "acme-http")).transpose()?;
     let mut endpoints: Vec<SocketAddr> = bound.listeners.iter().map(|(_, address)| *address).collect();
@@ -100,7 +104,7 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
     };
     endpoints.extend(bound.page);
     endpoints.extend(
-        [&monitor, &admin, &credentials, &acme_http].into_iter().flatten().filter_map(EndpointListener::address),
+        [&monitor, &admin, &credentials, &node, &acme_http].into_iter().flatten().filter_map(EndpointListener::address),
     );
     endpoints.extend(config.store.iter().flat_map(|store| store.url.addresses()));
     endpoints.extend(config.hook.as_ref().and_then(|hook| hook.url.address()));
@@ -221,10 +225,10 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
         let monitor = Monitor { any_host, metrics, status: Arc::clone(&status), workers: workers.clone() };
         tasks.push(tokio::spawn(listener.serve(Arc::new(monitor), Limits::NEAR, None)));
     }
-    let mut orders = None;
-    if let (Some(listener), Some(admin)) = (admin, config.admin.clone()) {
-        tracing::info!(endpoint = %listener.endpoint, "serving the admin API");
-        let history = (has_page || page_port.is_some()).then(Arc::<History>::default);
+    let fleet = Fleet::new(&config, &bound, &status, &workers);
+    let (mut orders, mut node_endpoint) = (None, None);
+    if admin.is_some() || node.is_some() {
+        let history = (has_page || page_port.is_some() || node.is_some()).then(Arc::<History>::default);
         if let Some(history) = &history {
             tasks.push(tokio::spawn(Arc::clone(history).keep(workers.clone())));
         }
@@ -236,17 +240,31 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
             guard,
             Arc::clone(&revoker),
             bound.clone(),
-            history,
+            (history, fleet.clone()),
         );
         orders = Some(received);
         let api = Arc::new(api);
-        let at_endpoint =
-            AdminApi::new(&listener.endpoint, admin.page, admin.token, Arc::clone(&api)).shown_at(admin.page_origins);
-        tasks.push(tokio::spawn(listener.serve(Arc::new(at_endpoint), Limits::NEAR, None)));
-        if let Some((listener, token)) = page_port {
-            let at_port = AdminApi::new(&listener.endpoint, true, Some(token), api);
-            tasks.push(tokio::spawn(listener.serve(Arc::new(at_port), Limits::NEAR, None)));
+        if let (Some(listener), Some(settings)) = (node, &config.fleet) {
+            let endpoint = NodeEndpoint::new(&listener.endpoint, settings);
+            endpoint.use_certificates(in_use.as_ref());
+            tracing::info!(endpoint = %listener.endpoint, tls = endpoint.tls.is_some(), "serving the nodes of the fleet");
+            let handler = Arc::new(NodeApi::new(settings.token.clone(), Arc::clone(&api)));
+            tasks.push(tokio::spawn(listener.serve(handler, Limits::FLEET, endpoint.tls.clone())));
+            node_endpoint = Some(endpoint);
         }
+        if let (Some(listener), Some(admin)) = (admin, config.admin.clone()) {
+            tracing::info!(endpoint = %listener.endpoint, "serving the admin API");
+            let at_endpoint = AdminApi::new(&listener.endpoint, admin.page, admin.token, Arc::clone(&api))
+                .shown_at(admin.page_origins);
+            tasks.push(tokio::spawn(listener.serve(Arc::new(at_endpoint), Limits::NEAR, None)));
+            if let Some((listener, token)) = page_port {
+                let at_port = AdminApi::new(&listener.endpoint, true, Some(token), api);
+                tasks.push(tokio::spawn(listener.serve(Arc::new(at_port), Limits::NEAR, None)));
+            }
+        }
+    }
+    if let Some(fleet) = &fleet {
+        tasks.push(tokio::spawn(Arc::clone(fleet).run()));
     }
     let credentials = credentials.zip(config.credentials.as_ref()).map(|(listener, api)| {
         let listeners = bound.listeners.clone();
@@ -293,8 +311,12 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
         tls,
         dtls,
         credentials,
+        node_endpoint,
         nonce_keys,
         relayed: Relayed::new(Arc::clone(&shared.relayed)),
+        minute: Minute::default(),
+        fleet,
+        bound: bound.clone(),
     };
     Ok(Started { server, bound, threads, tasks, orders })
 }

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
+use super::lately::Lately;
 use crate::acme::AcmeStats;
 use crate::addr::Family;
 use crate::credentials::CredentialsStats;
@@ -40,6 +41,8 @@ pub(super) struct Status {
     pub(super) store: OnceLock<Store>,
     /// This server's shares of quotas over the fleet.
     pub(super) leases: Arc<LeaseStats>,
+    /// What it has done of late.
+    pub(super) lately: Lately,
     /// What became of certificates that the server gets for itself.
     pub(super) acme: Arc<AcmeStats>,
     settings: ArcSwapOption<Settings>,
@@ -148,6 +151,7 @@ impl Status {
             credentials: Arc::default(),
             store: OnceLock::new(),
             leases: Arc::default(),
+            lately: Lately::default(),
             acme: Arc::default(),
             settings: ArcSwapOption::empty(),
             not_ready: ArcSwapOption::empty(),

@@ -261,6 +261,7 @@ async fn watch_over(inner: &Inner, mut connection: Connection) -> String {
     }
 }
 
-fn host_name() -> String {
+/// What this host is called.
+pub(crate) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

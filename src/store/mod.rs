@@ -17,6 +17,7 @@ mod users;
 pub use connect::{ConnectError, probe};
 pub use error::StoreError;
 pub use follow::{Followed, Follower, Following, Wanted, follow};
+pub(crate) use handle::host_name;
 pub use handle::{Dedicated, Store, StoreKeeper};
 pub use redis::Script;
 pub use revocations::{Members, RevocationEvent, StoreRevocations};

@@ -13,7 +13,7 @@ use crate::addr::PeerAddr;
 use crate::net::sys::EventFd;
 use crate::turn::{
     AllocationDetail, AllocationFilter, AllocationId, AllocationView, Alternates, Answer, AskId, ConnectionId,
-    EndReason, Judgement, OwnSender, Refusal, Settings, UserTotal,
+    EndReason, Judgement, Other, OwnSender, Refusal, Settings, UserTotal,
 };
 
 /// What may wait for one worker, in what packets count for.
@@ -45,6 +45,8 @@ pub enum Command {
     Ping(Arc<AtomicU64>),
     /// Make no new allocation; send clients to these servers instead.
     Drain(Arc<Alternates>),
+    /// The servers that have room, where clients are sent away by load.
+    Others(Arc<[Other]>),
     /// Answer with the allocations that match, by id, after `after`, at most `limit`.
     List {
         /// Which ones.

@@ -13,6 +13,7 @@ mod wire;
 
 mod control;
 mod explain;
+mod fleet;
 mod revoke;
 mod sessions;
 mod terminal;

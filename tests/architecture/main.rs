@@ -252,6 +252,19 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         ],
         &["std::fs", "libc", "tracing"],
     ),
+    // It asks other nodes, and knows nothing of what is done with the answer.
+    (
+        "fleet",
+        &[
+            "client::tls",
+            "config::AdminToken",
+            "config::FleetConfig",
+            "config::NodeSource",
+            "config::NodeUrl",
+            "config::SrvName",
+        ],
+        &["libc", "tracing"],
+    ),
     // It talks to an authority, and has no way to a worker: what it shows is a table in `stream`.
     (
         "acme",
@@ -292,6 +305,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "hook",
             "page",
             "public_address",
+            "fleet",
             "store",
             "acme",
             "state_file",

@@ -29,7 +29,7 @@ fn every_mistake_is_named_with_its_place_and_what_was_expected() {
         ("[relay]\nfoo = 1".to_owned(), "2:1: unknown key \"foo\" in [relay]; expected one of address-family, choice, external-ip, external-ip-interval, external-ip-sources, ipv4, ipv6, ports".to_owned()),
         (
             "wokers = 2".to_owned(),
-            "1:1: unknown key \"wokers\" at the top level (did you mean \"workers\"?); expected one of admin, auth, bandwidth, compatibility, credentials, drain, follow-secrets, guard, hook, lifetimes, limits, listen, log, metrics, mobility, \
+            "1:1: unknown key \"wokers\" at the top level (did you mean \"workers\"?); expected one of admin, auth, bandwidth, compatibility, credentials, drain, fleet, follow-secrets, guard, hook, lifetimes, limits, listen, log, metrics, mobility, \
              nat-discovery, peers, quota, realm, redirect, relay, rfc5766-channel-numbers, secret-files-readable-by, software, state-directory, store, streams, tls, turn, usage, workers"
                 .to_owned(),
         ),

@@ -193,7 +193,7 @@ from-allocations = 800"#;
     assert!(with_secret("").config().redirect.is_none());
     for key in ["share = 30", "from-allocations = 1", "from-bandwidth = \"1Gbit/s\""] {
         let error = with_secret(&format!("[redirect]\n{key}")).error();
-        assert!(error.contains("no alternate-server says where"), "{error}");
+        assert!(error.contains("neither alternate-server nor fleet = true says where"), "{error}");
     }
     let error = with_secret("[redirect]\nalternate-server = \"203.0.113.6:3478\"\nshare = 0").error();
     assert!(error.contains("from 1 to 100"), "{error}");
@@ -335,5 +335,59 @@ fn an_application_is_told_where_it_is_asked_or_elsewhere_or_without_being_asked(
     ] {
         let problems = with_secret(&format!("[hook]\n{hook}")).error();
         assert!(problems.contains(wanted), "{hook}: {problems}");
+    }
+}
+
+#[test]
+fn a_fleet_is_a_list_of_nodes_and_an_endpoint_and_what_would_leak_its_token_is_refused() {
+    let token = "token = \"0123456789abcdef0123\"\n";
+    let fleet = |text: &str| with_secret(&format!("[fleet]\n{token}{text}"));
+    let nodes = "nodes = [\"https://turn1.example.org\", \"http://127.0.0.1:9640\", \"unix:/f.sock\"]";
+    let config = fleet(&format!("name = \"turn1\"\nlisten = \"127.0.0.1:9640\"\n{nodes}")).config();
+    let read = config.fleet.unwrap();
+    let shown: Vec<_> = read.nodes.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["https://turn1.example.org:9640", "http://127.0.0.1:9640", "unix:/f.sock"]);
+    assert!(with_secret("").config().fleet.is_none());
+    for (bad, why) in [
+        ("nodes = \"http://10.0.0.5\"", "would go to 10.0.0.5 in the clear"),
+        ("nodes = \"http://localhost\"", "would go to localhost in the clear"),
+        ("nodes = \"https://a/v1/status\"", "is not"),
+        ("nodes = [\"https://a\", \"https://A:9640\"]", "is there twice"),
+        ("listen = \"203.0.113.5:9640\"", "needs a certificate"),
+        (
+            "listen = \"127.0.0.1:9640\"\n[admin]\nlisten = \"127.0.0.1:9640\"\ntoken = \"0123456789abcdef0123\"",
+            "overlaps listen in [admin]",
+        ),
+        ("", "has a token, but neither listen nor nodes"),
+    ] {
+        let error = fleet(bad).error();
+        assert!(error.contains(why), "{bad}: {error}");
+    }
+    for bad in ["listen = \"127.0.0.1:9640\"", "nodes = \"https://a\"", "nodes = \"_turnstone._tcp.example.org\""] {
+        let error = with_secret(&format!("[fleet]\n{bad}")).error();
+        assert!(error.contains("token"), "{bad}: {error}");
+    }
+    // Where the operator says that the network is safe.
+    drop(fleet("plain-http = true\nlisten = \"203.0.113.5:9640\"\nnodes = \"http://10.0.0.5\"").config());
+    let many: Vec<_> = (0..257).map(|n| format!("\"https://node{n}.example\"")).collect();
+    assert!(fleet(&format!("nodes = [{}]", many.join(", "))).error().contains("more than 256 nodes"));
+}
+
+#[test]
+fn clients_are_sent_away_by_load_where_it_is_known_what_a_node_takes_and_who_the_others_are() {
+    let fleet =
+        "[fleet]\nlisten = \"127.0.0.1:9640\"\nnodes = \"https://a.example\"\ntoken = \"0123456789abcdef0123\"\n";
+    let config = with_secret(&format!(
+        "{fleet}[redirect]\nfleet = true\nfrom-allocations = 5\nalternate-domain = \"b.example\""
+    ))
+    .config();
+    let redirect = config.redirect.unwrap();
+    assert!(redirect.by_load && redirect.alternates.servers.is_empty());
+    for (bad, why) in [
+        (format!("{fleet}[redirect]\nfleet = true"), "expected from-allocations or from-bandwidth"),
+        ("[redirect]\nfleet = true\nfrom-allocations = 5".to_owned(), "expected nodes and listen in [fleet]"),
+    ] {
+        let error = with_secret(&bad).error();
+        assert!(error.contains(why), "{bad}: {error}");
     }
 }

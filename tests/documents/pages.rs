@@ -9,7 +9,7 @@ const COTURN: &str = "rm -f imported.toml; systemctl disable --now turnstone; \
                       systemctl enable --now coturn";
 
 /// What is in the text of a page, and cannot be typed as it stands there.
-const NOT_AS_IT_STANDS: [(&str, &str); 10] = [
+const NOT_AS_IT_STANDS: [(&str, &str); 12] = [
     ("turnstone serve --dev", "goes on; README's block has it"),
     ("turnstone bench --forwarder", "wants a server; benches/compare types it"),
     ("turnstone drain --deadline 1h --wait", "ends the server"),
@@ -22,6 +22,8 @@ const NOT_AS_IT_STANDS: [(&str, &str); 10] = [
     ("turnstone credentials hash", "a name alone"),
     ("turnstone credentials verify", "a name alone"),
     ("turnstone probe -", "wants what is pasted"),
+    ("turnstone status --all", "wants a fleet; the block of docs/fleet.md has one"),
+    ("turnstone explain alice --all", "wants a fleet, too"),
     ("turnstone store status", "wants a store; tests/store types it"),
 ];
 

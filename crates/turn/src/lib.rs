@@ -114,7 +114,7 @@ pub use parcel::{MobileParts, Parcel, ParcelRelay, Parts, PutInError, Remembered
 pub use pass::Judgement;
 pub use path::{DatagramPath, Path, SessionId, StreamId};
 pub use realm::{OnExpiry, Realm, RealmCounts};
-pub use redirect::{AlternateServer, Alternates, Redirect, RelayedRate};
+pub use redirect::{AlternateServer, Alternates, Other, Redirect, RelayedRate};
 pub use refusal::{Excerpt, Refusal};
 pub use relays::{ConnectError, OpenRelay, OwnSender, PortRequest, RelayError, RelayId, Relays, ReservationToken};
 pub use retransmit::DigestKey;

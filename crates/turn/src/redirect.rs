@@ -27,11 +27,23 @@ pub struct Alternates {
     pub domain: Option<String>,
 }
 
+/// A server of the same kind, which has room for clients of others, and how much it has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Other {
+    /// Where clients reach it. One that they reach at several addresses is there several times.
+    pub server: AlternateServer,
+    /// Of a hundred parts of what it takes before it sends clients away itself.
+    pub load_percent: u16,
+}
+
 /// Which new clients are sent away while the server does not drain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redirect {
     /// Where to. Those who are sent away by a drain that names no servers go there, too.
     pub alternates: Alternates,
+    /// To those that have less to do, [`Server::set_others`], and to the alternates only where a drain finds none of them. The name in their
+    /// certificate is that of the alternates.
+    pub by_load: bool,
     /// Of a hundred clients, so many; which ones depends on their address and port.
     pub share_percent: u8,
     /// Only while so many allocations live at all workers together; 0 is no threshold.
@@ -90,6 +102,12 @@ impl Server {
         self.alternates = alternates;
     }
 
+    /// The servers that have room at present, if clients are sent away by load. None of them may send anybody here meanwhile: whoever names
+    /// them sees to it.
+    pub fn set_others(&mut self, others: Arc<[Other]>) {
+        self.others = others;
+    }
+
     /// Whether an Allocate is redirected that nobody has authenticated. Chromium takes the realm and the nonce of the server that
     /// challenged it along to the alternate, and gives up when they are stale there: it must be redirected before it has any.
     pub(super) fn redirects_stranger(&self, five_tuple: &FiveTuple, message: &Message<'_>) -> bool {
@@ -99,7 +117,7 @@ impl Server {
     /// Whether a client's Allocate is redirected, whether it has been challenged or not: the same client gets the same answer, so that
     /// none is first challenged and then sent away.
     pub(super) fn redirects(&self, five_tuple: &FiveTuple) -> bool {
-        let by_share = |of: &&Arc<Redirect>| !of.has_threshold() && self.is_of_share(of, five_tuple);
+        let by_share = |of: &&Arc<Redirect>| !of.by_load && !of.has_threshold() && self.is_of_share(of, five_tuple);
         let wanted = self.draining || self.settings.redirect.as_ref().filter(by_share).is_some();
         wanted && self.alternate(five_tuple).is_some()
     }
@@ -123,10 +141,32 @@ impl Server {
         let of = |alternates: &'_ Alternates| alternates.of(five_tuple, self.draw(five_tuple) as u64);
         let of_drain = || Some((of(&self.alternates)?, self.alternates.domain.as_deref()));
         let of_redirect = || {
-            let alternates = &self.settings.redirect.as_ref()?.alternates;
-            Some((of(alternates)?, alternates.domain.as_deref()))
+            let Redirect { alternates, by_load, .. } = &**self.settings.redirect.as_ref()?;
+            let less_loaded = by_load.then(|| self.less_loaded(five_tuple)).flatten();
+            let named = || (!by_load || self.draining).then(|| of(alternates)).flatten();
+            let server = less_loaded.or_else(named)?;
+            Some((server, alternates.domain.as_deref()))
         };
         self.draining.then(of_drain).flatten().or_else(of_redirect)
+    }
+
+    /// The one with less to do of two that a client's 5-tuple draws among those of its transport and family. Who is told of the same servers
+    /// for a second must not have all its clients go to one of them: of two servers, the one with more to do gets a quarter.
+    fn less_loaded(&self, five_tuple: &FiveTuple) -> Option<SocketAddr> {
+        let family = Family::of(five_tuple.client.get().ip());
+        let fits = |other: &&Other| {
+            let AlternateServer { transport, address } = other.server;
+            transport.is_none_or(|transport| transport == five_tuple.transport) && Family::of(address.ip()) == family
+        };
+        let count = self.others.iter().filter(fits).count() as u64;
+        let draw = self.draw(five_tuple) as u64;
+        let drawn = |draw: u64| {
+            let nth = usize::try_from(draw.checked_rem(count)?).ok()?;
+            self.others.iter().filter(fits).nth(nth)
+        };
+        let (one, other) = drawn(draw & 0xffff_ffff).zip(drawn(draw >> 32))?;
+        let less = if other.load_percent < one.load_percent { other } else { one };
+        Some(less.server.address)
     }
 
     /// A number that a client's 5-tuple and a secret decide: which clients are sent away, and where to.

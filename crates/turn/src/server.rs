@@ -22,7 +22,7 @@ use super::output::{Client, EndReason, Event, Outcome};
 use super::pass::Judging;
 use super::pending::Pending;
 use super::realm::OnExpiry;
-use super::redirect::Alternates;
+use super::redirect::{Alternates, Other};
 use super::relays::Relays;
 use super::retransmit::{Digester, Tombstones};
 use super::settings::{Settings, Shared};
@@ -54,6 +54,7 @@ pub struct Server {
     pub(super) ids: AllocationIds,
     pub(super) draining: bool,
     pub(super) alternates: Arc<Alternates>,
+    pub(super) others: Arc<[Other]>,
     pub(super) refused_with: Option<(Reason, Option<SocketAddr>)>,
     pub(super) judging: Option<Judging>,
     pub(super) pending: Option<Box<Pending>>,
@@ -86,6 +87,7 @@ impl Server {
             ids: AllocationIds::of_worker(0),
             draining: false,
             alternates: Arc::default(),
+            others: Arc::default(),
             refused_with: None,
             wheel: Wheel::new(),
             due: Vec::new(),

@@ -2,15 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use clap::Args;
+use form_urlencoded::Serializer;
+use serde_json::{Value, json};
 
 use crate::auth::TimeLimited;
 use crate::clock::span;
+use crate::config::FleetConfig;
+use crate::fleet::{Asker, NodeError};
 
 use super::super::output::{CliError, Exit, Printer, printable, unix_now, utc_text};
-use super::answers::{AsPolicy, AsPort, LastEnd, Refusal, RefusalList, print_json, read};
+use super::answers::{AsPolicy, AsPort, LastEnd, Refusal, RefusalList, SessionPage, print_json, read};
 use super::client::Call;
+use super::fleet::{Answered, FleetFlags, LIMIT as FLEET_LIMIT, ask_all, exit};
 use super::revoke::revocation_text;
 use super::text::{Table, count, with_realm};
 use super::whereabouts::AdminFlags;
@@ -18,11 +24,12 @@ use super::whereabouts::AdminFlags;
 /// As many as the API tells at once.
 const LIMIT: &str = "1000";
 
-/// Say why a user or an address was refused, and how sessions ended.
+/// Say why a user or an address was refused, and how sessions ended, at one server or at all nodes of a fleet.
 #[derive(Args)]
 #[command(after_help = "Examples:
   turnstone explain alice
   turnstone explain 198.51.100.7
+  turnstone explain alice --all
 
 The newest refusal comes first. The 401 that every client gets to its first request is not kept.
 Of a user it also says what revokes credentials of his, and of a user or a client's address how the
@@ -30,7 +37,9 @@ last sessions ended.
 For an address, it also says whether clients may have it as a peer now, and by which rule: of an
 address without a port, also at each port that was refused.
 
-Exit code 0 also when nothing is kept.")]
+With --all, every node of [fleet] is asked, at which the user or the client has sessions now, too.
+
+Exit code 0 also when nothing is kept; with --all 1 when a node does not answer.")]
 pub(in crate::cli) struct ExplainArgs {
     /// A username, the user part of a time-limited credential, an IP address, or ADDRESS:PORT.
     #[arg(value_name = "USER|ADDRESS")]
@@ -49,6 +58,9 @@ pub(in crate::cli) struct ExplainArgs {
     json: bool,
 
     #[command(flatten)]
+    fleet: FleetFlags,
+
+    #[command(flatten)]
     server: AdminFlags,
 }
 
@@ -57,13 +69,22 @@ pub(in crate::cli) fn explain(args: &ExplainArgs, printer: &mut Printer) -> Resu
     let whom = args.whom.as_str();
     let is_address = !args.user && (whom.parse::<IpAddr>().is_ok() || whom.parse::<SocketAddr>().is_ok());
     let key = if is_address { "address" } else { "user" };
+    if let Some(nodes) = args.fleet.nodes(&args.server)? {
+        let question = Question { key, whom, realm: args.realm.as_deref() };
+        return explain_all(&nodes, &question, args.json, printer);
+    }
     let call = Call::get("/v1/refusals").query(key, Some(whom)).query("realm", args.realm.as_deref());
     let answer = args.server.client()?.ask(call.query("limit", Some(LIMIT)))?;
     if args.json {
         print_json(&answer, printer)?;
         return Ok(Exit::Success);
     }
-    let list: RefusalList = read(answer)?;
+    show(&read(answer)?, whom, printer)?;
+    Ok(Exit::Success)
+}
+
+/// Prints what one server keeps of somebody.
+fn show(list: &RefusalList, whom: &str, printer: &mut Printer) -> Result<(), CliError> {
     let (now_unix, shown) = (unix_now(), printable(whom));
     let since = list.kept_since_unix.map_or_else(String::new, |since| {
         format!("; everything since {} is kept ({})", utc_text(since), span(now_unix.saturating_sub(since)))
@@ -99,7 +120,123 @@ pub(in crate::cli) fn explain(args: &ExplainArgs, printer: &mut Printer) -> Resu
             printer.line(format_args!("  at port {port} it is {now} now: {}", printable(explanation)))?;
         }
     }
-    Ok(Exit::Success)
+    Ok(())
+}
+
+/// A user or an address that all nodes are asked about.
+struct Question<'a> {
+    /// `user` or `address`.
+    key: &'static str,
+    whom: &'a str,
+    realm: Option<&'a str>,
+}
+
+/// What a node knows of somebody.
+struct Known {
+    name: String,
+    refusals: Value,
+    sessions: Option<Value>,
+}
+
+/// `turnstone explain --all`
+fn explain_all(
+    fleet: &FleetConfig,
+    question: &Question<'_>,
+    as_json: bool,
+    printer: &mut Printer,
+) -> Result<Exit, CliError> {
+    let target = |path: &str, key: &str, limit: &str| {
+        let mut query = Serializer::new(String::new());
+        query.append_pair(key, question.whom).append_pair("limit", limit);
+        question.realm.map(|realm| query.append_pair("realm", realm));
+        format!("{path}?{}", query.finish())
+    };
+    let refusals = target("/v1/refusals", question.key, LIMIT);
+    // A client's address is one with or without a port, as it is written.
+    let is_user = question.key == "user";
+    let is_ip = question.whom.parse::<IpAddr>().is_ok();
+    let sessions = (is_user || is_ip).then(|| target("/v1/sessions", if is_user { "user" } else { "client" }, "100"));
+    let ask = |node: Arc<Asker>| {
+        let (refusals, sessions) = (refusals.clone(), sessions.clone());
+        async move {
+            let failed = |error: NodeError| error.to_string();
+            let name = node.report("", FLEET_LIMIT).await.map_err(failed)?.name;
+            let refusals = node.json(&refusals, FLEET_LIMIT).await.map_err(failed)?;
+            let sessions = match &sessions {
+                Some(sessions) => Some(node.json(sessions, FLEET_LIMIT).await.map_err(failed)?),
+                None => None,
+            };
+            Ok(Known { name, refusals, sessions })
+        }
+    };
+    let answered: Vec<Answered<Known>> = ask_all(fleet, ask)?;
+    let silent = answered.iter().filter(|node| node.answer.is_err()).count();
+    if as_json {
+        let shown = answered.into_iter().map(|Answered { url, answer }| match answer {
+            Ok(Known { name, refusals, sessions }) => {
+                json!({ "url": url, "name": name, "refusals": refusals, "sessions": sessions })
+            }
+            Err(why) => json!({ "url": url, "failure": why }),
+        });
+        print_json(&json!({ "nodes": shown.collect::<Vec<_>>() }), printer)?;
+        return Ok(exit(silent));
+    }
+    let mut table = Table::new(&["NODE", "USER", "CLIENT", "RELAYED", ">FOR"]);
+    let mut found = 0_u64;
+    let mut refused = Vec::new();
+    let (mut clean, mut failed) = (Vec::new(), Vec::new());
+    for Answered { url, answer } in answered {
+        let read = answer.and_then(|known| {
+            let page = known.sessions.map(serde_json::from_value::<SessionPage>).transpose();
+            let list = serde_json::from_value::<RefusalList>(known.refusals);
+            let (page, list) = page
+                .and_then(|page| Ok((page, list?)))
+                .map_err(|error| format!("its answer is not understood: {error}"))?;
+            Ok((known.name, page, list))
+        });
+        let (name, page, list) = match read {
+            Ok(read) => read,
+            Err(why) => {
+                failed.push((url, why));
+                continue;
+            }
+        };
+        for session in page.iter().flat_map(|page| &page.sessions) {
+            found += 1;
+            table.row([
+                name.clone(),
+                with_realm(&session.user, session.realm.as_deref()),
+                format!("{} {}", session.client, session.transport),
+                session.relayed.iter().map(|relayed| relayed.address.as_str()).collect::<Vec<_>>().join(", "),
+                span(session.age_secs),
+            ]);
+        }
+        if list.refusals.is_empty() && list.ended.is_empty() && list.revoked.is_empty() {
+            clean.push(printable(&name))
+        } else {
+            refused.push((name, list))
+        }
+    }
+    let shown = printable(question.whom);
+    match found {
+        0 if sessions.is_some() => printer.line(format_args!("no session of {shown} now"))?,
+        0 => {}
+        _ => {
+            printer.print(&table.to_string())?;
+            printer.line(count(found, "session"))?;
+        }
+    }
+    for (name, list) in &refused {
+        printer.line(format_args!("\nat {}:", printable(name)))?;
+        show(list, question.whom, printer)?;
+    }
+    if !clean.is_empty() {
+        printer.line(format_args!("\nno refusal of {shown} at {}", clean.join(", ")))?;
+    }
+    for (url, why) in &failed {
+        printer.error(format_args!("{}: {}", printable(url), printable(why)));
+    }
+    Ok(exit(failed.len()))
 }
 
 /// Refusals that are alike but for time, port and, for peers, address.

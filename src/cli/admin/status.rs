@@ -11,15 +11,29 @@ use crate::reject::Reason;
 use super::super::output::{CliError, Exit, Printer, unix_now, utc_text};
 use super::answers::{AcmeName, DrainUnderWay, RelayAddress, Status, print_json, read};
 use super::client::Call;
+use super::fleet::FleetFlags;
+use super::status_all::status_all;
 use super::text::{Fields, count, traffic};
 use super::whereabouts::AdminFlags;
 
-/// Show the state of the running server.
+/// Show the state of the running server, or of all nodes of a fleet.
 #[derive(Args)]
+#[command(after_help = "Examples:
+  turnstone status
+  turnstone status --all
+  turnstone status --nodes https://turn1.example.org:9640,https://turn2.example.org:9640 --fleet-token-file token
+
+With --all, a line for each node of [fleet], and the sums; all are asked at once, and have five seconds. REFUSED counts the last
+minute, without the steps that every client goes through. LOAD is of what a node takes before it sends clients to others.
+
+Exit code 1 when a node does not answer.")]
 pub(in crate::cli) struct StatusArgs {
     /// Print the API's answer.
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    fleet: FleetFlags,
 
     #[command(flatten)]
     server: AdminFlags,
@@ -27,6 +41,9 @@ pub(in crate::cli) struct StatusArgs {
 
 /// `turnstone status`
 pub(in crate::cli) fn status(args: &StatusArgs, printer: &mut Printer) -> Result<Exit, CliError> {
+    if let Some(nodes) = args.fleet.nodes(&args.server)? {
+        return status_all(&nodes, args.json, printer);
+    }
     let answer = args.server.client()?.ask(Call::get("/v1/status"))?;
     match args.json {
         true => print_json(&answer, printer)?,

@@ -54,6 +54,11 @@ impl AdminFlags {
     pub(super) fn client(&self) -> Result<Client, CliError> {
         self.address.client(self.config.as_deref())
     }
+
+    /// The server's configuration file, and whether somebody has named it.
+    pub(super) fn config_file(&self) -> (PathBuf, bool) {
+        file_of(self.config.as_deref())
+    }
 }
 
 impl AdminAddress {
@@ -67,10 +72,7 @@ impl AdminAddress {
         let named = self.named_endpoint()?;
         let token = self.named_token()?;
         let is_named_config = config.is_some();
-        let (file, is_ours) = match config.map(Path::to_owned).or_else(|| variable(CONFIG_ENV).map(PathBuf::from)) {
-            Some(path) => (path, true),
-            None => (PathBuf::from(DEFAULT_FILE), false),
-        };
+        let (file, is_ours) = file_of(config);
         let Some(endpoint) = named else {
             let (configured, hint) = configured(&file, is_ours, token.is_none())?;
             return Ok(match configured {
@@ -116,6 +118,13 @@ impl AdminAddress {
             (None, None) => return Ok(None),
         };
         AdminToken::new(bytes).map(Some).map_err(|problem| wrong(source, problem))
+    }
+}
+
+fn file_of(config: Option<&Path>) -> (PathBuf, bool) {
+    match config.map(Path::to_owned).or_else(|| variable(CONFIG_ENV).map(PathBuf::from)) {
+        Some(path) => (path, true),
+        None => (PathBuf::from(DEFAULT_FILE), false),
     }
 }
 

@@ -38,6 +38,7 @@ fn everything() -> Document {
         ("admin.token", "\"0123456789abcdef0123\""),
         ("drain.alternate-server", "[\"203.0.113.7:3478\"]"),
         ("redirect.alternate-server", "[\"203.0.113.7:3478\"]"),
+        ("redirect.from-allocations", "5"),
         // What follows from the mode where nobody says.
         ("peers.relays", "true"),
         ("guard.suspend-after", "9"),
@@ -50,6 +51,9 @@ fn everything() -> Document {
         ("store.certificate", "\"/c.pem\""),
         ("store.key", "\"/k.pem\""),
         ("hook.events", "[\"start\"]"),
+        ("fleet.listen", "\"127.0.0.1:9640\""),
+        ("fleet.nodes", "[\"https://one.example\"]"),
+        ("fleet.token", "\"0123456789abcdef0123\""),
     ] {
         set(&mut document, find(key).unwrap(), value);
     }
@@ -120,6 +124,12 @@ fn samples(key: &Key) -> [String; 2] {
         "store.url" => given("\"rediss://one\"", "\"rediss-cluster://u@one,other:7\""),
         "store.ca" | "store.certificate" | "store.key" => given("\"/one\"", "\"/other\""),
         "store.layout" => given("\"coturn\"", "\"turnstone\""),
+        "fleet.name" | "fleet.certificate-name" => given("\"one\"", "\"other\""),
+        "fleet.listen" => given("\"127.0.0.1:9640\"", "\"unix:/f\""),
+        "fleet.ca" => given("\"/one\"", "\"/other\""),
+        "fleet.nodes" => {
+            given("[\"https://one.example:9640\", \"http://127.0.0.1:1\"]", "[\"_turnstone._tcp.example.org\"]")
+        }
         "store.on-loss" => given("\"refuse\"", "\"allow\""),
         "store.prefix" | "store.node" => given("\"one\"", "\"other\""),
         "hook.events" => given("[\"start\"]", "[\"start\", \"stop\"]"),

@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::super::fleet::Fleet;
 use super::super::history::History;
 use super::super::listeners::Bound;
 use super::super::orders::{self, Order, Orders};
@@ -27,6 +28,7 @@ pub(in crate::ops) struct Api {
     pub(super) bound: Bound,
     pub(super) clock: Clock,
     pub(super) history: Option<Arc<History>>,
+    pub(super) fleet: Option<Arc<Fleet>>,
     orders: mpsc::Sender<Order>,
 }
 
@@ -39,7 +41,7 @@ impl Api {
         guard: Arc<Guard>,
         revoker: Arc<Revoker>,
         bound: Bound,
-        history: Option<Arc<History>>,
+        (history, fleet): (Option<Arc<History>>, Option<Arc<Fleet>>),
     ) -> (Self, Orders) {
         let (orders, received) = orders::channel();
         let Workers { mailboxes, counters } = workers;
@@ -55,6 +57,7 @@ impl Api {
                 bound,
                 clock: Clock::new(),
                 history,
+                fleet,
                 orders,
             },
             received,

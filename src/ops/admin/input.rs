@@ -38,6 +38,11 @@ pub(super) fn query(text: Option<&str>, known: &[&str]) -> Result<Query, Refused
 }
 
 impl Query {
+    /// The parameters as they go on to another node.
+    pub(super) fn encoded(&self) -> String {
+        form_urlencoded::Serializer::new(String::new()).extend_pairs(&self.0).finish()
+    }
+
     /// A text that is not empty.
     pub(super) fn text(&self, key: &str) -> Result<Option<&str>, Refused> {
         match self.0.get(key).map(String::as_str) {

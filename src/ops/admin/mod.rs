@@ -9,9 +9,11 @@ mod api;
 mod certificates;
 mod control;
 mod error;
+mod fleet;
 mod history;
 mod input;
 mod last_ends;
+mod node;
 mod questions;
 mod realms;
 mod refusals;
@@ -34,6 +36,7 @@ use crate::http::{Answer, Caller, Handler, JSON, json, response};
 use crate::page;
 
 pub(super) use api::Api;
+pub(super) use node::NodeApi;
 
 use access::Pages;
 use error::Refused;
@@ -55,6 +58,9 @@ const ROUTES: &[(&str, &[Method])] = &[
     ("/v1/revocations", &[Method::GET, Method::POST, Method::DELETE]),
     ("/v1/suspensions", &[Method::GET, Method::DELETE]),
     ("/v1/store", &[Method::GET]),
+    ("/v1/node", &[Method::GET]),
+    ("/v1/fleet", &[Method::GET]),
+    ("/v1/fleet/sessions", &[Method::GET]),
     ("/v1/config", &[Method::GET]),
     ("/v1/reload", &[Method::POST]),
     ("/v1/drain", &[Method::POST]),
@@ -129,6 +135,8 @@ impl AdminApi {
             }
             "/v1/suspensions" if is_get => suspensions::list(api, &query(suspensions::LIST_KEYS)?)?,
             "/v1/suspensions" => suspensions::lift(api, &query(suspensions::LIFT_KEYS)?)?,
+            "/v1/node" => node::show(api, &query(node::KEYS)?)?,
+            "/v1/fleet/sessions" => fleet::search(api, &query(fleet::SESSION_KEYS)?).await?,
             "/v1/history" => history::list(api, &query(history::KEYS)?)?,
             "/v1/reload" => control::reload(api, &query(control::RELOAD_KEYS)?).await?,
             _ => {
@@ -147,6 +155,7 @@ impl AdminApi {
                     "/v1/certificates" => certificates::list(api),
                     "/v1/self-test" => self_test::prepare(api).await?,
                     "/v1/store" => store::show(api)?,
+                    "/v1/fleet" => fleet::show(api).await?,
                     "/v1/status" => status::show(api).await?,
                     _ => return Err(Refused::not_found(format!("no path {path}"))),
                 }

@@ -45,6 +45,7 @@ impl Worker {
                     self.observers.report(&mut self.server);
                     seen.store(clocks().0, Ordering::Release);
                 }
+                Command::Others(others) => self.server.set_others(others),
                 Command::Drain(alternates) => {
                     self.server.set_alternates(alternates);
                     self.server.set_draining(true);

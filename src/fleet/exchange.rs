@@ -1,0 +1,218 @@
+//! One question to one node: a GET over HTTP, of which nothing is followed or kept. The token is shown over TLS to who has the right
+//! certificate, at a socket, at a loopback address, and elsewhere only where the configuration says so.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::{AUTHORIZATION, CONNECTION, HOST, USER_AGENT};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::names::Name;
+use super::report::{NodeReport, ReportError};
+use crate::client::tls::{Roots, Trust, client_config};
+use crate::config::{AdminToken, FleetConfig, NodeSource, NodeUrl};
+
+/// What is read of an answer: its head, and its body. A page of a thousand refusals has some hundred thousand bytes.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+const BODY_BYTES_MAX: usize = 2 << 20;
+/// A report has a few thousand, with its samples ten times as many.
+const REPORT_BYTES_MAX: usize = 64 * 1024;
+
+/// Why there is no answer that can be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum NodeError {
+    #[error("no answer within {} s", .0.as_secs_f32())]
+    TimedOut(Duration),
+    #[error("{0}")]
+    Name(String),
+    #[error("cannot be reached: {0}")]
+    Connect(std::io::Error),
+    #[error("its certificate is not trusted: {0}; ca and certificate-name in [fleet] say who is")]
+    Untrusted(std::io::Error),
+    #[error("nobody can be trusted: {0}")]
+    NoTrust(String),
+    #[error("the token would go there in the clear; expected https://, or plain-http = true in [fleet]")]
+    InTheClear,
+    #[error("what answers is no HTTP: {0}")]
+    Http(hyper::Error),
+    #[error("the answer broke off")]
+    BrokenOff,
+    #[error("the answer is longer than {} KiB", .0 / 1024)]
+    TooLong(usize),
+    #[error("it refuses the token (401): all nodes have the same one in [fleet]")]
+    Token,
+    #[error("it answers with HTTP status {0}, which is not followed")]
+    Elsewhere(u16),
+    #[error("it answers with HTTP status {0}: is that the listen of [fleet] there?")]
+    Status(u16),
+    #[error("{0}")]
+    Report(#[from] ReportError),
+    #[error("the answer is not JSON")]
+    NotJson,
+}
+
+/// Asks one node.
+pub(crate) struct Asker {
+    url: NodeUrl,
+    host: String,
+    token: Option<AdminToken>,
+    plain_http: bool,
+    tls: Result<(TlsConnector, ServerName<'static>), String>,
+    name: Name,
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// What the askers of all nodes share.
+pub(crate) struct Credentials {
+    token: Option<AdminToken>,
+    plain_http: bool,
+    tls: Result<TlsConnector, String>,
+    certificate_name: Option<String>,
+}
+
+impl Credentials {
+    pub(crate) fn of(fleet: &FleetConfig) -> Self {
+        let roots = fleet.ca.clone().map_or(Roots::System, Roots::File);
+        let has_tls =
+            fleet.nodes.iter().any(|node| !matches!(node, NodeSource::Url(NodeUrl::Http { .. } | NodeUrl::Unix(_))));
+        let tls = match has_tls {
+            true => {
+                client_config(&Trust::Authorities(roots)).map(TlsConnector::from).map_err(|error| error.to_string())
+            }
+            false => Err("no node is asked over TLS".to_owned()),
+        };
+        Self {
+            token: fleet.token.clone(),
+            plain_http: fleet.plain_http,
+            tls,
+            certificate_name: fleet.certificate_name.clone(),
+        }
+    }
+}
+
+impl Asker {
+    pub(crate) fn new(url: NodeUrl, credentials: &Credentials) -> Self {
+        let host = match &url {
+            NodeUrl::Unix(_) => "localhost".to_owned(),
+            url => url.to_string().split_once("://").map(|(_, authority)| authority.to_owned()).unwrap_or_default(),
+        };
+        let tls = credentials.tls.clone().and_then(|connector| {
+            let of_url = match &url {
+                NodeUrl::Https { host, .. } => host.clone(),
+                _ => String::new(),
+            };
+            let name = credentials.certificate_name.clone().unwrap_or(of_url);
+            let name = ServerName::try_from(name).map_err(|error| error.to_string())?;
+            Ok((connector, name))
+        });
+        Self {
+            url,
+            host,
+            token: credentials.token.clone(),
+            plain_http: credentials.plain_http,
+            tls,
+            name: Name::default(),
+        }
+    }
+
+    pub(crate) fn url(&self) -> &NodeUrl {
+        &self.url
+    }
+
+    /// What it says of itself. `query` is what is wanted besides.
+    pub(crate) async fn report(&self, query: &str, limit: Duration) -> Result<NodeReport, NodeError> {
+        let body = self.get(&format!("/v1/node{query}"), REPORT_BYTES_MAX, limit).await?;
+        Ok(NodeReport::read(&body)?)
+    }
+
+    /// The answer to a question of the admin API that reads.
+    pub(crate) async fn json(&self, target: &str, limit: Duration) -> Result<Value, NodeError> {
+        let body = self.get(target, BODY_BYTES_MAX, limit).await?;
+        serde_json::from_slice(&body).map_err(|_| NodeError::NotJson)
+    }
+
+    async fn get(&self, target: &str, bytes_max: usize, limit: Duration) -> Result<Bytes, NodeError> {
+        let asked = timeout(limit, self.exchange(target, bytes_max)).await;
+        asked.unwrap_or(Err(NodeError::TimedOut(limit)))
+    }
+
+    async fn exchange(&self, target: &str, bytes_max: usize) -> Result<Bytes, NodeError> {
+        let stream = self.connect().await?;
+        let builder = http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).clone();
+        let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(NodeError::Http)?;
+        let mut request = Request::get(target)
+            .header(HOST, &self.host)
+            .header(CONNECTION, "close")
+            .header(USER_AGENT, concat!("turnstone/", env!("CARGO_PKG_VERSION"), " fleet"));
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, [b"Bearer ", token.as_bytes()].concat());
+        }
+        let request = request.body(Empty::<Bytes>::new()).map_err(|_| NodeError::NotJson)?;
+        let answer = async {
+            let answer = sender.send_request(request).await.map_err(NodeError::Http)?;
+            match answer.status().as_u16() {
+                200 => {}
+                401 => return Err(NodeError::Token),
+                status @ 300..=399 => return Err(NodeError::Elsewhere(status)),
+                status => return Err(NodeError::Status(status)),
+            }
+            let body = Limited::new(answer.into_body(), bytes_max).collect().await;
+            body.map(|body| body.to_bytes()).map_err(|error| match error.is::<LengthLimitError>() {
+                true => NodeError::TooLong(bytes_max),
+                false => NodeError::BrokenOff,
+            })
+        };
+        tokio::pin!(answer);
+        tokio::select! {
+            answer = &mut answer => answer,
+            // What is wrong with the connection shows in the answer; what is over has been received by then.
+            _ = connection => answer.await,
+        }
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Stream>, NodeError> {
+        match &self.url {
+            NodeUrl::Unix(path) => at_socket(path).await,
+            NodeUrl::Http { host, port } => {
+                if self.url.in_the_clear().is_some() && !self.plain_http {
+                    return Err(NodeError::InTheClear);
+                }
+                Ok(Box::new(self.tcp(host, *port).await?))
+            }
+            NodeUrl::Https { host, port } => {
+                let (connector, name) = self.tls.as_ref().map_err(|why| NodeError::NoTrust(why.clone()))?;
+                let tcp = self.tcp(host, *port).await?;
+                let tls = connector.connect(name.clone(), tcp).await.map_err(|error| match error.get_ref() {
+                    Some(inner) if inner.is::<rustls::Error>() => NodeError::Untrusted(error),
+                    _ => NodeError::Connect(error),
+                })?;
+                Ok(Box::new(tls))
+            }
+        }
+    }
+
+    /// The first of its addresses that takes a connection.
+    async fn tcp(&self, host: &str, port: u16) -> Result<TcpStream, NodeError> {
+        let addresses = self.name.look_up(host, port).await.map_err(NodeError::Name)?;
+        let tcp = TcpStream::connect(&addresses[..]).await.map_err(NodeError::Connect)?;
+        let _ = tcp.set_nodelay(true);
+        Ok(tcp)
+    }
+}
+
+async fn at_socket(path: &PathBuf) -> Result<Box<dyn Stream>, NodeError> {
+    Ok(Box::new(UnixStream::connect(path).await.map_err(NodeError::Connect)?))
+}

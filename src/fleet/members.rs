@@ -1,0 +1,86 @@
+//! Who the nodes are: those that the configuration names, and those that DNS names in their place.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::exchange::{Asker, Credentials};
+use super::srv::{self, SrvError, Target};
+use crate::config::{FleetConfig, NodeSource, NodeUrl, SrvName};
+
+/// How long a name may take to be found.
+const NAMES_LIMIT: Duration = Duration::from_secs(3);
+
+/// The nodes.
+pub(crate) struct Members {
+    /// Each once, and at most [`FleetConfig::NODES_MAX`].
+    pub(crate) nodes: Vec<Arc<Asker>>,
+    /// What was wrong with names, or with what they name.
+    pub(crate) unnamed: Vec<(String, String)>,
+    /// Whether every name was found: where not, there may be others.
+    pub(crate) is_complete: bool,
+}
+
+/// Finds them. It takes some seconds at most, where no name server answers.
+pub(crate) async fn members(fleet: &FleetConfig) -> Members {
+    let credentials = Credentials::of(fleet);
+    let (mut urls, mut unnamed, mut is_complete) = (Vec::new(), Vec::new(), true);
+    for source in &fleet.nodes {
+        match source {
+            NodeSource::Url(url) => urls.push(url.clone()),
+            NodeSource::Srv(name) => {
+                match timeout(NAMES_LIMIT, srv::look_up(name.name())).await.unwrap_or(Err(SrvError::Silent)) {
+                    Ok(targets) => {
+                        let (fit, unfit) = judge(name, targets, fleet.certificate_name.is_some());
+                        urls.extend(fit);
+                        unnamed.extend(unfit);
+                    }
+                    Err(error) => {
+                        unnamed.push((name.name().to_owned(), error.to_string()));
+                        is_complete = false;
+                    }
+                }
+            }
+        }
+    }
+    let mut seen = HashSet::new();
+    urls.retain(|url| seen.insert(url.clone()));
+    urls.truncate(FleetConfig::NODES_MAX);
+    let nodes = urls.into_iter().map(|url| Arc::new(Asker::new(url, &credentials))).collect();
+    Members { nodes, unnamed, is_complete }
+}
+
+/// The token goes to hosts of the domain, whose certificates say so; to others only if it is written whose certificate they must have.
+/// Whoever can forge an answer of DNS has a certificate for a name of his own.
+fn judge(name: &SrvName, targets: Vec<Target>, is_pinned: bool) -> (Vec<NodeUrl>, Vec<(String, String)>) {
+    let (fit, unfit): (Vec<_>, Vec<_>) = targets.into_iter().partition(|target| is_pinned || name.covers(&target.host));
+    let why = || {
+        format!(
+            "{} names it, which is outside of {}: certificate-name says whom to trust there",
+            name.name(),
+            name.domain()
+        )
+    };
+    (
+        fit.into_iter().map(|Target { host, port }| NodeUrl::Https { host, port }).collect(),
+        unfit.into_iter().map(|target| (target.host, why())).collect(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forged_answer_of_dns_has_the_token_shown_to_nobody_outside_of_the_domain() {
+        let NodeSource::Srv(name) = FleetConfig::parse_node("_turnstone._tcp.example.org").unwrap() else { panic!() };
+        let targets =
+            ["turn1.example.org", "evil.example"].map(|host| Target { host: host.to_owned(), port: 1 }).to_vec();
+        let (fit, unfit) = judge(&name, targets.clone(), false);
+        assert_eq!(fit.iter().map(ToString::to_string).collect::<Vec<_>>(), ["https://turn1.example.org:1"]);
+        assert_eq!(unfit[0].0, "evil.example");
+        assert_eq!(judge(&name, targets, true).0.len(), 2);
+    }
+}

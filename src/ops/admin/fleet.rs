@@ -1,0 +1,307 @@
+//! All nodes of the fleet, for the page of one of them.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::api::Api;
+use super::error::Refused;
+use super::input::Query;
+use super::node;
+use super::sessions;
+use crate::fleet::{NodeReport, Samples};
+use crate::ops::fleet::{Fleet, Seen};
+use crate::ops::history::{INTERVAL, SAMPLES_MAX};
+use std::sync::Arc;
+
+pub(super) const SESSION_KEYS: &[&str] = &["user", "realm", "client", "peer", "relayed", "transport", "limit"];
+
+/// A search of all nodes, all of it.
+const SEARCH_LIMIT: Duration = Duration::from_secs(3);
+const FOUND_DEFAULT: usize = 100;
+const FOUND_MAX: usize = 500;
+/// Nodes with a line of their own in a plot; more cannot be told apart.
+const LINES_MAX: usize = 6;
+
+/// A node, for what is made of all.
+struct Shown {
+    value: Value,
+    name: String,
+    sessions: u64,
+    bytes_per_sec: u64,
+    refused: u64,
+    answers: bool,
+    samples: Option<(Samples, Duration)>,
+}
+
+/// `GET /v1/fleet`
+pub(super) async fn show(api: &Api) -> Result<Value, Refused> {
+    let fleet = of(api)?;
+    fleet.watch().await;
+    let mut shown: Vec<Shown> = Vec::new();
+    let mut has_self = false;
+    for node in fleet.nodes() {
+        let seen = node.seen();
+        let is_self = seen.report.as_ref().is_some_and(|(report, _)| fleet.is_self(report));
+        // Two URLs may lead to one node.
+        if is_self && std::mem::replace(&mut has_self, true) {
+            continue;
+        }
+        shown.push(Shown::of(&node.asker.url().to_string(), is_self, seen));
+    }
+    if !has_self {
+        shown.insert(0, Shown::own(api));
+    }
+    let answering = || shown.iter().filter(|node| node.answers);
+    let sum = |of: fn(&Shown) -> u64| answering().map(of).fold(0, u64::saturating_add);
+    let sums = json!({
+        "nodes": shown.len(),
+        "answering": answering().count(),
+        "sessions": sum(|node| node.sessions),
+        "bytes_per_sec": sum(|node| node.bytes_per_sec),
+        "refused_last_minute": sum(|node| node.refused),
+    });
+    let unnamed = fleet.unnamed();
+    let unnamed = unnamed.iter().map(|(name, problem)| json!({ "name": name, "problem": problem }));
+    Ok(json!({
+        "sums": sums,
+        "unnamed": unnamed.collect::<Vec<_>>(),
+        "interval_secs": INTERVAL.as_secs(),
+        "series": series(&shown),
+        "nodes": shown.into_iter().map(|node| node.value).collect::<Vec<_>>(),
+    }))
+}
+
+/// `GET /v1/fleet/sessions`: what every node finds, and those that have not answered.
+pub(super) async fn search(api: &Api, query: &Query) -> Result<Value, Refused> {
+    let fleet = of(api)?;
+    let limit = query.limit(FOUND_DEFAULT, FOUND_MAX)?;
+    // A filter that is none is told before anybody is asked.
+    let mut found = Vec::new();
+    let own = sessions::list(api, query).await?;
+    let mut has_more = take(&mut found, own, &node::report(api).name, true, limit);
+    let mut failures = Vec::new();
+    let target = format!("/v1/sessions?{}", query.encoded());
+    let mut asked = JoinSet::new();
+    let mut silent: Vec<String> = Vec::new();
+    for node in fleet.nodes() {
+        let url = node.asker.url().to_string();
+        let report = node.seen().report.map(|(report, _)| report);
+        if report.as_ref().is_some_and(|report| fleet.is_self(report)) {
+            continue;
+        }
+        let (places, target) = (fleet.places(), target.clone());
+        silent.push(url.clone());
+        asked.spawn(async move {
+            let Ok(_place) = places.acquire_owned().await else { return (node, url, None) };
+            let answer = node.asker.json(&target, SEARCH_LIMIT).await;
+            (node, url, Some(answer.map_err(|error| error.to_string())))
+        });
+    }
+    let all = async {
+        while let Some(answer) = asked.join_next().await {
+            let Ok((node, url, Some(answer))) = answer else { continue };
+            silent.retain(|silent| *silent != url);
+            match answer {
+                Ok(page) => {
+                    let report = node.seen().report;
+                    let is_self = report.as_ref().is_some_and(|(report, _)| fleet.is_self(report));
+                    let name = report.map_or_else(|| url.clone(), |(report, _)| report.name.clone());
+                    if !is_self {
+                        has_more |= take(&mut found, page, &name, false, limit);
+                    }
+                }
+                Err(problem) => failures.push(json!({ "node": url, "problem": problem })),
+            }
+        }
+    };
+    let _ = timeout(SEARCH_LIMIT, all).await;
+    let late = format!("no answer within {} s", SEARCH_LIMIT.as_secs());
+    failures.extend(silent.into_iter().map(|url| json!({ "node": url, "problem": late })));
+    Ok(json!({ "sessions": found, "more": has_more, "failures": failures }))
+}
+
+fn of(api: &Api) -> Result<&Arc<Fleet>, Refused> {
+    api.fleet.as_ref().ok_or_else(|| Refused::not_found("this server has no [fleet]"))
+}
+
+/// Takes the sessions of a page, as far as there is room and they have what is shown. Returns whether there are more.
+fn take(found: &mut Vec<Value>, mut page: Value, node: &str, is_self: bool, limit: usize) -> bool {
+    let has_next = page.get("next_cursor").is_some_and(|cursor| !cursor.is_null());
+    let Some(Value::Array(sessions)) = page.get_mut("sessions").map(Value::take) else { return has_next };
+    let room = limit.saturating_sub(found.len());
+    let is_cut = sessions.len() > room;
+    found.extend(sessions.iter().filter_map(|session| fields(session, node, is_self)).take(room));
+    has_next || is_cut
+}
+
+/// What is shown of a session that another node tells of: texts and figures of the kinds that they are here, and nothing else.
+fn fields(session: &Value, node: &str, is_self: bool) -> Option<Value> {
+    let text = |key: &str| Some(session.get(key)?.as_str()?.chars().take(520).collect::<String>());
+    let bytes = |key: &str| session.pointer(key)?.as_u64();
+    let relayed: Vec<_> =
+        session.get("relayed")?.as_array()?.iter().take(2).filter_map(|relay| relay.get("address")?.as_str()).collect();
+    Some(json!({
+        "node": node,
+        "is_self": is_self,
+        "id": text("id")?,
+        "transport": text("transport")?,
+        "client": text("client")?,
+        "user": text("user")?,
+        "username": text("username")?,
+        "realm": text("realm"),
+        "relayed": relayed,
+        "age_secs": session.get("age_secs")?.as_u64()?,
+        "to_peers_bytes": bytes("/to_peers/bytes")?,
+        "to_client_bytes": bytes("/to_client/bytes")?,
+    }))
+}
+
+impl Shown {
+    fn of(url: &str, is_self: bool, seen: Seen) -> Self {
+        let Seen { report, samples, failure, .. } = seen;
+        let (report, at) = report.unzip();
+        let age = at.map(|at: Instant| at.elapsed());
+        let answers = report.is_some() && failure.is_none();
+        let name = report.as_ref().map_or_else(|| url.to_owned(), |report| report.name.clone());
+        let samples = samples.and_then(|(report, at)| Some((report.samples.clone()?, at.elapsed())));
+        Self {
+            value: json!({
+                "url": url,
+                "is_self": is_self,
+                "name": name,
+                "failure": failure,
+                "age_secs": age.map(|age| age.as_secs()),
+                "report": report.as_deref().map(glance),
+            }),
+            sessions: report.as_ref().map_or(0, |report| report.sessions),
+            bytes_per_sec: report.as_ref().map_or(0, |report| report.bytes_per_sec),
+            refused: report.as_ref().map_or(0, |report| report.refused_last_minute),
+            name,
+            answers,
+            samples,
+        }
+    }
+
+    /// This node, where it is not among those that it asks, or does not reach itself.
+    fn own(api: &Api) -> Self {
+        let now = Instant::now();
+        let report = NodeReport { samples: api.history.as_ref().map(|history| history.samples()), ..node::report(api) };
+        let report = Some((Arc::new(report), now));
+        let seen = Seen { samples: report.clone(), report, ..Seen::default() };
+        Self::of("this node", true, seen)
+    }
+}
+
+fn glance(report: &NodeReport) -> Value {
+    json!({
+        "version": report.version,
+        "started_unix": report.started_unix,
+        "state": report.state,
+        "ready": report.ready,
+        "sessions": report.sessions,
+        "bytes_per_sec": report.bytes_per_sec,
+        "refused_last_minute": report.refused_last_minute,
+        "load_percent": report.load_percent,
+        "problems": report.problems,
+    })
+}
+
+/// The last minutes: of all together, and of those with most sessions each. What is not known of an interval is null.
+fn series(shown: &[Shown]) -> Value {
+    let mut by_sessions: Vec<&Shown> = shown.iter().filter(|node| node.samples.is_some()).collect();
+    by_sessions.sort_by(|one, other| other.sessions.cmp(&one.sessions).then_with(|| one.name.cmp(&other.name)));
+    let lines = by_sessions.iter().map(|node| (node, Line::of(node.samples.as_ref())));
+    let lines: Vec<_> = lines.collect();
+    let sum = lines.iter().fold(Line::default(), |sum, (_, line)| sum.plus(line));
+    let of_nodes = lines.iter().take(LINES_MAX).map(|(node, line)| line.shown(&node.name));
+    json!({ "sum": sum.shown("all nodes"), "nodes": of_nodes.collect::<Vec<_>>(), "left_out": lines.len().saturating_sub(LINES_MAX) })
+}
+
+/// The figures of the last intervals, the oldest first, aligned at now.
+struct Line([Vec<Option<u64>>; 3]);
+
+impl Default for Line {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| vec![None; SAMPLES_MAX]))
+    }
+}
+
+impl Line {
+    fn of(samples: Option<&(Samples, Duration)>) -> Self {
+        let mut line = Self::default();
+        let Some((samples, age)) = samples.filter(|(samples, _)| samples.interval_secs == INTERVAL.as_secs()) else {
+            return line;
+        };
+        let late = usize::try_from(age.as_secs() / INTERVAL.as_secs()).unwrap_or(SAMPLES_MAX);
+        for (places, figures) in line.0.iter_mut().zip([&samples.sessions, &samples.bytes_per_sec, &samples.refused]) {
+            for (place, figure) in places.iter_mut().rev().skip(late).zip(figures.iter().rev()) {
+                *place = Some(*figure);
+            }
+        }
+        line
+    }
+
+    fn plus(mut self, other: &Self) -> Self {
+        for (sums, others) in self.0.iter_mut().zip(&other.0) {
+            for (sum, other) in sums.iter_mut().zip(others) {
+                *sum = sum.map_or(*other, |sum| Some(sum.saturating_add(other.unwrap_or(0))));
+            }
+        }
+        self
+    }
+
+    fn shown(&self, name: &str) -> Value {
+        let [sessions, bytes_per_sec, refused] = &self.0;
+        json!({ "name": name, "sessions": sessions, "bytes_per_sec": bytes_per_sec, "refused": refused })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples(figures: &[u64], age_secs: u64) -> (Samples, Duration) {
+        let list = figures.to_vec();
+        let samples = Samples {
+            interval_secs: INTERVAL.as_secs(),
+            sessions: list.clone(),
+            bytes_per_sec: list.clone(),
+            refused: list,
+        };
+        (samples, Duration::from_secs(age_secs))
+    }
+
+    fn tail(line: &Line) -> &[Option<u64>] {
+        &line.0[0][SAMPLES_MAX - 4..]
+    }
+
+    #[test]
+    fn lines_are_aligned_at_now_and_a_node_that_is_silent_leaves_a_gap() {
+        let one = Line::of(Some(&samples(&[1, 2, 3], 0)));
+        let silent = Line::of(Some(&samples(&[10, 20, 30], 2 * INTERVAL.as_secs())));
+        assert_eq!(tail(&one), [None, Some(1), Some(2), Some(3)]);
+        assert_eq!(tail(&silent), [Some(20), Some(30), None, None]);
+        assert_eq!(tail(&one.plus(&silent)), [Some(20), Some(31), Some(2), Some(3)]);
+        let long_ago = Line::of(Some(&samples(&[1], u64::MAX / 2)));
+        assert!(long_ago.0.iter().flatten().all(Option::is_none));
+    }
+
+    #[test]
+    fn what_another_node_says_of_a_session_is_shown_as_far_as_it_is_one() {
+        let good = json!({
+            "id": "a", "transport": "udp", "client": "c", "user": "u", "username": "u", "realm": null,
+            "relayed": [{ "address": "r" }], "age_secs": 1, "to_peers": { "bytes": 1 }, "to_client": { "bytes": 2 },
+            "more": "x",
+        });
+        let mut found = Vec::new();
+        let page = json!({ "sessions": [good, { "id": {} }, 7, good], "next_cursor": null });
+        assert!(!take(&mut found, page.clone(), "n", false, 100));
+        assert_eq!(found.len(), 2);
+        assert!(found[0].get("more").is_none() && found[0]["node"] == "n");
+        assert!(take(&mut found, page, "n", false, 3) && found.len() == 3);
+        assert!(!take(&mut found, json!(["x"]), "n", false, 3));
+    }
+}
