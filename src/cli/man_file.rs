@@ -16,8 +16,7 @@ pub(super) fn page() -> Roff {
     roff.control("TH", ["turnserver.toml", "5", "", env!("CARGO_PKG_VERSION"), "Turnstone"]);
     // Names of keys are not to be broken, nor words pulled apart around them.
     roff.control("nh", []).control("ad", ["l"]);
-    roff.control("SH", ["NAME"])
-        .text([roman("turnserver.toml \u{2013} configuration of turnstone, a STUN/TURN server")]);
+    roff.control("SH", ["NAME"]).text([roman("turnserver.toml - configuration of turnstone, a STUN/TURN server")]);
     let mut is_in_contents = false;
     let mut before = None;
     for block in blocks(REFERENCE) {

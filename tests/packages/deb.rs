@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::build::{find, packages};
 use crate::host::{LIMIT, SOON, begin_call, configure, host, must_work, runs_replaced_program, traces};
 use crate::support::machine::Machine;
-use crate::support::wait_until;
+use crate::support::{require_tool, run, wait_until};
 
 /// Runs dpkg, which has nobody to ask, and returns what it says.
 fn dpkg(host: &Machine, arguments: &[&str]) -> String {
@@ -117,4 +117,23 @@ fn the_package_before_had_its_configuration_from_dpkg_and_nobody_is_asked_about_
         dpkg(&host, &["--purge", "turnstone"]);
         assert_eq!(traces(&host), "");
     }
+}
+
+/// What lintian has against them, and why it stays.
+const NOT_MENDED: &[(&str, &str)] = &[
+    ("command-with-path-in-maintainer-script /usr/sbin/policy-rc.d", "that is where Debian has it"),
+    ("maintainer-script-calls-systemctl", "the same script serves the .rpm, and looks for a systemd before"),
+    ("uses-no-compression-for-control-tarball", "of these packages alone"),
+    ("uses-no-compression-for-data-tarball", "of these packages alone"),
+];
+
+#[test]
+fn lintian_has_nothing_against_the_packages_but_what_is_meant() {
+    let program = require_tool("lintian", "lintian");
+    let both = ["turnstone_1.0", "turnstone-dbgsym_1.0"].map(|name| find(&packages()[0], name, ".deb"));
+    let finished = run(Command::new(program).args(["--tag-display-limit", "0"]).args(both), LIMIT * 3);
+    let said = finished.all_output();
+    let lines = said.lines().filter(|line| line.starts_with("E: ") || line.starts_with("W: "));
+    let left: Vec<_> = lines.filter(|line| !NOT_MENDED.iter().any(|(tag, _)| line.contains(tag))).collect();
+    assert!(said.contains("uses-no-compression") && left.is_empty(), "{}\n{said}", left.join("\n"));
 }

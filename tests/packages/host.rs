@@ -29,7 +29,8 @@ fn root() -> Option<PathBuf> {
     let lock = std::fs::File::create(folder.join("lock")).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
     let root = folder.join("root");
-    if root.exists() {
+    // One that was made for earlier tests may have less.
+    if root.join("usr/bin/dnf").exists() {
         return Some(root);
     }
     if !rustix::process::geteuid().is_root() {
@@ -47,7 +48,7 @@ fn root() -> Option<PathBuf> {
     let fresh = folder.join("fresh");
     let _ = std::fs::remove_dir_all(&fresh);
     let output = Command::new("mmdebstrap")
-        .args(["--quiet", "--variant=minbase", "--include=systemd,libssl3,rpm", &suite])
+        .args(["--quiet", "--variant=minbase", "--include=systemd,libssl3,rpm,dnf", &suite])
         .arg(&fresh)
         .output()
         .unwrap();
@@ -55,6 +56,7 @@ fn root() -> Option<PathBuf> {
         skipped(&format!("mmdebstrap cannot make a root here: {}", String::from_utf8_lossy(&output.stderr)));
         return None;
     }
+    let _ = std::fs::remove_dir_all(&root);
     std::fs::rename(&fresh, &root).unwrap();
     Some(root)
 }
