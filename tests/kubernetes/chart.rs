@@ -16,6 +16,7 @@ const SHAPES: &[&[&str]] = &[
         "--set=listeners={udp://*:3478,tcp://*:3478,tls://*:443},tls.secretName=turn-tls,relay.externalIp={auto}",
         "--set=relay.externalIpSources={metadata:aws,stun:stun.example.net},externalDns.hostname=turn.example.org",
         "--set=podMonitor.enabled=true,store.url=rediss://store.example.org,store.passwordSecret=turnstone-store",
+        "--set=store.caSecret=store-ca",
         "--set=publicHost=turn.example.org,priorityClassName=high,podAnnotations.a=b,podLabels.c=d",
         "--set=tolerations[0].operator=Exists,imagePullSecrets[0].name=registry",
         "--set-string=env.TURNSTONE_QUOTA_ALLOCATIONS_PER_USER=20,config=[quota]\nallocations-total = 1000\n",
@@ -25,6 +26,11 @@ const SHAPES: &[&[&str]] = &[
         "FOR-A-DEPLOYMENT",
         "--set=replicas=1,relay.ports=shared:3480-3481,relay.externalIp={203.0.113.5},peers.mode=p2p,peers.allowed=null",
         "--set=externalDns.hostname=turn.example.org,service.annotations.a=b,service.loadBalancerClass=example.org/balancer",
+    ],
+    // Numbers are keys of a Secret as good as any.
+    &[
+        "FOR-A-DEPLOYMENT",
+        "--set-string=secret.keys={secret,2026},nonceKey.secretName=turnstone-nonces,store.urlSecret=turnstone-store",
     ],
 ];
 
@@ -111,6 +117,11 @@ fn values_that_cannot_be_are_refused_with_what_to_do() {
         (&["--set=drain.seconds=0"], "/drain/seconds"),
         (&["--set=listeners={3478}"], "/listeners/0"),
         (&["--set-string=env.QUOTA=1"], "QUOTA"),
+        (&["--set=secret.keys={}"], "/secret/keys"),
+        (&["--set=secret.keys={a,a}"], "/secret/keys"),
+        (&["--set=secret.keys={a/b}"], "/secret/keys/0"),
+        (&["--set=store.url=redis://a,store.urlSecret=b"], "set one of them"),
+        (&["--set=store.passwordSecret=b"], "set url or urlSecret"),
         (&["--set=listeners={tls://*:443}"], "set tls.secretName"),
         (&["--set=networkPolicy.enabled=true"], "use the firewall of the nodes"),
         (&["--set=kind=Deployment"], "set mode to sfu"),
@@ -122,6 +133,38 @@ fn values_that_cannot_be_are_refused_with_what_to_do() {
         assert_ne!(finished.code, Some(0), "{values:?}");
         assert!(finished.stderr.contains(said), "{values:?}: {}", finished.stderr);
     }
+}
+
+#[test]
+fn a_secret_is_in_a_file_or_comes_from_a_secret_and_stands_in_no_manifest() {
+    let values = "--set=secret.keys={secret,other},nonceKey.secretName=nonces,store.urlSecret=store,store.passwordSecret=store,store.caSecret=ca";
+    let Some(manifests) = render(&[values]) else { return };
+    let documents = documents(&manifests);
+    let spec = &documents.iter().find(|each| each["kind"] == "DaemonSet").unwrap()["spec"]["template"]["spec"];
+    let container = &spec["containers"][0];
+    let volumes = spec["volumes"].as_array().unwrap();
+    let mounts = container["volumeMounts"].as_array().unwrap();
+    // Where each file of each Secret is.
+    let mut files = Vec::new();
+    for volume in volumes.iter().filter(|volume| volume["secret"].is_object()) {
+        assert_eq!(volume["secret"]["defaultMode"], 0o440, "{volume}");
+        let mount = mounts.iter().find(|mount| mount["name"] == volume["name"]).unwrap();
+        let folder = mount["mountPath"].as_str().unwrap();
+        let items = volume["secret"]["items"].as_array().unwrap_or_else(|| panic!("all of it is shown: {volume}"));
+        files.extend(items.iter().map(|item| format!("{folder}/{}", item["path"].as_str().unwrap())));
+    }
+    let map = documents.iter().find(|each| each["kind"] == "ConfigMap").unwrap();
+    let config = map["data"]["turnserver.toml"].as_str().unwrap();
+    let env = container["env"].as_array().unwrap();
+    let named = env.iter().filter_map(|each| each["value"].as_str()).chain(config.split('"'));
+    let named: Vec<_> = named.filter(|text| text.starts_with("/run/secrets/")).collect();
+    assert_eq!(named.len(), 5, "{named:?}");
+    assert!(named.iter().all(|file| files.iter().any(|there| there == file)), "{named:?} in {files:?}");
+    assert_eq!(named.len(), files.len(), "{files:?}");
+    let url = env.iter().find(|each| each["name"] == "TURNSTONE_STORE_URL").unwrap();
+    assert_eq!(url["valueFrom"]["secretKeyRef"], serde_json::json!({ "name": "store", "key": "url" }));
+    // The one that is set by a variable would take the place of all.
+    assert!(env.iter().all(|each| each["name"] != "TURNSTONE_SECRET_FILE"));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::helm::{documents, render};
-use crate::support::{hold_allocation, require_tool, skipped, time_limited, wait_until};
+use crate::support::{Credentials, hold_allocation, require_tool, skipped, time_limited, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(40);
 const SECRETS: [&str; 2] = ["0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"];
@@ -28,7 +28,7 @@ struct Pod {
 
 impl Pod {
     /// `None`, with a message, where there cannot be one.
-    fn start(container: Value, pod: &Value) -> Option<Self> {
+    fn start(container: Value, pod: &Value, config: &str) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             skipped("only root can run a container of its own here");
             return None;
@@ -53,7 +53,7 @@ impl Pod {
             skipped("this machine does not allow the control groups that crun wants");
             return None;
         }
-        pod_runs.run(pod);
+        pod_runs.run(pod, config);
         Some(pod_runs)
     }
 
@@ -75,7 +75,7 @@ impl Pod {
         self.crun(&[&["exec", "--user", &user, "pod"], command].concat())
     }
 
-    fn run(&self, pod: &Value) {
+    fn run(&self, pod: &Value, config: &str) {
         let root = self.path("root");
         let strings = |value: &Value| -> Vec<String> {
             value.as_array().into_iter().flatten().map(|each| each.as_str().unwrap().to_owned()).collect()
@@ -100,14 +100,20 @@ impl Pod {
                     json!({ "destination": to, "type": "tmpfs", "source": "tmpfs", "options": ["mode=2777", mode] }),
                 );
             } else {
-                let folder = self.path(volume["name"].as_str().unwrap());
-                mounts.push(bind(folder.to_str().unwrap(), to));
-                let mode = u32::try_from(volume["secret"]["defaultMode"].as_u64().unwrap()).unwrap();
-                assert_eq!(mode, 0o440);
-                self.give_secret(SECRETS[0], mode, &group);
+                let name = volume["name"].as_str().unwrap();
+                mounts.push(bind(self.path(name).to_str().unwrap(), to));
+                let items: Vec<_> = match &volume["secret"] {
+                    Value::Null => vec![("turnserver.toml", config)],
+                    secret => {
+                        assert_eq!(secret["defaultMode"], 0o440, "{name}");
+                        let items = secret["items"].as_array().unwrap();
+                        items.iter().map(|item| (item["path"].as_str().unwrap(), SECRETS[0])).collect()
+                    }
+                };
+                self.give(name, &items, &group);
             }
         }
-        for folder in ["proc", "dev", "usr/lib", "usr/bin", "lib", "lib64", "run/turnstone", "run/secrets/turnstone"] {
+        for folder in ["proc", "dev", "usr/lib", "usr/bin", "lib", "lib64", "run/turnstone"] {
             std::fs::create_dir_all(root.join(folder)).unwrap();
         }
         std::fs::write(root.join("usr/bin/turnstone"), "").unwrap();
@@ -134,20 +140,25 @@ impl Pod {
         assert!(command.status().unwrap().success(), "{}", self.log());
     }
 
-    /// The files of a Secret, which change as a kubelet changes them: by a link to another folder.
-    fn give_secret(&self, secret: &str, mode: u32, group: &Value) {
-        let folder = self.path("secret");
-        let fresh = folder.join(format!("..{}", &secret[..4]));
+    /// The files of a Secret or a ConfigMap, all of which change at once, as a kubelet changes them: by a link to another folder.
+    fn give(&self, volume: &str, files: &[(&str, &str)], group: &Value) {
+        let folder = self.path(volume);
+        let earlier = folder.join("..data").read_link().ok();
+        let fresh = folder.join(if earlier.is_some_and(|link| link == Path::new("..1")) { "..2" } else { "..1" });
+        let _ = std::fs::remove_dir_all(&fresh);
         std::fs::create_dir_all(&fresh).unwrap();
-        let file = fresh.join("secret");
-        std::fs::write(&file, secret).unwrap();
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
-        std::os::unix::fs::chown(&file, Some(0), group.as_u64().and_then(|group| u32::try_from(group).ok())).unwrap();
+        for (name, text) in files {
+            let file = fresh.join(name);
+            std::fs::write(&file, text).unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o440)).unwrap();
+            let group = group.as_u64().and_then(|group| u32::try_from(group).ok());
+            std::os::unix::fs::chown(&file, Some(0), group).unwrap();
+            if !folder.join(name).exists() {
+                let _ = symlink(Path::new("..data").join(name), folder.join(name));
+            }
+        }
         symlink(fresh.file_name().unwrap(), folder.join("..data_tmp")).unwrap();
         std::fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
-        if !folder.join("secret").exists() {
-            symlink("..data/secret", folder.join("secret")).unwrap();
-        }
     }
 
     fn log(&self) -> String {
@@ -199,15 +210,17 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// The spec of the pod that these values make.
-fn pod_of(arguments: &[&str]) -> Option<Value> {
+/// The spec of the pod that these values make, and its turnserver.toml.
+fn pod_of(arguments: &[&str]) -> Option<(Value, String)> {
     let documents = documents(&render(arguments)?);
-    let of_pods = documents.into_iter().find(|each| each["kind"] == "DaemonSet" || each["kind"] == "Deployment");
-    Some(of_pods.unwrap()["spec"]["template"]["spec"].clone())
+    let of_kind = |kind: &str| documents.iter().find(|each| each["kind"] == kind);
+    let of_pods = of_kind("DaemonSet").or_else(|| of_kind("Deployment")).unwrap();
+    let config = of_kind("ConfigMap").map_or("", |map| map["data"]["turnserver.toml"].as_str().unwrap());
+    Some((of_pods["spec"]["template"]["spec"].clone(), config.to_owned()))
 }
 
 #[test]
-fn the_pod_runs_takes_a_new_secret_and_drains_before_it_stops() {
+fn the_pod_runs_changes_its_secrets_without_refusing_anybody_and_drains_before_it_stops() {
     let (turn, metrics) = (free_port(), free_port());
     let values = [
         format!(
@@ -215,21 +228,40 @@ fn the_pod_runs_takes_a_new_secret_and_drains_before_it_stops() {
         ),
         "--set-string=env.TURNSTONE_RELAY_IPV4=127.0.0.1,env.TURNSTONE_RELAY_IPV6=off,env.TURNSTONE_WORKERS=1"
             .to_owned(),
+        "--set=secret.keys={secret,other},nonceKey.secretName=nonces".to_owned(),
     ];
-    let Some(spec) = pod_of(&[&values[0], &values[1]]) else { return };
+    let Some((spec, config)) = pod_of(&values.each_ref().map(String::as_str)) else { return };
     assert_eq!(spec["hostNetwork"], true);
-    let Some(pod) = Pod::start(spec["containers"][0].clone(), &spec) else { return };
+    let Some(pod) = Pod::start(spec["containers"][0].clone(), &spec, &config) else { return };
     wait_until("readiness", LIMIT, || {
         assert!(!pod.has_ended(), "{}", pod.log());
         (pod.probe("readinessProbe", metrics) == Some(200)).then_some(())
     });
     assert_eq!(pod.probe("startupProbe", metrics), Some(200));
 
-    pod.give_secret(SECRETS[1], 0o440, &spec["securityContext"]["fsGroup"]);
-    wait_until("the new secret", LIMIT, || pod.log().contains("configuration reloaded").then_some(()));
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.connect(("127.0.0.1", turn)).unwrap();
-    hold_allocation(&socket, time_limited(SECRETS[1], "alice", 600));
+    // As docs/kubernetes.md has it: the new one comes beside the old one, then they change places, and each is good all the time.
+    let allocate = |credentials: Credentials| {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(("127.0.0.1", turn)).unwrap();
+        hold_allocation(&socket, credentials);
+    };
+    let of = |secret: &str| time_limited(secret, "alice", 600);
+    allocate(of(SECRETS[0]));
+    let group = &spec["securityContext"]["fsGroup"];
+    for (reloads, [first, second]) in [(1, SECRETS), (2, [SECRETS[1], SECRETS[0]])] {
+        pod.give("secret", &[("secret", first), ("other", second)], group);
+        let has_reloaded = || (pod.log().matches("configuration reloaded").count() == reloads).then_some(());
+        wait_until("the new secret", LIMIT, has_reloaded);
+        SECRETS.into_iter().for_each(|secret| allocate(of(secret)));
+    }
+    // What the pod makes itself, it makes with the first.
+    let made = pod.exec(&["/usr/bin/turnstone", "credentials", "--user", "alice", "--json"]).output().unwrap();
+    let made: Value = serde_json::from_slice(&made.stdout).unwrap_or_else(|_| panic!("{made:?}"));
+    let [username, password] = ["username", "password"].map(|key| made[key].as_str().unwrap().to_owned());
+    let verify = ["/usr/bin/turnstone", "credentials", "verify", &username, &password];
+    let verdict = pod.exec(&verify).output().unwrap();
+    let verdict = String::from_utf8_lossy(&verdict.stdout).into_owned();
+    assert!(verdict.contains("made with secret \"secret\""), "{verdict}");
 
     let stop = &pod.container["lifecycle"]["preStop"]["exec"]["command"];
     let stop: Vec<_> = stop.as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
@@ -248,7 +280,7 @@ fn the_pod_runs_takes_a_new_secret_and_drains_before_it_stops() {
 #[test]
 fn the_deadline_of_a_drain_is_within_the_grace_period() {
     for values in [&[][..], &["FOR-A-DEPLOYMENT"], &["--set=drain.seconds=86400"]] {
-        let Some(spec) = pod_of(values) else { return };
+        let Some((spec, _)) = pod_of(values) else { return };
         let env = spec["containers"][0]["env"].as_array().unwrap();
         let deadline = env.iter().find(|each| each["name"] == "TURNSTONE_DRAIN_DEADLINE").unwrap();
         let deadline: u64 = deadline["value"].as_str().unwrap().strip_suffix('s').unwrap().parse().unwrap();
@@ -259,38 +291,50 @@ fn the_deadline_of_a_drain_is_within_the_grace_period() {
 #[test]
 fn turnstone_check_takes_the_variables_and_the_file_of_each_shape() {
     let folder = tempfile::tempdir().unwrap();
-    let secret = folder.path().join("secret");
-    std::fs::write(&secret, SECRETS[0]).unwrap();
-    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o440)).unwrap();
+    let secrets = folder.path().join("secrets");
+    for name in ["turnstone/secret", "turnstone/other", "nonce-key/nonce-key", "store/password"] {
+        let file = secrets.join(name);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, SECRETS[0]).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o440)).unwrap();
+    }
+    let here = |text: &str| text.replace("/run/secrets", secrets.to_str().unwrap());
     let file = folder.path().join("turnserver.toml");
     let shared = "--set=replicas=1,relay.ports=shared:3480-3481,relay.externalIp={203.0.113.5},peers.mode=p2p,peers.allowed=null";
-    for values in [
-        &[][..],
-        &["--set-string=config=[quota]\nallocations-per-user = 7\n"],
-        &["FOR-A-DEPLOYMENT"],
-        &["FOR-A-DEPLOYMENT", shared],
+    for (values, known) in [
+        (&[][..], ""),
+        (&["--set-string=config=[quota]\nallocations-per-user = 7\n"], "allocations-per-user = 7"),
+        (&["FOR-A-DEPLOYMENT"], ""),
+        (&["FOR-A-DEPLOYMENT", shared], "ports = \"shared:3480-3481\""),
+        (&["--set=secret.keys={secret,other}"], "id = \"other\""),
+        (
+            &[
+                "--set=secret.keys={secret,other}",
+                "--set-string=config=[[realm]]\nname = \"b\"\n[[realm.secrets]]\nid = \"b\"\nfile = \"/run/secrets/turnstone/other\"\n",
+            ],
+            "id = \"other\"",
+        ),
+        (&["--set=nonceKey.secretName=nonces"], "# nonce-key: there is one"),
+        (&["--set=store.url=redis://store,store.passwordSecret=store"], "url = \"redis://store\""),
     ] {
-        let Some(manifests) = render(values) else { return };
-        let documents = documents(&manifests);
-        let map = documents.iter().find(|each| each["kind"] == "ConfigMap");
-        assert_eq!(map.is_some(), values.len() == 1 && values[0].contains("config"));
-        std::fs::write(&file, map.map_or("", |map| map["data"]["turnserver.toml"].as_str().unwrap())).unwrap();
-        let of_pods =
-            documents.iter().find(|each| each["kind"] == "DaemonSet" || each["kind"] == "Deployment").unwrap();
-        let entries = of_pods["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap();
-        let variables: Vec<String> = entries.iter().map(variable).collect();
-        let said = told(&["check"], &variables, &secret, &file);
+        let Some((spec, config)) = pod_of(values) else { return };
+        std::fs::write(&file, here(&config)).unwrap();
+        let entries = spec["containers"][0]["env"].as_array().unwrap();
+        let variables: Vec<String> = entries.iter().map(|entry| here(&variable(entry))).collect();
+        let has_file = variables.iter().any(|variable| variable == "TURNSTONE_CONFIG=/etc/turnstone/turnserver.toml");
+        assert_eq!(has_file, !config.is_empty(), "{values:?}");
+        let said = told(&["check"], &variables, &file);
         assert!(!said.contains("not a variable"), "{values:?}: {said}");
-        let said = told(&["config", "show"], &variables, &secret, &file);
-        assert_eq!(said.contains("allocations-per-user = 7"), map.is_some(), "{values:?}: {said}");
+        let said = told(&["config", "show"], &variables, &file);
+        assert!(said.contains(known), "{values:?}: no {known} in {said}");
     }
 }
 
 /// What the program says to a command with these variables, which must succeed.
-fn told(arguments: &[&str], variables: &[String], secret: &Path, file: &Path) -> String {
+fn told(arguments: &[&str], variables: &[String], file: &Path) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_turnstone"));
     command.args(arguments).envs(variables.iter().map(|variable| variable.split_once('=').unwrap()));
-    command.env("TURNSTONE_SECRET_FILE", secret).env("TURNSTONE_CONFIG", file);
+    command.env("TURNSTONE_CONFIG", file).env_remove("TURNSTONE_WRITE_MANIFESTS");
     command.env("TURNSTONE_RELAY_IPV4", "127.0.0.1").env("TURNSTONE_RELAY_IPV6", "off");
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);

@@ -36,6 +36,23 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 {{- end }}
 
+{{- define "turnstone.hasStore" -}}
+{{ if or .Values.store.url .Values.store.urlSecret }}true{{ end }}
+{{- end }}
+
+{{/* turnserver.toml: what values have no variable for. The pod's variables win over it. */}}
+{{- define "turnstone.config" -}}
+{{ .Values.config }}
+{{- if gt (len .Values.secret.keys) 1 }}
+{{- range .Values.secret.keys }}
+
+[[auth.secrets]]
+id = {{ . | quote }}
+file = {{ printf "/run/secrets/turnstone/%s" . | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* What values say that cannot be, each with what to do about it. */}}
 {{- define "turnstone.judge" -}}
 {{- $isDaemonSet := eq .Values.kind "DaemonSet" }}
@@ -43,6 +60,12 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if and (or (hasPrefix "tls:" .) (hasPrefix "dtls:" .)) (not $.Values.tls.secretName) }}
 {{- fail (printf "listeners: %s needs a certificate: set tls.secretName" .) }}
 {{- end }}
+{{- end }}
+{{- if and .Values.store.url .Values.store.urlSecret }}
+{{- fail "store: url and urlSecret say the same thing: set one of them" }}
+{{- end }}
+{{- if and (or .Values.store.passwordSecret .Values.store.caSecret) (not (include "turnstone.hasStore" .)) }}
+{{- fail "store: passwordSecret and caSecret are for a store: set url or urlSecret" }}
 {{- end }}
 {{- if $isDaemonSet }}
 {{- if .Values.networkPolicy.enabled }}

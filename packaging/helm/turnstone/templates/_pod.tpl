@@ -1,17 +1,18 @@
 {{- define "turnstone.pod" -}}
 {{- include "turnstone.judge" . -}}
 {{- $isDaemonSet := eq .Values.kind "DaemonSet" -}}
+{{- $config := include "turnstone.config" . | trim -}}
 metadata:
   labels:
     {{- include "turnstone.labels" . | nindent 4 }}
     {{- with .Values.podLabels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
-  {{- if or .Values.config .Values.podAnnotations }}
+  {{- if or $config .Values.podAnnotations }}
   annotations:
-    {{- if .Values.config }}
+    {{- if $config }}
     # Another configuration is another pod.
-    turnstone/config: {{ sha256sum .Values.config }}
+    turnstone/config: {{ sha256sum $config }}
     {{- end }}
     {{- with .Values.podAnnotations }}
     {{- toYaml . | nindent 4 }}
@@ -60,28 +61,45 @@ spec:
           valueFrom:
             fieldRef:
               fieldPath: status.podIP
-        {{- if .Values.store.url }}
+        {{- if include "turnstone.hasStore" . }}
         - name: TURNSTONE_STORE_NODE
           valueFrom:
             fieldRef:
               fieldPath: metadata.name
         - name: TURNSTONE_STORE_URL
+          {{- with .Values.store.urlSecret }}
+          valueFrom:
+            secretKeyRef:
+              name: {{ . }}
+              key: url
+          {{- else }}
           value: {{ .Values.store.url | quote }}
+          {{- end }}
         {{- if .Values.store.passwordSecret }}
         - name: TURNSTONE_STORE_PASSWORD_FILE
           value: /run/secrets/store/password
         {{- end }}
+        {{- if .Values.store.caSecret }}
+        - name: TURNSTONE_STORE_CA
+          value: /run/secrets/store-ca/ca.crt
+        {{- end }}
         {{- end }}
         - name: TURNSTONE_CONFIG
-          value: {{ empty .Values.config | ternary "/dev/null" "/etc/turnstone/turnserver.toml" }}
+          value: {{ empty $config | ternary "/dev/null" "/etc/turnstone/turnserver.toml" }}
         - name: TURNSTONE_LOG_OUTPUT
           value: stdout
         {{- with .Values.listeners }}
         - name: TURNSTONE_LISTEN
           value: {{ join "," . | quote }}
         {{- end }}
+        {{- if eq (len .Values.secret.keys) 1 }}
         - name: TURNSTONE_SECRET_FILE
-          value: /run/secrets/turnstone/secret
+          value: /run/secrets/turnstone/{{ first .Values.secret.keys }}
+        {{- end }}
+        {{- if .Values.nonceKey.secretName }}
+        - name: TURNSTONE_AUTH_NONCE_KEY_FILE
+          value: /run/secrets/nonce-key/{{ .Values.nonceKey.key }}
+        {{- end }}
         # 0440 with fsGroup, as below.
         - name: TURNSTONE_SECRET_FILES_READABLE_BY
           value: group
@@ -183,12 +201,22 @@ spec:
           mountPath: /run/secrets/tls
           readOnly: true
         {{- end }}
+        {{- if .Values.nonceKey.secretName }}
+        - name: nonce-key
+          mountPath: /run/secrets/nonce-key
+          readOnly: true
+        {{- end }}
         {{- if .Values.store.passwordSecret }}
         - name: store
           mountPath: /run/secrets/store
           readOnly: true
         {{- end }}
-        {{- if .Values.config }}
+        {{- if .Values.store.caSecret }}
+        - name: store-ca
+          mountPath: /run/secrets/store-ca
+          readOnly: true
+        {{- end }}
+        {{- if $config }}
         - name: config
           mountPath: /etc/turnstone
           readOnly: true
@@ -203,21 +231,45 @@ spec:
         secretName: {{ .Values.secret.name }}
         defaultMode: 0440
         items:
-          - key: {{ .Values.secret.key }}
-            path: secret
+          {{- range .Values.secret.keys }}
+          - key: {{ . | quote }}
+            path: {{ . | quote }}
+          {{- end }}
     {{- with .Values.tls.secretName }}
     - name: tls
       secret:
         secretName: {{ . }}
         defaultMode: 0440
     {{- end }}
+    {{- if .Values.nonceKey.secretName }}
+    - name: nonce-key
+      secret:
+        secretName: {{ .Values.nonceKey.secretName }}
+        defaultMode: 0440
+        items:
+          - key: {{ .Values.nonceKey.key | quote }}
+            path: {{ .Values.nonceKey.key | quote }}
+    {{- end }}
     {{- with .Values.store.passwordSecret }}
     - name: store
       secret:
         secretName: {{ . }}
         defaultMode: 0440
+        items:
+          - key: password
+            path: password
     {{- end }}
-    {{- if .Values.config }}
+    {{- with .Values.store.caSecret }}
+    - name: store-ca
+      secret:
+        secretName: {{ . }}
+        defaultMode: 0440
+        # Not the key of that authority, which may be beside it.
+        items:
+          - key: ca.crt
+            path: ca.crt
+    {{- end }}
+    {{- if $config }}
     - name: config
       configMap:
         name: {{ .Release.Name }}
