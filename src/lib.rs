@@ -24,7 +24,8 @@
 //! | [`hook`] | asks an application about users |
 //! | [`store`] | what the servers of a fleet share |
 //! | `credentials` | time-limited credentials as they are handed out, by command and over HTTP |
-//! | `acme` | certificates that the server gets for itself |
+//! | [`acme`] | certificates that the server gets for itself |
+//! | `regular_file` | files that others put there |
 //! | `state_file` | files that the server keeps for itself |
 //! | [`ops`] | logs, signals, service manager |
 //! | `page` | the files of the operator's page |
@@ -36,7 +37,7 @@ pub use turnstone_stun as stun;
 pub use turnstone_turn as turn;
 pub use turnstone_turn::{addr, auth, clock, policy, reject, text, traffic, user};
 
-mod acme;
+pub mod acme;
 pub mod bench;
 pub mod cli;
 pub mod config;
@@ -53,6 +54,7 @@ mod page;
 pub mod probe;
 pub mod proxy;
 mod public_address;
+mod regular_file;
 mod state_file;
 pub mod store;
 pub mod stream;

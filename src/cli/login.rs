@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::auth::{mint, prepare};
 use crate::client::Credential;
-use crate::config::read_private_file;
+use crate::config::read_private_input;
 
 use super::input::{read_stdin, secret_readers};
 use super::output::{CliError, unix_now};
@@ -97,7 +97,7 @@ fn read_credential(path: &Path, sha256: bool) -> Result<Credential, CliError> {
         }
         false => (
             path.display().to_string(),
-            read_private_file(path, None, secret_readers())
+            read_private_input(path, secret_readers())
                 .map_err(|problem| CliError::usage(format_args!("--credential: {problem}")))?,
         ),
     };
@@ -119,7 +119,7 @@ pub(super) fn read_secret(variable: Option<&str>, file: Option<&Path>) -> Result
         return Ok(Some(Zeroizing::new(value)));
     }
     let Some(path) = file else { return Ok(None) };
-    let bytes = read_private_file(path, None, secret_readers()).map_err(CliError::usage)?;
+    let bytes = read_private_input(path, secret_readers()).map_err(CliError::usage)?;
     let text = std::str::from_utf8(&bytes)
         .map_err(|_| CliError::usage(format_args!("{}: is not text in UTF-8", path.display())))?;
     Ok(Some(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned())))

@@ -77,7 +77,7 @@ pub use revocations::{
 };
 pub use secret::{
     AdminToken, Readers, SECRET_BYTES_MIN, SecretError, WebhookToken, check_secret, judge_mode, read_private_file,
-    trim_line_end,
+    read_private_input, trim_line_end,
 };
 pub use sections::check_log_filter;
 pub use settings::{PolicyRules, compile_policies};

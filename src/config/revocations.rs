@@ -10,6 +10,7 @@ use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::auth::{IssuedBefore, Revocation, Revocations, Revoked, TimeLimited, UsernameLimits};
+use crate::regular_file;
 use crate::text::{is_deceptive, json};
 
 use super::access::parse_moment;
@@ -356,7 +357,7 @@ pub fn read_list(
     check: impl Fn(&WrittenRevocation) -> Result<Revocation, RevocationError>,
 ) -> Vec<Revocation> {
     let name = path.display().to_string();
-    let file = match std::fs::File::open(path) {
+    let file = match regular_file::open(path) {
         Ok(file) => file,
         Err(error) => {
             let message = format!("cannot read the file: {}", why(path, Wanted::Read, &error));

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use super::denied::{Wanted, why};
 use super::error::ValueError;
 use super::value::{Choices, name_of};
+use crate::regular_file;
 
 /// The shortest shared secret accepted, in bytes (128 bits, if random).
 pub const SECRET_BYTES_MIN: usize = 16;
@@ -116,7 +117,16 @@ pub fn read_private_file(
 ) -> Result<Zeroizing<Vec<u8>>, SecretError> {
     let is_credential = credentials_directory.is_some_and(|directory| path.parent() == Some(directory));
     let readers = if is_credential { readers.max(Readers::Group) } else { readers };
-    read(path, readers, FILE_MIB_MAX)
+    read(open(path, readers)?, path, FILE_MIB_MAX)
+}
+
+/// The same for a command, whose user may as well name a pipe: nobody else waits for it.
+///
+/// # Errors
+/// Why it is refused, with the mode and the fix.
+pub fn read_private_input(path: &Path, readers: Readers) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+    let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+    read(judged(file, path, readers)?, path, FILE_MIB_MAX)
 }
 
 /// Opens a list of users, which is judged as [`read_private_file`] does, and read line by line.
@@ -131,7 +141,7 @@ pub(super) fn open_users_file(path: &Path, readers: Readers) -> Result<File, Sec
 
 /// Reads a private key's file, which its group may always read, as tools that renew certificates arrange it.
 pub(super) fn read_key_file(path: &Path, readers: Readers) -> Result<Zeroizing<Vec<u8>>, SecretError> {
-    read(path, readers.max(Readers::Group), FILE_MIB_MAX)
+    read(open(path, readers.max(Readers::Group))?, path, FILE_MIB_MAX)
 }
 
 /// A file of secrets cannot be read.
@@ -140,8 +150,12 @@ pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> SecretError {
 }
 
 fn open(path: &Path, readers: Readers) -> Result<File, SecretError> {
+    let file = regular_file::open(path).map_err(|error| unreadable(path, &error))?;
+    judged(file, path, readers)
+}
+
+fn judged(file: File, path: &Path, readers: Readers) -> Result<File, SecretError> {
     let cannot_read = |error: std::io::Error| unreadable(path, &error);
-    let file = File::open(path).map_err(cannot_read)?;
     let metadata = file.metadata().map_err(cannot_read)?;
     if metadata.is_dir() {
         return Err(SecretError::Directory(path.to_owned()));
@@ -150,12 +164,11 @@ fn open(path: &Path, readers: Readers) -> Result<File, SecretError> {
     Ok(file)
 }
 
-fn read(path: &Path, readers: Readers, mib_max: u64) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+fn read(file: File, path: &Path, mib_max: u64) -> Result<Zeroizing<Vec<u8>>, SecretError> {
     let cannot_read = |error: std::io::Error| unreadable(path, &error);
-    let mut file = open(path, readers)?;
     let mut bytes = Zeroizing::new(Vec::new());
     let bytes_max = mib_max << 20;
-    let read = file.by_ref().take(bytes_max + 1).read_to_end(&mut bytes).map_err(cannot_read)?;
+    let read = file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(cannot_read)?;
     if read as u64 > bytes_max {
         return Err(SecretError::TooLarge(path.to_owned(), mib_max));
     }

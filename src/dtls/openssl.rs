@@ -16,7 +16,8 @@ use super::hello::{ClientHello, KeyKind};
 use super::record;
 use super::wire::{State, Wire};
 use crate::config::TlsFiles;
-use crate::stream::{CertificateChoice, TlsError};
+use crate::regular_file;
+use crate::stream::{CHAIN_BYTES_MAX, CertificateChoice, TlsError};
 
 /// What handshake datagrams are cut to. Every path of IPv6 takes 1280 bytes.
 const MTU: u32 = 1200;
@@ -78,7 +79,7 @@ impl Certificate {
     pub fn load(files: &TlsFiles) -> Result<Option<Self>, TlsError> {
         let file =
             |error: std::io::Error| TlsError::File { path: files.certificate.clone(), problem: error.to_string() };
-        let chain = std::fs::read(&files.certificate).map_err(file)?;
+        let chain = regular_file::read(&files.certificate, CHAIN_BYTES_MAX).map_err(file)?;
         let key = files.read_key().map_err(TlsError::Key)?;
         let certificate = Self::of(&chain, &key).map_err(|error| TlsError::Pair {
             certificate: files.certificate.clone(),

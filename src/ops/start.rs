@@ -38,6 +38,7 @@ use crate::credentials::CredentialsService;
 use crate::hook;
 use crate::http::{self, EndpointListener, Limits};
 use crate::net::{Inherited, RelayPorts, sys};
+use crate::regular_file;
 use crate::store::{self, Store};
 use crate::stream::{ConnectionLimits, Validations};
 use crate::turn::{ConnectionIds, Shared};
@@ -69,7 +70,7 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
             let lasts = files
                 .each()
                 .iter()
-                .any(|pair| !pair.is_acme && std::fs::File::open(&pair.certificate).is_err_and(|error| lasts(&error)));
+                .any(|pair| !pair.is_acme && regular_file::open(&pair.certificate).is_err_and(|error| lasts(&error)));
             RunError::Certificate { error, lasts }
         })?;
         status.set_certificates(loaded.facts());

@@ -1,6 +1,5 @@
 //! Connects with what is at the store's URL: a server, the one that sentinels name, or a cluster.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,9 +16,12 @@ use tokio::time::timeout;
 
 use super::error::text_of;
 use crate::config::{HostPort, SecretError, StoreConfig, StorePassword, StorePlace};
+use crate::regular_file;
 
 /// How long one of several sentinels may take.
 const SENTINEL_LIMIT: Duration = Duration::from_secs(1);
+/// More than the bundle of every authority there is.
+const CERTIFICATES_BYTES_MAX: u64 = 1 << 20;
 
 /// A connection with one server or with a cluster.
 #[derive(Clone)]
@@ -191,7 +193,9 @@ impl With<'_> {
     fn certificates(&self) -> Result<TlsCertificates, ConnectError> {
         // The crate takes that of the process; another one is there only if somebody has put it there.
         let _ = aws_lc_rs::default_provider().install_default();
-        let read = |path: &Path| fs::read(path).map_err(|error| ConnectError::File(path.to_owned(), error));
+        let read = |path: &Path| {
+            regular_file::read(path, CERTIFICATES_BYTES_MAX).map_err(|error| ConnectError::File(path.to_owned(), error))
+        };
         let root_cert = self.config.ca.as_deref().map(read).transpose()?;
         let client_tls = match &self.config.certificate {
             Some(pair) => {

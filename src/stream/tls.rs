@@ -14,9 +14,13 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use super::choice::CertificateChoice;
 use super::validation::{ACME_TLS, Validations, is_of_validation};
 use crate::config::{SecretError, TlsFiles, TlsVersion, Wanted, why};
+use crate::regular_file;
 
 /// The protocols that we speak inside TLS (RFC 7443).
 pub(super) const ALPN: [&[u8]; 2] = [b"stun.turn", b"stun.nat-discovery"];
+
+/// More than the bundle of every authority there is.
+pub(crate) const CHAIN_BYTES_MAX: u64 = 1 << 20;
 
 /// Why certificate and key cannot be used. The message names the file.
 #[derive(Debug)]
@@ -75,12 +79,11 @@ impl Pair {
 /// [`TlsError`], naming the file.
 pub fn load_pair(files: &TlsFiles) -> Result<Pair, TlsError> {
     let file = |path: &PathBuf, problem: String| TlsError::File { path: path.clone(), problem };
-    let chain = CertificateDer::pem_file_iter(&files.certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| match error {
-            pem::Error::Io(error) => file(&files.certificate, why(&files.certificate, Wanted::Read, &error)),
-            error => file(&files.certificate, pem_words(&error, "certificate")),
-        })?;
+    let chain = regular_file::read(&files.certificate, CHAIN_BYTES_MAX);
+    let chain = chain.map_err(|error| file(&files.certificate, why(&files.certificate, Wanted::Read, &error)))?;
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&chain)
+        .collect::<Result<_, _>>()
+        .map_err(|error| file(&files.certificate, pem_words(&error, "certificate")))?;
     if chain.is_empty() {
         return Err(file(&files.certificate, "holds no PEM certificate".to_owned()));
     }

@@ -65,6 +65,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "config::Wanted",
             "config::Web",
             "config::why",
+            "regular_file",
         ],
         &["tokio"],
     ),
@@ -92,11 +93,17 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     // What strangers send is read without sockets and without a clock; of OpenSSL, one file knows.
     (
         "dtls",
-        &["config::TlsFiles", "stream::CertificateChoice", "stream::TlsError"],
+        &[
+            "config::TlsFiles",
+            "regular_file",
+            "stream::CHAIN_BYTES_MAX",
+            "stream::CertificateChoice",
+            "stream::TlsError",
+        ],
         &["std::time", "std::net", "tokio", "libc", "tracing"],
     ),
     ("counters", &["turn"], &["std::fs", "tokio", "RwLock"]),
-    ("config", &["auth", "policy", "turn"], &["TcpStream", "tokio", "libc"]),
+    ("config", &["auth", "policy", "regular_file", "turn"], &["TcpStream", "tokio", "libc"]),
     // It writes what `config` reads: of that, what judges and spells values.
     (
         "import",
@@ -133,6 +140,8 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "config::WebhookToken",
             "usage::Session",
             "usage::server_start_line",
+            "http::Allowance",
+            "http::Bounded",
         ],
         &["libc", "UdpSocket"],
     ),
@@ -147,6 +156,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "policy::Reservation",
             "policy::Share",
             "policy::WithoutShare",
+            "regular_file",
             "net::sys",
             "auth::KnownCredential",
             "auth::SharedSecret",
@@ -270,6 +280,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         "acme",
         &[
             "http",
+            "regular_file",
             "state_file",
             "client::tls",
             "net::sys",
@@ -284,6 +295,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         &["libc", "UdpSocket"],
     ),
     ("state_file", &[], &["std::net", "libc", "tracing"]),
+    ("regular_file", &[], &["std::net", "tokio", "libc", "tracing"]),
     // Files and their headers, and nothing of a server.
     ("page", &[], &["std::net", "std::fs", "tokio", "libc"]),
     (
@@ -308,6 +320,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "fleet",
             "store",
             "acme",
+            "regular_file",
             "state_file",
         ],
         &[],

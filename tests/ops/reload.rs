@@ -197,3 +197,37 @@ fn served_certificate(server: &TestServer, authority: &str) -> Vec<u8> {
     }
     session.conn.peer_certificates().unwrap()[0].to_vec()
 }
+
+#[test]
+fn a_pipe_in_place_of_a_file_refuses_the_reload_and_holds_up_nothing() {
+    let more = |with: &str| config("").replace("[[auth.secrets]]", &format!("{with}\n[[auth.secrets]]"));
+    let auth = "[auth]\nusers-file = \"@DIR@/users\"\nrevocations = \"@DIR@/revocations\"";
+    let folder = tempfile::tempdir().unwrap();
+    let auth = auth.replace("@DIR@", &folder.path().display().to_string());
+    for name in ["users", "revocations"] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, "").unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    let text = more(&auth);
+    let server = TestServer::start(&text);
+    let files = ["users", "revocations"].map(|name| folder.path().join(name));
+    let others = ["secret", "certificate.pem", "key.pem"].map(|name| server.file(name).into());
+    let mut refused = 0;
+    for path in files.into_iter().chain(others) {
+        let aside = path.with_extension("aside");
+        std::fs::rename(&path, &aside).unwrap();
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();
+        reload(&server, &text);
+        refused += 1;
+        assert_eq!(Scrape::of(&server).get("turnstone_config_reloads_total{result=\"refused\"}"), f64::from(refused));
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let log = server.log();
+        assert!(log.lines().any(|line| line.contains(name) && line.contains("it is a pipe")), "{name}: {log}");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::rename(&aside, &path).unwrap();
+    }
+    reload(&server, &text);
+    assert_eq!(Scrape::of(&server).get("turnstone_config_reloads_total{result=\"applied\"}"), 1.0);
+}

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::config::{
     ADMIN_ENV, ADMIN_TOKEN_ENV, Admin, AdminToken, CONFIG_ENV, ConfigError, DEFAULT_FILE, Endpoint, Source,
-    Surroundings, read_private_file, trim_line_end,
+    Surroundings, read_private_input, trim_line_end,
 };
 use crate::net::connect_unix;
 use crate::ops::host;
@@ -110,7 +110,7 @@ impl AdminAddress {
     fn named_token(&self) -> Result<Option<AdminToken>, CliError> {
         let (source, bytes) = match (&self.admin_token_file, variable(ADMIN_TOKEN_ENV)) {
             (Some(path), _) => {
-                let read = read_private_file(path, None, secret_readers())
+                let read = read_private_input(path, secret_readers())
                     .map_err(|problem| wrong("--admin-token-file", problem))?;
                 ("--admin-token-file", trim_line_end(read))
             }

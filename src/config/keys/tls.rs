@@ -31,7 +31,7 @@ pub(super) static KEYS: &[Key] = &[
         .shown(|c| c.acme.as_ref().and_then(|_| boolean(true))),
     Key::new("tls.acme-email", Kind::Text(r#"an address such as "ops@example.org""#))
         .shown(|c| text(c.acme.as_ref()?.email.as_deref()?)),
-    Key::new("tls.acme-directory", Kind::Text("the https URL of an ACME directory"))
+    Key::new("tls.acme-directory", Kind::Text("the https URL of an ACME directory, or an http one at this host"))
         .default("https://acme-v02.api.letsencrypt.org/directory")
         .shown(|c| text(c.acme.as_ref()?.directory.as_str())),
     Key::new("tls.acme-ca", Kind::Text("the path of a PEM file"))
