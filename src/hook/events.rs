@@ -1,7 +1,7 @@
 //! Tells the application of allocations that are made and that end, one event a request, and ends those that it does not want.
 //!
 //! Workers put events into a bounded queue and never wait. One task on the control runtime tells them, so many at once, again and again
-//! for a minute where nobody takes them. While nobody answers, one at a time tries. What is lost on this way is counted.
+//! for a minute where nobody takes them. While nobody answers, that many try and then there is a pause. What is lost on this way is counted.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,6 +13,7 @@ use tokio::time::{sleep_until, timeout};
 
 use super::answer::{Verdict, read_to_event};
 use super::exchange::{HookError, Target};
+use super::silence::Silence;
 use super::stats::{EventStats, ToldOf};
 use super::waiting::{Event, Waiting};
 use crate::addr::{FiveTuple, RelayedAddr};
@@ -23,12 +24,9 @@ use crate::user::User;
 
 /// Events on their way from the workers: as many as allocations may end at once when the server stops.
 const QUEUE_MAX: usize = 16_384;
-/// An event that failed waits so long, and twice as long each time.
+/// An event that was answered, and not taken, waits so long, and twice as long each time.
 const AGAIN_MIN: Duration = Duration::from_millis(500);
 const AGAIN_MAX: Duration = Duration::from_secs(8);
-/// So many in a row without an answer, and one at a time tries, with pauses.
-const SILENT_MAX: u32 = 5;
-const PAUSE_MAX: Duration = Duration::from_secs(4);
 /// Between two lines in the log of one kind.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -56,6 +54,7 @@ pub struct Teller {
     gaps: u64,
     silence: Silence,
     refused_told: Option<Instant>,
+    unanswered_told: Option<Instant>,
 }
 
 struct Shared {
@@ -82,16 +81,6 @@ enum Outcome {
     Failed(HookError),
 }
 
-/// Nobody answers.
-#[derive(Default)]
-struct Silence {
-    in_a_row: u32,
-    /// Nothing is told until then.
-    until: Option<Instant>,
-    told_at: Option<Instant>,
-    is_told: bool,
-}
-
 /// All ends of it. `server` is another text for each run.
 pub fn tell(
     events: &HookEvents,
@@ -110,6 +99,7 @@ pub fn tell(
         gaps: 0,
         silence: Silence::default(),
         refused_told: None,
+        unanswered_told: None,
     };
     (EventSender { queue: send, shared: Arc::clone(&shared) }, EventControl(shared), teller)
 }
@@ -169,17 +159,14 @@ impl Teller {
         self.take(None);
         loop {
             let now = Instant::now();
-            let most = self.at_once(now);
-            while running.len() < most {
-                // One user's events, which may be what the application hangs on, leave room for others'.
-                let Some(event) = self.waiting.next(now, most.div_ceil(2)) else { break };
+            while let Some(event) = self.next(running.len(), now) {
                 running.spawn(Arc::clone(&self.shared).tell_of(event));
             }
             self.count();
             if !is_open && running.is_empty() && self.waiting.len() == 0 {
                 return;
             }
-            let due = [self.waiting.due(), self.silence.until.filter(|until| *until > now)].into_iter().flatten().min();
+            let due = [self.waiting.due(), self.silence.due(now)].into_iter().flatten().min();
             tokio::select! {
                 session = self.queue.recv(), if is_open => match session {
                     Some(session) => self.take(Some(session)),
@@ -195,21 +182,26 @@ impl Teller {
         }
     }
 
-    /// How many are told at once.
-    fn at_once(&self, now: Instant) -> usize {
-        match self.silence.until {
-            Some(until) if now < until => 0,
-            Some(_) => 1,
-            None => self.shared.telling.load().target.concurrency(),
+    /// The next one, where so many are being told.
+    fn next(&mut self, being_told: usize, now: Instant) -> Option<Event> {
+        let at_once = self.shared.telling.load().target.concurrency();
+        if being_told >= at_once || !self.silence.may_begin(at_once, now) {
+            return None;
         }
+        let event = self.waiting.next(now, at_once)?;
+        self.silence.begun(now);
+        Some(event)
     }
 
     fn take(&mut self, session: Option<Box<Session>>) {
+        self.take_at(session, Instant::now());
+    }
+
+    fn take_at(&mut self, session: Option<Box<Session>>, now: Instant) {
         // A gap in the numbers is as many lost events.
         let lost = self.shared.stats.of(ToldOf::LostInQueue);
         self.seq += 1 + (lost - self.gaps);
         self.gaps = lost;
-        let now = Instant::now();
         if !self.waiting.push(Event::new(self.seq, session, now), now) {
             self.shared.stats.count(ToldOf::NoRoom);
         }
@@ -223,9 +215,19 @@ impl Teller {
             }
             Outcome::Taken | Outcome::Refused => None,
         };
-        self.silence.note(is_silent, problem.as_deref(), now);
-        self.shared.stats.set_broken(self.silence.until.is_some());
-        if let Some(problem) = problem.filter(|_| !is_silent) {
+        let problem = problem.unwrap_or_default();
+        if is_silent {
+            self.shared.stats.count(ToldOf::Retried);
+            event.failures += 1;
+            let is_first = self.waiting.put_back_unanswered(event, now);
+            self.silence.note(is_first, now);
+            return self.tell_of_silence(&problem, now);
+        }
+        if self.silence.end() {
+            tracing::info!("the application of [hook] takes events again");
+        }
+        self.shared.stats.set_broken(false);
+        if !problem.is_empty() {
             if is_due(&mut self.refused_told, now) {
                 tracing::warn!(%problem, "the application of [hook] does not take an event as it should; its own log should say why (told once a minute)");
             } else {
@@ -247,7 +249,19 @@ impl Teller {
                 event.session.iter().for_each(|session| (self.shared.end)(session.id));
             }
         }
-        self.waiting.told(&event);
+        self.waiting.told(event);
+    }
+
+    fn tell_of_silence(&mut self, problem: &str, now: Instant) {
+        self.shared.stats.set_broken(self.silence.is_of_all(now));
+        if self.silence.is_of_all(now) {
+            if is_due(&mut self.silence.told_at, now) {
+                self.silence.is_told = true;
+                tracing::warn!(%problem, "the application of [hook] takes no events: they wait for a minute at most, and are then lost");
+            }
+        } else if is_due(&mut self.unanswered_told, now) {
+            tracing::warn!(%problem, "the application of [hook] has not answered an event: this user's wait, those of others go on (told once a minute)");
+        }
     }
 
     fn count(&mut self) {
@@ -286,28 +300,6 @@ fn is_for_a_while(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500..)
 }
 
-impl Silence {
-    fn note(&mut self, is_silent: bool, problem: Option<&str>, now: Instant) {
-        if !is_silent {
-            self.in_a_row = 0;
-            self.until = None;
-            if std::mem::take(&mut self.is_told) {
-                tracing::info!("the application of [hook] takes events again");
-            }
-            return;
-        }
-        self.in_a_row = self.in_a_row.saturating_add(1);
-        if let Some(doublings) = self.in_a_row.checked_sub(SILENT_MAX) {
-            self.until = Some(now + AGAIN_MIN.saturating_mul(1 << doublings.min(6)).min(PAUSE_MAX));
-            let problem = problem.unwrap_or_default();
-            if is_due(&mut self.told_at, now) {
-                self.is_told = true;
-                tracing::warn!(%problem, "the application of [hook] takes no events: they wait for a minute at most, and are then lost");
-            }
-        }
-    }
-}
-
 fn is_due(told_at: &mut Option<Instant>, now: Instant) -> bool {
     let is_due = told_at.is_none_or(|told| now.saturating_duration_since(told) >= LOG_INTERVAL);
     if is_due {
@@ -325,5 +317,115 @@ impl Drop for Teller {
         }
         self.shared.stats.count_many(ToldOf::TooOld, events as u64);
         self.shared.stats.set_waiting(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::waiting::tests::session;
+    use super::*;
+    use crate::config::HookUrl;
+
+    const TIMEOUT: Duration = Duration::from_secs(2);
+
+    fn teller(concurrency: usize) -> Teller {
+        let events = HookEvents {
+            url: HookUrl::Unix("/nowhere".into()),
+            is_elsewhere: true,
+            token: None,
+            timeout: TIMEOUT,
+            concurrency,
+            wanted: vec![HookEvent::Start, HookEvent::Stop],
+        };
+        tell(&events, "server".to_owned(), Arc::default(), Box::new(|_| {})).2
+    }
+
+    /// An application in virtual time, which answers at once or not at all. Each user makes an allocation a second. Returns how late each event of
+    /// `good` was told, and how many events were sent in each second.
+    fn play(
+        teller: &mut Teller,
+        (start, secs): (Instant, u64),
+        users: &[String],
+        answers: impl Fn(&str) -> bool,
+    ) -> (Vec<u64>, Vec<u64>) {
+        const STEP_MILLIS: u64 = 50;
+        let mut running: BTreeMap<u64, Vec<Event>> = BTreeMap::new();
+        let (mut made, mut lags, mut sent) = (BTreeMap::new(), Vec::new(), vec![0; secs as usize]);
+        for at in (0..secs * 1000).step_by(STEP_MILLIS as usize) {
+            let now = start + Duration::from_millis(at);
+            if at % 1000 == 0 {
+                for user in users {
+                    made.insert(teller.seq + 1, at);
+                    let id = teller.seq + 1;
+                    teller.take_at(Some(session(user, id, true)), now);
+                }
+            }
+            while let Some(timed_out) = running.first_entry().filter(|first| *first.key() <= at) {
+                timed_out
+                    .remove()
+                    .into_iter()
+                    .for_each(|event| teller.note(event, Outcome::Failed(HookError::TimedOut), now));
+            }
+            loop {
+                let being_told = running.values().map(Vec::len).sum();
+                let Some(event) = teller.next(being_told, now) else { break };
+                sent[(at / 1000) as usize] += 1;
+                let name = event.session.as_ref().unwrap().user.name().to_string();
+                if answers(&name) {
+                    if name == "good" {
+                        lags.extend(made.get(&event.seq).map(|made| at - made));
+                    }
+                    teller.note(event, Outcome::Taken, now);
+                } else {
+                    running.entry(at + TIMEOUT.as_millis() as u64).or_default().push(event);
+                }
+            }
+            teller.count();
+        }
+        (lags, sent)
+    }
+
+    fn users(count: usize) -> Vec<String> {
+        (0..count).map(|n| format!("evil {n}")).chain(["good".to_owned()]).collect()
+    }
+
+    #[test]
+    fn users_on_whom_the_application_hangs_delay_nobody_elses_events() {
+        for (concurrency, late_secs) in [(16, 20), (4, 50)] {
+            let mut teller = teller(concurrency);
+            let (lags, _) = play(&mut teller, (Instant::now(), 120), &users(40), |user| user == "good");
+            assert!(lags.len() >= 119, "{} of 120", lags.len());
+            let worst = lags.iter().max().unwrap() / 1000;
+            assert!(worst <= late_secs, "{concurrency} at once: {worst} s late");
+            // Who hangs is known by then.
+            let late: Vec<_> = lags.iter().rev().take(30).filter(|lag| **lag > 1000).collect();
+            assert!(late.is_empty(), "{concurrency} at once: {late:?}");
+        }
+    }
+
+    #[test]
+    fn an_application_that_is_gone_is_asked_by_a_few_and_is_told_of_the_last_minute_once_it_is_back() {
+        let (mut teller, start) = (teller(16), Instant::now());
+        let everybody = users(1000);
+        let (_, sent) = play(&mut teller, (start, 40), &everybody, |_| false);
+        assert!(sent[10..].iter().sum::<u64>() <= 30 * 16 / 4 + 16, "{sent:?}");
+        assert!(teller.shared.stats.is_broken());
+        let (lags, _) = play(&mut teller, (start + Duration::from_secs(40), 20), &everybody, |_| true);
+        assert!(!teller.shared.stats.is_broken());
+        // What waited meanwhile had left no room at first.
+        assert!(lags.len() >= 15, "{lags:?}");
+        assert_eq!(teller.waiting.len(), 0);
+    }
+
+    #[test]
+    fn one_user_alone_makes_nobody_wait_and_is_told_of_when_nobody_else_is_there() {
+        let (mut teller, start) = (teller(16), Instant::now());
+        let (_, sent) = play(&mut teller, (start, 40), &["evil 1".to_owned()], |_| false);
+        assert!(sent[10..].iter().all(|sent| *sent <= 1), "{sent:?}");
+        assert!(teller.shared.stats.is_broken());
+        let (lags, _) = play(&mut teller, (start + Duration::from_secs(40), 40), &users(1), |user| user == "good");
+        assert!(lags.len() == 40 && lags.iter().all(|lag| *lag == 0), "{lags:?}");
     }
 }

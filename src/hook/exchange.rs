@@ -19,10 +19,13 @@ use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
 use crate::config::{Hook, HookEvents, HookUrl, WebhookToken};
+use crate::http::{Allowance, Bounded};
 
 /// What is read of an answer: its head, and its body.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 const BODY_BYTES_MAX: usize = 16 * 1024;
+/// And in all, with what its form takes, and what is told to nobody.
+const ANSWER_BYTES_MAX: u64 = 128 * 1024;
 
 /// Why there is no answer that can be used.
 #[derive(Debug, thiserror::Error)]
@@ -40,8 +43,8 @@ pub enum HookError {
     /// The body broke off.
     #[error("the answer broke off")]
     Body,
-    /// The body is too long.
-    #[error("the answer is longer than 16 KiB")]
+    /// The body is too long, or what came before it.
+    #[error("the answer is longer than 16 KiB, or has no end")]
     TooLong,
     /// An answer to another question.
     #[error("HTTP status {0}")]
@@ -72,8 +75,11 @@ pub(super) struct Target {
     path: String,
     host: String,
     /// Connections that wait for the next question.
-    idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
+    idle: Mutex<Vec<Connection>>,
 }
+
+/// A connection, and how much may be read of it.
+type Connection = (SendRequest<Full<Bytes>>, Allowance);
 
 enum Place {
     Unix(std::path::PathBuf),
@@ -147,13 +153,15 @@ impl Target {
         loop {
             let waiting = self.idle().pop();
             let is_used = waiting.is_some();
-            let mut sender = match waiting {
-                Some(sender) if sender.is_closed() => continue,
-                Some(sender) => sender,
+            let (mut sender, allowance) = match waiting {
+                Some((sender, _)) if sender.is_closed() => continue,
+                Some(connection) => connection,
                 None => self.connect().await?,
             };
+            allowance.renew(ANSWER_BYTES_MAX);
             let response = match sender.send_request(self.request(body.clone())?).await {
                 Ok(response) => response,
+                Err(_) if allowance.is_used_up() => return Err(HookError::TooLong),
                 // It had been closed at the other end meanwhile.
                 Err(error) if is_used && !error.is_parse() => continue,
                 Err(error) => return Err(HookError::Http(error)),
@@ -162,13 +170,14 @@ impl Target {
             let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
             let body = body.map_err(|error| match error.is::<LengthLimitError>() {
                 true => HookError::TooLong,
+                false if allowance.is_used_up() => HookError::TooLong,
                 false => HookError::Body,
             });
             let body = body?.to_bytes();
             if sender.ready().await.is_ok() {
                 let mut idle = self.idle();
                 if idle.len() < self.concurrency {
-                    idle.push(sender);
+                    idle.push((sender, allowance));
                 }
             }
             return Ok((status, Zeroizing::new(body.to_vec())));
@@ -186,7 +195,7 @@ impl Target {
         request.body(Full::new(body)).map_err(|_| HookError::Request)
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, HookError> {
+    async fn connect(&self) -> Result<Connection, HookError> {
         let tcp = async |host: &str, port: u16| {
             let stream = TcpStream::connect((host, port)).await?;
             stream.set_nodelay(true)?;
@@ -202,14 +211,17 @@ impl Target {
                 Box::new(connector.connect(name, stream).await.map_err(HookError::Connect)?)
             }
         };
-        let http = http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).handshake(TokioIo::new(stream)).await;
+        let allowance = Allowance::default();
+        allowance.renew(ANSWER_BYTES_MAX);
+        let stream = TokioIo::new(Bounded::new(stream, allowance.clone()));
+        let http = http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).handshake(stream).await;
         let (sender, connection) = http.map_err(HookError::Http)?;
         // What is wrong with the connection shows in the answer.
         tokio::spawn(async move { drop(connection.await) });
-        Ok(sender)
+        Ok((sender, allowance))
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<SendRequest<Full<Bytes>>>> {
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,7 +8,9 @@ mod answer;
 mod breaker;
 mod events;
 mod exchange;
+mod silence;
 mod stats;
+mod unanswered;
 mod waiting;
 
 use std::pin::Pin;
@@ -21,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-pub use answer::{read as read_answer, read_to_event as read_event_answer};
+pub use answer::{Verdict, read as read_answer, read_to_event as read_event_answer};
 pub use events::{EndAllocation, EventControl, EventSender, Teller, tell};
 pub use exchange::HookError;
 pub use stats::{EventStats, HookStats, Told, ToldOf};

@@ -1,12 +1,12 @@
 //! Events that wait to be told: those of an allocation in their order, and those of users in turns, so that whoever makes allocations all
-//! day delays nobody else's.
+//! day delays nobody else's; nor do users on whom the application hangs.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use super::unanswered::{Of, Unanswered};
 use crate::turn::AllocationId;
 use crate::usage::Session;
-use crate::user::User;
 
 /// Events that wait or are being told; what is beyond is dropped.
 const EVENTS_MAX: usize = 16_384;
@@ -26,11 +26,13 @@ pub(super) struct Event {
     since: Instant,
     /// How often telling it has failed.
     pub(super) failures: u32,
+    /// Whether it is being told as one of a user whose last one had no answer.
+    is_of_unanswered: bool,
 }
 
 impl Event {
     pub(super) fn new(seq: u64, session: Option<Box<Session>>, now: Instant) -> Self {
-        Self { seq, session, since: now, failures: 0 }
+        Self { seq, session, since: now, failures: 0, is_of_unanswered: false }
     }
 
     fn id(&self) -> Option<AllocationId> {
@@ -41,9 +43,6 @@ impl Event {
         now.saturating_duration_since(self.since) >= AGE_MAX
     }
 }
-
-/// Whose it is.
-type Of = Option<User>;
 
 fn user_of(event: &Event) -> Of {
     event.session.as_ref().map(|session| session.user.clone())
@@ -60,11 +59,29 @@ struct Lane {
     has_turn: bool,
 }
 
+/// Whose turn it is.
+#[derive(Debug, Default)]
+struct Turns {
+    answered: VecDeque<Of>,
+    /// Those whose last event had no answer.
+    unanswered: VecDeque<Of>,
+    /// The last one was of the first kind.
+    was_answered: bool,
+}
+
+impl Turns {
+    fn of(&mut self, is_unanswered: bool) -> &mut VecDeque<Of> {
+        if is_unanswered { &mut self.unanswered } else { &mut self.answered }
+    }
+}
+
 /// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     lanes: HashMap<Of, Lane>,
-    turns: VecDeque<Of>,
+    turns: Turns,
+    unanswered: Unanswered,
+    unanswered_being_told: usize,
     /// Told in vain, to be told again then.
     later: BTreeMap<(Instant, u64), Event>,
     /// Allocations with an event that is not told yet, and the one behind it.
@@ -116,17 +133,43 @@ impl Waiting {
         self.all < EVENTS_MAX && (self.all <= EVENTS_MAX / 2 || of_user < OF_USER_MAX)
     }
 
-    /// The next one to be told, if there is any; at most so many of one user are being told.
-    pub(super) fn next(&mut self, now: Instant, of_user_max: usize) -> Option<Event> {
+    /// The next one to be told, if there is any. Of as many as are told at once, one user has half at most, and so have all those together
+    /// whose last one had no answer, and of these each has one.
+    pub(super) fn next(&mut self, now: Instant, at_once: usize) -> Option<Event> {
         while self.later.first_key_value().is_some_and(|((at, _), _)| *at <= now) {
             let (_, event) = self.later.pop_first()?;
             self.make_ready(event, true);
         }
-        while let Some(of) = self.turns.pop_front() {
+        while let Some(of) = self.unanswered.rested(now) {
+            self.give_turn(of);
+        }
+        // They take turns; where there is but one place, nobody waits for one without an answer who would have one.
+        let is_unanswered_first = at_once > 1 && self.turns.was_answered;
+        let order = [is_unanswered_first, !is_unanswered_first];
+        // Twice, because the first look may have put a turn into the queue where it belongs by now.
+        order.into_iter().chain(order).find_map(|is_unanswered| {
+            if is_unanswered && self.unanswered_being_told >= (at_once / 2).max(1) {
+                return None;
+            }
+            let mut event = self.next_of(is_unanswered, now, at_once.div_ceil(2))?;
+            event.is_of_unanswered = is_unanswered;
+            self.unanswered_being_told += usize::from(is_unanswered);
+            self.turns.was_answered = !is_unanswered;
+            Some(event)
+        })
+    }
+
+    fn next_of(&mut self, is_unanswered: bool, now: Instant, of_user_max: usize) -> Option<Event> {
+        let most = if is_unanswered { 1 } else { of_user_max };
+        while let Some(of) = self.turns.of(is_unanswered).pop_front() {
             let Some(lane) = self.lanes.get_mut(&of) else { continue };
             lane.has_turn = false;
-            if lane.being_told >= of_user_max {
-                // Its turn comes when one of these has been told.
+            if self.unanswered.has(&of) != is_unanswered {
+                self.give_turn(of);
+                continue;
+            }
+            if lane.being_told >= most || self.unanswered.rests(&of) {
+                // Its turn comes when one of these has been told, or when it has rested.
                 continue;
             }
             let Some(event) = lane.ready.pop_front() else { continue };
@@ -143,25 +186,42 @@ impl Waiting {
         None
     }
 
-    /// When one that was told in vain is to be told again.
+    /// When there may be a next one, if there is none now.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.later.first_key_value().map(|((at, _), _)| *at)
+        let later = self.later.first_key_value().map(|((at, _), _)| *at);
+        later.into_iter().chain(self.unanswered.due()).min()
     }
 
-    /// One that was being told is to be told again then.
-    pub(super) fn put_back(&mut self, event: Event, at: Instant) {
-        self.end_telling(&event);
+    /// One that was being told, and had an answer, is to be told again then.
+    pub(super) fn put_back(&mut self, mut event: Event, at: Instant) {
+        self.end_telling(&mut event, true);
         self.later.insert((at, event.seq), event);
     }
 
-    /// One that was being told has been, or never will be.
-    pub(super) fn told(&mut self, event: &Event) {
-        self.end_telling(event);
-        self.done(event);
+    /// One that was being told had no answer: it is told again when its user has rested. Returns whether the user's last one had an answer.
+    pub(super) fn put_back_unanswered(&mut self, mut event: Event, now: Instant) -> bool {
+        let is_first = self.unanswered.note(&user_of(&event), event.seq, now);
+        self.end_telling(&mut event, false);
+        self.make_ready(event, true);
+        let lanes = &self.lanes;
+        self.unanswered.sweep(now, |of| lanes.contains_key(of));
+        is_first
     }
 
-    fn end_telling(&mut self, event: &Event) {
+    /// One that was being told has been, or never will be.
+    pub(super) fn told(&mut self, mut event: Event) {
+        self.end_telling(&mut event, true);
+        self.done(&event);
+    }
+
+    fn end_telling(&mut self, event: &mut Event, is_answered: bool) {
         let of = user_of(event);
+        if std::mem::take(&mut event.is_of_unanswered) {
+            self.unanswered_being_told = self.unanswered_being_told.saturating_sub(1);
+        }
+        if is_answered {
+            self.unanswered.forget(&of);
+        }
         if let Some(lane) = self.lanes.get_mut(&of) {
             lane.being_told = lane.being_told.saturating_sub(1);
         }
@@ -207,9 +267,10 @@ impl Waiting {
         if let Some(lane) = self.lanes.get_mut(&of)
             && !lane.has_turn
             && !lane.ready.is_empty()
+            && !self.unanswered.rests(&of)
         {
             lane.has_turn = true;
-            self.turns.push_back(of);
+            self.turns.of(self.unanswered.has(&of)).push_back(of);
         }
     }
 
@@ -227,15 +288,16 @@ impl Waiting {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::SystemTime;
 
     use super::*;
     use crate::addr::{ClientAddr, FiveTuple, Transport};
     use crate::traffic::Traffic;
     use crate::turn::{AllocationSummary, EndReason};
+    use crate::user::User;
 
-    fn session(user: &str, id: u64, is_start: bool) -> Box<Session> {
+    pub(in super::super) fn session(user: &str, id: u64, is_start: bool) -> Box<Session> {
         let address = "127.0.0.1:3478".parse().unwrap();
         let five_tuple = FiveTuple { transport: Transport::Udp, client: ClientAddr::new(address), server: address };
         let id = AllocationId::new(0, id).unwrap();
@@ -266,8 +328,13 @@ mod tests {
     }
 
     fn is_empty(waiting: &Waiting) -> bool {
-        let Waiting { lanes, turns, later, behind, all, .. } = waiting;
-        lanes.is_empty() && turns.is_empty() && later.is_empty() && behind.is_empty() && *all == 0
+        let Waiting { lanes, turns, later, behind, all, unanswered_being_told: 0, .. } = waiting else { return false };
+        lanes.is_empty()
+            && turns.answered.is_empty()
+            && turns.unanswered.is_empty()
+            && later.is_empty()
+            && behind.is_empty()
+            && *all == 0
     }
 
     #[test]
@@ -281,7 +348,7 @@ mod tests {
         let other = waiting.next(now, 8).unwrap();
         assert_eq!(other.seq, 3);
         assert!(waiting.next(now, 8).is_none());
-        waiting.told(&other);
+        waiting.told(other);
         for n in 1..5 {
             let again = if n == 1 { None } else { waiting.next(now + Duration::from_secs(n), 8) };
             let first = again.unwrap_or_else(|| Event::new(1, Some(session("ann", 1, true)), now));
@@ -290,10 +357,10 @@ mod tests {
             assert!(waiting.next(now + Duration::from_secs(n), 8).is_none());
         }
         let last = waiting.next(now + Duration::from_secs(9), 8).unwrap();
-        waiting.told(&last);
+        waiting.told(last);
         let stop = waiting.next(now + Duration::from_secs(9), 8).unwrap();
         assert_eq!(stop.seq, 2);
-        waiting.told(&stop);
+        waiting.told(stop);
         assert!(is_empty(&waiting), "{waiting:?}");
     }
 
@@ -316,10 +383,28 @@ mod tests {
         let first: Vec<_> = (0..101).map(|_| next(&mut waiting)).collect();
         assert_eq!(first.iter().filter(|user| *user == "flood").count(), 1, "{first:?}");
         // What is being told of one user is bounded, too.
-        let second = waiting.next(now, 2).unwrap();
-        assert!(waiting.next(now, 2).is_none());
-        waiting.told(&second);
-        assert!(waiting.next(now, 2).is_some());
+        let second = waiting.next(now, 4).unwrap();
+        assert!(waiting.next(now, 4).is_none());
+        waiting.told(second);
+        assert!(waiting.next(now, 4).is_some());
+    }
+
+    #[test]
+    fn who_is_answered_again_is_told_of_everything() {
+        let (mut waiting, mut now) = (Waiting::default(), Instant::now());
+        for n in 0..6 {
+            add(&mut waiting, now, n, "ann", n, true);
+        }
+        let first = waiting.next(now, 2).unwrap();
+        assert!(waiting.put_back_unanswered(first, now));
+        assert!(waiting.next(now, 2).is_none(), "it rests");
+        now = waiting.due().unwrap();
+        for n in 0..6 {
+            let event = waiting.next(now, 2).unwrap_or_else(|| panic!("{n}: {waiting:?}"));
+            assert!(waiting.next(now, 2).is_none(), "one at a time");
+            waiting.told(event);
+        }
+        assert!(is_empty(&waiting), "{waiting:?}");
     }
 
     #[test]
@@ -338,7 +423,7 @@ mod tests {
             let event = waiting.next(later, 1).unwrap();
             assert_eq!(event.seq, seq);
             assert!(waiting.next(later, 1).is_none());
-            waiting.told(&event);
+            waiting.told(event);
         }
         assert!(is_empty(&waiting), "{waiting:?}");
         // One whose turn comes too late is not told, and the one behind it is.
@@ -346,7 +431,7 @@ mod tests {
         add(&mut waiting, later, 2, "ann", 1, false);
         let event = waiting.next(later, 1).unwrap();
         assert_eq!((event.seq, waiting.take_too_old()), (2, 1));
-        waiting.told(&event);
+        waiting.told(event);
         assert!(is_empty(&waiting), "{waiting:?}");
     }
 }

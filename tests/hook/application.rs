@@ -36,6 +36,10 @@ pub(crate) enum Behaviour {
     Redirects,
     /// It hangs up.
     HangsUp,
+    /// It says that it will say something, again and again.
+    Promises,
+    /// It hangs on users whose names begin so.
+    HangsOnSome,
 }
 
 pub(crate) struct Application {
@@ -138,8 +142,19 @@ fn talk(state: &State, stream: Box<dyn Stream>) {
         let Some(question) = read_question(state, &mut reader) else { return };
         let out = reader.get_mut();
         let mut say = |text: &str| out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok();
+        let hangs = question["user"].as_str().is_some_and(|user| user.starts_with("hang"));
         let goes_on = match state.now() {
-            Behaviour::Answers | Behaviour::IsDeaf => say(&answer(&question)),
+            Behaviour::HangsOnSome if hangs => {
+                while state.now() == Behaviour::HangsOnSome {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                false
+            }
+            Behaviour::Promises => {
+                while say(&"HTTP/1.1 100 Continue\r\n\r\n".repeat(100)) {}
+                false
+            }
+            Behaviour::Answers | Behaviour::IsDeaf | Behaviour::HangsOnSome => say(&answer(&question)),
             Behaviour::Hangs => {
                 while state.now() == Behaviour::Hangs {
                     std::thread::sleep(Duration::from_millis(20));

@@ -161,6 +161,32 @@ fn a_stop_comes_after_its_start_whatever_becomes_of_that_and_others_do_not_wait(
 }
 
 #[test]
+fn users_on_whom_it_hangs_delay_nobody_elses_events() {
+    let application = Application::start(Behaviour::HangsOnSome);
+    let names: Vec<_> = (0..40).map(|n| format!("hang-{n}")).collect();
+    let spec = telling(&application, "timeout = \"1s\"\n");
+    let server = names.iter().fold(spec, |spec, name| spec.user(name, "a password of the file")).start();
+    for name in &names {
+        for _ in 0..3 {
+            release(&mut allocate(&server, Transport::Tcp, &user(name)).unwrap());
+        }
+    }
+    for _ in 0..10 {
+        release(&mut allocate(&server, Transport::Tcp, &fixed()).unwrap());
+    }
+    wait_for(&application, "the stops of others", |events| {
+        of(events, "stop").iter().filter(|event| event["user"] == "fixed").count() == 10
+    });
+    assert_eq!(metric(&server, "turnstone_hook_events_broken"), 0);
+    assert!(metric(&server, "turnstone_hook_events_waiting") >= 40, "those of the others wait");
+    // Once it answers for them, too, they are told.
+    application.behave(Behaviour::Answers);
+    wait_until("everything to be told", LIMIT, || {
+        (metric(&server, "turnstone_hook_events_waiting") == 0).then_some(())
+    });
+}
+
+#[test]
 fn whatever_it_does_wrong_nobody_waits_and_once_it_is_mended_it_is_told_of_the_last_minute() {
     std::thread::scope(|scope| {
         for fault in [
@@ -215,7 +241,7 @@ fn whatever_it_does_wrong_nobody_waits_and_once_it_is_mended_it_is_told_of_the_l
 
 #[test]
 fn answers_without_end_and_lies_end_nothing_and_are_not_asked_for_again() {
-    for fault in [Behaviour::Floods, Behaviour::Lies, Behaviour::Redirects] {
+    for fault in [Behaviour::Floods, Behaviour::Promises, Behaviour::Lies, Behaviour::Redirects] {
         let application = Application::start(fault);
         let server = telling(&application, "").start();
         let mut client = allocate(&server, Transport::Tcp, &fixed()).unwrap();

@@ -12,7 +12,8 @@ use crate::{LIMIT, allocate, asking, fixed, known, metric};
 /// What a user of the configuration may have to wait, on a machine that is busy with other tests.
 const SOON: Duration = Duration::from_millis(1500);
 
-const FAULTS: [Behaviour; 10] = [
+const FAULTS: [Behaviour; 11] = [
+    Behaviour::Promises,
     Behaviour::Hangs,
     Behaviour::IsDeaf,
     Behaviour::Floods,
@@ -28,7 +29,7 @@ const FAULTS: [Behaviour; 10] = [
 impl Behaviour {
     /// Whether it answers at all: then it is asked about everybody.
     fn is_an_answer(self) -> bool {
-        matches!(self, Self::Floods | Self::Lies | Self::Fails | Self::Redirects)
+        matches!(self, Self::Floods | Self::Promises | Self::Lies | Self::Fails | Self::Redirects)
     }
 }
 
