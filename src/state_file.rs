@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -11,6 +12,10 @@ use tokio::time::timeout;
 
 /// How long a disk may take.
 const LIMIT: Duration = Duration::from_secs(5);
+/// Threads that may wait for one at the same time.
+const THREADS_MAX: usize = 16;
+
+static THREADS: AtomicUsize = AtomicUsize::new(0);
 
 /// Replaces the file with what `write` writes; nobody but its owner may read it. The directory is made if there is none.
 pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
@@ -39,11 +44,34 @@ pub(crate) async fn on_disk<T: Send + 'static>(
     thread: &str,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
+    within(LIMIT, &THREADS, thread, work).await
+}
+
+async fn within<T: Send + 'static>(
+    limit: Duration,
+    threads: &'static AtomicUsize,
+    thread: &str,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let silent = || io::Error::other("the disk does not answer");
+    let counted = Counted(threads);
+    if threads.fetch_add(1, Ordering::Relaxed) >= THREADS_MAX {
+        return Err(silent());
+    }
     let (send, done) = oneshot::channel();
-    std::thread::Builder::new().name(thread.to_owned()).spawn(move || drop(send.send(work())))?;
-    match timeout(LIMIT, done).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(_)) | Err(_) => Err(io::Error::other("the disk does not answer")),
+    std::thread::Builder::new().name(thread.to_owned()).spawn(move || {
+        let _counted = counted;
+        drop(send.send(work()));
+    })?;
+    timeout(limit, done).await.map_err(|_| silent())?.map_err(|_| silent())?
+}
+
+/// One thread, until it has ended.
+struct Counted(&'static AtomicUsize);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -52,6 +80,28 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_is_given_up_and_takes_no_more_than_some_threads() {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let held = std::sync::Arc::new(std::sync::Mutex::new(held));
+        let soon = Duration::from_millis(10);
+        for _ in 0..2 * THREADS_MAX {
+            let held = std::sync::Arc::clone(&held);
+            let hangs = within(soon, &COUNT, "hangs", move || {
+                let _ = held.lock().unwrap().recv();
+                Ok(())
+            });
+            assert!(hangs.await.unwrap_err().to_string().contains("does not answer"));
+            assert!(COUNT.load(Ordering::Relaxed) <= THREADS_MAX);
+        }
+        drop(hold);
+        while COUNT.load(Ordering::Relaxed) > 0 {
+            std::thread::yield_now();
+        }
+        assert!(within(LIMIT, &COUNT, "works", || Ok(())).await.is_ok());
+    }
 
     #[test]
     fn a_file_is_replaced_as_a_whole_or_stays_as_it_was() {

@@ -1,7 +1,8 @@
 //! The account at a certificate authority (RFC 8555 section 7.3): made once, and kept.
 
-use instant_acme::{Account, AccountCredentials, ExternalAccountKey, NewAccount};
+use instant_acme::{Account, AccountCredentials, Error, ExternalAccountKey, NewAccount};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -23,31 +24,32 @@ struct KeptAccount {
 pub(super) async fn open(acme: &Acme, kept: &Kept, exchange: &Exchange) -> Result<Account, Failure> {
     let file = file_of(acme);
     let failure = |error| Failure::of(error, exchange.wait_unix());
-    let builder = Account::builder_with_http(Box::new(exchange.clone()));
     let contact = acme.email.as_ref().map(|email| format!("mailto:{email}"));
     let contacts: Vec<_> = contact.as_deref().into_iter().collect();
-    let stored = kept.account(&file).map_err(|error| Failure::disk(kept.folder(), &error))?;
-    let stored: Option<KeptAccount> = stored.and_then(|bytes| match serde_json::from_slice(&bytes) {
-        Ok(stored) => Some(stored),
-        Err(error) => {
-            tracing::error!(file, %error, "the ACME account that is kept is damaged; a new one is made");
-            None
-        }
-    });
-    if let Some(stored) = stored {
-        // What is kept is written anew when the contact changes.
-        let before = stored.contact.clone();
-        let (copy, account) = (serde_json::to_value(&stored), builder.from_credentials(stored.credentials));
-        let account = account.await.map_err(failure)?;
-        if before != contact {
-            account.update_contacts(&contacts).await.map_err(failure)?;
-            if let Ok(serde_json::Value::Object(mut copy)) = copy {
-                copy.insert("contact".to_owned(), serde_json::json!(contact));
-                keep(kept, &file, &copy).await?;
+    let stored = kept.account(&file).await.map_err(|error| Failure::disk(kept.folder(), &error))?;
+    if let Some(bytes) = stored {
+        match stored_account(&bytes, exchange).await {
+            Ok((mut stored, account)) => {
+                // What is kept is written anew when the contact changes.
+                if stored.insert("contact".to_owned(), json!(contact)) != Some(json!(contact)) {
+                    account.update_contacts(&contacts).await.map_err(failure)?;
+                    keep(kept, &file, &stored).await?;
+                }
+                return Ok(account);
             }
+            Err(Unusable::Damaged(problem)) => {
+                tracing::error!(
+                    file,
+                    problem,
+                    "the ACME account that is kept is damaged: it is set aside, and another one is made"
+                );
+                let aside = kept.set_account_aside(&file, "damaged").await;
+                aside.map_err(|error| Failure::disk(kept.folder(), &error))?;
+            }
+            Err(Unusable::Now(error)) => return Err(failure(error)),
         }
-        return Ok(account);
     }
+    let builder = Account::builder_with_http(Box::new(exchange.clone()));
     let new = NewAccount {
         contact: &contacts,
         // No configuration without `acme-agree-to-terms` gets so far.
@@ -63,9 +65,31 @@ pub(super) async fn open(acme: &Acme, kept: &Kept, exchange: &Exchange) -> Resul
     Ok(account)
 }
 
+/// Why an account that is kept is not used.
+enum Unusable {
+    /// It never will be.
+    Damaged(String),
+    /// The authority was asked, in vain.
+    Now(Error),
+}
+
+/// An account as it is kept, and to be used.
+async fn stored_account(bytes: &[u8], exchange: &Exchange) -> Result<(Map<String, Value>, Account), Unusable> {
+    let damaged = |error: serde_json::Error| Unusable::Damaged(error.to_string());
+    let copy = serde_json::from_slice(bytes).map_err(damaged)?;
+    let stored: KeptAccount = serde_json::from_slice(bytes).map_err(damaged)?;
+    let builder = Account::builder_with_http(Box::new(exchange.clone()));
+    match builder.from_credentials(stored.credentials).await {
+        Ok(account) => Ok((copy, account)),
+        // Its key, or where it is, cannot be read.
+        Err(error @ (Error::KeyRejected | Error::Crypto | Error::Str(_))) => Err(Unusable::Damaged(error.to_string())),
+        Err(error) => Err(Unusable::Now(error)),
+    }
+}
+
 /// The authority does not know it any more: the next attempt makes another.
 pub(super) async fn forget(acme: &Acme, kept: &Kept) {
-    if let Err(error) = kept.set_account_aside(&file_of(acme)).await {
+    if let Err(error) = kept.set_account_aside(&file_of(acme), "gone").await {
         tracing::error!(%error, "the ACME account, which the authority does not know any more, cannot be set aside");
     }
 }

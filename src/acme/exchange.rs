@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -11,7 +11,7 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, USER_AGENT};
 use hyper::http::Uri;
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use rustls::pki_types::ServerName;
@@ -24,6 +24,7 @@ use super::kind::Kind;
 use super::unix_now;
 use crate::client::tls::{Roots, Trust, client_config};
 use crate::config::Acme;
+use crate::http::{Allowance, Bounded};
 
 /// One request, from the name's resolution to the end of the answer.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
@@ -32,6 +33,8 @@ const REQUESTS_MAX: u32 = 60;
 /// What is read of an answer: its head, and its body. A chain of certificates has some thousand bytes.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 const BODY_BYTES_MAX: usize = 256 * 1024;
+/// And in all, with what its form takes, and what is told to nobody.
+const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Why there is no answer that can be used.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +59,7 @@ pub(super) enum ExchangeError {
     #[error("the answer of {0} broke off")]
     Body(String),
     /// The answer is too long.
-    #[error("the answer of {0} is longer than 256 KiB")]
+    #[error("the answer of {0} is longer than 256 KiB, or has no end")]
     TooLong(String),
     /// An error of something in front of the authority.
     #[error("{host} answers with HTTP status {status}")]
@@ -94,23 +97,30 @@ struct Inner {
     /// A connection that waits for the next request.
     idle: Mutex<Idle>,
     requests: AtomicU32,
+    /// Whether something that an authority counts was sent in this attempt.
+    has_posted: AtomicBool,
     /// What the last refusal has said of when to ask again.
     wait_unix: AtomicU64,
 }
 
 /// A connection, and to which host and port it is.
-type Idle = Option<((String, u16), SendRequest<Full<Bytes>>)>;
+type Idle = Option<((String, u16), Connection)>;
+
+/// A connection, and how much may be read of it.
+type Connection = (SendRequest<Full<Bytes>>, Allowance);
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 impl Exchange {
+    /// Reads whom to trust, which is on the disk.
     pub(super) fn new(acme: &Acme) -> Self {
         let inner = Inner {
             is_plain: acme.directory.is_plain(),
             tls: connector(acme),
             idle: Mutex::default(),
             requests: AtomicU32::new(0),
+            has_posted: AtomicBool::new(false),
             wait_unix: AtomicU64::new(0),
         };
         Self(Arc::new(inner))
@@ -119,7 +129,13 @@ impl Exchange {
     /// An attempt begins: it has requests of its own.
     pub(super) fn begin(&self) {
         self.0.requests.store(0, Ordering::Relaxed);
+        self.0.has_posted.store(false, Ordering::Relaxed);
         self.0.wait_unix.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether something that an authority counts was sent in this attempt: neither its directory nor a nonce is.
+    pub(super) fn has_posted(&self) -> bool {
+        self.0.has_posted.load(Ordering::Relaxed)
     }
 
     /// When the authority wants to be asked again, if it has refused something and said so.
@@ -175,16 +191,19 @@ impl Inner {
         let agent = concat!("turnstone/", env!("CARGO_PKG_VERSION"), " instant-acme");
         head.headers.insert(USER_AGENT, HeaderValue::from_static(agent));
         head.uri = uri.path_and_query().map(|path| Uri::from(path.clone())).unwrap_or_default();
-        let (response, mut sender) = loop {
-            let waiting = self.idle().take().filter(|(of, sender)| *of == whom && !sender.is_closed());
+        let (response, mut sender, allowance) = loop {
+            let waiting = self.idle().take().filter(|(of, (sender, _))| *of == whom && !sender.is_closed());
             let is_used = waiting.is_some();
-            let mut sender = match waiting {
-                Some((_, sender)) => sender,
+            let (mut sender, allowance) = match waiting {
+                Some((_, connection)) => connection,
                 None => self.connect(&whom).await?,
             };
+            allowance.renew(ANSWER_BYTES_MAX);
+            self.has_posted.fetch_or(head.method == Method::POST, Ordering::Relaxed);
             let request = Request::from_parts(head.clone(), Full::new(body.clone()));
             match sender.send_request(request).await {
-                Ok(response) => break (response, sender),
+                Ok(response) => break (response, sender, allowance),
+                Err(_) if allowance.is_used_up() => return Err(ExchangeError::TooLong(host())),
                 // It had been closed at the other end meanwhile. A request that got through all the same has used its nonce up, and is refused.
                 Err(error) if is_used && !error.is_parse() => {}
                 Err(error) => return Err(ExchangeError::Http { host: host(), error }),
@@ -194,12 +213,13 @@ impl Inner {
         let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(|error| {
             match error.is::<LengthLimitError>() {
                 true => ExchangeError::TooLong(host()),
+                false if allowance.is_used_up() => ExchangeError::TooLong(host()),
                 false => ExchangeError::Body(host()),
             }
         })?;
         let body = body.to_bytes();
         if sender.ready().await.is_ok() {
-            *self.idle() = Some((whom.clone(), sender));
+            *self.idle() = Some((whom.clone(), (sender, allowance)));
         }
         if head.status.is_client_error() || head.status.is_server_error() {
             let wait = head.headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?));
@@ -212,7 +232,7 @@ impl Inner {
         Ok(Response::from_parts(head, Full::new(body)))
     }
 
-    async fn connect(&self, whom: &(String, u16)) -> Result<SendRequest<Full<Bytes>>, ExchangeError> {
+    async fn connect(&self, whom: &(String, u16)) -> Result<Connection, ExchangeError> {
         let (host, port) = whom;
         let unreachable = |error| ExchangeError::Connect { host: host.clone(), error };
         let tcp = TcpStream::connect((host.as_str(), *port)).await.map_err(unreachable)?;
@@ -228,11 +248,14 @@ impl Inner {
             })?;
             Box::new(tls)
         };
-        let http = http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).handshake(TokioIo::new(stream)).await;
+        let allowance = Allowance::default();
+        allowance.renew(ANSWER_BYTES_MAX);
+        let stream = TokioIo::new(Bounded::new(stream, allowance.clone()));
+        let http = http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).handshake(stream).await;
         let (sender, connection) = http.map_err(|error| ExchangeError::Http { host: host.clone(), error })?;
         // What is wrong with the connection shows in the answer.
         tokio::spawn(async move { drop(connection.await) });
-        Ok(sender)
+        Ok((sender, allowance))
     }
 
     fn idle(&self) -> MutexGuard<'_, Idle> {
@@ -241,7 +264,7 @@ impl Inner {
 }
 
 /// Seconds or a date (RFC 9110 section 10.2.3), as Unix seconds.
-fn retry_after(text: &str) -> Option<u64> {
+pub fn retry_after(text: &str) -> Option<u64> {
     let text = text.trim();
     if let Ok(secs) = text.parse::<u64>() {
         return Some(unix_now().saturating_add(secs));

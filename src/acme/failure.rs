@@ -25,11 +25,37 @@ pub(super) struct Failure {
     pub(super) wait_unix: Option<u64>,
     /// Whether the authority does not know the account.
     pub(super) is_account_gone: bool,
+    /// How far it had come.
+    at: Step,
+}
+
+/// What an operator reads of what an authority says of a problem (RFC 8555 section 6.7), if it is one.
+pub fn read_problem(body: &[u8]) -> Option<String> {
+    let problem = serde_json::from_slice(body).ok()?;
+    Some(Failure::of_problem(&problem).to_string())
+}
+
+/// A step on the way to a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The authority's directory, and the account there.
+    Account,
+    /// The order, with a nonce.
+    Order,
+    /// What is done for the name that was ordered.
+    Name,
 }
 
 impl Failure {
     pub(super) fn new(kind: Kind, said: impl fmt::Display) -> Self {
-        Self { kind, said: quoted(&said.to_string()), asked: None, wait_unix: None, is_account_gone: false }
+        Self {
+            kind,
+            said: quoted(&said.to_string()),
+            asked: None,
+            wait_unix: None,
+            is_account_gone: false,
+            at: Step::Name,
+        }
     }
 
     /// The state directory is not to be written to.
@@ -61,6 +87,21 @@ impl Failure {
         let short = kind.rsplit(':').next().unwrap_or_default();
         let is_account_gone = short == "accountDoesNotExist";
         Self { is_account_gone, ..Self::new(Kind::of_problem(kind), format_args!("{said} ({short})")) }
+    }
+
+    /// Says how far it had come.
+    pub(super) fn at(self, at: Step) -> Self {
+        Self { at, ..self }
+    }
+
+    /// Of what fails before a name was looked at, other names would fail, too.
+    pub(super) fn is_of_all(&self) -> bool {
+        self.at != Step::Name && self.kind.may_be_of_all()
+    }
+
+    /// Whether it has to do with no name at all, as far as one can see.
+    pub(super) fn is_of_account(&self) -> bool {
+        self.at == Step::Account
     }
 
     /// Says where the authority has asked, and how often it did so here.

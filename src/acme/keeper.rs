@@ -1,5 +1,6 @@
 //! The task that has a certificate for each name at any time: orders, renews, keeps, and waits.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,20 +12,23 @@ use tokio::time::{sleep, timeout};
 use super::account;
 use super::answers::Answers;
 use super::exchange::Exchange;
-use super::failure::Failure;
-use super::kept::{Kept, Record, Usable};
+use super::failure::{Failure, Step};
+use super::kept::{Kept, Record, Tried, Usable};
 use super::kind::Kind;
 use super::order::{Places, Wanted, order};
 use super::stats::{AcmeStats, NameFacts};
 use super::{fraction, schedule, unix_now};
 use crate::clock::utc_text;
 use crate::config::Acme;
+use crate::state_file::on_disk;
 use crate::stream::Validations;
 
 /// One attempt, from the account to the certificate.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(300);
 /// The host's clock may be set meanwhile.
 const SLEEP_MAX: Duration = Duration::from_secs(600);
+/// What is kept cannot be read now: it is looked for again.
+const UNREAD_SECS: u64 = 60;
 
 /// The task, as the server's loop has it.
 pub(crate) struct Keeper {
@@ -65,6 +69,11 @@ impl Keeper {
         });
     }
 
+    /// How often that has been.
+    pub(crate) fn reloads(&self) -> u64 {
+        self.orders.borrow().reloads
+    }
+
     /// Waits for a name whose certificate is on the disk, and new.
     pub(crate) async fn issued(&mut self) -> String {
         match self.issued.recv().await {
@@ -83,15 +92,33 @@ impl Drop for Keeper {
 
 async fn run(mut wanted: watch::Receiver<Orders>, issued: mpsc::Sender<String>, tools: Tools) {
     loop {
-        let Orders { acme, .. } = wanted.borrow_and_update().clone();
+        let Orders { acme, reloads } = wanted.borrow_and_update().clone();
         let Some(acme) = acme else {
-            tools.stats.set_names(Vec::new());
+            tools.stats.set_names(Vec::new(), reloads);
             match wanted.changed().await {
                 Ok(()) => continue,
                 Err(_) => return,
             }
         };
-        let mut round = Round::new(acme, &tools);
+        let mut round = match Round::load(Arc::clone(&acme), &tools, reloads).await {
+            Ok(round) => round,
+            Err(error) => {
+                // What was tried is not known, and nothing is tried that might be too much.
+                let failure = Failure::disk(&acme.folder, &error);
+                tracing::warn!(
+                    kind = failure.kind.label(),
+                    "what is kept of certificates by ACME cannot be read: {failure}"
+                );
+                tools.stats.set_names(unread(&acme, &tools.stats, &failure), reloads);
+                tokio::select! {
+                    () = sleep(Duration::from_secs(UNREAD_SECS)) => continue,
+                    changed = wanted.changed() => match changed {
+                        Ok(()) => continue,
+                        Err(_) => return,
+                    }
+                }
+            }
+        };
         loop {
             round.publish();
             let now_unix = unix_now();
@@ -120,6 +147,23 @@ async fn run(mut wanted: watch::Receiver<Orders>, issued: mpsc::Sender<String>, 
     }
 }
 
+/// How it stands with the names where nothing of them can be read: as it stood before.
+fn unread(acme: &Acme, stats: &AcmeStats, failure: &Failure) -> Vec<NameFacts> {
+    let known = stats.names();
+    let facts = |name: &String| {
+        let known = known.iter().find(|facts| facts.name == *name);
+        NameFacts {
+            name: name.clone(),
+            has_certificate: known.is_some_and(|facts| facts.has_certificate),
+            not_after_unix: known.and_then(|facts| facts.not_after_unix),
+            next_unix: unix_now() + UNREAD_SECS,
+            failures: known.map_or(0, |facts| facts.failures).max(1),
+            failure: Some(failure.to_string()),
+        }
+    };
+    acme.names.iter().map(facts).collect()
+}
+
 /// The names of one configuration.
 struct Round<'t> {
     acme: Arc<Acme>,
@@ -128,6 +172,9 @@ struct Round<'t> {
     exchange: Exchange,
     account: Option<Account>,
     names: Vec<Name>,
+    reloads: u64,
+    /// Attempts in a row that have failed before a name was looked at.
+    failed_for_all: u32,
 }
 
 struct Name {
@@ -138,15 +185,8 @@ struct Name {
 }
 
 impl Name {
-    fn load(name: &str, acme: &Acme, kept: &Kept) -> Self {
-        let mut record = kept.record(name);
-        let certificate = kept.certificate(name);
-        if record.directory != acme.directory.as_str() {
-            // What another authority has refused does not count for this one.
-            let (issued_by, directory) = (std::mem::take(&mut record.issued_by), acme.directory.as_str().to_owned());
-            record = Record { issued_by, directory, ..Record::default() };
-        }
-        schedule::set_right(&mut record, unix_now());
+    fn of(name: &str, acme: &Acme, (mut record, certificate): (Record, Option<Usable>)) -> Self {
+        record.turn_to(acme.directory.as_str(), unix_now());
         let mut name = Self { name: name.to_owned(), record, certificate };
         name.plan();
         name
@@ -167,6 +207,7 @@ impl Name {
         self.certificate.is_some() && self.record.issued_by == acme.directory.as_str()
     }
 
+    /// When it is asked for again, if nothing holds up all names.
     fn due_unix(&self, acme: &Acme) -> u64 {
         let usable = self.certificate.as_ref().filter(|_| self.is_of(acme));
         schedule::due(&self.record, usable.map(|usable| usable.validity))
@@ -179,36 +220,49 @@ impl Name {
 }
 
 impl<'t> Round<'t> {
-    fn new(acme: Arc<Acme>, tools: &'t Tools) -> Self {
-        let (kept, exchange) = (Kept::new(&acme), Exchange::new(&acme));
-        let mut names: Vec<_> = acme.names.iter().map(|name| Name::load(name, &acme, &kept)).collect();
+    /// Reads what is kept of the names.
+    async fn load(acme: Arc<Acme>, tools: &'t Tools, reloads: u64) -> io::Result<Self> {
+        let (kept, of) = (Kept::new(&acme), Arc::clone(&acme));
+        let exchange = on_disk("acme-trust", move || Ok(Exchange::new(&of))).await?;
+        let found = kept.all(&acme.names).await?;
+        let mut names: Vec<_> =
+            acme.names.iter().zip(found).map(|(name, found)| Name::of(name, &acme, found)).collect();
         // Whoever starts the server or has it read its configuration may have mended what was in the way.
-        names.iter_mut().for_each(|name| schedule::hurry(&mut name.record));
-        for name in names.iter().filter(|name| name.certificate.is_none()) {
+        names.iter_mut().for_each(|name| schedule::hurry(&mut name.record.tried));
+        let round = Self { acme, tools, kept, exchange, account: None, names, reloads, failed_for_all: 0 };
+        let held_unix = round.held_unix().max(unix_now());
+        for name in round.names.iter().filter(|name| name.certificate.is_none()) {
             tracing::info!(
                 name = name.name,
-                authority = %acme.directory,
-                at = utc_text(name.due_unix(&acme).max(unix_now())),
+                authority = %round.acme.directory,
+                at = utc_text(name.due_unix(&round.acme).max(held_unix)),
                 "there is no certificate yet: one is asked for, and TLS handshakes for the name are refused until it is there"
             );
         }
-        Self { acme, tools, kept, exchange, account: None, names }
+        Ok(round)
+    }
+
+    /// Until when no name is asked for.
+    fn held_unix(&self) -> u64 {
+        schedule::due_of_all(self.names.iter().map(|name| &name.record.tried))
     }
 
     fn publish(&self) {
+        let held_unix = self.held_unix();
         let facts = self.names.iter().map(|name| NameFacts {
             name: name.name.clone(),
             has_certificate: name.certificate.is_some(),
-            next_unix: name.due_unix(&self.acme),
-            failures: name.record.failures,
-            failure: name.record.failure.clone(),
+            not_after_unix: name.certificate.as_ref().map(|usable| usable.validity.not_after_unix),
+            next_unix: name.due_unix(&self.acme).max(held_unix),
+            failures: name.record.tried.failures(),
+            failure: name.record.tried.failure.clone(),
         });
-        self.tools.stats.set_names(facts.collect());
+        self.tools.stats.set_names(facts.collect(), self.reloads);
     }
 
     fn next_unix(&self) -> u64 {
         let of = |name: &Name| name.due_unix(&self.acme).min(name.advice_unix(&self.acme));
-        self.names.iter().map(of).min().unwrap_or(u64::MAX)
+        self.names.iter().map(of).min().unwrap_or(u64::MAX).max(self.held_unix())
     }
 
     /// Does what has been due for longest. Returns the name whose certificate is new.
@@ -226,16 +280,16 @@ impl<'t> Round<'t> {
 
     async fn attempt(&mut self, index: usize, now_unix: u64) -> Option<String> {
         let name = self.names.get_mut(index)?;
-        let before_failures = name.record.failures;
-        schedule::begin(&mut name.record, now_unix, fraction());
-        name.record.directory = self.acme.directory.as_str().to_owned();
+        let before = name.record.tried.clone();
+        name.record.tried.begin(now_unix, fraction());
+        self.exchange.begin();
         // An attempt that nobody remembers would be made again and again.
         let result = match self.kept.keep_record(&name.name, &name.record).await {
-            Ok(()) => timeout(ATTEMPT_LIMIT, self.ask(index, before_failures)).await.unwrap_or_else(|_| {
+            Ok(()) => timeout(ATTEMPT_LIMIT, self.ask(index, before.failures)).await.unwrap_or_else(|_| {
                 let said = "the certificate authority was not done within five minutes";
                 Err(Failure::new(Kind::Authority, said))
             }),
-            Err(error) => Err(Failure::disk(self.kept.folder(), &error)),
+            Err(error) => Err(Failure::disk(self.kept.folder(), &error).at(Step::Account)),
         };
         let name = self.names.get_mut(index)?;
         let result = match result {
@@ -251,22 +305,21 @@ impl<'t> Round<'t> {
                 self.tools.stats.count_issued();
                 name.certificate = Some(usable);
                 name.record.issued_by = self.acme.directory.as_str().to_owned();
-                (name.record.failures, name.record.failure) = (0, None);
-                (name.record.retry_unix, name.record.wait_unix) = (0, 0);
+                name.record.tried.succeed();
                 name.plan();
+                self.failed_for_all = 0;
             }
             Err(failure) => {
                 self.tools.stats.count_failure(failure.kind);
-                name.record.failure = Some(failure.to_string());
-                if let Some(wait) = failure.wait_unix {
-                    name.record.wait_unix = schedule::wait_until(now_unix, wait);
-                }
+                self.note(index, &failure, before);
+                let held_unix = self.held_unix();
+                let name = self.names.get(index)?;
                 let ends = name.certificate.as_ref().map(|usable| utc_text(usable.validity.not_after_unix));
                 tracing::warn!(
                     name = name.name,
                     kind = failure.kind.label(),
-                    failures = name.record.failures,
-                    next = utc_text(name.due_unix(&self.acme)),
+                    failures = name.record.tried.failures(),
+                    next = utc_text(name.due_unix(&self.acme).max(held_unix)),
                     current_ends = ends.as_deref().unwrap_or("there is none"),
                     "no certificate was had by ACME: {failure}"
                 );
@@ -284,12 +337,41 @@ impl<'t> Round<'t> {
         is_issued.then(|| name.name.clone())
     }
 
+    /// Notes what has failed: for this name, and, where no name was looked at, for all.
+    fn note(&mut self, index: usize, failure: &Failure, before: Tried) {
+        let now_unix = unix_now();
+        let is_second = {
+            let others = self.names.iter().enumerate().filter(|(other, _)| *other != index);
+            others.map(|(_, name)| name.record.tried.wait_unix).any(|wait| wait > now_unix)
+        };
+        self.failed_for_all = if failure.is_of_all() { self.failed_for_all.saturating_add(1) } else { 0 };
+        let Some(name) = self.names.get_mut(index) else { return };
+        let tried = &mut name.record.tried;
+        tried.failure = Some(failure.to_string());
+        if !self.exchange.has_posted() {
+            tried.uncount(before, now_unix, fraction());
+        }
+        if let Some(wait) = failure.wait_unix {
+            tried.wait_unix = schedule::wait_until(now_unix, wait);
+        }
+        if failure.is_of_all() {
+            tried.retry_all_unix = schedule::retry_soon(self.failed_for_all, now_unix, fraction());
+            if let Some(wait) = failure.wait_unix {
+                // An authority that wants one name to wait may mean that name; one that wants two to wait means all.
+                tried.wait_all_unix = match failure.is_of_account() {
+                    true => schedule::wait_until(now_unix, wait),
+                    false if is_second => schedule::wait_of_all_until(now_unix, wait),
+                    false => 0,
+                };
+            }
+        }
+    }
+
     /// Asks for a certificate.
     async fn ask(&mut self, index: usize, failures: u32) -> Result<(zeroize::Zeroizing<Vec<u8>>, Usable), Failure> {
         let places =
             Places { validations: Arc::clone(&self.tools.validations), answers: Arc::clone(&self.tools.answers) };
-        self.exchange.begin();
-        let account = self.account().await?;
+        let account = self.account().await.map_err(|failure| failure.at(Step::Account))?;
         let Some(name) = self.names.get(index) else {
             return Err(Failure::new(Kind::Authority, "there is no such name"));
         };

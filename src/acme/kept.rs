@@ -14,16 +14,25 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
 use crate::config::Acme;
+use crate::regular_file;
 use crate::state_file::{on_disk, replace};
 
 const THREAD: &str = "acme";
+/// The longest files.
+const RECORD_BYTES_MAX: u64 = 64 << 10;
+const PEM_BYTES_MAX: u64 = 256 << 10;
+const ACCOUNT_BYTES_MAX: u64 = 64 << 10;
 
 /// What was tried for a name, and what is next.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
-pub(crate) struct Record {
-    /// The directory of the authority that was asked.
-    pub(super) directory: String,
+pub struct Record {
+    /// What was tried at the authority that is asked now.
+    #[serde(flatten)]
+    pub(crate) tried: Tried,
+    /// What was tried at others, and still counts there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) elsewhere: Vec<Tried>,
     /// The one that the certificate is from.
     pub(super) issued_by: String,
     /// When the certificate ends that the next two are about.
@@ -34,16 +43,31 @@ pub(crate) struct Record {
     pub(super) window_unix: Option<(u64, u64)>,
     /// When to ask for that again.
     pub(super) advice_unix: u64,
-    /// The last attempts.
+}
+
+/// What was tried for a name at one authority.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub(crate) struct Tried {
+    /// The authority's directory.
+    pub(super) directory: String,
+    /// The last attempts that the authority has counted, for all that is known here.
     pub(super) attempts_unix: Vec<u64>,
-    /// Those that have failed since the last one that did not.
-    pub(crate) failures: u32,
-    /// Why the last one has.
+    /// Those of them that have failed since the last one that did not.
+    pub(super) failures: u32,
+    /// Those since then that the authority has not counted: it was not reached.
+    pub(super) uncounted: u32,
+    /// The last one, whether counted or not.
+    pub(super) tried_unix: u64,
+    /// Why it has failed.
     pub(crate) failure: Option<String>,
     /// When to try again after that.
     pub(super) retry_unix: u64,
     /// When the authority wants to be asked again, at the soonest.
     pub(super) wait_unix: u64,
+    /// The same for all names, because no name was what had failed.
+    pub(super) retry_all_unix: u64,
+    pub(super) wait_all_unix: u64,
 }
 
 /// From when until when a certificate is valid.
@@ -55,7 +79,7 @@ pub(super) struct Validity {
 
 /// A certificate that can be used.
 #[derive(Clone, Debug)]
-pub(super) struct Usable {
+pub struct Usable {
     pub(super) validity: Validity,
     /// The server's own.
     pub(super) leaf: CertificateDer<'static>,
@@ -76,22 +100,20 @@ impl Kept {
         &self.folder
     }
 
-    /// What was tried; nothing, if that cannot be read.
-    pub(super) fn record(&self, name: &str) -> Record {
-        record_of(&self.folder, name).unwrap_or_else(|error| {
-            tracing::warn!(name, %error, "what was tried for a certificate cannot be read, and is forgotten");
-            Record::default()
+    /// What there is of each of these names: what was tried (nothing, if that cannot be read), and the certificate, if there is one that can be used.
+    ///
+    /// # Errors
+    /// The disk does not answer.
+    pub(super) async fn all(&self, names: &[String]) -> io::Result<Vec<(Record, Option<Usable>)>> {
+        let (folder, names) = (self.folder.clone(), names.to_vec());
+        on_disk(THREAD, move || {
+            Ok(names.iter().map(|name| (record(&folder, name), certificate(&folder, name))).collect())
         })
-    }
-
-    /// The certificate, if there is one that can be used.
-    pub(super) fn certificate(&self, name: &str) -> Option<Usable> {
-        let pem = Zeroizing::new(fs::read(Acme::file_of(&self.folder, name)).ok()?);
-        usable(&pem, name).ok()
+        .await
     }
 
     pub(super) async fn keep_record(&self, name: &str, record: &Record) -> io::Result<()> {
-        let bytes = serde_json::to_vec_pretty(record)?;
+        let bytes = record.written()?;
         self.keep(record_path(&self.folder, name), Zeroizing::new(bytes)).await
     }
 
@@ -104,18 +126,20 @@ impl Kept {
         self.keep(self.account_path(file), bytes).await
     }
 
-    pub(super) fn account(&self, file: &str) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-        match fs::read(self.account_path(file)) {
+    pub(super) async fn account(&self, file: &str) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+        let path = self.account_path(file);
+        on_disk(THREAD, move || match regular_file::read(&path, ACCOUNT_BYTES_MAX) {
             Ok(bytes) => Ok(Some(Zeroizing::new(bytes))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
-        }
+        })
+        .await
     }
 
-    /// An account that the authority does not know any more is set aside.
-    pub(super) async fn set_account_aside(&self, file: &str) -> io::Result<()> {
+    /// An account that is of no use any more is set aside, in a file with this ending.
+    pub(super) async fn set_account_aside(&self, file: &str, ending: &'static str) -> io::Result<()> {
         let path = self.account_path(file);
-        on_disk(THREAD, move || fs::rename(&path, path.with_extension("gone"))).await
+        on_disk(THREAD, move || fs::rename(&path, path.with_extension(ending))).await
     }
 
     fn account_path(&self, file: &str) -> PathBuf {
@@ -127,13 +151,50 @@ impl Kept {
     }
 }
 
+impl Record {
+    /// Reads what was written.
+    ///
+    /// # Errors
+    /// It is damaged.
+    pub fn read(bytes: &[u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(bytes)
+    }
+
+    /// As it is written.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn written(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec_pretty(self)
+    }
+}
+
+impl Tried {
+    /// Attempts that have failed since the last one that did not.
+    pub(crate) fn failures(&self) -> u32 {
+        self.failures.saturating_add(self.uncounted)
+    }
+}
+
 /// What was tried for a name.
 pub(crate) fn record_of(folder: &Path, name: &str) -> io::Result<Record> {
-    match fs::read(record_path(folder, name)) {
-        Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
+    match regular_file::read(&record_path(folder, name), RECORD_BYTES_MAX) {
+        Ok(bytes) => Ok(Record::read(&bytes)?),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Record::default()),
         Err(error) => Err(error),
     }
+}
+
+fn record(folder: &Path, name: &str) -> Record {
+    record_of(folder, name).unwrap_or_else(|error| {
+        tracing::warn!(name, %error, "what was tried for a certificate cannot be read, and is forgotten");
+        Record::default()
+    })
+}
+
+fn certificate(folder: &Path, name: &str) -> Option<Usable> {
+    let pem = Zeroizing::new(regular_file::read(&Acme::file_of(folder, name), PEM_BYTES_MAX).ok()?);
+    usable(&pem, name).ok()
 }
 
 fn record_path(folder: &Path, name: &str) -> PathBuf {
@@ -141,7 +202,10 @@ fn record_path(folder: &Path, name: &str) -> PathBuf {
 }
 
 /// Judges a file with key and chain: they have to belong together, and be for the name.
-pub(super) fn usable(pem: &[u8], name: &str) -> Result<Usable, String> {
+///
+/// # Errors
+/// Why they cannot be used.
+pub fn usable(pem: &[u8], name: &str) -> Result<Usable, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let chain: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| text(&error))?;
     let leaf = chain.first().ok_or("there is no certificate")?.clone();

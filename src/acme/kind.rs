@@ -63,6 +63,16 @@ impl Kind {
         }
     }
 
+    /// Whether it may be so for every name, and not for one: when it comes before a name was looked at.
+    pub(super) fn may_be_of_all(self) -> bool {
+        match self {
+            Self::Unreachable | Self::Untrusted | Self::RateLimited | Self::Account | Self::Authority | Self::Disk => {
+                true
+            }
+            Self::Dns | Self::Connection | Self::WrongAnswer | Self::Caa | Self::Rejected | Self::NothingToAsk => false,
+        }
+    }
+
     /// By the type of a problem document (RFC 8555 section 6.7).
     pub(super) fn of_problem(kind: &str) -> Self {
         match kind.strip_prefix("urn:ietf:params:acme:error:").unwrap_or_default() {

@@ -15,6 +15,10 @@ mod order;
 mod schedule;
 mod stats;
 
+pub use exchange::retry_after;
+pub use failure::read_problem;
+pub use kept::{Record, Usable, usable};
+
 pub(crate) use answers::Answers;
 pub(crate) use keeper::{Keeper, Tools};
 pub(crate) use kept::record_of;

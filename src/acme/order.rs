@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::answers::{Answers, ExpectedToken};
 use super::exchange::Exchange;
-use super::failure::Failure;
+use super::failure::{Failure, Step};
 use super::kept::{Usable, usable};
 use super::kind::Kind;
 use crate::config::{AtPort, Challenges};
@@ -77,7 +77,7 @@ pub(super) async fn order(
     if let Some(replaces) = wanted.replaces.clone() {
         new = new.replaces(replaces);
     }
-    let mut order = account.new_order(&new).await.map_err(failure)?;
+    let mut order = account.new_order(&new).await.map_err(|error| failure(error).at(Step::Order))?;
     prove(&mut order, exchange, places, &wanted).await?;
     let invalid = |error: rcgen::Error| Failure::new(Kind::Authority, format_args!("no request can be made: {error}"));
     // A key of its own for each certificate.

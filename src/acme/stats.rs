@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
 use super::kind::Kind;
 
@@ -13,6 +14,8 @@ pub(crate) struct AcmeStats {
     issued: AtomicU64,
     failed: [AtomicU64; Kind::ALL.len()],
     names: ArcSwap<Vec<NameFacts>>,
+    /// Of the configurations that were read, how many these take into account.
+    planned: watch::Sender<u64>,
 }
 
 /// How it stands with the certificate of one name.
@@ -21,6 +24,8 @@ pub(crate) struct NameFacts {
     pub(crate) name: String,
     /// Whether there is one that can be used.
     pub(crate) has_certificate: bool,
+    /// Until when that is valid.
+    pub(crate) not_after_unix: Option<u64>,
     /// When it is asked for again.
     pub(crate) next_unix: u64,
     /// Attempts that have failed since the last one that did not.
@@ -47,8 +52,15 @@ impl AcmeStats {
         std::iter::once(("issued", self.issued.load(Ordering::Relaxed))).chain(failed)
     }
 
-    pub(super) fn set_names(&self, names: Vec<NameFacts>) {
+    pub(super) fn set_names(&self, names: Vec<NameFacts>, reloads: u64) {
         self.names.store(Arc::new(names));
+        self.planned.send_replace(reloads);
+    }
+
+    /// Waits until what is shown takes so many reloads into account.
+    pub(crate) async fn planned(&self, reloads: u64) {
+        // What is waited for is in here.
+        let _ = self.planned.subscribe().wait_for(|planned| *planned >= reloads).await;
     }
 
     /// How it stands with each name; none where nothing is had by ACME.

@@ -61,11 +61,12 @@ fn judge_name(acme: &Acme, name: &str) -> Step {
         }
     };
     let has_one = !is_missing(&Acme::file_of(&acme.folder, name));
-    match (&record.failure, has_one) {
+    match (&record.tried.failure, has_one) {
         (Some(failure), has_one) => {
             let missing = if has_one { "is not renewed" } else { "has no certificate yet" };
-            let attempts = if record.failures == 1 { "attempt" } else { "attempts" };
-            let message = format!("{name} {missing}, after {} {attempts}: {failure}", record.failures);
+            let failures = record.tried.failures();
+            let attempts = if failures == 1 { "attempt" } else { "attempts" };
+            let message = format!("{name} {missing}, after {failures} {attempts}: {failure}");
             // It is no mistake of the configuration: a reload of another one is not refused for it.
             finding("acme", Status::Warn, message)
         }

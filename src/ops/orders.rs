@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::error::ReloadError;
 use super::log::LogError;
 use super::self_test::TestServers;
+use crate::acme::NameFacts;
 use crate::auth::Revocation;
 use crate::config::{Change, Problem, RevocationError, WrittenRevocation};
 use crate::turn::Judgement;
@@ -64,6 +65,8 @@ pub(super) struct Reloaded {
     pub(super) warnings: Vec<Problem>,
     /// What came of it for the allocations there were; unknown of a dry run.
     pub(super) judgement: Option<Judgement>,
+    /// When certificates by ACME are asked for again; nothing of a dry run.
+    pub(super) acme: Arc<Vec<NameFacts>>,
 }
 
 /// How long a drain may last.

@@ -3,6 +3,9 @@
 //! Everything is read and checked first; what is bad leaves the running one as it is.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::certificates::{Certificates, files_of};
 use super::error::ReloadError;
@@ -17,6 +20,9 @@ use super::workers::{Judging, Unjudged};
 use crate::config::{Change, Config, Effect, Loaded, Problem, TlsFiles, read_revocations};
 use crate::turn::Settings;
 use crate::worker::Command;
+
+/// How long the answer waits for what is planned for certificates by ACME.
+const PLANNING_LIMIT: Duration = Duration::from_secs(1);
 
 /// A configuration that has been read and found good: everything that could fail has been done.
 struct Judged {
@@ -38,7 +44,7 @@ struct Judged {
 /// Why it would be refused.
 pub(super) fn dry_run(server: &Server, hooks: &Hooks<'_>) -> Result<Reloaded, ReloadError> {
     let Judged { changes, warnings, .. } = judge(server, hooks)?;
-    Ok(Reloaded { generation: server.status.generation(), changes, warnings, judgement: None })
+    Ok(Reloaded { generation: server.status.generation(), changes, warnings, judgement: None, acme: Arc::default() })
 }
 
 /// A reload: reads configuration and certificates again and hands both to the workers. The service manager hears of it. It is
@@ -68,6 +74,7 @@ pub(super) fn reload(
     let judging = apply(server, &mut judged, hooks);
     let Judged { changes, warnings, .. } = judged;
     let generation = server.status.generation();
+    let (certificates, reloads) = (Arc::clone(&server.status.acme), server.acme.reloads());
     tokio::spawn(async move {
         let judgement = match judging.end().await {
             Ok(judgement) => {
@@ -88,7 +95,9 @@ pub(super) fn reload(
             Err(Unjudged::Stopping) => return,
         };
         end();
-        then(Ok(Reloaded { generation, changes, warnings, judgement }));
+        // When names are asked for again is planned by then, unless one is being asked for.
+        let _ = timeout(PLANNING_LIMIT, certificates.planned(reloads)).await;
+        then(Ok(Reloaded { generation, changes, warnings, judgement, acme: certificates.names() }));
     });
 }
 

@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{CertificateError, Error as TlsError};
+use rustls::{AlertDescription, CertificateError, Error as TlsError};
 use thiserror::Error;
 
 use crate::addr::{SocketKind, Transport};
@@ -250,6 +250,9 @@ fn tls_words(failure: &TlsFailure) -> String {
         TlsFailure::Silent => "no answer to the TLS handshake: this is hardly a TLS port".into(),
         TlsFailure::Io(error) => io_words(error, SocketKind::Tcp),
         TlsFailure::Tls(error @ TlsError::InvalidMessage(_)) => format!("the server does not speak TLS here ({error})"),
+        TlsFailure::Tls(error @ TlsError::AlertReceived(AlertDescription::AccessDenied)) => format!(
+            "{error}: the server has no certificate for this name (one by ACME may still be to come: turnstone status, on the server)"
+        ),
         TlsFailure::Tls(error) => error.to_string(),
     }
 }

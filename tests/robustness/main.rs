@@ -14,6 +14,8 @@
     clippy::print_stderr
 )]
 
+mod acme;
+mod acme_model;
 mod config;
 mod dtls;
 mod framing;

@@ -274,6 +274,9 @@ pub(super) struct StoreGlance {
 pub(super) struct AcmeName {
     pub(super) name: String,
     pub(super) has_certificate: bool,
+    // Servers of earlier versions do not say it.
+    #[serde(default)]
+    pub(super) not_after_unix: Option<u64>,
     pub(super) next_attempt_unix: u64,
     pub(super) failures: u64,
     pub(super) failure: Option<String>,
@@ -320,6 +323,9 @@ pub(super) struct Reload {
     pub(super) changes: Vec<Change>,
     pub(super) warnings: Vec<String>,
     pub(super) sessions: Option<Judgement>,
+    // Servers of earlier versions do not say it.
+    #[serde(default)]
+    pub(super) acme: Vec<AcmeName>,
 }
 
 #[derive(Deserialize)]

@@ -116,6 +116,14 @@ pub(in crate::cli) fn reload(args: &ReloadArgs, printer: &mut Printer) -> Result
         if let Some(sessions) = reload.sessions.as_ref().filter(|sessions| sessions.judged > 0) {
             printer.line(judgement(sessions))?;
         }
+        let now_unix = unix_now();
+        for name in reload.acme.iter().filter(|name| !name.has_certificate || name.failure.is_some()) {
+            printer.line(format_args!(
+                "certificate of {} by ACME: {}",
+                name.name,
+                status::next_attempt(name, now_unix)
+            ))?;
+        }
         for warning in &reload.warnings {
             printer.line(format_args!("warning: {}", printable(warning)))?;
         }

@@ -80,7 +80,9 @@ fn screen(status: &Status) -> Fields {
         };
         fields.add("store", format!("{}, {state}", store.url));
     }
-    fields.list("by ACME", status.acme.iter().map(acme_name));
+    if !status.acme.is_empty() {
+        fields.list("by ACME", status.acme.iter().map(|name| acme_name(name, now_unix)));
+    }
     let by_transport = listed(&status.allocations_by_transport).map(|list| format!(" ({list})")).unwrap_or_default();
     fields.add("allocations", format!("{}{by_transport}", status.allocations));
     fields.add("connections", status.connections.to_string());
@@ -138,20 +140,31 @@ pub(super) fn deadline(deadline_unix: Option<u64>, now_unix: u64) -> String {
     }
 }
 
-/// `wrong-password 3, no-port 1`: the greatest first, without zeros.
 /// How it stands with a certificate that the server gets for itself.
-fn acme_name(AcmeName { name, has_certificate, next_attempt_unix, failures, failure }: &AcmeName) -> String {
-    let next = utc_text(*next_attempt_unix);
-    let missing = if *has_certificate { "" } else { ", which has no certificate yet" };
+fn acme_name(of: &AcmeName, now_unix: u64) -> String {
+    let AcmeName { name, has_certificate, not_after_unix, failures, failure, .. } = of;
+    let valid = match (has_certificate, not_after_unix) {
+        (false, _) => ", which has no certificate yet".to_owned(),
+        (true, None) => String::new(),
+        (true, Some(not_after)) => format!(", valid until {}", utc_text(*not_after)),
+    };
+    let next = next_attempt(of, now_unix);
     match failure {
-        Some(failure) => {
-            format!("{name}{missing}: {} failed, the next is at {next}: {failure}", count(*failures, "attempt"))
-        }
-        None if *has_certificate => format!("{name}: renewed at {next}"),
-        None => format!("{name}{missing}: asked for at {next}"),
+        Some(failure) => format!("{name}{valid}: {} failed, {next}: {failure}", count(*failures, "attempt")),
+        None if *has_certificate => format!("{name}{valid}, to be renewed at {}", utc_text(of.next_attempt_unix)),
+        None => format!("{name}{valid}: {next}"),
     }
 }
 
+/// When a certificate is asked for again.
+pub(super) fn next_attempt(of: &AcmeName, now_unix: u64) -> String {
+    match of.next_attempt_unix.checked_sub(now_unix).filter(|secs| *secs > 0) {
+        Some(secs) => format!("the next attempt is due in {}, at {}", span(secs), utc_text(of.next_attempt_unix)),
+        None => "an attempt is under way".to_owned(),
+    }
+}
+
+/// `wrong-password 3, no-port 1`: the greatest first, without zeros.
 fn listed(counts: &BTreeMap<String, u64>) -> Option<String> {
     let mut shown: Vec<_> = counts.iter().filter(|(_, count)| **count > 0).collect();
     shown.sort_by_key(|(_, count)| Reverse(**count));

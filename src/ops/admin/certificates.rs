@@ -25,14 +25,16 @@ pub(super) fn list(api: &Api) -> Value {
 
 /// How it stands with those that the server gets for itself.
 pub(super) fn acme_names(status: &Status) -> Vec<Value> {
-    let shown = |name: &NameFacts| {
-        json!({
-            "name": name.name,
-            "has_certificate": name.has_certificate,
-            "next_attempt_unix": name.next_unix,
-            "failures": name.failures,
-            "failure": name.failure,
-        })
-    };
-    status.acme.names().iter().map(shown).collect()
+    status.acme.names().iter().map(acme_name).collect()
+}
+
+pub(super) fn acme_name(name: &NameFacts) -> Value {
+    json!({
+        "name": name.name,
+        "has_certificate": name.has_certificate,
+        "not_after_unix": name.not_after_unix,
+        "next_attempt_unix": name.next_unix,
+        "failures": name.failures,
+        "failure": name.failure,
+    })
 }

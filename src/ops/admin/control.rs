@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::super::orders::{ConfigView, DrainDeadline, Order};
 use super::api::Api;
+use super::certificates::acme_name;
 use super::error::Refused;
 use super::input::{Query, wrong};
 use crate::config::{Effect, check_log_filter};
@@ -56,6 +57,7 @@ pub(super) async fn reload(api: &Api, query: &Query) -> Result<Value, Refused> {
         "changes": changes.collect::<Vec<_>>(),
         "warnings": warnings,
         "sessions": sessions,
+        "acme": reloaded.acme.iter().map(acme_name).collect::<Vec<_>>(),
     }))
 }
 
