@@ -21,7 +21,7 @@ pub(super) const FIRST_ONE_LIMIT: Duration = Duration::from_secs(30);
 pub(super) fn wait_for_first_ones(config: &Config, limit: Duration, say: &mut dyn FnMut(Step)) {
     let Some(acme) = &config.acme else { return };
     let is_under_way = |name: &&String| {
-        let has_not_failed = record_of(&acme.folder, name).is_ok_and(|record| record.failure.is_none());
+        let has_not_failed = record_of(&acme.folder, name).is_ok_and(|record| record.tried.failure.is_none());
         has_not_failed && is_missing(&Acme::file_of(&acme.folder, name))
     };
     let names: Vec<_> = acme.names.iter().filter(is_under_way).map(String::as_str).collect();

@@ -502,7 +502,7 @@ impl Observed {
         let help = "Events of allocations to the application of [hook], by what came of them; what is retried is counted each time.";
         out.counters("turnstone_hook_events", help, "result", told)?;
         out.gauge("turnstone_hook_events_waiting", "Events that wait to be told.", stats.waiting())?;
-        let help = "1 while the application of [hook] is told one event at a time, because it does not answer.";
+        let help = "1 while the application of [hook] has answered none of the last five events, for three seconds.";
         out.gauge("turnstone_hook_events_broken", help, u64::from(stats.is_broken()))
     }
 
