@@ -29,7 +29,7 @@ pub(super) fn wait_for_first_ones(config: &Config, limit: Duration, say: &mut dy
         return;
     }
     let message = format!(
-        "{}: the server has asked {} for its first certificate; waiting for it, {} s at most",
+        "{}: no certificate yet. A server that has just started is asking {} for it: waiting for that, {} s at most",
         names.join(", "),
         acme.directory,
         limit.as_secs()
@@ -169,7 +169,7 @@ mod tests {
             said.join("\n")
         };
         // Nothing becomes of it.
-        assert!(waits(Duration::from_millis(1), &|| {}).starts_with("turn.example.org: the server has asked https://"));
+        assert!(waits(Duration::from_millis(1), &|| {}).contains("is asking https://"));
         std::fs::write(&record, r#"{"failures": 1}"#).unwrap();
         assert!(
             !waits(long, &|| std::fs::write(&record, r#"{"failures": 1, "failure": "no way"}"#).unwrap()).is_empty()
