@@ -106,7 +106,9 @@ impl Doctor<'_, '_> {
             self.found(credentials::judge_running(api, self.options.timeout));
         }
         if let Some(shared) = &config.store {
-            self.found([store::judge(shared, self.options.timeout)]);
+            let realms = std::iter::once(&config.auth.realm).chain(config.realms.iter().map(|realm| &realm.name));
+            let realms: Vec<_> = realms.cloned().collect();
+            self.found([store::judge(shared, &realms, self.options.timeout)]);
         }
         self.found(hook::judge(config, self.options.timeout));
         self.found(listeners::judge_stuns(config));

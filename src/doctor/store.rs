@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::finding;
 use crate::config::StoreConfig;
 use crate::probe::{Status, Step};
-use crate::store::probe;
+use crate::store::{ProbeError, probe};
 
 /// Judges the files of its certificates.
 pub fn judge_files(config: &StoreConfig) -> Vec<Step> {
@@ -26,11 +26,20 @@ pub fn judge_files(config: &StoreConfig) -> Vec<Step> {
     problems.into_iter().map(failed).collect()
 }
 
-/// Connects with it.
-pub(super) fn judge(config: &StoreConfig, timeout: Duration) -> Step {
+/// Connects with it, and has it do what servers ask of it.
+pub(super) fn judge(config: &StoreConfig, realms: &[String], timeout: Duration) -> Step {
     let url = &config.url;
-    match probe(config, timeout) {
-        Ok(took) => finding("store", Status::Ok, format!("{url} answers in {:.1} ms", took.as_secs_f64() * 1e3)),
+    match probe(config, realms, timeout) {
+        Ok(took) => {
+            let took = took.as_secs_f64() * 1e3;
+            finding("store", Status::Ok, format!("{url} answers in {took:.1} ms, and does what servers ask of it"))
+        }
+        Err(error @ ProbeError::Refused(_)) => {
+            let message = format!(
+                "{url} answers, but {error}; docs/store.md has the rights that its user needs, and a store that is full or read-only cannot be used"
+            );
+            finding("store", Status::Fail, message)
+        }
         Err(error) => {
             let message = format!(
                 "{url} cannot be reached: {error}; a server that starts now knows nothing of it, and one that runs goes on with what it knew"
@@ -52,7 +61,7 @@ mod tests {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let of = |text: &str| config(&format!("[relay]\nipv4 = \"5.44.1.1\"\n[store]\n{text}\n")).store.unwrap();
         let gone = of(&format!("url = \"redis://127.0.0.1:{port}\"\npassword = \"hunter2\""));
-        let step = judge(&gone, Duration::from_secs(5));
+        let step = judge(&gone, &[], Duration::from_secs(5));
         assert!(step.status == Status::Fail && step.message.contains("refused"), "{}", step.message);
         assert!(!step.message.contains("hunter2"));
         assert_eq!(judge_files(&gone).iter().map(|step| step.status).collect::<Vec<_>>(), [Status::Ok]);

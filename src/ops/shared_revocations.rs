@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::auth::{Revocation, Revocations, Revoked};
 use crate::config::{WrittenRevocation, revocation_of_store};
-use crate::store::{Members, RevocationEvent, Store, StoreError, StoreRevocations};
+use crate::store::{MEMBERS_MAX, Members, Part, RevocationEvent, Store, StoreError, StoreRevocations};
 
 /// Events that wait.
 pub(super) const EVENTS_MAX: usize = 1024;
@@ -46,6 +46,7 @@ impl SharedRevocations {
     pub(super) async fn publish(&self) -> bool {
         let own = self.revocations.asked_for();
         if own.is_empty() {
+            self.store.stats().is_well(Part::RevocationsWritten);
             return true;
         }
         if !self.store.is_connected() {
@@ -56,10 +57,11 @@ impl SharedRevocations {
             Ok(()) => {
                 self.members().extend(written);
                 self.revocations.settle(&own);
+                self.store.stats().is_well(Part::RevocationsWritten);
                 true
             }
             Err(error) => {
-                if !error.is_loss() {
+                if !error.is_loss() && self.store.stats().trouble(Part::RevocationsWritten, &error) {
                     tracing::error!(%error, "what is revoked here is not revoked on the other servers");
                 }
                 false
@@ -90,8 +92,10 @@ impl SharedRevocations {
         match event {
             RevocationEvent::Added(member, until) => {
                 let mut members = self.members();
-                let known = members.entry(member).or_default();
-                *known = until.max(*known);
+                if members.len() < MEMBERS_MAX || members.contains_key(&member) {
+                    let known = members.entry(member).or_default();
+                    *known = until.max(*known);
+                }
             }
             RevocationEvent::Removed(member) => {
                 self.members().remove(&member);
@@ -140,7 +144,8 @@ impl SharedRevocations {
                 None => problems += 1,
             }
         }
-        if problems > 0 {
+        let unread = StoreError::Unexpected("revocations that can be read");
+        if problems > 0 && self.store.stats().trouble(Part::RevocationsRead, &unread) {
             tracing::error!(
                 problems,
                 "what the store says is revoked cannot be read, and that much of it is not in force"

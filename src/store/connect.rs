@@ -1,20 +1,25 @@
 //! Connects with what is at the store's URL: a server, the one that sentinels name, or a cluster.
 
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::aio::ConnectionLike;
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Pipeline,
-    RedisConnectionInfo, RedisError, RedisFuture, TlsCertificates, TlsMode, Value,
+    AsyncConnectionConfig, Cmd, ConnectionAddr, Pipeline, RedisConnectionInfo, RedisError, RedisFuture, Value,
 };
 use rustls::crypto::aws_lc_rs;
-use tokio::runtime::Builder;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::time::timeout;
 
 use super::error::text_of;
+use super::link::{Link, connect_nodes_by};
+use crate::client::tls::{Roots, TrustError};
 use crate::config::{HostPort, SecretError, StoreConfig, StorePassword, StorePlace};
 use crate::regular_file;
 
@@ -26,8 +31,19 @@ const CERTIFICATES_BYTES_MAX: u64 = 1 << 20;
 /// A connection with one server or with a cluster.
 #[derive(Clone)]
 pub(super) enum Connection {
-    One(MultiplexedConnection),
-    Cluster(ClusterConnection),
+    One(Link),
+    Cluster(ClusterConnection<Link>),
+}
+
+impl Connection {
+    /// What an error of it means: who has sent too much is told as that.
+    pub(super) fn problem(&self, error: &RedisError) -> String {
+        let overrun = match self {
+            Self::One(link) => link.overrun(),
+            Self::Cluster(_) => None,
+        };
+        overrun.map_or_else(|| text_of(error), |overrun| overrun.to_string())
+    }
 }
 
 /// Why there is no connection.
@@ -39,9 +55,24 @@ pub enum ConnectError {
     /// It takes too long.
     #[error("nothing answers in time")]
     TimedOut,
-    /// A certificate of ours cannot be read.
+    /// No authority can be trusted.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// A file of certificates cannot be read.
     #[error("cannot read {}: {}", .0.display(), .1)]
-    File(PathBuf, std::io::Error),
+    File(PathBuf, io::Error),
+    /// What is in a file is not what it should be.
+    #[error("{}: {}", .0.display(), .1)]
+    Pem(PathBuf, pem::Error),
+    /// There is nothing in it.
+    #[error("{}: no certificate in this file", .0.display())]
+    NoCertificate(PathBuf),
+    /// A certificate cannot be used, or not with its key.
+    #[error("{}: {}", .0.display(), .1)]
+    Useless(PathBuf, rustls::Error),
+    /// The library has no TLS version that it could offer.
+    #[error("{0}")]
+    Tls(rustls::Error),
     /// Our key cannot be read.
     #[error(transparent)]
     Key(#[from] SecretError),
@@ -76,21 +107,6 @@ pub(super) async fn connect(
     }
 }
 
-/// Connects once, for who judges: says how long the store took to answer.
-///
-/// # Errors
-/// Why it did not.
-pub fn probe(config: &StoreConfig, limit: Duration) -> Result<Duration, ConnectError> {
-    let asked = async {
-        let mut connection = connect(config, config.password.as_ref(), config.timeout).await?;
-        let started = Instant::now();
-        connection.req_packed_command(&redis::cmd("PING")).await?;
-        Ok(started.elapsed())
-    };
-    let runtime = Builder::new_current_thread().enable_all().build().map_err(RedisError::from)?;
-    runtime.block_on(async { timeout(limit, asked).await.unwrap_or(Err(ConnectError::TimedOut)) })
-}
-
 struct With<'c> {
     config: &'c StoreConfig,
     password: Option<&'c StorePassword>,
@@ -98,33 +114,25 @@ struct With<'c> {
 }
 
 impl With<'_> {
-    async fn one(&self, (host, port): &HostPort) -> Result<MultiplexedConnection, ConnectError> {
-        self.server(self.address(host, *port), true).await
+    async fn one(&self, (host, port): &HostPort) -> Result<Link, ConnectError> {
+        self.server(ConnectionAddr::Tcp(host.clone(), *port), true).await
     }
 
-    async fn server(&self, address: ConnectionAddr, has_user: bool) -> Result<MultiplexedConnection, ConnectError> {
-        let info = address.into_connection_info()?.set_redis_settings(self.user(has_user));
-        self.open(info).await
-    }
-
-    async fn open(&self, info: ConnectionInfo) -> Result<MultiplexedConnection, ConnectError> {
-        let client = match info.addr() {
-            ConnectionAddr::TcpTls { .. } => Client::build_with_tls(info, self.certificates()?)?,
-            _ => Client::open(info)?,
-        };
-        let settings =
-            AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(Some(self.answer_limit));
-        Ok(client.get_multiplexed_async_connection_with_config(&settings).await?)
+    async fn server(&self, address: ConnectionAddr, has_user: bool) -> Result<Link, ConnectError> {
+        let settings = AsyncConnectionConfig::new().set_response_timeout(Some(self.answer_limit));
+        Ok(Link::open(&address, self.tls()?, &self.user(has_user), settings).await?)
     }
 
     /// Asks one sentinel after the other which server has the role now, and that one whether it is so.
-    async fn named_by(&self, sentinels: &[HostPort], name: &str) -> Result<MultiplexedConnection, ConnectError> {
+    async fn named_by(&self, sentinels: &[HostPort], name: &str) -> Result<Link, ConnectError> {
         let mut problem = String::new();
         for (host, port) in sentinels {
             let asked = async {
                 // Sentinels have users of their own, which are not those of the store.
-                let info = self.address(host, *port).into_connection_info()?;
-                let mut sentinel = self.open(info).await?;
+                let nobody = RedisConnectionInfo::default();
+                let settings = AsyncConnectionConfig::new().set_response_timeout(Some(self.answer_limit));
+                let address = ConnectionAddr::Tcp(host.clone(), *port);
+                let mut sentinel = Link::open(&address, self.tls()?, &nobody, settings).await?;
                 let question = redis::cmd("SENTINEL").arg("get-master-addr-by-name").arg(name).to_owned();
                 let address: Option<(String, u16)> = question.query_async(&mut sentinel).await?;
                 Ok::<_, ConnectError>(address)
@@ -138,7 +146,7 @@ impl With<'_> {
         Err(ConnectError::NoSentinel(name.to_owned(), problem))
     }
 
-    async fn primary(&self, place: &HostPort) -> Result<MultiplexedConnection, ConnectError> {
+    async fn primary(&self, place: &HostPort) -> Result<Link, ConnectError> {
         let mut connection = self.one(place).await?;
         // A sentinel may not yet have heard that it has lost its role. Who may not ask for it finds out when something is written.
         match connection.req_packed_command(&redis::cmd("ROLE")).await {
@@ -153,29 +161,19 @@ impl With<'_> {
         }
     }
 
-    async fn cluster(&self, nodes: &[HostPort]) -> Result<ClusterConnection, ConnectError> {
-        let nodes = nodes.iter().map(|(host, port)| self.address(host, *port));
-        let mut builder = ClusterClient::builder(nodes)
-            .response_timeout(self.answer_limit)
-            .connection_timeout(self.config.timeout.max(Duration::from_secs(1)))
-            .retries(2);
+    async fn cluster(&self, nodes: &[HostPort]) -> Result<ClusterConnection<Link>, ConnectError> {
+        let nodes = nodes.iter().map(|(host, port)| ConnectionAddr::Tcp(host.clone(), *port));
+        let limit = self.config.timeout.max(Duration::from_secs(1));
+        connect_nodes_by(self.tls()?, limit);
+        let mut builder =
+            ClusterClient::builder(nodes).response_timeout(self.answer_limit).connection_timeout(limit).retries(2);
         if let Some(user) = &self.config.url.user {
             builder = builder.username(user);
         }
         if let Some(password) = self.password {
             builder = builder.password(password.expose());
         }
-        if self.config.url.tls {
-            builder = builder.tls(TlsMode::Secure).certs(self.certificates()?);
-        }
-        Ok(builder.build()?.get_async_connection().await?)
-    }
-
-    fn address(&self, host: &str, port: u16) -> ConnectionAddr {
-        match self.config.url.tls {
-            false => ConnectionAddr::Tcp(host.to_owned(), port),
-            true => ConnectionAddr::TcpTls { host: host.to_owned(), port, insecure: false, tls_params: None },
-        }
+        Ok(builder.build()?.get_async_generic_connection().await?)
     }
 
     fn user(&self, has_user: bool) -> RedisConnectionInfo {
@@ -189,23 +187,45 @@ impl With<'_> {
         user
     }
 
-    /// Read for each connection: they may have been renewed.
-    fn certificates(&self) -> Result<TlsCertificates, ConnectError> {
-        // The crate takes that of the process; another one is there only if somebody has put it there.
-        let _ = aws_lc_rs::default_provider().install_default();
-        let read = |path: &Path| {
-            regular_file::read(path, CERTIFICATES_BYTES_MAX).map_err(|error| ConnectError::File(path.to_owned(), error))
-        };
-        let root_cert = self.config.ca.as_deref().map(read).transpose()?;
-        let client_tls = match &self.config.certificate {
-            Some(pair) => {
-                let (client_cert, client_key) = (read(&pair.certificate)?, pair.read_key()?.to_vec());
-                Some(ClientTlsConfig { client_cert, client_key })
+    /// How it is trusted, and shown a certificate. The files are read for each connection: they may have been renewed.
+    fn tls(&self) -> Result<Option<Arc<ClientConfig>>, ConnectError> {
+        if !self.config.url.tls {
+            return Ok(None);
+        }
+        let roots = match &self.config.ca {
+            None => Roots::System.read()?,
+            Some(path) => {
+                let mut roots = RootCertStore::empty();
+                for certificate in certificates(path)? {
+                    roots.add(certificate).map_err(|error| ConnectError::Useless(path.clone(), error))?;
+                }
+                roots
             }
-            None => None,
         };
-        Ok(TlsCertificates { client_tls, root_cert })
+        let settings = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(ConnectError::Tls)?
+            .with_root_certificates(roots);
+        let settings = match &self.config.certificate {
+            Some(pair) => {
+                let key = PrivateKeyDer::from_pem_slice(&pair.read_key()?)
+                    .map_err(|error| ConnectError::Pem(pair.key.clone(), error))?;
+                let useless = |error| ConnectError::Useless(pair.certificate.clone(), error);
+                settings.with_client_auth_cert(certificates(&pair.certificate)?, key).map_err(useless)?
+            }
+            None => settings.with_no_client_auth(),
+        };
+        Ok(Some(Arc::new(settings)))
     }
+}
+
+/// Reads a file of certificates, of which there is one at least.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
+    let pem = regular_file::read(path, CERTIFICATES_BYTES_MAX);
+    let pem = pem.map_err(|error| ConnectError::File(path.to_owned(), error))?;
+    let found = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+    let found = found.map_err(|error| ConnectError::Pem(path.to_owned(), error))?;
+    if found.is_empty() { Err(ConnectError::NoCertificate(path.to_owned())) } else { Ok(found) }
 }
 
 impl ConnectionLike for Connection {

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use super::error::StoreError;
 use super::handle::Store;
 use super::secrets::{self, Stored};
+use super::stats::Part;
 use crate::config::{StoredSecrets, check_secret};
 
 /// How often it is read.
@@ -101,7 +102,7 @@ impl Follower {
             if self.store.is_connected() {
                 is_read |= self.read_secrets(&wanted.realms).await;
                 if wanted.nonce_key {
-                    nonce_key = self.read_nonce_key().await.ok().or(nonce_key);
+                    nonce_key = self.follow_nonce_key().await.or(nonce_key);
                 }
             }
             self.known.retain(|realm, _| wanted.realms.contains(realm));
@@ -120,6 +121,7 @@ impl Follower {
 
     /// Returns whether all of them could be read.
     async fn read_secrets(&mut self, realms: &[String]) -> bool {
+        let mut refused = None;
         for realm in realms {
             let problem = match secrets::read(&self.store, realm).await {
                 Ok(found) => {
@@ -129,7 +131,11 @@ impl Follower {
                 }
                 Err(error) if error.is_loss() => return false,
                 // What is there is not what was there before.
-                Err(error) => error.to_string(),
+                Err(error) => {
+                    let problem = error.to_string();
+                    refused = Some(error);
+                    problem
+                }
             };
             let told = self.told.entry(realm.clone()).or_default();
             if !problem.is_empty() && *told != problem {
@@ -137,7 +143,27 @@ impl Follower {
             }
             *told = problem;
         }
+        // What is wrong with it has been told with the realm.
+        match refused {
+            Some(error) => drop(self.store.stats().trouble(Part::Secrets, &error)),
+            None => self.store.stats().is_well(Part::Secrets),
+        }
         true
+    }
+
+    async fn follow_nonce_key(&mut self) -> Option<Zeroizing<[u8; 32]>> {
+        match self.read_nonce_key().await {
+            Ok(key) => {
+                self.store.stats().is_well(Part::NonceKey);
+                Some(key)
+            }
+            Err(error) => {
+                if !error.is_loss() && self.store.stats().trouble(Part::NonceKey, &error) {
+                    tracing::warn!(%error, "the key of nonces in the store cannot be used: a client that comes from another server is challenged anew (438)");
+                }
+                None
+            }
+        }
     }
 
     /// The key that all servers make nonces with. The first one that finds none puts one there; after the store has lost it, the same.

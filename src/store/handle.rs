@@ -2,16 +2,16 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use redis::aio::ConnectionLike;
 use redis::{Cmd, RedisError, Script, ToRedisArgs, Value};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use super::connect::{self, ConnectError, Connection};
-use super::error::{StoreError, text_of, told};
+use super::error::{StoreError, told};
 use super::stats::{CommandResult, StoreStats};
 use crate::config::{StoreConfig, StorePassword};
 
@@ -24,6 +24,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// Between two attempts to connect.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Commands that may go without an answer in time on one connection, though it answers whether it is there: each is remembered until it is
+/// answered.
+const LATE_MAX: u32 = 1000;
 /// A connection that has lasted so long was a good one: after it, the pauses begin anew.
 const GOOD_AFTER: Duration = Duration::from_secs(30);
 
@@ -39,6 +42,8 @@ struct Inner {
     /// How many connections there have been; 0 before the first. Whoever follows something takes it anew with each.
     connections: watch::Sender<u64>,
     in_flight: Semaphore,
+    /// Commands of this connection that were not answered in time.
+    late: AtomicU32,
     /// Something was wrong with the connection.
     doubt: Notify,
     stats: StoreStats,
@@ -58,6 +63,7 @@ impl Store {
             current: ArcSwapOption::empty(),
             connections: watch::Sender::new(0),
             in_flight: Semaphore::new(IN_FLIGHT_MAX),
+            late: AtomicU32::new(0),
             doubt: Notify::new(),
             stats: StoreStats::default(),
         };
@@ -105,7 +111,7 @@ impl Store {
     /// # Errors
     /// Why there is no answer.
     pub async fn command(&self, command: &Cmd) -> Result<Value, StoreError> {
-        self.ask(async |mut connection: Connection| connection.req_packed_command(command).await).await
+        self.ask(async |mut connection: Connection| command.query_async(&mut connection).await).await
     }
 
     /// Runs a script, which the store is sent only where it does not know it.
@@ -144,7 +150,7 @@ impl Store {
     where
         F: Future<Output = Result<Value, RedisError>>,
     {
-        let Inner { config, current, in_flight, doubt, stats, .. } = &*self.0;
+        let Inner { config, current, in_flight, late, doubt, stats, .. } = &*self.0;
         let answer = timeout(config.timeout, async {
             let _turn = in_flight.acquire().await.map_err(|_| StoreError::Lost)?;
             let connection = current.load_full().ok_or(StoreError::Lost)?;
@@ -152,6 +158,9 @@ impl Store {
         });
         let answer = answer.await.unwrap_or(Err(StoreError::TimedOut));
         stats.count(CommandResult::of(&answer));
+        if matches!(answer, Err(StoreError::TimedOut)) {
+            late.fetch_add(1, Ordering::Relaxed);
+        }
         if matches!(answer, Err(StoreError::Lost | StoreError::TimedOut)) {
             doubt.notify_one();
         }
@@ -177,7 +186,7 @@ impl Dedicated {
     /// # Errors
     /// Why there is no answer.
     pub async fn command(&mut self, command: &Cmd) -> Result<Value, StoreError> {
-        let answer = timeout(self.limit, self.connection.req_packed_command(command)).await;
+        let answer = timeout(self.limit, command.query_async(&mut self.connection)).await;
         answer.map_or(Err(StoreError::TimedOut), |answer| answer.map_err(|error| told(&error)))
     }
 
@@ -216,6 +225,7 @@ impl StoreKeeper {
             let problem = match timeout(CONNECT_LIMIT, attempt).await.unwrap_or(Err(ConnectError::TimedOut)) {
                 Ok(connection) => {
                     let since = Instant::now();
+                    inner.late.store(0, Ordering::Relaxed);
                     current.store(Some(Arc::new(connection.clone())));
                     stats.connected();
                     connections.send_modify(|count| *count += 1);
@@ -248,10 +258,13 @@ async fn watch_over(inner: &Inner, mut connection: Connection) -> String {
     let mut is_doubtful = false;
     loop {
         let asked = Instant::now();
-        match timeout(inner.config.timeout, connection.req_packed_command(&ping)).await {
+        match timeout(inner.config.timeout, ping.query_async::<Value>(&mut connection)).await {
             Ok(Ok(_)) => inner.stats.answered(asked.elapsed()),
-            Ok(Err(error)) => return text_of(&error),
+            Ok(Err(error)) => return connection.problem(&error),
             Err(_) => return StoreError::TimedOut.to_string(),
+        }
+        if inner.late.load(Ordering::Relaxed) >= LATE_MAX {
+            return format!("it has not answered {LATE_MAX} commands in time");
         }
         // What is wrong time and again is looked at as often as the store is asked, and no more.
         if is_doubtful {

@@ -4,22 +4,26 @@
 //! kept by one task ([`StoreKeeper`]): it connects, asks once a second whether the store still answers, and connects anew when it does not.
 //! While there is no connection, every command fails at once. What is lost with the store is for its users to say: each keeps what it knew.
 
+mod check;
 mod connect;
 mod error;
 mod follow;
 mod handle;
 pub mod leases;
+mod link;
 mod revocations;
 mod secrets;
 mod stats;
 mod users;
 
-pub use connect::{ConnectError, probe};
+pub use check::{ProbeError, probe};
+pub use connect::ConnectError;
 pub use error::StoreError;
 pub use follow::{Followed, Follower, Following, Wanted, follow};
 pub(crate) use handle::host_name;
 pub use handle::{Dedicated, Store, StoreKeeper};
 pub use redis::Script;
-pub use revocations::{Members, RevocationEvent, StoreRevocations};
-pub use stats::{CommandResult, StoreStats, StoreView, UserResult};
-pub use users::StoreUsers;
+pub use revocations::{MEMBERS_MAX, Members, RevocationEvent, StoreRevocations, changes_of as read_changes};
+pub use secrets::{Stored, of_value as read_secret};
+pub use stats::{CommandResult, Part, StoreStats, StoreView, UserResult};
+pub use users::{StoreUsers, of_coturn_key as read_coturn_key, of_value as read_user};

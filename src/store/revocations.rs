@@ -5,22 +5,32 @@
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use redis::{Script, Value, cmd, from_redis_value};
+use redis::{Cmd, Script, Value, cmd, from_redis_value};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::error::StoreError;
 use super::handle::{Dedicated, Store};
+use super::stats::Part;
 
 /// What may be revoked at once.
 const REVOKED_MAX: usize = 65_536;
 /// What is written at once.
 const WRITTEN_AT_ONCE: usize = 100;
+/// And what is believed of that; a few servers may revoke at once.
+pub const MEMBERS_MAX: usize = 2 * REVOKED_MAX;
+/// A member that has more is none of ours: names of 508 bytes and of their realm, most of them escaped.
+const MEMBER_BYTES_MAX: usize = 4096;
 /// How long the store is asked to wait for a change.
 const WAIT: Duration = Duration::from_secs(2);
-const READ_AT_ONCE: usize = 1000;
+/// An answer to that is bounded, see `link`.
+const READ_AT_ONCE: usize = 250;
+/// Answers by which all of it is there; a store that goes on and on is no store.
+const SCANS_MAX: usize = 10 * REVOKED_MAX / READ_AT_ONCE;
+/// Connections that end at once, though there is another one, are told from this many on.
+const LOSSES_TOLD: u32 = 5;
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -103,8 +113,7 @@ struct Look {
 impl StoreRevocations {
     /// Those of a store.
     pub fn new(store: Store) -> Self {
-        // In one place of a cluster.
-        let keys = ["", ":log", ":mark"].map(|what| store.key(&format!("{{revocations}}{what}")));
+        let keys = keys(&store.config().prefix);
         Self { store, keys }
     }
 
@@ -137,15 +146,21 @@ impl StoreRevocations {
     /// Follows for ever, on a connection of its own. `new_mark` makes another random mark each time.
     pub async fn follow(self, new_mark: impl Fn() -> String, events: mpsc::Sender<RevocationEvent>) {
         let mut mark = None;
+        let mut losses = 0;
         let mut connections = self.store.connections();
         loop {
             connections.borrow_and_update();
             if self.store.is_connected() {
+                let begun = Instant::now();
                 match self.follow_connection(&new_mark, &mut mark, &events).await {
                     Ok(()) => return,
-                    Err(error) if error.is_loss() => {}
                     Err(error) => {
-                        tracing::warn!(%error, "revocations of the store cannot be followed; it is tried again")
+                        losses = if begun.elapsed() > 2 * WAIT { 0 } else { losses + 1 };
+                        // That the store is lost is told by who keeps the connection: unless it has room for no other one.
+                        let is_told = error.is_loss() && (losses < LOSSES_TOLD || !self.store.is_connected());
+                        if !is_told && self.store.stats().trouble(Part::RevocationsRead, &error) {
+                            tracing::warn!(%error, "what other servers revoke is not known here: the revocations of the store cannot be followed; it is tried again");
+                        }
                     }
                 }
                 sleep(PAUSE).await;
@@ -164,16 +179,9 @@ impl StoreRevocations {
         let mut connection = self.store.dedicated(WAIT).await.map_err(|_| StoreError::Lost)?;
         let mut known = self.take_all(&mut connection, new_mark, mark, events).await?;
         loop {
-            let read = cmd("XREAD")
-                .arg("BLOCK")
-                .arg(u64::try_from(WAIT.as_millis()).unwrap_or(u64::MAX))
-                .arg("COUNT")
-                .arg(READ_AT_ONCE)
-                .arg("STREAMS")
-                .arg(&self.keys[1])
-                .arg(&known.stream_id)
-                .to_owned();
+            let read = changes_after(&self.keys[1], &known.stream_id, WAIT);
             let changes = changes_of(connection.command(&read).await?)?;
+            self.store.stats().is_well(Part::RevocationsRead);
             if let Some((last, _)) = changes.last() {
                 known.stream_id.clone_from(last);
             }
@@ -205,10 +213,7 @@ impl StoreRevocations {
         // The stream's place is read before: what changes in between is applied twice, which changes nothing.
         let own_mark = new_mark();
         let mut look = self.look(connection, &own_mark).await?;
-        let all = cmd("ZRANGE").arg(&self.keys[0]).arg(0).arg(REVOKED_MAX).arg("WITHSCORES").to_owned();
-        let all: Vec<(String, f64)> = from_redis_value(connection.command(&all).await?)
-            .map_err(|_| StoreError::Unexpected("a sorted set of revocations"))?;
-        let members = all.into_iter().map(|(member, until)| (member, until as u64)).collect();
+        let members = self.scan_all(connection).await?;
         let was_emptied = look.mark.is_empty() || mark.as_ref().is_some_and(|mark| *mark != look.mark);
         if look.mark.is_empty() {
             look.mark = own_mark;
@@ -219,6 +224,26 @@ impl StoreRevocations {
         Ok(look)
     }
 
+    /// All that is there from the beginning of this to its end, in pieces.
+    async fn scan_all(&self, connection: &mut Dedicated) -> Result<Members, StoreError> {
+        let (mut members, mut cursor) = (Members::new(), "0".to_owned());
+        for _ in 0..SCANS_MAX {
+            let answer = connection.command(&some_after(&self.keys[0], &cursor)).await?;
+            let (next, some): (String, Vec<(String, f64)>) =
+                from_redis_value(answer).map_err(|_| StoreError::Unexpected("a sorted set of revocations"))?;
+            let some = some.into_iter().filter(|(member, _)| member.len() <= MEMBER_BYTES_MAX);
+            members.extend(some.map(|(member, until)| (member, until as u64)));
+            if members.len() > MEMBERS_MAX {
+                break;
+            }
+            if next == "0" {
+                return Ok(members);
+            }
+            cursor = next;
+        }
+        Err(StoreError::Unexpected("no more revocations than there can be"))
+    }
+
     async fn look(&self, connection: &mut Dedicated, own_mark: &str) -> Result<Look, StoreError> {
         let answer = connection.script(&LOOK, &self.keys, &[own_mark]).await?;
         let (mark, stream_id, count) =
@@ -227,13 +252,39 @@ impl StoreRevocations {
     }
 }
 
+/// The set, the stream, and the mark; in one place of a cluster.
+fn keys(prefix: &str) -> [String; 3] {
+    ["", ":log", ":mark"].map(|what| format!("{prefix}:{{revocations}}{what}"))
+}
+
+/// What is asked of the store beside scripts.
+pub(super) fn questions(prefix: &str) -> [Cmd; 2] {
+    let [set, stream, _] = keys(prefix);
+    [some_after(&set, "0"), changes_after(&stream, "0-0", Duration::from_millis(1))]
+}
+
+fn some_after(set: &str, cursor: &str) -> Cmd {
+    cmd("ZSCAN").arg(set).arg(cursor).arg("COUNT").arg(READ_AT_ONCE).to_owned()
+}
+
+fn changes_after(stream: &str, id: &str, wait: Duration) -> Cmd {
+    let wait_millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    let mut read = cmd("XREAD");
+    read.arg("BLOCK").arg(wait_millis).arg("COUNT").arg(READ_AT_ONCE).arg("STREAMS").arg(stream).arg(id);
+    read
+}
+
 /// The changes in an answer to XREAD, each with its id; what is none is passed over.
-fn changes_of(answer: Value) -> Result<Vec<(String, Option<RevocationEvent>)>, StoreError> {
+///
+/// # Errors
+/// It is no such answer.
+pub fn changes_of(answer: Value) -> Result<Vec<(String, Option<RevocationEvent>)>, StoreError> {
     type Streams = Vec<(Value, Vec<(String, Vec<String>)>)>;
     let streams: Option<Streams> =
         from_redis_value(answer).map_err(|_| StoreError::Unexpected("a stream of revocations"))?;
     let entries = streams.into_iter().flatten().flat_map(|(_, entries)| entries);
     let event = |fields: &[String]| match fields {
+        [_, member, ..] if member.len() > MEMBER_BYTES_MAX => None,
         [add, member, until, unix] if add == "add" && until == "until" => {
             Some(RevocationEvent::Added(member.clone(), unix.parse().ok()?))
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use redis::{Value, cmd, from_redis_value};
+use redis::{Cmd, Value, cmd, from_redis_value};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::error::StoreError;
 use super::handle::Store;
 use crate::auth::SharedSecret;
-use crate::config::{StoreLayout, check_secret};
+use crate::config::{StoreConfig, StoreLayout, check_secret};
 
 /// More secrets are more than one realm should have: each is tried for a request.
 const SECRETS_MAX: u64 = 64;
@@ -19,9 +19,11 @@ const ID_BYTES_MAX: usize = 64;
 
 /// A secret, and until when it is one.
 #[derive(Clone)]
-pub(super) struct Stored {
-    pub(super) secret: SharedSecret,
-    pub(super) valid_until: Option<u64>,
+pub struct Stored {
+    /// With its id.
+    pub secret: SharedSecret,
+    /// In Unix seconds.
+    pub valid_until: Option<u64>,
 }
 
 /// What a realm has, and what is wrong with some of it: the id, and why.
@@ -45,19 +47,32 @@ struct Form {
 /// # Errors
 /// The store does not say.
 pub(super) async fn read(store: &Store, realm: &str) -> Result<Found, StoreError> {
+    let (key, [count, all]) = questions(store.config(), realm);
+    let mut problems = BTreeMap::new();
+    if !has_room(store.command(&count).await?, &key, &mut problems)? {
+        return Ok(Found { secrets: Vec::new(), problems });
+    }
+    let all = store.command(&all).await?;
     match store.config().layout {
-        StoreLayout::Own => read_own(store, &store.key(&format!("secrets:{realm}"))).await,
-        StoreLayout::Coturn => read_coturn(store, &format!("turn/realm/{realm}/secret")).await,
+        StoreLayout::Own => read_own(all),
+        StoreLayout::Coturn => read_coturn(all),
     }
 }
 
+/// Where a realm has its secrets, and what asks how many there are, and for all of them.
+pub(super) fn questions(config: &StoreConfig, realm: &str) -> (String, [Cmd; 2]) {
+    let (key, names) = match config.layout {
+        StoreLayout::Own => (format!("{}:secrets:{realm}", config.prefix), ["HLEN", "HGETALL"]),
+        StoreLayout::Coturn => (format!("turn/realm/{realm}/secret"), ["SCARD", "SMEMBERS"]),
+    };
+    let questions = names.map(|name| cmd(name).arg(&key).to_owned());
+    (key, questions)
+}
+
 /// A hash of ids.
-async fn read_own(store: &Store, key: &str) -> Result<Found, StoreError> {
+fn read_own(all: Value) -> Result<Found, StoreError> {
     let mut found = Found::default();
-    if !has_room(store.command(cmd("HLEN").arg(key)).await?, key, &mut found)? {
-        return Ok(found);
-    }
-    let all: HashMap<Vec<u8>, Vec<u8>> = read_as(store.command(cmd("HGETALL").arg(key)).await?, "a hash of secrets")?;
+    let all: HashMap<Vec<u8>, Vec<u8>> = read_as(all, "a hash of secrets")?;
     for (id, value) in all {
         let id = String::from_utf8_lossy(&id).into_owned();
         match of_value(&id, Zeroizing::new(value)) {
@@ -74,12 +89,9 @@ async fn read_own(store: &Store, key: &str) -> Result<Found, StoreError> {
 }
 
 /// A set; coturn's secrets have no names.
-async fn read_coturn(store: &Store, key: &str) -> Result<Found, StoreError> {
+fn read_coturn(all: Value) -> Result<Found, StoreError> {
     let mut found = Found::default();
-    if !has_room(store.command(cmd("SCARD").arg(key)).await?, key, &mut found)? {
-        return Ok(found);
-    }
-    let all: Vec<Vec<u8>> = read_as(store.command(cmd("SMEMBERS").arg(key)).await?, "a set of secrets")?;
+    let all: Vec<Vec<u8>> = read_as(all, "a set of secrets")?;
     for bytes in all.into_iter().map(Zeroizing::new) {
         let digest: [u8; 32] = Sha256::digest(&*bytes).into();
         let id = digest.iter().take(4).fold("coturn-".to_owned(), |id, byte| format!("{id}{byte:02x}"));
@@ -92,12 +104,10 @@ async fn read_coturn(store: &Store, key: &str) -> Result<Found, StoreError> {
     Ok(found)
 }
 
-fn has_room(count: Value, key: &str, found: &mut Found) -> Result<bool, StoreError> {
+fn has_room(count: Value, key: &str, problems: &mut BTreeMap<String, String>) -> Result<bool, StoreError> {
     let count: u64 = read_as(count, "a number")?;
     if count > SECRETS_MAX {
-        found
-            .problems
-            .insert(key.escape_debug().to_string(), format!("it has {count} secrets, more than {SECRETS_MAX}"));
+        problems.insert(key.escape_debug().to_string(), format!("it has {count} secrets, more than {SECRETS_MAX}"));
     }
     Ok(count > 0 && count <= SECRETS_MAX)
 }
@@ -107,7 +117,10 @@ fn read_as<T: redis::FromRedisValue>(value: Value, what: &'static str) -> Result
 }
 
 /// Reads one value: the secret itself, or an object that says until when it is one.
-fn of_value(id: &str, value: Zeroizing<Vec<u8>>) -> Result<Stored, String> {
+///
+/// # Errors
+/// Why it is none, without a word of it.
+pub fn of_value(id: &str, value: Zeroizing<Vec<u8>>) -> Result<Stored, String> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     if id.is_empty() || id.len() > ID_BYTES_MAX || !id.bytes().all(allowed) {
         return Err("the id is not of at most 64 letters, digits, dots, dashes and underscores".to_owned());

@@ -1,8 +1,9 @@
 //! How it is with the store.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use redis::Value;
 
@@ -73,6 +74,48 @@ impl UserResult {
     }
 }
 
+/// What the store is used for: each may be refused while all else works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Shares of quotas over all servers.
+    Quotas,
+    /// What is revoked here is put there.
+    RevocationsWritten,
+    /// What others revoke is read there.
+    RevocationsRead,
+    /// The key of nonces.
+    NonceKey,
+    /// Shared secrets.
+    Secrets,
+    /// Static users.
+    Users,
+}
+
+impl Part {
+    /// Every one, for metrics that start at zero.
+    pub const ALL: [Self; 6] =
+        [Self::Quotas, Self::RevocationsWritten, Self::RevocationsRead, Self::NonceKey, Self::Secrets, Self::Users];
+
+    /// The stable name used as a metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Quotas => "quotas",
+            Self::RevocationsWritten => "revocations-written",
+            Self::RevocationsRead => "revocations-read",
+            Self::NonceKey => "nonce-key",
+            Self::Secrets => "secrets",
+            Self::Users => "users",
+        }
+    }
+}
+
+/// How it is with a part.
+#[derive(Debug, Default)]
+struct Trouble {
+    problem: Option<String>,
+    told: Option<Instant>,
+}
+
 /// Counted by the store's tasks, read by the endpoints.
 #[derive(Debug, Default)]
 pub struct StoreStats {
@@ -86,7 +129,11 @@ pub struct StoreStats {
     since_unix: AtomicU64,
     latency_micros: AtomicU64,
     problem: Mutex<Option<String>>,
+    troubles: Mutex<BTreeMap<Part, Trouble>>,
 }
+
+/// A problem of one part is told once in so long, however often it comes and goes.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// How it is with the store at this moment.
 #[derive(Clone, Debug)]
@@ -128,6 +175,35 @@ impl StoreStats {
     /// How much is revoked by what it says.
     pub fn revocations(&self) -> u64 {
         self.revocations.load(Ordering::Relaxed)
+    }
+
+    /// What the store says to a part is of no use. Returns whether that is to be told now.
+    pub fn trouble(&self, part: Part, problem: &StoreError) -> bool {
+        let (mut troubles, now) = (self.troubles(), Instant::now());
+        let trouble = troubles.entry(part).or_default();
+        trouble.problem = Some(problem.to_string());
+        let is_due = trouble.told.is_none_or(|told| now.saturating_duration_since(told) >= TOLD_EVERY);
+        if is_due {
+            trouble.told = Some(now);
+        }
+        is_due
+    }
+
+    /// A part has what it wants.
+    pub fn is_well(&self, part: Part) {
+        if let Some(trouble) = self.troubles().get_mut(&part) {
+            trouble.problem = None;
+        }
+    }
+
+    /// What is wrong with which part, while the store answers.
+    pub fn problems(&self) -> BTreeMap<Part, String> {
+        let troubles = self.troubles();
+        troubles.iter().filter_map(|(part, trouble)| Some((*part, trouble.problem.clone()?))).collect()
+    }
+
+    fn troubles(&self) -> MutexGuard<'_, BTreeMap<Part, Trouble>> {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn connected(&self) {
@@ -176,5 +252,24 @@ impl StoreStats {
             latency: Duration::from_micros(self.latency_micros.load(Ordering::Relaxed)),
             problem: self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_part_is_told_once_a_minute_and_shown_until_it_is_well() {
+        let stats = StoreStats::default();
+        let problem = StoreError::Refused("NOPERM".to_owned());
+        assert!(stats.trouble(Part::Quotas, &problem) && !stats.trouble(Part::Quotas, &problem));
+        assert!(stats.trouble(Part::Users, &problem));
+        assert_eq!(stats.problems().into_keys().collect::<Vec<_>>(), [Part::Quotas, Part::Users]);
+        stats.is_well(Part::Quotas);
+        assert!(!stats.trouble(Part::Quotas, &problem), "it comes and goes");
+        stats.is_well(Part::Quotas);
+        stats.is_well(Part::Users);
+        assert!(stats.problems().is_empty());
     }
 }

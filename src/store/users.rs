@@ -1,34 +1,30 @@
 //! The static users of a store: each is looked up when a request needs him.
 
+use redis::{Cmd, cmd, from_redis_value};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
-use redis::{cmd, from_redis_value};
 use zeroize::Zeroizing;
 
 use super::error::StoreError;
 use super::handle::Store;
-use super::stats::UserResult;
+use super::stats::{Part, UserResult};
 use crate::auth::{KnownCredential, StoredKeys};
-use crate::config::StoreLayout;
+use crate::config::{StoreConfig, StoreLayout};
 use crate::hook::read_answer;
 
 /// Users who are known on while the store is lost.
 const KEPT_MAX: usize = 16_384;
-const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// Looks users up.
 pub struct StoreUsers {
     store: Store,
     kept: Mutex<Kept>,
-    told: Mutex<Option<Instant>>,
 }
 
 impl StoreUsers {
     /// Those of a store.
     pub fn new(store: Store) -> Self {
-        Self { store, kept: Mutex::default(), told: Mutex::default() }
+        Self { store, kept: Mutex::default() }
     }
 
     /// The credential of a user of a realm; `None` if there is none. While the store is lost, a user who was known is known on.
@@ -37,14 +33,15 @@ impl StoreUsers {
     /// Nobody can say.
     pub async fn find(&self, realm: &str, username: &str) -> Result<Option<KnownCredential>, StoreError> {
         let name = (realm.to_owned(), username.to_owned());
-        let found = match self.store.config().layout {
-            StoreLayout::Own => self.own(realm, username).await,
-            StoreLayout::Coturn => self.of_coturn(realm, username).await,
+        let found = match questions(self.store.config(), realm, username) {
+            Questions::Own(question) => self.own(&question).await,
+            Questions::Coturn(questions) => self.of_coturn(&questions).await,
         };
         let stats = self.store.stats();
         match &found {
             Ok(credential) => {
                 stats.count_user(if credential.is_some() { UserResult::Known } else { UserResult::Unknown });
+                stats.is_well(Part::Users);
                 self.kept().set(name, credential.clone());
                 found
             }
@@ -60,28 +57,21 @@ impl StoreUsers {
         }
     }
 
-    /// A field of a hash: neither a realm nor a name can be taken for a part of another.
-    async fn own(&self, realm: &str, username: &str) -> Result<Option<KnownCredential>, StoreError> {
-        let key = self.store.key(&format!("users:{realm}"));
-        let value = self.store.command(cmd("HGET").arg(key).arg(username)).await?;
+    async fn own(&self, question: &Cmd) -> Result<Option<KnownCredential>, StoreError> {
+        let value = self.store.command(question).await?;
         let value: Option<Vec<u8>> = from_redis_value(value).map_err(|_| StoreError::Unexpected("a hash of users"))?;
         value.map(|value| of_value(&Zeroizing::new(value))).transpose()
     }
 
-    /// `redis-userdb` of coturn, and where it had users before it had realms.
-    async fn of_coturn(&self, realm: &str, username: &str) -> Result<Option<KnownCredential>, StoreError> {
-        let get = async |key: String| {
-            let value = self.store.command(cmd("GET").arg(key)).await?;
+    async fn of_coturn(&self, questions: &[Cmd; 4]) -> Result<Option<KnownCredential>, StoreError> {
+        let get = async |question: &Cmd| {
+            let value = self.store.command(question).await?;
             let value: Option<Vec<u8>> = from_redis_value(value).map_err(|_| StoreError::Unexpected("a user's key"))?;
             Ok::<_, StoreError>(value.map(Zeroizing::new))
         };
-        let (of_realm, of_all) = (format!("turn/realm/{realm}/user/{username}"), format!("turn/user/{username}"));
-        let (key, password, old_key, old_password) = tokio::join!(
-            get(format!("{of_realm}/key")),
-            get(format!("{of_realm}/password")),
-            get(format!("{of_all}/key")),
-            get(format!("{of_all}/password"))
-        );
+        let [key, password, old_key, old_password] = questions;
+        let (key, password, old_key, old_password) =
+            tokio::join!(get(key), get(password), get(old_key), get(old_password));
         for (key, password) in [(key?, password?), (old_key?, old_password?)] {
             if let Some(key) = key {
                 return of_coturn_key(&key).map(Some);
@@ -95,12 +85,7 @@ impl StoreUsers {
 
     fn tell(&self, error: &StoreError, realm: &str) {
         // That it is lost has been told by who keeps the connection.
-        if error.is_loss() {
-            return;
-        }
-        let (mut told, now) = (self.told.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
-        if told.is_none_or(|told| now.saturating_duration_since(told) >= TOLD_EVERY) {
-            *told = Some(now);
+        if !error.is_loss() && self.store.stats().trouble(Part::Users, error) {
             tracing::warn!(%error, ?realm, "a user in the store cannot be used, perhaps others neither: they cannot allocate (told once a minute)");
         }
     }
@@ -110,8 +95,34 @@ impl StoreUsers {
     }
 }
 
+/// What asks for a user.
+pub(super) enum Questions {
+    /// A field of a hash: neither a realm nor a name can be taken for a part of another.
+    Own(Cmd),
+    /// `redis-userdb` of coturn, and where it had users before it had realms: a key and a password each.
+    Coturn(Box<[Cmd; 4]>),
+}
+
+pub(super) fn questions(config: &StoreConfig, realm: &str, username: &str) -> Questions {
+    match config.layout {
+        StoreLayout::Own => {
+            let key = format!("{}:users:{realm}", config.prefix);
+            Questions::Own(cmd("HGET").arg(key).arg(username).to_owned())
+        }
+        StoreLayout::Coturn => {
+            let (of_realm, of_all) = (format!("turn/realm/{realm}/user/{username}"), format!("turn/user/{username}"));
+            let names = [(&of_realm, "key"), (&of_realm, "password"), (&of_all, "key"), (&of_all, "password")];
+            let questions = names.map(|(whose, what)| cmd("GET").arg(format!("{whose}/{what}")).to_owned());
+            Questions::Coturn(Box::new(questions))
+        }
+    }
+}
+
 /// Reads what stands for a user: a password, both keys, or an object as an application of `[hook]` answers.
-fn of_value(value: &[u8]) -> Result<KnownCredential, StoreError> {
+///
+/// # Errors
+/// It is nothing of these; not a word of it is repeated.
+pub fn of_value(value: &[u8]) -> Result<KnownCredential, StoreError> {
     const EXPECTED: StoreError =
         StoreError::Unexpected("a password, 0xMD5,0xSHA256, or an object with one of them, as docs/store.md has it");
     if value.first() == Some(&b'{') {
@@ -133,8 +144,11 @@ fn of_password(value: &[u8]) -> Result<KnownCredential, StoreError> {
     password.ok_or(StoreError::Unexpected("a password that a client can have"))
 }
 
-/// 32 hexadecimal digits.
-fn of_coturn_key(value: &[u8]) -> Result<KnownCredential, StoreError> {
+/// Reads coturn's key of a user: 32 hexadecimal digits.
+///
+/// # Errors
+/// It is something else.
+pub fn of_coturn_key(value: &[u8]) -> Result<KnownCredential, StoreError> {
     let text = Zeroizing::new(format!("0x{}", String::from_utf8_lossy(value).trim()));
     let md5 = text.parse::<StoredKeys>().ok().and_then(|keys| keys.md5().copied());
     md5.map(KnownCredential::from_md5)
@@ -177,11 +191,11 @@ mod tests {
 
     #[test]
     fn a_value_is_a_password_keys_or_an_object_and_is_never_quoted() {
-        for good in ["hunter2", BOTH, r#"{"password": "hunter2", "alloc": 4}"#, "0x12"] {
+        for good in ["hunter2", BOTH, r#"{"password": "hunter2", "alloc": 4}"#, "0xylophone"] {
             assert!(of_value(good.as_bytes()).is_ok(), "{good}");
         }
         let lone = BOTH.split(',').next().unwrap();
-        for bad in ["", "hunter2\u{0}", lone, r#"{"pasword": "hunter2"}"#, r#"{"password": "hunter2""#] {
+        for bad in ["", "hunter2\u{0}", lone, "0x12", r#"{"pasword": "hunter2"}"#, r#"{"password": "hunter2""#] {
             let told = of_value(bad.as_bytes()).unwrap_err().to_string();
             assert!(!told.contains("hunter2"), "{told}");
         }

@@ -4,7 +4,8 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
 use crate::redis::{Redis, free_port};
-use crate::support::{Credentials, run, time_limited, wait_until};
+use crate::support::{Credentials, TestServer, Transport, run, time_limited, wait_until};
+use crate::wire::Wire;
 use crate::{LIMIT, allocate, store_status, wait_connected, with_store};
 
 const SECRET: &str = "a-secret-of-the-store-0123456789";
@@ -44,7 +45,12 @@ fn sentinels_are_asked_again_when_another_server_takes_over() {
         ask_sentinel(&["SENTINEL", "replicas", "fleet"]).contains(&replica.port.to_string()).then_some(())
     });
     primary.ask(&["HSET", "turnstone:secrets:turn.test", "a", SECRET]);
-    let server = with_store(&format!("url = \"redis-sentinel://127.0.0.1:{port}/fleet\"")).start();
+    let store = format!(
+        "url = \"redis-sentinel://127.0.0.1:{port}/fleet\"\nlease = \"3s\"\n[quota]\nfleet-allocations-per-user = 3\n"
+    );
+    let server = with_store(&store).start();
+    wait_until("quotas to be shared", LIMIT, || (store_status(&server)["leases"]["servers"] == 1).then_some(()));
+    let held = shares_three(std::slice::from_ref(&server), "erin");
     wait_until("the secret", LIMIT, || (store_status(&server)["secrets"] == 1).then_some(()));
     let mut call = allocate(&server, &time_limited(SECRET, "alice", 600)).unwrap();
     wait_until("the replica to have it", LIMIT, || {
@@ -62,6 +68,30 @@ fn sentinels_are_asked_again_when_another_server_takes_over() {
     wait_until("the secret of the other", LIMIT, || (store_status(&server)["secrets"] == 2).then_some(()));
     assert!(call.refresh().is_ok());
     allocate(&server, &time_limited(SECRET, "bob", 600)).unwrap();
+    // What is held is noted at the new one, and shared there.
+    wait_until("the shares to be noted there", LIMIT, || {
+        replica.ask(&["HVALS", "turnstone:q:time-limited::erin"]).starts_with("3:").then_some(())
+    });
+    let other = with_store(&store).start();
+    wait_until("the other server", LIMIT, || (store_status(&other)["leases"]["servers"] == 2).then_some(()));
+    assert_eq!(allocate(&other, &other.credentials("erin")).err(), Some(486));
+    drop(held);
+    wait_until("one to be free", LIMIT, || allocate(&other, &other.credentials("erin")).ok().map(drop));
+}
+
+/// A user has three allocations on both servers, and a fourth on none.
+fn shares_three(servers: &[TestServer], user: &str) -> Vec<Wire> {
+    // They end with their connections.
+    let another = |server: &TestServer| {
+        let mut wire = Wire::connect(server, Transport::Tcp, &server.credentials(user));
+        wire.allocate().map(|_| wire)
+    };
+    let held = (0..3).map(|n| wait_until("an allocation", LIMIT, || another(&servers[n % servers.len()]).ok()));
+    let held: Vec<_> = held.collect();
+    for server in servers {
+        assert_eq!(another(server).err(), Some(486), "{user}");
+    }
+    held
 }
 
 #[test]
@@ -75,6 +105,12 @@ fn a_cluster_is_a_store_too() {
     for node in &nodes {
         wait_until("the cluster", LIMIT, || node.ask(&["CLUSTER", "INFO"]).contains("cluster_state:ok").then_some(()));
     }
+    // A user with the rights that the page gives for it.
+    let rules = crate::rights::rules_of_the_page();
+    for node in &nodes {
+        crate::rights::grant(node, &rules[0]);
+        crate::rights::grant(node, &rules[2]);
+    }
     let put = |arguments: &[&str]| {
         let mut command = Command::new("redis-cli");
         command.args(["-c", "-p", &nodes[0].port.to_string()]).args(arguments);
@@ -83,13 +119,28 @@ fn a_cluster_is_a_store_too() {
     put(&["HSET", "turnstone:secrets:turn.test", "a", SECRET]);
     put(&["HSET", "turnstone:users:turn.test", "erin", "her password"]);
     // Of the nodes one is named, which knows the others.
-    let servers = [0, 1].map(|_| with_store(&format!("url = \"redis-cluster://{}\"", hosts[1])).start());
+    let store = format!(
+        "url = \"redis-cluster://turnstone@{}\"\npassword = \"{}\"\n[quota]\nfleet-allocations-per-user = 3\n",
+        hosts[1],
+        crate::rights::PASSWORD
+    );
+    let servers = [0, 1].map(|_| with_store(&store).start());
     for server in &servers {
         wait_connected(server, true);
         wait_until("the secret", LIMIT, || (store_status(server)["secrets"] == 1).then_some(()));
         allocate(server, &time_limited(SECRET, "alice", 600)).unwrap();
         let erin = Credentials { username: "erin".to_owned(), password: "her password".to_owned() };
         allocate(server, &erin).unwrap();
+        wait_until("the servers to share quotas", LIMIT, || {
+            (store_status(server)["leases"]["servers"] == 2).then_some(())
+        });
+    }
+    // Users' shares are on all nodes.
+    for user in ["ann", "bob", "carol", "dave"] {
+        shares_three(&servers, user);
+    }
+    for server in &servers {
+        assert_eq!(crate::turnstone(server, &["store", "status"]).code, Some(0));
     }
     let revoked = crate::turnstone(&servers[0], &["revoke", "--user", "alice"]);
     assert_eq!(revoked.code, Some(0), "{revoked:?}");

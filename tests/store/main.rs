@@ -13,9 +13,11 @@ mod wire;
 
 mod connection;
 mod failover;
+mod lying;
 mod quota;
 mod redis;
 mod revocations;
+mod rights;
 mod shared;
 
 use std::process::Command;

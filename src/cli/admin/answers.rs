@@ -268,6 +268,8 @@ pub(super) struct StoreGlance {
     pub(super) url: String,
     pub(super) connected: bool,
     pub(super) problem: Option<String>,
+    #[serde(default)]
+    pub(super) problems: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]

@@ -75,6 +75,10 @@ fn screen(status: &Status) -> Fields {
         let problem = store.problem.as_deref().filter(|_| !store.connected);
         let state = match problem {
             Some(problem) => format!("NOT CONNECTED: {problem}"),
+            None if !store.problems.is_empty() => {
+                let parts: Vec<_> = store.problems.keys().map(String::as_str).collect();
+                format!("connected, but refuses {} (turnstone store status)", parts.join(", "))
+            }
             None if store.connected => "connected".to_owned(),
             None => "not connected yet".to_owned(),
         };

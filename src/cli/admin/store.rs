@@ -26,7 +26,7 @@ enum StoreQuestion {
 
 /// Show whether the store answers, and what of it the running server knows.
 #[derive(Args)]
-#[command(after_help = "Exit code 1 when the store does not answer.")]
+#[command(after_help = "Exit code 1 when the store does not answer, or refuses something that it is used for.")]
 struct StoreStatusArgs {
     /// Print the API's answer.
     #[arg(long)]
@@ -46,6 +46,7 @@ struct StoreState {
     since_unix: Option<u64>,
     connections: u64,
     problem: Option<String>,
+    problems: BTreeMap<String, String>,
     latency_micros: u64,
     commands: BTreeMap<String, u64>,
     leases: LeaseState,
@@ -74,7 +75,7 @@ pub(in crate::cli) fn store(command: &StoreCommand, printer: &mut Printer) -> Re
     if !args.json {
         printer.print(&screen(&state).to_string())?;
     }
-    Ok(if state.connected { Exit::Success } else { Exit::CheckFailed })
+    Ok(if state.connected && state.problems.is_empty() { Exit::Success } else { Exit::CheckFailed })
 }
 
 fn screen(state: &StoreState) -> Fields {
@@ -89,6 +90,9 @@ fn screen(state: &StoreState) -> Fields {
     if let Some(problem) = &state.problem {
         let when = if state.connected { "the last time: " } else { "" };
         fields.add("problem", format!("{when}{problem}"));
+    }
+    for (part, problem) in &state.problems {
+        fields.add("problem", format!("{part}: {problem}"));
     }
     fields.add("connections", state.connections.to_string());
     fields.add("answers in", format!("{:.1} ms", state.latency_micros as f64 / 1e3));

@@ -43,11 +43,14 @@ fn whole(store: &Store, leases: LeaseView) -> Value {
 /// What `/v1/status` has of it.
 pub(super) fn glance(store: &Store) -> Value {
     let view = store.stats().view();
+    let problems = store.stats().problems().into_iter();
+    let problems = problems.map(|(part, problem)| (part.label().to_owned(), problem.into()));
     json!({
         "url": store.config().url.to_string(),
         "connected": view.is_connected,
         "since_unix": Some(view.since_unix).filter(|since| *since > 0),
         "connections": view.connections,
         "problem": view.problem,
+        "problems": Map::from_iter(problems),
     })
 }

@@ -6,7 +6,7 @@ use prometheus_client::metrics::MetricType;
 
 use super::out::Out;
 use crate::store::leases::LeaseView;
-use crate::store::{CommandResult, Store, UserResult};
+use crate::store::{CommandResult, Part, Store, UserResult};
 
 pub(super) fn encode(store: &Store, (leases, made_without): (LeaseView, u64), out: &mut Out<'_>) -> fmt::Result {
     let (stats, view) = (store.stats(), store.stats().view());
@@ -18,6 +18,10 @@ pub(super) fn encode(store: &Store, (leases, made_without): (LeaseView, u64), ou
     let commands = CommandResult::ALL.map(|result| (result.label(), stats.commands(result)));
     let help = "Commands for the store of [store], by what came of them.";
     out.counters("turnstone_store_commands", help, "result", commands)?;
+    let problems = stats.problems();
+    let help = "1 while the store of [store] answers and refuses what it is used for, or holds something else than is expected.";
+    let of_parts = Part::ALL.map(|part| (part.label(), problems.contains_key(&part).into()));
+    out.gauges("turnstone_store_problem", help, "part", of_parts)?;
     out.gauge("turnstone_store_secrets", "Shared secrets of the store of [store] that are in force.", stats.secrets())?;
     let help = "What the store of [store] says is revoked, and is in force.";
     out.gauge("turnstone_store_revocations", help, stats.revocations())?;

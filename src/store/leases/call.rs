@@ -30,6 +30,8 @@ pub(super) struct Noted {
     pub(super) id: u64,
     /// The shares of all other servers.
     pub(super) others: u64,
+    /// There was something under the key that is none of ours, and is gone.
+    pub(super) was_mended: bool,
 }
 
 impl Call {
@@ -57,8 +59,9 @@ impl Call {
 impl Noted {
     /// Reads the script's answer; `None` if it is not by this script.
     pub(super) fn read(answer: &[i64]) -> Option<Self> {
-        let [share, id, others, _now_millis] = *answer else { return None };
-        Some(Self { share: share.try_into().ok()?, id: id.try_into().ok()?, others: others.try_into().ok()? })
+        let [share, id, others, _now_millis, mended] = *answer else { return None };
+        let (share, id, others) = (share.try_into().ok()?, id.try_into().ok()?, others.try_into().ok()?);
+        Some(Self { share, id, others, was_mended: mended != 0 })
     }
 }
 

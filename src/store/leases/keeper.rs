@@ -14,7 +14,7 @@ use super::node::{Node, Terms};
 use super::stats::LeaseStats;
 use crate::net::sys::clocks;
 use crate::policy::Quotas;
-use crate::store::{Script, Store, StoreError};
+use crate::store::{Part, Script, Store, StoreError};
 use crate::turn::{Answer, AskId};
 use crate::user::User;
 
@@ -90,6 +90,8 @@ pub struct LeaseKeeper {
     is_told: bool,
     servers: u32,
     was_there: bool,
+    /// Whether the store has said no to a share since it was last told that this server is there.
+    is_refused: bool,
 }
 
 /// What a task of its own brings back.
@@ -132,6 +134,7 @@ pub fn leases(
         is_told: false,
         servers: 0,
         was_there: false,
+        is_refused: false,
     };
     keeper.quotas.set_fleet(true, 0);
     keeper.publish();
@@ -212,7 +215,18 @@ impl LeaseKeeper {
             Brought::Answer(id, answer) => {
                 match &answer {
                     Err(problem @ (StoreError::Lost | StoreError::TimedOut)) => self.lose(problem),
-                    Err(problem) => tracing::debug!(%problem, "the store has not noted a share"),
+                    Err(problem) => {
+                        self.is_refused = true;
+                        if self.courier.store.stats().trouble(Part::Quotas, problem) {
+                            tracing::warn!(%problem, "the store does not note a share of a limit over all servers: this user's, perhaps others', new allocations are made as [store] on-loss says (told once a minute)");
+                        }
+                    }
+                    Ok(noted) if noted.was_mended => {
+                        let problem = StoreError::Unexpected("no shares of a user under the key of them");
+                        if self.courier.store.stats().trouble(Part::Quotas, &problem) {
+                            tracing::warn!(%problem, "somebody else has written there: the key was deleted, and each server notes its share anew (told once a minute)");
+                        }
+                    }
                     Ok(_) => {}
                 }
                 for ((worker, waiting), is_known) in self.node.answered(now_micros, id, answer.ok()) {
@@ -222,6 +236,9 @@ impl LeaseKeeper {
             Brought::Servers(Err(problem)) => self.lose(&problem),
             Brought::Servers(Ok((was_known, servers))) => {
                 self.is_told = false;
+                if !std::mem::take(&mut self.is_refused) {
+                    self.courier.store.stats().is_well(Part::Quotas);
+                }
                 if std::mem::take(&mut self.is_lost) {
                     tracing::info!(servers, "limits over all servers are shared out by the store");
                 }
@@ -242,6 +259,9 @@ impl LeaseKeeper {
 
     fn lose(&mut self, problem: &StoreError) {
         self.is_lost = true;
+        if *problem != StoreError::Lost {
+            self.courier.store.stats().trouble(Part::Quotas, problem);
+        }
         // That there is no connection yet is told by who connects.
         let is_news = self.was_there || *problem != StoreError::Lost;
         if is_news && !std::mem::replace(&mut self.is_told, true) {

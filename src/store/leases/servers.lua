@@ -7,7 +7,14 @@ local server, term = ARGV[1], tonumber(ARGV[2])
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local was_known, count = 0, 0
-local all = redis.call('HGETALL', KEYS[1])
+local all = redis.pcall('HGETALL', KEYS[1])
+if all.err then
+  if not string.find(all.err, 'WRONGTYPE', 1, true) then
+    return all
+  end
+  redis.call('DEL', KEYS[1])
+  all = {}
+end
 for i = 1, #all, 2 do
   local until_millis = tonumber(all[i + 1])
   if not until_millis or until_millis <= now then

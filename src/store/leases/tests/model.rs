@@ -19,13 +19,13 @@ struct Note {
 
 impl Model {
     /// Carries out a call at a time of the store's clock.
-    pub(super) fn call(&mut self, now_millis: u64, key: &str, server: &str, arguments: [u64; 6]) -> [i64; 4] {
+    pub(super) fn call(&mut self, now_millis: u64, key: &str, server: &str, arguments: [u64; 6]) -> [i64; 5] {
         let [id, floor, need, wish, limit, term_millis] = arguments;
         let notes = self.keys.entry(key.to_owned()).or_default();
         notes.retain(|_, note| note.expires_millis > now_millis);
         let noted = notes.get(server).copied();
         let others: u64 = notes.iter().filter(|(of, _)| *of != server).map(|(_, note)| note.share).sum();
-        let answer = |share: u64, id: u64| [share as i64, id as i64, others as i64, now_millis as i64];
+        let answer = |share: u64, id: u64| [share as i64, id as i64, others as i64, now_millis as i64, 0];
         if let Some(note) = noted.filter(|note| id <= note.id && !self.believes_late_calls) {
             return answer(note.share, note.id);
         }

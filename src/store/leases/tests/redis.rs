@@ -114,6 +114,42 @@ fn the_script_in_redis_answers_as_the_model_does() {
 }
 
 #[test]
+fn a_key_of_another_type_is_deleted_and_what_else_is_wrong_is_told() {
+    let (_running, mut connection) = start();
+    let key = "turnstone:q:static::ann";
+    let share = Script::new(include_str!("../script.lua"));
+    let servers = Script::new(include_str!("../servers.lua"));
+    let call = |connection: &mut Connection, id: u64| -> redis::RedisResult<Vec<i64>> {
+        let mut invocation = share.key(key);
+        for argument in ["a".to_owned(), id.to_string(), "0".into(), "1".into(), "1".into(), "4".into(), "60000".into()]
+        {
+            invocation.arg(argument);
+        }
+        invocation.invoke(connection)
+    };
+    let run = |connection: &mut Connection, command: &[&str]| {
+        redis::cmd(command[0]).arg(&command[1..]).query::<redis::Value>(connection).unwrap()
+    };
+    for other in [&["SET", key, "7"][..], &["RPUSH", key, "a:1:b"]] {
+        run(&mut connection, &["DEL", key]);
+        run(&mut connection, other);
+        let answer = call(&mut connection, 1).unwrap();
+        assert_eq!((&answer[..3], answer[4]), (&[1, 1, 0][..], 1));
+        assert_eq!(call(&mut connection, 2).unwrap()[4], 0);
+    }
+    run(&mut connection, &["SET", "turnstone:q-servers", "7"]);
+    let (was_known, count): (bool, u32) =
+        servers.key("turnstone:q-servers").arg("a").arg(60_000).invoke(&mut connection).unwrap();
+    assert_eq!((was_known, count), (false, 1));
+    // Who may not read must not delete.
+    run(&mut connection, &["ACL", "SETUSER", "default", "-hgetall"]);
+    let refused = call(&mut connection, 3).unwrap_err().to_string();
+    assert!(refused.contains("permission") || refused.contains("can't run"), "{refused}");
+    run(&mut connection, &["ACL", "SETUSER", "default", "+@all"]);
+    assert_eq!(call(&mut connection, 3).unwrap()[..3], [1, 3, 0]);
+}
+
+#[test]
 fn the_servers_that_are_there_are_counted_and_the_silent_ones_are_not() {
     let (_running, mut connection) = start();
     let script = Script::new(include_str!("../servers.lua"));
