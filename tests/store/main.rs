@@ -14,6 +14,7 @@ mod wire;
 mod connection;
 mod failover;
 mod lying;
+mod moved;
 mod quota;
 mod redis;
 mod revocations;
