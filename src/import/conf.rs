@@ -111,6 +111,14 @@ pub(super) struct Conf {
     pub(super) no_tls12: bool,
     pub(super) log_level: Option<&'static str>,
     pub(super) operation: Operation,
+    /// coturn's users and secrets in Redis.
+    pub(super) store: Option<At<Store>>,
+}
+
+/// Where coturn has users and secrets in Redis.
+pub(super) struct Store {
+    pub(super) url: String,
+    pub(super) password: Option<Zeroizing<String>>,
 }
 
 /// The addresses and ports for RFC 5780.

@@ -205,10 +205,10 @@ impl Conf {
             self.find(None, "[[auth.secrets]]", FindingKind::Note, Grade::Security, message);
         }
         let any = !self.secrets.is_empty() || !self.users.is_empty();
-        if !any && !self.stun_only {
+        if !any && !self.stun_only && self.store.is_none() {
             self.find_nobody();
         }
-        any
+        any || self.store.as_ref().is_some_and(|store| store.value.password.is_some())
     }
 
     /// There is nobody who could authenticate.

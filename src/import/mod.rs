@@ -21,6 +21,7 @@ mod range;
 mod read;
 mod recognize;
 mod relays;
+mod store;
 mod syntax;
 mod table;
 mod unknown;

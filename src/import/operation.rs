@@ -158,8 +158,8 @@ impl Conf {
 
     pub(super) fn redis_statsdb(&mut self, entry: &Entry<'_>) {
         self.operation.redis_statistics = true;
-        let message = "statistics do not go to Redis; [usage] records what each allocation uses, in a file or to a webhook: \
-                       it stands in the result as a comment";
+        let message = "statistics do not go to Redis, and nothing is published there; [usage] records what each allocation uses, in a file \
+                       or to a webhook: it stands in the result as a comment; [hook] events tell an application of sessions as they come and go";
         self.lost(entry, message);
     }
 }

@@ -81,7 +81,8 @@ impl Entry<'_> {
     /// Whether its value lets somebody in.
     pub(super) fn has_secret(&self) -> bool {
         matches!(self.name, "static-auth-secret" | "user" | "cli-password" | "pkey-pwd" | "stateless-nonce-secret")
-            || self.name.ends_with("-userdb") && self.value.contains("password")
+            || self.name.ends_with("-userdb")
+                && ["password=", "passwd=", "pwd=", "secret="].iter().any(|word| self.value.contains(word))
     }
 
     /// Whether the value has something after it that looks like a comment, but belongs to it.

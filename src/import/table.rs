@@ -161,7 +161,8 @@ const DIRECTIVES: &[(&str, Grade, Treatment)] = &[
         "stateless-nonce-secret",
         Operation,
         Without(
-            "each process makes its own nonce key; behind a load balancer, a client that lands on another server gets one 438",
+            "each process makes its own nonce key, and a client that a balancer sends to another server gets one 438; nonce-key-file in \
+             [auth], the same on each, or a [store] spares it that",
         ),
     ),
     (
@@ -178,7 +179,7 @@ const DIRECTIVES: &[(&str, Grade, Treatment)] = &[
     ("sql-userdb", Clients, Without(DATABASE)),
     ("mysql-userdb", Clients, Without(DATABASE)),
     ("mongo-userdb", Clients, Without(DATABASE)),
-    ("redis-userdb", Clients, Without(DATABASE)),
+    ("redis-userdb", Clients, Read(Conf::redis_userdb)),
     ("secret-key-file", Operation, PartOf(DATABASE_KEY)),
     ("redis-statsdb", Operation, Read(Conf::redis_statsdb)),
     // Limits and lifetimes.

@@ -13,6 +13,7 @@ use super::listeners::{self, Listener, Tls};
 use super::operation::{self, separate};
 use super::peers::{self, Own};
 use super::relays::{self, Bind, Relay};
+use super::store;
 use crate::config::{duration_text, quoted, rate_text};
 
 /// What coturn allows an allocation on a port that is shared.
@@ -77,6 +78,7 @@ pub(super) fn write(mut conf: Conf) -> Import {
     let _ = write_top(&mut toml, &conf, &listeners, tls.as_ref());
     let _ = write_relay(&mut toml, &conf, &relays, ports);
     let _ = write_auth(&mut toml, &conf, has_secrets);
+    let _ = store::write(&mut toml, &conf);
     let _ = write_peers(&mut toml, &peers);
     let _ = write_limits(&mut toml, &conf);
     let _ = operation::write(&mut toml, &conf, metrics.as_ref());
@@ -223,7 +225,7 @@ fn write_auth(out: &mut String, conf: &Conf, has_secrets: bool) -> std::fmt::Res
     }
     if has_secrets {
         out.push_str(INLINE);
-    } else if !conf.stun_only {
+    } else if !conf.stun_only && conf.store.is_none() {
         writeln!(out, "\n[[auth.secrets]]\nid = \"main\"\ncredential = \"secret\"\nfile = \"/etc/turnstone/secret\"")?;
     }
     for (index, secret) in conf.secrets.iter().enumerate() {

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use turnstone::config::Endpoint;
+use turnstone::config::{Endpoint, StoreLayout};
 
-use super::with_secret;
+use super::{Imported, imported, with_secret};
 
 /// `[metrics] listen`, and whether remote hosts may use it.
 fn metrics(conf: &str) -> Option<(String, bool)> {
@@ -76,9 +76,46 @@ fn redis_statistics_become_a_comment_about_usage_records() {
     assert_eq!((group.config.usage.is_none(), group.lost()), (true, vec!["redis-statsdb"]));
     assert!(group.import.toml.contains("#[usage]\n#file = "), "{}", &*group.import.toml);
     assert!(!group.import.toml.contains("hunter2"));
+    assert!(group.message("redis-statsdb").contains("[hook] events"));
     // What is in the comment is a section that works.
     let toml = group.import.toml.replace("#[usage]\n#", "[usage]\n");
     assert!(super::parse(&toml).unwrap().config.usage.is_some());
+}
+
+#[test]
+fn users_and_secrets_in_redis_become_a_store_that_reads_them_as_they_are() {
+    let with = |userdb: &str| imported(&format!("realm=example.org\nlt-cred-mech\nredis-userdb={userdb}"));
+    let store = |group: &Imported| group.config.store.clone().unwrap();
+    let all = with("\"ip=10.0.0.5 dbname=2 password=hunter2 port=7000 connect_timeout=30\"");
+    let found = store(&all);
+    assert_eq!((found.url.to_string().as_str(), found.layout), ("redis://10.0.0.5:7000/2", StoreLayout::Coturn));
+    assert!(found.password.is_some() && all.import.has_secrets && all.lost().is_empty());
+    assert!(all.config.auth.secrets.is_empty(), "they are in the store");
+    assert!(all.import.findings.iter().all(|finding| !finding.message.contains("hunter2")));
+    for (userdb, url) in [
+        ("\"host=redis.example.org\"", "redis://redis.example.org:6379"),
+        ("db=0 p=6380", "redis://127.0.0.1:6380"),
+        ("addr=2001:db8::5 user=turn", "redis://[2001:db8::5]:6379"),
+    ] {
+        let group = with(userdb);
+        assert_eq!((store(&group).url.to_string().as_str(), group.import.has_secrets), (url, false), "{userdb}");
+    }
+    // Beside it, a secret of the file is good, too.
+    let both = with_secret("redis-userdb=ip=10.0.0.5");
+    assert!(both.config.store.is_some() && both.config.auth.secrets.len() == 1);
+    for bad in [
+        "ip",
+        "ip=10.0.0.5 dbname=users",
+        "ip=10.0.0.5 port=0",
+        "ip=a b=c",
+        "ip=a/b",
+        "password=${REDIS_PASSWORD}",
+        "password=a hunter2",
+    ] {
+        let group = with(bad);
+        assert!(group.config.store.is_none() && group.lost().contains(&"redis-userdb"), "{bad}: {:?}", group.lost());
+        assert!(group.import.findings.iter().all(|finding| !finding.message.contains("hunter2")));
+    }
 }
 
 #[test]
