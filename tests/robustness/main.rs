@@ -27,6 +27,7 @@ mod proxies;
 mod revocations;
 mod sealing;
 mod server;
+mod store;
 mod tokens;
 mod usernames;
 mod users;
