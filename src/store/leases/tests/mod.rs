@@ -33,6 +33,18 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// What goes on while a store answers.
+fn usual_step() -> impl Strategy<Value = Step> {
+    let server = 0..4_u8;
+    prop_oneof![
+        6 => (1..20_000_u32).prop_map(Step::Wait),
+        12 => server.clone().prop_map(|server| Step::Allocate { server, stricter: None }),
+        6 => (server, any::<u8>()).prop_map(|(server, which)| Step::End { server, which }),
+        8 => any::<u8>().prop_map(Step::CarryOut),
+        8 => any::<u8>().prop_map(Step::Answer),
+    ]
+}
+
 fn without() -> impl Strategy<Value = WithoutShare> {
     prop_oneof![
         3 => Just(WithoutShare::Refuse),
@@ -74,6 +86,46 @@ proptest! {
             }
             prop_assert_eq!(fleet.live(), u64::from(limit));
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    /// The rows of the table in docs/store.md, as numbers: L, and L more for each server that is cut off and for each time that the store forgets.
+    #[test]
+    fn each_server_that_is_cut_off_and_each_loss_costs_the_limit_once_more_at_most(
+        limit in 1..12_u32,
+        cut_off in 0..4_u8,
+        losses in 0..3_usize,
+        without in without(),
+        steps in vec(usual_step(), 3..200),
+    ) {
+        let mut fleet = Fleet::new(limit, &[1000, 950, 1050, 1000], without);
+        let (mut bound, mut most) = (1, 0);
+        for (n, step) in steps.iter().enumerate() {
+            if n == steps.len() / 3 {
+                (0..cut_off).for_each(|server| fleet.take(&Step::CutOff(server)));
+                bound += u64::from(cut_off);
+            }
+            if n >= steps.len() / 2 && n < steps.len() / 2 + losses {
+                fleet.take(&Step::Flush);
+                bound += 1;
+            }
+            match step {
+                // Who is not cut off is answered in time.
+                Step::Wait(millis) => {
+                    for piece in (0..*millis).step_by(400) {
+                        fleet.settle();
+                        fleet.take(&Step::Wait((millis - piece).min(400)));
+                    }
+                }
+                step => fleet.take(step),
+            }
+            most = most.max(fleet.live());
+            prop_assert!(fleet.live() <= bound * u64::from(limit), "{} of {bound} times {limit}", fleet.live());
+        }
+        prop_assert!(most <= 4 * u64::from(limit), "no server has more than the limit");
     }
 }
 
