@@ -17,7 +17,7 @@ use ureq::http::Uri;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use zeroize::Zeroizing;
 
-use crate::probe::{IceServers, Roots, TurnUrl};
+use crate::probe::{IceServers, Roots, TurnUrl, certificate_words};
 
 use super::input::read_stdin;
 use super::login::read_secret;
@@ -135,7 +135,8 @@ fn read_file(path: &Path) -> Result<Zeroizing<String>, CliError> {
 
 /// Without the query, in which some services have the key.
 fn shown(uri: &Uri) -> String {
-    format!("{}://{}{}", uri.scheme_str().unwrap_or("https"), uri.host().unwrap_or_default(), uri.path())
+    let port = uri.port_u16().map_or_else(String::new, |port| format!(":{port}"));
+    format!("{}://{}{port}{}", uri.scheme_str().unwrap_or("https"), uri.host().unwrap_or_default(), uri.path())
 }
 
 impl Asking {
@@ -174,7 +175,7 @@ impl Asking {
                 request.call()
             }
         };
-        let mut response = sent.map_err(|error| failed(&error))?;
+        let mut response = sent.map_err(|error| failed(&unanswered(&error)))?;
         let status = response.status();
         if status.is_redirection() {
             let to = response.headers().get("Location").and_then(|value| value.to_str().ok()).unwrap_or("somewhere");
@@ -196,6 +197,21 @@ impl Asking {
             return Err(failed(&format!("HTTP status {}: {}{hint}", status.as_u16(), printable(words.trim()))));
         }
         body.map(Zeroizing::new).map_err(|error| failed(&error))
+    }
+}
+
+/// What went wrong, in words where it is the certificate.
+fn unanswered(error: &ureq::Error) -> String {
+    let tls = match error {
+        ureq::Error::Io(error) => error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()),
+        _ => None,
+    };
+    match tls {
+        Some(tls @ rustls::Error::InvalidCertificate(_)) => {
+            format!("the certificate is not trusted: {}", certificate_words(tls, "is not valid today"))
+        }
+        Some(tls) => tls.to_string(),
+        None => error.to_string(),
     }
 }
 
@@ -263,7 +279,7 @@ mod tests {
             ("@ice.json", "file ice.json"),
             (" [{urls: 'stun:a'}]", "pasted  [{urls: 'stun:a'}]"),
             ("iceServers: [{urls: 'stun:a'}]", "pasted iceServers: [{urls: 'stun:a'}]"),
-            ("https://api.example.org:8443/ice?apiKey=k", "api https://api.example.org/ice"),
+            ("https://api.example.org:8443/ice?apiKey=k", "api https://api.example.org:8443/ice"),
         ] {
             assert_eq!(kind(text), expected);
         }

@@ -124,6 +124,8 @@ impl Observed {
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         let mut build = out.0.encode_descriptor("turnstone_build_info", "The program.", None, MetricType::Gauge)?;
         build.encode_family(&version)?.encode_gauge(&1_i64)?;
+        let wrong_tokens = status.wrong_tokens.shown();
+        out.counter("turnstone_admin_wrong_tokens", "Requests to the admin API with a wrong token.", wrong_tokens)?;
         let mut started = out.0.encode_descriptor(
             "process_start_time_seconds",
             "When the server started, in Unix seconds.",

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
+use super::admin::WrongTokens;
 use super::lately::Lately;
 use crate::acme::AcmeStats;
 use crate::addr::Family;
@@ -45,6 +46,8 @@ pub(super) struct Status {
     pub(super) lately: Lately,
     /// What became of certificates that the server gets for itself.
     pub(super) acme: Arc<AcmeStats>,
+    /// What was shown to the admin API and is not its token.
+    pub(super) wrong_tokens: WrongTokens,
     settings: ArcSwapOption<Settings>,
     not_ready: ArcSwapOption<String>,
     relays: ArcSwap<Vec<RelayFacts>>,
@@ -153,6 +156,7 @@ impl Status {
             leases: Arc::default(),
             lately: Lately::default(),
             acme: Arc::default(),
+            wrong_tokens: WrongTokens::default(),
             settings: ArcSwapOption::empty(),
             not_ready: ArcSwapOption::empty(),
             relays: ArcSwap::default(),

@@ -211,7 +211,8 @@ fn certificate_step(
         .fact("chain_length", chain.len())
 }
 
-fn certificate_words(error: &TlsError, expiry: &str) -> String {
+/// Why a certificate is not trusted, in words; `expiry` says of it when it ends.
+pub(crate) fn certificate_words(error: &TlsError, expiry: &str) -> String {
     match error {
         TlsError::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
             format!("certificate {expiry}")

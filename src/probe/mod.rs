@@ -29,6 +29,7 @@ mod verdict;
 pub use crate::client::tls::Roots;
 pub use compare::{Comparison, Difference, Side, compare};
 pub use context::{Options, WARN_DAYS_LEFT};
+pub(crate) use dial::certificate_words;
 pub use ice::{IceServers, IceServersError, ScriptError};
 pub use place::{CertificateName, ConnectTo};
 pub(crate) use report::millis;

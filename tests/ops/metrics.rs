@@ -318,6 +318,42 @@ fn the_dashboard_asks_for_every_metric_and_only_for_those_that_exist() {
     assert!(hidden.is_empty(), "on no panel: {hidden:?}");
 }
 
+/// The pages that name metrics.
+const PAGES: [(&str, &str); 12] = [
+    ("README.md", include_str!("../../README.md")),
+    ("SECURITY.md", include_str!("../../SECURITY.md")),
+    ("behind-a-proxy.md", include_str!("../../docs/behind-a-proxy.md")),
+    ("credentials.md", include_str!("../../docs/credentials.md")),
+    ("deploy.md", include_str!("../../docs/deploy.md")),
+    ("hook.md", include_str!("../../docs/hook.md")),
+    ("monitoring.md", include_str!("../../docs/monitoring.md")),
+    ("reference.md", include_str!("../../docs/reference.md")),
+    ("store.md", include_str!("../../docs/store.md")),
+    ("tls-and-realms.md", include_str!("../../docs/tls-and-realms.md")),
+    ("troubleshooting.md", include_str!("../../docs/troubleshooting.md")),
+    ("usage-records.md", include_str!("../../docs/usage-records.md")),
+];
+
+#[test]
+fn the_pages_name_metrics_that_exist_and_each_by_the_name_that_prometheus_has() {
+    let scrape = Scrape::of(&TestServer::start(&config(STORE)));
+    let known: BTreeSet<&str> = scrape.0.keys().map(|sample| sample.split('{').next().unwrap()).collect();
+    let is_histogram = |name: &str| known.contains(format!("{name}_bucket").as_str());
+    let mut named = 0;
+    for (page, text) in PAGES {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '*');
+        for name in words.filter(|word| word.starts_with("turnstone_")) {
+            named += 1;
+            let exists = match name.trim_end_matches('*') {
+                some if some.ends_with('_') => known.iter().any(|known| known.starts_with(some)),
+                name => known.contains(name) || is_histogram(name),
+            };
+            assert!(exists, "{page}: there is no {name}");
+        }
+    }
+    assert!(named > 30, "{named}");
+}
+
 fn transports_and_families() -> Vec<(Transport, Family)> {
     Transport::ALL.into_iter().flat_map(|transport| Family::ALL.map(|family| (transport, family))).collect()
 }

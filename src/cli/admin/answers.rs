@@ -259,6 +259,8 @@ pub(super) struct Status {
     pub(super) store: Option<StoreGlance>,
     #[serde(default)]
     pub(super) acme: Vec<AcmeName>,
+    #[serde(default)]
+    pub(super) wrong_tokens: u64,
     pub(super) log_level: String,
 }
 

@@ -87,6 +87,9 @@ fn screen(status: &Status) -> Fields {
     if !status.acme.is_empty() {
         fields.list("by ACME", status.acme.iter().map(|name| acme_name(name, now_unix)));
     }
+    if status.wrong_tokens > 0 {
+        fields.add("wrong tokens", format!("{} at the admin API; the log says from where", status.wrong_tokens));
+    }
     let by_transport = listed(&status.allocations_by_transport).map(|list| format!(" ({list})")).unwrap_or_default();
     fields.add("allocations", format!("{}{by_transport}", status.allocations));
     fields.add("connections", status.connections.to_string());

@@ -25,6 +25,7 @@ mod store;
 mod suspensions;
 mod users;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
@@ -35,6 +36,7 @@ use crate::config::{AdminToken, Endpoint};
 use crate::http::{Answer, Caller, Handler, JSON, json, response};
 use crate::page;
 
+pub(super) use access::WrongTokens;
 pub(super) use api::Api;
 pub(super) use node::NodeApi;
 
@@ -94,7 +96,7 @@ impl AdminApi {
         Self { origins, ..self }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Refused> {
+    async fn answer(&self, request: Request<Incoming>, from: Option<IpAddr>) -> Result<Answer, Refused> {
         let file = page::file_at(request.uri().path()).filter(|_| self.pages == Pages::Own);
         access::check_origin(&request, self.pages, &self.origins, file.is_some_and(page::PageFile::is_opened))?;
         if let Some(file) = file {
@@ -103,7 +105,7 @@ impl AdminApi {
                 false => Err(Refused::method(request.method(), OF_FILES)),
             };
         }
-        access::check_token(&request, self.token.as_ref())?;
+        access::check_token(&request, self.token.as_ref(), (&self.api.status.wrong_tokens, from))?;
         let (head, content) = request.into_parts();
         let path = head.uri.path();
         let (route, id) = match path.strip_prefix("/v1/sessions/") {
@@ -168,7 +170,7 @@ impl AdminApi {
 impl Handler for AdminApi {
     async fn respond(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
         caller.has_asked();
-        let mut answer = self.answer(request).await.unwrap_or_else(|refused| refused.answer());
+        let mut answer = self.answer(request, caller.address).await.unwrap_or_else(|refused| refused.answer());
         if self.pages == Pages::Own {
             let headers = page::HEADERS
                 .iter()

@@ -65,6 +65,7 @@ pub(super) async fn show(api: &Api) -> Result<Value, Refused> {
         "certificate_not_after_unix": status.certificate_not_after(),
         "store": status.store.get().map(store::glance),
         "acme": acme_names(status),
+        "wrong_tokens": status.wrong_tokens.shown(),
         "log_level": log_filter,
     }))
 }

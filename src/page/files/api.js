@@ -37,7 +37,8 @@ export async function ask(path, { method = "GET", query = {} } = {}) {
   let body;
   try {
     const signal = AbortSignal.timeout(LIMIT_MILLIS);
-    response = await fetch(path + text, { method, headers, signal, credentials: "omit", cache: "no-store" });
+    // Where the page is: a proxy may show it under a path.
+    response = await fetch(`.${path}${text}`, { method, headers, signal, credentials: "omit", cache: "no-store" });
     body = await response.json();
   } catch (error) {
     throw new ApiError(response?.status ?? 0, error.name === "TimeoutError" ? "the server does not answer" : "the server is not reached");

@@ -58,7 +58,7 @@ async function prepare() {
 
 async function ask(wish) {
   try {
-    const response = await fetch("/v1/credentials", {
+    const response = await fetch("./v1/credentials", {
       method: "POST",
       headers: { Authorization: `Bearer ${byId("key").value.trim()}`, "Content-Type": "application/json" },
       body: JSON.stringify(wish),
