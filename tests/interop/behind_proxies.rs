@@ -9,7 +9,7 @@ use turnstone::net::sys::raise_open_files;
 
 use crate::libnice::{MESSAGES, nice_pair_at};
 use crate::proxy::{Proxy, free_ports};
-use crate::realms::{certificate, realm_by};
+use crate::support::openssl::{certificate, realm_by};
 use crate::support::{Spec, TestServer, require_tool, run, wait_until};
 use crate::uclient::{Peer, assert_nothing_lost, spec};
 
@@ -164,8 +164,8 @@ fn behind_haproxy_that_ends_tls_the_server_name_leads_to_its_realm_all_the_same(
         haproxy,
     );
     let at = SocketAddr::from(([127, 0, 0, 1], haproxy));
-    assert_eq!(realm_by(at, &["-servername", "turn.b.example"]), "b.example");
-    let others = [&["-servername", "turn.a.example"][..], &["-noservername"]].map(|flags| realm_by(at, flags));
+    assert_eq!(realm_by(at, &[&["-servername", "turn.b.example"]]), "b.example");
+    let others = [&["-servername", "turn.a.example"][..], &["-noservername"]].map(|flags| realm_by(at, &[flags]));
     assert!(others[0] == others[1] && others[0] != "b.example", "{others:?}");
 }
 

@@ -1,16 +1,13 @@
 //! Several realms and several certificates, as programs that we did not write see them: coturn's `turnutils_uclient` in two realms by two
 //! listeners, `openssl s_client` by server names and signature algorithms, and keys as coturn's `turnadmin -k` makes them.
 
-use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
-
-use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
-use turnstone::stun::{AttributeType, Class, Encoder, Message, Method, TransactionId};
 
 use crate::behind_proxies::scrape;
 use crate::proxy::free_ports;
+use crate::support::openssl::{certificate, handshake, realm_by};
 use crate::support::{Finished, RELAY_PORTS, TestServer, Transport, require_tool, run, run_with_input};
 use crate::uclient::{Peer, assert_nothing_lost};
 
@@ -192,66 +189,14 @@ fn each_realm_has_its_own_peers_and_counts_as_uclient_finds() {
     assert!(value("turnstone_realm_refusals_total", "b.example") >= 1.0);
 }
 
-/// What `openssl s_client` says of a handshake.
-fn handshake(at: SocketAddr, flags: &[&str]) -> String {
-    let mut command = Command::new(require_tool("openssl", "openssl"));
-    command.args(["s_client", "-connect", &at.to_string()]).args(flags);
-    run(&mut command, LIMIT).all_output()
-}
-
-/// The realm that a client is challenged for which comes through `openssl s_client`.
-pub(crate) fn realm_by(at: SocketAddr, flags: &[&str]) -> String {
-    let mut child = Command::new(require_tool("openssl", "openssl"))
-        .args(["s_client", "-quiet", "-connect", &at.to_string()])
-        .args(flags)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut request = Vec::new();
-    Encoder::new(&mut request, Class::Request, Method::ALLOCATE, TransactionId([7; 12]))
-        .attribute(AttributeType::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
-    let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(&request).unwrap();
-    stdin.flush().unwrap();
-    let mut stdout = child.stdout.take().unwrap();
-    let mut answer = vec![0; 20];
-    stdout.read_exact(&mut answer).unwrap();
-    let mut body = vec![0; usize::from(u16::from_be_bytes([answer[2], answer[3]]))];
-    stdout.read_exact(&mut body).unwrap();
-    answer.extend(body);
-    let _ = child.kill();
-    let _ = child.wait();
-    let message = Message::parse(&answer).unwrap();
-    String::from_utf8(message.get(AttributeType::REALM).unwrap().to_vec()).unwrap()
-}
-
 #[test]
 fn a_server_name_leads_to_its_realm_and_any_other_to_that_of_the_listener() {
     let server = two_realms(ALICE, "");
     let tls = server.tls();
-    assert_eq!(realm_by(tls, &["-servername", "turn.b.example"]), "b.example");
-    assert_eq!(realm_by(tls, &["-servername", "TURN.B.example"]), "b.example");
-    assert_eq!(realm_by(tls, &["-servername", "turn.a.example"]), "a.example");
-    assert_eq!(realm_by(tls, &["-noservername"]), "a.example");
-}
-
-/// A self-signed certificate for a name, whose subject says which one it is.
-pub(crate) fn certificate(name: &str, subject: &str, is_rsa: bool) -> (String, String) {
-    let key = match is_rsa {
-        false => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap(),
-        true => {
-            let mut openssl = Command::new(require_tool("openssl", "openssl"));
-            let made = run(openssl.args(["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]), LIMIT);
-            let pem = made.all_output();
-            let pem = &pem[pem.find("-----BEGIN").unwrap()..];
-            KeyPair::from_pem_and_sign_algo(pem, &PKCS_RSA_SHA256).unwrap()
-        }
-    };
-    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-    params.distinguished_name.push(rcgen::DnType::CommonName, subject);
-    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    assert_eq!(realm_by(tls, &[&["-servername", "turn.b.example"]]), "b.example");
+    assert_eq!(realm_by(tls, &[&["-servername", "TURN.B.example"]]), "b.example");
+    assert_eq!(realm_by(tls, &[&["-servername", "turn.a.example"]]), "a.example");
+    assert_eq!(realm_by(tls, &[&["-noservername"]]), "a.example");
 }
 
 #[test]
@@ -279,7 +224,7 @@ fn certificates_are_chosen_by_server_name_and_by_what_the_client_can_verify_and_
     ));
     let tls = server.tls();
     let shows = |flags: &[&str], subject: &str| {
-        let said = handshake(tls, flags);
+        let said = handshake(tls, &[flags]);
         assert!(said.contains(subject), "{flags:?} shows no {subject}:\n{said}");
     };
     shows(&["-servername", "turn.c.example"], "subject-ecdsa");
@@ -294,7 +239,7 @@ fn certificates_are_chosen_by_server_name_and_by_what_the_client_can_verify_and_
     std::fs::write(path("ecdsa-key.pem"), "no key").unwrap();
     server.signal(rustix::process::Signal::USR2);
     crate::support::wait_until("the renewed certificate", Duration::from_secs(20), || {
-        handshake(tls, &["-servername", "other.c.example"]).contains("subject-renewed").then_some(())
+        handshake(tls, &[&["-servername", "other.c.example"]]).contains("subject-renewed").then_some(())
     });
     shows(&["-servername", "turn.c.example"], "subject-ecdsa");
     crate::support::wait_until("what the operator hears of it", Duration::from_secs(20), || {

@@ -12,6 +12,8 @@ pub mod aiortc;
 mod credentials;
 mod holder;
 pub mod machine;
+mod openapi;
+pub mod openssl;
 mod peer;
 mod process;
 mod server;
@@ -20,6 +22,7 @@ mod tls;
 
 pub use credentials::{Credentials, expired, time_limited};
 pub use holder::hold_allocation;
+pub use openapi::OpenApi;
 pub use peer::EchoPeer;
 pub use process::{Finished, Interactive, require_root, require_tool, run, run_with_input, target_dir, wait_until};
 pub use server::{RELAY_PORTS, Spec, TestServer, Transport, is_turnstone};
