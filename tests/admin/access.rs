@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::api::Api;
 use crate::support::{TestServer, Transport};
 use crate::wire::Wire;
-use crate::{LIMIT, TOKEN, config, config_with_port};
+use crate::{LIMIT, TOKEN, config, config_with_port, logged};
 
 #[test]
 fn requests_that_are_not_right_get_the_error_that_says_why() {
@@ -108,6 +108,10 @@ fn a_port_wants_the_token_and_no_web_page() {
         assert_eq!(status, wanted, "{headers}");
         assert_eq!(head.contains("www-authenticate: bearer"), status == 401, "{head}");
     }
+    // Wrong ones are counted, and a line says so, once a minute.
+    assert_eq!(api.get("/v1/status")["wrong_tokens"], 3);
+    logged(&server, 1, "a wrong token was shown to the admin API");
+    assert!(server.log().contains("from=127.0.0.1"), "{}", server.log());
     // What is there is not told to those who may not know.
     api.set_token(None);
     for path in ["/v1/nothing", "/v1/openapi.json", "/v1/sessions/17"] {

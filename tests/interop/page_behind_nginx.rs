@@ -41,7 +41,8 @@ fn the_page_works_behind_nginx_at_the_origins_of_the_configuration_alone() {
     let at = |port: u16, host: &str| {
         format!(
             "server {{ listen 127.0.0.1:{port} ssl; ssl_certificate @DIR@/certificate.pem; ssl_certificate_key @DIR@/key.pem; \
-             location / {{ proxy_pass http://127.0.0.1:{admin}; {host} }} }}"
+             location / {{ proxy_pass http://127.0.0.1:{admin}; {host} }} \
+             location /turn/ {{ proxy_pass http://127.0.0.1:{admin}/; {host} }} }}"
         )
     };
     // As docs/page.md has it, and as nginx does it when nobody says anything of the name.
@@ -62,6 +63,10 @@ fn the_page_works_behind_nginx_at_the_origins_of_the_configuration_alone() {
         assert_eq!(ask(&authority, port, "POST", "/v1/self-test", &["Origin: https://evil.example"]), 403);
         assert_eq!(ask(&authority, port, "POST", "/v1/self-test", &["Sec-Fetch-Site: cross-site"]), 403);
         assert_eq!(ask(&authority, port, "GET", "/v1/status", &["Authorization: Bearer wrong"]), 401);
+    }
+    // Under a path, which nginx takes away, there is all that the page asks for; `src/page` has it ask for nothing by a path from the root.
+    for path in ["/turn/", "/turn/page/main.js", "/turn/page/base.css", "/turn/v1/status"] {
+        assert_eq!(ask(&authority, kept, "GET", path, &["Sec-Fetch-Site: same-origin"]), 200, "{path}");
     }
     // A name that somebody has led to the proxy is none of ours.
     assert_eq!(ask(&authority, kept, "GET", "/", &["Host: evil.example"]), 403);

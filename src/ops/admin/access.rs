@@ -65,7 +65,7 @@ impl WrongTokens {
         let from = from.map_or_else(|| "a socket".to_owned(), |ip| Logged(SocketAddr::new(ip, 0)).to_string());
         tracing::warn!(
             %from, shown,
-            "a wrong token was shown to the admin API: a program has an old one, or somebody looks for the right one"
+            "a wrong token was shown to the admin API, or to [fleet] listen: a program has an old one, or somebody looks for the right one"
         );
     }
 }
