@@ -20,7 +20,7 @@
 //! | [`usage`] | records of what each allocation has used |
 //! | [`doctor`] | what is wrong with the server's host |
 //! | `http` | HTTP endpoints |
-//! | `fleet` | asks the nodes of a fleet |
+//! | [`fleet`] | asks the nodes of a fleet |
 //! | [`hook`] | asks an application about users |
 //! | [`store`] | what the servers of a fleet share |
 //! | `credentials` | time-limited credentials as they are handed out, by command and over HTTP |
@@ -45,7 +45,7 @@ pub mod counters;
 mod credentials;
 pub mod doctor;
 pub mod dtls;
-mod fleet;
+pub mod fleet;
 pub mod hook;
 mod http;
 pub mod import;

@@ -35,17 +35,24 @@ pub(super) struct Target {
 
 /// Why a name leads nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum SrvError {
+#[non_exhaustive]
+pub enum SrvError {
+    /// Nobody has answered.
     #[error("no name server has answered in time")]
     Silent,
+    /// There is no such name.
     #[error("there is no such name")]
     NoName,
+    /// There are no such records.
     #[error("it has no SRV records")]
     NoRecords,
+    /// The server says why not.
     #[error("the name server does not say (code {0})")]
     Refused(u8),
+    /// What is said makes no sense.
     #[error("the name server's answer is no answer")]
     Malformed,
+    /// There is more than has room.
     #[error("the answer is cut short")]
     Truncated,
 }

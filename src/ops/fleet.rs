@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, Semaphore};
-use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::listeners::Bound;
@@ -79,6 +78,15 @@ pub(super) struct Node {
     seen: Arc<Mutex<Seen>>,
 }
 
+/// What a node is asked for beside its state.
+#[derive(Clone, Copy, Default)]
+struct Wanted {
+    /// Whether it takes clients of this one.
+    room: bool,
+    /// Its last minutes.
+    samples: bool,
+}
+
 /// What is known of one.
 #[derive(Clone, Default)]
 pub(super) struct Seen {
@@ -132,15 +140,14 @@ impl Fleet {
                 let fleet = Arc::clone(&self);
                 tokio::spawn(async move { fleet.renew_members(false).await });
             }
-            if self.settled.load().by_load().is_some() {
-                for node in self.some(ASKED_FOR_ROOM) {
-                    tokio::spawn(Arc::clone(&self).ask(node, true));
-                }
-            }
-            if ticks.is_multiple_of(WATCH_TICKS) && self.is_watched() {
-                for node in self.nodes() {
-                    tokio::spawn(Arc::clone(&self).ask(node, false));
-                }
+            let by_load = self.settled.load().by_load().is_some();
+            let wanted = match ticks.is_multiple_of(WATCH_TICKS) && self.is_watched() {
+                true => Some((self.nodes(), Wanted { room: by_load, samples: true })),
+                false => by_load.then(|| (self.some(ASKED_FOR_ROOM), Wanted { room: true, samples: false })),
+            };
+            let (nodes, wanted) = wanted.unwrap_or_default();
+            for node in nodes {
+                tokio::spawn(Arc::clone(&self).ask(node, wanted));
             }
             self.publish();
         }
@@ -187,12 +194,16 @@ impl Fleet {
         let was_watched = self.is_watched();
         *lock(&self.watched_until) = Some(Instant::now() + WATCHED);
         if !was_watched {
-            let mut asked = JoinSet::new();
-            for node in self.nodes() {
-                asked.spawn(Arc::clone(self).ask(node, false));
-            }
-            // What is not there by then goes on in the next rounds.
-            let _ = timeout(FIRST_LIMIT, async { while asked.join_next().await.is_some() {} }).await;
+            let wanted = Wanted { room: false, samples: true };
+            let ask = |node| tokio::spawn(Arc::clone(self).ask(node, wanted));
+            let asked: Vec<_> = self.nodes().into_iter().map(ask).collect();
+            // Questions go on that are not answered by then.
+            let all = async {
+                for answer in asked {
+                    let _ = answer.await;
+                }
+            };
+            let _ = timeout(FIRST_LIMIT, all).await;
         }
     }
 
@@ -256,20 +267,18 @@ impl Fleet {
         nodes
     }
 
-    async fn ask(self: Arc<Self>, node: Arc<Node>, for_room: bool) {
+    async fn ask(self: Arc<Self>, node: Arc<Node>, wanted: Wanted) {
         // One that hangs is not asked again meanwhile.
-        if node.is_asked.swap(true, Ordering::AcqRel) {
-            return;
-        }
+        let Some(_turn) = Turn::of(&node.is_asked) else { return };
         let Ok(_place) = self.places.acquire().await else { return };
         let asked = Instant::now();
-        let query = if for_room { "?room=true" } else { "?samples=true" };
-        let answer = node.asker.report(query, ASK_LIMIT).await;
+        let Wanted { room, samples } = wanted;
+        let answer = node.asker.report(&format!("?room={room}&samples={samples}"), ASK_LIMIT).await;
         let mut seen = lock(&node.seen);
         match answer {
             Ok(report) => {
                 let (is_self, report) = (self.is_self(&report), Arc::new(report));
-                if for_room {
+                if room {
                     seen.room_until = (report.room && !is_self).then(|| asked + ROOM_IS_GOOD);
                 }
                 if report.samples.is_some() {
@@ -285,7 +294,6 @@ impl Fleet {
                 (seen.failure, seen.room_until) = (Some(error.to_string()), None);
             }
         }
-        node.is_asked.store(false, Ordering::Release);
     }
 
     /// Tells the workers where there is room, if that has changed.
@@ -352,6 +360,21 @@ impl Settled {
 impl Node {
     pub(super) fn seen(&self) -> Seen {
         lock(&self.seen).clone()
+    }
+}
+
+/// The turn of one question to a node, given back when it is dropped.
+struct Turn<'n>(&'n AtomicBool);
+
+impl<'n> Turn<'n> {
+    fn of(is_asked: &'n AtomicBool) -> Option<Self> {
+        (!is_asked.swap(true, Ordering::AcqRel)).then_some(Self(is_asked))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 

@@ -39,6 +39,7 @@ const FILES: &[PageFile] = &[
     file("/page/api.js", Pages::Operator, SCRIPT, include_str!("files/api.js")),
     file("/page/dom.js", Pages::Both, SCRIPT, include_str!("files/dom.js")),
     file("/page/figures.js", Pages::Operator, SCRIPT, include_str!("files/figures.js")),
+    file("/page/fleet.js", Pages::Operator, SCRIPT, include_str!("files/fleet.js")),
     file("/page/ice.js", Pages::Both, SCRIPT, include_str!("files/ice.js")),
     file("/page/plot.js", Pages::Operator, SCRIPT, include_str!("files/plot.js")),
     file("/page/poll.js", Pages::Operator, SCRIPT, include_str!("files/poll.js")),

@@ -16,7 +16,7 @@ const input = JSON.parse(await text(process.stdin));
 const { chromium } = createRequire(`${input.modules}/package.json`)("playwright-core");
 const LIMIT = { timeout: 60_000 };
 
-const acts = { overview, sessions, selfTest, locked, hidden, alone, server };
+const acts = { overview, sessions, selfTest, locked, hidden, alone, server, fleet };
 
 const browser = await chromium.launch({
   executablePath: "/usr/bin/chromium",
@@ -147,6 +147,35 @@ async function server(page, { file, from, to }) {
   await page.setViewportSize({ width: 390, height: 800 });
   const wide = await page.evaluate(() => document.documentElement.scrollWidth);
   return { before, rows, wide };
+}
+
+/** The nodes of the fleet, their plots, and where a user's sessions are. */
+async function fleet(page, { nodes, silent, user }) {
+  await open(page, "Fleet");
+  const rows = page.locator("#fleet-nodes tr[data-url]");
+  await page.waitForFunction(
+    ([nodes, silent]) => {
+      const texts = [...document.querySelectorAll("#fleet-nodes tr[data-url]")].map((row) => row.innerText);
+      const said = texts.filter((text) => text.includes("no answer")).length;
+      return texts.length === nodes && said === silent && texts.every((text) => !text.includes("not asked yet"));
+    },
+    [nodes, silent],
+    LIMIT,
+  );
+  await page.waitForFunction(() => document.querySelectorAll("#fleet-plots path[d^=M]").length >= 2, null, LIMIT);
+  const tiles = await page.locator("#fleet-tiles > div").allInnerTexts();
+  const plots = await page.$$eval("#fleet-plots svg", (all) => all.map((svg) => svg.getAttribute("aria-label")));
+  await page.locator("#fleet-search-for").fill(user);
+  await page.keyboard.press("Enter");
+  await page.waitForFunction(() => document.getElementById("fleet-found").textContent.includes("found"), null, LIMIT);
+  const found = await page.locator("#fleet-sessions tbody tr").allInnerTexts();
+  const count = await page.locator("#fleet-found").innerText();
+  const images = await page.locator("#part-fleet img").count();
+  const texts = await rows.allInnerTexts();
+  await page.setViewportSize({ width: 390, height: 800 });
+  await page.waitForTimeout(300);
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+  return { tiles, plots, found, count, images, wide, rows: texts };
 }
 
 /** Runs the self-test: of the server's own URLs, or once for each of `tries`, {url, username, credential}. */

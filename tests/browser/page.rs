@@ -274,6 +274,44 @@ fn the_self_test_names_the_policy_that_keeps_its_relays_apart() {
 }
 
 #[test]
+fn all_nodes_stand_on_the_page_of_one_and_one_that_hangs_holds_up_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let hangs = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = |n: usize| format!("unix:{}/{n}.sock", folder.path().display());
+    let nodes = [url(1), url(2), url(3), format!("http://{}", hangs.local_addr().unwrap())];
+    let fleet = |n: usize, name: &str| {
+        let nodes = nodes.iter().map(|node| format!("{node:?}")).collect::<Vec<_>>().join(", ");
+        format!("[fleet]\nname = \"{name}\"\nlisten = \"{}\"\nnodes = [{nodes}]\ntoken = \"{TOKEN}\"\n", url(n))
+    };
+    let first = with_page(&fleet(1, "turn1")).start();
+    let others = [2, 3].map(|n| Spec { extra_toml: fleet(n, &format!("turn{n}")), ..Spec::local() }.start());
+    let _clients = [
+        Wire::allocated(&first, Transport::Udp, "alice"),
+        Wire::allocated(&others[0], Transport::Tcp, HOSTILE),
+        Wire::allocated(&others[1], Transport::Udp, HOSTILE),
+    ];
+    let what = json!({"name": "fleet", "nodes": 4, "silent": 1, "user": HOSTILE});
+    let result = act_as_operator(&first, what);
+    let (rows, tiles, plots) = (texts(&result["rows"]), texts(&result["tiles"]), texts(&result["plots"]));
+    assert!(rows[0].contains("turn1") && rows[0].contains("this one") && rows[0].contains("ready"), "{rows:?}");
+    assert!(rows[3].contains("no answer within 2 s"), "{rows:?}");
+    assert!(tiles[0].contains("4\n") && tiles[0].contains("1 without an answer"), "{tiles:?}");
+    assert!(tiles[1].contains("3\nat all nodes"), "{tiles:?}");
+    let sessions = plots.iter().find(|plot| plot.starts_with("Sessions by node: ")).unwrap();
+    assert!(["turn1 1", "turn2 1", "turn3 1"].iter().all(|node| sessions.contains(node)), "{sessions}");
+    assert!(
+        plots.iter().any(|plot| plot.starts_with("Bit rate by node: turn1 ") && plot.contains("all nodes ")),
+        "{plots:?}"
+    );
+    let found = texts(&result["found"]);
+    assert!(found.len() == 2 && found.iter().all(|row| row.contains(HOSTILE)), "{found:?}");
+    assert!(found[0].contains("turn2") && found[1].contains("turn3") || found[1].contains("turn2"), "{found:?}");
+    let count = result["count"].as_str().unwrap();
+    assert!(count.starts_with("2 sessions found; no answer from http://127.0.0.1:"), "{count}");
+    assert_eq!((&result["images"], &result["wide"]), (&json!(0), &json!(390)), "{result:#}");
+}
+
+#[test]
 fn certificates_ports_and_configuration_are_shown_and_what_a_reload_would_change_of_it() {
     let server = with_page("[limits]\npeers-per-allocation = 99\n").start();
     let file = server.file("turnserver.toml");

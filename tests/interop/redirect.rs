@@ -5,6 +5,7 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use turnstone::stun::{Class, Encoder, ErrorCode, Message, Method, TransactionId};
 
 use crate::libnice::{MESSAGES, nice_pair};
 use crate::support::{Spec, TestServer, Transport, hold_allocation, wait_until};
@@ -96,6 +97,52 @@ fn uclient_goes_where_the_load_is_shared_with() {
     let third = redirecting(&[Transport::Tls], "from-bandwidth = \"1Gbit/s\"\n");
     run_at(&third, Transport::Tls, "at-home");
     ended(&third, ":at-home", 1);
+}
+
+#[test]
+fn uclient_goes_from_a_node_above_its_load_to_one_of_the_fleet_that_has_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = |n: usize| format!("unix:{}/{n}.sock", folder.path().display());
+    let nodes = [1, 2, 3].map(|n| format!("{:?}", url(n))).join(", ");
+    let node = |n: usize| {
+        let fleet = format!("[fleet]\nname = \"turn{n}\"\nlisten = \"{}\"\nnodes = [{nodes}]\n", url(n));
+        let extra_toml = format!("{fleet}[redirect]\nfleet = true\nfrom-allocations = 20\n");
+        Spec { extra_toml, ..uclient::spec() }.start()
+    };
+    let (first, others) = (node(1), [node(2), node(3)]);
+    let mentions = |log: &str, user: &str| log.lines().filter(|line| line.contains(user)).count();
+    let _held: Vec<_> = (0..20)
+        .map(|_| {
+            let holder = UdpSocket::bind("127.0.0.1:0").unwrap();
+            holder.connect(first.udp()).unwrap();
+            hold_allocation(&holder, first.credentials("holder"));
+            holder
+        })
+        .collect();
+    // For ten seconds it takes everybody, because it has said that it has room; then a newcomer is sent away.
+    let is_sent_away = || {
+        let newcomer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        newcomer.set_read_timeout(Some(LIMIT)).unwrap();
+        newcomer.connect(first.udp()).unwrap();
+        let (mut request, mut answer) = (Vec::new(), [0; 1024]);
+        Encoder::new(&mut request, Class::Request, Method::ALLOCATE, TransactionId([7; 12]));
+        newcomer.send(&request).unwrap();
+        let length = newcomer.recv(&mut answer).unwrap();
+        Message::parse(&answer[..length]).unwrap().error_code() == Some(ErrorCode::TRY_ALTERNATE)
+    };
+    wait_until("newcomers to be sent away", 2 * LIMIT, || is_sent_away().then_some(()));
+    for transport in [Transport::Udp, Transport::Tcp, Transport::Tls] {
+        let peer = uclient::Peer::start("127.0.0.1");
+        let flags = [&peer.flags()[..], &["-c"]].concat();
+        let user = format!("by-{}", transport.name());
+        let credentials = first.credentials(&user);
+        uclient::assert_nothing_lost(&uclient::uclient(&first, transport, "127.0.0.1", &credentials, &flags));
+        wait_until("the end of the allocations", LIMIT, || {
+            let there: usize = others.iter().map(|node| mentions(&node.log(), &format!(":{user}"))).sum();
+            (there > 0).then_some(())
+        });
+        assert_eq!(mentions(&first.log(), &format!(":{user}")), 0, "{}", first.log());
+    }
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod acme;
 mod acme_model;
 mod config;
 mod dtls;
+mod fleet;
 mod framing;
 mod hook;
 mod ice_servers;

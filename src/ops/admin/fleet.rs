@@ -1,5 +1,7 @@
 //! All nodes of the fleet, for the page of one of them.
 
+use std::cmp::Reverse;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -14,7 +16,6 @@ use super::sessions;
 use crate::fleet::{NodeReport, Samples};
 use crate::ops::fleet::{Fleet, Seen};
 use crate::ops::history::{INTERVAL, SAMPLES_MAX};
-use std::sync::Arc;
 
 pub(super) const SESSION_KEYS: &[&str] = &["user", "realm", "client", "peer", "relayed", "transport", "limit"];
 
@@ -211,13 +212,16 @@ fn glance(report: &NodeReport) -> Value {
 
 /// The last minutes: of all together, and of those with most sessions each. What is not known of an interval is null.
 fn series(shown: &[Shown]) -> Value {
-    let mut by_sessions: Vec<&Shown> = shown.iter().filter(|node| node.samples.is_some()).collect();
-    by_sessions.sort_by(|one, other| other.sessions.cmp(&one.sessions).then_with(|| one.name.cmp(&other.name)));
-    let lines = by_sessions.iter().map(|node| (node, Line::of(node.samples.as_ref())));
-    let lines: Vec<_> = lines.collect();
-    let sum = lines.iter().fold(Line::default(), |sum, (_, line)| sum.plus(line));
-    let of_nodes = lines.iter().take(LINES_MAX).map(|(node, line)| line.shown(&node.name));
-    json!({ "sum": sum.shown("all nodes"), "nodes": of_nodes.collect::<Vec<_>>(), "left_out": lines.len().saturating_sub(LINES_MAX) })
+    let known = shown.iter().filter(|node| node.samples.is_some());
+    let mut lines: Vec<_> = known.enumerate().map(|(at, node)| (at, node, Line::of(node.samples.as_ref()))).collect();
+    let sum = lines.iter().fold(Line::default(), |sum, (_, _, line)| sum.plus(line));
+    let left_out = lines.len().saturating_sub(LINES_MAX);
+    lines.sort_by_key(|(at, node, _)| (Reverse(node.sessions), *at));
+    lines.truncate(LINES_MAX);
+    // In an order that does not change with the figures.
+    lines.sort_by_key(|(at, ..)| *at);
+    let of_nodes = lines.iter().map(|(_, node, line)| line.shown(&node.name));
+    json!({ "sum": sum.shown("all nodes"), "nodes": of_nodes.collect::<Vec<_>>(), "left_out": left_out })
 }
 
 /// The figures of the last intervals, the oldest first, aligned at now.

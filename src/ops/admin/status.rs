@@ -63,6 +63,7 @@ pub(super) async fn show(api: &Api) -> Result<Value, Refused> {
         "dropped": object(dropped.filter(|(_, count)| *count > 0)),
         "connections": counters::sum(workers, |counters| counters.connections.get()),
         "certificate_not_after_unix": status.certificate_not_after(),
+        "fleet": api.fleet.is_some(),
         "store": status.store.get().map(store::glance),
         "acme": acme_names(status),
         "wrong_tokens": status.wrong_tokens.shown(),

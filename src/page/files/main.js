@@ -3,6 +3,7 @@
 import { ask, keepToken, takeToken } from "./api.js";
 import { byId, say } from "./dom.js";
 import * as figures from "./figures.js";
+import * as fleet from "./fleet.js";
 import { poll } from "./poll.js";
 import { selfTest } from "./selftest.js";
 import * as server from "./server.js";
@@ -11,7 +12,7 @@ import { clock, span } from "./text.js";
 
 const INTERVAL_MILLIS = 5_000;
 const REFUSALS = 20;
-const PARTS = ["overview", "sessions", "self-test", "server"];
+const PARTS = ["overview", "sessions", "self-test", "server", "fleet"];
 
 let part = null;
 let wanted = null;
@@ -33,6 +34,7 @@ const now = poll(INTERVAL_MILLIS, () => !isShutOut, refresh, failed);
 figures.start();
 sessions.start(now);
 server.start();
+fleet.start();
 byId("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
   keepToken(byId("token").value.trim());
@@ -76,12 +78,15 @@ async function refresh() {
   say(byId("state"), `${draining}up ${span(status.uptime_secs)}, version ${status.version}`);
   byId("state").classList.toggle("warn-text", draining !== "");
   say(byId("token-error"), "");
+  byId("to-fleet").hidden = !status.fleet;
   // What is measured goes on while another part is shown.
   await figures.refresh(status);
   if (part === "sessions") {
     await sessions.refresh(status);
   } else if (part === "server") {
     await server.refresh(status);
+  } else if (part === "fleet") {
+    await fleet.refresh();
   }
   lostSince = null;
   byId("trouble").hidden = true;
