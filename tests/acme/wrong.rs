@@ -168,6 +168,7 @@ fn what_hangs_in_place_of_a_file_holds_up_neither_the_server_nor_its_end() {
     let state = tempfile::tempdir().unwrap();
     let mut server = TestServer::start(&asking(state.path(), &authority, &[NAME]));
     wait_for_line(&server, &["no certificate was had by ACME"]);
+    wait_until("what was noted", LIMIT, || (!noted(state.path(), NAME)["failure"].is_null()).then_some(()));
     let folder = state.path().join("acme");
     let account = std::fs::read_dir(folder.join("accounts")).unwrap().next().unwrap().unwrap().path();
     for path in [folder.join(format!("{NAME}.json")), folder.join(format!("{NAME}.pem")), account] {
