@@ -70,6 +70,14 @@ impl Config {
         lost.collect()
     }
 
+    /// What a reload that offers TCP relays cannot do: descriptors are shared out at the start.
+    pub fn unplanned_peers(&self, running: &Self) -> Option<Problem> {
+        let is_new = self.wanted_sockets().peers > 0 && running.wanted_sockets().peers == 0;
+        let message = "no descriptors were planned for connections with peers when the server started: until a restart there are at most an \
+                       eighth of all for these, which clients and relays may lack";
+        is_new.then(|| Problem { place: Place::Source("[relay] tcp".to_owned()), message: message.to_owned() })
+    }
+
     /// Takes over the running relay addresses where both look for them on the host: they are followed without a reload.
     pub fn follow_relays(&mut self, running: &Self) {
         let (new, running) = (&mut self.relay, &running.relay);

@@ -110,6 +110,7 @@ fn judge(server: &Server, hooks: &Hooks<'_>) -> Result<Judged, ReloadError> {
     let changes = server.config.changes(&config);
     config.keep_until_restart(&server.config);
     warnings.extend(config.listeners_without_realm());
+    warnings.extend(config.unplanned_peers(&server.config));
     let stamp = config.tls.as_ref().map(|files| Stamp::of(&files_of(files)));
     let load = |files| Certificates::load(files, &server.loading, server.in_use.as_ref());
     let certificates = config.tls.as_ref().map(load).transpose()?;

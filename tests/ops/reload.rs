@@ -231,3 +231,14 @@ fn a_pipe_in_place_of_a_file_refuses_the_reload_and_holds_up_nothing() {
     reload(&server, &text);
     assert_eq!(Scrape::of(&server).get("turnstone_config_reloads_total{result=\"applied\"}"), 1.0);
 }
+
+#[test]
+fn tcp_relays_that_a_reload_offers_are_warned_of_once() {
+    let server = TestServer::start(&config(""));
+    let text = config("").replace("ipv6 = \"off\"", "ipv6 = \"off\"\ntcp = true");
+    let warnings = || server.log().matches("no descriptors were planned for connections with peers").count();
+    reload(&server, &text);
+    assert_eq!(warnings(), 1, "{}", server.log());
+    reload(&server, &text);
+    assert_eq!(warnings(), 1, "it has been said");
+}
