@@ -22,6 +22,7 @@ pub use hello::{Heard, Hello};
 pub use limits::{ConnectionLimits, ConnectionPermit, Full};
 pub use passage::{Passage, PassageError, Passed};
 pub use session::ReadError;
+#[cfg(feature = "dtls")]
 pub(crate) use tls::CHAIN_BYTES_MAX;
 pub use tls::{Pair, TlsError, https_config, load_pair, server_config};
 pub use validation::{ACME_TLS, Validation, Validations};

@@ -179,7 +179,7 @@ fn what_hangs_in_place_of_a_file_holds_up_neither_the_server_nor_its_end() {
     // What was tried is forgotten, and tried again with an account that cannot be read.
     let line = wait_for_line(&server, &["no certificate was had by ACME", "it is a pipe"]);
     assert!(line.contains("disk"), "{line}");
-    assert!(ask(&server, &["status"]).stdout.contains("it is a pipe"));
+    wait_until("the status", LIMIT, || ask(&server, &["status"]).stdout.contains("it is a pipe").then_some(()));
     server.signal(Signal::TERM);
     assert_eq!(server.exit_code_within(LIMIT), Some(0));
 }
