@@ -64,6 +64,7 @@ const KEYS: &[(&str, Counterpart)] = &[
     ("stale-nonce", Keys(&["auth.nonce-lifetime"])),
     ("userdb", Keys(&["auth.users-file"])),
     ("db", Keys(&["auth.users-file"])),
+    ("redis-userdb", Keys(&["store.url", "store.layout"])),
     ("redis-statsdb", Keys(&["usage"])),
     ("user-quota", Keys(&["quota.allocations-per-user"])),
     ("total-quota", Keys(&["quota.allocations-total"])),
