@@ -24,7 +24,7 @@ use super::whereabouts::AdminFlags;
 /// As many as the API tells at once.
 const LIMIT: &str = "1000";
 
-/// Say why a user or an address was refused, and how sessions ended, at one server or at all nodes of a fleet.
+/// Say why a user or an address was refused, and how sessions ended.
 #[derive(Args)]
 #[command(after_help = "Examples:
   turnstone explain alice
