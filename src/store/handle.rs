@@ -1,6 +1,7 @@
 //! The handle of the connection with the store, and the task that keeps it.
 
 use std::fmt;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -246,10 +247,16 @@ impl StoreKeeper {
             if !std::mem::replace(&mut is_told, true) {
                 tracing::warn!(url = %config.url, %problem, "the store cannot be reached: calls go on, what is known of users, secrets and revocations stays in force, and new allocations are made as [store] on-loss says; it is tried again until it answers ([store] url)");
             }
-            sleep(pause).await;
+            sleep(by_chance(pause, RandomState::new().build_hasher().finish())).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
+}
+
+/// A pause, or less, down to half of it: all servers lose a store in the same moment, and are not to come back to it in the same.
+fn by_chance(pause: Duration, chance: u64) -> Duration {
+    let half_micros = u64::try_from(pause.as_micros() / 2).unwrap_or(u64::MAX);
+    pause.saturating_sub(Duration::from_micros(chance % half_micros.max(1)))
 }
 
 /// Asks a connection once a second, or when something was wrong with it, whether it is still good. Returns what is the matter with it.

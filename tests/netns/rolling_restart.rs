@@ -118,7 +118,7 @@ fn restart(clients: &Namespace, spec: &Spec, server: &mut Option<TestServer>, no
         }
         let log = running.log();
         assert!(log.contains("the deadline of the drain has come"), "{log}");
-        *server = None;
+        drop(server.take());
         *server = Some(spec.start());
         let (refused, served) = newcomer.join().unwrap();
         assert_ne!(refused.code, Some(0), "{}", refused.all_output());

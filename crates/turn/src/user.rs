@@ -10,10 +10,10 @@ use sha2::{Digest, Sha256};
 ///
 /// A static user and the user of a time-limited credential are two, though their names be one: who mints the credentials
 /// chooses the names in them, and that is not who gave the static user a password. One whose credential was asked for is a third.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct User(Arc<Parts>);
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Parts {
     realm: Option<Arc<str>>,
     name: Arc<str>,

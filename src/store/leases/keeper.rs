@@ -12,6 +12,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::call::{Call, Noted};
 use super::node::{Node, Terms};
 use super::stats::LeaseStats;
+use super::window::Window;
 use crate::net::sys::clocks;
 use crate::policy::Quotas;
 use crate::store::{Part, Script, Store, StoreError};
@@ -20,8 +21,8 @@ use crate::user::User;
 
 /// Questions of workers that wait for their turn.
 const WAITING_MAX: usize = 4096;
-/// Calls under way at once; they go out together.
-const CALLS_MAX: usize = 128;
+/// Calls under way at once for a server that gives everything back.
+const LEAVING_MAX: usize = 128;
 /// How often it is looked what can be given back.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// How often a store that does not answer is tried again.
@@ -85,6 +86,7 @@ pub struct LeaseKeeper {
     term: Duration,
     take: TakeAnswer,
     stats: Arc<LeaseStats>,
+    window: Window,
     /// Whether the store cannot be asked; among how many servers limits are shared, if that was ever known.
     is_lost: bool,
     is_told: bool,
@@ -96,7 +98,7 @@ pub struct LeaseKeeper {
 
 /// What a task of its own brings back.
 enum Brought {
-    Answer(u64, Result<Noted, StoreError>),
+    Answer { id: u64, sent_micros: u64, answer: Result<Noted, StoreError> },
     Servers(Result<(bool, u32), StoreError>),
 }
 
@@ -129,6 +131,7 @@ pub fn leases(
         term,
         take,
         stats,
+        window: Window::default(),
         // Until the store has said something, nobody waits for it.
         is_lost: true,
         is_told: false,
@@ -169,7 +172,7 @@ impl LeaseKeeper {
                 _ = retry.tick(), if self.is_wanted() && self.is_lost => self.say_here(&mut under_way),
             }
             // More that has been asked goes along.
-            while under_way.len() < CALLS_MAX
+            while self.window.room(under_way.len()) > 0
                 && let Ok(asked) = self.asks.try_recv()
             {
                 self.ask(asked);
@@ -186,7 +189,7 @@ impl LeaseKeeper {
     }
 
     fn ask(&mut self, Asked { by, user, limit }: Asked) {
-        let refused = if self.is_lost { Err(by) } else { self.node.ask(clocks().0, &user, limit, by) };
+        let refused = if self.is_lost { Err(by) } else { self.node.ask(&user, limit, by) };
         if let Err((worker, id)) = refused {
             (self.take)(worker, id, Answer::Failed);
         }
@@ -199,20 +202,26 @@ impl LeaseKeeper {
 
     /// Sends what is due. While the store cannot be asked, that waits: all of it is told when it can.
     fn send_calls(&mut self, under_way: &mut JoinSet<Brought>) {
-        let room = CALLS_MAX.saturating_sub(under_way.len());
+        let room = self.window.room(under_way.len());
         if self.is_lost || room == 0 {
             return;
         }
-        for call in self.node.poll_calls(clocks().0, room) {
+        let sent_micros = clocks().0;
+        for call in self.node.poll_calls(sent_micros, room) {
             let courier = Arc::clone(&self.courier);
-            under_way.spawn(async move { Brought::Answer(call.id, courier.carry(&call).await) });
+            under_way
+                .spawn(async move { Brought::Answer { id: call.id, sent_micros, answer: courier.carry(&call).await } });
         }
     }
 
     fn take_in(&mut self, brought: Brought) {
         let now_micros = clocks().0;
         match brought {
-            Brought::Answer(id, answer) => {
+            Brought::Answer { id, sent_micros, answer } => {
+                match &answer {
+                    Err(StoreError::Lost | StoreError::TimedOut) => self.window.failed(),
+                    _ => self.window.answered(now_micros.saturating_sub(sent_micros)),
+                }
                 match &answer {
                     Err(problem @ (StoreError::Lost | StoreError::TimedOut)) => self.lose(problem),
                     Err(problem) => {
@@ -282,7 +291,7 @@ impl LeaseKeeper {
         let mut under_way = JoinSet::new();
         for call in self.node.give_back_all(clocks().0) {
             let courier = Arc::clone(&self.courier);
-            if under_way.len() >= CALLS_MAX {
+            if under_way.len() >= LEAVING_MAX {
                 under_way.join_next().await;
             }
             under_way.spawn(async move { courier.carry(&call).await.is_ok() });
@@ -313,7 +322,7 @@ impl Courier {
     /// Says that this server is there for so long.
     async fn say_here(&self, millis: u64) -> Result<(bool, u32), StoreError> {
         let arguments = [self.server.clone(), millis.to_string()];
-        let answer = self.store.script(&self.servers, &[self.store.key("q-servers")], &arguments).await?;
+        let answer = self.store.script(&self.servers, &[self.store.key("q-nodes")], &arguments).await?;
         match numbers(&answer).as_deref() {
             Some([was_known, servers]) => Ok((*was_known != 0, u32::try_from(*servers).unwrap_or_default())),
             _ => Err(StoreError::Unexpected("no number of servers")),

@@ -9,6 +9,7 @@ mod node;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod window;
 
 pub use keeper::{LeaseControl, LeaseKeeper, LeaseSender, TakeAnswer, leases};
 pub use stats::{LeaseStats, LeaseView};

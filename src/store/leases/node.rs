@@ -84,6 +84,8 @@ struct Lease<W> {
     share: u32,
     /// When it is to be renewed.
     renew_micros: u64,
+    /// It is renewed together with all others: the next time is to be another one for each.
+    is_in_step: bool,
     /// How much of the limit more than is in use may stay here, when the store was last heard of: what is beyond half of it may not.
     room: u64,
 }
@@ -100,7 +102,16 @@ struct Sent {
 
 impl<W> Default for Lease<W> {
     fn default() -> Self {
-        Self { turn: None, sent: None, waiting: Vec::new(), is_noted: false, share: 0, renew_micros: 0, room: 0 }
+        Self {
+            turn: None,
+            sent: None,
+            waiting: Vec::new(),
+            is_noted: false,
+            share: 0,
+            renew_micros: 0,
+            is_in_step: false,
+            room: 0,
+        }
     }
 }
 
@@ -116,7 +127,7 @@ impl<W> Node<W> {
     ///
     /// # Errors
     /// As many do as may.
-    pub(super) fn ask(&mut self, now_micros: u64, user: &User, limit: u32, who: W) -> Result<(), W> {
+    pub(super) fn ask(&mut self, user: &User, limit: u32, who: W) -> Result<(), W> {
         if self.leases.len() >= USERS_MAX && !self.leases.contains_key(user) {
             return Err(who);
         }
@@ -126,14 +137,18 @@ impl<W> Node<W> {
         }
         lease.waiting.push((who, limit));
         if lease.sent.is_none() {
-            self.set_turn(user, now_micros);
+            // Somebody waits: before all renewals, of which there are many after a loss.
+            self.set_turn(user, 0);
         }
         Ok(())
     }
 
     /// The next calls to send, so many at most. Each is either answered or failed, by [`Self::answered`].
     pub(super) fn poll_calls(&mut self, now_micros: u64, max: usize) -> Vec<Call> {
-        for user in self.quotas.take_changed_shares() {
+        // In an order that is the same each time, so that a test's run can be repeated.
+        let mut changed: Vec<_> = self.quotas.take_changed_shares().into_iter().collect();
+        changed.sort_unstable();
+        for user in changed {
             let lease = self.leases.entry(user.clone()).or_default();
             match lease.sent {
                 None => self.set_turn(&user, now_micros),
@@ -190,12 +205,15 @@ impl<W> Node<W> {
         // Who has come while a share was renewed or given back is asked for in a call of his own.
         let waiting = if sent.asks { std::mem::take(&mut lease.waiting) } else { Vec::new() };
         // Something has changed while the call was under way if this is 0.
-        let has_changed = std::mem::replace(&mut lease.renew_micros, sent.at_micros + self.terms.renewal()) == 0;
+        let renewal = self.terms.renewal();
+        let renewal = if std::mem::take(&mut lease.is_in_step) { out_of_step(renewal, id) } else { renewal };
+        let has_changed = std::mem::replace(&mut lease.renew_micros, sent.at_micros + renewal) == 0;
         let next_micros = match lease.waiting.is_empty() && !has_changed {
             true if noted.share > 0 => lease.renew_micros,
             // What was refused is remembered for so long.
             true => now_micros + if is_refused { REFUSED_MICROS } else { 0 },
-            false => now_micros,
+            false if lease.waiting.is_empty() => now_micros,
+            false => 0,
         };
         self.set_turn(&user, next_micros);
         waiting.into_iter().map(|(who, _)| (who, true)).collect()
@@ -203,12 +221,14 @@ impl<W> Node<W> {
 
     /// Has all shares noted anew at once: the store has forgotten them, or could not be reached for a while.
     pub(super) fn renew_all(&mut self, now_micros: u64) {
-        let users: Vec<_> =
+        let mut users: Vec<_> =
             self.leases.iter().filter(|(_, lease)| lease.sent.is_none()).map(|(user, _)| user.clone()).collect();
+        users.sort_unstable();
         for user in users {
             if let Some(lease) = self.leases.get_mut(&user) {
                 lease.renew_micros = now_micros;
                 lease.is_noted = true;
+                lease.is_in_step = true;
             }
             self.set_turn(&user, now_micros);
         }
@@ -295,4 +315,9 @@ impl<W> Node<W> {
         lease.turn = Some(turn);
         self.due.insert(turn, user.clone());
     }
+}
+
+/// A quarter of a time at least, and all of it at most, another one for each call.
+fn out_of_step(micros: u64, id: u64) -> u64 {
+    micros / 4 + id.wrapping_mul(0x9e37_79b9_7f4a_7c15) % (micros / 4 * 3).max(1)
 }

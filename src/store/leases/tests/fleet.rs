@@ -221,9 +221,8 @@ impl Fleet {
             return;
         }
         let limit = self.limit.min(stricter.unwrap_or(u32::MAX));
-        let now_micros = self.now(server);
         let user = self.user.clone();
-        self.servers[server].node.ask(now_micros, &user, limit, ()).unwrap();
+        self.servers[server].node.ask(&user, limit, ()).unwrap();
         self.go_on();
     }
 

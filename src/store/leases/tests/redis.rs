@@ -154,7 +154,7 @@ fn the_servers_that_are_there_are_counted_and_the_silent_ones_are_not() {
     let (_running, mut connection) = start();
     let script = Script::new(include_str!("../servers.lua"));
     let mut say = |server: &str, millis: u64| -> (bool, u32) {
-        script.key("turnstone:q-servers").arg(server).arg(millis).invoke(&mut connection).unwrap()
+        script.key("turnstone:q-nodes").arg(server).arg(millis).invoke(&mut connection).unwrap()
     };
     assert_eq!([say("a", 60_000), say("b", 2_000), say("a", 60_000)], [(false, 1), (false, 2), (true, 2)]);
     // By the store's clock, which nobody can set.
