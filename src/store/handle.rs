@@ -23,8 +23,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a connection may take, names, TLS and password included.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// Between two attempts to connect.
-const PAUSE_MIN: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+pub(super) const PAUSE_MIN: Duration = Duration::from_millis(100);
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Commands that may go without an answer in time on one connection, though it answers whether it is there: each is remembered until it is
 /// answered.
 const LATE_MAX: u32 = 1000;
@@ -254,7 +254,7 @@ impl StoreKeeper {
 }
 
 /// A pause, or less, down to half of it: all servers lose a store in the same moment, and are not to come back to it in the same.
-fn by_chance(pause: Duration, chance: u64) -> Duration {
+pub(super) fn by_chance(pause: Duration, chance: u64) -> Duration {
     let half_micros = u64::try_from(pause.as_micros() / 2).unwrap_or(u64::MAX);
     pause.saturating_sub(Duration::from_micros(chance % half_micros.max(1)))
 }

@@ -3,6 +3,7 @@
 mod fleet;
 mod model;
 mod redis;
+mod scale;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
