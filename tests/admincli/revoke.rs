@@ -105,7 +105,7 @@ fn a_credential_that_is_revoked_at_the_running_server_is_not_said_to_be_valid() 
         let told: serde_json::Value = serde_json::from_str(&told).unwrap();
         assert_eq!((&told["valid"], &told["revoked"]), (&false.into(), &true.into()));
         let (code, offline, note) = verify(&["--offline"]);
-        assert!(code == Some(0) && offline == good && note.is_empty(), "{offline}{note}");
+        assert!(code == Some(0) && offline.starts_with("valid: ") && note.is_empty(), "{offline}{note}");
         assert_eq!(run(&server, &[&["revoke", "--undo"], &undo[..]].concat()).code, Some(0));
     }
     run(&server, &["revoke", "--user", "bob"]);
