@@ -384,6 +384,10 @@ mod tests {
             }
             teller.count();
         }
+        let end = start + Duration::from_secs(secs);
+        for event in running.into_values().flatten() {
+            teller.note(event, Outcome::Failed(HookError::TimedOut), end);
+        }
         (lags, sent)
     }
 
