@@ -92,7 +92,7 @@ pub struct LeaseKeeper {
     is_told: bool,
     servers: u32,
     was_there: bool,
-    /// Whether the store has said no to a share since it was last told that this server is there.
+    /// Whether the store has said no to the last share.
     is_refused: bool,
 }
 
@@ -236,7 +236,7 @@ impl LeaseKeeper {
                             tracing::warn!(%problem, "somebody else has written there: the key was deleted, and each server notes its share anew (told once a minute)");
                         }
                     }
-                    Ok(_) => {}
+                    Ok(_) => self.is_refused = false,
                 }
                 for ((worker, waiting), is_known) in self.node.answered(now_micros, id, answer.ok()) {
                     (self.take)(worker, waiting, if is_known { Answer::ShareSet } else { Answer::Failed });
@@ -245,7 +245,9 @@ impl LeaseKeeper {
             Brought::Servers(Err(problem)) => self.lose(&problem),
             Brought::Servers(Ok((was_known, servers))) => {
                 self.is_told = false;
-                if !std::mem::take(&mut self.is_refused) {
+                // Whether shares are noted shows with the next one, if anybody has one.
+                self.is_refused &= self.node.totals().0 > 0;
+                if !self.is_refused {
                     self.courier.store.stats().is_well(Part::Quotas);
                 }
                 if std::mem::take(&mut self.is_lost) {
