@@ -38,13 +38,15 @@ impl Leases {
         let terms = (settings.lease, u64::from_be_bytes(instance));
         let (quotas, stats) = (Arc::clone(quotas), Arc::clone(&status.leases));
         quotas.set_without_share(settings.on_loss);
-        let (sender, control, keeper) = leases(store.clone(), quotas, terms, stats, workers.take_answers());
+        let (sender, control, keeper) =
+            leases(store.clone(), quotas, terms, &config.auth.realm, stats, workers.take_answers());
         control.want(has_fleet_quota(config));
         (sender, Self { control, task: tokio::spawn(keeper.run()) })
     }
 
     /// Another configuration is in force.
     pub(super) fn reload(&self, config: &Config) {
+        self.control.set_default_realm(&config.auth.realm);
         self.control.want(has_fleet_quota(config));
     }
 

@@ -12,9 +12,13 @@ const LATE_PER_ROUND: usize = 64;
 impl Worker {
     /// Has somebody asked, and lets those go on that wait no more.
     pub(super) fn serve_waiting(&mut self, now: Now) {
-        if self.hook.is_none() && self.leases.is_none() {
-            return;
-        }
+        self.ask_all(now);
+        self.go_on_late(now);
+        // Who has had an answer may have to wait for another one: his credential is known, and now for a share of his quota.
+        self.ask_all(now);
+    }
+
+    fn ask_all(&mut self, now: Now) {
         while let Some(ask) = self.server.poll_ask() {
             let id = ask.id;
             let asked = match (&ask.question, &self.hook, &self.leases) {
@@ -26,6 +30,10 @@ impl Worker {
                 self.server.answer(now, id, Answer::Failed);
             }
         }
+    }
+
+    /// Lets a part of those go on who wait no more.
+    fn go_on_late(&mut self, now: Now) {
         for _ in 0..LATE_PER_ROUND {
             if !self.server.has_late() {
                 break;

@@ -1,6 +1,7 @@
 //! Quotas that hold over several servers: an Allocate whose user has no share left waits for it, briefly, and whoever has one is answered
 //! at once.
 
+use turnstone::auth::{AskPolicy, KnownCredential};
 use turnstone::policy::{QuotaLimits, Share, WithoutShare};
 use turnstone::reject::Reason;
 use turnstone::stun::{AttributeType, Method};
@@ -93,6 +94,36 @@ fn the_first_allocate_of_a_user_waits_for_the_share_and_the_next_ones_are_answer
     }
     let login = world.another(4);
     assert!(world.try_share(&login).is_none(), "the share is used up");
+    world.check_books();
+}
+
+#[test]
+fn who_is_told_of_and_then_waits_for_a_share_is_asked_about_between_the_same_two_messages() {
+    let mut world = World::with(|options| {
+        options.quota = QuotaLimits { fleet_per_user: Some(LIMIT), ..QuotaLimits::default() };
+        options.asks = Some(AskPolicy::default());
+    });
+    world.shared.quotas.set_without_share(WithoutShare::Refuse);
+    world.shared.quotas.set_fleet(false, 2);
+    let login = world.login(client(1), "dora", "explorer");
+    assert!(world.try_share(&login).is_none());
+    let credential = world.share_asked();
+    assert!(matches!(credential.question, Question::Credential { .. }));
+    // As the documentation of `poll_ask` has it: answers, what goes on by them, and what is to be asked then.
+    let known = KnownCredential::from_password("explorer").unwrap();
+    assert!(world.server.answer(world.now, credential.id, Told::Known(known)));
+    assert!(!world.server.has_ask());
+    assert!(world.late_reply().is_none());
+    assert!(world.server.has_ask(), "nobody may sleep now");
+    let share = world.share_asked();
+    assert!(!world.server.has_ask());
+    let dora = User::asked("dora");
+    assert_eq!(share.question, Question::Share { user: dora.clone(), limit: LIMIT });
+    assert_eq!(share.deadline_micros, world.now.micros + 200_000);
+    let until_micros = world.now.micros + 50_000_000;
+    world.shared.quotas.set_share(&dora, Share { allocations: 1, limit: LIMIT, until_micros, is_over: false });
+    assert!(world.server.answer(world.now, share.id, Told::ShareSet));
+    assert_eq!(world.late_code(), None);
     world.check_books();
 }
 

@@ -70,7 +70,7 @@ fn sentinels_are_asked_again_when_another_server_takes_over() {
     allocate(&server, &time_limited(SECRET, "bob", 600)).unwrap();
     // What is held is noted at the new one, and shared there.
     wait_until("the shares to be noted there", LIMIT, || {
-        replica.ask(&["HVALS", "turnstone:q:time-limited::erin"]).starts_with("3:").then_some(())
+        replica.ask(&["HVALS", "turnstone:q:time-limited:turn.test:erin"]).starts_with("3:").then_some(())
     });
     let other = with_store(&store).start();
     wait_until("the other server", LIMIT, || (store_status(&other)["leases"]["servers"] == 2).then_some(()));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::redis::Redis;
-use crate::support::{EchoPeer, Spec, TestServer, Transport, require_tool, run, wait_until};
+use crate::support::{Credentials, EchoPeer, Spec, TestServer, Transport, require_tool, run, wait_until};
 use crate::wire::Wire;
 use crate::{LIMIT, metric, store_status, turnstone, with_store};
 
@@ -51,7 +51,7 @@ fn allocated(server: &TestServer, within: Duration) -> Wire {
 }
 
 fn noted(redis: &Redis) -> u32 {
-    let all = redis.ask(&["HVALS", "turnstone:q:time-limited::ann"]);
+    let all = redis.ask(&["HVALS", "turnstone:q:time-limited:turn.test:ann"]);
     all.lines().filter_map(|line| line.split(':').next()?.parse::<u32>().ok()).sum()
 }
 
@@ -80,6 +80,54 @@ fn a_quota_holds_over_three_servers_and_what_ends_on_one_is_free_on_the_others()
 }
 
 #[test]
+fn a_user_of_the_store_has_a_share_at_once_at_a_server_where_nothing_else_happens() {
+    let redis = Redis::start();
+    for user in ["dora", "erin", "finn"] {
+        redis.ask(&["HSET", "turnstone:users:turn.test", user, "a password"]);
+    }
+    // Nobody is served whose question is asked only when he gives up.
+    let server = Spec { workers: 1, ..spec(&redis, 2, "on-loss = \"refuse\"") }.start();
+    wait_until("the server to be counted", LIMIT, || (metric(&server, "turnstone_lease_servers") == 1.0).then_some(()));
+    for user in ["dora", "erin", "finn"] {
+        let credentials = Credentials { username: user.to_owned(), password: "a password".to_owned() };
+        assert_eq!(crate::allocate(&server, &credentials).err(), None, "{user}");
+    }
+    assert_eq!(metric(&server, "turnstone_lease_allocations_without_total"), 0.0);
+}
+
+#[test]
+fn users_of_a_realm_share_wherever_it_is_configured_and_those_of_another_realm_do_not() {
+    let redis = Redis::start();
+    let mut other = spec(&redis, 2, "");
+    other.realm = "other.test".to_owned();
+    other.extra_toml += "[[listen]]\naddress = \"127.0.0.2:0\"\ntransport = \"udp\"\nrealm = \"turn.test\"\n\
+        [[realm]]\nname = \"turn.test\"\n[[realm.secrets]]\nfile = \"@DIR@/secret\"\n";
+    let [here, there] = [spec(&redis, 2, ""), other].map(|spec| spec.start());
+    for server in [&here, &there] {
+        wait_until("the servers to know of each other", LIMIT, || {
+            (metric(server, "turnstone_lease_servers") == 2.0).then_some(())
+        });
+    }
+    let _full = [allocated(&here, LIMIT), allocated(&here, LIMIT)];
+    let is_second = |address: &std::net::SocketAddr| address.ip().to_string() == "127.0.0.2";
+    let second = there.listeners().iter().map(|(_, address)| *address).find(is_second).unwrap();
+    let same_realm = || Wire::over_udp(second, &there.credentials("ann")).allocate();
+    assert_eq!(same_realm().err(), Some(486));
+    let _of_other_realm = [allocate(&there).unwrap(), allocate(&there).unwrap()];
+    assert_eq!(allocate(&there).err(), Some(486));
+    let noted_of = |realm: &str| redis.ask(&["HLEN", &format!("turnstone:q:time-limited:{realm}:ann")]);
+    assert_eq!([noted_of("turn.test"), noted_of("other.test")], ["1", "1"]);
+    // Under another name of the realm, what there is is noted under that.
+    let file = here.file("turnserver.toml");
+    let renamed = std::fs::read_to_string(&file).unwrap().replace("\"turn.test\"", "\"renamed.test\"");
+    std::fs::write(&file, renamed).unwrap();
+    here.signal(Signal::HUP);
+    wait_until("the share under the new name", LIMIT, || (noted_of("renamed.test") == "1").then_some(()));
+    wait_until("the end of the old one", LIMIT, || (noted_of("turn.test") == "0").then_some(()));
+    assert!(same_realm().is_ok());
+}
+
+#[test]
 fn a_server_that_is_killed_gives_its_share_back_when_its_lease_is_over_and_one_that_stops_at_once() {
     let redis = Redis::start();
     let mut servers = fleet(&redis, 2, 3, "");
@@ -96,7 +144,7 @@ fn a_server_that_is_killed_gives_its_share_back_when_its_lease_is_over_and_one_t
     wait_until("the new server to be refused", LIMIT, || (allocate(&other).err() == Some(486)).then_some(()));
     servers[0].signal(Signal::TERM);
     assert_eq!(servers[0].exit_code_within(LIMIT), Some(0));
-    assert_eq!(redis.ask(&["EXISTS", "turnstone:q:time-limited::ann"]), "0");
+    assert_eq!(redis.ask(&["EXISTS", "turnstone:q:time-limited:turn.test:ann"]), "0");
     drop(again);
     let _again: Vec<_> = (0..3).map(|_| allocated(&other, Duration::from_secs(3))).collect();
 }

@@ -133,8 +133,8 @@ fn a_key_of_a_share_that_somebody_else_has_written_is_deleted() {
     );
     let server = with_store(&store).start();
     wait_until("the store to share quotas", LIMIT, || (store_status(&server)["leases"]["servers"] == 1).then_some(()));
-    redis.ask(&["SET", "turnstone:q:time-limited::ann", "7"]);
+    redis.ask(&["SET", "turnstone:q:time-limited:turn.test:ann", "7"]);
     allocate(&server, &server.credentials("ann")).unwrap();
-    assert_eq!(redis.ask(&["TYPE", "turnstone:q:time-limited::ann"]), "hash");
+    assert_eq!(redis.ask(&["TYPE", "turnstone:q:time-limited:turn.test:ann"]), "hash");
     wait_until("it to be told", LIMIT, || server.log().contains("the key was deleted").then_some(()));
 }

@@ -162,6 +162,11 @@ impl Pending {
         Some(Ask { id, question: question.clone(), client: *client, deadline_micros: *deadline_micros })
     }
 
+    /// Whether there is a question to ask.
+    pub(super) fn has_ask(&self) -> bool {
+        !self.to_ask.is_empty()
+    }
+
     /// Takes a question that has its answer; `None` if there is none of this name (any more). [`Self::settle`] follows.
     pub(super) fn take_question(&mut self, id: AskId) -> Option<(Question, BTreeSet<u64>)> {
         let Some(asking) = self.forget(id) else {

@@ -39,9 +39,6 @@ impl Server {
     ///     answers: impl IntoIterator<Item = (AskId, Answer)>,
     ///     mut send: impl FnMut(Client, &[u8]),
     /// ) {
-    ///     while let Some(question) = server.poll_ask() {
-    ///         ask(question);
-    ///     }
     ///     for (id, answer) in answers {
     ///         server.answer(now, id, answer);
     ///     }
@@ -55,10 +52,19 @@ impl Server {
     ///         }
     ///         reply.clear();
     ///     }
+    ///     // Last: who has had an answer may have to wait for another one, as for a share of a quota after the credential.
+    ///     while let Some(question) = server.poll_ask() {
+    ///         ask(question);
+    ///     }
     /// }
     /// ```
     pub fn poll_ask(&mut self) -> Option<Ask> {
         self.pending.as_mut()?.ask()
+    }
+
+    /// Whether [`Self::poll_ask`] has something.
+    pub fn has_ask(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.has_ask())
     }
 
     /// Takes the answer to a question. Afterwards, [`Self::poll_late`] has the requests that waited for it.
@@ -98,7 +104,8 @@ impl Server {
     /// called until `None` after [`Self::answer`] and after [`Self::handle_timeout`]; where many waited, other work may come in between.
     ///
     /// A request is handled as if it came now, on the path its last copy came on. Its client may have allocated meanwhile, or been
-    /// refused: it is answered accordingly.
+    /// refused: it is answered accordingly. One that has to wait for another answer is no outcome: [`Self::poll_ask`] has its question
+    /// afterwards.
     pub fn poll_late<R: Relays>(&mut self, now: Now, relays: &mut R, reply: &mut Vec<u8>) -> Option<Late> {
         loop {
             let (parked, fate) = self.pending.as_mut()?.pop_ready()?;

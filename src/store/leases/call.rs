@@ -35,9 +35,10 @@ pub(super) struct Noted {
 }
 
 impl Call {
-    /// The key of the user, without the prefix of all. No two users have the same.
-    pub(super) fn key(&self) -> String {
-        let realm = self.user.realm().map_or("", |realm| realm);
+    /// The key of the user, without the prefix of all. No two users have the same. `default_realm` is the name of that of `[auth]`, which
+    /// users of it do not have with them: another server may have it as a `[[realm]]`, and another one in its `[auth]`.
+    pub(super) fn key(&self, default_realm: &str) -> String {
+        let realm = self.user.realm().map_or(default_realm, |realm| realm);
         let mut key = format!("q:{}:", self.user.kind().name());
         for char in realm.chars() {
             match char {
@@ -69,9 +70,13 @@ impl Noted {
 mod tests {
     use super::*;
 
+    fn key_of(user: User, default_realm: &str) -> String {
+        Call { user, id: 1, floor: 0, need: 0, wish: 0, limit: 1 }.key(default_realm)
+    }
+
     #[test]
     fn no_two_users_have_the_same_key() {
-        let key = |user: User| Call { user, id: 1, floor: 0, need: 0, wish: 0, limit: 1 }.key();
+        let key = |user: User| key_of(user, "example.org");
         let realm = |name: &str| Some(name.into());
         let users = [
             User::fixed("a"),
@@ -80,12 +85,19 @@ mod tests {
             User::fixed("b:a"),
             User::fixed(":b:a"),
             User::fixed("a").in_realm(realm(":b")),
-            User::fixed("b:a").in_realm(realm("")),
             User::fixed("a").in_realm(realm("%3ab")),
         ];
         let keys: std::collections::BTreeSet<_> = users.iter().cloned().map(key).collect();
-        // A realm without a name would be the default one: there is none.
-        assert_eq!(keys.len(), users.len() - 1, "{keys:?}");
+        assert_eq!(keys.len(), users.len(), "{keys:?}");
         assert_eq!(key(User::fixed("a").in_realm(realm("b.example"))), "q:static:b.example:a");
+    }
+
+    #[test]
+    fn users_of_a_realm_have_the_same_key_wherever_it_is_configured_and_those_of_another_one_do_not() {
+        let ann = User::time_limited("ann");
+        let of_auth = key_of(ann.clone(), "example.org");
+        assert_eq!(of_auth, "q:time-limited:example.org:ann");
+        assert_eq!(of_auth, key_of(ann.in_realm(Some("example.org".into())), "other.org"));
+        assert_ne!(of_auth, key_of(User::time_limited("ann"), "other.org"));
     }
 }

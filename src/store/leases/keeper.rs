@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redis::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -67,12 +67,22 @@ impl LeaseSender {
 #[derive(Clone)]
 pub struct LeaseControl {
     is_wanted: Arc<AtomicBool>,
+    default_realm: watch::Sender<String>,
 }
 
 impl LeaseControl {
     /// Whether there is a limit that is shared at all. While there is none, the store hears nothing of this server.
     pub fn want(&self, is_wanted: bool) {
         self.is_wanted.store(is_wanted, Ordering::Relaxed);
+    }
+
+    /// The realm of `[auth]` has this name now: the shares of its users are noted by it.
+    pub fn set_default_realm(&self, name: &str) {
+        self.default_realm.send_if_modified(|before| {
+            let has_changed = before != name;
+            name.clone_into(before);
+            has_changed
+        });
     }
 }
 
@@ -83,6 +93,7 @@ pub struct LeaseKeeper {
     courier: Arc<Courier>,
     quotas: Arc<Quotas>,
     is_wanted: Arc<AtomicBool>,
+    default_realm: watch::Receiver<String>,
     term: Duration,
     take: TakeAnswer,
     stats: Arc<LeaseStats>,
@@ -102,11 +113,13 @@ enum Brought {
     Servers(Result<(bool, u32), StoreError>),
 }
 
-/// All ends of it. `term` is how long a share is good that is not renewed, `instance` is of this start of the server alone.
+/// All ends of it. `term` is how long a share is good that is not renewed, `instance` is of this start of the server alone;
+/// `default_realm` is the name of that of `[auth]`.
 pub fn leases(
     store: Store,
     quotas: Arc<Quotas>,
     (term, instance): (Duration, u64),
+    default_realm: &str,
     stats: Arc<LeaseStats>,
     take: TakeAnswer,
 ) -> (LeaseSender, LeaseControl, LeaseKeeper) {
@@ -114,7 +127,8 @@ pub fn leases(
     let term_micros = u64::try_from(term.as_micros()).unwrap_or(u64::MAX);
     let node = Node::new(Arc::clone(&quotas), Terms { term_micros });
     let is_wanted = Arc::new(AtomicBool::new(false));
-    let control = LeaseControl { is_wanted: Arc::clone(&is_wanted) };
+    let (name, default_realm) = watch::channel(default_realm.to_owned());
+    let control = LeaseControl { is_wanted: Arc::clone(&is_wanted), default_realm: name };
     let courier = Courier {
         server: format!("{}:{instance:016x}", store.node()),
         share: Script::new(include_str!("script.lua")),
@@ -128,6 +142,7 @@ pub fn leases(
         courier: Arc::new(courier),
         quotas,
         is_wanted,
+        default_realm,
         term,
         take,
         stats,
@@ -167,6 +182,7 @@ impl LeaseKeeper {
                     Err(_) => continue,
                 },
                 Ok(()) = connections.changed(), if self.is_wanted() => self.say_here(&mut under_way),
+                Ok(()) = self.default_realm.changed() => self.move_shares(),
                 _ = look.tick() => {}
                 _ = beat.tick(), if self.is_wanted() && !self.is_lost => self.say_here(&mut under_way),
                 _ = retry.tick(), if self.is_wanted() && self.is_lost => self.say_here(&mut under_way),
@@ -184,6 +200,10 @@ impl LeaseKeeper {
         let _ = timeout(LEAVE_LIMIT, self.leave()).await;
     }
 
+    fn key(&self, call: &Call) -> String {
+        self.courier.store.key(&call.key(&self.default_realm.borrow()))
+    }
+
     fn is_wanted(&self) -> bool {
         self.is_wanted.load(Ordering::Relaxed)
     }
@@ -192,6 +212,14 @@ impl LeaseKeeper {
         let refused = if self.is_lost { Err(by) } else { self.node.ask(&user, limit, by) };
         if let Err((worker, id)) = refused {
             (self.take)(worker, id, Answer::Failed);
+        }
+    }
+
+    /// The realm of `[auth]` has another name, and so have the keys of its users: what is noted under the old ones is free when its term is
+    /// over.
+    fn move_shares(&mut self) {
+        for ((worker, waiting), _) in self.node.renew_elsewhere(clocks().0) {
+            (self.take)(worker, waiting, Answer::Failed);
         }
     }
 
@@ -208,9 +236,10 @@ impl LeaseKeeper {
         }
         let sent_micros = clocks().0;
         for call in self.node.poll_calls(sent_micros, room) {
-            let courier = Arc::clone(&self.courier);
-            under_way
-                .spawn(async move { Brought::Answer { id: call.id, sent_micros, answer: courier.carry(&call).await } });
+            let (courier, key) = (Arc::clone(&self.courier), self.key(&call));
+            under_way.spawn(async move {
+                Brought::Answer { id: call.id, sent_micros, answer: courier.carry(&call, &key).await }
+            });
         }
     }
 
@@ -292,11 +321,11 @@ impl LeaseKeeper {
         }
         let mut under_way = JoinSet::new();
         for call in self.node.give_back_all(clocks().0) {
-            let courier = Arc::clone(&self.courier);
+            let (courier, key) = (Arc::clone(&self.courier), self.key(&call));
             if under_way.len() >= LEAVING_MAX {
                 under_way.join_next().await;
             }
-            under_way.spawn(async move { courier.carry(&call).await.is_ok() });
+            under_way.spawn(async move { courier.carry(&call, &key).await.is_ok() });
         }
         while under_way.join_next().await.is_some() {}
         let _ = self.courier.say_here(0).await;
@@ -313,10 +342,10 @@ struct Courier {
 }
 
 impl Courier {
-    async fn carry(&self, call: &Call) -> Result<Noted, StoreError> {
+    async fn carry(&self, call: &Call, key: &str) -> Result<Noted, StoreError> {
         let mut arguments = vec![self.server.clone()];
         arguments.extend(call.arguments(self.term_millis).iter().map(ToString::to_string));
-        let answer = self.store.script(&self.share, &[self.store.key(&call.key())], &arguments).await?;
+        let answer = self.store.script(&self.share, &[key.to_owned()], &arguments).await?;
         let answer = numbers(&answer).and_then(|numbers| Noted::read(&numbers));
         answer.ok_or(StoreError::Unexpected("no share of a quota"))
     }

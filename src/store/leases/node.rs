@@ -234,13 +234,17 @@ impl<W> Node<W> {
         }
     }
 
+    /// Has all shares noted anew somewhere else: what is under way tells nothing of that. Returns who has waited for it.
+    pub(super) fn renew_elsewhere(&mut self, now_micros: u64) -> Vec<(W, bool)> {
+        let sent: Vec<_> = self.sent.keys().copied().collect();
+        let waited = sent.into_iter().flat_map(|id| self.answered(now_micros, id, None)).collect();
+        self.renew_all(now_micros);
+        waited
+    }
+
     /// The calls that give everything back, for a server that stops: it has no allocation any more.
     pub(super) fn give_back_all(&mut self, now_micros: u64) -> Vec<Call> {
-        let sent: Vec<_> = self.sent.keys().copied().collect();
-        for id in sent {
-            self.answered(now_micros, id, None);
-        }
-        self.renew_all(now_micros);
+        self.renew_elsewhere(now_micros);
         self.poll_calls(now_micros, usize::MAX)
     }
 

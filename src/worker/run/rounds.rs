@@ -101,7 +101,11 @@ impl Worker {
     /// Whether there is something to do without waiting.
     pub(super) fn has_backlog(&self) -> bool {
         let waits = self.relays.waiting() > 0 || self.clients.has_waiting() || self.mail.has_payload();
-        waits || self.relays.has_tcp_waiting() || !self.jobs.is_empty() || self.server.has_late()
+        waits
+            || self.relays.has_tcp_waiting()
+            || !self.jobs.is_empty()
+            || self.server.has_late()
+            || self.server.has_ask()
     }
 
     /// Goes on with the connections that arrive, in turn, for as long as one round of the loop allows.

@@ -244,7 +244,7 @@ impl Fleet {
     }
 
     fn key(&self) -> String {
-        Call { user: self.user.clone(), id: 0, floor: 0, need: 0, wish: 0, limit: 0 }.key()
+        Call { user: self.user.clone(), id: 0, floor: 0, need: 0, wish: 0, limit: 0 }.key("example.org")
     }
 
     fn now(&self, server: usize) -> u64 {
@@ -336,7 +336,7 @@ impl Fleet {
             return;
         }
         let now_millis = self.store_millis();
-        let answer = self.store.call(now_millis, &call.key(), &name, call.arguments(TERM_MICROS / 1000));
+        let answer = self.store.call(now_millis, &self.key(), &name, call.arguments(TERM_MICROS / 1000));
         self.answers.push(Answer { name, id: call.id, noted: Noted::read(&answer), is_forgotten: false });
     }
 

@@ -77,7 +77,7 @@ fn the_script_in_redis_answers_as_the_model_does() {
     runner
         .run(&vec(step(), 1..60), |steps| {
             key_number.set(key_number.get() + 1);
-            let key = format!("turnstone:q:static::{}", key_number.get());
+            let key = format!("turnstone:q:static:turn.test:{}", key_number.get());
             let connection = &mut *connection.borrow_mut();
             let (mut model, mut last_id) = (Model::default(), 3_i64);
             for step in steps {
@@ -116,7 +116,7 @@ fn the_script_in_redis_answers_as_the_model_does() {
 #[test]
 fn a_key_of_another_type_is_deleted_and_what_else_is_wrong_is_told() {
     let (_running, mut connection) = start();
-    let key = "turnstone:q:static::ann";
+    let key = "turnstone:q:static:turn.test:ann";
     let share = Script::new(include_str!("../script.lua"));
     let servers = Script::new(include_str!("../servers.lua"));
     let call = |connection: &mut Connection, id: u64| -> redis::RedisResult<Vec<i64>> {
