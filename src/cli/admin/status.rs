@@ -21,7 +21,7 @@ use super::whereabouts::AdminFlags;
 #[command(after_help = "Examples:
   turnstone status
   turnstone status --all
-  turnstone status --nodes https://turn1.example.org:9640,https://turn2.example.org:9640 --fleet-token-file token
+  turnstone status --nodes https://turn1.example.org:9640 --fleet-token-file token
 
 With --all, a line for each node of [fleet], and the sums; all are asked at once, and have five seconds. REFUSED counts the last
 minute, without the steps that every client goes through. LOAD is of what a node takes before it sends clients to others.
