@@ -219,7 +219,11 @@ fn explain_all(
     }
     let shown = printable(question.whom);
     match found {
-        0 if sessions.is_some() => printer.line(format_args!("no session of {shown} now"))?,
+        0 if sessions.is_some() && failed.is_empty() => printer.line(format_args!("no session of {shown} now"))?,
+        0 if sessions.is_some() => printer.line(format_args!(
+            "no session of {shown} now at the nodes that answer; {} did not",
+            count(failed.len() as u64, "node")
+        ))?,
         0 => {}
         _ => {
             printer.print(&table.to_string())?;
