@@ -160,6 +160,10 @@ impl WrittenRevocation {
         }
     }
 
+    fn take_realm(&mut self, default_realm: &str) -> Option<Arc<str>> {
+        self.realm.take().filter(|realm| realm != default_realm).map(Arc::from)
+    }
+
     fn check(&self, by: WrittenBy, realm: Option<Arc<str>>, around: Around) -> Result<Revocation, RevocationError> {
         let Around { now_unix, lifetime_max_secs } = around;
         let whose = self.whose()?;
@@ -200,7 +204,8 @@ impl WrittenRevocation {
         }
         let lifetime_secs = self.lifetime_secs.or(lifetime_max_secs).ok_or(RevocationError::NoLifetime)?;
         in_range(lifetime_secs, "lifetime_secs")?;
-        if unix > now_unix.saturating_add(LONGEST_SECS) {
+        // What a server has written was in range at that time, by that server's clock.
+        if by != WrittenBy::Server && unix > now_unix.saturating_add(LONGEST_SECS) {
             return Err(RevocationError::OutOfRange("issued_before"));
         }
         let issued_before = IssuedBefore { unix, lifetime_secs };
@@ -289,8 +294,18 @@ pub fn revocation(
 pub fn revocation_of_store(line: &str, default_realm: &str, until_unix: u64) -> Result<Revocation, RevocationError> {
     let mut written = WrittenRevocation::of_line(line)?;
     written.until = Some(Moment(until_unix));
-    let realm = written.realm.take().filter(|realm| realm != default_realm).map(Arc::from);
+    let realm = written.take_realm(default_realm);
+    // Nothing is reckoned from now: a server that writes says all of it.
     written.check(WrittenBy::Server, realm, Around { now_unix: 0, lifetime_max_secs: None })
+}
+
+/// Whom a line of a store is about, by realm, whatever its times are.
+///
+/// # Errors
+/// It does not say.
+pub fn revoked_of_store(line: &str, default_realm: &str) -> Result<(Option<Arc<str>>, Revoked), RevocationError> {
+    let mut written = WrittenRevocation::of_line(line)?;
+    Ok((written.take_realm(default_realm), written.whose()?))
 }
 
 /// What revokes one time-limited credential.
@@ -531,7 +546,12 @@ mod tests {
         ] {
             let revocation = checked(text, WrittenBy::Request).unwrap();
             let written = WrittenRevocation::from(&revocation).line();
-            assert_eq!(checked(&written, WrittenBy::Server), Ok(revocation), "{written}");
+            assert_eq!(checked(&written, WrittenBy::Server), Ok(revocation.clone()), "{written}");
+            // In a store, the end is beside it.
+            let without_end = WrittenRevocation { until: None, ..WrittenRevocation::from(&revocation) }.line();
+            let of_store = revocation_of_store(&without_end, "turn.test", revocation.until_unix);
+            assert_eq!(of_store, Ok(revocation.clone()), "{without_end}");
+            assert_eq!(revoked_of_store(&without_end, "turn.test"), Ok((None, revocation.whose)));
         }
     }
 

@@ -1,15 +1,17 @@
 //! What is revoked for all servers that share a store: put there, and put in force here when another server has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::auth::{Revocation, Revocations, Revoked};
-use crate::config::{WrittenRevocation, revocation_of_store};
+use crate::config::{RevocationError, WrittenRevocation, revocation_of_store, revoked_of_store};
 use crate::store::{MEMBERS_MAX, Members, Part, RevocationEvent, Store, StoreError, StoreRevocations};
 
 /// Events that wait.
 pub(super) const EVENTS_MAX: usize = 1024;
+/// What is shown of an entry that cannot be read.
+const SHOWN_CHARS_MAX: usize = 200;
 
 /// The end of those who revoke.
 pub(super) struct SharedRevocations {
@@ -74,10 +76,13 @@ impl SharedRevocations {
     /// # Errors
     /// The store cannot be reached.
     pub(super) async fn undo(&self, realm: Option<&str>, whose: &Revoked) -> Result<usize, StoreError> {
-        let is_it = |of: &Revocation| of.realm.as_deref() == realm && of.whose == *whose;
-        let all: Vec<_> = self.members().keys().cloned().collect();
-        let members: Vec<_> =
-            all.into_iter().filter(|member| self.read(member, 0).is_some_and(|of| is_it(&of))).collect();
+        let default_realm = self.default_realm();
+        // Whatever its times are, and whether they can be read.
+        let is_it = |member: &&String| {
+            revoked_of_store(member, &default_realm)
+                .is_ok_and(|(of, revoked)| of.as_deref() == realm && revoked == *whose)
+        };
+        let members: Vec<_> = self.members().keys().filter(is_it).cloned().collect();
         if members.is_empty() {
             return Ok(0);
         }
@@ -133,23 +138,30 @@ impl SharedRevocations {
         known
     }
 
-    /// Puts in force what the store has.
+    /// Puts in force what the store has. What cannot be read of it is told, and what has been in force of the same stays so.
     pub(super) fn put_in_force(&self) {
-        let now_unix = unix_now();
-        let mut problems = 0;
+        let (now_unix, default_realm) = (unix_now(), self.default_realm());
         let mut revoked = Vec::new();
+        let mut unread: Vec<(String, RevocationError)> = Vec::new();
         for (member, until_unix) in self.members().iter().filter(|(_, until)| **until > now_unix) {
-            match self.read(member, *until_unix) {
-                Some(revocation) => revoked.push(revocation),
-                None => problems += 1,
+            match revocation_of_store(member, &default_realm, *until_unix) {
+                Ok(revocation) => revoked.push(revocation),
+                Err(error) => unread.push((member.clone(), error)),
             }
         }
-        let unread = StoreError::Unexpected("revocations that can be read");
-        if problems > 0 && self.store.stats().trouble(Part::RevocationsRead, &unread) {
-            tracing::error!(
-                problems,
-                "what the store says is revoked cannot be read, and that much of it is not in force"
-            );
+        if let Some((first, error)) = unread.first() {
+            let whose = unread.iter().filter_map(|(member, _)| revoked_of_store(member, &default_realm).ok());
+            let whose: HashSet<_> = whose.collect();
+            let is_unread = |of: &Revocation| whose.contains(&(of.realm.clone(), of.whose.clone()));
+            revoked.extend(self.revocations.stored().into_iter().filter(is_unread));
+            let problem = StoreError::Unexpected("revocations that can be read");
+            if self.store.stats().trouble(Part::RevocationsRead, &problem) {
+                let first: String = first.chars().take(SHOWN_CHARS_MAX).collect();
+                tracing::error!(
+                    problems = unread.len(), ?first, %error,
+                    "what the store says is revoked cannot be read, and that much of it is not in force if it was not before"
+                );
+            }
         }
         self.store.stats().set_revocations(revoked.len());
         if let Err(error) = self.revocations.replace_stored(&revoked) {
@@ -163,10 +175,6 @@ impl SharedRevocations {
         written.until = None;
         written.realm.get_or_insert_with(|| self.default_realm().clone());
         (written.line(), revocation.until_unix)
-    }
-
-    fn read(&self, member: &str, until_unix: u64) -> Option<Revocation> {
-        revocation_of_store(member, &self.default_realm(), until_unix).ok()
     }
 
     fn default_realm(&self) -> String {

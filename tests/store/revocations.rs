@@ -1,15 +1,21 @@
 //! What one server revokes is revoked on all of them, whatever becomes of the store meanwhile.
 
+use std::process::Command;
+
 use serde_json::Value;
 
 use crate::redis::Redis;
-use crate::support::{TestServer, wait_until};
-use crate::{LIMIT, allocate, turnstone, wait_connected, with_store};
+use crate::support::{TestServer, run, time_limited, wait_until};
+use crate::{LIMIT, allocate, store_status, turnstone, wait_connected, with_store};
 
 fn start(redis: &Redis) -> TestServer {
-    let state = "state-directory = \"@DIR@/state\"";
+    start_in(redis, "@DIR@/state")
+}
+
+/// One with a state directory that may outlive it.
+fn start_in(redis: &Redis, state: &str) -> TestServer {
     let mut spec = with_store(&format!("url = \"{}\"", redis.url()));
-    spec.top_toml = state.to_owned();
+    spec.top_toml = format!("state-directory = \"{state}\"");
     let server = spec.start();
     wait_connected(&server, true);
     server
@@ -84,6 +90,115 @@ fn what_is_revoked_without_the_store_is_in_force_here_and_reaches_the_others_whe
         (redis.ask(&["ZCARD", "turnstone:{revocations}"]) == "2").then_some(())
     });
     assert!(is_refused(&third, "before") && is_refused(&other, "alice"));
+}
+
+/// What `turnstone revoke --list` says.
+fn listed(server: &TestServer) -> String {
+    turnstone(server, &["revoke", "--list"]).stdout
+}
+
+#[test]
+fn what_is_revoked_by_when_it_was_issued_is_revoked_everywhere_over_restarts_until_it_is_undone() {
+    let redis = Redis::start();
+    let state = tempfile::tempdir().unwrap();
+    let state = state.path().join("state").display().to_string();
+    let (mut one, other) = (start_in(&redis, &state), start(&redis));
+    let [alice, bob] = ["alice", "bob"].map(|user| one.credentials(user));
+    let mut calls = [&alice, &bob].map(|of| allocate(&other, of).unwrap());
+    // Made so that they are good for longer than what is revoked.
+    let later = |user: &str| time_limited(other.secret(), user, 7200);
+    for (whose, revoked, spared) in
+        [(&["--user", "alice"][..], &[&alice][..], &[&bob][..]), (&["--everybody"], &[&alice, &bob], &[])]
+    {
+        let terms = ["--issued-before", "now", "--lifetime", "65m", "--yes"];
+        let done = turnstone(&one, &[&["revoke"], whose, &terms].concat());
+        assert_eq!(done.code, Some(0), "{done:?}");
+        for server in [&one, &other] {
+            for of in revoked {
+                wait_until(&format!("{whose:?} in force"), LIMIT, || {
+                    (allocate(server, of).err() == Some(401)).then_some(())
+                });
+            }
+            for of in spared.iter().copied().chain([&later("alice"), &later("carol")]) {
+                allocate(server, of).unwrap_or_else(|code| panic!("{whose:?} {of:?}: {code}"));
+            }
+            assert!(listed(server).contains(whose[whose.len() - 1].trim_start_matches('-')), "{}", listed(server));
+            assert!(!server.log().contains("cannot be read"), "{}", server.log());
+        }
+        wait_until("her call to end", LIMIT, || calls[0].refresh().is_err().then_some(()));
+        assert_eq!(calls[1].refresh().is_ok(), !spared.is_empty(), "his call");
+        // Another change, and a restart, change nothing of it.
+        revoke(&other, "dave");
+        wait_refused(&one, "dave", true);
+        assert_eq!(allocate(&one, &alice).err(), Some(401));
+        drop(one);
+        one = start_in(&redis, &state);
+        assert_eq!(allocate(&one, &alice).err(), Some(401), "at once");
+        wait_until("the store to be read", LIMIT, || (store_status(&one)["revocations"] == 2).then_some(()));
+        assert_eq!(allocate(&one, &alice).err(), Some(401));
+        let undone = turnstone(&other, &[&["revoke"], whose, &["--undo"]].concat());
+        assert_eq!(undone.code, Some(0), "{undone:?}");
+        for server in [&one, &other] {
+            wait_until("it to be undone", LIMIT, || allocate(server, &alice).ok().map(drop));
+        }
+        assert_eq!(turnstone(&other, &["revoke", "--user", "dave", "--undo"]).code, Some(0));
+        wait_refused(&one, "dave", false);
+        calls = [&alice, &bob].map(|of| allocate(&other, of).unwrap());
+    }
+}
+
+#[test]
+fn what_the_credentials_api_revokes_by_its_label_is_revoked_everywhere() {
+    let redis = Redis::start();
+    let key = "0123456789abcdef0123456789abcdef";
+    let digest = run(Command::new("sh").args(["-c", &format!("printf %s {key} | sha256sum")]), LIMIT).stdout;
+    let mut spec = with_store(&format!("url = \"{}\"", redis.url()));
+    spec.extra_toml += &format!(
+        "[credentials]\nlisten = \"unix:credentials.sock\"\ntls = false\nshapes = [\"metered\"]\n\
+         [[credentials.keys]]\nid = \"app\"\nsha256 = \"{}\"\nmax-ttl = \"2h\"\n",
+        &digest[..64]
+    );
+    let (one, other) = (spec.start(), start(&redis));
+    wait_connected(&one, true);
+    let alice = one.credentials("alice");
+    let mut call = allocate(&other, &alice).unwrap();
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "--unix-socket", &one.file("credentials.sock"), "-X", "DELETE"]);
+    curl.arg(format!("http://localhost/api/v2/turn/credential/by_label?secretKey={key}&label=alice"));
+    let answer = run(&mut curl, LIMIT);
+    assert!(answer.stdout.contains("\"deleted\":1"), "{answer:?}");
+    for server in [&one, &other] {
+        wait_refused(server, "alice", true);
+        allocate(server, &time_limited(one.secret(), "alice", 86_400)).unwrap();
+    }
+    wait_until("her call to end", LIMIT, || call.refresh().is_err().then_some(()));
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_is_told_and_takes_nothing_out_of_force() {
+    let redis = Redis::start();
+    let (one, other) = (start(&redis), start(&redis));
+    revoke(&one, "alice");
+    wait_refused(&other, "alice", true);
+    // Of a later version, say, in place of what is there.
+    let members = redis.ask(&["ZRANGE", "turnstone:{revocations}", "0", "-1"]);
+    let unread = members.replace('}', ",\"lifetime_secs\":60}");
+    redis.ask(&["ZADD", "turnstone:{revocations}", "99999999999", &unread, "99999999999", "~ junk"]);
+    redis.ask(&["ZREM", "turnstone:{revocations}", &members]);
+    for server in [&one, &other] {
+        wait_until("it to be told", LIMIT, || {
+            server.log().contains("lifetime_secs is for issued_before").then_some(())
+        });
+    }
+    revoke(&other, "bob");
+    wait_refused(&one, "bob", true);
+    assert!(is_refused(&one, "alice") && is_refused(&other, "alice"));
+    let undone = turnstone(&one, &["revoke", "--user", "alice", "--undo"]);
+    assert_eq!(undone.code, Some(0), "{undone:?}");
+    for server in [&one, &other] {
+        wait_refused(server, "alice", false);
+        assert!(is_refused(server, "bob"));
+    }
 }
 
 #[test]
