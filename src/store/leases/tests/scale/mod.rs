@@ -100,11 +100,16 @@ fn greed(without: WithoutShare) -> Most {
 fn picture(fleet: &[Second]) -> String {
     let values = |of: fn(&Second) -> u64| fleet.iter().map(|second| of(second) * TIMES).collect::<Vec<_>>();
     let capacity = 1_000_000 * SHARDS as u64 / CALL_MICROS;
-    let events =
-        [(DIE, "a tenth dies"), (START, "starts"), (LOSE, "no store"), (RETURN, "back"), (FORGET, "store forgets all")];
+    let events = [
+        (DIE, "a tenth dies"),
+        (START, "they start"),
+        (LOSE, "no store"),
+        (RETURN, "back"),
+        (FORGET, "store forgets all"),
+    ];
     let store = Field {
         title: "calls of the store each second",
-        most: capacity * 5 / 4,
+        most: (capacity * 6 / 5).next_multiple_of(40_000),
         across: Some(("what eight shards can do", capacity)),
         lines: vec![
             Line { name: "renewed and given back", class: "a", values: values(|second| second.kept) },

@@ -45,7 +45,7 @@ fn of_a_node() -> String {
         ("resident memory of 10,000 allocations", format!("{:.0} MB", allocations * idle / 1000.0)),
         ("cores, if each carries a voice (50 packets of 160 B a second each way)", format!("{cores:.1}")),
         ("cores, if one in five does, and the others wait", format!("{:.1}", cores / 5.0)),
-        ("bit rate of all voices, each way", format!("{:.1} Gbit/s", bits / 1e9)),
+        ("bit rate of all voices with all headers, each way", format!("{:.1} Gbit/s", bits / 1e9)),
         ("cores for new allocations, if each lasts five minutes", format!("{:.4}", new * setup / 1e6)),
         ("calls of the store a second", number(calls_of_users(4_000))),
     ];
@@ -73,7 +73,8 @@ fn of_store(fleet: &[Second], fixed: &[Second]) -> String {
     let sum = |seconds: &[Second], of: fn(&Second) -> u64| seconds.iter().map(of).sum::<u64>();
     let mean = |seconds: &[Second], of: fn(&Second) -> u64| sum(seconds, of) * TIMES / seconds.len() as u64;
     let usual = &fleet[..DIE];
-    let busy = mean(usual, |second| second.asked + second.kept) * CALL_MICROS / (10_000 * SHARDS as u64);
+    let whole = 10_000 * SHARDS as u64;
+    let busy = (mean(usual, |second| second.asked + second.kept) * CALL_MICROS + whole / 2) / whole;
     let share = |part: u64, all: u64| format!("{} %", (part * 100 + all / 2) / all.max(1));
     let waits = |second: &Second| second.lost + second.late + second.without > 0;
     // Seconds until the last one in which somebody had to do without the store.
@@ -91,7 +92,10 @@ fn of_store(fleet: &[Second], fixed: &[Second]) -> String {
         ("calls a second, for users who come", number(mean(usual, |second| second.asked))),
         ("servers that say that they are there, a second", number(mean(usual, |second| second.beats))),
         ("how busy eight shards are with it", format!("{busy} %")),
-        ("the most calls in a second", number(fleet.iter().map(calls).max().unwrap_or_default() * TIMES)),
+        (
+            "the most calls sent in a second; those that are more than the shards can do wait",
+            number(fleet.iter().map(calls).max().unwrap_or_default() * TIMES),
+        ),
         ("users in the store", number(FLEET.users as u64 * TIMES)),
         ("memory in the store", format!("{} MB", FLEET.users as u64 * TIMES * 152 / 1_000_000)),
         ("**a tenth of the servers dies**: the most calls for users who come, a second", {
@@ -113,10 +117,9 @@ fn of_store(fleet: &[Second], fixed: &[Second]) -> String {
             until(forgotten).to_string(),
         ),
         ("the longest that a call waits then", format!("{} ms", slowest(forgotten))),
-        (
-            "**with 128 calls at once and a look at all servers**: calls that come to nothing in the minute after a return",
-            { number(sum(fixed, |second| second.failed) * TIMES) },
-        ),
+        ("**without these two, as it was at first**: calls that come to nothing in the minute after a return", {
+            number(sum(fixed, |second| second.failed) * TIMES)
+        }),
         (
             "of that minute, seconds in which a server cannot ask",
             fixed.iter().filter(|second| second.lost > 0).count().to_string(),

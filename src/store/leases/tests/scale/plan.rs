@@ -6,8 +6,8 @@ use crate::policy::WithoutShare;
 /// The fleet of the page is so many times what is played.
 pub(super) const TIMES: u64 = 50;
 /// What a shard of the store needs for a call about a share, and for a server that says that it is there.
-pub(super) const CALL_MICROS: u64 = 25;
-pub(super) const BEAT_MICROS: u64 = 25;
+pub(super) const CALL_MICROS: u64 = 28;
+pub(super) const BEAT_MICROS: u64 = 28;
 /// The latter as it would be if each server looked at all of a thousand others.
 pub(super) const BEAT_OF_ALL_MICROS: u64 = 880;
 pub(super) const SHARDS: usize = 8;
