@@ -4,7 +4,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use crate::auth::SharedSecret;
-use crate::config::{WaysIn, duration_text, parse_duration};
+use crate::config::{StoreConfig, StoreLayout, WaysIn, duration_text, parse_duration};
 use crate::credentials::{About, Issued, LimitTexts, TTL_MAX_SECS, UsernameRules, Wish, ice_servers, written_urls};
 
 use super::api_key::{self, KeyArgs};
@@ -151,7 +151,7 @@ pub(super) fn run(args: &CredentialsArgs, printer: &mut Printer) -> Result<Exit,
         )));
     }
     let realm = RealmOf::find(&config, args.in_realm.as_deref())?;
-    let secret = choose(realm.secrets, args.secret_id.as_deref())?;
+    let secret = choose(&realm, args.secret_id.as_deref())?;
     let urls = written_urls(&WaysIn::new(&config), realm.table());
     if let Some(program) = format.program() {
         let text = paste::lines(program, &urls, &secret.bytes, ttl_secs)?;
@@ -254,18 +254,34 @@ fn issue(
     })
 }
 
-fn choose<'s>(secrets: &'s [SharedSecret], id: Option<&str>) -> Result<&'s SharedSecret, CliError> {
+fn choose<'c>(realm: &RealmOf<'c>, id: Option<&str>) -> Result<&'c SharedSecret, CliError> {
+    let secrets = realm.secrets;
     let found = match id {
         Some(id) => secrets.iter().find(|secret| secret.id == id),
         None => secrets.first(),
     };
     found.ok_or_else(|| match (id, secrets.is_empty()) {
-        (_, true) => CliError::usage("the configuration has no shared secret to make a credential with"),
+        (_, true) => {
+            let of_store = realm.config.store.as_ref().map(|store| not_of_store(store, realm.name)).unwrap_or_default();
+            CliError::usage(format!("the configuration has no shared secret to make a credential with{of_store}"))
+        }
         (id, false) => {
             let ids: Vec<_> = secrets.iter().map(|secret| secret.id.as_str()).collect();
             CliError::usage(format!("--secret-id: no secret {:?}; there is {}", id.unwrap_or_default(), ids.join(", ")))
         }
     })
+}
+
+/// How one makes a credential where the secrets are in the store.
+fn not_of_store(store: &StoreConfig, realm: &str) -> String {
+    let command = match store.layout {
+        StoreLayout::Own => format!("HGET '{}:secrets:{realm}' ID", store.prefix),
+        StoreLayout::Coturn => format!("SRANDMEMBER 'turn/realm/{realm}/secret'"),
+    };
+    format!(
+        ", and this command does not use those of [store]: hand it one (redis-cli {command} | turnstone credentials --user NAME --secret-stdin), \
+         or ask the API of [credentials], which uses them (docs/credentials.md)"
+    )
 }
 
 fn read_secret() -> Result<String, CliError> {

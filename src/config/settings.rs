@@ -94,6 +94,16 @@ impl Config {
         secrets
     }
 
+    /// The realms that have no shared secret of their own, and whether the configuration or its application of `[hook]` knows users of them.
+    pub fn without_secrets(&self) -> Vec<(String, bool)> {
+        let auth = &self.auth;
+        let default = (&auth.realm, &auth.secrets, &auth.users);
+        let all = std::iter::once(default).chain(self.realms.iter().map(|of| (&of.name, &of.secrets, &of.users)));
+        let is_asked = self.hook.is_some() || auth.tokens.is_on();
+        let without = all.filter(|(_, secrets, _)| secrets.is_empty());
+        without.map(|(name, _, users)| (name.clone(), is_asked || !users.is_empty())).collect()
+    }
+
     /// Which clients are sent to which servers, of which none is at an address that the server knows to be its own.
     pub fn redirect_but_own(&self, rules: &PeerRules) -> Option<Arc<Redirect>> {
         let redirect = self.redirect.as_ref()?;

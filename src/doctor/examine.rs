@@ -108,7 +108,9 @@ impl Doctor<'_, '_> {
         if let Some(shared) = &config.store {
             let realms = std::iter::once(&config.auth.realm).chain(config.realms.iter().map(|realm| &realm.name));
             let realms: Vec<_> = realms.cloned().collect();
-            self.found([store::judge(shared, &realms, self.options.timeout)]);
+            let relying = config.without_secrets().into_iter().filter(|(_, has_others)| !has_others);
+            let relying: Vec<_> = relying.map(|(realm, _)| realm).collect();
+            self.found([store::judge(shared, &realms, &relying, self.options.timeout)]);
         }
         self.found(hook::judge(config, self.options.timeout));
         self.found(listeners::judge_stuns(config));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::finding;
 use crate::config::StoreConfig;
 use crate::probe::{Status, Step};
-use crate::store::{ProbeError, probe};
+use crate::store::{ProbeError, Probed, probe};
 
 /// Judges the files of its certificates.
 pub fn judge_files(config: &StoreConfig) -> Vec<Step> {
@@ -26,12 +26,22 @@ pub fn judge_files(config: &StoreConfig) -> Vec<Step> {
     problems.into_iter().map(failed).collect()
 }
 
-/// Connects with it, and has it do what servers ask of it.
-pub(super) fn judge(config: &StoreConfig, realms: &[String], timeout: Duration) -> Step {
+/// Connects with it, and has it do what servers ask of it. `relying` are the realms whose users are known to nobody but the store.
+pub(super) fn judge(config: &StoreConfig, realms: &[String], relying: &[String], timeout: Duration) -> Step {
     let url = &config.url;
     match probe(config, realms, timeout) {
-        Ok(took) => {
+        Ok(Probed { took, mut empty }) => {
             let took = took.as_secs_f64() * 1e3;
+            empty.retain(|realm| relying.contains(realm));
+            if !empty.is_empty() {
+                let names: Vec<_> = empty.iter().map(|realm| format!("{realm:?}")).collect();
+                let message = format!(
+                    "{url} answers in {took:.1} ms, but has neither a secret nor a user for the realm {}, and the configuration neither: nobody can \
+                     allocate; if the store was emptied, put them back (docs/store.md)",
+                    names.join(", ")
+                );
+                return finding("store", Status::Warn, message);
+            }
             finding("store", Status::Ok, format!("{url} answers in {took:.1} ms, and does what servers ask of it"))
         }
         Err(error @ ProbeError::Refused(_)) => {
@@ -61,7 +71,7 @@ mod tests {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let of = |text: &str| config(&format!("[relay]\nipv4 = \"5.44.1.1\"\n[store]\n{text}\n")).store.unwrap();
         let gone = of(&format!("url = \"redis://127.0.0.1:{port}\"\npassword = \"hunter2\""));
-        let step = judge(&gone, &[], Duration::from_secs(5));
+        let step = judge(&gone, &[], &[], Duration::from_secs(5));
         assert!(step.status == Status::Fail && step.message.contains("refused"), "{}", step.message);
         assert!(!step.message.contains("hunter2"));
         assert_eq!(judge_files(&gone).iter().map(|step| step.status).collect::<Vec<_>>(), [Status::Ok]);

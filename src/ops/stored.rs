@@ -14,7 +14,11 @@ use crate::worker::fill_from_system;
 /// What a configuration wants to be followed.
 pub(super) fn wanted(config: &Config) -> Wanted {
     let realms = std::iter::once(&config.auth.realm).chain(config.realms.iter().map(|realm| &realm.name));
-    Wanted { realms: realms.cloned().collect(), nonce_key: config.auth.nonce_key.is_none() }
+    Wanted {
+        realms: realms.cloned().collect(),
+        nonce_key: config.auth.nonce_key.is_none(),
+        without_secrets: config.without_secrets(),
+    }
 }
 
 /// What nonces are made with where nobody has said it yet.

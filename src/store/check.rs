@@ -24,19 +24,28 @@ pub enum ProbeError {
     Refused(String),
 }
 
+/// What a store has come to.
+#[derive(Debug)]
+pub struct Probed {
+    /// How long it took to answer.
+    pub took: Duration,
+    /// The realms of which it has no secret, and no user as far as it can say how many.
+    pub empty: Vec<String>,
+}
+
 /// Connects once, and has the store do what the servers of this configuration ask of it: reads are of their own keys, writes are to a key that is
-/// nobody's and gone at once. Says how long the store took to answer.
+/// nobody's and gone at once.
 ///
 /// # Errors
 /// Why it is of no use.
-pub fn probe(config: &StoreConfig, realms: &[String], limit: Duration) -> Result<Duration, ProbeError> {
+pub fn probe(config: &StoreConfig, realms: &[String], limit: Duration) -> Result<Probed, ProbeError> {
     let asked = async {
         let mut connection = connect(config, config.password.as_ref(), config.timeout).await?;
         let started = Instant::now();
         cmd("PING").query_async::<Value>(&mut connection).await.map_err(refused)?;
         let took = started.elapsed();
-        try_all(config, realms, &mut connection).await.map_err(refused)?;
-        Ok(took)
+        let empty = try_all(config, realms, &mut connection).await.map_err(refused)?;
+        Ok(Probed { took, empty })
     };
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| ConnectError::from(RedisError::from(error)))?;
@@ -50,7 +59,11 @@ fn refused(error: RedisError) -> ProbeError {
     }
 }
 
-async fn try_all(config: &StoreConfig, realms: &[String], connection: &mut Connection) -> Result<(), RedisError> {
+async fn try_all(
+    config: &StoreConfig,
+    realms: &[String],
+    connection: &mut Connection,
+) -> Result<Vec<String>, RedisError> {
     let script = Script::new(include_str!("check.lua"));
     let mut random = [0; 8];
     // Without randomness, two who judge at once may meet.
@@ -62,8 +75,20 @@ async fn try_all(config: &StoreConfig, realms: &[String], connection: &mut Conne
     full.key(&scratch).invoke_async::<Value>(connection).await?;
     let mut questions: Vec<Cmd> = vec![cmd("GET").arg(format!("{}:nonce-key", config.prefix)).to_owned()];
     questions.extend(revocations::questions(&config.prefix));
+    let mut empty = Vec::new();
     for realm in realms {
-        questions.extend(secrets::questions(config, realm).1);
+        let [count, all] = secrets::questions(config, realm).1;
+        questions.push(all);
+        let mut is_empty = count.query_async::<u64>(connection).await? == 0;
+        if is_empty && config.users {
+            is_empty = match users::count(config, realm) {
+                Some(count) => count.query_async::<u64>(connection).await? == 0,
+                None => false,
+            };
+        }
+        if is_empty {
+            empty.push(realm.clone());
+        }
         if config.users {
             // No client has this name.
             match users::questions(config, realm, "") {
@@ -75,5 +100,5 @@ async fn try_all(config: &StoreConfig, realms: &[String], connection: &mut Conne
     for question in questions {
         question.query_async::<Value>(connection).await?;
     }
-    Ok(())
+    Ok(empty)
 }

@@ -2,7 +2,7 @@
 //!
 //! It is read at each connection and every few seconds. What was read last stays in force while the store is lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,6 +16,7 @@ use super::error::StoreError;
 use super::handle::Store;
 use super::secrets::{self, Stored};
 use super::stats::Part;
+use super::users;
 use crate::config::{StoredSecrets, check_secret};
 
 /// How often it is read.
@@ -28,6 +29,8 @@ pub struct Wanted {
     pub realms: Vec<String>,
     /// Whether the key of nonces is.
     pub nonce_key: bool,
+    /// The realms that have no secret but those of the store, and whether somebody else knows users of them.
+    pub without_secrets: Vec<(String, bool)>,
 }
 
 /// What was found.
@@ -71,6 +74,10 @@ pub struct Follower {
     known: BTreeMap<String, Vec<Stored>>,
     /// What is wrong, by realm, as it was told last.
     told: BTreeMap<String, String>,
+    /// The realms that have had a secret in force.
+    had_secrets: BTreeSet<String>,
+    /// Those that have none, as it was told last.
+    told_without: Vec<String>,
     /// The text that nonces are made with, which is written where there is none.
     nonce_text: Zeroizing<String>,
 }
@@ -79,8 +86,16 @@ pub struct Follower {
 pub fn follow(store: Store, wanted: Wanted, nonce_text: Zeroizing<String>) -> (Following, Follower) {
     let (send_wanted, wanted) = watch::channel(wanted);
     let (send_found, found) = watch::channel(Arc::default());
-    let follower =
-        Follower { store, wanted, found: send_found, known: BTreeMap::new(), told: BTreeMap::new(), nonce_text };
+    let follower = Follower {
+        store,
+        wanted,
+        found: send_found,
+        known: BTreeMap::new(),
+        told: BTreeMap::new(),
+        had_secrets: BTreeSet::new(),
+        told_without: Vec::new(),
+        nonce_text,
+    };
     (Following { wanted: send_wanted, found }, follower)
 }
 
@@ -109,6 +124,7 @@ impl Follower {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
             let found = Followed { secrets: self.valid(now), nonce_key: nonce_key.clone(), is_read };
             self.store.stats().set_secrets(found.secrets.values().map(Vec::len).sum());
+            self.tell_without(&wanted, &found.secrets).await;
             self.found.send_if_modified(|known| {
                 let has_changed = !is_same(known, &found);
                 if has_changed {
@@ -149,6 +165,34 @@ impl Follower {
             None => self.store.stats().is_well(Part::Secrets),
         }
         true
+    }
+
+    /// A realm that has nobody's secret any more, or has none and no users either, lets nobody in.
+    async fn tell_without(&mut self, wanted: &Wanted, in_force: &StoredSecrets) {
+        self.had_secrets.extend(in_force.keys().cloned());
+        let mut without = Vec::new();
+        for (realm, has_others) in &wanted.without_secrets {
+            let is_empty = self.known.contains_key(realm) && !in_force.contains_key(realm);
+            if is_empty && (self.had_secrets.contains(realm) || !has_others && self.has_no_user(realm).await) {
+                without.push(realm.clone());
+            }
+        }
+        for realm in without.iter().filter(|realm| !self.told_without.contains(realm)) {
+            tracing::warn!(
+                ?realm,
+                "no secret is in force: neither the store nor the configuration has one for this realm, so that every time-limited \
+                 credential is refused (401); if the store was emptied, put its secrets and users back (docs/store.md)"
+            );
+        }
+        self.store.stats().set_without_secrets(without.clone());
+        self.told_without = without;
+    }
+
+    /// Whether the store knows no user of a realm, as far as it can say.
+    async fn has_no_user(&self, realm: &str) -> bool {
+        let config = self.store.config();
+        let Some(count) = users::count(config, realm) else { return !config.users };
+        self.store.command(&count).await.is_ok_and(|count| from_redis_value::<u64>(count).is_ok_and(|count| count == 0))
     }
 
     async fn follow_nonce_key(&mut self) -> Option<Zeroizing<[u8; 32]>> {

@@ -72,6 +72,14 @@ impl Store {
         (store.clone(), StoreKeeper(store))
     }
 
+    /// A handle of one connection that nobody keeps.
+    pub(super) async fn connected(config: &StoreConfig) -> Result<Self, ConnectError> {
+        let connection = connect::connect(config, config.password.as_ref(), config.timeout).await?;
+        let (store, _) = Self::new(config);
+        store.0.current.store(Some(Arc::new(connection)));
+        Ok(store)
+    }
+
     /// What this server is called there.
     pub fn node(&self) -> &str {
         &self.0.node

@@ -93,6 +93,7 @@ fn read_coturn(all: Value) -> Result<Found, StoreError> {
     let mut found = Found::default();
     let all: Vec<Vec<u8>> = read_as(all, "a set of secrets")?;
     for bytes in all.into_iter().map(Zeroizing::new) {
+        let bytes = Zeroizing::new(without_line_end(&bytes).to_vec());
         let digest: [u8; 32] = Sha256::digest(&*bytes).into();
         let id = digest.iter().take(4).fold("coturn-".to_owned(), |id, byte| format!("{id}{byte:02x}"));
         match checked(&bytes) {
@@ -101,6 +102,7 @@ fn read_coturn(all: Value) -> Result<Found, StoreError> {
         }
     }
     found.secrets.sort_by(|one, other| one.secret.id.cmp(&other.secret.id));
+    found.secrets.dedup_by(|one, other| one.secret.id == other.secret.id);
     Ok(found)
 }
 
@@ -133,10 +135,16 @@ pub fn of_value(id: &str, value: Zeroizing<Vec<u8>>) -> Result<Stored, String> {
             })?;
             (Zeroizing::new(form.secret.into_bytes()), form.valid_until)
         }
-        _ => (value, None),
+        _ => (Zeroizing::new(without_line_end(&value).to_vec()), None),
     };
     checked(&bytes)?;
     Ok(Stored { secret: SharedSecret { id: id.to_owned(), bytes }, valid_until })
+}
+
+/// A value as it was meant: who puts it there from a command's output or a file (`redis-cli -x`) has the end of a line behind it.
+pub(super) fn without_line_end(value: &[u8]) -> &[u8] {
+    let line = value.strip_suffix(b"\n");
+    line.map_or(value, |line| line.strip_suffix(b"\r").unwrap_or(line))
 }
 
 fn checked(bytes: &[u8]) -> Result<(), String> {
@@ -151,6 +159,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_same_secret_of_coturn_with_and_without_the_end_of_a_line_is_one() {
+        let set = ["0123456789abcdef\n", "0123456789abcdef"].map(|text| Value::BulkString(text.into()));
+        let found = read_coturn(Value::Array(set.into())).unwrap_or_default();
+        let bytes: Vec<_> = found.secrets.iter().map(|stored| stored.secret.bytes.to_vec()).collect();
+        assert_eq!(bytes, [b"0123456789abcdef"]);
+    }
+
+    #[test]
     fn a_value_is_a_secret_or_an_object_with_one_and_is_never_quoted() {
         let read = |id: &str, value: &str| {
             let stored = of_value(id, Zeroizing::new(value.as_bytes().to_vec()))?;
@@ -158,6 +174,12 @@ mod tests {
         };
         let long = "0123456789abcdef";
         assert_eq!(read("a", long), Ok((long.to_owned(), None)));
+        for end in ["\n", "\r\n"] {
+            assert_eq!(read("a", &format!("{long}{end}")), Ok((long.to_owned(), None)));
+        }
+        // One of them, and nothing else.
+        assert_eq!(read("a", &format!("{long} \n\n")), Ok((format!("{long} \n"), None)));
+        assert!(read("a", "0123456789abcde\n").is_err());
         let with_end = format!(r#"{{"secret": "{long}", "valid_until": 1800000000}}"#);
         assert_eq!(read("2026-11", &with_end), Ok((long.to_owned(), Some(1_800_000_000))));
         for (id, value) in [

@@ -1,6 +1,7 @@
 //! How it is with the store.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -130,6 +131,8 @@ pub struct StoreStats {
     latency_micros: AtomicU64,
     problem: Mutex<Option<String>>,
     troubles: Mutex<BTreeMap<Part, Trouble>>,
+    /// Realms that nobody gets into with a time-limited credential.
+    without_secrets: Mutex<Vec<String>>,
 }
 
 /// A problem of one part is told once in so long, however often it comes and goes.
@@ -178,7 +181,7 @@ impl StoreStats {
     }
 
     /// What the store says to a part is of no use. Returns whether that is to be told now.
-    pub fn trouble(&self, part: Part, problem: &StoreError) -> bool {
+    pub fn trouble(&self, part: Part, problem: &dyn Display) -> bool {
         let (mut troubles, now) = (self.troubles(), Instant::now());
         let trouble = troubles.entry(part).or_default();
         trouble.problem = Some(problem.to_string());
@@ -198,8 +201,30 @@ impl StoreStats {
 
     /// What is wrong with which part, while the store answers.
     pub fn problems(&self) -> BTreeMap<Part, String> {
+        let mut problems = self.refused();
+        if let Some(problem) = self.no_secret() {
+            problems.entry(Part::Secrets).or_insert(problem);
+        }
+        problems
+    }
+
+    /// What the store refuses, or has something else for than is expected.
+    pub fn refused(&self) -> BTreeMap<Part, String> {
         let troubles = self.troubles();
         troubles.iter().filter_map(|(part, trouble)| Some((*part, trouble.problem.clone()?))).collect()
+    }
+
+    /// These realms have no secret: the configuration has none, and the store neither.
+    pub fn set_without_secrets(&self, realms: Vec<String>) {
+        *self.without_secrets.lock().unwrap_or_else(PoisonError::into_inner) = realms;
+    }
+
+    /// That a realm has no secret.
+    pub fn no_secret(&self) -> Option<String> {
+        let realms = self.without_secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        let names: Vec<_> = realms.iter().map(|realm| format!("{realm:?}")).collect();
+        (!names.is_empty())
+            .then(|| format!("no secret is in force: the store has none for the realm {}", names.join(", ")))
     }
 
     fn troubles(&self) -> MutexGuard<'_, BTreeMap<Part, Trouble>> {
@@ -270,6 +295,21 @@ mod tests {
         assert!(!stats.trouble(Part::Quotas, &problem), "it comes and goes");
         stats.is_well(Part::Quotas);
         stats.is_well(Part::Users);
+        assert!(stats.problems().is_empty());
+    }
+
+    #[test]
+    fn that_a_realm_has_no_secret_is_a_problem_and_no_refusal() {
+        let stats = StoreStats::default();
+        stats.set_without_secrets(vec!["example.org".to_owned(), "b".to_owned()]);
+        let told = "no secret is in force: the store has none for the realm \"example.org\", \"b\"";
+        assert_eq!(stats.problems(), [(Part::Secrets, told.to_owned())].into());
+        assert!(stats.refused().is_empty());
+        let refusal = StoreError::Refused("NOPERM".to_owned());
+        stats.trouble(Part::Secrets, &refusal);
+        assert_eq!(stats.problems(), [(Part::Secrets, refusal.to_string())].into());
+        stats.is_well(Part::Secrets);
+        stats.set_without_secrets(Vec::new());
         assert!(stats.problems().is_empty());
     }
 }

@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use super::error::StoreError;
 use super::handle::Store;
+use super::secrets::without_line_end;
 use super::stats::{Part, UserResult};
 use crate::auth::{KnownCredential, StoredKeys};
 use crate::config::{StoreConfig, StoreLayout};
@@ -14,6 +15,8 @@ use crate::hook::read_answer;
 
 /// Users who are known on while the store is lost.
 const KEPT_MAX: usize = 16_384;
+/// So much of a name is told.
+const NAME_CHARS_MAX: usize = 100;
 
 /// Looks users up.
 pub struct StoreUsers {
@@ -51,7 +54,7 @@ impl StoreUsers {
                     return Ok(Some(credential));
                 }
                 stats.count_user(UserResult::Failed);
-                self.tell(error, realm);
+                self.tell(error, realm, username);
                 found
             }
         }
@@ -77,16 +80,25 @@ impl StoreUsers {
                 return of_coturn_key(&key).map(Some);
             }
             if let Some(password) = password {
-                return of_password(&password).map(Some);
+                return of_password(without_line_end(&password)).map(Some);
             }
         }
         Ok(None)
     }
 
-    fn tell(&self, error: &StoreError, realm: &str) {
+    fn tell(&self, error: &StoreError, realm: &str, username: &str) {
         // That it is lost has been told by who keeps the connection.
-        if !error.is_loss() && self.store.stats().trouble(Part::Users, error) {
-            tracing::warn!(%error, ?realm, "a user in the store cannot be used, perhaps others neither: they cannot allocate (told once a minute)");
+        if error.is_loss() {
+            return;
+        }
+        // Whoever sends requests has chosen it.
+        let user: String = username.chars().take(NAME_CHARS_MAX).collect();
+        let problem = match error {
+            StoreError::Unexpected(_) => format!("the user {user:?} of the realm {realm:?}: {error}"),
+            _ => error.to_string(),
+        };
+        if self.store.stats().trouble(Part::Users, &problem) {
+            tracing::warn!(%error, ?user, ?realm, "a user in the store cannot be used, perhaps others neither: they cannot allocate (told once a minute)");
         }
     }
 
@@ -101,6 +113,12 @@ pub(super) enum Questions {
     Own(Cmd),
     /// `redis-userdb` of coturn, and where it had users before it had realms: a key and a password each.
     Coturn(Box<[Cmd; 4]>),
+}
+
+/// What asks how many users a realm has; `None` where no users are looked up, or nobody can say: those of coturn are keys each.
+pub(super) fn count(config: &StoreConfig, realm: &str) -> Option<Cmd> {
+    let is_hash = config.users && config.layout == StoreLayout::Own;
+    is_hash.then(|| cmd("HLEN").arg(format!("{}:users:{realm}", config.prefix)).to_owned())
 }
 
 pub(super) fn questions(config: &StoreConfig, realm: &str, username: &str) -> Questions {
@@ -128,6 +146,7 @@ pub fn of_value(value: &[u8]) -> Result<KnownCredential, StoreError> {
     if value.first() == Some(&b'{') {
         return read_answer(200, value).ok().flatten().ok_or(EXPECTED);
     }
+    let value = without_line_end(value);
     let text = std::str::from_utf8(value).map_err(|_| EXPECTED)?;
     if !StoredKeys::is_meant(text) {
         return of_password(value);
@@ -192,10 +211,21 @@ mod tests {
     #[test]
     fn a_value_is_a_password_keys_or_an_object_and_is_never_quoted() {
         for good in ["hunter2", BOTH, r#"{"password": "hunter2", "alloc": 4}"#, "0xylophone"] {
-            assert!(of_value(good.as_bytes()).is_ok(), "{good}");
+            for end in ["", "\n", "\r\n"] {
+                assert!(of_value(format!("{good}{end}").as_bytes()).is_ok(), "{good:?}{end:?}");
+            }
         }
         let lone = BOTH.split(',').next().unwrap();
-        for bad in ["", "hunter2\u{0}", lone, "0x12", r#"{"pasword": "hunter2"}"#, r#"{"password": "hunter2""#] {
+        for bad in [
+            "",
+            "\n",
+            "hunter2\n\n",
+            "hunter2\u{0}",
+            lone,
+            "0x12",
+            r#"{"pasword": "hunter2"}"#,
+            r#"{"password": "hunter2""#,
+        ] {
             let told = of_value(bad.as_bytes()).unwrap_err().to_string();
             assert!(!told.contains("hunter2"), "{told}");
         }

@@ -8,8 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use turnstone::client::{Client, Credential, Event, Request};
 
 use crate::redis::Redis;
-use crate::support::{Credentials, Spec, TestServer, run, time_limited, wait_until};
-use crate::{LIMIT, allocate, metric, store_status, wait_connected, with_store};
+use crate::rights::doctor;
+use crate::support::{Credentials, Finished, Spec, TestServer, run, time_limited, wait_until};
+use crate::{LIMIT, allocate, metric, store_status, turnstone, wait_connected, with_store};
 
 const SECRET: &str = "a-secret-of-the-store-0123456789";
 
@@ -119,6 +120,8 @@ fn users_of_the_store_are_looked_up_kept_for_its_loss_and_strangers_are_asked_ab
     assert_eq!(allocate(&server, &password("limited", "his password")).err(), Some(486));
     assert_eq!(allocate(&server, &password("alice", "guessed")).err(), Some(401));
     assert_eq!(allocate(&server, &password("broken", "hunter2")).err(), Some(500));
+    let problem = store_status(&server)["problems"]["users"].to_string();
+    assert!(problem.contains("broken") && problem.contains("turn.test") && !problem.contains("hunter2"), "{problem}");
     for _ in 0..3 {
         assert_eq!(allocate(&server, &password("nobody", "guessed")).err(), Some(401));
     }
@@ -142,9 +145,9 @@ fn users_of_the_store_are_looked_up_kept_for_its_loss_and_strangers_are_asked_ab
         (allocate(&server, &password("bob", "bobs password")).err() == Some(401)).then_some(())
     });
     let log = server.log();
-    assert!(
-        log.contains("a user in the store cannot be used") && !log.contains("hunter2") && !log.contains("her password")
-    );
+    assert!(!log.contains("hunter2") && !log.contains("her password"));
+    let told = log.lines().find(|line| line.contains("a user in the store cannot be used"));
+    assert!(told.is_some_and(|line| line.contains("broken") && line.contains("turn.test")), "{log}");
 }
 
 /// Both keys, as `turnstone credentials hash` makes them.
@@ -249,4 +252,125 @@ fn is_taken(one: &TestServer, other: &TestServer, credentials: &Credentials) -> 
         Ok(Event::Retry) => false,
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_store_that_was_emptied_is_told_until_it_has_its_secrets_again() {
+    let redis = Redis::start();
+    let secrets = "turnstone:secrets:turn.test";
+    redis.ask(&["HSET", secrets, "a", SECRET]);
+    let server = knows_nobody(&format!("url = \"{}\"", redis.url())).start();
+    wait_secrets(&server, 1);
+    let alice = time_limited(SECRET, "alice", 600);
+    allocate(&server, &alice).unwrap();
+    let is_told = || store_status(&server)["problems"]["secrets"].is_string();
+    assert!(!is_told() && !server.log().contains("no secret is in force"));
+    assert!(doctor(&server).contains("does what servers ask of it"));
+    redis.ask(&["FLUSHALL"]);
+    wait_until("it to be told", LIMIT, || is_told().then_some(()));
+    let shown = turnstone(&server, &["store", "status"]);
+    let problem = "no secret is in force: the store has none for the realm \"turn.test\"";
+    assert!(shown.code == Some(1) && shown.stdout.contains(problem), "{shown:?}");
+    let log = server.log();
+    let warning = log.lines().find(|line| line.contains("no secret is in force"));
+    assert!(warning.is_some_and(|line| line.contains("WARN") && line.contains("turn.test")), "{log}");
+    let judged = doctor(&server);
+    assert!(judged.contains("neither a secret nor a user for the realm \"turn.test\""), "{judged}");
+    assert_eq!(allocate(&server, &alice).err(), Some(401));
+    let explained = turnstone(&server, &["explain", "alice"]).stdout;
+    assert!(explained.contains("no shared secret to judge it by"), "{explained}");
+    redis.ask(&["HSET", secrets, "a", SECRET]);
+    wait_until("all to be well", LIMIT, || (!is_told()).then_some(()));
+    allocate(&server, &alice).unwrap();
+    assert_eq!(turnstone(&server, &["store", "status"]).code, Some(0));
+    assert_eq!(server.log().matches("no secret is in force").count(), 1);
+}
+
+#[test]
+fn a_store_that_has_users_and_no_secrets_is_not_told_of_and_one_that_has_nobody_is() {
+    let redis = Redis::start();
+    redis.ask(&["HSET", "turnstone:users:turn.test", "alice", "her password"]);
+    let server = knows_nobody(&format!("url = \"{}\"", redis.url())).start();
+    wait_connected(&server, true);
+    allocate(&server, &password("alice", "her password")).unwrap();
+    wait_until("the store to be followed", LIMIT, || {
+        server.log().contains("nonces are made with the key").then_some(())
+    });
+    assert_eq!(turnstone(&server, &["store", "status"]).code, Some(0));
+    assert!(doctor(&server).contains("does what servers ask of it"));
+    redis.ask(&["DEL", "turnstone:users:turn.test"]);
+    wait_until("it to be told", LIMIT, || store_status(&server)["problems"]["secrets"].as_str().map(drop));
+}
+
+#[test]
+fn what_is_put_there_with_the_end_of_a_line_is_good_without_it() {
+    let redis = Redis::start();
+    redis.ask(&["HSET", "turnstone:secrets:turn.test", "a", &format!("{SECRET}\n")]);
+    let users = "turnstone:users:turn.test";
+    redis.ask(&["HSET", users, "alice", "her password\n"]);
+    redis.ask(&["HSET", users, "bob", &format!("{}\r\n", turnstone_hash("bob", "bobs password"))]);
+    let server = knows_nobody(&format!("url = \"{}\"", redis.url())).start();
+    wait_secrets(&server, 1);
+    allocate(&server, &time_limited(SECRET, "carol", 600)).unwrap();
+    allocate(&server, &password("alice", "her password")).unwrap();
+    allocate(&server, &password("bob", "bobs password")).unwrap();
+}
+
+#[test]
+fn verify_asks_the_store_and_says_what_it_cannot_know() {
+    let redis = Redis::start();
+    redis.ask(&["HSET", "turnstone:secrets:turn.test", "a", SECRET]);
+    redis.ask(&["HSET", "turnstone:users:turn.test", "alice", "her password"]);
+    let server = knows_nobody(&format!("url = \"{}\"", redis.url())).start();
+    wait_secrets(&server, 1);
+    let carol = time_limited(SECRET, "carol", 600);
+    let alice = password("alice", "her password");
+    let verify = |of: &Credentials, more: &[&str]| {
+        let file = server.file("turnserver.toml");
+        let args = ["credentials", "verify", &of.username, &of.password, "--config", &file];
+        run(Command::new(env!("CARGO_BIN_EXE_turnstone")).args(args).args(more), LIMIT)
+    };
+    let is = |finished: Finished, code: i32, text: &str| {
+        assert!(finished.code == Some(code) && finished.stdout.starts_with(text), "{code} {text}: {finished:?}");
+    };
+    is(verify(&carol, &[]), 0, "valid: ");
+    is(verify(&alice, &[]), 0, "valid: user \"alice\" of the store");
+    is(verify(&password("alice", "guessed"), &[]), 1, "not valid: the store has this user");
+    is(verify(&password("nobody", "guessed"), &[]), 1, "not valid: ");
+    is(verify(&time_limited("another-secret-0123456789", "carol", 600), &[]), 1, "not valid: ");
+    for of in [&carol, &alice] {
+        is(verify(of, &["--offline"]), 3, "not known here: the configuration knows nobody");
+    }
+    assert!(verify(&carol, &["--offline", "--json"]).stdout.contains("\"valid\": null"));
+    for user in ["carol", "alice"] {
+        assert_eq!(turnstone(&server, &["revoke", "--user", user]).code, Some(0));
+    }
+    // The server knows what is revoked while the store does not answer, too.
+    for is_paused in [false, true] {
+        if is_paused {
+            redis.pause();
+        }
+        for of in [&carol, &alice] {
+            let told = verify(of, &[]);
+            assert!(told.stdout.contains(" is revoked until 20"), "{told:?}");
+            is(told, 1, "not valid: ");
+        }
+    }
+    let told = verify(&password("dave", "his password"), &[]);
+    assert!(told.stdout.contains("the store may have the user"), "{told:?}");
+    is(told, 3, "not known here: ");
+    redis.resume();
+    let file = server.file("turnserver.toml");
+    let mut credentials = Command::new(env!("CARGO_BIN_EXE_turnstone"));
+    let told = run(credentials.args(["credentials", "--user", "erin", "--config", &file]), LIMIT);
+    let how = "redis-cli HGET 'turnstone:secrets:turn.test' ID | turnstone credentials --user NAME --secret-stdin";
+    assert!(told.code == Some(2) && told.stderr.contains(how), "{told:?}");
+    // As it says.
+    let mut credentials = Command::new(env!("CARGO_BIN_EXE_turnstone"));
+    credentials.args(["credentials", "--user", "erin", "--secret-stdin", "--json", "--config", &file]);
+    let secret = redis.ask(&["HGET", "turnstone:secrets:turn.test", "a"]);
+    let made = crate::support::run_with_input(&mut credentials, &secret, LIMIT).stdout;
+    let made: serde_json::Value = serde_json::from_str(&made).unwrap();
+    let text = |field: &str| made[field].as_str().unwrap_or_else(|| panic!("{made}")).to_owned();
+    allocate(&server, &password(&text("username"), &text("password"))).unwrap();
 }

@@ -77,7 +77,7 @@ fn screen(status: &Status) -> Fields {
             Some(problem) => format!("NOT CONNECTED: {problem}"),
             None if !store.problems.is_empty() => {
                 let parts: Vec<_> = store.problems.keys().map(String::as_str).collect();
-                format!("connected, but refuses {} (turnstone store status)", parts.join(", "))
+                format!("connected, but there is a problem with {} (turnstone store status)", parts.join(", "))
             }
             None if store.connected => "connected".to_owned(),
             None => "not connected yet".to_owned(),

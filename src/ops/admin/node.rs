@@ -19,6 +19,7 @@ use crate::fleet::{ClientAddress, NodeReport};
 use crate::http::{Answer, Caller, Handler, json};
 use crate::net::sys;
 use crate::policy::{RateLimit, RateLimiter};
+use crate::store::{StoreStats, StoreView};
 
 pub(super) const KEYS: &[&str] = &["room", "samples"];
 
@@ -139,9 +140,7 @@ fn problems(api: &Api) -> Vec<String> {
     }
     if let Some(store) = status.store.get() {
         let view = store.stats().view();
-        if !view.is_connected {
-            problems.push(format!("the store: {}", view.problem.as_deref().unwrap_or("not connected yet")));
-        }
+        problems.extend(store_problems(store.stats(), &view));
     }
     for family in [Family::V4, Family::V6] {
         let (used, total) = (api.relay_ports.used(family) as u64, api.relay_ports.capacity(family) as u64);
@@ -156,4 +155,48 @@ fn problems(api: &Api) -> Vec<String> {
     let names = status.acme.names();
     problems.extend(names.iter().filter_map(|name| Some(format!("ACME, {}: {}", name.name, name.failure.as_ref()?))));
     problems
+}
+
+/// What is wrong with the store.
+fn store_problems(stats: &StoreStats, view: &StoreView) -> Vec<String> {
+    let mut problems = Vec::new();
+    let refused = stats.refused();
+    if !view.is_connected {
+        problems.push(format!("the store: {}", view.problem.as_deref().unwrap_or("not connected yet")));
+    } else if !refused.is_empty() {
+        let parts: Vec<_> = refused.keys().map(|part| part.label()).collect();
+        problems.push(format!("the store refuses {}", parts.join(", ")));
+    }
+    problems.extend(stats.no_secret());
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::{Part, StoreError};
+
+    #[test]
+    fn what_a_connected_store_refuses_and_that_it_has_no_secret_are_problems_of_the_node() {
+        let stats = StoreStats::default();
+        let view = |is_connected| StoreView {
+            is_connected,
+            since_unix: 1,
+            connections: 1,
+            latency: Duration::ZERO,
+            problem: Some("broken pipe".to_owned()),
+        };
+        assert!(store_problems(&stats, &view(true)).is_empty());
+        stats.trouble(Part::Secrets, &StoreError::Refused("NOPERM".to_owned()));
+        stats.trouble(Part::Quotas, &StoreError::Refused("OOM".to_owned()));
+        assert_eq!(store_problems(&stats, &view(true)), ["the store refuses quotas, secrets"]);
+        assert_eq!(store_problems(&stats, &view(false)), ["the store: broken pipe"]);
+        stats.is_well(Part::Secrets);
+        stats.is_well(Part::Quotas);
+        stats.set_without_secrets(vec!["example.org".to_owned()]);
+        let told = "no secret is in force: the store has none for the realm \"example.org\"";
+        assert_eq!(store_problems(&stats, &view(true)), [told]);
+    }
 }

@@ -286,6 +286,11 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
             "the user is stored as a SHA-256 key only, and the client uses MD5, as clients of RFC 5389 do: turnstone credentials hash makes both keys"
         }
         Reason::WrongPassword => "wrong password",
+        // With a secret it would have been judged by it.
+        Reason::UnknownUser if time_limited.is_some() => {
+            "it has the form of a time-limited credential's username (EXPIRY:USER), but there was no shared secret to judge it by: neither in \
+             the configuration nor in the store, if there is one; nor is it the name of a user"
+        }
         Reason::UnknownUser => {
             "no static user has this name, it is not the username of a time-limited credential (EXPIRY:USER), and neither the store nor the application of [hook], if there is one, knows it"
         }
@@ -520,6 +525,15 @@ mod tests {
         assert!(told(Reason::UnknownUser, Some("b"), Some("example.org")).contains("the realm \"b\""));
         assert!(!told(Reason::WrongPassword, None, None).contains("realm"));
         assert!(!told(Reason::CredentialExpired, None, Some("example.org")).contains("realm"));
+    }
+
+    #[test]
+    fn a_time_limited_username_that_no_secret_was_there_for_is_not_said_to_be_none() {
+        let told = |name: &str| told(&refusal(Reason::UnknownUser, name.as_bytes(), None)).0;
+        let without_secret = told("1735689600:bob");
+        assert!(without_secret.contains("there was no shared secret to judge it by"), "{without_secret}");
+        assert!(!without_secret.contains("it is not the username"), "{without_secret}");
+        assert!(told("bob").contains("it is not the username of a time-limited credential"));
     }
 
     #[test]
