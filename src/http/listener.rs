@@ -77,27 +77,36 @@ pub(crate) struct Limits {
     pub(crate) connections: usize,
     /// How long a connection may have asked for nothing before it has to give way to another one.
     pub(crate) silent: Duration,
+    /// Connections of one network that have asked for nothing: beyond these, they give way at once.
+    pub(crate) silent_of_network: usize,
     /// The head of a request must be there within this; a TLS handshake before it gets as much again.
     pub(crate) head: Duration,
 }
 
 impl Limits {
     /// For programs on this host and next to it.
-    pub(crate) const NEAR: Self =
-        Self { connections: 64, silent: Duration::from_millis(200), head: Duration::from_secs(2) };
+    pub(crate) const NEAR: Self = Self {
+        connections: 64,
+        silent: Duration::from_millis(200),
+        silent_of_network: 64,
+        head: Duration::from_secs(2),
+    };
     /// For the few questions of a certificate authority, from anywhere.
     pub(crate) const BRIEF: Self = Self {
         connections: Acme::HTTP_SOCKETS_MAX as usize - 1,
         silent: Duration::from_secs(1),
+        silent_of_network: 16,
         head: Duration::from_secs(4),
     };
     /// For the nodes of a fleet and who looks at them, somewhere on the network.
     pub(crate) const FLEET: Self =
-        Self { connections: 64, silent: Duration::from_secs(1), head: Duration::from_secs(4) };
+        Self { connections: 64, silent: Duration::from_secs(1), silent_of_network: 16, head: Duration::from_secs(4) };
     /// For browsers and servers anywhere: several round trips around the world.
     pub(crate) const FAR: Self = Self {
         connections: CredentialsApi::SOCKETS_MAX as usize - 1,
         silent: Duration::from_secs(1),
+        // Browsers behind one address are many.
+        silent_of_network: CredentialsApi::SOCKETS_MAX as usize,
         head: Duration::from_secs(4),
     };
 }
@@ -161,7 +170,7 @@ impl EndpointListener {
 
     /// Answers requests for ever: over TLS if there is any.
     pub(crate) async fn serve<H: Handler>(self, handler: Arc<H>, limits: Limits, tls: Option<Tls>) {
-        let seats = Seats::new(limits.connections, limits.silent);
+        let seats = Seats::new(limits.connections, limits.silent, limits.silent_of_network);
         loop {
             let accepted = match &self.socket {
                 Socket::Tcp(listener) => listener.accept().await.map(|(stream, from)| Stream::Tcp(stream, from)),
@@ -178,7 +187,7 @@ impl EndpointListener {
             if !handler.admits(address) {
                 continue;
             }
-            let seat = seats.take().await;
+            let seat = seats.take(address).await;
             let (handler, id) = (Arc::clone(&handler), seat.id());
             let caller = Caller { address, seat };
             let tls = tls.clone();

@@ -1,5 +1,7 @@
-//! The seats of an endpoint's connections: a bounded number. Who is silent, or does not read, gives way when others wait.
+//! The seats of an endpoint's connections: a bounded number. Who is silent, or does not read, gives way when others wait; at once, where
+//! one network has many that are silent.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +17,8 @@ pub(super) struct Seats {
     max: usize,
     /// How long a connection may be without a request before it has to give way. One that has something to say has said it by then.
     silent_min: Duration,
+    /// When others wait, silent connections of one network beyond so many give way at once.
+    silent_of_network_max: usize,
     taken: Mutex<Taken>,
     freed: Notify,
 }
@@ -27,6 +31,7 @@ struct Taken {
 
 struct Connection {
     id: u64,
+    network: Option<IpAddr>,
     since: Instant,
     has_asked: bool,
     task: Option<AbortHandle>,
@@ -39,15 +44,15 @@ pub(super) struct Seat {
 }
 
 impl Seats {
-    pub(super) fn new(max: usize, silent_min: Duration) -> Arc<Self> {
-        Arc::new(Self { max, silent_min, taken: Mutex::default(), freed: Notify::new() })
+    pub(super) fn new(max: usize, silent_min: Duration, silent_of_network_max: usize) -> Arc<Self> {
+        Arc::new(Self { max, silent_min, silent_of_network_max, taken: Mutex::default(), freed: Notify::new() })
     }
 
-    /// A seat for one more connection; one that is free, or that of the oldest connection that has to give way, as soon as there is
+    /// A seat for one more connection, from there; one that is free, or that of the oldest connection that has to give way, as soon as there is
     /// one. Only one task waits here: whoever accepts connections.
-    pub(super) async fn take(self: &Arc<Self>) -> Seat {
+    pub(super) async fn take(self: &Arc<Self>, from: Option<IpAddr>) -> Seat {
         loop {
-            match self.try_take(Instant::now()) {
+            match self.try_take(from, Instant::now()) {
                 Ok(id) => return Seat { seats: Arc::clone(self), id },
                 Err(next) => tokio::select! {
                     () = self.freed.notified() => {}
@@ -65,13 +70,15 @@ impl Seats {
     }
 
     /// The id of a new seat, or the moment when the first connection has to give way.
-    fn try_take(&self, now: Instant) -> Result<u64, Instant> {
+    fn try_take(&self, from: Option<IpAddr>, now: Instant) -> Result<u64, Instant> {
         let mut taken = self.lock();
         if taken.connections.len() >= self.max {
             let gives_way = |connection: &&Connection| connection.gives_way(self.silent_min) <= now;
             let candidates = || taken.connections.iter().filter(gives_way);
             // What has not asked for anything goes first.
-            let leaving = candidates().min_by_key(|connection| (connection.has_asked, connection.since));
+            let leaving = taken.of_the_crowd(self.silent_of_network_max);
+            let leaving =
+                leaving.or_else(|| candidates().min_by_key(|connection| (connection.has_asked, connection.since)));
             let Some(leaving) = leaving.map(|connection| connection.id) else {
                 let next = taken.connections.iter().map(|connection| connection.gives_way(self.silent_min)).min();
                 return Err(next.unwrap_or(now + ANSWER_MIN));
@@ -82,7 +89,7 @@ impl Seats {
         }
         let id = taken.next;
         taken.next += 1;
-        taken.connections.push(Connection { id, since: now, has_asked: false, task: None });
+        taken.connections.push(Connection { id, network: from.map(network), since: now, has_asked: false, task: None });
         Ok(id)
     }
 
@@ -92,6 +99,21 @@ impl Seats {
 }
 
 impl Taken {
+    /// The oldest silent connection of the network that has most of them, if they are more than these.
+    fn of_the_crowd(&self, silent_max: usize) -> Option<&Connection> {
+        // Nobody has more than all, as where all come from one host.
+        if silent_max >= self.connections.len() {
+            return None;
+        }
+        let silent = |network: IpAddr| {
+            let of_it = move |connection: &&Connection| connection.network == Some(network) && !connection.has_asked;
+            self.connections.iter().filter(of_it)
+        };
+        let counts = self.connections.iter().filter_map(|connection| connection.network);
+        let (count, network) = counts.map(|network| (silent(network).count(), network)).max()?;
+        silent(network).filter(|_| count > silent_max).min_by_key(|connection| connection.since)
+    }
+
     fn find(&mut self, id: u64) -> Option<&mut Connection> {
         self.connections.iter_mut().find(|connection| connection.id == id)
     }
@@ -99,6 +121,14 @@ impl Taken {
     fn remove(&mut self, id: u64) -> Option<Connection> {
         let index = self.connections.iter().position(|connection| connection.id == id)?;
         Some(self.connections.swap_remove(index))
+    }
+}
+
+/// An IPv4 address, or an IPv6 network of one host.
+fn network(from: IpAddr) -> IpAddr {
+    match from.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !0 << 64).into()),
+        v4 => v4,
     }
 }
 
@@ -155,24 +185,25 @@ mod tests {
     fn the_oldest_silent_connection_gives_way_and_one_that_has_asked_only_after_all_of_them() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let seats = Seats::new(3, SILENT_MIN);
+            let seats = Seats::new(3, SILENT_MIN, 3);
             let start = Instant::now();
             let at = |millis| start + Duration::from_millis(millis);
-            let [asking, first, second] = [0, 10, 20].map(|millis| sit(&seats, seats.try_take(at(millis)).unwrap()));
+            let [asking, first, second] =
+                [0, 10, 20].map(|millis| sit(&seats, seats.try_take(None, at(millis)).unwrap()));
             if let Some(connection) = seats.lock().find(0) {
                 connection.has_asked = true;
             }
-            assert_eq!(seats.try_take(at(30)), Err(at(210)), "nobody has had his time yet");
-            let third = sit(&seats, seats.try_take(at(210)).unwrap());
+            assert_eq!(seats.try_take(None, at(30)), Err(at(210)), "nobody has had his time yet");
+            let third = sit(&seats, seats.try_take(None, at(210)).unwrap());
             assert!(was_turned_out(first).await);
-            assert_eq!(seats.try_take(at(211)), Err(at(220)));
-            let fourth = sit(&seats, seats.try_take(at(3000)).unwrap());
+            assert_eq!(seats.try_take(None, at(211)), Err(at(220)));
+            let fourth = sit(&seats, seats.try_take(None, at(3000)).unwrap());
             assert!(was_turned_out(second).await);
             assert!(!third.is_finished() && !asking.is_finished());
-            let fifth = sit(&seats, seats.try_take(at(3001)).unwrap());
+            let fifth = sit(&seats, seats.try_take(None, at(3001)).unwrap());
             assert!(was_turned_out(third).await);
             // The others are too young, and this answer takes too long.
-            let _sixth = sit(&seats, seats.try_take(at(3002)).unwrap());
+            let _sixth = sit(&seats, seats.try_take(None, at(3002)).unwrap());
             assert!(was_turned_out(asking).await);
             assert!(!fourth.is_finished() && !fifth.is_finished());
             assert_eq!(seats.lock().connections.len(), 3);
@@ -183,14 +214,38 @@ mod tests {
     fn a_seat_that_is_given_back_is_taken_at_once() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
-            let seats = Seats::new(1, SILENT_MIN);
-            let first = seats.take().await;
+            let seats = Seats::new(1, SILENT_MIN, 1);
+            let first = seats.take(None).await;
             first.asked();
             let start = Instant::now();
-            let (second, ()) = tokio::join!(seats.take(), async { drop(first) });
+            let (second, ()) = tokio::join!(seats.take(None), async { drop(first) });
             assert!(start.elapsed() < ANSWER_MIN / 2);
             drop(second);
             assert!(seats.lock().connections.is_empty());
+        });
+    }
+
+    #[test]
+    fn many_silent_connections_of_one_network_give_way_at_once_and_others_keep_their_time() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let seats = Seats::new(6, SILENT_MIN, 2);
+            let start = Instant::now();
+            let mut millis = 0;
+            let mut take = |from: &str| {
+                millis += 1;
+                seats.try_take(Some(from.parse().unwrap()), start + Duration::from_millis(millis))
+            };
+            let crowd =
+                ["2001:db8::1", "2001:db8::2", "2001:db8::ffff:0:3"].map(|from| sit(&seats, take(from).unwrap()));
+            let node = sit(&seats, take("192.0.2.1").unwrap());
+            let [near, _other] = ["192.0.2.2", "192.0.2.2"].map(|from| sit(&seats, take(from).unwrap()));
+            // All seats are taken, and nobody has been silent for long.
+            sit(&seats, take("192.0.2.3").unwrap());
+            let [first, second, third] = crowd;
+            assert!(was_turned_out(first).await);
+            assert!(take("192.0.2.4").is_err(), "no network has more than two now");
+            assert!(!second.is_finished() && !third.is_finished() && !node.is_finished() && !near.is_finished());
         });
     }
 }
