@@ -22,10 +22,13 @@ use tokio_rustls::TlsConnector;
 
 use super::kind::Kind;
 use super::unix_now;
-use crate::client::tls::{Roots, Trust, client_config};
+use crate::client::tls::{Roots, client_config_of, roots_in};
 use crate::config::Acme;
 use crate::http::{Allowance, Bounded};
+use crate::regular_file;
 
+/// The certificates of a great many authorities.
+const AUTHORITIES_BYTES_MAX: u64 = 4 << 20;
 /// One request, from the name's resolution to the end of the answer.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 /// Requests of one attempt: an order takes about twelve, and what an authority is slow with is asked for again and again.
@@ -275,7 +278,13 @@ pub fn retry_after(text: &str) -> Option<u64> {
 
 /// Trusts the authority's own roots if there is a file of them, and else whom the system trusts; `SSL_CERT_FILE` and `SSL_CERT_DIR` name others.
 fn connector(acme: &Acme) -> Result<TlsConnector, String> {
-    let roots = acme.ca.clone().map_or(Roots::System, Roots::File);
-    let config = client_config(&Trust::Authorities(roots)).map_err(|error| error.to_string())?;
+    let roots = match &acme.ca {
+        Some(path) => {
+            let pem = regular_file::read(path, AUTHORITIES_BYTES_MAX);
+            roots_in(path, &pem.map_err(|error| format!("{}: {error}", path.display()))?)
+        }
+        None => Roots::System.read(),
+    };
+    let config = roots.and_then(client_config_of).map_err(|error| error.to_string())?;
     Ok(TlsConnector::from(config))
 }

@@ -8,7 +8,9 @@ use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{
+    ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore, SignatureScheme, WantsVerifier,
+};
 use thiserror::Error as ThisError;
 
 /// Why a certificate could not be judged.
@@ -60,7 +62,7 @@ impl Roots {
     /// When there is none that can be used.
     pub fn read(&self) -> Result<RootCertStore, TrustError> {
         match self {
-            Self::File(path) => read_file(path),
+            Self::File(path) => read_certificates(path, CertificateDer::pem_file_iter(path)),
             Self::System => read_system(),
         }
     }
@@ -81,22 +83,46 @@ pub enum Trust {
 /// When a file cannot be read or holds no certificate.
 pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TrustError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(TrustError::Versions)?;
-    Ok(Arc::new(match trust {
-        Trust::Authorities(roots) => builder.with_root_certificates(roots.read()?).with_no_client_auth(),
+    match trust {
+        Trust::Authorities(roots) => client_config_of(roots.read()?),
         Trust::Nothing => {
-            let verifier = Lenient { provider, judge: None, verdict: CertificateVerdict::default() };
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
+            let verifier =
+                Lenient { provider: Arc::clone(&provider), judge: None, verdict: CertificateVerdict::default() };
+            let builder = builder(provider)?.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+            Ok(Arc::new(builder.with_no_client_auth()))
         }
-    }))
+    }
 }
 
-fn read_file(path: &Path) -> Result<RootCertStore, TrustError> {
+/// The same, for authorities that have been read.
+///
+/// # Errors
+/// When the library has no TLS version that it could offer.
+pub fn client_config_of(roots: RootCertStore) -> Result<Arc<ClientConfig>, TrustError> {
+    let builder = builder(Arc::new(aws_lc_rs::default_provider()))?;
+    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+}
+
+/// The authorities in a PEM file that somebody has read.
+///
+/// # Errors
+/// When there is none that can be used.
+pub fn roots_in(path: &Path, pem: &[u8]) -> Result<RootCertStore, TrustError> {
+    read_certificates(path, Ok(CertificateDer::pem_slice_iter(pem)))
+}
+
+fn builder(provider: Arc<CryptoProvider>) -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, TrustError> {
+    let builder = ClientConfig::builder_with_provider(provider);
+    builder.with_safe_default_protocol_versions().map_err(TrustError::Versions)
+}
+
+fn read_certificates<'c>(
+    path: &Path,
+    certificates: Result<impl Iterator<Item = Result<CertificateDer<'c>, pem::Error>>, pem::Error>,
+) -> Result<RootCertStore, TrustError> {
     let pem = |error| TrustError::Pem { path: path.into(), error };
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(pem)? {
+    for certificate in certificates.map_err(pem)? {
         roots.add(certificate.map_err(pem)?).map_err(|error| TrustError::Certificate { path: path.into(), error })?;
     }
     if roots.is_empty() { Err(TrustError::NoCertificate(path.into())) } else { Ok(roots) }
