@@ -68,8 +68,8 @@ pub struct SrvName(String);
 impl FleetConfig {
     /// More nodes are more than one table, and one page, can show.
     pub const NODES_MAX: usize = 256;
-    /// The sockets that asking and being asked may take.
-    pub const SOCKETS_MAX: u64 = 128;
+    /// The sockets that asking and being asked may take: each node asked how it is and, by a search, for sessions, and who asks this one.
+    pub const SOCKETS_MAX: u64 = 2 * Self::NODES_MAX as u64 + 128;
 
     /// A fleet of these nodes, and nothing else said of it.
     pub fn of_nodes(nodes: Vec<NodeSource>) -> Self {

@@ -2,6 +2,7 @@
 //! certificate, at a socket, at a loopback address, and elsewhere only where the configuration says so.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
@@ -10,8 +11,9 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONNECTION, HOST, USER_AGENT};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -19,14 +21,22 @@ use tokio_rustls::TlsConnector;
 
 use super::names::Name;
 use super::report::{NodeReport, ReportError};
-use crate::client::tls::{Roots, Trust, client_config};
+use crate::client::tls::{Roots, client_config_of, roots_in};
 use crate::config::{AdminToken, FleetConfig, NodeSource, NodeUrl};
+use crate::http::{Allowance, Bounded};
+use crate::regular_file;
+use crate::state_file::on_disk;
 
 /// What is read of an answer: its head, and its body. A page of a thousand refusals has some hundred thousand bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 const BODY_BYTES_MAX: usize = 2 << 20;
 /// A report has a few thousand, with its samples ten times as many.
 const REPORT_BYTES_MAX: usize = 64 * 1024;
+/// What is read of a connection besides the body: the head, what stands between the parts of a body, and what comes before the answer.
+const BESIDES_BYTES_MAX: usize = 2 * HEAD_BYTES_MAX;
+/// The certificates of a great many authorities.
+const AUTHORITIES_BYTES_MAX: u64 = 4 << 20;
+const THREAD: &str = "authorities";
 
 /// Why there is no answer that can be used.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +68,7 @@ pub(crate) enum NodeError {
     Status(u16),
     #[error("{0}")]
     Report(#[from] ReportError),
-    #[error("the answer is not JSON")]
+    #[error("the answer is not the JSON that a node of this version has")]
     NotJson,
 }
 
@@ -84,14 +94,12 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
-    pub(crate) fn of(fleet: &FleetConfig) -> Self {
-        let roots = fleet.ca.clone().map_or(Roots::System, Roots::File);
+    /// Reads whom to trust, as it is now.
+    pub(crate) async fn of(fleet: &FleetConfig) -> Self {
         let has_tls =
             fleet.nodes.iter().any(|node| !matches!(node, NodeSource::Url(NodeUrl::Http { .. } | NodeUrl::Unix(_))));
         let tls = match has_tls {
-            true => {
-                client_config(&Trust::Authorities(roots)).map(TlsConnector::from).map_err(|error| error.to_string())
-            }
+            true => trusting(fleet.ca.clone()).await.map(TlsConnector::from),
             false => Err("no node is asked over TLS".to_owned()),
         };
         Self {
@@ -139,8 +147,18 @@ impl Asker {
     }
 
     /// The answer to a question of the admin API that reads.
-    pub(crate) async fn json(&self, target: &str, limit: Duration) -> Result<Value, NodeError> {
-        let body = self.get(target, BODY_BYTES_MAX, limit).await?;
+    pub(crate) async fn json<T: DeserializeOwned>(&self, target: &str, limit: Duration) -> Result<T, NodeError> {
+        self.json_within(target, BODY_BYTES_MAX, limit).await
+    }
+
+    /// The same, where it has at most so many bytes.
+    pub(crate) async fn json_within<T: DeserializeOwned>(
+        &self,
+        target: &str,
+        bytes_max: usize,
+        limit: Duration,
+    ) -> Result<T, NodeError> {
+        let body = self.get(target, bytes_max, limit).await?;
         serde_json::from_slice(&body).map_err(|_| NodeError::NotJson)
     }
 
@@ -151,8 +169,11 @@ impl Asker {
 
     async fn exchange(&self, target: &str, bytes_max: usize) -> Result<Bytes, NodeError> {
         let stream = self.connect().await?;
+        let allowance = Allowance::default();
+        allowance.renew((bytes_max + BESIDES_BYTES_MAX) as u64);
+        let stream = TokioIo::new(Bounded::new(stream, allowance.clone()));
         let builder = http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).clone();
-        let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(NodeError::Http)?;
+        let (mut sender, connection) = builder.handshake(stream).await.map_err(NodeError::Http)?;
         let mut request = Request::get(target)
             .header(HOST, &self.host)
             .header(CONNECTION, "close")
@@ -176,11 +197,15 @@ impl Asker {
             })
         };
         tokio::pin!(answer);
-        tokio::select! {
+        let answer = tokio::select! {
             answer = &mut answer => answer,
             // What is wrong with the connection shows in the answer; what is over has been received by then.
             _ = connection => answer.await,
-        }
+        };
+        answer.map_err(|error| match error {
+            NodeError::Http(_) | NodeError::BrokenOff if allowance.is_used_up() => NodeError::TooLong(bytes_max),
+            error => error,
+        })
     }
 
     async fn connect(&self) -> Result<Box<dyn Stream>, NodeError> {
@@ -211,6 +236,21 @@ impl Asker {
         let _ = tcp.set_nodelay(true);
         Ok(tcp)
     }
+}
+
+/// Trusts those in a file, or whom the system trusts. A disk that hangs, or a pipe in place of the file, holds up nobody.
+async fn trusting(ca: Option<PathBuf>) -> Result<Arc<ClientConfig>, String> {
+    let read = move || {
+        let roots = match ca {
+            Some(path) => match regular_file::read(&path, AUTHORITIES_BYTES_MAX) {
+                Ok(pem) => roots_in(&path, &pem),
+                Err(error) => return Ok(Err(format!("{}: {error}", path.display()))),
+            },
+            None => Roots::System.read(),
+        };
+        Ok(roots.and_then(client_config_of).map_err(|error| error.to_string()))
+    };
+    on_disk(THREAD, read).await.unwrap_or_else(|error| Err(error.to_string()))
 }
 
 async fn at_socket(path: &PathBuf) -> Result<Box<dyn Stream>, NodeError> {

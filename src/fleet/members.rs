@@ -25,7 +25,7 @@ pub(crate) struct Members {
 
 /// Finds them. It takes some seconds at most, where no name server answers.
 pub(crate) async fn members(fleet: &FleetConfig) -> Members {
-    let credentials = Credentials::of(fleet);
+    let credentials = Credentials::of(fleet).await;
     let (mut urls, mut unnamed, mut is_complete) = (Vec::new(), Vec::new(), true);
     for source in &fleet.nodes {
         match source {

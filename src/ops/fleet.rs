@@ -16,17 +16,18 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::listeners::Bound;
 use super::status::Status;
 use super::workers::Workers;
-use crate::addr::Transport;
+use crate::addr::{Family, Transport};
 use crate::config::{Config, FleetConfig, NodeSource, NodeUrl};
 use crate::credentials::client_addresses;
 use crate::fleet::{Asker, Members, NodeReport, members};
+use crate::net::RelayPorts;
 use crate::turn::{AlternateServer, Alternates, Other, Redirect};
 use crate::worker::Command;
 
 /// One question and its answer.
 const ASK_LIMIT: Duration = Duration::from_secs(2);
-/// Questions at a time.
-const ASKED_MAX: usize = 48;
+/// Questions at a time, and as many again for searches: one for each node, so that those that hang are waited for by nobody.
+const ASKED_MAX: usize = FleetConfig::NODES_MAX;
 /// How many nodes are asked for room in a second: two of them are drawn for each client, and more make no better choice.
 const ASKED_FOR_ROOM: usize = 8;
 /// How often a page has all of them asked, and for how long after it was last fetched.
@@ -43,21 +44,25 @@ const PROMISE: Duration = Duration::from_secs(10);
 const ROOM_BELOW_PERCENT: u64 = 90;
 /// How often DNS is asked who the nodes are.
 const MEMBERS_TICKS: u64 = 30;
-/// Addresses that workers draw from.
-const OTHERS_MAX: usize = 256;
 
 /// The fleet.
 pub(super) struct Fleet {
     /// This run of this server.
     instance: String,
     workers: Workers,
+    relay_ports: Arc<RelayPorts>,
     status: Arc<Status>,
     settled: ArcSwap<Settled>,
     nodes: ArcSwap<Vec<Arc<Node>>>,
     /// Names of nodes that lead to none, and why.
     unnamed: ArcSwap<Vec<(String, String)>>,
     has_changed: Notify,
-    places: Arc<Semaphore>,
+    /// Whether what has changed is the section itself, and not only what a file named there holds.
+    is_other: AtomicBool,
+    places: Semaphore,
+    search_places: Arc<Semaphore>,
+    /// Decides which of a node's addresses clients of this one are sent to.
+    chance: u64,
     watched_until: Mutex<Option<Instant>>,
     promised_until: Mutex<Option<Instant>>,
     published: Mutex<Arc<[Other]>>,
@@ -67,6 +72,8 @@ pub(super) struct Fleet {
 struct Settled {
     fleet: FleetConfig,
     redirect: Option<Arc<Redirect>>,
+    /// The most allocations that it makes.
+    allocations_total: Option<u32>,
     /// Where clients reach this node.
     clients: Vec<(Transport, SocketAddr)>,
 }
@@ -100,30 +107,41 @@ pub(super) struct Seen {
 }
 
 impl Fleet {
-    pub(super) fn new(config: &Config, bound: &Bound, status: &Arc<Status>, workers: &Workers) -> Option<Arc<Self>> {
+    pub(super) fn new(
+        config: &Config,
+        bound: &Bound,
+        status: &Arc<Status>,
+        workers: &Workers,
+        relay_ports: &Arc<RelayPorts>,
+    ) -> Option<Arc<Self>> {
         let settled = Settled::of(config, bound)?;
         Some(Arc::new(Self {
             instance: format!("{:08x}", status.instance()),
             workers: workers.clone(),
+            relay_ports: Arc::clone(relay_ports),
             status: Arc::clone(status),
             settled: ArcSwap::from_pointee(settled),
             nodes: ArcSwap::default(),
             unnamed: ArcSwap::default(),
             has_changed: Notify::new(),
-            places: Arc::new(Semaphore::new(ASKED_MAX)),
+            is_other: AtomicBool::new(false),
+            places: Semaphore::new(ASKED_MAX),
+            search_places: Arc::new(Semaphore::new(ASKED_MAX)),
+            chance: random(),
             watched_until: Mutex::default(),
             promised_until: Mutex::default(),
             published: Mutex::new(Arc::from([])),
         }))
     }
 
-    /// Another configuration is in force, or the server is reached elsewhere.
+    /// Another configuration is in force, or the server is reached elsewhere. Whom `ca` names is read again in any case.
     pub(super) fn configure(&self, config: &Config, bound: &Bound) {
         let Some(settled) = Settled::of(config, bound) else { return };
         let before = self.settled.swap(Arc::new(settled));
         if config.fleet.as_ref() != Some(&before.fleet) {
-            self.has_changed.notify_one();
+            self.is_other.store(true, Ordering::Release);
         }
+        self.has_changed.notify_one();
     }
 
     /// Asks for ever.
@@ -134,7 +152,7 @@ impl Fleet {
         for ticks in 0_u64.. {
             tokio::select! {
                 _ = tick.tick() => {}
-                () = self.has_changed.notified() => self.renew_members(true).await,
+                () = self.has_changed.notified() => self.renew_members(self.is_other.swap(false, Ordering::AcqRel)).await,
             }
             if ticks % MEMBERS_TICKS == MEMBERS_TICKS - 1 && self.settled.load().has_names() {
                 let fleet = Arc::clone(&self);
@@ -163,14 +181,17 @@ impl Fleet {
         self.settled.load().clients.clone()
     }
 
-    /// Of a hundred parts of what this node takes before it sends clients to others.
+    /// Of a hundred parts of what this node takes before it sends clients to others, or can take at all.
     pub(super) fn load_percent(&self) -> Option<u64> {
         let settled = self.settled.load();
         let redirect = settled.by_load()?;
         let parts = |is: u64, most: u64| (most > 0).then(|| is.saturating_mul(100) / most);
         let by_count = parts(self.workers.live_allocations(), redirect.from_allocations.into());
         let by_rate = redirect.from_bytes_per_sec.and_then(|from| parts(self.status.lately.bytes_per_sec(), from));
-        by_count.max(by_rate)
+        let by_total = settled.allocations_total.and_then(|total| parts(self.workers.live_allocations(), total.into()));
+        // Of the family that has least left: who comes may want either.
+        let ports = |family| parts(self.relay_ports.used(family).into(), self.relay_ports.capacity(family).into());
+        [by_count, by_rate, by_total, ports(Family::V4), ports(Family::V6)].into_iter().max().flatten()
     }
 
     /// Whether this node takes clients of others.
@@ -221,9 +242,9 @@ impl Fleet {
         report.instance == self.instance
     }
 
-    /// A place among those that ask; it is waited for.
-    pub(super) fn places(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.places)
+    /// The places of those that search.
+    pub(super) fn search_places(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.search_places)
     }
 
     /// Finds out who the nodes are. Those that were there stay while a name is not found; `is_new` is whether the list is another one.
@@ -245,6 +266,7 @@ impl Fleet {
             let is_missing = |known: &&Arc<Node>| nodes.iter().all(|node| node.asker.url() != known.asker.url());
             let missing: Vec<_> = before.iter().filter(is_missing).map(Arc::clone).collect();
             nodes.extend(missing);
+            nodes.truncate(FleetConfig::NODES_MAX);
         }
         self.nodes.store(Arc::new(nodes));
         if *self.unnamed.load_full() != unnamed {
@@ -319,12 +341,9 @@ impl Fleet {
                 continue;
             };
             let load_percent = u16::try_from(report.load_percent.unwrap_or(0)).unwrap_or(u16::MAX);
-            let is_near = is_near(node.asker.url());
-            let fit = report.clients.iter().filter(|client| is_near || !client.address.ip().is_loopback());
-            let servers = fit.map(|client| AlternateServer { transport: client.transport(), address: client.address });
+            let servers = servers_of(&report, is_near(node.asker.url()), self.chance);
             others.extend(servers.map(|server| Other { server, load_percent }));
         }
-        others.truncate(OTHERS_MAX);
         // A node that names one of our addresses would have clients go round.
         let Some(settings) = self.status.settings() else { return Vec::new() };
         let servers = others.iter().map(|other| other.server).collect();
@@ -344,6 +363,7 @@ impl Settled {
         Some(Self {
             fleet: config.fleet.clone()?,
             redirect: config.redirect.clone(),
+            allocations_total: config.quota.total,
             clients: client_addresses(config, &bound.listeners),
         })
     }
@@ -378,6 +398,22 @@ impl Drop for Turn<'_> {
     }
 }
 
+/// Where a node's clients come: at one address for each transport and family, which `chance` decides. Whoever draws among all nodes'
+/// addresses then draws a node with many no more often than one with a single one.
+fn servers_of(report: &NodeReport, is_near: bool, chance: u64) -> impl Iterator<Item = AlternateServer> {
+    let kinds = Transport::ALL.into_iter().flat_map(|transport| Family::ALL.map(|family| (transport, family)));
+    kinds.filter_map(move |(transport, family)| {
+        let fit = || {
+            report.clients.iter().filter(move |client| {
+                let ip = client.address.ip();
+                client.transport() == Some(transport) && Family::of(ip) == family && (is_near || !ip.is_loopback())
+            })
+        };
+        let nth = usize::try_from(chance.checked_rem(fit().count() as u64)?).ok()?;
+        Some(AlternateServer { transport: Some(transport), address: fit().nth(nth)?.address })
+    })
+}
+
 /// Whether a node is on this host: its clients may be, too.
 fn is_near(url: &NodeUrl) -> bool {
     matches!(url, NodeUrl::Unix(_)) || url.address().is_some_and(|address| address.ip().is_loopback())
@@ -391,4 +427,30 @@ fn random() -> u64 {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_drawn_once_for_each_transport_and_family_however_many_addresses_it_names() {
+        let client = |transport: &str, address: &str| serde_json::json!({ "transport": transport, "address": address });
+        let many = (1..=29).map(|port| client("udp", &format!("198.51.100.66:{port}")));
+        let few = [client("udp", "[2001:db8::1]:1"), client("tcp", "198.51.100.66:1"), client("tls", "127.0.0.1:1")];
+        let report = serde_json::json!({
+            "name": "n", "version": "1", "instance": "x", "started_unix": 1, "state": "serving", "ready": true, "sessions": 0,
+            "bytes_per_sec": 0, "refused_last_minute": 0, "load_percent": 0, "room": true, "problems": [],
+            "clients": many.chain(few).collect::<Vec<_>>(),
+        });
+        let report = NodeReport::read(report.to_string().as_bytes()).unwrap();
+        let of = |is_near, chance| {
+            let servers = servers_of(&report, is_near, chance);
+            servers.map(|server| format!("{:?} {}", server.transport.unwrap(), server.address)).collect::<Vec<_>>()
+        };
+        let rest = ["Udp [2001:db8::1]:1", "Tcp 198.51.100.66:1"];
+        assert_eq!(of(false, 0), [&["Udp 198.51.100.66:1"], &rest[..]].concat());
+        assert_eq!(of(false, 30), [&["Udp 198.51.100.66:2"], &rest[..]].concat(), "another server names another one");
+        assert_eq!(of(true, 0).len(), 4);
+    }
 }

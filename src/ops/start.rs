@@ -226,7 +226,7 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
         let monitor = Monitor { any_host, metrics, status: Arc::clone(&status), workers: workers.clone() };
         tasks.push(tokio::spawn(listener.serve(Arc::new(monitor), Limits::NEAR, None)));
     }
-    let fleet = Fleet::new(&config, &bound, &status, &workers);
+    let fleet = Fleet::new(&config, &bound, &status, &workers, &relay_ports);
     let (mut orders, mut node_endpoint) = (None, None);
     if admin.is_some() || node.is_some() {
         let history = (has_page || page_port.is_some() || node.is_some()).then(Arc::<History>::default);

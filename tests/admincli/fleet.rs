@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -182,7 +183,14 @@ fn nodes_that_hang_flood_lie_or_lead_elsewhere_hold_up_nobody_and_are_named() {
         (0..1000).all(|_| stream.write_all(&much).is_ok());
     })
     .0;
+    let interim = listener(|mut stream| {
+        read_head(&mut stream);
+        let much = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(400);
+        while stream.write_all(&much).is_ok() {}
+    })
+    .0;
     let cases = [
+        (interim, "longer than 64 KiB"),
         (hangs, "no answer within 5 s"),
         (drips, "no answer within 5 s"),
         (floods, "longer than 64 KiB"),
@@ -326,4 +334,111 @@ fn above_its_load_a_node_sends_newcomers_to_one_with_room_and_nobody_is_sent_on_
     wait_until("everybody to be served where they are", LIMIT, || sent_on(&socket(), at[0]).is_none().then_some(()));
     let text = fleet.run(&["status", "--all"]).stdout;
     assert!(text.lines().nth(1).is_some_and(|line| line.contains(" % ")), "{text}");
+}
+
+/// The body of what is answered at a socket.
+fn get(socket: &str, target: &str) -> Value {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    write!(stream, "GET {target} HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap_or_else(|error| panic!("{error}: {answer}"))
+}
+
+#[test]
+fn a_node_without_ports_or_at_the_most_of_its_allocations_has_no_room_for_clients_of_others() {
+    let directory = TempDir::new().unwrap();
+    let node = |n: usize, more: &str| {
+        let listen = url(&directory, n);
+        let redirect = "[redirect]\nfleet = true\nfrom-allocations = 1000\n";
+        config(&format!("[fleet]\nname = \"turn{n}\"\nlisten = \"{listen}\"\nnodes = [\"{listen}\"]\n{redirect}{more}"))
+    };
+    let by_total = TestServer::start(&node(1, "[quota]\nallocations-total = 10\nallocations-per-user = 10\n"));
+    let few = node(2, "[quota]\nallocations-per-user = 20\n").replace("10000-29999", "27000-27029");
+    let by_ports = TestServer::start(&few);
+    let ask = |n: usize| {
+        let answer = get(url(&directory, n).strip_prefix("unix:").unwrap(), "/v1/node?room=true");
+        (answer["load_percent"].as_u64().unwrap(), answer["room"].as_bool().unwrap())
+    };
+    assert_eq!((ask(1), ask(2)), ((0, true), (0, true)));
+    let hold = |server: &TestServer, count: usize, user: &str| {
+        let sockets = (0..count).map(|_| {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.connect(server.udp()).unwrap();
+            hold_allocation(&socket, server.credentials(user));
+            socket
+        });
+        sockets.collect::<Vec<_>>()
+    };
+    let _of_total = hold(&by_total, 9, "alice");
+    wait_until("nine of ten allocations", LIMIT, || (ask(1) == (90, false)).then_some(()));
+    let mut of_ports = hold(&by_ports, 15, "alice");
+    wait_until("half of the ports", LIMIT, || (ask(2) == (50, true)).then_some(()));
+    of_ports.extend(hold(&by_ports, 12, "bob"));
+    wait_until("nine tenths of the ports", LIMIT, || (ask(2) == (90, false)).then_some(()));
+}
+
+#[test]
+fn many_nodes_that_hang_hide_no_other_one() {
+    let fleet = Fleet::of(1, "");
+    let (_client, relayed) = Wire::allocated(&fleet.servers[0], Transport::Udp, "alice");
+    let hanging: Vec<_> = (0..100).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let mut nodes: Vec<_> =
+        hanging.iter().map(|socket| format!("\"http://{}\"", socket.local_addr().unwrap())).collect();
+    nodes.push(format!("\"{}\"", url(&fleet.directory, 1)));
+    let nodes = nodes.join(", ");
+    let asking =
+        TestServer::start(&config(&format!("[fleet]\nname = \"asks\"\nnodes = [{nodes}]\ntoken = \"{TOKEN}\"\n")));
+    let list = nodes.replace(['"', ' '], "");
+    let finished = run(&mut turnstone(&["status", "--nodes", &list, "--json"]), LIMIT);
+    let answer: Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert_eq!((answer["sums"]["answering"].as_u64(), answer["sums"]["nodes"].as_u64()), (Some(1), Some(101)));
+    let admin = asking.file("admin.sock");
+    let found = get(&admin, "/v1/fleet/sessions?user=alice");
+    assert_eq!(found["sessions"][0]["relayed"][0], relayed.to_string(), "{found}");
+    assert_eq!(found["failures"].as_array().unwrap().len(), 100);
+    let seen = get(&admin, "/v1/fleet");
+    // This node, and the other one.
+    assert_eq!(seen["sums"]["answering"], 2, "{seen}");
+}
+
+#[test]
+fn whom_ca_names_is_read_again_by_a_reload_and_a_pipe_in_its_place_holds_up_nothing() {
+    let other = TestServer::start(&config(&format!("[fleet]\nlisten = \"0.0.0.0:0\"\ntoken = \"{TOKEN}\"\n")));
+    let line = wait_until("the endpoint in the log", LIMIT, || {
+        other.log().lines().find(|line| line.contains("serving the nodes of the fleet")).map(str::to_owned)
+    });
+    let port: u16 = line.split("0.0.0.0:").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+    let asking = TestServer::start(&config(&format!(
+        "[fleet]\nca = \"@DIR@/authority.pem\"\nnodes = [\"https://localhost:{port}\"]\ntoken = \"{TOKEN}\"\n"
+    )));
+    let (ca, admin) = (asking.file("authority.pem"), asking.file("admin.sock"));
+    // `None` before it is known who the nodes are.
+    let failure = || {
+        let seen = get(&admin, "/v1/fleet");
+        let nodes = seen["nodes"].as_array().unwrap();
+        nodes
+            .iter()
+            .find(|node| node["url"] != Value::Null && node["is_self"] == false)
+            .map(|node| node["failure"].clone())
+    };
+    let says = |what: &str| {
+        wait_until(what, LIMIT, || {
+            failure().filter(|failure| failure.as_str().is_some_and(|failure| failure.contains(what)))
+        });
+    };
+    says("is not trusted");
+    let own = std::fs::read(&ca).unwrap();
+    std::fs::copy(other.file("authority.pem"), &ca).unwrap();
+    asking.signal(rustix::process::Signal::HUP);
+    wait_until("the other node to be trusted", LIMIT, || failure().filter(Value::is_null));
+    std::fs::write(&ca, own).unwrap();
+    asking.signal(rustix::process::Signal::HUP);
+    says("is not trusted");
+    std::fs::remove_file(&ca).unwrap();
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mkfifoat(rustix::fs::CWD, &ca, mode).unwrap();
+    asking.signal(rustix::process::Signal::HUP);
+    says("it is a pipe; expected a file");
 }

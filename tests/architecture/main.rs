@@ -268,6 +268,10 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     (
         "fleet",
         &[
+            "http::Allowance",
+            "http::Bounded",
+            "regular_file",
+            "state_file",
             "client::tls",
             "config::AdminToken",
             "config::FleetConfig",

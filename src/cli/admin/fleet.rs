@@ -18,8 +18,6 @@ use crate::ops::host;
 
 /// All questions and their answers.
 pub(super) const LIMIT: Duration = Duration::from_secs(5);
-/// Questions at a time: each is a connection, of which a shell lets a process have some hundreds.
-const ASKED_MAX: usize = 64;
 
 /// The flags of commands that can ask a whole fleet.
 #[derive(Args)]
@@ -126,14 +124,11 @@ where
         let late = || format!("no answer within {} s", LIMIT.as_secs());
         let mut answers: Vec<Answered<T>> =
             nodes.iter().map(|node| Answered { url: node.url().to_string(), answer: Err(late()) }).collect();
-        let places = Arc::new(tokio::sync::Semaphore::new(ASKED_MAX));
         let mut asked = JoinSet::new();
         for (at, node) in nodes.into_iter().enumerate() {
-            let (places, answer) = (Arc::clone(&places), question(node));
-            asked.spawn(async move {
-                let _place = places.acquire_owned().await;
-                (at, answer.await)
-            });
+            // All at once: each is a connection, and they are few enough for what a shell lets a process have.
+            let answer = question(node);
+            asked.spawn(async move { (at, answer.await) });
         }
         let all = async {
             while let Some(done) = asked.join_next().await {

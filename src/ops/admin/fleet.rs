@@ -4,6 +4,8 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -23,6 +25,9 @@ pub(super) const SESSION_KEYS: &[&str] = &["user", "realm", "client", "peer", "r
 const SEARCH_LIMIT: Duration = Duration::from_secs(3);
 const FOUND_DEFAULT: usize = 100;
 const FOUND_MAX: usize = 500;
+/// What an answer may have: so much for each session that is asked for, and something besides.
+const SESSION_BYTES_MAX: usize = 2 * 1024;
+const PAGE_BYTES_MAX: usize = 64 * 1024;
 /// Nodes with a line of their own in a plot; more cannot be told apart.
 const LINES_MAX: usize = 6;
 
@@ -82,7 +87,9 @@ pub(super) async fn search(api: &Api, query: &Query) -> Result<Value, Refused> {
     // A filter that is none is told before anybody is asked.
     let mut found = Vec::new();
     let own = sessions::list(api, query).await?;
+    let own = serde_json::from_value(own).unwrap_or_default();
     let mut has_more = take(&mut found, own, &node::report(api).name, true, limit);
+    let bytes_max = PAGE_BYTES_MAX + limit * SESSION_BYTES_MAX;
     let mut failures = Vec::new();
     let target = format!("/v1/sessions?{}", query.encoded());
     let mut asked = JoinSet::new();
@@ -93,11 +100,11 @@ pub(super) async fn search(api: &Api, query: &Query) -> Result<Value, Refused> {
         if report.as_ref().is_some_and(|report| fleet.is_self(report)) {
             continue;
         }
-        let (places, target) = (fleet.places(), target.clone());
+        let (places, target) = (fleet.search_places(), target.clone());
         silent.push(url.clone());
         asked.spawn(async move {
             let Ok(_place) = places.acquire_owned().await else { return (node, url, None) };
-            let answer = node.asker.json(&target, SEARCH_LIMIT).await;
+            let answer = node.asker.json_within(&target, bytes_max, SEARCH_LIMIT).await;
             (node, url, Some(answer.map_err(|error| error.to_string())))
         });
     }
@@ -128,36 +135,61 @@ fn of(api: &Api) -> Result<&Arc<Fleet>, Refused> {
     api.fleet.as_ref().ok_or_else(|| Refused::not_found("this server has no [fleet]"))
 }
 
-/// Takes the sessions of a page, as far as there is room and they have what is shown. Returns whether there are more.
-fn take(found: &mut Vec<Value>, mut page: Value, node: &str, is_self: bool, limit: usize) -> bool {
-    let has_next = page.get("next_cursor").is_some_and(|cursor| !cursor.is_null());
-    let Some(Value::Array(sessions)) = page.get_mut("sessions").map(Value::take) else { return has_next };
-    let room = limit.saturating_sub(found.len());
-    let is_cut = sessions.len() > room;
-    found.extend(sessions.iter().filter_map(|session| fields(session, node, is_self)).take(room));
-    has_next || is_cut
+/// A page of sessions, as far as it is shown. What else is in an answer costs no memory.
+#[derive(Default, Deserialize)]
+struct Page {
+    sessions: Vec<Session>,
+    next_cursor: Option<IgnoredAny>,
 }
 
-/// What is shown of a session that another node tells of: texts and figures of the kinds that they are here, and nothing else.
-fn fields(session: &Value, node: &str, is_self: bool) -> Option<Value> {
-    let text = |key: &str| Some(session.get(key)?.as_str()?.chars().take(520).collect::<String>());
-    let bytes = |key: &str| session.pointer(key)?.as_u64();
-    let relayed: Vec<_> =
-        session.get("relayed")?.as_array()?.iter().take(2).filter_map(|relay| relay.get("address")?.as_str()).collect();
-    Some(json!({
+#[derive(Deserialize)]
+struct Session {
+    id: String,
+    transport: String,
+    client: String,
+    user: String,
+    username: String,
+    realm: Option<String>,
+    relayed: Vec<Relayed>,
+    age_secs: u64,
+    to_peers: Traffic,
+    to_client: Traffic,
+}
+
+#[derive(Deserialize)]
+struct Relayed {
+    address: String,
+}
+
+#[derive(Deserialize)]
+struct Traffic {
+    bytes: u64,
+}
+
+/// Takes the sessions of a page, as far as there is room. Returns whether there are more.
+fn take(found: &mut Vec<Value>, page: Page, node: &str, is_self: bool, limit: usize) -> bool {
+    let room = limit.saturating_sub(found.len());
+    found.extend(page.sessions.iter().map(|session| fields(session, node, is_self)).take(room));
+    page.next_cursor.is_some() || page.sessions.len() > room
+}
+
+/// What is shown of a session that another node tells of.
+fn fields(session: &Session, node: &str, is_self: bool) -> Value {
+    let text = |text: &str| text.chars().take(520).collect::<String>();
+    json!({
         "node": node,
         "is_self": is_self,
-        "id": text("id")?,
-        "transport": text("transport")?,
-        "client": text("client")?,
-        "user": text("user")?,
-        "username": text("username")?,
-        "realm": text("realm"),
-        "relayed": relayed,
-        "age_secs": session.get("age_secs")?.as_u64()?,
-        "to_peers_bytes": bytes("/to_peers/bytes")?,
-        "to_client_bytes": bytes("/to_client/bytes")?,
-    }))
+        "id": text(&session.id),
+        "transport": text(&session.transport),
+        "client": text(&session.client),
+        "user": text(&session.user),
+        "username": text(&session.username),
+        "realm": session.realm.as_deref().map(text),
+        "relayed": session.relayed.iter().take(2).map(|relayed| text(&relayed.address)).collect::<Vec<_>>(),
+        "age_secs": session.age_secs,
+        "to_peers_bytes": session.to_peers.bytes,
+        "to_client_bytes": session.to_client.bytes,
+    })
 }
 
 impl Shown {
@@ -300,12 +332,20 @@ mod tests {
             "relayed": [{ "address": "r" }], "age_secs": 1, "to_peers": { "bytes": 1 }, "to_client": { "bytes": 2 },
             "more": "x",
         });
+        let page = |sessions: &Value, next: Value| {
+            json!({ "sessions": sessions, "next_cursor": next, "more": [{}] }).to_string()
+        };
         let mut found = Vec::new();
-        let page = json!({ "sessions": [good, { "id": {} }, 7, good], "next_cursor": null });
-        assert!(!take(&mut found, page.clone(), "n", false, 100));
-        assert_eq!(found.len(), 2);
+        let mut taken = |page: String, limit| {
+            serde_json::from_str(&page).map(|page| (take(&mut found, page, "n", false, limit), found.len())).ok()
+        };
+        let two = json!([good, good]);
+        assert_eq!(taken(page(&two, Value::Null), 100), Some((false, 2)));
+        assert_eq!(taken(page(&two, Value::Null), 3), Some((true, 3)));
+        assert_eq!(taken(page(&json!([]), json!("x")), 3), Some((true, 3)));
+        for bad in [json!([good, { "id": {} }]), json!([{}]), json!([7]), json!("x")] {
+            assert_eq!(taken(page(&bad, Value::Null), 100), None, "{bad}: nothing of it is kept");
+        }
         assert!(found[0].get("more").is_none() && found[0]["node"] == "n");
-        assert!(take(&mut found, page, "n", false, 3) && found.len() == 3);
-        assert!(!take(&mut found, json!(["x"]), "n", false, 3));
     }
 }
