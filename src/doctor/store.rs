@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::finding;
 use crate::config::StoreConfig;
 use crate::probe::{Status, Step};
-use crate::store::{ProbeError, Probed, probe};
+use crate::store::{ProbeError, probe};
 
 /// Judges the files of its certificates.
 pub fn judge_files(config: &StoreConfig) -> Vec<Step> {
@@ -30,8 +30,9 @@ pub fn judge_files(config: &StoreConfig) -> Vec<Step> {
 pub(super) fn judge(config: &StoreConfig, realms: &[String], relying: &[String], timeout: Duration) -> Step {
     let url = &config.url;
     match probe(config, realms, timeout) {
-        Ok(Probed { took, mut empty }) => {
-            let took = took.as_secs_f64() * 1e3;
+        Ok(probed) => {
+            let took = probed.took.as_secs_f64() * 1e3;
+            let mut empty = probed.empty;
             empty.retain(|realm| relying.contains(realm));
             if !empty.is_empty() {
                 let names: Vec<_> = empty.iter().map(|realm| format!("{realm:?}")).collect();

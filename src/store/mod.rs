@@ -17,7 +17,7 @@ mod secrets;
 mod stats;
 mod users;
 
-pub use check::{ProbeError, Probed, probe};
+pub use check::{ProbeError, probe};
 pub use connect::ConnectError;
 pub use error::StoreError;
 pub use follow::{Followed, Follower, Following, Wanted, follow};

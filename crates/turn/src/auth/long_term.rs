@@ -12,7 +12,7 @@ use turnstone_stun::{AttributeType, Encoder, IntegrityKind, Key, Message, Method
 
 use super::access_token::AccessTokens;
 use super::algorithms::Offer;
-use super::asked::{AskPolicy, AskedUser, KnownCredential};
+use super::asked::{AskPolicy, AskedUser};
 use super::identity::{Identity, KeyId, Origin};
 use super::nonce::{Features, NonceHolder, NonceKeys, NonceScope, NonceState};
 use super::password::{PrepareError, prepare};
@@ -334,21 +334,6 @@ impl Credentials {
             return Err(Reason::CredentialExpired);
         }
         Ok(Authenticated { identity, key, algorithm, integrity })
-    }
-
-    /// Checks a request whose user [`Self::authenticate`] does not know by a credential that is at hand, as a server does that has asked for it.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn authenticate_known(
-        &self,
-        now: Now,
-        five_tuple: &FiveTuple,
-        message: &Message<'_>,
-        (username, known): (&Arc<str>, KnownCredential),
-    ) -> Result<Authenticated, Reason> {
-        let user = known.into_user(username, &self.realm, self.label.as_ref());
-        self.authenticate_asked(now, five_tuple, message, Some(&user))
     }
 
     /// The username to ask about, after [`Self::authenticate`] knew no user of it. A hash names nobody who could be asked about, and

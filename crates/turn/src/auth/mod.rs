@@ -7,6 +7,7 @@ mod asked;
 mod cookie;
 mod diagnose;
 mod identity;
+mod known;
 mod long_term;
 mod nonce;
 mod number_index;
