@@ -29,6 +29,7 @@ pub(super) async fn run(
             event = events.recv() => event,
             _ = retry.tick() => {
                 shared.publish().await;
+                shared.look_again();
                 continue;
             }
         };

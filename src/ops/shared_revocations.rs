@@ -1,6 +1,7 @@
 //! What is revoked for all servers that share a store: put there, and put in force here when another server has.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -21,6 +22,8 @@ pub(super) struct SharedRevocations {
     /// What the store has, as it is written there.
     members: Mutex<Members>,
     default_realm: Mutex<String>,
+    /// When the first of what cannot be read is over, in Unix seconds.
+    unread_until_unix: AtomicU64,
 }
 
 impl SharedRevocations {
@@ -31,6 +34,7 @@ impl SharedRevocations {
             revocations,
             members: Mutex::default(),
             default_realm: Mutex::new(default_realm.to_owned()),
+            unread_until_unix: AtomicU64::new(u64::MAX),
         }
     }
 
@@ -142,30 +146,40 @@ impl SharedRevocations {
     pub(super) fn put_in_force(&self) {
         let (now_unix, default_realm) = (unix_now(), self.default_realm());
         let mut revoked = Vec::new();
-        let mut unread: Vec<(String, RevocationError)> = Vec::new();
+        let mut unread: Vec<(String, u64, RevocationError)> = Vec::new();
         for (member, until_unix) in self.members().iter().filter(|(_, until)| **until > now_unix) {
             match revocation_of_store(member, &default_realm, *until_unix) {
                 Ok(revocation) => revoked.push(revocation),
-                Err(error) => unread.push((member.clone(), error)),
+                Err(error) => unread.push((member.clone(), *until_unix, error)),
             }
         }
-        if let Some((first, error)) = unread.first() {
-            let whose = unread.iter().filter_map(|(member, _)| revoked_of_store(member, &default_realm).ok());
+        let first_until_unix = unread.iter().map(|(_, until_unix, _)| *until_unix).min();
+        self.unread_until_unix.store(first_until_unix.unwrap_or(u64::MAX), Ordering::Relaxed);
+        let mut problem = None;
+        if let Some((first, _, error)) = unread.first() {
+            let whose = unread.iter().filter_map(|(member, ..)| revoked_of_store(member, &default_realm).ok());
             let whose: HashSet<_> = whose.collect();
             let is_unread = |of: &Revocation| whose.contains(&(of.realm.clone(), of.whose.clone()));
             revoked.extend(self.revocations.stored().into_iter().filter(is_unread));
-            let problem = StoreError::Unexpected("revocations that can be read");
-            if self.store.stats().trouble(Part::RevocationsRead, &problem) {
-                let first: String = first.chars().take(SHOWN_CHARS_MAX).collect();
-                tracing::error!(
-                    problems = unread.len(), ?first, %error,
-                    "what the store says is revoked cannot be read, and that much of it is not in force if it was not before"
-                );
-            }
+            let first: String = first.chars().take(SHOWN_CHARS_MAX).collect();
+            problem = Some(format!("{} of what is revoked, the first {first:?}: {error}", unread.len()));
         }
-        self.store.stats().set_revocations(revoked.len());
-        if let Err(error) = self.revocations.replace_stored(&revoked) {
-            tracing::error!(%error, "what the store says is revoked is not in force");
+        match self.revocations.replace_stored(&revoked) {
+            Ok(()) => self.store.stats().set_revocations(revoked.len()),
+            Err(error) => problem = Some(format!("all {} of what is revoked: {error}", revoked.len())),
+        }
+        let Some(problem) = problem.map(StoreError::Unusable) else {
+            return self.store.stats().is_well(Part::RevocationsInForce);
+        };
+        if self.store.stats().trouble(Part::RevocationsInForce, &problem) {
+            tracing::error!(%problem, "something that the store says is revoked is not in force, unless it was before (told once a minute)");
+        }
+    }
+
+    /// What could not be read may be over, which no event tells.
+    pub(super) fn look_again(&self) {
+        if unix_now() >= self.unread_until_unix.load(Ordering::Relaxed) {
+            self.put_in_force();
         }
     }
 

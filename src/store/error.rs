@@ -17,6 +17,9 @@ pub enum StoreError {
     /// The answer is not what was asked for.
     #[error("the store holds something else than is expected: {0}")]
     Unexpected(&'static str),
+    /// It is of the kind that was asked for, and of no use.
+    #[error("what the store holds cannot be used: {0}")]
+    Unusable(String),
 }
 
 impl StoreError {

@@ -42,7 +42,7 @@ impl CommandResult {
             Ok(_) => Self::Answered,
             Err(StoreError::Lost) => Self::Lost,
             Err(StoreError::TimedOut) => Self::TimedOut,
-            Err(StoreError::Refused(_) | StoreError::Unexpected(_)) => Self::Refused,
+            Err(StoreError::Refused(_) | StoreError::Unexpected(_) | StoreError::Unusable(_)) => Self::Refused,
         }
     }
 }
@@ -84,6 +84,8 @@ pub enum Part {
     RevocationsWritten,
     /// What others revoke is read there.
     RevocationsRead,
+    /// What was read of them is put in force.
+    RevocationsInForce,
     /// The key of nonces.
     NonceKey,
     /// Shared secrets.
@@ -94,8 +96,15 @@ pub enum Part {
 
 impl Part {
     /// Every one, for metrics that start at zero.
-    pub const ALL: [Self; 6] =
-        [Self::Quotas, Self::RevocationsWritten, Self::RevocationsRead, Self::NonceKey, Self::Secrets, Self::Users];
+    pub const ALL: [Self; 7] = [
+        Self::Quotas,
+        Self::RevocationsWritten,
+        Self::RevocationsRead,
+        Self::RevocationsInForce,
+        Self::NonceKey,
+        Self::Secrets,
+        Self::Users,
+    ];
 
     /// The stable name used as a metric label.
     pub fn label(self) -> &'static str {
@@ -103,6 +112,7 @@ impl Part {
             Self::Quotas => "quotas",
             Self::RevocationsWritten => "revocations-written",
             Self::RevocationsRead => "revocations-read",
+            Self::RevocationsInForce => "revocations-in-force",
             Self::NonceKey => "nonce-key",
             Self::Secrets => "secrets",
             Self::Users => "users",

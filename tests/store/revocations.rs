@@ -1,12 +1,13 @@
 //! What one server revokes is revoked on all of them, whatever becomes of the store meanwhile.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::redis::Redis;
 use crate::support::{TestServer, run, time_limited, wait_until};
-use crate::{LIMIT, allocate, store_status, turnstone, wait_connected, with_store};
+use crate::{LIMIT, allocate, metric, store_status, turnstone, wait_connected, with_store};
 
 fn start(redis: &Redis) -> TestServer {
     start_in(redis, "@DIR@/state")
@@ -193,11 +194,31 @@ fn an_entry_that_cannot_be_read_is_told_and_takes_nothing_out_of_force() {
     revoke(&other, "bob");
     wait_refused(&one, "bob", true);
     assert!(is_refused(&one, "alice") && is_refused(&other, "alice"));
+    let problem = |server: &TestServer| store_status(server)["problems"]["revocations-in-force"].clone();
+    let is_shown = |server: &TestServer| metric(server, "turnstone_store_problem{part=\"revocations-in-force\"}");
+    // It is shown on, however often the store is read meanwhile.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(5) {
+        for server in [&one, &other] {
+            let problem = problem(server).to_string();
+            assert!(problem.contains("2 of what is revoked") && problem.contains("lifetime_secs is for"), "{problem}");
+            assert!(is_shown(server) > 0.0);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
     let undone = turnstone(&one, &["revoke", "--user", "alice", "--undo"]);
     assert_eq!(undone.code, Some(0), "{undone:?}");
     for server in [&one, &other] {
         wait_refused(server, "alice", false);
         assert!(is_refused(server, "bob"));
+        wait_until("junk alone to be told", LIMIT, || {
+            problem(server).to_string().contains("1 of what is revoked").then_some(())
+        });
+    }
+    redis.ask(&["ZREM", "turnstone:{revocations}", "~ junk"]);
+    for server in [&one, &other] {
+        wait_until("all to be read", LIMIT, || problem(server).is_null().then_some(()));
+        assert!(is_shown(server) == 0.0 && is_refused(server, "bob"));
     }
 }
 
