@@ -21,6 +21,8 @@ use crate::config::{StoredSecrets, check_secret};
 
 /// How often it is read.
 const INTERVAL: Duration = Duration::from_secs(5);
+/// Secrets of a realm that cannot be used and are named.
+const TOLD_MAX: usize = 5;
 
 /// What there is to be followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,8 +123,7 @@ impl Follower {
                 }
             }
             self.known.retain(|realm, _| wanted.realms.contains(realm));
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-            let found = Followed { secrets: self.valid(now), nonce_key: nonce_key.clone(), is_read };
+            let found = Followed { secrets: self.valid(unix_now()), nonce_key: nonce_key.clone(), is_read };
             self.store.stats().set_secrets(found.secrets.values().map(Vec::len).sum());
             self.tell_without(&wanted, &found.secrets).await;
             self.found.send_if_modified(|known| {
@@ -139,14 +140,17 @@ impl Follower {
     async fn read_secrets(&mut self, realms: &[String]) -> bool {
         let mut refused = None;
         for realm in realms {
-            let problem = match secrets::read(&self.store, realm).await {
+            let problem = match secrets::read(&self.store, realm, unix_now()).await {
                 Ok(found) => {
                     self.known.insert(realm.clone(), found.secrets);
-                    let problems: Vec<_> = found.problems.iter().map(|(id, why)| format!("{id}: {why}")).collect();
-                    problems.join("; ")
+                    let problem = text_of(&found.problems);
+                    if !problem.is_empty() {
+                        refused = Some(StoreError::Unusable(format!("of {realm:?}, {problem}")));
+                    }
+                    problem
                 }
                 Err(error) if error.is_loss() => return false,
-                // What is there is not what was there before.
+                // What is there is not what was there before, which stays in force.
                 Err(error) => {
                     let problem = error.to_string();
                     refused = Some(error);
@@ -230,11 +234,25 @@ impl Follower {
     }
 
     fn valid(&self, now_unix: u64) -> StoredSecrets {
-        let is_valid = |stored: &&Stored| stored.valid_until.is_none_or(|until| now_unix < until);
-        let of_realm = |stored: &Vec<Stored>| stored.iter().filter(is_valid).map(|of| of.secret.clone()).collect();
+        let of_realm = |stored: &Vec<Stored>| {
+            stored.iter().filter(|stored| stored.is_valid(now_unix)).map(|of| of.secret.clone()).collect()
+        };
         let realms = self.known.iter().map(|(realm, stored)| (realm.clone(), of_realm(stored)));
         realms.filter(|(_, secrets): &(String, Vec<_>)| !secrets.is_empty()).collect()
     }
+}
+
+/// What is wrong with single secrets, in one line.
+fn text_of(problems: &BTreeMap<String, String>) -> String {
+    let mut told: Vec<_> = problems.iter().take(TOLD_MAX).map(|(id, why)| format!("{id}: {why}")).collect();
+    if problems.len() > TOLD_MAX {
+        told.push(format!("and {} more", problems.len() - TOLD_MAX));
+    }
+    told.join("; ")
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn is_same(one: &Followed, other: &Followed) -> bool {

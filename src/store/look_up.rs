@@ -49,8 +49,7 @@ pub fn look_up(
 ) -> Result<LookedUp, LookUpError> {
     let asked = async {
         let store = Store::connected(config).await?;
-        let mut found = secrets::read(&store, realm).await?.secrets;
-        found.retain(|stored| stored.valid_until.is_none_or(|until| now_unix < until));
+        let found = secrets::read(&store, realm, now_unix).await?.secrets;
         let secrets = found.into_iter().map(|stored| stored.secret).collect();
         let user = match config.users {
             true => StoreUsers::new(store).find(realm, username).await?,

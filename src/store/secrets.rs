@@ -12,8 +12,10 @@ use super::handle::Store;
 use crate::auth::SharedSecret;
 use crate::config::{StoreConfig, StoreLayout, check_secret};
 
-/// More secrets are more than one realm should have: each is tried for a request.
-const SECRETS_MAX: u64 = 64;
+/// More secrets that are valid are more than one realm should have: each is tried for a request.
+const SECRETS_MAX: usize = 64;
+/// And with those that are over, which nobody has deleted: an answer is bounded, see `link`.
+const READ_MAX: usize = 256;
 const SECRET_BYTES_MAX: usize = 1024;
 const ID_BYTES_MAX: usize = 64;
 
@@ -24,6 +26,12 @@ pub struct Stored {
     pub secret: SharedSecret,
     /// In Unix seconds.
     pub valid_until: Option<u64>,
+}
+
+impl Stored {
+    pub(super) fn is_valid(&self, now_unix: u64) -> bool {
+        self.valid_until.is_none_or(|until| now_unix < until)
+    }
 }
 
 /// What a realm has, and what is wrong with some of it: the id, and why.
@@ -45,17 +53,28 @@ struct Form {
 /// Reads the secrets of a realm.
 ///
 /// # Errors
-/// The store does not say.
-pub(super) async fn read(store: &Store, realm: &str) -> Result<Found, StoreError> {
+/// The store does not say, or has too many.
+pub(super) async fn read(store: &Store, realm: &str, now_unix: u64) -> Result<Found, StoreError> {
     let (key, [count, all]) = questions(store.config(), realm);
-    let mut problems = BTreeMap::new();
-    if !has_room(store.command(&count).await?, &key, &mut problems)? {
-        return Ok(Found { secrets: Vec::new(), problems });
+    match read_as::<usize>(store.command(&count).await?, "a number")? {
+        0 => return Ok(Found::default()),
+        count if count > READ_MAX => {
+            return Err(StoreError::Unusable(format!("{key:?} has {count} secrets, more than {READ_MAX}")));
+        }
+        _ => {}
     }
     let all = store.command(&all).await?;
-    match store.config().layout {
+    let mut found = match store.config().layout {
         StoreLayout::Own => read_own(all),
         StoreLayout::Coturn => read_coturn(all),
+    }?;
+    found.secrets.retain(|stored| stored.is_valid(now_unix));
+    match found.secrets.len() {
+        0..=SECRETS_MAX => Ok(found),
+        count => {
+            let problem = format!("{key:?} has {count} secrets that are valid, more than {SECRETS_MAX}");
+            Err(StoreError::Unusable(problem))
+        }
     }
 }
 
@@ -104,14 +123,6 @@ fn read_coturn(all: Value) -> Result<Found, StoreError> {
     found.secrets.sort_by(|one, other| one.secret.id.cmp(&other.secret.id));
     found.secrets.dedup_by(|one, other| one.secret.id == other.secret.id);
     Ok(found)
-}
-
-fn has_room(count: Value, key: &str, problems: &mut BTreeMap<String, String>) -> Result<bool, StoreError> {
-    let count: u64 = read_as(count, "a number")?;
-    if count > SECRETS_MAX {
-        problems.insert(key.escape_debug().to_string(), format!("it has {count} secrets, more than {SECRETS_MAX}"));
-    }
-    Ok(count > 0 && count <= SECRETS_MAX)
 }
 
 fn read_as<T: redis::FromRedisValue>(value: Value, what: &'static str) -> Result<T, StoreError> {

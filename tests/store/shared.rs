@@ -70,6 +70,44 @@ fn secrets_of_the_store_are_in_force_while_they_are_valid_and_outlive_its_loss()
 }
 
 #[test]
+fn secrets_that_are_over_do_not_count_and_too_many_leave_in_force_what_was() {
+    let redis = Redis::start();
+    let key = "turnstone:secrets:turn.test";
+    let put = |first: u32, last: u32, valid_until: u64| {
+        let value = format!(r#"{{"secret": "another-secret-0123456789", "valid_until": {valid_until}}}"#);
+        let pairs: Vec<_> = (first..=last).flat_map(|id| [id.to_string(), value.clone()]).collect();
+        redis.ask(&[vec!["HSET", key], pairs.iter().map(String::as_str).collect()].concat());
+    };
+    redis.ask(&["HSET", key, "good", SECRET]);
+    put(1, 64, 1_600_000_000);
+    let server = knows_nobody(&format!("url = \"{}\"", redis.url())).start();
+    wait_secrets(&server, 1);
+    let alice = time_limited(SECRET, "alice", 600);
+    allocate(&server, &alice).unwrap();
+    assert_eq!(store_status(&server)["problems"], serde_json::json!({}));
+    let problem = || store_status(&server)["problems"]["secrets"].to_string();
+    let latest = 4_000_000_000;
+    put(1, 63, latest);
+    wait_secrets(&server, 64);
+    for (first, last, told) in
+        [(64, 64, "65 secrets that are valid, more than 64"), (65, 256, "257 secrets, more than 256")]
+    {
+        put(first, last, latest);
+        wait_until("too many to be told", LIMIT, || problem().contains(told).then_some(()));
+        assert!(store_status(&server)["secrets"] == 64 && server.log().contains(told), "{}", server.log());
+        assert_eq!(metric(&server, "turnstone_store_problem{part=\"secrets\"}"), 1.0);
+        allocate(&server, &alice).unwrap();
+    }
+    redis.ask(&["DEL", key]);
+    redis.ask(&["HSET", key, "good", SECRET, "short", "hunter2"]);
+    wait_secrets(&server, 1);
+    assert!(problem().contains("short") && !problem().contains("hunter2"), "{}", problem());
+    redis.ask(&["HDEL", key, "short"]);
+    wait_until("all of them to be good", LIMIT, || (problem() == "null").then_some(()));
+    allocate(&server, &alice).unwrap();
+}
+
+#[test]
 fn the_credentials_api_mints_with_a_secret_of_the_store() {
     let redis = Redis::start();
     redis.ask(&["HSET", "turnstone:secrets:turn.test", "a", SECRET]);
