@@ -92,7 +92,9 @@ async fn try_all(
         if config.users {
             // No client has this name.
             match users::questions(config, realm, "") {
-                users::Questions::Own(question) => questions.push(question),
+                users::Questions::Own { key, args } => {
+                    users::FIND.key(key).arg(&args).invoke_async::<Value>(connection).await?;
+                }
                 users::Questions::Coturn(all) => questions.extend(*all),
             }
         }

@@ -1,8 +1,8 @@
 //! The static users of a store: each is looked up when a request needs him.
 
-use redis::{Cmd, cmd, from_redis_value};
+use redis::{Cmd, Script, Value, cmd, from_redis_value};
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use zeroize::Zeroizing;
 
 use super::error::StoreError;
@@ -17,6 +17,17 @@ use crate::hook::read_answer;
 const KEPT_MAX: usize = 16_384;
 /// So much of a name is told.
 const NAME_CHARS_MAX: usize = 100;
+/// A longer value is nobody's: the store is not asked for it, since any stranger can have it looked up.
+const VALUE_BYTES_MAX: usize = 4096;
+const TOO_LONG: StoreError = StoreError::Unexpected("a value of at most 4096 bytes");
+
+/// KEYS: the users of a realm. ARGV: a name, and how long a value may be. Returns the value, or 0 if it is longer.
+pub(super) static FIND: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "if redis.call('HSTRLEN', KEYS[1], ARGV[1]) > tonumber(ARGV[2]) then return 0 end
+        return redis.call('HGET', KEYS[1], ARGV[1])",
+    )
+});
 
 /// Looks users up.
 pub struct StoreUsers {
@@ -37,7 +48,7 @@ impl StoreUsers {
     pub async fn find(&self, realm: &str, username: &str) -> Result<Option<KnownCredential>, StoreError> {
         let name = (realm.to_owned(), username.to_owned());
         let found = match questions(self.store.config(), realm, username) {
-            Questions::Own(question) => self.own(&question).await,
+            Questions::Own { key, args } => self.own(&key, &args).await,
             Questions::Coturn(questions) => self.of_coturn(&questions).await,
         };
         let stats = self.store.stats();
@@ -60,8 +71,11 @@ impl StoreUsers {
         }
     }
 
-    async fn own(&self, question: &Cmd) -> Result<Option<KnownCredential>, StoreError> {
-        let value = self.store.command(question).await?;
+    async fn own(&self, key: &str, args: &[String; 2]) -> Result<Option<KnownCredential>, StoreError> {
+        let value = self.store.script(&FIND, &[key], args).await?;
+        if value == Value::Int(0) {
+            return Err(TOO_LONG);
+        }
         let value: Option<Vec<u8>> = from_redis_value(value).map_err(|_| StoreError::Unexpected("a hash of users"))?;
         value.map(|value| of_value(&Zeroizing::new(value))).transpose()
     }
@@ -69,8 +83,13 @@ impl StoreUsers {
     async fn of_coturn(&self, questions: &[Cmd; 4]) -> Result<Option<KnownCredential>, StoreError> {
         let get = async |question: &Cmd| {
             let value = self.store.command(question).await?;
-            let value: Option<Vec<u8>> = from_redis_value(value).map_err(|_| StoreError::Unexpected("a user's key"))?;
-            Ok::<_, StoreError>(value.map(Zeroizing::new))
+            let value: Vec<u8> = from_redis_value(value).map_err(|_| StoreError::Unexpected("a user's key"))?;
+            match value.len() {
+                // What is not there is empty, too.
+                0 => Ok(None),
+                1..=VALUE_BYTES_MAX => Ok(Some(Zeroizing::new(value))),
+                _ => Err(TOO_LONG),
+            }
         };
         let [key, password, old_key, old_password] = questions;
         let (key, password, old_key, old_password) =
@@ -109,8 +128,8 @@ impl StoreUsers {
 
 /// What asks for a user.
 pub(super) enum Questions {
-    /// A field of a hash: neither a realm nor a name can be taken for a part of another.
-    Own(Cmd),
+    /// A field of a hash: neither a realm nor a name can be taken for a part of another. For [`FIND`].
+    Own { key: String, args: [String; 2] },
     /// `redis-userdb` of coturn, and where it had users before it had realms: a key and a password each.
     Coturn(Box<[Cmd; 4]>),
 }
@@ -124,13 +143,15 @@ pub(super) fn count(config: &StoreConfig, realm: &str) -> Option<Cmd> {
 pub(super) fn questions(config: &StoreConfig, realm: &str, username: &str) -> Questions {
     match config.layout {
         StoreLayout::Own => {
-            let key = format!("{}:users:{realm}", config.prefix);
-            Questions::Own(cmd("HGET").arg(key).arg(username).to_owned())
+            let args = [username.to_owned(), VALUE_BYTES_MAX.to_string()];
+            Questions::Own { key: format!("{}:users:{realm}", config.prefix), args }
         }
         StoreLayout::Coturn => {
             let (of_realm, of_all) = (format!("turn/realm/{realm}/user/{username}"), format!("turn/user/{username}"));
             let names = [(&of_realm, "key"), (&of_realm, "password"), (&of_all, "key"), (&of_all, "password")];
-            let questions = names.map(|(whose, what)| cmd("GET").arg(format!("{whose}/{what}")).to_owned());
+            // One byte more than there may be tells that there are more.
+            let part = |key: String| cmd("GETRANGE").arg(key).arg(0).arg(VALUE_BYTES_MAX).to_owned();
+            let questions = names.map(|(whose, what)| part(format!("{whose}/{what}")));
             Questions::Coturn(Box::new(questions))
         }
     }

@@ -96,6 +96,15 @@ fn the_rights_on_the_page_are_enough_and_one_that_lacks_is_told() {
             store_status(&one)["problems"].as_object().is_some_and(|problems| problems.is_empty()).then_some(())
         });
     }
+    // A user is asked for when a request needs him.
+    grant(&redis, &["-hstrlen".to_owned()]);
+    let frank = Credentials { username: "frank".to_owned(), password: "his password".to_owned() };
+    assert_eq!(allocate(&one, &frank).err(), Some(500));
+    assert!(store_status(&one)["problems"]["users"].to_string().contains("refuses"));
+    assert!(doctor(&one).contains("refuses"), "{}", doctor(&one));
+    grant(&redis, &["+hstrlen".to_owned()]);
+    assert_eq!(allocate(&one, &frank).err(), Some(401));
+    is_well(&one);
     // One that is full takes nothing more.
     redis.ask(&["CONFIG", "SET", "maxmemory", "1"]);
     wait_until("it to be full", LIMIT, || store_status(&one)["problems"]["quotas"].as_str().map(drop));

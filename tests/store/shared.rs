@@ -188,6 +188,41 @@ fn users_of_the_store_are_looked_up_kept_for_its_loss_and_strangers_are_asked_ab
     assert!(told.is_some_and(|line| line.contains("broken") && line.contains("turn.test")), "{log}");
 }
 
+#[test]
+fn a_value_of_a_user_that_is_too_long_is_told_and_holds_up_nobody_else() {
+    let redis = Redis::start();
+    let put = |command: &str, arguments: &[&str], len: usize| {
+        let script =
+            format!("return redis.call('{command}', KEYS[1], {} string.rep('a', {len}))", arguments[1..].concat());
+        redis.ask(&["EVAL", &script, "1", arguments[0]]);
+    };
+    for layout in ["turnstone", "coturn"] {
+        let settings = format!("url = \"{}\"\nlayout = \"{layout}\"\nknown-for = \"1s\"", redis.url());
+        let server = knows_nobody(&settings).start();
+        wait_connected(&server, true);
+        for (name, len) in [("alice", 500), ("long", 4097), ("huge", 4 << 20)] {
+            match layout {
+                "turnstone" => put("HSET", &["turnstone:users:turn.test", &format!("'{name}',")], len),
+                _ => put("SET", &[&format!("turn/realm/turn.test/user/{name}/password")], len),
+            }
+        }
+        let alice = password("alice", &"a".repeat(500));
+        allocate(&server, &alice).unwrap();
+        for round in 0..3 {
+            for name in ["long", "huge"] {
+                assert_eq!(allocate(&server, &password(name, "guessed")).err(), Some(500), "{layout} {round} {name}");
+            }
+            allocate(&server, &alice).unwrap();
+            assert_eq!(allocate(&server, &password("nobody", "guessed")).err(), Some(401));
+        }
+        assert_eq!(store_status(&server)["connections"], 1, "{}", server.log());
+        assert!(server.log().contains("a value of at most 4096 bytes"), "{}", server.log());
+        assert_eq!(allocate(&server, &password("huge", "guessed")).err(), Some(500));
+        let problem = store_status(&server)["problems"]["users"].as_str().map(str::to_owned).unwrap_or_default();
+        assert!(problem.contains("the user \"huge\""), "{problem}");
+    }
+}
+
 /// Both keys, as `turnstone credentials hash` makes them.
 fn turnstone_hash(name: &str, password: &str) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_turnstone"));
