@@ -114,7 +114,8 @@ fn a_credential_that_is_revoked_at_the_running_server_is_not_said_to_be_valid() 
     let socket = server.file("admin.sock");
     drop(std::fs::rename(&socket, server.file("gone.sock")));
     let (code, told, note) = verify(&[]);
-    assert!(code == Some(0) && told == good, "{told}");
+    // Not `good`: the minutes that are left are in it.
+    assert!(code == Some(0) && told.starts_with("valid: "), "{told}");
     assert!(
         note.starts_with("note: no running server was asked whether it is revoked (no admin API at unix:"),
         "{note}"
