@@ -42,22 +42,39 @@ impl Admin {
         around: &Surroundings<'_>,
         wants_token: bool,
     ) -> Result<Option<Self>, ConfigError> {
-        let mut overrides = Overrides::default();
-        for set in keys::settable().filter(|set| set.key == READERS || set.key.starts_with("admin.")) {
-            if let Some(value) = (around.env)(set.env).filter(|value| !value.is_empty()) {
-                overrides.set_default(set.key, set.env, vec![value]);
-            }
-        }
-        let document = Document::new(&source.name, &source.text, &overrides);
-        let (table, _) = DeTable::parse_recoverable(&source.text);
-        let root = Section::root(&document, table.get_ref());
-        read_readers(&document, &root);
-        let section = root.section("admin");
-        let listen = read_listen(&section, source);
-        let token = if wants_token { read_token(&document, &section, source, around) } else { None };
-        document.finish()?;
-        Ok(listen.map(|listen| Self { listen: listen.value, token, page: false, page_origins: Vec::new() }))
+        read_one_table("admin", source, around, |document, section| {
+            let listen = read_listen(section, source)?.value;
+            let token = if wants_token { read_token(document, section, source, around) } else { None };
+            Some(Self { listen, token, page: false, page_origins: Vec::new() })
+        })
     }
+}
+
+/// Reads one table without the rest of the configuration: for a client on this host, which may not be allowed to read the server's secrets,
+/// and whom a mistake elsewhere in the file is not to hold up.
+///
+/// # Errors
+/// What is wrong in the table.
+pub(super) fn read_one_table<T>(
+    name: &'static str,
+    source: &Source,
+    around: &Surroundings<'_>,
+    read: impl FnOnce(&Document<'_>, &Section<'_, '_>) -> T,
+) -> Result<T, ConfigError> {
+    let of_table = |key: &str| key.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+    let mut overrides = Overrides::default();
+    for set in keys::settable().filter(|set| set.key == READERS || of_table(set.key)) {
+        if let Some(value) = (around.env)(set.env).filter(|value| !value.is_empty()) {
+            overrides.set_default(set.key, set.env, vec![value]);
+        }
+    }
+    let document = Document::new(&source.name, &source.text, &overrides);
+    let (table, _) = DeTable::parse_recoverable(&source.text);
+    let root = Section::root(&document, table.get_ref());
+    read_readers(&document, &root);
+    let result = read(&document, &root.section(name));
+    document.finish()?;
+    Ok(result)
 }
 
 pub(super) fn read_admin(

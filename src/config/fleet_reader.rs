@@ -2,17 +2,13 @@
 
 use std::path::PathBuf;
 
-use toml::de::DeTable;
-
-use super::access::{parse_path, read_readers, read_secret};
-use super::admin::is_taken;
+use super::access::{parse_path, read_secret};
+use super::admin::{is_taken, read_one_table};
 use super::endpoint::Endpoint;
 use super::error::{ConfigError, Located, ValueError};
 use super::fleet::{FleetConfig, NodeSource, NodeUrl};
-use super::keys::{self, READERS};
 use super::listen::check_endpoint;
 use super::operation::parse_endpoint;
-use super::overrides::Overrides;
 use super::reader::{Document, Section};
 use super::secret::{AdminToken, trim_line_end};
 use super::snapshot::{Listener, TlsFiles};
@@ -33,25 +29,14 @@ impl FleetConfig {
         around: &Surroundings<'_>,
         wants_token: bool,
     ) -> Result<Option<Self>, ConfigError> {
-        let mut overrides = Overrides::default();
-        for set in keys::settable().filter(|set| set.key == READERS || set.key.starts_with("fleet.")) {
-            if let Some(value) = (around.env)(set.env).filter(|value| !value.is_empty()) {
-                overrides.set_default(set.key, set.env, vec![value]);
-            }
-        }
-        let document = Document::new(&source.name, &source.text, &overrides);
-        let (table, _) = DeTable::parse_recoverable(&source.text);
-        let root = Section::root(&document, table.get_ref());
-        read_readers(&document, &root);
-        let section = root.section("fleet");
-        let nodes = read_nodes(&section);
-        let plain_http = section.boolean("plain-http");
-        let (ca, certificate_name) = read_trust(&section, source);
-        let token = if wants_token { read_token(&document, &section, source, around) } else { None };
-        document.finish()?;
-        let nodes: Vec<_> = nodes.into_iter().map(|node| node.value).collect();
-        let fleet = Self { plain_http, token, ca, certificate_name, ..Self::of_nodes(nodes) };
-        Ok((!fleet.nodes.is_empty()).then_some(fleet))
+        read_one_table("fleet", source, around, |document, section| {
+            let nodes: Vec<_> = read_nodes(section).into_iter().map(|node| node.value).collect();
+            let plain_http = section.boolean("plain-http");
+            let (ca, certificate_name) = read_trust(section, source);
+            let token = if wants_token { read_token(document, section, source, around) } else { None };
+            let fleet = Self { plain_http, token, ca, certificate_name, ..Self::of_nodes(nodes) };
+            (!fleet.nodes.is_empty()).then_some(fleet)
+        })
     }
 }
 

@@ -75,16 +75,21 @@ impl fmt::Display for HookUrl {
     }
 }
 
+/// How requests wait for who answers within `timeout`.
+pub(super) fn ask_policy(timeout: Duration, known_for: Duration, unknown_for: Duration) -> AskPolicy {
+    let secs = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+    let mut policy = AskPolicy::default();
+    // A question may wait for its turn as long as it takes.
+    policy.deadline_millis = u32::try_from(timeout.as_millis() * 2).unwrap_or(u32::MAX);
+    policy.known_secs = secs(known_for);
+    policy.unknown_secs = secs(unknown_for);
+    policy
+}
+
 impl Hook {
     /// How requests wait for it.
     pub fn policy(&self) -> AskPolicy {
-        let secs = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
-        let mut policy = AskPolicy::default();
-        // A question may wait for its turn as long as it takes.
-        policy.deadline_millis = u32::try_from(self.timeout.as_millis() * 2).unwrap_or(u32::MAX);
-        policy.known_secs = secs(self.known_for);
-        policy.unknown_secs = secs(self.unknown_for);
-        policy
+        ask_policy(self.timeout, self.known_for, self.unknown_for)
     }
 
     /// Puts back what only a restart changes: whether there is one.

@@ -12,6 +12,7 @@ use crate::auth::{AskPolicy, SharedSecret};
 use crate::policy::WithoutShare;
 
 use super::error::ValueError;
+use super::hook::ask_policy;
 use super::secret::{Readers, SecretError, read_key_file};
 use super::urls::{parse_host, split_port};
 use super::value::Choices;
@@ -254,12 +255,7 @@ impl StoreConfig {
 
     /// How requests wait for it.
     pub fn policy(&self) -> AskPolicy {
-        let secs = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
-        let mut policy = AskPolicy::default();
-        // A question may wait for its turn as long as it takes.
-        policy.deadline_millis = u32::try_from(self.timeout.as_millis() * 2).unwrap_or(u32::MAX);
-        policy.known_secs = secs(self.known_for);
-        policy.unknown_secs = secs(self.unknown_for);
+        let mut policy = ask_policy(self.timeout, self.known_for, self.unknown_for);
         policy.md5_only = self.layout == StoreLayout::Coturn;
         policy
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use redis::{Cmd, RedisError, Script, ToRedisArgs, Value};
+use redis::{Cmd, RedisError, Script, ScriptInvocation, ToRedisArgs, Value};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
@@ -133,13 +133,7 @@ impl Store {
         keys: &[K],
         args: &[A],
     ) -> Result<Value, StoreError> {
-        let mut invocation = script.prepare_invoke();
-        for key in keys {
-            invocation.key(key);
-        }
-        for arg in args {
-            invocation.arg(arg);
-        }
+        let invocation = invocation(script, keys, args);
         self.ask(async |mut connection: Connection| invocation.invoke_async(&mut connection).await).await
     }
 
@@ -177,6 +171,17 @@ impl Store {
     }
 }
 
+fn invocation<'s, K: ToRedisArgs, A: ToRedisArgs>(script: &'s Script, keys: &[K], args: &[A]) -> ScriptInvocation<'s> {
+    let mut invocation = script.prepare_invoke();
+    for key in keys {
+        invocation.key(key);
+    }
+    for arg in args {
+        invocation.arg(arg);
+    }
+    invocation
+}
+
 /// A connection of its own.
 pub struct Dedicated {
     connection: Connection,
@@ -209,13 +214,7 @@ impl Dedicated {
         keys: &[K],
         args: &[A],
     ) -> Result<Value, StoreError> {
-        let mut invocation = script.prepare_invoke();
-        for key in keys {
-            invocation.key(key);
-        }
-        for arg in args {
-            invocation.arg(arg);
-        }
+        let invocation = invocation(script, keys, args);
         let answer = timeout(self.limit, invocation.invoke_async(&mut self.connection)).await;
         answer.map_or(Err(StoreError::TimedOut), |answer| answer.map_err(|error| told(&error)))
     }

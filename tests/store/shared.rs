@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use turnstone::client::{Client, Credential, Event, Request};
 
@@ -167,11 +167,12 @@ fn users_of_the_store_are_looked_up_kept_for_its_loss_and_strangers_are_asked_ab
     let mut call = allocate(&server, &alice).unwrap();
     redis.pause();
     wait_connected(&server, false);
-    // What the workers know of her is over.
-    std::thread::sleep(Duration::from_millis(1100));
-    allocate(&server, &alice).unwrap();
+    // Once what the workers know of her is over.
+    wait_until("a user who was found last", LIMIT, || {
+        allocate(&server, &alice).unwrap();
+        (metric(&server, "turnstone_store_users_total{result=\"kept\"}") >= 1.0).then_some(())
+    });
     assert!(call.refresh().is_ok());
-    assert!(metric(&server, "turnstone_store_users_total{result=\"kept\"}") >= 1.0);
     assert_eq!(allocate(&server, &password("stranger", "guessed")).err(), Some(500));
     redis.resume();
     wait_connected(&server, true);
