@@ -91,7 +91,8 @@ impl ConnectionLimits {
         self.lock().passed >= self.web_max()
     }
 
-    /// Whether as many DTLS handshakes are under way as may: a tenth of all places, because each holds most memory then.
+    /// Whether as many DTLS handshakes are under way as may: a tenth of all places, because each holds most memory then. A worker ends only
+    /// its own, and one that has none begins its first all the same: so there are more by the number of the other workers at most.
     pub fn is_handshakes_full(&self) -> bool {
         self.lock().handshakes >= self.total_max.div_ceil(10)
     }
