@@ -2,27 +2,18 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use crate::support::{require_tool, run, run_with_input, target_dir};
+use crate::support::{Running, require_tool, run, run_with_input, target_dir};
 use crate::{BROWSER_LIMIT, INSTALL_LIMIT, must_succeed};
-
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 #[test]
 fn chromium_gets_a_relayed_candidate_by_the_line_of_serve_dev() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_turnstone"));
     command.args(["serve", "--dev"]).env_clear().stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut server = Server(command.spawn().unwrap());
+    let mut server = Running(command.spawn().unwrap());
     let mut lines = BufReader::new(server.0.stdout.take().unwrap()).lines().map_while(Result::ok);
     let line = lines.find(|line| line.contains("RTCPeerConnection")).unwrap();
 

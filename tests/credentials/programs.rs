@@ -4,13 +4,13 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Credentials, TestServer, Transport, require_tool, run, skipped, target_dir, wait_until};
+use crate::support::{Credentials, Running, TestServer, Transport, require_tool, run, skipped, target_dir, wait_until};
 use crate::wire::Wire;
 use crate::xmpp::services;
 use crate::{KEY, LIMIT, PLAIN, config};
@@ -92,16 +92,6 @@ impl Place {
                 Credentials { username: service["username"].clone(), password: service["password"].clone() };
             Wire::connect(&self.server, over, &credentials).allocate().unwrap();
         }
-    }
-}
-
-/// A program that ends with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

@@ -2,13 +2,12 @@
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use crate::LIMIT;
 use crate::clients::{Load, Waiting, is_answered, udp_socket};
 use crate::manager::{Listeners, Manager};
-use crate::support::Transport;
-use crate::support::skipped;
+use crate::support::{Running, Transport, skipped};
 
 /// A manager with a socket unit: UDP, TCP and TLS on these addresses.
 fn manager_with_socket_unit(addresses: &[&str]) -> (Manager, Listeners) {
@@ -86,15 +85,6 @@ fn what_no_listener_is_configured_for_is_closed_with_a_warning() {
     assert!(log.contains(&format!("tcp/{}", listeners[2].1)) && log.contains("no socket"), "{log}");
 }
 
-struct Activator(Child);
-
-impl Drop for Activator {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// A port that is free for UDP and TCP, for the moment.
 pub(crate) fn free_port() -> SocketAddr {
     loop {
@@ -121,7 +111,7 @@ fn systemd_socket_activate_starts_it_with_the_first_packet() {
             .stderr(log)
             .spawn();
         let _activator = match activator {
-            Ok(child) => Activator(child),
+            Ok(child) => Running(child),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 skipped("systemd-socket-activate is not installed (apt-get install systemd)");
                 return;

@@ -1,20 +1,11 @@
 //! `[hook]` with an application that we did not write much of: the one in docs/hook.md, on Python's http.server, and coturn's client.
 
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::support::{Credentials, Spec, Transport, require_tool, wait_until};
+use crate::support::{Credentials, Running, Spec, Transport, require_tool, wait_until};
 use crate::uclient::{Peer, assert_nothing_lost, spec, uclient};
-
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 #[test]
 fn uclient_is_a_user_of_the_application_in_the_documentation() {

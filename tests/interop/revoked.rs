@@ -1,21 +1,12 @@
 //! coturn's client while its credential is revoked by the operator's command: it is cut, and a new one does not come in.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::support::{Spec, TestServer, Transport, require_tool, run, wait_until};
+use crate::support::{Running, Spec, TestServer, Transport, require_tool, run, wait_until};
 use crate::uclient::{Peer, uclient};
 
 const LIMIT: Duration = Duration::from_secs(40);
-
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn turnstone(server: &TestServer, args: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_turnstone"));

@@ -15,7 +15,7 @@ use crate::addresses::get;
 use crate::internet::{PORT, socket_in};
 use crate::namespace::Namespace;
 use crate::stun_client::binding_answer;
-use crate::support::{EchoPeer, Spec, TestServer, Transport, require_tool, run, wait_until};
+use crate::support::{EchoPeer, Running, Spec, TestServer, Transport, require_tool, run, wait_until};
 use crate::turn_client::{conn, turn_client};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -199,7 +199,7 @@ impl Network {
     }
 
     /// coturn as a STUN server.
-    fn coturn(&self, ip: &str) -> Killed {
+    fn coturn(&self, ip: &str) -> Running {
         let mut command = Command::new("ip");
         command
             .args(["netns", "exec", self.outside.name()])
@@ -219,7 +219,7 @@ impl Network {
             ])
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null());
-        let killed = Killed(command.spawn().unwrap());
+        let killed = Running(command.spawn().unwrap());
         let server = SocketAddr::new(ip.parse().unwrap(), 3478);
         let socket = socket_in(&self.outside, CLIENT);
         crate::stun_client::reflexive_address(&socket, server);
@@ -326,15 +326,6 @@ impl Drop for Hosts {
         let _ = fs::remove_dir_all(&self.directory);
         // The one above, if nobody else needs it.
         let _ = fs::remove_dir("/etc/netns");
-    }
-}
-
-struct Killed(std::process::Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

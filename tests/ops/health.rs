@@ -2,11 +2,11 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::support::{TestServer, hold_allocation, wait_until};
+use crate::support::{Running, TestServer, hold_allocation, wait_until};
 use crate::{LIMIT, config};
 
 /// The exit code and the one line.
@@ -73,16 +73,6 @@ fn free_address() -> SocketAddr {
     })
 }
 
-/// A server without a file.
-struct WithoutFile(Child);
-
-impl Drop for WithoutFile {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn a_server_without_a_file_has_users_quotas_and_peer_rules_from_its_environment_and_logs_to_standard_output() {
     let free = free_address();
@@ -110,7 +100,7 @@ fn a_server_without_a_file_has_users_quotas_and_peer_rules_from_its_environment_
         .spawn()
         .unwrap();
     let log = BufReader::new(child.stdout.take().unwrap());
-    let _server = WithoutFile(child);
+    let _server = Running(child);
     let listening = log.lines().map_while(Result::ok).find(|line| line.contains("listening on"));
     assert!(listening.is_some(), "no line of the log on standard output");
 

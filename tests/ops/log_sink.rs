@@ -1,12 +1,12 @@
 //! A log that nobody reads: a full pipe, a log collector that hangs.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::LIMIT;
-use crate::support::{run, wait_until};
+use crate::support::{Running, run, wait_until};
 
 const SECRET: (&str, &str) = ("TURNSTONE_SECRET", "a secret of thirty-two characters");
 
@@ -24,15 +24,6 @@ allocations-per-user-per-second = "unlimited"
 unauthenticated-replies-per-second = "unlimited"
 "#;
 
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn a_log_that_nobody_reads_holds_up_neither_the_relay_nor_its_stop() {
     let directory = tempfile::tempdir().unwrap();
@@ -41,7 +32,7 @@ fn a_log_that_nobody_reads_holds_up_neither_the_relay_nor_its_stop() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_turnstone"));
     command.args(["serve", "--dev", "--config"]).arg(&config);
     command.env(SECRET.0, SECRET.1).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut server = Server(command.spawn().unwrap());
+    let mut server = Running(command.spawn().unwrap());
     let mut lines = BufReader::new(server.0.stdout.take().unwrap()).lines();
     let listening = lines.find_map(|line| line.unwrap().trim().strip_prefix("listening on udp ").map(str::to_owned));
 

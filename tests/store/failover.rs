@@ -1,24 +1,14 @@
 //! Stores of several servers: sentinels that name another one, and a cluster.
 
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use crate::redis::{Redis, free_port};
-use crate::support::{Credentials, TestServer, Transport, run, time_limited, wait_until};
+use crate::support::{Credentials, Running, TestServer, Transport, run, time_limited, wait_until};
 use crate::wire::Wire;
 use crate::{LIMIT, allocate, store_status, wait_connected, with_store};
 
 const SECRET: &str = "a-secret-of-the-store-0123456789";
-
-/// Killed when the test is over.
-struct Sentinel(Child);
-
-impl Drop for Sentinel {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 #[test]
 fn sentinels_are_asked_again_when_another_server_takes_over() {
@@ -37,7 +27,7 @@ fn sentinels_are_asked_again_when_another_server_takes_over() {
     std::fs::write(&file, text).unwrap();
     let mut command = Command::new("redis-sentinel");
     command.arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let _sentinel = Sentinel(command.spawn().expect("redis-sentinel is installed by tests/run"));
+    let _sentinel = Running(command.spawn().expect("redis-sentinel is installed by tests/run"));
     wait_until("the sentinel to listen", LIMIT, || TcpStream::connect(("127.0.0.1", port)).ok().map(drop));
     let ask_sentinel =
         |question: &[&str]| run(Command::new("redis-cli").args(["-p", &port.to_string()]).args(question), LIMIT).stdout;

@@ -24,7 +24,9 @@ pub use credentials::{Credentials, expired, time_limited};
 pub use holder::hold_allocation;
 pub use openapi::OpenApi;
 pub use peer::EchoPeer;
-pub use process::{Finished, Interactive, require_root, require_tool, run, run_with_input, target_dir, wait_until};
+pub use process::{
+    Finished, Interactive, Running, require_root, require_tool, run, run_with_input, target_dir, wait_until,
+};
 pub use server::{RELAY_PORTS, Spec, TestServer, Transport, is_turnstone};
 pub use skip::skipped;
 pub use tls::{TestAuthority, tls_over};

@@ -137,6 +137,16 @@ impl Drop for Interactive {
     }
 }
 
+/// A program that goes on by itself; killed when dropped.
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Fails the test with the name of the Debian package when `program` is not installed.
 pub fn require_tool(program: &str, debian_package: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
