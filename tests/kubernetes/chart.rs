@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::helm::{SOURCES, documents, helm, render, validate};
+use crate::helm::{SOURCES, blocks_of_the_page, documents, helm, render, validate};
 
 /// The oldest version that the chart is for, the newest that there is, and some between.
 const VERSIONS: [&str; 4] = ["1.25.0", "1.29.0", "1.33.0", "1.37.0"];
@@ -32,16 +32,27 @@ const SHAPES: &[&[&str]] = &[
         "FOR-A-DEPLOYMENT",
         "--set-string=secret.keys={secret,2026},nonceKey.secretName=turnstone-nonces,store.urlSecret=turnstone-store",
     ],
+    &["FOR-A-FLEET"],
+    &[
+        "FOR-A-DEPLOYMENT",
+        "FOR-A-FLEET",
+        "--set=tls.secretName=turn-tls,fleet.certificateName=turn.example.org,credentials.plainHttp=true",
+        "--set=credentials.service.type=LoadBalancer,credentials.service.annotations.a=b",
+        "--set=networkPolicy.credentialsFrom[0].podSelector.matchLabels.a=b,networkPolicy.fleetFrom[0].ipBlock.cidr=192.0.2.0/24",
+    ],
 ];
 
 /// The plain manifests, and how each is made.
 const PLAIN: &[(&str, &[&str])] = &[
     ("daemonset.yaml", &[]),
+    ("daemonset-fleet.yaml", &["FOR-A-FLEET"]),
     ("deployment.yaml", &["FOR-A-DEPLOYMENT"]),
     ("podmonitor.yaml", &["--set=podMonitor.enabled=true", "--show-only=templates/podmonitor.yaml"]),
 ];
 const PLAIN_HEAD: &str = "# Made from packaging/helm/turnstone: edit that, and run TURNSTONE_WRITE_MANIFESTS=1 cargo test --test kubernetes\n\
                           # docs/kubernetes.md says what to change here before it is applied: the image, and what your network needs.\n";
+/// What every key of the credentials API has.
+const A_KEY: &str = "--set-string=credentials.keys[0].id=a,credentials.keys[0].sha256=0000000000000000000000000000000000000000000000000000000000000000";
 
 #[test]
 fn the_plain_manifests_are_what_the_chart_makes() {
@@ -99,7 +110,7 @@ fn judge_monitor(monitor: &Value) {
 
 #[test]
 fn helm_finds_nothing_wrong_with_the_chart_and_its_version_is_that_of_the_program() {
-    for values in [&[][..], &["FOR-A-DEPLOYMENT"]] {
+    for values in [&[][..], &["FOR-A-DEPLOYMENT"], &["FOR-A-FLEET"]] {
         let Some(finished) = helm(&[&["lint", "--strict", "CHART"], values].concat()) else { return };
         assert_eq!(finished.code, Some(0), "{}", finished.all_output());
     }
@@ -124,6 +135,28 @@ fn values_that_cannot_be_are_refused_with_what_to_do() {
         (&["--set=store.passwordSecret=b"], "set url or urlSecret"),
         (&["--set=listeners={tls://*:443}"], "set tls.secretName"),
         (&["--set=networkPolicy.enabled=true"], "use the firewall of the nodes"),
+        (&["--set=fleet.enabled=true"], "set tls.secretName or tls.insideSecretName"),
+        (&["--set=fleet.caSecret=a"], "for a fleet: set enabled"),
+        (&[A_KEY], "set credentials.enabled"),
+        (&[A_KEY, "--set=credentials.enabled=true"], "or plainHttp where the cluster's network is safe"),
+        (
+            &["--set=credentials.enabled=true,credentials.plainHttp=true"],
+            "put what \"turnstone credentials key\" prints there",
+        ),
+        (&[A_KEY, "--set-string=credentials.keys[0].sha256=tsk_0"], "/credentials/keys/0/sha256"),
+        (&[A_KEY, "--set=credentials.keys[0].ttl=1h"], "additional properties 'ttl' not allowed"),
+        (
+            &["FOR-A-DEPLOYMENT", A_KEY, "--set=credentials.enabled=true,credentials.plainHttp=true"],
+            "set publicHost to the load balancer's name",
+        ),
+        (
+            &[
+                "FOR-A-DEPLOYMENT",
+                A_KEY,
+                "--set=credentials.enabled=true,credentials.plainHttp=true,publicHost=turn.example.org",
+            ],
+            "say who may",
+        ),
         (&["--set=kind=Deployment"], "set mode to sfu"),
         (&["FOR-A-DEPLOYMENT", "--set=listeners=null"], "a Deployment needs them"),
         (&["FOR-A-DEPLOYMENT", "--set=relay.ports=shared:3480-3480"], "set replicas to 1"),
@@ -136,9 +169,23 @@ fn values_that_cannot_be_are_refused_with_what_to_do() {
 }
 
 #[test]
+fn what_the_page_shows_for_a_file_of_values_is_taken() {
+    let values: Vec<_> =
+        blocks_of_the_page("yaml").into_iter().filter(|block| !block.starts_with("apiVersion")).collect();
+    assert!(values.len() >= 3, "{values:?}");
+    let folder = tempfile::tempdir().unwrap();
+    for (number, block) in values.iter().enumerate() {
+        let path = folder.path().join(format!("{number}.yaml"));
+        std::fs::write(&path, block).unwrap();
+        let Some(manifests) = render(&["--values", path.to_str().unwrap()]) else { return };
+        assert_ne!(manifests, render(&[]).unwrap(), "it changes nothing: {block}");
+    }
+}
+
+#[test]
 fn a_secret_is_in_a_file_or_comes_from_a_secret_and_stands_in_no_manifest() {
     let values = "--set=secret.keys={secret,other},nonceKey.secretName=nonces,store.urlSecret=store,store.passwordSecret=store,store.caSecret=ca";
-    let Some(manifests) = render(&[values]) else { return };
+    let Some(manifests) = render(&["FOR-A-FLEET", "--set=tls.secretName=turn-tls", values]) else { return };
     let documents = documents(&manifests);
     let spec = &documents.iter().find(|each| each["kind"] == "DaemonSet").unwrap()["spec"]["template"]["spec"];
     let container = &spec["containers"][0];
@@ -158,13 +205,46 @@ fn a_secret_is_in_a_file_or_comes_from_a_secret_and_stands_in_no_manifest() {
     let env = container["env"].as_array().unwrap();
     let named = env.iter().filter_map(|each| each["value"].as_str()).chain(config.split('"'));
     let named: Vec<_> = named.filter(|text| text.starts_with("/run/secrets/")).collect();
-    assert_eq!(named.len(), 5, "{named:?}");
+    assert_eq!(named.len(), 11, "{named:?}");
     assert!(named.iter().all(|file| files.iter().any(|there| there == file)), "{named:?} in {files:?}");
     assert_eq!(named.len(), files.len(), "{files:?}");
     let url = env.iter().find(|each| each["name"] == "TURNSTONE_STORE_URL").unwrap();
     assert_eq!(url["valueFrom"]["secretKeyRef"], serde_json::json!({ "name": "store", "key": "url" }));
     // The one that is set by a variable would take the place of all.
     assert!(env.iter().all(|each| each["name"] != "TURNSTONE_SECRET_FILE"));
+}
+
+/// The ports of a pod and what leads to them: a misspelt name would lead nowhere, and nobody would say so.
+#[test]
+fn the_fleet_and_the_credentials_api_are_reached_by_their_own_services_and_by_nobody_whom_the_policy_does_not_name() {
+    let Some(manifests) = render(SHAPES[SHAPES.len() - 1]) else { return };
+    let documents = documents(&manifests);
+    let of_kind = |kind: &str| documents.iter().filter(move |each| each["kind"] == kind).collect::<Vec<_>>();
+    let container = &of_kind("Deployment")[0]["spec"]["template"]["spec"]["containers"][0];
+    let port_of = |name: &str| {
+        let ports = container["ports"].as_array().unwrap();
+        ports.iter().find(|port| port["name"] == name).unwrap_or_else(|| panic!("no port {name}"))["containerPort"]
+            .clone()
+    };
+    let services = of_kind("Service");
+    let by_name = |name: &str| services.iter().find(|each| each["metadata"]["name"] == name).unwrap();
+    for (service, name, port) in [("turnstone-fleet", "fleet", 9640), ("turnstone-credentials", "credentials", 9643)] {
+        let ports = by_name(service)["spec"]["ports"].as_array().unwrap();
+        assert_eq!((ports.len(), &ports[0]["targetPort"]), (1, &Value::from(name)), "{service}");
+        assert_eq!(port_of(name), port);
+    }
+    // The balancer that everybody reaches has neither.
+    let outside = by_name("turnstone")["spec"]["ports"].to_string();
+    assert!(!outside.contains("9640") && !outside.contains("9643") && outside.contains("3478"), "{outside}");
+    let rules = of_kind("NetworkPolicy")[0]["spec"]["ingress"].as_array().unwrap().clone();
+    for port in [9640, 9641, 9643] {
+        let of_port: Vec<_> = rules.iter().filter(|rule| rule["ports"][0]["port"] == port).collect();
+        assert_eq!(of_port.len(), 1, "{port}");
+        assert!(of_port[0]["from"].as_array().is_some_and(|from| !from.is_empty()), "{port}: {}", of_port[0]);
+    }
+    let labels = &of_kind("Deployment")[0]["spec"]["template"]["metadata"]["labels"];
+    let of_fleet = rules.iter().find(|rule| rule["ports"][0]["port"] == 9640).unwrap();
+    assert_eq!(&of_fleet["from"][0]["podSelector"]["matchLabels"], labels);
 }
 
 #[test]

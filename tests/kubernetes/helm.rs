@@ -30,7 +30,7 @@ fn tools() -> Option<&'static Path> {
     found.as_deref()
 }
 
-/// What Helm says to `helm ARGUMENTS`, of which `CHART` is the chart.
+/// What Helm says to `helm ARGUMENTS`, of which `CHART` is the chart, and `FOR-A-FLEET` such a file of values beside it.
 pub(crate) fn helm(arguments: &[&str]) -> Option<Finished> {
     let chart = Path::new(SOURCES).join("packaging/helm/turnstone");
     let mut command = Command::new(tools()?.join("helm"));
@@ -38,6 +38,7 @@ pub(crate) fn helm(arguments: &[&str]) -> Option<Finished> {
         match *argument {
             "CHART" => command.arg(&chart),
             "FOR-A-DEPLOYMENT" => command.arg("--values").arg(chart.join("values-deployment.yaml")),
+            "FOR-A-FLEET" => command.arg("--values").arg(chart.join("values-fleet.yaml")),
             other => command.arg(other),
         };
     }
@@ -57,6 +58,13 @@ pub(crate) fn documents(text: &str) -> Vec<Value> {
     let finished = run_with_input(Command::new(python).args(["-c", TO_JSON]), text, LIMIT);
     assert_eq!(finished.code, Some(0), "{}", finished.all_output());
     serde_json::from_str(&finished.stdout).unwrap()
+}
+
+/// The blocks of this language in docs/kubernetes.md.
+pub(crate) fn blocks_of_the_page(language: &str) -> Vec<String> {
+    let page = std::fs::read_to_string(Path::new(SOURCES).join("docs/kubernetes.md")).unwrap();
+    let blocks = page.split("```").skip(1).step_by(2);
+    blocks.filter_map(|block| block.strip_prefix(language)?.strip_prefix('\n')).map(str::to_owned).collect()
 }
 
 /// What kubernetes-validate says of manifests and one version of Kubernetes.

@@ -8,5 +8,11 @@
 mod support;
 
 mod chart;
+mod fleet;
 mod helm;
+mod names;
+#[path = "../netns/namespace.rs"]
+// Its users there need more of it.
+#[allow(dead_code)]
+mod namespace;
 mod pod;

@@ -1,7 +1,7 @@
 //! The pod of the manifests, run as a kubelet would have it run: its command, variables, user, mounts and file modes, by crun.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -11,49 +11,43 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::helm::{documents, render};
-use crate::support::{Credentials, hold_allocation, require_tool, skipped, time_limited, wait_until};
+use crate::support::{ContainerHost, Credentials, TestAuthority, hold_allocation, time_limited, wait_until};
 
-const LIMIT: Duration = Duration::from_secs(40);
-const SECRETS: [&str; 2] = ["0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"];
-/// crun wants one kind of control groups; a machine may have two.
-const NAMESPACE: &str =
-    "umount -R /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup && echo mounted && exec sleep 600";
+pub(crate) const LIMIT: Duration = Duration::from_secs(40);
+pub(crate) const SECRETS: [&str; 2] = ["0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"];
+/// What a cluster gives a pod.
+pub(crate) struct Given {
+    pub(crate) ip: IpAddr,
+    pub(crate) name_server: Option<IpAddr>,
+    /// What is in Secrets, by the names of their keys; [`SECRETS`] under any other.
+    pub(crate) files: Vec<(&'static str, String)>,
+}
+
+impl Given {
+    fn nothing() -> Self {
+        Self { ip: Ipv4Addr::LOCALHOST.into(), name_server: None, files: Vec::new() }
+    }
+
+    fn file(&self, name: &str) -> &str {
+        self.files.iter().find(|(key, _)| *key == name).map_or(SECRETS[0], |(_, text)| text)
+    }
+}
 
 /// A pod whose one container runs.
-struct Pod {
+pub(crate) struct Pod {
     folder: TempDir,
-    namespace: Child,
+    host: ContainerHost,
     container: Value,
+    ip: IpAddr,
 }
 
 impl Pod {
     /// `None`, with a message, where there cannot be one.
-    fn start(container: Value, pod: &Value, config: &str) -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            skipped("only root can run a container of its own here");
-            return None;
-        }
-        require_tool("crun", "crun");
+    pub(crate) fn start(pod: &Value, config: &str, given: &Given) -> Option<Self> {
+        let host = ContainerHost::start()?;
         let folder = tempfile::tempdir().unwrap();
-        let output = folder.path().join("output");
-        let namespace = Command::new("unshare")
-            .args(["--mount", "sh", "-c", NAMESPACE])
-            .stdin(Stdio::null())
-            .stdout(std::fs::File::create(&output).unwrap())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut pod_runs = Self { folder, namespace, container };
-        let is_mounted = wait_until("a mount namespace", LIMIT, || {
-            let is_mounted = std::fs::read_to_string(&output).unwrap().contains("mounted");
-            let is_over = pod_runs.namespace.try_wait().unwrap().is_some();
-            (is_mounted || is_over).then_some(is_mounted)
-        });
-        if !is_mounted {
-            skipped("this machine does not allow the control groups that crun wants");
-            return None;
-        }
-        pod_runs.run(pod, config);
+        let pod_runs = Self { folder, host, container: pod["containers"][0].clone(), ip: given.ip };
+        pod_runs.run(pod, config, given);
         Some(pod_runs)
     }
 
@@ -62,20 +56,19 @@ impl Pod {
     }
 
     fn crun(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("nsenter");
-        command.args(["--target", &self.namespace.id().to_string(), "--mount", "crun", "--cgroup-manager=disabled"]);
-        command.arg("--root").arg(self.path("state")).args(arguments).stdin(Stdio::null());
+        let mut command = self.host.command("crun");
+        command.arg("--cgroup-manager=disabled").arg("--root").arg(self.path("state")).args(arguments);
         command
     }
 
     /// A command in the container, as its user, whom crun would not take by itself.
-    fn exec(&self, command: &[&str]) -> Command {
+    pub(crate) fn exec(&self, command: &[&str]) -> Command {
         let security = &self.container["securityContext"];
         let user = format!("{}:{}", security["runAsUser"], security["runAsGroup"]);
         self.crun(&[&["exec", "--user", &user, "pod"], command].concat())
     }
 
-    fn run(&self, pod: &Value, config: &str) {
+    fn run(&self, pod: &Value, config: &str, given: &Given) {
         let root = self.path("root");
         let strings = |value: &Value| -> Vec<String> {
             value.as_array().into_iter().flatten().map(|each| each.as_str().unwrap().to_owned()).collect()
@@ -90,6 +83,10 @@ impl Pod {
         // The libraries of the program, which is linked statically in the image.
         mounts.extend([bind("/usr/lib", "/usr/lib"), bind("/usr/lib", "/lib"), bind("/usr/lib64", "/lib64")]);
         mounts.push(bind(env!("CARGO_BIN_EXE_turnstone"), "/usr/bin/turnstone"));
+        if let Some(ip) = given.name_server {
+            std::fs::write(self.path("resolv.conf"), format!("nameserver {ip}\n")).unwrap();
+            mounts.push(bind(self.path("resolv.conf").to_str().unwrap(), "/etc/resolv.conf"));
+        }
         for mount in self.container["volumeMounts"].as_array().unwrap() {
             let volumes = pod["volumes"].as_array().unwrap();
             let volume = volumes.iter().find(|volume| volume["name"] == mount["name"]).unwrap();
@@ -107,17 +104,21 @@ impl Pod {
                     secret => {
                         assert_eq!(secret["defaultMode"], 0o440, "{name}");
                         let items = secret["items"].as_array().unwrap();
-                        items.iter().map(|item| (item["path"].as_str().unwrap(), SECRETS[0])).collect()
+                        let file = |key: &Value| given.file(key.as_str().unwrap());
+                        items.iter().map(|item| (item["path"].as_str().unwrap(), file(&item["key"]))).collect()
                     }
                 };
                 self.give(name, &items, &group);
             }
         }
-        for folder in ["proc", "dev", "usr/lib", "usr/bin", "lib", "lib64", "run/turnstone"] {
+        for folder in ["proc", "dev", "etc", "usr/lib", "usr/bin", "lib", "lib64", "run/turnstone"] {
             std::fs::create_dir_all(root.join(folder)).unwrap();
         }
-        std::fs::write(root.join("usr/bin/turnstone"), "").unwrap();
-        let env: Vec<String> = self.container["env"].as_array().unwrap().iter().map(variable).collect();
+        for file in ["etc/resolv.conf", "usr/bin/turnstone"] {
+            std::fs::write(root.join(file), "").unwrap();
+        }
+        let entries = self.container["env"].as_array().unwrap();
+        let env: Vec<String> = entries.iter().map(|entry| variable(entry, given.ip)).collect();
         let command = [strings(&self.container["command"]), strings(&self.container["args"])].concat();
         let config = json!({
             "ociVersion": "1.0.2",
@@ -141,7 +142,7 @@ impl Pod {
     }
 
     /// The files of a Secret or a ConfigMap, all of which change at once, as a kubelet changes them: by a link to another folder.
-    fn give(&self, volume: &str, files: &[(&str, &str)], group: &Value) {
+    pub(crate) fn give(&self, volume: &str, files: &[(&str, &str)], group: &Value) {
         let folder = self.path(volume);
         let earlier = folder.join("..data").read_link().ok();
         let fresh = folder.join(if earlier.is_some_and(|link| link == Path::new("..1")) { "..2" } else { "..1" });
@@ -165,6 +166,20 @@ impl Pod {
         std::fs::read_to_string(self.path("log")).unwrap()
     }
 
+    pub(crate) fn is_ready(&self, metrics: u16) {
+        wait_until("readiness", LIMIT, || {
+            assert!(!self.has_ended(), "{}", self.log());
+            (self.probe("readinessProbe", metrics) == Some(200)).then_some(())
+        });
+    }
+
+    /// Its preStop, which is told by nobody but the manifest.
+    pub(crate) fn stop_hook(&self) -> Child {
+        let stop = self.container["lifecycle"]["preStop"]["exec"]["command"].as_array().unwrap();
+        let stop: Vec<_> = stop.iter().map(|word| word.as_str().unwrap()).collect();
+        self.exec(&stop).stdout(Stdio::null()).spawn().unwrap()
+    }
+
     fn state(&self) -> Output {
         self.crun(&["state", "pod"]).output().unwrap()
     }
@@ -177,9 +192,10 @@ impl Pod {
     /// What a kubelet hears from a probe.
     fn probe(&self, name: &str, port: u16) -> Option<u16> {
         let path = self.container[name]["httpGet"]["path"].as_str().unwrap();
-        let mut stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).ok()?;
+        let address = SocketAddr::new(self.ip, port);
+        let mut stream = TcpStream::connect(address).ok()?;
         stream
-            .write_all(format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n").as_bytes())
+            .write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes())
             .ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
@@ -190,18 +206,16 @@ impl Pod {
 impl Drop for Pod {
     fn drop(&mut self) {
         let _ = self.crun(&["delete", "--force", "pod"]).output();
-        let _ = self.namespace.kill();
-        let _ = self.namespace.wait();
     }
 }
 
 /// NAME=VALUE, with the address of the pod in it.
-fn variable(entry: &Value) -> String {
+fn variable(entry: &Value, ip: IpAddr) -> String {
     let name = entry["name"].as_str().unwrap();
     let value = match entry["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
-        Some("status.podIP") => "127.0.0.1".to_owned(),
+        Some("status.podIP") => ip.to_string(),
         Some(other) => other.to_owned(),
-        None => entry["value"].as_str().unwrap().replace("$(POD_IP)", "127.0.0.1"),
+        None => entry["value"].as_str().unwrap().replace("$(POD_IP)", &ip.to_string()),
     };
     format!("{name}={value}")
 }
@@ -212,11 +226,15 @@ fn free_port() -> u16 {
 
 /// The spec of the pod that these values make, and its turnserver.toml.
 fn pod_of(arguments: &[&str]) -> Option<(Value, String)> {
-    let documents = documents(&render(arguments)?);
+    Some(pod_in(&documents(&render(arguments)?)))
+}
+
+/// The same of what has been rendered.
+pub(crate) fn pod_in(documents: &[Value]) -> (Value, String) {
     let of_kind = |kind: &str| documents.iter().find(|each| each["kind"] == kind);
     let of_pods = of_kind("DaemonSet").or_else(|| of_kind("Deployment")).unwrap();
     let config = of_kind("ConfigMap").map_or("", |map| map["data"]["turnserver.toml"].as_str().unwrap());
-    Some((of_pods["spec"]["template"]["spec"].clone(), config.to_owned()))
+    (of_pods["spec"]["template"]["spec"].clone(), config.to_owned())
 }
 
 #[test]
@@ -232,11 +250,8 @@ fn the_pod_runs_changes_its_secrets_without_refusing_anybody_and_drains_before_i
     ];
     let Some((spec, config)) = pod_of(&values.each_ref().map(String::as_str)) else { return };
     assert_eq!(spec["hostNetwork"], true);
-    let Some(pod) = Pod::start(spec["containers"][0].clone(), &spec, &config) else { return };
-    wait_until("readiness", LIMIT, || {
-        assert!(!pod.has_ended(), "{}", pod.log());
-        (pod.probe("readinessProbe", metrics) == Some(200)).then_some(())
-    });
+    let Some(pod) = Pod::start(&spec, &config, &Given::nothing()) else { return };
+    pod.is_ready(metrics);
     assert_eq!(pod.probe("startupProbe", metrics), Some(200));
 
     // As docs/kubernetes.md has it: the new one comes beside the old one, then they change places, and each is good all the time.
@@ -263,9 +278,7 @@ fn the_pod_runs_changes_its_secrets_without_refusing_anybody_and_drains_before_i
     let verdict = String::from_utf8_lossy(&verdict.stdout).into_owned();
     assert!(verdict.contains("made with secret \"secret\""), "{verdict}");
 
-    let stop = &pod.container["lifecycle"]["preStop"]["exec"]["command"];
-    let stop: Vec<_> = stop.as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
-    let mut hook = pod.exec(&stop).stdout(Stdio::null()).spawn().unwrap();
+    let mut hook = pod.stop_hook();
     wait_until("the end of readiness", LIMIT, || (pod.probe("readinessProbe", metrics) == Some(503)).then_some(()));
     assert_eq!(pod.probe("livenessProbe", metrics), Some(200), "it would be killed while it drains");
     assert!(hook.try_wait().unwrap().is_none(), "the hook does not wait for the call");
@@ -292,14 +305,27 @@ fn the_deadline_of_a_drain_is_within_the_grace_period() {
 fn turnstone_check_takes_the_variables_and_the_file_of_each_shape() {
     let folder = tempfile::tempdir().unwrap();
     let secrets = folder.path().join("secrets");
-    for name in ["turnstone/secret", "turnstone/other", "nonce-key/nonce-key", "store/password"] {
+    let issued = TestAuthority::issue(&["turn.example.org"]);
+    for (name, text) in [
+        ("turnstone/secret", SECRETS[0]),
+        ("turnstone/other", SECRETS[0]),
+        ("nonce-key/nonce-key", SECRETS[0]),
+        ("store/password", SECRETS[0]),
+        ("fleet/token", SECRETS[0]),
+        ("fleet-ca/ca.crt", &issued.authority_pem),
+        ("tls/tls.crt", &issued.certificate_pem),
+        ("tls/tls.key", &issued.key_pem),
+        ("tls-inside/tls.crt", &issued.certificate_pem),
+        ("tls-inside/tls.key", &issued.key_pem),
+    ] {
         let file = secrets.join(name);
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-        std::fs::write(&file, SECRETS[0]).unwrap();
+        std::fs::write(&file, text).unwrap();
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o440)).unwrap();
     }
     let here = |text: &str| text.replace("/run/secrets", secrets.to_str().unwrap());
     let file = folder.path().join("turnserver.toml");
+    let hash = format!("--set-string=credentials.keys[0].sha256={}", "0f".repeat(32));
     let shared = "--set=replicas=1,relay.ports=shared:3480-3481,relay.externalIp={203.0.113.5},peers.mode=p2p,peers.allowed=null";
     for (values, known) in [
         (&[][..], ""),
@@ -316,11 +342,24 @@ fn turnstone_check_takes_the_variables_and_the_file_of_each_shape() {
         ),
         (&["--set=nonceKey.secretName=nonces"], "# nonce-key: there is one"),
         (&["--set=store.url=redis://store,store.passwordSecret=store"], "url = \"redis://store\""),
+        (&["FOR-A-FLEET"], "nodes = [\"_fleet._tcp.turnstone-fleet.turnstone.svc.cluster.local\"]"),
+        (&["FOR-A-FLEET"], "# token: there is one"),
+        (
+            &[
+                "FOR-A-FLEET",
+                "--set=tls.secretName=turn-tls,fleet.certificateName=turn.example.org,listeners={udp://*:3478,tls://*:5349}",
+                "--set=credentials.plainHttp=true,credentials.keys[0].max-ttl=1h,credentials.keys[0].requests-per-second=7",
+                "--set=credentials.keys[0].id=page,credentials.keys[0].origins={https://app.example.org},credentials.keys[0].user-prefix=p-",
+                &hash,
+            ],
+            "requests-per-second = 7",
+        ),
     ] {
         let Some((spec, config)) = pod_of(values) else { return };
         std::fs::write(&file, here(&config)).unwrap();
         let entries = spec["containers"][0]["env"].as_array().unwrap();
-        let variables: Vec<String> = entries.iter().map(|entry| here(&variable(entry))).collect();
+        let variables: Vec<String> =
+            entries.iter().map(|entry| here(&variable(entry, Ipv4Addr::LOCALHOST.into()))).collect();
         let has_file = variables.iter().any(|variable| variable == "TURNSTONE_CONFIG=/etc/turnstone/turnserver.toml");
         assert_eq!(has_file, !config.is_empty(), "{values:?}");
         let said = told(&["check"], &variables, &file);

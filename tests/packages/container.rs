@@ -4,54 +4,27 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
 use crate::build::build;
 use crate::host::LIMIT;
-use crate::support::{require_tool, skipped, wait_until};
+use crate::support::{ContainerHost, require_tool, wait_until};
 
 const SOURCES: &str = env!("CARGO_MANIFEST_DIR");
-/// Podman wants one kind of control groups; a machine may have two.
-const ENGINE: &str =
-    "umount -R /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup && echo mounted && exec sleep 600";
-
 /// A container engine with all of its state in a folder of its own.
 struct Engine {
     folder: TempDir,
-    namespace: Child,
+    host: ContainerHost,
 }
 
 impl Engine {
     /// `None`, with a message, where there cannot be one.
     fn start() -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            skipped("only root can have a container engine of its own here");
-            return None;
-        }
+        let host = ContainerHost::start()?;
         require_tool("podman", "podman");
-        require_tool("crun", "crun");
-        let folder = tempfile::tempdir().unwrap();
-        let output = folder.path().join("output");
-        let namespace = Command::new("unshare")
-            .args(["--mount", "sh", "-c", ENGINE])
-            .stdin(Stdio::null())
-            .stdout(std::fs::File::create(&output).unwrap())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut engine = Self { folder, namespace };
-        let is_mounted = wait_until("a mount namespace", LIMIT, || {
-            let is_mounted = std::fs::read_to_string(&output).unwrap().contains("mounted");
-            let is_over = engine.namespace.try_wait().unwrap().is_some();
-            (is_mounted || is_over).then_some(is_mounted)
-        });
-        if !is_mounted {
-            skipped("this machine does not allow the control groups that podman wants");
-            return None;
-        }
-        Some(engine)
+        Some(Self { folder: tempfile::tempdir().unwrap(), host })
     }
 
     fn path(&self, name: &str) -> String {
@@ -59,12 +32,12 @@ impl Engine {
     }
 
     fn podman(&self, arguments: &[&str]) -> Output {
-        Command::new("nsenter")
-            .args(["--target", &self.namespace.id().to_string(), "--mount", "podman", "--storage-driver", "vfs"])
+        self.host
+            .command("podman")
+            .args(["--storage-driver", "vfs"])
             .args(["--root", &self.path("images"), "--runroot", &self.path("run"), "--tmpdir", &self.path("tmp")])
             .args(["--cgroup-manager", "cgroupfs"])
             .args(arguments)
-            .stdin(Stdio::null())
             .output()
             .unwrap()
     }
@@ -87,8 +60,6 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.podman(&["rm", "--all", "--force", "--time", "0"]);
-        let _ = self.namespace.kill();
-        let _ = self.namespace.wait();
     }
 }
 

@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
 
 pub mod aiortc;
+mod containers;
 mod credentials;
 mod holder;
 pub mod machine;
@@ -20,6 +21,7 @@ mod server;
 mod skip;
 mod tls;
 
+pub use containers::ContainerHost;
 pub use credentials::{Credentials, expired, time_limited};
 pub use holder::hold_allocation;
 pub use openapi::OpenApi;

@@ -40,9 +40,34 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ if or .Values.store.url .Values.store.urlSecret }}true{{ end }}
 {{- end }}
 
+{{- define "turnstone.fleetPort" -}}
+{{ regexFind "[0-9]+$" .Values.fleet.listen }}
+{{- end }}
+
+{{- define "turnstone.credentialsPort" -}}
+{{ regexFind "[0-9]+$" .Values.credentials.listen }}
+{{- end }}
+
+{{- define "turnstone.hasCertificate" -}}
+{{ if or .Values.tls.secretName .Values.tls.insideSecretName }}true{{ end }}
+{{- end }}
+
 {{/* turnserver.toml: what values have no variable for. The pod's variables win over it. */}}
 {{- define "turnstone.config" -}}
 {{ .Values.config }}
+{{- if .Values.tls.insideSecretName }}
+
+[[tls.certificates]]
+certificate = "/run/secrets/tls-inside/tls.crt"
+key = "/run/secrets/tls-inside/tls.key"
+{{- end }}
+{{- range .Values.credentials.keys }}
+
+[[credentials.keys]]
+{{- range $name, $value := . }}
+{{ $name }} = {{ if kindIs "float64" $value }}{{ int64 $value }}{{ else }}{{ toJson $value }}{{ end }}
+{{- end }}
+{{- end }}
 {{- if gt (len .Values.secret.keys) 1 }}
 {{- range .Values.secret.keys }}
 
@@ -66,6 +91,31 @@ file = {{ printf "/run/secrets/turnstone/%s" . | quote }}
 {{- end }}
 {{- if and (or .Values.store.passwordSecret .Values.store.caSecret) (not (include "turnstone.hasStore" .)) }}
 {{- fail "store: passwordSecret and caSecret are for a store: set url or urlSecret" }}
+{{- end }}
+{{- if .Values.fleet.enabled }}
+{{- if not (include "turnstone.hasCertificate" .) }}
+{{- fail "fleet: its pods speak HTTPS: set tls.secretName or tls.insideSecretName" }}
+{{- end }}
+{{- else if or .Values.fleet.caSecret .Values.fleet.certificateName }}
+{{- fail "fleet: caSecret and certificateName are for a fleet: set enabled" }}
+{{- end }}
+{{- with .Values.credentials }}
+{{- if .enabled }}
+{{- if not (or .plainHttp (include "turnstone.hasCertificate" $)) }}
+{{- fail "credentials: the API speaks HTTPS: set tls.secretName or tls.insideSecretName, or plainHttp where the cluster's network is safe" }}
+{{- end }}
+{{- if not (or .keys (contains "credentials.keys" $.Values.config)) }}
+{{- fail "credentials.keys: nobody could ask: put what \"turnstone credentials key\" prints there" }}
+{{- end }}
+{{- if not (or $isDaemonSet $.Values.publicHost $.Values.config (hasKey $.Values.env "TURNSTONE_AUTH_URLS")) }}
+{{- fail "credentials: clients would be sent the addresses of pods: set publicHost to the load balancer's name or address" }}
+{{- end }}
+{{- if and $.Values.networkPolicy.enabled (not $.Values.networkPolicy.credentialsFrom) }}
+{{- fail "networkPolicy.credentialsFrom: nobody could ask for credentials: say who may" }}
+{{- end }}
+{{- else if .keys }}
+{{- fail "credentials.keys: the API is off: set credentials.enabled" }}
+{{- end }}
 {{- end }}
 {{- if $isDaemonSet }}
 {{- if .Values.networkPolicy.enabled }}

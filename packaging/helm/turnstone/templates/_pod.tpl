@@ -84,6 +84,37 @@ spec:
           value: /run/secrets/store-ca/ca.crt
         {{- end }}
         {{- end }}
+        {{- with .Values.fleet }}
+        {{- if .enabled }}
+        - name: TURNSTONE_FLEET_LISTEN
+          value: {{ .listen | quote }}
+        # The pods, by the records that the cluster's DNS has of their headless Service.
+        - name: TURNSTONE_FLEET_NODES
+          value: {{ printf "_fleet._tcp.%s-fleet.%s.svc.%s" $.Release.Name $.Release.Namespace .clusterDomain | quote }}
+        - name: TURNSTONE_FLEET_TOKEN_FILE
+          value: /run/secrets/fleet/token
+        {{- if .caSecret }}
+        - name: TURNSTONE_FLEET_CA
+          value: /run/secrets/fleet-ca/ca.crt
+        {{- end }}
+        {{- with .certificateName }}
+        - name: TURNSTONE_FLEET_CERTIFICATE_NAME
+          value: {{ . | quote }}
+        {{- end }}
+        {{- end }}
+        {{- end }}
+        {{- with .Values.credentials }}
+        {{- if .enabled }}
+        - name: TURNSTONE_CREDENTIALS_LISTEN
+          value: {{ .listen | quote }}
+        {{- if .plainHttp }}
+        - name: TURNSTONE_CREDENTIALS_TLS
+          value: "false"
+        - name: TURNSTONE_CREDENTIALS_ALLOW_PLAIN_HTTP
+          value: "true"
+        {{- end }}
+        {{- end }}
+        {{- end }}
         - name: TURNSTONE_CONFIG
           value: {{ empty $config | ternary "/dev/null" "/etc/turnstone/turnserver.toml" }}
         - name: TURNSTONE_LOG_OUTPUT
@@ -153,6 +184,16 @@ spec:
         - name: metrics
           containerPort: {{ include "turnstone.metricsPort" . }}
           protocol: TCP
+        {{- if .Values.fleet.enabled }}
+        - name: fleet
+          containerPort: {{ include "turnstone.fleetPort" . }}
+          protocol: TCP
+        {{- end }}
+        {{- if .Values.credentials.enabled }}
+        - name: credentials
+          containerPort: {{ include "turnstone.credentialsPort" . }}
+          protocol: TCP
+        {{- end }}
       lifecycle:
         preStop:
           exec:
@@ -201,6 +242,21 @@ spec:
           mountPath: /run/secrets/tls
           readOnly: true
         {{- end }}
+        {{- if .Values.tls.insideSecretName }}
+        - name: tls-inside
+          mountPath: /run/secrets/tls-inside
+          readOnly: true
+        {{- end }}
+        {{- if .Values.fleet.enabled }}
+        - name: fleet
+          mountPath: /run/secrets/fleet
+          readOnly: true
+        {{- end }}
+        {{- if .Values.fleet.caSecret }}
+        - name: fleet-ca
+          mountPath: /run/secrets/fleet-ca
+          readOnly: true
+        {{- end }}
         {{- if .Values.nonceKey.secretName }}
         - name: nonce-key
           mountPath: /run/secrets/nonce-key
@@ -235,11 +291,18 @@ spec:
           - key: {{ . | quote }}
             path: {{ . | quote }}
           {{- end }}
-    {{- with .Values.tls.secretName }}
-    - name: tls
+    {{- range $name, $secretName := dict "tls" .Values.tls.secretName "tls-inside" .Values.tls.insideSecretName }}
+    {{- if $secretName }}
+    - name: {{ $name }}
       secret:
-        secretName: {{ . }}
+        secretName: {{ $secretName }}
         defaultMode: 0440
+        items:
+          - key: tls.crt
+            path: tls.crt
+          - key: tls.key
+            path: tls.key
+    {{- end }}
     {{- end }}
     {{- if .Values.nonceKey.secretName }}
     - name: nonce-key
@@ -250,6 +313,15 @@ spec:
           - key: {{ .Values.nonceKey.key | quote }}
             path: {{ .Values.nonceKey.key | quote }}
     {{- end }}
+    {{- if .Values.fleet.enabled }}
+    - name: fleet
+      secret:
+        secretName: {{ .Values.fleet.tokenSecret }}
+        defaultMode: 0440
+        items:
+          - key: token
+            path: token
+    {{- end }}
     {{- with .Values.store.passwordSecret }}
     - name: store
       secret:
@@ -259,15 +331,17 @@ spec:
           - key: password
             path: password
     {{- end }}
-    {{- with .Values.store.caSecret }}
-    - name: store-ca
+    {{- range $name, $secretName := dict "fleet-ca" .Values.fleet.caSecret "store-ca" .Values.store.caSecret }}
+    {{- if $secretName }}
+    - name: {{ $name }}
       secret:
-        secretName: {{ . }}
+        secretName: {{ $secretName }}
         defaultMode: 0440
         # Not the key of that authority, which may be beside it.
         items:
           - key: ca.crt
             path: ca.crt
+    {{- end }}
     {{- end }}
     {{- if $config }}
     - name: config
