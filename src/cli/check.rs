@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::addr::{SocketKind, Transport};
-use crate::config::{Admin, Config, CredentialsApi, Endpoint, Finding, FoundBy, Metrics, RelayAddress};
+use crate::config::{Admin, Config, CredentialsApi, Endpoint, Finding, FleetConfig, FoundBy, Metrics, RelayAddress};
 use crate::doctor::service::{Plan, Service};
 use crate::doctor::{self, certificate};
 use crate::probe::{Status, Step};
@@ -232,6 +232,7 @@ fn check_config(findings: &mut Findings, config: &Config, bind: bool, is_service
     findings.take(doctor::choices::judge(config));
     findings.take(doctor::credentials::judge(config));
     findings.take(config.store.iter().flat_map(doctor::store::judge_files));
+    findings.take(config.fleet.iter().flat_map(doctor::fleet::judge_files));
     findings.take(config.admin.as_ref().and_then(doctor::page::judge));
     if config.turn {
         for relay in config.relay.addresses.iter().copied() {
@@ -278,6 +279,9 @@ fn check_config(findings: &mut Findings, config: &Config, bind: bool, is_service
         }
         if let Some(CredentialsApi { listen: Endpoint::Tcp(address), .. }) = config.credentials {
             check_bind(findings, "credentials", Transport::Tcp, address);
+        }
+        if let Some(FleetConfig { listen: Some(Endpoint::Tcp(address)), .. }) = config.fleet {
+            check_bind(findings, "fleet", Transport::Tcp, address);
         }
         if let Some(address) = config.acme.as_ref().and_then(|acme| acme.challenges.http) {
             check_bind(findings, "acme-http", Transport::Tcp, address);

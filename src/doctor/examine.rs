@@ -12,8 +12,8 @@ use crate::public_address;
 use super::process::{self, Server};
 use super::{Configured, Options, Progress, Report, finding};
 use super::{
-    acme, alternates, buffers, certificate, choices, clients, clock, credentials, files, firewall, health, hook, host,
-    listeners, network, page, ports, service, store,
+    acme, alternates, buffers, certificate, choices, clients, clock, credentials, files, firewall, fleet, health, hook,
+    host, listeners, network, page, ports, service, store,
 };
 
 /// Makes every check; `progress` is called as each ends. Without a configuration, those that need none.
@@ -111,6 +111,9 @@ impl Doctor<'_, '_> {
             let relying = config.without_secrets().into_iter().filter(|(_, has_others)| !has_others);
             let relying: Vec<_> = relying.map(|(realm, _)| realm).collect();
             self.found([store::judge(shared, &realms, &relying, self.options.timeout)]);
+        }
+        if let Some(nodes) = &config.fleet {
+            self.found(fleet::judge(nodes, &crate::store::host_name(), self.options.timeout));
         }
         self.found(hook::judge(config, self.options.timeout));
         self.found(listeners::judge_stuns(config));

@@ -3,7 +3,8 @@
 //!
 //! Each check is a function of plain inputs (the text of a file of /proc, the configuration, a list of interfaces) that returns
 //! findings; [`run`] collects the inputs and asks each. It sends packets to this host's own addresses, to the web servers that share ports,
-//! to the servers that clients are sent to (`[redirect]`, `[drain]`), to the application of `[hook]`, to the store of `[store]`, and to no others.
+//! to the servers that clients are sent to (`[redirect]`, `[drain]`), to the application of `[hook]`, to the store of `[store]`, to
+//! the nodes of `[fleet]`, and to no others.
 
 pub mod acme;
 mod alternates;
@@ -16,6 +17,7 @@ pub mod credentials;
 mod examine;
 mod files;
 mod firewall;
+pub mod fleet;
 pub(crate) mod health;
 mod hook;
 mod host;

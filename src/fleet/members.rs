@@ -1,55 +1,70 @@
 //! Who the nodes are: those that the configuration names, and those that DNS names in their place.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::exchange::{Asker, Credentials};
 use super::srv::{self, SrvError, Target};
 use crate::config::{FleetConfig, NodeSource, NodeUrl, SrvName};
 
-/// How long a name may take to be found.
+/// How long the names may take to be found, all of them at once.
 const NAMES_LIMIT: Duration = Duration::from_secs(3);
 
 /// The nodes.
 pub(crate) struct Members {
     /// Each once, and at most [`FleetConfig::NODES_MAX`].
-    pub(crate) nodes: Vec<Arc<Asker>>,
+    pub(crate) urls: Vec<NodeUrl>,
     /// What was wrong with names, or with what they name.
     pub(crate) unnamed: Vec<(String, String)>,
-    /// Whether every name was found: where not, there may be others.
-    pub(crate) is_complete: bool,
 }
 
+/// What each name led to when it was found last: that stays while it is not found.
+#[derive(Default)]
+pub(crate) struct Known(HashMap<String, Vec<NodeUrl>>);
+
 /// Finds them. It takes some seconds at most, where no name server answers.
-pub(crate) async fn members(fleet: &FleetConfig) -> Members {
-    let credentials = Credentials::of(fleet).await;
-    let (mut urls, mut unnamed, mut is_complete) = (Vec::new(), Vec::new(), true);
+pub(crate) async fn members(fleet: &FleetConfig, known: &mut Known) -> Members {
+    let mut lookups = JoinSet::new();
+    let names = fleet.nodes.iter().filter_map(|source| match source {
+        NodeSource::Srv(name) => Some(name.clone()),
+        NodeSource::Url(_) => None,
+    });
+    for name in names {
+        lookups.spawn(async move {
+            let found = timeout(NAMES_LIMIT, srv::look_up(name.name())).await;
+            (name.name().to_owned(), found.unwrap_or(Err(SrvError::Silent)))
+        });
+    }
+    let mut found: HashMap<_, _> = lookups.join_all().await.into_iter().collect();
+    let (mut urls, mut unnamed, mut before) = (Vec::new(), Vec::new(), std::mem::take(&mut known.0));
     for source in &fleet.nodes {
-        match source {
-            NodeSource::Url(url) => urls.push(url.clone()),
-            NodeSource::Srv(name) => {
-                match timeout(NAMES_LIMIT, srv::look_up(name.name())).await.unwrap_or(Err(SrvError::Silent)) {
-                    Ok(targets) => {
-                        let (fit, unfit) = judge(name, targets, fleet.certificate_name.is_some());
-                        urls.extend(fit);
-                        unnamed.extend(unfit);
-                    }
-                    Err(error) => {
-                        unnamed.push((name.name().to_owned(), error.to_string()));
-                        is_complete = false;
-                    }
-                }
+        let name = match source {
+            NodeSource::Url(url) => {
+                urls.push(url.clone());
+                continue;
             }
-        }
+            NodeSource::Srv(name) => name,
+        };
+        let of_name = match found.remove(name.name()).unwrap_or(Err(SrvError::Silent)) {
+            Ok(targets) => {
+                let (fit, unfit) = judge(name, targets, fleet.certificate_name.is_some());
+                unnamed.extend(unfit);
+                fit
+            }
+            Err(error) => {
+                unnamed.push((name.name().to_owned(), error.to_string()));
+                before.remove(name.name()).unwrap_or_default()
+            }
+        };
+        urls.extend(of_name.iter().cloned());
+        known.0.insert(name.name().to_owned(), of_name);
     }
     let mut seen = HashSet::new();
     urls.retain(|url| seen.insert(url.clone()));
     urls.truncate(FleetConfig::NODES_MAX);
-    let nodes = urls.into_iter().map(|url| Arc::new(Asker::new(url, &credentials))).collect();
-    Members { nodes, unnamed, is_complete }
+    Members { urls, unnamed }
 }
 
 /// The token goes to hosts of the domain, whose certificates say so; to others only if it is written whose certificate they must have.

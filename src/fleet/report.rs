@@ -38,6 +38,12 @@ pub(crate) struct NodeReport {
     pub(crate) bytes_per_sec: u64,
     /// Requests that it has refused within a minute, without those that every client meets.
     pub(crate) refused_last_minute: u64,
+    /// Newcomers that it has sent to others within a minute. Nodes of earlier versions do not say this, and the next.
+    #[serde(default)]
+    pub(crate) redirected_last_minute: u64,
+    /// Its clock.
+    #[serde(default)]
+    pub(crate) now_unix: Option<u64>,
     /// Of a hundred parts of what it takes before it sends clients to others; `None` where it sends nobody.
     pub(crate) load_percent: Option<u64>,
     /// Whether it takes clients that another node sends there. It has said so to the one that asked for it alone.
@@ -49,6 +55,19 @@ pub(crate) struct NodeReport {
     /// Its last minutes, for who has asked for them.
     #[serde(default)]
     pub(crate) samples: Option<Samples>,
+}
+
+/// What a node has heard that others are called, by where it asks them.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Names {
+    pub(crate) names: Vec<Named>,
+}
+
+/// What one is called.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Named {
+    pub(crate) url: String,
+    pub(crate) name: String,
 }
 
 /// Where clients reach a node.
@@ -107,6 +126,8 @@ impl NodeReport {
         most("the number of sessions", self.sessions, SESSIONS_MAX)?;
         most("its bit rate", self.bytes_per_sec, BYTES_PER_SEC_MAX)?;
         most("the number of refusals", self.refused_last_minute, COUNT_MAX)?;
+        most("the number of clients sent away", self.redirected_last_minute, COUNT_MAX)?;
+        most("its clock", self.now_unix.unwrap_or(0), COUNT_MAX)?;
         most("its load", self.load_percent.unwrap_or(0), COUNT_MAX)?;
         let few = |what, count, max| if count <= max { Ok(()) } else { Err(ReportError::TooMuch(what)) };
         few("problems", self.problems.len(), PROBLEMS_MAX)?;
@@ -129,6 +150,14 @@ impl NodeReport {
         self.problems.iter_mut().for_each(|problem| *problem = clean(problem, TEXT_CHARS_MAX));
         self.clients.truncate(ADDRESSES_MAX);
         self
+    }
+}
+
+impl Names {
+    /// What the node there is called.
+    pub(crate) fn of(&self, url: &str) -> Option<String> {
+        let named = self.names.iter().find(|named| named.url == url)?;
+        Some(clean(&named.name, NAME_CHARS_MAX))
     }
 }
 
@@ -182,6 +211,8 @@ mod tests {
             ("sessions", json!(1e300)),
             ("bytes_per_sec", json!(u64::MAX)),
             ("refused_last_minute", json!(u64::MAX)),
+            ("redirected_last_minute", json!(u64::MAX)),
+            ("now_unix", json!(u64::MAX)),
             ("load_percent", json!(u64::MAX)),
             ("name", json!(["turn1"])),
             ("problems", json!(vec!["x"; 17])),

@@ -48,7 +48,7 @@ pub struct HookStats {
 }
 
 impl HookStats {
-    pub(super) fn count(&self, told: Told) {
+    pub(crate) fn count(&self, told: Told) {
         if let Some(count) = self.told.get(told as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }

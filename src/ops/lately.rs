@@ -14,6 +14,7 @@ const SECS: usize = 60;
 pub(super) struct Lately {
     bytes_per_sec: AtomicU64,
     refused: AtomicU64,
+    redirected: AtomicU64,
 }
 
 impl Lately {
@@ -30,22 +31,36 @@ impl Lately {
     pub(super) fn refused_last_minute(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
+
+    /// Newcomers sent to other servers within a minute.
+    pub(super) fn redirected_last_minute(&self) -> u64 {
+        self.redirected.load(Ordering::Relaxed)
+    }
 }
 
 /// The totals of the last minute, one for each second.
 #[derive(Default)]
-pub(super) struct Minute(VecDeque<u64>);
+pub(super) struct Minute(VecDeque<Totals>);
+
+#[derive(Clone, Copy)]
+struct Totals {
+    refused: u64,
+    redirected: u64,
+}
 
 impl Minute {
     /// A second has passed.
     pub(super) fn tick(&mut self, workers: &[Arc<Counters>], lately: &Lately) {
-        let total = refused(workers);
+        let of = |reason: &Reason| counters::sum_at(workers, |counters| &counters.refused, *reason as usize);
+        let refused = Reason::ALL.iter().filter(|reason| !is_usual(**reason)).map(of).sum();
+        let totals = Totals { refused, redirected: of(&Reason::Redirected) };
         if self.0.len() > SECS {
             self.0.pop_front();
         }
-        self.0.push_back(total);
-        let before = self.0.front().copied().unwrap_or(total);
-        lately.refused.store(total.saturating_sub(before), Ordering::Relaxed);
+        self.0.push_back(totals);
+        let before = self.0.front().copied().unwrap_or(totals);
+        lately.refused.store(totals.refused.saturating_sub(before.refused), Ordering::Relaxed);
+        lately.redirected.store(totals.redirected.saturating_sub(before.redirected), Ordering::Relaxed);
     }
 }
 
@@ -54,17 +69,12 @@ pub(super) fn is_usual(reason: Reason) -> bool {
     matches!(reason, Reason::MissingIntegrity | Reason::StaleNonce | Reason::Redirected)
 }
 
-fn refused(workers: &[Arc<Counters>]) -> u64 {
-    let of = |reason: &Reason| counters::sum_at(workers, |counters| &counters.refused, *reason as usize);
-    Reason::ALL.iter().filter(|reason| !is_usual(**reason)).map(of).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn refusals_count_for_a_minute_and_those_that_are_usual_not_at_all() {
+    fn refusals_and_redirects_count_for_a_minute_and_other_usual_steps_not_at_all() {
         let counters = vec![Arc::new(Counters::default())];
         let (mut minute, lately) = (Minute::default(), Lately::default());
         minute.tick(&counters, &lately);
@@ -74,10 +84,11 @@ mod tests {
         count(Reason::Redirected);
         count(Reason::WrongPassword);
         minute.tick(&counters, &lately);
-        assert_eq!(lately.refused_last_minute(), 3);
+        let counted = || (lately.refused_last_minute(), lately.redirected_last_minute());
+        assert_eq!(counted(), (3, 3));
         (0..59).for_each(|_| minute.tick(&counters, &lately));
-        assert_eq!(lately.refused_last_minute(), 3);
+        assert_eq!(counted(), (3, 3));
         minute.tick(&counters, &lately);
-        assert_eq!(lately.refused_last_minute(), 0);
+        assert_eq!(counted(), (0, 0));
     }
 }

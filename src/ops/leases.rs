@@ -56,7 +56,8 @@ impl Leases {
     }
 }
 
-fn has_fleet_quota(config: &Config) -> bool {
+/// Whether any limit is shared with other servers.
+pub(super) fn has_fleet_quota(config: &Config) -> bool {
     let of_realms = config.realms.iter().map(|realm| realm.quota.of(config.quota));
     std::iter::once(config.quota).chain(of_realms).any(|quota| quota.fleet_per_user.is_some())
 }

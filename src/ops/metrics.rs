@@ -3,6 +3,7 @@
 //! Labels come from closed lists (transport, family, direction, reason, ..., realms of the configuration): never a user, never an address. Every series
 //! is there from the start, at zero.
 
+mod fleet;
 mod out;
 mod store;
 
@@ -113,6 +114,7 @@ impl Collector for Observed {
             let without = self.quotas.made_without_share();
             store::encode(store, (self.status.leases.view(), without), &mut out)?;
         }
+        fleet::encode(&self.status.fleet, &mut out)?;
         self.encode_usage(&mut out)?;
         self.encode_credentials(&mut out)
     }
@@ -125,7 +127,11 @@ impl Observed {
         let mut build = out.0.encode_descriptor("turnstone_build_info", "The program.", None, MetricType::Gauge)?;
         build.encode_family(&version)?.encode_gauge(&1_i64)?;
         let wrong_tokens = status.wrong_tokens.shown();
-        out.counter("turnstone_admin_wrong_tokens", "Requests to the admin API with a wrong token.", wrong_tokens)?;
+        out.counter(
+            "turnstone_admin_wrong_tokens",
+            "Requests with a wrong token, to the admin API or to listen of [fleet].",
+            wrong_tokens,
+        )?;
         let mut started = out.0.encode_descriptor(
             "process_start_time_seconds",
             "When the server started, in Unix seconds.",

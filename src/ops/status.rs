@@ -12,6 +12,7 @@ use super::lately::Lately;
 use crate::acme::AcmeStats;
 use crate::addr::Family;
 use crate::credentials::CredentialsStats;
+use crate::fleet::FleetStats;
 use crate::hook::{EventStats, HookStats};
 use crate::public_address::{Asked, SourceKind};
 use crate::store::Store;
@@ -42,6 +43,8 @@ pub(super) struct Status {
     pub(super) store: OnceLock<Store>,
     /// This server's shares of quotas over the fleet.
     pub(super) leases: Arc<LeaseStats>,
+    /// What became of questions to the other nodes.
+    pub(super) fleet: FleetStats,
     /// What it has done of late.
     pub(super) lately: Lately,
     /// What became of certificates that the server gets for itself.
@@ -154,6 +157,7 @@ impl Status {
             credentials: Arc::default(),
             store: OnceLock::new(),
             leases: Arc::default(),
+            fleet: FleetStats::default(),
             lately: Lately::default(),
             acme: Arc::default(),
             wrong_tokens: WrongTokens::default(),

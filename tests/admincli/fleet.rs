@@ -17,13 +17,13 @@ use crate::wire::Wire;
 use crate::{LIMIT, TOKEN, cells, config, turnstone};
 
 /// Nodes that know each other, by sockets in one directory.
-struct Fleet {
-    servers: Vec<TestServer>,
-    directory: TempDir,
+pub(crate) struct Fleet {
+    pub(crate) servers: Vec<TestServer>,
+    pub(crate) directory: TempDir,
 }
 
 impl Fleet {
-    fn of(count: usize, more: &str) -> Fleet {
+    pub(crate) fn of(count: usize, more: &str) -> Fleet {
         let directory = TempDir::new().unwrap();
         let nodes: Vec<_> = (1..=count).map(|n| format!("\"{}\"", url(&directory, n))).collect();
         let servers = (1..=count).map(|n| {
@@ -36,14 +36,14 @@ impl Fleet {
         Fleet { servers: servers.collect(), directory }
     }
 
-    fn run(&self, args: &[&str]) -> Finished {
+    pub(crate) fn run(&self, args: &[&str]) -> Finished {
         let mut command = turnstone(args);
         command.arg("--config").arg(self.servers[0].file("turnserver.toml"));
         run(&mut command, LIMIT)
     }
 }
 
-fn url(directory: &TempDir, number: usize) -> String {
+pub(crate) fn url(directory: &TempDir, number: usize) -> String {
     format!("unix:{}/{number}.sock", directory.path().display())
 }
 
@@ -57,11 +57,16 @@ fn all_nodes_stand_in_one_table_with_sums_and_one_that_is_gone_is_named_with_the
         let finished = fleet.run(&["status", "--all"]);
         assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{finished:?}");
         let lines: Vec<_> = finished.stdout.lines().map(cells).collect();
-        assert_eq!(lines[0], ["NODE", "VERSION", "STATE", "SESSIONS", "BIT RATE", "REFUSED", "LOAD", "WHAT IS WRONG"]);
-        assert_eq!(lines[1], ["turn1", env!("CARGO_PKG_VERSION"), "ready", "1", "0 bit/s", "0", "-", "-"]);
+        let heads =
+            ["NODE", "VERSION", "STATE", "SESSIONS", "BIT RATE", "REFUSED", "REDIRECTED", "LOAD", "WHAT IS WRONG"];
+        assert_eq!(lines[0], heads);
+        assert_eq!(lines[1], ["turn1", env!("CARGO_PKG_VERSION"), "ready", "1", "0 bit/s", "0", "0", "-", "-"]);
         assert_eq!(lines[2][..4], ["turn2", env!("CARGO_PKG_VERSION"), "ready", "2"]);
-        (lines[2][5] == "1" && lines[4] == ["all 3 nodes", "3", "0 bit/s", "1"]).then_some(())
+        (lines[2][5] == "1" && lines[4] == ["all 3 nodes", "3", "0 bit/s", "1", "0"]).then_some(())
     });
+    // The first one asks the others.
+    let known = get(&fleet.servers[0].file("admin.sock"), "/v1/fleet");
+    assert_eq!(known["sums"]["answering"], 3, "{known}");
     fleet.servers[2].signal(rustix::process::Signal::USR1);
     wait_until("the drain", LIMIT, || {
         // It has no session, and is gone as soon as it drains.
@@ -73,7 +78,9 @@ fn all_nodes_stand_in_one_table_with_sums_and_one_that_is_gone_is_named_with_the
             .then_some(())
     });
     let text = fleet.run(&["status", "--all"]).stdout;
-    assert!(text.lines().nth(3).is_some_and(|line| line.contains("NO ANSWER") && line.contains("3.sock")), "{text}");
+    // By the name that the others have heard of it.
+    let gone = text.lines().nth(3).unwrap();
+    assert!(gone.starts_with("turn3 ") && gone.contains("NO ANSWER") && gone.contains("3.sock: cannot be"), "{text}");
     assert!(text.contains("1 SILENT"), "{text}");
     drop(fleet.servers.pop());
     // The same node under two URLs counts once.
@@ -132,7 +139,7 @@ fn read_head(stream: &mut TcpStream) {
 }
 
 /// One that answers each request with this.
-fn answering(answer: String) -> SocketAddr {
+pub(crate) fn answering(answer: String) -> SocketAddr {
     listener(move |mut stream| {
         read_head(&mut stream);
         let _ = stream.write_all(answer.as_bytes());
@@ -140,7 +147,7 @@ fn answering(answer: String) -> SocketAddr {
     .0
 }
 
-fn ok(body: &str) -> String {
+pub(crate) fn ok(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
@@ -333,11 +340,16 @@ fn above_its_load_a_node_sends_newcomers_to_one_with_room_and_nobody_is_sent_on_
     // Nobody has room any more: they are served where they come.
     wait_until("everybody to be served where they are", LIMIT, || sent_on(&socket(), at[0]).is_none().then_some(()));
     let text = fleet.run(&["status", "--all"]).stdout;
-    assert!(text.lines().nth(1).is_some_and(|line| line.contains(" % ")), "{text}");
+    let first = cells(text.lines().nth(1).unwrap());
+    // Those who were sent away are no refusals.
+    assert!(
+        first[5] == "0" && first[6].parse::<usize>().unwrap() >= 40 + sent_away && first[7].ends_with(" %"),
+        "{text}"
+    );
 }
 
 /// The body of what is answered at a socket.
-fn get(socket: &str, target: &str) -> Value {
+pub(crate) fn get(socket: &str, target: &str) -> Value {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(LIMIT)).unwrap();
     write!(stream, "GET {target} HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();

@@ -14,6 +14,7 @@ mod wire;
 mod control;
 mod explain;
 mod fleet;
+mod nodes;
 mod revoke;
 mod sessions;
 mod terminal;

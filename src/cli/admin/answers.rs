@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::super::output::{CliError, Exit, Printer};
@@ -24,14 +24,14 @@ pub(super) fn read<T: DeserializeOwned>(answer: Value) -> Result<T, CliError> {
 
 use crate::traffic::Traffic;
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) struct SessionPage {
     pub(super) sessions: Vec<Session>,
     pub(super) next_cursor: Option<String>,
 }
 
 /// A session; `P` and `C` are its permissions and channels, numbers in a list and objects on their own.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) struct Session<P = u64, C = u64, N = u64> {
     pub(super) id: String,
     pub(super) transport: String,
@@ -62,7 +62,7 @@ fn none<N>() -> Option<N> {
 pub(super) type SessionDetail = Session<Vec<Expiring>, Vec<Channel>, Vec<Connection>>;
 
 /// A relayed transport address, or the address of a permission.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) struct Expiring {
     pub(super) address: String,
     pub(super) expires_in_secs: u64,
@@ -101,7 +101,7 @@ pub(super) struct UserTotal {
     pub(super) to_client: Traffic,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) struct RefusalList {
     pub(super) refusals: Vec<Refusal>,
     pub(super) kept_since_unix: Option<u64>,
@@ -114,7 +114,7 @@ pub(super) struct RefusalList {
 }
 
 /// How a session ended, or several of one user, one right after the other.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) struct LastEnd {
     pub(super) at_unix: u64,
     pub(super) reason: String,
@@ -127,7 +127,7 @@ pub(super) struct LastEnd {
     pub(super) user: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) struct Refusal {
     pub(super) at_unix: u64,
     pub(super) code: u16,
@@ -177,7 +177,7 @@ pub(super) struct RevocationList {
     pub(super) total: u64,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) struct Revocation {
     pub(super) username: Option<String>,
     pub(super) user: Option<String>,
@@ -205,7 +205,7 @@ pub(super) struct Undone {
 }
 
 /// What the peer policy makes of an address now.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) struct AsPeer {
     pub(super) allowed: bool,
     pub(super) explanation: String,
@@ -215,7 +215,7 @@ pub(super) struct AsPeer {
     pub(super) policies: Vec<AsPolicy>,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) struct AsPolicy {
     pub(super) policy: String,
     pub(super) allowed: bool,
@@ -223,7 +223,7 @@ pub(super) struct AsPolicy {
 }
 
 /// The same of one of its ports.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) struct AsPort {
     pub(super) port: u16,
     pub(super) allowed: bool,

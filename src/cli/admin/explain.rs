@@ -6,17 +6,17 @@ use std::sync::Arc;
 
 use clap::Args;
 use form_urlencoded::Serializer;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::auth::TimeLimited;
 use crate::clock::span;
 use crate::config::FleetConfig;
-use crate::fleet::{Asker, NodeError};
+use crate::fleet::{Answered, Asker, NodeError, told_apart};
 
 use super::super::output::{CliError, Exit, Printer, printable, unix_now, utc_text};
 use super::answers::{AsPolicy, AsPort, LastEnd, Refusal, RefusalList, SessionPage, print_json, read};
 use super::client::Call;
-use super::fleet::{Answered, FleetFlags, LIMIT as FLEET_LIMIT, ask_all, exit};
+use super::fleet::{FleetFlags, LIMIT as FLEET_LIMIT, ask_all, exit};
 use super::revoke::revocation_text;
 use super::text::{Table, count, with_realm};
 use super::whereabouts::AdminFlags;
@@ -100,7 +100,7 @@ fn show(list: &RefusalList, whom: &str, printer: &mut Printer) -> Result<(), Cli
     let ends = ends(&list.ended);
     if !ends.is_empty() {
         printer.print(&table_of_ends(&ends, now_unix).to_string())?;
-        let ended: u64 = ends.iter().map(|(_, times)| times).sum();
+        let ended = ends.iter().fold(0_u64, |sum, (_, times)| sum.saturating_add(*times));
         printer.line(format_args!("{} ended, of those that are kept", count(ended, "session")))?;
     }
     for revocation in &list.revoked {
@@ -134,8 +134,8 @@ struct Question<'a> {
 /// What a node knows of somebody.
 struct Known {
     name: String,
-    refusals: Value,
-    sessions: Option<Value>,
+    refusals: RefusalList,
+    sessions: Option<SessionPage>,
 }
 
 /// `turnstone explain --all`
@@ -172,7 +172,7 @@ fn explain_all(
     let answered: Vec<Answered<Known>> = ask_all(fleet, ask)?;
     let silent = answered.iter().filter(|node| node.answer.is_err()).count();
     if as_json {
-        let shown = answered.into_iter().map(|Answered { url, answer }| match answer {
+        let shown = answered.into_iter().map(|Answered { url, answer, .. }| match answer {
             Ok(Known { name, refusals, sessions }) => {
                 json!({ "url": url, "name": name, "refusals": refusals, "sessions": sessions })
             }
@@ -185,17 +185,13 @@ fn explain_all(
     let mut found = 0_u64;
     let mut refused = Vec::new();
     let (mut clean, mut failed) = (Vec::new(), Vec::new());
-    for Answered { url, answer } in answered {
-        let read = answer.and_then(|known| {
-            let page = known.sessions.map(serde_json::from_value::<SessionPage>).transpose();
-            let list = serde_json::from_value::<RefusalList>(known.refusals);
-            let (page, list) = page
-                .and_then(|page| Ok((page, list?)))
-                .map_err(|error| format!("its answer is not understood: {error}"))?;
-            Ok((known.name, page, list))
-        });
-        let (name, page, list) = match read {
-            Ok(read) => read,
+    let names = told_apart(answered.iter().map(|Answered { url, answer, .. }| match answer {
+        Ok(known) => (known.name.as_str(), url.as_str()),
+        Err(_) => ("", url.as_str()),
+    }));
+    for (Answered { url, answer, .. }, name) in answered.into_iter().zip(names) {
+        let Known { refusals: list, sessions: page, .. } = match answer {
+            Ok(known) => known,
             Err(why) => {
                 failed.push((url, why));
                 continue;
@@ -257,7 +253,7 @@ fn groups(refusals: &[Refusal]) -> Vec<Group<'_>> {
         let peer = refusal.peer.as_deref().map(without_port);
         match groups.iter_mut().find(|group| is_alike(group.newest, refusal)) {
             Some(group) => {
-                group.times += refusal.times;
+                group.times = group.times.saturating_add(refusal.times);
                 group.peers.extend(peer);
             }
             None => groups.push(Group { newest: refusal, times: refusal.times, peers: peer.into_iter().collect() }),
@@ -351,6 +347,13 @@ fn without_port(address: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_of_a_node_that_lies_do_not_run_over() {
+        let much =
+            |at_unix| Refusal { times: u64::MAX, ..refusal(at_unix, "unknown-user", "eve", None, "no such user") };
+        assert_eq!(groups(&[much(2), much(1)])[0].times, u64::MAX);
+    }
 
     fn refusal(at_unix: u64, reason: &str, username: &str, peer: Option<&str>, explanation: &str) -> Refusal {
         Refusal {

@@ -5,15 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::task::JoinSet;
-use tokio::time::timeout;
 
 use super::super::input::secret_readers;
 use super::super::output::{CliError, Exit};
 use super::client::runtime;
 use super::whereabouts::AdminFlags;
 use crate::config::{AdminToken, FleetConfig, Source, Surroundings, read_private_file, trim_line_end};
-use crate::fleet::{Asker, Members, members};
+use crate::fleet::{self, Answered, Asker};
 use crate::ops::host;
 
 /// All questions and their answers.
@@ -103,12 +101,6 @@ fn configured(server: &AdminFlags, wants_token: bool, is_needed: bool) -> Result
     }
 }
 
-/// What one node has answered.
-pub(super) struct Answered<T> {
-    pub(super) url: String,
-    pub(super) answer: Result<T, String>,
-}
-
 /// Asks every node the same, and has all answers within the limit, in the order of the nodes.
 pub(super) fn ask_all<T, F>(
     fleet: &FleetConfig,
@@ -119,30 +111,7 @@ where
     F: Future<Output = Result<T, String>> + Send + 'static,
 {
     let runtime = runtime().map_err(|error| CliError::Failed(Exit::RunTime, format!("error: {error}")))?;
-    let answered = runtime.block_on(async {
-        let Members { nodes, unnamed, .. } = members(fleet).await;
-        let late = || format!("no answer within {} s", LIMIT.as_secs());
-        let mut answers: Vec<Answered<T>> =
-            nodes.iter().map(|node| Answered { url: node.url().to_string(), answer: Err(late()) }).collect();
-        let mut asked = JoinSet::new();
-        for (at, node) in nodes.into_iter().enumerate() {
-            // All at once: each is a connection, and they are few enough for what a shell lets a process have.
-            let answer = question(node);
-            asked.spawn(async move { (at, answer.await) });
-        }
-        let all = async {
-            while let Some(done) = asked.join_next().await {
-                if let Ok((at, answer)) = done
-                    && let Some(place) = answers.get_mut(at)
-                {
-                    place.answer = answer;
-                }
-            }
-        };
-        let _ = timeout(LIMIT, all).await;
-        answers.extend(unnamed.into_iter().map(|(name, problem)| Answered { url: name, answer: Err(problem) }));
-        answers
-    });
+    let answered = runtime.block_on(fleet::ask_all(fleet, LIMIT, question));
     // A resolver that hangs is not waited for.
     runtime.shutdown_background();
     if answered.is_empty() {

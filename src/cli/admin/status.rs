@@ -24,8 +24,9 @@ use super::whereabouts::AdminFlags;
   turnstone status --nodes https://turn1.example.org:9640 --fleet-token-file token
 
 With --all, a line for each node of [fleet], and the sums; all are asked at once, and have five
-seconds. REFUSED counts the last minute, without the steps that every client goes through. LOAD
-is of what a node takes before it sends clients to others.
+seconds. REFUSED counts the last minute, without the steps that every client goes through;
+REDIRECTED those who were sent to another server in it. LOAD is of what a node takes before it
+sends clients to others.
 
 Exit code 1 when a node does not answer.")]
 pub(in crate::cli) struct StatusArgs {

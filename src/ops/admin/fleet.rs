@@ -1,6 +1,7 @@
 //! All nodes of the fleet, for the page of one of them.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use super::error::Refused;
 use super::input::Query;
 use super::node;
 use super::sessions;
-use crate::fleet::{NodeReport, Samples};
+use crate::fleet::{NodeReport, Samples, told_apart};
 use crate::ops::fleet::{Fleet, Seen};
 use crate::ops::history::{INTERVAL, SAMPLES_MAX};
 
@@ -31,13 +32,18 @@ const PAGE_BYTES_MAX: usize = 64 * 1024;
 /// Nodes with a line of their own in a plot; more cannot be told apart.
 const LINES_MAX: usize = 6;
 
+/// Where it is asked, of this node where it is not in its own list.
+const THIS: &str = "this node";
+
 /// A node, for what is made of all.
 struct Shown {
     value: Value,
+    url: String,
     name: String,
     sessions: u64,
     bytes_per_sec: u64,
     refused: u64,
+    redirected: u64,
     answers: bool,
     samples: Option<(Samples, Duration)>,
 }
@@ -60,6 +66,10 @@ pub(super) async fn show(api: &Api) -> Result<Value, Refused> {
     if !has_self {
         shown.insert(0, Shown::own(api));
     }
+    let names = told_apart(shown.iter().map(|node| (node.name.as_str(), node.url.as_str())));
+    for (node, name) in shown.iter_mut().zip(names) {
+        node.name = name;
+    }
     let answering = || shown.iter().filter(|node| node.answers);
     let sum = |of: fn(&Shown) -> u64| answering().map(of).fold(0, u64::saturating_add);
     let sums = json!({
@@ -68,6 +78,7 @@ pub(super) async fn show(api: &Api) -> Result<Value, Refused> {
         "sessions": sum(|node| node.sessions),
         "bytes_per_sec": sum(|node| node.bytes_per_sec),
         "refused_last_minute": sum(|node| node.refused),
+        "redirected_last_minute": sum(|node| node.redirected),
     });
     let unnamed = fleet.unnamed();
     let unnamed = unnamed.iter().map(|(name, problem)| json!({ "name": name, "problem": problem }));
@@ -88,7 +99,11 @@ pub(super) async fn search(api: &Api, query: &Query) -> Result<Value, Refused> {
     let mut found = Vec::new();
     let own = sessions::list(api, query).await?;
     let own = serde_json::from_value(own).unwrap_or_default();
-    let mut has_more = take(&mut found, own, &node::report(api).name, true, limit);
+    let own_name = node::report(api).name;
+    let names = names(fleet, &own_name);
+    let name_of = |url: &str| names.get(url).cloned();
+    let own_name = name_of("").unwrap_or(own_name);
+    let mut has_more = take(&mut found, own, &own_name, true, limit);
     let bytes_max = PAGE_BYTES_MAX + limit * SESSION_BYTES_MAX;
     let mut failures = Vec::new();
     let target = format!("/v1/sessions?{}", query.encoded());
@@ -116,7 +131,7 @@ pub(super) async fn search(api: &Api, query: &Query) -> Result<Value, Refused> {
                 Ok(page) => {
                     let report = node.seen().report;
                     let is_self = report.as_ref().is_some_and(|(report, _)| fleet.is_self(report));
-                    let name = report.map_or_else(|| url.clone(), |(report, _)| report.name.clone());
+                    let name = name_of(&url).unwrap_or_else(|| url.clone());
                     if !is_self {
                         has_more |= take(&mut found, page, &name, false, limit);
                     }
@@ -129,6 +144,17 @@ pub(super) async fn search(api: &Api, query: &Query) -> Result<Value, Refused> {
     let late = format!("no answer within {} s", SEARCH_LIMIT.as_secs());
     failures.extend(silent.into_iter().map(|url| json!({ "node": url, "problem": late })));
     Ok(json!({ "sessions": found, "more": has_more, "failures": failures }))
+}
+
+/// What each of the other nodes is called, by its URL, and this one by none.
+fn names(fleet: &Fleet, own: &str) -> HashMap<String, String> {
+    let others = fleet.nodes().into_iter().filter_map(|node| {
+        let (report, _) = node.seen().report.filter(|(report, _)| !fleet.is_self(report))?;
+        Some((report.name.clone(), node.asker.url().to_string()))
+    });
+    let all: Vec<_> = others.chain([(own.to_owned(), String::new())]).collect();
+    let shown = told_apart(all.iter().map(|(name, url)| (name.as_str(), if url.is_empty() { THIS } else { url })));
+    all.into_iter().map(|(_, url)| url).zip(shown).collect()
 }
 
 fn of(api: &Api) -> Result<&Arc<Fleet>, Refused> {
@@ -212,6 +238,8 @@ impl Shown {
             sessions: report.as_ref().map_or(0, |report| report.sessions),
             bytes_per_sec: report.as_ref().map_or(0, |report| report.bytes_per_sec),
             refused: report.as_ref().map_or(0, |report| report.refused_last_minute),
+            redirected: report.as_ref().map_or(0, |report| report.redirected_last_minute),
+            url: url.to_owned(),
             name,
             answers,
             samples,
@@ -224,7 +252,7 @@ impl Shown {
         let report = NodeReport { samples: api.history.as_ref().map(|history| history.samples()), ..node::report(api) };
         let report = Some((Arc::new(report), now));
         let seen = Seen { samples: report.clone(), report, ..Seen::default() };
-        Self::of("this node", true, seen)
+        Self::of(THIS, true, seen)
     }
 }
 
@@ -237,6 +265,7 @@ fn glance(report: &NodeReport) -> Value {
         "sessions": report.sessions,
         "bytes_per_sec": report.bytes_per_sec,
         "refused_last_minute": report.refused_last_minute,
+        "redirected_last_minute": report.redirected_last_minute,
         "load_percent": report.load_percent,
         "problems": report.problems,
     })

@@ -15,7 +15,7 @@ use super::input::{Query, query};
 use super::{refusals, sessions, users};
 use crate::addr::Family;
 use crate::config::AdminToken;
-use crate::fleet::{ClientAddress, NodeReport};
+use crate::fleet::{ClientAddress, Named, Names, NodeReport};
 use crate::http::{Answer, Caller, Handler, json};
 use crate::net::sys;
 use crate::policy::{RateLimit, RateLimiter};
@@ -30,7 +30,7 @@ const CERTIFICATE_LEFT_SECS: i64 = 7 * 86_400;
 const YES: &[(&str, bool)] = &[("true", true), ("false", false)];
 
 const SESSION: &str = "/v1/sessions/";
-const PATHS: &[&str] = &["/v1/node", "/v1/sessions", "/v1/users", "/v1/refusals"];
+const PATHS: &[&str] = &["/v1/node", "/v1/node/names", "/v1/sessions", "/v1/users", "/v1/refusals"];
 
 /// What `[fleet] listen` answers.
 pub(in crate::ops) struct NodeApi {
@@ -66,6 +66,10 @@ impl NodeApi {
                 query(&[])?;
                 sessions::show(api, id).await?
             }
+            (None, "/v1/node/names") => {
+                query(&[])?;
+                serde_json::to_value(names(api)).unwrap_or_default()
+            }
             (None, "/v1/sessions") => sessions::list(api, &query(sessions::LIST_KEYS)?).await?,
             (None, "/v1/users") => users::list(api, &query(users::KEYS)?).await?,
             (None, "/v1/refusals") => refusals::list(api, &query(refusals::KEYS)?).await?,
@@ -96,6 +100,16 @@ pub(super) fn show(api: &Api, query: &Query) -> Result<Value, Refused> {
     Ok(serde_json::to_value(report).unwrap_or_default())
 }
 
+/// `GET /v1/node/names`: what other nodes are called that this one has heard of, for who asks while one of them is silent.
+fn names(api: &Api) -> Names {
+    let nodes = api.fleet.iter().flat_map(|fleet| fleet.nodes());
+    let named = nodes.filter_map(|node| {
+        let (report, _) = node.seen().report?;
+        Some(Named { url: node.asker.url().to_string(), name: report.name.clone() })
+    });
+    Names { names: named.collect() }
+}
+
 /// What this node says of itself.
 pub(super) fn report(api: &Api) -> NodeReport {
     let (status, fleet) = (&api.status, api.fleet.as_ref());
@@ -113,6 +127,8 @@ pub(super) fn report(api: &Api) -> NodeReport {
         sessions: crate::counters::sum(&api.counters, |counters| counters.allocations.get()),
         bytes_per_sec: status.lately.bytes_per_sec(),
         refused_last_minute: status.lately.refused_last_minute(),
+        redirected_last_minute: status.lately.redirected_last_minute(),
+        now_unix: Some(sys::clocks().1),
         load_percent: fleet.and_then(|fleet| fleet.load_percent()),
         room: false,
         clients: clients.collect(),
@@ -141,6 +157,9 @@ fn problems(api: &Api) -> Vec<String> {
     if let Some(store) = status.store.get() {
         let view = store.stats().view();
         problems.extend(store_problems(store.stats(), &view));
+    }
+    if status.hook.is_broken() {
+        problems.push("the application of [hook] does not answer for clients of some network".to_owned());
     }
     for family in [Family::V4, Family::V6] {
         let (used, total) = (api.relay_ports.used(family) as u64, api.relay_ports.capacity(family) as u64);

@@ -105,7 +105,8 @@ function update(row, { url, name, is_self, failure, age_secs, report }) {
   row.children[1].className = failure ? "bad-text" : state === "ready" ? "good-text" : "warn-text";
   fill(row, 2, report ? count(report.sessions) : "–");
   fill(row, 3, report ? bitRate(report.bytes_per_sec * 8) : "–");
-  fill(row, 4, report ? count(report.refused_last_minute) : "–");
+  const sentOn = report?.redirected_last_minute;
+  fill(row, 4, report ? count(report.refused_last_minute) : "–", sentOn ? `${count(sentOn)} sent to others` : "");
   fill(row, 5, report && report.load_percent !== null ? `${count(report.load_percent)} %` : "–");
   const problems = [failure, ...(report?.problems ?? [])].filter(Boolean);
   fill(row, 6, problems.join("; ") || "–");

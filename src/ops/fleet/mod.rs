@@ -1,8 +1,8 @@
 //! The nodes of `[fleet]` as the running server knows them: asked for the page while somebody looks at it, and for their load where clients
-//! are sent away by load. One that hangs holds up nobody.
-//!
-//! Sent away by load is nobody twice: a node that says it has room takes everybody for a while, whatever becomes of its load, and another
-//! one goes by that word for less than half of that while ([`ROOM_IS_GOOD`], [`PROMISE`]).
+//! are sent away by load, and all of them now and then, so that it is known who is silent. One that hangs holds up nobody.
+
+mod follow;
+mod room;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,16 +13,18 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::leases::has_fleet_quota;
 use super::listeners::Bound;
 use super::status::Status;
 use super::workers::Workers;
-use crate::addr::{Family, Transport};
-use crate::config::{Config, FleetConfig, NodeSource, NodeUrl};
+use crate::addr::Transport;
+use crate::config::{Config, FleetConfig, NodeSource};
 use crate::credentials::client_addresses;
-use crate::fleet::{Asker, Members, NodeReport, members};
+use crate::fleet::{Asked, Asker, NodeReport, Nodes};
 use crate::net::RelayPorts;
-use crate::turn::{AlternateServer, Alternates, Other, Redirect};
-use crate::worker::Command;
+use crate::policy::WithoutShare;
+use crate::turn::{Other, Redirect};
+use room::{HookHealth, Relies};
 
 /// One question and its answer.
 const ASK_LIMIT: Duration = Duration::from_secs(2);
@@ -40,10 +42,11 @@ const ROOM_IS_GOOD: Duration = Duration::from_secs(3);
 /// How long a node that has said so sends nobody away, from after it was asked: the client that was sent here in the last moment of
 /// [`ROOM_IS_GOOD`] has some seconds to get here.
 const PROMISE: Duration = Duration::from_secs(10);
-/// Above this load a node has no room for clients of others.
-const ROOM_BELOW_PERCENT: u64 = 90;
-/// How often DNS is asked who the nodes are.
-const MEMBERS_TICKS: u64 = 30;
+/// Who has not been asked for so long is asked how he is, so many in a second: all of them within half a minute.
+const ASKED_AGAIN: Duration = Duration::from_secs(30);
+/// The same of one that did not answer: somebody may wait for it.
+const SILENT_AGAIN: Duration = Duration::from_secs(10);
+const ASKED_AGAIN_MAX: usize = FleetConfig::NODES_MAX.div_ceil(ASKED_AGAIN.as_secs() as usize);
 
 /// The fleet.
 pub(super) struct Fleet {
@@ -57,8 +60,10 @@ pub(super) struct Fleet {
     /// Names of nodes that lead to none, and why.
     unnamed: ArcSwap<Vec<(String, String)>>,
     has_changed: Notify,
-    /// Whether what has changed is the section itself, and not only what a file named there holds.
-    is_other: AtomicBool,
+    /// Whether a node was not trusted since it was read who is.
+    is_doubted: AtomicBool,
+    has_doubt: Notify,
+    hook: Mutex<HookHealth>,
     places: Semaphore,
     search_places: Arc<Semaphore>,
     /// Decides which of a node's addresses clients of this one are sent to.
@@ -74,6 +79,7 @@ struct Settled {
     redirect: Option<Arc<Redirect>>,
     /// The most allocations that it makes.
     allocations_total: Option<u32>,
+    relies: Relies,
     /// Where clients reach this node.
     clients: Vec<(Transport, SocketAddr)>,
 }
@@ -104,6 +110,7 @@ pub(super) struct Seen {
     /// Why there is no answer to the last question.
     pub(super) failure: Option<String>,
     pub(super) room_until: Option<Instant>,
+    pub(super) asked: Option<Instant>,
 }
 
 impl Fleet {
@@ -124,7 +131,9 @@ impl Fleet {
             nodes: ArcSwap::default(),
             unnamed: ArcSwap::default(),
             has_changed: Notify::new(),
-            is_other: AtomicBool::new(false),
+            is_doubted: AtomicBool::new(false),
+            has_doubt: Notify::new(),
+            hook: Mutex::default(),
             places: Semaphore::new(ASKED_MAX),
             search_places: Arc::new(Semaphore::new(ASKED_MAX)),
             chance: random(),
@@ -137,37 +146,35 @@ impl Fleet {
     /// Another configuration is in force, or the server is reached elsewhere. Whom `ca` names is read again in any case.
     pub(super) fn configure(&self, config: &Config, bound: &Bound) {
         let Some(settled) = Settled::of(config, bound) else { return };
-        let before = self.settled.swap(Arc::new(settled));
-        if config.fleet.as_ref() != Some(&before.fleet) {
-            self.is_other.store(true, Ordering::Release);
-        }
+        self.settled.store(Arc::new(settled));
         self.has_changed.notify_one();
     }
 
     /// Asks for ever.
     pub(super) async fn run(self: Arc<Self>) {
+        tokio::join!(self.follow_members(), self.ask_for_ever());
+    }
+
+    async fn ask_for_ever(self: &Arc<Self>) {
         let mut tick = interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.renew_members(true).await;
         for ticks in 0_u64.. {
-            tokio::select! {
-                _ = tick.tick() => {}
-                () = self.has_changed.notified() => self.renew_members(self.is_other.swap(false, Ordering::AcqRel)).await,
-            }
-            if ticks % MEMBERS_TICKS == MEMBERS_TICKS - 1 && self.settled.load().has_names() {
-                let fleet = Arc::clone(&self);
-                tokio::spawn(async move { fleet.renew_members(false).await });
-            }
+            tick.tick().await;
+            lock(&self.hook).look(&self.status.hook, Instant::now());
             let by_load = self.settled.load().by_load().is_some();
-            let wanted = match ticks.is_multiple_of(WATCH_TICKS) && self.is_watched() {
-                true => Some((self.nodes(), Wanted { room: by_load, samples: true })),
-                false => by_load.then(|| (self.some(ASKED_FOR_ROOM), Wanted { room: true, samples: false })),
+            let (nodes, wanted) = match ticks.is_multiple_of(WATCH_TICKS) && self.is_watched() {
+                true => (self.nodes(), Wanted { room: by_load, samples: true }),
+                false if by_load => (self.some(ASKED_FOR_ROOM), Wanted { room: true, samples: false }),
+                false => Default::default(),
             };
-            let (nodes, wanted) = wanted.unwrap_or_default();
             for node in nodes {
-                tokio::spawn(Arc::clone(&self).ask(node, wanted));
+                tokio::spawn(Arc::clone(self).ask(node, wanted));
+            }
+            for node in self.overdue() {
+                tokio::spawn(Arc::clone(self).ask(node, Wanted::default()));
             }
             self.publish();
+            self.status.fleet.set_nodes(self.counted());
         }
     }
 
@@ -179,35 +186,6 @@ impl Fleet {
     /// Where clients reach this node.
     pub(super) fn clients(&self) -> Vec<(Transport, SocketAddr)> {
         self.settled.load().clients.clone()
-    }
-
-    /// Of a hundred parts of what this node takes before it sends clients to others, or can take at all.
-    pub(super) fn load_percent(&self) -> Option<u64> {
-        let settled = self.settled.load();
-        let redirect = settled.by_load()?;
-        let parts = |is: u64, most: u64| (most > 0).then(|| is.saturating_mul(100) / most);
-        let by_count = parts(self.workers.live_allocations(), redirect.from_allocations.into());
-        let by_rate = redirect.from_bytes_per_sec.and_then(|from| parts(self.status.lately.bytes_per_sec(), from));
-        let by_total = settled.allocations_total.and_then(|total| parts(self.workers.live_allocations(), total.into()));
-        // Of the family that has least left: who comes may want either.
-        let ports = |family| parts(self.relay_ports.used(family).into(), self.relay_ports.capacity(family).into());
-        [by_count, by_rate, by_total, ports(Family::V4), ports(Family::V6)].into_iter().max().flatten()
-    }
-
-    /// Whether this node takes clients of others.
-    pub(super) fn has_room(&self) -> bool {
-        let is_there = !self.status.draining() && self.status.not_ready().is_none();
-        is_there && self.load_percent().is_some_and(|load| load < ROOM_BELOW_PERCENT)
-    }
-
-    /// Says that it has room, if it has: from now on it takes everybody for a while.
-    pub(super) fn promise_room(&self) -> bool {
-        if !self.has_room() {
-            return false;
-        }
-        *lock(&self.promised_until) = Some(Instant::now() + PROMISE);
-        self.publish();
-        true
     }
 
     /// The nodes as they are known, for somebody who looks at them: they are asked from now on. The first time he waits for answers a little.
@@ -247,36 +225,6 @@ impl Fleet {
         Arc::clone(&self.search_places)
     }
 
-    /// Finds out who the nodes are. Those that were there stay while a name is not found; `is_new` is whether the list is another one.
-    async fn renew_members(&self, is_new: bool) {
-        let settled = self.settled.load_full();
-        let Members { nodes: askers, unnamed, is_complete } = members(&settled.fleet).await;
-        // Another list has come into force meanwhile.
-        if !Arc::ptr_eq(&settled, &self.settled.load_full()) && !is_new {
-            return;
-        }
-        let before = self.nodes.load_full();
-        let nodes = askers.into_iter().map(|asker| {
-            let known = before.iter().find(|node| node.asker.url() == asker.url());
-            let seen = known.map(|node| Arc::clone(&node.seen)).unwrap_or_default();
-            Arc::new(Node { asker, is_asked: AtomicBool::new(false), seen })
-        });
-        let mut nodes: Vec<_> = nodes.collect();
-        if !is_complete && !is_new {
-            let is_missing = |known: &&Arc<Node>| nodes.iter().all(|node| node.asker.url() != known.asker.url());
-            let missing: Vec<_> = before.iter().filter(is_missing).map(Arc::clone).collect();
-            nodes.extend(missing);
-            nodes.truncate(FleetConfig::NODES_MAX);
-        }
-        self.nodes.store(Arc::new(nodes));
-        if *self.unnamed.load_full() != unnamed {
-            for (name, problem) in &unnamed {
-                tracing::warn!(name, problem, "nodes of the fleet are not found");
-            }
-        }
-        self.unnamed.store(Arc::new(unnamed));
-    }
-
     /// So many nodes, drawn by chance.
     fn some(&self, count: usize) -> Vec<Arc<Node>> {
         let mut nodes = self.nodes();
@@ -289,13 +237,47 @@ impl Fleet {
         nodes
     }
 
+    /// Nodes that have not been asked for long, those for the longest time first.
+    fn overdue(&self) -> Vec<Arc<Node>> {
+        let nodes = self.nodes.load();
+        let mut overdue: Vec<_> =
+            nodes.iter().filter_map(|node| node.overdue_since().map(|asked| (asked, node))).collect();
+        overdue.sort_by_key(|(asked, _)| *asked);
+        overdue.into_iter().take(ASKED_AGAIN_MAX).map(|(_, node)| Arc::clone(node)).collect()
+    }
+
+    /// How the others are.
+    fn counted(&self) -> Nodes {
+        let unnamed = self.unnamed.load().len() as u64;
+        let mut counted = Nodes { unnamed, load_percent: self.load_percent(), ..Nodes::default() };
+        let now = Instant::now();
+        for node in self.nodes.load().iter() {
+            let seen = lock(&node.seen);
+            match (&seen.report, &seen.failure) {
+                (Some((report, _)), _) if self.is_self(report) => continue,
+                (_, Some(_)) => counted.silent += 1,
+                (Some(_), None) => counted.answering += 1,
+                (None, None) => counted.unasked += 1,
+            }
+            counted.with_room += u64::from(seen.room_until.is_some_and(|until| now < until));
+        }
+        counted
+    }
+
     async fn ask(self: Arc<Self>, node: Arc<Node>, wanted: Wanted) {
         // One that hangs is not asked again meanwhile.
         let Some(_turn) = Turn::of(&node.is_asked) else { return };
         let Ok(_place) = self.places.acquire().await else { return };
         let asked = Instant::now();
+        lock(&node.seen).asked = Some(asked);
         let Wanted { room, samples } = wanted;
         let answer = node.asker.report(&format!("?room={room}&samples={samples}"), ASK_LIMIT).await;
+        let came_of_it = Asked::of(&answer);
+        self.status.fleet.count(came_of_it);
+        if came_of_it == Asked::Untrusted {
+            self.is_doubted.store(true, Ordering::Release);
+            self.has_doubt.notify_one();
+        }
         let mut seen = lock(&node.seen);
         match answer {
             Ok(report) => {
@@ -318,41 +300,6 @@ impl Fleet {
         }
     }
 
-    /// Tells the workers where there is room, if that has changed.
-    fn publish(&self) {
-        // Held until the workers are told: of two at a time, the later one says what is so.
-        let mut published = lock(&self.published);
-        let others: Arc<[Other]> = self.others(Instant::now()).into();
-        if *published != others {
-            *published = Arc::clone(&others);
-            self.workers.tell(|| Command::Others(Arc::clone(&others)));
-        }
-    }
-
-    fn others(&self, now: Instant) -> Vec<Other> {
-        let is_promised = lock(&self.promised_until).is_some_and(|until| now < until);
-        if self.settled.load().by_load().is_none() || is_promised && !self.status.draining() {
-            return Vec::new();
-        }
-        let mut others = Vec::new();
-        for node in self.nodes() {
-            let seen = node.seen();
-            let Some((report, _)) = seen.report.filter(|_| seen.room_until.is_some_and(|until| now < until)) else {
-                continue;
-            };
-            let load_percent = u16::try_from(report.load_percent.unwrap_or(0)).unwrap_or(u16::MAX);
-            let servers = servers_of(&report, is_near(node.asker.url()), self.chance);
-            others.extend(servers.map(|server| Other { server, load_percent }));
-        }
-        // A node that names one of our addresses would have clients go round.
-        let Some(settings) = self.status.settings() else { return Vec::new() };
-        let servers = others.iter().map(|other| other.server).collect();
-        let rules = settings.peer_policies().default_policy().rules();
-        let fit = Config::alternates_but_own(&Alternates { servers, domain: None }, rules).servers;
-        others.retain(|other| fit.contains(&other.server));
-        others
-    }
-
     fn is_watched(&self) -> bool {
         lock(&self.watched_until).is_some_and(|until| Instant::now() < until)
     }
@@ -364,6 +311,13 @@ impl Settled {
             fleet: config.fleet.clone()?,
             redirect: config.redirect.clone(),
             allocations_total: config.quota.total,
+            relies: Relies {
+                on_store: config.store.as_ref().is_some_and(|store| {
+                    let is_refused = store.on_loss == WithoutShare::Refuse && has_fleet_quota(config);
+                    is_refused || !config.without_secrets().is_empty()
+                }),
+                on_hook: config.hook.is_some(),
+            },
             clients: client_addresses(config, &bound.listeners),
         })
     }
@@ -378,6 +332,13 @@ impl Settled {
 }
 
 impl Node {
+    /// When it was asked last, if it has to be asked again: `None` in it is never.
+    fn overdue_since(&self) -> Option<Option<Instant>> {
+        let seen = lock(&self.seen);
+        let again = if seen.failure.is_some() { SILENT_AGAIN } else { ASKED_AGAIN };
+        seen.asked.is_none_or(|asked| asked.elapsed() >= again).then_some(seen.asked)
+    }
+
     pub(super) fn seen(&self) -> Seen {
         lock(&self.seen).clone()
     }
@@ -398,27 +359,6 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// Where a node's clients come: at one address for each transport and family, which `chance` decides. Whoever draws among all nodes'
-/// addresses then draws a node with many no more often than one with a single one.
-fn servers_of(report: &NodeReport, is_near: bool, chance: u64) -> impl Iterator<Item = AlternateServer> {
-    let kinds = Transport::ALL.into_iter().flat_map(|transport| Family::ALL.map(|family| (transport, family)));
-    kinds.filter_map(move |(transport, family)| {
-        let fit = || {
-            report.clients.iter().filter(move |client| {
-                let ip = client.address.ip();
-                client.transport() == Some(transport) && Family::of(ip) == family && (is_near || !ip.is_loopback())
-            })
-        };
-        let nth = usize::try_from(chance.checked_rem(fit().count() as u64)?).ok()?;
-        Some(AlternateServer { transport: Some(transport), address: fit().nth(nth)?.address })
-    })
-}
-
-/// Whether a node is on this host: its clients may be, too.
-fn is_near(url: &NodeUrl) -> bool {
-    matches!(url, NodeUrl::Unix(_)) || url.address().is_some_and(|address| address.ip().is_loopback())
-}
-
 fn random() -> u64 {
     let mut bytes = [0; 8];
     crate::worker::fill_from_system(&mut bytes);
@@ -427,30 +367,4 @@ fn random() -> u64 {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_node_is_drawn_once_for_each_transport_and_family_however_many_addresses_it_names() {
-        let client = |transport: &str, address: &str| serde_json::json!({ "transport": transport, "address": address });
-        let many = (1..=29).map(|port| client("udp", &format!("198.51.100.66:{port}")));
-        let few = [client("udp", "[2001:db8::1]:1"), client("tcp", "198.51.100.66:1"), client("tls", "127.0.0.1:1")];
-        let report = serde_json::json!({
-            "name": "n", "version": "1", "instance": "x", "started_unix": 1, "state": "serving", "ready": true, "sessions": 0,
-            "bytes_per_sec": 0, "refused_last_minute": 0, "load_percent": 0, "room": true, "problems": [],
-            "clients": many.chain(few).collect::<Vec<_>>(),
-        });
-        let report = NodeReport::read(report.to_string().as_bytes()).unwrap();
-        let of = |is_near, chance| {
-            let servers = servers_of(&report, is_near, chance);
-            servers.map(|server| format!("{:?} {}", server.transport.unwrap(), server.address)).collect::<Vec<_>>()
-        };
-        let rest = ["Udp [2001:db8::1]:1", "Tcp 198.51.100.66:1"];
-        assert_eq!(of(false, 0), [&["Udp 198.51.100.66:1"], &rest[..]].concat());
-        assert_eq!(of(false, 30), [&["Udp 198.51.100.66:2"], &rest[..]].concat(), "another server names another one");
-        assert_eq!(of(true, 0).len(), 4);
-    }
 }
