@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::turns::network;
+
 /// Failures in a row.
 const FAILURES_MAX: u32 = 5;
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -81,14 +83,6 @@ fn is_due(told_at: &mut Option<Instant>, now: Instant) -> bool {
         *told_at = Some(now);
     }
     is_due
-}
-
-/// The /24 or /48.
-fn network(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V4(v4) => IpAddr::V4((v4.to_bits() & !0xff).into()),
-        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !0 << 80).into()),
-    }
 }
 
 /// Counts failures.

@@ -13,7 +13,7 @@ use tokio::time::{sleep_until, timeout};
 
 use super::answer::{Verdict, read_to_event};
 use super::exchange::{HookError, Target};
-use super::silence::Silence;
+use super::silence::{May, Silence};
 use super::stats::{EventStats, ToldOf};
 use super::waiting::{Event, Waiting};
 use crate::addr::{FiveTuple, RelayedAddr};
@@ -185,10 +185,15 @@ impl Teller {
     /// The next one, where so many are being told.
     fn next(&mut self, being_told: usize, now: Instant) -> Option<Event> {
         let at_once = self.shared.telling.load().target.concurrency();
-        if being_told >= at_once || !self.silence.may_begin(at_once, now) {
+        if being_told >= at_once {
             return None;
         }
-        let event = self.waiting.next(now, at_once)?;
+        let only_known = match self.silence.may_begin(at_once, now) {
+            May::Everybodys => false,
+            May::OfKnown => true,
+            May::Nobodys => return None,
+        };
+        let event = self.waiting.next(now, at_once, only_known)?;
         self.silence.begun(now);
         Some(event)
     }
@@ -219,8 +224,8 @@ impl Teller {
         if is_silent {
             self.shared.stats.count(ToldOf::Retried);
             event.failures += 1;
-            let is_first = self.waiting.put_back_unanswered(event, now);
-            self.silence.note(is_first, now);
+            let whose = self.waiting.put_back_unanswered(event, now);
+            self.silence.note(whose, now);
             return self.tell_of_silence(&problem, now);
         }
         if self.silence.end() {
@@ -249,7 +254,7 @@ impl Teller {
                 event.session.iter().for_each(|session| (self.shared.end)(session.id));
             }
         }
-        self.waiting.told(event);
+        self.waiting.told(event, now);
     }
 
     fn tell_of_silence(&mut self, problem: &str, now: Instant) {
@@ -260,7 +265,7 @@ impl Teller {
                 tracing::warn!(%problem, "the application of [hook] takes no events: they wait for a minute at most, and are then lost");
             }
         } else if is_due(&mut self.unanswered_told, now) {
-            tracing::warn!(%problem, "the application of [hook] has not answered an event: this user's wait, those of others go on (told once a minute)");
+            tracing::warn!(%problem, "the application of [hook] has not answered an event: this user's wait, and those of users whom it answers go on (told once a minute)");
         }
     }
 
@@ -346,8 +351,18 @@ mod tests {
     /// `good` was told, and how many events were sent in each second.
     fn play(
         teller: &mut Teller,
-        (start, secs): (Instant, u64),
+        when: (Instant, u64),
         users: &[String],
+        answers: impl Fn(&str) -> bool,
+    ) -> (Vec<u64>, Vec<u64>) {
+        play_with(teller, when, |_| users.to_vec(), answers)
+    }
+
+    /// The same with other users each second.
+    fn play_with(
+        teller: &mut Teller,
+        (start, secs): (Instant, u64),
+        users: impl Fn(u64) -> Vec<String>,
         answers: impl Fn(&str) -> bool,
     ) -> (Vec<u64>, Vec<u64>) {
         const STEP_MILLIS: u64 = 50;
@@ -356,10 +371,10 @@ mod tests {
         for at in (0..secs * 1000).step_by(STEP_MILLIS as usize) {
             let now = start + Duration::from_millis(at);
             if at % 1000 == 0 {
-                for user in users {
+                for user in users(at / 1000) {
                     made.insert(teller.seq + 1, at);
                     let id = teller.seq + 1;
-                    teller.take_at(Some(session(user, id, true)), now);
+                    teller.take_at(Some(session(&user, id, true)), now);
                 }
             }
             while let Some(timed_out) = running.first_entry().filter(|first| *first.key() <= at) {
@@ -406,6 +421,26 @@ mod tests {
             // Who hangs is known by then.
             let late: Vec<_> = lags.iter().rev().take(30).filter(|lag| **lag > 1000).collect();
             assert!(late.is_empty(), "{concurrency} at once: {late:?}");
+        }
+    }
+
+    #[test]
+    fn new_users_on_whom_the_application_hangs_delay_nobodys_events_whom_it_answers() {
+        for (concurrency, a_second) in [(16, 5), (16, 20), (16, 500), (4, 20), (1, 20)] {
+            let mut teller = teller(concurrency);
+            let guests = |second: u64, count: u64| (0..count).map(move |n| format!("guest {}", second * count + n));
+            let who = |second: u64| ["good".to_owned()].into_iter().chain(guests(second, a_second)).collect();
+            let (lags, sent) = play_with(&mut teller, (Instant::now(), 120), who, |user| user == "good");
+            let what = format!("{a_second} a second, {concurrency} at once: {} of 120, {lags:?}, {sent:?}", lags.len());
+            assert!(lags.len() >= 119, "{what}");
+            // As long as one that hangs has what there is: all places in the first moment, the only one at any time.
+            let most = if concurrency == 1 { 2 * TIMEOUT } else { TIMEOUT };
+            assert!(lags.iter().all(|lag| u128::from(*lag) <= most.as_millis()), "{what}");
+            let late = lags.iter().skip(5).filter(|lag| **lag > 0).count();
+            assert!(concurrency == 1 || late == 0, "{what}");
+            assert!(!teller.shared.stats.is_broken());
+            // The others are tried all the same.
+            assert!(sent[60..].iter().sum::<u64>() > 60, "{what}");
         }
     }
 

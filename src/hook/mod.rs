@@ -2,14 +2,17 @@
 //! of allocations (`events`).
 //!
 //! Workers hand questions over and never wait: what finds no room is answered at once as something that nobody could say. One task on
-//! the control runtime asks, so many at once, each for so long at most, and nothing for a network's clients while the application is out of order for them.
+//! the control runtime asks, so many at once, each for so long at most, in turns (`questions`), and nothing for a network's clients while the application
+//! is out of order for them.
 
 mod answer;
 mod breaker;
 mod events;
 mod exchange;
+mod questions;
 mod silence;
 mod stats;
+mod turns;
 mod unanswered;
 mod waiting;
 
@@ -36,9 +39,11 @@ use crate::turn::{Answer, Ask, AskId, Question};
 
 use breaker::{Breakers, Tell};
 use exchange::Target;
+use questions::{End, Questions, Whose};
+use turns::network;
 
-/// Questions that wait for their turn.
-const WAITING_MAX: usize = 1024;
+/// Questions on their way from the workers.
+const QUEUE_MAX: usize = 1024;
 /// Questions that are asked at once where there is no application.
 const DIRECTORY_CONCURRENCY: usize = 64;
 
@@ -104,7 +109,7 @@ pub fn new(
     stats: Arc<HookStats>,
     take: TakeAnswer,
 ) -> (HookSender, HookControl, Asker) {
-    let (send, questions) = mpsc::channel(WAITING_MAX);
+    let (send, questions) = mpsc::channel(QUEUE_MAX);
     let target = ArcSwapOption::from(hook.map(|hook| Arc::new(Target::asking(hook))));
     let networks = RateLimiter::new(Some(RateLimit::default()), Arc::new(AnswerBudgets::default()));
     let breakers = Mutex::default();
@@ -128,14 +133,31 @@ impl Asker {
     /// Asks until the workers are gone.
     pub async fn run(mut self) {
         let mut running = JoinSet::new();
+        let mut questions = Questions::default();
         loop {
-            let has_room = running.len() < self.shared.concurrency();
+            let at_once = self.shared.concurrency();
+            while running.len() < at_once
+                && let Some((place, question)) = questions.next(at_once, Instant::now())
+            {
+                let answer = Arc::clone(&self.shared).answer(question);
+                running.spawn(async move { (place, answer.await) });
+            }
             tokio::select! {
-                question = self.questions.recv(), if has_room => match question {
-                    Some((worker, ask)) => drop(running.spawn(Arc::clone(&self.shared).answer(worker, ask))),
+                question = self.questions.recv() => match question {
+                    Some((worker, ask)) => {
+                        let of = whose(&ask);
+                        if let Err((worker, ask)) = questions.push(of, (worker, ask), Instant::now()) {
+                            self.shared.stats.count(Told::NoRoom);
+                            (self.shared.take)(worker, ask.id, Answer::Failed);
+                        }
+                    }
                     None => return,
                 },
-                Some(_) = running.join_next(), if !running.is_empty() => {}
+                Some(answered) = running.join_next(), if !running.is_empty() => {
+                    if let Ok((place, end)) = answered {
+                        questions.done(place, end, Instant::now());
+                    }
+                }
             }
         }
     }
@@ -143,16 +165,18 @@ impl Asker {
 
 impl Shared {
     /// Asks one question, and brings its answer.
-    async fn answer(self: Arc<Self>, worker: u16, ask: Ask) {
+    async fn answer(self: Arc<Self>, (worker, ask): (u16, Ask)) -> End {
         let now_micros = clocks().0;
         if ask.deadline_micros <= now_micros {
             // Nobody waits any more; who comes next asks anew.
-            return self.stats.count(Told::TooLate);
+            self.stats.count(Told::TooLate);
+            return End::NotAsked;
         }
         let client = ask.client.client.get().ip();
         if !self.networks.allow(now_micros, client) {
             self.stats.count(Told::TooOften);
-            return (self.take)(worker, ask.id, Answer::Failed);
+            (self.take)(worker, ask.id, Answer::Failed);
+            return End::NotAsked;
         }
         let target = self.target.load_full();
         let mut is_known_elsewhere = false;
@@ -161,13 +185,25 @@ impl Shared {
                 Answer::Unknown if target.is_some() => {}
                 // Who is nobody to the application may be somebody there.
                 Answer::Failed if target.is_some() => is_known_elsewhere = true,
-                answer => return (self.take)(worker, ask.id, answer),
+                answer => {
+                    let end = match answer {
+                        Answer::Known(_) => End::Known,
+                        Answer::Failed => End::Unanswered,
+                        _ => End::Unknown,
+                    };
+                    (self.take)(worker, ask.id, answer);
+                    return end;
+                }
             }
         }
-        let Some(target) = target else { return (self.take)(worker, ask.id, Answer::Failed) };
+        let Some(target) = target else {
+            (self.take)(worker, ask.id, Answer::Failed);
+            return End::NotAsked;
+        };
         if !self.breakers().may_ask(client, Instant::now()) {
             self.stats.count(Told::NotAsked);
-            return (self.take)(worker, ask.id, Answer::Failed);
+            (self.take)(worker, ask.id, Answer::Failed);
+            return End::NotAsked;
         }
         let asked = match question_of(&ask) {
             Some(question) => timeout(target.timeout(), target.post(question)).await,
@@ -207,12 +243,15 @@ impl Shared {
             Ok(None) => Answer::Failed,
             Err(_) => Answer::Failed,
         };
-        self.stats.count(match answer {
-            Answer::Known(_) => Told::Known,
-            Answer::Unknown => Told::Unknown,
-            _ => Told::Failed,
-        });
+        let (told, end) = match answer {
+            Answer::Known(_) => (Told::Known, End::Known),
+            Answer::Unknown => (Told::Unknown, End::Unknown),
+            _ if is_there => (Told::Failed, End::Unknown),
+            _ => (Told::Failed, End::Unanswered),
+        };
+        self.stats.count(told);
         (self.take)(worker, ask.id, answer);
+        end
     }
 
     fn concurrency(&self) -> usize {
@@ -223,6 +262,14 @@ impl Shared {
     fn breakers(&self) -> std::sync::MutexGuard<'_, Breakers> {
         self.breakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn whose(ask: &Ask) -> Whose {
+    let name = match &ask.question {
+        Question::Credential { username, realm } => Some((Arc::clone(realm), Arc::clone(username))),
+        _ => None,
+    };
+    Whose { network: network(ask.client.client.get().ip()), name }
 }
 
 /// A question, as it is sent.

@@ -10,13 +10,35 @@ const SILENT_FOR: Duration = Duration::from_secs(3);
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(4);
 
+/// Whose an event without an answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// Of a user whose last one had an answer.
+    OfKnown,
+    /// Of one who has not had any event of late.
+    OfNew,
+    /// The last one had none, either.
+    Again,
+}
+
+/// Whose events may be told now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum May {
+    Everybodys,
+    /// Of users whose last one had an answer.
+    OfKnown,
+    Nobodys,
+}
+
 /// What was not answered since the last event that was.
 #[derive(Debug, Default)]
 pub(super) struct Silence {
     in_a_row: u32,
     since: Option<Instant>,
-    /// How many users these were of whose last event before had an answer: however often the same few fail, they hold up nobody else.
+    /// How many users these were of: however often the same few fail, they hold up nobody else.
     users: u32,
+    /// How many of these had been answered before: all others may be new ones that somebody makes up, and hold up only their like.
+    known: u32,
     tries: Option<Tries>,
     pub(super) told_at: Option<Instant>,
     pub(super) is_told: bool,
@@ -32,10 +54,11 @@ struct Tries {
 
 impl Silence {
     /// Notes that an event had no answer.
-    pub(super) fn note(&mut self, is_first_of_user: bool, now: Instant) {
+    pub(super) fn note(&mut self, whose: Whose, now: Instant) {
         self.in_a_row = self.in_a_row.saturating_add(1);
         self.since.get_or_insert(now);
-        self.users = self.users.saturating_add(u32::from(is_first_of_user));
+        self.users = self.users.saturating_add(u32::from(whose != Whose::Again));
+        self.known = self.known.saturating_add(u32::from(whose == Whose::OfKnown));
         if self.users >= SILENT_MAX && self.tries.is_none() {
             self.tries = Some(Tries { left: 0, next: now + PAUSE_MIN, pause: PAUSE_MIN * 2 });
         }
@@ -54,19 +77,23 @@ impl Silence {
         self.in_a_row >= SILENT_MAX && is_long
     }
 
-    /// Whether an event may be told now, where so many are told at once.
-    pub(super) fn may_begin(&mut self, at_once: usize, now: Instant) -> bool {
-        let Some(tries) = &mut self.tries else { return true };
+    /// Whose event may be told now, where so many are told at once.
+    pub(super) fn may_begin(&mut self, at_once: usize, now: Instant) -> May {
+        let Some(tries) = &mut self.tries else { return May::Everybodys };
         if tries.left == 0 && now >= tries.next {
             tries.left = at_once;
         }
-        tries.left > 0
+        match (tries.left, self.known) {
+            (1.., _) => May::Everybodys,
+            (0, ..SILENT_MAX) => May::OfKnown,
+            (0, _) => May::Nobodys,
+        }
     }
 
     /// Notes that one is being told.
     pub(super) fn begun(&mut self, now: Instant) {
-        let Some(tries) = &mut self.tries else { return };
-        tries.left = tries.left.saturating_sub(1);
+        let Some(tries) = self.tries.as_mut().filter(|tries| tries.left > 0) else { return };
+        tries.left -= 1;
         if tries.left == 0 {
             tries.next = now + tries.pause;
             tries.pause = (tries.pause * 2).min(PAUSE_MAX);

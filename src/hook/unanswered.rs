@@ -35,8 +35,9 @@ struct Rest {
 }
 
 impl Unanswered {
-    pub(super) fn has(&self, of: &Of) -> bool {
-        self.users.contains_key(of)
+    /// Whether there has been none for a while.
+    pub(super) fn is_empty(&self) -> bool {
+        self.users.is_empty()
     }
 
     /// Whether nothing is to be told of this user yet.

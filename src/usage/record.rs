@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::addr::{FiveTuple, RelayedAddr};
+use crate::addr::{ClientAddr, FiveTuple, RelayedAddr};
 use crate::auth::UsernameLimits;
 use crate::clock::civil;
 use crate::text::json;
@@ -101,6 +101,11 @@ impl Session {
     /// Whether it is the beginning that is recorded.
     pub(crate) fn is_start(&self) -> bool {
         self.kind == Kind::Start
+    }
+
+    /// Whose it is.
+    pub(crate) fn client(&self) -> ClientAddr {
+        self.five_tuple.client
     }
 
     /// The record's line, its end included.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -184,6 +185,39 @@ fn users_on_whom_it_hangs_delay_nobody_elses_events() {
     wait_until("everything to be told", LIMIT, || {
         (metric(&server, "turnstone_hook_events_waiting") == 0).then_some(())
     });
+}
+
+#[test]
+fn new_users_on_whom_it_hangs_delay_nobodys_events_whom_it_answers() {
+    let application = Application::start(Behaviour::HangsOnSome);
+    let server = telling(&application, "timeout = \"1s\"\nconcurrency = 8\n").start();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Guests of a web page, each with a name of its own.
+            for n in 0.. {
+                if is_over.load(Ordering::Relaxed) {
+                    return;
+                }
+                let _guest = allocate(&server, Transport::Udp, &server.credentials(&format!("hang-{n}"))).unwrap();
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let own = |events: &[Value]| of(events, "start").iter().filter(|event| event["user"] == "fixed").count();
+        let mut lags = Vec::new();
+        for n in 1..=20 {
+            let _session = allocate(&server, Transport::Tcp, &fixed()).unwrap();
+            let began = Instant::now();
+            wait_for(&application, "the start", |events| own(events) >= n);
+            lags.push(began.elapsed());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        is_over.store(true, Ordering::Relaxed);
+        // Those at first may have to wait until it is seen that it hangs.
+        assert!(lags.iter().skip(3).all(|lag| *lag < SOON), "{lags:?}");
+    });
+    assert_eq!(metric(&server, "turnstone_hook_events_broken"), 0);
+    assert!(metric(&server, "turnstone_hook_events_waiting") >= 40, "those of the guests wait");
 }
 
 #[test]
