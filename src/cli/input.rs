@@ -60,6 +60,15 @@ impl ConfigFlags {
     /// Reads the file and collects what wins over it. Without `--config` and `TURNSTONE_CONFIG`, the default file may be
     /// absent; with `dev` it is not looked for.
     pub(super) fn read(&self, dev: bool) -> Result<Reading, ConfigError> {
+        self.read_by(Source::read, dev)
+    }
+
+    /// The same for a running server, of files alone: nobody writes to a pipe once more.
+    pub(super) fn read_again(&self, dev: bool) -> Result<Reading, ConfigError> {
+        self.read_by(Source::read_again, dev)
+    }
+
+    fn read_by(&self, read: fn(&Path) -> Result<Source, ConfigError>, dev: bool) -> Result<Reading, ConfigError> {
         let variables: Vec<_> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok())))
             .filter(|(name, _)| name.starts_with("TURNSTONE_"))
@@ -71,12 +80,12 @@ impl ConfigFlags {
         }
         let from_env = || std::env::var_os(CONFIG_ENV).filter(|path| !path.is_empty()).map(PathBuf::from);
         let (source, has_file) = match self.config.clone().or_else(from_env) {
-            Some(path) => (Source::read(&path)?, true),
+            Some(path) => (read(&path)?, true),
             None if dev => (Source { name: "--dev".to_owned(), ..Source::default() }, false),
             None => match Path::new(DEFAULT_FILE).try_exists() {
                 Ok(false) => (Source::absent(DEFAULT_FILE), false),
                 // Also where its directory may not be looked into: reading it says so.
-                Ok(true) | Err(_) => (Source::read(Path::new(DEFAULT_FILE))?, true),
+                Ok(true) | Err(_) => (read(Path::new(DEFAULT_FILE))?, true),
             },
         };
         Ok(Reading { source, has_file, overrides })

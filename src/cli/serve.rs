@@ -1,5 +1,7 @@
 //! `turnstone serve`.
 
+use std::sync::Arc;
+
 use clap::Args;
 
 use crate::config::Loaded;
@@ -11,7 +13,7 @@ use super::input::ConfigFlags;
 use super::output::{CliError, Exit, Printer};
 
 /// Run the server.
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(
     after_help = "Signals: TERM stops the server, after a drain if [drain] has a deadline; USR1 drains it; a second one of them, or INT, stops it at once. HUP makes it read configuration and certificates again, USR2 certificates alone; certificates whose files change are read without either. Without any file, --dev runs it for a try-out."
 )]
@@ -67,7 +69,10 @@ pub(super) fn run(args: &ServeArgs, printer: &mut Printer) -> Result<Exit, CliEr
             }
         }),
         page_port,
-        reload: Box::new(|| reload(args)),
+        reload: {
+            let args = args.clone();
+            Arc::new(move || reload(&args))
+        },
         config_file,
         log,
     };
@@ -83,7 +88,7 @@ pub(super) fn run(args: &ServeArgs, printer: &mut Printer) -> Result<Exit, CliEr
 
 /// Reads file, variables and flags again, for a reload.
 fn reload(args: &ServeArgs) -> Result<Loaded, ops::Unread> {
-    let reading = args.flags.read(args.dev)?;
+    let reading = args.flags.read_again(args.dev)?;
     if !reading.has_file {
         return Err("there is no configuration file to read again".into());
     }

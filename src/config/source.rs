@@ -9,6 +9,7 @@ use super::denied::{Wanted, why};
 use super::error::{ConfigError, Place, Problem};
 use super::host::Host;
 use super::snapshot::Config;
+use crate::regular_file;
 
 /// Where the configuration is when nobody says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/turnstone/turnserver.toml";
@@ -34,11 +35,23 @@ impl Source {
     /// # Errors
     /// It cannot be read, or is not UTF-8.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        Self::of(path, File::open(path))
+    }
+
+    /// The same for a running server, which waits for nobody who writes to a pipe.
+    ///
+    /// # Errors
+    /// As above, or it is a pipe.
+    pub fn read_again(path: &Path) -> Result<Self, ConfigError> {
+        Self::of(path, regular_file::open(path))
+    }
+
+    fn of(path: &Path, file: std::io::Result<File>) -> Result<Self, ConfigError> {
         let name = path.display().to_string();
         let refuse = |message: String| ConfigError::one(Place::Source(name.clone()), message);
         let cannot_read =
             |error: std::io::Error| refuse(format!("cannot read the file: {}", why(path, Wanted::Read, &error)));
-        let file = File::open(path).map_err(cannot_read)?;
+        let file = file.map_err(cannot_read)?;
         let metadata = file.metadata().map_err(cannot_read)?;
         let mut bytes = Vec::new();
         let read = file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(cannot_read)?;

@@ -30,6 +30,7 @@ pub enum CertificateError {
 }
 
 /// All certificates, and what the listeners use of them.
+#[derive(Clone)]
 pub(super) struct Certificates {
     pub(super) config: Arc<ServerConfig>,
     /// The same for DTLS, if there is a listener for that.

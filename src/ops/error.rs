@@ -151,6 +151,18 @@ pub(super) enum ReloadError {
     Settings(#[from] ConfigError),
     #[error("{0}")]
     Log(#[from] LogError),
+    /// Nothing was read.
+    #[error("{0}")]
+    NotRead(#[from] NotRead),
+}
+
+/// Why files are not read now.
+#[derive(Debug, Error)]
+pub(super) enum NotRead {
+    #[error("they are being read, since {0} s: wait for that to end, or see whether their disk answers")]
+    UnderWay(u64),
+    #[error("no thread to read them: {0}")]
+    NoThread(io::Error),
 }
 
 fn why_no_endpoint(endpoint: &Endpoint, error: &io::Error) -> String {

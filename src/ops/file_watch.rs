@@ -34,6 +34,19 @@ impl Stamp {
     }
 }
 
+/// The files as they are at one moment, and who tells of changes from then on. To find that out takes as long as their disk does.
+pub(super) struct Seen {
+    stamp: Stamp,
+    inotify: Option<OwnedFd>,
+}
+
+impl Seen {
+    pub(super) fn of(files: &[PathBuf]) -> Self {
+        let inotify = watch_folders(files).ok();
+        Self { stamp: Stamp::of(files), inotify }
+    }
+}
+
 /// Knows when to look at the files, and whether they have changed: soon after something happens in their folders (inotify), and
 /// now and then in any case, because not every change is told: that of a folder further up, or on a network file system.
 pub(super) struct Watch {
@@ -42,32 +55,38 @@ pub(super) struct Watch {
     folders: Option<Folders>,
     next_look: Instant,
     looks_soon: bool,
+    /// Somebody looks at the files.
+    is_looking: bool,
 }
 
 impl Watch {
     /// Nothing to watch yet.
     pub(super) fn new() -> Self {
-        Self { judged: None, changing: None, folders: None, next_look: Instant::now(), looks_soon: false }
+        let next_look = Instant::now();
+        Self { judged: None, changing: None, folders: None, next_look, looks_soon: false, is_looking: false }
     }
 
-    /// These files have been read, at a time that nobody has noted: they are looked at again soon.
-    pub(super) fn begin(&mut self, files: &[PathBuf]) {
+    /// Files have been read, at a time that nobody has noted: they are looked at again soon.
+    pub(super) fn begin(&mut self) {
         self.judged = None;
         self.changing = None;
-        self.folders = Folders::of(files).ok();
+        self.folders = None;
         self.next_look = Instant::now() + SETTLE;
     }
 
     /// This state of the files has been judged, whatever the verdict.
-    pub(super) fn judged(&mut self, files: &[PathBuf], stamp: Stamp) {
-        self.judged = Some(stamp);
+    pub(super) fn judged(&mut self, seen: Seen) {
+        self.folders = seen.inotify.and_then(|inotify| Folders::new(inotify).ok());
+        self.judged = Some(seen.stamp);
         self.changing = None;
-        self.folders = Folders::of(files).ok();
         self.rest();
     }
 
     /// Waits until it is time to look.
     pub(super) async fn due(&mut self) {
+        if self.is_looking {
+            return std::future::pending().await;
+        }
         loop {
             let happens = async {
                 match &self.folders {
@@ -85,24 +104,27 @@ impl Watch {
         }
     }
 
+    /// Somebody looks at the files, and says what he has seen; or nobody can, and it is tried again.
+    pub(super) fn look(&mut self, can_look: bool) {
+        self.is_looking = can_look;
+        self.next_look = Instant::now() + SETTLE;
+    }
+
     /// Whether the files have changed since they were judged, and have stayed as they are since the last look: certificate
     /// and key are seldom replaced in the same moment, and a list may be half written.
-    pub(super) fn has_changed(&mut self, files: &[PathBuf]) -> bool {
-        if let Some(folders) = &self.folders {
-            folders.forget();
-        }
-        let stamp = Stamp::of(files);
-        if self.judged.as_ref() == Some(&stamp) {
-            self.changing = None;
-            self.rest();
+    pub(super) fn has_changed(&mut self, seen: Seen) -> bool {
+        self.is_looking = false;
+        if self.judged.as_ref() == Some(&seen.stamp) {
+            self.judged(seen);
             return false;
         }
-        if self.changing.as_ref() != Some(&stamp) {
-            self.changing = Some(stamp);
+        if self.changing.as_ref() != Some(&seen.stamp) {
+            self.folders = seen.inotify.and_then(|inotify| Folders::new(inotify).ok());
+            self.changing = Some(seen.stamp);
             self.next_look = Instant::now() + SETTLE;
             return false;
         }
-        self.judged(files, stamp);
+        self.judged(seen);
         true
     }
 
@@ -112,31 +134,36 @@ impl Watch {
     }
 }
 
-/// The folders of the files, and those of what links there lead to.
+/// Watches the folders of the files, and those of what links there lead to.
+fn watch_folders(files: &[PathBuf]) -> std::io::Result<OwnedFd> {
+    let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+    let events = WatchFlags::CREATE
+        | WatchFlags::MOVED_TO
+        | WatchFlags::CLOSE_WRITE
+        | WatchFlags::ATTRIB
+        | WatchFlags::DELETE_SELF
+        | WatchFlags::MOVE_SELF
+        | WatchFlags::ONLYDIR;
+    for path in files {
+        for file in [Some(path.clone()), path.canonicalize().ok()].into_iter().flatten() {
+            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+            inotify::add_watch(&inotify, folder.unwrap_or(Path::new(".")), events)?;
+        }
+    }
+    Ok(inotify)
+}
+
+/// What happens there.
 struct Folders(AsyncFd<OwnedFd>);
 
 impl Folders {
-    fn of(files: &[PathBuf]) -> std::io::Result<Self> {
-        let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        let events = WatchFlags::CREATE
-            | WatchFlags::MOVED_TO
-            | WatchFlags::CLOSE_WRITE
-            | WatchFlags::ATTRIB
-            | WatchFlags::DELETE_SELF
-            | WatchFlags::MOVE_SELF
-            | WatchFlags::ONLYDIR;
-        for path in files {
-            for file in [Some(path.clone()), path.canonicalize().ok()].into_iter().flatten() {
-                let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-                inotify::add_watch(&inotify, folder.unwrap_or(Path::new(".")), events)?;
-            }
-        }
+    fn new(inotify: OwnedFd) -> std::io::Result<Self> {
         // Deprecated for types whose descriptor may change under way: that of an `OwnedFd` does not.
         #[allow(deprecated)]
         AsyncFd::with_interest(inotify, Interest::READABLE).map(Self)
     }
 
-    /// Waits for a change that is not forgotten yet.
+    /// Waits for a change.
     async fn change(&self) {
         loop {
             let Ok(mut ready) = self.0.readable().await else { return std::future::pending().await };
@@ -146,10 +173,5 @@ impl Folders {
                 Err(_nothing_yet) => {}
             }
         }
-    }
-
-    /// Forgets the changes so far.
-    fn forget(&self) {
-        while rustix::io::read(self.0.get_ref(), &mut [0; EVENTS_BYTES]).is_ok_and(|count| count > 0) {}
     }
 }

@@ -1,6 +1,7 @@
 //! What the caller wants to know and can provide while the server runs.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::error::Unread;
 use super::listeners::Bound;
@@ -17,12 +18,15 @@ pub struct Hooks<'a> {
     /// Where a try-out shows the page, beside the admin API.
     pub page_port: Option<PagePort>,
     /// Reads the configuration again, for a reload.
-    pub reload: Box<dyn Fn() -> Result<Loaded, Unread> + 'a>,
+    pub reload: ReadAgain,
     /// The configuration file, to be shown.
     pub config_file: Option<String>,
     /// Changes the log's filter on reload.
     pub log: LogControl,
 }
+
+/// Reads the configuration again, on a thread that may wait for a disk.
+pub type ReadAgain = Arc<dyn Fn() -> Result<Loaded, Unread> + Send + Sync>;
 
 /// A port on loopback with the page and the admin API, for a browser, which reaches no socket in the file system.
 pub struct PagePort {

@@ -22,6 +22,7 @@ mod notify;
 mod orders;
 mod public_address;
 mod put_in_force;
+mod readings;
 mod reload;
 mod revocations;
 mod revoke_orders;
@@ -38,6 +39,6 @@ mod workers;
 
 pub use certificates::CertificateError;
 pub use error::{RunError, Unread, WorkerEnd};
-pub use hooks::{Hooks, PagePort};
+pub use hooks::{Hooks, PagePort, ReadAgain};
 pub use listeners::Bound;
 pub use run::run;

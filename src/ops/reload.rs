@@ -1,18 +1,22 @@
 //! Changing the running server: a new configuration on SIGHUP or by the admin API, a new certificate when its files change.
 //!
-//! Everything is read and checked first; what is bad leaves the running one as it is.
+//! Everything is read and checked first; what is bad leaves the running one as it is. What takes its time, or the disk's, is done on other threads
+//! (`readings`), and the supervisor goes on meanwhile.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ServerConfig;
 use tokio::time::timeout;
 
-use super::certificates::{Certificates, files_of};
+use super::certificates::{CertificateError, Certificates, files_of};
 use super::error::ReloadError;
-use super::file_watch::Stamp;
+use super::file_watch::{Seen, Watch};
 use super::hooks::Hooks;
 use super::log;
 use super::orders::Reloaded;
+use super::readings::{Kind, tell_not_read};
 use super::server::Server;
 use super::status::CertificateFacts;
 use super::stored;
@@ -24,40 +28,89 @@ use crate::worker::Command;
 /// How long the answer waits for what is planned for certificates by ACME.
 const PLANNING_LIMIT: Duration = Duration::from_secs(1);
 
-/// A configuration that has been read and found good: everything that could fail has been done.
-struct Judged {
+/// A configuration that has been read.
+struct Read {
     config: Config,
     /// What it changes.
     changes: Vec<Change>,
     /// What its operator should know.
     warnings: Vec<Problem>,
-    settings: Arc<Settings>,
-    stamp: Option<Stamp>,
-    /// The state of the files of secrets from before they were read.
-    secrets: Stamp,
+    /// The files of certificates, and those of secrets, as they were before they were read.
+    tls_files: Option<Seen>,
+    secret_files: Seen,
     certificates: Option<Certificates>,
+    /// The certificates in use at that time.
+    in_use: Option<Arc<ServerConfig>>,
 }
 
-/// Reads and checks what a reload would apply now, and changes nothing.
-///
-/// # Errors
-/// Why it would be refused.
-pub(super) fn dry_run(server: &Server, hooks: &Hooks<'_>) -> Result<Reloaded, ReloadError> {
-    let Judged { changes, warnings, .. } = judge(server, hooks)?;
-    Ok(Reloaded { generation: server.status.generation(), changes, warnings, judgement: None, acme: Arc::default() })
+/// The same, found good: everything that could fail has been done.
+struct Judged {
+    read: Read,
+    settings: Arc<Settings>,
+}
+
+/// What is given what came of a reload.
+type Told = Box<dyn FnOnce(Result<Reloaded, ReloadError>) + Send>;
+
+/// Reads and checks what a reload would apply now, and changes nothing. `then` is given the answer.
+pub(super) fn dry_run(server: &mut Server, hooks: &Hooks<'_>, then: Told) {
+    let reader = match server.readings.begin(Kind::Configuration) {
+        Ok(reader) => reader,
+        Err(error) => return then(Err(error.into())),
+    };
+    let read = reading(server, hooks);
+    reader.read(move || {
+        let read = read();
+        Box::new(move |server, _| {
+            then(read.and_then(|read| judge(server, read)).map(
+                |Judged { read: Read { changes, warnings, .. }, .. }| {
+                    let generation = server.status.generation();
+                    Reloaded { generation, changes, warnings, judgement: None, acme: Arc::default() }
+                },
+            ));
+        })
+    });
+}
+
+/// A reload that nobody waits for: what comes of it is in the log. If one is under way, there is another when it has ended.
+pub(super) fn reload_unasked(server: &mut Server, hooks: &Hooks<'_>) {
+    let is_begun = !server.readings.read_again(Kind::Configuration);
+    match is_begun {
+        true => reload(server, hooks, Box::new(drop)),
+        false => tracing::info!("a reload is reading its files: there will be another one when it has ended"),
+    }
 }
 
 /// A reload: reads configuration and certificates again and hands both to the workers. The service manager hears of it. It is
 /// over, and `then` is given what came of it, when the allocations there are have been judged by it; the server is not held up by that.
-pub(super) fn reload(
+pub(super) fn reload(server: &mut Server, hooks: &Hooks<'_>, then: Told) {
+    let reader = match server.readings.begin(Kind::Configuration) {
+        Ok(reader) => reader,
+        Err(error) => {
+            tracing::error!(problem = %error, "no reload now, the running configuration stays");
+            return then(Err(error.into()));
+        }
+    };
+    let end = server.addresses.announce_reload(&server.status);
+    let read = reading(server, hooks);
+    reader.read(move || {
+        let read = read();
+        Box::new(move |server, hooks| {
+            let judged = read.and_then(|read| judge(server, read));
+            put_in_force(server, hooks, judged, Box::new(end), then);
+        })
+    });
+}
+
+fn put_in_force(
     server: &mut Server,
     hooks: &Hooks<'_>,
-    then: impl FnOnce(Result<Reloaded, ReloadError>) + Send + 'static,
+    judged: Result<Judged, ReloadError>,
+    end: Box<dyn FnOnce() + Send>,
+    then: Told,
 ) {
-    let end = server.addresses.announce_reload(&server.status);
-    let judged = judge(server, hooks);
     server.status.config_reloads.count(judged.is_ok());
-    let mut judged = match judged {
+    let judged = match judged {
         Ok(judged) => judged,
         Err(error) => {
             // A line for each problem of the file.
@@ -68,11 +121,11 @@ pub(super) fn reload(
             return then(Err(error));
         }
     };
-    for warning in &judged.warnings {
+    for warning in &judged.read.warnings {
         tracing::warn!(place = %warning.place, "{}", warning.message);
     }
-    let judging = apply(server, &mut judged, hooks);
-    let Judged { changes, warnings, .. } = judged;
+    let (changes, warnings) = (judged.read.changes.clone(), judged.read.warnings.clone());
+    let judging = apply(server, judged, hooks);
     let generation = server.status.generation();
     let (certificates, reloads) = (Arc::clone(&server.status.acme), server.acme.reloads());
     tokio::spawn(async move {
@@ -101,46 +154,64 @@ pub(super) fn reload(
     });
 }
 
-fn judge(server: &Server, hooks: &Hooks<'_>) -> Result<Judged, ReloadError> {
-    let before = Stamp::of(&server.config.secret_files);
-    let Loaded { mut config, mut warnings } = (hooks.reload)()?;
-    let are_same = config.secret_files == server.config.secret_files;
-    let secrets = if are_same { before } else { Stamp::of(&config.secret_files) };
-    config.follow_relays(&server.config);
-    let changes = server.config.changes(&config);
-    config.keep_until_restart(&server.config);
-    warnings.extend(config.listeners_without_realm());
-    warnings.extend(config.unplanned_peers(&server.config));
-    let stamp = config.tls.as_ref().map(|files| Stamp::of(&files_of(files)));
-    let load = |files| Certificates::load(files, &server.loading, server.in_use.as_ref());
-    let certificates = config.tls.as_ref().map(load).transpose()?;
-    let settings = Arc::new(server.settings_of(&config)?);
-    log::parse_filter(&config.log.filter)?;
-    Ok(Judged { config, changes, warnings, settings, stamp, secrets, certificates })
+/// How the configuration is read again, for this server as it is now. It may take a while.
+fn reading(server: &Server, hooks: &Hooks<'_>) -> impl FnOnce() -> Result<Read, ReloadError> + Send + 'static {
+    let (running, loading, earlier) = (server.config.clone(), server.loading.clone(), server.in_use.clone());
+    let read_again = Arc::clone(&hooks.reload);
+    move || {
+        let before = Seen::of(&running.secret_files);
+        let Loaded { mut config, mut warnings } = read_again()?;
+        let are_same = config.secret_files == running.secret_files;
+        let secret_files = if are_same { before } else { Seen::of(&config.secret_files) };
+        config.follow_relays(&running);
+        let changes = running.changes(&config);
+        config.keep_until_restart(&running);
+        warnings.extend(config.listeners_without_realm());
+        warnings.extend(config.unplanned_peers(&running));
+        let tls_files = config.tls.as_ref().map(|files| Seen::of(&files_of(files)));
+        let load = |files| Certificates::load(files, &loading, earlier.as_ref());
+        let certificates = config.tls.as_ref().map(load).transpose()?;
+        log::parse_filter(&config.log.filter)?;
+        let in_use = earlier.map(|earlier| earlier.config);
+        Ok(Read { config, changes, warnings, tls_files, secret_files, certificates, in_use })
+    }
 }
 
-fn apply(server: &mut Server, judged: &mut Judged, hooks: &Hooks<'_>) -> Judging {
-    let certificates = judged.certificates.take();
-    let Judged { config, changes, settings, stamp, secrets, .. } = &*judged;
+/// Whether it fits the server as it has become meanwhile.
+fn judge(server: &Server, mut read: Read) -> Result<Judged, ReloadError> {
+    read.config.follow_relays(&server.config);
+    read.config.keep_until_restart(&server.config);
+    let settings = Arc::new(server.settings_of(&read.config)?);
+    Ok(Judged { read, settings })
+}
+
+fn apply(server: &mut Server, judged: Judged, hooks: &Hooks<'_>) -> Judging {
+    let Judged { read: Read { config, changes, tls_files, secret_files, certificates, in_use, .. }, settings } = judged;
     if let Err(error) = hooks.log.set_filter(&config.log.filter) {
         tracing::error!(%error, "the log keeps its filter");
     }
     config.log.addresses.apply();
-    if let Some((files, stamp)) = config.tls.as_ref().zip(stamp.clone()) {
-        server.certificates.judged(&files_of(files), stamp);
+    if let Some(seen) = tls_files {
+        server.certificates.judged(seen);
     }
     if config.follow_secrets {
-        server.secrets_watch.judged(&config.secret_files, secrets.clone());
+        server.secrets_watch.judged(secret_files);
     }
+    let is_as_before = match (&in_use, &server.in_use) {
+        (Some(before), Some(now)) => Arc::ptr_eq(before, &now.config),
+        (before, now) => before.is_none() && now.is_none(),
+    };
     server.use_certificates(certificates);
     let lists_others = server.config.auth.revocations != config.auth.revocations;
-    server.config = config.clone();
+    server.config = config;
+    if !is_as_before {
+        // There were new ones while these were read: whichever are in the files now are right.
+        take_certificates(server, Why::Changed);
+    }
     server.acme.reload(server.config.acme.as_ref());
     server.renew_credentials();
     server.renew_fleet();
-    if let Some(file) = &server.config.auth.revocations_file {
-        server.revocations_watch.begin(std::slice::from_ref(file));
-    }
+    server.revocations_watch.begin();
     if lists_others {
         list_revocations(server);
     }
@@ -169,11 +240,11 @@ fn apply(server: &mut Server, judged: &mut Judged, hooks: &Hooks<'_>) -> Judging
     if let Some(usage) = &server.usage {
         usage.reload(server.config.usage.as_ref());
     }
-    let judging = server.apply(Arc::clone(settings));
+    let judging = server.apply(settings);
     if server.draining.is_some() {
         server.send_drain();
     }
-    for change in changes {
+    for change in &changes {
         let (key, before, after) = (change.key, &change.before, &change.after);
         match change.effect {
             Effect::Applied => tracing::info!(%key, %before, %after, "changed"),
@@ -188,24 +259,100 @@ fn apply(server: &mut Server, judged: &mut Judged, hooks: &Hooks<'_>) -> Judging
     judging
 }
 
+/// Begins what was put off until something of this kind had been read.
+pub(super) fn read_again(server: &mut Server, hooks: &Hooks<'_>, kind: Kind) {
+    match kind {
+        Kind::Configuration => reload_unasked(server, hooks),
+        Kind::Certificates => take_certificates(server, Why::Changed),
+        Kind::Revocations => read_listed(server),
+        // They are looked at again anyway.
+        Kind::Secrets => {}
+    }
+}
+
+/// Looks at the files of secrets, and reloads if they have changed.
+pub(super) fn follow_secrets(server: &mut Server) {
+    let files = server.config.secret_files.clone();
+    look(
+        server,
+        Kind::Secrets,
+        |server| &mut server.secrets_watch,
+        files,
+        |server, hooks| {
+            tracing::info!("a file of secrets has changed: reading the configuration again");
+            reload_unasked(server, hooks);
+        },
+    );
+}
+
 /// Looks at the file that lists revocations, and puts it in force if it has changed.
 pub(super) fn follow_revocations(server: &mut Server) {
-    let Some(file) = server.config.auth.revocations_file.clone() else { return };
-    if !server.revocations_watch.has_changed(std::slice::from_ref(&file)) {
+    let files = server.config.auth.revocations_file.iter().cloned().collect();
+    look(server, Kind::Revocations, |server| &mut server.revocations_watch, files, |server, _| read_listed(server));
+}
+
+/// Takes over certificate and key when their files have changed.
+pub(super) fn follow_certificate(server: &mut Server) {
+    let files = server.config.tls.as_ref().map(files_of).unwrap_or_default();
+    look(
+        server,
+        Kind::Certificates,
+        |server| &mut server.certificates,
+        files,
+        |server, _| {
+            take_certificates(server, Why::Changed);
+        },
+    );
+}
+
+/// Looks at files that are watched.
+fn look(
+    server: &mut Server,
+    kind: Kind,
+    watch: fn(&mut Server) -> &mut Watch,
+    files: Vec<PathBuf>,
+    then: fn(&mut Server, &Hooks<'_>),
+) {
+    let reader = server.readings.begin(kind);
+    watch(server).look(reader.is_ok());
+    let Ok(reader) = reader else { return };
+    reader.read(move || {
+        let seen = Seen::of(&files);
+        Box::new(move |server, hooks| {
+            if watch(server).has_changed(seen) {
+                then(server, hooks);
+            }
+        })
+    });
+}
+
+/// Reads the list of revocations, and puts it in force.
+fn read_listed(server: &mut Server) {
+    if server.readings.read_again(Kind::Revocations) {
         return;
     }
-    match read_revocations(&server.config) {
-        Ok(listed) if listed == server.config.auth.revocations => {}
-        Ok(listed) => {
-            server.config.auth.revocations = listed;
-            list_revocations(server);
-        }
-        Err(error) => {
-            for problem in &error.problems {
-                tracing::error!(%problem, "the changed list of revocations is not in force; the old one stays");
+    let reader = match server.readings.begin(Kind::Revocations) {
+        Ok(reader) => reader,
+        Err(error) => return tell_not_read(Kind::Revocations, &error),
+    };
+    let config = server.config.clone();
+    reader.read(move || {
+        let read = read_revocations(&config);
+        Box::new(move |server, _| match read {
+            // A reload has named another one meanwhile, or none, and read it.
+            _ if server.config.auth.revocations_file != config.auth.revocations_file => {}
+            Ok(listed) if listed == server.config.auth.revocations => {}
+            Ok(listed) => {
+                server.config.auth.revocations = listed;
+                list_revocations(server);
             }
-        }
-    }
+            Err(error) => {
+                for problem in &error.problems {
+                    tracing::error!(%problem, "the changed list of revocations is not in force; the old one stays");
+                }
+            }
+        })
+    });
 }
 
 /// Puts what the file lists in force, and ends the allocations that are meant.
@@ -220,64 +367,93 @@ fn list_revocations(server: &Server) {
     server.workers.tell(|| Command::EndRevoked(Box::new(tell)));
 }
 
-/// Takes over certificate and key when their files have changed.
-pub(super) fn follow_certificate(server: &mut Server) {
-    let Some(files) = &server.config.tls else { return };
-    if server.certificates.has_changed(&files_of(files)) {
-        take_certificates(server, &files.clone(), "its files have changed");
-    }
+/// Why certificates are read.
+enum Why {
+    Changed,
+    Signal,
+    /// The server has got one for this name.
+    Issued(String),
 }
 
 /// Takes over a certificate that the server has got for itself.
-pub(super) fn take_issued(server: &mut Server, name: &str) {
-    // A reload may have taken the name away meanwhile.
-    let Some((files, in_use)) = server.config.tls.as_ref().zip(server.in_use.as_ref()) else { return };
-    match in_use.load_again(files, &server.loading) {
-        Ok((certificates, errors)) => {
-            let facts = certificates.facts();
-            let new = facts.iter().find(|facts| facts.is_acme && facts.names.iter().any(|of| of == name));
-            if let Some(CertificateFacts { not_after_unix, issuer, .. }) = new {
-                tracing::info!(name, issuer, not_after_unix, "a certificate was had by ACME, and is in use");
-            }
-            server.use_certificates(Some(certificates));
-            for problem in errors {
-                tracing::error!(%problem, "a certificate cannot be used; the old one stays");
-            }
-        }
-        Err(problem) => tracing::error!(%problem, name, "the certificate that was had by ACME cannot be used"),
-    }
+pub(super) fn take_issued(server: &mut Server, name: String) {
+    take_certificates(server, Why::Issued(name));
 }
 
 /// Takes over certificate and key as they are now, without waiting for a change to settle.
 pub(super) fn reload_certificate(server: &mut Server) {
-    let Some(files) = server.config.tls.clone() else {
+    if server.config.tls.is_none() {
         tracing::warn!("SIGUSR2 reads the certificate again, but there is none: [tls] is not configured");
         return;
-    };
-    let each = files_of(&files);
-    server.certificates.judged(&each, Stamp::of(&each));
-    take_certificates(server, &files, "SIGUSR2");
+    }
+    take_certificates(server, Why::Signal);
 }
 
-fn take_certificates(server: &mut Server, files: &TlsFiles, why: &str) {
-    let loaded = match &server.in_use {
-        Some(in_use) => in_use.load_again(files, &server.loading),
-        None => Certificates::load(files, &server.loading, None).map(|loaded| (loaded, Vec::new())),
+fn take_certificates(server: &mut Server, why: Why) {
+    // A reload may have taken them away meanwhile.
+    let Some(files) = server.config.tls.clone() else { return };
+    if server.readings.read_again(Kind::Certificates) {
+        return;
+    }
+    let reader = match server.readings.begin(Kind::Certificates) {
+        Ok(reader) => reader,
+        Err(error) => return tell_not_read(Kind::Certificates, &error),
     };
-    let errors = match loaded {
-        Ok((certificates, errors)) => {
-            if errors.len() < files.each().len() {
-                for CertificateFacts { file, not_after_unix, .. } in certificates.facts() {
-                    tracing::info!(file, not_after_unix, why, "certificate reloaded");
-                }
-                server.use_certificates(Some(certificates));
+    let (in_use, loading) = (server.in_use.clone(), server.loading.clone());
+    reader.read(move || {
+        let seen = Seen::of(&files_of(&files));
+        let loaded = match &in_use {
+            Some(in_use) => in_use.load_again(&files, &loading),
+            None => Certificates::load(&files, &loading, None).map(|loaded| (loaded, Vec::new())),
+        };
+        Box::new(move |server, _| {
+            // A reload has named other files meanwhile, and read them.
+            if server.config.tls.as_ref() == Some(&files) {
+                server.certificates.judged(seen);
+                use_loaded(server, &files, loaded, &why);
             }
-            errors
-        }
-        Err(error) => vec![error],
+        })
+    });
+}
+
+fn use_loaded(
+    server: &mut Server,
+    files: &TlsFiles,
+    loaded: Result<(Certificates, Vec<CertificateError>), CertificateError>,
+    why: &Why,
+) {
+    let (loaded, errors) = match loaded {
+        Ok((loaded, errors)) => (Some(loaded), errors),
+        Err(error) => (None, vec![error]),
     };
-    server.status.certificate_reloads.count(errors.is_empty());
+    if let Some(loaded) = loaded.filter(|_| errors.len() < files.each().len()) {
+        for CertificateFacts { file, names, issuer, not_after_unix, is_acme, .. } in loaded.facts() {
+            match why {
+                Why::Issued(name) if is_acme && names.contains(name) => {
+                    tracing::info!(name, issuer, not_after_unix, "a certificate was had by ACME, and is in use");
+                }
+                Why::Issued(_) => {}
+                Why::Changed | Why::Signal => {
+                    tracing::info!(file, not_after_unix, why = why.text(), "certificate reloaded");
+                }
+            }
+        }
+        server.use_certificates(Some(loaded));
+    }
+    if !matches!(why, Why::Issued(_)) {
+        server.status.certificate_reloads.count(errors.is_empty());
+    }
     for problem in errors {
-        tracing::error!(%problem, why, "the certificate files cannot be used; the old certificate stays");
+        tracing::error!(%problem, why = why.text(), "the certificate files cannot be used; the old certificate stays");
+    }
+}
+
+impl Why {
+    fn text(&self) -> &'static str {
+        match self {
+            Self::Changed => "its files have changed",
+            Self::Signal => "SIGUSR2",
+            Self::Issued(_) => "one was had by ACME",
+        }
     }
 }

@@ -12,6 +12,7 @@ use super::hooks::Hooks;
 use super::listeners::Bound;
 use super::notify;
 use super::orders::{ConfigView, DrainDeadline, DrainView, Order, Orders, Overview};
+use super::readings::Ended;
 use super::reload;
 use super::revocations::unix_now;
 use super::self_test;
@@ -97,11 +98,15 @@ async fn supervise(started: Started, mut signals: Signals, hooks: &mut Hooks<'_>
             _ = signals.user_2.recv() => reload::reload_certificate(&mut server),
             () = server.certificates.due(), if server.config.tls.is_some() => reload::follow_certificate(&mut server),
             () = server.revocations_watch.due(), if server.config.auth.revocations_file.is_some() => reload::follow_revocations(&mut server),
-            name = server.acme.issued() => reload::take_issued(&mut server, &name),
-            () = server.secrets_watch.due(), if server.config.follow_secrets => {
-                if server.secrets_watch.has_changed(&server.config.secret_files) {
-                    tracing::info!("a file of secrets has changed: reading the configuration again");
-                    reload::reload(&mut server, hooks, drop);
+            name = server.acme.issued() => reload::take_issued(&mut server, name),
+            () = server.secrets_watch.due(), if server.config.follow_secrets => reload::follow_secrets(&mut server),
+            Ended { kind, found, again } = server.readings.ended() => {
+                match found {
+                    Some(then) => then(&mut server, hooks),
+                    None => tracing::error!(files = kind.name(), "reading them has failed by a bug: what is in force stays"),
+                }
+                if again {
+                    reload::read_again(&mut server, hooks, kind);
                 }
             }
             _ = forget_tick.tick() => server.revoker.forget_what_is_over(),
@@ -123,7 +128,7 @@ async fn supervise(started: Started, mut signals: Signals, hooks: &mut Hooks<'_>
             }
             _ = second.tick(), if server.is_measured() => server.measure(),
             // What comes of it is in the log.
-            _ = signals.hang_up.recv() => reload::reload(&mut server, hooks, drop),
+            _ = signals.hang_up.recv() => reload::reload_unasked(&mut server, hooks),
             Some(order) = next_order(&mut orders) => {
                 if obey(&mut server, &bound, order, hooks) {
                     // The answer goes out before the drain can be over.
@@ -181,10 +186,10 @@ fn obey(server: &mut Server, bound: &Bound, order: Order, hooks: &Hooks<'_>) -> 
             let _ = answer.send(ConfigView { generation: server.status.generation(), toml: server.config.to_toml() });
         }
         Order::Reload { dry_run: true, answer } => {
-            let _ = answer.send(reload::dry_run(server, hooks));
+            reload::dry_run(server, hooks, Box::new(move |answered| drop(answer.send(answered))));
         }
         Order::Reload { dry_run: false, answer } => {
-            reload::reload(server, hooks, move |reloaded| drop(answer.send(reloaded)));
+            reload::reload(server, hooks, Box::new(move |reloaded| drop(answer.send(reloaded))));
         }
         Order::Drain { deadline, answer } => {
             let deadline = match deadline {

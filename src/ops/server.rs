@@ -14,10 +14,12 @@ use super::certificates::{Certificates, Loading};
 use super::drain::Draining;
 use super::file_watch::Watch;
 use super::fleet::Fleet;
+use super::hooks::Hooks;
 use super::lately::Minute;
 use super::leases::Leases;
 use super::listeners::Bound;
 use super::public_address::{self, PublicAddresses, Round};
+use super::readings::Readings;
 use super::revocations::Revoker;
 use super::status::Status;
 use super::workers::{Judging, Workers};
@@ -56,6 +58,8 @@ pub(super) struct Server {
     pub(super) revocations_watch: Watch,
     /// When to look at the files of secrets, where they are followed.
     pub(super) secrets_watch: Watch,
+    /// What is being read from files.
+    pub(super) readings: Readings<Then>,
     /// The certificates in use.
     pub(super) in_use: Option<Certificates>,
     pub(super) draining: Option<Draining>,
@@ -78,6 +82,9 @@ pub(super) struct Server {
     /// Where clients reach it, as bound.
     pub(super) bound: Bound,
 }
+
+/// What is to be done with what has been read.
+pub(super) type Then = Box<dyn FnOnce(&mut Server, &Hooks<'_>) + Send>;
 
 /// What is relayed of late, of all workers together.
 pub(super) struct Relayed {

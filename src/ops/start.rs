@@ -12,7 +12,7 @@ use super::addresses::{AddressWatch, offer};
 use super::admin::{AdminApi, Api, NodeApi};
 use super::certificates::{Certificates, Loading, files_of};
 use super::error::RunError;
-use super::file_watch::{Stamp, Watch};
+use super::file_watch::{Seen, Watch};
 use super::fleet::Fleet;
 use super::history::History;
 use super::hooks::PagePort;
@@ -24,6 +24,7 @@ use super::monitor::Monitor;
 use super::orders::Orders;
 use super::public_address::PublicAddresses;
 use super::put_in_force;
+use super::readings::Readings;
 use super::revocations::Revoker;
 use super::revoke_orders;
 use super::server::{CredentialsEndpoint, NodeEndpoint, Relayed, Server, Telling};
@@ -64,7 +65,7 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
     let mut in_use = None;
     if let Some(files) = &config.tls {
         let each = files_of(files);
-        watch.judged(&each, Stamp::of(&each));
+        watch.judged(Seen::of(&each));
         let loaded = Certificates::load(files, &loading, None).map_err(|error| {
             // One that can be read but not used may be half renewed: the rest comes in a moment.
             let lasts = files
@@ -135,12 +136,10 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
         Shared { connection_ids: Arc::new(ConnectionIds::at_most(peers_max(&descriptors))), ..Shared::default() };
     let mut secrets_watch = Watch::new();
     if config.follow_secrets {
-        secrets_watch.judged(&config.secret_files, Stamp::of(&config.secret_files));
+        secrets_watch.judged(Seen::of(&config.secret_files));
     }
     let mut revocations_watch = Watch::new();
-    if let Some(file) = &config.auth.revocations_file {
-        revocations_watch.begin(std::slice::from_ref(file));
-    }
+    revocations_watch.begin();
     let mut tasks = Vec::new();
     let (mut store, mut following, mut directory) = (None, None, None);
     if let Some(settings) = &config.store {
@@ -300,6 +299,7 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
         revoker,
         revocations_watch,
         secrets_watch,
+        readings: Readings::new(),
         in_use,
         draining: None,
         hook: hook_control,

@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::error::{RunError, WorkerEnd};
@@ -183,7 +184,8 @@ impl Judging {
             Ok(sum)
         };
         let judgement = timeout(JUDGING_LIMIT, sum).await.unwrap_or(Err(Unjudged::Late));
-        drop(self.before);
+        // Nor to the control runtime.
+        let _ = spawn_blocking(|| drop(self.before)).await;
         judgement
     }
 }

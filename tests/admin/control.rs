@@ -64,6 +64,39 @@ impl Traffic {
     }
 }
 
+#[test]
+fn files_that_take_long_to_read_hold_up_nothing_and_a_second_reload_is_told_so() {
+    let users = |name: &str| (0..400_000).map(|n| format!("{name}-{n}:a password of {n}\n")).collect::<String>();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("users");
+    let write = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    };
+    write("ann:a password of hers\n");
+    let server = TestServer::start(&config(&format!("[auth]\nusers-file = \"{}\"\n", path.display())));
+    let api = Api::of(&server);
+    write(&users("new"));
+    server.signal(rustix::process::Signal::HUP);
+    let mut busy = 0;
+    wait_until("two reloads", 2 * LIMIT, || {
+        let second = api.call("POST", "/v1/reload?dry_run=true", None);
+        if second.status == 503 {
+            let error = second.body["error"].to_string();
+            assert!(error.contains("\"busy\"") && error.contains("they are being read"), "{error}");
+            if busy == 0 {
+                server.signal(rustix::process::Signal::HUP);
+            }
+            busy += 1;
+        }
+        let generation = api.get("/v1/config")["generation"].as_u64();
+        (generation == Some(3)).then_some(())
+    });
+    // The supervisor says so itself, and shows the configuration in between.
+    assert!(busy >= 2, "{busy} times it was told so");
+    assert!(server.log().contains("there will be another one when it has ended"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_is_judged_applied_or_refused_under_traffic_and_loses_no_allocation() {
     let server = TestServer::start(&config(""));

@@ -212,15 +212,18 @@ fn a_pipe_in_place_of_a_file_refuses_the_reload_and_holds_up_nothing() {
     let text = more(&auth);
     let server = TestServer::start(&text);
     let files = ["users", "revocations"].map(|name| folder.path().join(name));
-    let others = ["secret", "certificate.pem", "key.pem"].map(|name| server.file(name).into());
+    let others = ["secret", "certificate.pem", "key.pem", "turnserver.toml"].map(|name| server.file(name).into());
     let mut refused = 0;
     for path in files.into_iter().chain(others) {
         let aside = path.with_extension("aside");
         std::fs::rename(&path, &aside).unwrap();
         let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
         rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();
-        reload(&server, &text);
         refused += 1;
+        server.signal(Signal::HUP);
+        wait_until("the refusal", LIMIT, || {
+            (server.log().matches("reload refused").count() == refused as usize).then_some(())
+        });
         assert_eq!(Scrape::of(&server).get("turnstone_config_reloads_total{result=\"refused\"}"), f64::from(refused));
         let name = path.file_name().unwrap().to_str().unwrap();
         let log = server.log();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::super::error::ReloadError;
 use super::super::orders::{ConfigView, DrainDeadline, Order};
 use super::api::Api;
 use super::certificates::acme_name;
@@ -32,7 +33,13 @@ pub(super) async fn show_config(api: &Api) -> Result<Value, Refused> {
 /// `POST /v1/reload`
 pub(super) async fn reload(api: &Api, query: &Query) -> Result<Value, Refused> {
     let dry_run = query.one_of("dry_run", &[("true", true), ("false", false)])?.unwrap_or(false);
-    let reloaded = api.order(|answer| Order::Reload { dry_run, answer }).await?.map_err(Refused::config_invalid)?;
+    let reloaded = api.order(|answer| Order::Reload { dry_run, answer }).await?.map_err(|error| match error {
+        ReloadError::NotRead(error) => {
+            Refused::not_now(format_args!("no reload now: the files of the configuration: {error}"))
+        }
+        error => Refused::config_invalid(error),
+    });
+    let reloaded = reloaded?;
     let changes = reloaded.changes.iter().map(|change| {
         let effect = match change.effect {
             Effect::Applied => "applied",

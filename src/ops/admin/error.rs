@@ -88,6 +88,11 @@ impl Refused {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "other requests are before this one; try again")
     }
 
+    /// Something else has to end first.
+    pub(super) fn not_now(message: impl fmt::Display) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
+    }
+
     /// The server is ending.
     pub(super) fn stopping() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the server is stopping")
