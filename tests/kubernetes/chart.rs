@@ -1,10 +1,12 @@
 //! What the chart makes, on paper.
 
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 
-use crate::helm::{SOURCES, blocks_of_the_page, documents, helm, render, validate};
+use crate::helm::{LIMIT, SOURCES, blocks_of_the_page, documents, helm, render, validate};
+use crate::support::run;
 
 /// The oldest version that the chart is for, the newest that there is, and some between.
 const VERSIONS: [&str; 4] = ["1.25.0", "1.29.0", "1.33.0", "1.37.0"];
@@ -19,7 +21,9 @@ const SHAPES: &[&[&str]] = &[
         "--set=store.caSecret=store-ca",
         "--set=publicHost=turn.example.org,priorityClassName=high,podAnnotations.a=b,podLabels.c=d",
         "--set=tolerations[0].operator=Exists,imagePullSecrets[0].name=registry",
-        "--set-string=env.TURNSTONE_QUOTA_ALLOCATIONS_PER_USER=20,config=[quota]\nallocations-total = 1000\n",
+        "--set=env.TURNSTONE_QUOTA_ALLOCATIONS_PER_USER=20,env.TURNSTONE_MOBILITY=true",
+        "--set=secretFiles={turnstone-users,hook.token}",
+        "--set-string=config=[quota]\nallocations-total = 1000\n",
     ],
     &["FOR-A-DEPLOYMENT"],
     &[
@@ -102,7 +106,13 @@ fn kubernetes_takes_every_shape_of_the_chart_in_each_version_and_refuses_a_missp
 fn judge_monitor(monitor: &Value) {
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(monitor["apiVersion"], "monitoring.coreos.com/v1");
-    assert_eq!(keys(&monitor["spec"]), ["podMetricsEndpoints", "selector"]);
+    assert_eq!(keys(&monitor["spec"]), ["jobLabel", "podMetricsEndpoints", "selector"]);
+    // Rules for another job would wake nobody.
+    let job = &monitor["metadata"]["labels"][monitor["spec"]["jobLabel"].as_str().unwrap()];
+    assert_eq!(monitor["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"], *job, "not a label of the pods");
+    let alerts = std::fs::read_to_string(Path::new(SOURCES).join("docs/alerts.yml")).unwrap();
+    let jobs: Vec<_> = alerts.split("job=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert!(jobs.len() > 5 && jobs.iter().all(|of_rule| of_rule == job), "{jobs:?} are not {job}");
     let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];
     assert_eq!(keys(endpoint), ["interval", "path", "port", "relabelings"]);
     assert_eq!(keys(&endpoint["relabelings"][0]), ["sourceLabels", "targetLabel"]);
@@ -128,6 +138,10 @@ fn values_that_cannot_be_are_refused_with_what_to_do() {
         (&["--set=drain.seconds=0"], "/drain/seconds"),
         (&["--set=listeners={3478}"], "/listeners/0"),
         (&["--set-string=env.QUOTA=1"], "QUOTA"),
+        (&["--set=env.TURNSTONE_DRAIN_DEADLINE=2h"], "TURNSTONE_DRAIN_DEADLINE comes of a value already"),
+        (&["--set=env.TURNSTONE_SECRET=a"], "name that in secret or secretFiles"),
+        (&["--set=env.TURNSTONE_USERS=a:b"], "name that in secret or secretFiles"),
+        (&["--set=secretFiles={a,a}"], "/secretFiles"),
         (&["--set=secret.keys={}"], "/secret/keys"),
         (&["--set=secret.keys={a,a}"], "/secret/keys"),
         (&["--set=secret.keys={a/b}"], "/secret/keys/0"),
@@ -180,6 +194,21 @@ fn what_the_page_shows_for_a_file_of_values_is_taken() {
         let Some(manifests) = render(&["--values", path.to_str().unwrap()]) else { return };
         assert_ne!(manifests, render(&[]).unwrap(), "it changes nothing: {block}");
     }
+}
+
+#[test]
+fn alerts_get_into_the_cluster_by_the_command_of_the_page() {
+    let blocks = blocks_of_the_page("");
+    let command = blocks.iter().find(|block| block.contains("PrometheusRule")).unwrap();
+    let command = command.trim_end().strip_suffix("|\n    kubectl -n turnstone apply -f -").unwrap();
+    if helm(&["version"]).is_none() {
+        return;
+    }
+    let made = run(Command::new("sh").args(["-ec", command]).current_dir(SOURCES), LIMIT);
+    assert_eq!(made.code, Some(0), "{}", made.all_output());
+    let rule = &documents(&made.stdout)[0];
+    let alerts = &documents(&std::fs::read_to_string(Path::new(SOURCES).join("docs/alerts.yml")).unwrap())[0];
+    assert_eq!((&rule["kind"], &rule["spec"]), (&Value::from("PrometheusRule"), alerts));
 }
 
 #[test]

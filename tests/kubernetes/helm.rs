@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::support::{Finished, run, run_with_input, skipped, target_dir};
 
 pub(crate) const SOURCES: &str = env!("CARGO_MANIFEST_DIR");
-const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// The set-up downloads 80 MB, once.
 const DOWNLOAD_LIMIT: Duration = Duration::from_secs(300);
 const TO_JSON: &str = "import json, sys, yaml; print(json.dumps([d for d in yaml.safe_load_all(sys.stdin) if d]))";

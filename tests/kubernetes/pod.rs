@@ -311,6 +311,7 @@ fn turnstone_check_takes_the_variables_and_the_file_of_each_shape() {
         ("turnstone/other", SECRETS[0]),
         ("nonce-key/nonce-key", SECRETS[0]),
         ("store/password", SECRETS[0]),
+        ("more/turnstone-users/users", "alice:wonderland\n"),
         ("fleet/token", SECRETS[0]),
         ("fleet-ca/ca.crt", &issued.authority_pem),
         ("tls/tls.crt", &issued.certificate_pem),
@@ -344,6 +345,13 @@ fn turnstone_check_takes_the_variables_and_the_file_of_each_shape() {
         (&["--set=store.url=redis://store,store.passwordSecret=store"], "url = \"redis://store\""),
         (&["FOR-A-FLEET"], "nodes = [\"_fleet._tcp.turnstone-fleet.turnstone.svc.cluster.local\"]"),
         (&["FOR-A-FLEET"], "# token: there is one"),
+        (
+            &[
+                "--set=secretFiles={turnstone-users},env.TURNSTONE_AUTH_USERS_FILE=/run/secrets/more/turnstone-users/users",
+                "--set=env.TURNSTONE_QUOTA_ALLOCATIONS_TOTAL=1000000",
+            ],
+            "allocations-total = 1000000",
+        ),
         (
             &[
                 "FOR-A-FLEET",

@@ -48,6 +48,16 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ regexFind "[0-9]+$" .Values.credentials.listen }}
 {{- end }}
 
+{{/* A number as it was written: a large one would be 1e+06. */}}
+{{- define "turnstone.text" -}}
+{{ if kindIs "float64" . }}{{ int64 . }}{{ else }}{{ . }}{{ end }}
+{{- end }}
+
+{{/* Of a Secret, whose name may be longer, and have dots. */}}
+{{- define "turnstone.volume" -}}
+more-{{ sha256sum . | trunc 10 }}
+{{- end }}
+
 {{- define "turnstone.hasCertificate" -}}
 {{ if or .Values.tls.secretName .Values.tls.insideSecretName }}true{{ end }}
 {{- end }}
@@ -91,6 +101,16 @@ file = {{ printf "/run/secrets/turnstone/%s" . | quote }}
 {{- end }}
 {{- if and (or .Values.store.passwordSecret .Values.store.caSecret) (not (include "turnstone.hasStore" .)) }}
 {{- fail "store: passwordSecret and caSecret are for a store: set url or urlSecret" }}
+{{- end }}
+{{- range $own := include "turnstone.env" . | fromYamlArray }}
+{{- if hasKey $.Values.env $own.name }}
+{{- fail (printf "env: %s comes of a value already, and would be there twice: values.yaml has which" $own.name) }}
+{{- end }}
+{{- end }}
+{{- range list "TURNSTONE_SECRET" "TURNSTONE_USERS" }}
+{{- if hasKey $.Values.env . }}
+{{- fail (printf "env: %s would stand in a manifest: put it into a Secret, and name that in secret or secretFiles" .) }}
+{{- end }}
 {{- end }}
 {{- if .Values.fleet.enabled }}
 {{- if not (include "turnstone.hasCertificate" .) }}

@@ -1,3 +1,122 @@
+{{/* The variables that come of values. */}}
+{{- define "turnstone.env" -}}
+{{- $config := include "turnstone.config" . | trim -}}
+- name: POD_IP
+  valueFrom:
+    fieldRef:
+      fieldPath: status.podIP
+{{- if include "turnstone.hasStore" . }}
+- name: TURNSTONE_STORE_NODE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+- name: TURNSTONE_STORE_URL
+  {{- with .Values.store.urlSecret }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: url
+  {{- else }}
+  value: {{ .Values.store.url | quote }}
+  {{- end }}
+{{- if .Values.store.passwordSecret }}
+- name: TURNSTONE_STORE_PASSWORD_FILE
+  value: /run/secrets/store/password
+{{- end }}
+{{- if .Values.store.caSecret }}
+- name: TURNSTONE_STORE_CA
+  value: /run/secrets/store-ca/ca.crt
+{{- end }}
+{{- end }}
+{{- with .Values.fleet }}
+{{- if .enabled }}
+- name: TURNSTONE_FLEET_LISTEN
+  value: {{ .listen | quote }}
+# The pods, by the records that the cluster's DNS has of their headless Service.
+- name: TURNSTONE_FLEET_NODES
+  value: {{ printf "_fleet._tcp.%s-fleet.%s.svc.%s" $.Release.Name $.Release.Namespace .clusterDomain | quote }}
+- name: TURNSTONE_FLEET_TOKEN_FILE
+  value: /run/secrets/fleet/token
+{{- if .caSecret }}
+- name: TURNSTONE_FLEET_CA
+  value: /run/secrets/fleet-ca/ca.crt
+{{- end }}
+{{- with .certificateName }}
+- name: TURNSTONE_FLEET_CERTIFICATE_NAME
+  value: {{ . | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with .Values.credentials }}
+{{- if .enabled }}
+- name: TURNSTONE_CREDENTIALS_LISTEN
+  value: {{ .listen | quote }}
+{{- if .plainHttp }}
+- name: TURNSTONE_CREDENTIALS_TLS
+  value: "false"
+- name: TURNSTONE_CREDENTIALS_ALLOW_PLAIN_HTTP
+  value: "true"
+{{- end }}
+{{- end }}
+{{- end }}
+- name: TURNSTONE_CONFIG
+  value: {{ empty $config | ternary "/dev/null" "/etc/turnstone/turnserver.toml" }}
+- name: TURNSTONE_LOG_OUTPUT
+  value: stdout
+{{- with .Values.listeners }}
+- name: TURNSTONE_LISTEN
+  value: {{ join "," . | quote }}
+{{- end }}
+{{- if eq (len .Values.secret.keys) 1 }}
+- name: TURNSTONE_SECRET_FILE
+  value: /run/secrets/turnstone/{{ first .Values.secret.keys }}
+{{- end }}
+{{- if .Values.nonceKey.secretName }}
+- name: TURNSTONE_AUTH_NONCE_KEY_FILE
+  value: /run/secrets/nonce-key/{{ .Values.nonceKey.key }}
+{{- end }}
+# 0440 with fsGroup, as below.
+- name: TURNSTONE_SECRET_FILES_READABLE_BY
+  value: group
+# Files of a Secret change in the running pod.
+- name: TURNSTONE_FOLLOW_SECRETS
+  value: "true"
+{{- if .Values.tls.secretName }}
+- name: TURNSTONE_TLS_CERTIFICATE
+  value: /run/secrets/tls/tls.crt
+- name: TURNSTONE_TLS_KEY
+  value: /run/secrets/tls/tls.key
+{{- end }}
+- name: TURNSTONE_RELAY_PORTS
+  value: {{ .Values.relay.ports | quote }}
+{{- with .Values.relay.externalIp }}
+- name: TURNSTONE_EXTERNAL_IP
+  value: {{ join "," . | quote }}
+{{- end }}
+{{- with .Values.relay.externalIpSources }}
+- name: TURNSTONE_EXTERNAL_IP_SOURCES
+  value: {{ join "," . | quote }}
+{{- end }}
+- name: TURNSTONE_PEERS_MODE
+  value: {{ .Values.peers.mode }}
+{{- with .Values.peers.allowed }}
+- name: TURNSTONE_PEERS_ALLOWED
+  value: {{ join "," . | quote }}
+{{- end }}
+{{- with .Values.publicHost }}
+- name: TURNSTONE_PUBLIC_HOST
+  value: {{ . | quote }}
+{{- end }}
+- name: TURNSTONE_ADMIN_LISTEN
+  value: unix:/run/turnstone/admin.sock
+- name: TURNSTONE_METRICS_LISTEN
+  value: {{ .Values.metrics.listen | quote }}
+- name: TURNSTONE_METRICS_ALLOW_REMOTE
+  value: "true"
+- name: TURNSTONE_DRAIN_DEADLINE
+  value: {{ printf "%ds" (int .Values.drain.seconds) }}
+{{- end }}
+
 {{- define "turnstone.pod" -}}
 {{- include "turnstone.judge" . -}}
 {{- $isDaemonSet := eq .Values.kind "DaemonSet" -}}
@@ -57,123 +176,10 @@ spec:
       command: [/usr/bin/turnstone]
       args: [serve]
       env:
-        - name: POD_IP
-          valueFrom:
-            fieldRef:
-              fieldPath: status.podIP
-        {{- if include "turnstone.hasStore" . }}
-        - name: TURNSTONE_STORE_NODE
-          valueFrom:
-            fieldRef:
-              fieldPath: metadata.name
-        - name: TURNSTONE_STORE_URL
-          {{- with .Values.store.urlSecret }}
-          valueFrom:
-            secretKeyRef:
-              name: {{ . }}
-              key: url
-          {{- else }}
-          value: {{ .Values.store.url | quote }}
-          {{- end }}
-        {{- if .Values.store.passwordSecret }}
-        - name: TURNSTONE_STORE_PASSWORD_FILE
-          value: /run/secrets/store/password
-        {{- end }}
-        {{- if .Values.store.caSecret }}
-        - name: TURNSTONE_STORE_CA
-          value: /run/secrets/store-ca/ca.crt
-        {{- end }}
-        {{- end }}
-        {{- with .Values.fleet }}
-        {{- if .enabled }}
-        - name: TURNSTONE_FLEET_LISTEN
-          value: {{ .listen | quote }}
-        # The pods, by the records that the cluster's DNS has of their headless Service.
-        - name: TURNSTONE_FLEET_NODES
-          value: {{ printf "_fleet._tcp.%s-fleet.%s.svc.%s" $.Release.Name $.Release.Namespace .clusterDomain | quote }}
-        - name: TURNSTONE_FLEET_TOKEN_FILE
-          value: /run/secrets/fleet/token
-        {{- if .caSecret }}
-        - name: TURNSTONE_FLEET_CA
-          value: /run/secrets/fleet-ca/ca.crt
-        {{- end }}
-        {{- with .certificateName }}
-        - name: TURNSTONE_FLEET_CERTIFICATE_NAME
-          value: {{ . | quote }}
-        {{- end }}
-        {{- end }}
-        {{- end }}
-        {{- with .Values.credentials }}
-        {{- if .enabled }}
-        - name: TURNSTONE_CREDENTIALS_LISTEN
-          value: {{ .listen | quote }}
-        {{- if .plainHttp }}
-        - name: TURNSTONE_CREDENTIALS_TLS
-          value: "false"
-        - name: TURNSTONE_CREDENTIALS_ALLOW_PLAIN_HTTP
-          value: "true"
-        {{- end }}
-        {{- end }}
-        {{- end }}
-        - name: TURNSTONE_CONFIG
-          value: {{ empty $config | ternary "/dev/null" "/etc/turnstone/turnserver.toml" }}
-        - name: TURNSTONE_LOG_OUTPUT
-          value: stdout
-        {{- with .Values.listeners }}
-        - name: TURNSTONE_LISTEN
-          value: {{ join "," . | quote }}
-        {{- end }}
-        {{- if eq (len .Values.secret.keys) 1 }}
-        - name: TURNSTONE_SECRET_FILE
-          value: /run/secrets/turnstone/{{ first .Values.secret.keys }}
-        {{- end }}
-        {{- if .Values.nonceKey.secretName }}
-        - name: TURNSTONE_AUTH_NONCE_KEY_FILE
-          value: /run/secrets/nonce-key/{{ .Values.nonceKey.key }}
-        {{- end }}
-        # 0440 with fsGroup, as below.
-        - name: TURNSTONE_SECRET_FILES_READABLE_BY
-          value: group
-        # Files of a Secret change in the running pod.
-        - name: TURNSTONE_FOLLOW_SECRETS
-          value: "true"
-        {{- if .Values.tls.secretName }}
-        - name: TURNSTONE_TLS_CERTIFICATE
-          value: /run/secrets/tls/tls.crt
-        - name: TURNSTONE_TLS_KEY
-          value: /run/secrets/tls/tls.key
-        {{- end }}
-        - name: TURNSTONE_RELAY_PORTS
-          value: {{ .Values.relay.ports | quote }}
-        {{- with .Values.relay.externalIp }}
-        - name: TURNSTONE_EXTERNAL_IP
-          value: {{ join "," . | quote }}
-        {{- end }}
-        {{- with .Values.relay.externalIpSources }}
-        - name: TURNSTONE_EXTERNAL_IP_SOURCES
-          value: {{ join "," . | quote }}
-        {{- end }}
-        - name: TURNSTONE_PEERS_MODE
-          value: {{ .Values.peers.mode }}
-        {{- with .Values.peers.allowed }}
-        - name: TURNSTONE_PEERS_ALLOWED
-          value: {{ join "," . | quote }}
-        {{- end }}
-        {{- with .Values.publicHost }}
-        - name: TURNSTONE_PUBLIC_HOST
-          value: {{ . | quote }}
-        {{- end }}
-        - name: TURNSTONE_ADMIN_LISTEN
-          value: unix:/run/turnstone/admin.sock
-        - name: TURNSTONE_METRICS_LISTEN
-          value: {{ .Values.metrics.listen | quote }}
-        - name: TURNSTONE_METRICS_ALLOW_REMOTE
-          value: "true"
-        - name: TURNSTONE_DRAIN_DEADLINE
-          value: {{ printf "%ds" (int .Values.drain.seconds) }}
+        {{- include "turnstone.env" . | nindent 8 }}
         {{- range $name, $value := .Values.env }}
         - name: {{ $name }}
-          value: {{ $value | quote }}
+          value: {{ include "turnstone.text" $value | quote }}
         {{- end }}
       ports:
         {{- range include "turnstone.ports" . | fromYamlArray }}
@@ -237,6 +243,11 @@ spec:
         - name: secret
           mountPath: /run/secrets/turnstone
           readOnly: true
+        {{- range .Values.secretFiles }}
+        - name: {{ include "turnstone.volume" . }}
+          mountPath: /run/secrets/more/{{ . }}
+          readOnly: true
+        {{- end }}
         {{- if .Values.tls.secretName }}
         - name: tls
           mountPath: /run/secrets/tls
@@ -291,6 +302,12 @@ spec:
           - key: {{ . | quote }}
             path: {{ . | quote }}
           {{- end }}
+    {{- range .Values.secretFiles }}
+    - name: {{ include "turnstone.volume" . }}
+      secret:
+        secretName: {{ . }}
+        defaultMode: 0440
+    {{- end }}
     {{- range $name, $secretName := dict "tls" .Values.tls.secretName "tls-inside" .Values.tls.insideSecretName }}
     {{- if $secretName }}
     - name: {{ $name }}
