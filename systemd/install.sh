@@ -37,11 +37,11 @@ share=$destdir$prefix/share/turnstone
 say() { printf '%s\n' "$*"; }
 fail() { printf 'install.sh: %s\n' "$*" >&2; exit 1; }
 
-# put MODE FILE TARGET: writes a file through the paths of this installation.
+# put MODE FILE TARGET: writes a file through the paths of this installation. The pages have those of /usr/local for certbot's hook and fail2ban's filter.
 put() {
     mkdir -p "$(dirname "$3")"
     sed -e "s|/usr/bin/turnstone|$prefix/bin/turnstone|g" -e "s|/usr/share/turnstone|$prefix/share/turnstone|g" \
-        -e "s|/etc/turnstone|$sysconfdir/turnstone|g" "$2" >"$3.new"
+        -e "s|/usr/local\(/share/turnstone/[cf]\)|$prefix\1|g" -e "s|/etc/turnstone|$sysconfdir/turnstone|g" "$2" >"$3.new"
     chmod "$1" "$3.new"
     mv -f "$3.new" "$3"
 }
@@ -95,6 +95,10 @@ install_files() {
             *.png) install -D -m 0644 "$top/$document" "$documents/$document" ;;
             *) put 0644 "$top/$document" "$documents/$document" ;;
         esac
+    done
+    # The pages have links to them.
+    for file in turnserver.toml systemd/fail2ban/turnstone.conf; do
+        put 0644 "$top/$file" "$documents/$file"
     done
     generate "$manuals" "$file_manual" "$bash_completion" "$zsh_completion" "$fish_completion"
 }

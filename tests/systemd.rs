@@ -226,6 +226,33 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
+fn the_installed_pages_have_no_link_that_leads_nowhere() {
+    let folder = tempfile::tempdir().unwrap();
+    install(folder.path(), &[]);
+    let documents = folder.path().join("opt/turnstone/share/doc/turnstone");
+    let of_docs = fs::read_dir(documents.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let pages =
+        of_docs.chain([documents.join("README.md")]).filter(|path| path.extension().is_some_and(|end| end == "md"));
+    let mut checked = 0;
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+        // The libraries are for who has the sources.
+        for link in links.filter(|link| !link.is_empty() && !link.starts_with("http") && !link.starts_with("crates/")) {
+            assert!(page.parent().unwrap().join(link).exists(), "{}: {link} is not installed", page.display());
+            checked += 1;
+        }
+    }
+    assert!(checked > 100, "{checked} links");
+    // Nor one to a file of another prefix.
+    for (page, file) in [("docs/tls-and-realms.md", "certbot-deploy-hook"), ("docs/monitoring.md", "fail2ban.conf")] {
+        let text = fs::read_to_string(documents.join(page)).unwrap();
+        let path = format!("/opt/turnstone/share/turnstone/{file}");
+        assert!(text.contains(&path) && folder.path().join(&path[1..]).exists(), "{page} has no {path}");
+    }
+}
+
+#[test]
 fn installing_puts_everything_in_its_place_with_its_mode() {
     let folder = tempfile::tempdir().unwrap();
     install(folder.path(), &[]);

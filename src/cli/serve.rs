@@ -18,10 +18,10 @@ use super::output::{CliError, Exit, Printer};
     after_help = "Signals: TERM stops the server, after a drain if [drain] has a deadline; USR1 drains it; a second one of them, or INT, stops it at once. HUP makes it read configuration and certificates again, USR2 certificates alone; certificates whose files change are read without either. Without any file, --dev runs it for a try-out."
 )]
 pub(super) struct ServeArgs {
-    /// Try-out: make up a secret, listen on loopback and on the LAN (UDP and TCP, no TLS: browsers refuse certificates
-    /// that they do not know), allow loopback peers, and print a line for a page that is good for a day. With --config,
-    /// that file's settings apply; without it, status, top and the other commands find the server by themselves. Not for the
-    /// Internet.
+    /// Try-out: make up a secret (or take that of TURNSTONE_SECRET), listen on loopback and on the LAN (UDP and TCP, no TLS:
+    /// browsers refuse certificates that they do not know), allow loopback peers, and print a line for a page that is good
+    /// for a day. With --config, that file's settings apply; without it, status, top and the other commands find the server
+    /// by themselves. Not for the Internet.
     #[arg(long)]
     dev: bool,
 
