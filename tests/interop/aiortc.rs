@@ -68,6 +68,11 @@ fn exchange_bytes(server: &TestServer, url: &str) {
     assert_eq!(pair, ("relay".to_owned(), "relay".to_owned()));
 }
 
+/// The candidates that it has with this server alone.
+pub(crate) fn offered_at(server: &TestServer, url: &str) -> Vec<String> {
+    offered_candidates(&setup(server, url, server.credentials("aiortc")))
+}
+
 fn setup(server: &TestServer, url: &str, credentials: Credentials) -> PeerSetup {
     PeerSetup {
         ice_servers: vec![IceServer { url: url.to_owned(), credentials: Some(credentials) }],

@@ -5,8 +5,10 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use tempfile::TempDir;
 use turnstone::stun::{Class, Encoder, ErrorCode, Message, Method, TransactionId};
 
+use crate::aiortc;
 use crate::libnice::{MESSAGES, nice_pair};
 use crate::support::{Spec, TestServer, Transport, hold_allocation, wait_until};
 use crate::uclient;
@@ -99,50 +101,82 @@ fn uclient_goes_where_the_load_is_shared_with() {
     ended(&third, ":at-home", 1);
 }
 
-#[test]
-fn uclient_goes_from_a_node_above_its_load_to_one_of_the_fleet_that_has_room() {
-    let folder = tempfile::tempdir().unwrap();
-    let url = |n: usize| format!("unix:{}/{n}.sock", folder.path().display());
-    let nodes = [1, 2, 3].map(|n| format!("{:?}", url(n))).join(", ");
-    let node = |n: usize| {
-        let fleet = format!("[fleet]\nname = \"turn{n}\"\nlisten = \"{}\"\nnodes = [{nodes}]\n", url(n));
-        let extra_toml = format!("{fleet}[redirect]\nfleet = true\nfrom-allocations = 20\n");
-        Spec { extra_toml, ..uclient::spec() }.start()
-    };
-    let (first, others) = (node(1), [node(2), node(3)]);
-    let mentions = |log: &str, user: &str| log.lines().filter(|line| line.contains(user)).count();
-    let _held: Vec<_> = (0..20)
-        .map(|_| {
+/// Three nodes, the first of which sends newcomers to the others.
+struct Loaded {
+    first: TestServer,
+    others: [TestServer; 2],
+    _held: Vec<UdpSocket>,
+    _folder: TempDir,
+}
+
+impl Loaded {
+    fn of(spec: &Spec) -> Loaded {
+        let folder = tempfile::tempdir().unwrap();
+        let url = |n: usize| format!("unix:{}/{n}.sock", folder.path().display());
+        let nodes = [1, 2, 3].map(|n| format!("{:?}", url(n))).join(", ");
+        let node = |n: usize| {
+            let fleet = format!("[fleet]\nname = \"turn{n}\"\nlisten = \"{}\"\nnodes = [{nodes}]\n", url(n));
+            let extra_toml = format!("{fleet}[redirect]\nfleet = true\nfrom-allocations = 20\n");
+            Spec { extra_toml, ..spec.clone() }.start()
+        };
+        let (first, others) = (node(1), [node(2), node(3)]);
+        let hold = |_| {
             let holder = UdpSocket::bind("127.0.0.1:0").unwrap();
             holder.connect(first.udp()).unwrap();
             hold_allocation(&holder, first.credentials("holder"));
             holder
-        })
-        .collect();
-    // For ten seconds it takes everybody, because it has said that it has room; then a newcomer is sent away.
-    let is_sent_away = || {
-        let newcomer = UdpSocket::bind("127.0.0.1:0").unwrap();
-        newcomer.set_read_timeout(Some(LIMIT)).unwrap();
-        newcomer.connect(first.udp()).unwrap();
-        let (mut request, mut answer) = (Vec::new(), [0; 1024]);
-        Encoder::new(&mut request, Class::Request, Method::ALLOCATE, TransactionId([7; 12]));
-        newcomer.send(&request).unwrap();
-        let length = newcomer.recv(&mut answer).unwrap();
-        Message::parse(&answer[..length]).unwrap().error_code() == Some(ErrorCode::TRY_ALTERNATE)
-    };
-    wait_until("newcomers to be sent away", 2 * LIMIT, || is_sent_away().then_some(()));
+        };
+        let held = (0..20).map(hold).collect();
+        wait_until("newcomers to be sent away", 2 * LIMIT, || is_sent_away(&first).then_some(()));
+        Loaded { first, others, _held: held, _folder: folder }
+    }
+}
+
+/// For ten seconds a node takes everybody, because it has said that it has room; then a newcomer is sent away.
+fn is_sent_away(server: &TestServer) -> bool {
+    let newcomer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    newcomer.set_read_timeout(Some(LIMIT)).unwrap();
+    newcomer.connect(server.udp()).unwrap();
+    let (mut request, mut answer) = (Vec::new(), [0; 1024]);
+    Encoder::new(&mut request, Class::Request, Method::ALLOCATE, TransactionId([7; 12]));
+    newcomer.send(&request).unwrap();
+    let length = newcomer.recv(&mut answer).unwrap();
+    Message::parse(&answer[..length]).unwrap().error_code() == Some(ErrorCode::TRY_ALTERNATE)
+}
+
+#[test]
+fn uclient_goes_from_a_node_above_its_load_to_one_of_the_fleet_that_has_room() {
+    let Loaded { first, others, .. } = &Loaded::of(&uclient::spec());
+    let mentions = |log: &str, user: &str| log.lines().filter(|line| line.contains(user)).count();
     for transport in [Transport::Udp, Transport::Tcp, Transport::Tls] {
         let peer = uclient::Peer::start("127.0.0.1");
         let flags = [&peer.flags()[..], &["-c"]].concat();
         let user = format!("by-{}", transport.name());
         let credentials = first.credentials(&user);
-        uclient::assert_nothing_lost(&uclient::uclient(&first, transport, "127.0.0.1", &credentials, &flags));
+        uclient::assert_nothing_lost(&uclient::uclient(first, transport, "127.0.0.1", &credentials, &flags));
         wait_until("the end of the allocations", LIMIT, || {
             let there: usize = others.iter().map(|node| mentions(&node.log(), &format!(":{user}"))).sum();
             (there > 0).then_some(())
         });
         assert_eq!(mentions(&first.log(), &format!(":{user}")), 0, "{}", first.log());
     }
+}
+
+#[test]
+fn libnice_goes_from_a_node_above_its_load_to_one_with_room_and_aiortc_does_not() {
+    let Loaded { first, others, .. } = &Loaded::of(&Spec::local());
+    let result = nice_pair(first, Transport::Udp, &first.credentials("libnice"));
+    assert_eq!(result["received"], serde_json::json!([MESSAGES, MESSAGES]), "{result:#}");
+    assert!(!first.log().contains(":libnice"), "{}", first.log());
+    // What follows no redirect has no candidate of this server, and its application has to name another one.
+    let relayed = |server: &TestServer, url: &str| {
+        let offered = aiortc::offered_at(server, url);
+        offered.iter().filter(|candidate| candidate.contains("typ relay")).count()
+    };
+    let url = |server: &TestServer, transport| format!("turn:{}?transport={transport}", server.udp());
+    assert_eq!(relayed(first, &url(first, "udp")), 0);
+    let [second, _] = others;
+    assert_eq!(relayed(second, &url(second, "udp")), 1);
 }
 
 #[test]

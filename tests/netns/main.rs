@@ -13,6 +13,7 @@ mod turn_client;
 
 mod addresses;
 mod discovery;
+mod fleet_by_dns;
 mod internet;
 mod multi_homed;
 mod namespace;

@@ -303,12 +303,12 @@ fn answer(mut stream: TcpStream, asked: &Asked) {
 }
 
 /// The file of names of one namespace, which `ip netns exec` puts in the place of the machine's.
-struct Hosts {
+pub(crate) struct Hosts {
     directory: String,
 }
 
 impl Hosts {
-    fn of(namespace: &Namespace) -> Hosts {
+    pub(crate) fn of(namespace: &Namespace) -> Hosts {
         let directory = format!("/etc/netns/{}", namespace.name());
         fs::create_dir_all(&directory).unwrap();
         fs::write(format!("{directory}/resolv.conf"), "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n").unwrap();
