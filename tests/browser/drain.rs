@@ -10,43 +10,48 @@ use crate::namespace::Namespace;
 use crate::support::{Spec, TestServer, Transport, hold_allocation, wait_until};
 use crate::{BROWSER_LIMIT, Browser, ice_server};
 
-const FIRST: &str = "5.45.0.2";
-const SECOND: &str = "5.45.0.3";
+pub(crate) const FIRST: &str = "5.45.0.2";
+pub(crate) const SECOND: &str = "5.45.0.3";
 /// What clients over TLS call the first server. Chromium forgets it when it is redirected, and holds the alternate's certificate against
 /// the alternate's address.
 const NAME: &str = "turn.test";
 const BYTES: usize = 1024 * 1024;
 
 /// Both servers and the browser's host. Fields are dropped in order: the servers before their namespace.
-struct Net {
-    first: TestServer,
-    second: TestServer,
-    servers: Namespace,
+pub(crate) struct Net {
+    pub(crate) first: TestServer,
+    pub(crate) second: TestServer,
+    pub(crate) servers: Namespace,
     clients: Namespace,
 }
 
 impl Net {
     fn new() -> Net {
+        let alternates = format!("[\"{SECOND}:3478\", \"tls://{SECOND}:5349\"]");
+        Net::of(&[format!("[drain]\ndeadline = \"1h\"\nalternate-server = {alternates}\n"), String::new()])
+    }
+
+    /// With this besides in the configuration of each.
+    pub(crate) fn of(more: &[String; 2]) -> Net {
         let (servers, clients) = (Namespace::create("servers"), Namespace::create("clients"));
         let addresses = [FIRST, SECOND].map(|ip| format!("{ip}/24"));
         servers.connect(("eth0", &addresses.each_ref().map(String::as_str)), &clients, ("eth0", &["5.45.0.9/24"]));
-        let alternates = format!("[\"{SECOND}:3478\", \"tls://{SECOND}:5349\"]");
-        let drain = format!("[drain]\ndeadline = \"1h\"\nalternate-server = {alternates}\n");
-        Net { first: server(&servers, FIRST, &drain), second: server(&servers, SECOND, ""), servers, clients }
+        let [first, second] = more;
+        Net { first: server(&servers, FIRST, first), second: server(&servers, SECOND, second), servers, clients }
     }
 
-    fn browser(&self) -> Browser {
+    pub(crate) fn browser(&self) -> Browser {
         Browser::new(&[&self.first, &self.second].map(|server| server.file("authority.pem")))
     }
 
-    fn browse(&self, browser: &Browser, runs: &[Value]) -> Value {
+    pub(crate) fn browse(&self, browser: &Browser, runs: &[Value]) -> Value {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", self.clients.name()]).arg(&browser.node);
         browser.results(command, &json!({ NAME: FIRST }), runs)
     }
 
     /// A call by the first server only.
-    fn call(&self, name: &str, url: &str) -> Value {
+    pub(crate) fn call(&self, name: &str, url: &str) -> Value {
         json!({"name": name, "iceServers": [ice_server(url, &self.first.credentials("browser"))], "bytes": BYTES})
     }
 
@@ -79,7 +84,7 @@ fn server(namespace: &Namespace, ip: &str, extra_toml: &str) -> TestServer {
     .start()
 }
 
-fn urls() -> [(&'static str, String); 3] {
+pub(crate) fn urls() -> [(&'static str, String); 3] {
     [
         ("udp", format!("turn:{FIRST}:3478?transport=udp")),
         ("tcp", format!("turn:{FIRST}:3478?transport=tcp")),
@@ -87,7 +92,7 @@ fn urls() -> [(&'static str, String); 3] {
     ]
 }
 
-fn assert_relayed_by(pair: &Value, ip: &str, transport: &str, result: &Value) {
+pub(crate) fn assert_relayed_by(pair: &Value, ip: &str, transport: &str, result: &Value) {
     for (key, value) in [("local", "relay"), ("remote", "relay"), ("address", ip), ("relayProtocol", transport)] {
         assert_eq!(pair[key], value, "{result:#}");
     }

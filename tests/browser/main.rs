@@ -16,6 +16,7 @@ mod support;
 #[path = "../admin/wire.rs"]
 mod wire;
 
+mod by_load;
 mod credentials;
 mod drain;
 mod ice_servers;

@@ -13,7 +13,7 @@ use crate::wire::Wire;
 use crate::{BROWSER_LIMIT, Browser, LIMIT, must_succeed};
 
 const DOCUMENT: &str = include_str!("../../docs/page.md");
-const TOKEN: &str = "4f0c1f0a4d2e94c55a0c";
+pub(crate) const TOKEN: &str = "4f0c1f0a4d2e94c55a0c";
 /// What a page that took text for markup would run.
 const HOSTILE: &str = "<img src=x onerror=alert(1)>";
 
@@ -23,7 +23,7 @@ fn with_page(more: &str) -> Spec {
 }
 
 /// Where the page of a server is.
-fn page_of(server: &TestServer) -> String {
+pub(crate) fn page_of(server: &TestServer) -> String {
     let line = wait_until("the admin API in the log", LIMIT, || {
         server.log().lines().find(|line| line.contains("serving the admin API")).map(str::to_owned)
     });
