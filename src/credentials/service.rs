@@ -19,7 +19,7 @@ use super::revoke::{RevokeOrder, Revoker};
 use super::routes;
 use super::stats::{CredentialsStats, Outcome};
 use super::test_page;
-use crate::addr::{Logged, Transport};
+use crate::addr::{LoggedIp, Transport};
 use crate::auth::{Revocation, Revocations};
 use crate::config::{Config, CredentialsApi};
 use crate::http::{Answer, BadBody, Caller, Handler, read_body};
@@ -111,7 +111,7 @@ impl Handler for CredentialsService {
         self.stats.count(outcome);
         tracing::debug!(
             target: "turnstone::credentials",
-            from = address.map(|ip| Logged(SocketAddr::new(ip, 0)).to_string()),
+            from = address.map(|ip| LoggedIp(ip).to_string()),
             path = ?head.uri.path(),
             outcome = outcome.label(),
             status = answer.status().as_u16(),

@@ -7,7 +7,7 @@ mod transport;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-pub use logged::{Logged, LoggedAddresses, NotAChoice};
+pub use logged::{Logged, LoggedAddresses, LoggedIp, NotAChoice};
 pub use reach::Reach;
 pub use transport::{Framing, SocketKind, Transport};
 

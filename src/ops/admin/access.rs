@@ -1,7 +1,7 @@
 //! Who may use the API. On a port, a web page that the operator's browser shows must not reach it either, but for the API's own.
 //! A socket that shows a page is one that somebody has led a port to.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use hyper::header::AUTHORIZATION;
 
 use super::super::web_page::{refuse_other_pages, refuse_web_pages};
 use super::error::Refused;
-use crate::addr::Logged;
+use crate::addr::LoggedIp;
 use crate::config::AdminToken;
 
 /// Between two lines about wrong tokens.
@@ -62,7 +62,7 @@ impl WrongTokens {
             return;
         }
         *told = Some(Instant::now());
-        let from = from.map_or_else(|| "a socket".to_owned(), |ip| Logged(SocketAddr::new(ip, 0)).to_string());
+        let from = from.map_or_else(|| "a socket".to_owned(), |ip| LoggedIp(ip).to_string());
         tracing::warn!(
             %from, shown,
             "a wrong token was shown to the admin API, or to [fleet] listen: a program has an old one, or somebody looks for the right one"

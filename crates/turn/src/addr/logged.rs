@@ -44,8 +44,15 @@ impl LoggedAddresses {
     }
 
     fn write(self, address: SocketAddr, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self, address.ip()) {
-            (Self::Full, _) => fmt::Display::fmt(&address, f),
+        match self {
+            Self::Full => fmt::Display::fmt(&address, f),
+            _ => self.write_ip(address.ip(), f),
+        }
+    }
+
+    fn write_ip(self, ip: IpAddr, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self, ip) {
+            (Self::Full, _) => fmt::Display::fmt(&ip, f),
             (Self::Prefix, IpAddr::V4(v4)) => {
                 let [a, b, c, _] = v4.octets();
                 write!(f, "{a}.{b}.{c}.0/24")
@@ -83,6 +90,16 @@ impl fmt::Display for Logged {
     }
 }
 
+/// The address of a host whose port says nothing, likewise.
+#[derive(Clone, Copy, Debug)]
+pub struct LoggedIp(pub IpAddr);
+
+impl fmt::Display for LoggedIp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        LoggedAddresses::in_force().write_ip(self.0, f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,6 +125,10 @@ mod tests {
             (Off, "[2001:db8:1:2::7]:4711", "-"),
         ] {
             assert_eq!(As(choice, address).to_string(), logged);
+        }
+        for (choice, logged) in [(Full, "203.0.113.7"), (Prefix, "203.0.113.0/24"), (Off, "-")] {
+            let shown = fmt::from_fn(|f| choice.write_ip([203, 0, 113, 7].into(), f));
+            assert_eq!(shown.to_string(), logged);
         }
         for choice in [Full, Prefix, Off] {
             assert_eq!(choice.name().parse(), Ok(choice));
