@@ -28,9 +28,16 @@ impl Conf {
                                offered nothing else. Every other realm of it wants a [[realm]] of its name; quotas, peer rules and OAuth keys in it \
                                are not read";
                 self.note(entry, message);
-                if has_user {
-                    self.note(entry, "its user is left out, as coturn leaves it out: redis://USER@... in url is one of Redis' access control list");
-                }
+                let named = if has_user {
+                    "the user it names is left out, as coturn leaves it out"
+                } else {
+                    "it names no user"
+                };
+                let message = format!(
+                    "{named}, so that Redis' default user is used, who may do everything: give this server one of its own, redis://USER@... in url, \
+                     with the rights that docs/store.md lists (its first two lines of ACL SETUSER), and put the password into password-file"
+                );
+                self.note(entry, &message);
             }
             Err(problem) => {
                 self.lost(entry, &format!("{problem}; write url and layout = \"coturn\" into [store] (docs/store.md)"))
