@@ -3,10 +3,12 @@
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
-use crate::auth::SharedSecret;
+use crate::auth::{Identity, SharedSecret};
 use crate::config::{StoreConfig, StoreLayout, WaysIn, duration_text, parse_duration};
 use crate::credentials::{About, Issued, LimitTexts, TTL_MAX_SECS, UsernameRules, Wish, ice_servers, written_urls};
+use crate::user::User;
 
+use super::admin::{AdminAddress, Known, ask_whether_revoked};
 use super::api_key::{self, KeyArgs};
 use super::hash::{self, HashArgs};
 use super::input::{ConfigFlags, read_stdin};
@@ -70,6 +72,13 @@ pub(super) struct CredentialsArgs {
     /// Read the secret from standard input.
     #[arg(long)]
     secret_stdin: bool,
+
+    /// Ask no running server whether the user or the secret is revoked.
+    #[arg(long, conflicts_with_all = ["admin", "admin_token_file"])]
+    offline: bool,
+
+    #[command(flatten)]
+    server: AdminAddress,
 
     #[command(flatten)]
     flags: ConfigFlags,
@@ -176,6 +185,10 @@ pub(super) fn run(args: &CredentialsArgs, printer: &mut Printer) -> Result<Exit,
             printer.line("")?;
         }
         print(&issued, format, &args.ttl, &urls, printer)?;
+        // Those of a load test are not asked about one by one.
+        if args.count.is_none() && !args.offline {
+            note_if_revoked(args, &realm, (&issued, user), secret, printer)?;
+        }
     }
     Ok(Exit::Success)
 }
@@ -252,6 +265,32 @@ fn issue(
         };
         CliError::usage(format!("{flag}: {error}"))
     })
+}
+
+/// The server would refuse it, as its API refuses to make it.
+fn note_if_revoked(
+    args: &CredentialsArgs,
+    realm: &RealmOf<'_>,
+    (issued, user): (&Issued, &str),
+    secret: &SharedSecret,
+    printer: &mut Printer,
+) -> Result<(), CliError> {
+    let user = User::time_limited(user).in_realm(realm.label());
+    let identity = Identity::of_time_limited(issued.username.as_str().into(), user, issued.expires_unix, &secret.id);
+    if realm.is_revoked(identity.clone(), unix_now()) {
+        printer.error("warning: the file of revocations in [auth] revokes it: the server refuses this credential");
+        return Ok(());
+    }
+    match ask_whether_revoked(&args.server, (realm.config, args.flags.file()), &identity, realm.name, unix_now())? {
+        Known::Revoked(by_what) => {
+            printer.error(format_args!("warning: {by_what}: the server refuses this credential"));
+        }
+        Known::NotRevoked => {}
+        Known::Unasked(why) => printer.error(format_args!(
+            "note: no running server was asked whether it is revoked ({why}); --admin says where one is, --offline that none is to be asked"
+        )),
+    }
+    Ok(())
 }
 
 fn choose<'c>(realm: &RealmOf<'c>, id: Option<&str>) -> Result<&'c SharedSecret, CliError> {

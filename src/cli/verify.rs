@@ -193,7 +193,7 @@ impl<'c> RealmOf<'c> {
     }
 
     /// Whether a file revokes a credential of this realm; of what commands have revoked only the server knows.
-    fn is_revoked(&self, mut identity: Identity, now_unix: u64) -> bool {
+    pub(super) fn is_revoked(&self, mut identity: Identity, now_unix: u64) -> bool {
         let auth = &self.config.auth;
         let revocations = Revocations::default();
         identity.user = identity.user.in_realm(self.label());
@@ -201,7 +201,7 @@ impl<'c> RealmOf<'c> {
     }
 
     /// What it is called among users: that of `[auth]` is nothing.
-    fn label(&self) -> Option<Arc<str>> {
+    pub(super) fn label(&self) -> Option<Arc<str>> {
         (self.name != self.config.auth.realm).then(|| self.name.into())
     }
 

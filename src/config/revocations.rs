@@ -74,6 +74,9 @@ pub struct Moment(pub u64);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RevocationError {
+    /// More than a line may have.
+    #[error("it is longer than {LINE_BYTES_MAX} bytes")]
+    TooLong,
     /// Not JSON, or with a field that there is not.
     #[error("{0}; expected an object such as {{\"user\": \"alice\"}}")]
     Form(String),
@@ -129,6 +132,9 @@ impl WrittenRevocation {
     /// # Errors
     /// It is not of the form.
     pub fn of_line(text: &str) -> Result<Self, RevocationError> {
+        if text.len() > LINE_BYTES_MAX {
+            return Err(RevocationError::TooLong);
+        }
         // Of serde's place the column would be left, which says little.
         let form = |error: serde_json::Error| {
             let text = error.to_string();

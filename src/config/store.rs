@@ -65,6 +65,11 @@ pub enum StoreLayout {
 impl StoreLayout {
     /// As they are written.
     pub(super) const NAMES: &Choices<Self> = &[("turnstone", Self::Own), ("coturn", Self::Coturn)];
+
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, layout)| *layout == self).map_or("", |(name, _)| name)
+    }
 }
 
 /// The shared secrets of a store, by their realms.

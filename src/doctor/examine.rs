@@ -8,6 +8,7 @@ use crate::config::{Config, ConfigError, Finding, TlsFiles};
 use crate::net::sys;
 use crate::probe::{Status, Step, Target, WARN_DAYS_LEFT};
 use crate::public_address;
+use crate::store::Wanted;
 
 use super::process::{self, Server};
 use super::{Configured, Options, Progress, Report, finding};
@@ -107,10 +108,12 @@ impl Doctor<'_, '_> {
         }
         if let Some(shared) = &config.store {
             let realms = std::iter::once(&config.auth.realm).chain(config.realms.iter().map(|realm| &realm.name));
-            let realms: Vec<_> = realms.cloned().collect();
-            let relying = config.without_secrets().into_iter().filter(|(_, has_others)| !has_others);
-            let relying: Vec<_> = relying.map(|(realm, _)| realm).collect();
-            self.found([store::judge(shared, &realms, &relying, self.options.timeout)]);
+            let wanted = Wanted {
+                realms: realms.cloned().collect(),
+                nonce_key: config.auth.nonce_key.is_none(),
+                without_secrets: config.without_secrets(),
+            };
+            self.found([store::judge(shared, &wanted, self.options.timeout)]);
         }
         if let Some(nodes) = &config.fleet {
             self.found(fleet::judge(nodes, &crate::store::host_name(), self.options.timeout));

@@ -4,9 +4,9 @@ use std::fs::File;
 use std::time::Duration;
 
 use super::finding;
-use crate::config::StoreConfig;
+use crate::config::{StoreConfig, StoreLayout};
 use crate::probe::{Status, Step};
-use crate::store::{ProbeError, probe};
+use crate::store::{ProbeError, Wanted, probe};
 
 /// Judges the files of its certificates.
 pub fn judge_files(config: &StoreConfig) -> Vec<Step> {
@@ -20,20 +20,33 @@ pub fn judge_files(config: &StoreConfig) -> Vec<Step> {
     problems.extend(certificate.and_then(|pair| pair.read_key().err()).map(|error| error.to_string()));
     let url = &config.url;
     if problems.is_empty() {
-        return vec![finding("store", Status::Ok, format!("{url}, under {}:", config.prefix))];
+        let under = match config.layout {
+            StoreLayout::Own => format!("under {}:", config.prefix),
+            StoreLayout::Coturn => format!("users and secrets under turn/realm/, all else under {}:", config.prefix),
+        };
+        return vec![finding("store", Status::Ok, format!("{url}, {under}"))];
     }
     let failed = |problem| finding("store", Status::Fail, format!("{url} cannot be reached: {problem}"));
     problems.into_iter().map(failed).collect()
 }
 
-/// Connects with it, and has it do what servers ask of it. `relying` are the realms whose users are known to nobody but the store.
-pub(super) fn judge(config: &StoreConfig, realms: &[String], relying: &[String], timeout: Duration) -> Step {
+/// Connects with it, and has it do what servers ask of it that want this.
+pub(super) fn judge(config: &StoreConfig, wanted: &Wanted, timeout: Duration) -> Step {
     let url = &config.url;
-    match probe(config, realms, timeout) {
+    match probe(config, wanted, timeout) {
         Ok(probed) => {
             let took = probed.took.as_secs_f64() * 1e3;
+            if !probed.unusable.is_empty() {
+                let message = format!(
+                    "{url} answers in {took:.1} ms, but {}; servers that knew something else before go on with that, and those that start have nothing \
+                     (docs/store.md)",
+                    probed.unusable.join("; ")
+                );
+                return finding("store", Status::Fail, message);
+            }
             let mut empty = probed.empty;
-            empty.retain(|realm| relying.contains(realm));
+            // Those whose users are known to nobody else.
+            empty.retain(|realm| wanted.without_secrets.iter().any(|(name, has_others)| name == realm && !has_others));
             if !empty.is_empty() {
                 let names: Vec<_> = empty.iter().map(|realm| format!("{realm:?}")).collect();
                 let message = format!(
@@ -51,9 +64,10 @@ pub(super) fn judge(config: &StoreConfig, realms: &[String], relying: &[String],
             );
             finding("store", Status::Fail, message)
         }
-        Err(error) => {
+        Err(ProbeError::Connect(error)) => {
             let message = format!(
-                "{url} cannot be reached: {error}; a server that starts now knows nothing of it, and one that runs goes on with what it knew"
+                "{}; a server that starts now knows nothing of it, and one that runs goes on with what it knew",
+                error.of(url)
             );
             finding("store", Status::Fail, message)
         }
@@ -72,10 +86,17 @@ mod tests {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let of = |text: &str| config(&format!("[relay]\nipv4 = \"5.44.1.1\"\n[store]\n{text}\n")).store.unwrap();
         let gone = of(&format!("url = \"redis://127.0.0.1:{port}\"\npassword = \"hunter2\""));
-        let step = judge(&gone, &[], &[], Duration::from_secs(5));
+        let wanted = Wanted { realms: Vec::new(), nonce_key: true, without_secrets: Vec::new() };
+        let step = judge(&gone, &wanted, Duration::from_secs(5));
         assert!(step.status == Status::Fail && step.message.contains("refused"), "{}", step.message);
         assert!(!step.message.contains("hunter2"));
-        assert_eq!(judge_files(&gone).iter().map(|step| step.status).collect::<Vec<_>>(), [Status::Ok]);
+        for (layout, under) in [("turnstone", "under fleet:"), ("coturn", "under turn/realm/, all else under fleet:")] {
+            let text = format!("url = \"redis://127.0.0.1:{port}\"\nprefix = \"fleet\"\nlayout = \"{layout}\"");
+            match &*judge_files(&of(&text)) {
+                [step] => assert!(step.status == Status::Ok && step.message.ends_with(under), "{}", step.message),
+                steps => panic!("{} steps", steps.len()),
+            }
+        }
         let files = of("url = \"rediss://a.example\"\nca = \"/nowhere/ca.pem\"");
         assert!(
             judge_files(&files)

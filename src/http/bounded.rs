@@ -1,5 +1,5 @@
 //! A connection of which no more is read for one answer than it may have. Of informational answers, which may come without end (RFC 9110
-//! section 15.2), a client's library tells nobody.
+//! section 15.2), a client's library tells nobody; one of another protocol takes an answer without end.
 
 use std::io;
 use std::pin::Pin;
@@ -29,11 +29,17 @@ impl Allowance {
 pub(crate) struct Bounded<S> {
     stream: S,
     allowance: Allowance,
+    problem: &'static str,
 }
 
 impl<S> Bounded<S> {
     pub(crate) fn new(stream: S, allowance: Allowance) -> Self {
-        Self { stream, allowance }
+        Self::saying(stream, allowance, "the answer is too long")
+    }
+
+    /// One that has another word for what has sent too much.
+    pub(crate) fn saying(stream: S, allowance: Allowance, problem: &'static str) -> Self {
+        Self { stream, allowance, problem }
     }
 }
 
@@ -44,7 +50,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.allowance.is_used_up() {
-            return Poll::Ready(Err(io::Error::other("the answer is too long")));
+            return Poll::Ready(Err(io::Error::other(self.problem)));
         }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::revocations::{Kept, Revoker};
-use super::shared_revocations::SharedRevocations;
+use super::revocations::Revoker;
+use super::shared_revocations::{Change, SharedRevocations};
 use super::workers::Workers;
 use crate::store::RevocationEvent;
 
@@ -15,6 +15,8 @@ use crate::store::RevocationEvent;
 const REST: Duration = Duration::from_millis(200);
 /// How often what could not be put into the store is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// How often what the store has is written into the state directory, all of it, if it has changed.
+const KEEP_INTERVAL: Duration = Duration::from_secs(3);
 
 /// For ever.
 pub(super) async fn run(
@@ -24,6 +26,8 @@ pub(super) async fn run(
     workers: Workers,
 ) {
     let mut retry = interval(RETRY_INTERVAL);
+    let mut keep = interval(KEEP_INTERVAL);
+    keep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let event = tokio::select! {
             event = events.recv() => event,
@@ -32,24 +36,31 @@ pub(super) async fn run(
                 shared.look_again();
                 continue;
             }
+            _ = keep.tick() => {
+                revoker.keep_stored().await;
+                continue;
+            }
         };
         let Some(first) = event else { return };
-        let before = shared.members().clone();
+        let mut change = Change::Nothing;
         let mut next = Some(first);
         while let Some(event) = next.take() {
-            shared.take(event).await;
+            change = change.max(shared.take(event).await);
             next = events.try_recv().ok();
         }
-        if *shared.members() == before && !before.is_empty() {
-            continue;
+        match change {
+            Change::Nothing => {
+                shared.tell();
+                continue;
+            }
+            Change::All => shared.put_in_force(),
+            Change::Other | Change::Revoked => shared.tell(),
         }
-        shared.put_in_force();
-        let revoked = shared.members().len();
-        tracing::debug!(revoked, "what the store says is revoked is in force");
-        if let Kept::Failed(problem) = revoker.keep().await {
-            tracing::error!(%problem, "what the store has revoked is forgotten at a restart without it");
+        revoker.stored_has_changed();
+        tracing::debug!(revoked = shared.len(), "what the store says is revoked is in force");
+        if change >= Change::Revoked {
+            workers.end_revoked().await;
+            sleep(REST).await;
         }
-        workers.end_revoked().await;
-        sleep(REST).await;
     }
 }

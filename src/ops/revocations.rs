@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -21,8 +21,19 @@ pub(super) struct Revoker {
     pub(super) revocations: Arc<Revocations>,
     /// Where it is put for all servers of a fleet.
     pub(super) shared: Option<Arc<SharedRevocations>>,
-    /// What was asked for, and what the store had last.
-    states: Vec<Arc<StateFile>>,
+    /// What was asked for.
+    asked_for: Option<Arc<StateFile>>,
+    /// What the store had last, and how that stands. It may be much, and changes with each change of any server.
+    stored: Option<Arc<StateFile>>,
+    stored_has_changed: AtomicBool,
+    stored_has_failed: AtomicBool,
+}
+
+/// What has become of a change.
+pub(super) struct Outcome {
+    pub(super) kept: Kept,
+    /// Whether the store has it, if there is one.
+    pub(super) is_shared: Option<bool>,
 }
 
 /// Whether a change outlives the server.
@@ -65,8 +76,9 @@ impl Revoker {
         {
             told(&state.path, &error);
         }
-        let states = asked_for.into_iter().chain(stored).map(Arc::new).collect();
-        let revoker = Self { revocations, shared, states };
+        let [asked_for, stored] = [asked_for, stored].map(|state| state.map(Arc::new));
+        let (stored_has_changed, stored_has_failed) = Default::default();
+        let revoker = Self { revocations, shared, asked_for, stored, stored_has_changed, stored_has_failed };
         revoker.list(&config.auth.revocations);
         revoker
     }
@@ -79,19 +91,38 @@ impl Revoker {
     }
 
     /// Puts what is in force now where it outlives the server: into the store, if there is one, and into the state directory.
-    pub(super) async fn keep(&self) -> Kept {
+    pub(super) async fn keep(&self) -> Outcome {
         let is_shared = match &self.shared {
-            Some(shared) => shared.publish().await,
-            None => false,
+            Some(shared) => Some(shared.publish().await),
+            None => None,
         };
-        let mut kept = if is_shared { Kept::Yes } else { Kept::Nowhere };
-        for state in &self.states {
-            match self.write(state).await {
-                Kept::Failed(problem) => return Kept::Failed(problem),
-                written => kept = written,
-            }
+        self.stored_has_changed();
+        let kept = match &self.asked_for {
+            Some(state) => self.write(state).await,
+            None if is_shared == Some(true) => Kept::Yes,
+            None => Kept::Nowhere,
+        };
+        Outcome { kept, is_shared }
+    }
+
+    /// What the store has is not what it was.
+    pub(super) fn stored_has_changed(&self) {
+        self.stored_has_changed.store(true, Ordering::Release);
+    }
+
+    /// Writes what the store has into the state directory, if that has changed: for a restart without the store.
+    pub(super) async fn keep_stored(&self) {
+        let Some(state) = &self.stored else { return };
+        if !self.stored_has_changed.swap(false, Ordering::AcqRel) {
+            return;
         }
-        kept
+        let Kept::Failed(problem) = self.write(state).await else {
+            return self.stored_has_failed.store(false, Ordering::Relaxed);
+        };
+        self.stored_has_changed();
+        if !self.stored_has_failed.swap(true, Ordering::Relaxed) {
+            tracing::error!(%problem, "what the store has revoked is forgotten at a restart without it; it is written as soon as that can be");
+        }
     }
 
     async fn write(&self, state: &Arc<StateFile>) -> Kept {
@@ -110,7 +141,7 @@ impl Revoker {
         if self.revocations.forget_what_is_over(unix_now()) {
             let this = Arc::clone(self);
             tokio::spawn(async move {
-                if let Kept::Failed(problem) = this.keep().await {
+                if let Kept::Failed(problem) = this.keep().await.kept {
                     tracing::error!(%problem, "revocations that are over are still kept");
                 }
             });

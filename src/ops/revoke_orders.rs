@@ -37,7 +37,7 @@ pub(super) async fn carry_out(mut orders: mpsc::Receiver<RevokeOrder>, revoker: 
             continue;
         }
         tracing::info!(credentials = done.len(), "revoked by the credentials API");
-        let kept = revoker.keep().await;
+        let kept = revoker.keep().await.kept;
         let result = match (workers.end_revoked().await, kept) {
             (false, _) => Err(NotRevoked::Unanswered),
             (true, Kept::Failed(problem)) => {

@@ -155,6 +155,7 @@ async fn supervise(started: Started, mut signals: Signals, hooks: &mut Hooks<'_>
     if let Some(leases) = server.leases.take() {
         leases.end().await;
     }
+    server.revoker.keep_stored().await;
     if let Some(usage) = server.usage.take() {
         usage.stop();
     }

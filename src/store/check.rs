@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use redis::{Cmd, RedisError, Script, Value, cmd};
+use redis::{RedisError, Script, Value, cmd};
 use tokio::runtime::Builder;
 use tokio::time::timeout;
 
 use super::connect::{ConnectError, Connection, connect};
-use super::error::text_of;
+use super::error::{StoreError, text_of};
+use super::follow::{Wanted, in_one_line, nonce_text_in, unix_now};
+use super::handle::Store;
 use super::revocations;
 use super::secrets;
 use super::users;
@@ -24,13 +26,37 @@ pub enum ProbeError {
     Refused(String),
 }
 
+impl From<StoreError> for ProbeError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Lost | StoreError::TimedOut => ConnectError::TimedOut.into(),
+            StoreError::Refused(why) => Self::Refused(why),
+            other => Self::Refused(other.to_string()),
+        }
+    }
+}
+
 /// What a store has come to.
 #[derive(Debug)]
 pub struct Probed {
     /// How long it took to answer.
     pub took: Duration,
-    /// The realms of which it has no secret, and no user as far as it can say how many.
+    /// The realms of which it has no secret, and no user as far as that can be said.
     pub empty: Vec<String>,
+    /// What it holds that no server can use.
+    pub unusable: Vec<String>,
+}
+
+impl Probed {
+    /// Something that it holds is of no use; whatever else is wrong is why there is no more to be found out.
+    fn note(&mut self, error: StoreError, is_used: bool) -> Result<(), ProbeError> {
+        match error {
+            StoreError::Unexpected(_) | StoreError::Unusable(_) if !is_used => {}
+            StoreError::Unexpected(_) | StoreError::Unusable(_) => self.unusable.push(error.to_string()),
+            other => return Err(other.into()),
+        }
+        Ok(())
+    }
 }
 
 /// Connects once, and has the store do what the servers of this configuration ask of it: reads are of their own keys, writes are to a key that is
@@ -38,14 +64,16 @@ pub struct Probed {
 ///
 /// # Errors
 /// Why it is of no use.
-pub fn probe(config: &StoreConfig, realms: &[String], limit: Duration) -> Result<Probed, ProbeError> {
+pub fn probe(config: &StoreConfig, wanted: &Wanted, limit: Duration) -> Result<Probed, ProbeError> {
     let asked = async {
         let mut connection = connect(config, config.password.as_ref(), config.timeout).await?;
         let started = Instant::now();
         cmd("PING").query_async::<Value>(&mut connection).await.map_err(refused)?;
         let took = started.elapsed();
-        let empty = try_all(config, realms, &mut connection).await.map_err(refused)?;
-        Ok(Probed { took, empty })
+        try_writes(config, &mut connection).await.map_err(refused)?;
+        let mut probed = Probed { took, empty: Vec::new(), unusable: Vec::new() };
+        try_reads(&Store::of(config, connection), wanted, &mut probed).await?;
+        Ok(probed)
     };
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| ConnectError::from(RedisError::from(error)))?;
@@ -59,11 +87,8 @@ fn refused(error: RedisError) -> ProbeError {
     }
 }
 
-async fn try_all(
-    config: &StoreConfig,
-    realms: &[String],
-    connection: &mut Connection,
-) -> Result<Vec<String>, RedisError> {
+/// Has it carry out each command once.
+async fn try_writes(config: &StoreConfig, connection: &mut Connection) -> Result<(), RedisError> {
     let script = Script::new(include_str!("check.lua"));
     let mut random = [0; 8];
     // Without randomness, two who judge at once may meet.
@@ -73,34 +98,36 @@ async fn try_all(
     // A store that is full says so to a script whose first write would take memory.
     let full = Script::new("redis.call('HSET', KEYS[1], 'a', 'b') return redis.call('DEL', KEYS[1])");
     full.key(&scratch).invoke_async::<Value>(connection).await?;
-    let mut questions: Vec<Cmd> = vec![cmd("GET").arg(format!("{}:nonce-key", config.prefix)).to_owned()];
-    questions.extend(revocations::questions(&config.prefix));
-    let mut empty = Vec::new();
-    for realm in realms {
-        let [count, all] = secrets::questions(config, realm).1;
-        questions.push(all);
-        let mut is_empty = count.query_async::<u64>(connection).await? == 0;
-        if is_empty && config.users {
-            is_empty = match users::count(config, realm) {
-                Some(count) => count.query_async::<u64>(connection).await? == 0,
-                None => false,
-            };
-        }
-        if is_empty {
-            empty.push(realm.clone());
-        }
-        if config.users {
-            // No client has this name.
-            match users::questions(config, realm, "") {
-                users::Questions::Own { key, args } => {
-                    users::FIND.key(key).arg(&args).invoke_async::<Value>(connection).await?;
+    Ok(())
+}
+
+/// Reads what servers read.
+async fn try_reads(store: &Store, asked: &Wanted, probed: &mut Probed) -> Result<(), ProbeError> {
+    revocations::try_to_follow(store).await?;
+    if let Err(error) = nonce_text_in(store).await {
+        probed.note(error, asked.nonce_key)?;
+    }
+    for realm in &asked.realms {
+        let [_, size, all] = secrets::questions(store.config(), realm).1;
+        store.command(&size).await?;
+        let mut has_secrets = true;
+        match secrets::read(store, realm, unix_now()).await {
+            Ok(found) => {
+                has_secrets = !found.secrets.is_empty();
+                if !found.problems.is_empty() {
+                    probed.unusable.push(format!("secrets of {realm:?}, {}", in_one_line(&found.problems)));
                 }
-                users::Questions::Coturn(all) => questions.extend(*all),
+                // Of one that has none, more is not asked than how many.
+                if !has_secrets {
+                    store.command(&all).await?;
+                }
             }
+            Err(error) => probed.note(error, true)?,
+        }
+        users::try_to_find(store, realm).await?;
+        if users::has_any(store, realm).await? == Some(false) && !has_secrets {
+            probed.empty.push(realm.clone());
         }
     }
-    for question in questions {
-        question.query_async::<Value>(connection).await?;
-    }
-    Ok(empty)
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! Connects with what is at the store's URL: a server, the one that sentinels name, or a cluster.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +10,8 @@ use redis::aio::ConnectionLike;
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::{
-    AsyncConnectionConfig, Cmd, ConnectionAddr, Pipeline, RedisConnectionInfo, RedisError, RedisFuture, Value,
+    AsyncConnectionConfig, Cmd, ConnectionAddr, ErrorKind, Pipeline, RedisConnectionInfo, RedisError, RedisFuture,
+    Value,
 };
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{self, PemObject};
@@ -42,7 +44,7 @@ impl Connection {
             Self::One(link) => link.overrun(),
             Self::Cluster(_) => None,
         };
-        overrun.map_or_else(|| text_of(error), |overrun| overrun.to_string())
+        overrun.map_or_else(|| text_of(error), str::to_owned)
     }
 }
 
@@ -51,7 +53,12 @@ impl Connection {
 pub enum ConnectError {
     /// Nothing answers, or not as it should.
     #[error("{}", text_of(.0))]
-    Redis(#[from] RedisError),
+    Redis(RedisError),
+    /// It answers, and lets nobody in like this.
+    #[error(
+        "the user or the password is refused: url (redis://USER@...) and password-file in [store], and what `redis-cli ACL LIST` has there"
+    )]
+    NotLetIn,
     /// It takes too long.
     #[error("nothing answers in time")]
     TimedOut,
@@ -82,6 +89,26 @@ pub enum ConnectError {
     /// What sentinels named has another role.
     #[error("{0} is a {1} and not the primary")]
     NotPrimary(String, String),
+}
+
+impl From<RedisError> for ConnectError {
+    fn from(error: RedisError) -> Self {
+        let is_refused = error.kind() == ErrorKind::AuthenticationFailed;
+        match is_refused || matches!(error.code(), Some("NOAUTH" | "WRONGPASS")) {
+            true => Self::NotLetIn,
+            false => Self::Redis(error),
+        }
+    }
+}
+
+impl ConnectError {
+    /// What it is about the store of this name.
+    pub fn of(&self, store: impl fmt::Display) -> String {
+        match self {
+            Self::NotLetIn => format!("{store} answers, but {self}"),
+            _ => format!("{store} cannot be reached: {self}"),
+        }
+    }
 }
 
 /// Connects, with a time limit for each answer. How long it takes is for the caller to bound.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use redis::{cmd, from_redis_value};
+use redis::cmd;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
@@ -17,10 +17,15 @@ use super::handle::Store;
 use super::secrets::{self, Stored};
 use super::stats::Part;
 use super::users;
+use super::value::{start_of, text_of};
 use crate::config::{StoredSecrets, check_secret};
 
 /// How often it is read.
 const INTERVAL: Duration = Duration::from_secs(5);
+/// No key of nonces is longer.
+const NONCE_KEY_BYTES_MAX: usize = 4096;
+const NONCE_KEY_NAME: &str = "nonce-key";
+const NONCE_KEY: &str = "a key of nonces of 16 to 4096 bytes";
 /// Secrets of a realm that cannot be used and are named.
 const TOLD_MAX: usize = 5;
 
@@ -143,7 +148,7 @@ impl Follower {
             let problem = match secrets::read(&self.store, realm, unix_now()).await {
                 Ok(found) => {
                     self.known.insert(realm.clone(), found.secrets);
-                    let problem = text_of(&found.problems);
+                    let problem = in_one_line(&found.problems);
                     if !problem.is_empty() {
                         refused = Some(StoreError::Unusable(format!("of {realm:?}, {problem}")));
                     }
@@ -194,9 +199,7 @@ impl Follower {
 
     /// Whether the store knows no user of a realm, as far as it can say.
     async fn has_no_user(&self, realm: &str) -> bool {
-        let config = self.store.config();
-        let Some(count) = users::count(config, realm) else { return !config.users };
-        self.store.command(&count).await.is_ok_and(|count| from_redis_value::<u64>(count).is_ok_and(|count| count == 0))
+        users::has_any(&self.store, realm).await == Ok(Some(false))
     }
 
     async fn follow_nonce_key(&mut self) -> Option<Zeroizing<[u8; 32]>> {
@@ -216,20 +219,13 @@ impl Follower {
 
     /// The key that all servers make nonces with. The first one that finds none puts one there; after the store has lost it, the same.
     async fn read_nonce_key(&mut self) -> Result<Zeroizing<[u8; 32]>, StoreError> {
-        let key = self.store.key("nonce-key");
-        let get = async || {
-            let value = self.store.command(cmd("GET").arg(&key)).await?;
-            let text: Option<String> =
-                from_redis_value(value).map_err(|_| StoreError::Unexpected("the key of nonces"))?;
-            Ok::<_, StoreError>(text.map(Zeroizing::new))
-        };
-        let mut text = get().await?;
+        let mut text = nonce_text_in(&self.store).await?;
         if text.is_none() {
-            self.store.command(cmd("SET").arg(&key).arg(self.nonce_text.as_str()).arg("NX")).await?;
-            text = get().await?;
+            let put = cmd("SET").arg(self.store.key(NONCE_KEY_NAME)).arg(self.nonce_text.as_str()).arg("NX").to_owned();
+            self.store.command(&put).await?;
+            text = nonce_text_in(&self.store).await?;
         }
-        let text = text.filter(|text| check_secret(text.as_bytes()).is_ok());
-        self.nonce_text = text.ok_or(StoreError::Unexpected("a key of nonces of at least 16 bytes"))?;
+        self.nonce_text = text.ok_or(StoreError::Unexpected(NONCE_KEY))?;
         Ok(Zeroizing::new(Sha256::digest(self.nonce_text.as_bytes()).into()))
     }
 
@@ -242,8 +238,16 @@ impl Follower {
     }
 }
 
+/// The text that the store has nonces made with, if it has one.
+pub(super) async fn nonce_text_in(store: &Store) -> Result<Option<Zeroizing<String>>, StoreError> {
+    let answer = store.command(&start_of(&store.key(NONCE_KEY_NAME), NONCE_KEY_BYTES_MAX)).await?;
+    let Some(text) = text_of(answer, NONCE_KEY_BYTES_MAX, NONCE_KEY)? else { return Ok(None) };
+    let text = std::str::from_utf8(&text).ok().filter(|text| check_secret(text.as_bytes()).is_ok());
+    text.map(|text| Some(Zeroizing::new(text.to_owned()))).ok_or(StoreError::Unexpected(NONCE_KEY))
+}
+
 /// What is wrong with single secrets, in one line.
-fn text_of(problems: &BTreeMap<String, String>) -> String {
+pub(super) fn in_one_line(problems: &BTreeMap<String, String>) -> String {
     let mut told: Vec<_> = problems.iter().take(TOLD_MAX).map(|(id, why)| format!("{id}: {why}")).collect();
     if problems.len() > TOLD_MAX {
         told.push(format!("and {} more", problems.len() - TOLD_MAX));
@@ -251,7 +255,7 @@ fn text_of(problems: &BTreeMap<String, String>) -> String {
     told.join("; ")
 }
 
-fn unix_now() -> u64 {
+pub(super) fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 

@@ -75,9 +75,14 @@ impl Store {
     /// A handle of one connection that nobody keeps.
     pub(super) async fn connected(config: &StoreConfig) -> Result<Self, ConnectError> {
         let connection = connect::connect(config, config.password.as_ref(), config.timeout).await?;
+        Ok(Self::of(config, connection))
+    }
+
+    /// The same of a connection that there is.
+    pub(super) fn of(config: &StoreConfig, connection: Connection) -> Self {
         let (store, _) = Self::new(config);
         store.0.current.store(Some(Arc::new(connection)));
-        Ok(store)
+        store
     }
 
     /// What this server is called there.
@@ -226,10 +231,12 @@ impl StoreKeeper {
         let Store(inner) = self.0;
         let Inner { config, password, current, connections, stats, .. } = &*inner;
         let mut pause = PAUSE_MIN;
-        let mut is_told = false;
+        // That it is gone, and that it lets nobody in, are told once each.
+        let mut told: Vec<bool> = Vec::new();
         loop {
             let password = password.load_full();
             let attempt = connect::connect(config, password.as_ref().as_ref(), config.timeout);
+            let mut is_let_in = true;
             let problem = match timeout(CONNECT_LIMIT, attempt).await.unwrap_or(Err(ConnectError::TimedOut)) {
                 Ok(connection) => {
                     let since = Instant::now();
@@ -237,10 +244,10 @@ impl StoreKeeper {
                     current.store(Some(Arc::new(connection.clone())));
                     stats.connected();
                     connections.send_modify(|count| *count += 1);
-                    if is_told || *connections.borrow() == 1 {
+                    if !told.is_empty() || *connections.borrow() == 1 {
                         tracing::info!(url = %config.url, node = inner.node, "connected with the store");
                     }
-                    is_told = false;
+                    told.clear();
                     let problem = watch_over(&inner, connection).await;
                     current.store(None);
                     if since.elapsed() >= GOOD_AFTER {
@@ -248,10 +255,19 @@ impl StoreKeeper {
                     }
                     problem
                 }
-                Err(error) => error.to_string(),
+                Err(error) => {
+                    is_let_in = !matches!(error, ConnectError::NotLetIn);
+                    error.to_string()
+                }
             };
             stats.lost(&problem);
-            if !std::mem::replace(&mut is_told, true) {
+            let is_news = !told.contains(&is_let_in);
+            if is_news {
+                told.push(is_let_in);
+            }
+            if is_news && !is_let_in {
+                tracing::warn!(url = %config.url, %problem, "the store answers and does not let this server in: calls go on, what is known of users, secrets and revocations stays in force, and new allocations are made as [store] on-loss says; a changed password is taken by a reload, a changed url by a restart");
+            } else if is_news {
                 tracing::warn!(url = %config.url, %problem, "the store cannot be reached: calls go on, what is known of users, secrets and revocations stays in force, and new allocations are made as [store] on-loss says; it is tried again until it answers ([store] url)");
             }
             sleep(by_chance(pause, RandomState::new().build_hasher().finish())).await;

@@ -1,10 +1,7 @@
 //! A connection with one server of the store, whose answers are bounded: the crate's parser would take one without end until the memory is full.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -16,15 +13,18 @@ use redis::{
 };
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use crate::http::{Allowance, Bounded};
+
 /// What may come between one answer and the next. The largest that are asked for, some hundred revocations or secrets, have half of it; an
 /// answer of the smallest parts takes fifty times as much memory as it has bytes.
-const UNANSWERED_BYTES_MAX: usize = 1 << 20;
+const UNANSWERED_BYTES_MAX: u64 = 1 << 20;
+const OVERRUN: &str = "it has sent 1048576 bytes that are no answer to anything";
 
 /// How the nodes of a cluster are connected with: the crate makes these connections by their type alone. A process has one store.
 static OF_NODES: ArcSwapOption<OfNodes> = ArcSwapOption::const_empty();
@@ -44,7 +44,7 @@ pub(super) fn connect_nodes_by(tls: Option<Arc<ClientConfig>>, limit: Duration) 
 pub(super) struct Link {
     connection: MultiplexedConnection,
     /// Bytes that may still come before there is an answer.
-    room: Arc<AtomicUsize>,
+    room: Allowance,
     _driver: Arc<Driver>,
 }
 
@@ -56,8 +56,9 @@ impl Link {
         user: &RedisConnectionInfo,
         settings: AsyncConnectionConfig,
     ) -> Result<Self, RedisError> {
-        let room = Arc::new(AtomicUsize::new(UNANSWERED_BYTES_MAX));
-        let stream = Bounded { stream: stream(address, tls).await?, room: Arc::clone(&room) };
+        let room = Allowance::default();
+        room.renew(UNANSWERED_BYTES_MAX);
+        let stream = Bounded::saying(stream(address, tls).await?, room.clone(), OVERRUN);
         // It would be one command more that the user needs to have.
         let user = user.clone().set_skip_set_lib_name();
         let (connection, driver) = MultiplexedConnection::new_with_config(&user, stream, settings).await?;
@@ -66,14 +67,14 @@ impl Link {
     }
 
     /// What is wrong with it, if it has sent too much.
-    pub(super) fn overrun(&self) -> Option<io::Error> {
-        (self.room.load(Ordering::Relaxed) == 0).then(overrun)
+    pub(super) fn overrun(&self) -> Option<&'static str> {
+        self.room.is_used_up().then_some(OVERRUN)
     }
 
     fn answered<T>(&self, answer: Result<T, RedisError>) -> Result<T, RedisError> {
         // What takes too long has no answer.
         if answer.as_ref().map_or_else(|error| error.kind() != redis::ErrorKind::Io, |_| true) {
-            self.room.store(UNANSWERED_BYTES_MAX, Ordering::Relaxed);
+            self.room.renew(UNANSWERED_BYTES_MAX);
         }
         answer
     }
@@ -144,45 +145,6 @@ async fn stream(address: &ConnectionAddr, tls: Option<Arc<ClientConfig>>) -> io:
     Ok(Box::new(TlsConnector::from(tls).connect(name, stream).await?))
 }
 
-/// Reads so much, and no more before there is an answer.
-struct Bounded<S> {
-    stream: S,
-    room: Arc<AtomicUsize>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let room = self.room.load(Ordering::Relaxed);
-        if room == 0 {
-            return Poll::Ready(Err(overrun()));
-        }
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        let read = buffer.filled().len().saturating_sub(before);
-        // It may have become more meanwhile, on another thread: then that answer counts for nothing.
-        self.room.store(room.saturating_sub(read), Ordering::Relaxed);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-fn overrun() -> io::Error {
-    io::Error::other(format!("it has sent {UNANSWERED_BYTES_MAX} bytes that are no answer to anything"))
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncReadExt;
@@ -191,21 +153,21 @@ mod tests {
 
     #[tokio::test]
     async fn so_much_is_read_and_no_more_before_there_is_an_answer() {
-        let room = Arc::new(AtomicUsize::new(UNANSWERED_BYTES_MAX));
-        let mut bounded = Bounded { stream: tokio::io::repeat(b':'), room: Arc::clone(&room) };
+        let room = Allowance::default();
+        let mut bounded = Bounded::saying(tokio::io::repeat(b':'), room.clone(), OVERRUN);
         let mut sink = vec![0; 10_000];
         for round in 0..3 {
+            // As an answer does.
+            room.renew(UNANSWERED_BYTES_MAX);
             let mut read = 0;
             let error = loop {
                 match bounded.read(&mut sink).await {
-                    Ok(some) => read += some,
+                    Ok(some) => read += some as u64,
                     Err(error) => break error,
                 }
             };
-            assert!((UNANSWERED_BYTES_MAX..UNANSWERED_BYTES_MAX + sink.len()).contains(&read), "{round}: {read}");
+            assert!((UNANSWERED_BYTES_MAX..UNANSWERED_BYTES_MAX + 10_000).contains(&read), "{round}: {read}");
             assert!(error.to_string().contains("no answer"), "{error}");
-            // As an answer does.
-            room.store(UNANSWERED_BYTES_MAX, Ordering::Relaxed);
         }
     }
 }

@@ -27,7 +27,7 @@ pub struct LookedUp {
 #[derive(Debug, thiserror::Error)]
 pub enum LookUpError {
     /// There is no connection.
-    #[error("the store cannot be reached: {0}")]
+    #[error("{}", .0.of("the store"))]
     Connect(#[from] ConnectError),
     /// It answers, and not what was asked for.
     #[error(transparent)]

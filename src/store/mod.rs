@@ -16,6 +16,7 @@ mod revocations;
 mod secrets;
 mod stats;
 mod users;
+mod value;
 
 pub use check::{ProbeError, probe};
 pub use connect::ConnectError;

@@ -21,12 +21,14 @@ const REVOKED_MAX: usize = 65_536;
 const WRITTEN_AT_ONCE: usize = 100;
 /// And what is believed of that; a few servers may revoke at once.
 pub const MEMBERS_MAX: usize = 2 * REVOKED_MAX;
-/// A member that has more is none of ours: names of 508 bytes and of their realm, most of them escaped.
+/// A member that has more is none of ours: names of 508 bytes and of their realm, most of them escaped. No more of it is kept.
 const MEMBER_BYTES_MAX: usize = 4096;
+/// What stands for the rest of one.
+const CUT: &str = " ...";
 /// How long the store is asked to wait for a change.
 const WAIT: Duration = Duration::from_secs(2);
 /// An answer to that is bounded, see `link`.
-const READ_AT_ONCE: usize = 250;
+const READ_AT_ONCE: usize = 200;
 /// Answers by which all of it is there; a store that goes on and on is no store.
 const SCANS_MAX: usize = 10 * REVOKED_MAX / READ_AT_ONCE;
 /// Connections that end at once, though there is another one, are told from this many on.
@@ -95,10 +97,21 @@ static REMOVE: LazyLock<Script> = LazyLock::new(|| {
 /// ARGV: the mark to be put where there is none, or nothing to put none. Returns the mark that was there, where the stream is, and how much is revoked.
 static LOOK: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        "local mark = redis.call('GET', KEYS[3]) or ''
+        "local mark = redis.call('GETRANGE', KEYS[3], 0, 255)
         if mark == '' and ARGV[1] ~= '' then redis.call('SET', KEYS[3], ARGV[1]) end
         local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
         return { mark, last[1] and last[1][1] or '0-0', redis.call('ZCARD', KEYS[1]) }",
+    )
+});
+
+/// KEYS: the set. ARGV: where to go on, how many, and how much of a member is wanted.
+static SOME: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local found = redis.call('ZSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])
+        for i = 1, #found[2], 2 do
+            found[2][i] = string.sub(found[2][i], 1, tonumber(ARGV[3]))
+        end
+        return found",
     )
 });
 
@@ -228,11 +241,10 @@ impl StoreRevocations {
     async fn scan_all(&self, connection: &mut Dedicated) -> Result<Members, StoreError> {
         let (mut members, mut cursor) = (Members::new(), "0".to_owned());
         for _ in 0..SCANS_MAX {
-            let answer = connection.command(&some_after(&self.keys[0], &cursor)).await?;
-            let (next, some): (String, Vec<(String, f64)>) =
+            let answer = connection.script(&SOME, &self.keys[..1], &some_after(&cursor)).await?;
+            let (next, some): (String, Vec<(Vec<u8>, f64)>) =
                 from_redis_value(answer).map_err(|_| StoreError::Unexpected("a sorted set of revocations"))?;
-            let some = some.into_iter().filter(|(member, _)| member.len() <= MEMBER_BYTES_MAX);
-            members.extend(some.map(|(member, until)| (member, until as u64)));
+            members.extend(some.into_iter().map(|(member, until)| (member_of(&member), until as u64)));
             if members.len() > MEMBERS_MAX {
                 break;
             }
@@ -257,14 +269,27 @@ fn keys(prefix: &str) -> [String; 3] {
     ["", ":log", ":mark"].map(|what| format!("{prefix}:{{revocations}}{what}"))
 }
 
-/// What is asked of the store beside scripts.
-pub(super) fn questions(prefix: &str) -> [Cmd; 2] {
-    let [set, stream, _] = keys(prefix);
-    [some_after(&set, "0"), changes_after(&stream, "0-0", Duration::from_millis(1))]
+/// Asks a store what a server does that follows it.
+pub(super) async fn try_to_follow(store: &Store) -> Result<(), StoreError> {
+    let [set, stream, _] = keys(&store.config().prefix);
+    store.script(&SOME, &[set], &some_after("0")).await?;
+    store.command(&changes_after(&stream, "$", Duration::from_millis(1))).await?;
+    Ok(())
 }
 
-fn some_after(set: &str, cursor: &str) -> Cmd {
-    cmd("ZSCAN").arg(set).arg(cursor).arg("COUNT").arg(READ_AT_ONCE).to_owned()
+fn some_after(cursor: &str) -> [String; 3] {
+    [cursor.to_owned(), READ_AT_ONCE.to_string(), (MEMBER_BYTES_MAX + 1).to_string()]
+}
+
+/// A member as it is known here. One that is too long, which nobody can read, is known by its beginning.
+fn member_of(bytes: &[u8]) -> String {
+    let start = bytes.get(..=MEMBER_BYTES_MAX).unwrap_or(bytes);
+    let mut member = String::from_utf8_lossy(start).into_owned();
+    if member.len() > MEMBER_BYTES_MAX {
+        member.truncate(member.floor_char_boundary(MEMBER_BYTES_MAX));
+        member += CUT;
+    }
+    member
 }
 
 fn changes_after(stream: &str, id: &str, wait: Duration) -> Cmd {
@@ -279,16 +304,16 @@ fn changes_after(stream: &str, id: &str, wait: Duration) -> Cmd {
 /// # Errors
 /// It is no such answer.
 pub fn changes_of(answer: Value) -> Result<Vec<(String, Option<RevocationEvent>)>, StoreError> {
-    type Streams = Vec<(Value, Vec<(String, Vec<String>)>)>;
+    type Streams = Vec<(Value, Vec<(String, Vec<Vec<u8>>)>)>;
     let streams: Option<Streams> =
         from_redis_value(answer).map_err(|_| StoreError::Unexpected("a stream of revocations"))?;
     let entries = streams.into_iter().flatten().flat_map(|(_, entries)| entries);
-    let event = |fields: &[String]| match fields {
-        [_, member, ..] if member.len() > MEMBER_BYTES_MAX => None,
-        [add, member, until, unix] if add == "add" && until == "until" => {
-            Some(RevocationEvent::Added(member.clone(), unix.parse().ok()?))
+    let event = |fields: &[Vec<u8>]| match fields {
+        [add, member, until, unix] if add == b"add" && until == b"until" => {
+            let until_unix = std::str::from_utf8(unix).ok()?.parse().ok()?;
+            Some(RevocationEvent::Added(member_of(member), until_unix))
         }
-        [remove, member] if remove == "remove" => Some(RevocationEvent::Removed(member.clone())),
+        [remove, member] if remove == b"remove" => Some(RevocationEvent::Removed(member_of(member))),
         _ => None,
     };
     Ok(entries.map(|(id, fields)| (id, event(&fields))).collect())
@@ -304,6 +329,21 @@ mod tests {
 
     fn texts(of: &[&str]) -> Value {
         Value::Array(of.iter().map(|of| text(of)).collect())
+    }
+
+    #[test]
+    fn a_member_that_is_too_long_is_one_that_is_known_by_its_beginning() {
+        let long = |char: char, count: usize| char.to_string().repeat(count).into_bytes();
+        assert_eq!(member_of(&long('a', 4096)), "a".repeat(4096));
+        for (char, count) in [('a', 4097), ('a', 5_000_000), ('\u{e9}', 3000), ('\u{1f600}', 1025)] {
+            let whole = long(char, count);
+            let member = member_of(&whole);
+            assert!(member.len() > 4096 && member.len() <= 4100 && member.ends_with(CUT), "{char} {count}");
+            // As the scan has it, and as the stream.
+            assert_eq!(member_of(&whole[..4097]), member);
+        }
+        assert!(member_of(&[0xff; 3000]).len() > 4096, "what is shown of each byte takes three");
+        assert_eq!(member_of(b"\xff{"), "\u{fffd}{");
     }
 
     #[test]

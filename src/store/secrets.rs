@@ -9,13 +9,16 @@ use zeroize::Zeroizing;
 
 use super::error::StoreError;
 use super::handle::Store;
+use super::value::size_of;
 use crate::auth::SharedSecret;
 use crate::config::{StoreConfig, StoreLayout, check_secret};
 
 /// More secrets that are valid are more than one realm should have: each is tried for a request.
 const SECRETS_MAX: usize = 64;
-/// And with those that are over, which nobody has deleted: an answer is bounded, see `link`.
+/// And with those that are over, which nobody has deleted.
 const READ_MAX: usize = 256;
+/// What they take in the store, more than as many of the longest do: an answer is bounded, see `link`.
+const READ_BYTES_MAX: usize = 512 << 10;
 const SECRET_BYTES_MAX: usize = 1024;
 const ID_BYTES_MAX: usize = 64;
 
@@ -53,9 +56,9 @@ struct Form {
 /// Reads the secrets of a realm.
 ///
 /// # Errors
-/// The store does not say, or has too many.
+/// The store does not say, or has too many, or too long ones.
 pub(super) async fn read(store: &Store, realm: &str, now_unix: u64) -> Result<Found, StoreError> {
-    let (key, [count, all]) = questions(store.config(), realm);
+    let (key, [count, size, all]) = questions(store.config(), realm);
     match read_as::<usize>(store.command(&count).await?, "a number")? {
         0 => return Ok(Found::default()),
         count if count > READ_MAX => {
@@ -63,12 +66,30 @@ pub(super) async fn read(store: &Store, realm: &str, now_unix: u64) -> Result<Fo
         }
         _ => {}
     }
+    let unsized_because = match store.command(&size).await {
+        // What is gone meanwhile has none.
+        Ok(size) => match read_as::<Option<usize>>(size, "a size")? {
+            Some(size) if size > READ_BYTES_MAX => {
+                let problem = format!(
+                    "the secrets in {key:?} take {size} bytes, more than {READ_BYTES_MAX}; a secret has {SECRET_BYTES_MAX} at most"
+                );
+                return Err(StoreError::Unusable(problem));
+            }
+            _ => None,
+        },
+        // A user from before this was asked may read them all the same.
+        Err(StoreError::Refused(why)) => Some(why),
+        Err(error) => return Err(error),
+    };
     let all = store.command(&all).await?;
     let mut found = match store.config().layout {
         StoreLayout::Own => read_own(all),
         StoreLayout::Coturn => read_coturn(all),
     }?;
     found.secrets.retain(|stored| stored.is_valid(now_unix));
+    if let Some(why) = unsized_because {
+        found.problems.insert(key.clone(), format!("how large they are the store refuses to say: {why}"));
+    }
     match found.secrets.len() {
         0..=SECRETS_MAX => Ok(found),
         count => {
@@ -78,13 +99,14 @@ pub(super) async fn read(store: &Store, realm: &str, now_unix: u64) -> Result<Fo
     }
 }
 
-/// Where a realm has its secrets, and what asks how many there are, and for all of them.
-pub(super) fn questions(config: &StoreConfig, realm: &str) -> (String, [Cmd; 2]) {
+/// Where a realm has its secrets, and what asks how many there are, how large, and for all of them.
+pub(super) fn questions(config: &StoreConfig, realm: &str) -> (String, [Cmd; 3]) {
     let (key, names) = match config.layout {
         StoreLayout::Own => (format!("{}:secrets:{realm}", config.prefix), ["HLEN", "HGETALL"]),
         StoreLayout::Coturn => (format!("turn/realm/{realm}/secret"), ["SCARD", "SMEMBERS"]),
     };
-    let questions = names.map(|name| cmd(name).arg(&key).to_owned());
+    let [count, all] = names.map(|name| cmd(name).arg(&key).to_owned());
+    let questions = [count, size_of(&key), all];
     (key, questions)
 }
 

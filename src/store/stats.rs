@@ -125,6 +125,8 @@ impl Part {
 struct Trouble {
     problem: Option<String>,
     told: Option<Instant>,
+    /// It has been told, and not yet that it is over.
+    is_told: bool,
 }
 
 /// Counted by the store's tasks, read by the endpoints.
@@ -199,13 +201,19 @@ impl StoreStats {
         if is_due {
             trouble.told = Some(now);
         }
+        // What is wrong with secrets is told whenever it changes.
+        trouble.is_told |= is_due || part == Part::Secrets;
         is_due
     }
 
-    /// A part has what it wants.
+    /// A part has what it wants. What was told of it is told to be over, but of users: that one is found says nothing of another.
     pub fn is_well(&self, part: Part) {
-        if let Some(trouble) = self.troubles().get_mut(&part) {
-            trouble.problem = None;
+        let mut troubles = self.troubles();
+        let Some(trouble) = troubles.get_mut(&part) else { return };
+        let was_told = trouble.problem.take().is_some() && std::mem::take(&mut trouble.is_told);
+        drop(troubles);
+        if was_told && part != Part::Users {
+            tracing::info!(part = part.label(), "what the store has refused, or had wrong, works again");
         }
     }
 

@@ -1,16 +1,17 @@
 //! The static users of a store: each is looked up when a request needs him.
 
-use redis::{Cmd, Script, Value, cmd, from_redis_value};
+use redis::{Cmd, cmd, from_redis_value};
 use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use zeroize::Zeroizing;
 
 use super::error::StoreError;
 use super::handle::Store;
 use super::secrets::without_line_end;
 use super::stats::{Part, UserResult};
+use super::value::{start_of, text_of};
 use crate::auth::{KnownCredential, StoredKeys};
-use crate::config::{StoreConfig, StoreLayout};
+use crate::config::{StoreConfig, StoreLayout, StorePlace};
 use crate::hook::read_answer;
 
 /// Users who are known on while the store is lost.
@@ -19,15 +20,10 @@ const KEPT_MAX: usize = 16_384;
 const NAME_CHARS_MAX: usize = 100;
 /// A longer value is nobody's: the store is not asked for it, since any stranger can have it looked up.
 const VALUE_BYTES_MAX: usize = 4096;
-const TOO_LONG: StoreError = StoreError::Unexpected("a value of at most 4096 bytes");
-
-/// KEYS: the users of a realm. ARGV: a name, and how long a value may be. Returns the value, or 0 if it is longer.
-pub(super) static FIND: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "if redis.call('HSTRLEN', KEYS[1], ARGV[1]) > tonumber(ARGV[2]) then return 0 end
-        return redis.call('HGET', KEYS[1], ARGV[1])",
-    )
-});
+const VALUE: &str = "a value of at most 4096 bytes";
+/// Answers by which a user of coturn's is found, if there is one, and the keys that each is about.
+const SCANS_MAX: usize = 20;
+const SCANNED_AT_ONCE: usize = 500;
 
 /// Looks users up.
 pub struct StoreUsers {
@@ -48,7 +44,7 @@ impl StoreUsers {
     pub async fn find(&self, realm: &str, username: &str) -> Result<Option<KnownCredential>, StoreError> {
         let name = (realm.to_owned(), username.to_owned());
         let found = match questions(self.store.config(), realm, username) {
-            Questions::Own { key, args } => self.own(&key, &args).await,
+            Questions::Own(questions) => self.own(&questions).await,
             Questions::Coturn(questions) => self.of_coturn(&questions).await,
         };
         let stats = self.store.stats();
@@ -71,26 +67,20 @@ impl StoreUsers {
         }
     }
 
-    async fn own(&self, key: &str, args: &[String; 2]) -> Result<Option<KnownCredential>, StoreError> {
-        let value = self.store.script(&FIND, &[key], args).await?;
-        if value == Value::Int(0) {
-            return Err(TOO_LONG);
+    async fn own(&self, [len, value]: &[Cmd; 2]) -> Result<Option<KnownCredential>, StoreError> {
+        const USERS: StoreError = StoreError::Unexpected("a hash of users");
+        match from_redis_value::<usize>(self.store.command(len).await?).map_err(|_| USERS)? {
+            // Nobody, or nothing that stands for him.
+            0 => return Ok(None),
+            1..=VALUE_BYTES_MAX => {}
+            _ => return Err(StoreError::Unexpected(VALUE)),
         }
-        let value: Option<Vec<u8>> = from_redis_value(value).map_err(|_| StoreError::Unexpected("a hash of users"))?;
+        let value: Option<Vec<u8>> = from_redis_value(self.store.command(value).await?).map_err(|_| USERS)?;
         value.map(|value| of_value(&Zeroizing::new(value))).transpose()
     }
 
     async fn of_coturn(&self, questions: &[Cmd; 4]) -> Result<Option<KnownCredential>, StoreError> {
-        let get = async |question: &Cmd| {
-            let value = self.store.command(question).await?;
-            let value: Vec<u8> = from_redis_value(value).map_err(|_| StoreError::Unexpected("a user's key"))?;
-            match value.len() {
-                // What is not there is empty, too.
-                0 => Ok(None),
-                1..=VALUE_BYTES_MAX => Ok(Some(Zeroizing::new(value))),
-                _ => Err(TOO_LONG),
-            }
-        };
+        let get = async |question: &Cmd| text_of(self.store.command(question).await?, VALUE_BYTES_MAX, VALUE);
         let [key, password, old_key, old_password] = questions;
         let (key, password, old_key, old_password) =
             tokio::join!(get(key), get(password), get(old_key), get(old_password));
@@ -127,31 +117,77 @@ impl StoreUsers {
 }
 
 /// What asks for a user.
-pub(super) enum Questions {
-    /// A field of a hash: neither a realm nor a name can be taken for a part of another. For [`FIND`].
-    Own { key: String, args: [String; 2] },
+enum Questions {
+    /// A field of a hash: neither a realm nor a name can be taken for a part of another. How long it is, and what it is: not in one script, for
+    /// which the store would want the right to write there.
+    Own(Box<[Cmd; 2]>),
     /// `redis-userdb` of coturn, and where it had users before it had realms: a key and a password each.
     Coturn(Box<[Cmd; 4]>),
 }
 
-/// What asks how many users a realm has; `None` where no users are looked up, or nobody can say: those of coturn are keys each.
-pub(super) fn count(config: &StoreConfig, realm: &str) -> Option<Cmd> {
-    let is_hash = config.users && config.layout == StoreLayout::Own;
-    is_hash.then(|| cmd("HLEN").arg(format!("{}:users:{realm}", config.prefix)).to_owned())
+/// Whether a realm has a user; `None` if that cannot be said without looking at all that is there.
+///
+/// # Errors
+/// The store does not say.
+pub(super) async fn has_any(store: &Store, realm: &str) -> Result<Option<bool>, StoreError> {
+    let config = store.config();
+    match (config.users, config.layout, &config.url.place) {
+        (false, ..) => Ok(Some(false)),
+        (_, StoreLayout::Own, _) => {
+            let count = store.command(cmd("HLEN").arg(format!("{}:users:{realm}", config.prefix))).await?;
+            let count: u64 = from_redis_value(count).map_err(|_| StoreError::Unexpected("a hash of users"))?;
+            Ok(Some(count > 0))
+        }
+        // Each of its nodes has some of them.
+        (_, StoreLayout::Coturn, StorePlace::Cluster(_)) => Ok(None),
+        (_, StoreLayout::Coturn, _) => {
+            let mut cursor = "0".to_owned();
+            for _ in 0..SCANS_MAX {
+                let mut scan = cmd("SCAN");
+                scan.arg(&cursor).arg("MATCH").arg("turn/*user/*").arg("COUNT").arg(SCANNED_AT_ONCE);
+                let (next, keys): (String, Vec<Vec<u8>>) =
+                    from_redis_value(store.command(&scan).await?).map_err(|_| StoreError::Unexpected("keys"))?;
+                let whose = [format!("turn/realm/{realm}/user/"), "turn/user/".to_owned()];
+                if keys.iter().any(|key| whose.iter().any(|whose| key.starts_with(whose.as_bytes()))) {
+                    return Ok(Some(true));
+                }
+                if next == "0" {
+                    return Ok(Some(false));
+                }
+                cursor = next;
+            }
+            Ok(None)
+        }
+    }
 }
 
-pub(super) fn questions(config: &StoreConfig, realm: &str, username: &str) -> Questions {
+/// Asks a store what a server does that looks for a user.
+pub(super) async fn try_to_find(store: &Store, realm: &str) -> Result<(), StoreError> {
+    if !store.config().users {
+        return Ok(());
+    }
+    // No client has this name.
+    let asked: Box<[Cmd]> = match questions(store.config(), realm, "") {
+        Questions::Own(questions) => questions,
+        Questions::Coturn(questions) => questions,
+    };
+    for question in &asked {
+        store.command(question).await?;
+    }
+    Ok(())
+}
+
+fn questions(config: &StoreConfig, realm: &str, username: &str) -> Questions {
     match config.layout {
         StoreLayout::Own => {
-            let args = [username.to_owned(), VALUE_BYTES_MAX.to_string()];
-            Questions::Own { key: format!("{}:users:{realm}", config.prefix), args }
+            let key = format!("{}:users:{realm}", config.prefix);
+            let questions = ["HSTRLEN", "HGET"].map(|name| cmd(name).arg(&key).arg(username).to_owned());
+            Questions::Own(Box::new(questions))
         }
         StoreLayout::Coturn => {
             let (of_realm, of_all) = (format!("turn/realm/{realm}/user/{username}"), format!("turn/user/{username}"));
             let names = [(&of_realm, "key"), (&of_realm, "password"), (&of_all, "key"), (&of_all, "password")];
-            // One byte more than there may be tells that there are more.
-            let part = |key: String| cmd("GETRANGE").arg(key).arg(0).arg(VALUE_BYTES_MAX).to_owned();
-            let questions = names.map(|(whose, what)| part(format!("{whose}/{what}")));
+            let questions = names.map(|(whose, what)| start_of(&format!("{whose}/{what}"), VALUE_BYTES_MAX));
             Questions::Coturn(Box::new(questions))
         }
     }

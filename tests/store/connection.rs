@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use crate::redis::{Redis, free_port};
+use crate::rights::doctor;
 use crate::support::{TestAuthority, wait_until};
 use crate::{LIMIT, metric, store_status, turnstone, wait_connected, with_store};
 
@@ -16,7 +17,7 @@ fn the_status_of_the_store_is_shown_and_a_store_that_is_killed_or_paused_is_foun
     wait_connected(&server, true);
     let shown = turnstone(&server, &["store", "status"]);
     assert_eq!(shown.code, Some(0));
-    for text in [url.as_str(), "connected since", "turn1", "fleet:..."] {
+    for text in [url.as_str(), "connected since", "turn1", "fleet:...", "no limit holds over all servers"] {
         assert!(shown.stdout.contains(text), "{text}: {}", shown.stdout);
     }
     assert!(turnstone(&server, &["status"]).stdout.contains(&format!("{url}, connected")));
@@ -70,16 +71,32 @@ fn a_wrong_password_is_told_and_not_shown_and_a_reload_brings_the_right_one() {
     let server = with_store(&format!("url = \"{}\"\npassword-file = {file:?}", redis.url())).start();
     wait_until("the problem to be told", LIMIT, || store_status(&server)["problem"].as_str().map(drop));
     let status = store_status(&server);
-    assert!(status["problem"].as_str().unwrap().contains("authentication failed"), "{status}");
+    assert!(status["problem"].as_str().unwrap().starts_with("the user or the password is refused"), "{status}");
+    wait_until("the warning", LIMIT, || server.log().contains("does not let this server in").then_some(()));
+    let judged = doctor(&server);
+    assert!(
+        judged.contains("answers, but the user or the password is refused") && judged.contains("ACL LIST"),
+        "{judged}"
+    );
+    assert!(turnstone(&server, &["status"]).stdout.contains("NOT CONNECTED: the user or the password is refused"));
     write_secret(&file, "the-right-password\n");
     server.signal(rustix::process::Signal::HUP);
+    wait_connected(&server, true);
+    // A loss that turns out to be another one is told as that, once.
+    redis.ask_as("the-right-password", &["CONFIG", "SET", "requirepass", "another-password"]);
+    redis.ask_as("another-password", &["CLIENT", "KILL", "TYPE", "normal"]);
+    wait_connected(&server, false);
+    let told = |text: &str| server.log().matches(text).count();
+    wait_until("the other warning", LIMIT, || (told("does not let this server in") == 2).then_some(()));
+    assert_eq!(told("the store cannot be reached"), 1, "{}", server.log());
+    redis.ask_as("another-password", &["CONFIG", "SET", "requirepass", "the-right-password"]);
     wait_connected(&server, true);
     // Without one, the store takes the connection and refuses whatever it is asked.
     let without = with_store(&format!("url = \"{}\"", redis.url())).start();
     wait_until("the problem to be told", LIMIT, || store_status(&without)["problem"].as_str().map(drop));
     let status_without = store_status(&without);
-    assert!(status_without["problem"].as_str().unwrap().contains("Authentication required"), "{status_without}");
-    wait_until("the warning", LIMIT, || without.log().contains("the store cannot be reached").then_some(()));
+    assert!(status_without["problem"].as_str().unwrap().contains("password is refused"), "{status_without}");
+    wait_until("the warning", LIMIT, || without.log().contains("does not let this server in").then_some(()));
     for password in ["the-wrong-password", "the-right-password"] {
         assert!(!server.log().contains(password) && !status.to_string().contains(password));
     }

@@ -13,6 +13,7 @@ mod wire;
 
 mod connection;
 mod failover;
+mod large;
 mod lying;
 mod moved;
 mod quota;

@@ -128,6 +128,43 @@ fn users_of_a_realm_share_wherever_it_is_configured_and_those_of_another_realm_d
 }
 
 #[test]
+fn a_realm_of_auth_that_takes_the_name_of_one_that_is_gone_keeps_what_is_noted_of_its_own_users() {
+    let redis = Redis::start();
+    let mut of_realm = spec(&redis, 2, "");
+    of_realm.realm = "before.test".to_owned();
+    of_realm.extra_toml += "[[listen]]\naddress = \"127.0.0.2:0\"\ntransport = \"udp\"\nrealm = \"turn.test\"\n\
+        [[realm]]\nname = \"turn.test\"\n[[realm.secrets]]\nfile = \"@DIR@/secret\"\n";
+    let [here, there] = [of_realm, spec(&redis, 2, "")].map(|spec| spec.start());
+    for server in [&here, &there] {
+        wait_until("the servers to know of each other", LIMIT, || {
+            (metric(server, "turnstone_lease_servers") == 2.0).then_some(())
+        });
+    }
+    let is_second = |address: &std::net::SocketAddr| address.ip().to_string() == "127.0.0.2";
+    let second = here.listeners().iter().map(|(_, address)| *address).find(is_second).unwrap();
+    // As many as there may be of both, which are not one user's yet.
+    let mut of_realm = [0, 1].map(|_| Wire::over_udp(second, &here.credentials("ann")));
+    assert!(of_realm.iter_mut().all(|wire| wire.allocate().is_ok()));
+    let held = [allocated(&here, LIMIT), allocated(&here, LIMIT)];
+    assert_eq!(allocate(&there).err(), Some(486));
+    let file = here.file("turnserver.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let (kept, _) = text.split_once("realm = \"turn.test\"").unwrap();
+    std::fs::write(&file, kept.replace("\"before.test\"", "\"turn.test\"")).unwrap();
+    here.signal(Signal::HUP);
+    // Those of the realm end, those of [auth] go on.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(4) {
+        assert!(noted(&redis) >= 2, "after {:?}", begun.elapsed());
+        assert_eq!(allocate(&there).err(), Some(486), "after {:?}", begun.elapsed());
+    }
+    assert!(of_realm.iter_mut().all(|wire| wire.refresh().is_err()));
+    assert_eq!(noted(&redis), 2);
+    drop(held);
+    let _again: Vec<_> = (0..2).map(|_| allocated(&there, LIMIT)).collect();
+}
+
+#[test]
 fn a_server_that_is_killed_gives_its_share_back_when_its_lease_is_over_and_one_that_stops_at_once() {
     let redis = Redis::start();
     let mut servers = fleet(&redis, 2, 3, "");

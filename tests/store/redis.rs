@@ -80,6 +80,15 @@ impl Redis {
         if finished.code == Some(0) { Ok(finished.stdout.trim_end().to_owned()) } else { Err(finished.all_output()) }
     }
 
+    /// The same with the password of its default user.
+    pub(crate) fn ask_as(&self, password: &str, command: &[&str]) -> String {
+        let mut client = Command::new("redis-cli");
+        client.args(["-p", &self.port.to_string(), "--pass", password, "--no-auth-warning"]).args(command);
+        let finished = run(&mut client, LIMIT);
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        finished.stdout.trim_end().to_owned()
+    }
+
     /// Kills it.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

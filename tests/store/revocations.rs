@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::redis::Redis;
@@ -46,9 +47,19 @@ fn what_one_server_revokes_ends_at_the_other_and_is_undone_there_too() {
     let (one, other) = (start(&redis), start(&redis));
     let mut call = allocate(&other, &other.credentials("alice")).unwrap();
     let mut bystander = allocate(&other, &other.credentials("bob")).unwrap();
-    assert_eq!(revoke(&one, "alice")["kept"], true);
+    let answer = revoke(&one, "alice");
+    assert_eq!((&answer["kept"], &answer["shared"]), (&true.into(), &true.into()));
     assert!(is_refused(&one, "alice"));
     wait_refused(&other, "alice", true);
+    // Whoever makes a credential for her is told, at each server.
+    for (user, is_told) in [("alice", true), ("bob", false)] {
+        let file = other.file("turnserver.toml");
+        let mut credentials = Command::new(env!("CARGO_BIN_EXE_turnstone"));
+        let made = run(credentials.args(["credentials", "--user", user, "--json", "--config", &file]), LIMIT);
+        assert!(made.code == Some(0) && made.stdout.contains("password"), "{made:?}");
+        let told = made.stderr.contains("warning: user alice is revoked until");
+        assert!(told == is_told && !made.stderr.contains("no running server"), "{made:?}");
+    }
     wait_until("her call to end", LIMIT, || call.refresh().is_err().then_some(()));
     assert!(bystander.refresh().is_ok());
     // One that comes later knows it, too.
@@ -67,10 +78,15 @@ fn what_is_revoked_without_the_store_is_in_force_here_and_reaches_the_others_whe
     let (one, other) = (start(&redis), start(&redis));
     revoke(&one, "before");
     wait_refused(&other, "before", true);
+    let said = turnstone(&one, &["revoke", "--user", "before"]).stdout;
+    assert!(said.ends_with("ended 0 sessions here; the other servers hear of it by the store now\n"), "{said}");
     redis.kill();
     wait_connected(&one, false);
     wait_connected(&other, false);
-    assert_eq!(revoke(&one, "alice")["kept"], true, "in the state directory");
+    let said = turnstone(&one, &["revoke", "--user", "alice"]).stdout;
+    assert!(said.contains("the other servers hear of it when the store takes it"), "{said}");
+    let answer = revoke(&one, "alice");
+    assert_eq!((&answer["kept"], &answer["shared"]), (&true.into(), &false.into()), "in the state directory");
     assert!(is_refused(&one, "alice") && is_refused(&one, "before") && is_refused(&other, "before"));
     assert!(!is_refused(&other, "alice"));
     // What is in the store alone is not undone without it.
@@ -132,7 +148,9 @@ fn what_is_revoked_by_when_it_was_issued_is_revoked_everywhere_over_restarts_unt
         revoke(&other, "dave");
         wait_refused(&one, "dave", true);
         assert_eq!(allocate(&one, &alice).err(), Some(401));
-        drop(one);
+        // What has changed of late is written at the end.
+        one.signal(Signal::INT);
+        assert_eq!(one.exit_code_within(LIMIT), Some(0));
         one = start_in(&redis, &state);
         assert_eq!(allocate(&one, &alice).err(), Some(401), "at once");
         wait_until("the store to be read", LIMIT, || (store_status(&one)["revocations"] == 2).then_some(()));
@@ -237,4 +255,27 @@ fn what_was_undone_while_a_server_was_away_is_not_brought_back_by_it() {
     wait_refused(&other, "alice", false);
     wait_refused(&one, "alice", false);
     assert_eq!(redis.ask(&["ZCARD", "turnstone:{revocations}"]), "0");
+}
+
+#[test]
+fn what_was_revoked_last_is_known_after_a_restart_without_the_store() {
+    let mut redis = Redis::start();
+    let state = tempfile::tempdir().unwrap();
+    let state = state.path().join("state").display().to_string();
+    let (mut one, other) = (start_in(&redis, &state), start(&redis));
+    for round in 0..3 {
+        let user = format!("ann{round}");
+        revoke(if round == 1 { &other } else { &one }, &user);
+        wait_refused(&one, &user, true);
+        wait_refused(&other, &user, true);
+    }
+    assert_eq!(turnstone(&other, &["revoke", "--user", "ann2", "--undo"]).code, Some(0));
+    wait_refused(&one, "ann2", false);
+    one.signal(Signal::INT);
+    assert_eq!(one.exit_code_within(LIMIT), Some(0));
+    redis.kill();
+    let mut spec = with_store(&format!("url = \"{}\"", redis.url()));
+    spec.top_toml = format!("state-directory = \"{state}\"");
+    one = spec.start();
+    assert!(is_refused(&one, "ann0") && is_refused(&one, "ann1") && !is_refused(&one, "ann2"));
 }

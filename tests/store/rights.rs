@@ -79,15 +79,20 @@ fn the_rights_on_the_page_are_enough_and_one_that_lacks_is_told() {
     is_well(&one);
     is_well(&other);
     // Each of the commands is one that is needed: without it something is refused, and is told.
-    for (command, part) in
-        [("hset", "quotas"), ("xread", "revocations-read"), ("hlen", "secrets"), ("get", "nonce-key")]
-    {
+    for (command, part) in [
+        ("hset", "quotas"),
+        ("xread", "revocations-read"),
+        ("hlen", "secrets"),
+        ("getrange", "nonce-key"),
+        ("memory|usage", "secrets"),
+    ] {
         grant(&redis, &[format!("-{command}")]);
         wait_until(&format!("{command} to lack"), LIMIT, || store_status(&one)["problems"][part].as_str().map(drop));
         let shown = turnstone(&one, &["store", "status"]);
         assert!(shown.code == Some(1) && shown.stdout.contains(part), "{shown:?}");
         let problem = store_status(&one)["problems"][part].to_string();
         assert!(problem.contains("refuses"), "{problem}");
+        assert_eq!(store_status(&one)["secrets"], 1, "{command}");
         assert!(turnstone(&one, &["status"]).stdout.contains("but there is a problem with"), "{command}");
         let judged = doctor(&one);
         assert!(judged.contains("refuses") && judged.contains("docs/store.md"), "{judged}");
@@ -95,7 +100,30 @@ fn the_rights_on_the_page_are_enough_and_one_that_lacks_is_told() {
         wait_until(&format!("{command} to be back"), LIMIT, || {
             store_status(&one)["problems"].as_object().is_some_and(|problems| problems.is_empty()).then_some(())
         });
+        let again = |line: &&str| line.contains("works again") && line.contains(part);
+        assert!(one.log().lines().any(|line| again(&line)), "{part}: {}", one.log());
     }
+    // Who has one of the servers has its password, and leaves behind neither a secret nor a user of his own.
+    for written in [
+        &["HSET", "turnstone:secrets:turn.test", "b", SECRET][..],
+        &["HSET", "turnstone:users:turn.test", "eve", "her password"],
+        &["DEL", "turnstone:secrets:turn.test"],
+        &["SET", "turnstone:secrets:other.test", "b"],
+        &["RENAME", "turnstone:q-nodes", "turnstone:users:turn.test"],
+        &["FLUSHALL"],
+        &["ACL", "LIST"],
+    ] {
+        assert!(as_turnstone(&redis, written).contains("NOPERM"), "{written:?}");
+    }
+    let script = "return redis.call('HSET', KEYS[1], 'eve', 'her password')";
+    let loaded = as_turnstone(&redis, &["SCRIPT", "LOAD", script]);
+    let by_script = as_turnstone(&redis, &["EVALSHA", loaded.trim(), "1", "turnstone:users:turn.test"]);
+    assert!(by_script.contains("NOPERM"), "{by_script}");
+    let unnamed = script.replace("KEYS[1]", "'turnstone:users:turn.test'");
+    let loaded = as_turnstone(&redis, &["SCRIPT", "LOAD", &unnamed]);
+    let by_script = as_turnstone(&redis, &["EVALSHA", loaded.trim(), "0"]);
+    assert!(by_script.contains("can't access"), "{by_script}");
+    assert_eq!(redis.ask(&["HKEYS", "turnstone:users:turn.test"]), "erin");
     // A user is asked for when a request needs him.
     grant(&redis, &["-hstrlen".to_owned()]);
     let frank = Credentials { username: "frank".to_owned(), password: "his password".to_owned() };
@@ -127,10 +155,34 @@ fn coturns_keys_are_only_read() {
     wait_until("the secret", LIMIT, || (store_status(&server)["secrets"] == 1).then_some(()));
     allocate(&server, &Credentials { username: "erin".to_owned(), password: "her password".to_owned() }).unwrap();
     is_well(&server);
+    let written = as_turnstone(&redis, &["SET", "turn/realm/turn.test/user/erin/password", "guessed"]);
+    assert!(written.contains("NOPERM"), "{written}");
+    for command in ["scan", "smembers"] {
+        grant(&redis, &[format!("-{command}")]);
+        assert!(doctor(&server).contains("refuses"), "{command}: {}", doctor(&server));
+        grant(&redis, &[format!("+{command}")]);
+    }
+}
+
+/// What the store says to a server's user.
+fn as_turnstone(redis: &Redis, command: &[&str]) -> String {
     let mut client = Command::new("redis-cli");
     client.args(["-p", &redis.port.to_string(), "--user", "turnstone", "--pass", PASSWORD, "--no-auth-warning"]);
-    let written = run(client.args(["SET", "turn/realm/turn.test/user/erin/password", "guessed"]), LIMIT);
-    assert!(written.stdout.contains("NOPERM"), "{written:?}");
+    run(client.args(command), LIMIT).all_output()
+}
+
+#[test]
+fn rights_are_changed_under_a_server_that_runs() {
+    let redis = Redis::start();
+    redis.ask(&["ACL", "SETUSER", "turnstone", "on", &format!(">{PASSWORD}"), "~turnstone:*", "+@all"]);
+    let server = with_store(&url(&redis)).start();
+    wait_connected(&server, true);
+    grant(&redis, &rules_of_the_page()[0]);
+    assert!(as_turnstone(&redis, &["SET", "turnstone:x", "y"]).contains("NOPERM"));
+    redis.ask(&["HSET", "turnstone:secrets:turn.test", "a", SECRET]);
+    wait_until("the secret", LIMIT, || (store_status(&server)["secrets"] == 1).then_some(()));
+    assert_eq!(store_status(&server)["connections"], 1);
+    is_well(&server);
 }
 
 #[test]

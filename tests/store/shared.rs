@@ -256,6 +256,22 @@ fn what_turnadmin_writes_for_coturn_is_used_as_it_is() {
     turnadmin(&["-X", SECRET, "-r", "turn.test"]);
     wait_secrets(&server, 0);
     assert_eq!(allocate(&server, &time_limited(SECRET, "dave", 600)).err(), Some(401));
+    assert!(
+        turnstone(&server, &["store", "status"]).stdout.contains("turnstone:..., users and secrets in turn/realm/...")
+    );
+    // A realm that has users alone is as it should be; one that has neither is told, and so is that it was emptied.
+    let other = knows_nobody(&format!("url = \"{}\"\nlayout = \"coturn\"", redis.url())).start();
+    wait_connected(&other, true);
+    let problem = |server: &TestServer| store_status(server)["problems"]["secrets"].clone();
+    wait_until("the emptied one to be told", LIMIT, || problem(&server).is_string().then_some(()));
+    assert!(problem(&other).is_null() && doctor(&other).contains("does what servers ask of it"));
+    redis.ask(&["DEL", "turn/user/carol/password"]);
+    redis.ask(&["SET", "turn/realm/other.test/user/eve/password", "hers"]);
+    assert!(doctor(&other).contains("does what servers ask of it"), "bob is there");
+    redis.ask(&["DEL", "turn/realm/turn.test/user/bob/password"]);
+    wait_until("it to be told", LIMIT, || problem(&other).is_string().then_some(()));
+    let judged = doctor(&other);
+    assert!(judged.contains("neither a secret nor a user for the realm \"turn.test\""), "{judged}");
 }
 
 #[test]

@@ -195,6 +195,9 @@ pub(super) struct Revoked {
     pub(super) revocation: Revocation,
     pub(super) ended: u64,
     pub(super) kept: bool,
+    /// Whether servers that share a store hear of it now; an older server does not say.
+    #[serde(default)]
+    pub(super) shared: Option<bool>,
 }
 
 #[derive(Deserialize)]

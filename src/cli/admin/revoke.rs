@@ -109,9 +109,16 @@ pub(in crate::cli) fn revoke(args: &RevokeArgs, printer: &mut Printer) -> Result
         print_json(&answer, printer)?;
         return Ok(Exit::Success);
     }
-    let Revoked { revocation, ended, kept } = read(answer)?;
+    let Revoked { revocation, ended, kept, shared } = read(answer)?;
     let until = until_text(&revocation);
-    printer.line(format_args!("revoked {until}; ended {}", count(ended, "session")))?;
+    let others = match shared {
+        None => "",
+        Some(true) => " here; the other servers hear of it by the store now",
+        Some(false) => {
+            " here; the other servers hear of it when the store takes it (turnstone store status says what is wrong)"
+        }
+    };
+    printer.line(format_args!("revoked {until}; ended {}{others}", count(ended, "session")))?;
     note_if_not_kept(kept, printer);
     Ok(Exit::Success)
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::super::output::{CliError, Exit, Printer, unix_now, utc_text};
 use super::answers::{print_json, read};
 use super::client::Call;
-use super::text::Fields;
+use super::text::{Fields, count};
 use super::whereabouts::AdminFlags;
 use crate::clock::span;
 
@@ -42,6 +42,7 @@ struct StoreState {
     url: String,
     node: String,
     prefix: String,
+    layout: String,
     connected: bool,
     since_unix: Option<u64>,
     connections: u64,
@@ -62,6 +63,7 @@ struct LeaseState {
     allocations: u64,
     servers: u64,
     lost: bool,
+    wanted: bool,
 }
 
 /// `turnstone store`
@@ -96,22 +98,26 @@ fn screen(state: &StoreState) -> Fields {
     }
     fields.add("connections", state.connections.to_string());
     fields.add("answers in", format!("{:.1} ms", state.latency_micros as f64 / 1e3));
-    let counts = |of: &BTreeMap<String, u64>| {
+    let by_result = |of: &BTreeMap<String, u64>| {
         let counts: Vec<_> = of.iter().map(|(result, count)| format!("{count} {result}")).collect();
         counts.join(", ")
     };
-    fields.add("commands", counts(&state.commands));
+    fields.add("commands", by_result(&state.commands));
     fields.add("secrets", format!("{} in force", state.secrets));
     fields.add("revoked", format!("{} in force", state.revocations));
-    fields.add("users", counts(&state.users));
-    let LeaseState { users, allocations, servers, lost } = state.leases;
+    fields.add("users", by_result(&state.users));
+    let LeaseState { users, allocations, servers, lost, wanted } = state.leases;
+    let here = format!("{}, {} here", count(users, "user"), count(allocations, "allocation"));
     let quotas = match (servers, lost) {
+        _ if !wanted => "no limit holds over all servers (fleet-allocations-per-user)".to_owned(),
         (0, _) => "not shared yet".to_owned(),
-        (_, true) => format!("NOT SHARED NOW, on-loss holds; {users} users, {allocations} allocations here"),
-        (_, false) => format!("shared among {servers} servers; {users} users, {allocations} allocations here"),
+        (_, true) => format!("NOT SHARED NOW, on-loss holds; {here}"),
+        (1, false) => format!("shared, with no other server yet; {here}"),
+        (_, false) => format!("shared among {servers} servers; {here}"),
     };
     fields.add("quotas", quotas);
     fields.add("this node", &state.node);
-    fields.add("keys", format!("{}:...", state.prefix));
+    let of_coturn = if state.layout == "coturn" { ", users and secrets in turn/realm/..." } else { "" };
+    fields.add("keys", format!("{}:...{of_coturn}", state.prefix));
     fields
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::super::orders::Order;
-use super::super::revocations::Kept;
+use super::super::revocations::{Kept, Outcome};
 use super::api::Api;
 use super::error::Refused;
 use super::input::Query;
@@ -93,7 +93,8 @@ pub(super) async fn revoke(api: &Api, body: Option<Value>) -> Result<Value, Refu
     let revocation = checked.map_err(Refused::bad_request)?;
     let in_force = api.revoker.revocations.add(&revocation).map_err(Refused::full)?;
     // Neither waits for the other.
-    let (kept, ended) = tokio::join!(api.revoker.keep(), api.workers.ask_all(Command::EndRevoked));
+    let (outcome, ended) = tokio::join!(api.revoker.keep(), api.workers.ask_all(Command::EndRevoked));
+    let Outcome { kept, is_shared } = outcome;
     let (whose, realm) = (&in_force.whose, &in_force.realm);
     let unknown = |_: &Refused| {
         tracing::warn!(?whose, ?realm, "revoked by the admin API; not every worker has ended allocations yet");
@@ -101,7 +102,7 @@ pub(super) async fn revoke(api: &Api, body: Option<Value>) -> Result<Value, Refu
     let ended: usize = ended.inspect_err(unknown)?.into_iter().sum();
     tracing::info!(?whose, ?realm, issued_before = ?in_force.issued_before, ended, "revoked by the admin API");
     let is_kept = outlives(kept, "it is in force, but is forgotten at a restart")?;
-    Ok(json!({ "revocation": show(&in_force, None), "ended": ended, "kept": is_kept }))
+    Ok(json!({ "revocation": show(&in_force, None), "ended": ended, "kept": is_kept, "shared": is_shared }))
 }
 
 /// `DELETE /v1/revocations`
@@ -132,7 +133,7 @@ pub(super) async fn undo(api: &Api, query: &Query) -> Result<Value, Refused> {
     let still_listed = listed.iter().filter(|of| of.whose == whose && of.realm == realm).count();
     let kept = match removed {
         0 => Kept::Yes,
-        _ => api.revoker.keep().await,
+        _ => api.revoker.keep().await.kept,
     };
     tracing::info!(?whose, ?realm, removed, "a revocation was undone by the admin API");
     let is_kept = outlives(kept, "it is undone, but is back after a restart")?;

@@ -21,6 +21,7 @@ fn whole(store: &Store, leases: LeaseView) -> Value {
     let own = json!({
         "node": store.node(),
         "prefix": config.prefix,
+        "layout": config.layout.name(),
         "latency_micros": u64::try_from(stats.view().latency.as_micros()).unwrap_or(u64::MAX),
         "commands": Map::from_iter(commands),
         "leases": {
@@ -28,6 +29,7 @@ fn whole(store: &Store, leases: LeaseView) -> Value {
             "allocations": leases.allocations,
             "servers": leases.servers,
             "lost": leases.is_lost,
+            "wanted": leases.is_wanted,
         },
         "secrets": stats.secrets(),
         "revocations": stats.revocations(),

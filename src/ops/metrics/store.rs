@@ -32,7 +32,7 @@ pub(super) fn encode(store: &Store, (leases, made_without): (LeaseView, u64), ou
         "result",
         users,
     )?;
-    let LeaseView { asked, refused, kept, failed, users, allocations, servers, is_lost } = leases;
+    let LeaseView { asked, refused, kept, failed, users, allocations, servers, is_lost, is_wanted: _ } = leases;
     let calls = [("granted", asked.saturating_sub(refused)), ("refused", refused), ("kept", kept), ("failed", failed)];
     let help = "Calls of the store about users' shares of quotas over all servers: asked for and granted, or refused because the quota is used up; \
                 kept, renewed or given back; without an answer.";

@@ -51,6 +51,15 @@ impl Call {
         key
     }
 
+    /// Who has the share, as the script is told. A realm of `[auth]` may be given the name of one that was a `[[realm]]`, whose allocations
+    /// have not all ended: then two users of this server have one key, and neither may be taken for what the other has.
+    pub(super) fn holder(&self, server: &str) -> String {
+        match self.user.realm() {
+            None => server.to_owned(),
+            Some(_) => format!("{server}:r"),
+        }
+    }
+
     /// The arguments of the script, after the server's name.
     pub(super) fn arguments(&self, term_millis: u64) -> [u64; 6] {
         [self.id, self.floor.into(), self.need.into(), self.wish.into(), self.limit.into(), term_millis]

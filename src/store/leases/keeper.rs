@@ -312,6 +312,7 @@ impl LeaseKeeper {
 
     fn publish(&self) {
         self.stats.set(self.node.counts(), self.node.totals(), (self.is_lost, self.servers));
+        self.stats.want(self.is_wanted());
     }
 
     /// Gives everything back.
@@ -343,7 +344,7 @@ struct Courier {
 
 impl Courier {
     async fn carry(&self, call: &Call, key: &str) -> Result<Noted, StoreError> {
-        let mut arguments = vec![self.server.clone()];
+        let mut arguments = vec![call.holder(&self.server)];
         arguments.extend(call.arguments(self.term_millis).iter().map(ToString::to_string));
         let answer = self.store.script(&self.share, &[key.to_owned()], &arguments).await?;
         let answer = numbers(&answer).and_then(|numbers| Noted::read(&numbers));

@@ -15,6 +15,7 @@ pub struct LeaseStats {
     allocations: AtomicU64,
     servers: AtomicU64,
     is_lost: AtomicBool,
+    is_wanted: AtomicBool,
 }
 
 /// How it is with the leases at this moment.
@@ -36,6 +37,8 @@ pub struct LeaseView {
     pub servers: u64,
     /// Whether the store cannot say what is left.
     pub is_lost: bool,
+    /// Whether there is a limit over all servers at all.
+    pub is_wanted: bool,
 }
 
 impl LeaseStats {
@@ -50,6 +53,10 @@ impl LeaseStats {
         self.is_lost.store(is_lost, Ordering::Relaxed);
     }
 
+    pub(super) fn want(&self, is_wanted: bool) {
+        self.is_wanted.store(is_wanted, Ordering::Relaxed);
+    }
+
     /// How it is.
     pub fn view(&self) -> LeaseView {
         LeaseView {
@@ -61,6 +68,7 @@ impl LeaseStats {
             allocations: self.allocations.load(Ordering::Relaxed),
             servers: self.servers.load(Ordering::Relaxed),
             is_lost: self.is_lost.load(Ordering::Relaxed),
+            is_wanted: self.is_wanted.load(Ordering::Relaxed),
         }
     }
 }

@@ -138,6 +138,27 @@ impl Revocations {
         self.replace(stored, |lists| &mut lists.stored)
     }
 
+    /// Adds something to what is known from elsewhere.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn add_stored(&self, revocation: &Revocation) -> Result<(), TooManyRevocations> {
+        let mut lists = self.write();
+        let added = lists.stored.add(revocation);
+        self.count(&lists);
+        added.map(drop)
+    }
+
+    /// Puts this in place of all that is known from elsewhere of the same; what there is no room for is left out.
+    pub fn renew_stored(&self, realm: Option<&str>, whose: &Revoked, with: &[Revocation]) {
+        let mut lists = self.write();
+        lists.stored.remove(realm, whose);
+        for revocation in with {
+            let _ = lists.stored.add(revocation);
+        }
+        self.count(&lists);
+    }
+
     fn replace(&self, with: &[Revocation], which: fn(&mut Lists) -> &mut List) -> Result<(), TooManyRevocations> {
         let mut list = List::default();
         with.iter().try_for_each(|revocation| list.add(revocation).map(drop))?;
@@ -188,6 +209,11 @@ impl Revocations {
     /// What is known from elsewhere, in no order.
     pub fn stored(&self) -> Vec<Revocation> {
         self.read().stored.all().collect()
+    }
+
+    /// How much is known from elsewhere.
+    pub fn stored_len(&self) -> usize {
+        self.read().stored.len
     }
 
     /// How much is revoked.
@@ -272,10 +298,8 @@ impl List {
             None => Some(&mut self.default),
             Some(realm) => self.realms.get_mut(realm),
         };
-        if let Some(of_realm) = of_realm {
-            of_realm.remove(whose);
-            self.recount();
-        }
+        let removed = of_realm.map_or(0, |of_realm| of_realm.remove(whose));
+        self.len -= removed;
     }
 
     /// Forgets just this, if nothing was added to it.
@@ -286,15 +310,17 @@ impl List {
         };
         let Some(of_realm) = of_realm else { return };
         let terms = of_realm.terms_mut(&revocation.whose);
+        let before = terms.len();
         match revocation.issued_before {
             None if terms.all_until_unix == Some(revocation.until_unix) => terms.all_until_unix = None,
             Some(issued) if terms.issued_before == Some((issued, revocation.until_unix)) => terms.issued_before = None,
             _ => {}
         }
-        if terms.len() == 0 {
+        let left = terms.len();
+        if left == 0 {
             of_realm.remove(&revocation.whose);
         }
-        self.recount();
+        self.len -= before - left;
     }
 
     fn forget_what_is_over(&mut self, now_unix: u64) {
@@ -346,13 +372,15 @@ impl OfRealm {
         }
     }
 
-    fn remove(&mut self, whose: &Revoked) {
-        match whose {
-            Revoked::Username(name) => drop(self.usernames.remove(name)),
-            Revoked::User(name) => drop(self.users.remove(name)),
-            Revoked::Key(id) => drop(self.keys.remove(&KeyId::of(id))),
-            Revoked::Everybody => self.everybody = Terms::default(),
-        }
+    /// Returns how much that was.
+    fn remove(&mut self, whose: &Revoked) -> usize {
+        let removed = match whose {
+            Revoked::Username(name) => self.usernames.remove(name),
+            Revoked::User(name) => self.users.remove(name),
+            Revoked::Key(id) => self.keys.remove(&KeyId::of(id)).map(|(_, terms)| terms),
+            Revoked::Everybody => Some(std::mem::take(&mut self.everybody)),
+        };
+        removed.map_or(0, |terms| terms.len())
     }
 
     fn forget(&mut self, now_unix: u64) {
