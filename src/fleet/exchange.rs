@@ -48,7 +48,9 @@ pub(crate) enum NodeError {
     Name(String),
     #[error("cannot be reached: {0}")]
     Connect(std::io::Error),
-    #[error("its certificate is not trusted: {0}; ca and certificate-name in [fleet] say who is")]
+    #[error(
+        "its certificate is not trusted: {0}; ca and certificate-name in [fleet], or --fleet-ca of a command, say who is"
+    )]
     Untrusted(std::io::Error),
     #[error("nobody can be trusted: {0}")]
     NoTrust(String),

@@ -68,6 +68,11 @@ impl Caller {
     pub(crate) fn has_asked(&self) {
         self.seat.asked();
     }
+
+    /// It has shown the right token: who comes from there later is known.
+    pub(crate) fn has_shown_token(&self) {
+        self.seat.has_shown_token();
+    }
 }
 
 /// How much time and room connections get.
@@ -77,6 +82,8 @@ pub(crate) struct Limits {
     pub(crate) connections: usize,
     /// How long a connection may have asked for nothing before it has to give way to another one.
     pub(crate) silent: Duration,
+    /// The same of one from a network that nobody has shown the token from of late, where an endpoint notes who has.
+    pub(crate) silent_unknown: Duration,
     /// Connections of one network that have asked for nothing: beyond these, they give way at once.
     pub(crate) silent_of_network: usize,
     /// The head of a request must be there within this; a TLS handshake before it gets as much again.
@@ -88,6 +95,7 @@ impl Limits {
     pub(crate) const NEAR: Self = Self {
         connections: 64,
         silent: Duration::from_millis(200),
+        silent_unknown: Duration::from_millis(200),
         silent_of_network: 64,
         head: Duration::from_secs(2),
     };
@@ -95,16 +103,24 @@ impl Limits {
     pub(crate) const BRIEF: Self = Self {
         connections: Acme::HTTP_SOCKETS_MAX as usize - 1,
         silent: Duration::from_secs(1),
+        silent_unknown: Duration::from_secs(1),
         silent_of_network: 16,
         head: Duration::from_secs(4),
     };
     /// For the nodes of a fleet and who looks at them, somewhere on the network.
-    pub(crate) const FLEET: Self =
-        Self { connections: 64, silent: Duration::from_secs(1), silent_of_network: 16, head: Duration::from_secs(4) };
+    pub(crate) const FLEET: Self = Self {
+        connections: 64,
+        silent: Duration::from_secs(1),
+        // However many addresses somebody has: who waits is not to wait for him.
+        silent_unknown: Duration::ZERO,
+        silent_of_network: 16,
+        head: Duration::from_secs(4),
+    };
     /// For browsers and servers anywhere: several round trips around the world.
     pub(crate) const FAR: Self = Self {
         connections: CredentialsApi::SOCKETS_MAX as usize - 1,
         silent: Duration::from_secs(1),
+        silent_unknown: Duration::from_secs(1),
         // Browsers behind one address are many.
         silent_of_network: CredentialsApi::SOCKETS_MAX as usize,
         head: Duration::from_secs(4),
@@ -170,7 +186,7 @@ impl EndpointListener {
 
     /// Answers requests for ever: over TLS if there is any.
     pub(crate) async fn serve<H: Handler>(self, handler: Arc<H>, limits: Limits, tls: Option<Tls>) {
-        let seats = Seats::new(limits.connections, limits.silent, limits.silent_of_network);
+        let seats = Seats::new(&limits);
         loop {
             let accepted = match &self.socket {
                 Socket::Tcp(listener) => listener.accept().await.map(|(stream, from)| Stream::Tcp(stream, from)),

@@ -1,6 +1,7 @@
 //! The seats of an endpoint's connections: a bounded number. Who is silent, or does not read, gives way when others wait; at once, where
-//! one network has many that are silent.
+//! one network has many that are silent, and where those give way at once who are unknown.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,14 +10,21 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
+use super::listener::Limits;
+
 /// How long an answer may take before it has to give way.
 const ANSWER_MIN: Duration = Duration::from_secs(2);
+/// How long a network is known, and how many are.
+const KNOWN: Duration = Duration::from_secs(600);
+const KNOWN_MAX: usize = 1024;
 
 /// The seats of one endpoint.
 pub(super) struct Seats {
     max: usize,
     /// How long a connection may be without a request before it has to give way. One that has something to say has said it by then.
     silent_min: Duration,
+    /// The same of one from a network that nobody has shown the token from.
+    unknown_min: Duration,
     /// When others wait, silent connections of one network beyond so many give way at once.
     silent_of_network_max: usize,
     taken: Mutex<Taken>,
@@ -27,6 +35,8 @@ pub(super) struct Seats {
 struct Taken {
     next: u64,
     connections: Vec<Connection>,
+    /// Networks that somebody has shown the token from of late, and when.
+    known: HashMap<IpAddr, Instant>,
 }
 
 struct Connection {
@@ -44,8 +54,15 @@ pub(super) struct Seat {
 }
 
 impl Seats {
-    pub(super) fn new(max: usize, silent_min: Duration, silent_of_network_max: usize) -> Arc<Self> {
-        Arc::new(Self { max, silent_min, silent_of_network_max, taken: Mutex::default(), freed: Notify::new() })
+    pub(super) fn new(limits: &Limits) -> Arc<Self> {
+        Arc::new(Self {
+            max: limits.connections,
+            silent_min: limits.silent,
+            unknown_min: limits.silent_unknown,
+            silent_of_network_max: limits.silent_of_network,
+            taken: Mutex::default(),
+            freed: Notify::new(),
+        })
     }
 
     /// A seat for one more connection, from there; one that is free, or that of the oldest connection that has to give way, as soon as there is
@@ -73,14 +90,15 @@ impl Seats {
     fn try_take(&self, from: Option<IpAddr>, now: Instant) -> Result<u64, Instant> {
         let mut taken = self.lock();
         if taken.connections.len() >= self.max {
-            let gives_way = |connection: &&Connection| connection.gives_way(self.silent_min) <= now;
+            taken.known.retain(|_, at| now.saturating_duration_since(*at) < KNOWN);
+            let gives_way = |connection: &&Connection| self.gives_way(&taken, connection) <= now;
             let candidates = || taken.connections.iter().filter(gives_way);
             // What has not asked for anything goes first.
             let leaving = taken.of_the_crowd(self.silent_of_network_max);
             let leaving =
                 leaving.or_else(|| candidates().min_by_key(|connection| (connection.has_asked, connection.since)));
             let Some(leaving) = leaving.map(|connection| connection.id) else {
-                let next = taken.connections.iter().map(|connection| connection.gives_way(self.silent_min)).min();
+                let next = taken.connections.iter().map(|connection| self.gives_way(&taken, connection)).min();
                 return Err(next.unwrap_or(now + ANSWER_MIN));
             };
             if let Some(task) = taken.remove(leaving).and_then(|connection| connection.task) {
@@ -91,6 +109,17 @@ impl Seats {
         taken.next += 1;
         taken.connections.push(Connection { id, network: from.map(network), since: now, has_asked: false, task: None });
         Ok(id)
+    }
+
+    /// When a connection has to give way.
+    fn gives_way(&self, taken: &Taken, connection: &Connection) -> Instant {
+        let is_known = || connection.network.is_none_or(|network| taken.known.contains_key(&network));
+        connection.since
+            + match connection.has_asked {
+                true => ANSWER_MIN,
+                false if is_known() => self.silent_min,
+                false => self.unknown_min,
+            }
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
@@ -132,12 +161,6 @@ fn network(from: IpAddr) -> IpAddr {
     }
 }
 
-impl Connection {
-    fn gives_way(&self, silent_min: Duration) -> Instant {
-        self.since + if self.has_asked { ANSWER_MIN } else { silent_min }
-    }
-}
-
 impl Seat {
     pub(super) fn id(&self) -> u64 {
         self.id
@@ -148,6 +171,15 @@ impl Seat {
         if let Some(connection) = self.seats.lock().find(self.id) {
             connection.has_asked = true;
             connection.since = Instant::now();
+        }
+    }
+
+    /// It has shown the right token: others from there are known for a while.
+    pub(super) fn has_shown_token(&self) {
+        let mut taken = self.seats.lock();
+        let Some(network) = taken.find(self.id).and_then(|connection| connection.network) else { return };
+        if taken.known.len() < KNOWN_MAX || taken.known.contains_key(&network) {
+            taken.known.insert(network, Instant::now());
         }
     }
 }
@@ -165,6 +197,11 @@ mod tests {
     use super::*;
 
     const SILENT_MIN: Duration = Duration::from_millis(200);
+
+    fn seats(connections: usize, silent_unknown: Duration, silent_of_network: usize) -> Arc<Seats> {
+        let limits = Limits { connections, silent: SILENT_MIN, silent_unknown, silent_of_network, head: SILENT_MIN };
+        Seats::new(&limits)
+    }
 
     /// A connection that does nothing, for ever.
     fn sit(seats: &Arc<Seats>, id: u64) -> tokio::task::JoinHandle<()> {
@@ -185,7 +222,7 @@ mod tests {
     fn the_oldest_silent_connection_gives_way_and_one_that_has_asked_only_after_all_of_them() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let seats = Seats::new(3, SILENT_MIN, 3);
+            let seats = seats(3, SILENT_MIN, 3);
             let start = Instant::now();
             let at = |millis| start + Duration::from_millis(millis);
             let [asking, first, second] =
@@ -214,7 +251,7 @@ mod tests {
     fn a_seat_that_is_given_back_is_taken_at_once() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
-            let seats = Seats::new(1, SILENT_MIN, 1);
+            let seats = seats(1, SILENT_MIN, 1);
             let first = seats.take(None).await;
             first.asked();
             let start = Instant::now();
@@ -229,7 +266,7 @@ mod tests {
     fn many_silent_connections_of_one_network_give_way_at_once_and_others_keep_their_time() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let seats = Seats::new(6, SILENT_MIN, 2);
+            let seats = seats(6, SILENT_MIN, 2);
             let start = Instant::now();
             let mut millis = 0;
             let mut take = |from: &str| {
@@ -246,6 +283,27 @@ mod tests {
             assert!(was_turned_out(first).await);
             assert!(take("192.0.2.4").is_err(), "no network has more than two now");
             assert!(!second.is_finished() && !third.is_finished() && !node.is_finished() && !near.is_finished());
+        });
+    }
+
+    #[test]
+    fn who_has_not_shown_the_token_gives_way_at_once_to_anybody_and_who_has_keeps_his_time() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let seats = seats(3, Duration::ZERO, 3);
+            let start = Instant::now();
+            let take =
+                |from: &str, millis| seats.try_take(Some(from.parse().unwrap()), start + Duration::from_millis(millis));
+            let node = take("192.0.2.1", 0).unwrap();
+            Seat { seats: Arc::clone(&seats), id: node }.has_shown_token();
+            let again = sit(&seats, take("192.0.2.1", 1).unwrap());
+            let strangers = [2, 3].map(|n: u64| sit(&seats, take(&format!("198.51.100.{n}"), n).unwrap()));
+            // All seats are taken, each stranger's by an address of its own.
+            let _next = sit(&seats, take("198.51.100.4", 4).unwrap());
+            let [first, second] = strangers;
+            assert!(was_turned_out(first).await && !second.is_finished() && !again.is_finished());
+            let other = sit(&seats, take("192.0.2.1", 5).unwrap());
+            assert!(was_turned_out(second).await && !again.is_finished() && !other.is_finished());
         });
     }
 }

@@ -280,7 +280,7 @@ fn a_node_is_asked_over_tls_with_the_token_and_shows_who_has_none_nothing() {
 }
 
 /// Where an Allocate that nobody has authenticated is sent; `None` where it is challenged.
-fn sent_on(socket: &UdpSocket, server: SocketAddr) -> Option<SocketAddr> {
+pub(crate) fn sent_on(socket: &UdpSocket, server: SocketAddr) -> Option<SocketAddr> {
     let (mut id, mut request) = ([0; 12], Vec::new());
     getrandom::fill(&mut id).unwrap();
     Encoder::new(&mut request, Class::Request, Method::ALLOCATE, TransactionId(id));

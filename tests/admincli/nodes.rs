@@ -1,16 +1,18 @@
 //! What a node finds out about the others by itself, and what it says of itself when it cannot serve.
 
 use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::fleet::{Fleet, answering, get, ok, url};
-use crate::support::{Credentials, Finished, TestServer, Transport, run, wait_until};
+use crate::fleet::{Fleet, answering, get, ok, sent_on, url};
+use crate::support::{Credentials, Finished, TestServer, Transport, hold_allocation, run, wait_until};
 use crate::wire::Wire;
-use crate::{LIMIT, TOKEN, config, on};
+use crate::{LIMIT, TOKEN, config, on, turnstone};
 
 /// The doctor probes every listener.
 const DOCTOR_LIMIT: Duration = Duration::from_secs(60);
@@ -169,4 +171,100 @@ fn a_fleet_whose_nodes_all_answer_is_one_line_of_the_doctor() {
     let fleet = Fleet::of(2, "");
     let said = doctor(&fleet.servers[0]);
     assert!(matches!(&said[..], [(status, told)] if status == "ok" && told.contains("turn1, turn2")), "{said:?}");
+}
+
+#[test]
+fn many_nodes_that_hang_do_not_take_the_turns_of_the_one_with_room() {
+    let directory = TempDir::new().unwrap();
+    let hanging: Vec<_> = (0..100).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let mut nodes: Vec<_> =
+        hanging.iter().map(|socket| format!("\"http://{}\"", socket.local_addr().unwrap())).collect();
+    nodes.extend([1, 2].map(|n| format!("\"{}\"", url(&directory, n))));
+    let node = |n: usize, most: usize| {
+        TestServer::start(&config(&format!(
+            "[fleet]\nname = \"turn{n}\"\nlisten = \"{}\"\nnodes = [{}]\ntoken = \"{TOKEN}\"\n[redirect]\nfleet = true\nfrom-allocations = {most}\n",
+            url(&directory, n),
+            nodes.join(", ")
+        )))
+    };
+    let (full, idle) = (node(1, 2), node(2, 1000));
+    let socket = || {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        socket
+    };
+    let _held = [0, 1].map(|_| {
+        let socket = socket();
+        socket.connect(full.udp()).unwrap();
+        hold_allocation(&socket, full.credentials("holder"));
+        socket
+    });
+    // Until it is known who hangs, and this one has kept its promise to take everybody.
+    let newcomer = || sent_on(&socket(), full.udp());
+    let mut last = [false; 20];
+    wait_until("most newcomers to be sent away", 2 * LIMIT, || {
+        last.rotate_left(1);
+        last[19] = newcomer().is_some_and(|to| to == idle.udp());
+        std::thread::sleep(Duration::from_millis(200));
+        (last.iter().filter(|sent| **sent).count() >= 16).then_some(())
+    });
+}
+
+#[test]
+fn silent_connections_from_many_addresses_hold_up_no_node_that_asks() {
+    let server = TestServer::start(&config(&format!("[fleet]\nlisten = \"127.0.0.1:0\"\ntoken = \"{TOKEN}\"\n")));
+    let line = wait_until("the endpoint in the log", LIMIT, || {
+        server.log().lines().find(|line| line.contains("serving the nodes of the fleet")).map(str::to_owned)
+    });
+    let port: u16 = line.split("127.0.0.1:").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+    let token = server.file("token");
+    std::fs::write(&token, TOKEN).unwrap();
+    std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let url = format!("http://127.0.0.1:{port}");
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for host in 1..=20 {
+            let is_over = &is_over;
+            scope.spawn(move || {
+                let from = SocketAddr::from(([127, 0, 1, host], 0));
+                let mut held = std::collections::VecDeque::new();
+                while !is_over.load(Ordering::Relaxed) {
+                    held.push_back(silent(from, port));
+                    if held.len() > 10 {
+                        held.pop_front();
+                    }
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+            });
+        }
+        let _over = Over(&is_over);
+        std::thread::sleep(Duration::from_secs(1));
+        for _ in 0..5 {
+            let began = Instant::now();
+            let finished = run(&mut turnstone(&["status", "--nodes", &url, "--fleet-token-file", &token]), LIMIT);
+            assert!(
+                finished.code == Some(0) && began.elapsed() < Duration::from_secs(2),
+                "{:?} {finished:?}",
+                began.elapsed()
+            );
+        }
+    });
+}
+
+/// Ends the threads, also when a test fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A connection from there that says nothing.
+fn silent(from: SocketAddr, port: u16) -> Option<std::net::TcpStream> {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&socket, &from).unwrap();
+    connect(&socket, &SocketAddr::from(([127, 0, 0, 1], port))).ok()?;
+    Some(socket.into())
 }

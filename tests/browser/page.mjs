@@ -175,7 +175,8 @@ async function fleet(page, { nodes, silent, user }) {
   await page.setViewportSize({ width: 390, height: 800 });
   await page.waitForTimeout(300);
   const wide = await page.evaluate(() => document.documentElement.scrollWidth);
-  return { tiles, plots, found, count, images, wide, rows: texts };
+  const lines = await page.$$eval("#parts a", (all) => new Set(all.map((part) => part.offsetTop)).size);
+  return { tiles, plots, found, count, images, wide, lines, rows: texts };
 }
 
 /** Runs the self-test: of the server's own URLs, or once for each of `tries`, {url, username, credential}. */

@@ -309,6 +309,7 @@ fn all_nodes_stand_on_the_page_of_one_and_one_that_hangs_holds_up_nothing() {
     let count = result["count"].as_str().unwrap();
     assert!(count.starts_with("2 sessions found; no answer from http://127.0.0.1:"), "{count}");
     assert_eq!((&result["images"], &result["wide"]), (&json!(0), &json!(390)), "{result:#}");
+    assert_eq!(result["lines"], 1, "the parts of the page stand in one line of a phone");
 }
 
 #[test]

@@ -223,7 +223,11 @@ fn explain_all(
         0 => {}
         _ => {
             printer.print(&table.to_string())?;
-            printer.line(count(found, "session"))?;
+            let silent = match failed.len() {
+                0 => String::new(),
+                silent => format!(" at the nodes that answer; {} did not", count(silent as u64, "node")),
+            };
+            printer.line(format_args!("{}{silent}", count(found, "session")))?;
         }
     }
     for (name, list) in &refused {

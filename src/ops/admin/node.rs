@@ -44,12 +44,13 @@ impl NodeApi {
         Self { token, api, connections: RateLimiter::new(Some(PER_NETWORK), Arc::default()) }
     }
 
-    async fn answer(&self, request: Request<Incoming>, from: Option<IpAddr>) -> Result<Answer, Refused> {
+    async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> Result<Answer, Refused> {
         // At a socket there may be no token; no page has a reason to ask here.
         if request.headers().contains_key(ORIGIN) {
             return Err(Refused::forbidden("requests of web pages (with an Origin header) are refused"));
         }
-        access::check_token(&request, self.token.as_ref(), (&self.api.status.wrong_tokens, from))?;
+        access::check_token(&request, self.token.as_ref(), (&self.api.status.wrong_tokens, caller.address))?;
+        caller.has_shown_token();
         let (head, _) = request.into_parts();
         let path = head.uri.path();
         let id = path.strip_prefix(SESSION).filter(|id| !id.is_empty() && !id.contains('/'));
@@ -86,7 +87,7 @@ impl Handler for NodeApi {
 
     async fn respond(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
         caller.has_asked();
-        self.answer(request, caller.address).await.unwrap_or_else(|refused| refused.answer())
+        self.answer(request, caller).await.unwrap_or_else(|refused| refused.answer())
     }
 }
 

@@ -225,9 +225,18 @@ impl Fleet {
         Arc::clone(&self.search_places)
     }
 
-    /// So many nodes, drawn by chance.
+    /// So many nodes, drawn by chance: most of them of those that have answered last time, so that others that hang, however many they
+    /// are, do not take their turns.
     fn some(&self, count: usize) -> Vec<Arc<Node>> {
-        let mut nodes = self.nodes();
+        let is_silent = |node: &Arc<Node>| lock(&node.seen).failure.is_some();
+        let (silent, answering): (Vec<_>, Vec<_>) = self.nodes().into_iter().partition(is_silent);
+        let few = silent.len().min(count / 4);
+        let mut drawn = Self::drawn(answering, count - few);
+        drawn.extend(Self::drawn(silent, few));
+        drawn
+    }
+
+    fn drawn(mut nodes: Vec<Arc<Node>>, count: usize) -> Vec<Arc<Node>> {
         for place in 0..count.min(nodes.len()) {
             let rest = (nodes.len() - place) as u64;
             let drawn = place + usize::try_from(random() % rest).unwrap_or(0);
