@@ -14,44 +14,55 @@ use crate::support::{ContainerHost, require_tool, wait_until};
 
 const SOURCES: &str = env!("CARGO_MANIFEST_DIR");
 /// A container engine with all of its state in a folder of its own.
-struct Engine {
-    folder: TempDir,
+pub(crate) struct Engine {
+    pub(crate) folder: TempDir,
     host: ContainerHost,
 }
 
 impl Engine {
     /// `None`, with a message, where there cannot be one.
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let host = ContainerHost::start()?;
         require_tool("podman", "podman");
         Some(Self { folder: tempfile::tempdir().unwrap(), host })
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 
-    fn podman(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn podman(&self, arguments: &[&str]) -> Output {
         self.host
             .command("podman")
             .args(["--storage-driver", "vfs"])
             .args(["--root", &self.path("images"), "--runroot", &self.path("run"), "--tmpdir", &self.path("tmp")])
-            .args(["--cgroup-manager", "cgroupfs"])
+            .args(["--cgroup-manager", "cgroupfs", "--network-config-dir", &self.path("networks")])
             .args(arguments)
             .output()
             .unwrap()
     }
 
     /// What it prints; it must succeed.
-    fn must(&self, arguments: &[&str]) -> String {
+    pub(crate) fn must(&self, arguments: &[&str]) -> String {
         let output = self.podman(arguments);
         assert!(output.status.success(), "podman {arguments:?}: {output:?}");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
+    /// Builds the image as [`IMAGE`].
+    pub(crate) fn build(&self) {
+        build(&["image"], "1.0", &self.folder.path().join("context"));
+        let dockerfile = std::fs::read_to_string(Path::new(SOURCES).join("packaging/container/Dockerfile")).unwrap();
+        let last_stage = &dockerfile[dockerfile.find("FROM scratch").unwrap()..];
+        let last_stage = last_stage.replace("--from=build /source/target/dist/image", "image");
+        std::fs::write(self.path("context/Dockerfile"), last_stage).unwrap();
+        self.must(&["build", "--quiet", "--format", "docker", "--tag", IMAGE, &self.path("context")]);
+    }
+
     /// What a container that ends by itself prints, with its exit code.
     fn run(&self, options: &[&str], command: &[&str]) -> (Option<i32>, String) {
-        let output = self.podman(&[&["run", "--rm"], &RUN[..], options, &[IMAGE], command].concat());
+        let output =
+            self.podman(&[&["run", "--rm", "--network", "none"], &RUN[..], options, &[IMAGE], command].concat());
         let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         (output.status.code(), said)
     }
@@ -63,11 +74,9 @@ impl Drop for Engine {
     }
 }
 
-const IMAGE: &str = "localhost/turnstone";
+pub(crate) const IMAGE: &str = "localhost/turnstone";
 /// As the compose file has it; podman's timer for health wants a systemd, and its limits may be more than this machine's.
-const RUN: [&str; 14] = [
-    "--network",
-    "none",
+pub(crate) const RUN: [&str; 12] = [
     "--cgroups",
     "disabled",
     "--read-only",
@@ -85,12 +94,7 @@ const RUN: [&str; 14] = [
 #[test]
 fn the_image_runs_as_nobody_on_a_read_only_root_without_a_shell_and_says_how_it_is() {
     let Some(engine) = Engine::start() else { return };
-    build(&["image"], "1.0", &engine.folder.path().join("context"));
-    let dockerfile = std::fs::read_to_string(Path::new(SOURCES).join("packaging/container/Dockerfile")).unwrap();
-    let last_stage = &dockerfile[dockerfile.find("FROM scratch").unwrap()..];
-    let last_stage = last_stage.replace("--from=build /source/target/dist/image", "image");
-    std::fs::write(engine.path("context/Dockerfile"), last_stage).unwrap();
-    engine.must(&["build", "--quiet", "--format", "docker", "--tag", IMAGE, &engine.path("context")]);
+    engine.build();
     let image = engine.must(&["inspect", "--type", "image", IMAGE]);
     for words in ["\"User\": \"65532:65532\"", "/usr/bin/turnstone", "\"health\""] {
         assert!(image.contains(words), "no {words:?} in {image}");
@@ -101,7 +105,8 @@ fn the_image_runs_as_nobody_on_a_read_only_root_without_a_shell_and_says_how_it_
     std::fs::write(&secret, "0123456789abcdef0123456789abcdef").unwrap();
     let mount = format!("{secret}:/run/secrets/turnstone-secret:ro");
     let services = services();
-    let environment: Vec<_> = services["turnstone"].iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let environment: Vec<_> =
+        services["turnstone"].environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let mut options = vec!["--volume", &mount, "--env", "TURNSTONE_RELAY_IPV4=127.0.0.1"];
     options.extend(["--env", "TURNSTONE_RELAY_IPV6=off", "--env", "TURNSTONE_EXTERNAL_IP=203.0.113.5"]);
     options.extend(["--tmpfs", "/run/turnstone:mode=1777"]);
@@ -121,7 +126,7 @@ fn the_image_runs_as_nobody_on_a_read_only_root_without_a_shell_and_says_how_it_
     }
 
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o444)).unwrap();
-    engine.must(&[&["run", "--detach", "--name", "turn"], &RUN[..], &options, &[IMAGE]].concat());
+    engine.must(&[&["run", "--detach", "--name", "turn", "--network", "none"], &RUN[..], &options, &[IMAGE]].concat());
     let ask = |command: &[&str]| engine.podman(&[&["exec", "turn"], command].concat());
     let line = wait_until("health", LIMIT, || {
         let output = ask(&["/usr/bin/turnstone", "health"]);
@@ -145,10 +150,18 @@ fn the_image_runs_as_nobody_on_a_read_only_root_without_a_shell_and_says_how_it_
     assert_eq!(code, "0", "it had to be killed");
 }
 
-/// The variables of each service of the compose file.
-fn services() -> BTreeMap<String, Vec<(String, String)>> {
+/// What a service of the compose file asks for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Service {
+    pub(crate) environment: Vec<(String, String)>,
+    pub(crate) ports: Vec<String>,
+    pub(crate) has_host_network: bool,
+}
+
+/// The services of the compose file, whose EXTERNAL_IP is not set.
+pub(crate) fn services() -> BTreeMap<String, Service> {
     let text = std::fs::read_to_string(Path::new(SOURCES).join("packaging/container/compose.yaml")).unwrap();
-    let mut sections: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
+    let mut sections: BTreeMap<String, Service> = BTreeMap::new();
     let mut section = String::new();
     for line in text.lines() {
         let name = line.trim().split(':').next().unwrap();
@@ -157,15 +170,20 @@ fn services() -> BTreeMap<String, Vec<(String, String)>> {
             2 if !name.starts_with("TURNSTONE_") && !line.trim().starts_with('#') => section = name.to_owned(),
             _ => {}
         }
-        if let Some((name, value)) = line.trim().split_once(": ").filter(|(name, _)| name.starts_with("TURNSTONE_")) {
-            let value = value.trim_matches('"').replace("${EXTERNAL_IP:-203.0.113.5}", "203.0.113.5");
-            sections.entry(section.clone()).or_default().push((name.to_owned(), value));
-        } else if name == "<<" && line.contains("*environment") {
-            let common = sections["x-environment"].clone();
-            sections.entry(section.clone()).or_default().extend(common);
+        let common = sections.get("x-environment").map(|common| common.environment.clone()).unwrap_or_default();
+        let service = sections.entry(section.clone()).or_default();
+        match line.trim().split_once(": ") {
+            Some((name, value)) if name.starts_with("TURNSTONE_") => {
+                let value = value.trim_matches('"').replace("${EXTERNAL_IP:-203.0.113.5}", "203.0.113.5");
+                service.environment.push((name.to_owned(), value));
+            }
+            Some(("<<", "*environment")) => service.environment.extend(common),
+            Some(("ports", list)) => service.ports = serde_json::from_str(list).unwrap(),
+            Some(("network_mode", mode)) => service.has_host_network = mode == "host",
+            _ => {}
         }
     }
-    sections.remove("x-environment");
+    sections.retain(|name, service| !name.starts_with("x-") && !service.environment.is_empty());
     sections
 }
 
@@ -181,8 +199,9 @@ fn every_service_of_the_compose_file_has_an_environment_that_is_a_configuration(
     let secret = folder.path().join("secret");
     std::fs::write(&secret, "0123456789abcdef0123456789abcdef").unwrap();
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
-    for (service, variables) in services {
+    for (service, Service { environment: variables, ports, has_host_network }) in services {
         assert!(variables.len() >= 4, "{service}: {variables:?}");
+        assert_eq!(has_host_network, ports.is_empty(), "{service}: {ports:?}");
         let output = Command::new(env!("CARGO_BIN_EXE_turnstone"))
             .args(["check", "--strict"])
             .env("TURNSTONE_CONFIG", "/dev/null")

@@ -12,4 +12,9 @@ mod build;
 mod container;
 mod deb;
 mod host;
+#[path = "../netns/namespace.rs"]
+// Its users there need more of it.
+#[allow(dead_code)]
+mod namespace;
+mod published;
 mod rpm;
