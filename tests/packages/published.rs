@@ -4,6 +4,8 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 
+use serde_json::Value;
+
 use crate::container::{Engine, IMAGE, RUN, services};
 use crate::host::LIMIT;
 use crate::namespace::Namespace;
@@ -55,6 +57,9 @@ fn clients_and_peers_of_another_host_get_through_by_each_service_of_the_compose_
                 assert!(said.contains("Total lost packets 0 (0.000000%)"), "{name} {flags:?}: {said}");
                 assert!(said.contains("tot_send_msgs=25, tot_recv_msgs=25"), "{name} {flags:?}: {said}");
             }
+            // Peers that send first come to the ports of relays, which have to be among those that are published.
+            let report = outside.enter(|| called());
+            assert_eq!(report["received"], report["sent"], "{name}: {report}");
             engine.must(&["rm", "--force", "--time", "0", &name]);
         }
     });
@@ -73,4 +78,14 @@ fn call(peer: &SocketAddr, flags: &[&str]) -> Finished {
     let mut runs =
         runs.take(40).skip_while(|finished| finished.all_output().contains("error 508 (Insufficient Capacity)"));
     runs.next().expect("it asks for an even port every time")
+}
+
+/// What two clients say to whom two peers send.
+fn called() -> Value {
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_turnstone"));
+    bench.args(["bench", "peer-to-client", HOST, "--clients", "2", "--peers", "2", "--rate", "100"]);
+    bench.args(["--duration", "1", "--json", "--secret-env", "SECRET"]).env("SECRET", SECRET);
+    let finished = run(&mut bench, LIMIT);
+    assert_eq!(finished.code, Some(0), "{}", finished.all_output());
+    serde_json::from_str(&finished.stdout).unwrap()
 }
