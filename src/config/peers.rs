@@ -13,6 +13,8 @@ use super::value::{PEER_MODES, choose};
 /// Policies that a configuration may have by name.
 const POLICIES_MAX: usize = 1000;
 
+const REACHES_NOBODY: &str = "it has mode = \"sfu\", and neither allowed nor own-services";
+
 /// A policy that has a name.
 pub(super) type NamedPolicy = (PolicyName, PeerRules);
 
@@ -25,6 +27,9 @@ pub(super) fn read_peers(
     let section = root.section("peers");
     let nat64_prefixes = section.texts("nat64-prefixes", as_written);
     let default = read_rules(&section, dev);
+    if reaches_nobody(&default) {
+        document.warning(section.place(), format!("nobody can be reached by [peers]: {REACHES_NOBODY}"));
+    }
     let mut policies: Vec<Located<NamedPolicy>> = Vec::new();
     for table in section.sections("policy") {
         let name = table.text("name", str::parse::<PolicyName>);
@@ -41,11 +46,8 @@ pub(super) fn read_peers(
         } else if policies.len() >= POLICIES_MAX {
             document.problem(name.place, format!("there are more than {POLICIES_MAX} policies"));
         } else {
-            if rules.default_deny_all && rules.allowed.is_empty() && rules.own_services.is_empty() && rules.deny_relays
-            {
-                let message =
-                    "nobody can be reached by this policy: it has mode = \"sfu\", and neither allowed nor own-services";
-                document.warning(name.place.clone(), message);
+            if reaches_nobody(&rules) {
+                document.warning(name.place.clone(), format!("nobody can be reached by this policy: {REACHES_NOBODY}"));
             }
             policies.push(Located { value: (name.value, rules), place: name.place });
         }
@@ -65,6 +67,10 @@ pub(super) fn read_peers(
         rules.nat64_prefixes.clone_from(&nat64_prefixes);
     }
     (PeerRules { nat64_prefixes, ..default }, policies)
+}
+
+fn reaches_nobody(rules: &PeerRules) -> bool {
+    rules.default_deny_all && rules.allowed.is_empty() && rules.own_services.is_empty() && rules.deny_relays
 }
 
 /// A policy by which nobody can come is a mistake: whoever wrote it thinks that it denies something.

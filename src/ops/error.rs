@@ -176,7 +176,10 @@ fn why_no_endpoint(endpoint: &Endpoint, error: &io::Error) -> String {
 fn why_not_bound(address: SocketAddr, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::PermissionDenied if address.port() < 1024 => {
-            format!("{error}: ports below 1024 need CAP_NET_BIND_SERVICE, which the systemd unit grants")
+            format!(
+                "{error}: ports below 1024 need CAP_NET_BIND_SERVICE, which the systemd unit grants, or net.ipv4.ip_unprivileged_port_start={}",
+                address.port()
+            )
         }
         io::ErrorKind::AddrInUse => {
             format!("{error}: another program has it; sudo ss -lnp 'sport = :{}' shows which", address.port())

@@ -500,6 +500,25 @@ fn policies_by_name_and_the_guard_are_read_shown_and_their_changes_told() {
 }
 
 #[test]
+fn a_rule_that_opens_no_private_network_is_refused_with_two_remedies_that_are_accepted() {
+    let error = with_secret("[peers]\nallowed = [\"10.1.0.0/16\"]").error();
+    for words in ["private networks are, stays so", "`10.1.0.0/16 override`", "`mode = \"sfu\"`"] {
+        assert!(error.contains(words), "no {words} in {error}");
+    }
+    let mode = error.split('`').find(|quoted| quoted.starts_with("mode")).unwrap();
+    let of_mode = format!("[peers]\n{mode}\nallowed = [\"8.8.4.0/24\"]");
+    for text in ["[peers]\nallowed = [\"10.1.0.0/16 override\"]", &of_mode] {
+        assert!(with_secret(text).parse().unwrap().warnings.is_empty(), "{text}");
+    }
+    // With that mode and no peers there is nobody, which would be seen by the first call alone.
+    let warnings = with_secret(&format!("[peers]\n{mode}")).parse().unwrap().warnings;
+    assert!(
+        warnings.len() == 1 && warnings[0].to_string().contains("nobody can be reached by [peers]"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
 fn revocations_are_read_with_the_configuration_and_each_mistake_has_its_place() {
     let directory = tempfile::tempdir().unwrap();
     let auth = |more: &str| {

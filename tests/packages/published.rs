@@ -58,7 +58,7 @@ fn clients_and_peers_of_another_host_get_through_by_each_service_of_the_compose_
                 assert!(said.contains("tot_send_msgs=25, tot_recv_msgs=25"), "{name} {flags:?}: {said}");
             }
             // Peers that send first come to the ports of relays, which have to be among those that are published.
-            let report = outside.enter(|| called());
+            let report = outside.enter(called);
             assert_eq!(report["received"], report["sent"], "{name}: {report}");
             engine.must(&["rm", "--force", "--time", "0", &name]);
         }

@@ -98,8 +98,8 @@ pub enum RuleProblem {
 pub enum NoEffect {
     /// Peers are allowed unless something denies them.
     #[error(
-        ", because peers that nothing denies are allowed anyway; write `{0} override` to lift a denial, or set `default = \"deny\"` \
-         to reach allowed peers only"
+        ", because peers that nothing denies are allowed anyway, and what is denied, as private networks are, stays so; write \
+         `{0} override` to lift that, or set `mode = \"sfu\"` to reach allowed peers only"
     )]
     AllowedAnyway(String),
     /// The server's own address: what that is.

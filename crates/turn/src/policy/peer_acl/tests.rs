@@ -113,7 +113,7 @@ fn allow_rules_that_change_nothing_say_what_to_write_instead() {
     assert_problem(
         &allowed(&["10.0.0.5"]),
         "10.0.0.5",
-        "write `10.0.0.5 override` to lift a denial, or set `default = \"deny\"`",
+        "write `10.0.0.5 override` to lift that, or set `mode = \"sfu\"`",
     );
     assert_problem(&allowed(&["8.8.8.8 override"]), "8.8.8.8 override", "nothing to override");
     assert_problem(&only_allowed(&["10.0.0.5"]), "10.0.0.5", "write `10.0.0.5 override`");
