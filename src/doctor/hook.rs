@@ -1,25 +1,60 @@
-//! The application of `[hook]`: whether it can be reached from here, where it is asked and where it is told.
+//! The application of `[hook]`: whether it answers as it should, and can be reached where it is told of allocations. It is told nothing from here.
 
 use std::io::{Error, ErrorKind};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use crate::config::{Config, HookUrl};
+use crate::config::{Config, Hook, HookUrl};
+use crate::hook::{HookError, Probed, probe};
 use crate::net::connect_unix;
+use crate::net::sys::clocks;
 use crate::probe::{Status, Step};
 
 use super::finding;
 
 pub(super) fn judge(config: &Config, timeout: Duration) -> Vec<Step> {
-    let asked = config
-        .hook
-        .as_ref()
-        .map(|hook| one(&hook.url, timeout, "the application", "users that only it knows are refused"));
+    let asked = config.hook.as_ref().map(|hook| ask(hook, &config.auth.realm, timeout));
     // Where it is asked and told at one place, that is looked at once.
     let elsewhere = config.hook_events.as_ref().filter(|events| events.is_elsewhere);
     let told = elsewhere
         .map(|events| one(&events.url, timeout, "the application that is told of allocations", "it is told nothing"));
     asked.into_iter().chain(told).collect()
+}
+
+/// Asks about a name that nobody has.
+fn ask(hook: &Hook, realm: &str, timeout: Duration) -> Step {
+    let (url, name) = (&hook.url, format!("turnstone-doctor-{:x}", clocks().0));
+    let Probed { took, answer } = probe(hook, &name, realm, timeout);
+    let took = took.as_secs_f64() * 1e3;
+    let lost = "users that only it knows are refused";
+    let failed = |message| finding("hook", Status::Fail, message);
+    match answer {
+        Ok(None) => {
+            let message =
+                format!("the application {url} answers in {took:.1} ms, that it has no user {name:?}, as it should be");
+            finding("hook", Status::Ok, message)
+        }
+        Ok(Some(_)) => {
+            let message = format!(
+                "the application {url} answers with a credential for {name:?}, a name that nobody has: expected status 404; whoever guesses what it \
+                 answers gets in by any name"
+            );
+            finding("hook", Status::Warn, message)
+        }
+        Err(HookError::Status(status @ 401)) => failed(format!(
+            "the application {url} answers HTTP status {status}, and {lost}: does it expect another token than that of [hook] (token, token-file)?"
+        )),
+        Err(error @ HookError::Connect(_)) => {
+            failed(format!("the application {url} cannot be used, and {lost}: {error}"))
+        }
+        Err(error) => failed(format!(
+            "the application {url}, asked about {name:?}, has not answered as it should (404), and {lost}: {}",
+            match url {
+                HookUrl::Http(url, _) => url.redact(&error.to_string()),
+                HookUrl::Unix(_) => error.to_string(),
+            }
+        )),
+    }
 }
 
 fn one(url: &HookUrl, timeout: Duration, who: &str, else_: &str) -> Step {
@@ -41,38 +76,71 @@ fn one(url: &HookUrl, timeout: Duration, who: &str, else_: &str) -> Step {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::net::TcpListener;
 
     use super::super::tests::config;
     use super::*;
 
-    #[test]
-    fn an_application_that_is_not_there_is_told() {
+    const LIMIT: Duration = Duration::from_secs(5);
+
+    /// An application that says this to everybody, or nothing.
+    fn application(answer: Option<&'static str>) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let judged = |url: &str| {
-            let config = config(&format!("[relay]\nipv4 = \"5.44.1.1\"\n[hook]\nurl = \"{url}\"\n"));
-            let [step] = judge(&config, Duration::from_secs(5)).try_into().unwrap();
-            (step.status, step.message)
-        };
-        let url = format!("http://127.0.0.1:{}/users?key=hidden", listener.local_addr().unwrap().port());
-        let (status, message) = judged(&url);
-        assert!(status == Status::Ok && !message.contains("hidden"), "{message}");
-        drop(listener);
-        for gone in [url.as_str(), "unix:/nowhere/hook.sock"] {
-            let (status, message) = judged(gone);
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            let mut silent = Vec::new();
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                match answer {
+                    Some(answer) => {
+                        let _ = stream.read(&mut [0; 4096]);
+                        let _ = stream.write_all(answer.as_bytes());
+                    }
+                    None => silent.push(stream),
+                }
+            }
+        });
+        port
+    }
+
+    fn judged(hook: &str) -> Vec<(Status, String)> {
+        let config = config(&format!("[relay]\nipv4 = \"5.44.1.1\"\n[hook]\n{hook}\n"));
+        judge(&config, LIMIT).into_iter().map(|step| (step.status, step.message)).collect()
+    }
+
+    #[test]
+    fn it_is_asked_about_a_name_that_nobody_has_and_what_is_wrong_is_told() {
+        let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        for (answer, status, told) in [
+            (Some("HTTP/1.1 404 X\r\nContent-Length: 0\r\n\r\n"), Status::Ok, "as it should be"),
+            (
+                Some("HTTP/1.1 200 X\r\nContent-Length: 17\r\n\r\n{\"password\": \"x\"}"),
+                Status::Warn,
+                "expected status 404",
+            ),
+            (Some("HTTP/1.1 401 X\r\nContent-Length: 0\r\n\r\n"), Status::Fail, "another token than that of [hook]"),
+            (
+                Some("HTTP/1.1 200 X\r\nContent-Length: 14\r\n\r\n{\"alloca\": \"x\"}"),
+                Status::Fail,
+                "has not answered as it should",
+            ),
+            (None, Status::Fail, "no answer within the timeout"),
+        ] {
+            let url = format!("http://127.0.0.1:{}/users?key=hidden", application(answer));
+            let [(found, message)] = judged(&format!("url = \"{url}\"\ntimeout = \"1s\"")).try_into().unwrap();
+            assert!(found == status && message.contains(told) && !message.contains("hidden"), "{message}");
+        }
+        for gone in [format!("http://127.0.0.1:{gone}/"), "unix:/nowhere/hook.sock".to_owned()] {
+            let [(status, message)] = judged(&format!("url = \"{gone}\"")).try_into().unwrap();
             assert!(status == Status::Fail && message.contains("users that only it knows"), "{message}");
         }
     }
 
     #[test]
     fn one_that_is_told_elsewhere_is_looked_at_there() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let messages = |hook: &str| {
-            let config = config(&format!("[relay]\nipv4 = \"5.44.1.1\"\n[hook]\nevents = [\"start\"]\n{hook}\n"));
-            let steps = judge(&config, Duration::from_secs(5));
-            steps.into_iter().map(|step| (step.status, step.message)).collect::<Vec<_>>()
-        };
+        let port = application(Some("HTTP/1.1 404 X\r\nContent-Length: 0\r\n\r\n"));
+        let messages = |hook: &str| judged(&format!("events = [\"start\"]\n{hook}"));
         let at = format!("\"http://127.0.0.1:{port}/\"");
         assert_eq!(messages(&format!("url = {at}")).len(), 1);
         let both = messages(&format!("url = {at}\nevents-url = \"unix:/nowhere/events.sock\""));

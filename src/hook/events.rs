@@ -90,6 +90,7 @@ pub fn tell(
 ) -> (EventSender, EventControl, Teller) {
     let (send, queue) = mpsc::channel(QUEUE_MAX);
     let telling = ArcSwap::from_pointee(Telling::new(events));
+    stats.health().begin(events.url.to_string());
     let shared = Arc::new(Shared { telling, server, end, stats });
     let teller = Teller {
         queue,
@@ -141,6 +142,7 @@ impl EventControl {
     pub fn reload(&self, events: &HookEvents) {
         if self.0.telling.load().events != *events {
             self.0.telling.store(Arc::new(Telling::new(events)));
+            self.0.stats.health().begin(events.url.to_string());
         }
     }
 }
@@ -220,6 +222,13 @@ impl Teller {
             }
             Outcome::Taken | Outcome::Refused => None,
         };
+        let health = self.shared.stats.health();
+        match &problem {
+            Some(problem) => {
+                health.has_failed(!is_silent, event.session.as_ref().map(|session| session.user.name()), problem);
+            }
+            None => health.is_well(),
+        }
         let problem = problem.unwrap_or_default();
         if is_silent {
             self.shared.stats.count(ToldOf::Retried);
@@ -265,7 +274,7 @@ impl Teller {
                 tracing::warn!(%problem, "the application of [hook] takes no events: they wait for a minute at most, and are then lost");
             }
         } else if is_due(&mut self.unanswered_told, now) {
-            tracing::warn!(%problem, "the application of [hook] has not answered an event: this user's wait, and those of users whom it answers go on (told once a minute)");
+            tracing::warn!(%problem, "the application of [hook] has not answered an event: it is told again, and those of users whom it answers go on (told once a minute)");
         }
     }
 

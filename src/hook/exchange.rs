@@ -1,5 +1,6 @@
 //! One question, or one event, and its answer over HTTP. Connections are kept for the next.
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,11 +16,13 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
 use crate::config::{Hook, HookEvents, HookUrl, WebhookToken};
 use crate::http::{Allowance, Bounded};
+use crate::state_file::on_disk;
 
 /// What is read of an answer: its head, and its body.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -36,7 +39,7 @@ pub enum HookError {
     TimedOut,
     /// Nobody is there, or it is somebody else.
     #[error("it cannot be reached: {0}")]
-    Connect(std::io::Error),
+    Connect(io::Error),
     /// What is said is not HTTP, or broke off.
     #[error("{0}")]
     Http(hyper::Error),
@@ -83,8 +86,16 @@ type Connection = (SendRequest<Full<Bytes>>, Allowance);
 
 enum Place {
     Unix(std::path::PathBuf),
-    Tcp { host: String, port: u16 },
-    Tls { host: String, port: u16, connector: Option<TlsConnector> },
+    Tcp {
+        host: String,
+        port: u16,
+    },
+    /// Whom to trust is read from the disk for the first connection.
+    Tls {
+        host: String,
+        port: u16,
+        connector: Arc<OnceCell<TlsConnector>>,
+    },
 }
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -108,7 +119,7 @@ impl Target {
                 let (host, port) = url.host_and_port();
                 let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
                 let place = match uri.scheme_str() {
-                    Some("https") => Place::Tls { host, port, connector: connector() },
+                    Some("https") => Place::Tls { host, port, connector: Arc::default() },
                     _ => Place::Tcp { host, port },
                 };
                 (place, path, authority)
@@ -207,7 +218,7 @@ impl Target {
             Place::Tls { host, port, connector } => {
                 let stream = tcp(host, *port).await.map_err(HookError::Connect)?;
                 let name = ServerName::try_from(host.clone()).map_err(|_| HookError::Request)?;
-                let connector = connector.as_ref().ok_or(HookError::Request)?;
+                let connector = trust(connector).await.map_err(HookError::Connect)?;
                 Box::new(connector.connect(name, stream).await.map_err(HookError::Connect)?)
             }
         };
@@ -226,16 +237,29 @@ impl Target {
     }
 }
 
+/// What is there, or is read now; that goes on for the next who comes if this one has no time to wait.
+async fn trust(connector: &Arc<OnceCell<TlsConnector>>) -> io::Result<TlsConnector> {
+    if let Some(connector) = connector.get() {
+        return Ok(connector.clone());
+    }
+    let connector = Arc::clone(connector);
+    let read = async move { connector.get_or_try_init(|| on_disk("hook-trust", trusting)).await.cloned() };
+    tokio::spawn(read).await.map_err(io::Error::other)?
+}
+
 /// Trusts whom the system trusts; `SSL_CERT_FILE` and `SSL_CERT_DIR` name others.
-fn connector() -> Option<TlsConnector> {
+fn trusting() -> io::Result<TlsConnector> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
         let problem = found.errors.first().map(ToString::to_string).unwrap_or_default();
-        tracing::warn!(%problem, "the system has no certificate authorities: no https hook can be trusted");
+        return Err(io::Error::other(format!(
+            "the system has no certificate authorities: no https application can be trusted {problem}"
+        )));
     }
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
-    Some(TlsConnector::from(Arc::new(config.with_root_certificates(roots).with_no_client_auth())))
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.map_err(io::Error::other)?.with_root_certificates(roots).with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
 }

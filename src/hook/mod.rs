@@ -9,6 +9,7 @@ mod answer;
 mod breaker;
 mod events;
 mod exchange;
+mod health;
 mod questions;
 mod silence;
 mod stats;
@@ -18,10 +19,11 @@ mod waiting;
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use serde_json::json;
+use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -29,8 +31,10 @@ use tokio::time::timeout;
 pub use answer::{Verdict, read as read_answer, read_to_event as read_event_answer};
 pub use events::{EndAllocation, EventControl, EventSender, Teller, tell};
 pub use exchange::HookError;
+pub use health::{Health, HealthView, HookProblem};
 pub use stats::{EventStats, HookStats, Told, ToldOf};
 
+use crate::auth::KnownCredential;
 use crate::config::Hook;
 use crate::net::sys::clocks;
 use crate::policy::{AnswerBudgets, RateLimit, RateLimiter};
@@ -111,6 +115,9 @@ pub fn new(
 ) -> (HookSender, HookControl, Asker) {
     let (send, questions) = mpsc::channel(QUEUE_MAX);
     let target = ArcSwapOption::from(hook.map(|hook| Arc::new(Target::asking(hook))));
+    if let Some(hook) = hook {
+        stats.health().begin(hook.url.to_string());
+    }
     let networks = RateLimiter::new(Some(RateLimit::default()), Arc::new(AnswerBudgets::default()));
     let breakers = Mutex::default();
     let shared = Arc::new(Shared { directory, target, breakers, networks, take, stats: Arc::clone(&stats) });
@@ -124,6 +131,7 @@ impl HookControl {
         if !self.0.target.load().as_ref().is_some_and(|target| target.is_of(hook)) {
             self.0.target.store(Some(Arc::new(Target::asking(hook))));
             *self.0.breakers() = Breakers::default();
+            self.0.stats.health().begin(hook.url.to_string());
             self.0.stats.set_broken(false);
         }
     }
@@ -148,6 +156,7 @@ impl Asker {
                         let of = whose(&ask);
                         if let Err((worker, ask)) = questions.push(of, (worker, ask), Instant::now()) {
                             self.shared.stats.count(Told::NoRoom);
+                            self.shared.was_not_asked(&ask, "too many others waited for their turn to be asked about");
                             (self.shared.take)(worker, ask.id, Answer::Failed);
                         }
                     }
@@ -170,11 +179,13 @@ impl Shared {
         if ask.deadline_micros <= now_micros {
             // Nobody waits any more; who comes next asks anew.
             self.stats.count(Told::TooLate);
+            self.was_not_asked(&ask, "it had no turn to be asked about in time, because of others");
             return End::NotAsked;
         }
         let client = ask.client.client.get().ip();
         if !self.networks.allow(now_micros, client) {
             self.stats.count(Told::TooOften);
+            self.was_not_asked(&ask, "it was not asked, because the client's network asks about too many names");
             (self.take)(worker, ask.id, Answer::Failed);
             return End::NotAsked;
         }
@@ -202,6 +213,10 @@ impl Shared {
         };
         if !self.breakers().may_ask(client, Instant::now()) {
             self.stats.count(Told::NotAsked);
+            self.was_not_asked(
+                &ask,
+                "it was not asked, because it has not answered the last questions of the client's network; it will be asked again soon",
+            );
             (self.take)(worker, ask.id, Answer::Failed);
             return End::NotAsked;
         }
@@ -218,6 +233,10 @@ impl Shared {
             (tell, is_there, answer.is_err() && breakers.tells_failure(now))
         };
         let problem = answer.as_ref().err().map(|problem| target.redact(&problem.to_string()));
+        match &problem {
+            Some(problem) => self.stats.health().has_failed(is_there, username_of(&ask), problem),
+            None => self.stats.health().is_well(),
+        }
         match (tell, &problem) {
             (Tell::Broken(pause), Some(problem)) => {
                 let secs = pause.as_secs();
@@ -254,6 +273,12 @@ impl Shared {
         end
     }
 
+    fn was_not_asked(&self, ask: &Ask, why: &str) {
+        if self.target.load().is_some() {
+            self.stats.health().was_not_asked(username_of(ask), why);
+        }
+    }
+
     fn concurrency(&self) -> usize {
         let of_directory = self.directory.as_ref().map_or(0, |_| DIRECTORY_CONCURRENCY);
         self.target.load().as_ref().map_or(of_directory, |target| target.concurrency())
@@ -261,6 +286,13 @@ impl Shared {
 
     fn breakers(&self) -> std::sync::MutexGuard<'_, Breakers> {
         self.breakers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn username_of(ask: &Ask) -> Option<&Arc<str>> {
+    match &ask.question {
+        Question::Credential { username, .. } => Some(username),
+        _ => None,
     }
 }
 
@@ -275,10 +307,32 @@ fn whose(ask: &Ask) -> Whose {
 /// A question, as it is sent.
 fn question_of(ask: &Ask) -> Option<String> {
     let Question::Credential { username, realm } = &ask.question else { return None };
-    Some(text::json(&json!({
-        "username": &**username,
-        "realm": &**realm,
-        "client": ask.client.client.to_string(),
-        "transport": ask.client.transport.name(),
-    })))
+    Some(question(username, realm, &ask.client.client.to_string(), ask.client.transport.name()))
+}
+
+fn question(username: &str, realm: &str, client: &str, transport: &str) -> String {
+    text::json(&json!({ "username": username, "realm": realm, "client": client, "transport": transport }))
+}
+
+/// What has come of asking once.
+pub struct Probed {
+    /// How long that took.
+    pub took: Duration,
+    /// The answer; `None` is that there is no such user.
+    pub answer: Result<Option<KnownCredential>, HookError>,
+}
+
+/// Asks about a name once, for `turnstone doctor`; to be called outside of every runtime.
+#[must_use]
+pub fn probe(hook: &Hook, username: &str, realm: &str, limit: Duration) -> Probed {
+    let (target, began) = (Target::asking(hook), Instant::now());
+    let limit = limit.min(target.timeout());
+    let asked = async {
+        let question = question(username, realm, "127.0.0.1:9", "udp");
+        let posted = timeout(limit, target.post(question)).await.unwrap_or(Err(HookError::TimedOut));
+        posted.and_then(|(status, body)| answer::read(status, &body))
+    };
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let answer = runtime.map_err(HookError::Connect).and_then(|runtime| runtime.block_on(asked));
+    Probed { took: began.elapsed(), answer }
 }

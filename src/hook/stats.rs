@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::health::Health;
+
 /// What came of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
@@ -45,9 +47,15 @@ impl Told {
 pub struct HookStats {
     told: [AtomicU64; Told::ALL.len()],
     is_broken: AtomicBool,
+    health: Health,
 }
 
 impl HookStats {
+    /// How the application does that is asked.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
     pub(crate) fn count(&self, told: Told) {
         if let Some(count) = self.told.get(told as usize) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -113,9 +121,15 @@ pub struct EventStats {
     told: [AtomicU64; ToldOf::ALL.len()],
     waiting: AtomicU64,
     is_broken: AtomicBool,
+    health: Health,
 }
 
 impl EventStats {
+    /// How the application does that is told.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
     pub(super) fn count(&self, told: ToldOf) {
         self.count_many(told, 1);
     }

@@ -170,3 +170,42 @@ fn whom_the_application_knows_can_be_revoked_all_the_same() {
     assert!(client.receive().is_none());
     assert_eq!(allocate(&server, Transport::Tcp, &known("erin")).err(), Some(401));
 }
+
+#[test]
+fn what_is_wrong_with_its_answers_is_said_beside_the_refusal_and_of_the_server() {
+    let application = Application::start(Behaviour::Answers);
+    let mut spec = asking(&format!(
+        "url = \"{0}/?key=hidden\"\ntimeout = \"300ms\"\nevents-url = \"{0}/\"\nevents = [\"start\"]",
+        application.url()
+    ));
+    spec.extra_toml += "[admin]\nlisten = \"unix:admin.sock\"\n";
+    let server = spec.start();
+    let say = |args: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_turnstone"));
+        command.args(args).arg("--admin").arg(format!("unix:{}", server.file("admin.sock")));
+        let finished = support::run(&mut command, LIMIT);
+        assert!(!finished.stdout.contains("hidden"), "{finished:?}");
+        finished.stdout.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert!(say(&["status"]).contains("nothing was to be said to it yet"), "{}", say(&["status"]));
+    allocate(&server, Transport::Tcp, &known("erin")).unwrap();
+    assert!(say(&["status"]).contains(", answers"), "{}", say(&["status"]));
+    for (behaviour, user, why) in [
+        (Behaviour::Answers, "boom-1", "HTTP status 500"),
+        (Behaviour::Lies, "liar", "it has an unknown field everybody"),
+        (Behaviour::Redirects, "moved", "HTTP status 302"),
+        (Behaviour::Hangs, "hung", "no answer within the timeout"),
+    ] {
+        application.behave(behaviour);
+        assert_eq!(allocate(&server, Transport::Tcp, &known(user)).err(), Some(500));
+        let told = say(&["explain", user]);
+        assert!(told.contains("the application of [hook]") && told.contains(why), "{user}: {told}");
+    }
+    let told = say(&["status"]);
+    assert!(told.contains("NO ANSWER to the last 1 question, since") && told.contains("no answer within"), "{told}");
+    application.behave(Behaviour::Answers);
+    allocate(&server, Transport::Tcp, &known("frank")).unwrap();
+    let told = say(&["status"]);
+    assert!(told.contains(", answers; what was wrong last about \"hung\""), "{told}");
+    assert!(told.contains("hook events") && told.contains("to be told"), "{told}");
+}

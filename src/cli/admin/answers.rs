@@ -261,6 +261,8 @@ pub(super) struct Status {
     #[serde(default)]
     pub(super) store: Option<StoreGlance>,
     #[serde(default)]
+    pub(super) hook: Option<HookGlance>,
+    #[serde(default)]
     pub(super) acme: Vec<AcmeName>,
     #[serde(default)]
     pub(super) wrong_tokens: u64,
@@ -275,6 +277,30 @@ pub(super) struct StoreGlance {
     pub(super) problem: Option<String>,
     #[serde(default)]
     pub(super) problems: BTreeMap<String, String>,
+}
+
+/// The application of `[hook]`.
+#[derive(Deserialize)]
+pub(super) struct HookGlance {
+    pub(super) questions: Option<HookHealth>,
+    pub(super) events: Option<HookHealth>,
+    pub(super) events_waiting: u64,
+}
+
+#[derive(Deserialize)]
+pub(super) struct HookHealth {
+    pub(super) url: String,
+    pub(super) answered_unix: Option<u64>,
+    pub(super) silent_since_unix: Option<u64>,
+    pub(super) unanswered: u64,
+    pub(super) problem: Option<HookProblem>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct HookProblem {
+    pub(super) at_unix: u64,
+    pub(super) username: Option<String>,
+    pub(super) message: String,
 }
 
 #[derive(Deserialize)]

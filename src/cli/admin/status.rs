@@ -9,7 +9,7 @@ use crate::clock::span;
 use crate::reject::Reason;
 
 use super::super::output::{CliError, Exit, Printer, unix_now, utc_text};
-use super::answers::{AcmeName, DrainUnderWay, RelayAddress, Status, print_json, read};
+use super::answers::{AcmeName, DrainUnderWay, HookHealth, HookProblem, RelayAddress, Status, print_json, read};
 use super::client::Call;
 use super::fleet::FleetFlags;
 use super::status_all::status_all;
@@ -86,6 +86,15 @@ fn screen(status: &Status) -> Fields {
         };
         fields.add("store", format!("{}, {state}", store.url));
     }
+    if let Some(hook) = &status.hook {
+        if let Some(questions) = &hook.questions {
+            fields.add("hook", hook_health(questions, "question", now_unix));
+        }
+        if let Some(events) = &hook.events {
+            let waiting = count(hook.events_waiting, "event");
+            fields.add("hook events", format!("{}; {waiting} to be told", hook_health(events, "event", now_unix)));
+        }
+    }
     if !status.acme.is_empty() {
         fields.list("by ACME", status.acme.iter().map(|name| acme_name(name, now_unix)));
     }
@@ -108,6 +117,28 @@ fn screen(status: &Status) -> Fields {
     fields.add("refused", listed(&refused).unwrap_or_else(|| "nothing".to_owned()));
     fields.add("dropped", listed(&status.dropped).unwrap_or_else(|| "nothing".to_owned()));
     fields
+}
+
+/// How the application of `[hook]` does.
+fn hook_health(health: &HookHealth, what: &str, now_unix: u64) -> String {
+    let url = &health.url;
+    let ago = |unix: u64| span(now_unix.saturating_sub(unix));
+    let problem = health.problem.as_ref();
+    match (health.silent_since_unix, health.answered_unix) {
+        (Some(since), _) => {
+            let (ago, last) = (ago(since), count(health.unanswered, what));
+            let problem = problem.map(|problem| format!(": {}", problem.message)).unwrap_or_default();
+            format!("{url}, NO ANSWER to the last {last}, since {ago}{problem}")
+        }
+        (None, None) => format!("{url}, nothing was to be said to it yet"),
+        (None, Some(_)) => match problem {
+            None => format!("{url}, answers"),
+            Some(HookProblem { at_unix, username, message }) => {
+                let about = username.as_ref().map(|username| format!(" about {username:?}")).unwrap_or_default();
+                format!("{url}, answers; what was wrong last{about}, {} ago: {message}", ago(*at_unix))
+            }
+        },
+    }
 }
 
 /// `203.0.113.5 for 10.0.0.5, by stun 12s ago`.

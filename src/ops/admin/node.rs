@@ -16,6 +16,7 @@ use super::{refusals, sessions, users};
 use crate::addr::Family;
 use crate::config::AdminToken;
 use crate::fleet::{ClientAddress, Named, Names, NodeReport};
+use crate::hook::Health;
 use crate::http::{Answer, Caller, Handler, json};
 use crate::net::sys;
 use crate::policy::{RateLimit, RateLimiter};
@@ -159,8 +160,15 @@ fn problems(api: &Api) -> Vec<String> {
         let view = store.stats().view();
         problems.extend(store_problems(store.stats(), &view));
     }
+    let why = |health: &Health| {
+        health.view().and_then(|view| view.problem).map(|of| format!(": {}", of.text)).unwrap_or_default()
+    };
     if status.hook.is_broken() {
-        problems.push("the application of [hook] does not answer for clients of some network".to_owned());
+        let why = why(status.hook.health());
+        problems.push(format!("the application of [hook] does not answer for clients of some network{why}"));
+    }
+    if status.events.is_broken() {
+        problems.push(format!("the application of [hook] takes no events{}", why(status.events.health())));
     }
     for family in [Family::V4, Family::V6] {
         let (used, total) = (api.relay_ports.used(family) as u64, api.relay_ports.capacity(family) as u64);

@@ -69,6 +69,11 @@ pub(super) async fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
             *explanation =
                 format!("the client has no allocation any more: {}", last_ends::explanation(end.reason)).into();
         }
+        if refusal.reason == Reason::CredentialUnavailable
+            && let Some(explanation) = shown.get_mut("explanation")
+        {
+            *explanation = why_nobody_could_say(api, refusal).into();
+        }
         shown
     });
     let mut answer = json!({ "refusals": shown.collect::<Vec<_>>(), "kept_since_unix": kept_since_unix });
@@ -85,6 +90,27 @@ pub(super) async fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
         }
     }
     Ok(answer)
+}
+
+/// Who was asked about the user, and what came of it.
+fn why_nobody_could_say(api: &Api, refusal: &Refusal) -> String {
+    let health = api.status.hook.health();
+    let store = api.status.store.get().map(|_| {
+        "the store of [store] could not say who the user is, or did not in time; the log and `turnstone store status` say why"
+    });
+    let Some(hook) = health.view() else {
+        return store.unwrap_or("nobody could say who the user is, or did not in time").to_owned();
+    };
+    let url = hook.url;
+    match (health.problem_with(&text_of(&refusal.username), refusal.unix_secs), store) {
+        (Some(problem), _) => format!("the application of [hook] ({url}) could not say who the user is: {problem}"),
+        (None, None) => format!(
+            "the application of [hook] ({url}) could not say who the user is, or did not in time; `turnstone status` and its own log say more"
+        ),
+        (None, Some(store)) => {
+            format!("{store}; or so could not the application of [hook] ({url}): `turnstone status`")
+        }
+    }
 }
 
 /// An IP address, or one with a port.
@@ -383,7 +409,7 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
              to say what is left of their quota"
         }
         Reason::CredentialUnavailable => {
-            "the store or the application of [hook] could not say who the user is, or did not in time; the log and `turnstone store status` say why"
+            "the store or the application of [hook] could not say who the user is, or did not in time; `turnstone status` says more"
         }
         Reason::Draining => {
             "the server is draining and takes no new allocation; [drain] alternate-server could name another"

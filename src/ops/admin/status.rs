@@ -3,12 +3,14 @@
 use serde_json::{Map, Value, json};
 
 use super::super::orders::{Order, Overview};
+use super::super::status::Status;
 use super::api::Api;
 use super::certificates::acme_names;
 use super::error::Refused;
 use super::store;
 use crate::addr::{Family, Transport};
 use crate::counters;
+use crate::hook::HealthView;
 use crate::net::sys;
 use crate::reject::{Dropped, Reason};
 use crate::traffic::Direction;
@@ -65,10 +67,33 @@ pub(super) async fn show(api: &Api) -> Result<Value, Refused> {
         "certificate_not_after_unix": status.certificate_not_after(),
         "fleet": api.fleet.is_some(),
         "store": status.store.get().map(store::glance),
+        "hook": hook(status),
         "acme": acme_names(status),
         "wrong_tokens": status.wrong_tokens.shown(),
         "log_level": log_filter,
     }))
+}
+
+/// The application of `[hook]`: as it is asked, and as it is told of allocations.
+fn hook(status: &Status) -> Value {
+    let (asked, told) = (status.hook.health().view(), status.events.health().view());
+    if asked.is_none() && told.is_none() {
+        return Value::Null;
+    }
+    json!({ "questions": asked.map(health), "events": told.map(health), "events_waiting": status.events.waiting() })
+}
+
+fn health(view: HealthView) -> Value {
+    let problem = view.problem.map(|problem| {
+        json!({ "at_unix": problem.at_unix, "username": problem.username.as_deref(), "message": problem.text })
+    });
+    json!({
+        "url": view.url,
+        "answered_unix": view.answered_unix,
+        "silent_since_unix": view.silent_since_unix,
+        "unanswered": view.unanswered,
+        "problem": problem,
+    })
 }
 
 /// Relay ports of each family that is offered.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
 
 use super::api::Api;
 use super::error::Refused;
@@ -30,8 +31,26 @@ const ORDERS: &[(&str, By)] = &[
 pub(super) async fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
     let by = query.one_of("sort", ORDERS)?.unwrap_or(BY_BYTES);
     let limit = query.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
+    let of_workers = api.workers.ask_all(Command::Users).await?;
+    // A hundred thousand users take a while, and so does giving them back.
+    let (users, total_users) =
+        spawn_blocking(move || most(of_workers, by, limit)).await.map_err(|_| Refused::stopping())?;
+    let shown = users.iter().map(|total| {
+        json!({
+            "user": &*total.user,
+            "realm": total.realm.as_deref(),
+            "sessions": total.allocations,
+            "to_peers": total.to_peers,
+            "to_client": total.to_client,
+        })
+    });
+    Ok(json!({ "users": shown.collect::<Vec<_>>(), "total_users": total_users }))
+}
+
+/// So many of them that have the most, in order, and how many there are.
+fn most(of_workers: Vec<Vec<UserTotal>>, by: By, limit: usize) -> (Vec<UserTotal>, usize) {
     let mut totals: HashMap<(Option<Arc<str>>, Arc<str>), UserTotal> = HashMap::new();
-    for more in api.workers.ask_all(Command::Users).await?.into_iter().flatten() {
+    for more in of_workers.into_iter().flatten() {
         let key = (more.realm.clone(), Arc::clone(&more.user));
         match totals.get_mut(&key) {
             Some(total) => add(total, &more),
@@ -48,16 +67,7 @@ pub(super) async fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
         users.truncate(limit);
     }
     users.sort_unstable_by(order);
-    let shown = users.iter().map(|total| {
-        json!({
-            "user": &*total.user,
-            "realm": total.realm.as_deref(),
-            "sessions": total.allocations,
-            "to_peers": total.to_peers,
-            "to_client": total.to_client,
-        })
-    });
-    Ok(json!({ "users": shown.collect::<Vec<_>>(), "total_users": total_users }))
+    (users, total_users)
 }
 
 fn add(total: &mut UserTotal, more: &UserTotal) {
