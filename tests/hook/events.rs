@@ -199,7 +199,7 @@ fn new_users_on_whom_it_hangs_delay_nobodys_events_whom_it_answers() {
                 if is_over.load(Ordering::Relaxed) {
                     return;
                 }
-                let _guest = allocate(&server, Transport::Udp, &server.credentials(&format!("hang-{n}"))).unwrap();
+                let _guest = allocate(&server, Transport::Tcp, &server.credentials(&format!("hang-{n}"))).unwrap();
                 std::thread::sleep(Duration::from_millis(20));
             }
         });
