@@ -205,7 +205,9 @@ fn directories_that_alternate_forget_nothing_that_was_tried() {
     }
     let orders = |authority: &Authority| authority.asked().iter().filter(|asked| asked.path == "/order").count();
     assert_eq!((orders(&one), orders(&other)), (1, 1));
-    assert_eq!(server.log().matches("no certificate was had by ACME").count(), 2);
+    let told = || server.log().matches("no certificate was had by ACME").count();
+    wait_until("both to be told", LIMIT, || (told() >= 2).then_some(()));
+    assert_eq!(told(), 2);
     let noted = noted(state.path(), NAME);
     assert!(noted["wait-unix"].as_u64() > Some(now_unix() + 7000), "{noted}");
     assert_eq!(noted["elsewhere"][0]["directory"], one.directory);

@@ -108,7 +108,7 @@ fn a_store_that_lies_fills_no_memory_and_ends_no_call() {
             let status = store_status(&server);
             status.to_string().contains(expected).then_some(())
         });
-        assert!(server.log().contains(expected), "{what:?}: {}", server.log());
+        server.wait_for_log(expected);
         // However long it goes on.
         let lines = server.log().lines().count();
         assert!(lines < 60, "{what:?}: {lines} lines: {}", server.log());

@@ -61,7 +61,7 @@ fn the_rights_on_the_page_are_enough_and_one_that_lacks_is_told() {
             let status = store_status(server);
             (status["secrets"] == 1 && status["leases"]["servers"] == 2).then_some(())
         });
-        assert!(server.log().contains("nonces are made with the key"));
+        server.wait_for_log("nonces are made with the key");
         let erin = Credentials { username: "erin".to_owned(), password: "her password".to_owned() };
         allocate(server, &erin).unwrap();
         let ann = time_limited(SECRET, "ann", 600);

@@ -94,7 +94,8 @@ fn secrets_that_are_over_do_not_count_and_too_many_leave_in_force_what_was() {
     {
         put(first, last, latest);
         wait_until("too many to be told", LIMIT, || problem().contains(told).then_some(()));
-        assert!(store_status(&server)["secrets"] == 64 && server.log().contains(told), "{}", server.log());
+        server.wait_for_log(told);
+        assert_eq!(store_status(&server)["secrets"], 64);
         assert_eq!(metric(&server, "turnstone_store_problem{part=\"secrets\"}"), 1.0);
         allocate(&server, &alice).unwrap();
     }
@@ -183,6 +184,7 @@ fn users_of_the_store_are_looked_up_kept_for_its_loss_and_strangers_are_asked_ab
     wait_until("the end of bob", LIMIT, || {
         (allocate(&server, &password("bob", "bobs password")).err() == Some(401)).then_some(())
     });
+    server.wait_for_log("a user in the store cannot be used");
     let log = server.log();
     assert!(!log.contains("hunter2") && !log.contains("her password"));
     let told = log.lines().find(|line| line.contains("a user in the store cannot be used"));
@@ -217,7 +219,7 @@ fn a_value_of_a_user_that_is_too_long_is_told_and_holds_up_nobody_else() {
             assert_eq!(allocate(&server, &password("nobody", "guessed")).err(), Some(401));
         }
         assert_eq!(store_status(&server)["connections"], 1, "{}", server.log());
-        assert!(server.log().contains("a value of at most 4096 bytes"), "{}", server.log());
+        server.wait_for_log("a value of at most 4096 bytes");
         assert_eq!(allocate(&server, &password("huge", "guessed")).err(), Some(500));
         let problem = store_status(&server)["problems"]["users"].as_str().map(str::to_owned).unwrap_or_default();
         assert!(problem.contains("the user \"huge\""), "{problem}");
@@ -361,6 +363,7 @@ fn a_store_that_was_emptied_is_told_until_it_has_its_secrets_again() {
     let shown = turnstone(&server, &["store", "status"]);
     let problem = "no secret is in force: the store has none for the realm \"turn.test\"";
     assert!(shown.code == Some(1) && shown.stdout.contains(problem), "{shown:?}");
+    server.wait_for_log("no secret is in force");
     let log = server.log();
     let warning = log.lines().find(|line| line.contains("no secret is in force"));
     assert!(warning.is_some_and(|line| line.contains("WARN") && line.contains("turn.test")), "{log}");

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::credentials::{Credentials, expired, time_limited};
+use super::process::wait_until;
 use super::tls::TestAuthority;
 
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -352,6 +353,12 @@ impl TestServer {
     /// What the server wrote to its log so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.files.path("log")).unwrap_or_default()
+    }
+
+    /// Waits for a text in the log, which a thread of the server's own writes: a moment after what it tells of.
+    pub fn wait_for_log(&self, text: &str) {
+        let limit = Duration::from_secs(20);
+        wait_until(&format!("{text:?} in the log"), limit, || self.log().contains(text).then_some(()));
     }
 
     fn start_turnstone(config_toml: &str, files: Files, spec: &Spec) -> TestServer {

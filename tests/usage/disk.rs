@@ -53,6 +53,7 @@ fn a_full_disk_stops_no_relay_and_what_waited_is_written_when_there_is_room() {
         steady.echo(peer.address(), [100]);
     }
     assert!(metric(&server, "turnstone_usage_write_errors_total") >= 1.0);
+    server.wait_for_log("cannot be written");
     assert_eq!(server.log().matches("cannot be written").count(), 1, "one line for one state");
     drop(file);
     fs::remove_file(&filler).unwrap();

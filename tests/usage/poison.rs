@@ -53,9 +53,12 @@ fn a_record_that_is_refused_is_found_and_set_aside_and_the_others_of_its_batch_a
         wait_until("an empty spool", LIMIT, || (batches(folder.path()) == 0).then_some(()));
         assert!(aside(folder.path()).iter().all(|record| record.text("user") == "poison"));
         assert_eq!(lost(&server), 6.0);
+        server.wait_for_log("refused.ndjson");
+        let named =
+            || server.log().lines().filter(|line| line.contains("set aside") && line.contains("poison")).count();
+        wait_until("each of them in the log", LIMIT, || (named() >= 6).then_some(()));
         let log = server.log();
-        let named = log.lines().filter(|line| line.contains("set aside") && line.contains("poison")).count();
-        assert_eq!(named, 6, "{log}");
+        assert_eq!(named(), 6, "{log}");
         assert!(log.contains(&format!("HTTP status {status}")) && log.contains("refused.ndjson"), "{log}");
     }
 }
