@@ -105,23 +105,25 @@ impl Pair {
     }
 
     /// The same client at each: coturn first.
-    fn both(&self, (transport, at): (Transport, At), credentials: &Credentials, flags: &[&str]) -> [Finished; 2] {
-        self.ports.map(|ports| ports[at as usize]).map(|port| {
-            let peer = EchoPeer::start("127.0.0.1");
-            let mut command = Command::new(require_tool("turnutils_uclient", "coturn"));
-            match transport {
-                Transport::Udp => {}
-                Transport::Tcp => drop(command.arg("-t")),
-                Transport::Tls => drop(command.args(["-t", "-S", "-E"]).arg(self.directory.path().join("ca.pem"))),
-            }
-            command
-                .args(["-u", &credentials.username, "-w", &credentials.password])
-                .args(["-c", "-n", "5", "-z", "10", "-e", "127.0.0.1", "-r", &peer.address().port().to_string()])
-                .args(["-p", &port.to_string()])
-                .args(flags)
-                .arg("127.0.0.1");
-            run(&mut command, LIMIT)
-        })
+    fn both(&self, way: (Transport, At), credentials: &Credentials, flags: &[&str]) -> [Finished; 2] {
+        [0, 1].map(|server| self.one(server, way, credentials, flags))
+    }
+
+    fn one(&self, server: usize, (transport, at): (Transport, At), who: &Credentials, flags: &[&str]) -> Finished {
+        let peer = EchoPeer::start("127.0.0.1");
+        let mut command = Command::new(require_tool("turnutils_uclient", "coturn"));
+        match transport {
+            Transport::Udp => {}
+            Transport::Tcp => drop(command.arg("-t")),
+            Transport::Tls => drop(command.args(["-t", "-S", "-E"]).arg(self.directory.path().join("ca.pem"))),
+        }
+        command
+            .args(["-u", &who.username, "-w", &who.password])
+            .args(["-c", "-n", "5", "-z", "10", "-e", "127.0.0.1", "-r", &peer.address().port().to_string()])
+            .args(["-p", &self.ports[server][at as usize].to_string()])
+            .args(flags)
+            .arg("127.0.0.1");
+        run(&mut command, LIMIT)
     }
 
     fn both_relay(&self, credentials: &Credentials) {
@@ -134,15 +136,29 @@ impl Pair {
             ((Transport::Tls, At::Plain), &["-s"]),
             ((Transport::Tcp, At::Tls), &["-s"]),
         ] {
-            for (finished, who) in self.both(way, credentials, flags).iter().zip(["coturn", "turnstone"]) {
-                let output = finished.all_output();
-                assert_eq!(finished.code, Some(0), "{who} over {way:?}:\n{output}");
-                assert!(output.contains("tot_send_msgs=5, tot_recv_msgs=5"), "{who} over {way:?}:\n{output}");
+            let [mut theirs, ours] = self.both(way, credentials, flags);
+            // On a busy machine coturn sometimes ends a TLS handshake by an alert, or loses data of the session after it.
+            for _ in 0..3 {
+                if !relayed(&theirs) {
+                    theirs = self.one(0, way, credentials, flags);
+                }
+            }
+            for (finished, who) in [(theirs, "coturn"), (ours, "turnstone")] {
+                assert!(relayed(&finished), "{who} over {way:?}:\n{}", finished.all_output());
             }
         }
     }
 
-    fn neither_relays(&self, credentials: &Credentials) {
+    /// All at once: the client tries for some ten seconds before it gives up.
+    fn neither_relays(&self, credentials: &[Credentials]) {
+        std::thread::scope(|scope| {
+            for credentials in credentials {
+                scope.spawn(|| self.neither_relays_for(credentials));
+            }
+        });
+    }
+
+    fn neither_relays_for(&self, credentials: &Credentials) {
         let way = (Transport::Udp, At::Plain);
         for (finished, who) in self.both(way, credentials, &["-s"]).iter().zip(["coturn", "turnstone"]) {
             let output = finished.all_output();
@@ -150,6 +166,10 @@ impl Pair {
             assert!(output.contains("Cannot complete Allocation"), "{who}:\n{output}");
         }
     }
+}
+
+fn relayed(client: &Finished) -> bool {
+    client.code == Some(0) && client.all_output().contains("tot_send_msgs=5, tot_recv_msgs=5")
 }
 
 /// Free for UDP and TCP, outside of the relay ports.
@@ -165,9 +185,10 @@ fn time_limited_credentials_are_good_on_both_or_on_neither() {
     let pair = Pair::start(&format!("use-auth-secret\nstatic-auth-secret={SECRET}\nuser=alice:correct horse\n"));
     let good = time_limited(SECRET, "alice", 600);
     pair.both_relay(&good);
-    pair.neither_relays(&Credentials { password: "wrong".to_owned(), ..good });
+    let wrong = Credentials { password: "wrong".to_owned(), ..good };
     // Beside a secret, coturn has no static users.
-    pair.neither_relays(&Credentials { username: "alice".to_owned(), password: "correct horse".to_owned() });
+    let fixed = Credentials { username: "alice".to_owned(), password: "correct horse".to_owned() };
+    pair.neither_relays(&[wrong, fixed]);
 }
 
 #[test]
@@ -183,10 +204,7 @@ fn static_users_are_good_on_both_or_on_neither() {
     pair.both_relay(&alice("correct horse"));
     let carol = |password: &str| Credentials { username: "carol".to_owned(), password: password.to_owned() };
     pair.both_relay(&carol("stored as a key"));
-    pair.neither_relays(&carol("another one"));
-    pair.neither_relays(&carol(key.trim()));
-    pair.neither_relays(&alice("wrong"));
-    pair.neither_relays(&alice("an older password"));
+    pair.neither_relays(&[carol("another one"), carol(key.trim()), alice("wrong"), alice("an older password")]);
 }
 
 /// What a request over UDP is answered with: the message's type, or nothing.

@@ -37,16 +37,24 @@ fn a_log_that_nobody_reads_holds_up_neither_the_relay_nor_its_stop() {
     let listening = lines.find_map(|line| line.unwrap().trim().strip_prefix("listening on udp ").map(str::to_owned));
 
     // The first thousand cycles log a line each; a pipe holds some two hundred of them.
-    let mut bench = Command::new(env!("CARGO_BIN_EXE_turnstone"));
-    bench
-        .args(["bench", "allocate", &listening.unwrap(), "--user", "load", "--secret-env", SECRET.0])
-        .env(SECRET.0, SECRET.1);
-    bench.args(["--clients", "8", "--warm-up", "0.1", "--duration", "1", "--format", "json"]);
-    let finished = run(&mut bench, LIMIT);
-    assert_eq!(finished.code, Some(0), "{}", finished.all_output());
-    let report: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
-    assert!(report["received"].as_u64().unwrap() > 300, "{report:#}");
-    assert_eq!(report["lost"], 0, "{report:#}");
+    let listening = listening.unwrap();
+    let mut cycles = 0;
+    for _ in 0..20 {
+        let mut bench = Command::new(env!("CARGO_BIN_EXE_turnstone"));
+        bench
+            .args(["bench", "allocate", &listening, "--user", "load", "--secret-env", SECRET.0])
+            .env(SECRET.0, SECRET.1);
+        bench.args(["--clients", "8", "--warm-up", "0.1", "--duration", "1", "--format", "json"]);
+        let finished = run(&mut bench, LIMIT);
+        assert_eq!(finished.code, Some(0), "{}", finished.all_output());
+        let report: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
+        assert_eq!(report["lost"], 0, "{report:#}");
+        cycles += report["received"].as_u64().unwrap();
+        if cycles > 500 {
+            break;
+        }
+    }
+    assert!(cycles > 500, "{cycles}");
 
     kill_process(Pid::from_child(&server.0), Signal::TERM).unwrap();
     let status = wait_until("the server's end", LIMIT, || server.0.try_wait().unwrap());
