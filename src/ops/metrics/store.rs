@@ -32,11 +32,13 @@ pub(super) fn encode(store: &Store, (leases, made_without): (LeaseView, u64), ou
         "result",
         users,
     )?;
-    let LeaseView { asked, refused, kept, failed, users, allocations, servers, is_lost, is_wanted: _ } = leases;
+    let LeaseView { asked, refused, kept, failed, late, users, allocations, servers, is_lost, is_wanted: _ } = leases;
     let calls = [("granted", asked.saturating_sub(refused)), ("refused", refused), ("kept", kept), ("failed", failed)];
     let help = "Calls of the store about users' shares of quotas over all servers: asked for and granted, or refused because the quota is used up; \
                 kept, renewed or given back; without an answer.";
     out.counters("turnstone_lease_calls", help, "result", calls)?;
+    let help = "Allocates that waited 200 ms for a share in vain although the store answers: it is too far away for so many, or has too much to do.";
+    out.counter("turnstone_lease_allocates_late", help, late)?;
     out.gauge(
         "turnstone_lease_users",
         "Users of whose quota over all servers this one has a share, or asks for one.",

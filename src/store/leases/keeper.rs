@@ -105,6 +105,8 @@ pub struct LeaseKeeper {
     was_there: bool,
     /// Whether the store has said no to the last share.
     is_refused: bool,
+    /// How many had waited in vain when that was looked at last.
+    late: u64,
 }
 
 /// What a task of its own brings back.
@@ -153,6 +155,7 @@ pub fn leases(
         servers: 0,
         was_there: false,
         is_refused: false,
+        late: 0,
     };
     keeper.quotas.set_fleet(true, 0);
     keeper.publish();
@@ -209,7 +212,7 @@ impl LeaseKeeper {
     }
 
     fn ask(&mut self, Asked { by, user, limit }: Asked) {
-        let refused = if self.is_lost { Err(by) } else { self.node.ask(&user, limit, by) };
+        let refused = if self.is_lost { Err(by) } else { self.node.ask(clocks().0, &user, limit, by) };
         if let Err((worker, id)) = refused {
             (self.take)(worker, id, Answer::Failed);
         }
@@ -249,7 +252,7 @@ impl LeaseKeeper {
             Brought::Answer { id, sent_micros, answer } => {
                 match &answer {
                     Err(StoreError::Lost | StoreError::TimedOut) => self.window.failed(),
-                    _ => self.window.answered(now_micros.saturating_sub(sent_micros)),
+                    _ => self.window.answered(now_micros, now_micros.saturating_sub(sent_micros)),
                 }
                 match &answer {
                     Err(problem @ (StoreError::Lost | StoreError::TimedOut)) => self.lose(problem),
@@ -276,7 +279,11 @@ impl LeaseKeeper {
                 self.is_told = false;
                 // Whether shares are noted shows with the next one, if anybody has one.
                 self.is_refused &= self.node.totals().0 > 0;
-                if !self.is_refused {
+                let late = self.node.counts().late;
+                let since = late - std::mem::replace(&mut self.late, late);
+                if since > 0 && !self.is_refused {
+                    self.tell_late(since);
+                } else if !self.is_refused {
                     self.courier.store.stats().is_well(Part::Quotas);
                 }
                 if std::mem::take(&mut self.is_lost) {
@@ -294,6 +301,16 @@ impl LeaseKeeper {
                 self.servers = servers;
                 self.quotas.set_fleet(false, servers);
             }
+        }
+    }
+
+    /// So many Allocates have waited in vain since that was looked at last, although the store answers.
+    fn tell_late(&self, allocates: u64) {
+        let problem = format!(
+            "{allocates} Allocates waited 200 ms for the store in vain: it is too far away for so many, or has too much to do"
+        );
+        if self.courier.store.stats().trouble(Part::Quotas, &problem) {
+            tracing::warn!(%problem, "limits over all servers are as [store] on-loss says for these (told once a minute)");
         }
     }
 

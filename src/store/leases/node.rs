@@ -18,6 +18,8 @@ const BLOCK_MIN: u32 = 4;
 const BLOCK_MAX: u32 = 64;
 /// Requests of one user that wait for the answer to one call, of all workers.
 const WAITING_MAX: usize = 1024;
+/// For so long an Allocate waits. What is older is asked for by nobody any more.
+pub(super) const WAIT_MICROS: u64 = 200_000;
 /// For so long it is believed that there is nothing left for a user: whoever asks all the time does not ask the store all the time.
 const REFUSED_MICROS: u64 = 1_000_000;
 /// After a call that failed, the next one.
@@ -54,6 +56,8 @@ pub(super) struct Counts {
     pub(super) failed: u64,
     /// Renewals and returns.
     pub(super) kept: u64,
+    /// Who has waited for an answer as long as anybody waits, although the store could be asked.
+    pub(super) late: u64,
 }
 
 /// A server's shares. `W` is what waits for one.
@@ -76,8 +80,7 @@ pub(super) struct Node<W> {
 struct Lease<W> {
     turn: Option<(u64, u64)>,
     sent: Option<Sent>,
-    /// Who waits, and for a share of which limit.
-    waiting: Vec<(W, u32)>,
+    waiting: Vec<Waiting<W>>,
     /// Whether the store may have noted something.
     is_noted: bool,
     /// What is the share, when the store was last heard of.
@@ -88,6 +91,13 @@ struct Lease<W> {
     is_in_step: bool,
     /// How much of the limit more than is in use may stay here, when the store was last heard of: what is beyond half of it may not.
     room: u64,
+}
+
+/// Who waits, and for a share of which limit.
+struct Waiting<W> {
+    who: W,
+    limit: u32,
+    since_micros: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -127,7 +137,7 @@ impl<W> Node<W> {
     ///
     /// # Errors
     /// As many do as may.
-    pub(super) fn ask(&mut self, user: &User, limit: u32, who: W) -> Result<(), W> {
+    pub(super) fn ask(&mut self, now_micros: u64, user: &User, limit: u32, who: W) -> Result<(), W> {
         if self.leases.len() >= USERS_MAX && !self.leases.contains_key(user) {
             return Err(who);
         }
@@ -135,7 +145,7 @@ impl<W> Node<W> {
         if lease.waiting.len() >= WAITING_MAX {
             return Err(who);
         }
-        lease.waiting.push((who, limit));
+        lease.waiting.push(Waiting { who, limit, since_micros: now_micros });
         if lease.sent.is_none() {
             // Somebody waits: before all renewals, of which there are many after a loss.
             self.set_turn(user, 0);
@@ -182,7 +192,7 @@ impl<W> Node<W> {
             lease.renew_micros = 0;
             let waiting = std::mem::take(&mut lease.waiting);
             self.set_turn(&user, now_micros + RETRY_MICROS);
-            return waiting.into_iter().map(|(who, _)| (who, false)).collect();
+            return waiting.into_iter().map(|waiting| (waiting.who, false)).collect();
         };
         lease.is_noted = noted.share > 0;
         self.allocations = self.allocations + u64::from(noted.share) - u64::from(lease.share);
@@ -216,7 +226,8 @@ impl<W> Node<W> {
             false => 0,
         };
         self.set_turn(&user, next_micros);
-        waiting.into_iter().map(|(who, _)| (who, true)).collect()
+        self.counts.late += waiting.iter().filter(|waiting| waiting.is_over(now_micros)).count() as u64;
+        waiting.into_iter().map(|waiting| (waiting.who, true)).collect()
     }
 
     /// Has all shares noted anew at once: the store has forgotten them, or could not be reached for a while.
@@ -264,7 +275,10 @@ impl<W> Node<W> {
         if lease.sent.is_some() {
             return None;
         }
-        let asked = lease.waiting.iter().map(|(_, limit)| *limit).min();
+        let were_waiting = lease.waiting.len();
+        lease.waiting.retain(|waiting| !waiting.is_over(now_micros));
+        self.counts.late += (were_waiting - lease.waiting.len()) as u64;
+        let asked = lease.waiting.iter().map(|waiting| waiting.limit).min();
         let block = |live: u32| (live / 4).clamp(BLOCK_MIN, BLOCK_MAX);
         let live = self.quotas.in_use_by(&user);
         // What nobody has used for as long as a renewal takes is somebody else's.
@@ -315,9 +329,17 @@ impl<W> Node<W> {
             self.due.remove(&before);
         }
         self.next_turn += 1;
-        let turn = (at_micros, self.next_turn);
+        // Of those who wait, who has come last is first: if there are more than the store can be asked about in time, others are in time so.
+        let turn = (at_micros, if at_micros == 0 { u64::MAX - self.next_turn } else { self.next_turn });
         lease.turn = Some(turn);
         self.due.insert(turn, user.clone());
+    }
+}
+
+impl<W> Waiting<W> {
+    /// Whether its Allocate is answered by now, without a share.
+    fn is_over(&self, now_micros: u64) -> bool {
+        now_micros.saturating_sub(self.since_micros) > WAIT_MICROS
     }
 }
 

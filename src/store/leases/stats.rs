@@ -11,6 +11,7 @@ pub struct LeaseStats {
     refused: AtomicU64,
     failed: AtomicU64,
     kept: AtomicU64,
+    late: AtomicU64,
     users: AtomicU64,
     allocations: AtomicU64,
     servers: AtomicU64,
@@ -29,6 +30,8 @@ pub struct LeaseView {
     pub kept: u64,
     /// Calls without an answer in time.
     pub failed: u64,
+    /// Allocates that have waited 200 ms for a share in vain, although the store answers.
+    pub late: u64,
     /// Users with a share, or whose share is asked for.
     pub users: u64,
     /// Allocations in all shares of this server, made or not.
@@ -47,6 +50,7 @@ impl LeaseStats {
         self.refused.store(counts.refused, Ordering::Relaxed);
         self.failed.store(counts.failed, Ordering::Relaxed);
         self.kept.store(counts.kept, Ordering::Relaxed);
+        self.late.store(counts.late, Ordering::Relaxed);
         self.users.store(users as u64, Ordering::Relaxed);
         self.allocations.store(allocations, Ordering::Relaxed);
         self.servers.store(servers.into(), Ordering::Relaxed);
@@ -63,6 +67,7 @@ impl LeaseStats {
             asked: self.asked.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),
+            late: self.late.load(Ordering::Relaxed),
             kept: self.kept.load(Ordering::Relaxed),
             users: self.users.load(Ordering::Relaxed),
             allocations: self.allocations.load(Ordering::Relaxed),

@@ -221,8 +221,8 @@ impl Fleet {
             return;
         }
         let limit = self.limit.min(stricter.unwrap_or(u32::MAX));
-        let user = self.user.clone();
-        self.servers[server].node.ask(&user, limit, ()).unwrap();
+        let (user, now_micros) = (self.user.clone(), self.now(server));
+        self.servers[server].node.ask(now_micros, &user, limit, ()).unwrap();
         self.go_on();
     }
 

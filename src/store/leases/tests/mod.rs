@@ -8,7 +8,9 @@ mod scale;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::policy::WithoutShare;
+use super::node::{Node, Terms, WAIT_MICROS};
+use crate::policy::{Quotas, WithoutShare};
+use crate::user::User;
 
 use fleet::{Fleet, Step};
 
@@ -194,4 +196,23 @@ fn what_a_server_that_has_died_had_is_free_within_a_term() {
     fleet.take(&Step::Wait(60_000));
     fleet.fill(1);
     assert_eq!(fleet.live(), 4);
+}
+
+#[test]
+fn of_more_than_can_be_asked_about_in_time_the_last_are_and_nobody_asks_for_who_waits_no_more() {
+    let quotas = std::sync::Arc::new(Quotas::default());
+    quotas.set_fleet(false, 2);
+    let mut node = Node::new(quotas, Terms { term_micros: fleet::TERM_MICROS });
+    let begin = 1_000_000_000;
+    // One each ten milliseconds.
+    for n in 0..30 {
+        node.ask(begin + n * 10_000, &User::fixed(format!("u{n}")), 10, n).unwrap();
+    }
+    let now = begin + 290_000;
+    let asked: Vec<_> = node.poll_calls(now, 2).into_iter().map(|call| call.user).collect();
+    assert_eq!(asked, [29, 28].map(|n| User::fixed(format!("u{n}"))));
+    let asked = node.poll_calls(now, usize::MAX).len() as u64;
+    assert_eq!((asked, node.counts().late), (WAIT_MICROS / 10_000 + 1 - 2, 9));
+    // Nothing is left of those.
+    assert_eq!(node.totals().0, 21);
 }

@@ -422,7 +422,7 @@ impl World {
                 return server.quotas.set_fleet(false, servers);
             }
             Heard::Answer { id, share, others, waited_micros } => {
-                server.window.answered(waited_micros);
+                server.window.answered(now_micros, waited_micros);
                 (id, Some(Noted { share, id, others, was_mended: false }))
             }
             Heard::Failed { id } => {
@@ -469,7 +469,7 @@ impl World {
             let who = self.waiting.len() as u64 - 1;
             if self.wants_share(who) {
                 let (user, limit) = (self.callers[caller as usize].user.clone(), self.plan.limit);
-                if self.servers[n].node.ask(&user, limit, who).is_err() {
+                if self.servers[n].node.ask(self.now_micros, &user, limit, who).is_err() {
                     self.decide(who, true);
                 }
                 self.at(ALLOCATE_WAITS_MICROS / TICK_MICROS, Turn::Late(who));
