@@ -27,8 +27,8 @@ Checks: configuration, server (is it running, and does it listen), files (modes 
   container, public-host, listener (what URLs lead to), udp-losses, buffers, backlog, firewall,
   health ([metrics]), and for every listener the steps of turnstone probe.
 It sends packets only to this host's own addresses, so that it cannot see a firewall outside of it:
-run turnstone probe from elsewhere for that. As root it sees more: the server's process, secrets,
-firewall rules.
+turnstone probe from elsewhere does, and sends to the relay ports as peers do (relay-reach). As root
+it sees more: the server's process, secrets, firewall rules.
 
 Exit codes, those of turnstone probe:
   0  healthy, perhaps with warnings

@@ -43,12 +43,15 @@ Steps: resolve, connect, tls, certificate, alpn, binding, unauthenticated (bindi
   nat over UDP where the server has another address for it, RFC 5780; redirect in place of
   unauthenticated where it sends clients to another server, which is probed next), third-party;
   then for IPv4 and IPv6 relays allocate, relayed-address, allocate-second, permission, echo-send,
-  channel, echo-channel, safety, release, integrity; then mobility and, over tcp and tls, tcp-relay.
+  channel, echo-channel, relay-reach, safety, release, integrity; then mobility and, over tcp and
+  tls, tcp-relay.
 What a server may have off (third-party, mobility, tcp-relay) is \"off\" then, which is no fault.
 turns: with ?transport=udp is DTLS; it takes a program built with the cargo feature dtls.
 Without a credential it stops at the 401: nothing is relayed then. The secret need not leave the
 server: a credential that is made there, as above, is enough. The echo is between two allocations of
-one user. SRV and NAPTR records are not looked up.
+one user, and stays inside of most servers; relay-reach sends to the relayed address as peers do.
+Run from elsewhere, it sees closed relay ports and a wrong external-ip. SRV and NAPTR records are
+not looked up.
 On the server itself, turnstone doctor takes the same steps at every listener.
 
 Exit codes, as monitoring systems in the manner of Nagios read them:
@@ -97,6 +100,9 @@ pub(super) struct ProbeArgs {
     /// The longest that one step may take, in seconds, 0.1 to 600.
     #[arg(long, default_value = "5", value_name = "SECONDS", value_parser = timeout)]
     timeout: Duration,
+    /// Don't send UDP straight to the relayed address, as peers do: for a server whose relay ports are closed to here on purpose.
+    #[arg(long)]
+    no_relay_reach: bool,
     /// Don't ask for permissions towards private addresses, which a safe relay refuses.
     #[arg(long)]
     no_safety: bool,
@@ -156,6 +162,7 @@ pub(super) fn run(args: &ProbeArgs, printer: &mut Printer) -> Result<Exit, CliEr
             _ => None,
         },
         timeout: args.timeout,
+        relay_reach: !args.no_relay_reach,
         safety: !args.no_safety,
         tcp_relay: args.tcp_relay,
     };

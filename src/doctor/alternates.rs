@@ -62,6 +62,7 @@ fn ask(address: SocketAddr, timeout: Duration) -> Result<(), String> {
         certificate_name: None,
         family: None,
         timeout,
+        relay_reach: false,
         safety: false,
         tcp_relay: false,
     };

@@ -83,6 +83,8 @@ pub(super) fn probe(
         certificate_name: None,
         family: None,
         timeout: options.timeout,
+        // What this host sends to itself passes no firewall in front of it.
+        relay_reach: false,
         safety: true,
         tcp_relay: false,
     };

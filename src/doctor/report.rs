@@ -2,6 +2,7 @@
 //!
 //! Schema 1: fields are only ever added. `verdict` and `status` are `ok`, `note`, `warn` or `fail`.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -10,6 +11,10 @@ use crate::probe::{self, Counts, Status, Step, Target, millis, worst};
 
 /// The version of the JSON.
 pub const SCHEMA: u32 = 1;
+
+/// What this host sends to itself passes nothing that stands in front of it.
+const NOT_SEEN: &str = "\nA firewall or security group in front of this host is not seen from here: turnstone probe, from elsewhere, \
+                        sends to the relay ports as peers do (relay-reach).";
 
 /// Everything that was found.
 #[derive(Clone, Debug, Serialize)]
@@ -44,7 +49,17 @@ impl Report {
             Status::Warn => "it works, with warnings",
             Status::Fail => "NOT HEALTHY",
         };
-        format!("{verdict}: {} in {:.1} s", self.counts, self.ms / 1000.0)
+        let summary = format!("{verdict}: {} in {:.1} s", self.counts, self.ms / 1000.0);
+        match self.has_relays_for_others() {
+            true => summary + NOT_SEEN,
+            false => summary,
+        }
+    }
+
+    fn has_relays_for_others(&self) -> bool {
+        let steps = self.listeners.iter().flat_map(Target::all_steps);
+        let mut relayed = steps.filter_map(|step| step.facts.get("relayed")?.as_str()?.parse::<SocketAddr>().ok());
+        relayed.any(|relayed| !relayed.ip().is_loopback())
     }
 }
 

@@ -39,6 +39,8 @@ pub struct Options {
     pub family: Option<Family>,
     /// The longest that one step may take.
     pub timeout: Duration,
+    /// Send to the relayed address as a peer would, from a socket of this host's own.
+    pub relay_reach: bool,
     /// Ask for permissions towards private addresses, which a safe relay refuses.
     pub safety: bool,
     /// Send data through a TCP relay (RFC 6062), to a peer on this host.

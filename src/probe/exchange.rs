@@ -15,6 +15,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(300);
 pub(super) struct Party {
     pub(super) session: Session,
     pub(super) relayed: SocketAddr,
+    /// Where the server sees it.
+    pub(super) mapped: SocketAddr,
 }
 
 /// How data is sent.

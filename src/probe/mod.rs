@@ -3,7 +3,7 @@
 //!
 //! The order is resolve, connect, TLS, Binding, how the NAT behaves if the server helps with that, an Allocate without credentials, and
 //! with a credential for each address family: two allocations, permissions, data between their relayed addresses by indications and
-//! by channels, requests that a safe relay refuses, and the release; then what else it offers. A server that clients are sent to is probed,
+//! by channels, what a peer on this host sends, requests that a safe relay refuses, and the release; then what else it offers. A server that clients are sent to is probed,
 //! too. It blocks, in one thread, and never waits longer than the timeout in one step.
 
 mod compare;
@@ -18,6 +18,7 @@ mod link;
 mod nat;
 mod offers;
 mod place;
+mod reach;
 mod relay;
 mod report;
 mod resolve;

@@ -96,6 +96,14 @@ fn find(address: SocketAddr, other: SocketAddr, wait: Duration) -> io::Result<Fo
     Ok(Found { filtering, mapping, is_natted: first != local })
 }
 
+/// The address that this socket is seen from; `None` when no answer comes.
+///
+/// # Errors
+/// Of the socket, or when the server refuses.
+pub(super) fn mapped(socket: &UdpSocket, server: SocketAddr, wait: Duration) -> io::Result<Option<SocketAddr>> {
+    exchange(socket, server, None, wait)
+}
+
 /// The address that a Binding request is seen from; `None` when no answer comes, from wherever.
 fn exchange(socket: &UdpSocket, to: SocketAddr, change: Option<u32>, wait: Duration) -> io::Result<Option<SocketAddr>> {
     let mut id = [0; 12];

@@ -1,5 +1,5 @@
-//! The steps of one relay family: two clients allocate, permit each other's relayed address and send each other data; what a
-//! safe relay refuses is asked for; both allocations are given back.
+//! The steps of one relay family: two clients allocate, permit each other's relayed address and send each other data; a peer of this
+//! host's own sends to one; what a safe relay refuses is asked for; both allocations are given back.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use crate::stun::ErrorCode;
 
 use super::dial::{Dialer, Unopened};
 use super::exchange::{By, Lost, Party, carry};
+use super::reach;
 use super::report::{Recorder, Status, Step};
 use super::verdict::{Failure, not_public, with_code};
 
@@ -60,15 +61,11 @@ pub(super) fn probe(
                 relay.echo("echo-channel", By::Channel, &mut first, &mut second);
             }
         }
-        if dialer.context.options.safety {
-            relay.judge_safety(&mut first);
-        }
+        relay.reach_and_judge(&mut first);
         relay.release(&mut [&mut first, &mut second]);
         relay.judge_signatures(&[&first, &second]);
     } else {
-        if dialer.context.options.safety {
-            relay.judge_safety(&mut first);
-        }
+        relay.reach_and_judge(&mut first);
         relay.release(&mut [&mut first]);
         relay.judge_signatures(&[&first]);
     }
@@ -173,7 +170,9 @@ impl Relay<'_, '_> {
                 let _ = session.request(Request::Refresh { lifetime_secs: 0 });
                 Err(Denied::Useless(Useless::OtherFamily { wanted: self.family, given: relayed }))
             }
-            Answer::Allocated { relayed, lifetime_secs, .. } => Ok((Party { session, relayed }, lifetime_secs)),
+            Answer::Allocated { relayed, mapped, lifetime_secs } => {
+                Ok((Party { session, relayed, mapped }, lifetime_secs))
+            }
             _ => Err(Denied::Useless(Useless::OtherAnswer)),
         }
     }
@@ -197,6 +196,9 @@ impl Relay<'_, '_> {
                 (Status::Warn, format!("{} is {kind}, and the server was reached at {other}", relayed.ip()))
             }
             (Some(kind), Some(_)) => (Status::Ok, format!("{} is {kind}, as the server's", relayed.ip())),
+            (None, _) if Family::of(server) == self.family && relayed.ip() != server => {
+                (Status::Ok, format!("{} is public, and another address than {server}, which was asked", relayed.ip()))
+            }
             (None, _) => (Status::Ok, format!("{} is public", relayed.ip())),
         };
         self.add("relayed-address", status, started, message);
@@ -261,7 +263,7 @@ impl Relay<'_, '_> {
                 let way = format!("{len} bytes from {} to {}", from.relayed, to.relayed);
                 let message = match lost {
                     Lost::Silent(sends) => format!(
-                        "{way} did not arrive (sent {sends} times): the relay ports are closed in a firewall, or the server \
+                        "{way} did not arrive (sent {sends} times): a peer policy or a firewall of the server's host keeps its relays apart, or it \
                          does not reach its own public address"
                     ),
                     Lost::Damaged(what) => format!("{way}: {what} arrived"),
@@ -283,6 +285,18 @@ impl Relay<'_, '_> {
                 .fact("round_trip_ms", (round_trip_ms * 1000.0).round() / 1000.0),
         );
         true
+    }
+
+    /// Whether peers get through, and whom the relay reaches.
+    fn reach_and_judge(&mut self, party: &mut Party) {
+        let options = self.dialer.context.options;
+        if options.relay_reach {
+            let step = reach::probe(self.dialer, party, |failure| self.words(failure)).of_relay(self.family);
+            self.recorder.add(step);
+        }
+        if options.safety {
+            self.judge_safety(party);
+        }
     }
 
     /// Whether the relay may be used to reach what is behind it.

@@ -39,7 +39,7 @@ pub(crate) struct Internet {
     pub(crate) server: TestServer,
     pub(crate) hosts: [Namespace; 2],
     _nats: [Namespace; 2],
-    _core: Namespace,
+    pub(crate) core: Namespace,
 }
 
 impl Internet {
@@ -56,7 +56,7 @@ impl Internet {
             core.ip(&["route", "add", "10.0.0.0/8", "via", "5.44.1.2"]);
         }
         let server = server_in(&core, &SERVER, "0.0.0.0");
-        Internet { server, hosts: [host_1, host_2], _nats: [nat_1, nat_2], _core: core }
+        Internet { server, hosts: [host_1, host_2], _nats: [nat_1, nat_2], core }
     }
 }
 

@@ -18,6 +18,7 @@ mod internet;
 mod multi_homed;
 mod namespace;
 mod public_address;
+mod relay_reach;
 mod rolling_restart;
 mod stun_client;
 mod symmetric_nat;

@@ -10,7 +10,7 @@ use super::support::{Spec, TestServer, Transport, wait_until};
 use super::{Probe, url};
 
 const TRANSPORTS: [Transport; 3] = [Transport::Udp, Transport::Tcp, Transport::Tls];
-const OF_RELAY: [&str; 10] = [
+const OF_RELAY: [&str; 11] = [
     "allocate",
     "relayed-address",
     "allocate-second",
@@ -18,6 +18,7 @@ const OF_RELAY: [&str; 10] = [
     "echo-send",
     "channel",
     "echo-channel",
+    "relay-reach",
     "safety",
     "release",
     "integrity",
@@ -35,7 +36,7 @@ fn every_step_succeeds_over_every_transport_and_family_and_nothing_is_left_behin
         let offers: &[_] = if transport == Transport::Udp { &["mobility"] } else { &["mobility", "tcp-relay"] };
         assert_eq!(names, [&reach[..], &OF_RELAY, &OF_RELAY, offers].concat());
         let relays: Vec<_> = probed.steps().iter().filter_map(|step| step["relay"].as_str()).collect();
-        assert_eq!(relays, [["ipv4"; 10], ["ipv6"; 10]].concat());
+        assert_eq!(relays, [["ipv4"; 11], ["ipv6"; 11]].concat());
         assert!(probed.step("integrity")["facts"]["verified"].as_u64().unwrap() >= 10);
         assert_eq!(probed.step("binding")["facts"]["nat"], false);
         assert_eq!(probed.step("unauthenticated")["facts"]["realm"], server.realm());

@@ -1,0 +1,433 @@
+//! Whether peers get through to a relay: what a plain UDP socket of this host sends to the relayed address has to come by the allocation,
+//! and what the relay sends has to come to the socket. The echo between two allocations stays inside of most servers: it says
+//! nothing of a firewall in front of them, nor of an `external-ip` that is another host's.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use crate::addr::{Family, unspecified};
+use crate::client::{Request, data};
+use crate::stun::{AttributeType, Class, ErrorCode, Message, Method};
+
+use super::datagrams::{is_timeout, left};
+use super::dial::Dialer;
+use super::exchange::Party;
+use super::nat;
+use super::report::{Status, Step};
+use super::verdict::{Failure, is_no_route, not_public, with_code};
+
+/// Bytes of data: a small odd size, which needs padding.
+const LEN: usize = 173;
+/// By how many of them they are known, if the others are not what was sent.
+const MARK: usize = 16;
+/// The first wait before data is sent again, as UDP may lose it; it doubles each time.
+const FIRST_WAIT: Duration = Duration::from_millis(300);
+/// How long data is waited for at most, and the other way where the first one has shown that something is wrong.
+const PATIENCE_MAX: Duration = Duration::from_secs(3);
+const PATIENCE_BACK: Duration = Duration::from_millis(1200);
+/// How long each Binding request is waited for, and what a host has to say by ICMP.
+const BINDING_WAIT: Duration = Duration::from_millis(300);
+/// Where most servers have UDP.
+const STUN_PORT: u16 = 3478;
+
+/// Takes the step. `words` says what is wrong with a request.
+pub(super) fn probe(dialer: &Dialer<'_>, party: &mut Party, words: impl Fn(&Failure) -> String) -> Step {
+    let started = Instant::now();
+    let relayed = party.relayed;
+    let step = |status, message: String| Step::new("relay-reach", status, started.elapsed(), message);
+    match look(dialer, party) {
+        Ok(found) => {
+            let (status, message) = found.verdict();
+            step(status, message)
+                .fact("seen_as", found.there.seen_as.map(|peer| peer.to_string()))
+                .fact("arrives", found.there.seen_as.is_some())
+                .fact("returns", found.back.is_some())
+        }
+        Err(Untold::Here(why)) => {
+            step(Status::Note, format!("whether peers reach {relayed} cannot be told from here: {why}"))
+        }
+        Err(Untold::Refused(failure)) => {
+            let is_denied = failure.code() == Some(ErrorCode::FORBIDDEN);
+            let why = if is_denied { "the server does not let its clients reach this host's address: " } else { "" };
+            let message = format!("whether peers reach {relayed} cannot be told from here: {why}{}", words(&failure));
+            with_code(step(if is_denied { Status::Note } else { Status::Warn }, message), &failure)
+        }
+    }
+}
+
+/// Why nothing is known.
+enum Untold {
+    /// It is for reasons of this host or its network.
+    Here(String),
+    /// The server refuses the permission, or its connection is gone.
+    Refused(Failure),
+}
+
+impl From<Failure> for Untold {
+    fn from(failure: Failure) -> Self {
+        Self::Refused(failure)
+    }
+}
+
+fn unsent(error: &io::Error) -> Untold {
+    Untold::Here(match is_no_route(error) {
+        true => "this machine has no route there".to_owned(),
+        false => format!("nothing can be sent to there: {error}"),
+    })
+}
+
+/// What was found.
+struct Found {
+    relayed: SocketAddr,
+    server: IpAddr,
+    /// The addresses that this host is seen from, which are permitted.
+    own: Vec<IpAddr>,
+    /// Whether the server answers plain UDP from this host.
+    has_udp: bool,
+    there: There,
+    /// Where what the relay sent came from.
+    back: Option<SocketAddr>,
+}
+
+/// What came of what was sent to the relayed address.
+#[derive(Default)]
+struct There {
+    sends: u32,
+    /// Whom the relay names as the peer.
+    seen_as: Option<SocketAddr>,
+    is_damaged: bool,
+    /// A host answers by ICMP that nothing listens there.
+    is_rejected: bool,
+}
+
+fn look(dialer: &Dialer<'_>, party: &mut Party) -> Result<Found, Untold> {
+    let (server, relayed) = (dialer.address, party.relayed);
+    // A server may name any address, and what is at a private one is none of its business.
+    if let Some(kind) = not_public(relayed.ip())
+        && not_public(server.ip()) != Some(kind)
+    {
+        return Err(Untold::Here(format!("it is {kind}, and the server is not at such a one")));
+    }
+    let timeout = dialer.context.options.timeout;
+    let socket = UdpSocket::bind(unspecified(Family::of(relayed.ip()))).map_err(|error| unsent(&error))?;
+    let seen = seen_by(server, &socket, timeout.min(BINDING_WAIT))?;
+    let own = own_addresses(server, party, seen)?;
+    let mut refused = None;
+    let mut permitted = Vec::new();
+    for ip in own {
+        match party.session.request(Request::CreatePermission { peer: SocketAddr::new(ip, relayed.port()) }) {
+            Ok(_) => permitted.push(ip),
+            Err(failure) => refused = Some(failure),
+        }
+    }
+    if let (true, Some(failure)) = (permitted.is_empty(), refused) {
+        return Err(Untold::Refused(failure));
+    }
+    let mut payload = [0; LEN];
+    getrandom::fill(&mut payload).map_err(|error| unsent(&io::Error::other(error)))?;
+    let mut there = send_there(&socket, party, &payload, timeout.min(PATIENCE_MAX))?;
+    let (to, patience) = match there.seen_as {
+        Some(peer) => (Some(peer), PATIENCE_MAX),
+        None => {
+            there.is_rejected = is_rejected(relayed);
+            (seen, PATIENCE_BACK)
+        }
+    };
+    payload.reverse();
+    let back = to.map(|to| send_back(&socket, party, to, &payload, timeout.min(patience))).transpose()?.flatten();
+    Ok(Found { relayed, server: server.ip(), own: permitted, has_udp: seen.is_some(), there, back })
+}
+
+/// Where the server sees this socket, if it answers plain UDP: where it was asked, or at the port that most have.
+fn seen_by(server: SocketAddr, socket: &UdpSocket, wait: Duration) -> Result<Option<SocketAddr>, Untold> {
+    if socket.local_addr().is_ok_and(|local| Family::of(local.ip()) != Family::of(server.ip())) {
+        return Ok(None);
+    }
+    let mut ports = vec![server.port(), STUN_PORT];
+    ports.dedup();
+    for port in ports {
+        // Who refuses to answer has said nothing of where we are.
+        if let Ok(Some(seen)) = nat::mapped(socket, SocketAddr::new(server.ip(), port), wait) {
+            return Ok(Some(seen));
+        }
+    }
+    Ok(None)
+}
+
+/// From where a peer at this host is seen. Permissions are for addresses, whatever ports a NAT makes (RFC 8656 section 9).
+fn own_addresses(server: SocketAddr, party: &Party, seen: Option<SocketAddr>) -> Result<Vec<IpAddr>, Untold> {
+    let family = Family::of(party.relayed.ip());
+    let mut own: Vec<IpAddr> = seen.into_iter().chain([party.mapped]).map(|address| address.ip()).collect();
+    own.retain(|ip| Family::of(*ip) == family);
+    own.dedup();
+    let route = UdpSocket::bind(unspecified(family)).and_then(|route| {
+        route.connect(party.relayed)?;
+        route.local_addr()
+    });
+    let local = route.map_err(|error| unsent(&error))?.ip();
+    // What speaks to the server may be a proxy in between, and what sends to the relay this host itself.
+    let may_be_seen = not_public(local).is_none() || (own.is_empty() && not_public(local) == not_public(server.ip()));
+    if may_be_seen && !own.contains(&local) {
+        own.push(local);
+    }
+    match own.is_empty() {
+        true => Err(Untold::Here(format!("peers would see another address than {local}, and which is not known"))),
+        false => Ok(own),
+    }
+}
+
+/// Sends to the relayed address until it comes by the allocation.
+fn send_there(socket: &UdpSocket, party: &mut Party, payload: &[u8], patience: Duration) -> Result<There, Untold> {
+    let (mut there, mut wait) = (There::default(), FIRST_WAIT);
+    let deadline = Instant::now() + patience;
+    loop {
+        socket.send_to(payload, party.relayed).map_err(|error| unsent(&error))?;
+        there.sends += 1;
+        let wait_until = deadline.min(Instant::now() + wait);
+        wait *= 2;
+        while let Some(bytes) = party.session.link.recv(wait_until)? {
+            let Some((peer, data)) = data_of(&bytes) else { continue };
+            if data.starts_with(payload.get(..MARK).unwrap_or_default()) {
+                (there.seen_as, there.is_damaged) = (Some(peer), data != payload);
+                return Ok(there);
+            }
+        }
+        if Instant::now() >= deadline {
+            return Ok(there);
+        }
+    }
+}
+
+/// What a Data indication has in it (RFC 8656 section 11.4).
+fn data_of(bytes: &[u8]) -> Option<(SocketAddr, Vec<u8>)> {
+    let message = Message::parse(bytes).ok()?;
+    let is_data = message.method() == Method::DATA && message.class() == Class::Indication;
+    let peer = message.xor_address(AttributeType::XOR_PEER_ADDRESS).filter(|_| is_data)?;
+    Some((peer, message.get(AttributeType::DATA)?.to_vec()))
+}
+
+/// Has the relay send to the socket; where that came from.
+fn send_back(
+    socket: &UdpSocket,
+    party: &mut Party,
+    to: SocketAddr,
+    payload: &[u8],
+    patience: Duration,
+) -> Result<Option<SocketAddr>, Untold> {
+    let mut frame = Vec::new();
+    let number = payload.iter().fold(0_u64, |number, byte| number.rotate_left(8) ^ u64::from(*byte));
+    data::send_indication(to, number, &mut frame, |out| out.extend_from_slice(payload));
+    let deadline = Instant::now() + patience;
+    let (mut wait, mut buffer) = (FIRST_WAIT, [0; 2048]);
+    loop {
+        party.session.link.send(&frame, deadline)?;
+        let wait_until = deadline.min(Instant::now() + wait);
+        wait *= 2;
+        while let Some(left) = left(wait_until) {
+            socket.set_read_timeout(Some(left)).map_err(|error| unsent(&error))?;
+            match socket.recv_from(&mut buffer) {
+                Ok((len, from)) if buffer.get(..len) == Some(payload) => return Ok(Some(from)),
+                // A late answer to the Binding request, or anybody's.
+                Ok(_) => {}
+                Err(error) if is_timeout(&error) => {}
+                Err(error) => return Err(unsent(&error)),
+            }
+        }
+        if Instant::now() >= deadline {
+            return Ok(None);
+        }
+    }
+}
+
+/// Whether a host at this address says that there is no such port, which only a connected socket hears.
+fn is_rejected(relayed: SocketAddr) -> bool {
+    let heard = UdpSocket::bind(unspecified(Family::of(relayed.ip()))).and_then(|socket| {
+        socket.connect(relayed)?;
+        socket.set_read_timeout(Some(BINDING_WAIT))?;
+        socket.send(&[0; MARK])?;
+        socket.recv(&mut [0; MARK])
+    });
+    heard.is_err_and(|error| !is_timeout(&error) && !is_no_route(&error))
+}
+
+impl Found {
+    fn verdict(&self) -> (Status, String) {
+        let Self { relayed, there, back, .. } = self;
+        match (there.seen_as, back) {
+            (Some(_), _) if there.is_damaged => {
+                (Status::Fail, format!("other bytes arrived than a peer had sent to UDP {relayed}"))
+            }
+            (Some(peer), Some(from)) if from == relayed => self.through(peer),
+            (Some(_), Some(from)) => (
+                Status::Warn,
+                format!(
+                    "what peers send to UDP {relayed} arrives, but what the relay sends comes from {from}: NATs and firewalls of \
+                     peers drop that. Packets have to leave from the address of external-ip"
+                ),
+            ),
+            (Some(peer), None) => (
+                Status::Fail,
+                format!(
+                    "what peers send to UDP {relayed} arrives, but nothing that the relay sends arrives at {peer} here: let UDP \
+                     out from the server's relay ports in its firewall / security group"
+                ),
+            ),
+            (None, _) => self.nothing(),
+        }
+    }
+
+    /// Both ways work.
+    fn through(&self, peer: SocketAddr) -> (Status, String) {
+        let message =
+            format!("{LEN} bytes from a plain UDP socket here ({peer}) to {} and back, unchanged", self.relayed);
+        match self.is_own_host() && !peer.ip().is_loopback() {
+            true => (
+                Status::Note,
+                format!(
+                    "{message}, within the server's own host or network: a firewall in front is seen from elsewhere"
+                ),
+            ),
+            false => (Status::Ok, format!("{message}: peers get through")),
+        }
+    }
+
+    /// Nothing has arrived: why that may be, and what to do.
+    fn nothing(&self) -> (Status, String) {
+        let Self { relayed, server, own, there, back, .. } = self;
+        let nothing = format!("nothing that peers send to UDP {relayed} arrives (sent {} times)", there.sends);
+        let open = "open UDP 49152-65535 (or what the server has as its relay ports) in its firewall / security group";
+        let asked = if relayed.ip() == *server { String::new() } else { format!(" (it was asked at {server})") };
+        let (status, why) = match back {
+            _ if self.is_own_host() => (
+                Status::Note,
+                "; but this is the server's own host or network, which its clients may have no business with: ask from elsewhere"
+                    .to_owned(),
+            ),
+            Some(from) if from != relayed => (
+                Status::Fail,
+                format!(", and what the relay sends comes from {from}: external-ip is not this server's public address{asked}"),
+            ),
+            Some(_) => (Status::Fail, format!(", though what the relay sends arrives here: {open}")),
+            None if there.is_rejected => (
+                Status::Fail,
+                format!(
+                    ", and a host says that nothing listens there (ICMP): external-ip is not this server's public address{asked}, or a \
+                     firewall rejects what comes: {open}"
+                ),
+            ),
+            None if own.len() > 1 => {
+                let list = own.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                let why = format!("; this host is seen from several addresses ({list}), which may be why: ask from another network. Else {open}");
+                (Status::Warn, why)
+            }
+            None if !self.has_udp => (
+                Status::Warn,
+                format!(
+                    ", nor is plain UDP from here answered by the server: the network here may let no UDP out, so ask from another \
+                     one. Else {open}"
+                ),
+            ),
+            None => (
+                Status::Fail,
+                format!(
+                    ": {open}, or external-ip is not this server's public address{asked}. If the network here lets UDP out to few \
+                     ports only, ask from another one"
+                ),
+            ),
+        };
+        (status, nothing + &why)
+    }
+
+    /// Whether the server sees this host at its own address.
+    fn is_own_host(&self) -> bool {
+        self.own.iter().any(|ip| *ip == self.server || *ip == self.relayed.ip())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RELAYED: &str = "203.0.113.5:50123";
+
+    /// The verdict on a relay at `RELAYED` of a server that was asked at `server`, by a host that is seen from `own`.
+    fn verdict(server: &str, own: &[&str], has_udp: bool, there: There, back: Option<&str>) -> (Status, String) {
+        let found = Found {
+            relayed: RELAYED.parse().unwrap(),
+            server: server.parse().unwrap(),
+            own: own.iter().map(|ip| ip.parse().unwrap()).collect(),
+            has_udp,
+            there,
+            back: back.map(|from| from.parse().unwrap()),
+        };
+        found.verdict()
+    }
+
+    fn arrived() -> There {
+        There { sends: 1, seen_as: Some("198.51.100.7:4000".parse().unwrap()), ..There::default() }
+    }
+
+    fn silent() -> There {
+        There { sends: 4, ..There::default() }
+    }
+
+    #[test]
+    fn each_outcome_has_its_own_words_and_only_what_is_sure_is_a_failure() {
+        let rejected = || There { is_rejected: true, ..silent() };
+        let (host, one): (_, &[&str]) = ("203.0.113.5", &["198.51.100.7"]);
+        let elsewhere = "192.0.2.10";
+        for (status, words, found) in [
+            (Status::Ok, "peers get through", verdict(host, one, true, arrived(), Some(RELAYED))),
+            (Status::Warn, "comes from 192.0.2.10:9", verdict(host, one, true, arrived(), Some("192.0.2.10:9"))),
+            (Status::Fail, "let UDP out", verdict(host, one, true, arrived(), None)),
+            (
+                Status::Fail,
+                "other bytes",
+                verdict(host, one, true, There { is_damaged: true, ..arrived() }, Some(RELAYED)),
+            ),
+            (Status::Fail, "open UDP 49152-65535", verdict(host, one, true, silent(), Some(RELAYED))),
+            (Status::Fail, "though what the relay sends arrives", verdict(host, one, true, silent(), Some(RELAYED))),
+            (
+                Status::Fail,
+                "comes from 192.0.2.10:9: external-ip is not this server's public address (it was asked at 192.0.2.10)",
+                verdict(elsewhere, one, true, silent(), Some("192.0.2.10:9")),
+            ),
+            (
+                Status::Fail,
+                "UDP 203.0.113.5:50123 arrives (sent 4 times): open UDP",
+                verdict(host, one, true, silent(), None),
+            ),
+            (Status::Fail, "asked at 192.0.2.10", verdict(elsewhere, one, true, silent(), None)),
+            (Status::Fail, "nothing listens there (ICMP)", verdict(elsewhere, one, true, rejected(), None)),
+            // What may be the doing of this side.
+            (Status::Warn, "may let no UDP out", verdict(host, one, false, silent(), None)),
+            (
+                Status::Warn,
+                "several addresses (198.51.100.7, 198.51.100.8)",
+                verdict(host, &["198.51.100.7", "198.51.100.8"], true, silent(), None),
+            ),
+            (Status::Note, "ask from elsewhere", verdict(host, &[host], true, silent(), None)),
+            (Status::Note, "seen from elsewhere", verdict(host, &[host], true, arrived(), Some(RELAYED))),
+        ] {
+            assert_eq!(found.0, status, "{}", found.1);
+            assert!(found.1.contains(words), "no {words:?} in {}", found.1);
+        }
+    }
+
+    #[test]
+    fn only_data_indications_have_data() {
+        let peer: SocketAddr = RELAYED.parse().unwrap();
+        let encoded = |class, method| {
+            let mut out = Vec::new();
+            crate::stun::Encoder::new(&mut out, class, method, crate::stun::TransactionId([1; 12]))
+                .xor_address(AttributeType::XOR_PEER_ADDRESS, peer)
+                .attribute(AttributeType::DATA, b"hello");
+            out
+        };
+        assert_eq!(data_of(&encoded(Class::Indication, Method::DATA)), Some((peer, b"hello".to_vec())));
+        assert_eq!(data_of(&encoded(Class::Indication, Method::SEND)), None);
+        assert_eq!(data_of(&encoded(Class::Success, Method::DATA)), None);
+        assert_eq!(data_of(&[0x40, 0, 0, 1, 7]), None);
+    }
+}
