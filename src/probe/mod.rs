@@ -56,7 +56,8 @@ use report::Recorder;
 pub fn run(options: &Options, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Report, TrustError> {
     let started = Instant::now();
     let mut context = Context::new(options, options.urls.iter().any(|url| url.scheme.is_secure()))?;
-    let targets = options.urls.iter().map(|url| probe_url(&mut context, url, Vec::new(), progress)).collect();
+    let mut probe = |url: &TurnUrl| probe_url(&mut context, url.to_string(), url, Vec::new(), progress);
+    let targets = options.urls.iter().map(&mut probe).collect();
     Ok(Report::new(targets, options.insecure, context.now_unix, started.elapsed()))
 }
 
@@ -81,7 +82,7 @@ pub fn run_ice(
     for Planned { name, steps, url, credential } in planned {
         context.credential = credential.map(Arc::new);
         targets.push(match url {
-            Some(url) => probe_url(&mut context, &url, steps, progress),
+            Some(url) => probe_url(&mut context, name, &url, steps, progress),
             None => announced(name, steps, progress),
         });
     }
@@ -112,14 +113,15 @@ pub fn run_at(
     Ok(Target::new(url.to_string(), Vec::new(), vec![endpoint]))
 }
 
-/// Probes a URL of which these steps are known.
+/// Probes a URL of which these steps are known, and which is called `name` in the report.
 fn probe_url(
     context: &mut Context<'_>,
+    name: String,
     url: &TurnUrl,
     known: Vec<Step>,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Target {
-    progress(Progress::Target(&url.to_string()));
+    progress(Progress::Target(&name));
     let mut recorder = Recorder::new(progress);
     known.into_iter().for_each(|step| recorder.add(step));
     let addresses = resolve::resolve(context, url, &mut recorder);
@@ -136,7 +138,7 @@ fn probe_url(
         progress(Progress::Step(&step));
         steps.push(step);
     }
-    Target::new(url.to_string(), steps, endpoints)
+    Target::new(name, steps, endpoints)
 }
 
 /// Probes an address, and each server that clients are sent to from there.

@@ -39,15 +39,15 @@ fn a_block_from_a_pages_code_is_probed_as_browsers_use_it_each_entry_with_its_cr
         "iceServers",
         "ice-servers",
         "fail",
-        "3 entries with 4 URLs; new RTCPeerConnection throws because of stun:",
+        "3 entries with 4 URLs; new RTCPeerConnection throws because of stuns:",
     );
-    let stun = format!("stun:{at}");
-    probed.expect_at(1, &stun, "browser", "fail", "not supported by Firefox; Chromium asks port");
-    probed.expect_at(1, &stun, "binding", "ok", "seen as 127.0.0.1:");
+    let stuns = format!("stuns:{at}");
+    probed.expect_at(1, &stuns, "browser", "fail", "not supported by Firefox; Chromium asks port");
+    probed.expect_at(1, &stuns, "binding", "ok", "seen as 127.0.0.1:");
     assert_eq!(probed.json["targets"][1]["addresses"][0]["transport"], "udp");
     let tcp = format!("turn:{at_tcp}?transport=tcp");
     probed.expect_at(2, &tcp, "credential", "ok", "expires in").expect_at(2, &tcp, "echo-channel", "ok", "");
-    let tls = format!("turns:{at}?transport=tcp");
+    let tls = format!("turns:{at}?transport=udp");
     probed.expect_at(3, &tls, "browser", "warn", "browsers speak no DTLS").expect_at(3, &tls, "echo-channel", "ok", "");
     assert_eq!(probed.json["targets"][3]["addresses"][0]["transport"], "tls");
     probed.expect_at(4, &format!("turn:{at}?transport=udp"), "allocate", "fail", "401");

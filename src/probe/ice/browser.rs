@@ -59,6 +59,9 @@ pub(in crate::probe) fn plan(servers: &IceServers, sha256: bool, now_unix: u64) 
             steps.extend(verdicts);
             let credential =
                 taken.as_ref().filter(|taken| taken.scheme.is_turn()).and_then(|_| entry.credential(sha256));
+            // What is asked in another way than it is written is named as the page has it.
+            let is_as_written =
+                taken.as_ref().is_some_and(|taken| taken.scheme == taken.url.scheme && !taken.asks_for_dtls);
             let url = taken.map(|taken| taken.url);
             let again = url.as_ref().is_some_and(|url| {
                 let is_same_url =
@@ -69,7 +72,8 @@ pub(in crate::probe) fn plan(servers: &IceServers, sha256: bool, now_unix: u64) 
                 let words = "listed twice: Chromium asks a STUN server once then, and makes two allocations at a TURN server; probed above";
                 steps.push(step("browser", Status::Warn, words));
             }
-            let name = url.as_ref().map_or_else(|| text.escape_debug().take(300).collect(), ToString::to_string);
+            let named = url.as_ref().filter(|_| is_as_written);
+            let name = named.map_or_else(|| text.escape_debug().take(300).collect(), ToString::to_string);
             let steps = std::mem::take(&mut steps);
             planned.push(Planned { name, steps, url: url.filter(|_| !again), credential });
         }
@@ -292,6 +296,19 @@ mod tests {
         assert_eq!(asked("[{urls: 'turn:a'}, {urls: 'stun:b'}]"), ["stun:b:3478"]);
         let (overall, _) = planned("[{}, {urls: 'stun:b'}]");
         assert!(overall[0].message.contains("because of entry 1"), "{overall:?}");
+    }
+
+    #[test]
+    fn what_browsers_ask_in_another_way_is_named_as_the_page_has_it() {
+        let names = |text: &str| planned(text).1.into_iter().map(|planned| planned.name).collect::<Vec<_>>();
+        assert_eq!(names("[{urls: ['stuns:a:443', 'stun:a']}]"), ["stuns:a:443", "stun:a:3478"]);
+        let (overall, _) = planned("[{urls: ['stuns:a:443', 'stun:a']}]");
+        assert!(overall[0].message.contains("throws because of stuns:a:443 (below)"), "{overall:?}");
+        let turns = "[{urls: 'turns:a:443?transport=udp', username: 'u', credential: 'p'}]";
+        assert_eq!(
+            (names(turns), asked(turns)),
+            (vec!["turns:a:443?transport=udp".to_owned()], vec!["turns:a:443?transport=tcp".to_owned()])
+        );
     }
 
     #[test]
