@@ -28,7 +28,7 @@ use super::snapshot::Config;
 use super::source::{Loaded, Source, Surroundings};
 use super::store_reader::{check_fleet_quota, read_store};
 use super::tcp_relays::{check_tcp_ports, read_tcp_relays};
-use super::words::quoted_line;
+use super::words::{quoted_line, syntax_words};
 
 const SOFTWARE_CHARS_MAX: usize = 127;
 
@@ -46,8 +46,7 @@ impl Config {
                 Some(span) => (document.place(span.clone()), document.line(&span)),
                 None => (document.whole(), ""),
             };
-            let message = quoted_line(line).unwrap_or_else(|| error.message().trim().replace('\n', "; "));
-            document.problem_of_line(place, message);
+            document.problem_of_line(place, quoted_line(line).unwrap_or_else(|| syntax_words(&source.text, &error)));
         }
         // What is read out of broken TOML would only hide what broke it.
         let config = match is_toml {

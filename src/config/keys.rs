@@ -531,6 +531,8 @@ fn alternate(server: &AlternateServer) -> Value {
 }
 
 #[cfg(test)]
+mod named;
+#[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod tests;

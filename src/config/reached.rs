@@ -13,6 +13,7 @@ use super::overrides::Overrides;
 use super::reader::{Document, Section};
 use super::snapshot::Listener;
 use super::source::Source;
+use super::words::syntax_words;
 
 /// Where it is reached.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ impl Reached {
         let (table, errors) = DeTable::parse_recoverable(&source.text);
         for error in errors {
             let place = error.span().map_or_else(|| document.whole(), |span| document.place(span));
-            document.problem_of_line(place, error.message().trim().replace('\n', "; "));
+            document.problem_of_line(place, syntax_words(&source.text, &error));
         }
         let root = Section::root(&document, table.get_ref());
         let listeners = read_listeners(&document, &root, host);

@@ -50,9 +50,53 @@ pub(super) fn quoted_line(line: &str) -> Option<String> {
     Some(format!("a text must be in quotes: {key} = \"{}\"", if is_secret { "..." } else { value }))
 }
 
+/// Why a text is not TOML.
+pub(super) fn syntax_words(text: &str, error: &toml::de::Error) -> String {
+    let twice = || second_time(text, error.span()?.start);
+    let twice = if error.message().contains("duplicate key") { twice() } else { None };
+    twice.unwrap_or_else(|| error.message().trim().replace('\n', "; "))
+}
+
+/// Of a line with a table or a key that is there a second time: where the first one is, and what to do. `start` is where the second is.
+fn second_time(text: &str, start: usize) -> Option<String> {
+    let number = text.get(..start)?.matches('\n').count();
+    let written = |line: &'_ str| line.split('#').next().unwrap_or(line).trim().to_owned();
+    let lines: Vec<_> = text.lines().map(written).collect();
+    let second = lines.get(number)?;
+    let before = lines.get(..number)?;
+    if second.starts_with('[') {
+        let first = before.iter().position(|line| line == second)? + 1;
+        return Some(format!("{second} is there a second time (first in line {first}): put its keys into one"));
+    }
+    let key = |line: &'_ str| line.split_once('=').map(|(key, _)| key.trim().to_owned());
+    let name = key(second)?;
+    let table = before.iter().rposition(|line| line.starts_with('['));
+    let shown =
+        table.and_then(|at| lines.get(at)).map_or("at the top level".to_owned(), |header| format!("in {header}"));
+    let from = table.map_or(0, |at| at + 1);
+    let first = from + before.iter().skip(from).position(|line| key(line).as_ref() == Some(&name))? + 1;
+    Some(format!("{name} {shown} is there a second time (first in line {first}): leave one of them out"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_there_twice_is_named_with_where_the_first_is() {
+        let text = "workers = 1\n[quota] # a\nallocations-total = 5\n[relay]\nports = \"1\"\nports=\"2\"\n [quota]\n";
+        let at = |needle: &str| second_time(text, text.rfind(needle).unwrap());
+        let said = "[quota] is there a second time (first in line 2): put its keys into one";
+        assert_eq!(at("quota]").as_deref(), Some(said));
+        let said = "ports in [relay] is there a second time (first in line 5): leave one of them out";
+        assert_eq!(at("ports").as_deref(), Some(said));
+        let twice = "workers = 1\nturn = true\nworkers = 2\n";
+        let said = "workers at the top level is there a second time (first in line 1): leave one of them out";
+        assert_eq!(second_time(twice, twice.rfind("workers").unwrap()).as_deref(), Some(said));
+        for (text, start) in [("a = 1\n", 0), ("", 0), ("[a]\n", 1), ("a = 1", 99), ("\u{e9} = 1", 1)] {
+            assert_eq!(second_time(text, start), None, "{text}");
+        }
+    }
 
     #[test]
     fn a_misspelt_key_is_known_and_another_word_is_not() {

@@ -33,6 +33,8 @@ fn every_mistake_is_named_with_its_place_and_what_was_expected() {
              nat-discovery, peers, quota, realm, redirect, relay, rfc5766-channel-numbers, secret-files-readable-by, software, state-directory, store, streams, tls, turn, usage, workers"
                 .to_owned(),
         ),
+        ("[quota]\nallocations-total = 5\n\n[quota]\nallocations-per-user = 5".to_owned(), "4:2: [quota] is there a second time (first in line 1): put its keys into one".to_owned()),
+        ("[relay]\nipv6 = \"off\"\nipv6 = \"auto\"".to_owned(), "3:1: ipv6 in [relay] is there a second time (first in line 2): leave one of them out".to_owned()),
         ("[logs]".to_owned(), "1:2: unknown key \"logs\" at the top level".to_owned()),
         ("workers = 2000".to_owned(), "1:11: workers at the top level: 2000 is out of range; expected a whole number up to 1024; 0 is one per core".to_owned()),
         ("workers = -1".to_owned(), "1:11: workers at the top level: -1 is out of range".to_owned()),
