@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use crate::addr::Transport;
 use crate::auth::mint;
 use crate::config::{AdminToken, Config, Overrides, WaysIn};
-use crate::credentials::{peer_connection, realm_urls, turn_urls};
+use crate::credentials::{offered_urls, peer_connection, turn_urls};
 use crate::ops::host;
 use crate::ops::{Bound, PagePort};
 use crate::worker::fill_from_system;
@@ -157,7 +157,7 @@ impl Announcement {
     fn urls(&self, bound: &Bound) -> Vec<String> {
         let Config { relay, auth, .. } = &self.config;
         match self.from_file {
-            true => realm_urls(&WaysIn::new(&self.config), &bound.listeners, None),
+            true => offered_urls(&WaysIn::new(&self.config), &bound.listeners, None),
             false => turn_urls(worth_printing(&bound.listeners), relay, auth.public_host.as_deref()),
         }
     }

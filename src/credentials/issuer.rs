@@ -16,7 +16,7 @@ use super::issue::{About, Issued, LimitTexts, UsernameRules, Wish};
 use super::minted::Minted;
 use super::refused::Refused;
 use super::request::Asked;
-use super::urls::{is_stun, realm_urls, stun_urls};
+use super::urls::{URLS_MAX, few, is_stun, offered_urls, stun_urls};
 use crate::addr::Transport;
 use crate::auth::{Identity, Revocation, Revocations, SharedSecret, TimeLimited, UsernameLimits, mint};
 use crate::config::{Config, CredentialsApi, Shape, WaysIn, revocation_of, revocation_of_user};
@@ -78,9 +78,10 @@ pub(super) struct Urls {
 
 impl Urls {
     fn new(own: Vec<String>, are_given: bool) -> Self {
-        let (mut stun, turn): (Vec<_>, Vec<_>) = own.iter().cloned().partition(|url| is_stun(url));
+        let (mut stun, mut turn): (Vec<_>, Vec<_>) = own.iter().cloned().partition(|url| is_stun(url));
         if !are_given {
             stun = stun_urls(&own);
+            turn = few(turn, URLS_MAX.saturating_sub(stun.len()));
         }
         Self { own, turn, stun }
     }
@@ -122,7 +123,7 @@ impl Issuer {
         let mut urls = HashMap::new();
         for realm in std::iter::once(None).chain(config.realms.iter().map(Some)) {
             let (name, given) = realm.map_or((&auth.realm, &auth.urls), |realm| (&realm.name, &realm.urls));
-            urls.insert(name.clone(), Urls::new(realm_urls(&ways, listeners, realm), !given.is_empty()));
+            urls.insert(name.clone(), Urls::new(offered_urls(&ways, listeners, realm), !given.is_empty()));
         }
         let of_connections = api.per_network.map(|RateLimit { per_second, burst }| RateLimit {
             per_second: per_second.saturating_mul(FLOOD_TIMES),
@@ -430,4 +431,26 @@ fn random_name() -> Result<String, Refused> {
     let mut random = [0; 9];
     getrandom::fill(&mut random).map_err(|_| Refused::no_randomness())?;
     Ok(URL_SAFE_NO_PAD.encode(random))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn with_stun_there_are_no_more_urls_than_browsers_like() {
+        let own = [
+            "turn:a:3478?transport=udp",
+            "turn:a:3478?transport=tcp",
+            "turn:a:443?transport=udp",
+            "turns:a:443?transport=tcp",
+        ];
+        let own = own.map(str::to_owned).to_vec();
+        let urls = Urls::new(own.clone(), false);
+        assert_eq!(urls.own, own);
+        let all = ["stun:a:3478", "turn:a:3478?transport=udp", "turn:a:443?transport=udp", "turns:a:443?transport=tcp"];
+        assert_eq!(urls.all(), all);
+        // What is written is what is meant.
+        assert_eq!(Urls::new(own.clone(), true).all(), own);
+    }
 }

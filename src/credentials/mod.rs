@@ -24,5 +24,6 @@ pub(crate) use revoke::{NotRevoked, RevokeOrder};
 pub(crate) use service::CredentialsService;
 pub(crate) use stats::{CredentialsStats, Outcome};
 pub(crate) use urls::{
-    client_addresses, ice_servers, is_stun, peer_connection, realm_urls, transport_of, turn_urls, written_urls,
+    client_addresses, ice_servers, is_stun, offered_urls, peer_connection, realm_urls, transport_of, turn_urls,
+    written_urls,
 };

@@ -38,10 +38,68 @@ pub(crate) fn realm_urls(
     urls
 }
 
+/// Those of [`realm_urls`] that clients are given: what the configuration says, or few enough for a browser.
+pub(crate) fn offered_urls(
+    ways: &WaysIn<'_>,
+    bound: &[(Transport, SocketAddr)],
+    realm: Option<&RealmConfig>,
+) -> Vec<String> {
+    let are_given = !realm.map_or(&ways.config.auth.urls, |realm| &realm.urls).is_empty();
+    let urls = realm_urls(ways, bound, realm);
+    if are_given { urls } else { few(urls, URLS_MAX) }
+}
+
 /// The same for the listeners as they are written.
 pub(crate) fn written_urls(ways: &WaysIn<'_>, realm: Option<&RealmConfig>) -> Vec<String> {
     let listeners = ways.config.listeners.iter().map(|listener| (listener.transport, listener.address));
-    realm_urls(ways, &listeners.collect::<Vec<_>>(), realm)
+    offered_urls(ways, &listeners.collect::<Vec<_>>(), realm)
+}
+
+/// A browser asks each of them for a relay; Firefox warns from the fifth on that they slow discovery down.
+pub(super) const URLS_MAX: usize = 4;
+
+/// Leaves URLs out until there are no more than `max`, but none that no other one stands in for: who gets through by TCP does by TLS, and
+/// browsers make TLS of what is meant for DTLS. Hosts do not stand in for each other: they may be of two address families.
+pub(super) fn few(mut urls: Vec<String>, max: usize) -> Vec<String> {
+    const STANDS_IN: [fn(&Way<'_>, &Way<'_>) -> bool; 4] = [
+        |way, other| way.is(Transport::Tcp) && other.is(Transport::Tls) && way.authority == other.authority,
+        |way, other| way.is(Transport::Dtls) && other.is(Transport::Tls) && way.authority == other.authority,
+        |way, other| way.is(Transport::Tcp) && other.is(Transport::Tls) && way.host() == other.host(),
+        |way, other| way.transport == other.transport && way.host() == other.host(),
+    ];
+    for stands_in in STANDS_IN {
+        while urls.len() > max {
+            let ways: Vec<_> = urls.iter().map(|url| Way::of(url)).collect();
+            let has_other = |at: usize, way: &Way<'_>| {
+                ways.iter().enumerate().any(|(index, other)| index != at && stands_in(way, other))
+            };
+            // The last one: what is more important is written first.
+            let Some((at, _)) = ways.iter().enumerate().rfind(|(at, way)| has_other(*at, way)) else { break };
+            urls.remove(at);
+        }
+    }
+    urls
+}
+
+/// What one of our own TURN URLs says.
+struct Way<'u> {
+    transport: Transport,
+    authority: &'u str,
+}
+
+impl<'u> Way<'u> {
+    fn of(url: &'u str) -> Self {
+        let rest = url.split_once(':').map_or(url, |(_, rest)| rest);
+        Self { transport: transport_of(url), authority: rest.split('?').next().unwrap_or(rest) }
+    }
+
+    fn is(&self, transport: Transport) -> bool {
+        self.transport == transport
+    }
+
+    fn host(&self) -> &'u str {
+        self.authority.rsplit_once(':').map_or(self.authority, |(host, _)| host)
+    }
 }
 
 /// Clients reach a listener behind proxies at an address of these, which nobody knows here. One that `[nat-discovery]` has added is for
@@ -117,10 +175,15 @@ pub(crate) fn is_stun(url: &str) -> bool {
     url.starts_with("stun:") || url.starts_with("stuns:")
 }
 
-/// The STUN URLs of the udp listeners among those of [`realm_urls`].
+/// The STUN URL of the first udp listener of each host among those of [`realm_urls`]: another port of it has the same to say.
 pub(crate) fn stun_urls(urls: &[String]) -> Vec<String> {
-    let authority = |url: &'_ String| Some(url.strip_prefix("turn:")?.strip_suffix("?transport=udp")?.to_owned());
-    urls.iter().filter_map(authority).map(|authority| format!("stun:{authority}")).collect()
+    let mut ways: Vec<Way<'_>> = Vec::new();
+    for way in urls.iter().map(|url| Way::of(url)).filter(|way| way.is(Transport::Udp)) {
+        if ways.iter().all(|known| known.host() != way.host()) {
+            ways.push(way);
+        }
+    }
+    ways.iter().map(|way| format!("stun:{}", way.authority)).collect()
 }
 
 fn turn_url(transport: Transport, host: &str, port: u16) -> String {
@@ -157,5 +220,41 @@ fn ip_of(listener: IpAddr, relay: &Relay) -> Option<IpAddr> {
         // Nobody outside reaches the private one.
         None if listener.is_unspecified() || relay.waiting.contains(&listener) => None,
         _ => Some(listener),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn left(urls: &str, max: usize) -> String {
+        few(urls.split(' ').map(str::to_owned).collect(), max).join(" ")
+    }
+
+    #[test]
+    fn of_many_urls_those_are_left_that_no_other_one_stands_in_for() {
+        let four =
+            "turn:a:3478?transport=udp turn:a:3478?transport=tcp turn:a:443?transport=udp turns:a:443?transport=tcp";
+        assert_eq!(left(four, 4), four);
+        let with_tcp = four.replace("=udp turns:", "=udp turn:a:443?transport=tcp turns:");
+        assert_eq!(left(&with_tcp, 4), four, "TLS is at the same port");
+        assert_eq!(left(&format!("{with_tcp} turns:a:443?transport=udp"), 4), four, "browsers use no DTLS");
+        assert_eq!(left(four, 3), four.replace("turn:a:3478?transport=tcp ", ""));
+        assert_eq!(left(four, 2), "turn:a:3478?transport=udp turns:a:443?transport=tcp");
+        assert_eq!(left(four, 1), left(four, 2), "neither stands in for the other");
+        let families = "turn:1.2.3.4:3478?transport=udp turn:1.2.3.4:3478?transport=tcp turn:[::1]:3478?transport=udp \
+                        turn:[::1]:3478?transport=tcp turn:9.9.9.9:1?transport=udp";
+        assert_eq!(left(families, 4), families);
+    }
+
+    #[test]
+    fn each_host_is_asked_once_for_ones_own_address() {
+        let urls = [
+            "turn:a:1?transport=udp",
+            "turn:a:2?transport=udp",
+            "turns:a:2?transport=udp",
+            "turn:[::1]:1?transport=udp",
+        ];
+        assert_eq!(stun_urls(&urls.map(str::to_owned)), ["stun:a:1", "stun:[::1]:1"]);
     }
 }

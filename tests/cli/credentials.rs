@@ -80,6 +80,32 @@ fn urls_are_the_listeners_as_clients_reach_them() {
     );
 }
 
+#[test]
+fn the_readmes_configuration_hands_out_no_more_urls_than_browsers_like() {
+    let readme = include_str!("../../README.md");
+    let (_, rest) = readme.split_once("turnserver.toml >/dev/null <<END\n").unwrap();
+    let config = rest.split("\nEND\n").next().unwrap();
+    let place = Place::new();
+    let config = config
+        .replace("$NAME", "turn.example.org")
+        .replace("$ADDRESS", "203.0.113.5")
+        .replace("/etc/turnstone/secret", &place.path("secret").display().to_string());
+    place.file("turnserver.toml", &config, 0o600);
+    let expected = [
+        "turn:turn.example.org:3478?transport=udp",
+        "turn:turn.example.org:3478?transport=tcp",
+        "turn:turn.example.org:443?transport=udp",
+        "turns:turn.example.org:443?transport=tcp",
+    ];
+    assert_eq!(uris(&place, None), expected);
+    place.file(
+        "turnserver.toml",
+        &config.replace("[auth]\n", "[auth]\nurls = [\"turn:a\", \"turn:b\", \"turn:c\", \"turn:d\", \"turn:e\"]\n"),
+        0o600,
+    );
+    assert_eq!(uris(&place, None).len(), 5, "what is written is what is meant");
+}
+
 fn uris(place: &Place, realm: Option<&str>) -> Vec<String> {
     let mut args = vec!["credentials", "--user", "a", "--format", "json"];
     args.extend(realm.iter().flat_map(|realm| ["--in-realm", realm]));
