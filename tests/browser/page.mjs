@@ -82,6 +82,8 @@ async function overview(page, { tile, value }) {
   );
   await page.waitForFunction(() => document.querySelectorAll(".plot path[d^=M]").length >= 4, null, LIMIT);
   const plots = await page.$$eval(".plot svg", (all) => all.map((svg) => svg.getAttribute("aria-label")));
+  const empty = await page.$$eval(".plot svg", (all) => all.map((svg) => svg.textContent).filter((text) => /no client|no packets/.test(text)));
+  const over = await page.locator(".plot path.over").count();
   // The arrow keys go through the values.
   await page.locator(".plot").first().focus();
   await page.keyboard.press("ArrowLeft");
@@ -93,7 +95,7 @@ async function overview(page, { tile, value }) {
   // Tables and plots follow.
   await page.waitForTimeout(300);
   const wide = await page.evaluate(() => document.documentElement.scrollWidth);
-  return { plots, cursor, address, shifts, markup, wide };
+  return { plots, empty, over, cursor, address, shifts, markup, wide };
 }
 
 /** Searches for a user, looks at the details, and ends what is found. */
@@ -235,6 +237,12 @@ async function alone(page, { key, user }) {
   await page.getByRole("button", { name: "Begin" }).click();
   await page.locator("#trouble").waitFor(LIMIT);
   const said = await page.locator("#trouble").innerText();
+  const trouble = page.locator("#trouble");
+  await page.getByLabel("Key").fill(key);
+  await page.getByLabel("Your name").fill("anna");
+  await page.getByRole("button", { name: "Begin" }).click();
+  await trouble.getByText("Your name has to begin").waitFor(LIMIT);
+  const prefix = await trouble.innerText();
   // A link, as it is sent to somebody.
   await page.evaluate((hash) => {
     location.hash = hash;
@@ -245,12 +253,15 @@ async function alone(page, { key, user }) {
   await page.locator(".result").first().waitFor(LIMIT);
   await page.waitForFunction(() => !document.querySelector("#self-test button.main").disabled, null, LIMIT);
   const results = await outcomes(page);
+  const sum = page.locator("#self-test .sum");
+  const summary = await sum.innerText();
   await page.getByText("Another URL").click();
   await page.getByLabel("URL", { exact: true }).fill(results[0].url);
   await page.getByLabel("Credential", { exact: true }).fill("guessed");
   await page.getByRole("button", { name: "Test", exact: true }).click();
   await page.locator(".result.bad").waitFor(LIMIT);
-  return { said, address, results, refused: (await outcomes(page))[0], keeps: await page.getByLabel("keep measuring").count() };
+  const none = await sum.innerText();
+  return { said, prefix, summary, none, address, results, refused: (await outcomes(page))[0], keeps: await page.getByLabel("keep measuring").count() };
 }
 
 /** Without the token the page asks for it; a wrong one is said to be wrong, the right one lets in, and a reload keeps it. */

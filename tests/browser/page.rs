@@ -48,7 +48,11 @@ fn the_self_test_alone_goes_through_with_a_key_and_says_whom_to_ask_when_not() {
     let what = json!({"name": "alone", "key": KEY, "user": "test-anna"});
     let result = act_at(&server, &format!("https://localhost:{port}/test"), what);
     let said = result["said"].as_str().unwrap();
-    assert!(said.contains("nobody has this key"), "{said}");
+    assert!(said.starts_with("This link is no longer good. Ask whoever sent you this link for a new one."), "{said}");
+    assert!(said.contains("For whoever runs the server: nobody has this key"), "{said}");
+    assert!(result["prefix"].as_str().unwrap().starts_with("Your name has to begin with test-\n"), "{result:#}");
+    assert_eq!(result["summary"], "All 3 ways work: calls will work from here.");
+    assert_eq!(result["none"], "It does not work. The server is reached, and refuses the name or the password.");
     assert_eq!(result["address"], format!("https://localhost:{port}/test"));
     let results = result["results"].as_array().unwrap();
     assert_eq!(results.len(), 3, "{result:#}");
@@ -136,6 +140,9 @@ fn tiles_and_plots_show_figures_by_the_server_alone_and_fit_a_phone() {
         plots.iter().any(|plot| plot.contains("wrong-password") && !plot.contains("missing-integrity")),
         "{plots:?}"
     );
+    // Nothing has been relayed yet, and of two lines at 0 both are seen.
+    assert!(texts(&result["empty"]).iter().any(|text| text.contains("no packets yet")), "{result:#}");
+    assert!(result["over"].as_u64().unwrap() > 0, "{result:#}");
     assert_eq!((&result["cursor"], &result["markup"], &result["wide"]), (&json!(1), &json!(0), &json!(390)));
     assert!(!result["address"].as_str().unwrap().contains(TOKEN), "{result:#}");
     // What the field calls good is less than 0.1.
@@ -199,13 +206,17 @@ fn the_self_test_goes_through_over_every_transport_and_measures() {
 fn the_self_test_says_in_plain_words_what_is_wrong_and_what_the_server_knows_of_it() {
     let server = with_page("").start();
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (udp, tls) = (server.udp(), server.tls());
+    let elsewhere = format!("127.0.0.2:{}", closed.port());
+    let (udp, tcp, tls) = (server.udp(), server.tcp(), server.tls());
     let (wrong, good, late) =
         (server.credentials("mallory"), server.credentials("bob"), server.expired_credentials("late"));
     let tries = [
         (format!("turn:{udp}?transport=udp"), &wrong.username, "guessed"),
         (format!("turn:{udp}?transport=udp"), &late.username, &*late.password),
+        (format!("turn:{udp}?transport=udp"), &late.username, "guessed"),
+        (format!("turn:{elsewhere}?transport=tcp"), &good.username, &*good.password),
         (format!("turn:{closed}?transport=tcp"), &good.username, &*good.password),
+        (format!("turns:{tcp}?transport=tcp"), &good.username, &*good.password),
         (format!("turns:{tls}?transport=tcp"), &good.username, &*good.password),
         ("turn:no.such.host.invalid".to_owned(), &good.username, &*good.password),
         ("nonsense".to_owned(), &good.username, &*good.password),
@@ -214,7 +225,10 @@ fn the_self_test_says_in_plain_words_what_is_wrong_and_what_the_server_knows_of_
         tries.map(|(url, username, credential)| json!({"url": url, "username": username, "credential": credential}));
     let result = act_as_operator(&server, json!({"name": "selfTest", "tries": tries}));
     let results = result["results"].as_array().unwrap();
-    let expected: [(&str, &[&str]); 6] = [
+    let ways = tcp.port();
+    let missing = format!("This server does not listen on TCP port {}; it does on udp ", closed.port());
+    let plain = format!("This server does not speak TLS on port {ways}, which is TCP there; it listens on udp ");
+    let expected: [(&str, &[&str]); 9] = [
         (
             "gave-nothing",
             &[
@@ -227,15 +241,23 @@ fn the_self_test_says_in_plain_words_what_is_wrong_and_what_the_server_knows_of_
             "gave-nothing",
             &["401 The username or the credential is wrong, or has expired", "credential-expired", "had expired"],
         ),
+        ("gave-nothing", &["401 wrong-password", "The username says that it expired "]),
         (
             "gave-nothing",
             &["No TCP connection to port", "it is closed, or a firewall is in between", "has refused nothing"],
         ),
+        ("gave-nothing", &[&missing]),
+        ("gave-nothing", &[&plain]),
         ("works", &["To the server by\nTLS"]),
         ("gave-nothing", &["701 The name of the server is not found: look at the spelling and at DNS."]),
-        ("failed", &["Does not work: ", "not a valid URL"]),
+        (
+            "failed",
+            &["Does not work: ", "not a valid URL", "begins with turn: or turns:, such as turn:turn.example.org:3478"],
+        ),
     ];
     assert_eq!(results.len(), expected.len(), "{result:#}");
+    let noise = results.last().unwrap()["text"].as_str().unwrap();
+    assert!(!noise.contains("has refused nothing"), "{noise}");
     for (result, (outcome, parts)) in results.iter().zip(expected) {
         let text = result["text"].as_str().unwrap();
         assert_eq!(result["outcome"], outcome, "{text}");

@@ -20,13 +20,13 @@ const plots = {
   sessions: plot({ title: "Sessions", shape: "area", unit: count, least: 4 }),
   rates: plot({ title: "Bit rate", shape: "line", unit: bitRate, least: 1000 }),
   refusals: plot({ title: "Refusals a minute, by reason", shape: "bar", unit: rate, least: 10 }),
-  times: plot({ title: "Time in the server", shape: "line", unit: micros, least: 100 }),
+  times: plot({ title: "Time in the server", shape: "line", unit: micros, least: 100, empty: "no packets yet" }),
   clients: plot({
     title: "Round trip to clients over TCP and TLS",
     shape: "line",
     unit: micros,
     least: 1000,
-    empty: "no such client has a session",
+    empty: "no client over TCP or TLS",
   }),
   roundTrip: plot({
     title: "Round trip through two relays",

@@ -26,6 +26,7 @@ const test = selfTest(byId("self-test"), {
     const { refusals } = await ask("/v1/refusals", { query: { user, limit: REFUSALS } });
     return refusals.filter(({ at_unix, normal, reason }) => at_unix >= sinceUnix && !normal && reason !== "missing-integrity");
   },
+  listeners: async () => (await ask("/v1/status")).listeners,
   roundTrip: figures.addRoundTrip,
 });
 

@@ -87,14 +87,18 @@ export function plot({ title, shape, unit, least, empty = "" }) {
     const minutes = Math.round(span / 60);
     parts.push(draw("text", { x: LEFT, y: HEIGHT - 3 }, minutes > 1 ? `${minutes} min ago` : `${Math.round(span)} s ago`));
     parts.push(draw("text", { x: width() - RIGHT, y: HEIGHT - 3, "text-anchor": "end" }, "now"));
-    if (!times.length && empty) {
+    const isThere = (value) => value !== null && value !== undefined;
+    if (empty && !series.some(({ values }) => values.some(isThere))) {
       parts.push(draw("text", { x: (LEFT + width()) / 2, y: HEIGHT / 2 - 10, "text-anchor": "middle" }, empty));
     }
     let below = times.map(() => 0);
     series.forEach(({ values }, number) => {
       const colour = `s${number + 1}`;
       if (shape === "line") {
-        parts.push(draw("path", { class: `stroke ${colour}`, d: line(values, yOf) }));
+        // What lies on another line lets that be seen.
+        const isOver = series.slice(0, number).some((other) => values.every((value, index) => value === other.values[index]));
+        parts.push(draw("path", { class: `stroke ${colour}${isOver ? " over" : ""}`, d: line(values, yOf) }));
+        parts.push(draw("path", { class: `stroke dot ${colour}`, d: dots(values, yOf) }));
         return;
       }
       const above = below.map((base, index) => base + (values[index] ?? 0));
@@ -142,13 +146,16 @@ export function plot({ title, shape, unit, least, empty = "" }) {
         return;
       }
       path += `${pen}${point(shown.times[index], yOf(value))}`;
-      // A value alone between gaps is a dot.
-      if (pen === "M") {
-        path += "h0.1";
-      }
       pen = "L";
     });
     return path;
+  }
+
+  /** Values that stand alone between gaps, of which a line has nothing to draw. */
+  function dots(values, yOf) {
+    const isGap = (index) => values[index] === null || values[index] === undefined;
+    const alone = values.map((_, index) => index).filter((index) => !isGap(index) && isGap(index - 1) && isGap(index + 1));
+    return alone.map((index) => `M${point(shown.times[index], yOf(values[index]))}h0.1`).join("");
   }
 
   function area(below, above, yOf) {

@@ -2,17 +2,17 @@
 
 import { facts, make, say } from "./dom.js";
 import { test } from "./ice.js";
-import { bitRate, micros } from "./text.js";
-import { guess, meaning, parts, transportName, verdict } from "./words.js";
+import { bitRate, micros, span } from "./text.js";
+import { guess, lateSecs, meaning, parts, summary, transportName, verdict } from "./words.js";
 
 const KEEP_MILLIS = 1_000;
 const KEEP_MAX_MILLIS = 600_000;
 
 /**
  * Fills `place`. `prepare()` gives the servers; `explain(username, sinceUnix)` what the server knows of refusals, where
- * somebody may ask; `roundTrip(micros)` hears what is measured while it goes on, where it does.
+ * somebody may ask; `listeners()` which it has, likewise; `roundTrip(micros)` hears what is measured while it goes on, where it does.
  */
-export function selfTest(place, { prepare, explain = null, roundTrip = null }) {
+export function selfTest(place, { prepare, explain = null, listeners = null, roundTrip = null }) {
   const choices = make("fieldset", { class: "choices", "aria-label": "The server's URLs" });
   const own = {
     url: make("input", { type: "text", placeholder: "turn:turn.example.org:3478?transport=udp", spellcheck: "false", autocomplete: "off" }),
@@ -94,16 +94,23 @@ export function selfTest(place, { prepare, explain = null, roundTrip = null }) {
     stop.disabled = false;
     release();
     results.replaceChildren();
+    progress.classList.remove("sum");
+    const tried = [];
     try {
       const wanted = await chosen();
       if (!wanted.length) {
         say(progress, "Nothing to test: choose a URL.");
       }
       for (const [index, server] of wanted.entries()) {
-        await runOne(server, `${index + 1} of ${wanted.length}: ${server.url}`);
+        const result = await runOne(server, `${index + 1} of ${wanted.length}: ${server.url}`);
+        tried.push({ url: server.url, result });
         if (stopper.signal.aborted) {
           break;
         }
+      }
+      if (tried.length) {
+        say(progress, `${summary(tried)}${kept ? " Measuring the round trip; Stop ends it." : ""}`);
+        progress.classList.add("sum");
       }
     } catch (error) {
       say(progress, error.message);
@@ -140,8 +147,24 @@ export function selfTest(place, { prepare, explain = null, roundTrip = null }) {
       const since = Math.floor(result.startedUnix - behindSecs);
       told = explain ? said(result, await explain(server.username, since).catch(() => null), server.url) : whomToAsk(server);
     }
-    results.append(card(server, result, told));
-    say(progress, kept ? "Measuring the round trip; Stop ends it." : "Done.");
+    const nowUnix = Date.now() / 1000 - behindSecs;
+    results.append(card(server, result, { told, nowUnix, own: await ownOf(server.url, result) }));
+    return result;
+  }
+
+  /** What the server is known by and listens on, where that can explain why nothing was there. */
+  async function ownOf(url, result) {
+    const found = result.outcome === "gave-nothing" && listeners ? await listeners().catch(() => null) : null;
+    if (!found) {
+      return null;
+    }
+    const all = found.map(({ transport, address }) => {
+      const [, host, port] = /^(.*):(\d+)$/.exec(address) ?? [];
+      return { transport, host, port };
+    });
+    const named = [...choices.querySelectorAll("input")].map((input) => parts(input.value).host);
+    const hosts = [...named, ...all.map(({ host }) => host)].filter(Boolean).map((host) => host.toLowerCase());
+    return { hosts, listeners: all };
   }
 
   /** Goes on measuring, for ten minutes at most. */
@@ -176,10 +199,11 @@ export function selfTest(place, { prepare, explain = null, roundTrip = null }) {
   return { offer };
 }
 
-function card({ url, username }, result, told) {
+function card({ url, username }, result, { told, nowUnix, own }) {
   const isGood = result.outcome === "works";
   const { roundTrip, used } = result;
-  const millis = (value) => micros(value * 1000);
+  // A number stays beside its unit.
+  const millis = (value) => micros(value * 1000).replaceAll(" ", "\u00a0");
   const first = result.candidates[0];
   const numbers = facts([
     ["Round trip", roundTrip ? `${millis(roundTrip.middle)} (${millis(roundTrip.least)} to ${millis(roundTrip.most)})` : null],
@@ -191,7 +215,7 @@ function card({ url, username }, result, told) {
   const candidates = result.candidates.map(({ type, protocol, address, port }) =>
     make("li", { class: "mono" }, `${type} ${protocol} ${address}:${port}`),
   );
-  const meanings = new Map(result.errors.map((error) => [meaning(error, url), error]));
+  const meanings = new Map(result.errors.map((error) => [meaning(error, url, own), error]));
   const errors = [...meanings].map(([text, { errorCode, errorText }]) =>
     make(
       "li",
@@ -202,13 +226,17 @@ function card({ url, username }, result, told) {
     ),
   );
   if (result.outcome === "gave-nothing" && !errors.length) {
-    errors.push(make("li", {}, guess(url), " ", make("span", { class: "soft" }, "(The browser does not say why.)")));
+    errors.push(make("li", {}, guess(url, own), " ", make("span", { class: "soft" }, "(The browser does not say why.)")));
+  }
+  const late = result.errors.some(({ errorCode }) => errorCode === 401) ? lateSecs(username, nowUnix) : null;
+  if (late && !told?.textContent.includes("had expired")) {
+    errors.push(make("li", {}, `The username says that it expired ${span(late)} ago.`));
   }
   return make(
     "article",
     { class: `card result ${isGood ? "good" : "bad"}`, "data-url": url, "data-outcome": result.outcome },
     make("h3", {}, `${isGood ? "✓" : "✗"} ${transportName(url)} `, make("span", { class: "mono" }, url)),
-    make("p", { class: `verdict ${isGood ? "good-text" : "bad-text"}` }, verdict(result)),
+    make("p", { class: `verdict ${isGood ? "good-text" : "bad-text"}` }, verdict(result, url)),
     errors.length ? make("ul", { class: "errors" }, errors) : null,
     told,
     numbers.length ? make("dl", { class: "facts" }, numbers) : null,
@@ -247,6 +275,9 @@ function said(result, known, url) {
     return null;
   }
   if (!known.length) {
+    if (result.outcome === "failed" && !result.candidates.length) {
+      return null;
+    }
     const { transport } = parts(url);
     const text =
       result.outcome === "gave-nothing"

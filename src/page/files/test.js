@@ -1,6 +1,6 @@
 // The self-test by itself, for users and support people: it gets its credentials from the credentials API, with a key of theirs.
 
-import { byId, say } from "./dom.js";
+import { byId, make } from "./dom.js";
 import { selfTest } from "./selftest.js";
 
 const TTL_SECS = 600;
@@ -37,7 +37,8 @@ async function begin() {
   } catch (error) {
     byId("self-test").hidden = true;
     byId("trouble").hidden = false;
-    say(byId("trouble"), error.message);
+    const said = error.said ? make("small", {}, `For whoever runs the server: ${error.said}.`) : "";
+    byId("trouble").replaceChildren(error.message, " ", said);
   }
 }
 
@@ -50,10 +51,32 @@ async function prepare() {
     answer = await ask({ user });
   }
   if (answer.error) {
-    throw new Error(`The server says: ${answer.error.message}.`);
+    throw Object.assign(new Error(refusal(answer.error)), { said: answer.error.message });
   }
   const [{ urls, username, credential }] = answer.iceServers;
   return { servers: urls.map((url) => ({ url, username, credential })) };
+}
+
+/** What somebody can do who has only the link. */
+function refusal({ code, message }) {
+  const again = "Ask whoever sent you this link for a new one.";
+  switch (code) {
+    case "unauthorized":
+      return `This link is no longer good. ${again}`;
+    case "user_not_allowed": {
+      const [, prefix] = /begin with "([^"]+)"/.exec(message) ?? [];
+      return prefix ? `Your name has to begin with ${prefix}` : `The link is not for this name. ${again}`;
+    }
+    case "user_revoked":
+      return `This name has been shut out for now. ${again}`;
+    case "key_rate_limited":
+    case "network_rate_limited":
+      return "Too many people test at this moment: try again in a minute.";
+    case "origin_not_allowed":
+      return `The link is not for this page. ${again}`;
+    default:
+      return `The server gives no credential. ${again}`;
+  }
 }
 
 async function ask(wish) {

@@ -19,20 +19,20 @@ const BY_CODE = {
   508: "The server has no relay port left, or is about to stop.",
 };
 
-/** In plain words. `url` is the one that was tried. */
-export function meaning({ errorCode, errorText }, url) {
+/** In plain words. `url` is the one that was tried; `own` is what is known of the server, see `missing`. */
+export function meaning({ errorCode, errorText }, url, own) {
   const known = BY_CODE[errorCode];
   if (known) {
     return known;
   }
   if (errorCode === 701 || errorCode === 0) {
-    return unreached(errorText ?? "", url);
+    return missing(url, own) ?? unreached(errorText ?? "", url);
   }
   return "An error that this page does not know.";
 }
 
 function unreached(text, url) {
-  const { port, transport, isTls } = parts(url);
+  const { host, port, transport, isTls } = parts(url);
   if (/lookup|resolve|DNS/i.test(text)) {
     return "The name of the server is not found: look at the spelling and at DNS.";
   }
@@ -43,9 +43,37 @@ function unreached(text, url) {
     );
   }
   if (transport === "udp") {
-    return `Nothing answers on UDP port ${port}: a firewall drops UDP, the address is wrong, or the server does not listen there.`;
+    const isName = /[a-z]/i.test(host ?? "") && !host.startsWith("[");
+    const wrong = isName ? "the name is not known in DNS or leads elsewhere" : "the address is wrong";
+    return `Nothing answers on UDP port ${port}: a firewall drops UDP, ${wrong}, or the server does not listen there.`;
   }
   return `No TCP connection to port ${port}: it is closed, or a firewall is in between.`;
+}
+
+/**
+ * What is not there, where the URL is of this very server and of none of its listeners. `own` has its hosts, and its listeners as
+ * {transport, port}; without it nothing is known.
+ */
+export function missing(url, own) {
+  const { host, port } = parts(url);
+  if (!host || !own?.hosts.includes(host.toLowerCase())) {
+    return null;
+  }
+  const wanted = transportName(url).toLowerCase();
+  const at = (transport) => own.listeners.filter((listener) => listener.transport === transport);
+  const isAt = (transport) => at(transport).some((listener) => listener.port === port);
+  if (isAt(wanted)) {
+    return null;
+  }
+  const shown = [...new Set(own.listeners.map((listener) => `${listener.transport} ${listener.port}`))].join(", ");
+  const [encrypted, plain] = { tls: ["TLS", "tcp"], dtls: ["DTLS", "udp"] }[wanted] ?? [];
+  if (!encrypted) {
+    return `This server does not listen on ${wanted.toUpperCase()} port ${port}; it does on ${shown}.`;
+  }
+  if (isAt(plain)) {
+    return `This server does not speak ${encrypted} on port ${port}, which is ${plain} there; it listens on ${shown}.`;
+  }
+  return `This server does not listen for ${encrypted} on port ${port}; it listens on ${shown}.`;
 }
 
 /** What a URL says: host, port, transport, whether by TLS. */
@@ -63,12 +91,19 @@ export function transportName(url) {
 }
 
 /** What is most likely where the browser has not said why it got no relay. */
-export function guess(url) {
-  return unreached("", url);
+export function guess(url, own) {
+  return missing(url, own) ?? unreached("", url);
+}
+
+/** When the time in a username of a time-limited credential has passed: since how many seconds. */
+export function lateSecs(username, nowUnix) {
+  const [, expires] = /^(\d{9,11}):/.exec(username ?? "") ?? [];
+  const late = Math.floor(nowUnix) - Number(expires);
+  return late > 0 ? late : null;
 }
 
 /** What a test came to, in a sentence. */
-export function verdict(result) {
+export function verdict(result, url) {
   switch (result.outcome) {
     case "works":
       return "Works: data went from one relay to the other and back.";
@@ -78,7 +113,29 @@ export function verdict(result) {
       return "Does not work: both relays are there, but nothing comes through between them. A peer policy of the server denies it, or its relay ports are closed.";
     case "stopped":
       return "Stopped.";
-    default:
-      return `Does not work: ${result.trouble}`;
+    default: {
+      const isUrl = parts(url).host;
+      const form = isUrl ? "" : " A URL begins with turn: or turns:, such as turn:turn.example.org:3478";
+      return `Does not work: ${result.trouble}${form}`;
+    }
   }
+}
+
+/** What all tests came to, for who reads one line of it to somebody on the phone. `tried` has {url, result}. */
+export function summary(tried) {
+  const works = tried.filter(({ result }) => result.outcome === "works");
+  if (tried.some(({ result }) => result.outcome === "stopped")) {
+    return "Stopped.";
+  }
+  if (!works.length) {
+    const isRefused = ({ result }) => result.errors.some(({ errorCode }) => errorCode === 401);
+    const why = tried.every(isRefused) ? "The server is reached, and refuses the name or the password." : "Below is why.";
+    return `${tried.length === 1 ? "It does not work" : `None of ${tried.length} ways works`}. ${why}`;
+  }
+  const all = tried.length === 1 ? "It works" : `All ${tried.length} ways work`;
+  const some = works.length === 1 ? `1 of ${tried.length} ways works` : `${works.length} of ${tried.length} ways work`;
+  const count = works.length === tried.length ? all : some;
+  const isUdp = ({ url }) => ["UDP", "DTLS"].includes(transportName(url));
+  const slower = tried.some(isUdp) && !works.some(isUdp) ? " UDP does not get through, so they may be slower." : "";
+  return `${count}: calls will work from here.${slower}`;
 }
