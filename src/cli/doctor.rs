@@ -94,7 +94,7 @@ struct Folded {
 impl Folded {
     fn check(&mut self, step: &Step, printer: &mut Printer) -> Result<(), CliError> {
         if step.status == Status::Ok && !self.shows_all {
-            if self.checks.last() != Some(&step.step) {
+            if !self.checks.contains(&step.step) {
                 self.checks.push(step.step);
             }
             return Ok(());

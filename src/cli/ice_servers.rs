@@ -17,7 +17,8 @@ use ureq::http::Uri;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use zeroize::Zeroizing;
 
-use crate::probe::{IceServers, Roots, TurnUrl, certificate_words};
+use crate::addr::SocketKind;
+use crate::probe::{IceServers, Roots, TurnUrl, certificate_words, io_words};
 
 use super::input::read_stdin;
 use super::login::read_secret;
@@ -211,7 +212,10 @@ fn unanswered(error: &ureq::Error) -> String {
             format!("the certificate is not trusted: {}", certificate_words(tls, "is not valid today"))
         }
         Some(tls) => tls.to_string(),
-        None => error.to_string(),
+        None => match error {
+            ureq::Error::Io(error) => io_words(error, SocketKind::Tcp),
+            error => error.to_string(),
+        },
     }
 }
 

@@ -13,6 +13,7 @@ use crate::config::{
 use crate::import::coturn_directives;
 use crate::ops::host;
 
+use super::dev_socket;
 use super::output::{CliError, Printer};
 
 const STDIN_BYTES_MAX: u64 = 64 * 1024;
@@ -101,7 +102,15 @@ impl Reading {
     /// Parses it for a command that is about credentials. It opens no relay: a machine without a network will do.
     pub(super) fn load_credentials(&self, printer: &mut Printer) -> Result<Config, CliError> {
         let host = host::detect();
-        let loaded = self.parse(Host { ipv4: host.ipv4.or(Some(Ipv4Addr::LOCALHOST)), ..host }, false)?;
+        let host = Host { ipv4: host.ipv4.or(Some(Ipv4Addr::LOCALHOST)), ..host };
+        let loaded = self.parse(host, false).inspect_err(|_| {
+            if !self.has_file && !dev_socket::alive().is_empty() {
+                printer.error(
+                    "hint: a serve --dev of yours runs, which makes up its secret unless it is given one: start it with \
+                     TURNSTONE_SECRET=..., and set the same here",
+                );
+            }
+        })?;
         for warning in loaded.warnings.iter().filter(|warning| warning.message.contains("secret")) {
             printer.error(format_args!("warning: {warning}"));
         }

@@ -206,10 +206,18 @@ pub(super) fn run(args: &ProbeArgs, printer: &mut Printer) -> Result<Exit, CliEr
     written(
         exit,
         printed.and_then(|()| match as_text {
-            true => printer.line(format_args!("\n{}", report.summary())),
+            true => print_summary(&report, printer),
             false => printer.line(json_pretty(&report)),
         }),
     )
+}
+
+/// The verdict, and below it what is not well, where there is more than a terminal shows at once.
+fn print_summary(report: &Report, printer: &mut Printer) -> Result<(), CliError> {
+    printer.line(format_args!("\n{}", report.summary()))?;
+    let addresses: usize = report.targets.iter().map(|target| target.addresses.len()).sum();
+    let complaints = if addresses > 1 { report.complaints() } else { Vec::new() };
+    complaints.iter().try_for_each(|(status, line)| printer.step_line(*status, line))
 }
 
 fn task(args: &ProbeArgs, roots: &Roots, printer: &mut Printer) -> Result<Task, CliError> {

@@ -36,6 +36,7 @@ pub use place::{CertificateName, ConnectTo};
 pub(crate) use report::millis;
 pub use report::{Counts, Endpoint, Progress, Report, SCHEMA, Status, Step, Target, worst};
 pub use url::{Scheme, TurnUrl, UrlError};
+pub(crate) use verdict::io_words;
 pub use verdict::not_public;
 
 use std::net::SocketAddr;

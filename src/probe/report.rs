@@ -204,6 +204,25 @@ impl Report {
         Self { schema: SCHEMA, verdict, counts, insecure, started_unix, ms: millis(took), targets }
     }
 
+    /// What is not as it should be, each with where it was: of many steps, the first ones are out of sight at the end.
+    pub fn complaints(&self) -> Vec<(Status, String)> {
+        let mut found = Vec::new();
+        for target in &self.targets {
+            let own = target.steps.iter().map(|step| (target.url.clone(), step));
+            let below = target.addresses.iter().flat_map(|endpoint| {
+                endpoint.steps.iter().map(move |step| (format!("{} at {}", target.url, endpoint.address), step))
+            });
+            for (place, step) in own.chain(below).filter(|(_, step)| step.status >= Status::Warn) {
+                let relay = step.relay.map_or_else(String::new, |relay| format!(" {relay}"));
+                found.push((
+                    step.status,
+                    format!("{:<4}  {place}: {}{relay}: {}", step.status.name(), step.step, step.message),
+                ));
+            }
+        }
+        found
+    }
+
     /// The last line of the text form.
     pub fn summary(&self) -> String {
         let is_turn = self.targets.iter().any(|target| target.url.starts_with("turn"));

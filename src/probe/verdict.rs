@@ -91,13 +91,15 @@ impl Failure {
                     format!("the credential expired {} ago, says its username", span(now_unix - expires_unix))
                 }
                 Some(Some(_)) => {
-                    "the password does not fit the username, the server has another secret, or the credential has been revoked".into()
+                    "the password does not fit the username, the server has another secret (perhaps one was read with the line end behind it), or \
+                     the credential has been revoked; on the server, turnstone credentials verify says which"
+                        .into()
                 }
                 _ => "wrong user or password, or the user has been revoked".into(),
             },
             Some(ErrorCode::QUOTA_REACHED) => "the user's or the server's quota is reached".into(),
             Some(ErrorCode::INSUFFICIENT_CAPACITY) => {
-                "no relay port is left, or the relay address is not usable".into()
+                "no relay port is left, the relay address is not usable, or the server drains and takes no new clients (turnstone status)".into()
             }
             Some(ErrorCode::FORBIDDEN) if self.is_of_allocate() => {
                 "this user may have no relay; perhaps he is suspended for peers that are denied ([guard] suspend-after, which such probes use up: \
@@ -115,7 +117,7 @@ impl Failure {
 }
 
 /// What is wrong with a socket, in words.
-pub(super) fn io_words(error: &io::Error, kind: SocketKind) -> String {
+pub(crate) fn io_words(error: &io::Error, kind: SocketKind) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused if kind == SocketKind::Tcp => {
             "connection refused: nothing listens on this port".into()

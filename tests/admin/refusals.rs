@@ -47,7 +47,10 @@ fn every_refusal_is_explained_and_found_by_user_and_by_address() {
     assert!(["the credential had expired 3 min before"].contains(&late["explanation"].as_str().unwrap()), "{late}");
     assert_eq!((&late["method"], &late["transport"], &late["peer"]), (&"Allocate".into(), &"udp".into(), &Value::Null));
     assert_eq!(late["username_complete"], true);
-    assert_eq!(one("?user=guest")["explanation"], "wrong password, or made with another secret");
+    assert_eq!(
+        one("?user=guest")["explanation"],
+        "wrong password, or made with another secret (or with a line end behind it): turnstone credentials verify USERNAME PASSWORD says more"
+    );
     assert_eq!(one("?user=camera")["explanation"], "wrong password");
     let stranger = one("?user=nobody%1B%5B31m%22");
     assert_eq!(stranger["reason"], "unknown-user");

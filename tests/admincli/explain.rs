@@ -42,7 +42,11 @@ fn an_expired_credential_a_wrong_password_and_a_private_peer_are_explained() {
     assert_eq!(rows[0], "3|401|Allocate|127.0.0.1 udp|late|-|the credential had expired 3 min before", "{text}");
     assert!(rows[1].starts_with("3 refusals; everything since 20") && rows.len() == 2, "{text}");
     let (rows, text) = explained("guest");
-    assert_eq!(rows[0], "1|401|Allocate|127.0.0.1 udp|guest|-|wrong password, or made with another secret", "{text}");
+    assert_eq!(
+        rows[0],
+        "1|401|Allocate|127.0.0.1 udp|guest|-|wrong password, or made with another secret (or with a line end behind it): turnstone credentials verify USERNAME PASSWORD says more",
+        "{text}"
+    );
     let candidate = "private host candidate (10.0.0.0/8, private use): normal in ICE";
     let (rows, text) = explained("alice");
     assert_eq!(

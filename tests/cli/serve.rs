@@ -24,8 +24,13 @@ struct Running {
 
 impl Running {
     fn start(place: &Place, args: &[&str]) -> Self {
+        Self::start_with(place, args, None)
+    }
+
+    fn start_with(place: &Place, args: &[&str], secret: Option<&str>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_turnstone"));
         command.current_dir(place.path("")).env_clear().env("XDG_RUNTIME_DIR", place.path("")).arg("serve").args(args);
+        command.envs(secret.map(|secret| ("TURNSTONE_SECRET", secret)));
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         Self { child, out }
@@ -104,6 +109,38 @@ fn dev_prints_ice_servers_that_are_listened_on() {
     assert!(urls[1].ends_with("?transport=tcp") && TcpStream::connect(address(urls[1])).is_ok(), "{urls:?}");
     let (code, log) = server.stop();
     assert_eq!(code, Some(0), "{log}");
+}
+
+#[test]
+fn dev_takes_a_secret_that_ones_own_code_knows_and_who_has_none_is_told_so() {
+    let _alone = usual_ports();
+    let place = Place::new();
+    let credentials = |secret: Option<&str>| {
+        let mut command = place.command(&["credentials", "--user", "alice", "--json"]);
+        command.env("XDG_RUNTIME_DIR", place.path("")).envs(secret.map(|secret| ("TURNSTONE_SECRET", secret)));
+        ran(&mut command)
+    };
+    let hint = "hint: a serve --dev of yours runs";
+    let alone = credentials(None);
+    assert!(alone.code == 2 && !alone.err.contains(hint), "{}", alone.err);
+    let mut server = Running::start_with(&place, &["--dev"], Some("0123456789abcdef"));
+    let entry = &server.ice()["iceServers"][0];
+    let beside = credentials(None);
+    assert!(
+        beside.code == 2 && beside.err.contains(hint) && beside.err.contains("TURNSTONE_SECRET="),
+        "{}",
+        beside.err
+    );
+    let made: Value = serde_json::from_str(&credentials(Some("0123456789abcdef")).ok()).unwrap();
+    assert!(made["username"].as_str().unwrap().ends_with(":alice"), "{made}");
+    let (name, password) = (entry["username"].as_str().unwrap(), entry["credential"].as_str().unwrap());
+    let mut verify = place.command(&["credentials", "verify", name, password]);
+    assert_eq!(
+        ran(verify.env("TURNSTONE_SECRET", "0123456789abcdef")).code,
+        0,
+        "the server's own is made with it, too"
+    );
+    server.stop();
 }
 
 #[test]

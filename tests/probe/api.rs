@@ -55,6 +55,13 @@ fn refused(url: &str, more: &[&str]) -> String {
 }
 
 #[test]
+fn an_api_where_nobody_listens_is_said_in_words() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let said = refused(&format!("http://{closed}/v1/credentials"), &[]);
+    assert!(said.contains("connection refused: nothing listens on this port"), "{said}");
+}
+
+#[test]
 fn the_credentials_api_is_asked_over_tls_and_its_servers_are_probed() {
     let server = server("");
     let url = format!("https://{}/v1/credentials", endpoint(&server));

@@ -307,7 +307,9 @@ fn explanation(refusal: &Refusal, username: &str, denial: Option<&Denial>) -> St
             "the credential would be good for longer than [auth] credential-lifetime-max allows: issue it for less"
         }
         Reason::Revoked => "the credential has been revoked: turnstone revoke --list shows by what",
-        Reason::WrongPassword if time_limited.is_some() => "wrong password, or made with another secret",
+        Reason::WrongPassword if time_limited.is_some() => {
+            "wrong password, or made with another secret (or with a line end behind it): turnstone credentials verify USERNAME PASSWORD says more"
+        }
         Reason::NoKeyOfAlgorithm => {
             "the user is stored as a SHA-256 key only, and the client uses MD5, as clients of RFC 5389 do: turnstone credentials hash makes both keys"
         }
