@@ -168,6 +168,10 @@ fn sessions_are_searched_shown_and_ended_by_the_keyboard_and_what_clients_say_is
     let text = |key: &str| result[key].as_str().unwrap();
     assert!(text("details").contains("0x4001: 127.0.0.1:9999 for ") && text("details").contains(HOSTILE), "{result:#}");
     assert!(text("question").contains(HOSTILE), "{result:#}");
+    assert!(
+        text("question").contains("stays good: turnstone revoke '") && text("question").contains("keeps it out"),
+        "{result:#}"
+    );
     assert_eq!(result["isStillThere"], 1, "{result:#}");
     assert!(text("mistaken").contains("expected an IP address"), "{result:#}");
     let left = texts(&result["byClient"]);

@@ -2,7 +2,7 @@
 
 import { facts, make, say } from "./dom.js";
 import { test } from "./ice.js";
-import { bitRate, micros, span } from "./text.js";
+import { bitRate, micros, span, word } from "./text.js";
 import { guess, lateSecs, meaning, parts, summary, transportName, verdict } from "./words.js";
 
 const KEEP_MILLIS = 1_000;
@@ -252,8 +252,7 @@ function withoutCredential() {
 /** The command names the user as quotas do, and can be pasted into a shell whatever the name is. */
 function whomToAsk({ username }) {
   const user = username.replace(/^\d+:/, "").split(";")[0];
-  const word = /^[\w.@-]+$/.test(user) ? user : `'${user.replaceAll("'", "'\\''")}'`;
-  const command = make("code", {}, `turnstone explain ${word}`);
+  const command = make("code", {}, `turnstone explain ${word(user)}`);
   return make("p", { class: "known soft" }, "Whoever runs the server sees what it knows of this: ", command);
 }
 

@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { byId, cards, confirmed, facts, make, say } from "./dom.js";
-import { bitRate, bytes, count, day, plural, span } from "./text.js";
+import { bitRate, bytes, count, day, plural, span, word } from "./text.js";
 
 const LIMIT = 50;
 const COLUMNS = ["User", "Client", "Relayed", "Age", "To peers", "To client", ""];
@@ -179,7 +179,10 @@ async function toggle(row, { id }, button) {
 
 async function endOne({ id, user, username, client }) {
   const name = user || username;
-  const question = `End the session of ${name} from ${client}? Its client may come again: its credential stays good.`;
+  const whose = /^\d+:/.test(username) ? word(username) : `--user ${word(name)}`;
+  const question =
+    `End the session of ${name} from ${client}? Its client may come again, because its credential stays good: ` +
+    `turnstone revoke ${whose} keeps it out.`;
   if (await confirmed(question, "End it")) {
     await act(`/v1/sessions/${encodeURIComponent(id)}`, {});
   }
@@ -187,7 +190,9 @@ async function endOne({ id, user, username, client }) {
 
 async function endAll() {
   const query = search;
-  const question = `End every session of ${query.user} that is found? Their clients may come again: the credential stays good.`;
+  const question =
+    `End every session of ${query.user} that is found? Their clients may come again, because the credential stays good: ` +
+    `turnstone revoke --user ${word(query.user)} keeps them out.`;
   if (await confirmed(question, "End all")) {
     await act("/v1/sessions", query);
   }

@@ -54,6 +54,11 @@ export function day(unixSecs) {
   return new Date(unixSecs * 1000).toISOString().slice(0, 16).replace("T", " ") + " UTC";
 }
 
+/** A word of a command, which can be pasted into a shell whatever a client is called. */
+export function word(text) {
+  return /^[\w.:@-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}
+
 export function plural(number, one, many = `${one}s`) {
   return `${count(number)} ${number === 1 ? one : many}`;
 }

@@ -71,7 +71,7 @@ export function missing(url, own) {
     return `This server does not listen on ${wanted.toUpperCase()} port ${port}; it does on ${shown}.`;
   }
   if (isAt(plain)) {
-    return `This server does not speak ${encrypted} on port ${port}, which is ${plain} there; it listens on ${shown}.`;
+    return `This server does not speak ${encrypted} on port ${port}, which is ${plain.toUpperCase()} there; it listens on ${shown}.`;
   }
   return `This server does not listen for ${encrypted} on port ${port}; it listens on ${shown}.`;
 }
