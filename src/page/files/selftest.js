@@ -55,6 +55,8 @@ export function selfTest(place, { prepare, explain = null, listeners = null, rou
   // How far the server's clock is behind that of the browser; it counts whole seconds.
   let behindSecs = 0;
   let kept = null;
+  // What the last tests came to.
+  let sum = "";
 
   form.addEventListener("submit", runAll);
   stop.addEventListener("click", () => {
@@ -92,6 +94,7 @@ export function selfTest(place, { prepare, explain = null, listeners = null, rou
     stopper = new AbortController();
     run.disabled = true;
     stop.disabled = false;
+    sum = "";
     release();
     results.replaceChildren();
     progress.classList.remove("sum");
@@ -109,7 +112,8 @@ export function selfTest(place, { prepare, explain = null, listeners = null, rou
         }
       }
       if (tried.length) {
-        say(progress, `${summary(tried)}${kept ? " Measuring the round trip; Stop ends it." : ""}`);
+        sum = summary(tried);
+        say(progress, kept ? `${sum} Measuring the round trip; Stop ends it.` : sum);
         progress.classList.add("sum");
       }
     } catch (error) {
@@ -162,9 +166,12 @@ export function selfTest(place, { prepare, explain = null, listeners = null, rou
       const [, host, port] = /^(.*):(\d+)$/.exec(address) ?? [];
       return { transport, host, port };
     });
-    const named = [...choices.querySelectorAll("input")].map((input) => parts(input.value).host);
-    const hosts = [...named, ...all.map(({ host }) => host)].filter(Boolean).map((host) => host.toLowerCase());
-    return { hosts, listeners: all };
+    // Those that it names may be a proxy's, or lead here from other ports.
+    const named = [...choices.querySelectorAll("input")].map(({ value }) => {
+      return { transport: transportName(value).toLowerCase(), host: parts(value).host, port: parts(value).port };
+    });
+    const ways = [...all, ...named];
+    return { hosts: ways.map(({ host }) => host?.toLowerCase()), listeners: ways };
   }
 
   /** Goes on measuring, for ten minutes at most. */
@@ -192,7 +199,7 @@ export function selfTest(place, { prepare, explain = null, listeners = null, rou
       kept.pair.close();
       kept = null;
       stop.disabled = stopper === null;
-      say(progress, "The round trip is not measured any more.");
+      say(progress, `${sum} The round trip is not measured any more.`.trim());
     }
   }
 
