@@ -130,6 +130,14 @@ impl NodeUrl {
         }
     }
 
+    /// Its host; a socket has none.
+    pub fn host(&self) -> &str {
+        match self {
+            Self::Https { host, .. } | Self::Http { host, .. } => host,
+            Self::Unix(_) => "",
+        }
+    }
+
     /// Its address, if it has one that is no name.
     pub fn address(&self) -> Option<SocketAddr> {
         match self {

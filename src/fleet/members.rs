@@ -55,7 +55,7 @@ pub(crate) async fn members(fleet: &FleetConfig, known: &mut Known) -> Members {
             }
             Err(error) => {
                 unnamed.push((name.name().to_owned(), error.to_string()));
-                before.remove(name.name()).unwrap_or_default()
+                still_fit(name, before.remove(name.name()).unwrap_or_default(), fleet.certificate_name.is_some())
             }
         };
         urls.extend(of_name.iter().cloned());
@@ -70,7 +70,7 @@ pub(crate) async fn members(fleet: &FleetConfig, known: &mut Known) -> Members {
 /// The token goes to hosts of the domain, whose certificates say so; to others only if it is written whose certificate they must have.
 /// Whoever can forge an answer of DNS has a certificate for a name of his own.
 fn judge(name: &SrvName, targets: Vec<Target>, is_pinned: bool) -> (Vec<NodeUrl>, Vec<(String, String)>) {
-    let (fit, unfit): (Vec<_>, Vec<_>) = targets.into_iter().partition(|target| is_pinned || name.covers(&target.host));
+    let (fit, unfit): (Vec<_>, Vec<_>) = targets.into_iter().partition(|target| is_fit(name, &target.host, is_pinned));
     let why = || {
         format!(
             "{} names it, which is outside of {}: certificate-name says whom to trust there",
@@ -82,6 +82,16 @@ fn judge(name: &SrvName, targets: Vec<Target>, is_pinned: bool) -> (Vec<NodeUrl>
         fit.into_iter().map(|Target { host, port }| NodeUrl::Https { host, port }).collect(),
         unfit.into_iter().map(|target| (target.host, why())).collect(),
     )
+}
+
+/// What was found may have been pinned to a certificate that the configuration does not name any more.
+fn still_fit(name: &SrvName, mut found: Vec<NodeUrl>, is_pinned: bool) -> Vec<NodeUrl> {
+    found.retain(|url| is_fit(name, url.host(), is_pinned));
+    found
+}
+
+fn is_fit(name: &SrvName, host: &str, is_pinned: bool) -> bool {
+    is_pinned || name.covers(host)
 }
 
 #[cfg(test)]
@@ -97,5 +107,14 @@ mod tests {
         assert_eq!(fit.iter().map(ToString::to_string).collect::<Vec<_>>(), ["https://turn1.example.org:1"]);
         assert_eq!(unfit[0].0, "evil.example");
         assert_eq!(judge(&name, targets, true).0.len(), 2);
+    }
+
+    #[test]
+    fn a_host_outside_of_the_domain_that_was_pinned_does_not_stay_without_its_certificate_while_dns_fails() {
+        let NodeSource::Srv(name) = FleetConfig::parse_node("_turnstone._tcp.example.org").unwrap() else { panic!() };
+        let https = |host: &str| NodeUrl::Https { host: host.to_owned(), port: 1 };
+        let found = || vec![https("a.example.org"), https("b.elsewhere.example")];
+        assert_eq!(still_fit(&name, found(), true), found());
+        assert_eq!(still_fit(&name, found(), false), [https("a.example.org")]);
     }
 }

@@ -165,8 +165,10 @@ fn uclient_goes_from_a_node_above_its_load_to_one_of_the_fleet_that_has_room() {
 #[test]
 fn libnice_goes_from_a_node_above_its_load_to_one_with_room_and_aiortc_does_not() {
     let Loaded { first, others, .. } = &Loaded::of(&Spec::local());
-    let result = nice_pair(first, Transport::Udp, &first.credentials("libnice"));
-    assert_eq!(result["received"], serde_json::json!([MESSAGES, MESSAGES]), "{result:#}");
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let result = nice_pair(first, transport, &first.credentials("libnice"));
+        assert_eq!(result["received"], serde_json::json!([MESSAGES, MESSAGES]), "{result:#}");
+    }
     assert!(!first.log().contains(":libnice"), "{}", first.log());
     // What follows no redirect has no candidate of this server, and its application has to name another one.
     let relayed = |server: &TestServer, url: &str| {

@@ -47,8 +47,8 @@ export async function refresh() {
   const { sums, nodes, series, interval_secs, unnamed } = await ask("/v1/fleet");
   const silent = sums.nodes - sums.answering;
   tile("nodes", count(sums.nodes), silent ? `${count(silent)} without an answer` : "all answer");
-  tile("sessions", count(sums.sessions), silent ? "at the nodes that answer" : "at all nodes");
-  tile("rate", bitRate(sums.bytes_per_sec * 8), "both directions together");
+  tile("sessions", count(sums.sessions), silent ? "nodes that answer" : "at all nodes");
+  tile("rate", bitRate(sums.bytes_per_sec * 8), "both directions");
   tile("refused", count(sums.refused_last_minute), "in the last minute");
   tiles.nodes[1].classList.toggle("bad-text", silent > 0);
   const problems = unnamed.map(({ name, problem }) => `${name}: ${problem}`);
