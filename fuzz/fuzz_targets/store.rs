@@ -2,8 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use turnstone::config::revocation_of_store;
-use turnstone::store::{RevocationEvent, read_changes, read_coturn_key, read_secret, read_user};
+use turnstone::store::{EntryId, RevocationEvent, entry_of_line, read_changes, read_coturn_key, read_secret, read_user};
 
 fuzz_target!(|bytes: &[u8]| {
     // What is wrong is said without a word of it.
@@ -15,11 +14,16 @@ fuzz_target!(|bytes: &[u8]| {
         Ok(stored) => assert!((16..=1024).contains(&stored.secret.bytes.len())),
         Err(why) => assert!(why.len() < 200),
     }
+    if let Ok(line) = std::str::from_utf8(bytes) {
+        let _ = entry_of_line(line);
+    }
     let Ok(answer) = redis::parse_redis_value(bytes) else { return };
     let Ok(changes) = read_changes(answer) else { return };
     for (_, event) in changes {
-        if let Some(RevocationEvent::Added(member, until_unix)) = event {
-            let _ = revocation_of_store(&member, "turn.test", until_unix);
+        if let Some(RevocationEvent::Changed(id, _)) = event
+            && let Ok(read) = EntryId::of_text(&id)
+        {
+            assert!(read.text() == id);
         }
     }
 });

@@ -72,8 +72,8 @@ pub use overrides::{ADMIN_ENV, ADMIN_TOKEN_ENV, CONFIG_ENV, Overrides};
 pub use reached::Reached;
 pub use realm::{QuotaChanges, RealmConfig};
 pub use revocations::{
-    Moment, RevocationError, WrittenBy, WrittenRevocation, read_list, read_listed, read_revocations, revocation,
-    revocation_of, revocation_of_store, revocation_of_user, revoked_of_store, revoked_realm,
+    Moment, RevocationError, WrittenBy, WrittenRevocation, read_lines, read_listed, read_revocations, revocation,
+    revocation_of, revocation_of_user, revoked_realm,
 };
 pub use secret::{
     AdminToken, Readers, SECRET_BYTES_MIN, SecretError, WebhookToken, check_secret, judge_mode, read_private_file,

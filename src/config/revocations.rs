@@ -143,6 +143,18 @@ impl WrittenRevocation {
         serde_json::from_str(text).map_err(form)
     }
 
+    /// What says whom it is about, and no more.
+    pub fn of_whom(whose: &Revoked) -> Self {
+        let mut written = Self::default();
+        match whose {
+            Revoked::Username(name) => written.username = Some(name.to_string()),
+            Revoked::User(name) => written.user = Some(name.to_string()),
+            Revoked::Key(id) => written.key = Some(id.to_string()),
+            Revoked::Everybody => written.everybody = Some(true),
+        }
+        written
+    }
+
     /// The line that says it.
     pub fn line(&self) -> String {
         json(self)
@@ -164,10 +176,6 @@ impl WrittenRevocation {
             (None, None, None, Some(true)) => Ok(Revoked::Everybody),
             _ => Err(RevocationError::Whose),
         }
-    }
-
-    fn take_realm(&mut self, default_realm: &str) -> Option<Arc<str>> {
-        self.realm.take().filter(|realm| realm != default_realm).map(Arc::from)
     }
 
     fn check(&self, by: WrittenBy, realm: Option<Arc<str>>, around: Around) -> Result<Revocation, RevocationError> {
@@ -229,20 +237,13 @@ struct Around {
 
 impl From<&Revocation> for WrittenRevocation {
     fn from(of: &Revocation) -> Self {
-        let mut written = Self {
+        Self {
             realm: of.realm.as_deref().map(str::to_owned),
             issued_before: of.issued_before.map(|issued| Moment(issued.unix)),
             lifetime_secs: of.issued_before.map(|issued| issued.lifetime_secs),
             until: Some(Moment(of.until_unix)).filter(|until| until.0 < u64::MAX),
-            ..Self::default()
-        };
-        match &of.whose {
-            Revoked::Username(name) => written.username = Some(name.to_string()),
-            Revoked::User(name) => written.user = Some(name.to_string()),
-            Revoked::Key(id) => written.key = Some(id.to_string()),
-            Revoked::Everybody => written.everybody = Some(true),
+            ..Self::of_whom(&of.whose)
         }
-        written
     }
 }
 
@@ -286,32 +287,13 @@ pub fn revocation(
 ) -> Result<Revocation, RevocationError> {
     let realm = match &written.realm {
         // Of a realm that is no more, what is kept costs nothing, and it may come back.
-        Some(name) if by == WrittenBy::Server => Some(Arc::from(name.as_str())),
+        Some(name) if by == WrittenBy::Server => {
+            Some(name.as_str()).filter(|name| *name != config.auth.realm).map(Arc::from)
+        }
         name => revoked_realm(config, name.as_deref())?,
     };
     let lifetime_max_secs = config.auth.credential_lifetime_max.map(|max| max.as_secs());
     written.check(by, realm, Around { now_unix, lifetime_max_secs })
-}
-
-/// Makes a revocation of what a store has of it: a line with the name of its realm.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn revocation_of_store(line: &str, default_realm: &str, until_unix: u64) -> Result<Revocation, RevocationError> {
-    let mut written = WrittenRevocation::of_line(line)?;
-    written.until = Some(Moment(until_unix));
-    let realm = written.take_realm(default_realm);
-    // Nothing is reckoned from now: a server that writes says all of it.
-    written.check(WrittenBy::Server, realm, Around { now_unix: 0, lifetime_max_secs: None })
-}
-
-/// Whom a line of a store is about, by realm, whatever its times are.
-///
-/// # Errors
-/// It does not say.
-pub fn revoked_of_store(line: &str, default_realm: &str) -> Result<(Option<Arc<str>>, Revoked), RevocationError> {
-    let mut written = WrittenRevocation::of_line(line)?;
-    Ok((written.take_realm(default_realm), written.whose()?))
 }
 
 /// What revokes one time-limited credential.
@@ -363,39 +345,52 @@ pub fn read_revocations(config: &Config) -> Result<Arc<[Revocation]>, ConfigErro
     let Some(path) = &config.auth.revocations_file else { return Ok(Arc::default()) };
     let now_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let mut problems = Vec::new();
-    let listed = read_list(path, &mut problems, |written| revocation(config, written, WrittenBy::File, now_unix));
+    let listed = read_lines(path, LISTED_MAX, &mut problems, |line| {
+        revocation(config, &WrittenRevocation::of_line(line)?, WrittenBy::File, now_unix)
+    });
     match problems.is_empty() {
         true => Ok(listed.into()),
         false => Err(ConfigError { problems }),
     }
 }
 
-/// Reads a list, a revocation a line; empty lines and those that begin with `#` say nothing. What is wrong with a line is among the
-/// problems, and the others are read on.
-pub fn read_list(
+/// Reads what each line of a file says, so many at most; empty lines and those that begin with `#` say nothing. What is wrong with a line is
+/// among the problems, and the others are read on.
+pub fn read_lines<T>(
     path: &Path,
+    most: usize,
     problems: &mut Vec<Problem>,
-    check: impl Fn(&WrittenRevocation) -> Result<Revocation, RevocationError>,
-) -> Vec<Revocation> {
+    check: impl Fn(&str) -> Result<T, RevocationError>,
+) -> Vec<T> {
     let name = path.display().to_string();
-    let file = match regular_file::open(path) {
-        Ok(file) => file,
+    match regular_file::open(path) {
+        Ok(file) => lines_of(file, &name, most, problems, check),
         Err(error) => {
             let message = format!("cannot read the file: {}", why(path, Wanted::Read, &error));
             problems.push(Problem { place: Place::Source(name), message });
-            return Vec::new();
+            Vec::new()
         }
-    };
-    read_listed(file, &name, problems, check)
+    }
 }
 
-/// The same of what is read already.
+/// Reads a list, a revocation a line, of what is read already.
 pub fn read_listed(
     from: impl Read,
     name: &str,
     problems: &mut Vec<Problem>,
     check: impl Fn(&WrittenRevocation) -> Result<Revocation, RevocationError>,
 ) -> Vec<Revocation> {
+    lines_of(from, name, LISTED_MAX, problems, |line| check(&WrittenRevocation::of_line(line)?))
+}
+
+/// Reads what each line says, so many at most.
+fn lines_of<T>(
+    from: impl Read,
+    name: &str,
+    most: usize,
+    problems: &mut Vec<Problem>,
+    check: impl Fn(&str) -> Result<T, RevocationError>,
+) -> Vec<T> {
     let mut reader = BufReader::new(from.take((FILE_MIB_MAX << 20) + 1));
     let (mut listed, mut line, mut total) = (Vec::new(), Vec::new(), 0);
     let mut told = Told { name, problems, untold: 0 };
@@ -418,8 +413,8 @@ pub fn read_listed(
         }
         match read_line(&line, &check) {
             Ok(None) => {}
-            Ok(Some(_)) if listed.len() >= LISTED_MAX => {
-                told.last(number, format!("more than {LISTED_MAX} revocations"));
+            Ok(Some(_)) if listed.len() >= most => {
+                told.last(number, format!("more than {most} revocations"));
                 break;
             }
             Ok(Some(revocation)) => listed.push(revocation),
@@ -470,10 +465,7 @@ fn read_until_end_of_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> std:
     Ok(total as u64)
 }
 
-fn read_line(
-    line: &[u8],
-    check: impl Fn(&WrittenRevocation) -> Result<Revocation, RevocationError>,
-) -> Result<Option<Revocation>, String> {
+fn read_line<T>(line: &[u8], check: impl Fn(&str) -> Result<T, RevocationError>) -> Result<Option<T>, String> {
     if line.len() > LINE_BYTES_MAX {
         return Err(format!("the line is longer than {LINE_BYTES_MAX} bytes"));
     }
@@ -481,8 +473,7 @@ fn read_line(
     if text.is_empty() || text.starts_with('#') {
         return Ok(None);
     }
-    let checked = WrittenRevocation::of_line(text).and_then(|written| check(&written));
-    checked.map(Some).map_err(|error| error.to_string())
+    check(text).map(Some).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -553,11 +544,6 @@ mod tests {
             let revocation = checked(text, WrittenBy::Request).unwrap();
             let written = WrittenRevocation::from(&revocation).line();
             assert_eq!(checked(&written, WrittenBy::Server), Ok(revocation.clone()), "{written}");
-            // In a store, the end is beside it.
-            let without_end = WrittenRevocation { until: None, ..WrittenRevocation::from(&revocation) }.line();
-            let of_store = revocation_of_store(&without_end, "turn.test", revocation.until_unix);
-            assert_eq!(of_store, Ok(revocation.clone()), "{without_end}");
-            assert_eq!(revoked_of_store(&without_end, "turn.test"), Ok((None, revocation.whose)));
         }
     }
 

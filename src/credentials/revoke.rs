@@ -26,6 +26,10 @@ pub(crate) enum NotRevoked {
     Unanswered,
     #[error("it is revoked until the server restarts, but could not be kept over that; see its log")]
     NotKept,
+    #[error(
+        "it is revoked on this server, and on the others as soon as the store takes it: turnstone store status says what is wrong there"
+    )]
+    NotShared,
     #[error("too many others wait to be revoked, or the server is stopping; try again")]
     Busy,
 }

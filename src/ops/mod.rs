@@ -26,6 +26,7 @@ mod readings;
 mod reload;
 mod revocations;
 mod revoke_orders;
+mod revoked_entries;
 mod run;
 mod self_test;
 mod server;

@@ -7,7 +7,8 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::revocations::Revoker;
-use super::shared_revocations::{Change, SharedRevocations};
+use super::revoked_entries::Change;
+use super::shared_revocations::SharedRevocations;
 use super::workers::Workers;
 use crate::store::RevocationEvent;
 
@@ -57,7 +58,7 @@ pub(super) async fn run(
             Change::Other | Change::Revoked => shared.tell(),
         }
         revoker.stored_has_changed();
-        tracing::debug!(revoked = shared.len(), "what the store says is revoked is in force");
+        tracing::debug!(revoked = shared.known().len(), "what the store says is revoked is in force");
         if change >= Change::Revoked {
             workers.end_revoked().await;
             sleep(REST).await;

@@ -228,9 +228,7 @@ fn apply(server: &mut Server, judged: Judged, hooks: &Hooks<'_>) -> Judging {
     if let Some((telling, events)) = server.telling.as_ref().zip(server.config.hook_events.as_ref()) {
         telling.control.reload(events);
     }
-    if let Some(shared) = &server.revoker.shared {
-        shared.set_default_realm(&server.config.auth.realm);
-    }
+    server.revoker.set_default_realm(&server.config.auth.realm);
     if let Some(following) = &server.following {
         following.want(stored::wanted(&server.config));
     }

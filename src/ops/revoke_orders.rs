@@ -9,13 +9,15 @@ use tokio::time::sleep;
 
 use super::revocations::{Kept, Revoker};
 use super::workers::Workers;
-use crate::auth::Revocations;
+use crate::auth::{Revocation, Revocations};
 use crate::credentials::{NotRevoked, RevokeOrder};
 
 /// Between one pass over all allocations and the next.
 const REST: Duration = Duration::from_millis(200);
 /// What is revoked when no more is for the API: the rest is for the operator, who has more at stake.
 const REVOKED_MAX: usize = Revocations::MAX / 2;
+/// The same of one realm, whose keys do not take all of it from the others.
+const OF_REALM_MAX: usize = REVOKED_MAX / 4 * 3;
 
 /// Carries orders out for ever.
 pub(super) async fn carry_out(mut orders: mpsc::Receiver<RevokeOrder>, revoker: Arc<Revoker>, workers: Workers) {
@@ -23,11 +25,10 @@ pub(super) async fn carry_out(mut orders: mpsc::Receiver<RevokeOrder>, revoker: 
         let mut next = Some(first);
         let mut done = Vec::new();
         while let Some(RevokeOrder { revocation, done: answer }) = next.take() {
-            let has_room = revoker.revocations.len() < REVOKED_MAX;
-            match has_room.then(|| revoker.revocations.add(&revocation)) {
+            match has_room(&revoker, &revocation).then(|| revoker.revoke(&revocation)) {
                 Some(Ok(_)) => {
                     tracing::debug!(whose = ?revocation.whose, realm = ?revocation.realm, "revoked by the credentials API");
-                    done.push(answer);
+                    done.push((revocation, answer));
                 }
                 None | Some(Err(_)) => drop(answer.send(Err(NotRevoked::Full))),
             }
@@ -37,7 +38,7 @@ pub(super) async fn carry_out(mut orders: mpsc::Receiver<RevokeOrder>, revoker: 
             continue;
         }
         tracing::info!(credentials = done.len(), "revoked by the credentials API");
-        let kept = revoker.keep().await.kept;
+        let kept = revoker.keep().await;
         let result = match (workers.end_revoked().await, kept) {
             (false, _) => Err(NotRevoked::Unanswered),
             (true, Kept::Failed(problem)) => {
@@ -47,9 +48,18 @@ pub(super) async fn carry_out(mut orders: mpsc::Receiver<RevokeOrder>, revoker: 
             (true, Kept::Yes | Kept::Nowhere) => Ok(()),
         };
         // Whoever asked may have gone away.
-        for answer in done {
-            let _ = answer.send(result);
+        for (revocation, answer) in done {
+            let is_shared = revoker.is_shared(revocation.realm.as_deref(), &revocation.whose);
+            let _ = answer.send(result.and(if is_shared == Some(false) { Err(NotRevoked::NotShared) } else { Ok(()) }));
         }
         sleep(REST).await;
     }
+}
+
+/// Whether there is room for one more, in all and in its realm.
+fn has_room(revoker: &Revoker, revocation: &Revocation) -> bool {
+    let entries = revoker.shared.as_ref().map_or(0, |shared| shared.known().len());
+    let used = revoker.revocations.len().max(entries);
+    let of_realm = revoker.revocations.len_in(revocation.realm.as_deref());
+    used < REVOKED_MAX && of_realm < OF_REALM_MAX
 }

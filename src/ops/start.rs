@@ -25,7 +25,7 @@ use super::orders::Orders;
 use super::public_address::PublicAddresses;
 use super::put_in_force;
 use super::readings::Readings;
-use super::revocations::Revoker;
+use super::revocations::{Revoker, unix_now};
 use super::revoke_orders;
 use super::server::{CredentialsEndpoint, NodeEndpoint, Relayed, Server, Telling};
 use super::shared_revocations::{self, SharedRevocations};
@@ -152,11 +152,14 @@ pub(super) fn start(config: Config, inherited: Inherited, page_port: Option<Page
         (store, following) = (Some(handle), Some(ends));
     }
     let revocations = Arc::clone(&shared.revocations);
-    let put = store.as_ref().map(|store| Arc::new(SharedRevocations::new(store, revocations, &config.auth.realm)));
+    let put = store.as_ref().map(|store| {
+        let run = stored::fresh_text();
+        Arc::new(SharedRevocations::new(store, revocations, &config.auth.realm, run.get(..16).unwrap_or(&run)))
+    });
     let revoker = Arc::new(Revoker::load(&config, Arc::clone(&shared.revocations), put.clone()));
     if let Some(put) = put {
         let (send, events) = mpsc::channel(shared_revocations::EVENTS_MAX);
-        tasks.push(tokio::spawn(put.follower().follow(|| stored::fresh_text().to_string(), send)));
+        tasks.push(tokio::spawn(put.follower().follow(unix_now, send)));
         tasks.push(tokio::spawn(put_in_force::run(put, events, Arc::clone(&revoker), workers.clone())));
     }
     let (mut hook, mut hook_control) = (None, None);

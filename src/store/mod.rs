@@ -6,6 +6,8 @@
 
 mod check;
 mod connect;
+mod entry;
+mod entry_id;
 mod error;
 mod follow;
 mod handle;
@@ -20,13 +22,17 @@ mod value;
 
 pub use check::{ProbeError, probe};
 pub use connect::ConnectError;
+pub use entry::{Entry, NotAnEntry};
+pub use entry_id::{EntryId, entry_of_line, line_of_entry, start_of_ids};
 pub use error::StoreError;
 pub use follow::{Followed, Follower, Following, Wanted, follow};
 pub(crate) use handle::host_name;
 pub use handle::{Dedicated, Store, StoreKeeper};
 pub use look_up::{LookUpError, LookedUp, look_up};
 pub use redis::Script;
-pub use revocations::{MEMBERS_MAX, Members, RevocationEvent, StoreRevocations, changes_of as read_changes};
+pub use revocations::{
+    BELIEVED_MAX, ENTRIES_MAX, Entries, Given, KEPT_SECS, RevocationEvent, StoreRevocations, changes_of as read_changes,
+};
 pub use secrets::{Stored, of_value as read_secret};
 pub use stats::{CommandResult, Part, StoreStats, StoreView, UserResult};
 pub use users::{StoreUsers, of_coturn_key as read_coturn_key, of_value as read_user};

@@ -1,7 +1,8 @@
 //! What a store of a fleet holds: users, secrets, keys of coturn, and what servers have revoked.
 
-use turnstone::config::{WrittenRevocation, revocation_of_store};
-use turnstone::store::{RevocationEvent, read_changes, read_coturn_key, read_secret, read_user};
+use turnstone::store::{
+    EntryId, RevocationEvent, entry_of_line, line_of_entry, read_changes, read_coturn_key, read_secret, read_user,
+};
 
 use crate::mutate::{Rng, mutate};
 
@@ -13,7 +14,7 @@ const VALUES: &[&str] = &[
     r#"{"secret": "s3cret-s3cret-s3cret", "valid_until": 1800000000}"#,
 ];
 const ANSWERS: &[&str] = &[
-    "*1\r\n*2\r\n$3\r\nlog\r\n*2\r\n*2\r\n$3\r\n1-1\r\n*4\r\n$3\r\nadd\r\n$35\r\n{\"user\":\"ann\",\"realm\":\"turn.test\"}\r\n$5\r\nuntil\r\n$10\r\n1800000000\r\n\
+    "*1\r\n*2\r\n$3\r\nlog\r\n*2\r\n*2\r\n$3\r\n1-1\r\n*4\r\n$5\r\nentry\r\n$39\r\n{\"user\":\"ann\",\"realm\":\"turn.test\"} 0a1b\r\n$2\r\nis\r\n$20\r\n1 0 1800000000 0 0 0\r\n\
      *2\r\n$3\r\n1-2\r\n*2\r\n$6\r\nremove\r\n$14\r\n{\"user\":\"bob\"}\r\n",
     "*-1\r\n",
     "-NOPERM no\r\n",
@@ -58,12 +59,13 @@ fn mutated_streams_of_revocations_are_taken_or_refused_whole() {
         let Ok(changes) = read_changes(answer) else { continue };
         taken += 1;
         for (_, event) in changes {
-            let Some(RevocationEvent::Added(member, until_unix)) = event else { continue };
-            assert!(member.len() <= 4096);
-            if let Ok(revocation) = revocation_of_store(&member, "turn.test", until_unix) {
-                // What is put there again is the same.
-                let line = WrittenRevocation::from(&revocation).line();
-                assert!(revocation_of_store(&line, "turn.test", until_unix).as_ref() == Ok(&revocation), "{line}");
+            let Some(RevocationEvent::Changed(id, Some(entry))) = event else { continue };
+            assert!(id.len() <= 4100);
+            if let Ok(read) = EntryId::of_text(&id) {
+                // What is put there again, or into the state directory, is the same.
+                assert!(read.text() == id, "{id}");
+                let line = line_of_entry(&read, &entry);
+                assert!(entry_of_line(&line) == Some(Ok((read, entry))), "{line}");
                 revoked += 1;
             }
         }

@@ -83,15 +83,17 @@ fn what_is_revoked_without_the_store_is_in_force_here_and_reaches_the_others_whe
     redis.kill();
     wait_connected(&one, false);
     wait_connected(&other, false);
-    let said = turnstone(&one, &["revoke", "--user", "alice"]).stdout;
-    assert!(said.contains("the other servers hear of it when the store takes it"), "{said}");
+    let said = turnstone(&one, &["revoke", "--user", "alice"]);
+    assert!(said.code == Some(1) && said.stderr.contains("not on the other servers yet"), "{said:?}");
     let answer = revoke(&one, "alice");
     assert_eq!((&answer["kept"], &answer["shared"]), (&true.into(), &false.into()), "in the state directory");
     assert!(is_refused(&one, "alice") && is_refused(&one, "before") && is_refused(&other, "before"));
     assert!(!is_refused(&other, "alice"));
-    // What is in the store alone is not undone without it.
-    let undone = turnstone(&one, &["revoke", "--user", "before", "--undo"]);
-    assert!(undone.code != Some(0) && undone.all_output().contains("store"), "{undone:?}");
+    // What other servers have is undone here, and there when they hear of it.
+    revoke(&one, "forgiven");
+    let undone = turnstone(&one, &["revoke", "--user", "forgiven", "--undo"]);
+    assert!(undone.code == Some(1) && undone.stderr.contains("not on the other servers yet"), "{undone:?}");
+    assert!(!is_refused(&one, "forgiven"));
     // It comes back with nothing at all: what was known is revoked still, and given to it.
     redis.start_again();
     wait_connected(&one, true);
@@ -104,9 +106,14 @@ fn what_is_revoked_without_the_store_is_in_force_here_and_reaches_the_others_whe
     // The same when it is emptied while everybody is connected.
     redis.ask(&["FLUSHALL"]);
     wait_until("the store to have it again", LIMIT, || {
-        (redis.ask(&["ZCARD", "turnstone:{revocations}"]) == "2").then_some(())
+        (redis.ask(&["HLEN", "turnstone:{revocations}"]) == "3").then_some(())
     });
-    assert!(is_refused(&third, "before") && is_refused(&other, "alice"));
+    assert!(is_refused(&third, "before") && is_refused(&other, "alice") && !is_refused(&third, "forgiven"));
+    // By whoever it was revoked, whoever undoes it undoes it for all.
+    assert_eq!(turnstone(&third, &["revoke", "--user", "before", "--undo"]).code, Some(0));
+    for server in [&one, &other, &third] {
+        wait_refused(server, "before", false);
+    }
 }
 
 /// What `turnstone revoke --list` says.
@@ -199,27 +206,31 @@ fn an_entry_that_cannot_be_read_is_told_and_takes_nothing_out_of_force() {
     let (one, other) = (start(&redis), start(&redis));
     revoke(&one, "alice");
     wait_refused(&other, "alice", true);
-    // Of a later version, say, in place of what is there.
-    let members = redis.ask(&["ZRANGE", "turnstone:{revocations}", "0", "-1"]);
-    let unread = members.replace('}', ",\"lifetime_secs\":60}");
-    redis.ask(&["ZADD", "turnstone:{revocations}", "99999999999", &unread, "99999999999", "~ junk"]);
-    redis.ask(&["ZREM", "turnstone:{revocations}", &members]);
+    // Of a later version, say, and in place of what is there.
+    let hash = "turnstone:{revocations}";
+    let id = redis.ask(&["HKEYS", hash]);
+    let unread = id.replace('}', ",\"also\":60}");
+    redis.ask(&["HSET", hash, &unread, "1 0 99999999999 0 0 0", "~ junk", "1 0 5 0 0 0", &id, "later"]);
     for server in [&one, &other] {
-        wait_until("it to be told", LIMIT, || {
-            server.log().contains("lifetime_secs is for issued_before").then_some(())
-        });
+        wait_until("it to be told", LIMIT, || server.log().contains("unknown field `also`").then_some(()));
     }
     revoke(&other, "bob");
     wait_refused(&one, "bob", true);
     assert!(is_refused(&one, "alice") && is_refused(&other, "alice"));
     let problem = |server: &TestServer| store_status(server)["problems"]["revocations-in-force"].clone();
     let is_shown = |server: &TestServer| metric(server, "turnstone_store_problem{part=\"revocations-in-force\"}");
+    wait_until("alice's entry to be good again", LIMIT, || {
+        redis.ask(&["HGET", hash, &id]).starts_with("1 0 ").then_some(())
+    });
+    wait_until("that to be known", LIMIT, || {
+        [&one, &other].iter().all(|server| problem(server).to_string().contains("2 of what is revoked")).then_some(())
+    });
     // It is shown on, however often the store is read meanwhile.
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(5) {
         for server in [&one, &other] {
             let problem = problem(server).to_string();
-            assert!(problem.contains("2 of what is revoked") && problem.contains("lifetime_secs is for"), "{problem}");
+            assert!(problem.contains("2 of what is revoked") && problem.contains("unknown field"), "{problem}");
             assert!(is_shown(server) > 0.0);
         }
         std::thread::sleep(Duration::from_millis(100));
@@ -229,11 +240,14 @@ fn an_entry_that_cannot_be_read_is_told_and_takes_nothing_out_of_force() {
     for server in [&one, &other] {
         wait_refused(server, "alice", false);
         assert!(is_refused(server, "bob"));
-        wait_until("junk alone to be told", LIMIT, || {
+    }
+    redis.ask(&["HDEL", hash, "~ junk"]);
+    for server in [&one, &other] {
+        wait_until("the other alone to be told", LIMIT, || {
             problem(server).to_string().contains("1 of what is revoked").then_some(())
         });
     }
-    redis.ask(&["ZREM", "turnstone:{revocations}", "~ junk"]);
+    redis.ask(&["HDEL", hash, &unread]);
     for server in [&one, &other] {
         wait_until("all to be read", LIMIT, || problem(server).is_null().then_some(()));
         assert!(is_shown(server) == 0.0 && is_refused(server, "bob"));
@@ -249,12 +263,11 @@ fn what_was_undone_while_a_server_was_away_is_not_brought_back_by_it() {
     redis.ask(&["CLIENT", "KILL", "TYPE", "normal"]);
     // Whoever of them is connected first undoes it.
     wait_connected(&one, true);
-    wait_until("the undoing", LIMIT, || {
-        (turnstone(&one, &["revoke", "--user", "alice", "--undo"]).code == Some(0)).then_some(())
-    });
+    let undone = turnstone(&one, &["revoke", "--user", "alice", "--undo"]);
+    assert!(undone.stdout.contains("is revoked no longer"), "{undone:?}");
     wait_refused(&other, "alice", false);
     wait_refused(&one, "alice", false);
-    assert_eq!(redis.ask(&["ZCARD", "turnstone:{revocations}"]), "0");
+    assert_eq!(redis.ask(&["HLEN", "turnstone:{revocations}"]), "1", "it is known to be undone");
 }
 
 #[test]
@@ -278,4 +291,168 @@ fn what_was_revoked_last_is_known_after_a_restart_without_the_store() {
     spec.top_toml = format!("state-directory = \"{state}\"");
     one = spec.start();
     assert!(is_refused(&one, "ann0") && is_refused(&one, "ann1") && !is_refused(&one, "ann2"));
+}
+
+#[test]
+fn a_shorter_revocation_takes_nothing_off_a_longer_one_of_another_server() {
+    let redis = Redis::start();
+    let (one, other) = (start(&redis), start(&redis));
+    assert_eq!(turnstone(&one, &["revoke", "--user", "alice", "--for", "10d"]).code, Some(0));
+    wait_refused(&other, "alice", true);
+    let shorter = |server: &TestServer| {
+        let said = turnstone(server, &["revoke", "--user", "alice", "--for", "1s", "--json"]).stdout;
+        serde_json::from_str::<Value>(&said).unwrap()["revocation"]["until_unix"].as_u64().unwrap()
+    };
+    let until = [shorter(&other), shorter(&one)];
+    assert!(until.iter().all(|until| *until > unix_now() + 9 * 86_400), "{until:?}");
+    std::thread::sleep(Duration::from_millis(2100));
+    revoke(&one, "bob");
+    wait_refused(&other, "bob", true);
+    assert!(is_refused(&one, "alice") && is_refused(&other, "alice"));
+}
+
+fn unix_now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+}
+
+#[test]
+fn a_store_that_comes_back_from_an_older_copy_takes_nothing_out_of_force_and_brings_nothing_back() {
+    let mut redis = Redis::start();
+    let (one, other) = (start(&redis), start(&redis));
+    revoke(&one, "forgiven");
+    wait_refused(&other, "forgiven", true);
+    redis.ask(&["SAVE"]);
+    assert_eq!(turnstone(&other, &["revoke", "--user", "forgiven", "--undo"]).code, Some(0));
+    let everybody = ["revoke", "--everybody", "--issued-before", "now", "--lifetime", "65m", "--yes"];
+    assert_eq!(turnstone(&one, &everybody).code, Some(0));
+    revoke(&one, "mallory");
+    wait_refused(&other, "mallory", true);
+    redis.kill();
+    wait_connected(&one, false);
+    wait_connected(&other, false);
+    redis.start_again();
+    for server in [&one, &other] {
+        wait_connected(server, true);
+    }
+    wait_until("it to be told", LIMIT, || {
+        [&one, &other].iter().any(|server| server.log().contains("the store lacked what is revoked")).then_some(())
+    });
+    let third = start(&redis);
+    let later = |user: &str| time_limited(one.secret(), user, 7200);
+    for server in [&one, &other, &third] {
+        wait_refused(server, "mallory", true);
+        wait_refused(server, "anybody", true);
+        wait_until("what is undone to be so", LIMIT, || allocate(server, &later("forgiven")).ok().map(drop));
+    }
+    // The same while all are connected, of a part of it.
+    redis.ask(&["DEL", "turnstone:{revocations}"]);
+    wait_until("the store to have it again", LIMIT, || {
+        (redis.ask(&["HLEN", "turnstone:{revocations}"]) == "3").then_some(())
+    });
+    for server in [&one, &other, &third] {
+        assert!(is_refused(server, "mallory") && is_refused(server, "anybody"));
+        assert!(allocate(server, &later("forgiven")).is_ok());
+    }
+}
+
+#[test]
+fn a_server_that_knows_nothing_and_comes_first_to_an_empty_store_takes_nothing_out_of_force() {
+    let mut redis = Redis::start();
+    let state = tempfile::tempdir().unwrap();
+    let state = state.path().join("state").display().to_string();
+    let mut one = start_in(&redis, &state);
+    revoke(&one, "mallory");
+    // Killed as soon as it has answered.
+    one.signal(Signal::KILL);
+    drop(one);
+    redis.kill();
+    redis.start_again();
+    let other = start(&redis);
+    revoke(&other, "bob");
+    one = start_in(&redis, &state);
+    assert!(is_refused(&one, "mallory"), "at once");
+    wait_refused(&other, "mallory", true);
+    wait_refused(&one, "bob", true);
+    assert!(is_refused(&one, "mallory"));
+}
+
+#[test]
+fn what_is_over_by_a_clock_that_is_wrong_stays_in_the_store() {
+    let redis = Redis::start();
+    let hash = "turnstone:{revocations}";
+    let ago = |secs: u64| format!("1 0 {} 0 0 0", unix_now() - secs);
+    let id = |user: &str| format!(r#"{{"user":"{user}","realm":"turn.test"}} 0a1b"#);
+    redis.ask(&["HSET", hash, &id("hour"), &ago(3600), &id("days"), &ago(3 * 86_400), &id("years"), &ago(99_999_999)]);
+    let one = start(&redis);
+    wait_until("what is long over to be forgotten", LIMIT, || (redis.ask(&["HLEN", hash]) == "1").then_some(()));
+    assert_eq!(redis.ask(&["HKEYS", hash]), id("hour"));
+    assert!(!is_refused(&one, "hour"));
+}
+
+#[test]
+fn what_is_undone_while_the_store_is_slow_is_undone_everywhere() {
+    let redis = Redis::start();
+    let (one, other) = (start(&redis), start(&redis));
+    revoke(&one, "before");
+    wait_refused(&other, "before", true);
+    redis.pause();
+    // The store has this in its buffer, and carries it out later.
+    assert_eq!(turnstone(&one, &["revoke", "--user", "frozen"]).code, Some(1));
+    assert!(is_refused(&one, "frozen"));
+    for user in ["frozen", "before"] {
+        assert_eq!(turnstone(&one, &["revoke", "--user", user, "--undo"]).code, Some(1));
+        assert!(!is_refused(&one, user) && !listed(&one).contains(user));
+    }
+    redis.resume();
+    wait_connected(&one, true);
+    wait_connected(&other, true);
+    wait_refused(&other, "before", false);
+    revoke(&one, "after");
+    wait_refused(&other, "after", true);
+    for round in 0..20 {
+        for (server, user) in [(&one, "frozen"), (&other, "frozen"), (&one, "before"), (&other, "before")] {
+            assert!(!is_refused(server, user), "{round} {user}");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_store_without_room_is_told_to_who_revokes_and_what_is_known_already_is_changed_still() {
+    let redis = Redis::start();
+    let (one, other) = (start(&redis), start(&redis));
+    revoke(&one, "alice");
+    wait_refused(&other, "alice", true);
+    let script = "for i = 1, 65535 do
+            redis.call('HSET', KEYS[1], '{\"user\":\"' .. i .. '\",\"realm\":\"b.test\"} 0a1b', '1 0 99999999999 0 0 0')
+        end";
+    redis.ask(&["EVAL", script, "1", "turnstone:{revocations}"]);
+    wait_until("all of it to be known", LIMIT, || (store_status(&one)["revocations"] == 65_536).then_some(()));
+    let told = turnstone(&one, &["revoke", "--user", "mallory"]);
+    assert!(told.code != Some(0) && !told.stderr.is_empty(), "{told:?}");
+    let undone = turnstone(&one, &["revoke", "--user", "alice", "--undo"]);
+    assert_eq!(undone.code, Some(0), "{undone:?}");
+    wait_refused(&other, "alice", false);
+}
+
+#[test]
+fn what_is_revoked_stays_in_its_realm_when_another_one_is_that_of_auth() {
+    let redis = Redis::start();
+    let state = tempfile::tempdir().unwrap();
+    let state = state.path().join("state").display().to_string();
+    for store in [format!("[store]\nurl = \"{}\"\n", redis.url()), String::new()] {
+        let mut spec = with_store("url = \"redis://127.0.0.1:1\"");
+        spec.extra_toml = format!("[admin]\nlisten = \"unix:admin.sock\"\n{store}");
+        spec.top_toml = format!("state-directory = \"{state}{}\"", store.len());
+        let one = spec.start();
+        assert!(turnstone(&one, &["revoke", "--user", "kim"]).code.is_some());
+        assert!(is_refused(&one, "kim"));
+        let file = one.file("turnserver.toml");
+        let before = std::fs::read_to_string(&file).unwrap();
+        assert!(before.contains("realm = \"turn.test\""), "{before}");
+        std::fs::write(&file, before.replace("realm = \"turn.test\"", "realm = \"b.test\"")).unwrap();
+        one.signal(Signal::HUP);
+        wait_until("the other realm", LIMIT, || listed(&one).contains("turn.test").then_some(()));
+        assert!(turnstone(&one, &["revoke", "--user", "kim", "--undo"]).stdout.contains("is not revoked"));
+    }
 }

@@ -205,6 +205,9 @@ pub(super) struct Undone {
     pub(super) removed: u64,
     pub(super) listed: u64,
     pub(super) kept: bool,
+    /// As of what is revoked.
+    #[serde(default)]
+    pub(super) shared: Option<bool>,
 }
 
 /// What the peer policy makes of an address now.

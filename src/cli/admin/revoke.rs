@@ -107,20 +107,35 @@ pub(in crate::cli) fn revoke(args: &RevokeArgs, printer: &mut Printer) -> Result
     let answer = client.ask(Call::new(Method::POST, "/v1/revocations").body(body(args)))?;
     if args.json {
         print_json(&answer, printer)?;
-        return Ok(Exit::Success);
     }
     let Revoked { revocation, ended, kept, shared } = read(answer)?;
+    if args.json {
+        return Ok(exit_of(shared));
+    }
     let until = until_text(&revocation);
     let others = match shared {
         None => "",
         Some(true) => " here; the other servers hear of it by the store now",
-        Some(false) => {
-            " here; the other servers hear of it when the store takes it (turnstone store status says what is wrong)"
-        }
+        Some(false) => " here",
     };
     printer.line(format_args!("revoked {until}; ended {}{others}", count(ended, "session")))?;
     note_if_not_kept(kept, printer);
-    Ok(Exit::Success)
+    note_if_not_shared(shared, "revoked", printer);
+    Ok(exit_of(shared))
+}
+
+/// What was asked for is not done while other servers do not know of it.
+fn exit_of(shared: Option<bool>) -> Exit {
+    if shared == Some(false) { Exit::CheckFailed } else { Exit::Success }
+}
+
+fn note_if_not_shared(shared: Option<bool>, what: &str, printer: &mut Printer) {
+    if shared == Some(false) {
+        printer.error(&format!(
+            "note: {what} here, and not on the other servers yet: the store is lost, or does not take it (turnstone store status says why); \
+             they hear of it as soon as it does"
+        ));
+    }
 }
 
 fn body(args: &RevokeArgs) -> Value {
@@ -155,7 +170,7 @@ fn undo(args: &RevokeArgs, client: &Client, printer: &mut Printer) -> Result<Exi
     if args.json {
         print_json(&answer, printer)?;
     }
-    let Undone { removed, listed, kept } = read(answer)?;
+    let Undone { removed, listed, kept, shared } = read(answer)?;
     if !args.json {
         match removed {
             0 => printer.line(format_args!("{} is not revoked by a command", whose(args)))?,
@@ -165,8 +180,9 @@ fn undo(args: &RevokeArgs, client: &Client, printer: &mut Printer) -> Result<Exi
             printer.error("note: the file of [auth] revocations lists it, too: take its line out");
         }
         note_if_not_kept(kept, printer);
+        note_if_not_shared(shared, "undone", printer);
     }
-    Ok(if removed > 0 { Exit::Success } else { Exit::CheckFailed })
+    Ok(if removed > 0 { exit_of(shared) } else { Exit::CheckFailed })
 }
 
 fn list(args: &RevokeArgs, client: &Client, printer: &mut Printer) -> Result<Exit, CliError> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::super::orders::Order;
-use super::super::revocations::{Kept, Outcome};
+use super::super::revocations::Kept;
 use super::api::Api;
 use super::error::Refused;
 use super::input::Query;
@@ -91,10 +91,10 @@ pub(super) async fn revoke(api: &Api, body: Option<Value>) -> Result<Value, Refu
         serde_json::from_value(body).map_err(|error| Refused::bad_request(format!("{error}; {expected}")))?;
     let checked = api.order(|answer| Order::CheckRevocation { written: Box::new(written), answer }).await?;
     let revocation = checked.map_err(Refused::bad_request)?;
-    let in_force = api.revoker.revocations.add(&revocation).map_err(Refused::full)?;
+    let in_force = api.revoker.revoke(&revocation).map_err(Refused::full)?;
     // Neither waits for the other.
-    let (outcome, ended) = tokio::join!(api.revoker.keep(), api.workers.ask_all(Command::EndRevoked));
-    let Outcome { kept, is_shared } = outcome;
+    let (kept, ended) = tokio::join!(api.revoker.keep(), api.workers.ask_all(Command::EndRevoked));
+    let is_shared = api.revoker.is_shared(revocation.realm.as_deref(), &revocation.whose);
     let (whose, realm) = (&in_force.whose, &in_force.realm);
     let unknown = |_: &Refused| {
         tracing::warn!(?whose, ?realm, "revoked by the admin API; not every worker has ended allocations yet");
@@ -120,24 +120,17 @@ pub(super) async fn undo(api: &Api, query: &Query) -> Result<Value, Refused> {
         Some(name) => api.order(|answer| Order::Realm { name, answer }).await?.map_err(Refused::bad_request)?,
         None => None,
     };
-    let in_store = match &api.revoker.shared {
-        Some(shared) => shared.undo(realm.as_deref(), &whose).await.map_err(|error| {
-            Refused::not_kept(format!(
-                "it is revoked in the store, and still in force: {error}; undo it again when it can be"
-            ))
-        })?,
-        None => 0,
-    };
-    let removed = api.revoker.revocations.remove(realm.as_deref(), &whose) + in_store;
+    let removed = api.revoker.undo(realm.as_deref(), &whose);
     let listed = api.revoker.revocations.listed();
     let still_listed = listed.iter().filter(|of| of.whose == whose && of.realm == realm).count();
     let kept = match removed {
         0 => Kept::Yes,
-        _ => api.revoker.keep().await.kept,
+        _ => api.revoker.keep().await,
     };
     tracing::info!(?whose, ?realm, removed, "a revocation was undone by the admin API");
     let is_kept = outlives(kept, "it is undone, but is back after a restart")?;
-    Ok(json!({ "removed": removed, "listed": still_listed, "kept": is_kept }))
+    let is_shared = api.revoker.is_shared(realm.as_deref(), &whose);
+    Ok(json!({ "removed": removed, "listed": still_listed, "kept": is_kept, "shared": is_shared }))
 }
 
 fn outlives(kept: Kept, otherwise: &str) -> Result<bool, Refused> {

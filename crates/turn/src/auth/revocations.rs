@@ -138,25 +138,42 @@ impl Revocations {
         self.replace(stored, |lists| &mut lists.stored)
     }
 
-    /// Adds something to what is known from elsewhere.
+    /// Adds something to what is known from elsewhere. Returns what is in force then.
     ///
     /// # Errors
     /// There is no room.
-    pub fn add_stored(&self, revocation: &Revocation) -> Result<(), TooManyRevocations> {
+    pub fn add_stored(&self, revocation: &Revocation) -> Result<Revocation, TooManyRevocations> {
         let mut lists = self.write();
         let added = lists.stored.add(revocation);
         self.count(&lists);
-        added.map(drop)
+        added
     }
 
-    /// Puts this in place of all that is known from elsewhere of the same; what there is no room for is left out.
-    pub fn renew_stored(&self, realm: Option<&str>, whose: &Revoked, with: &[Revocation]) {
+    /// Puts this in place of all that is known from elsewhere of the same.
+    ///
+    /// # Errors
+    /// There is no room; as much of it as there is room for is in force.
+    pub fn renew_stored(
+        &self,
+        realm: Option<&str>,
+        whose: &Revoked,
+        with: &[Revocation],
+    ) -> Result<(), TooManyRevocations> {
         let mut lists = self.write();
         lists.stored.remove(realm, whose);
-        for revocation in with {
-            let _ = lists.stored.add(revocation);
-        }
+        let added = with.iter().try_for_each(|revocation| lists.stored.add(revocation).map(drop));
         self.count(&lists);
+        added
+    }
+
+    /// The default realm has another name: what was asked for is in force in the realm that it was asked for.
+    pub fn rename_default(&self, before: &str, name: &str) {
+        let mut lists = self.write();
+        let List { default, realms, .. } = &mut lists.asked_for;
+        let was_default = std::mem::replace(default, realms.remove(name).unwrap_or_default());
+        if was_default.len() > 0 {
+            realms.insert(before.into(), was_default);
+        }
     }
 
     fn replace(&self, with: &[Revocation], which: fn(&mut Lists) -> &mut List) -> Result<(), TooManyRevocations> {
@@ -169,18 +186,6 @@ impl Revocations {
         // Nobody waits for that.
         drop(before);
         Ok(())
-    }
-
-    /// Takes what was asked for as known from elsewhere, where it has been put: but for what has been asked for since.
-    pub fn settle(&self, revocations: &[Revocation]) {
-        let mut lists = self.write();
-        for revocation in revocations {
-            let Lists { asked_for, stored, .. } = &mut *lists;
-            if stored.add(revocation).is_ok() {
-                asked_for.settle(revocation);
-            }
-        }
-        self.count(&lists);
     }
 
     /// Forgets what no credential needs any more. Returns whether that was something somebody had asked for.
@@ -214,6 +219,16 @@ impl Revocations {
     /// How much is known from elsewhere.
     pub fn stored_len(&self) -> usize {
         self.read().stored.len
+    }
+
+    /// How much of a realm was asked for or is known from elsewhere.
+    pub fn len_in(&self, realm: Option<&str>) -> usize {
+        let lists = self.read();
+        let of = |list: &List| match realm {
+            None => list.default.len(),
+            Some(realm) => list.realms.get(realm).map_or(0, OfRealm::len),
+        };
+        of(&lists.asked_for) + of(&lists.stored)
     }
 
     /// How much is revoked.
@@ -300,27 +315,6 @@ impl List {
         };
         let removed = of_realm.map_or(0, |of_realm| of_realm.remove(whose));
         self.len -= removed;
-    }
-
-    /// Forgets just this, if nothing was added to it.
-    fn settle(&mut self, revocation: &Revocation) {
-        let of_realm = match &revocation.realm {
-            None => Some(&mut self.default),
-            Some(realm) => self.realms.get_mut(realm),
-        };
-        let Some(of_realm) = of_realm else { return };
-        let terms = of_realm.terms_mut(&revocation.whose);
-        let before = terms.len();
-        match revocation.issued_before {
-            None if terms.all_until_unix == Some(revocation.until_unix) => terms.all_until_unix = None,
-            Some(issued) if terms.issued_before == Some((issued, revocation.until_unix)) => terms.issued_before = None,
-            _ => {}
-        }
-        let left = terms.len();
-        if left == 0 {
-            of_realm.remove(&revocation.whose);
-        }
-        self.len -= before - left;
     }
 
     fn forget_what_is_over(&mut self, now_unix: u64) {
@@ -462,27 +456,39 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_elsewhere_is_asked_for_no_longer_and_is_in_force_all_the_same() {
+    fn what_is_known_from_elsewhere_changes_one_by_one_and_as_a_whole() {
         let revocations = Revocations::default();
-        let alice = all(Revoked::User("alice".into()), NOW + 50);
-        let by_time = issued(Revoked::User("alice".into()), NOW, 100);
-        for revocation in [&alice, &by_time] {
-            revocations.add(revocation).unwrap();
-        }
-        let longer = all(Revoked::User("alice".into()), NOW + 90);
-        revocations.add(&longer).unwrap();
-        revocations.settle(&[alice.clone(), by_time.clone()]);
-        assert_eq!(revocations.asked_for(), [longer], "it was asked for meanwhile");
-        assert_eq!(revocations.stored().len(), 2);
-        assert_eq!(revocations.len(), 3);
-        revocations.replace_stored(&[]).unwrap();
-        assert_eq!(revocations.len(), 1);
+        let alice = || Revoked::User("alice".into());
+        let longer = all(alice(), NOW + 90);
+        assert_eq!(revocations.add_stored(&longer), Ok(longer.clone()));
+        assert_eq!(revocations.add_stored(&all(alice(), NOW + 50)), Ok(longer.clone()), "the later one counts");
+        revocations.add_stored(&issued(alice(), NOW, 100)).unwrap();
+        assert_eq!((revocations.len(), revocations.len_in(None), revocations.len_in(Some("other"))), (2, 2, 0));
+        revocations.renew_stored(None, &alice(), std::slice::from_ref(&longer)).unwrap();
+        assert_eq!((revocations.stored(), revocations.asked_for()), (vec![longer], vec![]));
         revocations.replace_stored(&[all(Revoked::User("bob".into()), NOW + 10)]).unwrap();
         assert!(
             revocations.covers(&guest("bob", NOW + 60), NOW) && !revocations.covers(&guest("bob", NOW + 60), NOW + 10)
         );
         assert!(!revocations.forget_what_is_over(NOW + 20), "nobody here had asked for it");
         assert_eq!(revocations.stored(), []);
+    }
+
+    #[test]
+    fn what_was_asked_for_stays_in_its_realm_when_another_one_is_the_default() {
+        let revocations = Revocations::default();
+        let of = |realm: Option<&str>, user: &str| Revocation {
+            realm: realm.map(Arc::from),
+            ..all(Revoked::User(user.into()), NOW + 50)
+        };
+        revocations.add(&of(None, "kim")).unwrap();
+        revocations.add(&of(Some("b.example"), "lou")).unwrap();
+        revocations.rename_default("a.example", "b.example");
+        assert_eq!(revocations.len(), 2);
+        assert_eq!(revocations.asked_for(), [of(None, "lou"), of(Some("a.example"), "kim")]);
+        revocations.rename_default("b.example", "c.example");
+        assert_eq!(revocations.remove(None, &Revoked::User("lou".into())), 0);
+        assert_eq!(revocations.remove(Some("b.example"), &Revoked::User("lou".into())), 1);
     }
 
     #[test]

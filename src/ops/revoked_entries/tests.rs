@@ -1,0 +1,333 @@
+//! Some servers and a store, whatever becomes of either, of the clocks, and of what is on its way between them.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+use crate::auth::IssuedBefore;
+use crate::store::entry_of_line;
+
+const NOW: u64 = 1_800_000_000;
+const USERS: [&str; 3] = ["alice", "bob", "carol"];
+
+fn revocation(user: &str, until_unix: u64) -> Revocation {
+    Revocation { realm: None, whose: Revoked::User(user.into()), issued_before: None, until_unix }
+}
+
+fn new(run: &str) -> RevokedEntries {
+    RevokedEntries::new(Arc::new(Revocations::default()), "turn.test", run)
+}
+
+/// Until when all of a user is revoked.
+fn until(of: &RevokedEntries, user: &str) -> Option<u64> {
+    let stored = of.revocations.stored();
+    stored.iter().find(|found| found.whose == Revoked::User(user.into())).map(|found| found.until_unix)
+}
+
+fn restored(run: &str, lines: &[String]) -> RevokedEntries {
+    let mut entries = new(run);
+    for line in lines {
+        let (id, entry) = entry_of_line(line).unwrap().unwrap();
+        entries.restore(&id, entry);
+    }
+    entries.put_in_force(NOW);
+    entries
+}
+
+#[test]
+fn a_shorter_revocation_takes_nothing_off_a_longer_one_of_the_same_or_another_server() {
+    let (mut one, mut other) = (new("one"), new("other"));
+    one.revoke(&revocation("alice", NOW + 900), NOW).unwrap();
+    for (text, entry) in one.to_give() {
+        assert_eq!(other.learn(text, Some(entry), NOW), Change::Revoked);
+    }
+    for of in [&mut one, &mut other] {
+        assert_eq!(of.revoke(&revocation("alice", NOW + 15), NOW).unwrap().until_unix, NOW + 900);
+        of.put_in_force(NOW);
+        assert_eq!(until(of, "alice"), Some(NOW + 900));
+    }
+}
+
+#[test]
+fn what_is_revoked_again_and_again_is_one_entry_and_what_cannot_be_read_is_told() {
+    let mut one = new("one");
+    for n in 0..1000 {
+        let issued_before = Some(IssuedBefore { unix: NOW + n, lifetime_secs: 60 });
+        let revocation = Revocation { issued_before, ..revocation("alice", NOW + n + 360) };
+        one.revoke(&revocation, NOW + n).unwrap();
+    }
+    assert_eq!((one.len(), one.revocations.len()), (1, 1));
+    assert_eq!(one.revocations.stored()[0].issued_before, Some(IssuedBefore { unix: NOW + 999, lifetime_secs: 60 }));
+    let stored: Entries = [("~ junk".to_owned(), None), ("other".to_owned(), Some(Entry::default()))].into();
+    assert!(
+        one.meet(stored, NOW, NOW) == one.to_give().is_empty() && one.problems()[0].starts_with("2 of what is revoked")
+    );
+    one.meet(Entries::new(), NOW, NOW);
+    assert_eq!(one.problems(), [""; 0]);
+}
+
+#[test]
+fn the_realm_of_an_entry_is_its_own_whichever_is_the_default() {
+    let mut one = new("one");
+    one.revoke(&revocation("kim", NOW + 900), NOW).unwrap();
+    assert!(one.set_default_realm("b.example", NOW) && !one.set_default_realm("b.example", NOW));
+    assert_eq!(one.undo(None, &Revoked::User("kim".into()), NOW), 0);
+    let (lines, _) = one.lines();
+    for of in [one, restored("two", &lines)] {
+        let realms: Vec<_> = of.revocations.stored().into_iter().map(|found| found.realm).collect();
+        assert!(realms == [Some(Arc::from("turn.test"))] || realms == [None], "{realms:?}");
+    }
+}
+
+#[test]
+fn there_is_room_for_so_much_and_what_is_over_makes_some() {
+    let mut one = new("one");
+    for n in 0..ENTRIES_MAX {
+        one.revoke(&revocation(&n.to_string(), NOW + 60), NOW).unwrap();
+    }
+    let more = revocation("one more", NOW + 4 * KEPT_SECS);
+    assert_eq!(one.revoke(&more, NOW), Err(TooManyRevocations));
+    let later = NOW + 60 + KEPT_SECS + 1;
+    one.revocations.forget_what_is_over(later);
+    one.revoke(&more, later).unwrap();
+    assert_eq!((one.len(), one.to_give().len(), one.recent_lines().len()), (1, 1, 1));
+}
+
+/// What happens.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Revoke {
+        server: u8,
+        user: u8,
+        secs: u16,
+    },
+    Undo {
+        server: u8,
+        user: u8,
+    },
+    /// What a server gives the store is on its way.
+    Send(u8),
+    /// Something that is on its way arrives, and is told all servers or some of them.
+    Arrive {
+        which: u8,
+        told: u8,
+    },
+    ArriveTwice(u8),
+    /// It never does.
+    Lose(u8),
+    /// A server takes all that the store has.
+    Meet(u8),
+    /// The store is copied, and later is what it was then.
+    Copy,
+    ComeBack,
+    Empty,
+    /// The state directory of a server is copied.
+    Keep(u8),
+    /// It is killed, and starts with the copy, or with what it wrote last.
+    Kill {
+        server: u8,
+        is_old: bool,
+    },
+    /// Its clock is wrong, by so many days.
+    SetClock {
+        server: u8,
+        days: i16,
+    },
+}
+
+struct Server {
+    entries: RevokedEntries,
+    clock: u64,
+    copy: Vec<String>,
+    runs: u32,
+}
+
+struct Fleet {
+    servers: Vec<Server>,
+    store: Entries,
+    copy: Entries,
+    on_the_way: Vec<(u8, Vec<(String, Entry)>)>,
+    /// All that was ever revoked of a user, and not undone by who knew of it.
+    standing: Vec<(usize, String, u64, u64)>,
+}
+
+impl Fleet {
+    fn new(count: usize) -> Self {
+        let server = |n: usize| Server { entries: new(&format!("s{n}r0")), clock: NOW, copy: Vec::new(), runs: 0 };
+        let servers = (0..count).map(server).collect();
+        let (store, copy, on_the_way, standing) = Default::default();
+        Self { servers, store, copy, on_the_way, standing }
+    }
+
+    fn index(&self, server: u8) -> usize {
+        usize::from(server) % self.servers.len()
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Revoke { server, user, secs } => {
+                let index = self.index(server);
+                let user = usize::from(user) % USERS.len();
+                let server = &mut self.servers[index];
+                let revoked = revocation(USERS[user], NOW + 3600 + u64::from(secs));
+                server.entries.revoke(&revoked, server.clock).unwrap();
+                let text = server.entries.ids_of("turn.test", &revoked.whose);
+                let own = text.into_iter().find(|text| text.ends_with(&*server.entries.run)).unwrap();
+                let count = server.entries.entries[&own].entry.revoked;
+                self.standing.push((user, own, count, revoked.until_unix));
+            }
+            Step::Undo { server, user } => {
+                let index = self.index(server);
+                let user = usize::from(user) % USERS.len();
+                let server = &mut self.servers[index];
+                let whose = Revoked::User(USERS[user].into());
+                server.entries.undo(None, &whose, server.clock);
+                assert_eq!(until(&server.entries, USERS[user]), None, "undone where it was");
+                let known = &server.entries.entries;
+                self.standing.retain(|(_, id, count, _)| known.get(id).is_none_or(|known| known.entry.undone < *count));
+            }
+            Step::Send(server) => {
+                let giving = self.servers[self.index(server)].entries.to_give();
+                self.on_the_way.push((server, giving));
+            }
+            Step::Arrive { which, told } => self.arrive(which, told, true),
+            Step::ArriveTwice(which) => self.arrive(which, 0, false),
+            Step::Lose(which) => {
+                if !self.on_the_way.is_empty() {
+                    self.on_the_way.swap_remove(usize::from(which) % self.on_the_way.len());
+                }
+            }
+            Step::Meet(server) => {
+                let index = self.index(server);
+                let server = &mut self.servers[index];
+                server.entries.meet(self.store.clone(), NOW, server.clock);
+                server.entries.put_in_force(server.clock);
+            }
+            Step::Copy => self.copy = self.store.clone(),
+            Step::ComeBack => self.store = self.copy.clone(),
+            Step::Empty => self.store.clear(),
+            Step::Keep(server) => {
+                let index = self.index(server);
+                self.servers[index].copy = self.servers[index].entries.lines().0;
+            }
+            Step::Kill { server, is_old } => {
+                let index = self.index(server);
+                // What it has answered is in one of its two files; a copy has what was there then, and another server has the rest.
+                let lines = self.servers[index].entries.lines().0;
+                let is_old = is_old && self.servers.len() > 1;
+                if is_old {
+                    self.give_all(index);
+                }
+                let server = &mut self.servers[index];
+                server.runs += 1;
+                let run = format!("s{index}r{}", server.runs);
+                server.entries = restored(&run, if is_old { &server.copy } else { &lines });
+            }
+            Step::SetClock { server, days } => {
+                let index = self.index(server);
+                self.servers[index].clock = NOW.saturating_add_signed(i64::from(days) * 86_400);
+            }
+        }
+    }
+
+    /// Who loses what it wrote must have given it away before: else nobody has it.
+    fn give_all(&mut self, from: usize) {
+        let all: Vec<_> = {
+            let known = self.servers[from].entries.entries.iter();
+            known.map(|(text, known)| (text.clone(), known.entry)).collect()
+        };
+        for (text, entry) in &all {
+            let of_store = self.store.get(text).copied().flatten().unwrap_or_default();
+            self.store.insert(text.clone(), Some(of_store.merged(*entry)));
+        }
+        for server in self.servers.iter_mut().enumerate().filter(|(n, _)| *n != from).map(|(_, server)| server) {
+            for (text, entry) in &all {
+                server.entries.learn(text.clone(), Some(*entry), server.clock);
+            }
+        }
+    }
+
+    fn arrive(&mut self, which: u8, told: u8, is_over: bool) {
+        if self.on_the_way.is_empty() {
+            return;
+        }
+        let place = usize::from(which) % self.on_the_way.len();
+        let (server, giving) = self.on_the_way[place].clone();
+        for (text, entry) in &giving {
+            let of_store = self.store.get(text).copied().flatten().unwrap_or_default();
+            let merged = of_store.merged(*entry);
+            self.store.insert(text.clone(), Some(merged));
+            for (n, server) in self.servers.iter_mut().enumerate() {
+                if told & (1 << n) != 0 {
+                    server.entries.learn(text.clone(), Some(merged), server.clock);
+                }
+            }
+        }
+        if is_over {
+            let index = self.index(server);
+            self.servers[index].entries.given(&giving, &[]);
+            self.on_the_way.swap_remove(place);
+        }
+    }
+
+    /// All is well again.
+    fn settle(&mut self) {
+        while !self.on_the_way.is_empty() {
+            self.arrive(0, 0, true);
+        }
+        for _ in 0..2 {
+            for n in 0..self.servers.len() as u8 {
+                self.take(Step::SetClock { server: n, days: 0 });
+                self.take(Step::Meet(n));
+                self.take(Step::Send(n));
+                self.take(Step::Arrive { which: 0, told: 0 });
+                let index = self.index(n);
+                assert!(self.servers[index].entries.to_give().is_empty());
+            }
+        }
+    }
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let (server, user) = (0..4_u8, 0..3_u8);
+    prop_oneof![
+        10 => (server.clone(), user.clone(), any::<u16>())
+            .prop_map(|(server, user, secs)| Step::Revoke { server, user, secs }),
+        7 => (server.clone(), user).prop_map(|(server, user)| Step::Undo { server, user }),
+        10 => server.clone().prop_map(Step::Send),
+        10 => (any::<u8>(), any::<u8>()).prop_map(|(which, told)| Step::Arrive { which, told }),
+        2 => any::<u8>().prop_map(Step::ArriveTwice),
+        2 => any::<u8>().prop_map(Step::Lose),
+        5 => server.clone().prop_map(Step::Meet),
+        1 => Just(Step::Copy),
+        1 => Just(Step::ComeBack),
+        1 => Just(Step::Empty),
+        2 => server.clone().prop_map(Step::Keep),
+        2 => (server.clone(), any::<bool>()).prop_map(|(server, is_old)| Step::Kill { server, is_old }),
+        1 => (server, -2000..2000_i16).prop_map(|(server, days)| Step::SetClock { server, days }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1024, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_what_is_revoked_is_so_everywhere_in_the_end_and_what_is_undone_nowhere(
+        count in 1..5_usize,
+        steps in vec(step(), 1..120),
+    ) {
+        let mut fleet = Fleet::new(count);
+        for step in steps {
+            fleet.take(step);
+        }
+        fleet.settle();
+        for (n, user) in USERS.iter().enumerate() {
+            let standing = fleet.standing.iter().filter(|(of, ..)| *of == n).map(|(.., until_unix)| *until_unix).max();
+            for server in &fleet.servers {
+                let until = until(&server.entries, user);
+                prop_assert_eq!(until.is_some(), standing.is_some(), "{}: {:?} {:?}", user, until, standing);
+                prop_assert!(until >= standing, "{}: {:?} {:?}", user, until, standing);
+            }
+        }
+    }
+}
