@@ -111,6 +111,9 @@ static SOME: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+/// An id and a state, as they are in the store.
+type Raw = (Vec<u8>, Vec<u8>);
+
 /// What the store looks like.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Look {
@@ -228,7 +231,7 @@ impl StoreRevocations {
         let (mut entries, mut cursor) = (Entries::new(), "0".to_owned());
         for _ in 0..SCANS_MAX {
             let answer = connection.script(&SOME, &self.keys[..1], &some_after(&cursor)).await?;
-            let (next, some): (String, Vec<(Vec<u8>, Vec<u8>)>) =
+            let (next, some): (String, Vec<Raw>) =
                 from_redis_value(answer).map_err(|_| StoreError::Unexpected("a hash of revocations"))?;
             entries.extend(some.iter().map(|(id, state)| (id_of(id), state_of(state))));
             if entries.len() > BELIEVED_MAX {

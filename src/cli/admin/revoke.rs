@@ -30,7 +30,9 @@ that. It must be as long as your service issues credentials at most; credential-
 [auth] says it for all. Static users have no time of issue, and are revoked only without
 --issued-before.
 
-Exit code 1 when there was nothing to undo.")]
+Of servers that share a store, the others do the same as soon as they hear of it.
+
+Exit code 1 when there was nothing to undo, or when it is not on the other servers yet.")]
 pub(in crate::cli) struct RevokeArgs {
     /// One credential: the whole username, such as 1764259200:alice
     #[arg(group = "whose", value_name = "USERNAME")]
@@ -131,7 +133,7 @@ fn exit_of(shared: Option<bool>) -> Exit {
 
 fn note_if_not_shared(shared: Option<bool>, what: &str, printer: &mut Printer) {
     if shared == Some(false) {
-        printer.error(&format!(
+        printer.error(format!(
             "note: {what} here, and not on the other servers yet: the store is lost, or does not take it (turnstone store status says why); \
              they hear of it as soon as it does"
         ));
