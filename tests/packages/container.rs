@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::build::build;
 use crate::host::LIMIT;
-use crate::support::{ContainerHost, require_tool, wait_until};
+use crate::support::{ContainerHost, require_tool, run, wait_until};
 
 const SOURCES: &str = env!("CARGO_MANIFEST_DIR");
 /// A container engine with all of its state in a folder of its own.
@@ -148,6 +148,29 @@ fn the_image_runs_as_nobody_on_a_read_only_root_without_a_shell_and_says_how_it_
     engine.must(&["stop", "--time", "20", "turn"]);
     let code = engine.must(&["inspect", "--format", "{{.State.ExitCode}}", "turn"]);
     assert_eq!(code, "0", "it had to be killed");
+}
+
+#[test]
+fn a_program_that_does_not_compile_ends_the_build_of_the_image_and_one_that_does_is_in_it() {
+    let dockerfile = std::fs::read_to_string(Path::new(SOURCES).join("packaging/container/Dockerfile")).unwrap();
+    let step =
+        dockerfile.lines().filter_map(|line| line.strip_prefix("RUN ")).find(|step| step.contains("packaging/static"));
+    let folder = tempfile::tempdir().unwrap();
+    let copied = Command::new("cp")
+        .args(["-R", "packaging", "Cargo.toml", "LICENSE-MIT", "LICENSE-APACHE"])
+        .arg(folder.path())
+        .current_dir(SOURCES)
+        .status();
+    assert!(copied.unwrap().success());
+    let program = env!("CARGO_BIN_EXE_turnstone");
+    for (compiler, succeeds) in [("exit 101".to_owned(), false), (format!("echo {program}"), true)] {
+        std::fs::write(folder.path().join("packaging/static"), format!("#!/bin/sh\n{compiler}\n")).unwrap();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", step.unwrap()]).current_dir(&folder).env("SOURCE_DATE_EPOCH", "1764000000");
+        let finished = run(&mut shell, LIMIT);
+        assert_eq!(finished.code == Some(0), succeeds, "{}", finished.all_output());
+        assert_eq!(folder.path().join("target/dist/image/usr/bin/turnstone").exists(), succeeds);
+    }
 }
 
 /// What a service of the compose file asks for.
