@@ -270,6 +270,55 @@ fn the_self_test_says_in_plain_words_what_is_wrong_and_what_the_server_knows_of_
     }
 }
 
+/// In a network with IPv6, of a server whose name has an IPv4 address only, Chromium says nothing but that a lookup has failed.
+#[test]
+fn a_name_that_lacks_one_address_family_is_not_called_unknown() {
+    let lookup =
+        |address: Value| json!({"errorCode": 701, "errorText": "TURN host lookup received error.", "address": address});
+    let (ipv4, ipv6) = (lookup(json!("192.168.1.x")), lookup(json!("[0:0:0:x:x:x:x:x]")));
+    let timeout = json!({"errorCode": 701, "errorText": "TURN allocate request timed out.", "address": "192.168.1.x"});
+    let relay = json!([{"type": "relay"}]);
+    let nothing = "701 Nothing answers on UDP port 3478: a firewall drops UDP";
+    let no_tcp = "701 No TCP connection to port 3478";
+    let unknown = "701 The name of the server is not found: look at the spelling and at DNS.";
+    let (udp, tcp) = ("turn:turn.example.org:3478?transport=udp", "turn:turn.example.org:3478?transport=tcp");
+    let cases = [
+        // It works by IPv4: there is nothing to say.
+        (json!([ipv6]), &relay, "works", udp, false, None),
+        (json!([ipv6]), &relay, "not-connected", udp, false, None),
+        // It does not: UDP is dropped, and only IPv6 has something to say.
+        (json!([ipv6]), &json!([]), "gave-nothing", udp, false, Some((nothing, "The name has no IPv6 address"))),
+        (json!([ipv6]), &json!([]), "gave-nothing", tcp, true, Some((no_tcp, "The name has no IPv6 address"))),
+        (json!([ipv6, timeout]), &json!([]), "gave-nothing", udp, false, Some((nothing, ""))),
+        (json!([ipv4]), &json!([]), "gave-nothing", udp, true, Some((nothing, "The name has no IPv4 address"))),
+        // Nothing is known of it.
+        (json!([ipv4]), &json!([]), "gave-nothing", udp, false, Some((unknown, ""))),
+        (json!([ipv4, ipv6]), &json!([]), "gave-nothing", udp, false, Some((unknown, ""))),
+        (json!([lookup(Value::Null)]), &json!([]), "gave-nothing", udp, false, Some((unknown, ""))),
+    ];
+    let tests: Vec<Value> = cases
+        .iter()
+        .map(|(errors, candidates, outcome, url, is_name_known, _)| {
+            let result = json!({"outcome": outcome, "candidates": candidates, "errors": errors});
+            json!({"result": result, "url": url, "isNameKnown": is_name_known})
+        })
+        .collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut node = Command::new(require_tool("node", "nodejs"));
+    node.args([root.join("tests/browser/words.mjs"), root.join("src/page/files/words.js")]);
+    let finished = run_with_input(&mut node, &json!(tests).to_string(), LIMIT);
+    must_succeed(&finished);
+    let said: Vec<Vec<String>> = serde_json::from_str(&finished.stdout).unwrap();
+    for ((errors, .., expected), said) in cases.iter().zip(&said) {
+        let parts: Vec<&str> = expected.iter().flat_map(|(text, more)| [*text, *more]).collect();
+        assert_eq!(said.len(), usize::from(expected.is_some()), "{errors}: {said:?}");
+        assert!(said.iter().all(|said| parts.iter().all(|part| said.contains(part))), "{errors}: {said:?}");
+        assert!(
+            said.iter().all(|said| said.contains(" has no ") == parts.iter().any(|part| part.contains(" has no ")))
+        );
+    }
+}
+
 #[test]
 fn the_self_test_asks_for_a_credential_where_the_server_can_make_none() {
     let server = Spec { knows_secret: false, ..with_page("") }.user("bob", "bobs-password").start();

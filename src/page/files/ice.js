@@ -105,7 +105,8 @@ class Pair {
   #gathers(own, other, result) {
     const started = performance.now();
     own.addEventListener("icecandidateerror", ({ errorCode, errorText, address }) => {
-      const isKnown = result.errors.some((known) => known.errorCode === errorCode && known.errorText === errorText);
+      const isSame = (known) => known.errorCode === errorCode && known.errorText === errorText && known.address === address;
+      const isKnown = result.errors.some(isSame);
       if (!isKnown) {
         result.errors.push({ errorCode, errorText, address });
       }

@@ -3,7 +3,7 @@
 import { facts, make, say } from "./dom.js";
 import { test } from "./ice.js";
 import { bitRate, micros, span, word } from "./text.js";
-import { guess, lateSecs, meaning, parts, summary, transportName, verdict } from "./words.js";
+import { guess, lateSecs, parts, summary, transportName, troubles, verdict } from "./words.js";
 
 const KEEP_MILLIS = 1_000;
 const KEEP_MAX_MILLIS = 600_000;
@@ -55,6 +55,8 @@ export function selfTest(place, { prepare, explain = null, listeners = null, rou
   // How far the server's clock is behind that of the browser; it counts whole seconds.
   let behindSecs = 0;
   let kept = null;
+  // The page itself has come from the first one.
+  const reachedHosts = new Set([location.hostname]);
   // What the last tests came to.
   let sum = "";
 
@@ -152,7 +154,11 @@ export function selfTest(place, { prepare, explain = null, listeners = null, rou
       told = explain ? said(result, await explain(server.username, since).catch(() => null), server.url) : whomToAsk(server);
     }
     const nowUnix = Date.now() / 1000 - behindSecs;
-    results.append(card(server, result, { told, nowUnix, own: await ownOf(server.url, result) }));
+    const { host } = parts(server.url);
+    if (result.candidates.length) {
+      reachedHosts.add(host);
+    }
+    results.append(card(server, result, { told, nowUnix, own: await ownOf(server.url, result), isNameKnown: reachedHosts.has(host) }));
     return result;
   }
 
@@ -206,7 +212,7 @@ export function selfTest(place, { prepare, explain = null, listeners = null, rou
   return { offer };
 }
 
-function card({ url, username }, result, { told, nowUnix, own }) {
+function card({ url, username }, result, { told, nowUnix, own, isNameKnown }) {
   const isGood = result.outcome === "works";
   const { roundTrip, used } = result;
   // A number stays beside its unit.
@@ -222,18 +228,17 @@ function card({ url, username }, result, { told, nowUnix, own }) {
   const candidates = result.candidates.map(({ type, protocol, address, port }) =>
     make("li", { class: "mono" }, `${type} ${protocol} ${address}:${port}`),
   );
-  const meanings = new Map(result.errors.map((error) => [meaning(error, url, own), error]));
-  const errors = [...meanings].map(([text, { errorCode, errorText }]) =>
+  const errors = troubles(result, url, { isNameKnown, own }).map(({ errorCode, text, said }) =>
     make(
       "li",
       {},
       make("b", {}, `${errorCode}`),
       ` ${text} `,
-      errorText ? make("span", { class: "soft" }, `(the browser: ${errorText})`) : null,
+      said ? make("span", { class: "soft" }, `(the browser: ${said})`) : null,
     ),
   );
   if (result.outcome === "gave-nothing" && !errors.length) {
-    errors.push(make("li", {}, guess(url, own), " ", make("span", { class: "soft" }, "(The browser does not say why.)")));
+    errors.push(make("li", {}, guess(url, own, isNameKnown), " ", make("span", { class: "soft" }, "(The browser does not say why.)")));
   }
   const late = result.errors.some(({ errorCode }) => errorCode === 401) ? lateSecs(username, nowUnix) : null;
   if (late && !told?.textContent.includes("had expired")) {

@@ -19,23 +19,45 @@ const BY_CODE = {
   508: "The server has no relay port left, or is about to stop.",
 };
 
-/** In plain words. `url` is the one that was tried; `own` is what is known of the server, see `missing`. */
-export function meaning({ errorCode, errorText }, url, own) {
+/**
+ * What the browser's errors at `url` come to, each once: {errorCode, text, said}. Chromium looks the server's name up for each address
+ * family of its own. Where the name lacks one of the two it says so, and need not say what came of the other: that is no name that
+ * is not found. `isNameKnown` says that something else by this name has been reached; `own` is what is known of the server, see `missing`.
+ */
+export function troubles({ outcome, candidates, errors }, url, { isNameKnown, own }) {
+  const lookups = errors.filter(isLookup);
+  const others = errors.filter((error) => !isLookup(error));
+  const told = new Map(others.map((error) => [meaning(error, url, own), error]));
+  if (lookups.length && !others.length && !candidates.length && outcome !== "works") {
+    const families = new Set(lookups.map(({ address }) => address && (address.includes(":") ? "IPv6" : "IPv4")));
+    const [lacking] = families.size === 1 ? families : [];
+    const isFound = lacking === "IPv6" || (lacking && isNameKnown);
+    const note = `(The name has no ${lacking} address, which is no fault unless this network has nothing else.)`;
+    told.set(isFound ? `${guess(url, own, isNameKnown)} ${note}` : NOT_FOUND, lookups[0]);
+  }
+  return [...told].map(([text, { errorCode, errorText }]) => ({ errorCode, text, said: errorText }));
+}
+
+const NOT_FOUND = "The name of the server is not found: look at the spelling and at DNS.";
+
+function isLookup({ errorCode, errorText }) {
+  return (errorCode === 701 || errorCode === 0) && /lookup|resolve|DNS/i.test(errorText ?? "");
+}
+
+/** In plain words. `url` is the one that was tried. */
+function meaning({ errorCode }, url, own) {
   const known = BY_CODE[errorCode];
   if (known) {
     return known;
   }
   if (errorCode === 701 || errorCode === 0) {
-    return missing(url, own) ?? unreached(errorText ?? "", url);
+    return guess(url, own);
   }
   return "An error that this page does not know.";
 }
 
-function unreached(text, url) {
+function unreached(url, isNameKnown) {
   const { host, port, transport, isTls } = parts(url);
-  if (/lookup|resolve|DNS/i.test(text)) {
-    return "The name of the server is not found: look at the spelling and at DNS.";
-  }
   if (isTls) {
     return (
       `No TLS connection to port ${port}: a firewall is in between, nothing listens there, or the certificate is not one that this ` +
@@ -43,7 +65,7 @@ function unreached(text, url) {
     );
   }
   if (transport === "udp") {
-    const isName = /[a-z]/i.test(host ?? "") && !host.startsWith("[");
+    const isName = /[a-z]/i.test(host ?? "") && !host.startsWith("[") && !isNameKnown;
     const wrong = isName ? "the name is not known in DNS or leads elsewhere" : "the address is wrong";
     return `Nothing answers on UDP port ${port}: a firewall drops UDP, ${wrong}, or the server does not listen there.`;
   }
@@ -90,9 +112,9 @@ export function transportName(url) {
   return isTls ? (transport === "udp" ? "DTLS" : "TLS") : transport.toUpperCase();
 }
 
-/** What is most likely where the browser has not said why it got no relay. */
-export function guess(url, own) {
-  return missing(url, own) ?? unreached("", url);
+/** What is most likely where no relay came, whether or not the browser has said why. */
+export function guess(url, own, isNameKnown = false) {
+  return missing(url, own) ?? unreached(url, isNameKnown);
 }
 
 /** When the time in a username of a time-limited credential has passed: since how many seconds. */
@@ -110,7 +132,7 @@ export function verdict(result, url) {
     case "gave-nothing":
       return "Does not work: the browser got no relay from this server.";
     case "not-connected":
-      return "Does not work: both relays are there, but nothing comes through between them. A peer policy of the server denies it, or its relay ports are closed.";
+      return "Does not work: both relays are there, but nothing comes through between them. A peer policy of the server denies it.";
     case "stopped":
       return "Stopped.";
     default: {
