@@ -209,6 +209,8 @@ fn the_self_test_goes_through_over_every_transport_and_measures() {
 fn the_self_test_says_in_plain_words_what_is_wrong_and_what_the_server_knows_of_it() {
     let server = with_page("").start();
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Of another user: what was refused in this second is told of the one before.
+    let older = server.expired_credentials("older");
     let elsewhere = format!("127.0.0.2:{}", closed.port());
     let (udp, tcp, tls) = (server.udp(), server.tcp(), server.tls());
     let (wrong, good, late) =
@@ -216,7 +218,7 @@ fn the_self_test_says_in_plain_words_what_is_wrong_and_what_the_server_knows_of_
     let tries = [
         (format!("turn:{udp}?transport=udp"), &wrong.username, "guessed"),
         (format!("turn:{udp}?transport=udp"), &late.username, &*late.password),
-        (format!("turn:{udp}?transport=udp"), &late.username, "guessed"),
+        (format!("turn:{udp}?transport=udp"), &older.username, "guessed"),
         (format!("turn:{elsewhere}?transport=tcp"), &good.username, &*good.password),
         (format!("turn:{closed}?transport=tcp"), &good.username, &*good.password),
         (format!("turns:{tcp}?transport=tcp"), &good.username, &*good.password),
