@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::ToSocketAddrs;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::config::{Config, ConfigError, Finding, TlsFiles};
+use crate::config::{Config, ConfigError, Finding, StoredSecrets, TlsFiles};
 use crate::net::sys;
 use crate::probe::{Status, Step, Target, WARN_DAYS_LEFT};
 use crate::public_address;
@@ -106,6 +106,7 @@ impl Doctor<'_, '_> {
         {
             self.found(credentials::judge_running(api, self.options.timeout));
         }
+        let mut stored = StoredSecrets::new();
         if let Some(shared) = &config.store {
             let realms = std::iter::once(&config.auth.realm).chain(config.realms.iter().map(|realm| &realm.name));
             let wanted = Wanted {
@@ -113,7 +114,9 @@ impl Doctor<'_, '_> {
                 nonce_key: config.auth.nonce_key.is_none(),
                 without_secrets: config.without_secrets(),
             };
-            self.found([store::judge(shared, &wanted, self.options.timeout)]);
+            let (step, secrets) = store::judge(shared, &wanted, self.options.timeout);
+            stored = secrets;
+            self.found([step]);
         }
         if let Some(nodes) = &config.fleet {
             self.found(fleet::judge(nodes, &crate::store::host_name(), self.options.timeout));
@@ -124,7 +127,7 @@ impl Doctor<'_, '_> {
         self.found(alternates::judge(config, self.options));
         for listener in &server.open {
             let name = config.auth.public_host.as_deref().or(name.as_deref());
-            let credential = listeners::credential_at(config, listener, name, self.now_unix);
+            let credential = listeners::credential_at(config, &stored, listener, name, self.now_unix);
             match listeners::probe(config, listener, name, credential, self.options, self.progress) {
                 Ok(target) => self.listeners.push(target),
                 Err(error) => self.found([finding("probe", Status::Warn, error.to_string())]),

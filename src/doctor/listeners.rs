@@ -11,7 +11,7 @@ use crate::addr::{Family, Transport};
 use crate::auth::{SharedSecret, Users, mint};
 use crate::client::Credential;
 use crate::client::tls::TrustError;
-use crate::config::{Auth, Config, Listener, WaysIn};
+use crate::config::{Auth, Config, Listener, StoredSecrets, WaysIn};
 use crate::probe::{self, Status, Step, Target, TurnUrl, UrlError};
 
 use super::{Options, Progress, finding};
@@ -28,25 +28,34 @@ pub(super) fn credential(auth: &Auth, now_unix: u64) -> Option<Credential> {
 /// The same for the realm that a client comes in by at a listener, which asks for this server name if it is TLS.
 pub(super) fn credential_at(
     config: &Config,
+    stored: &StoredSecrets,
     listener: &Listener,
     name: Option<&str>,
     now_unix: u64,
 ) -> Option<Credential> {
-    match WaysIn::new(config).realm_at(listener, name) {
+    let realm = WaysIn::new(config).realm_at(listener, name);
+    let configured = match realm {
         Some(realm) => credential_of(&realm.secrets, &realm.users, now_unix),
         None => credential(&config.auth, now_unix),
-    }
+    };
+    // Where the configuration knows nobody, the store may.
+    let name = realm.map_or(&config.auth.realm, |realm| &realm.name);
+    configured.or_else(|| Some(credential_by(stored.get(name)?.first()?, now_unix)))
 }
 
 fn credential_of(secrets: &[SharedSecret], users: &Users, now_unix: u64) -> Option<Credential> {
     if let Some(secret) = secrets.first() {
-        let username = format!("{}:{USER}", now_unix.saturating_add(CREDENTIAL_SECS));
-        let password = mint(&secret.bytes, &username);
-        return Some(Credential { username, password, sha256: false });
+        return Some(credential_by(secret, now_unix));
     }
     let (name, password) = users.first()?;
     let password = Zeroizing::new(password.expose_secret().to_owned());
     Some(Credential { username: name.to_owned(), password, sha256: false })
+}
+
+fn credential_by(secret: &SharedSecret, now_unix: u64) -> Credential {
+    let username = format!("{}:{USER}", now_unix.saturating_add(CREDENTIAL_SECS));
+    let password = mint(&secret.bytes, &username);
+    Credential { username, password, sha256: false }
 }
 
 /// Why a listener could not be tried at all.
@@ -253,9 +262,18 @@ mod tests {
                     [[listen]]\naddress = \"127.0.0.3:443\"\ntransport = \"tls\"\n[tls]\ncertificate = \"/c\"\nkey = \"/k\"\n\
                     [[realm]]\nname = \"b\"\nsni = [\"turn.b.example\"]\n[[realm.users]]\nname = \"of-b\"\npassword = \"x\"\n";
         let config = config(more);
-        let user = |at: usize, name| credential_at(&config, &config.listeners[at], name, 0).unwrap().username;
+        let none = StoredSecrets::new();
+        let user = |at: usize, name| credential_at(&config, &none, &config.listeners[at], name, 0).unwrap().username;
         let name = Some("turn.b.example");
         assert_eq!([user(1, None), user(1, name), user(2, name)], ["of-b"; 3]);
         assert!([user(0, name), user(2, None), user(2, Some("turn.a.example"))].iter().all(|user| user != "of-b"));
+        // A store is of use where the configuration knows nobody.
+        let mut config = config;
+        let secret = config.auth.secrets.remove(0);
+        let stored: StoredSecrets =
+            [&config.auth.realm, "b"].map(|realm| (realm.to_owned(), vec![secret.clone()])).into();
+        let user = |at: usize, name| credential_at(&config, &stored, &config.listeners[at], name, 0).unwrap().username;
+        assert_eq!([user(0, None), user(1, None)], ["120:turnstone-doctor", "of-b"]);
+        assert!(credential_at(&config, &none, &config.listeners[0], None, 0).is_none());
     }
 }

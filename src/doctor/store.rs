@@ -4,9 +4,9 @@ use std::fs::File;
 use std::time::Duration;
 
 use super::finding;
-use crate::config::{StoreConfig, StoreLayout};
+use crate::config::{StoreConfig, StoreLayout, StoredSecrets};
 use crate::probe::{Status, Step};
-use crate::store::{ProbeError, Wanted, probe};
+use crate::store::{ProbeError, Probed, Wanted, probe};
 
 /// Judges the files of its certificates.
 pub fn judge_files(config: &StoreConfig) -> Vec<Step> {
@@ -31,9 +31,17 @@ pub fn judge_files(config: &StoreConfig) -> Vec<Step> {
 }
 
 /// Connects with it, and has it do what servers ask of it that want this.
-pub(super) fn judge(config: &StoreConfig, wanted: &Wanted, timeout: Duration) -> Step {
+///
+/// Returns the secrets that it has, too.
+pub(super) fn judge(config: &StoreConfig, wanted: &Wanted, timeout: Duration) -> (Step, StoredSecrets) {
+    let mut probed = probe(config, wanted, timeout);
+    let secrets = probed.as_mut().map(|probed| std::mem::take(&mut probed.secrets)).unwrap_or_default();
+    (judge_probed(config, wanted, probed), secrets)
+}
+
+fn judge_probed(config: &StoreConfig, wanted: &Wanted, probed: Result<Probed, ProbeError>) -> Step {
     let url = &config.url;
-    match probe(config, wanted, timeout) {
+    match probed {
         Ok(probed) => {
             let took = probed.took.as_secs_f64() * 1e3;
             if !probed.unusable.is_empty() {
@@ -87,7 +95,7 @@ mod tests {
         let of = |text: &str| config(&format!("[relay]\nipv4 = \"5.44.1.1\"\n[store]\n{text}\n")).store.unwrap();
         let gone = of(&format!("url = \"redis://127.0.0.1:{port}\"\npassword = \"hunter2\""));
         let wanted = Wanted { realms: Vec::new(), nonce_key: true, without_secrets: Vec::new() };
-        let step = judge(&gone, &wanted, Duration::from_secs(5));
+        let (step, _) = judge(&gone, &wanted, Duration::from_secs(5));
         assert!(step.status == Status::Fail && step.message.contains("refused"), "{}", step.message);
         assert!(!step.message.contains("hunter2"));
         for (layout, under) in [("turnstone", "under fleet:"), ("coturn", "under turn/realm/, all else under fleet:")] {

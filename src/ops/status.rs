@@ -123,12 +123,19 @@ pub(super) struct CertificateFacts {
 pub(super) struct Outcomes {
     applied: AtomicU64,
     refused: AtomicU64,
+    is_last_refused: AtomicBool,
 }
 
 impl Outcomes {
     pub(super) fn count(&self, applied: bool) {
+        self.is_last_refused.store(!applied, Ordering::Relaxed);
         let counter = if applied { &self.applied } else { &self.refused };
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether the last one was refused: what is in force is not what is there.
+    pub(super) fn is_last_refused(&self) -> bool {
+        self.is_last_refused.load(Ordering::Relaxed)
     }
 
     /// Applied, refused.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::server::Server;
-use crate::config::Config;
+use crate::auth::SharedSecret;
+use crate::config::{Config, StoredSecrets};
 use crate::hook::Directory;
 use crate::store::{Followed, Following, Store, StoreUsers, Wanted};
 use crate::turn::{Answer, Question};
@@ -59,19 +60,24 @@ impl Server {
             self.nonce_keys.replace(**key);
             tracing::info!("nonces are made with the key of the store: they are good on every server that shares it");
         }
-        let ids = |config: &Config| {
-            let all = config.stored_secrets.values().flatten();
-            all.map(|secret| (secret.id.clone(), secret.bytes.clone())).collect::<Vec<_>>()
+        // A secret that is another realm's now is another one.
+        let ids = |secrets: &StoredSecrets| {
+            let of_realm = |secrets: &Vec<SharedSecret>| {
+                secrets.iter().map(|secret| (secret.id.clone(), secret.bytes.clone())).collect::<Vec<_>>()
+            };
+            secrets.iter().map(|(realm, secrets)| (realm.clone(), of_realm(secrets))).collect::<Vec<_>>()
         };
-        let before = ids(&self.config);
-        self.config.stored_secrets = Arc::new(followed.secrets.clone());
-        if ids(&self.config) == before {
+        if ids(&self.config.stored_secrets) == ids(&followed.secrets) {
             return;
         }
+        let before = std::mem::replace(&mut self.config.stored_secrets, Arc::new(followed.secrets.clone()));
         match self.settings_of(&self.config) {
             // Nobody waits for the end of it.
             Ok(settings) => drop(self.apply(Arc::new(settings))),
-            Err(error) => return tracing::error!(%error, "the secrets of the store cannot be used"),
+            Err(error) => {
+                self.config.stored_secrets = before;
+                return tracing::error!(%error, "the secrets of the store cannot be used");
+            }
         }
         self.renew_credentials();
         let secrets = self.config.stored_secrets.values().map(Vec::len).sum::<usize>();

@@ -8,12 +8,12 @@ use tokio::time::timeout;
 
 use super::connect::{ConnectError, Connection, connect};
 use super::error::{StoreError, text_of};
-use super::follow::{Wanted, in_one_line, nonce_text_in, unix_now};
+use super::follow::{Wanted, nonce_text_in, unix_now};
 use super::handle::Store;
 use super::revocations;
 use super::secrets;
 use super::users;
-use crate::config::StoreConfig;
+use crate::config::{StoreConfig, StoredSecrets};
 
 /// Why a store is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +37,6 @@ impl From<StoreError> for ProbeError {
 }
 
 /// What a store has come to.
-#[derive(Debug)]
 pub struct Probed {
     /// How long it took to answer.
     pub took: Duration,
@@ -45,6 +44,8 @@ pub struct Probed {
     pub empty: Vec<String>,
     /// What it holds that no server can use.
     pub unusable: Vec<String>,
+    /// The secrets that are valid.
+    pub secrets: StoredSecrets,
 }
 
 impl Probed {
@@ -71,7 +72,7 @@ pub fn probe(config: &StoreConfig, wanted: &Wanted, limit: Duration) -> Result<P
         cmd("PING").query_async::<Value>(&mut connection).await.map_err(refused)?;
         let took = started.elapsed();
         try_writes(config, &mut connection).await.map_err(refused)?;
-        let mut probed = Probed { took, empty: Vec::new(), unusable: Vec::new() };
+        let mut probed = Probed { took, empty: Vec::new(), unusable: Vec::new(), secrets: StoredSecrets::new() };
         try_reads(&Store::of(config, connection), wanted, &mut probed).await?;
         Ok(probed)
     };
@@ -114,9 +115,12 @@ async fn try_reads(store: &Store, asked: &Wanted, probed: &mut Probed) -> Result
         match secrets::read(store, realm, unix_now()).await {
             Ok(found) => {
                 has_secrets = !found.secrets.is_empty();
-                if !found.problems.is_empty() {
-                    probed.unusable.push(format!("secrets of {realm:?}, {}", in_one_line(&found.problems)));
+                let problem = found.problem();
+                if !problem.is_empty() {
+                    probed.unusable.push(format!("secrets of {realm:?}, {problem}"));
                 }
+                let secrets = found.secrets.into_iter().map(|stored| stored.secret);
+                probed.secrets.insert(realm.clone(), secrets.collect());
                 // Of one that has none, more is not asked than how many.
                 if !has_secrets {
                     store.command(&all).await?;

@@ -26,8 +26,6 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const NONCE_KEY_BYTES_MAX: usize = 4096;
 const NONCE_KEY_NAME: &str = "nonce-key";
 const NONCE_KEY: &str = "a key of nonces of 16 to 4096 bytes";
-/// Secrets of a realm that cannot be used and are named.
-const TOLD_MAX: usize = 5;
 
 /// What there is to be followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,11 +145,11 @@ impl Follower {
         for realm in realms {
             let problem = match secrets::read(&self.store, realm, unix_now()).await {
                 Ok(found) => {
-                    self.known.insert(realm.clone(), found.secrets);
-                    let problem = in_one_line(&found.problems);
+                    let problem = found.problem();
                     if !problem.is_empty() {
                         refused = Some(StoreError::Unusable(format!("of {realm:?}, {problem}")));
                     }
+                    found.put_into(self.known.entry(realm.clone()).or_default());
                     problem
                 }
                 Err(error) if error.is_loss() => return false,
@@ -244,15 +242,6 @@ pub(super) async fn nonce_text_in(store: &Store) -> Result<Option<Zeroizing<Stri
     let Some(text) = text_of(answer, NONCE_KEY_BYTES_MAX, NONCE_KEY)? else { return Ok(None) };
     let text = std::str::from_utf8(&text).ok().filter(|text| check_secret(text.as_bytes()).is_ok());
     text.map(|text| Some(Zeroizing::new(text.to_owned()))).ok_or(StoreError::Unexpected(NONCE_KEY))
-}
-
-/// What is wrong with single secrets, in one line.
-pub(super) fn in_one_line(problems: &BTreeMap<String, String>) -> String {
-    let mut told: Vec<_> = problems.iter().take(TOLD_MAX).map(|(id, why)| format!("{id}: {why}")).collect();
-    if problems.len() > TOLD_MAX {
-        told.push(format!("and {} more", problems.len() - TOLD_MAX));
-    }
-    told.join("; ")
 }
 
 pub(super) fn unix_now() -> u64 {

@@ -20,7 +20,7 @@ mod stats;
 mod users;
 mod value;
 
-pub use check::{ProbeError, probe};
+pub use check::{ProbeError, Probed, probe};
 pub use connect::ConnectError;
 pub use entry::{Entry, NotAnEntry};
 pub use entry_id::{EntryId, entry_of_line, line_of_entry, start_of_ids};

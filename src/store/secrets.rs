@@ -21,6 +21,9 @@ const READ_MAX: usize = 256;
 const READ_BYTES_MAX: usize = 512 << 10;
 const SECRET_BYTES_MAX: usize = 1024;
 const ID_BYTES_MAX: usize = 64;
+/// Those that cannot be used and are named.
+const TOLD_MAX: usize = 5;
+const NOT_LOOKED_AT: &str = "what was in force is until there is less, one that was deleted meanwhile, too";
 
 /// A secret, and until when it is one.
 #[derive(Clone)]
@@ -42,6 +45,8 @@ impl Stored {
 pub(super) struct Found {
     pub(super) secrets: Vec<Stored>,
     pub(super) problems: BTreeMap<String, String>,
+    /// There are more than can be in force, and why.
+    pub(super) too_many: Option<String>,
 }
 
 /// A value that is more than the secret itself.
@@ -56,13 +61,14 @@ struct Form {
 /// Reads the secrets of a realm.
 ///
 /// # Errors
-/// The store does not say, or has too many, or too long ones.
+/// The store does not say, or has more than can be looked at.
 pub(super) async fn read(store: &Store, realm: &str, now_unix: u64) -> Result<Found, StoreError> {
     let (key, [count, size, all]) = questions(store.config(), realm);
     match read_as::<usize>(store.command(&count).await?, "a number")? {
         0 => return Ok(Found::default()),
         count if count > READ_MAX => {
-            return Err(StoreError::Unusable(format!("{key:?} has {count} secrets, more than {READ_MAX}")));
+            let problem = format!("{key:?} has {count} secrets, more than {READ_MAX}: {NOT_LOOKED_AT}");
+            return Err(StoreError::Unusable(problem));
         }
         _ => {}
     }
@@ -71,7 +77,7 @@ pub(super) async fn read(store: &Store, realm: &str, now_unix: u64) -> Result<Fo
         Ok(size) => match read_as::<Option<usize>>(size, "a size")? {
             Some(size) if size > READ_BYTES_MAX => {
                 let problem = format!(
-                    "the secrets in {key:?} take {size} bytes, more than {READ_BYTES_MAX}; a secret has {SECRET_BYTES_MAX} at most"
+                    "the secrets in {key:?} take {size} bytes, more than {READ_BYTES_MAX}; a secret has {SECRET_BYTES_MAX} at most: {NOT_LOOKED_AT}"
                 );
                 return Err(StoreError::Unusable(problem));
             }
@@ -90,12 +96,34 @@ pub(super) async fn read(store: &Store, realm: &str, now_unix: u64) -> Result<Fo
     if let Some(why) = unsized_because {
         found.problems.insert(key.clone(), format!("how large they are the store refuses to say: {why}"));
     }
-    match found.secrets.len() {
-        0..=SECRETS_MAX => Ok(found),
-        count => {
-            let problem = format!("{key:?} has {count} secrets that are valid, more than {SECRETS_MAX}");
-            Err(StoreError::Unusable(problem))
+    let count = found.secrets.len();
+    if count > SECRETS_MAX {
+        found.too_many =
+            Some(format!("{key:?} has {count} secrets that are valid, more than {SECRETS_MAX}: none is added"));
+    }
+    Ok(found)
+}
+
+impl Found {
+    /// What is wrong, in one line; nothing if nothing is.
+    pub(super) fn problem(&self) -> String {
+        let problems = &self.problems;
+        let mut told: Vec<_> = self.too_many.iter().cloned().collect();
+        told.extend(problems.iter().take(TOLD_MAX).map(|(id, why)| format!("{id}: {why}")));
+        if problems.len() > TOLD_MAX {
+            told.push(format!("and {} more", problems.len() - TOLD_MAX));
         }
+        told.join("; ")
+    }
+
+    /// Takes what is to be in force in place of what was: of too many, those that were there before and still are.
+    pub(super) fn put_into(self, known: &mut Vec<Stored>) {
+        let mut secrets = self.secrets;
+        if self.too_many.is_some() {
+            let is_same = |one: &SharedSecret, other: &SharedSecret| one.id == other.id && one.bytes == other.bytes;
+            secrets.retain(|stored| known.iter().any(|known| is_same(&known.secret, &stored.secret)));
+        }
+        *known = secrets;
     }
 }
 

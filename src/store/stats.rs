@@ -92,11 +92,13 @@ pub enum Part {
     Secrets,
     /// Static users.
     Users,
+    /// What stands there for single users.
+    UserValues,
 }
 
 impl Part {
     /// Every one, for metrics that start at zero.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Quotas,
         Self::RevocationsWritten,
         Self::RevocationsRead,
@@ -104,6 +106,7 @@ impl Part {
         Self::NonceKey,
         Self::Secrets,
         Self::Users,
+        Self::UserValues,
     ];
 
     /// The stable name used as a metric label.
@@ -116,6 +119,7 @@ impl Part {
             Self::NonceKey => "nonce-key",
             Self::Secrets => "secrets",
             Self::Users => "users",
+            Self::UserValues => "user-values",
         }
     }
 }
@@ -125,6 +129,8 @@ impl Part {
 struct Trouble {
     problem: Option<String>,
     told: Option<Instant>,
+    /// When it was seen last.
+    seen: Option<Instant>,
     /// It has been told, and not yet that it is over.
     is_told: bool,
 }
@@ -149,6 +155,8 @@ pub struct StoreStats {
 
 /// A problem of one part is told once in so long, however often it comes and goes.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
+/// How long a user is shown who cannot be used: nobody may ask for him again.
+const SHOWN_FOR: Duration = Duration::from_secs(600);
 
 /// How it is with the store at this moment.
 #[derive(Clone, Debug)]
@@ -197,6 +205,7 @@ impl StoreStats {
         let (mut troubles, now) = (self.troubles(), Instant::now());
         let trouble = troubles.entry(part).or_default();
         trouble.problem = Some(problem.to_string());
+        trouble.seen = Some(now);
         let is_due = trouble.told.is_none_or(|told| now.saturating_duration_since(told) >= TOLD_EVERY);
         if is_due {
             trouble.told = Some(now);
@@ -212,7 +221,7 @@ impl StoreStats {
         let Some(trouble) = troubles.get_mut(&part) else { return };
         let was_told = trouble.problem.take().is_some() && std::mem::take(&mut trouble.is_told);
         drop(troubles);
-        if was_told && part != Part::Users {
+        if was_told && !matches!(part, Part::Users | Part::UserValues) {
             tracing::info!(part = part.label(), "what the store has refused, or had wrong, works again");
         }
     }
@@ -220,6 +229,7 @@ impl StoreStats {
     /// What is wrong with which part, while the store answers.
     pub fn problems(&self) -> BTreeMap<Part, String> {
         let mut problems = self.refused();
+        problems.extend(self.unusable_user().map(|problem| (Part::UserValues, problem)));
         if let Some(problem) = self.no_secret() {
             problems.entry(Part::Secrets).or_insert(problem);
         }
@@ -229,7 +239,16 @@ impl StoreStats {
     /// What the store refuses, or has something else for than is expected.
     pub fn refused(&self) -> BTreeMap<Part, String> {
         let troubles = self.troubles();
-        troubles.iter().filter_map(|(part, trouble)| Some((*part, trouble.problem.clone()?))).collect()
+        let of_store = troubles.iter().filter(|(part, _)| **part != Part::UserValues);
+        of_store.filter_map(|(part, trouble)| Some((*part, trouble.problem.clone()?))).collect()
+    }
+
+    /// A user whose value cannot be used, who was asked for of late: the store refuses nothing by that, and any stranger may ask for him.
+    pub fn unusable_user(&self) -> Option<String> {
+        let troubles = self.troubles();
+        let trouble = troubles.get(&Part::UserValues)?;
+        let is_of_late = trouble.seen.is_some_and(|seen| seen.elapsed() < SHOWN_FOR);
+        trouble.problem.clone().filter(|_| is_of_late)
     }
 
     /// These realms have no secret: the configuration has none, and the store neither.

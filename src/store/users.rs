@@ -3,6 +3,7 @@
 use redis::{Cmd, cmd, from_redis_value};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
 use super::error::StoreError;
@@ -16,6 +17,8 @@ use crate::hook::read_answer;
 
 /// Users who are known on while the store is lost.
 const KEPT_MAX: usize = 16_384;
+/// And for so long after they were found there: one who was deleted is not found again.
+const KEPT_FOR: Duration = Duration::from_secs(86_400);
 /// So much of a name is told.
 const NAME_CHARS_MAX: usize = 100;
 /// A longer value is nobody's: the store is not asked for it, since any stranger can have it looked up.
@@ -29,12 +32,14 @@ const SCANNED_AT_ONCE: usize = 500;
 pub struct StoreUsers {
     store: Store,
     kept: Mutex<Kept>,
+    /// The last one whose value could not be used.
+    unusable: Mutex<Option<Name>>,
 }
 
 impl StoreUsers {
     /// Those of a store.
     pub fn new(store: Store) -> Self {
-        Self { store, kept: Mutex::default() }
+        Self { store, kept: Mutex::default(), unusable: Mutex::default() }
     }
 
     /// The credential of a user of a realm; `None` if there is none. While the store is lost, a user who was known is known on.
@@ -52,6 +57,9 @@ impl StoreUsers {
             Ok(credential) => {
                 stats.count_user(if credential.is_some() { UserResult::Known } else { UserResult::Unknown });
                 stats.is_well(Part::Users);
+                if self.unusable().take_if(|unusable| *unusable == name).is_some() {
+                    stats.is_well(Part::UserValues);
+                }
                 self.kept().set(name, credential.clone());
                 found
             }
@@ -61,7 +69,7 @@ impl StoreUsers {
                     return Ok(Some(credential));
                 }
                 stats.count_user(UserResult::Failed);
-                self.tell(error, realm, username);
+                self.tell(error, name);
                 found
             }
         }
@@ -95,20 +103,29 @@ impl StoreUsers {
         Ok(None)
     }
 
-    fn tell(&self, error: &StoreError, realm: &str, username: &str) {
+    fn tell(&self, error: &StoreError, name: Name) {
         // That it is lost has been told by who keeps the connection.
         if error.is_loss() {
             return;
         }
         // Whoever sends requests has chosen it.
-        let user: String = username.chars().take(NAME_CHARS_MAX).collect();
-        let problem = match error {
-            StoreError::Unexpected(_) => format!("the user {user:?} of the realm {realm:?}: {error}"),
-            _ => error.to_string(),
-        };
-        if self.store.stats().trouble(Part::Users, &problem) {
+        let user: String = name.1.chars().take(NAME_CHARS_MAX).collect();
+        let realm = &name.0;
+        let stats = self.store.stats();
+        if !matches!(error, StoreError::Unexpected(_) | StoreError::Unusable(_)) {
+            if stats.trouble(Part::Users, error) {
+                tracing::warn!(%error, ?user, ?realm, "users in the store cannot be looked up: they cannot allocate (told once a minute)");
+            }
+            return;
+        }
+        if stats.trouble(Part::UserValues, &format!("the user {user:?} of the realm {realm:?}: {error}")) {
             tracing::warn!(%error, ?user, ?realm, "a user in the store cannot be used, perhaps others neither: they cannot allocate (told once a minute)");
         }
+        *self.unusable() = Some(name);
+    }
+
+    fn unusable(&self) -> std::sync::MutexGuard<'_, Option<Name>> {
+        self.unusable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
@@ -201,7 +218,9 @@ pub fn of_value(value: &[u8]) -> Result<KnownCredential, StoreError> {
     const EXPECTED: StoreError =
         StoreError::Unexpected("a password, 0xMD5,0xSHA256, or an object with one of them, as docs/store.md has it");
     if value.first() == Some(&b'{') {
-        return read_answer(200, value).ok().flatten().ok_or(EXPECTED);
+        // It names a field, and repeats no value.
+        let read = read_answer(200, value).map_err(|error| StoreError::Unusable(error.to_string()))?;
+        return read.ok_or(EXPECTED);
     }
     let value = without_line_end(value);
     let text = std::str::from_utf8(value).map_err(|_| EXPECTED)?;
@@ -233,11 +252,11 @@ pub fn of_coturn_key(value: &[u8]) -> Result<KnownCredential, StoreError> {
 
 type Name = (String, String);
 
-/// The users who were known last, in two halves: when the newer one is full, the older one is forgotten.
+/// The users who were known last, in two halves: when the newer one is full, the older one is forgotten. Each with when that was.
 #[derive(Default)]
 struct Kept {
-    newer: HashMap<Name, KnownCredential>,
-    older: HashMap<Name, KnownCredential>,
+    newer: HashMap<Name, (KnownCredential, Instant)>,
+    older: HashMap<Name, (KnownCredential, Instant)>,
 }
 
 impl Kept {
@@ -250,11 +269,12 @@ impl Kept {
         if self.newer.len() >= KEPT_MAX / 2 && !self.newer.contains_key(&name) {
             self.older = std::mem::take(&mut self.newer);
         }
-        self.newer.insert(name, credential);
+        self.newer.insert(name, (credential, Instant::now()));
     }
 
     fn get(&self, name: &Name) -> Option<KnownCredential> {
-        self.newer.get(name).or_else(|| self.older.get(name)).cloned()
+        let (credential, at) = self.newer.get(name).or_else(|| self.older.get(name))?;
+        (at.elapsed() < KEPT_FOR).then(|| credential.clone())
     }
 }
 

@@ -215,6 +215,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "credentials::written_urls",
             "probe",
             "store::ProbeError",
+            "store::Probed",
             "store::Wanted",
             "store::probe",
             "store::host_name",

@@ -3,13 +3,14 @@
 use std::net::UdpSocket;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use turnstone::client::{Client, Credential, Event, Request};
 
 use crate::redis::Redis;
 use crate::rights::doctor;
 use crate::support::{Credentials, Finished, Spec, TestServer, run, time_limited, wait_until};
+use crate::wire::Wire;
 use crate::{LIMIT, allocate, metric, store_status, turnstone, wait_connected, with_store};
 
 const SECRET: &str = "a-secret-of-the-store-0123456789";
@@ -159,8 +160,16 @@ fn users_of_the_store_are_looked_up_kept_for_its_loss_and_strangers_are_asked_ab
     assert_eq!(allocate(&server, &password("limited", "his password")).err(), Some(486));
     assert_eq!(allocate(&server, &password("alice", "guessed")).err(), Some(401));
     assert_eq!(allocate(&server, &password("broken", "hunter2")).err(), Some(500));
-    let problem = store_status(&server)["problems"]["users"].to_string();
-    assert!(problem.contains("broken") && problem.contains("turn.test") && !problem.contains("hunter2"), "{problem}");
+    let problem = || store_status(&server)["problems"]["user-values"].to_string();
+    for text in ["broken", "turn.test", "unknown field pasword"] {
+        assert!(problem().contains(text) && !problem().contains("hunter2"), "{}", problem());
+    }
+    // The store refuses nothing by that, and it is over when he is found to be good.
+    assert!(store_status(&server)["problems"]["users"].is_null());
+    assert_eq!(metric(&server, "turnstone_store_problem{part=\"user-values\"}"), 1.0);
+    redis.ask(&["HSET", users, "broken", "hunter2"]);
+    allocate(&server, &password("broken", "hunter2")).unwrap();
+    assert_eq!(problem(), "null");
     for _ in 0..3 {
         assert_eq!(allocate(&server, &password("nobody", "guessed")).err(), Some(401));
     }
@@ -221,7 +230,7 @@ fn a_value_of_a_user_that_is_too_long_is_told_and_holds_up_nobody_else() {
         assert_eq!(store_status(&server)["connections"], 1, "{}", server.log());
         server.wait_for_log("a value of at most 4096 bytes");
         assert_eq!(allocate(&server, &password("huge", "guessed")).err(), Some(500));
-        let problem = store_status(&server)["problems"]["users"].as_str().map(str::to_owned).unwrap_or_default();
+        let problem = store_status(&server)["problems"]["user-values"].as_str().map(str::to_owned).unwrap_or_default();
         assert!(problem.contains("the user \"huge\""), "{problem}");
     }
 }
@@ -466,4 +475,61 @@ fn verify_asks_the_store_and_says_what_it_cannot_know() {
     let made: serde_json::Value = serde_json::from_str(&made).unwrap();
     let text = |field: &str| made[field].as_str().unwrap_or_else(|| panic!("{made}")).to_owned();
     allocate(&server, &password(&text("username"), &text("password"))).unwrap();
+}
+
+#[test]
+fn a_secret_that_is_moved_to_another_realm_or_deleted_among_too_many_is_out_of_force() {
+    let redis = Redis::start();
+    let [here, there] = ["turn.test", "other.test"].map(|realm| format!("turnstone:secrets:{realm}"));
+    redis.ask(&["HSET", &here, "good", SECRET]);
+    let mut spec = knows_nobody(&format!("url = \"{}\"", redis.url()));
+    spec.extra_toml += "[[listen]]\naddress = \"127.0.0.2:0\"\ntransport = \"udp\"\nrealm = \"other.test\"\n[[realm]]\nname = \"other.test\"\n";
+    let server = spec.start();
+    wait_secrets(&server, 1);
+    let is_second = |address: &std::net::SocketAddr| address.ip().to_string() == "127.0.0.2";
+    let second = server.listeners().iter().map(|(_, address)| *address).find(is_second).unwrap();
+    let alice = time_limited(SECRET, "alice", 600);
+    let refused = || {
+        // Strangers are not answered for ever.
+        std::thread::sleep(Duration::from_millis(100));
+        [allocate(&server, &alice).err(), Wire::over_udp(second, &alice).allocate().err()]
+    };
+    assert_eq!(refused(), [None, Some(401)]);
+    let moves = "redis.call('HDEL', KEYS[1], 'good') redis.call('HSET', KEYS[2], 'good', ARGV[1])";
+    for (from, to, is) in [(&here, &there, [Some(401), None]), (&there, &here, [None, Some(401)])] {
+        redis.ask(&["EVAL", moves, "2", from, to, SECRET]);
+        wait_until("the other realm to have it", LIMIT, || (refused() == is).then_some(()));
+    }
+    let value = "another-secret-0123456789";
+    let pairs: Vec<_> = (0..66).flat_map(|id: u32| [id.to_string(), value.to_owned()]).collect();
+    redis.ask(&[vec!["HSET", &here], pairs.iter().map(String::as_str).collect()].concat());
+    let problem = || store_status(&server)["problems"]["secrets"].to_string();
+    wait_until("too many to be told", LIMIT, || problem().contains("67 secrets that are valid").then_some(()));
+    assert_eq!(refused(), [None, Some(401)]);
+    redis.ask(&["HDEL", &here, "good"]);
+    wait_until("it to be out of force", LIMIT, || (refused() == [Some(401); 2]).then_some(()));
+    assert!(problem().contains("66 secrets that are valid"), "{}", problem());
+}
+
+#[test]
+fn doctor_tries_a_listener_with_a_secret_of_the_store_and_status_says_that_a_reload_was_refused() {
+    let redis = Redis::start();
+    redis.ask(&["HSET", "turnstone:secrets:turn.test", "a", SECRET]);
+    let server = knows_nobody(&format!("url = \"{}\"", redis.url())).start();
+    wait_secrets(&server, 1);
+    let file = server.file("turnserver.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let udp = |port: u16| format!("address = \"127.0.0.1:{port}\"\ntransport = \"udp\"");
+    let with_port = text.replace(&udp(0), &udp(server.udp().port()));
+    std::fs::write(server.file("with-port.toml"), with_port).unwrap();
+    let mut doctor = Command::new(env!("CARGO_BIN_EXE_turnstone"));
+    let said = run(doctor.args(["doctor", "--all", "--config", &server.file("with-port.toml")]), LIMIT).all_output();
+    assert!(!said.contains("no credential was given") && said.contains("allocate"), "{said}");
+    let refused = || turnstone(&server, &["status"]).stdout.contains("the LAST RELOAD WAS REFUSED");
+    assert!(!refused());
+    for (is_wrong, text) in [(true, format!("{text}\n[nonsense]\n")), (false, text)] {
+        std::fs::write(&file, text).unwrap();
+        server.signal(rustix::process::Signal::HUP);
+        wait_until("the reload", LIMIT, || (refused() == is_wrong).then_some(()));
+    }
 }

@@ -248,6 +248,9 @@ pub(super) struct Status {
     pub(super) not_ready: Option<String>,
     pub(super) drain: Option<DrainUnderWay>,
     pub(super) config_generation: u64,
+    /// An older server does not say.
+    #[serde(default)]
+    pub(super) config_refused: bool,
     pub(super) config_file: Option<String>,
     pub(super) workers: u64,
     pub(super) listeners: Vec<Listener>,

@@ -61,7 +61,11 @@ fn screen(status: &Status) -> Fields {
     fields.add("state", state(status, now_unix));
     fields.add("started", format!("{}, {} ago", utc_text(status.started_unix), span(status.uptime_secs)));
     let file = status.config_file.as_deref().unwrap_or("no file");
-    fields.add("configuration", format!("{file}, generation {}", status.config_generation));
+    let refused = match status.config_refused {
+        true => "; the LAST RELOAD WAS REFUSED: the log says why, and so does turnstone check",
+        false => "",
+    };
+    fields.add("configuration", format!("{file}, generation {}{refused}", status.config_generation));
     fields.add("log level", &status.log_level);
     let listeners = status.listeners.iter().map(|listener| format!("{} {}", listener.transport, listener.address));
     fields.list("listeners", listeners);

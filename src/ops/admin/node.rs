@@ -196,6 +196,7 @@ fn store_problems(stats: &StoreStats, view: &StoreView) -> Vec<String> {
         problems.push(format!("the store refuses {}", parts.join(", ")));
     }
     problems.extend(stats.no_secret());
+    problems.extend(stats.unusable_user().map(|problem| format!("in the store, {problem}")));
     problems
 }
 

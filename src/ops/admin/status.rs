@@ -49,6 +49,7 @@ pub(super) async fn show(api: &Api) -> Result<Value, Refused> {
         "not_ready": status.not_ready().as_deref(),
         "drain": drain,
         "config_generation": status.generation(),
+        "config_refused": status.config_reloads.is_last_refused(),
         "config_file": config_file,
         "workers": api.workers.count(),
         "listeners": listeners.collect::<Vec<_>>(),

@@ -105,7 +105,11 @@ impl Fleet {
 /// Whether a store answers, with what clients are authenticated by. That a user's value cannot be used is no reason: who asks for that name may be
 /// anybody.
 fn is_well(store: &Store) -> bool {
-    store.stats().view().is_connected && !store.stats().refused().contains_key(&Part::Secrets)
+    let stats = store.stats();
+    let (is_connected, refused) = (stats.view().is_connected, stats.refused());
+    // Beside one secret that cannot be used, others are in force; and so is what was read before it could not be any more.
+    let has_secrets = stats.secrets() > 0 || !refused.contains_key(&Part::Secrets);
+    is_connected && has_secrets && !refused.contains_key(&Part::Users)
 }
 
 /// How the application of `[hook]` has answered of late.
