@@ -210,7 +210,7 @@ fn an_entry_that_cannot_be_read_is_told_and_takes_nothing_out_of_force() {
     let hash = "turnstone:{revocations}";
     let id = redis.ask(&["HKEYS", hash]);
     let unread = id.replace('}', ",\"also\":60}");
-    redis.ask(&["HSET", hash, &unread, "1 0 99999999999 0 0 0", "~ junk", "1 0 5 0 0 0", &id, "later"]);
+    redis.ask(&["HSET", hash, &unread, "1 0 99999999999 0 0 0", "~ junk", "1 0 99999999999 0 0 0", &id, "later"]);
     for server in [&one, &other] {
         wait_until("it to be told", LIMIT, || server.log().contains("unknown field `also`").then_some(()));
     }
