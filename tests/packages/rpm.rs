@@ -107,6 +107,7 @@ const NOT_MENDED: &[(&str, &str)] = &[
     ("no-changelogname-tag", "CHANGELOG.md is in it"),
     ("no-buildhost-tag", "the same bit by bit, wherever it is made"),
     ("only-non-binary-in-usr-lib", "the unit, where systemd wants it"),
+    ("files-duplicate", "one is where the pages have links to, the other where the program looks"),
     ("no-manual-page-for-binary", "it looks for turnstone.1.bz2, as the next one does"),
     ("manpage-not-compressed", "gzip is what man reads everywhere"),
     ("invalid-license", "this rpmlint has the names that were used before those of SPDX"),
