@@ -4,10 +4,12 @@
 mod answer;
 mod body;
 mod bounded;
+mod limits;
 mod listener;
 mod seats;
 
 pub(crate) use answer::{Answer, JSON, json, response};
 pub(crate) use body::{BadBody, read_body};
 pub(crate) use bounded::{Allowance, Bounded};
-pub(crate) use listener::{Caller, EndpointListener, Handler, Limits, Tls};
+pub(crate) use limits::Limits;
+pub(crate) use listener::{Caller, EndpointListener, Handler, Tls};

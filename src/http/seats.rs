@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
-use super::listener::Limits;
+use super::limits::Limits;
 
 /// How long an answer may take before it has to give way.
 const ANSWER_MIN: Duration = Duration::from_secs(2);

@@ -3,6 +3,7 @@
 mod addresses;
 mod admin;
 mod certificates;
+mod clock;
 mod drain;
 mod error;
 mod exposition;

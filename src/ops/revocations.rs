@@ -5,8 +5,8 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::clock::unix_now;
 use super::shared_revocations::SharedRevocations;
 use crate::auth::{Revocation, Revocations, Revoked, TooManyRevocations};
 use crate::config::{Config, WrittenBy, WrittenRevocation, read_lines, revocation};
@@ -320,8 +320,4 @@ fn write_whole(path: &Path, lines: &[String]) -> io::Result<()> {
         out.write_all(HEAD.as_bytes())?;
         lines.iter().try_for_each(|line| writeln!(out, "{line}"))
     })
-}
-
-pub(super) fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

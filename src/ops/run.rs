@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
+use super::clock::unix_now;
 use super::drain::{self, Draining};
 use super::error::RunError;
 use super::hooks::Hooks;
@@ -14,7 +15,6 @@ use super::notify;
 use super::orders::{ConfigView, DrainDeadline, DrainView, Order, Orders, Overview};
 use super::readings::Ended;
 use super::reload;
-use super::revocations::unix_now;
 use super::self_test;
 use super::server::Server;
 use super::start::{Started, start};

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::revocations::unix_now;
+use super::clock::unix_now;
 use super::revoked_entries::{Change, RevokedEntries};
 use crate::auth::{Revocation, Revocations, Revoked, TooManyRevocations};
 use crate::store::{ENTRIES_MAX, Part, RevocationEvent, Store, StoreError, StoreRevocations};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Fleet, Node};
+use super::nodes::{Fleet, Node};
 use crate::config::FleetConfig;
 use crate::fleet::{Asker, Credentials, Known, Members, members};
 

@@ -1,34 +1,21 @@
 //! What a node takes: its own load, whether it has room for clients of others, and which others have room for clients of this one.
 //!
 //! Sent away by load is nobody twice: a node that says it has room takes everybody for a while, whatever becomes of its load, and another
-//! one goes by that word for less than half of that while ([`ROOM_IS_GOOD`], [`PROMISE`]).
+//! one goes by that word for less than half of that while ([`PROMISE`]).
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::{Fleet, PROMISE, lock};
+use super::nodes::{Fleet, PROMISE, lock};
 use crate::addr::{Family, Transport};
 use crate::config::{Config, NodeUrl};
 use crate::fleet::NodeReport;
-use crate::hook::{HookStats, Told};
 use crate::store::{Part, Store};
 use crate::turn::{AlternateServer, Alternates, Other};
 use crate::worker::Command;
 
 /// Above this load a node has no room for clients of others.
 const ROOM_BELOW_PERCENT: u64 = 90;
-/// How long an application counts as lost after it has failed somebody, and how long it does not after it has answered somebody else.
-const HOOK_FAILED: Duration = Duration::from_secs(30);
-const HOOK_ANSWERED: Duration = Duration::from_secs(5);
-
-/// What this node authenticates clients with, beside its configuration.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Relies {
-    /// Without the store it knows none of some realm's time-limited users, or refuses all.
-    pub(super) on_store: bool,
-    pub(super) on_hook: bool,
-}
-
 impl Fleet {
     /// Of a hundred parts of what this node takes before it sends clients to others, or can take at all.
     pub(in crate::ops) fn load_percent(&self) -> Option<u64> {
@@ -112,35 +99,6 @@ fn is_well(store: &Store) -> bool {
     is_connected && has_secrets && !refused.contains_key(&Part::Users)
 }
 
-/// How the application of `[hook]` has answered of late.
-#[derive(Debug, Default)]
-pub(super) struct HookHealth {
-    answered: u64,
-    failed: u64,
-    answered_at: Option<Instant>,
-    failed_at: Option<Instant>,
-}
-
-impl HookHealth {
-    /// Looks at what it has answered since the last time.
-    pub(super) fn look(&mut self, stats: &HookStats, now: Instant) {
-        let answered = stats.of(Told::Known) + stats.of(Told::Unknown);
-        let failed = stats.of(Told::Failed) + stats.of(Told::NotAsked);
-        if std::mem::replace(&mut self.answered, answered) != answered {
-            self.answered_at = Some(now);
-        }
-        if std::mem::replace(&mut self.failed, failed) != failed {
-            self.failed_at = Some(now);
-        }
-    }
-
-    /// Whether it answers nobody: that it fails for one network alone, whose clients may be the reason, takes no room from others.
-    fn is_lost(&self, is_broken: bool, now: Instant) -> bool {
-        let within = |at: Option<Instant>, time| at.is_some_and(|at| now.saturating_duration_since(at) < time);
-        is_broken && within(self.failed_at, HOOK_FAILED) && !within(self.answered_at, HOOK_ANSWERED)
-    }
-}
-
 /// Where a node's clients come: at one address for each transport and family, which `chance` decides. Whoever draws among all nodes'
 /// addresses then draws a node with many no more often than one with a single one.
 fn servers_of(report: &NodeReport, is_near: bool, chance: u64) -> impl Iterator<Item = AlternateServer> {
@@ -165,21 +123,6 @@ fn is_near(url: &NodeUrl) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_application_is_lost_when_it_fails_somebody_and_answers_nobody() {
-        let (mut health, stats, began) = (HookHealth::default(), HookStats::default(), Instant::now());
-        let at = |secs| began + Duration::from_secs(secs);
-        assert!(!health.is_lost(true, at(0)), "nobody has been asked about");
-        stats.count(Told::Failed);
-        health.look(&stats, at(1));
-        assert!(health.is_lost(true, at(2)) && !health.is_lost(false, at(2)));
-        stats.count(Told::Known);
-        health.look(&stats, at(3));
-        assert!(!health.is_lost(true, at(7)), "others are answered");
-        assert!(health.is_lost(true, at(9)));
-        assert!(!health.is_lost(true, at(31)), "nobody is failed any more");
-    }
 
     #[test]
     fn a_node_is_drawn_once_for_each_transport_and_family_however_many_addresses_it_names() {
