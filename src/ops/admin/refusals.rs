@@ -545,9 +545,7 @@ mod tests {
         };
         let text = told(Reason::WrongPassword, None, Some("example.org"));
         assert!(
-            text.ends_with(
-                "another secret (it came into the realm \"example.org\", by the listener or the server name)"
-            ),
+            text.ends_with("says more (it came into the realm \"example.org\", by the listener or the server name)"),
             "{text}"
         );
         assert!(told(Reason::UnknownUser, Some("b"), Some("example.org")).contains("the realm \"b\""));
