@@ -304,6 +304,12 @@ impl Found {
                 "; but this is the server's own host or network, which its clients may have no business with: ask from elsewhere"
                     .to_owned(),
             ),
+            _ if self.is_asked_inside() => (
+                Status::Note,
+                format!(
+                    "; but the server was asked at its address {server} inside of its network, where it sees this host at another                      one than its relays may: ask it at its public address"
+                ),
+            ),
             Some(from) if from != relayed => (
                 Status::Fail,
                 format!(", and what the relay sends comes from {from}: external-ip is not this server's public address{asked}"),
@@ -337,6 +343,12 @@ impl Found {
             ),
         };
         (status, nothing + &why)
+    }
+
+    /// Whether the server is asked where only its network reaches it, and relays where everybody does: what this host sends there may
+    /// come by a NAT, from another address than is permitted.
+    fn is_asked_inside(&self) -> bool {
+        not_public(self.server).is_some() && not_public(self.relayed.ip()).is_none()
     }
 
     /// Whether the server sees this host at its own address.
@@ -408,6 +420,13 @@ mod tests {
                 verdict(host, &["198.51.100.7", "198.51.100.8"], true, silent(), None),
             ),
             (Status::Note, "ask from elsewhere", verdict(host, &[host], true, silent(), None)),
+            // By a NAT of one address to one, as clouds have it.
+            (
+                Status::Note,
+                "ask it at its public address",
+                verdict("10.0.0.5", &["10.0.0.9"], true, silent(), Some("10.0.0.5:50123")),
+            ),
+            (Status::Note, "ask it at its public address", verdict("10.0.0.5", &["10.0.0.9"], true, silent(), None)),
             (Status::Note, "seen from elsewhere", verdict(host, &[host], true, arrived(), Some(RELAYED))),
         ] {
             assert_eq!(found.0, status, "{}", found.1);
