@@ -4,6 +4,7 @@
 //! on any other server: not what the store lacks, nor an older copy of it, nor an answer that is late. What the store has not taken yet is
 //! given to it until it has.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -198,7 +199,12 @@ impl RevokedEntries {
 
     /// Puts all that is known in force.
     pub(super) fn put_in_force(&mut self, now_unix: u64) {
-        let all: Vec<_> = self.entries.values().flat_map(|known| self.revocations_of(known, now_unix)).collect();
+        let mut all: Vec<_> = self.entries.values().flat_map(|known| self.revocations_of(known, now_unix)).collect();
+        if all.len() > Revocations::MAX {
+            // Not all of it has room: first what is about many, then what lasts longest.
+            let is_of_one = |whose: &Revoked| matches!(whose, Revoked::Username(_) | Revoked::User(_));
+            all.sort_by_key(|one| (is_of_one(&one.whose), Reverse(one.until_unix)));
+        }
         self.is_full = self.revocations.replace_stored(&all).is_err() || self.entries.len() >= BELIEVED_MAX;
     }
 

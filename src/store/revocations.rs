@@ -39,8 +39,9 @@ const SCANS_MAX: usize = 10 * ENTRIES_MAX / READ_AT_ONCE;
 /// How long after a change all of it is read again, and how long without one: a store that has lost something says so in no stream.
 const READ_AGAIN: Duration = Duration::from_secs(20);
 const READ_AGAIN_QUIET: Duration = Duration::from_secs(3600);
-/// How long an entry is kept when it is over, by the clocks of a server and of the store: for clocks that are wrong.
-pub const KEPT_SECS: u64 = 86_400;
+/// How long an entry is kept when it is over, by the clocks of a server and of the store: for clocks that are wrong. No longer, because what
+/// is over takes room meanwhile: an application may revoke each of its short-lived credentials.
+pub const KEPT_SECS: u64 = 3600;
 /// Connections that end at once, though there is another one, are told from this many on.
 const LOSSES_TOLD: u32 = 5;
 /// Between two attempts.

@@ -1,6 +1,7 @@
 //! `[hook]` with an application that we did not write much of: the one in docs/hook.md, on Python's http.server, and coturn's client.
 
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -15,12 +16,16 @@ fn uclient_is_a_user_of_the_application_in_the_documentation() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let program = program.replace("8080", &port.to_string());
     assert!(program.contains(&format!("(\"127.0.0.1\", {port})")), "{program}");
+    let directory = tempfile::tempdir().unwrap();
+    let token_file = directory.path().join("hook-token");
+    std::fs::write(&token_file, "a-token-of-thirty-two-characters\n").unwrap();
+    std::fs::set_permissions(&token_file, std::fs::Permissions::from_mode(0o600)).unwrap();
     let mut python = Command::new(require_tool("python3", "python3"));
-    let python = python.args(["-c", &program]).stdout(Stdio::null()).stderr(Stdio::null());
+    let python = python.args(["-c", &program]).current_dir(&directory).stdout(Stdio::null()).stderr(Stdio::null());
     let _application = Running(python.spawn().unwrap());
     wait_until("the application", Duration::from_secs(20), || TcpStream::connect(("127.0.0.1", port)).ok());
 
-    let hook = format!("[hook]\nurl = \"http://127.0.0.1:{port}/\"\n");
+    let hook = format!("[hook]\nurl = \"http://127.0.0.1:{port}/\"\ntoken-file = \"{}\"\n", token_file.display());
     let server = Spec { extra_toml: hook, ..spec() }.start();
     let erin = Credentials { username: "erin".to_owned(), password: "correct horse battery staple".to_owned() };
     let peer = Peer::start("127.0.0.1");

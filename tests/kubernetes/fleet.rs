@@ -77,7 +77,10 @@ fn pods_find_each_other_by_their_service_and_back_ends_get_credentials_by_anothe
         let answer = status(&pods[0]);
         assert_eq!(
             answer["sums"],
-            json!({"nodes": 2, "answering": 2, "sessions": 1, "bytes_per_sec": 0, "refused_last_minute": 0})
+            json!({
+                "nodes": 2, "answering": 2, "sessions": 1, "bytes_per_sec": 0, "refused_last_minute": 0,
+                "redirected_last_minute": 0
+            })
         );
 
         // A back end knows one name and one authority for all of them, whichever pod it is led to.

@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::metrics::SHARING;
-use crate::support::{TestServer, run, skipped};
-use crate::{Scrape, config};
+use crate::metrics::scrape_of_one_of_many;
+use crate::support::{run, skipped};
 
 const RULES: &str = include_str!("../../docs/alerts.yml");
 const CASES: &str = include_str!("alerts.yml");
@@ -70,7 +69,7 @@ fn prometheus_takes_every_query_of_the_dashboard() {
 
 #[test]
 fn the_alert_rules_ask_for_metrics_and_labels_that_the_server_exposes() {
-    let scrape = Scrape::of(&TestServer::start(&config(SHARING)));
+    let scrape = scrape_of_one_of_many();
     // What a rule asks for, and what is asked for in place of it in Prometheus itself.
     let mut asked = BTreeSet::new();
     let is_name = |character: char| character.is_ascii_alphanumeric() || character == '_';

@@ -15,7 +15,7 @@ use crate::{LIMIT, Scrape, config, endpoint};
 
 pub(crate) const DASHBOARD: &str = include_str!("../../docs/grafana-dashboard.json");
 /// A store that nobody serves, and a node that is not there: what is counted of them is there all the same.
-pub(crate) const SHARING: &str = "[store]\nurl = \"redis://127.0.0.1:1\"\n\
+const SHARING: &str = "[store]\nurl = \"redis://127.0.0.1:1\"\n\
     [fleet]\nnodes = [\"unix:/nowhere/fleet.sock\"]\nlisten = \"unix:@DIR@/fleet.sock\"\n[redirect]\nfleet = true\nfrom-allocations = 100\n";
 
 #[test]
@@ -277,10 +277,19 @@ fn bytes_that_a_bandwidth_cap_drops_are_counted_each_way_while_the_allocation_li
     }
 }
 
+/// What a server shows that has all that servers share; the nodes of its fleet are counted a moment after its start.
+pub(crate) fn scrape_of_one_of_many() -> Scrape {
+    let server = TestServer::start(&config(SHARING));
+    wait_until("the nodes of the fleet to be counted", LIMIT, || {
+        let has = |scrape: &Scrape, name: &str| scrape.0.keys().any(|sample| sample.starts_with(name));
+        Some(Scrape::of(&server)).filter(|scrape| has(scrape, "turnstone_fleet_load_percent"))
+    })
+}
+
 #[test]
 fn the_dashboard_asks_for_every_metric_and_only_for_those_that_exist() {
     let dashboard: serde_json::Value = serde_json::from_str(DASHBOARD).unwrap();
-    let scrape = Scrape::of(&TestServer::start(&config(SHARING)));
+    let scrape = scrape_of_one_of_many();
     let known: BTreeSet<&str> = scrape.0.keys().map(|sample| sample.split('{').next().unwrap()).collect();
     let labels = |metric: &str| -> BTreeSet<&str> {
         let samples = scrape.0.keys().filter(|sample| sample.split('{').next() == Some(metric));
@@ -345,7 +354,7 @@ const PAGES: [(&str, &str); 12] = [
 
 #[test]
 fn the_pages_name_metrics_that_exist_and_each_by_the_name_that_prometheus_has() {
-    let scrape = Scrape::of(&TestServer::start(&config(SHARING)));
+    let scrape = scrape_of_one_of_many();
     let known: BTreeSet<&str> = scrape.0.keys().map(|sample| sample.split('{').next().unwrap()).collect();
     let is_histogram = |name: &str| known.contains(format!("{name}_bucket").as_str());
     let mut named = 0;

@@ -133,9 +133,12 @@ impl Revocations {
     /// Puts what is known from elsewhere in place of what was known before.
     ///
     /// # Errors
-    /// There is no room; what was known before stays.
+    /// There is no room for all of it; as much as there is room for is in force, the first before the others.
     pub fn replace_stored(&self, stored: &[Revocation]) -> Result<(), TooManyRevocations> {
-        self.replace(stored, |lists| &mut lists.stored)
+        let mut list = List::default();
+        let added = stored.iter().try_for_each(|revocation| list.add(revocation).map(drop));
+        self.put(list, |lists| &mut lists.stored);
+        added
     }
 
     /// Adds something to what is known from elsewhere. Returns what is in force then.
@@ -179,13 +182,17 @@ impl Revocations {
     fn replace(&self, with: &[Revocation], which: fn(&mut Lists) -> &mut List) -> Result<(), TooManyRevocations> {
         let mut list = List::default();
         with.iter().try_for_each(|revocation| list.add(revocation).map(drop))?;
+        self.put(list, which);
+        Ok(())
+    }
+
+    fn put(&self, list: List, which: fn(&mut Lists) -> &mut List) {
         let mut lists = self.write();
         let before = std::mem::replace(which(&mut lists), list);
         self.count(&lists);
         drop(lists);
         // Nobody waits for that.
         drop(before);
-        Ok(())
     }
 
     /// Forgets what no credential needs any more. Returns whether that was something somebody had asked for.
