@@ -1,5 +1,6 @@
 //! What is revoked: carried out, kept in the state directory over restarts, and followed in the file that lists it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -54,6 +55,9 @@ enum Line {
     Entry(EntryId, Entry),
 }
 
+/// What was of a store that is not configured any more, by the texts of its ids.
+type OfStore = BTreeMap<String, (EntryId, Entry)>;
+
 impl Revoker {
     /// Takes over what was revoked before, and what the file lists. Nothing of the kept state stops the server: what is wrong with it is
     /// told, and set aside.
@@ -76,23 +80,24 @@ impl Revoker {
     }
 
     fn take_over(&self, config: &Config, asked_for: &StateFile, stored: &StateFile) {
-        let files = match self.shared {
-            Some(_) => &[stored, asked_for][..],
-            // Of a store that is in use no longer, nothing is said.
-            None => &[asked_for],
-        };
         let mut has_changed = false;
-        for state in files {
+        // What was known of a store that is not configured any more stays revoked: from now on as if it had been asked for here.
+        let mut of_store = BTreeMap::new();
+        for state in [stored, asked_for] {
             match state.read(config) {
                 Ok((lines, is_damaged)) => {
                     has_changed |= is_damaged;
-                    match lines.into_iter().try_fold(false, |plain, line| Ok(self.take_line(line)? || plain)) {
+                    let take = |plain, line| Ok(self.take_line(line, &mut of_store)? || plain);
+                    match lines.into_iter().try_fold(false, take) {
                         Ok(has_plain) => has_changed |= has_plain,
                         Err(error) => state.tell(&io::Error::other::<TooManyRevocations>(error)),
                     }
                 }
                 Err(error) => state.tell(&error),
             }
+        }
+        if let Err(error) = of_store.values().try_for_each(|(id, entry)| self.take_entry(id, entry)) {
+            asked_for.tell(&io::Error::other::<TooManyRevocations>(error));
         }
         if let Some(shared) = &self.shared {
             shared.known().put_in_force(unix_now());
@@ -109,15 +114,18 @@ impl Revoker {
                     write_whole(&asked_for.path, &[])
                 })
             }
-            None => write_whole(&asked_for.path, &self.lines()),
+            None => write_whole(&asked_for.path, &self.lines()).and_then(|()| match stored.path.exists() {
+                true => write_whole(&stored.path, &[]),
+                false => Ok(()),
+            }),
         };
         if let Err(error) = written {
             tracing::error!(path = %asked_for.path.display(), %error, "what is revoked cannot be kept");
         }
     }
 
-    /// Returns whether it has to be written in another way.
-    fn take_line(&self, line: Line) -> Result<bool, TooManyRevocations> {
+    /// Returns whether it has to be written in another way. What was of a store is made one of both files: one may know that it is undone.
+    fn take_line(&self, line: Line, of_store: &mut OfStore) -> Result<bool, TooManyRevocations> {
         match (&self.shared, line) {
             (Some(shared), Line::Entry(id, entry)) => {
                 shared.known().restore(&id, entry);
@@ -125,16 +133,22 @@ impl Revoker {
             }
             (Some(shared), Line::Plain(revocation)) => shared.revoke(&revocation).map(|_| true),
             (None, Line::Plain(revocation)) => self.revocations.add(&revocation).map(|_| false),
-            // It was of a store.
             (None, Line::Entry(id, entry)) => {
-                let realm = Some(id.realm).filter(|realm| **realm != *self.default_realm());
-                for (issued_before, until_unix) in entry.terms().filter(|(_, until_unix)| *until_unix > unix_now()) {
-                    let (realm, whose) = (realm.clone(), id.whose.clone());
-                    self.revocations.add(&Revocation { realm, whose, issued_before, until_unix })?;
-                }
+                let (_, known) = of_store.entry(id.text()).or_insert((id, Entry::default()));
+                *known = known.merged(entry);
                 Ok(true)
             }
         }
+    }
+
+    /// Puts in force what was of a store.
+    fn take_entry(&self, id: &EntryId, entry: &Entry) -> Result<(), TooManyRevocations> {
+        let realm = Some(Arc::clone(&id.realm)).filter(|realm| **realm != *self.default_realm());
+        for (issued_before, until_unix) in entry.terms().filter(|(_, until_unix)| *until_unix > unix_now()) {
+            let (realm, whose) = (realm.clone(), id.whose.clone());
+            self.revocations.add(&Revocation { realm, whose, issued_before, until_unix })?;
+        }
+        Ok(())
     }
 
     /// Revokes something, in force at once. Returns what is in force of the same.

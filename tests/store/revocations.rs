@@ -291,6 +291,16 @@ fn what_was_revoked_last_is_known_after_a_restart_without_the_store() {
     spec.top_toml = format!("state-directory = \"{state}\"");
     one = spec.start();
     assert!(is_refused(&one, "ann0") && is_refused(&one, "ann1") && !is_refused(&one, "ann2"));
+    // Nor is the store needed in the configuration; and what is undone then stays so.
+    spec.extra_toml = "[admin]\nlisten = \"unix:admin.sock\"\n".to_owned();
+    drop(one);
+    one = spec.start();
+    let seen = ["ann0", "ann1", "ann2"].map(|user| is_refused(&one, user));
+    assert_eq!(seen, [true, true, false], "{}", listed(&one));
+    assert_eq!(turnstone(&one, &["revoke", "--user", "ann0", "--undo"]).code, Some(0));
+    drop(one);
+    one = spec.start();
+    assert!(!is_refused(&one, "ann0") && is_refused(&one, "ann1") && !is_refused(&one, "ann2"));
 }
 
 #[test]

@@ -548,4 +548,17 @@ mod tests {
         assert_eq!(revocations.remove(None, &listed[0].whose), 1);
         revocations.add(&listed[Revocations::MAX]).unwrap();
     }
+
+    #[test]
+    fn of_what_is_known_from_elsewhere_as_much_is_in_force_as_there_is_room_for() {
+        let revocations = Revocations::default();
+        let stored: Vec<_> =
+            (0..Revocations::MAX + 2).map(|n| all(Revoked::User(n.to_string().into()), u64::MAX)).collect();
+        assert_eq!(revocations.replace_stored(&stored), Err(TooManyRevocations));
+        assert_eq!(revocations.len(), Revocations::MAX);
+        let names = |n: usize| revocations.covers(&guest(&n.to_string(), NOW + 60), NOW);
+        assert_eq!((names(0), names(Revocations::MAX - 1), names(Revocations::MAX)), (true, true, false));
+        revocations.replace_stored(&stored[1..2]).unwrap();
+        assert_eq!((names(0), names(1), revocations.len()), (false, true, 1));
+    }
 }
