@@ -126,7 +126,7 @@ fn a_certificate_that_is_due_is_renewed_under_way_and_one_that_is_damaged_is_rep
 fn a_certificate_is_had_over_http_alone_with_an_account_of_another_kind() {
     let pebble = Pebble::start(true);
     let state = tempfile::tempdir().unwrap();
-    let own_port = super::free_port();
+    let own_port = super::support::free_port();
     let key = state.path().join("eab");
     std::fs::write(&key, KEY).unwrap();
     std::fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).unwrap();

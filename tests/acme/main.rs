@@ -20,11 +20,6 @@ use support::{Finished, TestServer, run, wait_until};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
-/// A port that nobody uses at this moment.
-pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 /// A configuration with these listeners, and this in `[tls]`.
 pub(crate) fn config(state: &Path, listen: &str, tls: &str) -> String {
     format!(

@@ -8,8 +8,9 @@ use std::process::{Child, Command, Stdio};
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
 
+use super::LIMIT;
+use super::support::free_port;
 use super::support::{require_tool, run, wait_until};
-use super::{LIMIT, free_port};
 
 /// A certificate authority, which asks at the ports that it is told.
 pub(crate) struct Pebble {

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::authority::{Asked, Authority, Said, problem, said};
+use super::support::free_port;
 use super::support::{TestAuthority, TestServer, wait_until};
-use super::{LIMIT, ask, config, free_port, listen, s_client, wait_for_line};
+use super::{LIMIT, ask, config, listen, s_client, wait_for_line};
 
 const NAME: &str = "turn.example.org";
 

@@ -1,7 +1,6 @@
 //! Programs that make credentials themselves, or ask for them: each is run with what is printed for it, and what it hands out is used.
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,7 +9,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Credentials, Running, TestServer, Transport, require_tool, run, skipped, target_dir, wait_until};
+use crate::support::{
+    Credentials, Running, TestServer, Transport, free_port, require_tool, run, skipped, target_dir, wait_until,
+};
 use crate::wire::Wire;
 use crate::xmpp::services;
 use crate::{KEY, LIMIT, PLAIN, config};
@@ -93,11 +94,6 @@ impl Place {
             Wire::connect(&self.server, over, &credentials).allocate().unwrap();
         }
     }
-}
-
-/// A port that was free just now.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// The folder of this machine's kind in which a package has libraries whose names begin so.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -14,7 +14,7 @@ use turnstone::addr::Transport as Via;
 use turnstone::import::import_coturn;
 
 use crate::support::{
-    Credentials, EchoPeer, Finished, RELAY_PORTS, TestAuthority, TestServer, Transport, require_tool, run,
+    Credentials, EchoPeer, Finished, RELAY_PORTS, TestAuthority, TestServer, Transport, free_port, require_tool, run,
     time_limited, tls_over, wait_until,
 };
 
@@ -170,14 +170,6 @@ impl Pair {
 
 fn relayed(client: &Finished) -> bool {
     client.code == Some(0) && client.all_output().contains("tot_send_msgs=5, tot_recv_msgs=5")
-}
-
-/// Free for UDP and TCP, outside of the relay ports.
-fn free_port() -> u16 {
-    wait_until("a free port", Duration::from_secs(5), || {
-        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        TcpListener::bind(("127.0.0.1", port)).ok().map(|_| port)
-    })
 }
 
 #[test]

@@ -1,22 +1,21 @@
 //! nginx and haproxy as a test starts them: in the foreground, with a configuration of their own, on free ports, as nobody.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::support::{require_tool, wait_until};
+use crate::support::{free_port, require_tool, wait_until};
 
 /// Who the proxies are: they need no rights at all.
 const NOBODY: &str = "65534";
 
 /// Ports that nobody uses at this moment, for TCP and UDP.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    let held: [_; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-    held.map(|listener| listener.local_addr().unwrap().port())
+    std::array::from_fn(|_| free_port())
 }
 
 /// A proxy; killed when dropped.

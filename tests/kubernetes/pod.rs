@@ -1,7 +1,7 @@
 //! The pod of the manifests, run as a kubelet would have it run: its command, variables, user, mounts and file modes, by crun.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::helm::{documents, render};
-use crate::support::{ContainerHost, Credentials, TestAuthority, hold_allocation, time_limited, wait_until};
+use crate::support::{ContainerHost, Credentials, TestAuthority, free_port, hold_allocation, time_limited, wait_until};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(40);
 pub(crate) const SECRETS: [&str; 2] = ["0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"];
@@ -218,10 +218,6 @@ fn variable(entry: &Value, ip: IpAddr) -> String {
         None => entry["value"].as_str().unwrap().replace("$(POD_IP)", &ip.to_string()),
     };
     format!("{name}={value}")
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// The spec of the pod that these values make, and its turnserver.toml.

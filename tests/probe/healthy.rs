@@ -1,12 +1,9 @@
 //! A server that works.
 
-use std::net::{TcpListener, UdpSocket};
-use std::time::Duration;
-
 use serde_json::Value;
 
 use super::LIMIT;
-use super::support::{Spec, TestServer, Transport, wait_until};
+use super::support::{Spec, TestServer, Transport, free_port, wait_until};
 use super::{Probe, url};
 
 const TRANSPORTS: [Transport; 3] = [Transport::Udp, Transport::Tcp, Transport::Tls];
@@ -193,12 +190,4 @@ fn the_text_form_shows_each_step_with_its_time_and_ends_with_a_summary() {
         assert!(line.trim_start().starts_with("ok ") && line.contains(" ms  "), "{line}");
     }
     assert!(out.trim_end().lines().last().unwrap().starts_with("it works: "), "{out}");
-}
-
-/// Free for UDP and TCP at this moment, outside of the relay ports.
-pub(crate) fn free_port() -> u16 {
-    wait_until("a free port", Duration::from_secs(5), || {
-        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        TcpListener::bind(("127.0.0.1", port)).ok().map(|_| port)
-    })
 }

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::healthy::free_port;
+use super::support::free_port;
 use super::support::{Credentials, Spec, TestServer, Transport, run_with_input, time_limited, wait_until};
 use super::{LIMIT, Probe};
 

@@ -4,8 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use crate::redis::{Redis, free_port};
+use crate::redis::Redis;
 use crate::rights::doctor;
+use crate::support::free_port;
 use crate::support::{TestAuthority, wait_until};
 use crate::{LIMIT, metric, store_status, turnstone, wait_connected, with_store};
 

@@ -3,7 +3,8 @@
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
-use crate::redis::{Redis, free_port};
+use crate::redis::Redis;
+use crate::support::free_port;
 use crate::support::{Credentials, Running, TestServer, Transport, run, time_limited, wait_until};
 use crate::wire::Wire;
 use crate::{LIMIT, allocate, store_status, wait_connected, with_store};

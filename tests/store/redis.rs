@@ -1,6 +1,6 @@
 //! A Redis of Debian that a test starts, pauses, stops and asks.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::LIMIT;
-use crate::support::{run, wait_until};
+use crate::support::{free_port, run, wait_until};
 
 /// A server in a directory of its own.
 pub(crate) struct Redis {
@@ -18,11 +18,6 @@ pub(crate) struct Redis {
     arguments: Vec<String>,
     /// What `redis-cli` needs beside the port.
     client: Vec<String>,
-}
-
-/// A port that nobody has at the moment.
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Redis {

@@ -11,6 +11,7 @@
 pub mod aiortc;
 mod containers;
 mod credentials;
+mod free_port;
 mod holder;
 pub mod machine;
 mod openapi;
@@ -23,6 +24,7 @@ mod tls;
 
 pub use containers::ContainerHost;
 pub use credentials::{Credentials, expired, time_limited};
+pub use free_port::free_port;
 pub use holder::hold_allocation;
 pub use openapi::OpenApi;
 pub use peer::EchoPeer;
