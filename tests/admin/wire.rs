@@ -36,10 +36,7 @@ impl Wire {
 
     /// One of the listener at this address.
     pub(crate) fn over_udp(address: SocketAddr, credentials: &Credentials) -> Wire {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket.set_read_timeout(Some(LIMIT)).unwrap();
-        socket.connect(address).unwrap();
-        Self::over(Link::Udp(socket), credentials)
+        Self::over(Link::Udp(datagrams_to(address)), credentials)
     }
 
     fn over(link: Link, credentials: &Credentials) -> Wire {
@@ -56,7 +53,7 @@ impl Wire {
     /// A client of this user with an allocation, and its relayed address.
     pub(crate) fn allocated(server: &TestServer, transport: Transport, user: &str) -> (Wire, SocketAddr) {
         let mut wire = Wire::connect(server, transport, &server.credentials(user));
-        match wire.ask(Request::Allocate { family: None, lifetime_secs: None }) {
+        match wire.allocate() {
             Ok(Answer::Allocated { relayed, .. }) => (wire, relayed),
             other => panic!("{other:?}"),
         }
@@ -90,8 +87,19 @@ impl Wire {
         }
     }
 
+    /// From another port if that of an earlier client, whose allocation lives on, was given to this one: what RFC 8656
+    /// section 7.4 says of 437.
     pub(crate) fn allocate(&mut self) -> Result<Answer, u16> {
-        self.ask(Request::Allocate { family: None, lifetime_secs: None })
+        for _ in 0..3 {
+            match self.ask(Request::Allocate { family: None, lifetime_secs: None }) {
+                Err(437) => {
+                    let Link::Udp(socket) = &mut self.link else { return Err(437) };
+                    *socket = datagrams_to(socket.peer_addr().unwrap());
+                }
+                answer => return answer,
+            }
+        }
+        Err(437)
     }
 
     pub(crate) fn refresh(&mut self) -> Result<Answer, u16> {
@@ -136,6 +144,13 @@ impl Wire {
             Link::Tls(stream) => frame(stream),
         }
     }
+}
+
+fn datagrams_to(address: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    socket.connect(address).unwrap();
+    socket
 }
 
 fn stream(address: SocketAddr) -> TcpStream {

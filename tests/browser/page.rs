@@ -8,7 +8,10 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::{Credentials, Spec, TestServer, Transport, require_tool, run_with_input, target_dir, wait_until};
+use crate::support::{
+    Credentials, Spec, TestServer, Transport, free_address, free_port, require_tool, run_with_input, target_dir,
+    wait_until,
+};
 use crate::wire::Wire;
 use crate::{BROWSER_LIMIT, Browser, LIMIT, must_succeed};
 
@@ -35,7 +38,7 @@ pub(crate) fn page_of(server: &TestServer) -> String {
 fn the_self_test_alone_goes_through_with_a_key_and_says_whom_to_ask_when_not() {
     const KEY: &str = "tsk_c3VwcG9ydC1rZXktb2YtdGhlLXRlc3RzLTAxMjM0NTY";
     const SHA256: &str = "eb82258f19ac2dfda353c1ab26f10e6a88efb5225a57f5f2464dc44e4c96f07f";
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let mut blocks = DOCUMENT.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
     let recipe = blocks.find(|block| block.starts_with("[credentials]")).unwrap();
     let extra_toml = recipe
@@ -208,7 +211,7 @@ fn the_self_test_goes_through_over_every_transport_and_measures() {
 #[test]
 fn the_self_test_says_in_plain_words_what_is_wrong_and_what_the_server_knows_of_it() {
     let server = with_page("").start();
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = free_address();
     // Of another user: what was refused in this second is told of the one before.
     let older = server.expired_credentials("older");
     let elsewhere = format!("127.0.0.2:{}", closed.port());

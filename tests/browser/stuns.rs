@@ -1,13 +1,12 @@
 //! What Chromium does with a `stuns:` URL, which is why udp belongs beside tls.
 
-use std::net::{TcpListener, UdpSocket};
+use std::net::UdpSocket;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Spec, TestServer, Transport, require_tool, run, run_with_input, target_dir, wait_until};
+use crate::support::{Spec, TestServer, Transport, free_port, require_tool, run, run_with_input, target_dir};
 use crate::{BROWSER_LIMIT, INSTALL_LIMIT, must_succeed};
 
 /// What gathering may take where every server answers; where one does not, Chromium waits for more than nine seconds.
@@ -15,10 +14,7 @@ const PROMPT_MS: u64 = 5000;
 
 #[test]
 fn chromium_asks_the_port_of_a_stuns_url_by_plain_udp_and_hangs_where_nobody_answers() {
-    let port = wait_until("a free port", Duration::from_secs(5), || {
-        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        TcpListener::bind(("127.0.0.1", port)).ok().map(|_| port)
-    });
+    let port = free_port();
     let served = |transports: &[Transport]| {
         let listeners = transports.iter().map(|transport| (*transport, format!("127.0.0.1:{port}"))).collect();
         Spec { listeners, ..Spec::local() }.start()

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::process::Command;
 
-use super::support::{Spec, TestServer, run};
+use super::support::{Spec, TestServer, free_address, run};
 use super::{LIMIT, config_of, doctor, examine, write_config};
 
 /// On loopback of IPv4, with relays of both families.
@@ -88,7 +88,7 @@ fn another_program_on_the_port_and_a_listener_that_is_not_there_are_told() {
     let server = server("");
     // This test has the port, and its name is not turnstone's.
     let foreign = TcpListener::bind("127.0.0.1:0").unwrap();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = free_address();
     let config = config_of(&server, "");
     let more: String = [foreign.local_addr().unwrap(), free]
         .iter()

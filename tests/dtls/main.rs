@@ -26,11 +26,11 @@ mod proxied;
 mod sessions;
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
-use support::{RELAY_PORTS, TestServer, wait_until};
+use support::{RELAY_PORTS, TestServer, free_address, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(40);
 
@@ -47,8 +47,8 @@ impl Server {
     }
 
     fn start_with(top: &str, listen: &str, extra: &str) -> Self {
-        let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let metrics = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = free_address();
+        let metrics = free_address();
         let inner = TestServer::start(&format!("{top}{}", config(address, metrics, listen, extra)));
         Self { inner, address, metrics }
     }

@@ -1,11 +1,11 @@
 //! `[hook]` with an application that we did not write much of: the one in docs/hook.md, on Python's http.server, and coturn's client.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::support::{Credentials, Running, Spec, Transport, require_tool, wait_until};
+use crate::support::{Credentials, Running, Spec, Transport, free_port, require_tool, wait_until};
 use crate::uclient::{Peer, assert_nothing_lost, spec, uclient};
 
 #[test]
@@ -13,7 +13,7 @@ fn uclient_is_a_user_of_the_application_in_the_documentation() {
     let text = include_str!("../../docs/hook.md");
     let (_, program) = text.split_once("```python\n").unwrap();
     let (program, _) = program.split_once("```").unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let program = program.replace("8080", &port.to_string());
     assert!(program.contains(&format!("(\"127.0.0.1\", {port})")), "{program}");
     let directory = tempfile::tempdir().unwrap();

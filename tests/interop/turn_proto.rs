@@ -31,7 +31,7 @@ use turn_client_proto::types::stun::prelude::*;
 use turn_client_proto::types::{AddressFamily, TransportType, TurnCredentials};
 use turn_client_proto::udp::TurnClientUdp;
 
-use crate::support::{Credentials, EchoPeer, Spec, TestServer, Transport, is_turnstone};
+use crate::support::{Credentials, EchoPeer, Spec, TestServer, Transport, free_address, is_turnstone};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -194,7 +194,7 @@ fn turn_proto_learns_of_a_peer_port_that_is_closed_by_the_icmp_attribute() {
     let server = Spec::local().start();
     let mut client = udp_client(&server, "127.0.0.1", config(&server.credentials("proto")));
     client.must_allocate(1);
-    let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = free_address();
     client.permit(closed);
     let now = client.now();
     let transmit = client.api.send_to(TransportType::Udp, closed, b"anyone there?", now).unwrap().unwrap();

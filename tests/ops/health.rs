@@ -1,12 +1,12 @@
 //! `turnstone health`: what a container or a service manager asks, and a server that has no file but its environment.
 
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::UdpSocket;
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::support::{Running, TestServer, hold_allocation, wait_until};
+use crate::support::{Running, TestServer, free_address, hold_allocation, wait_until};
 use crate::{LIMIT, config};
 
 /// The exit code and the one line.
@@ -66,13 +66,6 @@ fn health_refuses_what_it_cannot_read() {
 }
 
 /// An address that is free for datagrams and for connections.
-fn free_address() -> SocketAddr {
-    wait_until("a free port", LIMIT, || {
-        let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        TcpListener::bind(address).is_ok().then_some(address)
-    })
-}
-
 #[test]
 fn a_server_without_a_file_has_users_quotas_and_peer_rules_from_its_environment_and_logs_to_standard_output() {
     let free = free_address();

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use sha2::{Digest, Sha256};
 
-use super::support::{TestServer, wait_until};
+use super::support::{TestServer, free_address, wait_until};
 use super::{LIMIT, Probe};
 
 const KEY: &str = "tsk_cHJvYmUta2V5LW9mLXRoZS10ZXN0cy0wMTIzNDU2Nzg5";
@@ -56,7 +56,7 @@ fn refused(url: &str, more: &[&str]) -> String {
 
 #[test]
 fn an_api_where_nobody_listens_is_said_in_words() {
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = free_address();
     let said = refused(&format!("http://{closed}/v1/credentials"), &[]);
     assert!(said.contains("connection refused: nothing listens on this port"), "{said}");
 }

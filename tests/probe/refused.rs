@@ -1,8 +1,8 @@
 //! What an operator gets wrong: credentials, ports, names, URLs.
 
-use std::net::{TcpListener, UdpSocket};
+use std::net::UdpSocket;
 
-use super::support::{Spec, Transport, hold_allocation, run, wait_until};
+use super::support::{Spec, Transport, free_address, hold_allocation, run, wait_until};
 use super::{LIMIT, Probe, url};
 
 #[test]
@@ -74,9 +74,9 @@ fn a_server_whose_clients_may_not_talk_to_each_other_is_no_failure() {
 
 #[test]
 fn a_closed_port_is_named_for_what_it_is() {
-    // Bound and let go: nobody listens there for the moment.
-    let udp = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let tcp = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Nobody listens there.
+    let udp = free_address();
+    let tcp = free_address();
     let probed = Probe::of(&format!("turn:{udp}")).run();
     probed.expect_exit(2, "fail").expect("binding", "fail", "nothing listens on this port");
     for url in [format!("turn:{tcp}?transport=tcp"), format!("turns:{tcp}"), format!("stuns:{tcp}")] {

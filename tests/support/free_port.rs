@@ -1,6 +1,6 @@
 //! Ports for programs that cannot be asked which one they took.
 
-use std::net::{TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 /// Neither relay ports of these tests nor those that the kernel gives to whoever asks for any: nobody takes one of these meanwhile.
@@ -18,4 +18,9 @@ pub fn free_port() -> u16 {
         }
     }
     panic!("no port of {PORTS:?} is free");
+}
+
+/// Such a port of 127.0.0.1.
+pub fn free_address() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, free_port()).into()
 }

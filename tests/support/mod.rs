@@ -24,7 +24,7 @@ mod tls;
 
 pub use containers::ContainerHost;
 pub use credentials::{Credentials, expired, time_limited};
-pub use free_port::free_port;
+pub use free_port::{free_address, free_port};
 pub use holder::hold_allocation;
 pub use openapi::OpenApi;
 pub use peer::EchoPeer;

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::credentials::{Credentials, expired, time_limited};
+use super::free_port::free_port;
 use super::process::wait_until;
 use super::tls::TestAuthority;
 
@@ -228,9 +229,8 @@ impl Spec {
             return if tls { 5349 } else { 3478 };
         }
         loop {
-            let probe = TcpListener::bind("127.0.0.1:0").unwrap();
-            let port = probe.local_addr().unwrap().port();
-            if UdpSocket::bind(("127.0.0.1", port)).is_ok() && TcpListener::bind(("::1", port)).is_ok() {
+            let port = free_port();
+            if TcpListener::bind(("::1", port)).is_ok() {
                 return port;
             }
         }

@@ -14,7 +14,7 @@ use turnstone::client::Answer;
 use crate::client::Allocated;
 use crate::hook::{Hook, Reply, read_request};
 use crate::schema::{self, Record};
-use crate::support::{EchoPeer, TestAuthority, wait_until};
+use crate::support::{EchoPeer, TestAuthority, free_address, wait_until};
 use crate::{LIMIT, file_in, metric, spec};
 
 fn usage(url: &str, folder: &std::path::Path) -> String {
@@ -129,7 +129,7 @@ fn a_webhook_that_hangs_delays_no_packet_and_gets_everything_once_it_answers() {
 #[test]
 fn a_webhook_that_is_not_there_gets_everything_when_it_is() {
     let folder = tempfile::tempdir().unwrap();
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = free_address();
     let server = spec(&usage(&format!("http://{address}/usage"), folder.path())).start();
     for number in 0..20 {
         Allocated::over_udp(&server, &format!("u{number}")).release();
@@ -145,7 +145,7 @@ fn a_webhook_that_is_not_there_gets_everything_when_it_is() {
 #[test]
 fn what_waits_survives_a_restart_and_a_kill() {
     let folder = tempfile::tempdir().unwrap();
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = free_address();
     let configured = usage(&format!("http://{address}/usage"), folder.path());
     let mut first = spec(&configured).start();
     for number in 0..50 {
@@ -176,7 +176,7 @@ fn what_waits_survives_a_restart_and_a_kill() {
 #[test]
 fn a_spool_that_is_full_drops_the_oldest_and_counts_them() {
     let folder = tempfile::tempdir().unwrap();
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = free_address();
     let url = format!("http://{address}/usage");
     let server = spec(&format!("{}\nspool-bytes-max = \"256KiB\"", usage(&url, folder.path()))).start();
     for number in 0..500 {

@@ -27,7 +27,8 @@ const BACKLOG: i32 = 1024;
 pub fn bind_udp_listener(address: SocketAddr) -> io::Result<OwnedFd> {
     let family = Family::of(address.ip());
     let socket = datagram_socket(family)?;
-    socket.set_reuse_port(true)?;
+    // Asked for any free port, the kernel would give one that another server of this user shares among its workers.
+    socket.set_reuse_port(address.port() != 0)?;
     bind_freely(&socket, address)?;
     let socket = socket.into();
     tune_udp_listener(&socket, address.ip())?;
@@ -232,5 +233,23 @@ fn domain(family: Family) -> Domain {
     match family {
         Family::V4 => Domain::IPV4,
         Family::V6 => Domain::IPV6,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn a_listener_that_asks_for_any_port_has_one_of_its_own_that_workers_can_share() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        // Were they shared before they are bound, the kernel would give some of them the same port.
+        let sockets: Vec<_> = (0..500).map(|_| bind_udp_listener(any).unwrap()).collect();
+        let port = |socket: &OwnedFd| SockRef::from(socket).local_addr().unwrap().as_socket().unwrap();
+        let ports: HashSet<_> = sockets.iter().map(port).collect();
+        assert_eq!(ports.len(), 500);
+        assert!(sockets.iter().take(10).all(|socket| bind_udp_listener(port(socket)).is_ok()));
     }
 }

@@ -1,9 +1,10 @@
 //! Rounds of a worker on real sockets.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -66,7 +67,9 @@ impl Driven {
         let settings = config.settings(Arc::new(NonceKeys::new([7; 32], 3600)), own).unwrap();
         let mailbox = Arc::new(Mailbox::new().unwrap());
         let (tls, trusting) = tls_configs();
-        let loopback = "127.0.0.1".parse().unwrap();
+        // What a test sends to a relay that is gone must not arrive at the one that another test has on its port.
+        static DRIVEN: AtomicU8 = AtomicU8::new(1);
+        let loopback = IpAddr::from([127, 78, 0, DRIVEN.fetch_add(1, Ordering::Relaxed)]);
         let context = WorkerContext {
             settings: Arc::new(settings),
             shared: Shared::default(),
@@ -294,7 +297,8 @@ fn strangers_whose_connections_are_always_readable_keep_no_datagram_waiting() {
 fn icmp_errors_without_end_keep_no_datagram_of_their_relay_waiting() {
     let mut driven = Driven::new();
     let Call { client, peer, relayed } = driven.call();
-    drop(peer);
+    // Its port is nobody else's, but takes nothing from the relay any more.
+    peer.connect(client.local_addr().unwrap()).unwrap();
     for _ in 0..40 {
         client.send(&[0x40, 0, 0, 1, 7]).unwrap();
     }
@@ -322,7 +326,9 @@ fn an_icmp_error_that_found_no_room_in_the_queue_keeps_no_datagram_waiting() {
     for number in 0..sent {
         peer.send_to(&[7; 1200][..if number < sent / 2 { 1200 } else { 0 }], relayed).unwrap();
     }
-    let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let elsewhere = UdpSocket::bind("127.0.0.1:0").unwrap();
+    elsewhere.connect(peer.local_addr().unwrap()).unwrap();
+    let nobody = elsewhere.local_addr().unwrap();
     let socket = driven.worker.relays.get(id).unwrap().reading_fd(false).unwrap();
     send_to(socket, b"voice", nobody).unwrap();
     assert_eq!(read_error_queue(socket), None, "the buffer has room left");
