@@ -359,8 +359,8 @@ fn after_a_peak_memory_is_given_back_and_the_calls_that_stay_go_on() {
     let slots = driven.worker.relays.slots();
     assert!((42..SLOTS_MIN / 3).contains(&slots), "{slots} slots are left");
     let next = driven.call();
-    // What still comes for those that are gone finds nobody.
-    for call in peak.iter().chain(&after) {
+    // What still comes for those that are gone finds nobody; the next one may have a port of theirs.
+    for call in peak.iter().chain(&after).filter(|call| call.relayed != next.relayed) {
         call.peer.send_to(b"late", call.relayed).unwrap();
         call.client.send(&[0x40, 0, 0, 1, 7]).unwrap();
     }
