@@ -27,6 +27,7 @@
 //! | [`acme`] | certificates that the server gets for itself |
 //! | `regular_file` | files that others put there |
 //! | `state_file` | files that the server keeps for itself |
+//! | `wall_clock` | the time of day |
 //! | [`ops`] | logs, signals, service manager |
 //! | `page` | the files of the operator's page |
 //! | [`cli`] | the commands |
@@ -59,4 +60,5 @@ mod state_file;
 pub mod store;
 pub mod stream;
 pub mod usage;
+mod wall_clock;
 pub mod worker;

@@ -21,11 +21,11 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::kind::Kind;
-use super::unix_now;
 use crate::client::tls::{Roots, client_config_of, roots_in};
 use crate::config::Acme;
 use crate::http::{Allowance, Bounded};
 use crate::regular_file;
+use crate::wall_clock::unix_now;
 
 /// The certificates of a great many authorities.
 const AUTHORITIES_BYTES_MAX: u64 = 4 << 20;

@@ -17,11 +17,12 @@ use super::kept::{Kept, Record, Tried, Usable};
 use super::kind::Kind;
 use super::order::{Places, Wanted, order};
 use super::stats::{AcmeStats, NameFacts};
-use super::{fraction, schedule, unix_now};
+use super::{fraction, schedule};
 use crate::clock::utc_text;
 use crate::config::Acme;
 use crate::state_file::on_disk;
 use crate::stream::Validations;
+use crate::wall_clock::unix_now;
 
 /// One attempt, from the account to the certificate.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(300);

@@ -24,12 +24,6 @@ pub(crate) use keeper::{Keeper, Tools};
 pub(crate) use kept::record_of;
 pub(crate) use stats::{AcmeStats, NameFacts};
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
 /// A number from 0 up to 1, without it.
 fn fraction() -> f64 {
     let mut bytes = [0; 4];

@@ -13,9 +13,10 @@ use crate::doctor::service::{Plan, Service};
 use crate::doctor::{self, certificate};
 use crate::probe::{Status, Step};
 use crate::text;
+use crate::wall_clock::unix_now;
 
 use super::input::ConfigFlags;
-use super::output::{CliError, Exit, Printer, Tone, hints, unix_now};
+use super::output::{CliError, Exit, Printer, Tone, hints};
 
 /// Look for mistakes in the configuration, the certificate and the machine.
 #[derive(Args)]

@@ -7,12 +7,13 @@ use crate::auth::{Identity, SharedSecret};
 use crate::config::{StoreConfig, StoreLayout, WaysIn, duration_text, parse_duration};
 use crate::credentials::{About, Issued, LimitTexts, TTL_MAX_SECS, UsernameRules, Wish, ice_servers, written_urls};
 use crate::user::User;
+use crate::wall_clock::unix_now;
 
 use super::admin::{AdminAddress, Known, ask_whether_revoked};
 use super::api_key::{self, KeyArgs};
 use super::hash::{self, HashArgs};
 use super::input::{ConfigFlags, read_stdin};
-use super::output::{CliError, Exit, Printer, unix_now, utc_text};
+use super::output::{CliError, Exit, Printer, utc_text};
 use super::paste::{self, Program, env_text};
 use super::token::{self, TokenArgs};
 use super::verify::{self, RealmOf, VerifyArgs};

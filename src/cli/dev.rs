@@ -10,10 +10,11 @@ use crate::config::{AdminToken, Config, Overrides, WaysIn};
 use crate::credentials::{offered_urls, peer_connection, turn_urls};
 use crate::ops::host;
 use crate::ops::{Bound, PagePort};
+use crate::wall_clock::unix_now;
 use crate::worker::fill_from_system;
 
 use super::dev_socket;
-use super::output::{CliError, Printer, unix_now, utc_text};
+use super::output::{CliError, Printer, utc_text};
 
 const PORT: u16 = 3478;
 const PAGE_PORT: u16 = 9642;

@@ -9,9 +9,10 @@ use zeroize::Zeroizing;
 use crate::auth::{mint, prepare};
 use crate::client::Credential;
 use crate::config::read_private_input;
+use crate::wall_clock::unix_now;
 
 use super::input::{read_stdin, secret_readers};
-use super::output::{CliError, unix_now};
+use super::output::CliError;
 
 /// How long a minted credential is valid, seconds.
 const CREDENTIAL_SECS: u64 = 24 * 3600;

@@ -201,8 +201,3 @@ pub(super) fn printable(text: &str) -> String {
     }
     shown
 }
-
-/// Seconds since the Unix epoch; 0 if the clock is before it.
-pub(super) fn unix_now() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}

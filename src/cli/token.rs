@@ -7,11 +7,12 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::input::ConfigFlags;
-use super::output::{CliError, Exit, Printer, unix_now};
+use super::output::{CliError, Exit, Printer};
 use crate::auth::{AccessTokens, SessionKey, TokenDiagnosis, TokenKey};
 use crate::clock::Now;
 use crate::config::parse_duration;
 use crate::text::json_pretty;
+use crate::wall_clock::unix_now;
 use crate::worker::fill_from_system;
 
 /// Make an access token for third-party authorization (RFC 7635), or say whether one is good.

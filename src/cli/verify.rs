@@ -21,10 +21,11 @@ use crate::stun::{
 };
 use crate::text::json_pretty;
 use crate::user::User;
+use crate::wall_clock::unix_now;
 
 use super::admin::{AdminAddress, Known, ask_whether_revoked};
 use super::input::{self, ConfigFlags};
-use super::output::{CliError, Exit, Printer, unix_now};
+use super::output::{CliError, Exit, Printer};
 
 /// The longest that a store may take.
 const STORE_LIMIT: Duration = Duration::from_secs(5);

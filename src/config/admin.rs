@@ -18,7 +18,8 @@ use super::snapshot::{Admin, Listener, Metrics};
 use super::source::{Source, Surroundings};
 use crate::addr::Transport;
 
-const TOKEN_SOURCES: [&str; 4] = ["token-credential", "token-file", "token-env", "token"];
+/// Where the token of a section may come from, as a secret may.
+pub(super) const TOKEN_SOURCES: [&str; 4] = ["token-credential", "token-file", "token-env", "token"];
 
 impl Admin {
     /// An address as `listen` has it; `source` is named where it is none.
@@ -44,7 +45,7 @@ impl Admin {
     ) -> Result<Option<Self>, ConfigError> {
         read_one_table("admin", source, around, |document, section| {
             let listen = read_listen(section, source)?.value;
-            let token = if wants_token { read_token(document, section, source, around) } else { None };
+            let token = if wants_token { read_token(document, section, (source, around), "admin") } else { None };
             Some(Self { listen, token, page: false, page_origins: Vec::new() })
         })
     }
@@ -88,7 +89,7 @@ pub(super) fn read_admin(
     let section = root.section("admin");
     let listen = read_listen(&section, source);
     let has_token = TOKEN_SOURCES.map(|key| section.has(key)).contains(&true);
-    let token = read_token(document, &section, source, around);
+    let token = read_token(document, &section, (source, around), "admin");
     let page = section.boolean("page");
     let page_origins = section.texts("page-origins", parse_page_origin);
     section.report_unknown_keys();
@@ -146,17 +147,18 @@ fn parse_loopback(text: &str, source: &Source) -> Result<Endpoint, ValueError> {
     }
 }
 
-fn read_token(
+/// The token of `[name]`.
+pub(super) fn read_token(
     document: &Document<'_>,
     section: &Section<'_, '_>,
-    source: &Source,
-    around: &Surroundings<'_>,
+    (source, around): (&Source, &Surroundings<'_>),
+    name: &str,
 ) -> Option<AdminToken> {
     let found = read_secret(document, source, around, section, TOKEN_SOURCES)?;
     match AdminToken::new(trim_line_end(found.value)) {
         Ok(token) => Some(token),
         Err(problem) => {
-            document.problem(found.place, format!("the token in [admin]: {problem}"));
+            document.problem(found.place, format!("the token in [{name}]: {problem}"));
             None
         }
     }

@@ -2,20 +2,18 @@
 
 use std::path::PathBuf;
 
-use super::access::{parse_path, read_secret};
-use super::admin::{is_taken, read_one_table};
+use super::access::parse_path;
+use super::admin::{TOKEN_SOURCES, is_taken, read_one_table, read_token};
 use super::endpoint::Endpoint;
 use super::error::{ConfigError, Located, ValueError};
 use super::fleet::{FleetConfig, NodeSource, NodeUrl};
 use super::listen::check_endpoint;
 use super::operation::parse_endpoint;
 use super::reader::{Document, Section};
-use super::secret::{AdminToken, trim_line_end};
 use super::snapshot::{Listener, TlsFiles};
 use super::source::{Source, Surroundings};
 use super::urls::parse_host;
 
-const TOKEN_SOURCES: [&str; 4] = ["token-credential", "token-file", "token-env", "token"];
 const NAME_BYTES_MAX: usize = 64;
 
 impl FleetConfig {
@@ -33,7 +31,7 @@ impl FleetConfig {
             let nodes: Vec<_> = read_nodes(section).into_iter().map(|node| node.value).collect();
             let plain_http = section.boolean("plain-http");
             let (ca, certificate_name) = read_trust(section, source);
-            let token = if wants_token { read_token(document, section, source, around) } else { None };
+            let token = if wants_token { read_token(document, section, (source, around), "fleet") } else { None };
             let fleet = Self { plain_http, token, ca, certificate_name, ..Self::of_nodes(nodes) };
             (!fleet.nodes.is_empty()).then_some(fleet)
         })
@@ -61,7 +59,7 @@ pub(super) fn read_fleet(
     let plain_http = section.boolean("plain-http");
     let nodes = read_nodes(&section);
     let (ca, certificate_name) = read_trust(&section, source);
-    let token = read_token(document, &section, source, around);
+    let token = read_token(document, &section, (source, around), "fleet");
     let has_token = TOKEN_SOURCES.map(|key| section.has(key)).contains(&true);
     section.report_unknown_keys();
     if let Some(Located { value: Endpoint::Tcp(address), place }) = &listen {
@@ -137,22 +135,6 @@ fn read_trust(section: &Section<'_, '_>, source: &Source) -> (Option<PathBuf>, O
     let ca = section.text("ca", |text| parse_path(text, &source.directory));
     let name = section.text("certificate-name", parse_host);
     (ca.map(|path| path.value), name.map(|name| name.value.trim_matches(['[', ']']).to_owned()))
-}
-
-fn read_token(
-    document: &Document<'_>,
-    section: &Section<'_, '_>,
-    source: &Source,
-    around: &Surroundings<'_>,
-) -> Option<AdminToken> {
-    let found = read_secret(document, source, around, section, TOKEN_SOURCES)?;
-    match AdminToken::new(trim_line_end(found.value)) {
-        Ok(token) => Some(token),
-        Err(problem) => {
-            document.problem(found.place, format!("the token in [fleet]: {problem}"));
-            None
-        }
-    }
 }
 
 fn parse_name(text: &str) -> Result<String, ValueError> {

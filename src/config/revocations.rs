@@ -4,7 +4,6 @@ use std::fmt;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -12,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::auth::{IssuedBefore, Revocation, Revocations, Revoked, TimeLimited, UsernameLimits};
 use crate::regular_file;
 use crate::text::{is_deceptive, json};
+use crate::wall_clock::unix_now;
 
 use super::access::parse_moment;
 use super::denied::{Wanted, why};
@@ -343,7 +343,7 @@ pub fn revoked_realm(config: &Config, name: Option<&str>) -> Result<Option<Arc<s
 /// Every problem of it, with its place.
 pub fn read_revocations(config: &Config) -> Result<Arc<[Revocation]>, ConfigError> {
     let Some(path) = &config.auth.revocations_file else { return Ok(Arc::default()) };
-    let now_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now_unix = unix_now();
     let mut problems = Vec::new();
     let listed = read_lines(path, LISTED_MAX, &mut problems, |line| {
         revocation(config, &WrittenRevocation::of_line(line)?, WrittenBy::File, now_unix)

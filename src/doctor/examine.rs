@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 use std::net::ToSocketAddrs;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use crate::config::{Config, ConfigError, Finding, StoredSecrets, TlsFiles};
 use crate::net::sys;
 use crate::probe::{Status, Step, Target, WARN_DAYS_LEFT};
 use crate::public_address;
 use crate::store::Wanted;
+use crate::wall_clock::unix_now;
 
 use super::process::{self, Server};
 use super::{Configured, Options, Progress, Report, finding};
@@ -23,7 +24,7 @@ pub fn run(
     options: &Options,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Report {
-    let now_unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now_unix = unix_now();
     let mut doctor = Doctor { options, progress, now_unix, checks: Vec::new(), listeners: Vec::new() };
     let started = Instant::now();
     match configured {

@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::all::ask_all;
 use super::exchange::NodeError;
 use super::report::NodeReport;
 use crate::config::FleetConfig;
+use crate::wall_clock::unix_now;
 
 /// What became of the question to one of them.
 pub(crate) struct Probed {
@@ -91,10 +92,6 @@ impl ProbeFailure {
 fn ahead(there: u64, before: u64, after: u64) -> i64 {
     let difference = |one: u64, other: u64| i64::try_from(one.saturating_sub(other)).unwrap_or(i64::MAX);
     if there < before { -difference(before, there) } else { difference(there, after) }
-}
-
-fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

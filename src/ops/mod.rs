@@ -3,7 +3,6 @@
 mod addresses;
 mod admin;
 mod certificates;
-mod clock;
 mod drain;
 mod error;
 mod exposition;

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::clock::unix_now;
 use super::shared_revocations::SharedRevocations;
 use crate::auth::{Revocation, Revocations, Revoked, TooManyRevocations};
 use crate::config::{Config, WrittenBy, WrittenRevocation, read_lines, revocation};
 use crate::state_file::{on_disk, replace};
 use crate::store::{BELIEVED_MAX, Entry, EntryId, entry_of_line};
+use crate::wall_clock::unix_now;
 
 const FILE: &str = "revocations.ndjson";
 const STORED_FILE: &str = "revocations-of-store.ndjson";

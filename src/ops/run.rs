@@ -6,7 +6,6 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
-use super::clock::unix_now;
 use super::drain::{self, Draining};
 use super::error::RunError;
 use super::hooks::Hooks;
@@ -22,6 +21,7 @@ use super::workers::Ping;
 use crate::config::{Config, WrittenBy, revocation, revoked_realm};
 use crate::net::sys;
 use crate::turn::EndReason;
+use crate::wall_clock::unix_now;
 use crate::worker::Command;
 
 /// How often revocations are looked at that may be over.

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::clock::unix_now;
 use super::revoked_entries::{Change, RevokedEntries};
 use crate::auth::{Revocation, Revocations, Revoked, TooManyRevocations};
 use crate::store::{ENTRIES_MAX, Part, RevocationEvent, Store, StoreError, StoreRevocations};
+use crate::wall_clock::unix_now;
 
 /// Events that wait.
 pub(super) const EVENTS_MAX: usize = 1024;

@@ -11,7 +11,6 @@ use tokio::task::JoinHandle;
 use super::addresses::{AddressWatch, offer};
 use super::admin::{AdminApi, Api, NodeApi};
 use super::certificates::{Certificates, Loading, files_of};
-use super::clock::unix_now;
 use super::error::RunError;
 use super::file_watch::{Seen, Watch};
 use super::fleet::Fleet;
@@ -45,6 +44,7 @@ use crate::store::{self, Store};
 use crate::stream::{ConnectionLimits, Validations};
 use crate::turn::{ConnectionIds, Shared};
 use crate::usage::UsageRecords;
+use crate::wall_clock::unix_now;
 use crate::worker::{Command, Reservations, WorkerContext, fill_from_system};
 
 /// A server whose workers run.

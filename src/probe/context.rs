@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::addr::Family;
 use crate::client::Credential;
 use crate::client::tls::{Roots, TrustError};
+use crate::wall_clock::unix_now;
 
 use super::place::{CertificateName, ConnectTo};
 use super::tls::TlsSetup;
@@ -70,9 +71,8 @@ pub(super) struct Context<'a> {
 
 impl<'a> Context<'a> {
     pub(super) fn new(options: &'a Options, needs_tls: bool) -> Result<Self, TrustError> {
-        let now_unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let credential = options.credential.clone().map(Arc::new);
-        let mut context = Self { options, redirects: Redirects::Named, credential, tls: None, now_unix };
+        let mut context = Self { options, redirects: Redirects::Named, credential, tls: None, now_unix: unix_now() };
         if needs_tls {
             context.read_authorities()?;
         }

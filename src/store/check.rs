@@ -8,12 +8,13 @@ use tokio::time::timeout;
 
 use super::connect::{ConnectError, Connection, connect};
 use super::error::{StoreError, text_of};
-use super::follow::{Wanted, nonce_text_in, unix_now};
+use super::follow::{Wanted, nonce_text_in};
 use super::handle::Store;
 use super::revocations;
 use super::secrets;
 use super::users;
 use crate::config::{StoreConfig, StoredSecrets};
+use crate::wall_clock::unix_now;
 
 /// Why a store is of no use.
 #[derive(Debug, thiserror::Error)]

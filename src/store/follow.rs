@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use redis::cmd;
 use sha2::{Digest, Sha256};
@@ -19,6 +19,7 @@ use super::stats::Part;
 use super::users;
 use super::value::{start_of, text_of};
 use crate::config::{StoredSecrets, check_secret};
+use crate::wall_clock::unix_now;
 
 /// How often it is read.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -242,10 +243,6 @@ pub(super) async fn nonce_text_in(store: &Store) -> Result<Option<Zeroizing<Stri
     let Some(text) = text_of(answer, NONCE_KEY_BYTES_MAX, NONCE_KEY)? else { return Ok(None) };
     let text = std::str::from_utf8(&text).ok().filter(|text| check_secret(text.as_bytes()).is_ok());
     text.map(|text| Some(Zeroizing::new(text.to_owned()))).ok_or(StoreError::Unexpected(NONCE_KEY))
-}
-
-pub(super) fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn is_same(one: &Followed, other: &Followed) -> bool {

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use redis::Value;
 
 use super::error::StoreError;
+use crate::wall_clock::unix_now;
 
 /// What came of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -285,8 +286,7 @@ impl StoreStats {
     }
 
     fn turn(&self, is_connected: bool) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.since_unix.store(now.as_secs(), Ordering::Relaxed);
+        self.since_unix.store(unix_now(), Ordering::Relaxed);
         self.is_connected.store(is_connected, Ordering::Relaxed);
     }
 

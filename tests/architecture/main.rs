@@ -103,7 +103,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         &["std::time", "std::net", "tokio", "libc", "tracing"],
     ),
     ("counters", &["turn"], &["std::fs", "tokio", "RwLock"]),
-    ("config", &["auth", "policy", "regular_file", "turn"], &["TcpStream", "tokio", "libc"]),
+    ("config", &["auth", "policy", "regular_file", "turn", "wall_clock"], &["TcpStream", "tokio", "libc"]),
     // It writes what `config` reads: of that, what judges and spells values.
     (
         "import",
@@ -179,6 +179,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "hook::read_answer",
             "http::Allowance",
             "http::Bounded",
+            "wall_clock",
         ],
         &["libc", "UdpSocket"],
     ),
@@ -203,7 +204,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     // It judges servers from outside, too, with the load generator's client.
     (
         "probe",
-        &["stun", "auth::TimeLimited", "auth::prepare", "client", "dtls", "turn::framing"],
+        &["stun", "auth::TimeLimited", "auth::prepare", "client", "dtls", "turn::framing", "net::sys", "wall_clock"],
         &["tokio", "std::fs"],
     ),
     // It looks at the host, and at the server from outside.
@@ -233,6 +234,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "turn::AlternateServer",
             "turn::server_names",
             "public_address",
+            "wall_clock",
         ],
         &["tokio", "libc"],
     ),
@@ -297,6 +299,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "config::NodeSource",
             "config::NodeUrl",
             "config::SrvName",
+            "wall_clock",
         ],
         &["libc", "tracing"],
     ),
@@ -316,11 +319,13 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "config::Challenges",
             "stream::Validation",
             "stream::Validations",
+            "wall_clock",
         ],
         &["libc", "UdpSocket"],
     ),
     ("state_file", &[], &["std::net", "libc", "tracing"]),
     ("regular_file", &[], &["std::net", "tokio", "libc", "tracing"]),
+    ("wall_clock", &[], &["std::net", "std::fs", "tokio", "libc", "tracing"]),
     // Files and their headers, and nothing of a server.
     ("page", &[], &["std::net", "std::fs", "tokio", "libc"]),
     (
@@ -347,6 +352,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
             "acme",
             "regular_file",
             "state_file",
+            "wall_clock",
         ],
         &[],
     ),

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use serde_json::Value;
 
 use crate::document::Document;
-use crate::support::{Credentials, TestServer, tls_over, wait_until};
+use crate::support::{Credentials, TestServer, credentials_endpoint, tls_over};
 use crate::{KEY, LIMIT};
 
 /// Where the API of a server is.
@@ -46,12 +46,12 @@ impl Answered {
 impl Api {
     /// That of a server which speaks plain HTTP.
     pub(crate) fn of(server: &TestServer) -> Api {
-        Api { address: endpoint(server), authority: None }
+        Api { address: credentials_endpoint(server, LIMIT), authority: None }
     }
 
     /// That of a server which speaks TLS.
     pub(crate) fn over_tls(server: &TestServer) -> Api {
-        Api { address: endpoint(server), authority: Some(server.file("authority.pem")) }
+        Api { address: credentials_endpoint(server, LIMIT), authority: Some(server.file("authority.pem")) }
     }
 
     pub(crate) fn connect(&self) -> TcpStream {
@@ -117,14 +117,4 @@ fn parse(response: &str) -> Answered {
     let headers = lines.filter_map(|line| line.split_once(": "));
     let headers = headers.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
     Answered { status, headers, body: body.to_owned() }
-}
-
-/// Where it listens, from the log.
-fn endpoint(server: &TestServer) -> String {
-    let line = wait_until("the endpoint in the log", LIMIT, || {
-        let log = server.log().replace('\u{1b}', "");
-        log.lines().find(|line| line.contains("serving the credentials API")).map(str::to_owned)
-    });
-    let port: String = line.split("127.0.0.1:").nth(1).unwrap().chars().take_while(char::is_ascii_digit).collect();
-    format!("127.0.0.1:{port}")
 }

@@ -1,28 +1,13 @@
 //! Certificates and realms by server name, as `openssl s_client` sees them over DTLS.
 
-use std::os::unix::fs::PermissionsExt;
-
-use crate::support::openssl::{DTLS, certificate, handshake, realm_by};
+use crate::support::openssl::{CertificateFolder, DTLS, certificate, handshake, realm_by};
 use crate::support::wait_until;
 use crate::{LIMIT, Server};
 
 #[test]
 fn certificates_are_chosen_by_server_name_and_by_what_the_client_can_verify_and_follow_their_files() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
-    let put = |file: &str, (certificate, key): (String, String)| {
-        std::fs::write(path(&format!("{file}.pem")), certificate).unwrap();
-        std::fs::write(path(&format!("{file}-key.pem")), key).unwrap();
-        std::fs::set_permissions(path(&format!("{file}-key.pem")), PermissionsExt::from_mode(0o600)).unwrap();
-    };
-    put("ecdsa", certificate("turn.c.example", "subject-ecdsa", false));
-    put("rsa", certificate("turn.c.example", "subject-rsa", true));
-    put("wild", certificate("*.c.example", "subject-wild", false));
-    let pairs = ["rsa", "ecdsa", "wild"].map(|file| {
-        let (certificate, key) = (path(&format!("{file}.pem")), path(&format!("{file}-key.pem")));
-        format!("[[tls.certificates]]\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n")
-    });
-    let server = Server::start("", &pairs.concat());
+    let folder = CertificateFolder::of_c_example();
+    let server = Server::start("", &folder.toml());
     let shows = |flags: &[&str], subject: &str| {
         let said = handshake(server.address, &[DTLS, flags]);
         assert!(said.contains(subject), "{flags:?} shows no {subject}:\n{said}");
@@ -39,8 +24,8 @@ fn certificates_are_chosen_by_server_name_and_by_what_the_client_can_verify_and_
     // Who can verify none of those that are for it hears so at once.
     shows(&["-servername", "other.c.example", "-sigalgs", "RSA-PSS+SHA256:RSA+SHA256"], "alert handshake failure");
     // One pair is renewed and another one broken at the same time: the broken one stays as it was.
-    put("wild", certificate("*.c.example", "subject-renewed", false));
-    std::fs::write(path("rsa-key.pem"), "no key").unwrap();
+    folder.put("wild", certificate("*.c.example", "subject-renewed", false));
+    std::fs::write(folder.path("rsa-key.pem"), "no key").unwrap();
     server.inner.signal(rustix::process::Signal::USR2);
     wait_until("the renewed certificate", LIMIT, || {
         handshake(server.address, &[DTLS, &["-servername", "other.c.example"]])

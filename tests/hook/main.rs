@@ -48,15 +48,9 @@ pub(crate) fn allocate(server: &TestServer, transport: Transport, credentials: &
     wire.allocate().map(|_| wire)
 }
 
-/// A value among the metrics.
+/// A value among the metrics, which is a count.
 pub(crate) fn metric(server: &TestServer, name: &str) -> u64 {
-    use std::io::{Read, Write};
-    let mut stream = std::os::unix::net::UnixStream::connect(server.file("metrics.sock")).unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"));
-    line.rsplit(' ').next().unwrap().parse().unwrap()
+    support::metric(server, name) as u64
 }
 
 #[test]

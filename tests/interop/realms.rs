@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::behind_proxies::scrape;
 use crate::proxy::free_ports;
-use crate::support::openssl::{certificate, handshake, realm_by};
+use crate::support::openssl::{CertificateFolder, certificate, handshake, realm_by};
 use crate::support::{Finished, RELAY_PORTS, TestServer, Transport, require_tool, run, run_with_input};
 use crate::uclient::{Peer, assert_nothing_lost};
 
@@ -201,26 +201,12 @@ fn a_server_name_leads_to_its_realm_and_any_other_to_that_of_the_listener() {
 
 #[test]
 fn certificates_are_chosen_by_server_name_and_by_what_the_client_can_verify_and_follow_their_files() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
-    let put = |file: &str, (certificate, key): (String, String)| {
-        std::fs::write(path(&format!("{file}.pem")), certificate).unwrap();
-        std::fs::write(path(&format!("{file}-key.pem")), key).unwrap();
-        std::fs::set_permissions(path(&format!("{file}-key.pem")), std::os::unix::fs::PermissionsExt::from_mode(0o600))
-            .unwrap();
-    };
-    put("ecdsa", certificate("turn.c.example", "subject-ecdsa", false));
-    put("rsa", certificate("turn.c.example", "subject-rsa", true));
-    put("wild", certificate("*.c.example", "subject-wild", false));
-    let pairs = ["rsa", "ecdsa", "wild"].map(|file| {
-        let (certificate, key) = (path(&format!("{file}.pem")), path(&format!("{file}-key.pem")));
-        format!("[[tls.certificates]]\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n")
-    });
+    let folder = CertificateFolder::of_c_example();
     let server = TestServer::start(&format!(
         "[[listen]]\naddress = \"127.0.0.1:0\"\ntransport = \"tls\"\n[relay]\nipv4 = \"127.0.0.1\"\nipv6 = \"off\"\n\
          [tls]\ncertificate = \"@DIR@/certificate.pem\"\nkey = \"@DIR@/key.pem\"\n{}\
          [[auth.secrets]]\nfile = \"@DIR@/secret\"\n",
-        pairs.concat()
+        folder.toml()
     ));
     let tls = server.tls();
     let shows = |flags: &[&str], subject: &str| {
@@ -235,8 +221,8 @@ fn certificates_are_chosen_by_server_name_and_by_what_the_client_can_verify_and_
         shows(flags, "Turnstone test server");
     }
     // One pair is renewed and another one broken at the same time: the broken one stays as it was.
-    put("wild", certificate("*.c.example", "subject-renewed", false));
-    std::fs::write(path("ecdsa-key.pem"), "no key").unwrap();
+    folder.put("wild", certificate("*.c.example", "subject-renewed", false));
+    std::fs::write(folder.path("ecdsa-key.pem"), "no key").unwrap();
     server.signal(rustix::process::Signal::USR2);
     crate::support::wait_until("the renewed certificate", Duration::from_secs(20), || {
         handshake(tls, &[&["-servername", "other.c.example"]]).contains("subject-renewed").then_some(())

@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+pub(crate) use support::metric;
 use support::{Credentials, Finished, Spec, TestServer, Transport, run};
 use wire::Wire;
 
@@ -71,17 +72,6 @@ pub(crate) fn wait_connected(server: &TestServer, is_connected: bool) {
 {}",
         server.log()
     );
-}
-
-/// A value among the metrics.
-pub(crate) fn metric(server: &TestServer, name: &str) -> f64 {
-    use std::io::{Read, Write};
-    let mut stream = std::os::unix::net::UnixStream::connect(server.file("metrics.sock")).unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"));
-    line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
 /// A client of this credential with an allocation, or the code of the refusal.

@@ -11,6 +11,7 @@
 pub mod aiortc;
 mod containers;
 mod credentials;
+mod endpoints;
 mod free_port;
 mod holder;
 pub mod machine;
@@ -24,6 +25,7 @@ mod tls;
 
 pub use containers::ContainerHost;
 pub use credentials::{Credentials, expired, time_limited};
+pub use endpoints::{credentials_endpoint, metric};
 pub use free_port::{free_address, free_port};
 pub use holder::hold_allocation;
 pub use openapi::OpenApi;

@@ -1,11 +1,14 @@
 //! What a client of OpenSSL sees of a server, over TLS and DTLS.
 
+use std::fs::Permissions;
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
+use tempfile::TempDir;
 use turnstone::stun::{AttributeType, Class, Encoder, Message, Method, TransactionId};
 
 use super::process::{require_tool, run};
@@ -28,6 +31,41 @@ pub fn certificate(name: &str, subject: &str, is_rsa: bool) -> (String, String) 
     let mut params = CertificateParams::new([name.to_owned()]).unwrap();
     params.distinguished_name.push(rcgen::DnType::CommonName, subject);
     (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+/// Certificates of a test's own, in a folder that goes with it.
+pub struct CertificateFolder(TempDir);
+
+impl CertificateFolder {
+    /// `ecdsa` and `rsa` for turn.c.example and `wild` for all of c.example, each with its name in its subject.
+    pub fn of_c_example() -> CertificateFolder {
+        let folder = CertificateFolder(TempDir::new().unwrap());
+        folder.put("ecdsa", certificate("turn.c.example", "subject-ecdsa", false));
+        folder.put("rsa", certificate("turn.c.example", "subject-rsa", true));
+        folder.put("wild", certificate("*.c.example", "subject-wild", false));
+        folder
+    }
+
+    pub fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// Writes a certificate and its key, as the server wants them.
+    pub fn put(&self, file: &str, (certificate, key): (String, String)) {
+        let key_file = self.path(&format!("{file}-key.pem"));
+        std::fs::write(self.path(&format!("{file}.pem")), certificate).unwrap();
+        std::fs::write(&key_file, key).unwrap();
+        std::fs::set_permissions(&key_file, Permissions::from_mode(0o600)).unwrap();
+    }
+
+    /// The `[[tls.certificates]]` of those of c.example.
+    pub fn toml(&self) -> String {
+        let pairs = ["rsa", "ecdsa", "wild"].map(|file| {
+            let (certificate, key) = (self.path(&format!("{file}.pem")), self.path(&format!("{file}-key.pem")));
+            format!("[[tls.certificates]]\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n")
+        });
+        pairs.concat()
+    }
 }
 
 /// What `openssl s_client` says of a handshake.

@@ -9,8 +9,9 @@ use hyper::Method;
 use serde_json::json;
 
 use crate::config::parse_duration;
+use crate::wall_clock::unix_now;
 
-use super::super::output::{CliError, Exit, Printer, printable, unix_now};
+use super::super::output::{CliError, Exit, Printer, printable};
 use super::answers::{Change, Drain, Judgement, LogLevel, Reload, Status, print_json, read};
 use super::client::{Call, Client, ClientError};
 use super::status;

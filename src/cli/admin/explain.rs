@@ -12,8 +12,9 @@ use crate::auth::TimeLimited;
 use crate::clock::span;
 use crate::config::FleetConfig;
 use crate::fleet::{Answered, Asker, NodeError, told_apart};
+use crate::wall_clock::unix_now;
 
-use super::super::output::{CliError, Exit, Printer, printable, unix_now, utc_text};
+use super::super::output::{CliError, Exit, Printer, printable, utc_text};
 use super::answers::{AsPolicy, AsPort, LastEnd, Refusal, RefusalList, SessionPage, print_json, read};
 use super::client::Call;
 use super::fleet::{FleetFlags, LIMIT as FLEET_LIMIT, ask_all, exit};

@@ -6,13 +6,14 @@ use clap::{ArgGroup, Args};
 use hyper::Method;
 use serde_json::{Map, Value, json};
 
-use super::super::output::{CliError, Exit, Printer, printable, unix_now, utc_text};
+use super::super::output::{CliError, Exit, Printer, printable, utc_text};
 use super::answers::{Revocation, RevocationList, Revoked, Undone, print_json, read};
 use super::client::{Call, Client};
 use super::text::{Table, count};
 use super::whereabouts::AdminFlags;
 use crate::clock::span;
 use crate::config::parse_duration;
+use crate::wall_clock::unix_now;
 
 /// Revoke credentials, whose sessions end at once, or list what is revoked.
 #[derive(Args)]

@@ -7,8 +7,9 @@ use clap::Args;
 
 use crate::clock::span;
 use crate::reject::Reason;
+use crate::wall_clock::unix_now;
 
-use super::super::output::{CliError, Exit, Printer, unix_now, utc_text};
+use super::super::output::{CliError, Exit, Printer, utc_text};
 use super::answers::{AcmeName, DrainUnderWay, HookHealth, HookProblem, RelayAddress, Status, print_json, read};
 use super::client::Call;
 use super::fleet::FleetFlags;

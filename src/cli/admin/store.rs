@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use clap::{Args, Subcommand};
 use serde::Deserialize;
 
-use super::super::output::{CliError, Exit, Printer, unix_now, utc_text};
+use super::super::output::{CliError, Exit, Printer, utc_text};
 use super::answers::{print_json, read};
 use super::client::Call;
 use super::text::{Fields, count};
 use super::whereabouts::AdminFlags;
 use crate::clock::span;
+use crate::wall_clock::unix_now;
 
 /// Look at the store that the servers of a fleet share.
 #[derive(Args)]

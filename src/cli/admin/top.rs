@@ -17,8 +17,9 @@ use crate::clock::span;
 use crate::config::parse_duration;
 use crate::reject::Reason;
 use crate::traffic::Traffic;
+use crate::wall_clock::unix_now;
 
-use super::super::output::{CliError, Exit, Printer, printable, unix_now, utc_text};
+use super::super::output::{CliError, Exit, Printer, printable, utc_text};
 use super::answers::{Status, UserList, UserTotal, print_json, read};
 use super::client::{Call, Client, runtime};
 use super::status;
