@@ -1,13 +1,18 @@
 //! Whether peers get through to a relay: what a plain UDP socket of this host sends to the relayed address has to come by the allocation,
 //! and what the relay sends has to come to the socket. The echo between two allocations stays inside of most servers: it says
 //! nothing of a firewall in front of them, nor of an `external-ip` that is another host's.
+//!
+//! A server may name whatever address it likes. One that is not its own gets a single datagram, and more only once the address itself has
+//! sent here; a private one that is not its own gets none.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use crate::addr::{Family, unspecified};
 use crate::client::{Request, data};
+use crate::net::sys::set_ip_recverr;
 use crate::stun::{AttributeType, Class, ErrorCode, Message, Method};
 
 use super::datagrams::{is_timeout, left};
@@ -26,10 +31,15 @@ const FIRST_WAIT: Duration = Duration::from_millis(300);
 /// How long data is waited for at most, and the other way where the first one has shown that something is wrong.
 const PATIENCE_MAX: Duration = Duration::from_secs(3);
 const PATIENCE_BACK: Duration = Duration::from_millis(1200);
-/// How long each Binding request is waited for, and what a host has to say by ICMP.
+/// How long the only datagram is waited for that an address gets which may be anybody's, and how long for what is there already.
+const PATIENCE_ONCE: Duration = Duration::from_millis(1200);
+const LATE: Duration = Duration::from_millis(1);
+/// How long each Binding request is waited for.
 const BINDING_WAIT: Duration = Duration::from_millis(300);
 /// Where most servers have UDP.
 const STUN_PORT: u16 = 3478;
+/// Below it are ports of services, which no server relays from.
+const RELAY_PORT_MIN: u16 = 1024;
 
 /// Takes the step. `words` says what is wrong with a request.
 pub(super) fn probe(dialer: &Dialer<'_>, party: &mut Party, words: impl Fn(&Failure) -> String) -> Step {
@@ -103,15 +113,13 @@ struct There {
 
 fn look(dialer: &Dialer<'_>, party: &mut Party) -> Result<Found, Untold> {
     let (server, relayed) = (dialer.address, party.relayed);
-    // A server may name any address, and what is at a private one is none of its business.
-    if let Some(kind) = not_public(relayed.ip())
-        && not_public(server.ip()) != Some(kind)
-    {
-        return Err(Untold::Here(format!("it is {kind}, and the server is not at such a one")));
+    if let Some(why) = kept_from(server.ip(), relayed) {
+        return Err(Untold::Here(why));
     }
     let timeout = dialer.context.options.timeout;
-    let socket = UdpSocket::bind(unspecified(Family::of(relayed.ip()))).map_err(|error| unsent(&error))?;
-    let seen = seen_by(server, &socket, timeout.min(BINDING_WAIT))?;
+    let mut peer = Peer::open(relayed)?;
+    let seen = seen_by(server, &peer.socket, timeout.min(BINDING_WAIT))?;
+    peer.hear_icmp(relayed)?;
     let own = own_addresses(server, party, seen)?;
     let mut refused = None;
     let mut permitted = Vec::new();
@@ -126,17 +134,101 @@ fn look(dialer: &Dialer<'_>, party: &mut Party) -> Result<Found, Untold> {
     }
     let mut payload = [0; LEN];
     getrandom::fill(&mut payload).map_err(|error| unsent(&io::Error::other(error)))?;
-    let mut there = send_there(&socket, party, &payload, timeout.min(PATIENCE_MAX))?;
+    let mut payload_back = payload;
+    payload_back.reverse();
+    let mut there = There::default();
+    let is_servers = relayed.ip() == server.ip();
+    let (sends_max, patience) = if is_servers { (u32::MAX, PATIENCE_MAX) } else { (1, PATIENCE_ONCE) };
+    send_there(&mut peer, party, &payload, &mut there, sends_max, timeout.min(patience))?;
     let (to, patience) = match there.seen_as {
-        Some(peer) => (Some(peer), PATIENCE_MAX),
-        None => {
-            there.is_rejected = is_rejected(relayed);
-            (seen, PATIENCE_BACK)
-        }
+        Some(seen_as) => (Some(seen_as), PATIENCE_MAX),
+        None => (seen, PATIENCE_BACK),
     };
-    payload.reverse();
-    let back = to.map(|to| send_back(&socket, party, to, &payload, timeout.min(patience))).transpose()?.flatten();
+    let back =
+        to.map(|to| send_back(&mut peer, party, to, &payload_back, timeout.min(patience))).transpose()?.flatten();
+    if there.seen_as.is_none() && !is_servers {
+        // Who sends here has asked for it.
+        let is_asked_for = back.is_some_and(|from| from.ip() == relayed.ip());
+        let (sends_max, patience) = if is_asked_for { (u32::MAX, PATIENCE_MAX) } else { (0, LATE) };
+        send_there(&mut peer, party, &payload, &mut there, sends_max, timeout.min(patience))?;
+    }
+    there.is_rejected = peer.is_rejected;
     Ok(Found { relayed, server: server.ip(), own: permitted, has_udp: seen.is_some(), there, back })
+}
+
+/// Why nothing is sent to a relayed address: what is at another's private one, or at a port of a service, is none of a server's business.
+fn kept_from(server: IpAddr, relayed: SocketAddr) -> Option<String> {
+    let ip = relayed.ip();
+    match (not_public(ip), not_public(server)) {
+        (Some(_), Some(_)) if ip.is_loopback() && server.is_loopback() => Some(
+            "the server was asked at a loopback address and relays at one, where no firewall is in front: ask it from another host, at its \
+             public address"
+                .to_owned(),
+        ),
+        (Some(kind), other) if other != Some(kind) => {
+            Some(format!("it is {kind}, and the server is not at such a one: nothing was sent there"))
+        }
+        (Some(kind), _) if ip != server => Some(format!(
+            "it is {kind}, and another one than the server was asked at ({server}): nothing was sent there, as it may be anybody's. Ask \
+             the server at {ip}"
+        )),
+        _ if ip != server && relayed.port() < RELAY_PORT_MIN => Some(format!(
+            "port {} is one of services, and {ip} another address than the server was asked at ({server}): nothing was sent there",
+            relayed.port()
+        )),
+        _ => None,
+    }
+}
+
+/// A socket of this host's, as a peer has one.
+struct Peer {
+    socket: UdpSocket,
+    /// A host says by ICMP that nothing listens there, or that it lets nothing through.
+    is_rejected: bool,
+}
+
+impl Peer {
+    fn open(relayed: SocketAddr) -> Result<Self, Untold> {
+        let socket = UdpSocket::bind(unspecified(Family::of(relayed.ip()))).map_err(|error| unsent(&error))?;
+        Ok(Self { socket, is_rejected: false })
+    }
+
+    /// From now on ICMP is heard, though the socket is connected to nobody.
+    fn hear_icmp(&self, relayed: SocketAddr) -> Result<(), Untold> {
+        set_ip_recverr(self.socket.as_fd(), Family::of(relayed.ip())).map_err(|error| unsent(&error))
+    }
+
+    fn send(&mut self, payload: &[u8], relayed: SocketAddr) -> Result<(), Untold> {
+        // A call fails by what ICMP said to an earlier one, and is good the next time.
+        match self.socket.send_to(payload, relayed) {
+            Err(error) if self.is_icmp(&error) => self.socket.send_to(payload, relayed),
+            sent => sent,
+        }
+        .map(drop)
+        .map_err(|error| unsent(&error))
+    }
+
+    /// Where the payload came from, if it comes in time.
+    fn recv(&mut self, payload: &[u8], deadline: Instant) -> Result<Option<SocketAddr>, Untold> {
+        let mut buffer = [0; 2048];
+        while let Some(left) = left(deadline) {
+            self.socket.set_read_timeout(Some(left)).map_err(|error| unsent(&error))?;
+            match self.socket.recv_from(&mut buffer) {
+                Ok((len, from)) if buffer.get(..len) == Some(payload) => return Ok(Some(from)),
+                // A late answer to the Binding request, or anybody's.
+                Ok(_) => {}
+                Err(error) if is_timeout(&error) || self.is_icmp(&error) => {}
+                Err(error) => return Err(unsent(&error)),
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_icmp(&mut self, error: &io::Error) -> bool {
+        let is_icmp = matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::HostUnreachable);
+        self.is_rejected |= is_icmp;
+        is_icmp
+    }
 }
 
 /// Where the server sees this socket, if it answers plain UDP: where it was asked, or at the port that most have.
@@ -177,24 +269,36 @@ fn own_addresses(server: SocketAddr, party: &Party, seen: Option<SocketAddr>) ->
     }
 }
 
-/// Sends to the relayed address until it comes by the allocation.
-fn send_there(socket: &UdpSocket, party: &mut Party, payload: &[u8], patience: Duration) -> Result<There, Untold> {
-    let (mut there, mut wait) = (There::default(), FIRST_WAIT);
+/// Sends to the relayed address until it comes by the allocation, so often at most.
+fn send_there(
+    peer: &mut Peer,
+    party: &mut Party,
+    payload: &[u8],
+    there: &mut There,
+    sends_max: u32,
+    patience: Duration,
+) -> Result<(), Untold> {
     let deadline = Instant::now() + patience;
+    let (mut wait, mut sends) = (FIRST_WAIT, 0);
     loop {
-        socket.send_to(payload, party.relayed).map_err(|error| unsent(&error))?;
-        there.sends += 1;
-        let wait_until = deadline.min(Instant::now() + wait);
-        wait *= 2;
+        let mut wait_until = deadline;
+        if sends < sends_max {
+            peer.send(payload, party.relayed)?;
+            (sends, there.sends) = (sends + 1, there.sends + 1);
+            if sends < sends_max {
+                wait_until = deadline.min(Instant::now() + wait);
+                wait *= 2;
+            }
+        }
         while let Some(bytes) = party.session.link.recv(wait_until)? {
-            let Some((peer, data)) = data_of(&bytes) else { continue };
+            let Some((seen_as, data)) = data_of(&bytes) else { continue };
             if data.starts_with(payload.get(..MARK).unwrap_or_default()) {
-                (there.seen_as, there.is_damaged) = (Some(peer), data != payload);
-                return Ok(there);
+                (there.seen_as, there.is_damaged) = (Some(seen_as), data != payload);
+                return Ok(());
             }
         }
         if Instant::now() >= deadline {
-            return Ok(there);
+            return Ok(());
         }
     }
 }
@@ -209,7 +313,7 @@ fn data_of(bytes: &[u8]) -> Option<(SocketAddr, Vec<u8>)> {
 
 /// Has the relay send to the socket; where that came from.
 fn send_back(
-    socket: &UdpSocket,
+    peer: &mut Peer,
     party: &mut Party,
     to: SocketAddr,
     payload: &[u8],
@@ -219,36 +323,18 @@ fn send_back(
     let number = payload.iter().fold(0_u64, |number, byte| number.rotate_left(8) ^ u64::from(*byte));
     data::send_indication(to, number, &mut frame, |out| out.extend_from_slice(payload));
     let deadline = Instant::now() + patience;
-    let (mut wait, mut buffer) = (FIRST_WAIT, [0; 2048]);
+    let mut wait = FIRST_WAIT;
     loop {
         party.session.link.send(&frame, deadline)?;
         let wait_until = deadline.min(Instant::now() + wait);
         wait *= 2;
-        while let Some(left) = left(wait_until) {
-            socket.set_read_timeout(Some(left)).map_err(|error| unsent(&error))?;
-            match socket.recv_from(&mut buffer) {
-                Ok((len, from)) if buffer.get(..len) == Some(payload) => return Ok(Some(from)),
-                // A late answer to the Binding request, or anybody's.
-                Ok(_) => {}
-                Err(error) if is_timeout(&error) => {}
-                Err(error) => return Err(unsent(&error)),
-            }
+        if let Some(from) = peer.recv(payload, wait_until)? {
+            return Ok(Some(from));
         }
         if Instant::now() >= deadline {
             return Ok(None);
         }
     }
-}
-
-/// Whether a host at this address says that there is no such port, which only a connected socket hears.
-fn is_rejected(relayed: SocketAddr) -> bool {
-    let heard = UdpSocket::bind(unspecified(Family::of(relayed.ip()))).and_then(|socket| {
-        socket.connect(relayed)?;
-        socket.set_read_timeout(Some(BINDING_WAIT))?;
-        socket.send(&[0; MARK])?;
-        socket.recv(&mut [0; MARK])
-    });
-    heard.is_err_and(|error| !is_timeout(&error) && !is_no_route(&error))
 }
 
 impl Found {
@@ -281,7 +367,7 @@ impl Found {
     fn through(&self, peer: SocketAddr) -> (Status, String) {
         let message =
             format!("{LEN} bytes from a plain UDP socket here ({peer}) to {} and back, unchanged", self.relayed);
-        match self.is_own_host() && !peer.ip().is_loopback() {
+        match self.is_own_host() {
             true => (
                 Status::Note,
                 format!(
@@ -295,7 +381,11 @@ impl Found {
     /// Nothing has arrived: why that may be, and what to do.
     fn nothing(&self) -> (Status, String) {
         let Self { relayed, server, own, there, back, .. } = self;
-        let nothing = format!("nothing that peers send to UDP {relayed} arrives (sent {} times)", there.sends);
+        let sends = match there.sends {
+            1 => "sent once, as the address may be anybody's: ask again if it can have been lost".to_owned(),
+            sends => format!("sent {sends} times"),
+        };
+        let nothing = format!("nothing that peers send to UDP {relayed} arrives ({sends})");
         let open = "open UDP 49152-65535 (or what the server has as its relay ports) in its firewall / security group";
         let asked = if relayed.ip() == *server { String::new() } else { format!(" (it was asked at {server})") };
         let (status, why) = match back {
@@ -307,7 +397,8 @@ impl Found {
             _ if self.is_asked_inside() => (
                 Status::Note,
                 format!(
-                    "; but the server was asked at its address {server} inside of its network, where it sees this host at another                      one than its relays may: ask it at its public address"
+                    "; but the server was asked at its address {server} inside of its network, where it sees this host at another \
+                     one than its relays may: ask it at its public address"
                 ),
             ),
             Some(from) if from != relayed => (
@@ -431,6 +522,30 @@ mod tests {
         ] {
             assert_eq!(found.0, status, "{}", found.1);
             assert!(found.1.contains(words), "no {words:?} in {}", found.1);
+        }
+    }
+
+    #[test]
+    fn nothing_is_sent_to_private_addresses_and_services_that_are_not_the_servers() {
+        for (server, relayed, expected) in [
+            ("203.0.113.5", RELAYED, None),
+            ("192.0.2.10", RELAYED, None),
+            ("10.0.0.5", RELAYED, None),
+            ("10.0.0.5", "10.0.0.5:53", None),
+            ("127.0.0.1", RELAYED, None),
+            ("127.0.0.1", "127.0.0.1:50123", Some("no firewall is in front")),
+            ("127.0.0.1", "[::1]:50123", Some("no firewall is in front")),
+            ("10.0.0.5", "10.0.0.1:50123", Some("Ask the server at 10.0.0.1")),
+            ("10.0.0.5", "[fd00::1]:50123", Some("Ask the server at fd00::1")),
+            ("203.0.113.5", "10.0.0.1:50123", Some("the server is not at such a one")),
+            ("203.0.113.5", "169.254.169.254:50123", Some("the server is not at such a one")),
+            ("192.0.2.10", "203.0.113.5:53", Some("port 53 is one of services")),
+        ] {
+            let kept = kept_from(server.parse().unwrap(), relayed.parse().unwrap());
+            match expected {
+                None => assert_eq!(kept, None, "{server} {relayed}"),
+                Some(words) => assert!(kept.as_ref().is_some_and(|why| why.contains(words)), "{relayed}: {kept:?}"),
+            }
         }
     }
 

@@ -7,11 +7,12 @@ use serde_json::Value;
 
 use crate::internet::{Internet, PORT, SERVER};
 use crate::namespace::Namespace;
-use crate::support::{Spec, TestServer, Transport, run};
+use crate::support::{Spec, TestServer, Transport, require_tool, run};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const HOST: &str = "5.44.1.1";
 const CLIENT: &str = "5.44.1.2";
+const OTHER: &str = "5.44.1.3";
 const TRANSPORTS: [&str; 2] = ["udp", "tcp"];
 
 fn two_hosts() -> (Namespace, Namespace) {
@@ -22,6 +23,10 @@ fn two_hosts() -> (Namespace, Namespace) {
 
 /// With the default peer policy, and this more in `[relay]` and behind it.
 fn server_on(host: &Namespace, more_relay: &str, extra_toml: &str) -> TestServer {
+    spec_on(host, more_relay, extra_toml).start()
+}
+
+fn spec_on(host: &Namespace, more_relay: &str, extra_toml: &str) -> Spec {
     Spec {
         listeners: [Transport::Udp, Transport::Tcp].map(|transport| (transport, format!("0.0.0.0:{PORT}"))).to_vec(),
         relay_ipv4: Some(format!("{HOST}\"\n{more_relay}#")),
@@ -31,7 +36,6 @@ fn server_on(host: &Namespace, more_relay: &str, extra_toml: &str) -> TestServer
         extra_toml: extra_toml.to_owned(),
         ..Spec::local()
     }
-    .start()
 }
 
 fn drop_udp(host: &Namespace, hook: &str, what: &str) {
@@ -94,6 +98,34 @@ fn an_external_address_that_is_not_the_servers_fails() {
     let found = reach_from(&client, &server, HOST, "udp");
     expect(&found, 2, "fail", "and what the relay sends comes from 5.44.1.1:");
     expect(&found, 2, "fail", "external-ip is not this server's public address (it was asked at 5.44.1.1)");
+}
+
+#[test]
+fn an_address_that_may_be_anybodys_gets_one_datagram() {
+    let (host, client) = two_hosts();
+    let server = server_on(&host, "external-ip = [\"5.44.1.77\"]\n", "");
+    client.nft(
+        "table inet counted {\n counter sent { }\n chain output {\n type filter hook output priority filter;\n \
+         ip daddr 5.44.1.77 counter name sent\n }\n }\n",
+    );
+    let found = reach_from(&client, &server, HOST, "udp");
+    expect(&found, 2, "fail", "(sent once, as the address may be anybody's");
+    let nft = require_tool("nft", "nftables");
+    let counted =
+        run(Command::new("ip").args(["netns", "exec", client.name()]).arg(nft).args(["list", "counters"]), LIMIT);
+    // The IP and UDP headers, and the data.
+    assert!(counted.stdout.contains("packets 1 bytes 201"), "{counted:?}");
+}
+
+#[test]
+fn an_address_that_sends_here_is_sent_to_again_where_a_datagram_is_lost() {
+    let (host, client) = two_hosts();
+    host.ip(&["address", "add", &format!("{OTHER}/24"), "dev", "eth0"]);
+    let server = Spec { relay_ipv4: Some(OTHER.to_owned()), ..spec_on(&host, "", "") }.start();
+    drop_udp(&host, "input", "iifname eth0 udp dport 10000-29999 numgen inc mod 2 0");
+    for transport in TRANSPORTS {
+        expect(&reach_from(&client, &server, HOST, transport), 0, "ok", "to 5.44.1.3:");
+    }
 }
 
 #[test]

@@ -26,7 +26,10 @@ fn every_step_succeeds_over_every_transport_and_family_and_nothing_is_left_behin
     let server = Spec::local().start();
     for (transport, ip) in TRANSPORTS.into_iter().flat_map(|transport| [(transport, "127.0.0.1"), (transport, "::1")]) {
         let probed = Probe::of_server(&server, transport, ip).arg("--strict").run();
-        probed.expect_exit(0, "ok");
+        probed.expect_exit(0, "note").expect("relay-reach", "note", "at a loopback address");
+        for step in probed.steps().into_iter().filter(|step| step["step"] != "relay-reach") {
+            assert_eq!(step["status"], "ok", "{step:#}");
+        }
         let names: Vec<_> = probed.steps().iter().map(|step| step["step"].as_str().unwrap()).collect();
         let tls: &[_] = if transport == Transport::Tls { &["tls", "certificate", "alpn"] } else { &[] };
         let reach = [&["resolve", "connect"][..], tls, &["binding", "unauthenticated", "third-party"]].concat();
@@ -48,14 +51,14 @@ fn every_step_succeeds_over_every_transport_and_family_and_nothing_is_left_behin
 #[test]
 fn sha256_is_used_when_wanted() {
     let server = Spec::local().start();
-    Probe::of_server(&server, Transport::Udp, "127.0.0.1").args(&["--sha256", "--strict"]).run().expect_exit(0, "ok");
+    Probe::of_server(&server, Transport::Udp, "127.0.0.1").args(&["--sha256", "--strict"]).run().expect_exit(0, "note");
 }
 
 #[test]
 fn a_static_user_is_as_good_as_a_secret() {
     let server = Spec::local().user("alice", "wonderland").start();
     let probe = Probe::of(&url(&server, Transport::Udp, "127.0.0.1")).with_password("alice", "wonderland");
-    probe.run().expect_exit(0, "ok");
+    probe.run().expect_exit(0, "note");
 }
 
 #[test]
@@ -140,7 +143,7 @@ fn two_clients_reach_each_other_on_one_shared_relay_port_and_on_two() {
 fn the_safety_requests_can_be_left_out() {
     let server = Spec::local().start();
     let probed = Probe::of_server(&server, Transport::Udp, "127.0.0.1").arg("--no-safety").run();
-    probed.expect_exit(0, "ok");
+    probed.expect_exit(0, "note");
     assert!(!probed.has_step("safety"));
 }
 
@@ -187,7 +190,8 @@ fn the_text_form_shows_each_step_with_its_time_and_ends_with_a_summary() {
     assert!(out.starts_with(&format!("turns:{}?transport=tcp\n", server.tls())), "{out}");
     for name in OF_RELAY {
         let line = out.lines().find(|line| line.contains(&format!("{name} ipv6"))).unwrap_or_else(|| panic!("{out}"));
-        assert!(line.trim_start().starts_with("ok ") && line.contains(" ms  "), "{line}");
+        let status = if name == "relay-reach" { "note " } else { "ok " };
+        assert!(line.trim_start().starts_with(status) && line.contains(" ms  "), "{line}");
     }
     assert!(out.trim_end().lines().last().unwrap().starts_with("it works: "), "{out}");
 }

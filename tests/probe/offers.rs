@@ -9,7 +9,7 @@ const TOKENS: &str = "[[auth.token-keys]]\nid = \"k1\"\nkey = \"MDEyMzQ1Njc4OTAx
 fn what_is_off_is_said_to_be_off_and_is_no_fault() {
     let server = Spec::local().start();
     let probed = Probe::of_server(&server, Transport::Tcp, "127.0.0.1").args(&["--strict", "--tcp-relay"]).run();
-    probed.expect_exit(0, "ok").expect("mobility", "ok", "off (405)").expect("tcp-relay", "ok", "off (442)");
+    probed.expect_exit(0, "note").expect("mobility", "ok", "off (405)").expect("tcp-relay", "ok", "off (442)");
     probed.expect("third-party", "ok", "off");
     assert_eq!(
         (&probed.step("mobility")["facts"]["offered"], &probed.step("tcp-relay")["facts"]["offered"]),
@@ -26,7 +26,7 @@ fn what_is_on_is_tried() {
     let server = spec.start();
     for transport in [Transport::Udp, Transport::Tcp, Transport::Tls] {
         let probed = Probe::of_server(&server, transport, "127.0.0.1").args(&["--strict", "--tcp-relay"]).run();
-        probed.expect_exit(0, "ok").expect("mobility", "ok", "an allocation moved to another port of this host");
+        probed.expect_exit(0, "note").expect("mobility", "ok", "an allocation moved to another port of this host");
         probed.expect("third-party", "ok", &format!("access tokens for \"{}\" are taken", server.realm()));
         if transport != Transport::Udp {
             probed.expect("tcp-relay", "ok", "16384 bytes there and back over a connection of 127.0.0.1:");
