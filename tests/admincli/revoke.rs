@@ -25,6 +25,11 @@ fn credentials_are_revoked_listed_and_undone() {
     assert_eq!(ended(&[&["--user", "erin", "--lifetime", "2h"][..], &now].concat()), 1);
     assert_eq!(erin.receive(), None);
     assert_eq!(ended(&["--user", "alice bob", "--for", "7d"]), 0);
+    let again = "A static user of this name is good again then: take the user out of the configuration or the store";
+    let of_user = run(&server, &["revoke", "--user", "alice bob"]).stdout;
+    assert!(of_user.starts_with("revoked until 20") && of_user.contains(again), "{of_user}");
+    let issued = run(&server, &[&["revoke", "--user", "erin", "--lifetime", "2h"][..], &now].concat()).stdout;
+    assert!(issued.starts_with("revoked until 20") && !issued.contains(again), "{issued}");
     assert_eq!(ended(&["--key", "test", "--yes"]), 0);
 
     let list = printed(&server, &["revoke", "--list"]);

@@ -25,7 +25,9 @@ use crate::wall_clock::unix_now;
   turnstone revoke --list
   turnstone revoke --user alice --undo
 
-A user is revoked for 30 days, or as long as --for says. With --issued-before, what is issued later
+A user is revoked for 30 days, or as long as --for says. Who is good by no time, a static user or one
+whom the application of [hook] knows, is good again then: to end that, take the user out of the
+configuration, the store or the application. With --issued-before, what is issued later
 is good: a time-limited username says only when it expires, and counts as issued --lifetime before
 that. It must be as long as your service issues credentials at most; credential-lifetime-max in
 [auth] says it for all. Static users have no time of issue, and are revoked only without
@@ -122,6 +124,11 @@ pub(in crate::cli) fn revoke(args: &RevokeArgs, printer: &mut Printer) -> Result
         Some(false) => " here",
     };
     printer.line(format_args!("revoked {until}; ended {}{others}", count(ended, "session")))?;
+    if revocation.user.is_some() && revocation.issued_before_unix.is_none() && revocation.until_unix.is_some() {
+        printer.line(
+            "A static user of this name is good again then: take the user out of the configuration or the store, whichever has it, to end that",
+        )?;
+    }
     note_if_not_kept(kept, printer);
     note_if_not_shared(shared, "revoked", printer);
     Ok(exit_of(shared))
