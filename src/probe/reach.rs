@@ -121,6 +121,12 @@ fn look(dialer: &Dialer<'_>, party: &mut Party) -> Result<Found, Untold> {
     let seen = seen_by(server, &peer.socket, timeout.min(BINDING_WAIT))?;
     peer.hear_icmp(relayed)?;
     let own = own_addresses(server, party, seen)?;
+    if let Some(ip) = own.iter().find(|ip| **ip == server.ip() || **ip == relayed.ip()) {
+        return Err(Untold::Here(format!(
+            "this host is seen from {ip}, the server's own address, so that no firewall is in between, and the server's clients may have no \
+             business with it: ask from elsewhere"
+        )));
+    }
     let mut refused = None;
     let mut permitted = Vec::new();
     for ip in own {
@@ -160,9 +166,9 @@ fn look(dialer: &Dialer<'_>, party: &mut Party) -> Result<Found, Untold> {
 fn kept_from(server: IpAddr, relayed: SocketAddr) -> Option<String> {
     let ip = relayed.ip();
     match (not_public(ip), not_public(server)) {
-        (Some(_), Some(_)) if ip.is_loopback() && server.is_loopback() => Some(
-            "the server was asked at a loopback address and relays at one, where no firewall is in front: ask it from another host, at its \
-             public address"
+        _ if server.is_loopback() => Some(
+            "the server was asked at a loopback address, in front of which there is no firewall: ask it from another host, at its public \
+             address"
                 .to_owned(),
         ),
         (Some(kind), other) if other != Some(kind) => {
@@ -344,7 +350,12 @@ impl Found {
             (Some(_), _) if there.is_damaged => {
                 (Status::Fail, format!("other bytes arrived than a peer had sent to UDP {relayed}"))
             }
-            (Some(peer), Some(from)) if from == relayed => self.through(peer),
+            (Some(peer), Some(from)) if from == relayed => (
+                Status::Ok,
+                format!(
+                    "{LEN} bytes from a plain UDP socket here ({peer}) to {relayed} and back, unchanged: peers get through"
+                ),
+            ),
             (Some(_), Some(from)) => (
                 Status::Warn,
                 format!(
@@ -363,21 +374,6 @@ impl Found {
         }
     }
 
-    /// Both ways work.
-    fn through(&self, peer: SocketAddr) -> (Status, String) {
-        let message =
-            format!("{LEN} bytes from a plain UDP socket here ({peer}) to {} and back, unchanged", self.relayed);
-        match self.is_own_host() {
-            true => (
-                Status::Note,
-                format!(
-                    "{message}, within the server's own host or network: a firewall in front is seen from elsewhere"
-                ),
-            ),
-            false => (Status::Ok, format!("{message}: peers get through")),
-        }
-    }
-
     /// Nothing has arrived: why that may be, and what to do.
     fn nothing(&self) -> (Status, String) {
         let Self { relayed, server, own, there, back, .. } = self;
@@ -389,11 +385,6 @@ impl Found {
         let open = "open UDP 49152-65535 (or what the server has as its relay ports) in its firewall / security group";
         let asked = if relayed.ip() == *server { String::new() } else { format!(" (it was asked at {server})") };
         let (status, why) = match back {
-            _ if self.is_own_host() => (
-                Status::Note,
-                "; but this is the server's own host or network, which its clients may have no business with: ask from elsewhere"
-                    .to_owned(),
-            ),
             _ if self.is_asked_inside() => (
                 Status::Note,
                 format!(
@@ -403,7 +394,9 @@ impl Found {
             ),
             Some(from) if from != relayed => (
                 Status::Fail,
-                format!(", and what the relay sends comes from {from}: external-ip is not this server's public address{asked}"),
+                format!(
+                    ", and what the relay sends comes from {from}: external-ip is not this server's public address{asked}"
+                ),
             ),
             Some(_) => (Status::Fail, format!(", though what the relay sends arrives here: {open}")),
             None if there.is_rejected => (
@@ -415,7 +408,9 @@ impl Found {
             ),
             None if own.len() > 1 => {
                 let list = own.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-                let why = format!("; this host is seen from several addresses ({list}), which may be why: ask from another network. Else {open}");
+                let why = format!(
+                    "; this host is seen from several addresses ({list}), which may be why: ask from another network. Else {open}"
+                );
                 (Status::Warn, why)
             }
             None if !self.has_udp => (
@@ -440,11 +435,6 @@ impl Found {
     /// come by a NAT, from another address than is permitted.
     fn is_asked_inside(&self) -> bool {
         not_public(self.server).is_some() && not_public(self.relayed.ip()).is_none()
-    }
-
-    /// Whether the server sees this host at its own address.
-    fn is_own_host(&self) -> bool {
-        self.own.iter().any(|ip| *ip == self.server || *ip == self.relayed.ip())
     }
 }
 
@@ -510,7 +500,6 @@ mod tests {
                 "several addresses (198.51.100.7, 198.51.100.8)",
                 verdict(host, &["198.51.100.7", "198.51.100.8"], true, silent(), None),
             ),
-            (Status::Note, "ask from elsewhere", verdict(host, &[host], true, silent(), None)),
             // By a NAT of one address to one, as clouds have it.
             (
                 Status::Note,
@@ -518,7 +507,6 @@ mod tests {
                 verdict("10.0.0.5", &["10.0.0.9"], true, silent(), Some("10.0.0.5:50123")),
             ),
             (Status::Note, "ask it at its public address", verdict("10.0.0.5", &["10.0.0.9"], true, silent(), None)),
-            (Status::Note, "seen from elsewhere", verdict(host, &[host], true, arrived(), Some(RELAYED))),
         ] {
             assert_eq!(found.0, status, "{}", found.1);
             assert!(found.1.contains(words), "no {words:?} in {}", found.1);
@@ -532,9 +520,8 @@ mod tests {
             ("192.0.2.10", RELAYED, None),
             ("10.0.0.5", RELAYED, None),
             ("10.0.0.5", "10.0.0.5:53", None),
-            ("127.0.0.1", RELAYED, None),
-            ("127.0.0.1", "127.0.0.1:50123", Some("no firewall is in front")),
-            ("127.0.0.1", "[::1]:50123", Some("no firewall is in front")),
+            ("127.0.0.1", RELAYED, Some("asked at a loopback address")),
+            ("::1", "127.0.0.1:50123", Some("asked at a loopback address")),
             ("10.0.0.5", "10.0.0.1:50123", Some("Ask the server at 10.0.0.1")),
             ("10.0.0.5", "[fd00::1]:50123", Some("Ask the server at fd00::1")),
             ("203.0.113.5", "10.0.0.1:50123", Some("the server is not at such a one")),
