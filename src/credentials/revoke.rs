@@ -20,8 +20,15 @@ pub(crate) struct RevokeOrder {
 /// Why something is not revoked, or not for long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotRevoked {
-    #[error("as much is revoked as there can be; try again when credentials have expired")]
+    #[error(
+        "as much is revoked as applications may have revoked; try again when some of it has expired, or undo some (turnstone revoke --undo)"
+    )]
     Full,
+    #[error(
+        "as much of this realm is revoked as applications may have revoked of one; try again when some of it has expired, or undo some \
+         (turnstone revoke --undo)"
+    )]
+    RealmFull,
     #[error("it is revoked, but its sessions have not all ended yet")]
     Unanswered,
     #[error("it is revoked until the server restarts, but could not be kept over that; see its log")]

@@ -33,7 +33,7 @@ pub(super) async fn run(
         let event = tokio::select! {
             event = events.recv() => event,
             _ = retry.tick() => {
-                shared.publish().await;
+                shared.publish_again().await;
                 shared.look_again();
                 continue;
             }

@@ -11,7 +11,7 @@ use super::shared_revocations::SharedRevocations;
 use crate::auth::{Revocation, Revocations, Revoked, TooManyRevocations};
 use crate::config::{Config, WrittenBy, WrittenRevocation, read_lines, revocation};
 use crate::state_file::{on_disk, replace};
-use crate::store::{BELIEVED_MAX, Entry, EntryId, entry_of_line};
+use crate::store::{Asker, BELIEVED_MAX, Entry, EntryId, entry_of_line};
 use crate::wall_clock::unix_now;
 
 const FILE: &str = "revocations.ndjson";
@@ -131,7 +131,7 @@ impl Revoker {
                 shared.known().restore(&id, entry);
                 Ok(false)
             }
-            (Some(shared), Line::Plain(revocation)) => shared.revoke(&revocation).map(|_| true),
+            (Some(shared), Line::Plain(revocation)) => shared.revoke(&revocation, Asker::Operator).map(|_| true),
             (None, Line::Plain(revocation)) => self.revocations.add(&revocation).map(|_| false),
             (None, Line::Entry(id, entry)) => {
                 let (_, known) = of_store.entry(id.text()).or_insert((id, Entry::default()));
@@ -155,9 +155,9 @@ impl Revoker {
     ///
     /// # Errors
     /// There is no room.
-    pub(super) fn revoke(&self, revocation: &Revocation) -> Result<Revocation, TooManyRevocations> {
+    pub(super) fn revoke(&self, revocation: &Revocation, asker: Asker) -> Result<Revocation, TooManyRevocations> {
         match &self.shared {
-            Some(shared) => shared.revoke(revocation),
+            Some(shared) => shared.revoke(revocation, asker),
             None => self.revocations.add(revocation),
         }
     }
@@ -201,7 +201,7 @@ impl Revoker {
         let publish = async {
             let Some(shared) = &self.shared else { return false };
             shared.publish().await;
-            shared.known().to_give().is_empty()
+            shared.known().is_all_given()
         };
         let write = async {
             let state = self.asked_for.as_ref()?;

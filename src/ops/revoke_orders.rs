@@ -8,13 +8,16 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::revocations::{Kept, Revoker};
+use super::revoked_entries::UsedUp;
 use super::workers::Workers;
 use crate::auth::{Revocation, Revocations};
 use crate::credentials::{NotRevoked, RevokeOrder};
+use crate::store::Asker;
 
 /// Between one pass over all allocations and the next.
 const REST: Duration = Duration::from_millis(200);
-/// What is revoked when no more is for the API: the rest is for the operator, who has more at stake.
+/// Without a store, what is revoked when no more is for the API: the rest is for the operator, who has more at stake. With one, entries
+/// that the API has asked for have as much room.
 const REVOKED_MAX: usize = Revocations::MAX / 2;
 /// The same of one realm, whose keys do not take all of it from the others.
 const OF_REALM_MAX: usize = REVOKED_MAX / 4 * 3;
@@ -25,12 +28,12 @@ pub(super) async fn carry_out(mut orders: mpsc::Receiver<RevokeOrder>, revoker: 
         let mut next = Some(first);
         let mut done = Vec::new();
         while let Some(RevokeOrder { revocation, done: answer }) = next.take() {
-            match has_room(&revoker, &revocation).then(|| revoker.revoke(&revocation)) {
-                Some(Ok(_)) => {
+            match revoke(&revoker, &revocation) {
+                Ok(()) => {
                     tracing::debug!(whose = ?revocation.whose, realm = ?revocation.realm, "revoked by the credentials API");
                     done.push((revocation, answer));
                 }
-                None | Some(Err(_)) => drop(answer.send(Err(NotRevoked::Full))),
+                Err(why) => drop(answer.send(Err(why))),
             }
             next = orders.try_recv().ok();
         }
@@ -56,10 +59,18 @@ pub(super) async fn carry_out(mut orders: mpsc::Receiver<RevokeOrder>, revoker: 
     }
 }
 
-/// Whether there is room for one more, in all and in its realm.
-fn has_room(revoker: &Revoker, revocation: &Revocation) -> bool {
-    let entries = revoker.shared.as_ref().map_or(0, |shared| shared.known().len());
-    let used = revoker.revocations.len().max(entries);
-    let of_realm = revoker.revocations.len_in(revocation.realm.as_deref());
-    used < REVOKED_MAX && of_realm < OF_REALM_MAX
+/// Revokes it, if there is room for one more, in all and in its realm.
+fn revoke(revoker: &Revoker, revocation: &Revocation) -> Result<(), NotRevoked> {
+    match &revoker.shared {
+        Some(shared) => shared.make_room_for_api(revocation).map_err(|used| match used {
+            UsedUp::OfAll => NotRevoked::Full,
+            UsedUp::OfRealm => NotRevoked::RealmFull,
+        })?,
+        None => match revoker.revocations.asked_for_len(revocation.realm.as_deref()) {
+            (REVOKED_MAX.., _) => return Err(NotRevoked::Full),
+            (_, OF_REALM_MAX..) => return Err(NotRevoked::RealmFull),
+            _ => {}
+        },
+    }
+    revoker.revoke(revocation, Asker::CredentialsApi).map(drop).map_err(|_| NotRevoked::Full)
 }

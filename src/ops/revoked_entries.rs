@@ -4,15 +4,17 @@
 //! on any other server: not what the store lacks, nor an older copy of it, nor an answer that is late. What the store has not taken yet is
 //! given to it until it has.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::auth::{Revocation, Revocations, Revoked, TooManyRevocations};
 use crate::config::RevocationError;
-use crate::store::{
-    BELIEVED_MAX, ENTRIES_MAX, Entries, Entry, EntryId, KEPT_SECS, NotAnEntry, line_of_entry, start_of_ids,
-};
+use crate::store::{Asker, BELIEVED_MAX, Entries, Entry, EntryId, KEPT_SECS, NotAnEntry, line_of_entry, start_of_ids};
+
+mod room;
+
+use room::OfApi;
+pub(super) use room::UsedUp;
 
 /// What has come of events. Of two, the greater counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,12 +34,22 @@ pub(super) struct RevokedEntries {
     entries: BTreeMap<String, Known>,
     /// The ids of those that the store is not known to have as they are here.
     unsent: BTreeSet<String>,
+    /// Of these, those that it had no room for.
+    refused: BTreeSet<String>,
+    /// What has given way here, and is to do so in the store, which has it so.
+    gone: BTreeMap<String, Entry>,
+    /// What the credentials API has of it, by realm.
+    of_api: BTreeMap<Arc<str>, OfApi>,
+    /// How often something was revoked here.
+    count: u64,
     /// The ids of those that have changed here since all of them were written into the state directory.
     recent: BTreeSet<String>,
     /// What the store has that cannot be read.
     unread: BTreeMap<String, RevocationError>,
     /// There is no room for some of it.
     is_full: bool,
+    /// When there was none last.
+    full_unix: Option<u64>,
     default_realm: Arc<str>,
     /// What the store's clock said last, in Unix seconds.
     store_unix: Option<u64>,
@@ -58,9 +70,14 @@ impl RevokedEntries {
             revocations,
             entries: BTreeMap::new(),
             unsent: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            gone: BTreeMap::new(),
+            of_api: BTreeMap::new(),
+            count: 0,
             recent: BTreeSet::new(),
             unread: BTreeMap::new(),
             is_full: false,
+            full_unix: None,
             default_realm: default_realm.into(),
             store_unix: None,
             run: run.into(),
@@ -68,19 +85,22 @@ impl RevokedEntries {
     }
 
     /// Revokes something, in force at once. Returns what is in force of the same.
-    pub(super) fn revoke(&mut self, revocation: &Revocation, now_unix: u64) -> Result<Revocation, TooManyRevocations> {
-        let realm = self.name_of(revocation.realm.as_ref());
-        let id = EntryId { realm, whose: revocation.whose.clone(), by: Arc::clone(&self.run) };
+    pub(super) fn revoke(
+        &mut self,
+        revocation: &Revocation,
+        asker: Asker,
+        now_unix: u64,
+    ) -> Result<Revocation, TooManyRevocations> {
+        let id = self.id_of(revocation.realm.as_ref(), &revocation.whose, asker);
         let text = id.text();
-        if !self.entries.contains_key(&text) && self.entries.len() >= ENTRIES_MAX {
-            self.forget_what_is_over(now_unix);
-            if self.entries.len() >= ENTRIES_MAX {
-                return Err(TooManyRevocations);
-            }
+        if !self.entries.contains_key(&text) && !self.make_room(asker, now_unix) {
+            return Err(TooManyRevocations);
         }
         let in_force = self.revocations.add_stored(revocation)?;
-        let known = self.entries.entry(text.clone()).or_insert(Known { id, entry: Entry::default() });
-        known.entry.revoke(revocation);
+        let mut known = self.entries.get(&text).cloned().unwrap_or(Known { id, entry: Entry::default() });
+        self.count += 1;
+        known.entry.revoke(revocation, self.count);
+        self.put_in(text.clone(), known);
         self.has_changed(text);
         Ok(in_force)
     }
@@ -115,17 +135,14 @@ impl RevokedEntries {
         };
         self.unread.remove(&text);
         let merged = before.merged(entry);
-        if merged == before {
+        if merged == before || self.gone.get(&text) == Some(&entry) {
             return Change::Nothing;
         }
-        if self.entries.len() >= BELIEVED_MAX && !self.entries.contains_key(&text) {
-            self.forget_what_is_over(now_unix);
-            if self.entries.len() >= BELIEVED_MAX {
-                self.is_full = true;
-                return Change::Nothing;
-            }
+        if !self.entries.contains_key(&text) && self.is_full_for(id.asker, now_unix) {
+            self.is_full = true;
+            return Change::Nothing;
         }
-        self.entries.insert(text, Known { id: id.clone(), entry: merged });
+        self.put_in(text, Known { id: id.clone(), entry: merged });
         self.renew(&id.realm, &id.whose, now_unix);
         if merged.is_undone() || merged.until_unix() <= now_unix { Change::Other } else { Change::Revoked }
     }
@@ -161,30 +178,54 @@ impl RevokedEntries {
         let text = id.text();
         let before = self.entries.get(&text).map(|known| known.entry).unwrap_or_default();
         if self.entries.len() < BELIEVED_MAX || self.entries.contains_key(&text) {
-            self.entries.insert(text, Known { id: id.clone(), entry: before.merged(entry) });
+            self.put_in(text, Known { id: id.clone(), entry: before.merged(entry) });
         }
     }
 
-    /// What the store is to be given.
+    /// What the store is to be given, but what it had no room for.
     pub(super) fn to_give(&self) -> Vec<(String, Entry)> {
-        let known = self.unsent.iter().filter_map(|text| Some((text, self.entries.get(text)?)));
+        self.states_of(self.unsent.difference(&self.refused))
+    }
+
+    /// What it had no room for, and may have now.
+    pub(super) fn to_give_again(&self) -> Vec<(String, Entry)> {
+        self.states_of(&self.refused)
+    }
+
+    fn states_of<'t>(&self, texts: impl IntoIterator<Item = &'t String>) -> Vec<(String, Entry)> {
+        let known = texts.into_iter().filter_map(|text| Some((text, self.entries.get(text)?)));
         known.map(|(text, known)| (text.clone(), known.entry)).collect()
     }
 
-    /// The store has these. What has changed since is still to be given.
-    pub(super) fn given(&mut self, given: &[(String, Entry)], refused: &[String]) {
-        let refused: BTreeSet<_> = refused.iter().collect();
-        for (text, entry) in given.iter().filter(|(text, _)| !refused.contains(text)) {
+    /// Whether the store has all of it.
+    pub(super) fn is_all_given(&self) -> bool {
+        self.unsent.is_empty()
+    }
+
+    /// The store has these, but for some that it has no room for. What has changed since is still to be given.
+    pub(super) fn given(&mut self, given: &[(String, Entry)], refused: &[String], now_unix: u64) {
+        let without: BTreeSet<_> = refused.iter().collect();
+        for (text, entry) in given.iter().filter(|(text, _)| !without.contains(text)) {
+            self.refused.remove(text);
             if self.entries.get(text).is_none_or(|known| known.entry == *entry) {
                 self.unsent.remove(text);
             }
         }
+        self.are_refused(refused, now_unix);
     }
 
     /// Whether the store has all that is known here of somebody.
     pub(super) fn is_shared(&self, realm: Option<&str>, whose: &Revoked) -> bool {
         let realm = realm.map_or_else(|| Arc::clone(&self.default_realm), Arc::from);
         self.ids_of(&realm, whose).iter().all(|text| !self.unsent.contains(text))
+    }
+
+    /// Whether there is no room for one that was heard of. All of it is gone through for that once in a second at most.
+    fn is_full_for(&mut self, asker: Asker, now_unix: u64) -> bool {
+        if self.entries.len() < BELIEVED_MAX {
+            return false;
+        }
+        self.full_unix.replace(now_unix) == Some(now_unix) || !self.make_room(asker, now_unix)
     }
 
     /// The realm of `[auth]` has another name.
@@ -199,12 +240,7 @@ impl RevokedEntries {
 
     /// Puts all that is known in force.
     pub(super) fn put_in_force(&mut self, now_unix: u64) {
-        let mut all: Vec<_> = self.entries.values().flat_map(|known| self.revocations_of(known, now_unix)).collect();
-        if all.len() > Revocations::MAX {
-            // Not all of it has room: first what is about many, then what lasts longest.
-            let is_of_one = |whose: &Revoked| matches!(whose, Revoked::Username(_) | Revoked::User(_));
-            all.sort_by_key(|one| (is_of_one(&one.whose), Reverse(one.until_unix)));
-        }
+        let all: Vec<_> = self.entries.values().flat_map(|known| self.revocations_of(known, now_unix)).collect();
         self.is_full = self.revocations.replace_stored(&all).is_err() || self.entries.len() >= BELIEVED_MAX;
     }
 
@@ -215,9 +251,9 @@ impl RevokedEntries {
             let shown: String = text.chars().take(SHOWN_CHARS_MAX).collect();
             format!("{} of what is revoked, the first {shown:?}: {error}", self.unread.len())
         });
-        let full = self
-            .is_full
-            .then(|| format!("what is revoked beyond {}, which is as much as there can be", Revocations::MAX));
+        let full = self.is_full.then(|| {
+            format!("what is revoked beyond {BELIEVED_MAX} entries, which is as much as there can be; undo some")
+        });
         unread.into_iter().chain(full).collect()
     }
 
@@ -295,27 +331,9 @@ impl RevokedEntries {
         from.take_while(|(text, _)| text.starts_with(&start)).map(|(text, _)| text.clone()).collect()
     }
 
-    fn name_of(&self, realm: Option<&Arc<str>>) -> Arc<str> {
-        Arc::clone(realm.unwrap_or(&self.default_realm))
-    }
-
-    /// Makes room, when there is none.
-    fn forget_what_is_over(&mut self, now_unix: u64) {
-        let over_unix = self.over_unix(now_unix);
-        self.forget(|_, known| is_over(&known.entry, over_unix));
-    }
-
     /// By a clock that is wrong, what is not over may look so: the store's counts, too.
     fn over_unix(&self, now_unix: u64) -> u64 {
         self.store_unix.map_or(now_unix, |store_unix| store_unix.min(now_unix))
-    }
-
-    fn forget(&mut self, is_over: impl Fn(&str, &Known) -> bool) {
-        let Self { entries, unsent, recent, .. } = self;
-        entries.retain(|text, known| !is_over(text, known));
-        for ids in [unsent, recent] {
-            ids.retain(|text| entries.contains_key(text));
-        }
     }
 }
 

@@ -14,7 +14,7 @@ const NUMBER_MAX: u64 = (1 << 53) - 1;
 /// One state of an entry. Zero is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
-    /// How often it was revoked.
+    /// How often it was revoked, or more than that.
     pub revoked: u64,
     /// Up to which of these times it was undone.
     pub undone: u64,
@@ -34,12 +34,13 @@ pub struct Entry {
 pub struct NotAnEntry;
 
 impl Entry {
-    /// Revokes something in it, beside what is revoked in it already.
-    pub fn revoke(&mut self, revocation: &Revocation) {
+    /// Revokes something in it, beside what is revoked in it already. `count` is how often its server has revoked anything: an entry that
+    /// has been forgotten, and is made again, goes on from there.
+    pub fn revoke(&mut self, revocation: &Revocation, count: u64) {
         if self.is_undone() {
             *self = Self { revoked: self.revoked.max(self.undone), undone: self.undone, ..Self::default() };
         }
-        self.revoked = self.revoked.saturating_add(1).min(NUMBER_MAX);
+        self.revoked = self.revoked.saturating_add(1).max(count).min(NUMBER_MAX);
         let until_unix = revocation.until_unix.min(NUMBER_MAX);
         match revocation.issued_before {
             None => self.all_until_unix = self.all_until_unix.max(until_unix),
@@ -161,15 +162,15 @@ mod tests {
         };
         let mut entry = Entry::default();
         assert!(entry.is_undone() && entry.terms().next().is_none());
-        entry.revoke(&until(900));
+        entry.revoke(&until(900), 1);
         let before = entry;
         assert!(entry.undo() && !entry.undo());
         assert_eq!((entry.terms().count(), entry.until_unix()), (0, 900));
         assert_eq!(before.merged(entry), entry);
-        entry.revoke(&until(500));
+        entry.revoke(&until(500), 2);
         assert_eq!(entry.terms().collect::<Vec<_>>(), [(None, 500)]);
         assert_eq!(before.merged(entry), entry, "the state of before brings nothing back");
-        entry.revoke(&until(400));
+        entry.revoke(&until(400), 3);
         assert_eq!(entry.terms().collect::<Vec<_>>(), [(None, 500)]);
         // Who undid the first one did not know of the others.
         let mut undone = before;

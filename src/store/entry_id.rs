@@ -1,6 +1,7 @@
 //! Whom an entry of the store is about, and its line in the state directory.
 //!
-//! An id is the object that says who, without times and with the name of the realm, and the name of the server's run that made it.
+//! An id is the object that says who, without times and with the name of the realm, and the name of the server's run that made it; behind
+//! that, whether the credentials API asked for it: that one has less room, and gives way to the operator.
 
 use std::sync::Arc;
 
@@ -16,6 +17,18 @@ const BY_BYTES_MAX: usize = 64;
 /// The longest text: names of 508 bytes and of their realm, most of them escaped.
 pub(super) const TEXT_BYTES_MAX: usize = 4096;
 
+/// What stands behind the run's name where the credentials API asked.
+const OF_API: &str = ":api";
+
+/// Who has asked for something to be revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// By the command, the admin API, or the page.
+    Operator,
+    /// An application or a browser, with a key.
+    CredentialsApi,
+}
+
 /// Whom an entry is about, and who has made it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EntryId {
@@ -25,6 +38,8 @@ pub struct EntryId {
     pub whose: Revoked,
     /// The run of a server that revoked it.
     pub by: Arc<str>,
+    /// Who asked it to.
+    pub asker: Asker,
 }
 
 /// A line of the state directory.
@@ -54,16 +69,27 @@ impl EntryId {
 
     /// What it is called in the store.
     pub fn text(&self) -> String {
-        format!("{}{}", start_of_ids(&self.realm, &self.whose), self.by)
+        format!("{}{}", start_of_ids(&self.realm, &self.whose), self.made_by())
+    }
+
+    fn made_by(&self) -> String {
+        match self.asker {
+            Asker::Operator => self.by.to_string(),
+            Asker::CredentialsApi => format!("{}{OF_API}", self.by),
+        }
     }
 
     fn of(of: &WrittenRevocation, by: &str) -> Result<Self, RevocationError> {
         let form = || RevocationError::Form("no entry".to_owned());
         let realm = of.realm.as_deref().ok_or_else(form)?;
+        let (by, asker) = match by.strip_suffix(OF_API) {
+            Some(by) => (by, Asker::CredentialsApi),
+            None => (by, Asker::Operator),
+        };
         if by.is_empty() || by.len() > BY_BYTES_MAX || !by.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return Err(form());
         }
-        Ok(Self { realm: realm.into(), whose: of.whose()?, by: by.into() })
+        Ok(Self { realm: realm.into(), whose: of.whose()?, by: by.into(), asker })
     }
 }
 
@@ -84,7 +110,7 @@ pub fn entry_of_line(line: &str) -> Option<Result<(EntryId, Entry), RevocationEr
 
 /// The line of an entry.
 pub fn line_of_entry(id: &EntryId, entry: &Entry) -> String {
-    json(&Line { of: written(&id.realm, &id.whose), by: id.by.to_string(), is: entry.to_string() })
+    json(&Line { of: written(&id.realm, &id.whose), by: id.made_by(), is: entry.to_string() })
 }
 
 fn written(realm: &str, whose: &Revoked) -> WrittenRevocation {
@@ -97,8 +123,12 @@ mod tests {
 
     #[test]
     fn an_entry_is_read_as_it_was_written_and_has_one_text() {
-        for whose in [Revoked::User("al\"ice \u{e9}".into()), Revoked::Key("old".into()), Revoked::Everybody] {
-            let id = EntryId { realm: "turn.test".into(), whose, by: "0123456789abcdef".into() };
+        let users = [Revoked::User("al\"ice \u{e9}".into()), Revoked::Key("old".into()), Revoked::Everybody];
+        for (whose, asker) in users
+            .into_iter()
+            .flat_map(|whose| [Asker::Operator, Asker::CredentialsApi].map(|asker| (whose.clone(), asker)))
+        {
+            let id = EntryId { realm: "turn.test".into(), whose, by: "0123456789abcdef".into(), asker };
             assert_eq!(EntryId::of_text(&id.text()).as_ref(), Ok(&id));
             assert!(id.text().starts_with(&start_of_ids("turn.test", &id.whose)));
             let entry = Entry { revoked: 2, undone: 1, all_until_unix: 5, ..Entry::default() };
@@ -110,6 +140,8 @@ mod tests {
             r#"{"user":"alice","realm":"turn.test"}"#,
             r#"{"user":"alice","realm":"turn.test"} "#,
             r#"{"user":"alice"} 0123456789abcdef"#,
+            r#"{"user":"alice","realm":"turn.test"} :api"#,
+            r#"{"user":"alice","realm":"turn.test"} 0123456789abcdef:app"#,
             r#"{"user": "alice","realm":"turn.test"} 0123456789abcdef"#,
             r#"{"user":"alice","realm":"turn.test","until":5} 0123456789abcdef"#,
             r#"{"user":"alice","key":"a","realm":"turn.test"} 0123456789abcdef"#,

@@ -57,6 +57,8 @@ pub enum RevocationEvent {
     All(Entries, u64),
     /// One has changed.
     Changed(String, Option<Entry>),
+    /// One that was so has given way to another one.
+    Gone(String, Option<Entry>),
 }
 
 /// What has become of entries that the store was given.
@@ -86,6 +88,19 @@ static FORGET: LazyLock<Script> = LazyLock::new(|| {
             local all, issued = string.match(state, '^%d+ %d+ (%d+) %d+ %d+ (%d+)$')
             if all and math.max(tonumber(all), tonumber(issued)) < before then
                 redis.call('HDEL', KEYS[1], ARGV[i])
+            end
+        end
+        return 1",
+    )
+});
+
+/// KEYS: the hash and the stream. ARGV: how many changes are kept, then an id and a state for each.
+static LET_GO: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "for i = 2, #ARGV, 2 do
+            if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 1] then
+                redis.call('HDEL', KEYS[1], ARGV[i])
+                redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[1], '*', 'gone', ARGV[i], 'was', ARGV[i + 1])
             end
         end
         return 1",
@@ -145,6 +160,19 @@ impl StoreRevocations {
             given.refused.extend(refused);
         }
         Ok(given)
+    }
+
+    /// Has entries give way which are still so, and tells all servers.
+    ///
+    /// # Errors
+    /// It is not known whether they have.
+    pub async fn let_go(&self, entries: &[(String, Entry)]) -> Result<(), StoreError> {
+        for some in entries.chunks(WRITTEN_AT_ONCE) {
+            let mut args = vec![ENTRIES_MAX.to_string()];
+            args.extend(some.iter().flat_map(|(id, entry)| [id.clone(), entry.to_string()]));
+            self.store.script(&LET_GO, &self.keys, &args).await?;
+        }
+        Ok(())
     }
 
     /// Follows for ever, on a connection of its own. `now_unix` is the clock.
@@ -307,6 +335,9 @@ pub fn changes_of(answer: Value) -> Result<Vec<(String, Option<RevocationEvent>)
         [entry, id, is, state] if entry == b"entry" && is == b"is" => {
             Some(RevocationEvent::Changed(id_of(id), state_of(state)))
         }
+        [gone, id, was, state] if gone == b"gone" && was == b"was" => {
+            Some(RevocationEvent::Gone(id_of(id), state_of(state)))
+        }
         _ => None,
     };
     Ok(changes.map(|(id, fields)| (id, event(&fields))).collect())
@@ -347,6 +378,7 @@ mod tests {
             change("1-2", &["entry", "b", "is", "never"]),
             change("1-3", &["entry", "c"]),
             change("1-4", &["other"]),
+            change("1-5", &["gone", "a", "was", "1 0 17 0 0 0"]),
         ]);
         let answer = Value::Array(vec![Value::Array(vec![text("log"), changes])]);
         let entry = Entry { revoked: 1, all_until_unix: 17, ..Entry::default() };
@@ -355,6 +387,7 @@ mod tests {
             ("1-2", Some(RevocationEvent::Changed("b".to_owned(), None))),
             ("1-3", None),
             ("1-4", None),
+            ("1-5", Some(RevocationEvent::Gone("a".to_owned(), Some(entry)))),
         ];
         assert_eq!(changes_of(answer).unwrap(), expected.map(|(id, event)| (id.to_owned(), event)));
         assert_eq!(changes_of(Value::Nil).unwrap(), []);

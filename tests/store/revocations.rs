@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::redis::Redis;
-use crate::support::{TestServer, run, time_limited, wait_until};
+use crate::support::{Finished, Spec, TestServer, run, time_limited, wait_until};
 use crate::{LIMIT, allocate, metric, store_status, turnstone, wait_connected, with_store};
 
 fn start(redis: &Redis) -> TestServer {
@@ -173,25 +173,37 @@ fn what_is_revoked_by_when_it_was_issued_is_revoked_everywhere_over_restarts_unt
     }
 }
 
-#[test]
-fn what_the_credentials_api_revokes_by_its_label_is_revoked_everywhere() {
-    let redis = Redis::start();
-    let key = "0123456789abcdef0123456789abcdef";
-    let digest = run(Command::new("sh").args(["-c", &format!("printf %s {key} | sha256sum")]), LIMIT).stdout;
+/// A key of the credentials API.
+const KEY: &str = "0123456789abcdef0123456789abcdef";
+
+/// One with the credentials API.
+fn with_credentials(redis: &Redis) -> Spec {
+    let digest = run(Command::new("sh").args(["-c", &format!("printf %s {KEY} | sha256sum")]), LIMIT).stdout;
     let mut spec = with_store(&format!("url = \"{}\"", redis.url()));
     spec.extra_toml += &format!(
         "[credentials]\nlisten = \"unix:credentials.sock\"\ntls = false\nshapes = [\"metered\"]\n\
          [[credentials.keys]]\nid = \"app\"\nsha256 = \"{}\"\nmax-ttl = \"2h\"\n",
         &digest[..64]
     );
-    let (one, other) = (spec.start(), start(&redis));
+    spec
+}
+
+/// What an application is answered that has all of a label revoked.
+fn revoke_by_label(server: &TestServer, label: &str) -> Finished {
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "--unix-socket", &server.file("credentials.sock"), "-X", "DELETE"]);
+    curl.arg(format!("http://localhost/api/v2/turn/credential/by_label?secretKey={KEY}&label={label}"));
+    run(&mut curl, LIMIT)
+}
+
+#[test]
+fn what_the_credentials_api_revokes_by_its_label_is_revoked_everywhere() {
+    let redis = Redis::start();
+    let (one, other) = (with_credentials(&redis).start(), start(&redis));
     wait_connected(&one, true);
     let alice = one.credentials("alice");
     let mut call = allocate(&other, &alice).unwrap();
-    let mut curl = Command::new("curl");
-    curl.args(["-sS", "--unix-socket", &one.file("credentials.sock"), "-X", "DELETE"]);
-    curl.arg(format!("http://localhost/api/v2/turn/credential/by_label?secretKey={key}&label=alice"));
-    let answer = run(&mut curl, LIMIT);
+    let answer = revoke_by_label(&one, "alice");
     assert!(answer.stdout.contains("\"deleted\":1"), "{answer:?}");
     for server in [&one, &other] {
         wait_refused(server, "alice", true);
@@ -439,10 +451,62 @@ fn a_store_without_room_is_told_to_who_revokes_and_what_is_known_already_is_chan
     redis.ask(&["EVAL", script, "1", "turnstone:{revocations}"]);
     wait_until("all of it to be known", LIMIT, || (store_status(&one)["revocations"] == 65_536).then_some(()));
     let told = turnstone(&one, &["revoke", "--user", "mallory"]);
-    assert!(told.code != Some(0) && !told.stderr.is_empty(), "{told:?}");
+    assert!(told.code == Some(1) && told.stderr.contains("not on the other servers yet"), "{told:?}");
+    assert!(is_refused(&one, "mallory"), "here at least");
+    let problem = store_status(&one)["problems"]["revocations-written"].to_string();
+    assert!(problem.contains("it has room for 65536 entries, and none for 1 more"), "{problem}");
+    // Which makes room.
     let undone = turnstone(&one, &["revoke", "--user", "alice", "--undo"]);
     assert_eq!(undone.code, Some(0), "{undone:?}");
     wait_refused(&other, "alice", false);
+    wait_refused(&other, "mallory", true);
+    wait_until("nothing to be told", LIMIT, || {
+        store_status(&one)["problems"]["revocations-written"].is_null().then_some(())
+    });
+    assert!(!is_refused(&one, "alice") && !is_refused(&other, "alice"));
+}
+
+/// Entries that the credentials API has asked for, in another realm, until so many seconds after 1970; and one more that is in force.
+fn fill(redis: &Redis, count: usize, until_unix: u64) {
+    let script = format!(
+        "for i = 1, {count} do
+            redis.call('HSET', KEYS[1], '{{\"user\":\"' .. i .. '\",\"realm\":\"b.test\"}} 0a1b:api', '1 0 {until_unix} 0 0 0')
+        end
+        redis.call('HSET', KEYS[1], '{{\"user\":\"bob\",\"realm\":\"b.test\"}} 0a1b:api', '1 0 99999999999 0 0 0')"
+    );
+    redis.ask(&["EVAL", &script, "1", "turnstone:{revocations}"]);
+}
+
+#[test]
+fn what_applications_have_revoked_gives_way_to_the_operator() {
+    let redis = Redis::start();
+    let (one, other) = (start(&redis), start(&redis));
+    fill(&redis, 65_535, 99_999_999_999);
+    wait_until("all of it to be known", LIMIT, || (store_status(&one)["revocations"] == 65_536).then_some(()));
+    assert_eq!(revoke(&one, "mallory")["shared"], true);
+    wait_refused(&other, "mallory", true);
+    assert_eq!(redis.ask(&["HLEN", "turnstone:{revocations}"]), "65536");
+    // What gave way is in force still, where it is known, and that is told.
+    wait_until("all of it to be in force", LIMIT, || {
+        [&one, &other].iter().all(|server| store_status(server)["revocations"] == 65_537).then_some(())
+    });
+    wait_until("it to be told", LIMIT, || {
+        let problem = store_status(&one)["problems"]["revocations-written"].to_string();
+        problem.contains("none for 1 more, which are in force where they are known").then_some(())
+    });
+}
+
+#[test]
+fn what_is_over_of_one_realm_takes_no_room_from_applications_of_another() {
+    let redis = Redis::start();
+    fill(&redis, 32_767, unix_now() - 60);
+    let one = with_credentials(&redis).start();
+    wait_until("all of it to be known", LIMIT, || (store_status(&one)["revocations"] == 1).then_some(()));
+    let answer = revoke_by_label(&one, "alice");
+    assert!(answer.stdout.contains("\"deleted\":1"), "{answer:?}");
+    assert!(is_refused(&one, "alice"));
+    let len = redis.ask(&["HLEN", "turnstone:{revocations}"]);
+    assert_eq!(len, "31769", "a thousand of them have given way");
 }
 
 #[test]

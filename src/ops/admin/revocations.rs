@@ -13,6 +13,7 @@ use super::input::Query;
 use super::realms::{Realm, asked};
 use crate::auth::{Revocation, Revoked, TimeLimited, UsernameLimits};
 use crate::config::WrittenRevocation;
+use crate::store::Asker;
 use crate::user::RealmId;
 use crate::worker::Command;
 
@@ -91,7 +92,7 @@ pub(super) async fn revoke(api: &Api, body: Option<Value>) -> Result<Value, Refu
         serde_json::from_value(body).map_err(|error| Refused::bad_request(format!("{error}; {expected}")))?;
     let checked = api.order(|answer| Order::CheckRevocation { written: Box::new(written), answer }).await?;
     let revocation = checked.map_err(Refused::bad_request)?;
-    let in_force = api.revoker.revoke(&revocation).map_err(Refused::full)?;
+    let in_force = api.revoker.revoke(&revocation, Asker::Operator).map_err(Refused::full)?;
     // Neither waits for the other.
     let (kept, ended) = tokio::join!(api.revoker.keep(), api.workers.ask_all(Command::EndRevoked));
     let is_shared = api.revoker.is_shared(revocation.realm.as_deref(), &revocation.whose);

@@ -3,6 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::room::{OF_API_MAX, OF_REALM_MAX};
 use super::*;
 use crate::auth::IssuedBefore;
 use crate::store::entry_of_line;
@@ -37,12 +38,12 @@ fn restored(run: &str, lines: &[String]) -> RevokedEntries {
 #[test]
 fn a_shorter_revocation_takes_nothing_off_a_longer_one_of_the_same_or_another_server() {
     let (mut one, mut other) = (new("one"), new("other"));
-    one.revoke(&revocation("alice", NOW + 900), NOW).unwrap();
+    one.revoke(&revocation("alice", NOW + 900), Asker::Operator, NOW).unwrap();
     for (text, entry) in one.to_give() {
         assert_eq!(other.learn(text, Some(entry), NOW), Change::Revoked);
     }
     for of in [&mut one, &mut other] {
-        assert_eq!(of.revoke(&revocation("alice", NOW + 15), NOW).unwrap().until_unix, NOW + 900);
+        assert_eq!(of.revoke(&revocation("alice", NOW + 15), Asker::Operator, NOW).unwrap().until_unix, NOW + 900);
         of.put_in_force(NOW);
         assert_eq!(until(of, "alice"), Some(NOW + 900));
     }
@@ -54,7 +55,7 @@ fn what_is_revoked_again_and_again_is_one_entry_and_what_cannot_be_read_is_told(
     for n in 0..1000 {
         let issued_before = Some(IssuedBefore { unix: NOW + n, lifetime_secs: 60 });
         let revocation = Revocation { issued_before, ..revocation("alice", NOW + n + 360) };
-        one.revoke(&revocation, NOW + n).unwrap();
+        one.revoke(&revocation, Asker::Operator, NOW + n).unwrap();
     }
     assert_eq!((one.len(), one.revocations.len()), (1, 1));
     assert_eq!(one.revocations.stored()[0].issued_before, Some(IssuedBefore { unix: NOW + 999, lifetime_secs: 60 }));
@@ -69,7 +70,7 @@ fn what_is_revoked_again_and_again_is_one_entry_and_what_cannot_be_read_is_told(
 #[test]
 fn the_realm_of_an_entry_is_its_own_whichever_is_the_default() {
     let mut one = new("one");
-    one.revoke(&revocation("kim", NOW + 900), NOW).unwrap();
+    one.revoke(&revocation("kim", NOW + 900), Asker::Operator, NOW).unwrap();
     assert!(one.set_default_realm("b.example", NOW) && !one.set_default_realm("b.example", NOW));
     assert_eq!(one.undo(None, &Revoked::User("kim".into()), NOW), 0);
     let (lines, _) = one.lines();
@@ -80,17 +81,137 @@ fn the_realm_of_an_entry_is_its_own_whichever_is_the_default() {
 }
 
 #[test]
-fn there_is_room_for_so_much_and_what_is_over_makes_some() {
+fn the_operator_has_room_while_anything_is_over_or_of_the_credentials_api_and_it_gives_way_in_that_order() {
     let mut one = new("one");
-    for n in 0..ENTRIES_MAX {
-        one.revoke(&revocation(&n.to_string(), NOW + 60), NOW).unwrap();
+    for n in 2..BELIEVED_MAX {
+        one.revoke(&revocation(&n.to_string(), NOW + 900), Asker::Operator, NOW).unwrap();
     }
-    let more = revocation("one more", NOW + 4 * KEPT_SECS);
-    assert_eq!(one.revoke(&more, NOW), Err(TooManyRevocations));
-    let later = NOW + 60 + KEPT_SECS + 1;
+    one.revoke(&revocation("of api", NOW + 900), Asker::CredentialsApi, NOW).unwrap();
+    one.revoke(&revocation("over", NOW + 60), Asker::Operator, NOW).unwrap();
+    let now = NOW + 61;
+    let mut more = |user: &str| {
+        let revoked =
+            one.revoke(&revocation(user, NOW + 900), Asker::Operator, now).map(|in_force| in_force.until_unix);
+        (revoked, until(&one, "of api").is_some(), one.len())
+    };
+    assert_eq!(more("first"), (Ok(NOW + 900), true, BELIEVED_MAX));
+    assert_eq!(more("second"), (Ok(NOW + 900), false, BELIEVED_MAX));
+    assert_eq!(more("third"), (Err(TooManyRevocations), false, BELIEVED_MAX));
+    assert_eq!(more("2"), (Ok(NOW + 900), false, BELIEVED_MAX), "which has an entry");
+    let later = NOW + 900 + KEPT_SECS + 1;
     one.revocations.forget_what_is_over(later);
-    one.revoke(&more, later).unwrap();
+    one.revoke(&revocation("later", later + 60), Asker::Operator, later).unwrap();
     assert_eq!((one.len(), one.to_give().len(), one.recent_lines().len()), (1, 1, 1));
+}
+
+#[test]
+fn the_credentials_api_has_room_by_realm_and_what_is_over_or_undone_makes_some() {
+    let mut one = new("one");
+    let of = |realm: &str, user: &str, secs| Revocation { realm: Some(realm.into()), ..revocation(user, NOW + secs) };
+    let revoke = |one: &mut RevokedEntries, revocation: Revocation, now| {
+        one.make_room_for_api(revocation.realm.as_ref(), &revocation.whose, now)?;
+        one.revoke(&revocation, Asker::CredentialsApi, now).unwrap();
+        Ok::<_, UsedUp>(())
+    };
+    for n in 0..OF_REALM_MAX {
+        revoke(&mut one, of("a", &n.to_string(), if n < 10 { 60 } else { 900 }), NOW).unwrap();
+    }
+    assert_eq!(revoke(&mut one, of("a", "more", 900), NOW), Err(UsedUp::OfRealm));
+    revoke(&mut one, of("a", "0", 60), NOW).unwrap();
+    for n in OF_REALM_MAX..OF_API_MAX {
+        revoke(&mut one, of("b", &n.to_string(), 900), NOW).unwrap();
+    }
+    assert_eq!(revoke(&mut one, of("c", "more", 900), NOW), Err(UsedUp::OfAll));
+    one.revoke(&of("a", "more", 900), Asker::Operator, NOW).unwrap();
+    // What is over makes room for all, and the store is told of what it has.
+    one.given(&one.to_give(), &[], NOW);
+    revoke(&mut one, of("c", "more", 900), NOW + 61).unwrap();
+    assert_eq!((one.len(), one.to_let_go().len()), (OF_API_MAX + 2 - 10, 10));
+    let gone = one.to_let_go();
+    assert_eq!(one.learn(gone[0].0.clone(), Some(gone[0].1), NOW + 61), Change::Nothing, "it is on its way out");
+    one.are_gone(&gone);
+    assert!(one.to_let_go().is_empty());
+    // So does what is undone, once the store has heard of that: else it would come back from there.
+    for n in 0..9 {
+        revoke(&mut one, of("b", &format!("more {n}"), 900), NOW + 61).unwrap();
+    }
+    assert_eq!(one.undo(Some("b"), &Revoked::User(OF_REALM_MAX.to_string().into()), NOW + 61), 1);
+    assert_eq!(revoke(&mut one, of("c", "another", 900), NOW + 62), Err(UsedUp::OfAll));
+    one.given(&one.to_give(), &[], NOW);
+    assert_eq!(revoke(&mut one, of("c", "another", 900), NOW + 62), Err(UsedUp::OfAll), "looked for once a second");
+    revoke(&mut one, of("c", "another", 900), NOW + 63).unwrap();
+    assert_eq!(one.len(), OF_API_MAX + 1);
+}
+
+#[test]
+fn what_a_full_store_refuses_gets_the_room_of_what_is_worth_less_and_takes_nothing_out_of_force() {
+    let (mut one, mut other) = (new("one"), new("other"));
+    for (user, asker) in [
+        ("api", Asker::CredentialsApi),
+        ("undone", Asker::Operator),
+        ("undone api", Asker::CredentialsApi),
+        ("operator", Asker::Operator),
+    ] {
+        one.revoke(&revocation(user, NOW + 900), asker, NOW).unwrap();
+    }
+    for user in ["undone", "undone api"] {
+        one.undo(None, &Revoked::User(user.into()), NOW);
+    }
+    for (text, entry) in one.to_give() {
+        other.learn(text, Some(entry), NOW);
+    }
+    one.given(&one.to_give(), &[], NOW);
+    for (n, asker) in [Asker::CredentialsApi, Asker::Operator, Asker::Operator, Asker::Operator].into_iter().enumerate()
+    {
+        one.revoke(&revocation(&format!("new {n}"), NOW + 900), asker, NOW).unwrap();
+    }
+    let given = one.to_give();
+    let refused: Vec<_> = given.iter().map(|(text, _)| text.clone()).collect();
+    one.given(&given, &refused, NOW);
+    assert!(one.to_give().is_empty() && one.to_give_again() == given && one.refused_len() == 4 && !one.is_all_given());
+    let (way, wanted) = one.giving_way_to(&refused, NOW);
+    let users = |of: &[(String, Entry)]| -> Vec<_> {
+        of.iter().map(|(text, _)| text.split('"').nth(3).unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(users(&way), ["undone api", "undone", "api"]);
+    assert_eq!(users(&wanted), ["new 1", "new 2", "new 3"]);
+    for (text, was) in &way {
+        for of in [&mut one, &mut other] {
+            let is_out = of.has_given_way(text, was, NOW);
+            assert_eq!(is_out, text.contains("undone"), "{text}");
+        }
+    }
+    one.given(&wanted, &[], NOW);
+    assert_eq!((one.refused_len(), other.refused_len(), other.len()), (2, 1, 2));
+    for of in [&one, &other] {
+        assert!(until(of, "api").is_some() && until(of, "operator").is_some() && until(of, "undone").is_none());
+    }
+    // Once it is over, it needs no room.
+    one.given(&one.to_give_again(), &refused, NOW + 901);
+    assert_eq!((one.refused_len(), one.is_all_given(), one.len()), (0, true, 2));
+    // One that has changed since is given again.
+    let (text, was) = other.entries.iter().map(|(text, known)| (text.clone(), known.entry)).next().unwrap();
+    other.undo(None, &Revoked::User("api".into()), NOW);
+    assert!(!other.has_given_way(&text, &was, NOW) && other.to_give_again().len() == 1);
+}
+
+#[test]
+fn what_gave_way_and_is_revoked_again_is_not_undone_by_who_has_it_from_before() {
+    let (mut one, mut other) = (new("one"), new("other"));
+    one.revoke(&revocation("alice", NOW + 900), Asker::CredentialsApi, NOW).unwrap();
+    one.undo(None, &Revoked::User("alice".into()), NOW);
+    let before = one.to_give();
+    one.given(&before, &[], NOW);
+    other.learn(before[0].0.clone(), Some(before[0].1), NOW);
+    assert!(one.has_given_way(&before[0].0, &before[0].1, NOW) && one.len() == 0);
+    one.revoke(&revocation("alice", NOW + 900), Asker::CredentialsApi, NOW).unwrap();
+    one.learn(before[0].0.clone(), Some(before[0].1), NOW);
+    for (text, entry) in one.to_give() {
+        other.learn(text, Some(entry), NOW);
+    }
+    for of in [&one, &other] {
+        assert_eq!(until(of, "alice"), Some(NOW + 900));
+    }
 }
 
 /// What happens.
@@ -170,7 +291,7 @@ impl Fleet {
                 let user = usize::from(user) % USERS.len();
                 let server = &mut self.servers[index];
                 let revoked = revocation(USERS[user], NOW + 3600 + u64::from(secs));
-                server.entries.revoke(&revoked, server.clock).unwrap();
+                server.entries.revoke(&revoked, Asker::Operator, server.clock).unwrap();
                 let text = server.entries.ids_of("turn.test", &revoked.whose);
                 let own = text.into_iter().find(|text| text.ends_with(&*server.entries.run)).unwrap();
                 let count = server.entries.entries[&own].entry.revoked;
@@ -265,7 +386,7 @@ impl Fleet {
         }
         if is_over {
             let index = self.index(server);
-            self.servers[index].entries.given(&giving, &[]);
+            self.servers[index].entries.given(&giving, &[], NOW);
             self.on_the_way.swap_remove(place);
         }
     }

@@ -66,7 +66,9 @@ impl IssuedBefore {
 
 /// There is no room for more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{} credentials, users and keys are revoked already, and no more may be", Revocations::MAX)]
+#[error(
+    "as many credentials, users and keys are revoked as may be; undo some of them (turnstone revoke --list shows them)"
+)]
 pub struct TooManyRevocations;
 
 /// What is revoked, shared by all workers: what somebody has asked for, what a file lists, and what is known from elsewhere, such as a store
@@ -86,8 +88,10 @@ struct Lists {
 }
 
 impl Revocations {
-    /// What may be revoked at once, in each of the lists.
+    /// What may be asked for at once, and listed in the file.
     pub const MAX: usize = 65_536;
+    /// What may be known from elsewhere, and be in force, at once.
+    pub const STORED_MAX: usize = 4 * Self::MAX;
 
     /// Whether a credential is revoked.
     #[inline]
@@ -108,7 +112,7 @@ impl Revocations {
     /// There is no room.
     pub fn add(&self, revocation: &Revocation) -> Result<Revocation, TooManyRevocations> {
         let mut lists = self.write();
-        let added = lists.asked_for.add(revocation);
+        let added = lists.asked_for.add(revocation, Self::MAX);
         self.count(&lists);
         added
     }
@@ -136,7 +140,7 @@ impl Revocations {
     /// There is no room for all of it; as much as there is room for is in force, the first before the others.
     pub fn replace_stored(&self, stored: &[Revocation]) -> Result<(), TooManyRevocations> {
         let mut list = List::default();
-        let added = stored.iter().try_for_each(|revocation| list.add(revocation).map(drop));
+        let added = stored.iter().try_for_each(|revocation| list.add(revocation, Self::STORED_MAX).map(drop));
         self.put(list, |lists| &mut lists.stored);
         added
     }
@@ -147,7 +151,7 @@ impl Revocations {
     /// There is no room.
     pub fn add_stored(&self, revocation: &Revocation) -> Result<Revocation, TooManyRevocations> {
         let mut lists = self.write();
-        let added = lists.stored.add(revocation);
+        let added = lists.stored.add(revocation, Self::STORED_MAX);
         self.count(&lists);
         added
     }
@@ -164,7 +168,7 @@ impl Revocations {
     ) -> Result<(), TooManyRevocations> {
         let mut lists = self.write();
         lists.stored.remove(realm, whose);
-        let added = with.iter().try_for_each(|revocation| lists.stored.add(revocation).map(drop));
+        let added = with.iter().try_for_each(|revocation| lists.stored.add(revocation, Self::STORED_MAX).map(drop));
         self.count(&lists);
         added
     }
@@ -181,7 +185,7 @@ impl Revocations {
 
     fn replace(&self, with: &[Revocation], which: fn(&mut Lists) -> &mut List) -> Result<(), TooManyRevocations> {
         let mut list = List::default();
-        with.iter().try_for_each(|revocation| list.add(revocation).map(drop))?;
+        with.iter().try_for_each(|revocation| list.add(revocation, Self::MAX).map(drop))?;
         self.put(list, which);
         Ok(())
     }
@@ -228,14 +232,14 @@ impl Revocations {
         self.read().stored.len
     }
 
-    /// How much of a realm was asked for or is known from elsewhere.
-    pub fn len_in(&self, realm: Option<&str>) -> usize {
-        let lists = self.read();
-        let of = |list: &List| match realm {
-            None => list.default.len(),
-            Some(realm) => list.realms.get(realm).map_or(0, OfRealm::len),
+    /// How much was asked for, in all and in a realm.
+    pub fn asked_for_len(&self, realm: Option<&str>) -> (usize, usize) {
+        let list = &self.read().asked_for;
+        let of_realm = match realm {
+            None => Some(&list.default),
+            Some(realm) => list.realms.get(realm),
         };
-        of(&lists.asked_for) + of(&lists.stored)
+        (list.len, of_realm.map_or(0, OfRealm::len))
     }
 
     /// How much is revoked.
@@ -295,8 +299,8 @@ impl List {
         self.len > 0 && of_realm.is_some_and(|of_realm| of_realm.covers(identity, now_unix))
     }
 
-    fn add(&mut self, revocation: &Revocation) -> Result<Revocation, TooManyRevocations> {
-        if self.len >= Revocations::MAX {
+    fn add(&mut self, revocation: &Revocation, most: usize) -> Result<Revocation, TooManyRevocations> {
+        if self.len >= most {
             return Err(TooManyRevocations);
         }
         let Revocation { realm, whose, issued_before, until_unix } = revocation;
@@ -470,7 +474,7 @@ mod tests {
         assert_eq!(revocations.add_stored(&longer), Ok(longer.clone()));
         assert_eq!(revocations.add_stored(&all(alice(), NOW + 50)), Ok(longer.clone()), "the later one counts");
         revocations.add_stored(&issued(alice(), NOW, 100)).unwrap();
-        assert_eq!((revocations.len(), revocations.len_in(None), revocations.len_in(Some("other"))), (2, 2, 0));
+        assert_eq!((revocations.len(), revocations.stored_len(), revocations.asked_for_len(None)), (2, 2, (0, 0)));
         revocations.renew_stored(None, &alice(), std::slice::from_ref(&longer)).unwrap();
         assert_eq!((revocations.stored(), revocations.asked_for()), (vec![longer], vec![]));
         revocations.replace_stored(&[all(Revoked::User("bob".into()), NOW + 10)]).unwrap();
@@ -508,6 +512,7 @@ mod tests {
         let in_force = revocations.add(&issued(alice(), NOW - 10, 300)).unwrap();
         assert_eq!(in_force.issued_before, Some(IssuedBefore { unix: NOW, lifetime_secs: 300 }));
         assert_eq!((in_force.until_unix, revocations.len()), (NOW + 300, 2));
+        assert_eq!((revocations.asked_for_len(None), revocations.asked_for_len(Some("other"))), ((2, 2), (2, 0)));
         assert!(revocations.covers(&guest("alice", NOW + 1000), NOW + 49));
         assert!(!revocations.covers(&guest("alice", NOW + 1000), NOW + 50));
         assert!(revocations.covers(&guest("alice", NOW + 299), NOW + 50));
@@ -553,11 +558,12 @@ mod tests {
     fn of_what_is_known_from_elsewhere_as_much_is_in_force_as_there_is_room_for() {
         let revocations = Revocations::default();
         let stored: Vec<_> =
-            (0..Revocations::MAX + 2).map(|n| all(Revoked::User(n.to_string().into()), u64::MAX)).collect();
+            (0..Revocations::STORED_MAX + 2).map(|n| all(Revoked::User(n.to_string().into()), u64::MAX)).collect();
         assert_eq!(revocations.replace_stored(&stored), Err(TooManyRevocations));
-        assert_eq!(revocations.len(), Revocations::MAX);
+        assert_eq!(revocations.len(), Revocations::STORED_MAX);
         let names = |n: usize| revocations.covers(&guest(&n.to_string(), NOW + 60), NOW);
-        assert_eq!((names(0), names(Revocations::MAX - 1), names(Revocations::MAX)), (true, true, false));
+        let last = Revocations::STORED_MAX - 1;
+        assert_eq!((names(0), names(last), names(last + 1)), (true, true, false));
         revocations.replace_stored(&stored[1..2]).unwrap();
         assert_eq!((names(0), names(1), revocations.len()), (false, true, 1));
     }
