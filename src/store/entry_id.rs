@@ -119,6 +119,7 @@ fn written(realm: &str, whose: &Revoked) -> WrittenRevocation {
 
 #[cfg(test)]
 mod tests {
+    use super::super::entry::Counts;
     use super::*;
 
     #[test]
@@ -131,7 +132,7 @@ mod tests {
             let id = EntryId { realm: "turn.test".into(), whose, by: "0123456789abcdef".into(), asker };
             assert_eq!(EntryId::of_text(&id.text()).as_ref(), Ok(&id));
             assert!(id.text().starts_with(&start_of_ids("turn.test", &id.whose)));
-            let entry = Entry { revoked: 2, undone: 1, all_until_unix: 5, ..Entry::default() };
+            let entry = Entry { all: Counts { revoked: 2, undone: 1 }, all_until_unix: 5, ..Entry::default() };
             assert_eq!(entry_of_line(&line_of_entry(&id, &entry)), Some(Ok((id, entry))));
         }
         for text in [

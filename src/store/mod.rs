@@ -22,7 +22,7 @@ mod value;
 
 pub use check::{ProbeError, Probed, probe};
 pub use connect::ConnectError;
-pub use entry::{Entry, NotAnEntry};
+pub use entry::{Counts, Entry, NotAnEntry};
 pub use entry_id::{Asker, EntryId, entry_of_line, line_of_entry, start_of_ids};
 pub use error::StoreError;
 pub use follow::{Followed, Follower, Following, Wanted, follow};

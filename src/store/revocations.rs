@@ -26,7 +26,7 @@ const WRITTEN_AT_ONCE: usize = 100;
 pub const BELIEVED_MAX: usize = 2 * ENTRIES_MAX;
 /// An id that has more is none of ours. No more of it is kept.
 const ID_BYTES_MAX: usize = super::entry_id::TEXT_BYTES_MAX;
-/// Six numbers.
+/// Eight numbers.
 const STATE_BYTES_MAX: usize = 256;
 /// What stands for the rest of an id.
 const CUT: &str = " ...";
@@ -85,7 +85,7 @@ static FORGET: LazyLock<Script> = LazyLock::new(|| {
         "local before = tonumber(redis.call('TIME')[1]) - tonumber(ARGV[1])
         for i = 2, #ARGV do
             local state = redis.call('HGET', KEYS[1], ARGV[i]) or ''
-            local all, issued = string.match(state, '^%d+ %d+ (%d+) %d+ %d+ (%d+)$')
+            local all, issued = string.match(state, '^%d+ %d+ (%d+) %d+ %d+ %d+ %d+ (%d+)$')
             if all and math.max(tonumber(all), tonumber(issued)) < before then
                 redis.call('HDEL', KEYS[1], ARGV[i])
             end
@@ -345,6 +345,7 @@ pub fn changes_of(answer: Value) -> Result<Vec<(String, Option<RevocationEvent>)
 
 #[cfg(test)]
 mod tests {
+    use super::super::entry::Counts;
     use super::*;
 
     fn text(of: &str) -> Value {
@@ -374,14 +375,14 @@ mod tests {
     fn changes_of_the_stream_are_read_and_what_is_none_is_passed_over() {
         let change = |id: &str, fields: &[&str]| Value::Array(vec![text(id), texts(fields)]);
         let changes = Value::Array(vec![
-            change("1-1", &["entry", "a", "is", "1 0 17 0 0 0"]),
+            change("1-1", &["entry", "a", "is", "1 0 17 0 0 0 0 0"]),
             change("1-2", &["entry", "b", "is", "never"]),
             change("1-3", &["entry", "c"]),
             change("1-4", &["other"]),
-            change("1-5", &["gone", "a", "was", "1 0 17 0 0 0"]),
+            change("1-5", &["gone", "a", "was", "1 0 17 0 0 0 0 0"]),
         ]);
         let answer = Value::Array(vec![Value::Array(vec![text("log"), changes])]);
-        let entry = Entry { revoked: 1, all_until_unix: 17, ..Entry::default() };
+        let entry = Entry { all: Counts { revoked: 1, undone: 0 }, all_until_unix: 17, ..Entry::default() };
         let expected = [
             ("1-1", Some(RevocationEvent::Changed("a".to_owned(), Some(entry)))),
             ("1-2", Some(RevocationEvent::Changed("b".to_owned(), None))),

@@ -89,7 +89,7 @@ fn a_revocation_that_is_too_long_is_told_and_the_others_are_in_force() {
     wait_connected(&server, true);
     let set = "turnstone:{revocations}";
     let user = |name: &str| format!(r#"{{"user":"{name}","realm":"turn.test"}} 0a1b"#);
-    let state = "1 0 9999999999 0 0 0";
+    let state = "1 0 9999999999 0 0 0 0 0";
     let is_refused = |name: &str| match allocate(&server, &server.credentials(name)) {
         Ok(_) => false,
         Err(code) => code == 401,

@@ -222,7 +222,16 @@ fn an_entry_that_cannot_be_read_is_told_and_takes_nothing_out_of_force() {
     let hash = "turnstone:{revocations}";
     let id = redis.ask(&["HKEYS", hash]);
     let unread = id.replace('}', ",\"also\":60}");
-    redis.ask(&["HSET", hash, &unread, "1 0 99999999999 0 0 0", "~ junk", "1 0 99999999999 0 0 0", &id, "later"]);
+    redis.ask(&[
+        "HSET",
+        hash,
+        &unread,
+        "1 0 99999999999 0 0 0 0 0",
+        "~ junk",
+        "1 0 99999999999 0 0 0 0 0",
+        &id,
+        "later",
+    ]);
     for server in [&one, &other] {
         wait_until("it to be told", LIMIT, || server.log().contains("unknown field `also`").then_some(()));
     }
@@ -402,7 +411,7 @@ fn a_server_that_knows_nothing_and_comes_first_to_an_empty_store_takes_nothing_o
 fn what_is_over_by_a_clock_that_is_wrong_stays_in_the_store() {
     let redis = Redis::start();
     let hash = "turnstone:{revocations}";
-    let ago = |secs: u64| format!("1 0 {} 0 0 0", unix_now() - secs);
+    let ago = |secs: u64| format!("1 0 {} 0 0 0 0 0", unix_now() - secs);
     let id = |user: &str| format!(r#"{{"user":"{user}","realm":"turn.test"}} 0a1b"#);
     redis.ask(&["HSET", hash, &id("hour"), &ago(600), &id("days"), &ago(3 * 86_400), &id("years"), &ago(99_999_999)]);
     let one = start(&redis);
@@ -446,7 +455,7 @@ fn a_store_without_room_is_told_to_who_revokes_and_what_is_known_already_is_chan
     revoke(&one, "alice");
     wait_refused(&other, "alice", true);
     let script = "for i = 1, 65535 do
-            redis.call('HSET', KEYS[1], '{\"user\":\"' .. i .. '\",\"realm\":\"b.test\"} 0a1b', '1 0 99999999999 0 0 0')
+            redis.call('HSET', KEYS[1], '{\"user\":\"' .. i .. '\",\"realm\":\"b.test\"} 0a1b', '1 0 99999999999 0 0 0 0 0')
         end";
     redis.ask(&["EVAL", script, "1", "turnstone:{revocations}"]);
     wait_until("all of it to be known", LIMIT, || (store_status(&one)["revocations"] == 65_536).then_some(()));
@@ -470,9 +479,9 @@ fn a_store_without_room_is_told_to_who_revokes_and_what_is_known_already_is_chan
 fn fill(redis: &Redis, count: usize, until_unix: u64) {
     let script = format!(
         "for i = 1, {count} do
-            redis.call('HSET', KEYS[1], '{{\"user\":\"' .. i .. '\",\"realm\":\"b.test\"}} 0a1b:api', '1 0 {until_unix} 0 0 0')
+            redis.call('HSET', KEYS[1], '{{\"user\":\"' .. i .. '\",\"realm\":\"b.test\"}} 0a1b:api', '1 0 {until_unix} 0 0 0 0 0')
         end
-        redis.call('HSET', KEYS[1], '{{\"user\":\"bob\",\"realm\":\"b.test\"}} 0a1b:api', '1 0 99999999999 0 0 0')"
+        redis.call('HSET', KEYS[1], '{{\"user\":\"bob\",\"realm\":\"b.test\"}} 0a1b:api', '1 0 99999999999 0 0 0 0 0')"
     );
     redis.ask(&["EVAL", &script, "1", "turnstone:{revocations}"]);
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::room::{OF_API_MAX, OF_REALM_MAX};
 use super::*;
 use crate::auth::IssuedBefore;
-use crate::store::entry_of_line;
+use crate::store::{Counts, entry_of_line};
 
 const NOW: u64 = 1_800_000_000;
 const USERS: [&str; 3] = ["alice", "bob", "carol"];
@@ -21,8 +21,15 @@ fn new(run: &str) -> RevokedEntries {
 
 /// Until when all of a user is revoked.
 fn until(of: &RevokedEntries, user: &str) -> Option<u64> {
+    until_by(of, user, false)
+}
+
+/// The same by one of the two terms.
+fn until_by(of: &RevokedEntries, user: &str, is_issued: bool) -> Option<u64> {
     let stored = of.revocations.stored();
-    stored.iter().find(|found| found.whose == Revoked::User(user.into())).map(|found| found.until_unix)
+    let is_it =
+        |found: &&Revocation| found.whose == Revoked::User(user.into()) && found.issued_before.is_some() == is_issued;
+    stored.iter().find(is_it).map(|found| found.until_unix)
 }
 
 fn restored(run: &str, lines: &[String]) -> RevokedEntries {
@@ -221,6 +228,8 @@ enum Step {
         server: u8,
         user: u8,
         secs: u16,
+        /// What was issued before some moment, rather than all.
+        is_issued: bool,
     },
     Undo {
         server: u8,
@@ -263,13 +272,25 @@ struct Server {
     runs: u32,
 }
 
+/// Something that was revoked, and not undone by who knew of it.
+struct Standing {
+    user: usize,
+    is_issued: bool,
+    id: String,
+    count: u64,
+    until_unix: u64,
+}
+
+fn counts(of: &Entry, is_issued: bool) -> Counts {
+    if is_issued { of.issued } else { of.all }
+}
+
 struct Fleet {
     servers: Vec<Server>,
     store: Entries,
     copy: Entries,
     on_the_way: Vec<(u8, Vec<(String, Entry)>)>,
-    /// All that was ever revoked of a user, and not undone by who knew of it.
-    standing: Vec<(usize, String, u64, u64)>,
+    standing: Vec<Standing>,
 }
 
 impl Fleet {
@@ -286,16 +307,17 @@ impl Fleet {
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::Revoke { server, user, secs } => {
+            Step::Revoke { server, user, secs, is_issued } => {
                 let index = self.index(server);
                 let user = usize::from(user) % USERS.len();
                 let server = &mut self.servers[index];
-                let revoked = revocation(USERS[user], NOW + 3600 + u64::from(secs));
+                let mut revoked = revocation(USERS[user], NOW + 3600 + u64::from(secs));
+                revoked.issued_before = is_issued.then_some(IssuedBefore { unix: NOW, lifetime_secs: u64::from(secs) });
                 server.entries.revoke(&revoked, Asker::Operator, server.clock).unwrap();
                 let text = server.entries.ids_of("turn.test", &revoked.whose);
-                let own = text.into_iter().find(|text| text.ends_with(&*server.entries.run)).unwrap();
-                let count = server.entries.entries[&own].entry.revoked;
-                self.standing.push((user, own, count, revoked.until_unix));
+                let id = text.into_iter().find(|text| text.ends_with(&*server.entries.run)).unwrap();
+                let count = counts(&server.entries.entries[&id].entry, is_issued).revoked;
+                self.standing.push(Standing { user, is_issued, id, count, until_unix: revoked.until_unix });
             }
             Step::Undo { server, user } => {
                 let index = self.index(server);
@@ -303,9 +325,13 @@ impl Fleet {
                 let server = &mut self.servers[index];
                 let whose = Revoked::User(USERS[user].into());
                 server.entries.undo(None, &whose, server.clock);
-                assert_eq!(until(&server.entries, USERS[user]), None, "undone where it was");
+                for is_issued in [false, true] {
+                    assert_eq!(until_by(&server.entries, USERS[user], is_issued), None, "undone where it was");
+                }
                 let known = &server.entries.entries;
-                self.standing.retain(|(_, id, count, _)| known.get(id).is_none_or(|known| known.entry.undone < *count));
+                self.standing.retain(|of| {
+                    known.get(&of.id).is_none_or(|known| counts(&known.entry, of.is_issued).undone < of.count)
+                });
             }
             Step::Send(server) => {
                 let giving = self.servers[self.index(server)].entries.to_give();
@@ -412,8 +438,8 @@ impl Fleet {
 fn step() -> impl Strategy<Value = Step> {
     let (server, user) = (0..4_u8, 0..3_u8);
     prop_oneof![
-        10 => (server.clone(), user.clone(), any::<u16>())
-            .prop_map(|(server, user, secs)| Step::Revoke { server, user, secs }),
+        10 => (server.clone(), user.clone(), any::<u16>(), any::<bool>())
+            .prop_map(|(server, user, secs, is_issued)| Step::Revoke { server, user, secs, is_issued }),
         7 => (server.clone(), user).prop_map(|(server, user)| Step::Undo { server, user }),
         10 => server.clone().prop_map(Step::Send),
         10 => (any::<u8>(), any::<u8>()).prop_map(|(which, told)| Step::Arrive { which, told }),
@@ -442,10 +468,12 @@ proptest! {
             fleet.take(step);
         }
         fleet.settle();
-        for (n, user) in USERS.iter().enumerate() {
-            let standing = fleet.standing.iter().filter(|(of, ..)| *of == n).map(|(.., until_unix)| *until_unix).max();
+        for (n, is_issued) in (0..USERS.len()).flat_map(|n| [(n, false), (n, true)]) {
+            let user = USERS[n];
+            let standing = fleet.standing.iter().filter(|of| of.user == n && of.is_issued == is_issued);
+            let standing = standing.map(|of| of.until_unix).max();
             for server in &fleet.servers {
-                let until = until(&server.entries, user);
+                let until = until_by(&server.entries, user, is_issued);
                 prop_assert_eq!(until.is_some(), standing.is_some(), "{}: {:?} {:?}", user, until, standing);
                 prop_assert!(until >= standing, "{}: {:?} {:?}", user, until, standing);
             }
