@@ -458,7 +458,7 @@ fn a_store_without_room_is_told_to_who_revokes_and_what_is_known_already_is_chan
             redis.call('HSET', KEYS[1], '{\"user\":\"' .. i .. '\",\"realm\":\"b.test\"} 0a1b', '1 0 99999999999 0 0 0 0 0')
         end";
     redis.ask(&["EVAL", script, "1", "turnstone:{revocations}"]);
-    wait_until("all of it to be known", LIMIT, || (store_status(&one)["revocations"] == 65_536).then_some(()));
+    wait_in_force(&[&one, &other], 65_536);
     let told = turnstone(&one, &["revoke", "--user", "mallory"]);
     assert!(told.code == Some(1) && told.stderr.contains("not on the other servers yet"), "{told:?}");
     assert!(is_refused(&one, "mallory"), "here at least");
@@ -473,6 +473,17 @@ fn a_store_without_room_is_told_to_who_revokes_and_what_is_known_already_is_chan
         store_status(&one)["problems"]["revocations-written"].is_null().then_some(())
     });
     assert!(!is_refused(&one, "alice") && !is_refused(&other, "alice"));
+}
+
+/// Waits until so much is in force of the store by servers, which answer nobody while they take all of a full one.
+fn wait_in_force(servers: &[&TestServer], count: u64) {
+    for server in servers {
+        wait_until("all of it to be in force", 4 * LIMIT, || {
+            let said = turnstone(server, &["store", "status", "--json"]).stdout;
+            let status: Value = serde_json::from_str(&said).ok()?;
+            (status["revocations"] == count).then_some(())
+        });
+    }
 }
 
 /// Entries that the credentials API has asked for, in another realm, until so many seconds after 1970; and one more that is in force.
@@ -491,14 +502,12 @@ fn what_applications_have_revoked_gives_way_to_the_operator() {
     let redis = Redis::start();
     let (one, other) = (start(&redis), start(&redis));
     fill(&redis, 65_535, 99_999_999_999);
-    wait_until("all of it to be known", LIMIT, || (store_status(&one)["revocations"] == 65_536).then_some(()));
+    wait_in_force(&[&one, &other], 65_536);
     assert_eq!(revoke(&one, "mallory")["shared"], true);
     wait_refused(&other, "mallory", true);
     assert_eq!(redis.ask(&["HLEN", "turnstone:{revocations}"]), "65536");
     // What gave way is in force still, where it is known, and that is told.
-    wait_until("all of it to be in force", LIMIT, || {
-        [&one, &other].iter().all(|server| store_status(server)["revocations"] == 65_537).then_some(())
-    });
+    wait_in_force(&[&one, &other], 65_537);
     wait_until("it to be told", LIMIT, || {
         let problem = store_status(&one)["problems"]["revocations-written"].to_string();
         problem.contains("none for 1 more, which are in force where they are known").then_some(())
@@ -510,7 +519,7 @@ fn what_is_over_of_one_realm_takes_no_room_from_applications_of_another() {
     let redis = Redis::start();
     fill(&redis, 32_767, unix_now() - 60);
     let one = with_credentials(&redis).start();
-    wait_until("all of it to be known", LIMIT, || (store_status(&one)["revocations"] == 1).then_some(()));
+    wait_in_force(&[&one], 1);
     let answer = revoke_by_label(&one, "alice");
     assert!(answer.stdout.contains("\"deleted\":1"), "{answer:?}");
     assert!(is_refused(&one, "alice"));
