@@ -64,6 +64,9 @@ fn judge_probed(config: &StoreConfig, wanted: &Wanted, probed: Result<Probed, Pr
                 );
                 return finding("store", Status::Warn, message);
             }
+            if let Some(problem) = probed.differing_clocks {
+                return finding("store", Status::Warn, format!("{url} answers in {took:.1} ms, but {problem}"));
+            }
             finding("store", Status::Ok, format!("{url} answers in {took:.1} ms, and does what servers ask of it"))
         }
         Err(error @ ProbeError::Refused(_)) => {

@@ -159,7 +159,8 @@ impl RevokedEntries {
             .iter()
             .filter(|(text, known)| {
                 let of_store = stored.get(*text).copied().flatten().unwrap_or_default();
-                known.entry.merged(of_store) != of_store && !is_over(&known.entry, over_unix)
+                // By the store's clock alone: else a server whose clock is behind gives again what the others forget, for ever.
+                known.entry.merged(of_store) != of_store && !is_over(&known.entry, store_unix)
             })
             .map(|(text, _)| text.clone())
             .collect();

@@ -1,6 +1,6 @@
 -- Does to a key that is nobody's what servers do to theirs, and leaves nothing.
 --
--- KEYS[1]: the key.
+-- KEYS[1]: the key. Returns the time.
 -- What takes away comes first, where there is nothing yet: who may not do that has left nothing either.
 local key = KEYS[1]
 redis.call('DEL', key)
@@ -24,4 +24,4 @@ redis.call('XADD', key, 'MAXLEN', '~', 1, '*', 'a', 'b')
 redis.call('DEL', key)
 redis.call('SET', key, 'a')
 redis.call('DEL', key)
-return 1
+return tonumber(redis.call('TIME')[1])

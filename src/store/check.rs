@@ -12,6 +12,7 @@ use super::follow::{Wanted, nonce_text_in};
 use super::handle::Store;
 use super::revocations;
 use super::secrets;
+use super::stats::clock_problem;
 use super::users;
 use crate::config::{StoreConfig, StoredSecrets};
 use crate::wall_clock::unix_now;
@@ -41,6 +42,8 @@ impl From<StoreError> for ProbeError {
 pub struct Probed {
     /// How long it took to answer.
     pub took: Duration,
+    /// That its clock and this host's differ.
+    pub differing_clocks: Option<String>,
     /// The realms of which it has no secret, and no user as far as that can be said.
     pub empty: Vec<String>,
     /// What it holds that no server can use.
@@ -72,8 +75,10 @@ pub fn probe(config: &StoreConfig, wanted: &Wanted, limit: Duration) -> Result<P
         let started = Instant::now();
         cmd("PING").query_async::<Value>(&mut connection).await.map_err(refused)?;
         let took = started.elapsed();
-        try_writes(config, &mut connection).await.map_err(refused)?;
-        let mut probed = Probed { took, empty: Vec::new(), unusable: Vec::new(), secrets: StoredSecrets::new() };
+        let store_unix = try_writes(config, &mut connection).await.map_err(refused)?;
+        let differing_clocks = clock_problem(store_unix, unix_now());
+        let mut probed =
+            Probed { took, differing_clocks, empty: Vec::new(), unusable: Vec::new(), secrets: StoredSecrets::new() };
         try_reads(&Store::of(config, connection), wanted, &mut probed).await?;
         Ok(probed)
     };
@@ -89,18 +94,18 @@ fn refused(error: RedisError) -> ProbeError {
     }
 }
 
-/// Has it carry out each command once.
-async fn try_writes(config: &StoreConfig, connection: &mut Connection) -> Result<(), RedisError> {
+/// Has it carry out each command once. Returns what its clock says, in Unix seconds.
+async fn try_writes(config: &StoreConfig, connection: &mut Connection) -> Result<u64, RedisError> {
     let script = Script::new(include_str!("check.lua"));
     let mut random = [0; 8];
     // Without randomness, two who judge at once may meet.
     let _ = getrandom::fill(&mut random);
     let scratch = format!("{}:doctor:{:016x}", config.prefix, u64::from_le_bytes(random));
-    script.key(&scratch).invoke_async::<Value>(connection).await?;
+    let store_unix = script.key(&scratch).invoke_async(connection).await?;
     // A store that is full says so to a script whose first write would take memory.
     let full = Script::new("redis.call('HSET', KEYS[1], 'a', 'b') return redis.call('DEL', KEYS[1])");
     full.key(&scratch).invoke_async::<Value>(connection).await?;
-    Ok(())
+    Ok(store_unix)
 }
 
 /// Reads what servers read.

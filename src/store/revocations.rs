@@ -79,18 +79,18 @@ pub struct StoreRevocations {
 
 static MERGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("merge.lua")));
 
-/// KEYS: the hash. ARGV: how long what is over is kept, then ids of what is over by the clock of a server.
+/// KEYS: the hash. ARGV: how long what is over is kept, then ids of what is over by the clock of a server. Returns how many are forgotten.
 static FORGET: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        "local before = tonumber(redis.call('TIME')[1]) - tonumber(ARGV[1])
+        "local before, forgotten = tonumber(redis.call('TIME')[1]) - tonumber(ARGV[1]), 0
         for i = 2, #ARGV do
             local state = redis.call('HGET', KEYS[1], ARGV[i]) or ''
             local all, issued = string.match(state, '^%d+ %d+ (%d+) %d+ %d+ %d+ %d+ (%d+)$')
             if all and math.max(tonumber(all), tonumber(issued)) < before then
-                redis.call('HDEL', KEYS[1], ARGV[i])
+                forgotten = forgotten + redis.call('HDEL', KEYS[1], ARGV[i])
             end
         end
-        return 1",
+        return forgotten",
     )
 });
 
@@ -223,7 +223,10 @@ impl StoreRevocations {
                     return Ok(());
                 }
             }
-            let (look, _) = self.look(&mut connection).await?;
+            let (look, store_unix) = self.look(&mut connection).await?;
+            if let Some(problem) = self.store.stats().compare_clocks(store_unix, now_unix()) {
+                tracing::warn!(%problem, "the clocks of the store and of this server differ");
+            }
             // What was emptied, or has come back from an older copy, tells nothing of it in the stream.
             if is_quiet && look != known || read_at.elapsed() >= again {
                 known = self.take_all(&mut connection, now_unix, events).await?;
@@ -241,14 +244,16 @@ impl StoreRevocations {
         events: &mpsc::Sender<RevocationEvent>,
     ) -> Result<Look, StoreError> {
         // The stream's place is read before: what changes in between is taken twice, which changes nothing.
-        let (look, store_unix) = self.look(connection).await?;
+        let (mut look, store_unix) = self.look(connection).await?;
         let entries = self.scan_all(connection).await?;
         let before_unix = now_unix().saturating_sub(KEPT_SECS);
         let is_over = |entry: &Option<Entry>| entry.is_some_and(|entry| entry.until_unix() < before_unix);
         let over: Vec<_> = entries.iter().filter(|(_, entry)| is_over(entry)).map(|(id, _)| id.clone()).collect();
         for some in over.chunks(WRITTEN_AT_ONCE) {
             let args: Vec<_> = std::iter::once(KEPT_SECS.to_string()).chain(some.iter().cloned()).collect();
-            connection.script(&FORGET, &self.keys[..1], &args).await?;
+            let answer = connection.script(&FORGET, &self.keys[..1], &args).await?;
+            let forgotten: u64 = from_redis_value(answer).map_err(|_| StoreError::Unexpected("a number"))?;
+            look.count = look.count.saturating_sub(forgotten);
         }
         // The other end is gone with the server, which the caller sees by itself.
         let _ = events.send(RevocationEvent::All(entries, store_unix)).await;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use redis::Value;
 
 use super::error::StoreError;
+use crate::clock::span;
 use crate::wall_clock::unix_now;
 
 /// What came of a command.
@@ -95,11 +96,13 @@ pub enum Part {
     Users,
     /// What stands there for single users.
     UserValues,
+    /// Its clock and this server's say the same.
+    Clock,
 }
 
 impl Part {
     /// Every one, for metrics that start at zero.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Quotas,
         Self::RevocationsWritten,
         Self::RevocationsRead,
@@ -108,6 +111,7 @@ impl Part {
         Self::Secrets,
         Self::Users,
         Self::UserValues,
+        Self::Clock,
     ];
 
     /// The stable name used as a metric label.
@@ -121,6 +125,7 @@ impl Part {
             Self::Secrets => "secrets",
             Self::Users => "users",
             Self::UserValues => "user-values",
+            Self::Clock => "clock",
         }
     }
 }
@@ -158,6 +163,22 @@ pub struct StoreStats {
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 /// How long a user is shown who cannot be used: nobody may ask for him again.
 const SHOWN_FOR: Duration = Duration::from_secs(600);
+
+/// Clocks that differ by more are told.
+const CLOCKS_DIFFER_SECS: u64 = 60;
+
+/// What is wrong when the clocks of the store and of this server differ.
+pub(super) fn clock_problem(store_unix: u64, now_unix: u64) -> Option<String> {
+    let differ_secs = store_unix.abs_diff(now_unix);
+    let how = if now_unix > store_unix { "ahead of" } else { "behind" };
+    (differ_secs > CLOCKS_DIFFER_SECS).then(|| {
+        format!(
+            "this server's clock is {} {how} the store's: credentials and revocations end at another time here than elsewhere; have both hosts \
+             set their clocks by NTP (timedatectl says whether they do)",
+            span(differ_secs)
+        )
+    })
+}
 
 /// How it is with the store at this moment.
 #[derive(Clone, Debug)]
@@ -227,10 +248,26 @@ impl StoreStats {
         }
     }
 
+    /// Compares its clock with this server's. Returns what is to be told, once when they begin to differ.
+    pub(super) fn compare_clocks(&self, store_unix: u64, now_unix: u64) -> Option<String> {
+        let Some(problem) = clock_problem(store_unix, now_unix) else {
+            self.is_well(Part::Clock);
+            return None;
+        };
+        let is_news = self.differing_clocks().is_none();
+        (self.trouble(Part::Clock, &problem) && is_news).then_some(problem)
+    }
+
+    /// That its clock and this server's differ.
+    pub fn differing_clocks(&self) -> Option<String> {
+        self.troubles().get(&Part::Clock)?.problem.clone()
+    }
+
     /// What is wrong with which part, while the store answers.
     pub fn problems(&self) -> BTreeMap<Part, String> {
         let mut problems = self.refused();
         problems.extend(self.unusable_user().map(|problem| (Part::UserValues, problem)));
+        problems.extend(self.differing_clocks().map(|problem| (Part::Clock, problem)));
         if let Some(problem) = self.no_secret() {
             problems.entry(Part::Secrets).or_insert(problem);
         }
@@ -240,7 +277,7 @@ impl StoreStats {
     /// What the store refuses, or has something else for than is expected.
     pub fn refused(&self) -> BTreeMap<Part, String> {
         let troubles = self.troubles();
-        let of_store = troubles.iter().filter(|(part, _)| **part != Part::UserValues);
+        let of_store = troubles.iter().filter(|(part, _)| !matches!(part, Part::UserValues | Part::Clock));
         of_store.filter_map(|(part, trouble)| Some((*part, trouble.problem.clone()?))).collect()
     }
 
@@ -320,6 +357,19 @@ impl StoreStats {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clocks_that_differ_by_more_than_a_minute_are_told_once_and_shown_until_they_do_not() {
+        let stats = StoreStats::default();
+        assert_eq!((stats.compare_clocks(1000, 1060), stats.compare_clocks(1060, 1000)), (None, None));
+        let told = stats.compare_clocks(1_000_000, 1_000_000 - 3 * 86_400).unwrap();
+        assert!(told.contains("3 days behind the store's") && told.contains("timedatectl"), "{told}");
+        assert_eq!(stats.compare_clocks(1_000_002, 1_000_002 - 3 * 86_400), None);
+        assert_eq!(stats.problems(), [(Part::Clock, told)].into());
+        assert!(stats.refused().is_empty(), "the store refuses nothing by that");
+        assert_eq!(stats.compare_clocks(1000, 1001), None);
+        assert!(stats.problems().is_empty());
+    }
 
     #[test]
     fn what_is_wrong_with_a_part_is_told_once_a_minute_and_shown_until_it_is_well() {

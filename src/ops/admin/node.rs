@@ -195,6 +195,7 @@ fn store_problems(stats: &StoreStats, view: &StoreView) -> Vec<String> {
         let parts: Vec<_> = refused.keys().map(|part| part.label()).collect();
         problems.push(format!("the store refuses {}", parts.join(", ")));
     }
+    problems.extend(stats.differing_clocks());
     problems.extend(stats.no_secret());
     problems.extend(stats.unusable_user().map(|problem| format!("in the store, {problem}")));
     problems

@@ -221,6 +221,20 @@ fn what_gave_way_and_is_revoked_again_is_not_undone_by_who_has_it_from_before() 
     }
 }
 
+#[test]
+fn what_is_over_by_the_clock_of_the_store_is_not_given_again_by_a_server_whose_clock_is_behind() {
+    let behind = NOW - 3 * 86_400;
+    let mut one = new("one");
+    one.revoke(&revocation("alice", behind + 3600), Asker::Operator, behind).unwrap();
+    one.revoke(&revocation("bob", NOW), Asker::Operator, behind).unwrap();
+    one.given(&one.to_give(), &[], behind);
+    let bob: Entries = one.entries.iter().skip(1).map(|(text, known)| (text.clone(), Some(known.entry))).collect();
+    assert!(!one.meet(bob, NOW, behind) && one.to_give().is_empty());
+    assert!(until(&one, "alice").is_some(), "in force here, by its clock");
+    // What is not over by it yet is given again.
+    assert!(one.meet(Entries::new(), NOW, behind) && one.to_give().len() == 1);
+}
+
 /// What happens.
 #[derive(Clone, Copy, Debug)]
 enum Step {
