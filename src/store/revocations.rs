@@ -153,7 +153,7 @@ impl StoreRevocations {
         for some in entries.chunks(WRITTEN_AT_ONCE) {
             let mut args = vec![ENTRIES_MAX.to_string()];
             args.extend(some.iter().flat_map(|(id, entry)| [id.clone(), entry.to_string()]));
-            let answer = self.store.script(&MERGE, &self.keys, &args).await?;
+            let answer = self.store.script(&MERGE, &self.keys, &args).await.map_err(|error| self.explained(error))?;
             let (changed, refused): (usize, Vec<String>) =
                 from_redis_value(answer).map_err(|_| StoreError::Unexpected("what has become of entries"))?;
             given.changed += changed;
@@ -170,7 +170,7 @@ impl StoreRevocations {
         for some in entries.chunks(WRITTEN_AT_ONCE) {
             let mut args = vec![ENTRIES_MAX.to_string()];
             args.extend(some.iter().flat_map(|(id, entry)| [id.clone(), entry.to_string()]));
-            self.store.script(&LET_GO, &self.keys, &args).await?;
+            self.store.script(&LET_GO, &self.keys, &args).await.map_err(|error| self.explained(error))?;
         }
         Ok(())
     }
@@ -186,6 +186,7 @@ impl StoreRevocations {
                 match self.follow_connection(&now_unix, &events).await {
                     Ok(()) => return,
                     Err(error) => {
+                        let error = self.explained(error);
                         losses = if begun.elapsed() > 2 * WAIT { 0 } else { losses + 1 };
                         // That the store is lost is told by who keeps the connection: unless it has room for no other one.
                         let is_told = error.is_loss() && (losses < LOSSES_TOLD || !self.store.is_connected());
@@ -198,6 +199,10 @@ impl StoreRevocations {
             }
             let _ = timeout(PAUSE, connections.changed()).await;
         }
+    }
+
+    fn explained(&self, error: StoreError) -> StoreError {
+        explained(&self.keys, error)
     }
 
     /// Until something is wrong. `Ok` is the end of the server.
@@ -294,10 +299,22 @@ fn keys(prefix: &str) -> [String; 2] {
 
 /// Asks a store what a server does that follows it.
 pub(super) async fn try_to_follow(store: &Store) -> Result<(), StoreError> {
-    let [hash, stream] = keys(&store.config().prefix);
-    store.script(&SOME, &[hash], &some_after("0")).await?;
-    store.command(&changes_after(&stream, "$", Duration::from_millis(1))).await?;
-    Ok(())
+    let keys = keys(&store.config().prefix);
+    let tried = async {
+        store.script(&SOME, &keys[..1], &some_after("0")).await?;
+        store.command(&changes_after(&keys[1], "$", Duration::from_millis(1))).await
+    };
+    tried.await.map(drop).map_err(|error| explained(&keys, error))
+}
+
+/// Says what to do where something else stands at our keys.
+fn explained([hash, stream]: &[String; 2], error: StoreError) -> StoreError {
+    match error {
+        StoreError::Refused(why) if why.contains("WRONGTYPE") => StoreError::Refused(format!(
+            "{why}: something else than revocations is at '{hash}' or '{stream}'; DEL both, and servers put there again what they know to be revoked"
+        )),
+        other => other,
+    }
 }
 
 fn some_after(cursor: &str) -> [String; 4] {

@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::redis::Redis;
+use crate::rights::doctor;
 use crate::support::{Finished, Spec, TestServer, run, time_limited, wait_until};
 use crate::{LIMIT, allocate, metric, store_status, turnstone, wait_connected, with_store};
 
@@ -484,6 +485,24 @@ fn wait_in_force(servers: &[&TestServer], count: u64) {
             (status["revocations"] == count).then_some(())
         });
     }
+}
+
+#[test]
+fn something_else_in_place_of_revocations_is_told_with_what_helps() {
+    let redis = Redis::start();
+    let one = start(&redis);
+    revoke(&one, "alice");
+    let hash = "turnstone:{revocations}";
+    redis.ask(&["DEL", hash]);
+    redis.ask(&["ZADD", hash, "1", "alice"]);
+    assert_eq!(revoke(&one, "bob")["shared"], false);
+    let helps = "DEL both, and servers put there again what they know";
+    for part in ["revocations-written", "revocations-read"] {
+        wait_until(part, LIMIT, || store_status(&one)["problems"][part].to_string().contains(helps).then_some(()));
+    }
+    assert!(doctor(&one).contains(helps), "{}", doctor(&one));
+    redis.ask(&["DEL", hash, "turnstone:{revocations}:log"]);
+    wait_until("the store to have it again", LIMIT, || (redis.ask(&["HLEN", hash]) == "2").then_some(()));
 }
 
 /// Entries that the credentials API has asked for, in another realm, until so many seconds after 1970; and one more that is in force.
