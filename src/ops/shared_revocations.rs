@@ -92,10 +92,8 @@ impl SharedRevocations {
         };
         match problem {
             None if is_all_given => stats.is_well(Part::RevocationsWritten),
-            Some(error) if !error.is_loss() => {
-                if stats.trouble(Part::RevocationsWritten, &error) {
-                    tracing::error!(%error, "what is revoked here, or undone, is not so on the other servers; it is tried again");
-                }
+            Some(error) if !error.is_loss() && stats.trouble(Part::RevocationsWritten, &error) => {
+                tracing::error!(%error, "what is revoked here, or undone, is not so on the other servers; it is tried again");
             }
             _ => {}
         }

@@ -37,6 +37,9 @@ pub(in crate::ops) enum UsedUp {
     OfAll,
 }
 
+/// Entries as they are.
+pub(in crate::ops) type States = Vec<(String, Entry)>;
+
 /// What the credentials API has of a realm.
 #[derive(Debug, Default)]
 pub(super) struct OfApi {
@@ -118,7 +121,7 @@ impl RevokedEntries {
     }
 
     /// What has given way here, and is to do so in the store.
-    pub(in crate::ops) fn to_let_go(&self) -> Vec<(String, Entry)> {
+    pub(in crate::ops) fn to_let_go(&self) -> States {
         self.gone.iter().map(|(text, entry)| (text.clone(), *entry)).collect()
     }
 
@@ -146,11 +149,7 @@ impl RevokedEntries {
     }
 
     /// What the store has no room for gets that of what is worth less: which entries are to give way, and which are given again then.
-    pub(in crate::ops) fn giving_way_to(
-        &self,
-        refused: &[String],
-        now_unix: u64,
-    ) -> (Vec<(String, Entry)>, Vec<(String, Entry)>) {
+    pub(in crate::ops) fn giving_way_to(&self, refused: &[String], now_unix: u64) -> (States, States) {
         let over_unix = self.over_unix(now_unix);
         let found = refused.iter().filter_map(|text| Some((text, self.entries.get(text)?)));
         let wanted = found.map(|(text, known)| (known.worth(over_unix), text, known.entry));
