@@ -1,6 +1,7 @@
 //! One question to one node: a GET over HTTP, of which nothing is followed or kept. The token is shown over TLS to who has the right
 //! certificate, at a socket, at a loopback address, and elsewhere only where the configuration says so.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,8 +139,21 @@ impl Asker {
         }
     }
 
+    /// The same, trusting others.
+    pub(crate) fn with(&self, credentials: &Credentials) -> Self {
+        Self { name: self.name.clone(), ..Self::new(self.url.clone(), credentials) }
+    }
+
     pub(crate) fn url(&self) -> &NodeUrl {
         &self.url
+    }
+
+    /// Where it has been found to be.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        match &self.url {
+            NodeUrl::Unix(_) => Vec::new(),
+            url => self.name.found(url.host()),
+        }
     }
 
     /// What it says of itself. `query` is what is wanted besides.

@@ -1,6 +1,6 @@
 //! The addresses of a host, by the resolver of the system, which knows no time limit: in a thread of its own, one for a host at a time.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ const ADDRESSES_MAX: usize = 8;
 type Found = (Vec<SocketAddr>, Instant);
 
 /// The addresses of one host and port.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Name {
     is_asked: Arc<AtomicBool>,
     known: Arc<Mutex<Option<Found>>>,
@@ -60,6 +60,15 @@ impl Name {
             Ok(Err(error)) => earlier(format!("{host} is not found: {error}")),
             Err(_) => earlier(format!("the resolver does not answer about {host}")),
         }
+    }
+
+    /// The addresses of a host, as they were found last.
+    pub(super) fn found(&self, host: &str) -> Vec<IpAddr> {
+        if let Ok(ip) = host.parse() {
+            return vec![ip];
+        }
+        let found = self.known().map(|(found, _)| found).unwrap_or_default();
+        found.iter().map(SocketAddr::ip).collect()
     }
 
     fn known(&self) -> Option<Found> {

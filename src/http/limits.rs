@@ -11,7 +11,7 @@ pub(crate) struct Limits {
     pub(crate) connections: usize,
     /// How long a connection may have asked for nothing before it has to give way to another one.
     pub(crate) silent: Duration,
-    /// The same of one from a network that nobody has shown the token from of late, where an endpoint notes who has.
+    /// The same of one from a network that nobody has shown the token from of late, where an endpoint notes who has, and nobody is expected from.
     pub(crate) silent_unknown: Duration,
     /// Connections of one network that have asked for nothing: beyond these, they give way at once.
     pub(crate) silent_of_network: usize,

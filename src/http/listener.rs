@@ -50,6 +50,11 @@ pub(crate) trait Handler: Send + Sync + 'static {
         true
     }
 
+    /// Whether somebody is expected to come from there: he has the time of those who have shown the token from there.
+    fn expects(&self, _from: IpAddr) -> bool {
+        false
+    }
+
     /// A TLS handshake failed, or took too long.
     fn handshake_failed(&self) {}
 
@@ -152,7 +157,8 @@ impl EndpointListener {
             if !handler.admits(address) {
                 continue;
             }
-            let seat = seats.take(address).await;
+            let is_expected = address.is_some_and(|address| handler.expects(address));
+            let seat = seats.take(address, is_expected).await;
             let (handler, id) = (Arc::clone(&handler), seat.id());
             let caller = Caller { address, seat };
             let tls = tls.clone();

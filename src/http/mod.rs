@@ -13,3 +13,4 @@ pub(crate) use body::{BadBody, read_body};
 pub(crate) use bounded::{Allowance, Bounded};
 pub(crate) use limits::Limits;
 pub(crate) use listener::{Caller, EndpointListener, Handler, Tls};
+pub(crate) use seats::network_of;

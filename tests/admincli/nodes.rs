@@ -213,10 +213,7 @@ fn many_nodes_that_hang_do_not_take_the_turns_of_the_one_with_room() {
 #[test]
 fn silent_connections_from_many_addresses_hold_up_no_node_that_asks() {
     let server = TestServer::start(&config(&format!("[fleet]\nlisten = \"127.0.0.1:0\"\ntoken = \"{TOKEN}\"\n")));
-    let line = wait_until("the endpoint in the log", LIMIT, || {
-        server.log().lines().find(|line| line.contains("serving the nodes of the fleet")).map(str::to_owned)
-    });
-    let port: u16 = line.split("127.0.0.1:").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+    let port = fleet_port(&server);
     let token = server.file("token");
     std::fs::write(&token, TOKEN).unwrap();
     std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
@@ -248,6 +245,48 @@ fn silent_connections_from_many_addresses_hold_up_no_node_that_asks() {
                 began.elapsed()
             );
         }
+    });
+}
+
+/// Where the nodes of the fleet are served.
+fn fleet_port(server: &TestServer) -> u16 {
+    let line = wait_until("the endpoint in the log", LIMIT, || {
+        server.log().lines().find(|line| line.contains("serving the nodes of the fleet")).map(str::to_owned)
+    });
+    line.split("127.0.0.1:").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// Strangers, each from an address of its own: one in eight of them stays by chance. No more, since others do not fit into the queue of those
+/// that wait to be accepted.
+const STRANGERS: u16 = 120;
+/// So long who is known may be silent.
+const SILENT: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_server_that_has_just_started_lets_a_node_of_its_list_keep_its_time_among_silent_strangers() {
+    let nodes = "nodes = [\"http://127.0.7.1:9\"]";
+    let server = TestServer::start(&config(&format!(
+        "[metrics]\nlisten = \"unix:metrics.sock\"\n[fleet]\nlisten = \"127.0.0.1:0\"\ntoken = \"{TOKEN}\"\n{nodes}\n"
+    )));
+    let port = fleet_port(&server);
+    wait_until("the list to be read", LIMIT, || (nodes_metric(&server, "silent") == Some(1.0)).then_some(()));
+    // Nobody has shown the token yet, and who takes longer than that has to give way, known or not.
+    let mut answered = 0;
+    wait_until("the strangers to come in time three times", 3 * LIMIT, || {
+        let began = Instant::now();
+        let mut node = silent(SocketAddr::from(([127, 0, 7, 1], 0)), port).unwrap();
+        let strangers: Vec<_> = (0..STRANGERS)
+            .map(|n| silent(SocketAddr::from(([127, 1, (n >> 8) as u8, n as u8], 0)), port).unwrap())
+            .collect();
+        let mut answer = Vec::new();
+        let request = format!("GET /v1/node HTTP/1.1\r\nHost: turn1\r\nAuthorization: Bearer {TOKEN}0\r\n\r\n");
+        let _ = node.write_all(request.as_bytes()).and_then(|()| node.read_to_end(&mut answer));
+        drop(strangers);
+        // The token is a wrong one, so that it is known by the list alone.
+        let is_answered = answer.starts_with(b"HTTP/1.1 401");
+        assert!(is_answered || began.elapsed() >= SILENT, "{:?} {answer:?}", began.elapsed());
+        answered += u32::from(is_answered);
+        (answered == 3).then_some(())
     });
 }
 

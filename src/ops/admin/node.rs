@@ -86,6 +86,10 @@ impl Handler for NodeApi {
         from.is_none_or(|from| self.connections.allow(sys::clocks().0, from))
     }
 
+    fn expects(&self, from: IpAddr) -> bool {
+        self.api.fleet.as_ref().is_some_and(|fleet| fleet.leads_to(from))
+    }
+
     async fn respond(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
         caller.has_asked();
         self.answer(request, caller).await.unwrap_or_else(|refused| refused.answer())

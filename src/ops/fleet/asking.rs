@@ -60,6 +60,7 @@ impl Fleet {
             for node in self.overdue() {
                 tokio::spawn(Arc::clone(self).ask(node, Wanted::default()));
             }
+            self.note_networks();
             self.publish();
             self.status.fleet.set_nodes(self.counted());
         }
@@ -139,6 +140,8 @@ impl Fleet {
         lock(&node.seen).asked = Some(asked);
         let Wanted { room, samples } = wanted;
         let answer = node.asker.report(&format!("?room={room}&samples={samples}"), ASK_LIMIT).await;
+        // A name has been looked up for it.
+        self.note_networks();
         let came_of_it = Asked::of(&answer);
         self.status.fleet.count(came_of_it);
         if came_of_it == Asked::Untrusted {

@@ -55,9 +55,12 @@ impl Fleet {
                 return Arc::clone(known);
             }
             let seen = known.map(|node| Arc::clone(&node.seen)).unwrap_or_default();
-            Arc::new(Node { asker: Arc::new(Asker::new(url, credentials)), is_asked: AtomicBool::new(false), seen })
+            let asker = known.map(|node| node.asker.with(credentials));
+            let asker = Arc::new(asker.unwrap_or_else(|| Asker::new(url, credentials)));
+            Arc::new(Node { asker, is_asked: AtomicBool::new(false), seen })
         });
         self.nodes.store(Arc::new(nodes.collect()));
+        self.note_networks();
         if *self.unnamed.load_full() != unnamed
             && let Some((name, problem)) = unnamed.first()
         {

@@ -1,6 +1,7 @@
 //! What is known of each node, and when which of them is asked for what.
 
-use std::net::SocketAddr;
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use crate::addr::Transport;
 use crate::config::{Config, FleetConfig, NodeSource};
 use crate::credentials::client_addresses;
 use crate::fleet::{Asker, NodeReport};
+use crate::http::network_of;
 use crate::net::RelayPorts;
 use crate::ops::leases::has_fleet_quota;
 use crate::ops::listeners::Bound;
@@ -36,6 +38,8 @@ pub(in crate::ops) struct Fleet {
     pub(super) status: Arc<Status>,
     pub(super) settled: ArcSwap<Settled>,
     pub(super) nodes: ArcSwap<Vec<Arc<Node>>>,
+    /// Networks that the list of nodes leads to.
+    pub(super) networks: ArcSwap<HashSet<IpAddr>>,
     /// Names of nodes that lead to none, and why.
     pub(super) unnamed: ArcSwap<Vec<(String, String)>>,
     pub(super) has_changed: Notify,
@@ -99,6 +103,7 @@ impl Fleet {
             status: Arc::clone(status),
             settled: ArcSwap::from_pointee(settled),
             nodes: ArcSwap::default(),
+            networks: ArcSwap::default(),
             unnamed: ArcSwap::default(),
             has_changed: Notify::new(),
             is_doubted: AtomicBool::new(false),
@@ -137,6 +142,20 @@ impl Fleet {
     /// Names that lead to no node, and why.
     pub(in crate::ops) fn unnamed(&self) -> Arc<Vec<(String, String)>> {
         self.unnamed.load_full()
+    }
+
+    /// Whether the list of nodes leads there.
+    pub(in crate::ops) fn leads_to(&self, address: IpAddr) -> bool {
+        self.networks.load().contains(&network_of(address))
+    }
+
+    /// Notes where the list leads to, as it has been found so far.
+    pub(super) fn note_networks(&self) {
+        let networks: HashSet<_> =
+            self.nodes.load().iter().flat_map(|node| node.asker.addresses()).map(network_of).collect();
+        if networks != **self.networks.load() {
+            self.networks.store(Arc::new(networks));
+        }
     }
 
     /// Whether a node is this one.
