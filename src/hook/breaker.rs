@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::stats::BROKEN_KEPT;
 use super::turns::network;
 
 /// Failures in a row.
@@ -17,7 +18,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Networks with failures; beyond, all counts begin anew.
 const NETWORKS_MAX: usize = 4096;
 /// Those of a network that does not ask again are forgotten after so long.
-const KEPT: Duration = Duration::from_secs(120);
+const KEPT: Duration = BROKEN_KEPT;
 /// Between two lines in the log.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
@@ -50,7 +51,7 @@ impl Breakers {
         if is_good {
             self.networks.remove(&network);
             self.networks.retain(|_, (_, noted)| now.saturating_duration_since(*noted) < KEPT);
-            let is_mended = !self.is_broken() && std::mem::take(&mut self.is_told);
+            let is_mended = self.broken_until().is_none() && std::mem::take(&mut self.is_told);
             return if is_mended { Tell::Mended } else { Tell::Nothing };
         }
         if self.networks.len() >= NETWORKS_MAX && !self.networks.contains_key(&network) {
@@ -71,9 +72,10 @@ impl Breakers {
         is_due(&mut self.failure_told_at, now)
     }
 
-    /// Whether there is a network for which nobody is asked.
-    pub(super) fn is_broken(&self) -> bool {
-        self.networks.values().any(|(breaker, _)| breaker.broken.is_some())
+    /// Until when there is a network for which nobody is asked, unless one that does not answer is noted again: who does not ask any more is forgotten.
+    pub(super) fn broken_until(&self) -> Option<Instant> {
+        let broken = self.networks.values().filter(|(breaker, _)| breaker.broken.is_some());
+        broken.map(|(_, noted)| *noted + KEPT).max()
     }
 }
 
@@ -139,6 +141,7 @@ impl Breaker {
 
 #[cfg(test)]
 mod tests {
+    use super::super::stats::HookStats;
     use super::*;
 
     fn client(text: &str) -> IpAddr {
@@ -154,11 +157,11 @@ mod tests {
             assert!(breakers.may_ask(ann, at(0)));
             assert_eq!(breakers.note(ann, is_good, at(0)), Tell::Nothing);
         }
-        assert!(!breakers.is_broken());
+        assert_eq!(breakers.broken_until(), None);
         assert_eq!(breakers.note(ann, false, at(0)), Tell::Broken(PAUSE_MIN));
         // Another one was under way.
         assert_eq!(breakers.note(ann, false, at(1)), Tell::Nothing);
-        assert!(breakers.is_broken() && !breakers.may_ask(ann, at(999)));
+        assert!(breakers.broken_until() == Some(at(1) + KEPT) && !breakers.may_ask(ann, at(999)));
         assert_eq!([breakers.may_ask(ann, at(1000)), breakers.may_ask(ann, at(1000))], [true, false]);
         assert_eq!(breakers.note(ann, false, at(1500)), Tell::Nothing);
         assert_eq!([breakers.may_ask(ann, at(3499)), breakers.may_ask(ann, at(3500))], [false, true]);
@@ -194,8 +197,12 @@ mod tests {
             assert_eq!(breakers.may_ask(client(of), now), may, "{of}");
         }
         assert_eq!(breakers.note(client("192.0.3.1"), true, now), Tell::Nothing);
-        assert!(breakers.is_broken(), "another one's answer mends nothing for it");
-        // What does not ask again is forgotten, and what there is of networks is bounded.
+        assert!(breakers.broken_until().is_some(), "another one's answer mends nothing for it");
+        // What does not ask again is forgotten, also where nobody else asks, and what there is of networks is bounded.
+        let (stats, until) = (HookStats::default(), breakers.broken_until());
+        stats.broken().set(until);
+        assert_eq!(until, Some(now + KEPT));
+        assert!(stats.broken().is_at(now + KEPT - Duration::from_secs(1)) && !stats.broken().is_at(now + KEPT));
         assert_eq!(breakers.note(client("192.0.3.1"), true, now + KEPT), Tell::Mended);
         assert!(breakers.networks.is_empty());
         for n in 0..3 * NETWORKS_MAX as u32 {

@@ -4,6 +4,7 @@
 //! for a minute where nobody takes them. While nobody answers, that many try and then there is a pause. What is lost on this way is counted.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -14,7 +15,7 @@ use tokio::time::{sleep_until, timeout};
 use super::answer::{Verdict, read_to_event};
 use super::exchange::{HookError, Target};
 use super::silence::{May, Silence};
-use super::stats::{EventStats, ToldOf};
+use super::stats::{BROKEN_KEPT, EventStats, ToldOf};
 use super::waiting::{Event, Waiting};
 use crate::addr::{FiveTuple, RelayedAddr};
 use crate::config::{HookEvent, HookEvents};
@@ -59,6 +60,8 @@ pub struct Teller {
 
 struct Shared {
     telling: ArcSwap<Telling>,
+    /// Another one is told: what the one before did not answer is not held against it.
+    has_changed: AtomicBool,
     /// Tells this run of the server from every other.
     server: String,
     end: EndAllocation,
@@ -91,7 +94,7 @@ pub fn tell(
     let (send, queue) = mpsc::channel(QUEUE_MAX);
     let telling = ArcSwap::from_pointee(Telling::new(events));
     stats.health().begin(events.url.to_string());
-    let shared = Arc::new(Shared { telling, server, end, stats });
+    let shared = Arc::new(Shared { telling, has_changed: AtomicBool::new(false), server, end, stats });
     let teller = Teller {
         queue,
         shared: Arc::clone(&shared),
@@ -143,6 +146,8 @@ impl EventControl {
         if self.0.telling.load().events != *events {
             self.0.telling.store(Arc::new(Telling::new(events)));
             self.0.stats.health().begin(events.url.to_string());
+            self.0.stats.broken().set(None);
+            self.0.has_changed.store(true, Ordering::Release);
         }
     }
 }
@@ -189,6 +194,9 @@ impl Teller {
         let at_once = self.shared.telling.load().target.concurrency();
         if being_told >= at_once {
             return None;
+        }
+        if self.shared.has_changed.swap(false, Ordering::AcqRel) {
+            self.silence.end();
         }
         let only_known = match self.silence.may_begin(at_once, now) {
             May::Everybodys => false,
@@ -240,7 +248,7 @@ impl Teller {
         if self.silence.end() {
             tracing::info!("the application of [hook] takes events again");
         }
-        self.shared.stats.set_broken(false);
+        self.shared.stats.broken().set(None);
         if !problem.is_empty() {
             if is_due(&mut self.refused_told, now) {
                 tracing::warn!(%problem, "the application of [hook] does not take an event as it should; its own log should say why (told once a minute)");
@@ -267,7 +275,7 @@ impl Teller {
     }
 
     fn tell_of_silence(&mut self, problem: &str, now: Instant) {
-        self.shared.stats.set_broken(self.silence.is_of_all(now));
+        self.shared.stats.broken().set(self.silence.is_of_all(now).then_some(now + BROKEN_KEPT));
         if self.silence.is_of_all(now) {
             if is_due(&mut self.silence.told_at, now) {
                 self.silence.is_told = true;
@@ -475,5 +483,20 @@ mod tests {
         assert!(teller.shared.stats.is_broken());
         let (lags, _) = play(&mut teller, (start + Duration::from_secs(40), 40), &users(1), |user| user == "good");
         assert!(lags.len() == 40 && lags.iter().all(|lag| *lag == 0), "{lags:?}");
+    }
+
+    #[test]
+    fn what_one_application_did_not_answer_is_not_held_against_the_next_one() {
+        let (mut teller, start) = (teller(16), Instant::now());
+        let _ = play(&mut teller, (start, 40), &users(1000), |_| false);
+        assert!(teller.shared.stats.is_broken() && teller.silence.is_of_all(start + Duration::from_secs(40)));
+        let control = EventControl(Arc::clone(&teller.shared));
+        let before = teller.shared.telling.load().events.clone();
+        control.reload(&before);
+        assert!(teller.shared.stats.is_broken(), "it is the same");
+        control.reload(&HookEvents { url: HookUrl::Unix("/elsewhere".into()), ..before });
+        assert!(!teller.shared.stats.is_broken());
+        let at = start + Duration::from_secs(40);
+        assert!(teller.next(0, at).is_some() && !teller.silence.is_of_all(at));
     }
 }

@@ -132,7 +132,7 @@ impl HookControl {
             self.0.target.store(Some(Arc::new(Target::asking(hook))));
             *self.0.breakers() = Breakers::default();
             self.0.stats.health().begin(hook.url.to_string());
-            self.0.stats.set_broken(false);
+            self.0.stats.broken().set(None);
         }
     }
 }
@@ -229,7 +229,7 @@ impl Shared {
             let (mut breakers, now) = (self.breakers(), Instant::now());
             let is_there = !answer.as_ref().is_err_and(HookError::is_of_all);
             let tell = breakers.note(client, is_there, now);
-            self.stats.set_broken(breakers.is_broken());
+            self.stats.broken().set(breakers.broken_until());
             (tell, is_there, answer.is_err() && breakers.tells_failure(now))
         };
         let problem = answer.as_ref().err().map(|problem| target.redact(&problem.to_string()));

@@ -1,8 +1,13 @@
 //! What became of questions, and of events.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::health::Health;
+
+/// How long an application counts as one that does not answer, after it has not for the last time.
+pub(super) const BROKEN_KEPT: Duration = Duration::from_secs(120);
 
 /// What came of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +51,7 @@ impl Told {
 #[derive(Debug, Default)]
 pub struct HookStats {
     told: [AtomicU64; Told::ALL.len()],
-    is_broken: AtomicBool,
+    broken: Broken,
     health: Health,
 }
 
@@ -67,13 +72,13 @@ impl HookStats {
         self.told.get(told as usize).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
-    pub(super) fn set_broken(&self, is_broken: bool) {
-        self.is_broken.store(is_broken, Ordering::Relaxed);
+    pub(super) fn broken(&self) -> &Broken {
+        &self.broken
     }
 
-    /// Whether nobody is asked at the moment.
+    /// Whether nobody is asked at the moment, for clients of some network.
     pub fn is_broken(&self) -> bool {
-        self.is_broken.load(Ordering::Relaxed)
+        self.broken.is_at(Instant::now())
     }
 }
 
@@ -120,7 +125,7 @@ impl ToldOf {
 pub struct EventStats {
     told: [AtomicU64; ToldOf::ALL.len()],
     waiting: AtomicU64,
-    is_broken: AtomicBool,
+    broken: Broken,
     health: Health,
 }
 
@@ -154,12 +159,27 @@ impl EventStats {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_broken(&self, is_broken: bool) {
-        self.is_broken.store(is_broken, Ordering::Relaxed);
+    pub(super) fn broken(&self) -> &Broken {
+        &self.broken
     }
 
     /// Whether nobody answers at the moment.
     pub fn is_broken(&self) -> bool {
-        self.is_broken.load(Ordering::Relaxed)
+        self.broken.is_at(Instant::now())
+    }
+}
+
+/// That an application does not answer, as it was found last. Nobody may ask any more, so that it is not found out that it does again.
+#[derive(Debug, Default)]
+pub(super) struct Broken(Mutex<Option<Instant>>);
+
+impl Broken {
+    /// It does not until then, if nothing else is found.
+    pub(super) fn set(&self, until: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+
+    pub(super) fn is_at(&self, now: Instant) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| now < until)
     }
 }
