@@ -22,7 +22,9 @@ use tokio_rustls::TlsConnector;
 
 use super::names::Name;
 use super::report::{NodeReport, ReportError};
+use crate::addr::SocketKind;
 use crate::client::tls::{Roots, client_config_of, roots_in};
+use crate::client::{io_words, unix_words};
 use crate::config::{AdminToken, FleetConfig, NodeSource, NodeUrl};
 use crate::http::{Allowance, Bounded};
 use crate::regular_file;
@@ -47,8 +49,10 @@ pub(crate) enum NodeError {
     TimedOut(Duration),
     #[error("{0}")]
     Name(String),
-    #[error("cannot be reached: {0}")]
+    #[error("cannot be reached: {}", io_words(.0, SocketKind::Tcp))]
     Connect(std::io::Error),
+    #[error("cannot be reached: {}", unix_words(.0))]
+    Socket(std::io::Error),
     #[error(
         "its certificate is not trusted: {0}; ca and certificate-name in [fleet], or --fleet-ca of a command, say who is"
     )]
@@ -73,6 +77,21 @@ pub(crate) enum NodeError {
     Report(#[from] ReportError),
     #[error("the answer is not the JSON that a node of this version has")]
     NotJson,
+}
+
+impl NodeError {
+    /// What it is, and what to do.
+    pub(crate) fn told(&self) -> String {
+        let remedy = match self {
+            Self::Connect(_) => "does the server run there, with [fleet] listen, and may this host reach that port?",
+            Self::Socket(_) => "does the server run, with [fleet] listen there?",
+            Self::TimedOut(_) => "a firewall may drop what goes there, or the server hangs",
+            Self::Name(_) => "correct nodes in [fleet], or the record",
+            Self::Http(_) => "is that the port of [fleet] listen, and both https or both plain-http?",
+            _ => return self.to_string(),
+        };
+        format!("{self}; {remedy}")
+    }
 }
 
 /// Asks one node.
@@ -270,5 +289,41 @@ async fn trusting(ca: Option<PathBuf>) -> Result<Arc<ClientConfig>, String> {
 }
 
 async fn at_socket(path: &PathBuf) -> Result<Box<dyn Stream>, NodeError> {
-    Ok(Box::new(UnixStream::connect(path).await.map_err(NodeError::Connect)?))
+    Ok(Box::new(UnixStream::connect(path).await.map_err(NodeError::Socket)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Error;
+
+    use super::*;
+
+    #[test]
+    fn why_a_node_is_not_reached_is_said_in_words_with_what_to_do() {
+        for (error, what) in [
+            (
+                NodeError::Connect(Error::from_raw_os_error(libc::ECONNREFUSED)),
+                "nothing listens on this port; does the server run there",
+            ),
+            (
+                NodeError::Connect(Error::from_raw_os_error(libc::EHOSTUNREACH)),
+                "a firewall rejects what goes there; does",
+            ),
+            (
+                NodeError::Socket(Error::from_raw_os_error(libc::ENOENT)),
+                "there is no such socket: nothing listens there; does the server run",
+            ),
+            (
+                NodeError::Socket(Error::from_raw_os_error(libc::ECONNREFUSED)),
+                "nothing listens at this socket any more; does",
+            ),
+        ] {
+            let told = error.told();
+            assert!(
+                told.starts_with("cannot be reached: ") && told.contains(what) && !told.contains("os error"),
+                "{told}"
+            );
+        }
+        assert_eq!(NodeError::Token.told(), NodeError::Token.to_string());
+    }
 }

@@ -1,6 +1,5 @@
 //! The nodes as `doctor` sees them: each asked once how it is.
 
-use std::fmt::Write as _;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -61,19 +60,6 @@ pub(crate) fn probe(fleet: &FleetConfig, limit: Duration) -> io::Result<Vec<Prob
 
 impl ProbeFailure {
     fn of(error: &NodeError) -> Self {
-        let mut problem = error.to_string();
-        let remedy = match error {
-            NodeError::Connect(_) => {
-                "does the server run there, with [fleet] listen, and may this host reach that port?"
-            }
-            NodeError::TimedOut(_) => "a firewall may drop what goes there, or the server hangs",
-            NodeError::Name(_) => "correct nodes in [fleet], or the record",
-            NodeError::Http(_) => "is that the port of [fleet] listen, and both https or both plain-http?",
-            _ => "",
-        };
-        if !remedy.is_empty() {
-            let _ = write!(problem, "; {remedy}");
-        }
         let is_mistake = matches!(
             error,
             NodeError::Untrusted(_)
@@ -84,7 +70,7 @@ impl ProbeFailure {
                 | NodeError::Status(_)
                 | NodeError::Http(_)
         );
-        Self { problem, is_mistake }
+        Self { problem: error.told(), is_mistake }
     }
 }
 

@@ -42,7 +42,7 @@ impl Asked {
         match answer {
             Ok(_) => Self::Answered,
             Err(NodeError::TimedOut(_)) => Self::TimedOut,
-            Err(NodeError::Name(_) | NodeError::Connect(_)) => Self::Unreachable,
+            Err(NodeError::Name(_) | NodeError::Connect(_) | NodeError::Socket(_)) => Self::Unreachable,
             Err(NodeError::Untrusted(_) | NodeError::NoTrust(_) | NodeError::InTheClear) => Self::Untrusted,
             Err(NodeError::Token) => Self::Token,
             Err(

@@ -20,6 +20,8 @@ use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
+use crate::addr::SocketKind;
+use crate::client::{io_words, unix_words};
 use crate::config::{Hook, HookEvents, HookUrl, WebhookToken};
 use crate::http::{Allowance, Bounded};
 use crate::state_file::on_disk;
@@ -38,8 +40,11 @@ pub enum HookError {
     #[error("no answer within the timeout")]
     TimedOut,
     /// Nobody is there, or it is somebody else.
-    #[error("it cannot be reached: {0}")]
+    #[error("it cannot be reached: {}", io_words(.0, SocketKind::Tcp))]
     Connect(io::Error),
+    /// The same at a socket in the file system.
+    #[error("it cannot be reached: {}", unix_words(.0))]
+    Socket(io::Error),
     /// What is said is not HTTP, or broke off.
     #[error("{0}")]
     Http(hyper::Error),
@@ -64,7 +69,7 @@ impl HookError {
     /// Whether the application is not there, as far as one can see. Who says something, however wrong, is: what it says may be about this
     /// user alone, whose name any stranger may have made up.
     pub(super) fn is_of_all(&self) -> bool {
-        matches!(self, Self::TimedOut | Self::Connect(_) | Self::Http(_) | Self::Body)
+        matches!(self, Self::TimedOut | Self::Connect(_) | Self::Socket(_) | Self::Http(_) | Self::Body)
     }
 }
 
@@ -213,7 +218,7 @@ impl Target {
             Ok(stream)
         };
         let stream: Box<dyn Stream> = match &self.place {
-            Place::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(HookError::Connect)?),
+            Place::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(HookError::Socket)?),
             Place::Tcp { host, port } => Box::new(tcp(host, *port).await.map_err(HookError::Connect)?),
             Place::Tls { host, port, connector } => {
                 let stream = tcp(host, *port).await.map_err(HookError::Connect)?;

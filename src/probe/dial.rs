@@ -10,6 +10,7 @@ use rustls::{AlertDescription, CertificateError, Error as TlsError};
 use thiserror::Error;
 
 use crate::addr::{SocketKind, Transport};
+use crate::client::io_words;
 use crate::client::tls;
 use crate::clock::span;
 
@@ -19,7 +20,7 @@ use super::report::{Recorder, Status, Step};
 use super::session::Session;
 use super::tls::{Handshake, TlsFailure};
 use super::url::{Host, TurnUrl};
-use super::verdict::{io_words, is_no_route};
+use super::verdict::is_no_route;
 
 /// Why a further connection cannot be used.
 #[derive(Debug, Error)]

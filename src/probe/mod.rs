@@ -27,6 +27,7 @@ mod tls;
 mod url;
 mod verdict;
 
+pub(crate) use crate::client::io_words;
 pub use crate::client::tls::Roots;
 pub use compare::{Comparison, Difference, Side, compare};
 pub use context::{Options, WARN_DAYS_LEFT};
@@ -36,7 +37,6 @@ pub use place::{CertificateName, ConnectTo};
 pub(crate) use report::millis;
 pub use report::{Counts, Endpoint, Progress, Report, SCHEMA, Status, Step, Target, worst};
 pub use url::{Scheme, TurnUrl, UrlError};
-pub(crate) use verdict::io_words;
 pub use verdict::not_public;
 
 use std::net::SocketAddr;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::addr::{Reach, SocketKind};
 use crate::auth::TimeLimited;
-use crate::client::{ClientError, Credential};
+use crate::client::{ClientError, Credential, io_words};
 use crate::clock::span;
 use crate::stun::{AttributeType, ErrorCode, Message, Method};
 
@@ -113,21 +113,6 @@ impl Failure {
             _ => return words,
         };
         format!("{words}: {hint}")
-    }
-}
-
-/// What is wrong with a socket, in words.
-pub(crate) fn io_words(error: &io::Error, kind: SocketKind) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused if kind == SocketKind::Tcp => {
-            "connection refused: nothing listens on this port".into()
-        }
-        io::ErrorKind::ConnectionRefused => "nothing listens on this port (ICMP port unreachable)".into(),
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
-            "no answer to the connection attempt: a firewall drops it, or the machine is off".into()
-        }
-        io::ErrorKind::ConnectionReset => "the server reset the connection".into(),
-        _ => error.to_string(),
     }
 }
 

@@ -7,6 +7,8 @@ mod client;
 pub mod data;
 mod request;
 pub mod tls;
+mod words;
 
 pub use client::{Client, ClientError, Credential, Event};
 pub use request::{Answer, Request, Ticket};
+pub use words::{io_words, unix_words};

@@ -160,7 +160,7 @@ fn explain_all(
     let ask = |node: Arc<Asker>| {
         let (refusals, sessions) = (refusals.clone(), sessions.clone());
         async move {
-            let failed = |error: NodeError| error.to_string();
+            let failed = |error: NodeError| error.told();
             let name = node.report("", FLEET_LIMIT).await.map_err(failed)?.name;
             let refusals = node.json(&refusals, FLEET_LIMIT).await.map_err(failed)?;
             let sessions = match &sessions {

@@ -18,7 +18,7 @@ const HEARD_LIMIT: Duration = Duration::from_secs(1);
 
 /// `turnstone status --all`
 pub(super) fn status_all(fleet: &FleetConfig, as_json: bool, printer: &mut Printer) -> Result<Exit, CliError> {
-    let question = |node: Arc<Asker>| async move { node.report("", LIMIT).await.map_err(|error| error.to_string()) };
+    let question = |node: Arc<Asker>| async move { node.report("", LIMIT).await.map_err(|error| error.told()) };
     let answered: Vec<Answered<NodeReport>> = ask_all(fleet, question)?;
     let heard = heard(fleet, &answered);
     let reports = || answered.iter().filter_map(|node| node.answer.as_ref().ok());

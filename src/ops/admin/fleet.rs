@@ -120,7 +120,7 @@ pub(super) async fn search(api: &Api, query: &Query) -> Result<Value, Refused> {
         asked.spawn(async move {
             let Ok(_place) = places.acquire_owned().await else { return (node, url, None) };
             let answer = node.asker.json_within(&target, bytes_max, SEARCH_LIMIT).await;
-            (node, url, Some(answer.map_err(|error| error.to_string())))
+            (node, url, Some(answer.map_err(|error| error.told())))
         });
     }
     let all = async {

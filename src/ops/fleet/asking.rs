@@ -165,7 +165,7 @@ impl Fleet {
                 seen.failure = None;
             }
             Err(error) => {
-                (seen.failure, seen.room_until) = (Some(error.to_string()), None);
+                (seen.failure, seen.room_until) = (Some(error.told()), None);
             }
         }
     }
