@@ -17,6 +17,7 @@ use rustls::pki_types::ServerName;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -182,19 +183,29 @@ impl Asker {
     }
 
     /// The answer to a question of the admin API that reads.
-    pub(crate) async fn json<T: DeserializeOwned>(&self, target: &str, limit: Duration) -> Result<T, NodeError> {
+    pub(crate) async fn json<T: DeserializeOwned + Send + 'static>(
+        &self,
+        target: &str,
+        limit: Duration,
+    ) -> Result<T, NodeError> {
         self.json_within(target, BODY_BYTES_MAX, limit).await
     }
 
     /// The same, where it has at most so many bytes.
-    pub(crate) async fn json_within<T: DeserializeOwned>(
+    pub(crate) async fn json_within<T: DeserializeOwned + Send + 'static>(
         &self,
         target: &str,
         bytes_max: usize,
         limit: Duration,
     ) -> Result<T, NodeError> {
         let body = self.get(target, bytes_max, limit).await?;
-        serde_json::from_slice(&body).map_err(|_| NodeError::NotJson)
+        let bytes = body.len();
+        let read = move || serde_json::from_slice(&body).map_err(|_| NodeError::NotJson);
+        match bytes {
+            ..=REPORT_BYTES_MAX => read(),
+            // Nobody else of this thread is to wait until it is read.
+            _ => spawn_blocking(read).await.unwrap_or(Err(NodeError::NotJson)),
+        }
     }
 
     async fn get(&self, target: &str, bytes_max: usize, limit: Duration) -> Result<Bytes, NodeError> {

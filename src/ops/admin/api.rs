@@ -74,12 +74,13 @@ impl Api {
 
 /// From the workers' monotonic clock to the calendar. The distance of the two is read once, so that a moment is shown alike
 /// every time.
+#[derive(Clone, Copy)]
 pub(super) struct Clock {
     unix_minus_monotonic_micros: u64,
 }
 
 impl Clock {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let unix_micros = u64::try_from(unix.as_micros()).unwrap_or(u64::MAX);
         Self { unix_minus_monotonic_micros: unix_micros.saturating_sub(sys::clocks().0) }

@@ -97,8 +97,7 @@ pub(super) async fn search(api: &Api, query: &Query) -> Result<Value, Refused> {
     let limit = query.limit(FOUND_DEFAULT, FOUND_MAX)?;
     // A filter that is none is told before anybody is asked.
     let mut found = Vec::new();
-    let own = sessions::list(api, query).await?;
-    let own = serde_json::from_value(own).unwrap_or_default();
+    let own = sessions::page(api, query, |page| serde_json::from_value(page).unwrap_or_default()).await?;
     let own_name = node::report(api).name;
     let names = names(fleet, &own_name);
     let name_of = |url: &str| names.get(url).cloned();

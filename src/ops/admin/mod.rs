@@ -127,9 +127,9 @@ impl AdminApi {
                 query(nothing)?;
                 return Ok(response(StatusCode::OK, JSON, OPENAPI));
             }
-            "/v1/sessions" if is_get => sessions::list(api, &query(sessions::LIST_KEYS)?).await?,
+            "/v1/sessions" if is_get => return sessions::list(api, &query(sessions::LIST_KEYS)?).await,
             "/v1/sessions" => sessions::end_all(api, &query(sessions::FILTER_KEYS)?).await?,
-            "/v1/users" => users::list(api, &query(users::KEYS)?).await?,
+            "/v1/users" => return users::list(api, &query(users::KEYS)?).await,
             "/v1/refusals" => refusals::list(api, &query(refusals::KEYS)?).await?,
             "/v1/revocations" if is_get => revocations::list(api, &query(revocations::LIST_KEYS)?)?,
             "/v1/revocations" if head.method == Method::DELETE => {

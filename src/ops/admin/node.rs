@@ -72,8 +72,8 @@ impl NodeApi {
                 query(&[])?;
                 serde_json::to_value(names(api)).unwrap_or_default()
             }
-            (None, "/v1/sessions") => sessions::list(api, &query(sessions::LIST_KEYS)?).await?,
-            (None, "/v1/users") => users::list(api, &query(users::KEYS)?).await?,
+            (None, "/v1/sessions") => return sessions::list(api, &query(sessions::LIST_KEYS)?).await,
+            (None, "/v1/users") => return users::list(api, &query(users::KEYS)?).await,
             (None, "/v1/refusals") => refusals::list(api, &query(refusals::KEYS)?).await?,
             _ => show(api, &query(KEYS)?)?,
         };

@@ -4,14 +4,17 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
+use hyper::StatusCode;
 use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
 
-use super::api::Api;
+use super::api::{Api, Clock};
 use super::error::Refused;
 use super::input::{Query, wrong};
 use super::realms::{Realm, asked};
 use crate::addr::Transport;
 use crate::auth::UsernameLimits;
+use crate::http::{Answer, json as json_answer};
 use crate::net::sys;
 use crate::turn::{AllocationFilter, AllocationId, AllocationView};
 use crate::worker::Command;
@@ -23,7 +26,19 @@ const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 
 /// `GET /v1/sessions`
-pub(super) async fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
+pub(super) async fn list(api: &Api, query: &Query) -> Result<Answer, Refused> {
+    page(api, query, |page| json_answer(StatusCode::OK, &page)).await
+}
+
+/// The same as a value, in another form.
+pub(super) async fn page<T>(
+    api: &Api,
+    query: &Query,
+    form: impl FnOnce(Value) -> T + Send + 'static,
+) -> Result<T, Refused>
+where
+    T: Send + 'static,
+{
     let filter = filter(api, query)?;
     let limit = query.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
     let cursor: Option<Cursor> = query.parsed("cursor", "the next_cursor of an earlier answer")?;
@@ -45,8 +60,21 @@ pub(super) async fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
     found.truncate(limit);
     let last = found.last().map(|(worker, view)| Cursor { worker: *worker, after: view.id });
     let next_cursor = last.filter(|_| has_more).map(|cursor| cursor.to_string());
-    let sessions: Vec<_> = found.iter().map(|(_, view)| session(api, view)).collect();
-    Ok(json!({ "sessions": sessions, "next_cursor": next_cursor }))
+    written(found.into_iter().map(|(_, view)| view).collect(), next_cursor, Shown::of(api), form).await
+}
+
+/// A page, in its form. A thousand sessions take a while, and so does giving them back: nobody else of this thread is to wait for it.
+async fn written<T: Send + 'static>(
+    found: Vec<AllocationView>,
+    next_cursor: Option<String>,
+    shown: Shown,
+    form: impl FnOnce(Value) -> T + Send + 'static,
+) -> Result<T, Refused> {
+    let write = move || {
+        let sessions: Vec<_> = found.iter().map(|view| shown.session(view)).collect();
+        form(json!({ "sessions": sessions, "next_cursor": next_cursor }))
+    };
+    spawn_blocking(write).await.map_err(|_| Refused::stopping())
 }
 
 /// `GET /v1/sessions/{id}`
@@ -61,7 +89,7 @@ pub(super) async fn show(api: &Api, id: &str) -> Result<Value, Refused> {
     }
     let detail = shown.ok_or_else(|| no_session(id))?;
     let now_micros = sys::clocks().0;
-    let mut session = session(api, &detail.allocation);
+    let mut session = Shown::of(api).session(&detail.allocation);
     let permissions = detail.permissions.iter().map(|(ip, until_micros)| {
         json!({ "address": ip.to_string(), "expires_in_secs": secs_until(*until_micros, now_micros) })
     });
@@ -130,32 +158,45 @@ fn own(api: &Api, id: &str) -> Result<SessionId, Refused> {
     }
 }
 
-fn session(api: &Api, view: &AllocationView) -> Value {
-    let now_micros = sys::clocks().0;
-    let id = SessionId { instance: api.status.instance(), allocation: view.id };
-    let relayed = view.relayed.iter().map(|(address, until_micros)| {
+/// What sessions are shown by.
+#[derive(Clone, Copy)]
+struct Shown {
+    instance: u32,
+    clock: Clock,
+}
+
+impl Shown {
+    fn of(api: &Api) -> Self {
+        Self { instance: api.status.instance(), clock: api.clock }
+    }
+
+    fn session(self, view: &AllocationView) -> Value {
+        let now_micros = sys::clocks().0;
+        let id = SessionId { instance: self.instance, allocation: view.id };
+        let relayed = view.relayed.iter().map(|(address, until_micros)| {
         json!({ "address": address.get().to_string(), "expires_in_secs": secs_until(*until_micros, now_micros) })
     });
-    json!({
-        "id": id.to_string(),
-        "transport": view.five_tuple.transport.name(),
-        "client": view.five_tuple.client.to_string(),
-        "server": view.five_tuple.server.to_string(),
-        "username": &*view.username,
-        "user": &**view.user.name(),
-        "realm": view.user.realm().map(|realm| &**realm),
-        "limits": UsernameLimits::text_of(&view.username, view.user.name()),
-        "credential_expires_unix": view.credential_expires_unix,
-        "relayed": relayed.collect::<Vec<_>>(),
-        "started_unix": api.clock.unix_secs(view.made_micros),
-        "age_secs": now_micros.saturating_sub(view.made_micros) / 1_000_000,
-        "to_peers": view.to_peers,
-        "to_client": view.to_client,
-        "throttled_packets": view.throttled,
-        "permissions": view.permissions,
-        "channels": view.channels,
-        "connections": view.connections,
-    })
+        json!({
+            "id": id.to_string(),
+            "transport": view.five_tuple.transport.name(),
+            "client": view.five_tuple.client.to_string(),
+            "server": view.five_tuple.server.to_string(),
+            "username": &*view.username,
+            "user": &**view.user.name(),
+            "realm": view.user.realm().map(|realm| &**realm),
+            "limits": UsernameLimits::text_of(&view.username, view.user.name()),
+            "credential_expires_unix": view.credential_expires_unix,
+            "relayed": relayed.collect::<Vec<_>>(),
+            "started_unix": self.clock.unix_secs(view.made_micros),
+            "age_secs": now_micros.saturating_sub(view.made_micros) / 1_000_000,
+            "to_peers": view.to_peers,
+            "to_client": view.to_client,
+            "throttled_packets": view.throttled,
+            "permissions": view.permissions,
+            "channels": view.channels,
+            "connections": view.connections,
+        })
+    }
 }
 
 fn filter(api: &Api, query: &Query) -> Result<AllocationFilter, Refused> {
@@ -242,6 +283,15 @@ impl FromStr for Cursor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_page_is_written_where_it_holds_up_no_other_answer() {
+        let shown = Shown { instance: 1, clock: Clock::new() };
+        let form = |page: Value| (page, std::thread::current().id());
+        let (page, thread) = written(Vec::new(), Some("0-17".to_owned()), shown, form).await.unwrap();
+        assert_eq!(page, json!({ "sessions": [], "next_cursor": "0-17" }));
+        assert_ne!(thread, std::thread::current().id());
+    }
 
     #[test]
     fn ids_are_read_as_they_are_written_and_nothing_else_is_one() {

@@ -4,12 +4,14 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use hyper::StatusCode;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
 use super::api::Api;
 use super::error::Refused;
 use super::input::Query;
+use crate::http::{Answer, json as json_answer};
 use crate::turn::UserTotal;
 use crate::worker::Command;
 
@@ -28,13 +30,16 @@ const ORDERS: &[(&str, By)] = &[
 ];
 
 /// `GET /v1/users`: the users with the most first.
-pub(super) async fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
+pub(super) async fn list(api: &Api, query: &Query) -> Result<Answer, Refused> {
     let by = query.one_of("sort", ORDERS)?.unwrap_or(BY_BYTES);
     let limit = query.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
     let of_workers = api.workers.ask_all(Command::Users).await?;
-    // A hundred thousand users take a while, and so does giving them back.
-    let (users, total_users) =
-        spawn_blocking(move || most(of_workers, by, limit)).await.map_err(|_| Refused::stopping())?;
+    // A hundred thousand users take a while, and so does giving them back: nobody else of this thread is to wait for it.
+    let written = spawn_blocking(move || json_answer(StatusCode::OK, &shown(most(of_workers, by, limit))));
+    written.await.map_err(|_| Refused::stopping())
+}
+
+fn shown((users, total_users): (Vec<UserTotal>, usize)) -> Value {
     let shown = users.iter().map(|total| {
         json!({
             "user": &*total.user,
@@ -44,7 +49,7 @@ pub(super) async fn list(api: &Api, query: &Query) -> Result<Value, Refused> {
             "to_client": total.to_client,
         })
     });
-    Ok(json!({ "users": shown.collect::<Vec<_>>(), "total_users": total_users }))
+    json!({ "users": shown.collect::<Vec<_>>(), "total_users": total_users })
 }
 
 /// So many of them that have the most, in order, and how many there are.
