@@ -503,7 +503,7 @@ impl Observed {
         let told = Told::ALL.map(|told| (told.label(), stats.of(told)));
         let help = "Questions about users to the application of [hook], by what came of them.";
         out.counters("turnstone_hook_questions", help, "result", told)?;
-        let help = "1 while the application of [hook] is asked one question at a time for clients of some network, because it did for them within two minutes.";
+        let help = "1 while the application of [hook] is asked one question at a time for clients of some network, because it has failed for them within two minutes.";
         out.gauge("turnstone_hook_broken", help, u64::from(stats.is_broken()))?;
         let stats = &self.status.events;
         let told = ToldOf::ALL.map(|told| (told.label(), stats.of(told)));
