@@ -25,10 +25,10 @@ use crate::wall_clock::unix_now;
   turnstone revoke --list
   turnstone revoke --user alice --undo
 
-A user is revoked for 30 days, or as long as --for says. Who is good by no time, a static user or one
-whom the application of [hook] knows, is good again then: to end that, take the user out of the
-configuration, the store or the application. With --issued-before, what is issued later
-is good: a time-limited username says only when it expires, and counts as issued --lifetime before
+A user is revoked for 30 days, or as long as --for says. Who is good by no time, a static user or
+one whom the application of [hook] knows, is good again then: to end that, take the user out of
+the configuration, the store or the application. With --issued-before, what is issued later is
+good: a time-limited username says only when it expires, and counts as issued --lifetime before
 that. It must be as long as your service issues credentials at most; credential-lifetime-max in
 [auth] says it for all. Static users have no time of issue, and are revoked only without
 --issued-before.
