@@ -4,17 +4,18 @@
 //! on any other server: not what the store lacks, nor an older copy of it, nor an answer that is late. What the store has not taken yet is
 //! given to it until it has.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::auth::{Revocation, Revocations, Revoked, TooManyRevocations};
 use crate::config::RevocationError;
-use crate::store::{Asker, BELIEVED_MAX, Entries, Entry, EntryId, KEPT_SECS, NotAnEntry, line_of_entry, start_of_ids};
+use crate::store::{Asker, BELIEVED_MAX, Entries, Entry, EntryId, NotAnEntry, line_of_entry, start_of_ids};
 
 mod room;
 
-use room::OfApi;
 pub(super) use room::UsedUp;
+use room::{AT_ONCE, Known, OF_API_MAX, OF_REALM_MAX, OfApi, States, Worth, is_over};
 
 /// What has come of events. Of two, the greater counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,12 +56,6 @@ pub(super) struct RevokedEntries {
     store_unix: Option<u64>,
     /// The name of this run in the ids of its own entries.
     run: Arc<str>,
-}
-
-#[derive(Clone)]
-struct Known {
-    id: EntryId,
-    entry: Entry,
 }
 
 impl RevokedEntries {
@@ -336,15 +331,184 @@ impl RevokedEntries {
     fn over_unix(&self, now_unix: u64) -> u64 {
         self.store_unix.map_or(now_unix, |store_unix| store_unix.min(now_unix))
     }
+
+    /// Has what is over or undone give way to one more of the credentials API, if there is no room for it.
+    ///
+    /// # Errors
+    /// There is none, and all of it is in force.
+    pub(super) fn make_room_for_api(
+        &mut self,
+        realm: Option<&Arc<str>>,
+        whose: &Revoked,
+        now_unix: u64,
+    ) -> Result<(), UsedUp> {
+        let id = self.id_of(realm, whose, Asker::CredentialsApi);
+        if self.entries.contains_key(&id.text()) {
+            return Ok(());
+        }
+        let Some(used) = self.used_by_api(&id.realm) else { return Ok(()) };
+        let of_realm = self.of_api.entry(Arc::clone(&id.realm)).or_default();
+        if of_realm.looked_unix.replace(now_unix) != Some(now_unix) {
+            self.let_go(now_unix, |known, worth| {
+                worth == Worth::NothingOfApi && (used == UsedUp::OfAll || known.id.realm == id.realm)
+            });
+        }
+        self.used_by_api(&id.realm).map_or(Ok(()), Err)
+    }
+
+    fn used_by_api(&self, realm: &str) -> Option<UsedUp> {
+        if self.of_api.values().map(|of| of.entries).sum::<usize>() >= OF_API_MAX {
+            return Some(UsedUp::OfAll);
+        }
+        let of_realm = self.of_api.get(realm);
+        of_realm.is_some_and(|of| of.entries >= OF_REALM_MAX).then_some(UsedUp::OfRealm)
+    }
+
+    /// Makes room here for one more, in whatever way there is. Returns whether there is some.
+    fn make_room(&mut self, asker: Asker, now_unix: u64) -> bool {
+        if self.entries.len() >= BELIEVED_MAX {
+            self.forget_what_is_over(now_unix);
+        }
+        if self.entries.len() >= BELIEVED_MAX {
+            let most = if asker == Asker::Operator { Worth::OfOperator } else { Worth::OfApi };
+            self.let_go(now_unix, |_, worth| worth < most);
+        }
+        self.entries.len() < BELIEVED_MAX
+    }
+
+    /// Has some of what may give way do so, what is worth least first, then what ends first; of what is in force, one alone.
+    fn let_go(&mut self, now_unix: u64, may: impl Fn(&Known, Worth) -> bool) {
+        let over_unix = self.over_unix(now_unix);
+        let mut found: Vec<_> = self
+            .entries
+            .iter()
+            .filter_map(|(text, known)| {
+                let (worth, until_unix) = (known.worth(over_unix), known.entry.until_unix());
+                // What the store has not heard to be undone would come back from it.
+                let is_needed = known.entry.is_undone() && until_unix > over_unix && self.unsent.contains(text);
+                (!is_needed && may(known, worth)).then_some((worth, until_unix, text))
+            })
+            .collect();
+        found.sort_unstable();
+        let worthless = found.partition_point(|(worth, ..)| *worth < Worth::OfApi);
+        let texts: Vec<_> =
+            found.into_iter().take(worthless.clamp(1, AT_ONCE)).map(|(_, _, text)| text.clone()).collect();
+        for text in texts {
+            let is_sent = !self.unsent.contains(&text);
+            let Some(known) = self.take_out(&text) else { continue };
+            self.renew(&known.id.realm, &known.id.whose, now_unix);
+            if is_sent {
+                self.gone.insert(text, known.entry);
+            }
+        }
+    }
+
+    /// What has given way here, and is to do so in the store.
+    pub(super) fn to_let_go(&self) -> States {
+        self.gone.iter().map(|(text, entry)| (text.clone(), *entry)).collect()
+    }
+
+    /// The store has let these go.
+    pub(super) fn are_gone(&mut self, gone: &[(String, Entry)]) {
+        for (text, entry) in gone {
+            if self.gone.get(text) == Some(entry) {
+                self.gone.remove(text);
+            }
+        }
+    }
+
+    /// One that was so has given way in the store. What is in force here stays so. Returns whether there is one less.
+    pub(super) fn has_given_way(&mut self, text: &str, was: &Entry, now_unix: u64) -> bool {
+        let Some(known) = self.entries.get(text) else { return false };
+        if known.entry.merged(*was) != *was {
+            self.unsent.insert(text.to_owned());
+        } else if known.worth(self.over_unix(now_unix)) >= Worth::OfApi {
+            self.unsent.insert(text.to_owned());
+            self.refused.insert(text.to_owned());
+        } else {
+            return self.take_out(text).is_some();
+        }
+        false
+    }
+
+    /// What the store has no room for gets that of what is worth less: which entries are to give way, and which are given again then.
+    pub(super) fn giving_way_to(&self, refused: &[String], now_unix: u64) -> (States, States) {
+        let over_unix = self.over_unix(now_unix);
+        let found = refused.iter().filter_map(|text| Some((text, self.entries.get(text)?)));
+        let wanted = found.map(|(text, known)| (known.worth(over_unix), text, known.entry));
+        let mut wanted: Vec<_> = wanted.filter(|(worth, ..)| *worth >= Worth::OfApi).collect();
+        wanted.sort_by_key(|(worth, ..)| Reverse(*worth));
+        let Some((most, ..)) = wanted.first() else { return Default::default() };
+        let in_store = self.entries.iter().filter(|(text, _)| !self.unsent.contains(*text));
+        let lesser =
+            in_store.map(|(text, known)| (known.worth(over_unix), known.entry.until_unix(), text, known.entry));
+        let mut lesser: Vec<_> = lesser.filter(|(worth, ..)| worth < most).collect();
+        lesser.sort_unstable_by_key(|(worth, until_unix, ..)| (*worth, *until_unix));
+        let pairs = wanted.into_iter().zip(lesser).take(AT_ONCE);
+        let pairs = pairs.take_while(|((worth, ..), (lesser, ..))| lesser < worth);
+        pairs.map(|((_, text, entry), (_, _, lesser, state))| ((lesser.clone(), state), (text.clone(), entry))).unzip()
+    }
+
+    /// The store has no room for these. What is over needs none.
+    fn are_refused(&mut self, refused: &[String], now_unix: u64) {
+        let over_unix = self.over_unix(now_unix);
+        for text in refused {
+            match self.entries.get(text) {
+                Some(known) if known.entry.until_unix() <= over_unix => drop(self.take_out(text)),
+                Some(_) => drop(self.refused.insert(text.clone())),
+                None => {}
+            }
+        }
+    }
+
+    /// How many the store has no room for.
+    pub(super) fn refused_len(&self) -> usize {
+        self.refused.len()
+    }
+
+    fn put_in(&mut self, text: String, known: Known) {
+        let (realm, asker) = (Arc::clone(&known.id.realm), known.id.asker);
+        if self.entries.insert(text, known).is_none() && asker == Asker::CredentialsApi {
+            self.of_api.entry(realm).or_default().entries += 1;
+        }
+    }
+
+    fn take_out(&mut self, text: &str) -> Option<Known> {
+        let known = self.entries.remove(text)?;
+        for ids in [&mut self.unsent, &mut self.recent, &mut self.refused] {
+            ids.remove(text);
+        }
+        if known.id.asker == Asker::CredentialsApi
+            && let Some(of_realm) = self.of_api.get_mut(&known.id.realm)
+        {
+            of_realm.entries = of_realm.entries.saturating_sub(1);
+        }
+        Some(known)
+    }
+
+    fn id_of(&self, realm: Option<&Arc<str>>, whose: &Revoked, asker: Asker) -> EntryId {
+        let realm = Arc::clone(realm.unwrap_or(&self.default_realm));
+        EntryId { realm, whose: whose.clone(), by: Arc::clone(&self.run), asker }
+    }
+
+    /// Forgets what can matter no more.
+    fn forget_what_is_over(&mut self, now_unix: u64) {
+        let over_unix = self.over_unix(now_unix);
+        self.forget(|_, known| is_over(&known.entry, over_unix));
+    }
+
+    fn forget(&mut self, is_over: impl Fn(&str, &Known) -> bool) {
+        let over = self.entries.iter().filter(|(text, known)| is_over(text, known));
+        let over: Vec<_> = over.map(|(text, _)| text.clone()).collect();
+        for text in over {
+            self.take_out(&text);
+        }
+        self.of_api.retain(|_, of| of.entries > 0);
+    }
 }
 
 /// What is shown of an entry that cannot be read.
 const SHOWN_CHARS_MAX: usize = 200;
-
-/// Whether it can matter no more, by a clock that may be wrong by so much.
-fn is_over(entry: &Entry, now_unix: u64) -> bool {
-    entry.until_unix().saturating_add(KEPT_SECS) < now_unix
-}
 
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ const VALUES: &[&str] = &[
     r#"{"secret": "s3cret-s3cret-s3cret", "valid_until": 1800000000}"#,
 ];
 const ANSWERS: &[&str] = &[
-    "*1\r\n*2\r\n$3\r\nlog\r\n*2\r\n*2\r\n$3\r\n1-1\r\n*4\r\n$5\r\nentry\r\n$39\r\n{\"user\":\"ann\",\"realm\":\"turn.test\"} 0a1b\r\n$2\r\nis\r\n$24\r\n1 0 1800000000 0 0 0\r\n\
+    "*1\r\n*2\r\n$3\r\nlog\r\n*2\r\n*2\r\n$3\r\n1-1\r\n*4\r\n$5\r\nentry\r\n$39\r\n{\"user\":\"ann\",\"realm\":\"turn.test\"} 0a1b\r\n$2\r\nis\r\n$24\r\n1 0 1800000000 0 0 0 0 0\r\n\
      *2\r\n$3\r\n1-2\r\n*2\r\n$6\r\nremove\r\n$14\r\n{\"user\":\"bob\"}\r\n",
     "*-1\r\n",
     "-NOPERM no\r\n",

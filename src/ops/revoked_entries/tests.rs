@@ -3,10 +3,9 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::room::{OF_API_MAX, OF_REALM_MAX};
 use super::*;
 use crate::auth::IssuedBefore;
-use crate::store::{Counts, entry_of_line};
+use crate::store::{Counts, KEPT_SECS, entry_of_line};
 
 const NOW: u64 = 1_800_000_000;
 const USERS: [&str; 3] = ["alice", "bob", "carol"];
