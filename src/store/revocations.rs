@@ -234,7 +234,12 @@ impl StoreRevocations {
             }
             // What was emptied, or has come back from an older copy, tells nothing of it in the stream.
             if is_quiet && look != known || read_at.elapsed() >= again {
+                let before = known.stream_id;
                 known = self.take_all(&mut connection, now_unix, events).await?;
+                // What was undone and has given way meanwhile is in the stream alone: nothing of it is passed over.
+                if place(&before) < place(&known.stream_id) {
+                    known.stream_id = before;
+                }
                 (read_at, again) = (Instant::now(), READ_AGAIN_QUIET);
             } else {
                 known.count = look.count;
@@ -290,6 +295,12 @@ impl StoreRevocations {
             from_redis_value(answer).map_err(|_| StoreError::Unexpected("the place of a stream"))?;
         Ok((Look { stream_id, count }, unix))
     }
+}
+
+/// An id of the stream, to be compared with others.
+fn place(id: &str) -> Option<(u64, u64)> {
+    let (millis, count) = id.split_once('-')?;
+    Some((millis.parse().ok()?, count.parse().ok()?))
 }
 
 /// The hash and the stream; in one place of a cluster.
