@@ -92,7 +92,8 @@ impl RevokedEntries {
             return Err(TooManyRevocations);
         }
         let in_force = self.revocations.add_stored(revocation)?;
-        let mut known = self.entries.get(&text).cloned().unwrap_or(Known { id, entry: Entry::default() });
+        let mut known =
+            self.entries.get(&text).cloned().unwrap_or(Known { id, entry: Entry::default(), undone_unix: None });
         self.count += 1;
         known.entry.revoke(revocation, self.count);
         self.put_in(text.clone(), known);
@@ -108,6 +109,7 @@ impl RevokedEntries {
             let Some(known) = self.entries.get_mut(&text) else { continue };
             let terms = known.entry.terms().filter(|(_, until_unix)| *until_unix > now_unix).count();
             if known.entry.undo() {
+                known.undone_unix = Some(now_unix);
                 removed += terms;
                 self.has_changed(text);
             }
@@ -137,7 +139,10 @@ impl RevokedEntries {
             self.is_full = true;
             return Change::Nothing;
         }
-        self.put_in(text, Known { id: id.clone(), entry: merged });
+        let was_undone = before != Entry::default() && before.is_undone();
+        let since = self.entries.get(&text).and_then(|known| known.undone_unix);
+        let undone_unix = if merged.is_undone() && !was_undone { Some(now_unix) } else { since };
+        self.put_in(text, Known { id: id.clone(), entry: merged, undone_unix });
         self.renew(&id.realm, &id.whose, now_unix);
         if merged.is_undone() || merged.until_unix() <= now_unix { Change::Other } else { Change::Revoked }
     }
@@ -174,7 +179,7 @@ impl RevokedEntries {
         let text = id.text();
         let before = self.entries.get(&text).map(|known| known.entry).unwrap_or_default();
         if self.entries.len() < BELIEVED_MAX || self.entries.contains_key(&text) {
-            self.put_in(text, Known { id: id.clone(), entry: before.merged(entry) });
+            self.put_in(text, Known { id: id.clone(), entry: before.merged(entry), undone_unix: None });
         }
     }
 
@@ -386,7 +391,8 @@ impl RevokedEntries {
                 let (worth, until_unix) = (known.worth(over_unix), known.entry.until_unix());
                 // What the store has not heard to be undone would come back from it.
                 let is_needed = known.entry.is_undone() && until_unix > over_unix && self.unsent.contains(text);
-                (!is_needed && may(known, worth)).then_some((worth, until_unix, text))
+                (!is_needed && known.may_go(over_unix, now_unix) && may(known, worth))
+                    .then_some((worth, until_unix, text))
             })
             .collect();
         found.sort_unstable();
@@ -440,6 +446,7 @@ impl RevokedEntries {
         wanted.sort_by_key(|(worth, ..)| Reverse(*worth));
         let Some((most, ..)) = wanted.first() else { return Default::default() };
         let in_store = self.entries.iter().filter(|(text, _)| !self.unsent.contains(*text));
+        let in_store = in_store.filter(|(_, known)| known.may_go(over_unix, now_unix));
         let lesser =
             in_store.map(|(text, known)| (known.worth(over_unix), known.entry.until_unix(), text, known.entry));
         let mut lesser: Vec<_> = lesser.filter(|(worth, ..)| worth < most).collect();

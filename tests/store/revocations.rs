@@ -339,12 +339,12 @@ fn a_shorter_revocation_takes_nothing_off_a_longer_one_of_another_server() {
     assert_eq!(turnstone(&one, &["revoke", "--user", "alice", "--for", "10d"]).code, Some(0));
     wait_refused(&other, "alice", true);
     let shorter = |server: &TestServer| {
-        let said = turnstone(server, &["revoke", "--user", "alice", "--for", "1s", "--json"]).stdout;
+        let said = turnstone(server, &["revoke", "--user", "alice", "--for", "6s", "--json"]).stdout;
         serde_json::from_str::<Value>(&said).unwrap()["revocation"]["until_unix"].as_u64().unwrap()
     };
     let until = [shorter(&other), shorter(&one)];
     assert!(until.iter().all(|until| *until > unix_now() + 9 * 86_400), "{until:?}");
-    std::thread::sleep(Duration::from_millis(2100));
+    std::thread::sleep(Duration::from_millis(7100));
     revoke(&one, "bob");
     wait_refused(&other, "bob", true);
     assert!(is_refused(&one, "alice") && is_refused(&other, "alice"));
@@ -474,18 +474,10 @@ fn a_store_without_room_is_told_to_who_revokes_and_what_is_known_already_is_chan
         let problem = store_status(&one)["problems"]["revocations-written"].to_string();
         problem.contains("it has room for 65536 entries, and none for 1 more").then_some(())
     });
-    // Which makes room.
     let undone = turnstone(&one, &["revoke", "--user", "alice", "--undo"]);
     assert_eq!(undone.code, Some(0), "{undone:?}");
-    // Servers are asked when it has come to that: who asks them all the time is answered no more.
-    wait_until("nothing to be told", 4 * LIMIT, || {
-        let said = turnstone(&one, &["store", "status", "--json"]).stdout;
-        let status: Value = serde_json::from_str(&said).ok()?;
-        status["problems"]["revocations-written"].is_null().then_some(())
-    });
-    wait_refused(&other, "mallory", true);
     wait_refused(&other, "alice", false);
-    assert!(!is_refused(&one, "alice"));
+    assert!(is_refused(&one, "mallory") && !is_refused(&one, "alice"));
 }
 
 /// Waits until so much is in force of the store by servers, which answer nobody while they take all of a full one.

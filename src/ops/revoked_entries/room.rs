@@ -8,6 +8,8 @@ use crate::store::{Asker, ENTRIES_MAX, Entry, EntryId, KEPT_SECS};
 pub(super) const OF_API_MAX: usize = ENTRIES_MAX / 2;
 /// Those of one realm, whose keys do not take all of it from the others.
 pub(super) const OF_REALM_MAX: usize = OF_API_MAX / 4 * 3;
+/// By then, servers have heard of what is undone, but for those that are away.
+const HEARD_SECS: u64 = 60;
 /// What gives way at once.
 pub(super) const AT_ONCE: usize = 1000;
 
@@ -48,9 +50,17 @@ pub(super) struct OfApi {
 pub(super) struct Known {
     pub(super) id: EntryId,
     pub(super) entry: Entry,
+    /// When it was heard of last that it is undone.
+    pub(super) undone_unix: Option<u64>,
 }
 
 impl Known {
+    /// Whether it may give way: not while it has just been undone, and somebody may not have heard of that.
+    pub(super) fn may_go(&self, over_unix: u64, now_unix: u64) -> bool {
+        let is_of_late = self.undone_unix.is_some_and(|since| now_unix.abs_diff(since) <= HEARD_SECS);
+        !(is_of_late && self.entry.is_undone()) || self.entry.until_unix() <= over_unix
+    }
+
     pub(super) fn worth(&self, over_unix: u64) -> Worth {
         let is_in_force = !self.entry.is_undone() && self.entry.until_unix() > over_unix;
         match (is_in_force, self.id.asker) {
