@@ -25,6 +25,8 @@ pub(super) struct Failure {
     pub(super) wait_unix: Option<u64>,
     /// Whether the authority does not know the account.
     pub(super) is_account_gone: bool,
+    /// Whether the authority refused nothing but the nonces of a request.
+    pub(super) is_nonce_refused: bool,
     /// How far it had come.
     at: Step,
 }
@@ -54,6 +56,7 @@ impl Failure {
             asked: None,
             wait_unix: None,
             is_account_gone: false,
+            is_nonce_refused: false,
             at: Step::Name,
         }
     }
@@ -85,8 +88,12 @@ impl Failure {
             said = format!("{said}; {part}");
         }
         let short = kind.rsplit(':').next().unwrap_or_default();
-        let is_account_gone = short == "accountDoesNotExist";
-        Self { is_account_gone, ..Self::new(Kind::of_problem(kind), format_args!("{said} ({short})")) }
+        let (is_account_gone, is_nonce_refused) = (short == "accountDoesNotExist", short == "badNonce");
+        Self {
+            is_account_gone,
+            is_nonce_refused,
+            ..Self::new(Kind::of_problem(kind), format_args!("{said} ({short})"))
+        }
     }
 
     /// Says how far it had come.

@@ -26,6 +26,8 @@ use crate::wall_clock::unix_now;
 
 /// One attempt, from the account to the certificate.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(300);
+/// How often all of it is tried in one attempt where nonces are refused.
+const NONCE_TRIES: u32 = 3;
 /// The host's clock may be set meanwhile.
 const SLEEP_MAX: Duration = Duration::from_secs(600);
 /// What is kept cannot be read now: it is looked for again.
@@ -368,8 +370,24 @@ impl<'t> Round<'t> {
         }
     }
 
-    /// Asks for a certificate.
+    /// Asks for a certificate. A request whose nonce is refused is made again at once, and so is all of it where that did not help:
+    /// nothing is wrong with the name (RFC 8555 section 6.5).
     async fn ask(&mut self, index: usize, failures: u32) -> Result<(zeroize::Zeroizing<Vec<u8>>, Usable), Failure> {
+        for before in 1..NONCE_TRIES {
+            match self.ask_once(index, failures, before == 1).await {
+                Err(failure) if failure.is_nonce_refused => {}
+                result => return result,
+            }
+        }
+        self.ask_once(index, failures, false).await
+    }
+
+    async fn ask_once(
+        &mut self,
+        index: usize,
+        failures: u32,
+        is_first: bool,
+    ) -> Result<(zeroize::Zeroizing<Vec<u8>>, Usable), Failure> {
         let places =
             Places { validations: Arc::clone(&self.tools.validations), answers: Arc::clone(&self.tools.answers) };
         let account = self.account().await.map_err(|failure| failure.at(Step::Account))?;
@@ -377,7 +395,8 @@ impl<'t> Round<'t> {
             return Err(Failure::new(Kind::Authority, "there is no such name"));
         };
         // Once it has failed, it is asked for as any other: the authority may not take the other for one that can be replaced.
-        let replaces = name.certificate.as_ref().filter(|_| failures == 0 && name.record.window_unix.is_some());
+        let replaces =
+            name.certificate.as_ref().filter(|_| is_first && failures == 0 && name.record.window_unix.is_some());
         let replaces = replaces.and_then(|usable| CertificateIdentifier::try_from(&usable.leaf).ok());
         let replaces = replaces.map(CertificateIdentifier::into_owned);
         let wanted = Wanted { name: &name.name, challenges: self.acme.challenges, failures, replaces };

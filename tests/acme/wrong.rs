@@ -1,6 +1,7 @@
 //! Authorities that do everything wrong, and one that gives advice.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::Signal;
@@ -102,6 +103,24 @@ fn an_authority_that_is_gone_slow_or_mad_is_told_and_holds_up_nothing() {
         let refused = s_client(port, NAME, &[]);
         assert!(refused.all_output().contains("access denied"), "{what}: {}", refused.all_output());
     }
+}
+
+#[test]
+fn nonces_that_are_refused_for_a_while_cost_no_attempt() {
+    let left = AtomicU32::new(4);
+    let authority = Authority::start(move |asked, _| match asked.path.as_str() {
+        "/account" if left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() => {
+            let (_, headers, body) = problem("badNonce", "no", "");
+            Some((400, headers, body))
+        }
+        "/order" => Some(problem("rateLimited", "too many", "")),
+        _ => None,
+    });
+    let state = tempfile::tempdir().unwrap();
+    let server = TestServer::start(&asking(state.path(), &authority, &[NAME]));
+    let line = wait_for_line(&server, &["no certificate was had by ACME"]);
+    assert!(line.contains("(rateLimited)"), "{line}");
+    assert_eq!(authority.asked().iter().filter(|asked| asked.path == "/account").count(), 5);
 }
 
 #[test]
