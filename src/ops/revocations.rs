@@ -83,13 +83,14 @@ impl Revoker {
         let mut has_changed = false;
         // What was known of a store that is not configured any more stays revoked: from now on as if it had been asked for here.
         let mut of_store = BTreeMap::new();
-        for state in [stored, asked_for] {
+        // Beside a store, one has what changed last, and is written over: the other one must have that first.
+        for (state, is_late) in [(stored, false), (asked_for, self.shared.is_some())] {
             match state.read(config) {
                 Ok((lines, is_damaged)) => {
                     has_changed |= is_damaged;
-                    let take = |plain, line| Ok(self.take_line(line, &mut of_store)? || plain);
+                    let take = |before, line| Ok(self.take_line(line, &mut of_store)? || is_late || before);
                     match lines.into_iter().try_fold(false, take) {
-                        Ok(has_plain) => has_changed |= has_plain,
+                        Ok(has_any) => has_changed |= has_any,
                         Err(error) => state.tell(&io::Error::other::<TooManyRevocations>(error)),
                     }
                 }

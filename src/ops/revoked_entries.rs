@@ -131,6 +131,8 @@ impl RevokedEntries {
             return self.cannot_read(text, RevocationError::Form(NotAnEntry.to_string()));
         };
         self.unread.remove(&text);
+        // Where the store has one of this id, it takes what changes it.
+        self.refused.remove(&text);
         let merged = before.merged(entry);
         if merged == before || self.gone.get(&text) == Some(&entry) {
             return Change::Nothing;
@@ -188,9 +190,18 @@ impl RevokedEntries {
         self.states_of(self.unsent.difference(&self.refused))
     }
 
-    /// What it had no room for, and may have now.
-    pub(super) fn to_give_again(&self) -> Vec<(String, Entry)> {
-        self.states_of(&self.refused)
+    /// What it had no room for, and may have now, what is worth most first.
+    pub(super) fn to_give_again(&self, now_unix: u64) -> Vec<(String, Entry)> {
+        let over_unix = self.over_unix(now_unix);
+        let mut known: Vec<_> = self.refused.iter().filter_map(|text| Some((text, self.entries.get(text)?))).collect();
+        known.sort_by_key(|(text, known)| Reverse(self.need(text, known, over_unix)));
+        known.into_iter().map(|(text, known)| (text.clone(), known.entry)).collect()
+    }
+
+    /// What room in the store an entry is worth: to be heard of, what the operator has undone needs it, too.
+    fn need(&self, text: &str, known: &Known, over_unix: u64) -> Worth {
+        let is_unheard = known.entry.is_undone() && known.entry.until_unix() > over_unix && self.unsent.contains(text);
+        if is_unheard { Worth::OfOperator } else { known.worth(over_unix) }
     }
 
     fn states_of<'t>(&self, texts: impl IntoIterator<Item = &'t String>) -> Vec<(String, Entry)> {
@@ -298,6 +309,7 @@ impl RevokedEntries {
     }
 
     fn has_changed(&mut self, text: String) {
+        self.refused.remove(&text);
         self.unsent.insert(text.clone());
         self.recent.insert(text);
     }
@@ -390,7 +402,7 @@ impl RevokedEntries {
             .filter_map(|(text, known)| {
                 let (worth, until_unix) = (known.worth(over_unix), known.entry.until_unix());
                 // What the store has not heard to be undone would come back from it.
-                let is_needed = known.entry.is_undone() && until_unix > over_unix && self.unsent.contains(text);
+                let is_needed = self.need(text, known, over_unix) != worth;
                 (!is_needed && known.may_go(over_unix, now_unix) && may(known, worth))
                     .then_some((worth, until_unix, text))
             })
@@ -438,10 +450,14 @@ impl RevokedEntries {
     }
 
     /// What the store has no room for gets that of what is worth less: which entries are to give way, and which are given again then.
-    pub(super) fn giving_way_to(&self, refused: &[String], now_unix: u64) -> (States, States) {
+    pub(super) fn giving_way_to<'t>(
+        &self,
+        refused: impl IntoIterator<Item = &'t String>,
+        now_unix: u64,
+    ) -> (States, States) {
         let over_unix = self.over_unix(now_unix);
-        let found = refused.iter().filter_map(|text| Some((text, self.entries.get(text)?)));
-        let wanted = found.map(|(text, known)| (known.worth(over_unix), text, known.entry));
+        let found = refused.into_iter().filter_map(|text| Some((text, self.entries.get(text)?)));
+        let wanted = found.map(|(text, known)| (self.need(text, known, over_unix), text, known.entry));
         let mut wanted: Vec<_> = wanted.filter(|(worth, ..)| *worth >= Worth::OfApi).collect();
         wanted.sort_by_key(|(worth, ..)| Reverse(*worth));
         let Some((most, ..)) = wanted.first() else { return Default::default() };
@@ -466,6 +482,11 @@ impl RevokedEntries {
                 None => {}
             }
         }
+    }
+
+    /// The same to all that it has no room for.
+    pub(super) fn giving_way_to_all(&self, now_unix: u64) -> (States, States) {
+        self.giving_way_to(&self.refused, now_unix)
     }
 
     /// How many the store has no room for.

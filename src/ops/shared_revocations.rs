@@ -109,7 +109,7 @@ impl SharedRevocations {
         self.stored.let_go(gone).await?;
         self.known().are_gone(gone);
         let mut all = self.give_some(entries).await?;
-        let old = if again { self.known().to_give_again() } else { Vec::new() };
+        let old = if again { self.known().to_give_again(unix_now()) } else { Vec::new() };
         for some in old.chunks(TRIED_AT_ONCE) {
             let given = self.give_some(some).await?;
             let has_none = given.refused.len() == some.len();
@@ -119,7 +119,10 @@ impl SharedRevocations {
                 break;
             }
         }
-        let (way, wanted) = self.known().giving_way_to(&all.refused, unix_now());
+        let (way, wanted) = match again {
+            true => self.known().giving_way_to_all(unix_now()),
+            false => self.known().giving_way_to(&all.refused, unix_now()),
+        };
         if !way.is_empty() {
             self.stored.let_go(&way).await?;
             let now_unix = unix_now();

@@ -395,6 +395,24 @@ fn a_store_that_comes_back_from_an_older_copy_takes_nothing_out_of_force_and_bri
 }
 
 #[test]
+fn what_was_revoked_without_the_store_outlives_a_server_that_is_killed_again_and_again() {
+    let mut redis = Redis::start();
+    let state = tempfile::tempdir().unwrap();
+    let state = state.path().join("state").display().to_string();
+    let mut one = start_in(&redis, &state);
+    redis.kill();
+    let mut spec = with_store(&format!("url = \"{}\"", redis.url()));
+    spec.top_toml = format!("state-directory = \"{state}\"");
+    for user in ["ann", "bob", "carol"] {
+        revoke(&one, user);
+        one.signal(Signal::KILL);
+        drop(one);
+        one = spec.start();
+    }
+    assert!(["ann", "bob", "carol"].iter().all(|user| is_refused(&one, user)), "{}", listed(&one));
+}
+
+#[test]
 fn a_server_that_knows_nothing_and_comes_first_to_an_empty_store_takes_nothing_out_of_force() {
     let mut redis = Redis::start();
     let state = tempfile::tempdir().unwrap();

@@ -175,7 +175,9 @@ fn what_a_full_store_refuses_gets_the_room_of_what_is_worth_less_and_takes_nothi
     let given = one.to_give();
     let refused: Vec<_> = given.iter().map(|(text, _)| text.clone()).collect();
     one.given(&given, &refused, NOW);
-    assert!(one.to_give().is_empty() && one.to_give_again() == given && one.refused_len() == 4 && !one.is_all_given());
+    assert!(
+        one.to_give().is_empty() && one.to_give_again(NOW).len() == 4 && one.refused_len() == 4 && !one.is_all_given()
+    );
     let (way, _) = one.giving_way_to(&refused, NOW);
     assert_eq!(way.len(), 1, "what has just been undone stays, so that all hear of it: {way:?}");
     let (way, wanted) = one.giving_way_to(&refused, NOW + 61);
@@ -196,12 +198,49 @@ fn what_a_full_store_refuses_gets_the_room_of_what_is_worth_less_and_takes_nothi
         assert!(until(of, "api").is_some() && until(of, "operator").is_some() && until(of, "undone").is_none());
     }
     // Once it is over, it needs no room.
-    one.given(&one.to_give_again(), &refused, NOW + 901);
+    one.given(&one.to_give_again(NOW + 901), &refused, NOW + 901);
     assert_eq!((one.refused_len(), one.is_all_given(), one.len()), (0, true, 2));
     // One that has changed since is given again.
     let (text, was) = other.entries.iter().map(|(text, known)| (text.clone(), known.entry)).next().unwrap();
     other.undo(None, &Revoked::User("api".into()), NOW);
-    assert!(!other.has_given_way(&text, &was, NOW) && other.to_give_again().len() == 1);
+    assert!(
+        !other.has_given_way(&text, &was, NOW) && other.to_give_again(NOW).is_empty() && other.to_give().len() == 1
+    );
+}
+
+#[test]
+fn behind_many_of_applications_what_the_operator_revokes_and_undoes_gets_room() {
+    let mut one = new("one");
+    let refuse = |one: &mut RevokedEntries| {
+        let given = one.to_give();
+        let texts: Vec<_> = given.iter().map(|(text, _)| text.clone()).collect();
+        one.given(&given, &texts, NOW);
+        given
+    };
+    for user in ["sent 1", "sent 2", "pushed out"] {
+        one.revoke(&revocation(user, NOW + 900), Asker::CredentialsApi, NOW).unwrap();
+    }
+    let sent = one.to_give();
+    one.given(&sent, &[], NOW);
+    let pushed_out = sent.iter().find(|(text, _)| text.contains("pushed out")).unwrap();
+    assert!(!one.has_given_way(&pushed_out.0, &pushed_out.1, NOW));
+    for n in 0..150 {
+        one.revoke(&revocation(&format!("a {n}"), NOW + 900), Asker::CredentialsApi, NOW).unwrap();
+    }
+    one.revoke(&revocation("zoe", NOW + 900), Asker::Operator, NOW).unwrap();
+    refuse(&mut one);
+    one.undo(None, &Revoked::User("pushed out".into()), NOW);
+    assert_eq!(refuse(&mut one).len(), 1, "it is given once, if the store has it");
+    let first: Vec<_> = one.to_give_again(NOW).into_iter().take(2).collect();
+    assert!(["zoe", "pushed out"].iter().all(|user| first.iter().any(|(text, _)| text.contains(user))), "{first:?}");
+    let (way, wanted) = one.giving_way_to_all(NOW);
+    assert!(way.len() == 2 && way.iter().all(|(text, _)| text.contains("sent")), "{way:?}");
+    assert_eq!(wanted, first);
+    // What the store has after all takes what changes it.
+    let (text, entry) = first.into_iter().find(|(text, _)| text.contains("pushed out")).unwrap();
+    assert!(one.to_give().is_empty());
+    one.learn(text.clone(), Some(pushed_out.1), NOW);
+    assert_eq!(one.to_give(), [(text, entry)]);
 }
 
 #[test]
