@@ -163,19 +163,28 @@ fn a_wide_prefix_gets_ten_times_and_an_ipv6_32_a_hundred_times_what_one_network_
 
 #[test]
 fn who_is_outside_of_an_attacked_prefix_notices_nothing() {
-    let limiter = limiter(Some(LIMIT));
+    const NEWCOMERS: [&str; 5] = ["203.0.113.9", "203.0.114.9", "2a00:1::1", "2a00:1:0:1::1", "198.51.100.7"];
     // The /48s of one /32, and two hundred /16s, which spend the budget for all.
     let source = |n: u32| match n % 2 {
         0 => Ipv6Addr::from([0x2001, 0xdb8, (n / 2) as u16, 0, 0, 0, 0, 1]).into(),
         _ => Ipv4Addr::from([(n / 2 % 200) as u8, 7, (n >> 9) as u8, 1]).into(),
     };
-    attack(&limiter, 10, 100, source);
     let now = 10 * SECOND;
-    let attackers = (0..200).filter(|n| limiter.allow(now, Ipv4Addr::from([*n, 7, 99, 1]).into())).count();
-    assert!(attackers < 5, "the budget for all is not spent: {attackers}");
-    for newcomer in ["203.0.113.9", "203.0.114.9", "2a00:1::1", "2a00:1:0:1::1", "198.51.100.7"] {
-        assert_eq!(answers(&limiter, now, ip(newcomer), 10), 10, "{newcomer}");
+    // Where four of the attackers' budgets share a set with somebody's, which the keys decide, he has one answer left.
+    let (mut attackers, mut unharmed) = (0, 0);
+    for _ in 0..10 {
+        let limiter = limiter(Some(LIMIT));
+        attack(&limiter, 10, 100, source);
+        attackers += (0..200).filter(|n| limiter.allow(now, Ipv4Addr::from([*n, 7, 99, 1]).into())).count();
+        for newcomer in NEWCOMERS {
+            let answers = answers(&limiter, now, ip(newcomer), 10);
+            assert!(answers >= 1, "{newcomer}");
+            unharmed += usize::from(answers == 10);
+        }
     }
+    println!("{attackers} of 2000 attackers are answered, {unharmed} of 50 newcomers notice nothing");
+    assert!(attackers < 50, "the budget for all is not spent: {attackers}");
+    assert!(unharmed >= 47, "{unharmed} of 50 notice nothing");
 }
 
 #[test]
